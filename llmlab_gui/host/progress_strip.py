@@ -31,7 +31,6 @@ class ProgressStrip(QWidget):
     def __init__(self, session: Works, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session = session
-        self.setAutoFillBackground(True)
         self.what, self.left = QLabel(), QLabel()
         self.what.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.bar = QProgressBar()
@@ -58,6 +57,7 @@ class ProgressStrip(QWidget):
     def lie_over(self, content: QWidget) -> None:
         """Is drawn over the top of a widget from now on, which stays as it is while this comes and goes."""
         self.setParent(content)
+        self.setAutoFillBackground(True)
         content.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:

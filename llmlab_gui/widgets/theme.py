@@ -151,6 +151,8 @@ def _style_sheet(theme: Theme) -> str:
     QToolTip {{ color: {theme.text}; background: {theme.surface}; border: 1px solid {theme.grid}; padding: 4px; }}
     QMainWindow::separator {{ background: {theme.background}; width: 5px; height: 5px; }}
     QMainWindow::separator:hover {{ background: {theme.accent}; }}
+    QMenuBar::item {{ padding: 8px 8px 6px 8px; background: transparent; }}
+    QMenuBar::item:selected {{ background: {theme.accent}; color: {theme.on_accent}; }}
     QDockWidget {{ font-weight: 600; }}
     QDockWidget::title {{ background: {theme.background}; padding: 6px 8px; }}
     QToolBar {{ border: none; border-bottom: 1px solid {theme.grid}; padding: 4px 6px; spacing: 4px; }}

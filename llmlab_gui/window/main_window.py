@@ -312,8 +312,12 @@ class MainWindow(QMainWindow):
         self.palette_action = self.train_bar.palette_action
         self.workspace_bar = WorkspaceBar(self.use_workspace, self)
         self.model_bar = ModelBar(self.lab, self.settings, self)
-        for bar in (self.workspace_bar, self.model_bar, self.train_bar):
+        for bar in (self.model_bar, self.train_bar):
             self.addToolBar(bar)
+        if self.menuBar().isNativeMenuBar():  # at the top of the screen, where it holds menus only
+            self.insertToolBar(self.model_bar, self.workspace_bar)
+        else:  # a row of its own would take height from the docks
+            self.menuBar().setCornerWidget(self.workspace_bar)
 
     def _connect(self) -> None:
         lab = self.lab
@@ -345,7 +349,7 @@ class MainWindow(QMainWindow):
 
     def _placed(self) -> None:
         """Docks were placed: bars are shown whatever was remembered, and what lies over the docks is raised again."""
-        for bar in (self.workspace_bar, self.model_bar, self.train_bar):
+        for bar in (self.model_bar, self.train_bar):
             bar.show()
         self.workspace_bar.mark(self._workspaces.current)
         if not self.welcome.isHidden():

@@ -17,7 +17,7 @@ from llmlab_gui.widgets.numbers import bytes_text, count_text
 from llmlab_gui.widgets.theme import theme_notifier
 
 _MOST_RECENT = 8
-_STRIP_WIDTH = 260
+_STRIP_WIDTH = 380
 _LONGEST_NAME = 28
 
 

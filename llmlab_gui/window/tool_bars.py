@@ -7,7 +7,7 @@ from functools import partial
 
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
-from PySide6.QtWidgets import QSizePolicy, QToolBar, QToolButton, QWidget
+from PySide6.QtWidgets import QSizePolicy, QToolBar, QWidget
 
 from llmlab_gui.pages.places import WORKSPACES
 from llmlab_gui.train.run_actions import RunActions
@@ -23,6 +23,7 @@ class WorkspaceBar(QToolBar):
         self.setObjectName("toolbar.workspaces")
         self.setMovable(False)
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        self.setStyleSheet("QToolBar { border: none; padding: 0 4px; spacing: 2px; }")  # flat: it lies in the menu's row
         group = QActionGroup(self)
         for number, name in enumerate(WORKSPACES, start=1):
             action = QAction(name, window)
@@ -61,9 +62,6 @@ class TrainBar(QToolBar):
         self.palette_action.setShortcuts([QKeySequence("Ctrl+K"), QKeySequence("Ctrl+Shift+P")])
         self.palette_action.setToolTip("Find a command, run, panel or page (Ctrl+K)")
         self.addAction(self.palette_action)
-        button = self.widgetForAction(self.palette_action)
-        assert isinstance(button, QToolButton)
-        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonIconOnly)
         theme_notifier.changed.connect(self._restyle)
 
     def _restyle(self) -> None:
