@@ -91,6 +91,7 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
     assert window.messages.isVisible()
     assert window.childAt(window.messages.geometry().center()) in window.messages.findChildren(QWidget)
     window.messages.dismiss()
+    window.resize(1280, 800)
 
 
 def test_the_workspaces_are_in_the_toolbar_and_under_keys(same_window: MainWindow, qtbot: QtBot) -> None:
