@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from PySide6.QtCore import QEvent, QObject, QTimer, SignalInstance
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
 
 from llmlab_gui.host.selection import Working
@@ -61,8 +62,8 @@ class ProgressStrip(QWidget):
         content.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Resize:
-            self.setGeometry(0, 0, self.parentWidget().width(), self.sizeHint().height())
+        if isinstance(event, QResizeEvent):
+            self.setGeometry(0, 0, event.size().width(), self.sizeHint().height())
         return super().eventFilter(watched, event)
 
     def _appear(self) -> None:

@@ -130,10 +130,11 @@ class _Room(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.setWidget(_Filled(pages))
+        self._content = _Filled(pages)
+        self.setWidget(self._content)
 
     def minimumSizeHint(self) -> QSize:
-        return self.widget().minimumSizeHint().boundedTo(_LEAST)
+        return self._content.minimumSizeHint().boundedTo(_LEAST)
 
 
 class _Filled(QWidget):
@@ -150,13 +151,16 @@ class _Filled(QWidget):
         pages.currentChanged.connect(lambda _: self.updateGeometry())
 
     def sizeHint(self) -> QSize:
-        return self._pages.currentWidget().sizeHint()
+        return self._page().sizeHint()
 
     def minimumSizeHint(self) -> QSize:
-        return self._pages.currentWidget().minimumSizeHint()
+        return self._page().minimumSizeHint()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         self._pages.setGeometry(self.rect())
+
+    def _page(self) -> QWidget:
+        return self._pages.currentWidget() or self._pages
 
 
 class _Caption(QWidget):
