@@ -251,7 +251,7 @@ class ChartPanel(QWidget):
         """Writes what is shown to a .png, .svg or .csv file; `exported` or `failed` tells the end."""
         self.redraw_if_dirty()
         try:
-            if path.suffix == ".csv":  # a million numbers take seconds to write
+            if path.suffix.lower() == ".csv":  # a million numbers take seconds to write
                 found, x_name = points(self.charts), self.x_axis
                 self._background.run(
                     lambda: save_points(found, x_name, path), lambda _: self.exported.emit(path), self.failed.emit

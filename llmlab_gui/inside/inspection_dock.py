@@ -166,12 +166,12 @@ class InspectionDock(LabDock):
     def _export_work(self, path: Path) -> Callable[[], None]:
         """What is left to do off the window's thread: pictures can only be painted on it."""
         nothing = LabError(f"{self.windowTitle()} has nothing to save as {path.suffix[1:].upper()}.")
-        if path.suffix in (".png", ".svg"):
+        if path.suffix.lower() in (".png", ".svg"):
             pictures = list(self.pictures())
             if not pictures:
                 raise nothing
             return save_picture(pictures, path)
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             tensors = self.tensors()
             if tensors is None:
                 raise nothing

@@ -116,7 +116,7 @@ class SamplesDock(LabDock):
         """All samples of the run to a .md or .csv file. LabError when it cannot be written."""
         row = self.lab.row(self._run_id)
         title = f"Samples of {row.name}" if row is not None else "Samples"
-        text = to_csv(self._table) if path.suffix == ".csv" else to_markdown(title, self._table)
+        text = to_csv(self._table) if path.suffix.lower() == ".csv" else to_markdown(title, self._table)
         save(path, text.encode("utf-8", "replace"))
 
     def showEvent(self, event: QShowEvent) -> None:

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_atomic
+from llmlab_gui.widgets.question import ask
 
 Cell: TypeAlias = str | int | float | np.integer | np.floating | None
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[Cell]]]  # header and rows
@@ -19,8 +20,24 @@ Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[Cell]]]  # header and 
 def ask_where(parent: QWidget, title: str, suggested: str | Path, words: str) -> Path | None:
     """A file of the kind of `suggested`, which `words` name; None when nothing was chosen."""
     suffix = Path(suggested).suffix
-    chosen, _ = QFileDialog.getSaveFileName(parent, title, str(suggested), f"{words} (*{suffix})")
-    return Path(chosen).with_suffix(suffix) if chosen else None
+    start = str(suggested)
+    while True:
+        chosen, _ = QFileDialog.getSaveFileName(parent, title, start, f"{words} (*{suffix})")
+        if not chosen:
+            return None
+        path = Path(chosen)
+        if path.suffix.lower() == suffix.lower():
+            return path
+        # What follows a dot in a name of one's own ("lr 0.003") is no kind of file.
+        path = path.with_name(path.name + suffix)
+        if not path.exists() or _may_replace(parent, path):  # the dialog asked about the name without the suffix
+            return path
+        start = str(path)
+
+
+def _may_replace(parent: QWidget, path: Path) -> bool:
+    text, more = f"{path.name} exists already.", f"It is in {path.parent}. What is in it will be lost."
+    return bool(ask(parent, "Replace", text, more, {"replace": "Replace"}, harmful="replace"))
 
 
 def save(path: Path, data: bytes) -> None:
