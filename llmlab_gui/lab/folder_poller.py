@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class FolderPoller(QThread):
         super().__init__(parent)
         self._wake = threading.Event()
         self._stopping = False
+        self._told = ""  # the mistake that was met last
 
     def poke(self) -> None:
         """Looks at once. From any thread."""
@@ -48,11 +50,18 @@ class FolderPoller(QThread):
     def run(self) -> None:
         last: list[Any] | None = None
         while not self._stopping:
-            rows = self.look()
-            if rows != last:
-                last = rows
-                self.found.emit(rows)
-            if not self._look_closely(rows):
+            more = False
+            try:
+                rows = self.look()
+                if rows != last:
+                    last = rows
+                    self.found.emit(rows)
+                more = self._look_closely(rows)
+            except Exception as error:  # a mistake is told as all are, once, and the next look may be without it
+                if (mistake := repr(error)) != self._told:
+                    self._told = mistake
+                    sys.excepthook(*sys.exc_info())
+            if not more:
                 self._wake.wait(INTERVAL_SECONDS)
             self._wake.clear()
 

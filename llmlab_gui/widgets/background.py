@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,15 +10,31 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import Cancelled, LabError
 
 Then = Callable[[Any], None]
+
+
+class WindowError(LabError):
+    """A mistake of the window itself; its traceback is in the window's log."""
+
+
+def as_lab_error(error: BaseException) -> LabError:
+    """Any error in a form that people can read."""
+    if isinstance(error, LabError):
+        return error
+    return WindowError(
+        "The window hit an unexpected error.",
+        f"{type(error).__name__}: {error}".strip().split("\n")[0],
+        "Training is not affected. The full traceback is in the window's log.",
+    )
 
 
 class Background(QObject):
     """Runs functions one after the other in a thread of its own; results arrive on the window's thread.
 
-    The functions must not touch Qt. `shutdown()` drops what has not begun and waits for what has.
+    The functions must not touch Qt. `shutdown()` drops what has not begun and waits for what has: a function that may
+    take more than a moment calls `check` on its way, which ends it then.
     """
 
     _finished = Signal(object, object)  # the callback, and what it is called with
@@ -29,12 +46,21 @@ class Background(QObject):
         self._finished.connect(self._deliver)
 
     def run(self, function: Callable[[], Any], then: Then, failed: Callable[[LabError], None]) -> None:
-        """Calls `then(result)`, or `failed(error)` when it raised LabError or OSError; neither after `shutdown`."""
+        """Calls `then(result)`, or `failed(error)` when it raised anything; neither after `shutdown`.
+
+        An error that is neither LabError nor OSError is a mistake of the window: it is logged and told as all are, and
+        `failed` gets it too, so that whoever waits for an answer has one.
+        """
         if self._stopped.is_set():
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="background")
         self._pool.submit(self._work, function, then, failed)
+
+    def check(self, what: str = "", done: float = 0, total: float = 0) -> None:
+        """A Progress for the functions: raises Cancelled once nobody waits for them any more. From their thread."""
+        if self._stopped.is_set():
+            raise Cancelled
 
     def shutdown(self) -> None:
         """Ends the thread. Nothing is delivered any more."""
@@ -46,10 +72,15 @@ class Background(QObject):
     def _work(self, function: Callable[[], Any], then: Then, failed: Callable[[LabError], None]) -> None:
         try:
             answer: tuple[Callable[..., None], Any] = (then, function())
+        except Cancelled:
+            return
         except LabError as error:
             answer = (failed, error)
         except OSError as error:
             answer = (failed, LabError("A file could not be read or changed.", str(error)))
+        except Exception as error:
+            sys.excepthook(*sys.exc_info())
+            answer = (failed, as_lab_error(error))
         if not self._stopped.is_set():
             self._finished.emit(*answer)
 

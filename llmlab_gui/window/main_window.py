@@ -29,6 +29,7 @@ from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops
+from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window import closing
@@ -42,7 +43,7 @@ from llmlab_gui.window.page_requests import PageRequests
 from llmlab_gui.window.status_bar import StatusBar
 from llmlab_gui.window.tool_bars import TrainBar, WorkspaceBar
 from llmlab_gui.window.tour import Tour, stops
-from llmlab_gui.window.uncaught import WindowError, log_path
+from llmlab_gui.window.uncaught import log_path
 from llmlab_gui.window.welcome import WelcomePanel
 from llmlab_gui.window.workspaces import Workspaces
 

@@ -12,7 +12,7 @@ from types import TracebackType
 import platformdirs
 from PySide6.QtCore import QObject, QtMsgType, Signal, qInstallMessageHandler
 
-from llmlab.core.errors import LabError
+from llmlab_gui.widgets.background import as_lab_error
 
 _log = logging.getLogger("llmlab_gui")
 _LOG_BYTES = 1 << 20
@@ -22,10 +22,6 @@ class ErrorPost(QObject):
     """Carries errors to the window's thread, whichever thread they happened in."""
 
     unexpected = Signal(object)  # LabError
-
-
-class WindowError(LabError):
-    """A mistake of the window itself; its traceback is in the window's log."""
 
 
 def log_path() -> Path:
@@ -50,17 +46,6 @@ def install(path: Path) -> ErrorPost:
     threading.excepthook = lambda args: caught(args.exc_type, args.exc_value, args.exc_traceback)
     qInstallMessageHandler(_log_qt)
     return post
-
-
-def as_lab_error(error: BaseException) -> LabError:
-    """Any error in a form that people can read."""
-    if isinstance(error, LabError):
-        return error
-    return WindowError(
-        "The window hit an unexpected error.",
-        f"{type(error).__name__}: {error}".strip().split("\n")[0],
-        "Training is not affected. The full traceback is in the window's log.",
-    )
 
 
 def last_lines(path: Path, count: int = 30) -> str:

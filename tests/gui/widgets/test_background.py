@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab_gui.lab.folder_poller import FolderPoller
 from llmlab_gui.widgets.background import Background
 
 
@@ -55,3 +57,59 @@ def test_shutdown_leaves_no_thread_and_delivers_nothing(qtbot: QtBot) -> None:
     assert set(threading.enumerate()) <= before
     qtbot.wait(20)
     assert delivered == []
+
+
+def test_a_mistake_is_told_as_uncaught_ones_are_and_what_follows_is_done(
+    qtbot: QtBot, background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uncaught: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, _error, _trace: uncaught.append(kind))
+    errors: list[LabError] = []
+    done: list[str] = []
+    background.run(lambda: int("no number"), print, errors.append)
+    background.run(lambda: "next", done.append, errors.append)
+    qtbot.waitUntil(lambda: bool(done), timeout=WAIT)
+    assert uncaught == [ValueError]
+    assert [error.what for error in errors] == ["The window hit an unexpected error."]  # whoever asked has an answer
+
+
+def test_shutdown_ends_work_that_looks_whether_anyone_waits(qtbot: QtBot) -> None:
+    background = Background()
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        try:
+            while not ended.wait(0.005):
+                background.check()
+        finally:
+            ended.set()
+
+    background.run(work, print, print)
+    assert begun.wait(5)
+    background.shutdown()
+    assert ended.is_set()
+
+
+def test_a_poller_that_met_a_mistake_looks_again_and_tells_it_once(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, quick_looks: None
+) -> None:
+    uncaught: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, _error, _trace: uncaught.append(kind))
+    looks = iter((["one"], ValueError("odd"), ValueError("odd"), ["two"]))
+
+    class Poller(FolderPoller):
+        def look(self) -> list[str]:
+            found = next(looks, ["two"])
+            if isinstance(found, ValueError):
+                raise found
+            return found
+
+    poller = Poller()
+    found: list[list[str]] = []
+    poller.found.connect(found.append)
+    poller.start()
+    qtbot.waitUntil(lambda: found == [["one"], ["two"]], timeout=WAIT)
+    poller.stop()
+    poller.wait()
+    assert uncaught == [ValueError]
