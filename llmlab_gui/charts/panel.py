@@ -15,7 +15,7 @@ from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.picture import save_picture
 from llmlab_gui.charts.points import points, save_points
 from llmlab_gui.charts.redraw import RedrawTimer
-from llmlab_gui.charts.smoothing import EXPLANATION, MEMORIES
+from llmlab_gui.charts.smoothing import EXPLANATION, REACHES
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
 from llmlab_gui.widgets.flow import FlowRow
@@ -34,7 +34,7 @@ X_AXES = (
 
 @dataclass(frozen=True)
 class ChartChoices:
-    """What the controls above charts are set to. memory: steps of the smoothing, 0 is off."""
+    """What the controls above charts are set to. memory: steps on either side that smoothing reads, 0 is off."""
 
     x_axis: str = "step"
     log_x: bool = False
@@ -62,7 +62,7 @@ class ChartPanel(QWidget):
         controls: Sequence[QWidget] = (),
         parent: QWidget | None = None,
     ) -> None:
-        """charts: each with its share of the height. smoothing: memory at first, in steps; None for no control.
+        """charts: each with its share of the height. smoothing: its reach at first, in steps; None for no control.
 
         controls: of the owner, before the panel's own.
         """
@@ -100,8 +100,8 @@ class ChartPanel(QWidget):
 
     @property
     def memory(self) -> int:
-        """Steps that the smoothing remembers; 0 is off."""
-        return MEMORIES[self._slider.value()] if self._slider is not None else 0
+        """Steps on either side that smoothing reads; 0 is off."""
+        return REACHES[self._slider.value()] if self._slider is not None else 0
 
     def mark_dirty(self) -> None:
         """What is shown is out of date."""
@@ -133,7 +133,7 @@ class ChartPanel(QWidget):
     def set_memory(self, memory: int) -> None:
         """Chooses the smoothing: the nearest that the control offers."""
         if self._slider is not None:
-            self._slider.setValue(min(range(len(MEMORIES)), key=lambda i: abs(MEMORIES[i] - memory)))
+            self._slider.setValue(min(range(len(REACHES)), key=lambda i: abs(REACHES[i] - memory)))
 
     def set_note(self, text: str) -> None:
         """A few words beside the controls."""
@@ -192,12 +192,12 @@ class ChartPanel(QWidget):
 
     def _add_smoothing(self, row: FlowRow, memory: int) -> None:
         self._slider = QSlider(Qt.Orientation.Horizontal)
-        self._slider.setRange(0, len(MEMORIES) - 1)
+        self._slider.setRange(0, len(REACHES) - 1)
         self._slider.setPageStep(1)
         self._slider.setFixedWidth(96)
         self._slider.setAccessibleName("Smoothing")
         self._smoothing_text = QLabel()
-        self._smoothing_text.setMinimumWidth(self.fontMetrics().horizontalAdvance("smooth: 50,000 steps"))
+        self._smoothing_text.setMinimumWidth(self.fontMetrics().horizontalAdvance("smooth: ±50,000 steps"))
         for widget in (self._slider, self._smoothing_text):
             widget.setToolTip(EXPLANATION)
             row.addWidget(widget)
@@ -217,7 +217,7 @@ class ChartPanel(QWidget):
         self._follow.setChecked(True)
 
     def _smoothing_chosen(self) -> None:
-        self._smoothing_text.setText(f"smooth: {self.memory:,} steps" if self.memory else "smooth: off")
+        self._smoothing_text.setText(f"smooth: ±{self.memory:,} steps" if self.memory else "smooth: off")
         self.mark_dirty()
 
     # The view --------------------------------------------------------------------------------------------------

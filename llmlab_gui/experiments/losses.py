@@ -16,7 +16,7 @@ from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
-from llmlab_gui.charts.smoothing import MovingAverage
+from llmlab_gui.charts.smoothing import smooth
 from llmlab_gui.experiments.colors import cell_of, trial_colors
 from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.dock import LabDock
@@ -160,16 +160,16 @@ class ExperimentLossesDock(LabDock):
             finite = np.isfinite(values)
             return curve.x(axis, curve.evaluated("step")[finite]), values[finite]
         memory = self.panel.memory
-        return curve.x(axis), self._average(curve, memory) if memory else curve.column("loss")
+        return curve.x(axis), self._smooth(curve, memory) if memory else curve.column("loss")
 
-    def _average(self, curve: TrialCurve, memory: int) -> np.ndarray:
-        """The moving average; computed once a curve."""
+    def _smooth(self, curve: TrialCurve, memory: int) -> np.ndarray:
+        """The smoothed loss; computed once a curve."""
         known = self._smoothed.get(curve.name)
         if known is not None and known[0] is curve and known[1] == memory:
             return known[2]
-        counted = curve.column("loss_count") > 0
-        means = np.where(counted, curve.column("loss_mean"), np.nan)
-        values = MovingAverage(memory).extend(curve.column("step"), means)
+        counts = curve.column("loss_count")
+        means = np.where(counts > 0, curve.column("loss_mean"), np.nan)
+        values = smooth(curve.column("step"), means, memory, counts=counts)
         self._smoothed[curve.name] = (curve, memory, values)
         return values
 

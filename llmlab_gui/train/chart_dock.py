@@ -52,7 +52,7 @@ class ChartDock(LabDock):
         smoothing: int | None = None,
         parent: QWidget | None = None,
     ) -> None:
-        """charts: each with its share of the height. smoothing: memory at first, in steps; None for no control."""
+        """charts: each with its share of the height. smoothing: its reach at first, in steps; None for no control."""
         super().__init__(lab, dock_id, title, parent)
         self.panel = ChartPanel(charts, self._fill, lab.redraw, smoothing=smoothing)
         self.set_body(self.panel)

@@ -16,7 +16,7 @@ from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 from llmlab_gui.train.smoothed_column import SmoothedColumn
 from llmlab_gui.widgets.theme import current_theme, mix
 
-# Enough to see the trend of a run of a thousand steps, little enough not to lag behind its fast beginning.
+# Enough to see the trend of a run of a thousand steps, little enough to follow its bends.
 _SMOOTHING_STEPS = 20
 _CAPTION = (
     "Nats a token, lower is better: training loss step by step, and both splits on the same fixed sequences. "

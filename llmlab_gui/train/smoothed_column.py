@@ -1,4 +1,4 @@
-"""A history's column with its moving average, kept up as the run goes on."""
+"""A history's column smoothed, kept up as the run goes on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from llmlab.store.columns import Columns
 from llmlab.store.history import RunHistory
-from llmlab_gui.charts.smoothing import MovingAverage
+from llmlab_gui.charts.smoothing import smooth
 
 
 class SmoothedColumn:
-    """The average of one column of one run. Only new rows are computed; a change of history or memory starts over."""
+    """One column of one run, smoothed. New rows change only the newest; a change of history or reach starts over."""
 
     def __init__(self, history: RunHistory, column: str) -> None:
         """column: `loss` or `grad_norm`, whose means over thinned rows the history keeps."""
@@ -19,16 +19,18 @@ class SmoothedColumn:
         self._count = f"{column}_count"
         self._key: tuple[int, int] | None = None
 
-    def values(self, memory: int) -> np.ndarray:
-        """The average at each row; memory in steps, above zero."""
+    def values(self, reach: int) -> np.ndarray:
+        """The smoothed value at each row; reach as in `smooth`."""
         steps = self.history.step_columns
-        if self._key != (self.history.version, memory):
-            self._key = (self.history.version, memory)
-            self._averages = Columns(("average",))
-            self._average = MovingAverage(memory)
-        done = len(self._averages)
+        if self._key != (self.history.version, reach):
+            self._key = (self.history.version, reach)
+            self._smoothed = Columns(("smoothed",))
+        done, at = len(self._smoothed), steps["step"]
         if done < len(steps):
-            counted = steps[self._count][done:] > 0
-            means = np.where(counted, steps[self._column][done:], np.nan)
-            self._averages.append(self._average.extend(steps["step"][done:], means)[:, None])
-        return self._averages["average"]
+            # Rows whose windows reached beyond the last one; its neighbour's mean may belong far before its step.
+            begin = max(0, int(np.searchsorted(at, at[done - 1] - reach)) - 1) if done else 0
+            counts = steps[self._count]
+            means = np.where(counts > 0, steps[self._column], np.nan)
+            self._smoothed.truncate(begin)
+            self._smoothed.append(smooth(at, means, reach, counts=counts, begin=begin)[:, None])
+        return self._smoothed["smoothed"]

@@ -20,7 +20,7 @@ from PySide6.QtWidgets import QApplication, QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
-from llmlab_gui.charts.smoothing import MovingAverage
+from llmlab_gui.charts.smoothing import smooth
 
 SIZE = (1000, 500)
 BAR_MS = 33.0
@@ -36,13 +36,13 @@ def main() -> None:
     app = QApplication.instance() or QApplication([])
     x = np.arange(1.0, arguments.points + 1)
     raw = 1.5 + 3 / np.sqrt(1 + x / 5000) + 0.1 * np.random.default_rng(0).standard_normal(len(x))
-    smooth = MovingAverage(1000).extend(x, raw)
+    smoothed = smooth(x, raw, 1000)
     cases = {
-        "lab: raw + smoothed (width 2)": _lab(x, [(raw, 1.0), (smooth, 2.0)]),
+        "lab: raw + smoothed (width 2)": _lab(x, [(raw, 1.0), (smoothed, 2.0)]),
         "lab: raw, width 1": _lab(x, [(raw, 1.0)]),
         "plain pyqtgraph: raw, width 1": _plain(x, [(raw, 1.0)]),
         "plain, clipToView + peak downsampling": _plain(x, [(raw, 1.0)], downsampled=True),
-        "plain, the same: raw + smoothed (width 2)": _plain(x, [(raw, 1.0), (smooth, 2.0)], downsampled=True),
+        "plain, the same: raw + smoothed (width 2)": _plain(x, [(raw, 1.0), (smoothed, 2.0)], downsampled=True),
     }
     times: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(arguments.rounds + 1):

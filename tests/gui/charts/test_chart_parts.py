@@ -14,47 +14,71 @@ from waits import WAIT
 from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import drawn, envelope
 from llmlab_gui.charts.redraw import RedrawTimer
-from llmlab_gui.charts.smoothing import MovingAverage
+from llmlab_gui.charts.smoothing import smooth
 from llmlab_gui.widgets.numbers import duration, read_out, tick
 
 # Smoothing
 
 
-def _by_definition(steps: list[float], values: list[float], memory: float) -> list[float]:
-    """The docstring's formula, one point at a time."""
-    averages = []
-    for t, now in enumerate(steps):
-        total = weight = 0.0
-        for i in range(t + 1):
-            stands_for = steps[i] - (steps[i - 1] if i else steps[0] - 1.0)
-            w = -math.expm1(-stands_for / memory) * math.exp(-(now - steps[i]) / memory)
-            if math.isfinite(values[i]):
-                total, weight = total + w * values[i], weight + w
-        averages.append(total / weight if math.isfinite(values[t]) else math.nan)
-    return averages
+def _by_definition(steps: np.ndarray, values: np.ndarray, reach: float) -> list[float]:
+    """The docstring's fit, one point at a time."""
+    fitted = []
+    stands_for = np.diff(steps, prepend=steps[0] - 1.0)
+    for at, value in zip(steps, values, strict=True):
+        half = min(reach, 2 + (at - steps[0]) / 2)
+        near = (np.abs(steps - at) <= half) & np.isfinite(values)
+        if not math.isfinite(value) or near.sum() < 2:
+            fitted.append(float(value))
+            continue
+        roots = np.sqrt(stands_for[near])
+        line = np.stack([roots, roots * (steps[near] - at)], axis=1)
+        fitted.append(float(np.linalg.lstsq(line, roots * values[near], rcond=None)[0][0]))
+    return fitted
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(1, 900), st.one_of(st.floats(-1e6, 1e6), st.just(math.nan))), min_size=1, max_size=60
+        st.tuples(st.integers(1, 900), st.one_of(st.floats(-1e3, 1e3), st.just(math.nan))), min_size=1, max_size=60
     ),
     st.sampled_from([5, 20, 1000]),
-    st.integers(0, 60),
+    st.integers(0, 59),
 )
-def test_the_average_is_its_definition_however_points_arrive(
-    points: list[tuple[int, float]], memory: int, cut: int
+def test_a_smoothed_value_is_that_of_the_line_through_its_neighbours(
+    points: list[tuple[int, float]], reach: int, begin: int
 ) -> None:
     steps = np.cumsum([gap for gap, _ in points]).astype(float)
     values = np.array([value for _, value in points])
-    average = MovingAverage(memory)
-    parts = [average.extend(steps[:cut], values[:cut]), average.extend(steps[cut:], values[cut:])]
-    expected = _by_definition(steps.tolist(), values.tolist(), memory)
-    np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-9, atol=1e-6)
+    expected = _by_definition(steps, values, reach)
+    np.testing.assert_allclose(smooth(steps, values, reach, begin=begin), expected[begin:], rtol=1e-6, atol=1e-6)
 
 
-def test_the_first_average_is_the_first_value() -> None:
-    assert MovingAverage(1000).extend(np.array([1.0]), np.array([4.2]))[0] == pytest.approx(4.2)
+@pytest.mark.parametrize("reach", [5, 20, 50_000])
+def test_smoothing_leaves_a_ramp_where_it_is_up_to_both_ends(reach: int) -> None:
+    steps = np.arange(1.0, 30_001.0)
+    ramp = 9.0 - 2e-4 * steps
+    np.testing.assert_allclose(smooth(steps, ramp, reach), ramp, rtol=1e-10)
+    # Downsampled: each row has the mean of the steps since the row before, which belongs to their middle.
+    every, means = steps[6::7], ramp[: len(steps) // 7 * 7].reshape(-1, 7).mean(axis=1)
+    found = smooth(every, means, max(reach, 20), counts=np.full(len(every), 7.0))
+    np.testing.assert_allclose(found[3:], ramp[6::7][3:], rtol=1e-10)
+
+
+def test_smoothing_shifts_a_parabola_by_a_bounded_amount() -> None:
+    steps = np.arange(1.0, 4001.0)
+    bend, reach = 2e-6, 50
+    off = np.abs(smooth(steps, bend * (steps - 1500) ** 2 / 2, reach) - bend * (steps - 1500) ** 2 / 2)
+    halves = np.minimum(reach, 2 + (steps - 1) / 2)
+    assert np.all(off <= bend * (halves + 1) ** 2 / 6)
+    assert off[-1] <= bend * reach**2 / 12
+
+
+def test_a_smoothed_fall_is_where_the_data_are() -> None:
+    steps = np.arange(1.0, 301.0)
+    fall = 2.0 + 6.0 * np.exp(-steps / 30)
+    found = smooth(steps, fall, 20)
+    assert np.abs(found - fall)[[0, 9, 49, 299]].max() < 0.1
+    assert np.abs(found - fall).max() < 0.2  # an average of the steps before is up to 1.1 off
 
 
 # Envelopes
