@@ -233,17 +233,18 @@ def copy_into(folder: Path, checkpoint: Checkpoint, labels: Iterable[str]) -> Ch
 def prune(folder: Path, keep_last: int, keep: str) -> list[str]:
     """Deletes periodic checkpoints beyond the last `keep_last`; returns the deleted names.
 
-    Kept besides: best, the newest final, pinned, requested, a branch's first, those whose manifest is damaged, and
-    the one named `keep` (just saved, and verified here before anything goes). When `keep` does not verify, nothing is
-    deleted.
+    The former final one of a run that was trained longer counts as periodic. Kept besides: best, the newest final,
+    pinned, requested, a branch's first, those whose manifest is damaged, and the one named `keep` (just saved, and
+    verified here before anything goes). When `keep` does not verify, nothing is deleted.
     """
     newest = read_checkpoint(folder / keep)
     if newest is None or verify(newest) is not None:
         return []
     every = list_checkpoints(folder)  # only now: to verify takes time, in which someone may pin or delete
     kept = {keep} | {c.name for c in every if c.pinned or {"requested", "branch"} & set(c.labels) or manifest_damage(c)}
-    ordinary = [checkpoint for checkpoint in every if "periodic" in checkpoint.labels]
-    others = (best_of(every), final_of(every), *ordinary[max(0, len(ordinary) - keep_last) :])
+    final = final_of(every)
+    ordinary = [c for c in every if "periodic" in c.labels or ("final" in c.labels and c != final)]
+    others = (best_of(every), final, *ordinary[max(0, len(ordinary) - keep_last) :])
     kept |= {checkpoint.name for checkpoint in others if checkpoint is not None}
     deleted = []
     for checkpoint in every:

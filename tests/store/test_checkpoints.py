@@ -377,10 +377,11 @@ def test_the_keep_rule_keeps_last_best_final_pinned_and_what_was_asked_for(
         expected = {newest}
         expected |= {step for step, (_, _, pinned) in enumerate(saves) if pinned}
         expected |= {step for step, (labels, _, _) in enumerate(saves) if labels & {"requested", "branch"}}
-        expected |= set([step for step, (labels, _, _) in enumerate(saves) if "final" in labels][-1:])
+        finals = [step for step, (labels, _, _) in enumerate(saves) if "final" in labels]
+        expected |= set(finals[-1:])
         measured = [(loss, step) for step, (_, loss, _) in enumerate(saves) if loss is not None]
         expected |= {min(measured)[1]} if measured else set()
-        periodic = [step for step, (labels, _, _) in enumerate(saves) if "periodic" in labels]
+        periodic = [step for step, (labels, _, _) in enumerate(saves) if "periodic" in labels or step in finals[:-1]]
         expected |= set(periodic[len(periodic) - keep_last :] if keep_last < len(periodic) else periodic)
         assert _steps(folder) == sorted(expected)
         assert deleted == [checkpoints.checkpoint_name(step) for step in range(len(saves)) if step not in expected]

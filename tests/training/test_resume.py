@@ -28,7 +28,7 @@ from llmlab.jobs.launcher import create_run, prepare_resume, request, start_work
 from llmlab.jobs.worker import changes_since
 from llmlab.models.scratch import open_checkpoint
 from llmlab.store import requests
-from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.store.checkpoints import list_checkpoints, select, verify
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.loop import Trainer
 from llmlab.training.state import load_state
@@ -264,6 +264,18 @@ def test_more_steps_after_the_end_are_as_if_they_had_been_planned(outputs: Path)
     assert select(longer.checkpoints, "final").step == 14
     (change,) = events_of(longer, "started")[1]["changed"]
     assert change.startswith("train.steps: 6 -> 14; the run is no longer")
+
+
+def test_the_former_end_of_a_run_that_is_trained_longer_stays_also_when_it_is_killed_on_the_way(outputs: Path) -> None:
+    kept = {"train__eval_interval": 0, "checkpoints__interval": 4, "checkpoints__keep_last": 3}
+    longer = train_here(new_run(outputs, 6, "longer", **kept))
+    prepare_resume(longer, {"train.steps": 14})
+    with _asking(longer, pause=13), forked(longer):
+        wait_until(lambda: longer.status().state == "paused")
+    former = select(longer.checkpoints, "final")
+    assert (former.step, verify(former)) == (6, None)
+    train_here(longer)
+    assert [saved.step for saved in list_checkpoints(longer.checkpoints)] == [6, 8, 12, 14]
 
 
 def test_settings_changed_on_resume_are_listed_and_what_breaks_exactness_is_said(run: RunFolder) -> None:
