@@ -165,7 +165,10 @@ class TokenView(QTextEdit):
 
     def createMimeDataFromSelection(self) -> QMimeData:
         cursor = self.textCursor()
-        mime = QMimeData()
+        # One of Qt's own: the clipboard may outlive Python, and to delete an object made in Python it then takes none.
+        mime = super().createMimeDataFromSelection()
+        mime.text()  # what is selected is filled in when first asked for
+        mime.clear()
         mime.setText("".join(self._raw[cursor.selectionStart() : cursor.selectionEnd()]))
         return mime
 

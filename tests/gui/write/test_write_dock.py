@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from waits import WAIT
 from windows import FAKE_HOST, dock_in_sight
 
 from llmlab.core.errors import LabError
+from llmlab.core.paths import python_command
 from llmlab_gui.host.messages import Generation, NextToken, Token
 from llmlab_gui.host.process import LOADING, ModelHost, Request
 from llmlab_gui.host.selection import Working
@@ -207,6 +209,24 @@ def test_copying_gives_the_text_without_signs(qtbot: QtBot) -> None:
     view.copy()
     assert QGuiApplication.clipboard().text() == "a\nb c·d\n\t🎲<b>\x00".replace("\x00", "\x00")
     assert view.text() == "a\nb c·d\n\t🎲<b>\x00"
+
+
+def test_a_program_that_copied_a_text_ends_well() -> None:
+    copies = """
+from PySide6.QtWidgets import QApplication
+from llmlab_gui.host.messages import Token
+from llmlab_gui.write.token_view import TokenView
+app = QApplication([])
+view = TokenView()
+view.begin("a")
+view.append_tokens([Token(" b", 0.5)])
+view.set_show_spaces(True)
+view.selectAll()
+view.copy()
+print(app.clipboard().text(), app.clipboard().mimeData().formats())
+"""
+    done = subprocess.run(python_command(copies), capture_output=True, text=True, timeout=WAIT / 1000, check=False)
+    assert (done.returncode, done.stdout) == (0, "a b ['text/plain']\n")
 
 
 def test_a_less_likely_token_has_a_stronger_tint() -> None:
