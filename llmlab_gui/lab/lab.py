@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -12,6 +12,7 @@ from PySide6.QtGui import QColor
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.notebook.predictions import Prediction
 from llmlab.store.events import Event
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
@@ -60,6 +61,7 @@ class Lab(QObject):
     experiment_requested = Signal(object)  # to be set up: a kind's name, or the ExperimentRecord of one like it
     start_requested = Signal(object)  # llmlab_gui.train.run_setup.Plan
     queue_requested = Signal(object)  # the same, to start when its turn comes
+    plan_taken = Signal(object)  # the same: it starts, or it waits now
     resume_requested = Signal(str)  # run id; a finished one asks for more steps first
 
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
@@ -216,12 +218,16 @@ class Lab(QObject):
         """Prompts a checkpoint in Write."""
         self.write_requested.emit(run_id, checkpoint_name)
 
-    def set_up_again(self, settings: RunSettings, preset: str) -> None:
-        """Puts a run's settings into the set-up panel of its kind."""
+    def set_up_again(
+        self, settings: RunSettings, preset: str, name: str | None = None, predictions: Sequence[Prediction] = ()
+    ) -> None:
+        """Puts a run's settings into the set-up panel of its kind; name and predictions of one that was not made."""
         sections = to_mapping(settings).items()
         values = {f"{section}.{name}": value for section, fields in sections for name, value in fields.items()}
         scratch = isinstance(settings, PretrainSettings)
-        (self.setup_requested if scratch else self.finetune_requested).emit({"preset": preset, **values})
+        (self.setup_requested if scratch else self.finetune_requested).emit(
+            {"preset": preset, "name": name or "", "predictions": tuple(predictions), **values}
+        )
 
     def shutdown(self) -> None:
         """Ends every thread and waits for it. Workers train on."""

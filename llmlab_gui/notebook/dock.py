@@ -68,7 +68,7 @@ class NotebookDock(LabDock):
         self.table.sortByColumn(MADE, Qt.SortOrder.DescendingOrder)
         self.filter, self.shown = QLineEdit(), QComboBox()
         self.ask = QCheckBox("Ask before every run")
-        self.ask.setToolTip("Before a run starts, ask for your prediction; Escape skips the question")
+        self.ask.setToolTip("Before a run starts, ask for your prediction")
         self.export_button = menu_button("Export", "Save the notebook as Markdown, the table, or the charts in sight")
         self.detail = NotebookDetail()
         self.calibration, self.brier, self.verdict = CalibrationChart(), BrierChart(), QuietLabel()

@@ -1,4 +1,4 @@
-"""The question before a run or an experiment: what do you expect? Enter starts, Escape skips it."""
+"""The question before a run or an experiment: what do you expect?"""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from llmlab.notebook.predictions import Prediction
-from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, Quantity
+from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, Quantity
 from llmlab_gui.notebook.prediction_form import CurveRow, ValueRow
 from llmlab_gui.notebook.start_question import StartQuestion
+from llmlab_gui.widgets.layouts import column
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.book import Book
     from llmlab_gui.notebook.asking import Expected
 
-_WIDTH = 560
+_WIDTH = 640
 # As many things as anyone thinks about before one run.
 _MOST_ROWS = 6
 
@@ -31,12 +32,23 @@ class PredictionDialog(StartQuestion):
         quantities: Sequence[Quantity],
         expected: Expected | None = None,
         parent: QWidget | None = None,
+        *,
+        anchors: str = "",
+        before: Sequence[Prediction] = (),
     ) -> None:
-        super().__init__(book, about, "Leave it empty if you have no idea.", parent)
+        """anchors: losses to go by, in words. before: what was stated already, and may be changed."""
+        draws = expected is not None and any(quantity.answer == CURVE for quantity in quantities)
+        shown = _shown(before, draws=draws)
+        self._kept = [prediction for prediction in before if prediction not in shown]
+        also = f" Also stated: {'; '.join(map(str, self._kept))}." if self._kept else ""
+        super().__init__(book, about, f"Leave it empty if you have no idea.{also}", parent, anchors=anchors)
         self._values = [quantity for quantity in quantities if quantity.answer in (NUMBER, CHOICE)]
+        known = {quantity.name for quantity in self._values}
+        others = [prediction.about for prediction in shown if prediction.kind in (NUMBER, CHOICE)]
+        self._values += [quantity for quantity in others if quantity.name not in known]  # steps_to_2.5, say
         self.rows: list[ValueRow] = []
         self.curve: CurveRow | None = None
-        self._expected = expected if any(quantity.answer == CURVE for quantity in quantities) else None
+        self._expected = expected if draws else None
         self.more = QToolButton()
         self.more.setText("Another quantity")
         self.more.setToolTip("Add a prediction")
@@ -45,20 +57,25 @@ class PredictionDialog(StartQuestion):
         self.draw_button.setToolTip("Draw the validation loss over the steps with the mouse")
         self.draw_button.setCheckable(True)
         self.draw_button.setVisible(self._expected is not None)
-        self._rows = QVBoxLayout()
-        self._rows.setSpacing(10)
+        self._values_place = QVBoxLayout()
+        self._values_place.setSpacing(10)
         tools = QHBoxLayout()
         tools.addWidget(self.more)
         tools.addWidget(self.draw_button)
         tools.addStretch(1)
         self._curve_place = QVBoxLayout()
-        self.lay_out([self._rows, tools, self._curve_place], self._curve_place, _WIDTH)
+        self._free = QWidget()
+        content = column(self._values_place, tools, self._curve_place, (self._free, 1), spacing=10)
+        content.setContentsMargins(0, 0, 8, 0)
+        self.lay_out(content, _WIDTH)
         self.more.clicked.connect(self.add_row)
         self.draw_button.toggled.connect(self._show_curve)
         if self._values:
             self.add_row()
-            self.rows[0].low.setFocus()
         self.more.setVisible(len(self._values) > 1)
+        self._fill(shown)
+        if self.rows:
+            self.rows[0].low.setFocus()
         self.check()
 
     def add_row(self) -> None:
@@ -69,25 +86,59 @@ class PredictionDialog(StartQuestion):
         row.ask_for(fresh or self._values[0].name)
         row.changed.connect(self.check)
         self.rows.append(row)
-        self._rows.addWidget(row)
+        self._rows.append(row)
+        self._values_place.addWidget(row)
+        row.show()  # at once, so that it counts
+        self.fit()
         self.more.setEnabled(len(self.rows) < min(_MOST_ROWS, len(self._values)))
         (row.choice if row.about.answer == CHOICE else row.low).setFocus()
         self.check()
 
     def answers(self) -> list[Prediction | None]:
-        """Of each quantity, and the curve where one was drawn."""
-        found = [row.prediction() for row in self.rows]
+        """Of each quantity, and the curve where one was drawn; and what was stated before that no row can show."""
+        found = [*self._kept, *(row.prediction() for row in self.rows)]
         if self.curve is not None and self.draw_button.isChecked():
             found.append(self.curve.prediction())
         return found
+
+    def _fill(self, before: Sequence[Prediction]) -> None:
+        values = [prediction for prediction in before if prediction.kind in (NUMBER, CHOICE)]
+        for place, prediction in enumerate(values):
+            if place >= len(self.rows):
+                self.add_row()
+            self.rows[place].fill(prediction)
+        for prediction in before:
+            if prediction.kind == TEXT:
+                self.sentence.fill(prediction)
+            elif prediction.kind == CURVE:
+                self.draw_button.setChecked(True)
+                assert self.curve is not None
+                self.curve.fill(prediction)
 
     def _show_curve(self, on: bool) -> None:
         if on and self.curve is None and self._expected is not None:
             self.curve = CurveRow(self._expected.steps, self._expected.start_loss)
             self.curve.changed.connect(self.check)
             self._curve_place.addWidget(self.curve, 1)
+            self._rows.append(self.curve)
         if self.curve is not None:
             self.curve.setVisible(on)
+        self._free.setVisible(not on)
+        self.fit()
         if not on:
             self.adjustSize()
         self.check()
+
+
+def _shown(before: Sequence[Prediction], *, draws: bool) -> list[Prediction]:
+    """What the form can show: ranges, choices, one curve and one sentence, each with how sure one is."""
+    found: list[Prediction] = []
+    for prediction in before:
+        again = prediction.kind in (CURVE, TEXT) and any(other.kind == prediction.kind for other in found)
+        if prediction.kind == CURVE:
+            fits = draws
+        else:
+            fits = prediction.confidence is not None and (prediction.kind != NUMBER or prediction.is_range)
+        if fits and not again:
+            found.append(prediction)
+    return found

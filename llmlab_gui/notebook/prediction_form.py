@@ -64,6 +64,17 @@ class ConfidenceSlider(QWidget):
         nearest = min(range(len(_CONFIDENCES)), key=lambda place: abs(_CONFIDENCES[place] - percent))
         self.slider.setValue(nearest)
 
+    def keep_place(self) -> None:
+        """It takes its room while it is hidden, too: nothing moves when it is shown."""
+        policy = self.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self.setSizePolicy(policy)
+
+    def fill(self, confidence: float | None) -> None:
+        """As it was stated."""
+        if confidence is not None:
+            self.set_value(round(100 * confidence))
+
     def _say(self) -> None:
         missing = 100 - self.value
         share = f"{missing} of 100" if missing % 10 else f"{missing // 10} of 10"
@@ -133,6 +144,19 @@ class ValueRow(QWidget):
             raise UsageError(f"The range of the {about.title} has only one end.", "", "Fill in both, or neither.")
         return parse_prediction(f"{about.name}={low.replace(',', '.')}..{high.replace(',', '.')}{sure}")
 
+    def fill(self, before: Prediction) -> None:
+        """Shows what was stated."""
+        self.ask_for(before.quantity)
+        if before.kind == CHOICE:
+            if self.choice.isEditable():
+                self.choice.setEditText(before.choice)
+            else:
+                self.choice.setCurrentText(before.choice)
+        elif before.low is not None and before.high is not None:
+            self.low.setText(number_text(before.low))
+            self.high.setText(number_text(before.high))
+        self.sure.fill(before.confidence)
+
     def _asked(self) -> None:
         about = self.about
         self.unit.setText(about.unit)
@@ -157,6 +181,7 @@ class SentenceRow(QWidget):
         self.words.setAccessibleName("In your own words")
         self.words.setPlaceholderText("In your own words (you judge it afterwards)")
         self.sure = ConfidenceSlider(70)
+        self.sure.keep_place()
         self.sure.hide()
         column(self.words, self.sure, into=self)
         self.words.textChanged.connect(self._typed)
@@ -166,6 +191,11 @@ class SentenceRow(QWidget):
         """What it says; None when it is empty."""
         words = self.words.text().strip()
         return parse_prediction(f"text={words}@{self.sure.value}%") if words else None
+
+    def fill(self, before: Prediction) -> None:
+        """Shows what was stated."""
+        self.words.setText(before.text)
+        self.sure.fill(before.confidence)
 
     def _typed(self) -> None:
         self.sure.setVisible(bool(self.words.text().strip()))
@@ -210,6 +240,13 @@ class CurveRow(QWidget):
         within = self.within.text().strip().replace(",", ".")
         near = f"+-{within}@{self.sure.value}%" if within else ""
         return parse_prediction(f"loss_curve={words}{near}")
+
+    def fill(self, before: Prediction) -> None:
+        """Shows what was stated."""
+        self.points.setText(", ".join(f"{number_text(step)}:{number_text(loss)}" for step, loss in before.points))
+        self.within.setText("" if before.tolerance is None else number_text(before.tolerance))
+        self.sure.fill(before.confidence)
+        self._written()
 
     def _within_typed(self) -> None:
         self.sure.setEnabled(bool(self.within.text().strip()))  # sure of what, else

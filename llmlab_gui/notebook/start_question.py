@@ -1,27 +1,45 @@
-"""What every question before a start has: a sentence of one's own, and the buttons. Enter starts, Escape skips it."""
+"""What every question before a start has: a sentence of one's own, and the buttons. Enter starts, Escape goes back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QCheckBox, QDialog, QHBoxLayout, QLabel, QLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QDialog,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QStackedWidget,
+    QStyle,
+    QVBoxLayout,
+    QWidget,
+)
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.notebook.prediction_form import SentenceRow
-from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.book import Book
 
+_TALLEST = 460  # pixels of what is asked; more is scrolled
+_AROUND = 330  # pixels of the dialog around that, and of its frame
+_MARGINS = 24  # pixels beside it
+_PROBLEM_LINES = 2  # of the longest problem
+
 
 class StartQuestion(QDialog):
-    """`predictions` is what was stated: empty when the question was skipped, None when nothing is to start."""
+    """`predictions` is what was stated: empty when the question was skipped, None when nothing is to start.
 
-    def __init__(self, book: Book, about: str, why: str, parent: QWidget | None = None) -> None:
+    Nothing moves while one types: what is wrong is said when its row is left, in the place of a hint.
+    """
+
+    def __init__(self, book: Book, about: str, why: str, parent: QWidget | None = None, *, anchors: str = "") -> None:
+        """anchors: losses to go by, in words."""
         super().__init__(parent)
         self.setWindowTitle("What do you expect?")
         self.predictions: list[Prediction] | None = None
@@ -32,20 +50,29 @@ class StartQuestion(QDialog):
         self.ask_again.setToolTip("It can be switched on again in the Notebook")
         self.ask_again.setChecked(book.asks)
         self.ask_again.toggled.connect(book.set_asks)
-        self.start_button = PrimaryButton("Start")
-        self.start_button.setDefault(True)
-        self.skip_button = QPushButton("Skip")
-        self.skip_button.setToolTip("Start without a prediction (Escape)")
-        self.cancel_button = QPushButton("Do not start")
-        for button in (self.skip_button, self.cancel_button):
+        self.start_button = PrimaryButton("Lock and start")
+        self.skip_button = QPushButton("Start without a prediction")
+        self.back_button = QPushButton("Back")
+        self.back_button.setToolTip("Start nothing (Escape)")
+        for button in (self.skip_button, self.back_button):
             button.setAutoDefault(False)
         self._what = QLabel(about)
         self._what.setWordWrap(True)
-        self._why = QuietLabel(f"Locked at the start, compared with the outcome. {why}")
+        self.anchors = QuietLabel(anchors)
+        self.anchors.setVisible(bool(anchors))
+        self._below = QStackedWidget()
+        self._below.setFixedHeight(_PROBLEM_LINES * self.fontMetrics().lineSpacing())
+        for label in (QuietLabel(f"Locked at the start, compared with the outcome. {why}"), self.problem):
+            label.setAlignment(Qt.AlignmentFlag.AlignTop)
+            self._below.addWidget(label)
+        self._rows: list[QWidget] = [self.sentence]
         self.sentence.changed.connect(self.check)
         self.start_button.clicked.connect(self.start)
         self.skip_button.clicked.connect(self.skip)
-        self.cancel_button.clicked.connect(self.reject)
+        self.back_button.clicked.connect(self.reject)
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        app.focusChanged.connect(self._focus_moved)
 
     def answers(self) -> list[Prediction | None]:
         """What is stated beside the sentence. UsageError when it cannot be."""
@@ -61,7 +88,7 @@ class StartQuestion(QDialog):
         try:
             self.predictions = self.stated()
         except UsageError:
-            self.check()
+            self.complain()
             return
         self.accept()
 
@@ -71,14 +98,17 @@ class StartQuestion(QDialog):
         self.accept()
 
     def check(self) -> None:
-        """Says at once what is wrong, and what Start will do."""
-        try:
-            stated = self.stated()
-            self.problem.say("")
-        except UsageError as error:
-            stated = []
-            self.problem.say(str(error))
-        self.start_button.setText("Lock and start" if stated or self.problem.text() else "Start")
+        """Enter locks what was stated, or starts without; a problem that is solved is no longer shown."""
+        problem = self._problem()
+        filled = bool(problem) or bool(self.stated())
+        self.start_button.setEnabled(filled)
+        (self.start_button if filled else self.skip_button).setDefault(True)
+        if not problem:
+            self._say("")
+
+    def complain(self) -> None:
+        """Says what is wrong."""
+        self._say(self._problem())
 
     def ask(self) -> list[Prediction] | None:
         """Shows it, and waits for the answer; it cannot be shown again."""
@@ -86,25 +116,47 @@ class StartQuestion(QDialog):
         self.deleteLater()
         return self.predictions
 
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        if event.key() == Qt.Key.Key_Escape:
-            self.skip()
-        else:
-            super().keyPressEvent(event)
-
-    def lay_out(self, parts: Sequence[QWidget | QLayout], tallest: QWidget | QLayout, width: int) -> None:
-        """The question, its parts, of which `tallest` takes what room is left, the sentence, and the buttons."""
+    def lay_out(self, content: QWidget, width: int) -> None:
+        """The question, what is asked, scrolled where it is high, the sentence, and the buttons."""
+        self._content, self._area = content, scrolled(content)
         buttons = QHBoxLayout()
         buttons.addWidget(self.ask_again)
         buttons.addStretch(1)
-        for button in (self.cancel_button, self.skip_button, self.start_button):
+        for button in (self.back_button, self.skip_button, self.start_button):
             buttons.addWidget(button)
         layout = QVBoxLayout(self)
         layout.setSpacing(10)
-        for part in (self._what, *parts, self.sentence, self._why, self.problem, buttons):
-            stretch = int(part is tallest)
-            if isinstance(part, QLayout):
-                layout.addLayout(part, stretch)
-            else:
-                layout.addWidget(part, stretch)
+        layout.addWidget(self._what)
+        layout.addWidget(self.anchors)
+        layout.addWidget(self._area, 1)
+        layout.addWidget(self.sentence)
+        layout.addWidget(self._below)
+        layout.addLayout(buttons)
         self.setMinimumWidth(width)
+        self.fit()
+
+    def fit(self) -> None:
+        """Gives what is asked its room, as far as the screen has it."""
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        width = max(self.minimumWidth() - _MARGINS, self._content.minimumSizeHint().width() + bar)
+        room = min(_TALLEST, self.screen().availableSize().height() - _AROUND)
+        self._area.setMinimumSize(width, min(room, self._content.sizeHint().height()))
+
+    def _problem(self) -> str:
+        try:
+            self.stated()
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    def _say(self, problem: str) -> None:
+        self.problem.setText(problem)
+        self.problem.setToolTip(problem)
+        self._below.setCurrentIndex(1 if problem else 0)
+
+    def _focus_moved(self, left: QWidget | None, entered: QWidget | None) -> None:
+        def inside(whole: QWidget, widget: QWidget | None) -> bool:
+            return widget is not None and whole.isAncestorOf(widget)
+
+        if inside(self, entered) and any(inside(row, left) and not inside(row, entered) for row in self._rows):
+            self.complain()

@@ -1,4 +1,4 @@
-"""The question before a check of a paper: which verdict do you expect on each claim? Escape skips it."""
+"""The question before a check of a paper: which verdict do you expect on each claim?"""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import Quantity
 from llmlab_gui.notebook.prediction_form import ConfidenceSlider
 from llmlab_gui.notebook.start_question import StartQuestion
-from llmlab_gui.widgets.labels import scrolled
 from llmlab_gui.widgets.layouts import beside, column
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.book import Book
 
 _WIDTH = 640
-_TALLEST = 460  # of the claims; more are scrolled
 _FIRST_CONFIDENCE = 70
 _NO_IDEA = "no idea"
 
@@ -40,9 +38,7 @@ class VerdictRow(QWidget):
         for choice in about.choices:
             self.verdict.addItem(choice, choice)
         self.sure = ConfidenceSlider(_FIRST_CONFIDENCE)
-        policy = self.sure.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)
-        self.sure.setSizePolicy(policy)
+        self.sure.keep_place()
         self.sure.hide()
         column(title, beside(self.verdict, self.sure, grows=self.sure), spacing=3, into=self)
         self.verdict.currentIndexChanged.connect(self._chosen)
@@ -65,8 +61,11 @@ class VerdictsDialog(StartQuestion):
         about = f"Which verdict do you expect on each claim of <b>{paper}</b>?"
         super().__init__(book, about, "Leave out claims you have no idea about.", parent)
         self.rows = [VerdictRow(claim) for claim in claims]
-        area = self._area()
-        self.lay_out([area], area, _WIDTH)
+        self._rows += self.rows
+        free = QWidget()
+        content = column(*self.rows, (free, 1), spacing=12)
+        content.setContentsMargins(0, 0, 8, 0)
+        self.lay_out(content, _WIDTH)
         for row in self.rows:
             row.changed.connect(self.check)
         if self.rows:
@@ -76,11 +75,3 @@ class VerdictsDialog(StartQuestion):
     def answers(self) -> list[Prediction | None]:
         """Of each claim."""
         return [row.prediction() for row in self.rows]
-
-    def _area(self) -> QWidget:
-        free = QWidget()
-        claims = column(*self.rows, (free, 1), spacing=12)
-        claims.setContentsMargins(0, 0, 8, 0)
-        area = scrolled(claims)
-        area.setMinimumHeight(min(_TALLEST, claims.sizeHint().height() + 8))
-        return area

@@ -170,7 +170,7 @@ class CheckpointsDock(LabDock):
         if not accepted:
             return
         try:
-            predictions = ask_of_run(self, self.lab.notebook, with_values(run.info.settings, overrides))
+            predictions = ask_of_run(self, self.lab, with_values(run.info.settings, overrides), run.info.preset)
             if predictions is not None:
                 self.lab.controller.branch(run.run, chosen[0].checkpoint, overrides, name or None, predictions)
         except LabError as error:

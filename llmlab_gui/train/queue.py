@@ -8,7 +8,9 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QAbstractItemView, QLabel, QTableView, QWidget
 
+from llmlab.core.errors import LabError
 from llmlab.jobs.queue import QueuedRun
+from llmlab.notebook.predictions import from_dict
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.train.queue_table import QueueModel, waits
@@ -116,11 +118,18 @@ class QueueDock(LabDock):
         self.lab.queue.remove([item.id for item in self.chosen()])
 
     def edit(self) -> None:
-        """Takes the chosen run out and puts its settings into its set-up panel."""
+        """Takes the chosen run out and puts its settings, name and predictions into its set-up panel."""
         chosen = self.chosen()
-        if len(chosen) == 1:
-            self.lab.queue.remove([chosen[0].id])
-            self.lab.set_up_again(chosen[0].settings, chosen[0].preset)
+        if len(chosen) != 1:
+            return
+        item = chosen[0]
+        try:
+            predictions = list(map(from_dict, item.predictions))
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self.lab.queue.remove([item.id])
+        self.lab.set_up_again(item.settings, item.preset, item.name, predictions)
 
     # Behind the scenes ---------------------------------------------------------------------------------------------
 

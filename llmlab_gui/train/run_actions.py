@@ -75,14 +75,18 @@ class RunActions(QObject):
 
     def start(self, plan: Plan) -> None:
         """Starts a run that someone set up."""
-        predictions = self.ask_prediction(plan)
+        others = self._others("")
+        answer = self.ask_about_others(others, may_wait=True) if others else "both"
+        predictions = self.ask_prediction(plan) if answer != "cancel" else None  # last, so that no answer is lost
         if predictions is None:
             return
-        answer = self._make_room("", may_wait=True)
         if answer == "queue":
             self._enqueue(plan, predictions)
-        elif answer != "cancel":
-            self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions)
+            return
+        if answer == "pause":
+            self._pause(others)
+        self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions)
+        self._lab.plan_taken.emit(plan)
 
     def enqueue(self, plan: Plan) -> None:
         """Puts a run that someone set up behind those that wait."""
@@ -92,13 +96,14 @@ class RunActions(QObject):
 
     def ask_prediction(self, plan: Plan) -> list[Prediction] | None:
         """What the learner expects of it; empty for nothing, None when it is not to start after all."""
-        return ask_of_run(self._window, self._lab.notebook, plan.settings)
+        return ask_of_run(self._window, self._lab, plan.settings, plan.preset, plan.predictions)
 
     def _enqueue(self, plan: Plan, predictions: list[Prediction]) -> None:
         queue = self._lab.queue
         before = len(queue.waiting())
         stated = [prediction.as_dict() for prediction in predictions]
         queue.add(QueuedRun(plan.settings, plan.name, plan.preset, plan.seconds, stated))
+        self._lab.plan_taken.emit(plan)
         if before:
             self._lab.said.emit(f"It waits in the queue, behind {before} other{'s' if before > 1 else ''}.")
         else:
@@ -123,7 +128,11 @@ class RunActions(QObject):
             if steps is None:
                 return
             overrides["train.steps"] = steps
-        if self._make_room(run_id) != "cancel":
+        others = self._others(run_id)
+        answer = self.ask_about_others(others) if others else "both"
+        if answer == "pause":
+            self._pause(others)
+        if answer != "cancel":
             self._lab.controller.resume(row.run, overrides)
 
     def ask_steps(self, row: RunRow) -> int | None:
@@ -149,16 +158,13 @@ class RunActions(QObject):
         default = next(iter(answers))
         return ask(self._window, "Train", text, more, answers, default=default, harmful="both") or "cancel"
 
-    def _make_room(self, for_run: str, *, may_wait: bool = False) -> str:
-        """What the learner wants who was asked about other runs on this machine: see `ask_about_others`."""
-        others = [row for row in self._lab.runs() if row.status.state == "running" and row.id != for_run]
-        if not others:
-            return "both"
-        answer = self.ask_about_others(others, may_wait=may_wait)
-        if answer == "pause":
-            for row in others:
-                self._lab.controller.pause(row.run)
-        return answer
+    def _others(self, for_run: str) -> list[RunRow]:
+        """What trains now on this machine beside a run."""
+        return [row for row in self._lab.runs() if row.status.state == "running" and row.id != for_run]
+
+    def _pause(self, rows: list[RunRow]) -> None:
+        for row in rows:
+            self._lab.controller.pause(row.run)
 
     def _with_current(self, act: Callable[..., object]) -> None:
         row = self._lab.current()

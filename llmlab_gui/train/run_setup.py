@@ -15,6 +15,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
 from llmlab.core.settings import Preset, RunSettings
 from llmlab.jobs.launcher import require_free, require_name
+from llmlab.notebook.predictions import Prediction
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import certainly_above, computes_in_main_memory, require_room
@@ -37,12 +38,16 @@ _AGAIN_MS = 2000  # until what does not fit into memory is looked at again: othe
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as a form describes it. seconds: how long it will take, as far as that is known."""
+    """A run as a form describes it.
+
+    seconds: how long it will take, as far as that is known. predictions: stated when it was set up before.
+    """
 
     settings: RunSettings
     name: str | None
     preset: str
     seconds: float | None = None
+    predictions: tuple[Prediction, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class RunSetupDock(LabDock, Generic[S]):
         super().__init__(lab, dock_id, title, parent)
         self._first_preset, self._track = first_preset, track
         self._costs: Costs | None = None
+        self._predictions: tuple[Prediction, ...] = ()  # of the run that `fill` took out of the queue
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the run")
         self.name.setPlaceholderText("made from date, preset and text")
@@ -118,7 +124,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self.train_button.clicked.connect(self.train)
         self.queue_button.clicked.connect(self.queue)
         lab.runs_changed.connect(self._check_name)
-        lab.controller.started.connect(self._clear_used_name)
+        lab.plan_taken.connect(self._plan_taken)
         theme_notifier.changed.connect(self.update_all)
 
     # What subclasses say -----------------------------------------------------------------------------------------
@@ -137,7 +143,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self.check()
         settings = self.form.settings()
         seconds = self._costs.seconds if self._costs is not None else None
-        return Plan(settings, self._named(), self.presets.currentData(), seconds)
+        return Plan(settings, self._named(), self.presets.currentData(), seconds, self._predictions)
 
     def train(self) -> None:
         """Starts it."""
@@ -150,14 +156,15 @@ class RunSetupDock(LabDock, Generic[S]):
         plan = self._planned()
         if plan is not None:
             self.lab.queue_requested.emit(plan)
-            self.name.clear()
 
     def fill(self, values: Mapping[str, Any]) -> None:
         """Shows a preset and what differs from it, and comes to the front.
 
-        values: `preset`, `section.field`, and `name` where the run is to have a certain one.
+        values: `preset`, `section.field`, `name` where the run is to have a certain one, and `predictions` where some
+        were stated already.
         """
-        others = {key: value for key, value in values.items() if key not in ("preset", "name")}
+        others = {key: value for key, value in values.items() if key not in ("preset", "name", "predictions")}
+        self._predictions = tuple(values.get("predictions", ()))
         self.name.setText(str(values.get("name", "")))
         self.presets.choose(values.get("preset") or self._first_preset)
         self.chosen.use_preset()
@@ -260,8 +267,10 @@ class RunSetupDock(LabDock, Generic[S]):
         require_free(RunFolder(self.lab.outputs / self._track / name))
         return name
 
-    def _clear_used_name(self, run: RunFolder) -> None:
-        if self.name.text().strip() == run.id:
+    def _plan_taken(self, plan: Plan) -> None:
+        """It starts, or waits: its name and what was stated of it belong to no other run."""
+        if plan.settings.track == self._track:
+            self._predictions = ()
             self.name.clear()
 
     def _check_name(self) -> None:

@@ -1,4 +1,4 @@
-"""The question before a run: what it states, how it is skipped and switched off, and the curve drawn by hand."""
+"""The question before a run: what it states, how it is left and switched off, and the curve drawn by hand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import FakeRun
 from preset_settings import resolve_settings
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
 from PySide6.QtGui import QMouseEvent
@@ -15,10 +16,13 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
+from llmlab.store.run_log import first_started
 from llmlab_gui.lab.book import Asking, Book
+from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.notebook.asking import Expected, ask, question_about
+from llmlab_gui.notebook.asking import Expected, anchors_of, ask, question_about
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.notebook.prediction_dialog import PredictionDialog
 from llmlab_gui.notebook.prediction_form import CurveRow
@@ -47,29 +51,52 @@ def stated(dialog: PredictionDialog) -> list[str]:
 
 
 def test_enter_on_an_empty_form_starts(qtbot: QtBot, dialog: PredictionDialog) -> None:
-    assert dialog.start_button.text() == "Start"
+    assert not dialog.start_button.isEnabled()  # there is nothing to lock
     qtbot.keyClick(dialog.rows[0].low, Qt.Key.Key_Return)
     assert dialog.predictions == []
 
 
-def test_escape_skips_whatever_was_filled_in(qtbot: QtBot, dialog: PredictionDialog) -> None:
+def test_escape_goes_back_and_starts_nothing(qtbot: QtBot, dialog: PredictionDialog) -> None:
     dialog.rows[0].low.setText("1.9")
-    qtbot.keyClick(dialog, Qt.Key.Key_Escape)
-    assert dialog.predictions == []
+    qtbot.keyClick(dialog.rows[0].low, Qt.Key.Key_Escape)
+    assert dialog.predictions is None
     assert not dialog.isVisible()
 
 
-def test_not_starting_is_an_answer_of_its_own(qtbot: QtBot, dialog: PredictionDialog) -> None:
-    dialog.cancel_button.click()
-    assert dialog.predictions is None
+def test_starting_without_a_prediction_is_an_answer_of_its_own(dialog: PredictionDialog) -> None:
+    dialog.rows[0].low.setText("1.9")
+    dialog.skip_button.click()
+    assert dialog.predictions == []
+
+
+def test_nothing_moves_or_complains_while_one_types(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    with qtbot.waitActive(dialog, timeout=WAIT):
+        dialog.activateWindow()
+
+    def places() -> list[object]:
+        buttons = (dialog.start_button, dialog.skip_button, dialog.back_button)
+        return [dialog.size(), *(button.geometry() for button in buttons)]
+
+    before, row = places(), dialog.rows[0]
+    for keys, line in (("1.9", row.low), ("x", row.high), ("It overfits", dialog.sentence.words)):
+        line.setFocus()
+        for key in keys:
+            qtbot.keyClick(line, key)
+            QApplication.processEvents()
+            # What was typed into the range cannot be read; that is said when both its ends are left.
+            assert bool(dialog.problem.text()) == (line is dialog.sentence.words)
+            assert places() == before
+    row.high.setText("2.2")
+    assert not dialog.problem.text()
+    assert places() == before
 
 
 def test_a_filled_form_is_locked(qtbot: QtBot, dialog: PredictionDialog) -> None:
     row = dialog.rows[0]
     qtbot.keyClicks(row.low, "1.9")
-    assert "one end" in dialog.problem.text()
     qtbot.keyClick(row.low, Qt.Key.Key_Return)
     assert dialog.isVisible()  # half a range starts nothing
+    assert "one end" in dialog.problem.text()
     qtbot.keyClicks(row.high, "2,2")  # a comma is meant as a point
     row.sure.set_value(90)
     assert not dialog.problem.text()
@@ -77,7 +104,6 @@ def test_a_filled_form_is_locked(qtbot: QtBot, dialog: PredictionDialog) -> None
     dialog.rows[1].ask_for("overfits")
     dialog.rows[1].choice.setCurrentText("no")
     dialog.sentence.words.setText("It will be slow")
-    assert dialog.start_button.text() == "Lock and start"
     dialog.start_button.click()
     assert stated(dialog) == ["val_loss=1.9..2.2@90%", "overfits=no@80%", "text=It will be slow@70%"]
 
@@ -85,8 +111,8 @@ def test_a_filled_form_is_locked(qtbot: QtBot, dialog: PredictionDialog) -> None
 def test_a_range_that_cannot_be_scored_is_said_and_not_started(dialog: PredictionDialog) -> None:
     dialog.rows[0].low.setText("3")
     dialog.rows[0].high.setText("2")
-    assert "from 3 down to 2" in dialog.problem.text()
     dialog.start_button.click()
+    assert "from 3 down to 2" in dialog.problem.text()
     assert dialog.predictions is None
     assert dialog.isVisible()
 
@@ -177,7 +203,7 @@ def test_a_drawn_curve_is_stated_with_its_tolerance(qtbot: QtBot, dialog: Predic
     assert curve is not None
     qtbot.waitUntil(lambda: curve.chart.width() > 300, timeout=WAIT)
     draw(curve.chart, [(1, 4.4), (500, 2.0)])
-    assert dialog.start_button.text() == "Lock and start"
+    assert dialog.start_button.isEnabled()
     assert not curve.sure.isEnabled()
     curve.within.setText("0.2")
     assert curve.sure.isEnabled()
@@ -196,7 +222,40 @@ def test_a_curve_can_be_written_and_cleared(dialog: PredictionDialog, qtbot: QtB
     assert curve.chart.points()[-1][1] == pytest.approx(2.0, abs=0.1)
     curve.clear_button.click()
     assert curve.points.text() == ""
-    assert dialog.start_button.text() == "Start"
+    assert not dialog.start_button.isEnabled()
+
+
+def test_what_was_stated_before_is_filled_in(qtbot: QtBot, book: Book) -> None:
+    lines = ["val_loss=2.05", "val_loss=1.9..2.2@90%", "overfits=no@60%", "steps_to_2.5=100..200@50%"]
+    lines += ["text=slow@70%", "loss_curve=1:4.4,500:2+-0.2@70%"]
+    before = [parse_prediction(line) for line in lines]
+    dialog = PredictionDialog(book, "a run", quantities_of_runs(), Expected(500, 4.43), before=before)
+    qtbot.addWidget(dialog)
+    assert [row.about.name for row in dialog.rows] == ["val_loss", "overfits", "steps_to_2.5"]
+    dialog.start()
+    assert sorted(stated(dialog)) == sorted(map(str, before))  # the number without a range, too
+
+
+def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path) -> None:
+    settings = resolve_settings("baby")
+    assert anchors_of(settings, "baby", []) == "Validation loss to go by: uniform guess about 4.61 (ln 100)."
+    runs = [
+        RunRow(fake.run, fake.run.info(), fake.run.status())
+        for fake in (
+            FakeRun(outputs, "other", settings=resolve_settings("baby", overrides={"data.corpus": "tiny"})).start(),
+            FakeRun(outputs, "live").start().advance(500),
+            FakeRun(outputs, "n" * 90).start().advance(1000).finish(),
+        )
+    ]
+    began = first_started(runs[1].run)
+    assert began is not None
+    loss = runs[2].status.val_loss
+    assert anchors_of(settings, "baby", runs) == (
+        f"Validation loss to go by: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
+        f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
+    )
+    tuned = FinetuneSettings()
+    assert anchors_of(tuned, "", runs) == ""
 
 
 def test_the_question_can_be_switched_off_for_good(qtbot: QtBot, book: Book, tmp_path: Path) -> None:
@@ -241,7 +300,7 @@ def test_train_asks_first(
             asked.rows[0].high.setText("2.2")
             asked.start_button.click()
         else:
-            (asked.skip_button if answer == "skip" else asked.cancel_button).click()
+            (asked.skip_button if answer == "skip" else asked.back_button).click()
 
     QTimer.singleShot(200, window, act)
     window.run_actions.train.trigger()

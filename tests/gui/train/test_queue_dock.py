@@ -19,6 +19,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs import launcher
 from llmlab.jobs.queue import QueuedRun, RunQueue
+from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.queue import QueueDock
@@ -181,12 +182,14 @@ def test_the_panel_says_what_it_waits_for(qtbot: QtBot, lab: Lab, dock: QueueDoc
 def test_edit_puts_the_settings_back_into_their_panel(qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path) -> None:
     FakeRun(outputs, "live").start().advance(5)
     qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
-    lab.queue.add(QueuedRun(FinetuneSettings(), "tuned", "scratch"))
+    prediction = parse_prediction("val_loss=1.9..2.2@80%")
+    lab.queue.add(QueuedRun(FinetuneSettings(), "tuned", "scratch", predictions=[prediction.as_dict()]))
     qtbot.waitUntil(lambda: names(dock) == ["tuned"], timeout=WAIT)
     dock.table.selectRow(0)
     with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
         dock.edit()
     assert (asked.args[0]["preset"], asked.args[0]["lora.rank"]) == ("scratch", FinetuneSettings().lora.rank)
+    assert (asked.args[0]["name"], asked.args[0]["predictions"]) == ("tuned", (prediction,))
     qtbot.waitUntil(lambda: names(dock) == [], timeout=WAIT)
 
 
@@ -215,9 +218,14 @@ def test_a_second_run_can_wait_instead(
     FakeRun(outputs, "live").start().advance(5)
     window = make_main_window(docks=False)
     qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
-    monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
-    monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: "queue")
+    asked: list[str] = []
+    answers = ["cancel", "queue"]
+    monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: asked.append(plan.name) or [])
+    monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: answers.pop(0))
     window.run_actions.start(Plan(item("a").settings, "a", "nano", 5.0))
+    assert asked == []  # nobody states what is then lost
+    window.run_actions.start(Plan(item("a").settings, "a", "nano", 5.0))
+    assert asked == ["a"]
     qtbot.waitUntil(lambda: [one.name for one in window.lab.queue.state.items] == ["a"], timeout=WAIT)
     assert started == []
 
