@@ -138,6 +138,12 @@ class TrainSettings:
     eval_interval: int = setting(
         250, "Steps between measurements of train and validation loss; 0 means never.", unit="steps", low=0, exact=False
     )
+    eval_early: bool = setting(
+        True,
+        "Also measure after 10, 30, 100, 300 ... steps until the first interval is over: the loss falls fastest there.",
+        advanced=True,
+        exact=False,
+    )
     eval_windows: int = setting(
         192, "Fixed sequences of each split that a measurement reads.", unit="sequences", low=1, exact=False
     )

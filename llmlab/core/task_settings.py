@@ -98,6 +98,7 @@ def _train() -> TrainSettings:
         warmup_steps=50,
         weight_decay=0.0,
         eval_interval=200,
+        eval_early=False,
         eval_windows=512,
         sample_interval=0,
     )

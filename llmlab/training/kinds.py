@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 from llmlab.core.config import SettingInfo
 from llmlab.core.settings import RunSettings
 from llmlab.gpt.estimate import Memory
+from llmlab.training.schedule import early_evaluations
 
 if TYPE_CHECKING:
     from llmlab.training.run import TrainingRun
@@ -65,6 +66,7 @@ def steps_and_evaluations(settings: RunSettings) -> float:
     """How many optimizer steps take as long as a run's steps and its measurements of both splits."""
     train = settings.train
     evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0
+    evaluations += len(early_evaluations(train))
     sequences = 2 * evaluations * train.eval_windows  # a forward pass is a third of a step
     return train.steps + sequences / (settings.data.batch_size * train.grad_accum) / 3
 

@@ -26,7 +26,7 @@ from llmlab.store import checkpoints
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
 from llmlab.training import state
-from llmlab.training.schedule import learning_rate
+from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
 from llmlab.training.state import Origin, Progress
 from llmlab.training.workplace import Facts, StepResult, Workplace
 
@@ -153,8 +153,8 @@ class TrainingRun(ABC):
         progress.tokens += result.tokens
         step, last = progress.step, progress.step == train.steps
         reported = step == 1 or step % train.log_interval == 0 or last
-        intervals = (train.eval_interval, train.sample_interval, self.settings.checkpoints.interval)
-        waits = any(self._due(step, interval) for interval in intervals)
+        intervals = (train.sample_interval, self.settings.checkpoints.interval)
+        waits = evaluates(step, train) or any(self._due(step, interval) for interval in intervals)
         if not self.device.reads_late or progress.step_seconds == 0:  # its first report needs a speed to tell
             waits |= reported
         done = waits or self._unwritten is not None  # then all but this step, which is as long as the others
@@ -165,7 +165,7 @@ class TrainingRun(ABC):
         self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         if reported:
             self.report(result)
-        better = self._due(step, train.eval_interval) and self.evaluate()
+        better = evaluates(step, train) and self.evaluate()
         if self._due(step, train.sample_interval):
             self.sample(self._prompts)
         labels = self._labels(better)
@@ -218,7 +218,7 @@ class TrainingRun(ABC):
         if better:
             progress.best_val_loss, progress.best_step = losses[1], progress.step
             progress.evaluations_without_better = 0
-        else:
+        elif progress.step not in early_evaluations(self.settings.train):  # early ones do not stop a run
             progress.evaluations_without_better += 1
         progress.evaluation_seconds = time.perf_counter() - begin
         self.record(Evaluated(progress.step, time.time(), losses[0], losses[1], better, progress.evaluation_seconds))
@@ -255,7 +255,7 @@ class TrainingRun(ABC):
             )
 
         # The validation loss belongs to this checkpoint only where it was measured at this very step.
-        measured = self._due(progress.step, settings.train.eval_interval)
+        measured = evaluates(progress.step, settings.train)
         saved = checkpoints.commit(
             self.run.checkpoints,
             progress.step,
@@ -351,6 +351,7 @@ class TrainingRun(ABC):
         ):
             if interval:  # the last step counts also where it is no multiple of the interval
                 left += (-(-train.steps // interval) - progress.step // interval) * seconds
+        left += sum(step > progress.step for step in early_evaluations(train)) * progress.evaluation_seconds
         return left
 
     def _diverged(self, what: str, step: int, lr: float) -> LabError:

@@ -1,4 +1,7 @@
-"""The learning rate at each step: a pure function of the step and the settings, so that a resume needs no state."""
+"""The learning rate at each step, and at which losses are measured: pure functions of step and settings.
+
+So a resume needs no state.
+"""
 
 from __future__ import annotations
 
@@ -30,3 +33,20 @@ def learning_rate(step: int, train: TrainSettings) -> float:
     if train.schedule == "cosine":
         return low + (peak - low) * (1 + math.cos(math.pi * share)) / 2
     return peak + (low - peak) * share
+
+
+def early_evaluations(train: TrainSettings) -> list[int]:
+    """Steps below the first interval after which both losses are measured too: 10, 30, 100, 300 ...
+
+    So the validation line is no single stroke through the first fall. An evaluation draws no random number: training
+    is the same with more of them.
+    """
+    steps = sorted(digit * 10**power for power in range(1, 10) for digit in (1, 3))  # as far as steps can be set
+    return [step for step in steps if train.eval_early and step < min(train.eval_interval, train.steps)]
+
+
+def evaluates(step: int, train: TrainSettings) -> bool:
+    """Whether both losses are measured after `step` steps: every interval, at the last step, and early."""
+    if not train.eval_interval:
+        return False
+    return step % train.eval_interval == 0 or step == train.steps or step in early_evaluations(train)

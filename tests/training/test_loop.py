@@ -28,6 +28,7 @@ from small_runs import (
 
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
+from llmlab.core.settings import TrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.store import requests
@@ -35,7 +36,7 @@ from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.training import loop
 from llmlab.training import run as training_run
 from llmlab.training.loop import FromScratch, Trainer
-from llmlab.training.schedule import learning_rate
+from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
 
 
 def _trainer(outputs: Path, name: str, **overrides: Any) -> Trainer:
@@ -102,6 +103,21 @@ def test_things_happen_every_interval_and_at_the_last_step(outputs: Path) -> Non
     assert [event["step"] for event in events_of(run, "sampled")] == [0, 5, 10]
     assert [event["step"] for event in events_of(run, "checkpoint_saved")] == [3, 6, 9, 10]
     assert select(run.checkpoints, "final").step == 10
+
+
+def test_early_evaluations_show_the_first_fall_and_leave_training_as_it_is(outputs: Path) -> None:
+    rare = {"train__eval_interval": 40, "train__sample_interval": 0, "checkpoints__interval": 0}
+    early = train_here(new_run(outputs, 42, **rare))
+    plain = train_here(new_run(outputs, 42, name="plain", **rare, train__eval_early=False))
+    assert [event["step"] for event in events_of(early, "evaluated")] == [0, 10, 30, 40, 42]
+    assert [event["step"] for event in events_of(plain, "evaluated")] == [0, 40, 42]
+    losses = [[event["loss"] for event in events_of(run, "step")] for run in (early, plain)]
+    assert losses[0] == losses[1]
+    assert early_evaluations(TrainSettings()) == [10, 30, 100]
+    assert early_evaluations(TrainSettings(steps=20)) == [10]
+    assert early_evaluations(TrainSettings(eval_interval=0)) == []
+    assert early_evaluations(TrainSettings(eval_interval=10**6, steps=10**7))[-1] == 300_000
+    assert [step for step in range(700) if evaluates(step, TrainSettings())] == [0, 10, 30, 100, 250, 500]
 
 
 def test_events_tell_a_run_from_started_to_finished(outputs: Path) -> None:
