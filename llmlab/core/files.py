@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from llmlab.core.progress import Progress, quiet
+
 # No write of a small file takes so long; after it, its writer is gone.
 _LITTER_SECONDS = 60.0
 # Nor does making a folder, with copies of the largest checkpoint, take so long.
@@ -157,6 +159,28 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     fsync_folder(path.parent)
+
+
+def remove_folder(path: Path, progress: Progress = quiet) -> None:
+    """Deletes a folder: first out of sight in one rename, then file by file. Of a link, the link alone.
+
+    Cancelled in between it is gone all the same; `new_folder` clears what is left a day later. Raises OSError with
+    what could not be deleted under its old name.
+    """
+    if path.is_symlink():
+        path.unlink()
+        return
+    aside = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
+    os.replace(path, aside)
+    try:
+        files = [file for file in aside.rglob("*") if file.is_symlink() or not file.is_dir()]
+        for number, file in enumerate(files):
+            progress(f"Deleting {path.name}", number, len(files))
+            file.unlink(missing_ok=True)
+        shutil.rmtree(aside)
+    except OSError:
+        os.replace(aside, path)
+        raise
 
 
 def _clear_half_made(parent: Path) -> None:

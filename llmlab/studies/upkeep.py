@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,8 @@ from typing import Any
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import read_json, write_json
+from llmlab.core.files import read_json, remove_folder, write_json
+from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import RunSettings
 from llmlab.jobs.launcher import claim_name, require_name
 from llmlab.jobs.queue import QueuedRun, RunQueue
@@ -67,10 +67,11 @@ def _resting(run: RunFolder, around: _Around, gone: Set[Path]) -> Iterator[str]:
             yield f"{item.name or 'A run'} waits in the queue and begins from it."
 
 
-def delete_run(run: RunFolder, *, for_good: bool = False) -> bool:
+def delete_run(run: RunFolder, *, for_good: bool = False, progress: Progress = quiet) -> bool:
     """Moves a run to the system's trash; whether that could be done, since not every system and disk has one.
 
-    for_good: without the trash. LabError for a live run, and when it cannot be deleted.
+    for_good: without the trash, which may take a while; cancelled, the run is gone all the same. LabError for a live
+    run, and when it cannot be deleted.
     """
     require_at_rest(run)
     with contextlib.suppress(LabError):  # what cannot be read or scored is no reason to keep it
@@ -79,7 +80,7 @@ def delete_run(run: RunFolder, *, for_good: bool = False) -> bool:
     if not for_good:
         return move_to_trash(run.path)
     try:
-        shutil.rmtree(run.path)
+        remove_folder(run.path, progress)
     except OSError as error:
         raise LabError(f"{run.id} could not be deleted.", f"{error}.") from error
     return True

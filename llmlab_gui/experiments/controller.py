@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +28,6 @@ class ExperimentController(QObject):
     """
 
     started = Signal(str)  # id of an experiment whose worker was just started, or started again
-    gone = Signal(str)  # id of one that was deleted
     said = Signal(str)  # what was done, one sentence
     failed = Signal(object)  # LabError
 
@@ -64,19 +62,6 @@ class ExperimentController(QObject):
         if status.pid is not None and folder.has_worker(status):
             with contextlib.suppress(psutil.Error):  # it ended meanwhile
                 psutil.Process(status.pid).kill()
-
-    def delete_for_good(self, experiment_id: str, folders: list[Path]) -> None:
-        """Deletes what no trash could hold; `gone` and `said` tell that it is done."""
-
-        def work() -> None:
-            for folder in folders:
-                shutil.rmtree(folder)
-
-        def done(_: object) -> None:
-            self.said.emit(f"{experiment_id} was deleted.")
-            self.gone.emit(experiment_id)
-
-        self._background.run(work, done, self.failed.emit)
 
     def shutdown(self) -> None:
         """Lets go of every worker; they go on."""

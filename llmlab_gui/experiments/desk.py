@@ -52,7 +52,6 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         self.controller.said.connect(self.said)
         self.controller.started.connect(self._started)
         self.controller.started.connect(self.started)
-        self.controller.gone.connect(lambda _: self.refresh())
         self._poller.start()
 
     def rows(self) -> list[ExperimentRow]:

@@ -11,11 +11,15 @@ from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QCheckBox, QMenu, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.files import remove_folder
+from llmlab.core.progress import Progress
 from llmlab.studies.upkeep import move_to_trash
 from llmlab_gui.experiments.colors import trial_colors
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.study_panel import StudyPanel, can_go_on
 from llmlab_gui.experiments.tables import EXPERIMENT_COLUMNS, TRIAL_COLUMNS, ExperimentsModel, TrialsModel
+from llmlab_gui.host.long_work import LongWork
+from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import split
@@ -39,6 +43,8 @@ class ExperimentsDock(LabDock):
     def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiments", "Experiments", parent)
         self.desk = desk
+        self.deletions = LongWork(self)
+        self.strip = ProgressStrip(self.deletions, noun="the deletion")
         self.model = ExperimentsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
         self.study = StudyPanel(lab, desk, "experiment", TRIAL_COLUMNS, _colors)
@@ -64,6 +70,10 @@ class ExperimentsDock(LabDock):
         self.desk.current_changed.connect(self._refresh)
         theme_notifier.changed.connect(self._restyle)
         self._refresh()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.deletions.shutdown()
 
     # What can be done ------------------------------------------------------------------------------------------
 
@@ -96,18 +106,39 @@ class ExperimentsDock(LabDock):
         with_runs = self.confirm_deletion(row, runs, for_good=False)
         if with_runs is None:
             return
-        paths = [row.folder.path, *(runs if with_runs else [])]
-        kept = [path for path in paths if not move_to_trash(path)]
-        if with_runs:
-            for path in runs:
-                if path not in kept:
-                    self.lab.forget(path.name)
-        if kept and self.confirm_deletion(row, [path for path in kept if path in runs], for_good=True) is not None:
-            for path in kept:
-                self.lab.forget(path.name)
-            self.desk.controller.delete_for_good(row.id, kept)
-        self.desk.refresh()
-        self.lab.refresh()
+        self._delete(row, [row.folder.path, *(runs if with_runs else [])], for_good=False)
+
+    def _delete(self, row: ExperimentRow, paths: list[Path], *, for_good: bool) -> None:
+        """Away from the window's thread: its runs have gigabytes."""
+
+        def work(progress: Progress) -> list[Path]:
+            kept = []
+            for place, path in enumerate(paths):
+                progress(f"Deleting {path.name}", place, len(paths))
+                if for_good:
+                    remove_folder(path, progress)
+                elif not move_to_trash(path):
+                    kept.append(path)
+            return kept
+
+        def settle() -> None:
+            self.desk.refresh()
+            self.lab.refresh()
+
+        def then(kept: list[Path] | None) -> None:
+            settle()
+            if kept:
+                runs = [path for path in kept if path != row.folder.path]
+                if self.confirm_deletion(row, runs, for_good=True) is not None:
+                    self._delete(row, kept, for_good=True)
+            elif kept is not None:
+                self.lab.said.emit(f"{row.id} was deleted.")
+
+        def failed(error: LabError) -> None:
+            settle()
+            self.lab.error_raised.emit(error)
+
+        self.deletions.run(f"Deleting {row.id}", work, then, failed)
 
     def confirm_deletion(self, row: ExperimentRow, runs: list[Path], *, for_good: bool) -> bool | None:
         """The question before an experiment is deleted: whether its runs go, too; None: nothing goes."""
@@ -127,6 +158,7 @@ class ExperimentsDock(LabDock):
     def _lay_out(self) -> None:
         self.study.add_widget(self.export_button)
         self.set_body(split((self.table, 2), (self.study, 3)))
+        self.strip.lie_over(self.table)
 
     def _refresh(self, _experiment: str = "") -> None:
         rows = self.desk.rows()

@@ -1,4 +1,4 @@
-"""The thin row over a panel while the model's process works: what it does, how far it is, and its end."""
+"""The thin row over a panel while something works for it: what it does, how far it is, and its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATIENCE_MS = 300
 
 
 class Works(Protocol):
-    """Whoever asks the model's process: the inspection session, or a panel that asks by itself."""
+    """Whoever has something done: the inspection session, a panel that asks the model by itself, a LongWork."""
 
     @property
     def working(self) -> Working | None: ...
@@ -29,7 +29,8 @@ class Works(Protocol):
 class ProgressStrip(QWidget):
     """Follows someone's work; hidden while there is none, and at first."""
 
-    def __init__(self, session: Works, parent: QWidget | None = None) -> None:
+    def __init__(self, session: Works, parent: QWidget | None = None, *, noun: str = "the inspection") -> None:
+        """noun: of what is done."""
         super().__init__(parent)
         self._session = session
         self.what, self.left = QLabel(), QLabel()
@@ -37,9 +38,9 @@ class ProgressStrip(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(8)
-        self.bar.setAccessibleName("Progress of the inspection")
+        self.bar.setAccessibleName(f"Progress of {noun}")
         self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setAccessibleName("Cancel the inspection")
+        self.cancel_button.setAccessibleName(f"Cancel {noun}")
         self.cancel_button.clicked.connect(lambda: session.cancel())
         layout = QHBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 2)

@@ -11,8 +11,11 @@ from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequen
 from PySide6.QtWidgets import QAbstractItemView, QHBoxLayout, QInputDialog, QLineEdit, QMenu, QTableView, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress
 from llmlab.core.task_settings import TaskSettings
 from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
+from llmlab_gui.host.long_work import LongWork
+from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunsModel
@@ -42,6 +45,8 @@ class RunsDock(LabDock):
         self.proxy = sorted_proxy(self.model, self)
         self.proxy.setFilterKeyColumn(-1)
         self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.deletions = LongWork(self)
+        self.strip = ProgressStrip(self.deletions, noun="the deletion")
         self.table = QTableView()
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("Filter by name, state, kind or text")
@@ -54,6 +59,7 @@ class RunsDock(LabDock):
         row.addWidget(self.filter, 1)
         row.addWidget(self.menu_button)
         self.set_body(column(row, (self.table, 1)))
+        self.strip.lie_over(self.table)
         self.caption("All runs in the outputs folder. Ticked ones are overlaid in the charts.", "loss-curves")
         self._settle = settling_timer(self, _SETTLE_MS, self._open_chosen)
         self.filter.textChanged.connect(self.proxy.setFilterFixedString)
@@ -64,6 +70,10 @@ class RunsDock(LabDock):
         lab.shown_changed.connect(self.model.repaint_all)
         theme_notifier.changed.connect(self.model.repaint_all)
         self._refresh()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.deletions.shutdown()
 
     def chosen(self) -> list[RunRow]:
         """The selected runs, as the table is sorted."""
@@ -94,20 +104,35 @@ class RunsDock(LabDock):
             return
         if not rows or not self.confirm_deletion(rows, for_good=False):
             return
-        try:
-            kept = [row for row in rows if not self._delete(row)]
-            if kept and self.confirm_deletion(kept, for_good=True):
-                for row in kept:
-                    self._delete(row, for_good=True)
-        except LabError as error:
-            self.lab.error_raised.emit(error)
-        self.lab.refresh()
+        self._delete(rows, for_good=False)
 
-    def _delete(self, row: RunRow, *, for_good: bool = False) -> bool:
-        gone = delete_run(row.run, for_good=for_good)
-        if gone:
-            self.lab.forget(row.id)
-        return gone
+    def _delete(self, rows: list[RunRow], *, for_good: bool) -> None:
+        """Away from the window's thread: runs have gigabytes, and what was predicted of them is scored first."""
+        gone: list[RunRow] = []
+
+        def work(progress: Progress) -> list[RunRow]:
+            kept: list[RunRow] = []
+            for place, row in enumerate(rows):
+                progress(f"Deleting {row.name}", place, len(rows))
+                done = not row.run.path.is_dir() or delete_run(row.run, for_good=for_good, progress=progress)
+                (gone if done else kept).append(row)
+            return kept
+
+        def settle() -> None:
+            for row in gone:
+                self.lab.forget(row.id)
+            self.lab.refresh()
+
+        def then(kept: list[RunRow] | None) -> None:
+            settle()
+            if kept and self.confirm_deletion(kept, for_good=True):
+                self._delete(kept, for_good=True)
+
+        def failed(error: LabError) -> None:
+            settle()
+            self.lab.error_raised.emit(error)
+
+        self.deletions.run(f"Deleting {rows[0].name}", work, then, failed)
 
     def rename(self, row: RunRow) -> None:
         """Asks for another name, and gives it to the run and to all that names it."""

@@ -1,4 +1,4 @@
-"""What a person or a model names is read as a file only when it is one, and JSON of any shape is data or damaged."""
+"""What a person or a model names is read only when it is a file; JSON of any shape is data or damaged; deleting."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from fakes import CancelAfter
 
 from llmlab.core.config import read_toml
-from llmlab.core.errors import LabError
-from llmlab.core.files import parse_json, read_json, safetensors_header, sha256_of
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.files import parse_json, read_json, remove_folder, safetensors_header, sha256_of
 from llmlab.data.corpora import find_corpus
 from llmlab.data.example_files import read_rows
 from llmlab.data.own_texts import file_pieces
@@ -94,3 +96,30 @@ def test_toml_that_nests_without_end_is_refused(tmp_path: Path) -> None:
     path.write_text("a = " + "[" * _DEPTH + "]" * _DEPTH)
     with pytest.raises(LabError, match=r"deep\.toml is not valid TOML\. It nests too deeply\."):
         read_toml(path)
+
+
+def test_a_deleted_folder_is_gone_at_once_and_a_link_leads_nowhere_afterwards(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    for path in (folder / "deep", other):
+        path.mkdir(parents=True)
+        (path / "file").write_text("x")
+    (folder / "link").symlink_to(other)
+    with pytest.raises(Cancelled):
+        remove_folder(folder, CancelAfter(1))
+    assert not folder.exists()
+    (left,) = tmp_path.glob(".tmp-run-*")
+    remove_folder(left)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    folder.symlink_to(other)
+    remove_folder(folder)
+    assert (other / "file").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_folder_that_cannot_be_deleted_keeps_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    with mock.patch.object(Path, "unlink", side_effect=PermissionError("no")), pytest.raises(PermissionError):
+        remove_folder(folder)
+    assert (folder / "file").is_file()

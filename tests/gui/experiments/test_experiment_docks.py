@@ -176,6 +176,7 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
     monkeypatch.setattr(dock, "confirm_deletion", lambda *_, for_good: answers.pop(0))
     dock.delete()
     assert fake.folder.path.is_dir()
+    assert dock.deletions.working is None
     answers += [False, False]  # without its runs; and for good
     dock.delete()
     qtbot.waitUntil(lambda: not fake.folder.path.exists(), timeout=WAIT)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +16,7 @@ from fakes import FakeRun
 from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
 from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
+from windows import dock_in_sight
 
 from llmlab.store.registry import list_runs
 from llmlab.studies import upkeep
@@ -47,13 +50,10 @@ def lab(qtbot: QtBot, outputs: Path, runs: dict[str, FakeRun]) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def dock(qtbot: QtBot, lab: Lab) -> RunsDock:
-    made = RunsDock(lab)
-    qtbot.addWidget(made)
-    made.resize(900, 300)
-    made.show()
-    qtbot.waitUntil(lambda: len(made.model.rows) == 3, timeout=WAIT)
-    return made
+def dock(qtbot: QtBot, lab: Lab) -> Iterator[RunsDock]:
+    with dock_in_sight(qtbot, RunsDock(lab), 900, 300) as made:
+        qtbot.waitUntil(lambda: len(made.model.rows) == 3, timeout=WAIT)
+        yield made
 
 
 def shown_ids(dock: RunsDock) -> list[str]:
@@ -171,7 +171,7 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
     assert runs["second"].run.path.is_dir()
     monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: not for_good)
     dock.delete([row])
-    assert (tmp_path / "trash" / "run.json").is_file()
+    qtbot.waitUntil((tmp_path / "trash" / "run.json").is_file, timeout=WAIT)
     qtbot.waitUntil(lambda: shown_ids(dock) == ["third", "first"], timeout=WAIT)
     current = lab.current()
     assert current is not None
@@ -180,15 +180,46 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
 
 @pytest.mark.parametrize("agreed", [True, False])
 def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
-    dock: RunsDock, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch, agreed: bool
+    dock: RunsDock,
+    qtbot: QtBot,
+    lab: Lab,
+    runs: dict[str, FakeRun],
+    monkeypatch: pytest.MonkeyPatch,
+    agreed: bool,
 ) -> None:
     monkeypatch.setattr(upkeep, "move_to_trash", lambda path: False)
     monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: agreed or not for_good)
     row = lab.row("pretraining/second")
     assert row is not None
     dock.delete([row])
+    qtbot.waitUntil(lambda: dock.deletions.working is None, timeout=WAIT)
     assert runs["second"].run.path.exists() is not agreed
     assert (lab.row("pretraining/second") is None) is agreed
+
+
+def test_a_long_deletion_leaves_the_window_free_and_can_be_cancelled(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow_trash(path: Path) -> bool:
+        begun.set()
+        assert may_end.wait(WAIT / 1000)
+        shutil.rmtree(path)
+        return True
+
+    monkeypatch.setattr(upkeep, "move_to_trash", slow_trash)
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: True)
+    rows = [row for row in lab.runs() if not row.status.live]
+    dock.delete(rows)
+    assert begun.wait(WAIT / 1000)
+    qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
+    assert dock.strip.what.text() == f"Deleting {rows[0].name}"
+    dock.strip.cancel_button.click()
+    may_end.set()
+    qtbot.waitUntil(lambda: dock.deletions.working is None and dock.strip.isHidden(), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    assert [row.run.path.is_dir() for row in rows] == [False, True]
 
 
 def test_another_run_like_it_is_set_up_with_all_its_settings(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
@@ -247,9 +278,10 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
     monkeypatch.setattr(upkeep, "move_to_trash", trash)
     monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: not for_good)
     dock.delete(chosen)
-    assert [run.id for run in list_runs(outputs)] == ["bar"]
+    qtbot.waitUntil(lambda: [run.id for run in list_runs(outputs)] == ["bar"], timeout=WAIT)
     assert (outputs / "pretraining" / "bar" / "run.json").is_file()
     qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["bar"], timeout=WAIT)
+    dock.shutdown()
     lab.shutdown()
 
 

@@ -1,0 +1,85 @@
+"""Work of the window itself that takes longer than a moment: in a thread, with progress, and cancelled when wished."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from PySide6.QtCore import QObject, Signal
+
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.progress import Progress
+from llmlab_gui.host.selection import Working
+from llmlab_gui.widgets.background import Background
+
+# Files are deleted by the thousand in a second.
+_TELL_SECONDS = 0.1
+
+
+class LongWork(QObject):
+    """One piece after the other. `working` is what a ProgressStrip shows of it; `cancel` ends the one under way."""
+
+    working_changed = Signal()
+    _told = Signal(object)  # Working, from the thread
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.working: Working | None = None
+        self._background = Background(self)
+        self._cancelled = threading.Event()
+        self._waiting = 0
+        self._told.connect(self._show)
+
+    def run(
+        self,
+        what: str,
+        function: Callable[[Progress], Any],
+        then: Callable[[Any], object],
+        failed: Callable[[LabError], object],
+    ) -> None:
+        """Calls `function` with what it tells its progress to; then `then(result)`, None when it was cancelled, or
+        `failed(error)`. Neither after `shutdown`. what: shown until the function says more."""
+        told = 0.0
+
+        def tell(what: str, done: float, total: float) -> None:
+            nonlocal told
+            self._background.check()
+            if self._cancelled.is_set():
+                raise Cancelled
+            if time.monotonic() - told > _TELL_SECONDS:
+                told = time.monotonic()
+                self._told.emit(Working(what, done / total if total else None))
+
+        def work() -> Any:
+            self._cancelled.clear()
+            try:
+                return function(tell)
+            except Cancelled:
+                return None
+
+        def ended(callback: Callable[[Any], object], value: Any) -> None:
+            self._waiting -= 1
+            if not self._waiting:
+                self._show(None)
+            callback(value)
+
+        self._waiting += 1
+        if self.working is None:
+            self._show(Working(what))
+        self._background.run(work, lambda value: ended(then, value), lambda error: ended(failed, error))
+
+    def cancel(self) -> None:
+        """Ends what is under way; what it has done stays done."""
+        self._cancelled.set()
+
+    def shutdown(self) -> None:
+        """Cancels all of it and waits for its end; nothing is told any more."""
+        self._background.shutdown()
+
+    def _show(self, working: Working | None) -> None:
+        if working is not None and not self._waiting:  # told by the thread just before its end
+            return
+        self.working = working
+        self.working_changed.emit()
