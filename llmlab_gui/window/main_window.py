@@ -145,6 +145,7 @@ class MainWindow(QMainWindow):
         if dock is None:
             return
         self._wave_welcome()
+        self._end_tour()
         dock.show()
         dock.raise_()
         dock.widget().setFocus(Qt.FocusReason.ShortcutFocusReason)
@@ -153,12 +154,14 @@ class MainWindow(QMainWindow):
         """Arranges the docks for one kind of work, as they were left the last time."""
         self.furnish()
         self._wave_welcome()
+        self._end_tour()
         self._workspaces.use(name)
         self._placed()
 
     def reset_layout(self) -> None:
         """The workspace in sight, as at the first start."""
         self.furnish()
+        self._end_tour()
         self._workspaces.reset()
         self._placed()
 
@@ -405,6 +408,10 @@ class MainWindow(QMainWindow):
         self.welcome.setGeometry(0, top, self.width(), self.status.geometry().top() - top)
         self.messages.setGeometry(0, top, self.width(), self.messages.heightForWidth(self.width()))
         self.messages.raise_()
+
+    def _end_tour(self) -> None:
+        if self._tour is not None:
+            self._tour.end()
 
     def _tour_ended(self) -> None:
         self._tour = None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from PySide6.QtCore import QPoint, QRect, Qt, Signal
-from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtCore import QEvent, QObject, QPoint, QRect, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QHideEvent, QKeyEvent, QPainter, QPaintEvent, QPen, QShowEvent
+from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.labels import PrimaryButton
 from llmlab_gui.widgets.theme import current_theme
 
 _CARD_WIDTH = 330
 _GAP = 14
+_PLACED = (QEvent.Type.Resize, QEvent.Type.Move, QEvent.Type.Show, QEvent.Type.Hide)
+_KEYS = (QEvent.Type.ShortcutOverride, QEvent.Type.KeyPress)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,10 @@ class Stop:
 
 
 class Tour(QWidget):
-    """An overlay that lets the mouse through everywhere but on its card. `ended` when it is over or skipped."""
+    """An overlay that lets the mouse through everywhere but on its card. `ended` when it is over or skipped.
+
+    Escape ends it wherever the keyboard is, and so does whatever takes the part that it shows out of sight.
+    """
 
     ended = Signal()
 
@@ -36,6 +42,8 @@ class Tour(QWidget):
         self.setAccessibleName("Tour")
         self._window, self._stops, self._place = window, list(stops), 0
         self._target: QWidget | None = None
+        self._again = QTimer(self, singleShot=True, interval=0)  # once the docks have their places
+        self._again.timeout.connect(self._follow)
         self.card = QFrame(window)
         self.card.setFrameShape(QFrame.Shape.StyledPanel)
         self.card.setAutoFillBackground(True)
@@ -80,11 +88,25 @@ class Tour(QWidget):
         self.deleteLater()
         self.ended.emit()
 
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        if event.key() == Qt.Key.Key_Escape:
-            self.end()
-        else:
-            super().keyPressEvent(event)
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        _app().installEventFilter(self)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        _app().removeEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        kind = event.type()
+        if kind in _PLACED and watched in (self._window, self._target):
+            self._again.start()
+        elif kind in _KEYS and cast("QKeyEvent", event).key() == Qt.Key.Key_Escape and not _above():
+            if kind == QEvent.Type.ShortcutOverride:
+                event.accept()  # it is no shortcut of a dock's then, but comes as a key
+            elif watched.isWidgetType():
+                self.end()
+            return True
+        return False
 
     def paintEvent(self, event: QPaintEvent) -> None:
         if self._target is None:
@@ -101,17 +123,29 @@ class Tour(QWidget):
         self._place = max(0, place)
         stop = self._stops[self._place]
         self._target = stop.target()
+        self._again.stop()
         self.title.setText(stop.title)
         self.words.setText(stop.words)
         self._count.setText(f"{self._place + 1} of {len(self._stops)}")
         self.back_button.setEnabled(self._place > 0)
         self.next_button.setText("Done" if self._place == len(self._stops) - 1 else "Next")
-        self.setGeometry(self._window.rect())
         self.card.adjustSize()
+        self._settle()
+        self.next_button.setFocus()
+        self._again.start()
+
+    def _follow(self) -> None:
+        """The window has another size, or its parts have other places."""
+        if self._target is None or not self._target.isVisible() or self._target.visibleRegion().isEmpty():
+            self.end()
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.setGeometry(self._window.rect())
         self.card.move(self._beside(self._outline()))
         self.raise_()
         self.card.raise_()
-        self.next_button.setFocus()
         self.update()
 
     def _outline(self) -> QRect:
@@ -134,6 +168,15 @@ class Tour(QWidget):
         x = min(max(_GAP, point.x()), room.width() - width - _GAP)
         y = min(max(_GAP, point.y()), room.height() - height - _GAP)
         return QPoint(x, y)
+
+
+def _app() -> QApplication:
+    return cast("QApplication", QApplication.instance())
+
+
+def _above() -> bool:
+    """Whether a menu or a dialog is open, which Escape closes first."""
+    return QApplication.activePopupWidget() is not None or QApplication.activeModalWidget() is not None
 
 
 def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from fakes import FakeRun
@@ -24,6 +26,7 @@ from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.tour import Tour
+from llmlab_gui.write.dock import WriteDock
 
 pytestmark = pytest.mark.long
 
@@ -294,6 +297,47 @@ def test_after_the_tour_the_panels_are_where_they_were_left(make_main_window: Ma
     window.start_tour()
     window.close_quietly()
     assert make_main_window().docks["samples"].isHidden()
+
+
+def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves_it(
+    make_main_window: MakeWindow, qtbot: QtBot
+) -> None:
+    window = settled(qtbot, make_main_window())
+
+    def start() -> Tour:
+        window.start_tour()
+        tour = window._tour
+        assert tour is not None
+        QApplication.processEvents()
+        return tour
+
+    def escape() -> None:
+        window.docks["write"].show()
+        window.docks["write"].raise_()
+        QApplication.processEvents()
+        prompt = cast("WriteDock", window.docks["write"]).prompt
+        prompt.setFocus()
+        qtbot.keyClick(prompt, Qt.Key.Key_Escape)
+
+    tour = start()
+    window.resize(1100, 720)
+    qtbot.waitUntil(lambda: tour.geometry() == window.rect(), timeout=WAIT)
+    target = window.docks["setup"]
+    corner = target.mapTo(window, QPoint(0, 0))
+    assert tour._outline().contains(QRect(corner, target.size()).adjusted(4, 4, -4, -4))
+    assert window.rect().contains(tour.card.geometry())
+    ways: list[Callable[[], object]] = [
+        escape,
+        lambda: window.use_workspace("Write"),
+        lambda: window.show_dock("log"),
+        window.docks["setup"].hide,
+        window.reset_layout,
+    ]
+    for way in ways:
+        way()
+        qtbot.waitUntil(lambda: window._tour is None, timeout=WAIT)
+        assert not any(shown.isVisible() for shown in window.findChildren(Tour))
+        start()
 
 
 # Runs that appear ----------------------------------------------------------------------------------------------
