@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QSortFilterProxyModel, Qt, Signal
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QSortFilterProxyModel, Qt, Signal
+from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
@@ -58,6 +59,7 @@ class ModelDialog(QDialog):
         self.setWindowTitle("Choose a model")
         self.resize(720, 520)
         self._background = Background(self)
+        self._from_list = ""  # what was chosen there last
         self.rows = ModelsModel(_COLUMNS, self)
         self._shown = QSortFilterProxyModel(self)
         self._shown.setSourceModel(self.rows)
@@ -91,6 +93,15 @@ class ModelDialog(QDialog):
         self._background.shutdown()
         super().done(result)
 
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Down goes from the search into the list."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and event.key() == Qt.Key.Key_Down:
+            if not self.table.selectionModel().hasSelection():
+                self.table.selectRow(0)
+            self.table.setFocus(Qt.FocusReason.ShortcutFocusReason)
+            return True
+        return super().eventFilter(watched, event)
+
     def _lay_out(self) -> None:
         self.folder_button, self.file_button = QPushButton("Folder…"), QPushButton("GGUF file…")
         self.adapter_button = QPushButton("Folder…")
@@ -109,7 +120,8 @@ class ModelDialog(QDialog):
         layout.addWidget(buttons)
 
     def _connect(self) -> None:
-        self.search.textChanged.connect(self._shown.setFilterFixedString)
+        self.search.textChanged.connect(self._find)
+        self.search.installEventFilter(self)
         self.table.selectionModel().currentRowChanged.connect(self._row_chosen)
         self.table.doubleClicked.connect(lambda _: self.accept())
         self.reference.textChanged.connect(self._update)
@@ -118,15 +130,29 @@ class ModelDialog(QDialog):
         self.adapter_button.clicked.connect(lambda: self._choose_folder(self.adapter, "An adapter's folder"))
         self.file_button.clicked.connect(self._choose_file)
 
+    def _find(self) -> None:
+        """The first match is what Enter opens; nothing is, where there is none."""
+        words = self.search.text()
+        self._shown.setFilterFixedString(words)
+        self.table.clearSelection()
+        self.table.setCurrentIndex(QModelIndex())
+        if self.reference.text() == self._from_list:
+            self.reference.clear()
+        if words and self._shown.rowCount():
+            self.table.selectRow(0)
+
     def _take_models(self, models: list[AvailableModel]) -> None:
         self.rows.show([*self._recent, *models])
+        if self.search.text() and not self.table.selectionModel().hasSelection():
+            self._find()
         if not self.rows.rowCount():
             self.note.setText(f"There are no models yet: train a run first. {_HINT}")
 
     def _row_chosen(self) -> None:
         index = self.table.currentIndex()
         if index.isValid():
-            self.reference.setText(index.data(KEY_ROLE)[0])
+            self._from_list = str(index.data(KEY_ROLE)[0])
+            self.reference.setText(self._from_list)
 
     def _choose_folder(self, line: QLineEdit, title: str) -> None:
         name = QFileDialog.getExistingDirectory(self, title, line.text())

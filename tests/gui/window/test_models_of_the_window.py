@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
+from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST
@@ -89,6 +90,31 @@ def test_the_dialog_lists_runs_and_finds_them(qtbot: QtBot, outputs: Path) -> No
     assert dialog.reference.text() == "mine@live"
     dialog.accept()
     assert chosen == ["mine@live"]
+
+
+def test_keys_reach_the_list_from_the_search_and_enter_opens_the_first_match(qtbot: QtBot, outputs: Path) -> None:
+    recent = Recent([RecentModel(f"/models/{name}", name, "small") for name in ("apple", "plum", "pear")])
+    for keys, opened in (("p", "apple"), ("pl", "apple"), ("plu", "plum")):
+        assert opened_by(qtbot, outputs, recent, keys) == [f"/models/{opened}"]
+    assert opened_by(qtbot, outputs, recent, "p", down=1) == ["/models/apple"]
+    assert opened_by(qtbot, outputs, recent, "p", down=3) == ["/models/pear"]
+    assert opened_by(qtbot, outputs, recent, "pz") == []  # not what matched before
+
+
+def opened_by(qtbot: QtBot, outputs: Path, recent: Recent, keys: str, down: int = 0) -> list[str]:
+    """What Enter opens after these keys in the search, and so many times Down."""
+    dialog = ModelDialog(outputs, recent)
+    qtbot.addWidget(dialog)
+    chosen: list[str] = []
+    dialog.chosen.connect(chosen.append)
+    dialog.show()
+    dialog.search.setFocus()
+    qtbot.keyClicks(dialog.search, keys)
+    for _ in range(down):
+        qtbot.keyClick(dialog.focusWidget(), Qt.Key.Key_Down)
+    qtbot.keyClick(dialog.focusWidget(), Qt.Key.Key_Return)
+    dialog.close()
+    return chosen
 
 
 def test_the_toolbar_names_the_model_and_shows_its_loading_with_a_cancel(
