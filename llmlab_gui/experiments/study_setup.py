@@ -106,7 +106,7 @@ class StudySetup(QWidget, Generic[A, P]):
         record = self.record
         if record is None or self._settle.isActive():  # the form was edited a moment ago
             self.update_plan()
-            self._start_when_planned = self._asked is not None
+            self._start_when_planned = self._planned and self._asked is not None
             return
         busy = busy_with(self._lab) if record.arms or record.estimated_seconds else []
         if busy and not self.ask_about_others(busy):
@@ -132,7 +132,6 @@ class StudySetup(QWidget, Generic[A, P]):
         if not self._planned:  # estimates cost time; it plans when it is looked at
             return
         self.record = None
-        self.button.setEnabled(False)
         try:
             self._asked = asked = self._form.read()
         except LabError as error:
@@ -179,8 +178,9 @@ class StudySetup(QWidget, Generic[A, P]):
             self._settle.start()
 
     def _edited(self) -> None:
-        """What was to start is not what is in the form now."""
+        """What was to start is not what is in the form now; what is there now can be, as soon as it is planned."""
         self._start_when_planned = False
+        self.button.setEnabled(True)
         self._settle.start()
 
     def _not_started(self, _error: LabError) -> None:
@@ -189,6 +189,7 @@ class StudySetup(QWidget, Generic[A, P]):
     def _started(self, study: str) -> None:
         if self._form.name.text().strip() == study:
             self._form.name.clear()
+        self.button.setEnabled(False)  # a second click means the experiment that was started
         self._settle.start()  # a fresh name, for another one like it
 
 

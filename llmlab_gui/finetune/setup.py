@@ -72,8 +72,8 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         self.caption("What the model learns, and how. Bold settings differ from the preset.", "fine-tuning")
         self._listing = QTimer(self, singleShot=True, interval=0)
         self._listing.timeout.connect(self._list_offers)
-        for editor in (self.model, self.examples):
-            editor.state_changed.connect(self.update_all)
+        self.model.state_changed.connect(self._model_looked_at)
+        self.examples.state_changed.connect(self.update_all)
         lab.finetune_requested.connect(self.fill)
         lab.runs_changed.connect(self._runs_changed)
         self._offered: set[str] = set()
@@ -135,6 +135,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         super().showEvent(event)
         self._listing.start()
         self.model.suggest()
+        self.model.look_again()
         self._settle.start()
 
     def shutdown(self) -> None:
@@ -172,7 +173,14 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         disk = needed.checkpoint_bytes * (settings.checkpoints.keep_last + OTHER_CHECKPOINTS)
         self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, needed.seconds))
 
+    def _model_looked_at(self) -> None:
+        """What its costs were, or why it was refused, is said of what it was before."""
+        self._estimated = self._refused = None
+        self.update_all()
+
     def _runs_changed(self) -> None:
+        if self.isVisible():
+            self.model.look_again()
         known = {row.id for row in self.lab.runs()}
         if known != self._offered and self.isVisible():
             self._offered = known

@@ -34,7 +34,8 @@ class CorpusEditor(Editor):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._background = Background(self)
+        self._background, self._fetcher = Background(self), Background(self)
+        self._named: dict[str, Corpus] = {}
         self._cancel = threading.Event()
         self._fetching = ""
         self.corpus: Corpus | None = None
@@ -84,22 +85,31 @@ class CorpusEditor(Editor):
         """Cancels a fetch and waits for it."""
         self._cancel.set()
         self._background.shutdown()
+        self._fetcher.shutdown()
 
     def _list(self) -> None:
         self.combo.blockSignals(True)
         for corpus in corpora():
+            self._named[corpus.name] = corpus
             self.combo.addItem(corpus.title, corpus.name)
         self.combo.blockSignals(False)
+        self.corpus = self._named.get(self.value())
         self._settle.start()
 
     def _chosen(self) -> None:
-        self.corpus, self.problem = None, None
-        self._settle.start()
+        self.corpus, self.problem = self._named.get(self.value()), None
+        if self.corpus is not None:
+            self._describe()
+        else:
+            self._settle.start()
         self.edited.emit()
 
     def _look(self) -> None:
         """What the chosen text is: a folder of one's own may be large, so away from the window's thread."""
         wanted = self.value()
+        if wanted in self._named:
+            self._describe()
+            return
 
         def found(corpus: Corpus) -> None:
             if wanted == self.value():
@@ -159,7 +169,7 @@ class CorpusEditor(Editor):
                 return False
             return True
 
-        self._background.run(work, lambda _: self._fetched(None), self._fetched)
+        self._fetcher.run(work, lambda _: self._fetched(None), self._fetched)
         self._describe()
 
     def _fetched(self, error: LabError | None) -> None:

@@ -85,6 +85,12 @@ class NamedEditor(Editor):
 
         self._background.run(lambda: self.describe(wanted), found, failed)
 
+    def look_again(self) -> None:
+        """Finds out whether what could not be used can be now: a run may have saved its first checkpoint."""
+        if self.problem is not None and self.known:
+            self.known = False
+            self.look()
+
     def shutdown(self) -> None:
         """Waits for what is being looked at."""
         self._background.shutdown()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl
@@ -47,6 +50,7 @@ class LogDock(LabDock):
         self._run_id = ""
         self._tail: LogTail | None = None
         self._sentences: deque[Sentence] = deque(maxlen=_MAX_SENTENCES)
+        self._writing = False  # what moves the view now is its text, and no person
 
         self.which = choice_box("What the log shows")
         self.which.addItems(["Events", "Worker output"])
@@ -80,6 +84,8 @@ class LogDock(LabDock):
         self.set_body(column(row, self.find_bar, (self._views, 1)))
         self.caption("Events of this run, and the output of its training process.", "checkpoints")
 
+        for view in (self.events_view, self.output_view):
+            view.verticalScrollBar().valueChanged.connect(partial(self._scrolled, view))
         self.which.currentIndexChanged.connect(self._switch)
         self.follow.toggled.connect(self._go_to_end)
         self._timer = QTimer(self)
@@ -124,13 +130,11 @@ class LogDock(LabDock):
             return
         lines, fresh = self._tail.read()
         if fresh:
-            self.output_view.clear()
+            self._clear(self.output_view)
         if not lines:
             return
-        bar = self.output_view.verticalScrollBar()
-        before = bar.value()
-        self.output_view.appendPlainText("\n".join(lines))
-        bar.setValue(bar.maximum() if self.follow.isChecked() else before)
+        with self._keeping_place(self.output_view):
+            self.output_view.appendPlainText("\n".join(lines))
         QTimer.singleShot(0, self, self.read_output)  # the rest of a long file, piece by piece
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -156,6 +160,7 @@ class LogDock(LabDock):
         self.find_bar.set_view(self.view)
         self.open_button.setVisible(index == OUTPUT)
         self._watch()
+        self._go_to_end(self.follow.isChecked())
 
     def _watch(self) -> None:
         """The file is looked at only while someone sees it."""
@@ -169,7 +174,7 @@ class LogDock(LabDock):
         row = self.lab.row(run_id) if run_id else None
         self._run_id = run_id if row else ""
         self._tail = LogTail(row.run.log) if row else None
-        self.output_view.clear()
+        self._clear(self.output_view)
         if row is None:
             self.show_empty("No run is selected", "Start one in Set-up, or choose one in Runs.")
         else:
@@ -198,21 +203,39 @@ class LogDock(LabDock):
         self._append(told)
 
     def _redraw(self) -> None:
-        self.events_view.clear()
+        self._clear(self.events_view)
         self._append(list(self._sentences))
 
     def _append(self, sentences: list[Sentence]) -> None:
         if not sentences:
             return
-        bar = self.events_view.verticalScrollBar()
-        before = bar.value()
         cursor = QTextCursor(self.events_view.document())
-        cursor.beginEditBlock()
-        cursor.movePosition(QTextCursor.MoveOperation.End)
-        for told in sentences:
-            _write_line(cursor, told)
-        cursor.endEditBlock()
-        bar.setValue(bar.maximum() if self.follow.isChecked() else before)
+        with self._keeping_place(self.events_view):
+            cursor.beginEditBlock()
+            cursor.movePosition(QTextCursor.MoveOperation.End)
+            for told in sentences:
+                _write_line(cursor, told)
+            cursor.endEditBlock()
+
+    def _clear(self, view: QPlainTextEdit) -> None:
+        with self._keeping_place(view):
+            view.clear()
+
+    @contextmanager
+    def _keeping_place(self, view: QPlainTextEdit) -> Iterator[None]:
+        """Afterwards the view shows the end where it follows, and else what it showed before."""
+        bar = view.verticalScrollBar()
+        before, self._writing = bar.value(), True
+        try:
+            yield
+            bar.setValue(bar.maximum() if self.follow.isChecked() else before)
+        finally:
+            self._writing = False
+
+    def _scrolled(self, view: QPlainTextEdit, value: int) -> None:
+        """Whoever scrolls up reads there; at the end the view follows again."""
+        if view is self.view and view.isVisible() and not self._writing:
+            self.follow.setChecked(value == view.verticalScrollBar().maximum())
 
     def _go_to_end(self, follow: bool) -> None:
         if follow:

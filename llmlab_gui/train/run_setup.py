@@ -117,9 +117,9 @@ class RunSetupDock(LabDock, Generic[S]):
         self._again = QTimer(self)
         self._again.setInterval(_AGAIN_MS)
         self._again.timeout.connect(self._look_again)
-        self.form.edited.connect(self._settle.start)
+        self.form.edited.connect(self._edited)
         self.form.entered.connect(self._show_help)
-        self.name.textChanged.connect(lambda _: self._settle.start())
+        self.name.textChanged.connect(self._edited)
         self.reset_button.clicked.connect(lambda _=False: self.chosen.use_preset())
         self.train_button.clicked.connect(self.train)
         self.queue_button.clicked.connect(self.queue)
@@ -224,6 +224,13 @@ class RunSetupDock(LabDock, Generic[S]):
             self.queue_button.setEnabled(not certainly_above(need, psutil.virtual_memory().total))
             return str(error)
         return ""
+
+    def _edited(self) -> None:
+        """What was wrong may be right now, and its button is pressed next: that is found out at once."""
+        if self.train_button.isEnabled():
+            self._settle.start()
+        else:
+            self.update_all()
 
     def _look_again(self) -> None:
         if self.isVisible():

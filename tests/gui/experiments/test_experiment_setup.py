@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
+from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
@@ -127,6 +129,36 @@ def test_what_was_predicted_is_started_with_the_plan(
     assert started[0].arms == record.arms
     assert record.question in asked[0][0]
     assert not dock.setup.button.isEnabled()  # until there is a plan with another name
+
+
+def test_a_start_right_after_an_edit_starts_what_was_edited(
+    dock: ExperimentDock, qtbot: QtBot, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "ask", lambda *_: [])
+    planned(dock, qtbot)
+    plan = dock.setup._steps.plan
+    may_go_on = threading.Event()
+
+    def slowly(asked: Any) -> Any:
+        assert may_go_on.wait(WAIT / 1000)
+        return plan(asked)
+
+    monkeypatch.setattr(dock.setup, "_steps", replace(dock.setup._steps, plan=slowly))
+    dock.form.grid.setText("0.1")  # one value is none
+    may_go_on.set()
+    qtbot.waitUntil(lambda: bool(dock.setup.problem.text()), timeout=WAIT)
+    may_go_on.clear()
+    dock.form.grid.setText("1e-3, 0.01")
+    qtbot.mouseClick(dock.setup.button, Qt.MouseButton.LeftButton)  # before the form has settled
+    may_go_on.set()
+    qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
+    may_go_on.clear()
+    dock.form.grid.setText("1e-3, 0.02")
+    qtbot.waitUntil(lambda: not dock.setup._settle.isActive(), timeout=WAIT)
+    qtbot.mouseClick(dock.setup.button, Qt.MouseButton.LeftButton)  # while it is planned
+    may_go_on.set()
+    qtbot.waitUntil(lambda: len(started) == 2, timeout=WAIT)
+    assert [[trial.x for trial in record.arms] for record in started] == [[1e-3, 0.01], [1e-3, 0.02]]
 
 
 def test_the_question_offers_the_answers_that_the_plan_has(dock: ExperimentDock, qtbot: QtBot) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,19 @@ def test_a_model_that_cannot_be_a_base_is_said_beside_it(
     assert words in dock.problem.text()
     assert not dock.train_button.isEnabled()
     dock.set_base(base)
+    ready(qtbot, dock)
+    assert dock.model.wrong.isHidden()
+
+
+def test_a_run_that_has_saved_its_first_checkpoint_can_be_fine_tuned(
+    qtbot: QtBot, trained: RunFolder, outputs: Path, lab: Lab, dock: FinetuneSetupDock
+) -> None:
+    run = outputs / "pretraining" / "gpt"
+    shutil.copytree(trained.path, run, ignore=shutil.ignore_patterns("step-*"))
+    dock.set_base("gpt@latest")
+    qtbot.waitUntil(lambda: "no checkpoint" in dock.problem.text(), timeout=WAIT)
+    shutil.copytree(trained.checkpoints, run / "checkpoints", dirs_exist_ok=True)
+    lab.refresh()
     ready(qtbot, dock)
     assert dock.model.wrong.isHidden()
 

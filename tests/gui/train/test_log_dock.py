@@ -125,6 +125,24 @@ def test_a_scrolled_back_view_stays_where_it_is(lab: FakeLab, dock: LogDock) -> 
     assert bar.value() == bar.maximum()
 
 
+def test_who_scrolls_up_reads_on_undisturbed_and_at_the_end_it_follows_again(lab: FakeLab, dock: LogDock) -> None:
+    fake = lab.add(FakeRun(lab.outputs).start())
+    for number in range(60):
+        fake.warn(f"warning {number}")
+    lab.pump(fake)
+    bar = dock.events_view.verticalScrollBar()
+    bar.triggerAction(bar.SliderAction.SliderPageStepSub)
+    there = bar.value()
+    assert there < bar.maximum()
+    lab.pump(fake.warn("one more"))
+    assert bar.value() == there
+    assert not dock.follow.isChecked()
+    bar.triggerAction(bar.SliderAction.SliderToMaximum)
+    lab.pump(fake.warn("and one"))
+    assert bar.value() == bar.maximum()
+    assert dock.follow.isChecked()
+
+
 def drained(tail: LogTail) -> list[str]:
     found: list[str] = []
     while lines := tail.read()[0]:

@@ -19,6 +19,7 @@ from llmlab.core.config import describe, differences
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
 from llmlab.core.settings import PretrainSettings, load_preset, preset_names
+from llmlab.data.corpora import corpora
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab.lab import Lab
@@ -296,6 +297,33 @@ def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: p
     dock.corpus.fetch_button.click()
     qtbot.waitUntil(lambda: dock.corpus.fetch_button.text().startswith("Fetch"), timeout=WAIT)
     assert dock.corpus.missing
+
+
+def test_a_missing_corpus_is_not_started_while_another_one_is_fetched(
+    dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(corpus: Any, progress: Progress) -> None:
+        while True:
+            progress("Fetching", 1, 0)
+
+    monkeypatch.setattr(corpus_editor, "fetch", fetch)
+    _wait_for_corpus(dock, qtbot, "verdict")
+    dock.corpus.fetch_button.click()
+    qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel", timeout=WAIT)
+    other = next(corpus for corpus in corpora() if not corpus.here() and corpus.name != "verdict")
+    _wait_for_corpus(dock, qtbot, other.name)
+    qtbot.waitUntil(lambda: other.title in dock.problem.text(), timeout=WAIT)
+    assert dock.corpus.missing
+    assert not dock.train_button.isEnabled()
+
+
+def test_what_was_mended_a_moment_ago_can_be_started_at_once(dock: SetupDock, qtbot: QtBot, lab: Lab) -> None:
+    line(dock, "train.steps").setText("many")
+    qtbot.waitUntil(lambda: not dock.train_button.isEnabled(), timeout=WAIT)
+    line(dock, "train.steps").setText("30")
+    with qtbot.waitSignal(lab.start_requested, timeout=WAIT) as asked:
+        qtbot.mouseClick(dock.train_button, Qt.MouseButton.LeftButton)
+    assert asked.args[0].settings.train.steps == 30
 
 
 def test_a_fetch_that_fails_is_told(dock: SetupDock, qtbot: QtBot, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
