@@ -67,16 +67,20 @@ _MOST_RUNS = 12
 
 
 def offers(outputs: Path, runs: Sequence[RunFolder], recent: Sequence[str]) -> list[tuple[str, str]]:
-    """Reference and words of each: recent ones, runs newest checkpoint first, then models on this machine."""
+    """Reference and words of each: recent ones, runs newest checkpoint first, then models on this machine.
+
+    Losses of two runs may be of different texts: each names its own.
+    """
     found = [(reference, reference) for reference in recent if reference]
     for run in runs[:_MOST_RUNS]:
         try:
-            checkpoints = list_checkpoints(run.checkpoints)
+            checkpoints, text = list_checkpoints(run.checkpoints), Path(run.info().settings.reads).name
         except (LabError, OSError):
             continue
         name = short_name(run, outputs)
         for checkpoint in reversed(checkpoints):
-            loss = f", loss {checkpoint.val_loss:.3f}" if checkpoint.val_loss is not None else ""
+            known = checkpoint.val_loss is not None
+            loss = f", validation loss {checkpoint.val_loss:.3f} on {text}" if known else ""
             found.append((f"{name}@{checkpoint.step}", f"{name}@{checkpoint.step}{loss}"))
     for model in available_models(outputs):
         if model.kind != "run":

@@ -25,12 +25,13 @@ from llmlab_gui.lab.run_controller import RunController
 from llmlab_gui.lab.run_queue import QueueRunner
 from llmlab_gui.lab.run_watcher import RunWatcher
 from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, told_apart
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.widgets.theme import current_theme, mix
 
 __all__ = ["Lab", "RunRow"]
 
 # Several runs report at once; their news is told together.
 _COALESCE_MS = 100
+_SECOND_SHADE = 0.4  # of the text's colour in a run's: told apart from the hue itself, and as easily seen
 
 
 class Lab(QObject):
@@ -158,9 +159,10 @@ class Lab(QObject):
         return self._histories.setdefault(run_id, RunHistory())
 
     def color(self, run_id: str) -> QColor:
-        """The colour of a run in charts and lists; shown runs differ as long as there are colours."""
-        series = current_theme().series
-        return QColor(series[self._slots.get(run_id, 0) % len(series)])
+        """The colour of a run in charts and lists, which it keeps as long as the window is open."""
+        theme = current_theme()
+        turn, hue = divmod(self._slots.get(run_id, 0), len(theme.series))
+        return mix(theme.series[hue], theme.text, _SECOND_SHADE) if turn % 2 else QColor(theme.series[hue])
 
     def open_run(self, run: RunFolder) -> None:
         """Shows a run, also one that lies elsewhere than in the outputs folder."""
@@ -199,6 +201,8 @@ class Lab(QObject):
         about = self.inspection.about
         name, _, which = about.reference.rpartition("@") if about is not None else ("", "", "")
         opened = self.row_called(name) if name else None
+        if run_id in self._slots:
+            self._slots[renamed] = self._slots.pop(run_id)
         self.forget(run_id)
         self._insert(RunRow(run, run.info(), run.status()))
         self.set_shown(shown)
@@ -327,13 +331,9 @@ class Lab(QObject):
     def _follow_shown(self) -> None:
         """Each shown run is followed, and has a colour of its own."""
         shown = [run_id for run_id in self.shown() if run_id in self._rows]
-        taken: set[int] = set()
         for run_id in shown:
-            slot = self._slots.get(run_id)
-            if slot is None or slot in taken:
-                slot = next(number for number in range(len(taken) + 1) if number not in taken)
-                self._slots[run_id] = slot
-            taken.add(slot)
+            if run_id not in self._slots:
+                self._slots[run_id] = self._free_slot(run_id, shown)
         for run_id in set(self._followed) - set(shown):
             del self._followed[run_id]
             self._histories.pop(run_id, None)
@@ -343,6 +343,20 @@ class Lab(QObject):
                 self._followed[run_id] = None
                 self._histories[run_id] = RunHistory()
                 self._watcher.follow(self._rows[run_id].run)
+
+    def _free_slot(self, run_id: str, shown: list[str]) -> int:
+        """Runs that began one after another differ, and tomorrow's colours are today's: the place by age decides.
+
+        Unless a run that is shown beside it has that hue. Once all hues are given away, they come in a second shade.
+        """
+        hues = len(current_theme().series)
+        beside = {self._slots[other] % hues for other in shown if other in self._slots}
+        by_age = len(self._rows) - 1 - list(self._rows).index(run_id)  # the oldest has the first
+        wanted = [(by_age + number) % hues for number in range(hues)]
+        slot = next((hue for hue in wanted if hue not in beside), wanted[0])
+        while slot in self._slots.values():
+            slot += hues
+        return slot
 
     def _take_events(self, run_id: str, events: list[Event]) -> None:
         if self.history(run_id).extend(events):

@@ -17,6 +17,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.process import Request
 from llmlab_gui.inside import compare as views
 from llmlab_gui.inside.compare import CompareDock
@@ -43,6 +44,12 @@ def compared(lab: InspectionLab, qtbot: QtBot) -> CompareDock:
     dock.compare.click()
     qtbot.waitUntil(lambda: dock.archive is not None, timeout=WAIT)
     return dock
+
+
+def test_a_loss_beside_a_checkpoint_names_the_text_it_was_measured_on(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path, "bar").start().advance(250).save_checkpoint()
+    words = dict(offers(tmp_path, [fake.run], []))
+    assert words["bar@250"] == f"bar@250, validation loss {fake.losses_of(250)[1]:.3f} on shakespeare"
 
 
 def test_a_heads_difference_is_drawn_centred_at_zero(lab: InspectionLab, qtbot: QtBot, compared: CompareDock) -> None:

@@ -74,6 +74,20 @@ def test_shown_runs_are_followed_and_hidden_ones_let_go(qtbot: QtBot, lab: Lab, 
     assert lab.color("pretraining/c").name() == before
 
 
+def test_a_run_keeps_its_colour_whatever_is_chosen_beside_it(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    ids = [f"pretraining/run{number}" for number in range(11)]
+    for number in range(11):
+        FakeRun(outputs, f"run{number}", created=1.7e9 + number).start().advance(1)
+    wait_for_runs(qtbot, lab, 11)
+    first: dict[str, str] = {}
+    for current, others in [(9, ()), (1, ()), (0, ()), (9, (0, 1)), (2, (1, 9)), (10, (3, 4, 5)), (1, (0, 2, 10))]:
+        lab.set_current(ids[current])
+        lab.set_shown([ids[other] for other in others])
+        shown = {run_id: lab.color(run_id).name() for run_id in lab.shown()}
+        assert len(set(shown.values())) == len(shown)
+        assert {run_id: first.setdefault(run_id, color) for run_id, color in shown.items()} == shown
+
+
 def test_a_reference_to_a_run_of_another_folder_means_none_of_the_same_name_here(
     qtbot: QtBot, lab: Lab, outputs: Path, tmp_path: Path
 ) -> None:
