@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer, Signal
@@ -98,6 +99,9 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
             raise LabError("Unsloth cannot be used here.", self._no_unsloth, "Set backend to peft: it works anywhere.")
         if self._refused is not None and self.form.problem() is None and self.form.settings() == self._refused[0]:
             raise self._refused[1]
+
+    def reads(self) -> str:
+        return f"{Path(self.examples.value()).name}, from {Path(self.model.value()).name}"
 
     def work_out(self, settings: FinetuneSettings) -> None:
         self.settings_changed.emit(settings)

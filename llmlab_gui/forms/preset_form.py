@@ -58,6 +58,11 @@ class PresetForm(QWidget, Generic[S]):
         """The name of the chosen one."""
         return str(self.presets.currentData())
 
+    @property
+    def title(self) -> str:
+        """The title of the chosen one."""
+        return self._presets[self.preset].title
+
     def settings(self) -> S:
         """What is in the form. UsageError naming the first thing that is wrong."""
         return self.form.settings()

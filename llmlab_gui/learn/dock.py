@@ -175,6 +175,11 @@ class LearnDock(LabDock):
             self.browser.moveCursor(QTextCursor.MoveOperation.Start)
             self.browser.find(wanted)
 
+    def search_for(self, wanted: str) -> None:
+        """Searches all pages, as if it had been typed."""
+        self._load()
+        self.search.setText(wanted)
+
     def open_link(self, url: QUrl) -> None:
         """Follows a link of the page that is shown."""
         self._opener.open(url, self._page, self._pages)

@@ -38,6 +38,8 @@ FIRST_HOUR, CONCEPTS, GLOSSARY, PAPERS, RESULTS, HOW_TO = GROUPS = (
 )
 FIRST_PAGE = "first-hour/1-train"
 _BOLD = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)
+_ENTRY = re.compile(r"^\*\*(.+?)\*\*(?: \((.+?)\))?: (.+)", re.MULTILINE)
+_LINK = re.compile(r"\[(.+?)\]\(.+?\)")
 _MARKS = {"@code ": "code", "? ": "question", "! ": "run"}
 
 
@@ -47,6 +49,15 @@ class Block:
 
     kind: str
     text: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One term of the glossary. also: its other names, "" for none. meaning: what stands behind it, without links."""
+
+    term: str
+    also: str
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,11 @@ class Page:
     def terms(self) -> list[str]:
         """The bold words that its paragraphs begin with."""
         return _BOLD.findall(self.text)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The paragraphs that say what a term means."""
+        return [Entry(term, also, _LINK.sub(r"\1", meaning)) for term, also, meaning in _ENTRY.findall(self.text)]
 
 
 def anchor_of(term: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QScrollArea, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
@@ -132,6 +132,10 @@ class RunSetupDock(LabDock, Generic[S]):
     def check(self) -> None:
         """Raises LabError for what no form can know: a text that is not on this machine, say."""
 
+    def reads(self) -> str:
+        """What the run would learn from, in a word or two."""
+        raise NotImplementedError
+
     def work_out(self, settings: S) -> None:
         """Finds out what a run will need, and calls `show_costs` then."""
         raise NotImplementedError
@@ -144,6 +148,17 @@ class RunSetupDock(LabDock, Generic[S]):
         settings = self.form.settings()
         seconds = self._costs.seconds if self._costs is not None else None
         return Plan(settings, self._named(), self.presets.currentData(), seconds, self._predictions)
+
+    def in_words(self) -> str:
+        """What `train` would start: `Baby on Shakespeare, about 1 min`; "" where nothing can be."""
+        try:
+            plan = self.plan()
+        except LabError:
+            return ""
+        changed = len(self.form.changed())
+        settings = f" with {changed} setting{'s' if changed > 1 else ''} changed" if changed else ""
+        time = f", about {minutes_text(plan.seconds / 60)}" if plan.seconds and not self._settle.isActive() else ""
+        return f"{self.chosen.title} on {self.reads()}{settings}{time}"
 
     def train(self) -> None:
         """Starts it."""
@@ -255,13 +270,12 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def _lay_out(self) -> None:
         self.chosen.setContentsMargins(0, 0, 6, 0)
-        self._scroll = scrolled(self.chosen)
         buttons = QHBoxLayout()
         buttons.addWidget(self.reset_button)
         buttons.addStretch(1)
         buttons.addWidget(self.queue_button)
         buttons.addWidget(self.train_button)
-        body = column((self._scroll, 1), self.help, self.problem, self.estimate, buttons)
+        body = column((scrolled(self.chosen), 1), self.help, self.problem, self.estimate, buttons)
         body.setMinimumWidth(300)
         self.set_body(body)
 
@@ -289,14 +303,28 @@ class RunSetupDock(LabDock, Generic[S]):
         field = found[1] if found else None
         if field is None:
             return
+        self.reveal(field.info.key)
+
+    def reveal(self, key: str) -> None:
+        """Brings a setting into sight, unfolded, and gives it the keyboard."""
+        field = self.form.fields[key]
         section = self.form.sections.get(field.info.section)
         if section is not None and field in section.fields:
             section.reveal(field)
-        self._scroll.ensureWidgetVisible(field.editor)
         field.editor.setFocus(Qt.FocusReason.OtherFocusReason)
+        QTimer.singleShot(0, field.editor, lambda: _scroll_to(field.editor))  # what unfolds has its place then
 
     def _show_help(self, field: Field) -> None:
         self.help.setText(field.help_text())
+
+
+def _scroll_to(widget: QWidget) -> None:
+    """Brings it into sight in every area that scrolls it: the form's, and that of the dock."""
+    area = widget.parentWidget()
+    while area is not None:
+        if isinstance(area, QScrollArea):
+            area.ensureWidgetVisible(widget)
+        area = area.parentWidget()
 
 
 def _free_space(lab: Lab) -> int | None:

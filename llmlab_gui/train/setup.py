@@ -66,6 +66,9 @@ class SetupDock(RunSetupDock[PretrainSettings]):
         if self.corpus.missing and self.corpus.corpus is not None:
             raise LabError(f"{self.corpus.corpus.title} is not on this machine.", "", "Press Fetch, or choose another.")
 
+    def reads(self) -> str:
+        return self.corpus.combo.currentText()
+
     def work_out(self, settings: PretrainSettings) -> None:
         needed = estimate(settings)
         tokens = settings.train.steps * settings.data.batch_size * settings.model.block_size * settings.train.grad_accum

@@ -50,6 +50,7 @@ from llmlab_gui.window.workspaces import Workspaces
 if TYPE_CHECKING:
     from llmlab_gui.finetune.setup import FinetuneSetupDock
     from llmlab_gui.train.log import LogDock
+    from llmlab_gui.train.run_setup import RunSetupDock
     from llmlab_gui.train.setup import SetupDock
 
 _FIRST_SIZE = QSize(1440, 900)
@@ -123,12 +124,27 @@ class MainWindow(QMainWindow):
     # What the menus and the palette call -----------------------------------------------------------------------
 
     def train(self) -> None:
-        """Trains what the set-up panel in sight describes."""
-        self.shown_setup.train()
+        """Trains what the set-up panel in sight describes; where none is, brings one there instead."""
+        if self._sees_setup():
+            self.shown_setup.train()
 
     def queue(self) -> None:
-        """Puts what the set-up panel in sight describes behind the runs that wait."""
-        self.shown_setup.queue()
+        """Puts what the set-up panel in sight describes behind the runs that wait; the same."""
+        if self._sees_setup():
+            self.shown_setup.queue()
+
+    def train_text(self) -> str:
+        """What `train` would do."""
+        setup = self.shown_setup
+        verb = setup.train_button.text()
+        if not is_seen(setup):
+            return f"{verb}: first shows {setup.windowTitle()}"
+        return f"{verb}: {setup.in_words() or f'{setup.windowTitle()} says what is missing'}"
+
+    def show_setting(self, dock_id: str, key: str) -> None:
+        """Brings one setting of a set-up panel into sight, and gives it the keyboard."""
+        self.show_dock(dock_id)
+        cast("RunSetupDock[Any]", self.docks[dock_id]).reveal(key)
 
     @property
     def shown_setup(self) -> SetupDock | FinetuneSetupDock:
@@ -291,6 +307,15 @@ class MainWindow(QMainWindow):
             self._wait_for([row.id for row in rows])
 
     # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _sees_setup(self) -> bool:
+        """Whether a set-up panel is in sight. Nothing is started from a form that nobody sees."""
+        setup = self.shown_setup
+        if is_seen(setup):
+            return True
+        self.show_dock(setup.objectName().removeprefix("dock."))
+        self.lab.said.emit(f"{setup.windowTitle()} shows what would start. Start it from there.")
+        return False
 
     def _setup_seen(self, tunes: bool, seen: bool) -> None:
         if seen:

@@ -11,23 +11,18 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
-from llmlab.core.finetuning_settings import finetune_preset_names, load_finetune_preset
 from llmlab.core.kinds import FINETUNING
-from llmlab.core.settings import load_preset, preset_names
-from llmlab.studies.experiments.kinds import KINDS
-from llmlab_gui.pages.library import load_all
-from llmlab_gui.pages.page import PAPERS
-from llmlab_gui.pages.places import EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES, WRITE
+from llmlab_gui.pages.places import EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WRITE
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.theme import THEME_CHOICES
 from llmlab_gui.window.about import ShortcutsDialog, show_about
+from llmlab_gui.window.commands import THEMES, gather, search_pages
 from llmlab_gui.window.palette import Command, CommandPalette
 
 if TYPE_CHECKING:
     from llmlab_gui.window.main_window import MainWindow
 
 _RECENT_RUNS = 12
-_THEMES = {"light": "Light", "dark": "Dark", "system": "Same as the system"}
 # The docks' groups in menus, by the package that has them.
 _FEATURES = {
     "train": TRAIN,
@@ -58,51 +53,12 @@ class Menus(QObject):
 
     def open_palette(self) -> None:
         """Shows the command palette."""
-        palette = CommandPalette(self.commands(), self._window)
+        palette = CommandPalette(self.commands(), self._window, partial(search_pages, self._window))
         palette.show()
 
     def commands(self) -> list[Command]:
-        """All that can be done now: enabled actions, panels, workspaces, runs, presets, papers, pages."""
-        window = self._window
-        made = [
-            Command(_plain(action), action.trigger, "Do", _keys(action))
-            for action in [*window.run_actions.all(), *self._actions]
-            if action.isEnabled()
-        ]
-        made += [
-            Command(dock.windowTitle().replace("&&", "&"), partial(window.show_dock, dock_id), "Show", _keys(action))
-            for (dock_id, dock), action in zip(window.docks.items(), self._dock_actions, strict=True)
-        ]
-        made += [Command(name, partial(window.use_workspace, name), "Workspace") for name in WORKSPACES]
-        made += [Command(_THEMES[choice], partial(window.use_theme, choice), "Theme") for choice in THEME_CHOICES]
-        for name in preset_names():
-            title = load_preset(name).title
-            made.append(Command(title, partial(window.lab.setup_requested.emit, {"preset": name}), "Set up"))
-        for name in finetune_preset_names():
-            title = load_finetune_preset(name).title
-            made.append(Command(title, partial(window.lab.finetune_requested.emit, {"preset": name}), "Fine-tune"))
-        asked = window.lab.experiment_requested
-        made += [Command(kind.title, partial(asked.emit, kind.name), "Experiment") for kind in KINDS.values()]
-        for page in load_all():
-            if page.group == PAPERS:
-                shown = partial(window.lab.paper_requested.emit, page.name.removeprefix("papers/"), "")
-                made.append(Command(page.title, shown, "Paper"))
-            made.append(Command(page.title, partial(window.lab.open_concept, page.name), "Learn"))
-        made += [
-            Command(f"{row.name} ({row.status.state})", partial(window.lab.set_current, row.id), "Open run")
-            for row in window.lab.runs()
-        ]
-        look = self._window.look_inside
-        made += [
-            Command(f"{row.name} while it trains", partial(look, f"{row.run.path}@live"), "Look inside")
-            for row in window.lab.runs()
-            if row.status.live
-        ]
-        made += [
-            Command(model.name, partial(look, model.reference), "Look inside")
-            for model in window.lab.inspection.recent.models
-        ]
-        return made
+        """All that can be done now, for the palette."""
+        return gather(self._window, self._actions, self._dock_actions)
 
     def add_docks(self) -> None:
         """The docks in the View menu, once they are there."""
@@ -165,7 +121,7 @@ class Menus(QObject):
         menu.addSeparator()
         themes, group = menu.addMenu("Theme"), QActionGroup(self)
         for choice in THEME_CHOICES:
-            action = themes.addAction(_THEMES[choice], partial(window.use_theme, choice))
+            action = themes.addAction(THEMES[choice], partial(window.use_theme, choice))
             action.setCheckable(True)
             action.setChecked(choice == window.settings.theme)
             group.addAction(action)
@@ -263,11 +219,3 @@ def _dock_keys(number: int) -> str:
     modifiers = ("Alt", "Ctrl+Alt")
     tens = (number - 1) // 10
     return f"{modifiers[tens]}+{number % 10}" if tens < len(modifiers) else ""
-
-
-def _plain(action: QAction) -> str:
-    return action.text().replace("&", "").rstrip("…")
-
-
-def _keys(action: QAction) -> str:
-    return action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)

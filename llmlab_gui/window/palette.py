@@ -1,8 +1,12 @@
-"""The command palette: everything that the window can do, found by typing a few of its letters."""
+"""The command palette: everything that the window can do, found by its words, by others for it, or by a few letters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import heapq
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,58 +31,141 @@ _ROW_PADDING = 12
 _ROWS = 14  # in sight at once
 
 
+# Where fewer commands have the words, those with the letters follow, and pages with the words.
+_FEW = 6
+_WORD = re.compile(r"[^\W_]+")
+_LITTLE = frozenset(("a", "an", "the", "of", "to", "in", "on", "is", "and", "my", "i", "do", "how", "what"))
+# What a word is worth where it stands: the whole word, and its beginning.
+_IN_TEXT, _IN_ALSO, _IN_ABOUT = (12.0, 9.0), (8.0, 5.0), (3.0, 1.0)
+# Of equal matches, what is done or shown comes before what is read, and runs, of which there are many, last.
+_FIRST = {"Do": 3.0, "Show": 2.0, "Workspace": 1.5, "Theme": 1.5, "Term": 1.0, "Setting": 0.8, "Open run": -4.0}
+
+
 @dataclass(frozen=True)
 class Command:
-    """text: what it does. kind: the quiet word before it. hint: a shortcut, at the right."""
+    """text: what it does. kind: the quiet word before it. hint: a shortcut or a place, at the right.
+
+    also: other words for it, unseen. about: what it means, quietly behind the text.
+    """
 
     text: str
     run: Callable[[], object]
     kind: str = ""
     hint: str = ""
+    also: str = ""
+    about: str = ""
 
 
-def score(wanted: str, text: str) -> float | None:
-    """How well `text` has the letters of `wanted`, in order; None when it lacks some. Higher is better.
+class Finder:
+    """Commands by their words. All texts are cut into words once: a key then costs a few look-ups."""
 
-    A letter at the start of a word counts most, then one right after the letter before; gaps cost a little.
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self.commands = list(commands)
+        self._lower = [command.text.lower() for command in self.commands]
+        worth: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+        for place, command in enumerate(self.commands):
+            also = f"{command.kind} {command.also}"
+            for text, points in ((command.about, _IN_ABOUT), (also, _IN_ALSO), (command.text, _IN_TEXT)):
+                for word in _words(text):
+                    worth[word][place] = points  # the text's own words come last, and count most
+        self._worth = dict(worth)
+        self._sorted = sorted(worth)
+
+    def find(self, wanted: str) -> list[Command]:
+        """Those that fit, best first; all of them, as they come, when nothing is wanted."""
+        if not wanted.strip():
+            return self.commands[:_MOST]
+        places = self.by_words(wanted)
+        if len(places) < _FEW:
+            places += [place for place in self.by_letters(wanted) if place not in places]
+        return [self.commands[place] for place in places]
+
+    def by_words(self, wanted: str) -> list[int]:
+        """The places of the commands that have all words of `wanted`, whole or begun, best first."""
+        words = _words(wanted)
+        words = [word for word in words if word not in _LITTLE] or words
+        if not words:
+            return []
+        found = self._with(words[0])
+        for word in words[1:]:
+            more = self._with(word)
+            found = {place: points + more[place] for place, points in found.items() if place in more}
+        phrase = wanted.strip().lower()
+        scored = ((points + self._rank(place, phrase), -place) for place, points in found.items())
+        return [-place for _, place in heapq.nlargest(_MOST, scored)]
+
+    def by_letters(self, wanted: str) -> list[int]:
+        """The places of the commands whose text has the letters of `wanted` in order, best first."""
+        letters = "".join(wanted.lower().split())
+        scored = ((points, -place) for place, text in enumerate(self._lower) if (points := score(letters, text)))
+        return [-place for _, place in heapq.nlargest(_MOST, scored)]
+
+    def _with(self, word: str) -> dict[int, float]:
+        """What each command with that word, or one that begins so, is worth."""
+        found: dict[int, float] = {}
+        for at in range(bisect_left(self._sorted, word), len(self._sorted)):
+            known = self._sorted[at]
+            if not known.startswith(word):
+                break
+            begun = known != word
+            for place, points in self._worth[known].items():
+                if points[begun] > found.get(place, 0.0):
+                    found[place] = points[begun]
+        return found
+
+    def _rank(self, place: int, phrase: str) -> float:
+        text, command = self._lower[place], self.commands[place]
+        points = _FIRST.get(command.kind, 0.0) - 0.01 * len(text)
+        if phrase == text.partition(":")[0]:
+            points += 8.0
+        elif phrase in text:
+            points += 4.0 if text.startswith(phrase) else 2.0
+        elif phrase in command.also:
+            points += 2.0
+        return points
+
+
+def _words(text: str) -> list[str]:
+    """In small letters, without the s of a plural."""
+    found = _WORD.findall(text.lower())
+    return [word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] != "s" else word for word in found]
+
+
+def score(letters: str, text: str) -> float | None:
+    """How well `text` has `letters`, in order; None when it lacks some. Higher is better. Both are in small letters.
+
+    At each letter the next one that begins a word is taken, else the next one at all. The start of a word counts most,
+    then a letter right after the one before.
     """
-    letters = text.lower()
-    reached: dict[int, float] = {-1: 0.0}  # place of the last letter found, and the best score that leads there
-    for letter in wanted.lower().replace(" ", ""):
-        onward: dict[int, float] = {}
-        for place, found in enumerate(letters):
-            before = [(at, points) for at, points in reached.items() if at < place]
-            if found != letter or not before:
-                continue
-            starts = place == 0 or not letters[place - 1].isalnum()
-            gain = max(points + (2.0 if at == place - 1 else -0.1 * (place - at)) for at, points in before)
-            onward[place] = gain + (3.0 if starts else 0.0)
-        reached = onward
-    return max(reached.values()) - 0.01 * len(text) if reached else None
-
-
-def best(commands: Iterable[Command], wanted: str) -> list[Command]:
-    """The commands that fit, best first; all of them, as they come, when nothing is wanted."""
-    if not wanted.strip():
-        return list(commands)[:_MOST]
-    scored = [(found, command) for command in commands if (found := _score(wanted, command)) is not None]
-    return [command for _, command in sorted(scored, key=lambda pair: -pair[0])][:_MOST]
-
-
-def _score(wanted: str, command: Command) -> float | None:
-    found = [s for text in (command.text, f"{command.kind} {command.text}") if (s := score(wanted, text)) is not None]
-    return max(found, default=None)
+    for leap in (True, False):  # a leap to the start of a word can pass what the letters after it need
+        at, points = -1, 0.0
+        for letter in letters:
+            before, at = at, text.find(letter, at + 1)
+            start = at
+            while leap and start > 0 and start != before + 1 and text[start - 1].isalnum():
+                start = text.find(letter, start + 1)
+            at = start if start >= 0 else at
+            if at < 0:
+                break
+            points += 2.0 if at == before + 1 else -0.1 * (at - before)
+            points += 3.0 if at == 0 or not text[at - 1].isalnum() else 0.0
+        else:
+            return points - 0.01 * len(text) + 100.0  # above zero for any text that fits a row
+    return None
 
 
 class CommandPalette(QDialog):
     """A line to type in, and the commands that fit. Enter runs the chosen one, Escape closes."""
 
-    def __init__(self, commands: list[Command], parent: QWidget) -> None:
+    def __init__(
+        self, commands: Sequence[Command], parent: QWidget, search: Callable[[str], list[Command]] = lambda _: []
+    ) -> None:
+        """search: what else there is for some words; asked where few commands have them."""
         super().__init__(parent, Qt.WindowType.Popup | Qt.WindowType.FramelessWindowHint)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self._commands = commands
+        self._finder, self._search = Finder(commands), search
         self.line = QLineEdit()
-        self.line.setPlaceholderText("Type to find a command, panel, run or page")
+        self.line.setPlaceholderText("Type to find a command, panel, setting, run, term or page")
         self.line.setAccessibleName("Command")
         self.list = QListView()
         self.list.setAccessibleName("Commands")
@@ -118,7 +205,9 @@ class CommandPalette(QDialog):
         return super().eventFilter(watched, event)
 
     def _filter(self) -> None:
-        self._model.show(best(self._commands, self.line.text()))
+        wanted = self.line.text()
+        found = self._finder.find(wanted)
+        self._model.show(found + self._search(wanted) if len(self._finder.by_words(wanted)) < _FEW else found)
         self.list.setCurrentIndex(self._model.index(0))
         rows = min(max(1, self._model.rowCount()), _ROWS)
         row_height = self.fontMetrics().height() + _ROW_PADDING
@@ -151,7 +240,7 @@ class _CommandModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return command.text
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            return f"{command.kind} {command.text}"
+            return f"{command.kind} {command.text} {command.about}".strip()
         return command if role == Qt.ItemDataRole.UserRole else None
 
 
@@ -179,8 +268,10 @@ class _CommandDelegate(QStyledItemDelegate):
         painter.setPen(shade)
         painter.drawText(inside, middle | Qt.AlignmentFlag.AlignLeft, command.kind)
         painter.drawText(inside, middle | Qt.AlignmentFlag.AlignRight, command.hint)
-        painter.setPen(QColor(theme.text))
         words = inside.adjusted(kind_width, 0, -hint_width, 0)
-        text = painter.fontMetrics().elidedText(command.text, Qt.TextElideMode.ElideRight, words.width())
-        painter.drawText(words, middle | Qt.AlignmentFlag.AlignLeft, text)
+        for part, color in ((command.text, theme.text), (command.about, shade)):
+            text = painter.fontMetrics().elidedText(part, Qt.TextElideMode.ElideRight, words.width())
+            painter.setPen(QColor(color))
+            painter.drawText(words, middle | Qt.AlignmentFlag.AlignLeft, text)
+            words.setLeft(words.left() + painter.fontMetrics().horizontalAdvance(f"{text}   "))
         painter.restore()

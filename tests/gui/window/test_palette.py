@@ -1,19 +1,26 @@
-"""The command palette finds what is meant from a few letters."""
+"""The command palette finds what is meant from a few letters, or by another word for it."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
+from llmlab_gui.pages.places import LEARN, LOOK_INSIDE
+from llmlab_gui.window.commands import search_pages
 from llmlab_gui.window.main_window import MainWindow
-from llmlab_gui.window.palette import Command, CommandPalette, best, score
+from llmlab_gui.window.palette import Command, CommandPalette, Finder, score
 
 TEXTS = ("Train", "Pause", "Reset layout", "Learning rate & gradient norm", "Loss", "Open run 20261124-baby", "Log")
 
 
 def found(wanted: str) -> list[str]:
-    return [command.text for command in best([Command(text, lambda: None) for text in TEXTS], wanted)]
+    return [command.text for command in Finder([Command(text, lambda: None) for text in TEXTS]).find(wanted)]
 
 
 @pytest.mark.parametrize(
@@ -24,6 +31,7 @@ def found(wanted: str) -> list[str]:
         ("rl", "Reset layout"),
         ("lr", "Learning rate & gradient norm"),
         ("grad", "Learning rate & gradient norm"),
+        ("lernin rate", "Learning rate & gradient norm"),
         ("lo", "Log"),
         ("los", "Loss"),
         ("baby", "Open run 20261124-baby"),
@@ -43,6 +51,38 @@ def test_an_empty_line_offers_everything_in_its_order() -> None:
     assert found("") == list(TEXTS)
 
 
+def test_words_and_beginnings_come_before_scattered_letters() -> None:
+    commands = [Command(text, lambda: None) for text in ("Delete early ablation", "Headlines", "Dead ends", "A head")]
+    assert [command.text for command in Finder(commands).find("head")][:2] == ["A head", "Headlines"]
+    assert [command.text for command in Finder(commands).find("dea")] == ["Dead ends", "Delete early ablation"]
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many functions `work` calls, Python's own included."""
+    made = 0
+
+    def count(_frame: object, event: str, _what: object) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+def test_a_key_looks_words_up_and_does_not_read_a_thousand_texts_anew() -> None:
+    """What was typed last, `score` on each text for each letter, made some hundred calls a text."""
+    runs = [Command(f"20261124-1505-baby-shakespeare-{n} (finished)", lambda: None, "Open run") for n in range(1000)]
+    finder = Finder([*runs, Command("Loss", lambda: None), Command("Fine-tune", lambda: None)])
+    assert calls(lambda: finder.find("loss")) < 30 * len(runs)  # few have the word: the letters are looked for, once
+    assert calls(lambda: finder.by_words("loss")) < 100
+    for wanted in ("s", "sh", "shak", "baby fin", "shakespeare-99"):
+        assert calls(lambda wanted=wanted: finder.find(wanted)) < 12 * len(runs), wanted
+
+
 @pytest.mark.qt_log_ignore("This plugin does not support")
 def test_the_palette_runs_what_is_chosen_by_keyboard(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
@@ -57,4 +97,109 @@ def test_the_palette_runs_what_is_chosen_by_keyboard(same_window: MainWindow, qt
 
 def test_the_palette_offers_panels_runs_presets_pages_and_actions(same_window: MainWindow) -> None:
     kinds = {command.kind for command in same_window.menus.commands()}
-    assert {"Do", "Show", "Workspace", "Theme", "Set up", "Paper", "Learn"} <= kinds
+    assert {"Do", "Show", "Workspace", "Theme", "Set up", "Paper", "Learn", "Setting", "Term"} <= kinds
+
+
+ASKED = {  # what people type, and what must be among the first rows
+    "kv cache": {("Term", "key-value cache"), ("Setting", "n kv head")},
+    "adamw": {("Term", "AdamW"), ("Learn", "Optimisation"), ("Setting", "weight decay")},
+    "bigram": {("Term", "bigram")},
+    "previous token": {("Term", "previous-token head"), ("Learn", "Attention patterns"), ("Show", "Attention")},
+    "softmax": {("Term", "softmax"), ("Learn", "Attention")},
+    "remove a head": {("Show", "Interventions"), ("Learn", "Ablation and patching")},
+    "temperature": {("Term", "temperature"), ("Setting", "temperature"), ("Show", "Write")},
+    "overfitting": {("Term", "overfitting"), ("Show", "Loss"), ("Setting", "early stop")},
+    "attention sink": {("Term", "attention sink")},
+    "lora": {("Term", "LoRA"), ("Show", "Fine-tune set-up"), ("Show", "Adapter")},
+    "dark": {("Theme", "Dark")},
+    "dropout": {("Setting", "dropout")},
+    "ablate heads": {("Show", "Interventions")},
+}
+
+
+def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
+    finder = Finder(same_window.menus.commands())
+    for wanted, expected in ASKED.items():
+        first = [(command.kind, command.text) for command in finder.find(wanted)[:8]]
+        assert expected <= set(first), (wanted, first)
+
+
+def test_resume_is_found_by_other_words_for_it(same_window: MainWindow) -> None:
+    same_window.run_actions.resume.setEnabled(True)
+    try:
+        finder = Finder(same_window.menus.commands())
+        for wanted in ("resume", "continue", "unpause"):
+            assert finder.find(wanted)[0].text == "Resume", wanted
+    finally:
+        same_window.run_actions.update()
+
+
+def test_a_setting_is_opened_in_its_form(same_window: MainWindow, qtbot: QtBot) -> None:
+    for wanted, dock, key in (
+        ("beta2", "setup", "train.beta2"),
+        ("alpha", "finetune_setup", "lora.alpha"),
+    ):
+        same_window.use_workspace(LOOK_INSIDE)
+        next(c for c in Finder(same_window.menus.commands()).find(wanted) if c.kind == "Setting").run()
+        editor = same_window.docks[dock].form.fields[key].editor
+        qtbot.waitUntil(lambda editor=editor: not editor.visibleRegion().isEmpty(), timeout=WAIT)
+        assert same_window.focusWidget() is (editor.focusProxy() or editor)
+
+
+def test_a_term_is_opened_at_its_entry(same_window: MainWindow) -> None:
+    Finder(same_window.menus.commands()).find("softmax")[0].run()
+    learn = same_window.docks["learn"]
+    assert learn.page_name == "glossary"
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_where_few_match_the_pages_with_the_words_follow(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    wanted = "nanogpt speed"
+    assert len(Finder(window.menus.commands()).by_words(wanted)) == 0
+    window.menus.open_palette()
+    palette = window.findChild(CommandPalette)
+    palette.line.setText(wanted)
+    shown = palette._model.commands
+    palette.close()
+    assert shown[-1].text == f"Search pages for “{wanted}”"
+    assert [command.kind for command in shown[:-1]] == ["Page"] * (len(shown) - 1)
+    assert len(shown) > 1
+    search_pages(window, wanted)[-1].run()
+    learn = window.docks["learn"]
+    assert learn.search.text() == wanted
+    assert learn.list.titles()
+
+
+def test_train_says_what_it_would_start(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    qtbot.waitUntil(window.docks["setup"].train_button.isEnabled, timeout=WAIT)
+    first = Finder(window.menus.commands()).find("train")[0]
+    assert first.text.startswith("Train: Baby")
+    assert " on " in first.text
+    assert "about" in first.text
+
+
+def test_train_starts_nothing_from_a_form_that_is_not_in_sight(
+    same_window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = same_window
+    window.use_workspace(LEARN)
+    window.show_dock("loss")
+    window.docks["setup"].hide()
+    QApplication.processEvents()
+    started: list[object] = []
+    window.lab.start_requested.disconnect(window.run_actions.start)
+    window.lab.start_requested.connect(started.append)
+    try:
+        assert Finder(window.menus.commands()).find("train")[0].text == "Train: first shows Set-up"
+        window.run_actions.train.trigger()
+        QApplication.processEvents()
+        assert not started
+        assert not window.docks["setup"].visibleRegion().isEmpty()
+        qtbot.waitUntil(window.docks["setup"].train_button.isEnabled, timeout=WAIT)
+        window.run_actions.train.trigger()
+        assert len(started) == 1
+    finally:
+        window.lab.start_requested.disconnect(started.append)
+        window.lab.start_requested.connect(window.run_actions.start)

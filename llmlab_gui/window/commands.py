@@ -1,0 +1,226 @@
+"""What the command palette offers, and the other words that people have for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtGui import QAction, QKeySequence
+
+from llmlab.core.config import describe
+from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.core.settings import PretrainSettings, load_preset, preset_names
+from llmlab.studies.experiments.kinds import KINDS
+from llmlab_gui.pages.library import load_all
+from llmlab_gui.pages.page import GLOSSARY, PAPERS, Page, anchor_of
+from llmlab_gui.pages.places import WORKSPACES
+from llmlab_gui.widgets.theme import THEME_CHOICES
+from llmlab_gui.window.palette import Command
+
+if TYPE_CHECKING:
+    from llmlab_gui.window.main_window import MainWindow
+
+THEMES = {"light": "Light", "dark": "Dark", "system": "Same as the system"}
+# Other words for a thing, by the text of its action, the link to its panel or page, or the setting's key.
+_ALSO = {
+    "Train": "start run pretrain begin learn",
+    "Pause": "wait hold",
+    "Resume": "continue go on unpause longer more steps",
+    "Stop": "cancel abort kill end",
+    "Save now": "checkpoint write disk",
+    "New run": "set-up settings hyperparameters",
+    "Open a run's folder": "load import",
+    "Train on your own text": "corpus file data load",
+    "Reset layout": "default arrangement restore windows panels",
+    "Copy debug information": "bug report version",
+    "Keyboard shortcuts": "keys hotkeys",
+    "Notify when a long run ends": "notification alert",
+    "Quit": "exit close",
+    "dock:runs": "list of models delete rename",
+    "dock:setup": "new run hyperparameters configuration settings",
+    "dock:loss": "curve overfitting perplexity validation training",
+    "dock:learning_rate": "lr schedule gradient",
+    "dock:throughput": "speed tokens per second performance",
+    "dock:samples": "generated text writing",
+    "dock:checkpoints": "saved weights snapshots",
+    "dock:write": "generate chat complete text temperature sampling",
+    "dock:log": "output console errors",
+    "dock:prompt": "text input tokens",
+    "dock:attention": "heads pattern previous token induction sink map",
+    "dock:contributions": "direct logit attribution dla",
+    "dock:residual": "norms stream",
+    "dock:lens": "early exit predictions layers",
+    "dock:interventions": "remove a head ablation ablate knock out patching causal tracing",
+    "dock:compare": "difference two models",
+    "dock:evolution": "over time film while training",
+    "dock:geometry": "pca neighbours cosine similarity vectors",
+    "dock:parameters": "weights histogram matrices",
+    "dock:finetune_setup": "lora qlora adapter sft instruction tuning",
+    "dock:data": "examples dataset chat template",
+    "dock:adapter": "lora rank singular values",
+    "dock:queue": "waiting runs later",
+    "dock:notebook": "predictions calibration guesses journal",
+    "dock:paper": "claims reproduce replication",
+    "concept:attention-patterns": "bigram previous token heads attention sink",
+    "concept:attention": "heads pattern softmax query key value qkv previous token induction sink map",
+    "concept:feed-forward": "mlp relu gelu neurons",
+    "concept:embeddings": "position rope rotary vectors",
+    "concept:tokens": "tokenizer bpe vocabulary subword",
+    "concept:optimisation": "optimizer adamw adam sgd momentum warm-up weight decay gradient descent",
+    "concept:loss": "curve overfitting perplexity validation training cross-entropy bigram",
+    "concept:loss-curves": "overfitting generalisation plateau",
+    "concept:learning-rate": "lr sweep schedule",
+    "concept:ablation-and-patching": "remove a head knock out activation patching causal tracing",
+    "concept:induction-heads": "previous token in-context copying",
+    "concept:quantisation": "4 bits int8 nf4 qlora memory",
+    "concept:scaling-laws": "chinchilla compute larger models",
+    "concept:logit-lens": "early exit unembed",
+    "concept:direct-attribution": "dla contributions",
+    "concept:checkpoints": "saved weights snapshots resume",
+    "concept:papers/attention-sinks": "attention sink streaming",
+    "train.learning_rate": "lr step size",
+    "train.weight_decay": "adamw regularisation",
+    "train.beta1": "adamw momentum",
+    "train.beta2": "adamw",
+    "train.batch_size": "minibatch",
+    "train.early_stop": "overfitting patience",
+    "train.threads": "cpu cores processor",
+    "train.device": "gpu cuda cpu",
+    "train.precision": "bf16 fp16 mixed precision",
+    "model.dropout": "overfitting regularisation",
+    "model.n_layer": "depth layers blocks",
+    "model.n_embd": "width d_model hidden size",
+    "model.block_size": "context length window sequence",
+    "model.n_kv_head": "kv cache gqa",
+    "model.position": "rope rotary positional encoding",
+    "data.bpe_vocab_size": "vocabulary",
+    "data.corpus": "dataset text",
+    "samples.temperature": "sampling randomness",
+    "lora.rank": "adapter r",
+}
+_MOST_PAGES = 8  # of a search, in the palette
+
+
+def gather(window: MainWindow, actions: Iterable[QAction], dock_actions: Iterable[QAction]) -> list[Command]:
+    """All that can be done now: enabled actions, panels, workspaces, settings, runs, presets, papers, pages, terms."""
+    return [
+        *_actions(window, actions),
+        *_panels(window, dock_actions),
+        *_setups(window),
+        *_pages(window),
+        *_settings(window),
+        *_runs(window),
+    ]
+
+
+def keys_text(action: QAction) -> str:
+    """An action's keys as the system writes them."""
+    return action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
+
+
+def search_pages(window: MainWindow, wanted: str) -> list[Command]:
+    """The pages that have all of these words, those that have them most often first, and the way to all of them."""
+    from llmlab_gui.learn.dock import LearnDock  # it comes with the docks
+
+    words = wanted.lower().split()
+    if not words:
+        return []
+    counts = [
+        (sum(text.count(word) for word in words), page) for page, text in _texts() if all(w in text for w in words)
+    ]
+    learn = window.docks.get("learn")
+    assert learn is None or isinstance(learn, LearnDock)
+
+    def show(name: str) -> None:
+        if name:
+            window.lab.open_concept(name)
+        else:
+            window.show_dock("learn")
+        if learn is not None:
+            learn.search_for(wanted)
+
+    most = sorted(counts, key=lambda pair: -pair[0])[:_MOST_PAGES]
+    found = [Command(page.title, partial(show, page.name), "Page", f"{count} times") for count, page in most]
+    return [*found, Command(f"Search pages for “{wanted.strip()}”", partial(show, ""), "Learn")]
+
+
+def _actions(window: MainWindow, actions: Iterable[QAction]) -> Iterator[Command]:
+    for action in [*window.run_actions.all(), *actions]:
+        if action.isEnabled():
+            name = action.text().replace("&", "").rstrip("…")
+            text = window.train_text() if action is window.run_actions.train else name
+            yield Command(text, action.trigger, "Do", keys_text(action), _ALSO.get(name, ""))
+
+
+def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Command]:
+    for (dock_id, dock), action in zip(window.docks.items(), dock_actions, strict=True):
+        title, also = dock.windowTitle().replace("&&", "&"), _ALSO.get(f"dock:{dock_id}", "")
+        yield Command(title, partial(window.show_dock, dock_id), "Show", keys_text(action), f"panel {also}")
+    for name in WORKSPACES:
+        yield Command(name, partial(window.use_workspace, name), "Workspace")
+    for choice in THEME_CHOICES:
+        yield Command(THEMES[choice], partial(window.use_theme, choice), "Theme", also="mode colours")
+
+
+def _setups(window: MainWindow) -> Iterator[Command]:
+    lab = window.lab
+    for name in preset_names():
+        preset = load_preset(name)
+        asked = partial(lab.setup_requested.emit, {"preset": name})
+        yield Command(preset.title, asked, "Set up", about=preset.description)
+    for name in finetune_preset_names():
+        tuning = load_finetune_preset(name)
+        asked = partial(lab.finetune_requested.emit, {"preset": name})
+        yield Command(tuning.title, asked, "Fine-tune", about=tuning.description)
+    for kind in KINDS.values():
+        yield Command(kind.title, partial(lab.experiment_requested.emit, kind.name), "Experiment")
+
+
+def _pages(window: MainWindow) -> Iterator[Command]:
+    lab = window.lab
+    for page in _all_pages():
+        also = _ALSO.get(f"concept:{page.name}", "")
+        if page.group == PAPERS:
+            shown = partial(lab.paper_requested.emit, page.name.removeprefix("papers/"), "")
+            yield Command(page.title, shown, "Paper", also=also)
+        yield Command(page.title, partial(lab.open_concept, page.name), "Learn", also=also)
+        if page.group == GLOSSARY:
+            for entry in page.entries:
+                opened = partial(lab.open_concept, f"{page.name}#{anchor_of(entry.term)}")
+                yield Command(entry.term, opened, "Term", also=entry.also, about=entry.meaning)
+
+
+def _settings(window: MainWindow) -> Iterator[Command]:
+    kinds: tuple[tuple[str, str, type[Any]], ...] = (
+        ("setup", "Set-up", PretrainSettings),
+        ("finetune_setup", "Fine-tune set-up", FinetuneSettings),
+    )
+    for dock_id, where, settings in kinds:
+        for info in describe(settings):
+            also = f"{info.section} {' '.join(info.choices)} {_ALSO.get(info.key, '')}"
+            shown = partial(window.show_setting, dock_id, info.key)
+            yield Command(info.name.replace("_", " "), shown, "Setting", where, also, info.help)
+
+
+def _runs(window: MainWindow) -> Iterator[Command]:
+    rows = window.lab.runs()
+    for row in rows:
+        yield Command(f"{row.name} ({row.status.state})", partial(window.lab.set_current, row.id), "Open run")
+    for row in rows:
+        if row.status.live:
+            opened = partial(window.look_inside, f"{row.run.path}@live")
+            yield Command(f"{row.name} while it trains", opened, "Look inside")
+    for model in window.lab.inspection.recent.models:
+        yield Command(model.name, partial(window.look_inside, model.reference), "Look inside")
+
+
+@cache
+def _all_pages() -> list[Page]:
+    return load_all()
+
+
+@cache
+def _texts() -> list[tuple[Page, str]]:
+    """Each page with its text in small letters."""
+    return [(page, page.text.lower()) for page in _all_pages()]
