@@ -74,6 +74,8 @@ class FakeRun:
         settings: PretrainSettings | None = None,
         vocab_size: int = 65,
         floor_loss: float | None = None,
+        tokenizer: str = "char",
+        bytes_per_token: float | None = None,
         created: float = 1.75e9,
     ) -> None:
         base = settings or resolve_settings("baby")
@@ -81,6 +83,7 @@ class FakeRun:
         self.run = RunFolder(outputs / "pretraining" / name)
         self.steps, self.seed = steps, seed
         self.vocab_size, self.floor_loss, self.created = vocab_size, floor_loss, created
+        self.tokenizer, self.bytes_per_token = tokenizer, bytes_per_token
         self.step = 0
         self.written: list[Event] = []
         self.paused_seconds = 0.0
@@ -256,11 +259,12 @@ class FakeRun:
                 precision="fp32",
                 threads=1,
                 peak_flops=1.2e11,
-                tokenizer="char",
+                tokenizer=self.tokenizer,
                 comparable=True,
                 active_seconds=step * STEP_SECONDS,
                 pid=os.getpid(),
                 changed=changed or [],
+                bytes_per_token=self.bytes_per_token,
             )
         )
 

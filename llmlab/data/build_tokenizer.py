@@ -17,8 +17,9 @@ from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
 from llmlab.data.corpus import Corpus
 from llmlab.data.gpt2_vocabulary import byte_symbols
-from llmlab.data.token_cache import TEXT_SEPARATOR, cache_lock, token_stream
+from llmlab.data.token_cache import cache_lock, token_stream
 from llmlab.data.tokenizers import (
+    TEXT_SEPARATOR,
     BpeTokenizer,
     CharTokenizer,
     CompactTokenizer,

@@ -28,6 +28,7 @@ class Dataset:
 
     train, val: read-only memory-mapped ids, uint16 or uint32.
     unigram_loss: nats per token on `val` for someone who knows only how often each token stands in `train`.
+    bytes_per_token: of `val`. Losses of different tokenizers compare as bits per byte: loss / ln 2 / bytes_per_token.
     floor_loss: nats per token that remain for someone who knows the corpus's generator; None for a real text.
     key: hex sha256 of the tokens, the tokenizer and the split: what an exact resume depends on.
     """
@@ -36,6 +37,7 @@ class Dataset:
     val: np.ndarray
     tokenizer: Tokenizer
     unigram_loss: float
+    bytes_per_token: float
     floor_loss: float | None
     key: str
 
@@ -57,7 +59,7 @@ def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dat
         train,
         val,
         tokenizer,
-        _unigram_loss(cache, boundary, val_start, tokenizer.vocab_size),
+        *_measures(cache, boundary, val_start, tokenizer),
         floor_loss(corpus, cache),
         key,
     )
@@ -115,18 +117,23 @@ def _check_length(corpus: Corpus, train: np.ndarray, val: np.ndarray, block_size
     )
 
 
-def _unigram_loss(cache: TokenCache, boundary: int, val_start: int, vocab_size: int) -> float:
-    """Cross-entropy of `val` under the frequencies in `train`, one added to each count; kept beside the tokens."""
+def _measures(cache: TokenCache, boundary: int, val_start: int, tokenizer: Tokenizer) -> tuple[float, float]:
+    """Unigram loss and bytes per token of `val`; kept beside the tokens.
+
+    The loss: cross-entropy of `val` under the frequencies in `train`, one added to each count.
+    """
     path = cache.folder / f"unigram-{boundary}-{val_start}.json"
-    saved = (read_json(path) or {}).get("unigram_loss")
-    if isinstance(saved, float):
-        return saved
-    train = _counts(cache.tokens[:boundary], vocab_size) + 1
-    val = _counts(cache.tokens[val_start:], vocab_size)
+    saved = read_json(path) or {}
+    loss, size = saved.get("unigram_loss"), saved.get("bytes_per_token")
+    if isinstance(loss, float) and isinstance(size, float):
+        return loss, size
+    train = _counts(cache.tokens[:boundary], tokenizer.vocab_size) + 1
+    val = _counts(cache.tokens[val_start:], tokenizer.vocab_size)
     loss = float(-(val * np.log(train / train.sum())).sum() / val.sum())
+    size = float(sum(int(val[id]) * tokenizer.byte_count(int(id)) for id in np.flatnonzero(val)) / val.sum())
     with contextlib.suppress(OSError):  # it is counted again the next time
-        write_json(path, {"unigram_loss": loss}, durable=False)
-    return loss
+        write_json(path, {"unigram_loss": loss, "bytes_per_token": size}, durable=False)
+    return loss, size
 
 
 def _counts(tokens: np.ndarray, vocab_size: int) -> np.ndarray:

@@ -22,10 +22,8 @@ from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
 from llmlab.core.records import read_record
 from llmlab.data.corpus import Corpus
-from llmlab.data.tokenizers import Tokenizer
+from llmlab.data.tokenizers import TEXT_SEPARATOR, Tokenizer
 
-# What stands between documents where there is no id for the end of text: a blank line.
-TEXT_SEPARATOR = "\n\n"
 # Raised when the files' format or the way of cutting changes: older caches are then built again.
 _FORMAT = 1
 _POLL_SECONDS = 0.1  # between two looks at the lock of another process

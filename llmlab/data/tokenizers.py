@@ -14,6 +14,9 @@ import numpy as np
 from llmlab.core.errors import LabError
 from llmlab.data.gpt2_vocabulary import END_OF_TEXT, byte_symbols, gpt2_encoding, gpt2_merges
 
+# What stands between documents where there is no id for the end of text: a blank line.
+TEXT_SEPARATOR = "\n\n"
+
 
 class TextTokenizer(Protocol):
     """What inspection needs of a tokenizer; the lab's own and wrapped ones of transformers have it."""
@@ -57,6 +60,13 @@ class Tokenizer(ABC):
         r"""One token as text; bytes that are no whole character are written as \xNN."""
 
     @abstractmethod
+    def byte_count(self, id: int) -> int:
+        """Bytes, in UTF-8, of the text that a token stands for; of the end of text those of the blank line it replaces.
+
+        So a corpus has as many bytes, whatever cuts it into tokens.
+        """
+
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """All that `tokenizer_from_json` needs to build it again."""
 
@@ -94,6 +104,10 @@ class Gpt2Tokenizer(Tokenizer):
     def token_text(self, id: int) -> str:
         return self._encoding.decode_single_token_bytes(int(id)).decode(errors="backslashreplace")
 
+    def byte_count(self, id: int) -> int:
+        ended = id == self.end_of_text
+        return len(TEXT_SEPARATOR if ended else self._encoding.decode_single_token_bytes(int(id)))
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
@@ -127,6 +141,9 @@ class CharTokenizer(Tokenizer):
 
     def token_text(self, id: int) -> str:
         return self.characters[id]
+
+    def byte_count(self, id: int) -> int:
+        return len(self.characters[id].encode("utf-8", "surrogatepass"))
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "characters": "".join(self.characters)}
@@ -163,6 +180,9 @@ class MergesTokenizer(Tokenizer):
 
     def token_text(self, id: int) -> str:
         return self._bytes[id].decode(errors="backslashreplace")
+
+    def byte_count(self, id: int) -> int:
+        return len(TEXT_SEPARATOR if id == self.end_of_text else self._bytes[id])
 
 
 class CompactTokenizer(MergesTokenizer):

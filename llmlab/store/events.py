@@ -39,7 +39,8 @@ class Started(Event, name="started"):
 
     uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
     training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
-    All losses are in nats per token.
+    All losses are in nats per token. bytes_per_token: of the validation text; a loss in bits per byte is
+    loss / ln 2 / bytes_per_token. None where there is no such text, and in runs of earlier versions.
 
     settings, data_key: what the batches of its steps follow from; empty in runs of earlier versions.
 
@@ -69,6 +70,7 @@ class Started(Event, name="started"):
     changed: list[str] = field(default_factory=list)  # settings changed on resume, as sentences
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # section -> name -> value, as in run.json
     data_key: str = ""  # changes with the tokens that are read
+    bytes_per_token: float | None = None
 
     @property
     def reached_training(self) -> bool:

@@ -174,6 +174,7 @@ class Trainer(FromScratch):
             uniform_loss=math.log(self.model.vocab_size),
             unigram_loss=data.unigram_loss,
             floor_loss=data.floor_loss,
+            bytes_per_token=data.bytes_per_token,
             comparable=data.tokenizer.comparable,
         )
 

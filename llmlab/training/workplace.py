@@ -27,6 +27,7 @@ class Facts:
     uniform_loss: float
     unigram_loss: float | None = None
     floor_loss: float | None = None
+    bytes_per_token: float | None = None
     comparable: bool = False
 
 

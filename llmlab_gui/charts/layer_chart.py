@@ -78,15 +78,6 @@ class LayerChart(LineChart):
         self.keep_only({f"{number}{'m' if line.markers else ''}" for number, line in enumerate(self._lines)})
         self.set_follow(True)
 
-    def name_y(self, label: str, unit: str = "") -> None:
-        """What the lines are from now on."""
-        if (label, unit) == (self.y_label, self.y_unit):  # axes are slow to draw anew
-            return
-        self.y_label, self.y_unit = label, unit
-        self.setAccessibleName(label)
-        self._name_axes()
-        self._axis_y.resizeEvent(None)  # or the new name stands where the old one's middle was
-
     def set_x_axis(self, label: str, kind: str = "count") -> None:
         """What x is."""
         if (label, kind) != (self.x_label, self.x_kind):

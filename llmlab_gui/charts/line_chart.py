@@ -159,6 +159,15 @@ class LineChart(pg.PlotWidget):
         self._axis_x.set_kind(kind)
         self._name_axes()
 
+    def name_y(self, label: str, unit: str = "") -> None:
+        """What the curves are from now on."""
+        if (label, unit) == (self.y_label, self.y_unit):  # axes are slow to draw anew
+            return
+        self.y_label, self.y_unit = label, unit
+        self.setAccessibleName(label)
+        self._name_axes()
+        self._axis_y.resizeEvent(None)  # or the new name stands where the old one's middle was
+
     def set_log(self, *, x: bool, y: bool) -> None:
         """Logarithmic axes; what is not above zero is left out there."""
         self.log_x, self.log_y = x, y

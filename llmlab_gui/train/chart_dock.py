@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -50,11 +50,15 @@ class ChartDock(LabDock):
         charts: Sequence[tuple[LineChart, int]],
         *,
         smoothing: int | None = None,
+        controls: Sequence[QWidget] = (),
         parent: QWidget | None = None,
     ) -> None:
-        """charts: each with its share of the height. smoothing: its reach at first, in steps; None for no control."""
+        """charts: each with its share of the height. smoothing: its reach at first, in steps; None for no control.
+
+        controls: the dock's own, before those of every chart.
+        """
         super().__init__(lab, dock_id, title, parent)
-        self.panel = ChartPanel(charts, self._fill, lab.redraw, smoothing=smoothing)
+        self.panel = ChartPanel(charts, self._fill, lab.redraw, smoothing=smoothing, controls=controls)
         self.set_body(self.panel)
         self.panel.failed.connect(lab.error_raised)
         self.panel.exported.connect(self._exported)
@@ -117,9 +121,13 @@ class ChartDock(LabDock):
             self.show_body()
 
 
-def legend(runs: list[ShownRun], kinds: list[CurveStyle]) -> list[CurveStyle]:
-    """The runs by their colours, then what each kind of line is, in the colour of text where there are several runs."""
-    entries = [CurveStyle(run.color, run.name, width=2.0) for run in runs[:_MOST_IN_LEGEND]]
+def legend(runs: list[ShownRun], kinds: list[CurveStyle], remarks: Mapping[str, str] | None = None) -> list[CurveStyle]:
+    """The runs by their colours, then what each kind of line is, in the colour of text where there are several runs.
+
+    remarks: what is to be said of a run, by its id.
+    """
+    said = {run.id: f"{run.name}: {remarks[run.id]}" if remarks and run.id in remarks else run.name for run in runs}
+    entries = [CurveStyle(run.color, said[run.id], width=2.0) for run in runs[:_MOST_IN_LEGEND]]
     if len(runs) > _MOST_IN_LEGEND:
         entries.append(CurveStyle(QColor(current_theme().quiet), f"and {len(runs) - _MOST_IN_LEGEND} more", alpha=0))
     text = QColor(current_theme().text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
-from llmlab.store.events import Finished
+from llmlab.store.events import Finished, Started
 from llmlab.store.history import RunHistory
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
@@ -14,41 +16,89 @@ from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 from llmlab_gui.train.smoothed_column import SmoothedColumn
+from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.theme import current_theme, mix
 
 # Enough to see the trend of a run of a thousand steps, little enough to follow its bends.
 _SMOOTHING_STEPS = 20
 _CAPTION = (
-    "Nats a token, lower is better: training loss step by step, and both splits on the same fixed sequences. "
+    "Lower is better: training loss step by step, and both splits on the same fixed sequences. "
     "The tinted gap between them is overfitting. Dotted vertical lines: pauses and restarts."
 )
+
+
+_NATS, _BITS = "nats per token", "bits per byte"
+_TIP = (
+    "Bits per byte: loss / ln 2 / bytes per token of the validation text. Comparable between runs whose tokens differ; "
+    "chosen by itself when such runs are shown together."
+)
+_NO_BYTES = "bytes per token unknown"
+_DIFFERENT = "tokens differ"
 
 
 class LossDock(ChartDock):
     """The chart that a learner watches most."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        self.chart = LineChart("loss", "nats per token")
+        self.chart = LineChart("loss", _NATS)
+        self.bits = toggle_button("bits/byte", _TIP)
+        self._chosen: tuple[bool, bool] | None = None  # by hand: bits per byte, and whether the tokens differed then
         self._smoothed: dict[str, SmoothedColumn] = {}
-        super().__init__(lab, "loss", "Loss", [(self.chart, 1)], smoothing=_SMOOTHING_STEPS, parent=parent)
+        super().__init__(
+            lab,
+            "loss",
+            "Loss",
+            [(self.chart, 1)],
+            smoothing=_SMOOTHING_STEPS,
+            controls=[self.bits],
+            parent=parent,
+        )
+        self.bits.clicked.connect(self._choose_unit)
         self.caption(_CAPTION, "loss-curves")
 
     def fill(self, runs: list[ShownRun]) -> None:
         keys: set[str] = set()
+        differ = _differ(runs)
+        in_bits = self._in_bits(runs, differ)
+        scales = {run.id: bits_per_byte(run.history) if in_bits else 1.0 for run in runs}
         for run in runs:
-            keys |= self._fill_run(run)
+            scale = scales[run.id]
+            if scale is not None:
+                keys |= self._fill_run(run, scale)
         self.chart.keep_only(keys)
         self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
         current = runs[0] if runs else None
-        self.chart.set_reference_lines(reference_lines(current.history) if current else [])
+        scale = scales[current.id] if current else None
+        self.chart.set_reference_lines(reference_lines(current.history, scale) if current and scale else [])
         self.chart.set_spans(pauses(current, self.panel.x_axis) if current else [])
         band = (f"{current.id}/val", f"{current.id}/evaluated") if current else None
         self.chart.set_band(band, current.color if current else None)
         kinds = [curve.style for key, curve in self.chart.curves().items() if len(curve.x)]
-        self.chart.set_legend(legend(runs, kinds))
-        self.panel.set_note(gap_note(current.history) if current else "")
+        missing = {run.id: _NO_BYTES for run in runs if scales[run.id] is None}
+        self.chart.set_legend(legend(runs, kinds, missing))
+        notes = [gap_note(current.history, scale) if current and scale else ""]
+        notes.append(f"{_DIFFERENT}: {_BITS if in_bits else 'losses do not compare'}" if differ else "")
+        self.panel.set_note(" · ".join(filter(None, notes)))
 
-    def _fill_run(self, run: ShownRun) -> set[str]:
+    def _choose_unit(self, in_bits: bool) -> None:
+        self._chosen = (in_bits, _differ(self.shown_runs()))
+        self.panel.set_follow(True)
+        self.panel.mark_dirty()
+
+    def _in_bits(self, runs: list[ShownRun], differ: bool) -> bool:
+        """As chosen by hand, until runs are shown whose tokens differ, or no longer do; then as they need it."""
+        if self._chosen is not None and self._chosen[1] != differ:
+            self._chosen = None
+        known = all(bits_per_byte(run.history) is not None for run in runs if run.history.started is not None)
+        in_bits = self._chosen[0] if self._chosen is not None else differ and known
+        unit = _BITS if in_bits else _NATS
+        if unit != self.chart.y_unit:
+            self.chart.name_y("loss", unit)
+            self.chart.set_follow(True)
+        self.bits.setChecked(in_bits)
+        return in_bits
+
+    def _fill_run(self, run: ShownRun, scale: float) -> set[str]:
         history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
         x = history.x(axis)
         raw = CurveStyle(
@@ -92,12 +142,33 @@ class LossDock(ChartDock):
                 )
                 points[key] = (history.x(axis, np.array([place[0]])), np.array([place[1]]), mark)
         for key, (places, values, style) in points.items():
-            self.chart.set_curve(f"{run.id}/{key}", places, values, style)
+            self.chart.set_curve(f"{run.id}/{key}", places, values if scale == 1 else values * scale, style)
         return {f"{run.id}/{key}" for key in points}
 
 
-def reference_lines(history: RunHistory) -> list[ReferenceLine]:
-    """What a loss means: guessing blindly, knowing only how frequent tokens are, and (generated text) the least."""
+def _differ(runs: list[ShownRun]) -> bool:
+    """Whether the losses of these runs are per different tokens."""
+    return len({_tokens_of(run.history.started) for run in runs if run.history.started is not None}) > 1
+
+
+def _tokens_of(started: Started) -> tuple[object, ...]:
+    """What a loss per token is per. Compact cuts a text as GPT-2 does."""
+    if started.tokenizer in ("char", "gpt2", "compact"):
+        return (started.tokenizer.replace("compact", "gpt2"),)
+    return started.tokenizer, started.vocab_size, started.bytes_per_token
+
+
+def bits_per_byte(history: RunHistory) -> float | None:
+    """What turns nats per token into bits per byte; None where the run does not say how long its tokens are."""
+    size = history.started.bytes_per_token if history.started is not None else None
+    return 1 / math.log(2) / size if size else None
+
+
+def reference_lines(history: RunHistory, scale: float = 1.0) -> list[ReferenceLine]:
+    """What a loss means: guessing blindly, knowing only how frequent tokens are, and (generated text) the least.
+
+    scale: of the chart's unit, one where it is nats per token.
+    """
     started = history.started
     if started is None or not started.reached_training:
         return []
@@ -107,15 +178,17 @@ def reference_lines(history: RunHistory) -> list[ReferenceLine]:
         (started.floor_loss, "floor {:.2f}: the entropy of the text itself"),
     )
     return [
-        ReferenceLine(value, text.format(value)) for value, text in meanings if value is not None and np.isfinite(value)
+        ReferenceLine(value * scale, text.format(value * scale))
+        for value, text in meanings
+        if value is not None and np.isfinite(value)
     ]
 
 
-def gap_note(history: RunHistory) -> str:
+def gap_note(history: RunHistory, scale: float = 1.0) -> str:
     """Validation minus training loss at the newest evaluation, in words; empty before the first."""
     if not len(history.evaluations):
         return ""
-    gap = float(history.evaluations["val_loss"][-1] - history.evaluations["train_loss"][-1])
+    gap = scale * float(history.evaluations["val_loss"][-1] - history.evaluations["train_loss"][-1])
     return f"validation − train: {gap:+.3f}" if np.isfinite(gap) else ""
 
 

@@ -67,6 +67,16 @@ def test_the_unigram_loss_is_the_cross_entropy_of_training_frequencies(kind: str
     assert again.unigram_loss == dataset.unigram_loss
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "char", "compact", "bpe"])
+def test_bytes_per_token_times_tokens_are_the_text_whatever_cuts_it(kind: str, three_files: Path) -> None:
+    dataset = load(corpus="tiny", tokenizer=kind, bpe_vocab_size=500)
+    text = dataset.tokenizer.decode(dataset.val.tolist())
+    assert dataset.bytes_per_token * len(dataset.val) == pytest.approx(len(text.encode()))
+    assert load(corpus="tiny", tokenizer=kind, bpe_vocab_size=500).bytes_per_token == dataset.bytes_per_token
+    two = load(5, corpus=str(three_files), tokenizer=kind, split="documents", val_fraction=0.5)
+    assert two.bytes_per_token * len(two.val) == pytest.approx(len(" green" * 20 + "\n\n" + " blue" * 30))
+
+
 def test_a_real_text_has_no_floor() -> None:
     assert load(corpus="tiny").floor_loss is None
 

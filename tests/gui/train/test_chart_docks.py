@@ -90,6 +90,35 @@ def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot,
     assert gap_note(lab.history("pretraining/fake")) == f"validation − train: {gap:+.3f}"
 
 
+def test_losses_of_different_tokens_are_shown_in_bits_per_byte(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    char = lab.add(FakeRun(tmp_path, "char", bytes_per_token=1.0).start().advance(30))
+    _wait(dock, qtbot)
+    assert dock.chart.y_unit == "nats per token"
+    lab.add(FakeRun(tmp_path, "bpe", tokenizer="bpe", vocab_size=512, bytes_per_token=2.7).start().advance(30))
+    _wait(dock, qtbot)
+    assert dock.chart.y_unit == "bits per byte"
+    assert dock.bits.isChecked()
+    assert "tokens differ" in dock.panel._note.text()
+    for name, size in (("char", 1.0), ("bpe", 2.7)):
+        loss = lab.history(f"pretraining/{name}").step_columns["loss"]
+        np.testing.assert_allclose(_points(dock.chart, f"pretraining/{name}/train")[1], loss / math.log(2) / size)
+    uniform = dock.chart.marks.lines[0][0]
+    assert uniform.value == pytest.approx(math.log2(lab.history(lab.shown()[0]).started.vocab_size) / 2.7)  # type: ignore[union-attr]
+    dock.bits.click()  # by hand: nats again, as long as these are shown
+    _wait(dock, qtbot)
+    assert dock.chart.y_unit == "nats per token"
+    assert _points(dock.chart, "pretraining/char/train")[1] == [
+        e.loss for e in char.written if isinstance(e, StepEvent)
+    ]
+    lab.add(FakeRun(tmp_path, "old", tokenizer="bpe", vocab_size=512).start().advance(30))
+    dock.bits.click()
+    _wait(dock, qtbot)
+    assert "pretraining/old/train" not in dock.chart.curves()
+    assert "old: bytes per token unknown" in [style.label for style in dock.chart._wanted]
+
+
 def test_the_smoothed_curve_is_kept_up_live_and_after_a_cut(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
     dock = LossDock(lab)
     _shown(dock, qtbot)
