@@ -141,12 +141,20 @@ class ExperimentsDock(LabDock):
         self.deletions.run(f"Deleting {row.id}", work, then, failed)
 
     def confirm_deletion(self, row: ExperimentRow, runs: list[Path], *, for_good: bool) -> bool | None:
-        """The question before an experiment is deleted: whether its runs go, too; None: nothing goes."""
-        reason = GONE_FOR_GOOD if for_good else ""
-        check = QCheckBox(f"Its {len(runs)} runs, too, with all checkpoints")
+        """The question before an experiment is deleted: whether its runs go, too; None: nothing goes.
+
+        runs: that could go, too; with for_good, those that do, since the trash took the others.
+        """
+        check = QCheckBox(f"Its {_runs(runs)}, too, with all checkpoints")
         offered = check if runs and not for_good else None
-        more = f"This removes its plan, results and report.{reason}"
-        return check.isChecked() if ask_to_delete(self, row.id, more, for_good=for_good, check=offered) else None
+        what, more = row.id, ["This removes its plan, results and report."]
+        if for_good and runs:
+            if row.folder.path.is_dir():
+                what, more = f"{row.id} and its {_runs(runs)}", [*more, "Its runs go with all checkpoints."]
+            else:
+                what, more = f"the {_runs(runs)} of {row.id}", ["They go with all checkpoints."]
+        told = " ".join(more) + (GONE_FOR_GOOD if for_good else "")
+        return check.isChecked() if ask_to_delete(self, what, told, for_good=for_good, check=offered) else None
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
@@ -228,3 +236,7 @@ class ExperimentsDock(LabDock):
 
 def _colors(row: ExperimentRow) -> dict[str, str]:
     return {name: color.name() for name, color in trial_colors(row.record).items()}
+
+
+def _runs(runs: list[Path]) -> str:
+    return f"{len(runs)} run{'s' if len(runs) != 1 else ''}"

@@ -40,6 +40,11 @@ class ModelEditor(NamedEditor):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__("Model to fine-tune", "a run, a folder, a GGUF file, or a name on the hub", parent)
         self._lab = lab
+        self._suggested = ""
+        self._typed = False  # also to empty it: what a person sees there is never replaced
+        line = self.box.lineEdit()
+        assert line is not None
+        line.textEdited.connect(self._note_typing)
         self.button.setAccessibleName("Choose a model")
         self.button.setToolTip("Choose a model")
         self.menu.aboutToShow.connect(self._fill_menu)
@@ -82,11 +87,19 @@ class ModelEditor(NamedEditor):
         super().check()
 
     def suggest(self) -> None:
-        """The newest model that was trained here, where none is named: most learners mean that one."""
-        rows = (row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
-        newest = next(rows, None)
-        if newest is not None and not self.value():
-            self.set_value(f"{newest.name}@latest")
+        """The newest model that was trained here, where none was named: most learners mean that one. The same one
+        stays the suggestion when others are trained."""
+        if self._typed or self.value():
+            return
+        if not self._suggested:
+            rows = (row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
+            newest = next(rows, None)
+            self._suggested = f"{newest.name}@latest" if newest is not None else ""
+        if self._suggested:
+            self.set_value(self._suggested)
+
+    def _note_typing(self) -> None:
+        self._typed = True
 
     def _fill_menu(self) -> None:
         menu, lab = self.menu, self._lab

@@ -84,6 +84,7 @@ class CompareDock(InspectionDock):
         self.session.tokens_changed.connect(self._forget)
         self.session.tokens_changed.connect(self._start_wanted)
         lab.compare_requested.connect(self.compare_with_base)
+        lab.comparison_requested.connect(self.compare_two)
         self._say_nothing_yet()
         self._follow_model()
         self._redraw()
@@ -106,6 +107,10 @@ class CompareDock(InspectionDock):
         self._background.run(
             lambda: base_and_fine_tuned(parse(reference, outputs)), self._compare_both, self.lab.error_raised.emit
         )
+
+    def compare_two(self, a: str, b: str) -> None:
+        """These two on the prompt; B is opened first where no model is active."""
+        self._compare_both((a, b))
 
     def pictures(self) -> list[QWidget]:
         """The map or chart; the predictions with their lists."""

@@ -52,6 +52,8 @@ class Lab(QObject):
     run_appeared = Signal(str)  # a live run that someone else started, and that is not shown
     concept_requested = Signal(str)  # page
     compare_requested = Signal(str)  # reference of what was fine-tuned, to be compared with its base
+    comparison_requested = Signal(str, str)  # references of two models
+    look_requested = Signal(str)  # reference of a model to look into
     write_requested = Signal(str, str)  # run id, checkpoint's folder name
     setup_requested = Signal(dict)  # `preset` and `section.field` keys
     finetune_requested = Signal(dict)  # the same, of a fine-tuning run

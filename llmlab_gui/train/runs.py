@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
-from PySide6.QtWidgets import QAbstractItemView, QHBoxLayout, QInputDialog, QLineEdit, QMenu, QTableView, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QInputDialog,
+    QLineEdit,
+    QMenu,
+    QStackedWidget,
+    QTableView,
+    QWidget,
+)
 
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
@@ -20,6 +29,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunsModel
 from llmlab_gui.widgets.buttons import tool_button
+from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import column, settling_timer
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
@@ -33,6 +43,8 @@ if TYPE_CHECKING:
 _SETTLE_MS = 150
 # Of what else rests on runs that are to be deleted: more than these fill the question.
 _MOST_RESTING = 8
+_LONGEST_FILTER = 40  # characters of it that are repeated
+_MOST_NAMES = 6  # of runs, in one sentence
 _WIDTHS = (7, 24, 14, 15, 8, 9, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
 
 
@@ -58,11 +70,15 @@ class RunsDock(LabDock):
         row = QHBoxLayout()
         row.addWidget(self.filter, 1)
         row.addWidget(self.menu_button)
-        self.set_body(column(row, (self.table, 1)))
+        self._none = EmptyState()
+        self._places = QStackedWidget()
+        for place in (self.table, self._none):
+            self._places.addWidget(place)
+        self.set_body(column(row, (self._places, 1)))
         self.strip.lie_over(self.table)
         self.caption("All runs in the outputs folder. Ticked ones are overlaid in the charts.", "loss-curves")
         self._settle = settling_timer(self, _SETTLE_MS, self._open_chosen)
-        self.filter.textChanged.connect(self.proxy.setFilterFixedString)
+        self.filter.textChanged.connect(self._filter)
         self.menu_button.clicked.connect(self._ask_export)
         self.model.overlay_toggled.connect(self._toggle_overlay)
         lab.runs_changed.connect(self._refresh)
@@ -152,27 +168,29 @@ class RunsDock(LabDock):
 
     def confirm_deletion(self, rows: list[RunRow], *, for_good: bool) -> bool:
         """The question before runs are deleted. for_good: there is no trash that could hold them."""
-        names = ", ".join(row.name for row in rows[:6]) + (f" and {len(rows) - 6} more" if len(rows) > 6 else "")
         what = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
-        rests = list(chain.from_iterable(what_rests_on([row.run for row in rows]))) if not for_good else []
+        rests = _resting(rows) if not for_good else []  # it was said before
         more = [f"And {len(rests) - _MOST_RESTING} more."] if len(rests) > _MOST_RESTING else []
         told = "\n".join(["", *rests[:_MOST_RESTING], *more]) if rests else ""
         reason = GONE_FOR_GOOD if for_good else ""
-        return ask_to_delete(self, what, f"{names}, with all checkpoints.{reason}{told}", for_good=for_good)
+        return ask_to_delete(self, what, f"{_names(rows)}, with all checkpoints.{reason}{told}", for_good=for_good)
 
     def _build_actions(self) -> dict[str, QAction]:
         made = {}
         for name, text, slot in (
             ("open", "Open", self._open_chosen),
+            ("look", "Look inside", self._look_inside),
+            ("write", "Write", lambda: self.lab.open_write(self._first_id(), "")),
+            ("compare", "Compare", self._compare),
             ("overlay", "Overlay in the charts", self._toggle_chosen),
             ("pause", "Pause", lambda: self._ask("pause")),
             ("resume", "Resume", lambda: self.lab.resume_requested.emit(self._first_id())),
             ("stop", "Stop", lambda: self._ask("stop")),
             ("branch", "Branch from a checkpoint…", self._branch),
             ("again", "Set up another like it", self._set_up_again),
-            ("folder", "Open its folder", self._open_folder),
+            ("folder", "Open folder", self._open_folder),
             ("copy", "Copy its id", self._copy_id),
-            ("rename", "Rename…", lambda: self.rename(self.chosen()[0])),
+            ("rename", "Rename…", self._rename_chosen),
             ("delete", "Delete…", lambda: self.delete(self.chosen())),
         ):
             action = QAction(text, self)
@@ -214,9 +232,26 @@ class RunsDock(LabDock):
             )
         else:
             self.show_body()
+        self._say_what_matches()
         current = self.lab.current()
         if current is not None and not self.table.selectionModel().hasSelection():
             self._select_current(current.id)
+
+    def _filter(self) -> None:
+        self.proxy.setFilterFixedString(self.filter.text())
+        self._say_what_matches()
+
+    def _say_what_matches(self) -> None:
+        none = bool(self.model.rows) and not self.proxy.rowCount()
+        if none:
+            typed = self.filter.text()
+            shown = typed if len(typed) <= _LONGEST_FILTER else f"{typed[: _LONGEST_FILTER - 1]}…"
+            self._none.say(f"No run matches “{shown}”", "", "Clear the filter", self._clear_filter)
+        self._places.setCurrentWidget(self._none if none else self.table)
+
+    def _clear_filter(self) -> None:
+        self.filter.clear()
+        self.filter.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _row_changed(self) -> None:
         if self.table.hasFocus():  # not when the table itself moves the selection
@@ -252,6 +287,9 @@ class RunsDock(LabDock):
             self.lab.set_shown([*shown, *ids])
 
     def _open_menu(self, point: QPoint) -> None:
+        at = self.table.indexAt(point)
+        if at.isValid() and not self.table.selectionModel().isSelected(at):
+            self.table.selectRow(at.row())
         rows = self.chosen()
         if not rows:
             return
@@ -260,8 +298,12 @@ class RunsDock(LabDock):
         actions = self._actions
         for name in ("open", "branch", "again", "folder"):
             actions[name].setEnabled(one is not None)
+        for name in ("look", "write"):
+            actions[name].setEnabled(one is not None and one.status.step > 0)
         if one is not None and isinstance(one.info.settings, TaskSettings):  # `llmlab-run paper` sets those up
             actions["again"].setEnabled(False)
+        actions["compare"].setText("Compare with its base" if one is not None else "Compare the two")
+        actions["compare"].setEnabled(len(rows) == 2 if one is None else bool(one.info.settings.base))
         actions["pause"].setEnabled(state == "running")
         actions["resume"].setEnabled(one is not None and (state == "paused" or not one.status.live))
         actions["stop"].setEnabled(state in ("queued", "running", "paused"))
@@ -272,13 +314,33 @@ class RunsDock(LabDock):
         actions["overlay"].setText("Take out of the charts" if all_shown else "Overlay in the charts")
         menu = QMenu(self.table)
         for name, action in actions.items():
-            if name in ("pause", "branch", "folder", "rename"):
+            if name in ("overlay", "pause", "branch", "folder", "rename"):
                 menu.addSeparator()
             menu.addAction(action)
         menu.exec(self.table.viewport().mapToGlobal(point))
         menu.deleteLater()
         for action in actions.values():  # by their keys they are had without a menu: what cannot be is then said
             action.setEnabled(True)
+        self.table.setFocus(Qt.FocusReason.PopupFocusReason)
+
+    def _look_inside(self) -> None:
+        rows = self.chosen()
+        if rows:
+            self.lab.look_requested.emit(_reference(rows[0]))
+
+    def _compare(self) -> None:
+        """Two runs, the older one first; or one with its base."""
+        rows = self.chosen()
+        if len(rows) == 2:
+            a, b = sorted(rows, key=lambda row: row.info.created)
+            self.lab.comparison_requested.emit(_reference(a), _reference(b))
+        elif rows:
+            self.lab.compare_requested.emit(str(rows[0].run.path))
+
+    def _rename_chosen(self) -> None:
+        rows = self.chosen()
+        if rows:
+            self.rename(rows[0])
 
     def _first_id(self) -> str:
         rows = self.chosen()
@@ -312,3 +374,24 @@ class RunsDock(LabDock):
                 self.export(path)
             except LabError as error:
                 self.lab.error_raised.emit(error)
+
+
+def _reference(row: RunRow) -> str:
+    """What it has learned so far, as what opens it."""
+    return f"{row.run.path}@{'live' if row.status.live else 'latest'}"
+
+
+def _names(rows: Sequence[RunRow]) -> str:
+    more = f" and {len(rows) - _MOST_NAMES} more" if len(rows) > _MOST_NAMES else ""
+    return ", ".join(row.name for row in rows[:_MOST_NAMES]) + more
+
+
+def _resting(rows: Sequence[RunRow]) -> list[str]:
+    """What would miss these runs, a line each; which run is said where there are several."""
+    missed: dict[str, list[RunRow]] = {}
+    for row, sentences in zip(rows, what_rests_on([row.run for row in rows]), strict=True):
+        for sentence in sentences:
+            missed.setdefault(sentence, []).append(row)
+    if len(rows) == 1:
+        return list(missed)
+    return [f"{_names(of)}: {sentence[:1].lower()}{sentence[1:]}" for sentence, of in missed.items()]

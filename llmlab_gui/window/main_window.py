@@ -358,6 +358,8 @@ class MainWindow(QMainWindow):
         lab.finetune_requested.connect(lambda _: self.show_dock("finetune_setup"))
         lab.concept_requested.connect(lambda _: self.show_dock("learn"))
         lab.compare_requested.connect(lambda _: self.show_dock("compare"))
+        lab.comparison_requested.connect(lambda *_: self.show_dock("compare"))
+        lab.look_requested.connect(self.look_inside)
         lab.write_requested.connect(lambda *_: self.show_dock("write"))
         lab.paper_requested.connect(self._show_paper)
         self.page_requests = PageRequests(self)

@@ -63,6 +63,8 @@ class FakeLab(QObject):
     said = Signal(str)
     concept_requested = Signal(str)
     compare_requested = Signal(str)
+    comparison_requested = Signal(str, str)
+    look_requested = Signal(str)
     write_requested = Signal(str, str)
     setup_requested = Signal(dict)
     finetune_requested = Signal(dict)

@@ -185,6 +185,30 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
     dock.shutdown()
 
 
+def test_the_question_says_when_runs_are_deleted_for_good_with_their_experiment(
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dock = ExperimentsDock(lab, lab.experiments)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        experiments_module, "ask_to_delete", lambda _, what, more, for_good, check: asked.append((what, more))
+    )
+    row = lab.experiments.current()
+    assert row is not None
+    runs = [fake.folder.run_of(trial, fake.record.track).path for trial in fake.record.arms[:2]]
+    dock.confirm_deletion(row, runs, for_good=True)
+    assert asked[0][0] == f"{row.id} and its 2 runs"
+    assert "Its runs go with all checkpoints." in asked[0][1]
+    dock.confirm_deletion(row, [], for_good=True)
+    assert asked[1][0] == row.id
+    fake.folder.path.rename(fake.folder.path.with_name("in-the-trash"))  # which took the plan, but not the runs
+    dock.confirm_deletion(row, runs, for_good=True)
+    assert asked[2][0] == f"the 2 runs of {row.id}"
+    dock.shutdown()
+
+
 def test_the_tables_are_saved_as_they_are_shown(
     lab: WholeLab, qtbot: QtBot, fake: FakeExperiment, tmp_path: Path
 ) -> None:

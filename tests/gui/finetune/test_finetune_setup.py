@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from pytestqt.qtbot import QtBot
@@ -254,6 +255,25 @@ def test_a_preset_without_a_model_keeps_the_chosen_one(qtbot: QtBot, base: str, 
     assert dock.model.value() == base
     dock.reset_button.click()
     assert dock.model.value() == base
+
+
+def test_the_base_in_sight_stays_when_a_newer_model_was_trained(
+    qtbot: QtBot, lab: Lab, base: str, dock: FinetuneSetupDock
+) -> None:
+    qtbot.waitUntil(lambda: dock.model.value() == base, timeout=WAIT)
+    FakeRun(lab.outputs, "newer", created=2e9).start().advance(10).finish()
+    lab.refresh()
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    assert dock.model.value() == base
+    dock.model.set_value("")  # by the way back beside it
+    dock.model.suggest()
+    assert dock.model.value() == base
+    line = dock.model.box.lineEdit()
+    assert line is not None
+    line.selectAll()
+    qtbot.keyClick(line, Qt.Key.Key_Delete)
+    dock.model.suggest()
+    assert dock.model.value() == ""  # someone is about to type another
 
 
 def test_the_settings_of_a_run_come_back(qtbot: QtBot, lab: Lab, dock: FinetuneSetupDock) -> None:

@@ -14,7 +14,7 @@ import pytest
 from fake_archives import ABOUT
 from fakes import FakeRun
 from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
-from PySide6.QtWidgets import QMenu
+from PySide6.QtWidgets import QApplication, QMenu, QPushButton
 from pytestqt.qtbot import QtBot
 from windows import dock_in_sight
 
@@ -339,6 +339,82 @@ def test_after_a_menu_on_a_live_run_delete_acts_on_the_row_that_is_selected_then
     dock.table.selectRow(shown_ids(dock).index("second"))
     dock._actions["delete"].trigger()
     assert asked == ["second"]
+
+
+def test_after_a_menu_on_another_row_delete_acts_on_that_row(
+    dock: RunsDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_dock, "QMenu", ClosedMenu)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: asked.append([row.name for row in rows]))
+    with qtbot.waitActive(dock, timeout=WAIT):
+        dock.activateWindow()
+    dock.table.selectRow(shown_ids(dock).index("third"))
+    dock.filter.setFocus()
+    dock._open_menu(dock.table.visualRect(dock.proxy.index(shown_ids(dock).index("first"), NAME)).center())
+    assert [row.name for row in dock.chosen()] == ["first"]
+    qtbot.keyClick(QApplication.focusWidget(), Qt.Key.Key_Delete)
+    assert asked == [["first"]]
+
+
+def test_the_menu_leads_to_what_can_be_done_with_a_run(
+    dock: RunsDock, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled: list[dict[str, bool]] = []
+
+    class SeenMenu(ClosedMenu):
+        def exec(self, *_: object) -> None:  # type: ignore[override]
+            enabled.append({action.text(): action.isEnabled() for action in self.actions() if action.text()})
+
+    monkeypatch.setattr(runs_dock, "QMenu", SeenMenu)
+    told: list[tuple[object, ...]] = []
+    for signal in (lab.look_requested, lab.write_requested, lab.comparison_requested, lab.compare_requested):
+        signal.connect(lambda *given: told.append(given))
+    dock.table.selectRow(shown_ids(dock).index("second"))
+    dock._open_menu(QPoint(-1, -1))
+    wanted = {"Look inside": True, "Write": True, "Compare with its base": False, "Open folder": True, "Rename…": True}
+    assert wanted.items() <= enabled[0].items()
+    for name in ("look", "write"):
+        dock._actions[name].trigger()
+    dock.table.selectAll()
+    dock._open_menu(QPoint(-1, -1))
+    assert not enabled[1]["Compare the two"]  # of three
+    model = dock.table.selectionModel()
+    model.select(
+        dock.proxy.index(shown_ids(dock).index("first"), NAME),
+        QItemSelectionModel.SelectionFlag.Deselect | QItemSelectionModel.SelectionFlag.Rows,
+    )
+    dock._open_menu(QPoint(-1, -1))
+    assert enabled[2]["Compare the two"]
+    assert not enabled[2]["Look inside"]
+    dock._actions["compare"].trigger()
+    second, third = runs["second"].run.path, runs["third"].run.path
+    assert told == [(f"{second}@latest",), ("pretraining/second", ""), (f"{second}@latest", f"{third}@live")]
+
+
+def test_a_filter_without_a_match_says_so_and_is_cleared_by_a_button(dock: RunsDock, qtbot: QtBot) -> None:
+    dock.filter.setText("nothing like it")
+    assert not dock.table.isVisible()
+    assert "No run matches “nothing like it”" in dock._none.text
+    assert dock.filter.isVisible()
+    qtbot.mouseClick(dock._none.findChild(QPushButton), Qt.MouseButton.LeftButton)
+    assert dock.table.isVisible()
+    assert len(shown_ids(dock)) == 3
+
+
+def test_the_question_before_a_deletion_names_what_each_run_belongs_to(
+    dock: RunsDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(runs_dock, "ask_to_delete", lambda _, what, more, for_good: asked.append(more))
+    belongs, based = "It belongs to the experiment rates.", "tuned cannot be opened without it: it is its base."
+    rests = {"first": [belongs], "second": [belongs, based], "third": []}
+    monkeypatch.setattr(runs_dock, "what_rests_on", lambda found: [rests[run.id] for run in found])
+    rows = [row for name in ("first", "second", "third") if (row := lab.row(f"pretraining/{name}"))]
+    dock.confirm_deletion(rows[:1], for_good=False)
+    dock.confirm_deletion(rows, for_good=False)
+    assert asked[0].endswith(f"\n{belongs}")
+    assert "\nfirst, second: it belongs to the experiment rates.\nsecond: tuned cannot be opened" in asked[1]
 
 
 def test_open_acts_on_the_row_that_is_selected(dock: RunsDock, lab: Lab) -> None:
