@@ -31,7 +31,7 @@ from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
-from llmlab_gui.widgets.theme import apply_theme
+from llmlab_gui.widgets.theme import apply_theme, current_theme, style_sheet, theme_notifier
 from llmlab_gui.window import closing
 from llmlab_gui.window.about import debug_information
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
@@ -107,7 +107,9 @@ class MainWindow(QMainWindow):
             make_docks,
         )
 
+        self.setStyleSheet("")  # each dock would be styled again and again while it is put together
         self.docks = make_docks(self.lab, self.experiments, self.papers, self)
+        self._restyle()
         self.menus.add_docks()
         self._workspaces = Workspaces(self, self.docks, self.settings)
         self._placed()
@@ -317,6 +319,9 @@ class MainWindow(QMainWindow):
         self.lab.said.emit(f"{setup.windowTitle()} shows what would start. Start it from there.")
         return False
 
+    def _restyle(self) -> None:
+        self.setStyleSheet(style_sheet(current_theme()))
+
     def _setup_seen(self, tunes: bool, seen: bool) -> None:
         if seen:
             self._tunes = tunes
@@ -350,6 +355,8 @@ class MainWindow(QMainWindow):
 
     def _connect(self) -> None:
         lab = self.lab
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
         lab.error_raised.connect(self.messages.show_error)
         self.messages.changed.connect(self._place_covers)
         self.messages.log_wanted.connect(self._show_log_of)
