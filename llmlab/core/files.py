@@ -21,6 +21,8 @@ from llmlab.core.progress import Progress, quiet
 _LITTER_SECONDS = 60.0
 # Nor does making a folder, with copies of the largest checkpoint, take so long.
 _FOLDER_LITTER_SECONDS = 24 * 3600.0
+# How often someone who waits for a lock looks whether that is still wanted.
+_LOCK_LOOK_SECONDS = 0.2
 # safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
 _LARGEST_HEADER = 100_000_000
 # What can stand under a file's name and is none: to read it is to wait for a writer, or to read without end.
@@ -75,13 +77,37 @@ def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
+def sha256_of(path: Path, progress: Progress = quiet) -> str:
+    """Hex digest of a file's bytes, read in blocks of 1 MiB. progress: in bytes."""
+    digest, done = hashlib.sha256(), 0
     with open_file(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
+            done += len(block)
+            progress(f"Reading {path.name}", done, 0)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float, progress: Progress = quiet) -> Iterator[None]:
+    """Holds a lock file, which the system frees when a process ends.
+
+    Raises TimeoutError after that many seconds, OSError, and what `progress` raises while it waits.
+    """
+    import filelock  # seldom needed, and 25 ms of every start
+
+    lock, end = filelock.FileLock(path), time.monotonic() + seconds
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=min(_LOCK_LOOK_SECONDS, seconds))
+        except filelock.Timeout:
+            if time.monotonic() >= end:
+                raise
+            progress("Waiting for another program", 0, 0)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def fsync_file(path: Path) -> None:

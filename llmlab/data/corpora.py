@@ -7,6 +7,7 @@ import os
 
 from llmlab.core.errors import UsageError
 from llmlab.core.paths import expanded
+from llmlab.core.progress import Progress, quiet
 from llmlab.data.corpus import Corpus
 from llmlab.data.embedded_corpora import embedded_corpora
 from llmlab.data.fetched_corpora import fetch, fetched_corpora
@@ -21,14 +22,17 @@ def corpora() -> list[Corpus]:
     return [*embedded_corpora(), stories_corpus(), *fetched_corpora()]
 
 
-def find_corpus(name_or_path: str) -> Corpus:
-    """The corpus of that name, else the text at that path. UsageError naming the nearest when there is neither."""
+def find_corpus(name_or_path: str, progress: Progress = quiet) -> Corpus:
+    """The corpus of that name, else the text at that path. UsageError naming the nearest when there is neither.
+
+    progress: of looking through a folder.
+    """
     named = {corpus.name: corpus for corpus in corpora()}
     if name_or_path in named:
         return named[name_or_path]
     path = expanded(name_or_path)
     if name_or_path and os.path.exists(path):  # false, and no error, where it may not be looked at
-        return own_corpus(path)
+        return own_corpus(path, progress)
     nearest = difflib.get_close_matches(name_or_path, named, n=1)
     hint = f"Did you mean {nearest[0]}?" if nearest else "A path names a .txt, .jsonl or .parquet file or a folder."
     raise UsageError(

@@ -16,6 +16,7 @@ from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import is_unicode, kind_of_no_file, open_file, require_file, sha256_of
+from llmlab.core.progress import Progress, quiet
 from llmlab.data.corpus import Corpus, Piece, document_pieces
 from llmlab.data.example_files import Row, jsonl_rows
 
@@ -45,7 +46,7 @@ class OwnCorpus(Corpus):
         return files_key(text_files(self.path))
 
 
-def own_corpus(path: Path) -> OwnCorpus:
+def own_corpus(path: Path, progress: Progress = quiet) -> OwnCorpus:
     """The text at `path`, a file or folder that exists. UsageError when it is of a kind that the lab cannot read."""
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -61,12 +62,12 @@ def own_corpus(path: Path) -> OwnCorpus:
         kind="yours",
         licence="yours",
         origin=str(path),
-        bytes=sum(text_bytes(file) for file in text_files(path)),
+        bytes=sum(text_bytes(file) for file in text_files(path, progress=progress)),
         path=path,
     )
 
 
-def text_files(path: Path, suffixes: tuple[str, ...] = (".txt",)) -> list[Path]:
+def text_files(path: Path, suffixes: tuple[str, ...] = (".txt",), progress: Progress = quiet) -> list[Path]:
     """The file itself, or the files of a folder and its folders with one of the suffixes, in the order of their names.
 
     Hidden files and folders are left out. LabError when nothing is there.
@@ -79,7 +80,7 @@ def text_files(path: Path, suffixes: tuple[str, ...] = (".txt",)) -> list[Path]:
         raise LabError(f"{path} is not there.", "It was moved or deleted.", "Choose another data.corpus.")
     found = sorted(
         file
-        for file in path.rglob("*")
+        for file in _walked(path, progress)
         if file.suffix.lower() in suffixes
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
@@ -87,6 +88,12 @@ def text_files(path: Path, suffixes: tuple[str, ...] = (".txt",)) -> list[Path]:
     if not found:
         raise LabError(f"{path} holds no {' or '.join(suffixes)} file.", "", "Put one there, or name a file.")
     return found
+
+
+def _walked(path: Path, progress: Progress) -> Iterator[Path]:
+    for number, file in enumerate(path.rglob("*")):
+        progress(f"Looking into {path.name}", number, 0)
+        yield file
 
 
 def files_key(files: list[Path]) -> str:

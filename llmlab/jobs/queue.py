@@ -17,8 +17,9 @@ from typing import Any
 
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import read_json, write_json
+from llmlab.core.files import locked, read_json, write_json
 from llmlab.core.kinds import KINDS
+from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain, require_time
 from llmlab.core.settings import RunSettings
 from llmlab.jobs.launcher import create_run, free_name, require_name
@@ -71,8 +72,9 @@ class QueueState:
 class RunQueue:
     """The queue of one outputs folder. Cheap to make; reads nothing until asked."""
 
-    def __init__(self, outputs: Path) -> None:
-        self._outputs = outputs
+    def __init__(self, outputs: Path, progress: Progress = quiet) -> None:
+        """progress: called while another program holds the queue."""
+        self._outputs, self._progress = outputs, progress
 
     @property
     def path(self) -> Path:
@@ -192,13 +194,11 @@ class RunQueue:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        import filelock  # seldom needed, and 25 ms of every start
-
         try:
             self._outputs.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self._outputs / ".queue.lock", timeout=_LOCK_SECONDS):
+            with locked(self._outputs / ".queue.lock", _LOCK_SECONDS, self._progress):
                 yield
-        except filelock.Timeout as error:
+        except TimeoutError as error:
             raise LabError("The queue is held by another program.", "It did not let go of it.", "Try again.") from error
         except OSError as error:
             raise LabError("The queue could not be changed.", str(error)) from error

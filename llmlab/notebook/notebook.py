@@ -18,6 +18,7 @@ from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, write_json
+from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import to_plain
 from llmlab.notebook.entries import (
     ENTRY_FORMAT,
@@ -80,9 +81,10 @@ class Contents:
 class Notebook:
     """Cheap to make; reads nothing until asked. Changes are made under a lock, each file replaced as a whole."""
 
-    def __init__(self, outputs: Path, sources: Sequence[Source]) -> None:
-        """sources: whatever can be predicted about, of each kind; what they leave out, the notebook takes for gone."""
-        self._outputs, self._sources = outputs, sources
+    def __init__(self, outputs: Path, sources: Sequence[Source], progress: Progress = quiet) -> None:
+        """sources: whatever can be predicted about, of each kind; what they leave out, the notebook takes for gone.
+        progress: called while another program holds the notebook."""
+        self._outputs, self._sources, self._progress = outputs, sources, progress
 
     @property
     def folder(self) -> Path:
@@ -107,7 +109,7 @@ class Notebook:
         """
         if not self.folder.is_dir() and not list(self._subjects(())):
             return Contents()
-        with held(self.folder):
+        with held(self.folder, self._progress):
             found = self._sealed(self._look())
             fresh, damaged, made, changed = [], [], False, []
             for entry in found.entries.values():
@@ -250,7 +252,7 @@ class Notebook:
         )
 
     def _change(self, entry_id: str, change: Callable[[Entry], Entry]) -> Entry:
-        with held(self.folder):
+        with held(self.folder, self._progress):
             found = self._sealed(self._look())
             if entry_id not in found.files:
                 why = "Its file in the notebook was removed, or cannot be read."

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError
-from llmlab.core.files import open_file, parse_json, write_atomic
+from llmlab.core.files import locked, open_file, parse_json, write_atomic
+from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain, require_time
 from llmlab.store.worker_folder import WorkerFolder
 
@@ -147,15 +148,16 @@ def free_id(folder: Path, chain: Chain, subject: str, name: str) -> str:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """The notebook's lock, without which nothing in its folder is changed. LabError when that cannot be."""
-    import filelock  # seldom needed, and 25 ms of every start
+def held(folder: Path, progress: Progress = quiet) -> Iterator[None]:
+    """The notebook's lock, without which nothing in its folder is changed. LabError when that cannot be.
 
+    progress: called while another program holds it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".lock", timeout=_LOCK_SECONDS):
+        with locked(folder / ".lock", _LOCK_SECONDS, progress):
             yield
-    except filelock.Timeout as error:
+    except TimeoutError as error:
         why = "Another program holds it and did not let go."
         raise LabError("The notebook cannot be changed now.", why, "Try again.") from error
     except OSError as error:

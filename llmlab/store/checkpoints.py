@@ -25,6 +25,7 @@ from typing import Any
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import fsync_file, fsync_folder, read_json, sha256_of, write_json
+from llmlab.core.progress import Progress, quiet
 
 MODEL_FILE = "model.safetensors"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
@@ -128,7 +129,7 @@ def manifest_damage(checkpoint: Checkpoint) -> str | None:
     return None if whole else f"{MANIFEST_FILE} of {checkpoint.name} is not what was saved: its sha256 is another."
 
 
-def verify(checkpoint: Checkpoint) -> str | None:
+def verify(checkpoint: Checkpoint, progress: Progress = quiet) -> str | None:
     """None when the manifest and every file it names are what was saved, else what is wrong, as a sentence."""
     if (problem := manifest_damage(checkpoint)) is not None:
         return problem
@@ -143,7 +144,7 @@ def verify(checkpoint: Checkpoint) -> str | None:
             size = path.stat().st_size
             if size != entry.get("bytes"):
                 return f"{name} of {checkpoint.name} has {size} bytes instead of {entry.get('bytes')}."
-            if sha256_of(path) != entry.get("sha256"):
+            if sha256_of(path, progress) != entry.get("sha256"):
                 return f"{name} of {checkpoint.name} is not what was saved: its sha256 differs from the manifest's."
         except OSError as error:
             return f"{name} of {checkpoint.name} cannot be read: {error}."

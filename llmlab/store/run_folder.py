@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import read_json, write_json
+from llmlab.core.files import locked, read_json, write_json
 from llmlab.core.kinds import FINETUNING, KINDS, PRETRAINING
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
@@ -152,12 +152,10 @@ class RunFolder(WorkerFolder):
 
     def change_info(self, change: Callable[[RunInfo], RunInfo]) -> None:
         """Replaces run.json by what `change` makes of it, while nobody else does. Raises LabError and OSError."""
-        import filelock  # seldom needed, and 25 ms of every start
-
         try:
-            with filelock.FileLock(self.path / "run.lock", timeout=_LOCK_SECONDS):
+            with locked(self.path / "run.lock", _LOCK_SECONDS):
                 self.write_info(change(self.info()))
-        except filelock.Timeout as error:
+        except TimeoutError as error:
             why = "Another program is changing it and does not end."
             raise LabError(f"The run.json of {self.id} cannot be changed now.", why, "Try again.") from error
 

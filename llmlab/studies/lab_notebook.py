@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from llmlab.core.progress import Progress, quiet
 from llmlab.notebook.entries import Entry
 from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.outcomes import Outcome, Outcomes
@@ -19,9 +20,9 @@ from llmlab.studies.papers.records import CheckResult, read_result
 from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_checks, list_experiments
 
 
-def lab_notebook(outputs: Path) -> Notebook:
+def lab_notebook(outputs: Path, progress: Progress = quiet) -> Notebook:
     """The notebook of an outputs folder, about runs, experiments and checks. Cheap to make."""
-    return Notebook(outputs, (runs, _plans))
+    return Notebook(outputs, (runs, _plans), progress)
 
 
 def _plans(outputs: Path) -> Iterator[Candidate]:

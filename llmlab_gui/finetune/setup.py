@@ -162,7 +162,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
             self._no_unsloth = reason or ""
             self.update_all()
 
-        self._probing.run(probe_unsloth, done, lambda error: done(str(error)))
+        self._probing.run(lambda: probe_unsloth(self._probing.check), done, lambda error: done(str(error)))
 
     def _show_estimate(self, settings: FinetuneSettings, needed: FinetuneEstimate) -> None:
         method = settings.model.method

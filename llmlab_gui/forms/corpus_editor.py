@@ -121,7 +121,7 @@ class CorpusEditor(Editor):
                 self.corpus, self.problem = None, error
                 self._describe()
 
-        self._background.run(lambda: find_corpus(wanted), found, not_found)
+        self._background.run(lambda: find_corpus(wanted, self._background.check), found, not_found)
 
     def _describe(self) -> None:
         corpus = self.corpus

@@ -40,8 +40,8 @@ class Book(QObject):
         super().__init__(parent)
         self.entries: list[Entry] = []
         self.damaged: list[str] = []
-        self._notebook = lab_notebook(outputs)
         self._background = Background(self)
+        self._notebook = lab_notebook(outputs, self._background.check)
         self._asking = Asking()
         self._settings: WindowSettings | None = None
         self._told = False  # damaged files were named

@@ -34,10 +34,11 @@ class QueueRunner(QObject):
     ) -> None:
         """runs: the runs that are known now. busy: something else trains, also between two runs: a plan of several."""
         super().__init__(parent)
-        self.queue = RunQueue(outputs)
         self.state = QueueState()
         self._controller, self._runs, self._busy = controller, runs, busy
         self._background = Background(self)
+        self.queue = RunQueue(outputs, self._background.check)
+        self.holding = False  # that it is paused is not written yet
         self._stamp: Stamp | None = None
         self._asked = False  # a start is under way
         self._looked = False  # which runs live is known
@@ -53,7 +54,7 @@ class QueueRunner(QObject):
 
     def waiting(self) -> list[QueuedRun]:
         """What will be started in time."""
-        return [] if self.state.paused else [item for item in self.state.items if not item.problem]
+        return [] if self.state.paused or self.holding else [item for item in self.state.items if not item.problem]
 
     def add(self, item: QueuedRun) -> None:
         """Puts a run at the end."""
@@ -76,12 +77,18 @@ class QueueRunner(QObject):
         self.set_paused(not self.state.paused)
 
     def hold(self) -> None:
-        """Pauses at once: the window is about to close."""
-        try:
-            self.queue.set_paused(True)
-        except LabError as error:
+        """Starts nothing from now on, and pauses: the window is about to close."""
+        self.holding = True
+
+        def held(_: object) -> None:
+            self.holding = False
+            self.look()
+
+        def failed(error: LabError) -> None:
+            held(None)
             self.failed.emit(error)
-        self.look()
+
+        self._background.run(lambda: self.queue.set_paused(True), held, failed)
 
     def start_now(self, item_id: str) -> None:
         """Starts a run at once, whatever else trains."""

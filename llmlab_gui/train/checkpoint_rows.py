@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json
+from llmlab.core.progress import Progress, quiet
 from llmlab.store.checkpoints import (
     MANIFEST_FILE,
     STATE_FILE,
@@ -82,11 +83,11 @@ def read_rows(folder: Path) -> list[CheckpointRow]:
     return sorted(rows, key=lambda row: row.step)
 
 
-def verify_row(row: CheckpointRow) -> CheckpointRow:
+def verify_row(row: CheckpointRow, progress: Progress = quiet) -> CheckpointRow:
     """The row with its files' hashes compared. Reads every byte: not on the window's thread."""
     if row.checkpoint is None:
         return row
-    return replace(row, damage=verify(row.checkpoint), verified=True)
+    return replace(row, damage=verify(row.checkpoint, progress), verified=True)
 
 
 def keep_check(row: CheckpointRow, checked: CheckpointRow | None) -> CheckpointRow:

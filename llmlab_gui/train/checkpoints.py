@@ -209,7 +209,8 @@ class CheckpointsDock(LabDock):
         if not chosen:
             return
         self.say("Reading every byte…")
-        self._hashing.run(lambda: [verify_row(row) for row in chosen], self._checked, self._failed)
+        check = self._hashing.check
+        self._hashing.run(lambda: [verify_row(row, check) for row in chosen], self._checked, self._failed)
 
     def open_folder(self) -> None:
         """Shows the chosen checkpoint (or all of them) in the system's file manager."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PySide6.QtCore import QMimeData
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
 
 from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress, quiet
 from llmlab.data.example_files import SUFFIXES as EXAMPLES
 from llmlab.data.own_texts import SUFFIXES
 from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, ggufs_in, is_model_folder
@@ -39,8 +41,11 @@ class DroppedModel:
     reference: str
 
 
-def meaning(path: Path) -> DroppedText | DroppedRun | DroppedModel:
-    """A run, a checkpoint of one, a model's folder or file, a text, or a folder with texts. LabError otherwise."""
+Dropped: TypeAlias = DroppedText | DroppedRun | DroppedModel
+
+
+def meaning_at_once(path: Path) -> Dropped | None:
+    """A run, a checkpoint of one, a model's folder or file, or a text; None where it takes a look into folders."""
     if (path / "run.json").is_file():
         return DroppedRun(RunFolder(path))
     run = path.parent.parent
@@ -50,8 +55,17 @@ def meaning(path: Path) -> DroppedText | DroppedRun | DroppedModel:
         return DroppedModel(str(path))
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return DroppedText(path)
-    if path.is_dir() and next(path.rglob("*.txt"), None) is not None:
-        return DroppedText(path)
+    return None
+
+
+def meaning(path: Path, progress: Progress = quiet) -> Dropped:
+    """The same, or a folder with texts, which may be large: not on the window's thread. LabError otherwise."""
+    if (found := meaning_at_once(path)) is not None:
+        return found
+    for folder, _, files in os.walk(path):  # of a file there is nothing to walk
+        progress(f"Looking for texts in {Path(folder).name}", 0, 0)
+        if any(name.lower().endswith(".txt") for name in files):
+            return DroppedText(path)
     raise LabError(
         f"{path.name} cannot be opened here.",
         "It is neither a run, nor a checkpoint in a run's folder, nor a model, nor a text.",
@@ -98,11 +112,9 @@ class TakesModelsAndExamples:
         if holds_examples(path, asked_for=True):
             self.set_examples(str(path))
             return
-        try:
-            found = meaning(path)
-            if isinstance(found, DroppedText):
-                raise LabError(f"{path.name} holds no examples.", f"The lab reads {', '.join(EXAMPLES)}.")
-        except LabError as error:
+        found = meaning_at_once(path)
+        if found is None or isinstance(found, DroppedText):
+            error = LabError(f"{path.name} holds no examples.", f"The lab reads {', '.join(EXAMPLES)}.")
             self.lab.error_raised.emit(error)
             return
         self.set_base(found.reference if isinstance(found, DroppedModel) else str(path))

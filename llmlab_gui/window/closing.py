@@ -116,7 +116,7 @@ class StoppingDialog(QDialog):
     def _look(self) -> None:
         self._looks += 1
         self._lab.refresh()
-        if self._live():
+        if self._live() or self._lab.queue.holding:
             self._draw()
         else:
             self._timer.stop()

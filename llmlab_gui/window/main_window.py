@@ -22,6 +22,8 @@ from PySide6.QtWidgets import QApplication, QMainWindow
 from llmlab.core.errors import LabError
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.source import EXPERIMENTS
+from llmlab_gui.host.long_work import LongWork
+from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
@@ -79,6 +81,9 @@ class MainWindow(QMainWindow):
         self.docks: dict[str, LabDock] = {}
         self.run_actions = RunActions(self.lab, self.train, self)
         self.messages = MessageBar(self)
+        self.looking = LongWork(self)
+        self.looking_strip = ProgressStrip(self.looking, self, noun="the search")
+        self.looking_strip.setAutoFillBackground(True)
         self._build_toolbars()
         self.status = StatusBar(self.lab, self)
         self.setStatusBar(self.status)
@@ -196,10 +201,17 @@ class MainWindow(QMainWindow):
             self.show_dock("finetune_setup")
             self._finetune_setup.take(path)
             return
-        try:
-            found = drops.meaning(path)
-        except LabError as error:
-            self.lab.error_raised.emit(error)
+        found = drops.meaning_at_once(path)
+        if found is not None:
+            self._open(found)
+            return
+        self.looking.run(
+            f"Looking into {path.name}", partial(drops.meaning, path), self._open, self.lab.error_raised.emit
+        )
+
+    def _open(self, found: drops.Dropped | None) -> None:
+        """What was dropped; None where nobody waits for it any more."""
+        if found is None:
             return
         self._wave_welcome()
         if isinstance(found, drops.DroppedText):
@@ -440,6 +452,7 @@ class MainWindow(QMainWindow):
         """The welcome over all docks, and messages over what is at the top, so that neither moves anything."""
         top = self.train_bar.geometry().bottom() + 1
         self.welcome.setGeometry(0, top, self.width(), self.status.geometry().top() - top)
+        self.looking_strip.setGeometry(0, top, self.width(), self.looking_strip.sizeHint().height())
         self.messages.setGeometry(0, top, self.width(), self.messages.heightForWidth(self.width()))
         self.messages.raise_()
 
@@ -474,6 +487,7 @@ class MainWindow(QMainWindow):
             self.settings.save_geometry(self)
         for dock in self.docks.values():
             dock.shutdown()
+        self.looking.shutdown()
         self.notices.shutdown()
         self.papers.shutdown()
         self.lab.shutdown()

@@ -11,9 +11,10 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from fakes import CancelAfter
 
 import llmlab
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.data.corpora import corpora, find_corpus
 from llmlab.data.own_texts import text_bytes
 
@@ -123,6 +124,12 @@ def test_a_text_that_went_away_is_said(tmp_path: Path) -> None:
     assert not corpus.here()
     with pytest.raises(LabError, match="is not there"):
         list(corpus.documents())
+
+
+def test_looking_through_a_folder_can_be_cancelled(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(Cancelled):
+        find_corpus(str(tmp_path), CancelAfter())
 
 
 def test_the_content_key_follows_the_content(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,10 +19,16 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST
 
+from llmlab_gui.finetune import setup as finetune_setup
 from llmlab_gui.finetune.data import DataDock
+from llmlab_gui.finetune.setup import FinetuneSetupDock
+from llmlab_gui.forms import corpus_editor
+from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.learn.dock import LearnDock
+from llmlab_gui.train import checkpoint_rows
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.log import LogDock
 from llmlab_gui.train.samples import SamplesDock
@@ -45,6 +53,41 @@ def _use(qtbot: QtBot, dock: LabDock) -> None:
         qtbot.waitUntil(lambda: dock.view.preview is not None, timeout=WAIT)
     if isinstance(dock, CheckpointsDock):
         qtbot.waitUntil(lambda: len(dock.model.rows) == 1, timeout=WAIT)
+
+
+def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
+    qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
+
+    def endless(*arguments: Any) -> None:
+        progress = arguments[-1]  # as all of these take it
+        begun.release()
+        try:
+            while True:
+                progress("Working", 0, 0)
+                time.sleep(0.005)
+        finally:
+            ended.release()
+
+    monkeypatch.setattr(checkpoint_rows, "verify", endless)
+    monkeypatch.setattr(finetune_setup, "probe_unsloth", endless)
+    monkeypatch.setattr(corpus_editor, "find_corpus", endless)
+    lab, whole_lab = FakeLab(tmp_path), Lab(tmp_path / "none")
+    checkpoints, setup, corpus = CheckpointsDock(lab), FinetuneSetupDock(whole_lab), CorpusEditor()  # type: ignore[arg-type]
+    for widget in (checkpoints, setup, corpus):
+        qtbot.addWidget(widget)
+    checkpoints.show()
+    lab.add(FakeRun(tmp_path).start().advance(9).save_checkpoint())
+    qtbot.waitUntil(lambda: len(checkpoints.model.rows) == 1, timeout=WAIT)
+    checkpoints.verify()
+    setup._probe()
+    for _ in range(3):
+        qtbot.waitUntil(lambda: begun.acquire(blocking=False), timeout=WAIT)
+    for owner in (checkpoints, setup, corpus, whole_lab):
+        owner.shutdown()
+    assert all(ended.acquire(blocking=False) for _ in range(3))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("background")]
 
 
 @pytest.mark.parametrize("make", [SamplesDock, CheckpointsDock, data_dock, write_dock, LogDock, LearnDock])

@@ -13,11 +13,12 @@ from unittest import mock
 
 import pytest
 import torch
-from fakes import FakeRun
+from fakes import CancelAfter, FakeRun
 from forks import Fork
 from preset_settings import resolve_settings
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.files import locked
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run
@@ -249,3 +250,17 @@ def test_a_run_of_somebody_else_is_not_taken_for_one_that_was_being_made(outputs
     (left,) = queue.read().items
     assert "already there" in left.problem
     assert left.taken_as == ""
+
+
+def test_waiting_for_a_queue_that_another_program_holds_can_be_cancelled_and_ends(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs.mkdir(exist_ok=True)
+    with locked(outputs / ".queue.lock", 1.0):
+        with pytest.raises(Cancelled):
+            RunQueue(outputs, CancelAfter(1)).add(plan("bar"))
+        monkeypatch.setattr("llmlab.jobs.queue._LOCK_SECONDS", 0.05)
+        with pytest.raises(LabError, match="held by another program"):
+            RunQueue(outputs).add(plan("bar"))
+    RunQueue(outputs).add(plan("bar"))
+    assert names(RunQueue(outputs)) == ["bar"]

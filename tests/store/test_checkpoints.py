@@ -12,11 +12,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from fakes import CancelAfter
 from forks import Fork, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import Cancelled, LabError
 from llmlab.store import checkpoints
 from llmlab.store.checkpoints import (
     MANIFEST_FILE,
@@ -385,6 +386,11 @@ def test_the_keep_rule_keeps_last_best_final_pinned_and_what_was_asked_for(
         expected |= set(periodic[len(periodic) - keep_last :] if keep_last < len(periodic) else periodic)
         assert _steps(folder) == sorted(expected)
         assert deleted == [checkpoints.checkpoint_name(step) for step in range(len(saves)) if step not in expected]
+
+
+def test_the_hashing_of_a_checkpoint_can_be_cancelled(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        verify(_save(tmp_path, 1), CancelAfter(1))
 
 
 def test_nothing_is_deleted_when_the_new_checkpoint_is_not_what_was_saved(tmp_path: Path) -> None:

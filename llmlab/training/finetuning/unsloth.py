@@ -6,21 +6,25 @@ run that asks for it. What it trained is an adapter in PEFT's format, and is loo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, QLORA, FinetuneSettings
 from llmlab.core.paths import python_command
+from llmlab.core.progress import Progress, quiet
 
 if TYPE_CHECKING:  # the window probes, and has no torch
     from torch import nn
 
 # Importing it compiles and patches: half a minute on a cold disk, and a broken installation may hang.
 _PROBE_SECONDS = 180.0
+_LOOK_SECONDS = 0.2
 _PROBE = """
 import torch
 if not torch.cuda.is_available():
@@ -31,19 +35,27 @@ import unsloth
 _LAYERS = {ATTENTION: ["q_proj", "k_proj", "v_proj", "o_proj"], FEED_FORWARD: ["gate_proj", "up_proj", "down_proj"]}
 
 
-def probe_unsloth() -> str | None:
-    """Why Unsloth cannot be used here, a sentence; None when it can. It is tried in a process of its own."""
+def probe_unsloth(progress: Progress = quiet) -> str | None:
+    """Why Unsloth cannot be used here, a sentence; None when it can. It is tried in a process of its own, which ends
+    with what `progress` raises meanwhile."""
     if importlib.util.find_spec("unsloth") is None:
         return 'Unsloth is not installed (pip install ".[unsloth]", on a machine with CUDA).'
+    end, errors = time.monotonic() + _PROBE_SECONDS, None
     command = python_command(_PROBE)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return f"Unsloth did not start within {_PROBE_SECONDS:.0f} seconds."
-    if done.returncode == 0:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as probe:
+        try:
+            while errors is None:
+                if time.monotonic() > end:
+                    return f"Unsloth did not start within {_PROBE_SECONDS:.0f} seconds."
+                progress("Trying Unsloth", 0, 0)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    errors = probe.communicate(timeout=_LOOK_SECONDS)[1]
+        finally:
+            probe.kill()  # nothing where it has ended
+    if probe.returncode == 0:
         return None
-    said = done.stderr.strip().splitlines()
-    return said[-1] if said else f"Unsloth ended with the code {done.returncode}."
+    said = errors.strip().splitlines()
+    return said[-1] if said else f"Unsloth ended with the code {probe.returncode}."
 
 
 def require_unsloth() -> None:

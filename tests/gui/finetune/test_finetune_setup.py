@@ -22,6 +22,7 @@ from windows import MakeWindow, dock_in_sight
 from llmlab.core.config import describe, differences
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.core.progress import Progress
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.finetune import setup as finetune_setup
 from llmlab_gui.finetune.setup import FinetuneSetupDock
@@ -231,7 +232,7 @@ def test_unsloth_is_tried_only_when_asked_for_and_its_absence_said(
 ) -> None:
     tried: list[int] = []
 
-    def probe() -> str:
+    def probe(_progress: Progress) -> str:
         tried.append(1)
         return "There is no CUDA device here."
 

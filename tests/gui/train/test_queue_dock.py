@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from waits import WAIT
 from windows import MakeWindow, dock_in_sight
 
 from llmlab.core.errors import LabError
+from llmlab.core.files import locked
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs import launcher
 from llmlab.jobs.queue import QueuedRun, RunQueue
@@ -255,7 +257,27 @@ def test_closing_keeps_the_queue_and_a_stop_pauses_it(
     assert told == [2]
     state = RunQueue(outputs).read()
     assert [one.name for one in state.items] == ["a", "b"]
-    assert state.paused == paused
+    if paused:
+        qtbot.waitUntil(lambda: RunQueue(outputs).read().paused, timeout=WAIT)
+    else:
+        assert not state.paused
+
+
+def test_a_queue_that_another_program_holds_holds_up_neither_the_window_nor_its_end(
+    dock: QueueDock, lab: Lab, qtbot: QtBot, outputs: Path, started: list[str]
+) -> None:
+    FakeRun(outputs, "live").start().advance(5)
+    qtbot.waitUntil(lambda: bool(lab.queue.live), timeout=WAIT)
+    add(qtbot, lab, "a")
+    errors: list[object] = []
+    lab.error_raised.connect(errors.append)
+    with locked(outputs / ".queue.lock", 1.0):
+        lab.queue.hold()
+        assert lab.queue.holding  # it is being written: nothing waited for it
+        assert lab.queue.waiting() == []
+        lab.shutdown()
+    assert (errors, started) == ([], [])
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("background")] == []
 
 
 def test_the_question_at_the_end_says_what_becomes_of_the_queue() -> None:

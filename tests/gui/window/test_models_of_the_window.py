@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from fake_lab import FakeLab
-from fakes import FakeRun
+from fakes import CancelAfter, FakeRun
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import FAKE_HOST
+from windows import FAKE_HOST, MakeWindow
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.progress import Progress
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.process import ModelHost
@@ -22,6 +25,7 @@ from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets import drops
+from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.write.dock import WriteDock
 
@@ -45,6 +49,44 @@ def test_a_gguf_file_is_a_model_and_other_files_are_what_they_were(tmp_path: Pat
     assert drops.meaning(text) == drops.DroppedText(text)
     with pytest.raises(LabError, match="nor a model"):
         drops.meaning(picture)
+
+
+def test_a_folder_is_one_of_texts_however_deep_they_lie_and_the_search_can_be_cancelled(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    with pytest.raises(LabError, match="nor a text"):
+        drops.meaning(tmp_path)
+    (deep / "story.TXT").write_text("x")
+    assert drops.meaning_at_once(tmp_path) is None
+    assert drops.meaning(tmp_path) == drops.DroppedText(tmp_path)
+    with pytest.raises(Cancelled):
+        drops.meaning(tmp_path, CancelAfter(1))
+
+
+def test_a_dropped_folder_is_searched_in_a_thread_and_the_search_cancelled(
+    make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def endless(path: Path, progress: Progress) -> None:
+        threads.append(threading.current_thread())
+        while True:
+            progress(f"Looking for texts in {path.name}", 0, 0)
+            time.sleep(0.005)
+
+    monkeypatch.setattr(drops, "meaning", endless)
+    window = make_main_window(docks=False)
+    monkeypatch.setattr(MainWindow, "shown_setup", property(lambda _: None))
+    monkeypatch.setattr(MainWindow, "_finetune_setup", property(lambda _: object()))
+    window.open_path(tmp_path)
+    strip = window.looking_strip
+    qtbot.waitUntil(strip.isVisible, timeout=WAIT)
+    qtbot.waitUntil(lambda: strip.what.text() == f"Looking for texts in {tmp_path.name}", timeout=WAIT)
+    assert threads[0] is not threading.main_thread()
+    strip.cancel_button.click()
+    qtbot.waitUntil(strip.isHidden, timeout=WAIT)
+    window.open_path(tmp_path)
+    qtbot.waitUntil(lambda: len(threads) == 2, timeout=WAIT)  # and closing ends this one
 
 
 def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> None:

@@ -8,22 +8,25 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import psutil
 import pytest
 import safetensors.torch
 import tiny_models
 import torch
 import transformers
 from bases import CPU, KINDS, learn, loss_of, prepared, settings_for, shaken, some_batch
+from fakes import CancelAfter
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, BaseSettings, FinetuneSettings
 from llmlab.core.progress import quiet
 from llmlab.data.finetuning_data import Batch
 from llmlab.gpt.model import GPT
 from llmlab.models import hub
 from llmlab.models.source import open_model
+from llmlab.training.finetuning import unsloth
 from llmlab.training.finetuning.backends import Prepared, prepare
 from llmlab.training.finetuning.targets import short_names, target_layers
 from llmlab.training.finetuning.unsloth import probe_unsloth
@@ -302,6 +305,19 @@ def test_unsloth_is_refused_in_a_sentence_where_it_is_absent(bases: dict[str, st
     assert "Unsloth cannot be used here" in said
     assert "model.backend=peft" in said
     assert "unsloth" not in sys.modules
+
+
+def test_the_trial_of_unsloth_can_be_cancelled_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsloth.importlib.util, "find_spec", lambda _: True)
+    before = psutil.Process().children()
+    monkeypatch.setattr(unsloth, "_PROBE", "import time; time.sleep(600)")
+    with pytest.raises(Cancelled):
+        probe_unsloth(CancelAfter(2))
+    assert psutil.Process().children() == before
+    monkeypatch.setattr(unsloth, "_PROBE", "raise SystemExit('There is no CUDA device here.')")
+    assert probe_unsloth() == "There is no CUDA device here."
+    monkeypatch.setattr(unsloth, "_PROBE", "")
+    assert probe_unsloth() is None
 
 
 def test_a_patched_model_is_not_looked_into(bases: dict[str, str], outputs: Path) -> None:
