@@ -201,7 +201,10 @@ def write_archive(path: Path, tensors: Mapping[str, npt.ArrayLike], metadata: Me
 
 
 class Archive(Mapping[str, Array]):
-    """An archive on disk; tensors are read when they are asked for, as read-only views of the mapped file."""
+    """An archive on disk; tensors are read when they are asked for, as read-only views of the mapped file.
+
+    It equals itself alone: comparing what two of them hold would read every tensor.
+    """
 
     def __init__(self, path: Path, metadata: Metadata, places: Mapping[str, tuple[int, np.dtype[Any], Shape]]) -> None:
         self.path = path
@@ -213,6 +216,12 @@ class Archive(Mapping[str, Array]):
         if 0 in shape:
             return np.zeros(shape, dtype)
         return np.memmap(self.path, dtype=dtype, mode="r", offset=start, shape=shape or (1,)).reshape(shape)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -52,6 +52,14 @@ class AdapterDock(InspectionDock):
         """Whether something was measured."""
         return self.archive is not None
 
+    def shown(self) -> list[Archive | None]:
+        """What was measured."""
+        return [self.archive]
+
+    def stale(self) -> str:
+        """Of another model: what fine-tuning changed is the same on every prompt."""
+        return self.session.stale(self.archive, prompt=False) if self.archive is not None else ""
+
     def pictures(self) -> list[QWidget]:
         """The map, and the bars below it."""
         return [self.map, self.spectrum] if self.archive is not None else []

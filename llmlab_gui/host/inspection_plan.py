@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.about import ModelAbout
@@ -58,6 +58,17 @@ def slow_aspects(about: ModelAbout, tokens: int) -> tuple[str, ...]:
 def refusal_of(about: ModelAbout, aspect: str) -> str | None:
     """Why the model cannot be asked for an aspect; None when it can."""
     return about.refusals.get(REFUSED_BY.get(aspect, aspect)) or None
+
+
+def first_tokens(text: str, texts: Sequence[str]) -> str:
+    """The part of a text that its first tokens are, by their own texts; always shorter than a text that has more.
+
+    Where these do not spell the text (half a letter is written as a sign of its own), as many characters.
+    """
+    spelled = "".join(texts)
+    if not text.startswith(" "):
+        spelled = spelled.removeprefix(" ")  # that a tokenizer put there
+    return text[: min(len(spelled), max(len(text) - 1, 0))]
 
 
 def too_long(about: ModelAbout, tokens: int) -> LabError:

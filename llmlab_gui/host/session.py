@@ -17,13 +17,14 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.findings import Findings
-from llmlab_gui.host.inspection_plan import slow_aspects, too_long, what_to_ask
+from llmlab_gui.host.inspection_plan import first_tokens, slow_aspects, too_long, what_to_ask
 from llmlab_gui.host.messages import TokenizedPrompt
 from llmlab_gui.host.pointed_at import PointedAt
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.requests import Failed, Pending, Requests, Then
 from llmlab_gui.host.selection import PromptToken, Working
+from llmlab_gui.host.subjects import Subject, Subjects
 
 # After so long without a key, the prompt is looked at.
 _TYPING_PAUSE_MS = 300
@@ -35,6 +36,7 @@ class InspectionSession(PointedAt):
     """The store of the inspection panels; one per lab."""
 
     about_changed = Signal()  # another active model, or none
+    chosen_changed = Signal()  # another model was chosen, which is not open yet; or it could not be opened
     tokens_changed = Signal()  # the prompt as it is cut
     inspection_changed = Signal()  # the latest answer to `inspect`, or none
     working_changed = Signal()
@@ -61,9 +63,13 @@ class InspectionSession(PointedAt):
         self.bos_id: int | None = None  # what the model's texts begin with, if anything
         self.inspection: Archive | None = None
         self.trouble: LabError | None = None
+        self.refused = False  # whether the model that was chosen last could not be opened
         self.recent = Recent()
         self.follow = True  # look again while a live model trains
         self._step_of = step_of
+        self._chosen = ""  # the reference of the model that was chosen last
+        self._subjects = Subjects()
+        self._tokens_about: Subject | None = None
         self._requests = Requests(self)
         self._requests.working_changed.connect(self._working_changed)
         self._needs: dict[str, tuple[str, ...]] = {}
@@ -85,9 +91,18 @@ class InspectionSession(PointedAt):
     # The model ---------------------------------------------------------------------------------------------------
 
     def open(self, reference: str) -> None:
-        """Makes a model the active one. While it loads, and when that fails, the one before stays."""
+        """Makes a model the active one. While it loads, and when that fails, the one before stays.
+
+        What is known of that one is stale from now on: see `stale`.
+        """
         pending = Pending(f"Opening {reference}", bound=False, key="open")
-        self._requests.wait(self.host.open(reference), pending, self._take_about, self.failed.emit)
+        self._requests.wait(self.host.open(reference), pending, self._take_about, self._take_refusal)
+        self._choose(reference)
+
+    def stay(self) -> None:
+        """The active model after all, since the one that was chosen could not be opened."""
+        if self.refused:
+            self._choose(self.about.reference if self.about is not None else "")
 
     def close(self) -> None:
         """No model is active any more."""
@@ -95,6 +110,7 @@ class InspectionSession(PointedAt):
         self._follow_timer.stop()
         self._drop_bound()
         self.about = None
+        self._choose("")
         self._forget()
         self.about_changed.emit()
 
@@ -104,14 +120,30 @@ class InspectionSession(PointedAt):
         """What the model reads. It is looked at when typing pauses, or `at_once`."""
         if (text, beginning) == (self.text, self.beginning):
             return
+        self.stay()
         self.text, self.beginning = text, beginning
         self._cut = False
         self._drop_bound()
         self._typing.start(0 if at_once else _TYPING_PAUSE_MS)
         self.prompt_changed.emit()
 
+    @property
+    def readable(self) -> int:
+        """How many tokens the model reads, when the prompt has more; 0 otherwise."""
+        context = self.about.context if self.about is not None else 0
+        return context if context < len(self.tokens) else 0
+
+    def shorten(self) -> None:
+        """Cuts the prompt where the last token ends that the model reads."""
+        if not self._cut:  # it has just been cut
+            return
+        own = 1 if self.tokens and self.beginning and self.tokens[0].id == self.bos_id else 0
+        texts = [token.text for token in self.tokens[own : self.readable]]
+        self.set_prompt(first_tokens(self.text, texts), self.beginning, at_once=True)
+
     def refresh(self) -> None:
         """Looks again, after a failure or a cancellation, or because a live model has learned since."""
+        self.stay()
         self._set_trouble(None)
         self._findings.clear()
         if self._cut:
@@ -153,9 +185,9 @@ class InspectionSession(PointedAt):
         if key != "inspect" and self._findings.found:
             self._requests.supersede("inspect")  # what is slow comes after what someone waits for
         asked = model or about.reference
-        everything = {**self._prompt(), **values}
+        everything, noted = {**self._prompt(), **values}, self._noting(asked, then)
         return self._requests.ask(
-            question, lambda path: self.host.ask(asked, question, everything, path), then, told, key
+            question, lambda path: self.host.ask(asked, question, everything, path), noted, told, key
         )
 
     def compare(
@@ -174,8 +206,9 @@ class InspectionSession(PointedAt):
 
     def change(self, model: str, then: Then, failed: Failed) -> Request | None:
         """What fine-tuning changed in a model's base, whatever the prompt is. One at a time, as above."""
+        noted = self._noting(model, then)
         return self._requests.ask(
-            "change", lambda path: self.host.change(model, path), then, failed, "change", bound=False
+            "change", lambda path: self.host.change(model, path), noted, failed, "change", bound=False
         )
 
     def cancel(self, request: Request | None = None) -> None:
@@ -186,8 +219,45 @@ class InspectionSession(PointedAt):
         inspecting = self._requests.running("inspect")
         alone = inspecting and not self._findings.decline()
         self._requests.drop_all()
+        self._choose(self.about.reference if self.about is not None else "")
         if alone:
             self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
+
+    # What is stale ------------------------------------------------------------------------------------------------
+
+    def stale(self, archive: Archive | None = None, *, prompt: bool = True) -> str:
+        """What an archive is about, `of alpha, step 300`, when that is not what is chosen; "" when it is.
+
+        archive: None for the tokens of the prompt. prompt: whether it is about the prompt, too.
+        """
+        about = self._tokens_about if archive is None else self._subjects.of(archive)
+        now = Subject(self._chosen, self.text, self.beginning)
+        return "" if about is None else self._subjects.words(about, now, prompt=prompt)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether another model was chosen than the active one, and is being opened or could not be."""
+        return self._chosen != (self.about.reference if self.about is not None else "")
+
+    def _noting(self, model: str, then: Then) -> Then:
+        """`then`, with a note of what the archive is about: the prompt of now, since another one drops the question."""
+        about = Subject(model, self.text, self.beginning)
+
+        def noted(archive: Archive) -> None:
+            self._subjects.note(archive, about)
+            then(archive)
+
+        return noted
+
+    def _choose(self, reference: str, *, refused: bool = False) -> None:
+        if (reference, refused) != (self._chosen, self.refused):
+            self._chosen, self.refused = reference, refused
+            self.chosen_changed.emit()
+
+    def _take_refusal(self, error: LabError) -> None:
+        """The model before stays; as long as nobody turns to it, what is known of it is marked as stale."""
+        self._choose(self._chosen, refused=True)
+        self.failed.emit(error)
 
     # Following a live model -------------------------------------------------------------------------------------------
 
@@ -261,6 +331,8 @@ class InspectionSession(PointedAt):
     def _take_about(self, about: ModelAbout) -> None:
         self._drop_bound()
         self.about = about
+        self._subjects.name(about.reference, about.name)
+        self._choose(about.reference)
         self._forget()
         count = (about.n_layer, about.n_head)
         layer, head = (
@@ -306,6 +378,8 @@ class InspectionSession(PointedAt):
             return
         self._cut = True
         self.tokens = list(cut.tokens)
+        if self.about is not None:
+            self._tokens_about = Subject(self.about.reference, self.text, self.beginning)
         self.hover(-1)
         self.tokens_changed.emit()
         self._look.start()
@@ -348,7 +422,10 @@ class InspectionSession(PointedAt):
             self._step_seen = self._live_step()
         self.recent.add_prompt(self.text)
         self.recent_changed.emit()
-        self._set_inspection(self._findings.take(archive))
+        known = self._findings.take(archive)
+        if self.about is not None:
+            self._subjects.note(known, Subject(self.about.reference, self.text, self.beginning))
+        self._set_inspection(known)
         self._look.start()  # what is slow, or a panel that was opened in the meantime
 
     def _take_trouble(self, error: LabError) -> None:

@@ -65,6 +65,8 @@ class AttentionDock(InspectionDock):
         self.note = QLabel()
         self.pattern: Values | None = None  # [T, T] of the chosen head, as mapped
         self._source: tuple[Archive, str] | None = None  # where it is from
+        self._heads_of: Archive | None = None  # what the mosaic shows
+        self._rolled: Archive | None = None  # what the rollout shows
         self._asked: tuple[object, ...] = ()  # what is shown, or being asked for
         self._key = -1  # the key of the chosen cell
         self._build_controls()
@@ -77,12 +79,22 @@ class AttentionDock(InspectionDock):
     def draw(self, archive: Archive) -> None:
         """Another inspection: the same head again."""
         self.heads.show_heads(archive)
+        if "heads/mosaic" in archive:
+            self._heads_of = archive
         layers, heads = self.heads.mosaic.shape
         for box, most in ((self.layer, layers), (self.head, heads)):
             box.setRange(0, max(0, most - 1))
         self._asked = ()
         self._key = -1
         self._follow_selection()
+
+    def shown(self) -> Sequence[Archive | None]:
+        """Of the heads, and of the view of one."""
+        if self.view == ROLLOUT:
+            return self._heads_of, self._rolled
+        if self.view == STAGES:
+            return self._heads_of, self.stages.archive
+        return self._heads_of, self._source[0] if self._source is not None else None
 
     def pictures(self) -> Sequence[QWidget]:
         if self.view == STAGES:
@@ -120,6 +132,7 @@ class AttentionDock(InspectionDock):
         self.log.setEnabled(True)
         self._asked = ()
         self._follow_selection()
+        self.update_state()
 
     def _build_controls(self) -> None:
         self._buttons = QButtonGroup(self)
@@ -196,6 +209,7 @@ class AttentionDock(InspectionDock):
         place = {"layer": chosen.layer, "head": chosen.head}
         if self.view == ROLLOUT:
             if "attention/rollout" in archive:
+                self._rolled = archive
                 self._show_map(self.rollout, archive["attention/rollout"][chosen.layer])
         elif self.view == STAGES:
             self.session.ask("stages", place, self._take_stages, self._refused, "attention")
@@ -213,10 +227,12 @@ class AttentionDock(InspectionDock):
         self._show_map(self.heatmap, pattern)
         self.arcs.show_pattern(pattern, self._names())
         self._mark()
+        self.update_state()
 
     def _take_stages(self, archive: Archive) -> None:
         self.stages.show_stages(archive)
         self._mark()
+        self.update_state()
 
     def _refused(self, error: LabError) -> None:
         """Said where the head would be; the next click asks again."""

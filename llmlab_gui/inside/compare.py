@@ -54,6 +54,7 @@ class CompareDock(InspectionDock):
         super().__init__(lab, "compare", "Compare", parent)
         self.archive: Archive | None = None
         self._asked: tuple[str, str] = ("", "")
+        self._compared: tuple[str, str] = ("", "")  # what is shown
         self._prompt_then = ("", False)
         self._wanted: tuple[str, str] | None = None  # waits for a model and a prompt
         self.a, self.b = ReferenceBox("Model A"), ReferenceBox("Model B")
@@ -75,6 +76,8 @@ class CompareDock(InspectionDock):
         self._lay_out()
         self.compare.clicked.connect(self.start)
         self.swap.clicked.connect(self._swap)
+        for box in (self.a, self.b):
+            box.currentTextChanged.connect(self.update_state)
         self.view.currentIndexChanged.connect(self._redraw)
         self.point.currentIndexChanged.connect(self._redraw)
         self.map.clicked.connect(self._choose)
@@ -112,6 +115,18 @@ class CompareDock(InspectionDock):
         """These two on the prompt; B is opened first where no model is active."""
         self._compare_both((a, b))
 
+    def shown(self) -> list[Archive | None]:
+        """The comparison."""
+        return [self.archive]
+
+    def stale(self) -> str:
+        """Of other models than those in the boxes, whichever is active, or of another prompt."""
+        if self.archive is None:
+            return ""
+        if self.session.undecided or self._compared != (self.a.reference, self.b.reference):
+            return "of {} and {}".format(*self._compared)
+        return "" if self._prompt_then == (self.session.text, self.session.beginning) else "of another prompt"
+
     def pictures(self) -> list[QWidget]:
         """The map or chart; the predictions with their lists."""
         if self.archive is None:
@@ -148,7 +163,7 @@ class CompareDock(InspectionDock):
 
     @property
     def _names(self) -> Names:
-        return Names(*self._asked)
+        return Names(*self._compared)
 
     def _lay_out(self) -> None:
         row = FlowRow()
@@ -158,7 +173,8 @@ class CompareDock(InspectionDock):
         self.controls.addWidget(self.point)
         for page in (self.map, column((self.chart, 1), self.tokens), self.empty):
             self._views.addWidget(page)
-        self.set_body(column(row, self.note, (self._views, 1), spacing=4))
+        numbers = column(self.note, (self._views, 1), spacing=4)
+        self.set_body(column(row, (numbers, 1), spacing=4), numbers)
 
     def _offer(self) -> None:
         """What is here, read off the window's thread."""
@@ -221,14 +237,14 @@ class CompareDock(InspectionDock):
         self.empty.say("No comparison yet", hint)
 
     def _take(self, archive: Archive) -> None:
-        self.archive = archive
+        self.archive, self._compared = archive, self._asked
         self._prompt_then = (self.session.text, self.session.beginning)
         self.update_state()
         self._redraw()
 
     def _refuse(self, error: LabError) -> None:
         self.archive = None
-        self.empty.say(error.what, f"{error.why} {error.do}".strip())
+        self.empty.say(error.what, f"{error.why} {error.do}".strip(), *self.shortening())
         self._redraw()
         self.update_state()
 

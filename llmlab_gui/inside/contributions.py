@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QPoint
-from PySide6.QtWidgets import QLabel, QLineEdit, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QStackedWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -14,7 +14,7 @@ from llmlab_gui.inside.edits import interventions_of_part, offer_interventions
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import tool_button
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 from llmlab_gui.widgets.layouts import VERTICAL, choice_box, column, settling_timer, splitter
 
 _MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
@@ -46,6 +46,7 @@ class ContributionsDock(InspectionDock):
         self.chart = BarChart("What each layer adds")
         self.detail = BarChart("Heads or neurons of one layer")
         self.note = QuietLabel()
+        self._problem = EmptyState()  # why there is no attribution
         self.close_detail = tool_button("Layers only", "Close the heads or neurons below")
         self._settle = settling_timer(self, _SETTLE_MS, self._ask)
         self._lay_out()
@@ -70,6 +71,11 @@ class ContributionsDock(InspectionDock):
         self._asked = ()
         self._redraw()
         self._ask()
+
+    def shown(self) -> list[Archive | None]:
+        """Of the layers, and of the neurons when they are open."""
+        upper = self.attribution if self._mode == LOGIT else self._inspected
+        return [upper, self._neurons if self._detail_asks() else None]
 
     def pictures(self) -> list[QWidget]:
         """The layers' bars, and the lower chart when it is open."""
@@ -105,7 +111,10 @@ class ContributionsDock(InspectionDock):
         self.controls.addWidget(self.close_detail)
         self._lower = column(self.note, (self.detail, 1))
         self._hide_detail()
-        self.set_body(splitter(VERTICAL, [300, 200], self.chart, self._lower))
+        self._pages = QStackedWidget()
+        self._pages.addWidget(splitter(VERTICAL, [300, 200], self.chart, self._lower))
+        self._pages.addWidget(self._problem)
+        self.set_body(self._pages)
 
     def _set_mode(self) -> None:
         mode = self._mode
@@ -114,8 +123,11 @@ class ContributionsDock(InspectionDock):
         if self._detail == FEED_FORWARD and mode != LOGIT:
             self._hide_detail()
         self.caption(_CAPTIONS[mode], "direct-attribution" if mode == LOGIT else "residual-stream")
+        self._pages.setCurrentIndex(0)
         self._redraw()
+        self._asked = ()
         self._ask()
+        self.update_state()
 
     def _redraw(self) -> None:
         """The upper chart, and the lower one when it is open."""
@@ -165,7 +177,7 @@ class ContributionsDock(InspectionDock):
             return
         self._asked = asked
         if "attribution" in about.refusals:
-            self._refuse(LabError("", about.refusals["attribution"]))
+            self._refuse(LabError("There is no logit attribution of this model.", about.refusals["attribution"]))
             return
         self.session.ask(
             "inspect", {"what": ["attribution"], **question}, self._take, self._refuse, "contributions.attribution"
@@ -173,18 +185,27 @@ class ContributionsDock(InspectionDock):
 
     def _take(self, archive: Archive) -> None:
         self.attribution = archive
+        self._pages.setCurrentIndex(0)
         if not self._detail_asks():
             self.note.setVisible(False)
         self._redraw()
         if self._detail_asks():
             self._ask_neurons()
+        self.update_state()
 
     def _refuse(self, error: LabError) -> None:
+        """Says why instead of bars; a token that is none can be taken away."""
         self.attribution = None
         self.chart.show_bars(Bars())
-        self._lower.setVisible(True)
-        self.detail.setVisible(False)
-        self._say(str(error))
+        self.detail.show_bars(Bars())
+        hint, typed = f"{error.why} {error.do}".strip(), self.answer.text() or self.against.text()
+        self._problem.say(error.what, hint, "Clear the tokens", self._clear_tokens if typed else None)
+        self._pages.setCurrentIndex(1)
+        self.update_state()
+
+    def _clear_tokens(self) -> None:
+        for field in (self.answer, self.against):
+            field.clear()
 
     def _say(self, text: str) -> None:
         self.note.setText(text)
@@ -242,6 +263,7 @@ class ContributionsDock(InspectionDock):
     def _take_neurons(self, archive: Archive) -> None:
         self._neurons = archive
         self._redraw_detail()
+        self.update_state()
 
     def _hide_detail(self) -> None:
         self._lower.setVisible(False)

@@ -87,6 +87,18 @@ class EvolutionDock(InspectionDock):
         """Whether there is a frame."""
         return bool(self.film.frames)
 
+    def shown(self) -> list[Archive | None]:
+        """What the film is of."""
+        return list(self._archives)
+
+    def stale(self) -> str:
+        """Of another prompt; the run is the one in the box, whichever model is active, until another one is opened."""
+        if not self.film.frames:
+            return ""
+        if self.session.undecided:
+            return f"of {self.run_box.currentText()}"
+        return "" if self._prompt_then == (self.session.text, self.session.beginning) else "of another prompt"
+
     def pictures(self) -> list[QWidget]:
         """The view of this step, and the line over all steps."""
         return [self._views.currentWidget() or self.map, self.chart] if self.film.frames else []
@@ -142,7 +154,11 @@ class EvolutionDock(InspectionDock):
         self._show_film(film)
 
     def _refuse(self, error: LabError) -> None:
-        self.note.setText(str(error))
+        if self.film.frames:
+            self.note.setText(str(error))
+        else:
+            self.note.setText("")
+            self.empty.say(error.what, f"{error.why} {error.do}".strip(), *self.shortening())
 
     def _set_live(self, on: bool) -> None:
         if on:

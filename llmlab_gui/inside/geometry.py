@@ -173,7 +173,8 @@ class GeometryDock(AskingDock):
         self.neighbours.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
         self.neighbours.hide()
         both = splitter(HORIZONTAL, [520, 190], self.scatter, self.neighbours)
-        self.set_body(column((both, 1), self.note))
+        numbers = column((both, 1))
+        self.set_body(column((numbers, 1), self.note), numbers)
 
 
 _TEXT = int(Qt.ItemDataRole.UserRole)

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QToolButton, QWidget
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive, ArchiveWriter
 from llmlab_gui.charts.picture import copy_picture, save_picture
-from llmlab_gui.host.inspection_plan import refusal_of
+from llmlab_gui.host.inspection_plan import refusal_of, too_long
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.background import Background
@@ -20,6 +20,7 @@ from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.saving import Table, ask_where, csv_text, save_csv
+from llmlab_gui.widgets.veil import Veil
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -40,16 +41,20 @@ class InspectionDock(LabDock):
       `llmlab.anatomy.anatomy.Refusals` that forbid the panel beside those that speak about its aspects,
     - call `set_body(widget)` once, and put their controls into `self.controls` before or after,
     - write `draw(archive)`: called with the inspection when there is one to show, and again when it changes,
+    - write `shown()`: what is in sight was drawn from these archives. As soon as another model or prompt is chosen, it
+      is dimmed and named; `update_state()` looks again,
     - write `pictures()`, `table()` and `tensors()` for export and copy.
 
     `needs_inspection = False`: the panel is about the model, or asks by itself; `draw` is not called. With
-    `needs_prompt = True` it still says so when there is no prompt to ask about.
+    `needs_prompt = True` it still says so when there is no prompt to ask about; with `asks_active = True`, when the
+    active model cannot read it.
     """
 
     aspects: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     needs_inspection = True
     needs_prompt = False
+    asks_active = False
 
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
@@ -58,14 +63,21 @@ class InspectionDock(LabDock):
         self._drawn: Archive | None = None
         self._shown = False
         self.strip = ProgressStrip(self.session)
+        self._veil: Veil | None = None
         self._row = QWidget()
         self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once
         self.export_button, self.copy_button = self._export_button(), self._copy_button()
         session = self.session
-        for changed in (session.about_changed, session.tokens_changed, session.inspection_changed):
+        for changed in (
+            session.about_changed,
+            session.chosen_changed,
+            session.prompt_changed,
+            session.tokens_changed,
+            session.inspection_changed,
+            session.trouble_changed,
+            session.working_changed,
+        ):
             changed.connect(self.update_state)
-        session.trouble_changed.connect(self.update_state)
-        session.working_changed.connect(self.update_state)
         self.visibilityChanged.connect(self._see)
 
     # What subclasses write ---------------------------------------------------------------------------------------
@@ -73,6 +85,15 @@ class InspectionDock(LabDock):
     def draw(self, archive: Archive) -> None:
         """Shows what was found. archive.metadata.tokens are the tokens that it is about."""
         raise NotImplementedError
+
+    def shown(self) -> Sequence[Archive | None]:
+        """The archives that what is in sight was drawn from."""
+        raise NotImplementedError
+
+    def stale(self) -> str:
+        """What that is about when it is not what is chosen: `of alpha, step 300`; "" when it is."""
+        words = (self.session.stale(archive) for archive in self.shown() if archive is not None)
+        return next((said for said in words if said), "")
 
     def pictures(self) -> Sequence[QWidget]:
         """The widgets that a picture or drawing consists of, below one another."""
@@ -92,25 +113,33 @@ class InspectionDock(LabDock):
 
     # The frame ---------------------------------------------------------------------------------------------------
 
-    def set_body(self, widget: QWidget) -> None:
-        """The panel's content, under a row of its controls with export and copy at the right end."""
+    def set_body(self, widget: QWidget, numbers: QWidget | None = None) -> None:
+        """The panel's content, under a row of its controls with export and copy at the right end.
+
+        numbers: the part of it that is about the model and the prompt, no splitter; all of it if not given.
+        """
         self.controls.addStretch(1)
         self.controls.addWidget(self.copy_button)
         self.controls.addWidget(self.export_button)
-        super().set_body(column(self._row, (widget, 1), spacing=4))
-        self.strip.lie_over(widget)
+        content = column((widget, 1))  # a splitter would make a pane of what lies over it
+        super().set_body(column(self._row, (content, 1), spacing=4))
+        self._veil = Veil(numbers or content)
+        self.strip.lie_over(content)
         self.update_state()
 
     def update_state(self) -> None:
         """Shows the content, or says why there is none and what to do."""
         session, about = self.session, self.session.about
-        reason = self._refusal()
+        reason, stale = self._refusal(), self._mark_stale()
         for button in (self.export_button, self.copy_button):
-            button.setEnabled(self.ready() and reason is None)
+            button.setEnabled(self.ready() and reason is None and not stale)
         if about is None:
             self._no_model()
         elif reason is not None:
             self.show_empty(f"{self.windowTitle()} cannot be shown for {about.name}", reason)
+        elif session.readable and (self.needs_inspection or self.asks_active):
+            error = too_long(about, len(session.tokens))
+            self.show_empty(error.what, error.why, *self.shortening())
         elif not self.needs_inspection and not (self.needs_prompt and self._no_prompt):
             self.show_body()
         elif self.needs_inspection and session.trouble is not None:
@@ -120,7 +149,7 @@ class InspectionDock(LabDock):
             self.show_empty(
                 "The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", self._prompt
             )
-        elif session.inspection is None and session.working is None:
+        elif session.inspection is None and session.working is None and not stale:
             self.show_empty("Nothing was inspected yet", "The prompt is read as soon as a panel is visible.")
         else:
             self.show_body()
@@ -228,6 +257,23 @@ class InspectionDock(LabDock):
         elif self._shown and self.needs_inspection and archive is not self._drawn and self._refusal() is None:
             self._drawn = archive
             self.draw(archive)
+            self._mark_stale()
+
+    def _mark_stale(self) -> str:
+        """Dims what is about another model or prompt and says about which; returns that."""
+        if self._veil is None:
+            return ""
+        words, about = self.stale(), self.session.about
+        if words and self.session.refused and about is not None:
+            self._veil.say(words, f"Stay with {about.name}", self.session.stay)
+        else:
+            self._veil.say(words)
+        return words
+
+    def shortening(self) -> tuple[str, Callable[[], object] | None]:
+        """The words and the work of a button, where the active model cannot read the whole prompt."""
+        count = self.session.readable
+        return (f"Shorten to {count:,} tokens", self.session.shorten) if count else ("", None)
 
     def _refusal(self) -> str | None:
         about = self.session.about
@@ -258,6 +304,7 @@ class AskingDock(InspectionDock):
 
     needs_inspection = False
     needs_prompt = True
+    asks_active = True
 
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
@@ -266,6 +313,10 @@ class AskingDock(InspectionDock):
         self.session.tokens_changed.connect(self._ask)
         self.session.about_changed.connect(self._forget)
         self.session.inspection_changed.connect(self._look_again)
+
+    def shown(self) -> list[Archive | None]:
+        """The answer."""
+        return [self.archive]
 
     def ready(self) -> bool:
         """Whether there is an answer."""

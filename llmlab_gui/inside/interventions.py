@@ -31,6 +31,7 @@ class InterventionsDock(InspectionDock):
 
     needs_inspection = False
     needs_prompt = True
+    asks_active = True
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "interventions", "Interventions", parent)
@@ -47,7 +48,8 @@ class InterventionsDock(InspectionDock):
         self.tabs.addTab(self._before_after, "Before and after")
         self.tabs.addTab(self.effect.moved, "Where it spread")
         self.tabs.addTab(self.sweep, "Sweep")
-        self.set_body(column(self.form, (self.tabs, 1)))
+        numbers = column((self.tabs, 1))
+        self.set_body(column(self.form, (numbers, 1)), numbers)
         self.caption(
             "What the model would predict if a part were ablated (zero or mean) or patched from another prompt.",
             "ablation-and-patching",
@@ -68,6 +70,10 @@ class InterventionsDock(InspectionDock):
     def ready(self) -> bool:
         """Whether the open tab shows something."""
         return (self.sweep.archive if self._sweeping else self.effect.archive) is not None
+
+    def shown(self) -> list[Archive | None]:
+        """What the open tab shows."""
+        return [self.sweep.archive if self._sweeping else self.effect.archive]
 
     def pictures(self) -> list[QWidget]:
         """What the open tab shows."""

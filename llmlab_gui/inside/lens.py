@@ -82,6 +82,10 @@ class LensDock(InspectionDock):
             self.pins = []
         self._redraw()
 
+    def shown(self) -> list[Archive | None]:
+        """The lens."""
+        return [self._archive]
+
     def pictures(self) -> list[QWidget]:
         """The table as far as it is in sight, and the chart of ranks."""
         return [self.grid, self.ranks] if self.pins else [self.grid]

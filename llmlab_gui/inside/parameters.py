@@ -176,7 +176,8 @@ class ParametersDock(AskingDock):
         self._views.addWidget(self.chart)
         self._views.addWidget(both)
         self.note.hide()
-        self.set_body(column((self._views, 1), self.note))
+        numbers = column((self._views, 1))
+        self.set_body(column((numbers, 1), self.note), numbers)
 
 
 class _Row(QTreeWidgetItem):

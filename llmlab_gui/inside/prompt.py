@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSignalBlocker
-from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QPlainTextEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QPlainTextEdit, QPushButton, QWidget
 
+from llmlab.inspection.archive import Archive
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.prompt_examples import ExamplePrompt, examples_for
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.layouts import VERTICAL, column, splitter
+from llmlab_gui.widgets.layouts import VERTICAL, beside, column, splitter
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.one_line import OneLine
 
@@ -40,6 +41,8 @@ class PromptDock(InspectionDock):
         self.count.setAccessibleName("Number of tokens, and the memory that inspecting them takes")
         self.look.setAccessibleName("What the example shows")
         self.look.hide()
+        self.shorten = QPushButton()
+        self.shorten.hide()
         self.examples_button = menu_button("Examples", "Example prompts")
         self.history_button = menu_button("History", "Earlier prompts")
         self.beginning = QCheckBox("BOS token")
@@ -52,6 +55,12 @@ class PromptDock(InspectionDock):
         self._show_prompt()
         self._show_tokens()
         self._show_model()
+
+    def shown(self) -> Sequence[Archive | None]:
+        return ()
+
+    def stale(self) -> str:
+        return self.session.stale() if self.session.tokens else ""
 
     def pictures(self) -> Sequence[QWidget]:
         return (self.chips,)
@@ -72,16 +81,17 @@ class PromptDock(InspectionDock):
         self.follow.setChecked(self.session.follow)
         for widget in (self.examples_button, self.history_button, self.beginning, self.follow, self.seconds):
             self.controls.addWidget(widget)
-        lower = column(self.count, (self.chips, 1), self.look, spacing=3)
+        lower = column(beside(self.count, self.shorten, grows=self.count), (self.chips, 1), self.look, spacing=3)
         halves = splitter(VERTICAL, [60, 120], self.text, lower)
         halves.setStretchFactor(1, 1)
         halves.setChildrenCollapsible(False)
-        self.set_body(halves)
+        self.set_body(halves, self.chips)
 
     def _connect(self) -> None:
         session = self.session
         self.text.textChanged.connect(self._edited)
         self.beginning.toggled.connect(self._edited)
+        self.shorten.clicked.connect(session.shorten)
         self.follow.toggled.connect(self._followed)
         self.seconds.valueChanged.connect(self._followed)
         self.chips.pointed.connect(session.hover)
@@ -109,7 +119,7 @@ class PromptDock(InspectionDock):
         for widget in (self.follow, self.seconds):
             widget.setVisible(about is not None and about.live)
         if about is not None and not self.session.text and not self.text.toPlainText():
-            self.use(examples_for(about.kind)[0])
+            self.use(examples_for(about)[0])
         self._show_tokens()
 
     def _show_prompt(self) -> None:
@@ -138,6 +148,9 @@ class PromptDock(InspectionDock):
 
     def _show_estimate(self) -> None:
         about, number = self.session.about, len(self.session.tokens)
+        cut, shorten = self.shortening()
+        self.shorten.setText(cut)
+        self.shorten.setVisible(shorten is not None)
         if about is None or self.session.trouble is not None:
             self.count.say("" if self.session.trouble is None else str(self.session.trouble))
             return
@@ -163,8 +176,7 @@ class PromptDock(InspectionDock):
     def _fill_examples(self) -> None:
         menu = self.examples_button.menu()
         menu.clear()
-        kind = self.session.about.kind if self.session.about is not None else ""
-        for example in examples_for(kind):
+        for example in examples_for(self.session.about):
             action = menu.addAction(f"{example.title}: {_one_line(example.text)}")
             action.setToolTip(example.look)
             action.triggered.connect(lambda _=False, example=example: self.use(example))

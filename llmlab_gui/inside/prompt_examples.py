@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from llmlab_gui.host.about import ModelAbout
 
 
 @dataclass(frozen=True)
@@ -14,13 +16,11 @@ class ExamplePrompt:
     look: str
 
 
-_VERSE = "The king said to the queen: my lord, the king is dead, and the queen"
-_NAMES = "When Mary and John went to the store, John gave a drink to"
 # For models that learned from many texts.
 GENERAL = (
     ExamplePrompt(
         "Indirect object",
-        _NAMES,
+        "When Mary and John went to the store, John gave a drink to",
         "John is named twice, so the drink goes to Mary. Which heads attend from the end back to her name?",
     ),
     ExamplePrompt(
@@ -48,7 +48,7 @@ GENERAL = (
 SCRATCH = (
     ExamplePrompt(
         "A verse",
-        _VERSE,
+        "The king said to the queen: my lord, the king is dead",
         "Which heads attend to the letter or word just before, and which to the first token?",
     ),
     ExamplePrompt(
@@ -69,6 +69,17 @@ SCRATCH = (
 )
 
 
-def examples_for(kind: str) -> tuple[ExamplePrompt, ...]:
-    """All of them, those first that suit a kind of model."""
-    return (*SCRATCH, *GENERAL) if kind in ("scratch", "live") else (*GENERAL, *SCRATCH)
+def examples_for(about: ModelAbout | None) -> tuple[ExamplePrompt, ...]:
+    """Those that a model can read whole, however it tokenizes them; those first that suit its kind.
+
+    One that reads hardly anything gets the beginning of the first.
+    """
+    ours = about is not None and about.kind in ("scratch", "live")
+    found = (*SCRATCH, *GENERAL) if ours else (*GENERAL, *SCRATCH)
+    if about is None or not about.context:
+        return found
+    # They are ASCII, and no tokenizer makes more tokens than a text has bytes, but some put one before it.
+    room = max(about.context - 1, 1)
+    return tuple(example for example in found if len(example.text) <= room) or (
+        replace(found[0], text=found[0].text[:room]),
+    )

@@ -68,6 +68,10 @@ class ResidualDock(InspectionDock):
         self.note.setVisible(bool(note))
         self._redraw()
 
+    def shown(self) -> list[Archive | None]:
+        """Norms and cosines."""
+        return [self._archive]
+
     def pictures(self) -> list[QWidget]:
         """The chart or the map."""
         return [self.map if self._view == MAP else self.chart]

@@ -29,6 +29,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.generation_form import GenerationForm
 from llmlab_gui.write.model_picker import ModelPicker
 from llmlab_gui.write.second_column import SecondAnswer
@@ -71,6 +72,8 @@ class WriteDock(LabDock):
         self.first_name = QLabel()
         self.first_name.hide()
         self._author = ""  # the model that wrote what is shown
+        self._wrote = ""  # its reference
+        self._next_of: tuple[str, str, bool, str] | None = None  # model, prompt, chat and name of what comes next
         self.said = QLabel()
         self.said.setTextFormat(Qt.TextFormat.PlainText)  # words of a model's template, too
         self.said.setWordWrap(True)
@@ -84,6 +87,7 @@ class WriteDock(LabDock):
         self.token_list.setAccessibleName("Alternatives at the chosen token")
         self.next_words, self.token_words = QLabel(), QLabel("Point at a token in the text, or use the arrow keys.")
         self.next_words.setTextFormat(Qt.TextFormat.PlainText)
+        self._text_veil = Veil(self.text)
         self._lay_out()
         self.caption("A model gives every possible next token a probability; the text is sampled from them.", "loss")
 
@@ -114,10 +118,11 @@ class WriteDock(LabDock):
         self._prompt_then = self.prompt.toPlainText()
         self.second.text.begin("")
         self.second.said.clear()
-        self._author = self._first_model()
+        self._author, self._wrote = self._first_model(), model
         self._name_first()
         self.writer.begin(model, self._prompt_then, self._how)
         self._point(self.text, -1)
+        self._mark_stale()
         self._update_buttons()
 
     def stop(self) -> None:
@@ -176,6 +181,7 @@ class WriteDock(LabDock):
         below.addStretch(1)
         below.addWidget(self.copy_button)
         writing.addLayout(below)
+        self._page_veils: list[Veil] = []
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         for title, words, pairs in (
@@ -189,6 +195,7 @@ class WriteDock(LabDock):
             layout.addWidget(words)
             layout.addWidget(pairs, 1)
             self.tabs.addTab(page, title)
+            self._page_veils.append(Veil(page))
         self._sides = QSplitter(Qt.Orientation.Horizontal)
         self._sides.addWidget(written)
         self._sides.addWidget(self.second)
@@ -231,6 +238,11 @@ class WriteDock(LabDock):
         self.note.linkActivated.connect(self._save_now)
         self.prompt.textChanged.connect(self._prompt_changed)
         self.picker.changed.connect(self._model_changed)
+        for box in (self.picker.runs, self.picker.which):
+            box.currentIndexChanged.connect(self._mark_stale)
+        self.second.changed.connect(self._mark_stale)
+        self.chat.toggled.connect(self._mark_stale)
+        self.lab.inspection.about_changed.connect(self._mark_stale)
         self.next_list.picked.connect(self._append_to_prompt)
         self.token_list.picked.connect(self._branch_text)
         for keys, slot in (("Ctrl+Return", self.generate), ("Ctrl+Enter", self.generate), ("Escape", self.stop)):
@@ -260,7 +272,9 @@ class WriteDock(LabDock):
         self._update_note()
         self.next_list.show_pairs(())
         self.next_words.clear()
+        self._next_of = None
         self._forget_next()
+        self._mark_stale()
         self._typing.start()
         if self.beside.isChecked():
             self._propose()
@@ -276,6 +290,29 @@ class WriteDock(LabDock):
         self._name_first()
         if self.picker.answers:
             self.second.propose(self.picker.reference())
+
+    def _mark_stale(self) -> None:
+        """Dims what another model said than the chosen one, or to another prompt than that in the box, and says so."""
+        try:
+            model = self.picker.reference()
+        except LabError:  # none, or its checkpoints are still being read
+            model = ""
+        prompt, chat = self.prompt.toPlainText(), self.chat.isChecked()
+        other = "" if prompt == self._prompt_then else "of another prompt"
+        words = f"of {self._author}" if model != self._wrote else other
+        self._text_veil.say(words if self._wrote else "")
+        self.said.setEnabled(not self._text_veil.words)
+        self.second.mark_stale(other)
+        ahead = ""
+        if self._next_of is not None and (model, prompt, chat) != self._next_of[:3]:
+            ahead = f"of {self._next_of[3]}" if model != self._next_of[0] else "of another prompt"
+        self._page_veils[NEXT_TAB].say(ahead)
+        self._mark_pointed()
+
+    def _mark_pointed(self) -> None:
+        """What else could have come is about what its text is about."""
+        of = self._text_veil if self._pointed_in is self.text else self.second.veil
+        self._page_veils[TOKEN_TAB].say(of.words if self._pointed_in.current >= 0 or self.token_list.pairs() else "")
 
     def _first_model(self) -> str:
         about, checkpoint = self.lab.inspection.about, self.picker.checkpoint
@@ -328,6 +365,7 @@ class WriteDock(LabDock):
         if whole and self.beside.isChecked():
             try:
                 self.second.begin(self._prompt_then, self._how)
+                self._mark_stale()
             except LabError as error:
                 self.lab.error_raised.emit(error)
         self._update_buttons()
@@ -336,6 +374,7 @@ class WriteDock(LabDock):
         """Shows what else could have come at token `index` of a text; -1: at the chosen one, if any."""
         index = index if index >= 0 else view.current
         self._pointed_in = view
+        self._mark_pointed()
         if index < 0 or index >= len(view.tokens):
             self.token_list.show_pairs(())
             self.token_words.setText("Point at a token in the text, or use the arrow keys.")
@@ -372,6 +411,7 @@ class WriteDock(LabDock):
     def _prompt_changed(self) -> None:
         self.tabs.setCurrentIndex(NEXT_TAB)
         self._forget_next()
+        self._mark_stale()
         self._typing.start()
 
     def _forget_next(self) -> None:
@@ -385,14 +425,14 @@ class WriteDock(LabDock):
         if not self.isVisible() or not self.picker.answers:
             return
         self._forget_next()
-        self._asked_next = self.host.ask_next(
-            self.picker.reference(), self.prompt.toPlainText(), chat=self.chat.isChecked()
-        )
-        self._asked_next.answered.connect(self._on_next)
+        model, prompt, chat = self.picker.reference(), self.prompt.toPlainText(), self.chat.isChecked()
+        about = (model, prompt, chat, self._first_model())
+        self._asked_next = self.host.ask_next(model, prompt, chat=chat)
+        self._asked_next.answered.connect(partial(self._on_next, about))
         self._asked_next.failed.connect(self._on_next_failed)
 
-    def _on_next(self, answer: NextToken) -> None:
-        self._asked_next = None
+    def _on_next(self, about: tuple[str, str, bool, str], answer: NextToken) -> None:
+        self._asked_next, self._next_of = None, about
         self.next_list.show_pairs(answer.alternatives)
         bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
         chat = self.chat.isChecked()
@@ -401,9 +441,11 @@ class WriteDock(LabDock):
             f"{bits:.2f} bits: as uncertain as a choice among {equal:,.1f} equally likely tokens."
             f"{'' if chat else ' Click one to append it.'}"
         )
+        self._mark_stale()
 
     def _on_next_failed(self, error: LabError) -> None:
         """Typing goes on; a message bar at each key would not help."""
-        self._asked_next = None
+        self._asked_next = self._next_of = None
         self.next_list.show_pairs(())
         self.next_words.setText(str(error))
+        self._mark_stale()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
@@ -14,6 +14,7 @@ from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.token_view import TokenView
 from llmlab_gui.write.writer import Writer
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 
 class SecondAnswer(QWidget):
-    """A box that names the model, its text, and how it went. What it proposes: the base of what was fine-tuned."""
+    """A box that names the model, its text, and how it went. What it proposes: the base of what was fine-tuned.
+
+    `changed`: the box names another model.
+    """
+
+    changed = Signal()
 
     def __init__(self, lab: Lab, host: ModelHost, background: Background, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -37,6 +43,9 @@ class SecondAnswer(QWidget):
         self.said.setWordWrap(True)
         self.writer = Writer(host, self.text, self)
         self.writer.said.connect(self.said.setText)
+        self._wrote = ("", "")  # reference and name of the model that wrote what is shown
+        self.veil = Veil(self.text)
+        self.box.currentTextChanged.connect(self.changed)
         top = QHBoxLayout()
         top.addWidget(QLabel("B"))
         top.addWidget(self.box, 1)
@@ -60,10 +69,19 @@ class SecondAnswer(QWidget):
 
         self._background.run(look, lambda found: self._take(*found), self._lab.error_raised.emit)
 
+    def mark_stale(self, words: str) -> None:
+        """Dims what another model wrote than the one in the box, and with `words` all of it."""
+        reference, name = self._wrote
+        if reference and reference != self.box.reference:
+            words = f"of {name}"
+        self.veil.say(words if self.text.text() else "")
+        self.said.setEnabled(not self.veil.words)
+
     def begin(self, prompt: str, how: Generation) -> None:
         """Answers. LabError when no model is named."""
         if not self.box.reference:
             raise LabError("No second model is chosen.", "", "Choose model B above its column.")
+        self._wrote = self.box.reference, self.box.currentText()
         self.writer.begin(self.box.reference, prompt, how)
 
     def _take(self, found: list[tuple[str, str]], other: str) -> None:

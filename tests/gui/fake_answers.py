@@ -97,6 +97,10 @@ def make_sweep(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -
     return tensors, {"effect": "change", "position": "6", "answer_text": " Paris", "against_text": ""}
 
 
+def make_pattern(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
+    return {"pattern": np.random.default_rng(7).uniform(size=(len(ids), len(ids)))}, {}
+
+
 def make_change(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
     """Four matrices of rank 3; layer 1 has no up_proj."""
     singular = np.array([[4.0, 3.0, 0.0], [12.0, 5.0, 0.0], [1.0, 1.0, 1.0], [2.0, np.nan, np.nan]])

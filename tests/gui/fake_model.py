@@ -27,6 +27,7 @@ class FakeModelHost:
     def __init__(self, refusals: Mapping[str, str] | None = None) -> None:
         self.refusals = dict(refusals or {})
         self.kind = "scratch"  # of models that do not train
+        self.context = 5000
         self.vocabulary: list[str] = [f"w{number}" for number in range(500)]
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.cancelled: list[Request] = []
@@ -43,9 +44,16 @@ class FakeModelHost:
         about = ModelAbout(
             reference=model, name=model, kind="live" if model.endswith("@live") else self.kind, step=150,
             parameters=1000, bytes=4000, family="GPT", n_layer=LAYERS, n_head=HEADS, width=WIDTH, vocab_size=500,
-            context=5000, refusals=self.refusals,
+            context=self.context, refusals=self.refusals,
         )  # fmt: skip
-        return self._later("open", lambda request: request.end(request.answered, about))
+
+        def go(request: Request) -> None:
+            if "open" in self.fail:
+                request.end(request.failed, self.fail["open"])
+            else:
+                request.end(request.answered, about)
+
+        return self._later("open", go)
 
     def tokenize(self, model: str, text: str, beginning: bool) -> Request:
         cuts = tuple(PromptToken(id, self.vocabulary[id]) for id in self.ids_of(text))

@@ -19,12 +19,14 @@ from windows import FAKE_HOST, dock_in_sight
 
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.inspection_plan import first_tokens
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.attention import ARCS, HEATMAP, ROLLOUT, STAGES, AttentionDock
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.prompt import PromptDock
-from llmlab_gui.inside.prompt_examples import GENERAL, SCRATCH
+from llmlab_gui.inside.prompt_examples import GENERAL, SCRATCH, examples_for
 from llmlab_gui.widgets.theme import apply_theme, theme_notifier
 
 PROMPT = "When Mary and John went"
@@ -84,6 +86,34 @@ def test_a_model_without_a_prompt_gets_an_example_that_suits_it(
     qtbot.waitUntil(lambda: prompt.text.toPlainText() == SCRATCH[0].text, timeout=WAIT)
 
 
+def test_examples_are_those_that_the_model_can_read_whole() -> None:
+    for kind in ("scratch", "live", "huggingface"):
+        for context in (8, 16, 32, 64, 128, 1024, 0):
+            found = examples_for(ModelAbout("bar", "bar", kind, context=context))
+            assert found
+            assert all(0 < len(example.text) < (context or 10_000) for example in found)
+        assert set(found) == {*SCRATCH, *GENERAL}
+    assert examples_for(ModelAbout("bar", "bar", "scratch", context=64))[0] == SCRATCH[0]  # the default model's
+
+
+def test_a_prompt_that_is_too_long_is_shortened_at_a_press(
+    qtbot: QtBot, lab: LookingLab, prompt: PromptDock, dock: AttentionDock
+) -> None:
+    looked(qtbot, lab, "short")
+    text = " ".join(f"word{number}" for number in range(70))
+    for press in (prompt.shorten, dock._empty._button):
+        prompt.text.setPlainText(text)
+        qtbot.waitUntil(prompt.shorten.isVisible, timeout=WAIT)
+        assert "longer than small can read" in prompt.count.text()
+        assert press.text() == "Shorten to 64 tokens"
+        qtbot.mouseClick(press, Qt.MouseButton.LeftButton)
+        assert prompt.text.toPlainText() == text[: text.index(" word64")]
+        qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 64 and dock.heatmap.isVisible(), timeout=WAIT)
+        assert not prompt.shorten.isVisible()
+    assert first_tokens("le café noir", ["le", " caf", "\ufffd", "\ufffd"]) == "le café "  # as many characters
+    assert first_tokens("the king", [" the"]) == "the"
+
+
 def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
     lab.inspection.open("small")
     qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
@@ -135,7 +165,8 @@ def test_every_example_can_be_taken(qtbot: QtBot, lab: LookingLab, prompt: Promp
     lab.inspection.open("small")
     qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
     prompt.examples_button.menu().aboutToShow.emit()
-    for action, example in zip(prompt.examples_button.menu().actions(), (*GENERAL, *SCRATCH), strict=True):
+    found = examples_for(lab.inspection.about)
+    for action, example in zip(prompt.examples_button.menu().actions(), found, strict=True):
         action.trigger()
         assert prompt.text.toPlainText() == example.text
         assert prompt.look.text() == example.look

@@ -119,23 +119,26 @@ def test_why_there_is_no_attribution_is_said_and_the_rest_still_works(tmp_path: 
     lab = InspectionLab(tmp_path, FakeModelHost({"attribution": "Its last norm is not known."}))
     dock = ContributionsDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
-    qtbot.waitUntil(lambda: "last norm" in dock.note.text() and dock.note.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "last norm" in dock._problem.text and dock._problem.isVisible(), timeout=WAIT)
     assert not dock.chart.bars.groups
     choose(dock, "share")
     assert dock.chart.bars.groups
-    assert not dock.note.isVisible()
+    assert dock.chart.isVisible()
+    assert not dock._problem.isVisible()
     lab.close()
 
 
 def test_a_token_that_is_none_is_refused_in_the_panel(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_contributions(lab, qtbot)
     lab.host.fail["inspect"] = LabError("answer 'Par is' is not one token.", "It is cut into two.", "Try another.")
-    dock.answer.setText("Par is")
-    qtbot.waitUntil(lambda: "not one token" in dock.note.text(), timeout=WAIT)
+    dock.against.setText("Par is")
+    qtbot.waitUntil(lambda: "not one token" in dock._problem.text, timeout=WAIT)
+    assert dock._problem.size() == dock._pages.size()  # no half of the panel is blank
     lab.host.fail.clear()
-    dock.answer.setText("")
+    qtbot.mouseClick(dock._problem._button, Qt.MouseButton.LeftButton)
+    assert dock.against.text() == ""
     qtbot.waitUntil(lambda: bool(dock.chart.bars.groups), timeout=WAIT)
-    assert not dock.note.isVisible()
+    assert dock.chart.isVisible()
     assert not lab.errors
 
 

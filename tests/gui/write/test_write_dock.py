@@ -102,6 +102,43 @@ def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: F
     assert dock.tabs.currentIndex() == NEXT_TAB
 
 
+def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    trained(qtbot, lab, dock, "alpha")
+    dock.form.tokens.setValue(5)
+    dock.generate()
+    written(qtbot, dock, 5)
+    dock.text.choose(2)
+    dock.prompt.setPlainText("The queen")
+    dock.prompt.setPlainText("The king")
+    qtbot.waitUntil(lambda: dock._next_of is not None, timeout=WAIT)
+    veils = (dock._text_veil, dock._page_veils[NEXT_TAB], dock._page_veils[TOKEN_TAB])
+    assert [veil.words for veil in veils] == ["", "", ""]
+    assert dock.said.isEnabled()
+
+    # Another prompt, and back.
+    dock.prompt.setPlainText("The queen")
+    assert [veil.words for veil in veils] == ["of another prompt"] * 3
+    assert all(not veil.isHidden() for veil in veils)
+    dock.prompt.setPlainText("The king")
+    assert [veil.words for veil in veils] == ["", "", ""]
+
+    # Another checkpoint of the same run, and another run: at once, and also where its files cannot be read.
+    dock.picker.which.setCurrentIndex(dock.picker.which.findData("step-00000100"))
+    dock.picker._choose_checkpoint()
+    assert veils[0].words == veils[2].words == "of alpha, step 200"
+    broken = FakeRun(lab.outputs, "beta", steps=1000).start()
+    lab.add(broken)
+    dock.picker.select(broken.run.full_name, "latest")
+    assert veils[0].words == veils[2].words == "of alpha, step 200"
+    assert veils[1].words in ("", "of alpha, step 200")
+    assert not dock.next_list.pairs() or veils[1].words
+    assert not dock.said.isEnabled()
+
+    # Its own text is at full strength.
+    dock.picker.select("pretraining/alpha", "latest")
+    qtbot.waitUntil(lambda: dock.picker.answers and veils[0].words == "", timeout=WAIT)
+
+
 class Slow(ModelHost):
     """Its answers come when a test sends them."""
 

@@ -1,0 +1,83 @@
+"""Dims what belongs to something else than what is chosen, and says to what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QEvent, QObject, Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
+
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+# Of the ground's colour over the content: it can still be read, and nobody takes it for what is current.
+_SHADE = 0.68
+
+
+class Veil(QWidget):
+    """Lies over a widget; the mouse goes through to what is under it. Lifted at first.
+
+    The widget must not place its children itself, as a splitter does.
+    """
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__(content)
+        self._content = content
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self._sign = QFrame(content)
+        self._sign.setFrameShape(QFrame.Shape.StyledPanel)
+        self._sign.setAutoFillBackground(True)
+        self._label, self._button = QLabel(), QPushButton()
+        self._label.setTextFormat(Qt.TextFormat.PlainText)
+        self._button.clicked.connect(self._act)
+        self._slot: Callable[[], object] | None = None
+        row = QHBoxLayout(self._sign)
+        row.setContentsMargins(8, 3, 8, 3)
+        row.addWidget(self._label)
+        row.addWidget(self._button)
+        content.installEventFilter(self)
+        theme_notifier.changed.connect(self.update)
+        self.say("")
+
+    @property
+    def words(self) -> str:
+        """What the content is about, "" while it is current."""
+        return self._label.text()
+
+    def say(self, words: str, action_text: str = "", slot: Callable[[], object] | None = None) -> None:
+        """Dims the content and says what it is about; "" lifts the veil. slot: what the button beside it does."""
+        self._slot = slot
+        self._button.setText(action_text)
+        self._button.setVisible(slot is not None)
+        if words != self.words or bool(words) == self.isHidden():
+            self._label.setText(words)
+            for part in (self, self._sign):
+                part.setVisible(bool(words))
+        if words:
+            self._place()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Resize and not self.isHidden():
+            self._place()
+        return super().eventFilter(watched, event)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        shade = QColor(current_theme().surface)
+        shade.setAlphaF(_SHADE)
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), shade)
+        painter.end()
+
+    def _place(self) -> None:
+        """All over the content, under what is drawn over it anyway; the words in its middle."""
+        content = self._content
+        self.setGeometry(content.rect())
+        size = self._sign.sizeHint().boundedTo(content.size())
+        self._sign.resize(size)
+        self._sign.move((content.width() - size.width()) // 2, (content.height() - size.height()) // 2)
+        self.raise_()
+        self._sign.raise_()
+
+    def _act(self) -> None:
+        if self._slot is not None:
+            self._slot()

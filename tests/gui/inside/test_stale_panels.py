@@ -1,0 +1,175 @@
+"""What belongs to another model or prompt than the chosen one is dimmed and named, in every panel and in Write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake_answers import (
+    make_change,
+    make_comparison,
+    make_evolution,
+    make_geometry,
+    make_intervention,
+    make_parameters,
+    make_pattern,
+    make_sweep,
+)
+from fake_model import FakeModelHost
+from fakes import FakeRun
+from inspection_lab import InspectionLab
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+
+from llmlab.core.errors import LabError
+from llmlab_gui.finetune.adapter import AdapterDock
+from llmlab_gui.host.selection import ChosenIntervention
+from llmlab_gui.inside.attention import AttentionDock
+from llmlab_gui.inside.compare import CompareDock
+from llmlab_gui.inside.contributions import ContributionsDock
+from llmlab_gui.inside.evolution import EvolutionDock
+from llmlab_gui.inside.geometry import GeometryDock
+from llmlab_gui.inside.inspection_dock import InspectionDock
+from llmlab_gui.inside.interventions import InterventionsDock
+from llmlab_gui.inside.lens import LensDock
+from llmlab_gui.inside.parameters import ParametersDock
+from llmlab_gui.inside.prompt import PromptDock
+from llmlab_gui.inside.residual import ResidualDock
+
+PANELS: tuple[Callable[[InspectionLab], InspectionDock], ...] = (
+    PromptDock,
+    AttentionDock,
+    LensDock,
+    ContributionsDock,
+    ResidualDock,
+    InterventionsDock,
+    GeometryDock,
+    ParametersDock,
+    AdapterDock,
+    CompareDock,
+    EvolutionDock,
+)  # type: ignore[assignment]
+REFUSAL = LabError("beta cannot be opened.", "Its weights are cut short.", "Choose another model.")
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> Iterator[InspectionLab]:
+    host = FakeModelHost()
+    host.kind = "finetuned"
+    host.answers |= {"change": make_change, "compare": make_comparison, "evolve": make_evolution}
+    host.answers |= {"geometry": make_geometry, "parameters": make_parameters, "intervene": make_intervention}
+    host.answers |= {"sweep": make_sweep, "pattern": make_pattern}
+    made = InspectionLab(tmp_path, host)
+    made.add(FakeRun(tmp_path, steps=200).start().advance(150))
+    yield made
+    made.close()
+
+
+def fill(qtbot: QtBot, lab: InspectionLab, dock: InspectionDock) -> None:
+    """Has the panel show numbers of the model alpha."""
+    lab.open(qtbot, dock, model="alpha")
+    if isinstance(dock, CompareDock):
+        dock.b.choose("other@1")
+        dock.compare.click()
+    if isinstance(dock, EvolutionDock):
+        dock.watch.click()
+    lab.inspection.add_intervention(ChosenIntervention("head", 1, 0))
+    qtbot.waitUntil(lambda: dock.ready() and dock.table() is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.working is None and not dimmed(dock), timeout=WAIT)
+    assert dock.export_button.isEnabled()
+
+
+def dimmed(dock: InspectionDock) -> str:
+    """What the shade over the panel's numbers says, "" where they are at full strength."""
+    veil = dock._veil
+    assert veil is not None
+    assert veil.isHidden() == (not veil.words)
+    assert veil.isHidden() or veil.geometry() == veil.parentWidget().rect()  # type: ignore[union-attr]
+    return veil.words
+
+
+@pytest.mark.parametrize("make", PANELS)
+def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_replaced(
+    qtbot: QtBot, lab: InspectionLab, make: Callable[[InspectionLab], InspectionDock]
+) -> None:
+    session, host = lab.inspection, lab.host
+    dock = make(lab)
+    fill(qtbot, lab, dock)
+    before = {CompareDock: "of alpha and other@1", EvolutionDock: "of fake"}.get(type(dock), "of alpha")
+
+    # A model is chosen: at once, not when it has been read.
+    host.hold = {"open", "tokenize", "inspect", "pattern", "change", "geometry", "parameters"}
+    session.open("beta")
+    assert dimmed(dock) == before
+    assert not dock.export_button.isEnabled()
+
+    # It cannot be opened: the one before stays, dimmed until somebody turns to it.
+    host.fail["open"] = REFUSAL
+    host.release()
+    qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+    assert dimmed(dock) == before
+    assert dock._veil is not None
+    assert dock._veil._button.text() == "Stay with alpha"
+    dock._veil._button.click()
+    assert dimmed(dock) == ""
+
+    # It ends while it is read, or is not wanted any more.
+    session.open("beta")
+    assert dimmed(dock) == before
+    session.cancel()
+    assert dimmed(dock) == ""
+
+    # Another prompt.
+    if not isinstance(dock, AdapterDock):
+        session.set_prompt("a queen", False)
+        assert dimmed(dock) == "of another prompt"
+        session.set_prompt("the king said to the queen that", False)
+        assert dimmed(dock) == ""
+
+    # It opens: until its own numbers come, nothing of alpha's is shown at full strength under its name.
+    del host.fail["open"]
+    session.open("beta")
+    for _ in range(3):  # opened, tokenized, inspected or asked
+        assert dimmed(dock) != "" or not shows(dock, "alpha")
+        host.release()
+        qtbot.wait(1)
+    host.hold = set()
+    host.release()
+    qtbot.waitUntil(lambda: session.about is not None and session.about.name == "beta", timeout=WAIT)
+    if isinstance(dock, CompareDock):
+        assert dimmed(dock) == before  # it is about what is in its boxes, and waits to be pressed
+    else:
+        qtbot.waitUntil(lambda: not dimmed(dock) and session.working is None, timeout=WAIT)
+    dock.shutdown()
+
+
+def test_every_panel_that_cannot_ask_for_a_long_prompt_offers_to_shorten_it(qtbot: QtBot, lab: InspectionLab) -> None:
+    lab.host.context = 4
+    for make in PANELS:
+        if make in (
+            PromptDock,
+            AdapterDock,
+            CompareDock,
+            EvolutionDock,
+        ):  # it has a button of its own; others ask others
+            continue
+        dock = make(lab)
+        lab.inspection.set_prompt("", False, at_once=True)
+        qtbot.addWidget(dock)
+        dock.show()
+        lab.inspection.open("alpha")
+        lab.inspection.set_prompt("the king said to the queen", False, at_once=True)
+        qtbot.waitUntil(lambda: lab.inspection.readable == 4, timeout=WAIT)
+        assert dock._stack.currentWidget() is dock._empty
+        assert dock._empty._button.text() == "Shorten to 4 tokens"
+        dock._empty._button.click()
+        qtbot.waitUntil(lambda: 0 < len(lab.inspection.tokens) <= 4, timeout=WAIT)
+        qtbot.waitUntil(lambda dock=dock: dock._stack.currentWidget() is not dock._empty, timeout=WAIT)  # type: ignore[misc]
+        dock.shutdown()
+
+
+def shows(dock: InspectionDock, model: str) -> bool:
+    """Whether a model's numbers are in sight."""
+    models = [archive.metadata.model for archive in dock.shown() if archive is not None]
+    return dock._stack.currentWidget() is not dock._empty and any(model in models_of.split("|") for models_of in models)
