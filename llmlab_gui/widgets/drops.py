@@ -1,14 +1,15 @@
-"""What a file or folder that is dropped onto the window means."""
+"""What a file or folder that is dropped onto the window means, and where it may land."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from PySide6.QtCore import QMimeData
-from PySide6.QtGui import QDragEnterEvent, QDropEvent
+from PySide6.QtCore import QMimeData, Qt
+from PySide6.QtGui import QColor, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
@@ -17,6 +18,10 @@ from llmlab.data.own_texts import SUFFIXES
 from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, ggufs_in, is_model_folder
 from llmlab.store.checkpoints import MANIFEST_FILE
 from llmlab.store.run_folder import RunFolder
+from llmlab_gui.widgets.theme import current_theme
+
+_FRAME = 3  # pixels
+_TINT = 28  # of 255
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,66 @@ def _is_model(path: Path) -> bool:
     return is_model_folder(path) or (path / ADAPTER_FILE).is_file() or bool(ggufs_in(path))
 
 
-class TakesModelsAndExamples:
+class _Frame(QWidget):
+    """Lies over what takes a drop, while something is dragged over it."""
+
+    def __init__(self, over: QWidget) -> None:
+        super().__init__(over)
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.setObjectName("drop frame")
+        self.setGeometry(over.rect())
+        self.raise_()
+        self.show()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        accent = QColor(current_theme().accent)
+        painter = QPainter(self)
+        painter.setPen(QPen(accent, _FRAME))
+        accent.setAlpha(_TINT)
+        painter.setBrush(accent)
+        painter.drawRect(self.rect().adjusted(1, 1, -2, -2))
+
+
+class TakesDrops:
+    """A widget that files and folders are dropped on: framed while it takes what is dragged over it.
+
+    What it does not take goes to the widget around it; where none takes it, the cursor says so.
+    """
+
+    _frame: _Frame | None = None
+
+    def takes(self, path: Path) -> bool:
+        """Whether it may be dropped. Quick: it is asked while something is dragged, so a folder may turn out wrong."""
+        return path.is_dir() or meaning_at_once(path) is not None or holds_examples(path, asked_for=True)
+
+    def take(self, path: Path) -> None:
+        """Opens what was dropped, or says why not."""
+        raise NotImplementedError
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if any(map(self.takes, local_paths(event.mimeData()))):
+            self._show_frame(True)
+            event.acceptProposedAction()
+        else:
+            event.ignore()
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
+        self._show_frame(False)
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        self._show_frame(False)
+        event.acceptProposedAction()
+        for path in local_paths(event.mimeData()):
+            self.take(path)
+
+    def _show_frame(self, shown: bool) -> None:
+        if self._frame is not None:
+            self._frame.hide()
+            self._frame.deleteLater()
+        self._frame = _Frame(cast("QWidget", self)) if shown else None
+
+
+class TakesModelsAndExamples(TakesDrops):
     """A dock that fine-tunes, or shows what is learned from: files of examples, runs and models are dropped on it."""
 
     lab: Any  # llmlab_gui.lab.lab.Lab
@@ -107,6 +171,9 @@ class TakesModelsAndExamples:
         """This model, all else as it is."""
         raise NotImplementedError
 
+    def takes(self, path: Path) -> bool:
+        return holds_examples(path, asked_for=True) or isinstance(meaning_at_once(path), DroppedRun | DroppedModel)
+
     def take(self, path: Path) -> None:
         """A file of examples, a run, a checkpoint or a model, by its file or folder."""
         if holds_examples(path, asked_for=True):
@@ -118,12 +185,3 @@ class TakesModelsAndExamples:
             self.lab.error_raised.emit(error)
             return
         self.set_base(found.reference if isinstance(found, DroppedModel) else str(path))
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if local_paths(event.mimeData()):
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        event.acceptProposedAction()
-        for path in local_paths(event.mimeData()):
-            self.take(path)

@@ -10,8 +10,6 @@ from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QCloseEvent,
     QDesktopServices,
-    QDragEnterEvent,
-    QDropEvent,
     QGuiApplication,
     QPaintEvent,
     QResizeEvent,
@@ -59,7 +57,7 @@ _FIRST_SIZE = QSize(1440, 900)
 _FRAME = 40  # about what the title bar needs
 
 
-class MainWindow(QMainWindow):
+class MainWindow(drops.TakesDrops, QMainWindow):
     """Owns the lab and the docks; `close()` asks what becomes of live runs, then ends every thread."""
 
     furnished = Signal()  # the docks are there
@@ -297,15 +295,9 @@ class MainWindow(QMainWindow):
         super().resizeEvent(event)
         self._place_covers()
 
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if drops.local_paths(event.mimeData()):
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        event.acceptProposedAction()
-        for path in drops.local_paths(event.mimeData()):
-            # Not within the drop: a slow look would hold up the program that it came from.
-            QTimer.singleShot(0, self, partial(self.open_path, path))
+    def take(self, path: Path) -> None:
+        # Not within the drop: a slow look would hold up the program that it came from.
+        QTimer.singleShot(0, self, partial(self.open_path, path))
 
     def closeEvent(self, event: QCloseEvent) -> None:
         rows = [] if self._may_close else closing.runs_to_ask_about(self.lab)

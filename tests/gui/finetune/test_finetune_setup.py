@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from fakes import FakeRun
-from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
-from PySide6.QtGui import QDropEvent
+from PySide6.QtCore import QEvent, QMimeData, QPoint, Qt, QUrl
+from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
+from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
 from waits import WAIT
@@ -314,6 +315,32 @@ def test_what_is_dropped_is_taken(
     note.write_text("just text")
     drop(dock, note)
     assert "holds no examples" in errors[0].what
+
+
+def test_what_may_land_is_framed_while_it_is_dragged_and_all_else_is_refused(
+    dock: FinetuneSetupDock, trained: RunFolder, tmp_path: Path
+) -> None:
+    for name in ("mine.jsonl", "note.txt", "picture.png"):
+        (tmp_path / name).write_text("x")
+    for path, lands in (
+        (tmp_path / "mine.jsonl", True),
+        (trained.path, True),
+        (tmp_path / "note.txt", False),  # the window around it may take it
+        (tmp_path / "picture.png", False),
+    ):
+        data = QMimeData()
+        data.setUrls([QUrl.fromLocalFile(str(path))])
+        buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        entered = QDragEnterEvent(QPoint(5, 5), Qt.DropAction.CopyAction, data, buttons, keys)
+        QApplication.sendEvent(dock, entered)
+        frame = dock.findChild(QWidget, "drop frame")
+        assert (entered.isAccepted(), frame is not None) == (lands, lands), path
+        if frame is not None:
+            assert frame.isVisible()
+            assert frame.geometry() == dock.rect()
+            QApplication.sendEvent(dock, QDragLeaveEvent())
+            assert not frame.isVisible()
+            QApplication.sendPostedEvents(frame, QEvent.Type.DeferredDelete)
 
 
 # In the window -------------------------------------------------------------------------------------------------------

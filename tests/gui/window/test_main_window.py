@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
-from PySide6.QtGui import QDropEvent, QGuiApplication
+from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
 from PySide6.QtWidgets import QApplication, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -470,6 +470,24 @@ def _drop(window: MainWindow, path: Path) -> None:
         Qt.KeyboardModifier.NoModifier,
     )
     window.dropEvent(event)
+
+
+def test_the_window_refuses_a_picture_while_it_is_dragged_and_frames_itself_for_a_text(
+    same_window: MainWindow, tmp_path: Path
+) -> None:
+    window = same_window
+    for name, lands in (("picture.png", False), ("text.txt", True)):
+        (tmp_path / name).write_text("x")
+        data = QMimeData()
+        data.setUrls([QUrl.fromLocalFile(str(tmp_path / name))])
+        buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        entered = QDragEnterEvent(QPoint(5, 5), Qt.DropAction.CopyAction, data, buttons, keys)
+        QApplication.sendEvent(window, entered)
+        frame = window.findChild(QWidget, "drop frame", Qt.FindChildOption.FindDirectChildrenOnly)
+        assert (entered.isAccepted(), frame is not None) == (lands, lands)
+    QApplication.sendEvent(window, QDragLeaveEvent())
+    assert frame is not None
+    assert not frame.isVisible()
 
 
 def test_a_dropped_text_becomes_the_corpus(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
