@@ -114,7 +114,9 @@ def test_json_begins_with_started_even_where_nothing_is_trained(
     (tmp_path / "short.txt").write_text("to be or not to be")
     words = ["pretrain", *TINY, "--corpus", str(tmp_path / "short.txt"), "--outputs", str(outputs)]
     assert main(words) == 1
-    started, failed = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    printed = capfd.readouterr().out
+    assert printed.count("\n") == 2, printed
+    started, failed = (json.loads(line) for line in printed.splitlines())
     assert (started["event"], started["step"], started["parameters"]) == ("started", 0, None)
     assert failed["event"] == "failed"
     assert "too short" in failed["what"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,8 +122,14 @@ def test_an_error_on_the_way_leaves_no_file_and_the_old_archive_whole(tmp_path: 
     assert read_archive(tmp_path / "a.safetensors")["p"].sum() == 3
 
 
-def test_no_room_for_the_tensors_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="large"), ArchiveWriter(tmp_path / "a", {"p": (np.float32, (2**60,))}, ABOUT):
+def test_no_room_for_the_tensors_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    too_large = {"p": (np.float32, (2**60,))}
+    with pytest.raises(LabError, match="would need"), ArchiveWriter(tmp_path / "a", too_large, ABOUT):
+        pass
+    assert not list(tmp_path.iterdir())
+    # Room that was there when it was looked for, and is gone when it is taken.
+    monkeypatch.setattr("llmlab.inspection.archive.shutil.disk_usage", lambda _: SimpleNamespace(free=2**63))
+    with pytest.raises(OSError, match="large"), ArchiveWriter(tmp_path / "a", too_large, ABOUT):
         pass
     assert not list(tmp_path.iterdir())
 
