@@ -74,6 +74,7 @@ def open_window(outputs: Path) -> tuple[QApplication, MainWindow]:
     from PySide6.QtWidgets import QApplication
 
     from llmlab_gui.lab.window_settings import WindowSettings
+    from llmlab_gui.widgets.focus_ring import FocusRing
     from llmlab_gui.widgets.theme import apply_theme
     from llmlab_gui.window import uncaught as errors
     from llmlab_gui.window.garbage import GarbageTimer
@@ -89,6 +90,7 @@ def open_window(outputs: Path) -> tuple[QApplication, MainWindow]:
     app.aboutToQuit.connect(garbage.stop)
     settings = WindowSettings()
     apply_theme(app, settings.theme)
+    FocusRing(app)
     window = MainWindow(outputs, settings, later=True)
     window.furnished.connect(garbage.freeze)
     post.unexpected.connect(window.lab.error_raised)

@@ -10,12 +10,16 @@ from PySide6.QtWidgets import QApplication
 
 from llmlab.core.paths import resources_dir
 
+# What Fusion outlines, and does not fill with the window's colour.
+_EDGED = (b"QLineEdit", b"QAbstractSpinBox", b"QComboBox", b"QSlider")
+_TICKED = ("QCheckBox", "QGroupBox", "QTableView", "QListView", "QTreeView")
+_FUSION_DARKER = 140  # per cent: QFusionStylePrivate::outline
 THEME_CHOICES = ("light", "dark", "system")
 
 
 @dataclass(frozen=True)
 class Theme:
-    """One set of colours, as `#rrggbb`. Text reaches a contrast of 4.5 on its ground, curves 3 (WCAG 2.2, AA)."""
+    """One set of colours, as `#rrggbb`. Text reaches a contrast of 4.5 on its ground, curves and edges 3 (WCAG 2.2)."""
 
     name: str
     background: str  # behind panels
@@ -24,6 +28,7 @@ class Theme:
     text: str
     quiet: str  # captions, units, reference lines
     grid: str  # hairlines
+    edge: str  # of what can be filled in, ticked or moved
     accent: str  # the one colour that asks to be pressed or says "chosen"
     on_accent: str  # text on the accent
     good: str
@@ -42,6 +47,7 @@ LIGHT = Theme(
     text="#1b1f24",
     quiet="#596270",
     grid="#dfe3e8",
+    edge="#7f8794",
     accent="#1f5fc4",
     on_accent="#ffffff",
     good="#0b7247",
@@ -57,6 +63,7 @@ DARK = Theme(
     text="#e4e7eb",
     quiet="#9ba5b3",
     grid="#343b44",
+    edge="#828c9b",
     accent="#7eaaff",
     on_accent="#0d1420",
     good="#5fcb94",
@@ -106,6 +113,8 @@ def _use(app: QApplication, theme: Theme) -> None:
     global _current
     _current = theme
     app.setPalette(_palette(theme))
+    for kind in _EDGED:
+        app.setPalette(_edged(theme), kind)
     theme_notifier.changed.emit()
 
 
@@ -144,6 +153,13 @@ def _palette(theme: Theme) -> QPalette:
     return palette
 
 
+def _edged(theme: Theme) -> QPalette:
+    """The palette of a widget whose outline must be seen: Fusion draws it in the window's colour, 1.4 times as dark."""
+    palette = _palette(theme)
+    palette.setColor(QPalette.ColorRole.Window, QColor(theme.edge).lighter(_FUSION_DARKER))
+    return palette
+
+
 def style_sheet(theme: Theme) -> str:
     """Only what a palette cannot say: hairlines instead of frames, flat titles, roomy tabs.
 
@@ -161,7 +177,8 @@ def style_sheet(theme: Theme) -> str:
     QToolBar {{ border: none; border-bottom: 1px solid {theme.grid}; padding: 4px 6px; spacing: 4px; }}
     QStatusBar {{ border-top: 1px solid {theme.grid}; }}
     QStatusBar::item {{ border: none; }}
-    QTableView, QListView, QTreeView, QTextBrowser, QPlainTextEdit {{ border: 1px solid {theme.grid}; }}
+    QTableView, QListView, QTreeView, QTextBrowser {{ border: 1px solid {theme.grid}; }}
+    QPlainTextEdit {{ border: 1px solid {theme.edge}; }}
     QTableView {{ gridline-color: {theme.grid}; }}
     QTableView, QListView, QTreeView {{
         selection-background-color: {mix(theme.surface, theme.accent, 0.2).name()}; selection-color: {theme.text}; }}
@@ -171,18 +188,23 @@ def style_sheet(theme: Theme) -> str:
     QToolButton:checked {{
         background: {mix(theme.raised, theme.accent, 0.3).name()}; color: {theme.text};
         border: 1px solid {theme.accent}; border-radius: 3px; padding: 2px 5px; }}
-    QCheckBox::indicator {{
+    {_indicator()} {{
         width: 13px; height: 13px; border: 1px solid {theme.quiet}; border-radius: 3px; background: {theme.surface}; }}
-    QCheckBox::indicator:focus, QCheckBox::indicator:hover {{ border-color: {theme.accent}; }}
-    QCheckBox::indicator:checked {{
+    {_indicator(":focus")}, {_indicator(":hover")} {{ border-color: {theme.accent}; }}
+    {_indicator(":checked")} {{
         background: {theme.accent}; border-color: {theme.accent}; image: url("{_check(theme)}"); }}
-    QCheckBox::indicator:disabled {{ border-color: {theme.grid}; }}
+    {_indicator(":disabled")} {{ border-color: {theme.grid}; }}
     QPushButton[primary="true"] {{
         background: {theme.accent}; color: {theme.on_accent}; border: none; border-radius: 4px;
         padding: 7px 16px; }}
     QPushButton[primary="true"]:hover, QPushButton[primary="true"]:focus {{ border: 2px solid {theme.text}; }}
     QPushButton[primary="true"]:disabled {{ background: {theme.grid}; color: {theme.quiet}; }}
     """
+
+
+def _indicator(state: str = "") -> str:
+    """The boxes to tick, wherever they are, as a selector of style sheets."""
+    return ", ".join(f"{kind}::indicator{state}" for kind in _TICKED)
 
 
 def _check(theme: Theme) -> str:

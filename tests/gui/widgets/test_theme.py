@@ -6,14 +6,26 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QPalette
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QLineEdit,
+    QPlainTextEdit,
+    QSlider,
+    QSpinBox,
+    QTableWidget,
+    QTableWidgetItem,
+)
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab_gui.widgets.icons import icon, state_color, state_icon
-from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, theme_notifier
+from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, mix, style_sheet, theme_notifier
 
 BOTH = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 STATES = ("queued", "running", "paused", "stopping", "stopped", "finished", "failed", "interrupted")
@@ -37,6 +49,49 @@ def test_text_can_be_read_on_every_ground(theme: Theme) -> None:
         for text in (theme.text, theme.quiet, theme.accent, theme.good, theme.warning, theme.bad):
             assert contrast(text, ground) >= 4.5, (text, ground)
     assert contrast(theme.on_accent, theme.accent) >= 4.5
+
+
+@BOTH
+def test_text_can_be_read_on_tinted_grounds(theme: Theme) -> None:
+    """Chosen rows, pressed buttons, messages, call-outs of pages."""
+    chosen, pressed = mix(theme.surface, theme.accent, 0.2).name(), mix(theme.raised, theme.accent, 0.3).name()
+    said = mix(theme.surface, theme.bad, 0.12).name()
+    assert min(contrast(theme.text, ground) for ground in (chosen, pressed, said)) >= 4.5
+    code = mix(theme.surface, theme.text, 0.06).name()
+    assert min(contrast(color, code) for color in (theme.quiet, theme.accent, theme.good, theme.warning)) >= 4.5
+    for color in (theme.warning, theme.good):
+        ground = mix(theme.surface, color, 0.10).name()
+        assert min(contrast(text, ground) for text in (theme.text, theme.accent, color)) >= 4.5
+
+
+@BOTH
+def test_the_edges_of_parts_are_seen(theme: Theme, qapp: QApplication, qtbot: QtBot) -> None:
+    """As they are painted: the line of pixels at the middle of the left edge has one that stands out on both sides."""
+    apply_theme(qapp, theme.name)
+    table = QTableWidget(1, 1)
+    cell = QTableWidgetItem("run")
+    cell.setCheckState(Qt.CheckState.Unchecked)
+    table.setItem(0, 0, cell)
+    table.verticalHeader().hide()
+    editable = QComboBox()
+    editable.setEditable(True)
+    fields = (QLineEdit(), QSpinBox(), QDoubleSpinBox(), QComboBox(), editable, QPlainTextEdit(), QCheckBox("tick"))
+    try:
+        for part in (*fields, table):
+            part.setStyleSheet(style_sheet(theme))
+            part.resize(160, 60 if isinstance(part, (QPlainTextEdit, QTableWidget)) else 24)
+            image = part.grab().toImage()
+            row = image.height() // 2 if part is not table else table.horizontalHeader().height() + 14
+            across = [image.pixelColor(x, row).name() for x in range(24 if part is table else 8)]
+            assert max(contrast(color, theme.background) for color in across) >= 3.0, part
+            assert max(contrast(color, theme.surface) for color in across) >= 3.0, part
+        slider = QSlider(Qt.Orientation.Horizontal)
+        slider.resize(160, 24)
+        image = slider.grab().toImage()
+        down = [image.pixelColor(120, y).name() for y in range(image.height())]
+        assert max(contrast(color, theme.background) for color in down) >= 3.0
+    finally:
+        apply_theme(qapp, "light")
 
 
 @BOTH
