@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QApplication
 from llmlab.core.paths import resources_dir
 
 # What Fusion outlines, and does not fill with the window's colour.
-_EDGED = (b"QLineEdit", b"QAbstractSpinBox", b"QComboBox", b"QSlider")
+_EDGED = ("QLineEdit", "QAbstractSpinBox", "QComboBox", "QSlider")
 _TICKED = ("QCheckBox", "QGroupBox", "QTableView", "QListView", "QTreeView")
 _FUSION_DARKER = 140  # per cent: QFusionStylePrivate::outline
 THEME_CHOICES = ("light", "dark", "system")
@@ -114,7 +114,7 @@ def _use(app: QApplication, theme: Theme) -> None:
     _current = theme
     app.setPalette(_palette(theme))
     for kind in _EDGED:
-        app.setPalette(_edged(theme), kind)
+        app.setPalette(_edged(theme), kind)  # type: ignore[arg-type]  # bytes, says the stub; they are refused
     theme_notifier.changed.emit()
 
 
