@@ -118,13 +118,14 @@ def _same_tokens(settings: RunSettings, wanted: PretrainSettings) -> bool:
 
 
 def _last_such(settings: RunSettings, preset: str, runs: Sequence[RunRow]) -> RunRow | None:
-    """The newest ended run of this kind on the same text or examples; of the same preset, where there is one."""
-    such = [
-        row
-        for row in runs
-        if row.info.settings.track == settings.track
-        and row.info.settings.reads == settings.reads
-        and row.status.val_loss is not None
-        and not row.status.live
-    ]
+    """The newest ended run on the same tokens, or from the same base on the same examples: losses in other tokens
+    cannot be compared. Of the same preset, where there is one."""
+
+    def alike(other: RunSettings) -> bool:
+        if isinstance(settings, PretrainSettings):
+            return _same_tokens(other, settings)
+        return (other.track, other.reads, other.base) == (settings.track, settings.reads, settings.base)
+
+    ended = (row for row in runs if row.status.val_loss is not None and not row.status.live)
+    such = [row for row in ended if alike(row.info.settings)]
     return next((row for row in such if row.info.preset == preset), such[0] if such else None)

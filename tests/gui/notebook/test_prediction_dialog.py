@@ -243,13 +243,17 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
         RunRow(fake.run, fake.run.info(), fake.run.status())
         for fake in (
             FakeRun(outputs, "other", settings=resolve_settings("baby", overrides={"data.corpus": "tiny"})).start(),
+            FakeRun(outputs, "pieces", settings=resolve_settings("baby", overrides={"data.tokenizer": "bpe"}))
+            .start()
+            .advance(1000)
+            .finish(),
             FakeRun(outputs, "live").start().advance(500),
             FakeRun(outputs, "n" * 90).start().advance(1000).finish(),
         )
     ]
-    began = first_started(runs[1].run)
+    began = first_started(runs[2].run)
     assert began is not None
-    loss = runs[2].status.val_loss
+    loss = runs[3].status.val_loss
     assert anchors_of(settings, "baby", runs) == (
         f"Validation loss to go by: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
         f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
