@@ -34,7 +34,7 @@ from llmlab_gui.charts.scale_bar import paint_scale
 from llmlab_gui.charts.shrink import indexed, shrink
 from llmlab_gui.charts.side_labels import paint_columns, paint_rows, room_for
 from llmlab_gui.widgets.numbers import read_out
-from llmlab_gui.widgets.saving import Cell
+from llmlab_gui.widgets.saving import Cell, LazyRows, Table
 from llmlab_gui.widgets.theme import current_theme
 
 # Decades that a logarithmic scale shows below its top.
@@ -138,18 +138,18 @@ class Heatmap(CellMap):
         unit = f" {heat.unit}" if heat.unit else ""
         return f"{heat.rows[row]}, {heat.columns[column]}: {read_out(self.value(row, column), heat.kind)}{unit}"
 
-    def table(self) -> tuple[list[str], list[list[Cell]]]:
+    def table(self) -> Table:
         """Row, column and value of every cell, as CSV has it."""
         heat = self.heat
         if heat is None:
             return [], []
         header = [heat.row_name, f"{heat.row_name} text", heat.column_name, f"{heat.column_name} text", "value"]
-        rows: list[list[Cell]] = [
-            [row, heat.rows[row], column, heat.columns[column], value]
-            for row, line in enumerate(heat.values)
-            for column, value in enumerate(line)
-        ]
-        return header, rows
+
+        def cell(place: int) -> list[Cell]:
+            row, column = divmod(place, heat.values.shape[1])
+            return [row, heat.rows[row], column, heat.columns[column], heat.values[row, column]]
+
+        return header, LazyRows(heat.values.size, cell)
 
     # Places ------------------------------------------------------------------------------------------------------
 

@@ -125,20 +125,20 @@ class ExperimentsDock(LabDock):
             self.desk.refresh()
             self.lab.refresh()
 
-        def then(kept: list[Path] | None) -> None:
+        def then(kept: list[Path]) -> None:
             settle()
             if kept:
                 runs = [path for path in kept if path != row.folder.path]
                 if self.confirm_deletion(row, runs, for_good=True) is not None:
                     self._delete(row, kept, for_good=True)
-            elif kept is not None:
+            else:
                 self.lab.said.emit(f"{row.id} was deleted.")
 
         def failed(error: LabError) -> None:
             settle()
             self.lab.error_raised.emit(error)
 
-        self.deletions.run(f"Deleting {row.id}", work, then, failed)
+        self.deletions.run(f"Deleting {row.id}", work, then, failed, settle)
 
     def confirm_deletion(self, row: ExperimentRow, runs: list[Path], *, for_good: bool) -> bool | None:
         """The question before an experiment is deleted: whether its runs go, too; None: nothing goes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QObject, Signal
@@ -28,8 +29,7 @@ class LongWork(QObject):
         super().__init__(parent)
         self.working: Working | None = None
         self._background = Background(self)
-        self._cancelled = threading.Event()
-        self._waiting = 0
+        self._cancels: list[threading.Event] = []  # of what is under way, then of what waits
         self._told.connect(self._show)
 
     def run(
@@ -38,48 +38,51 @@ class LongWork(QObject):
         function: Callable[[Progress], Any],
         then: Callable[[Any], object],
         failed: Callable[[LabError], object],
+        cancelled: Callable[[], object] = lambda: None,
     ) -> None:
-        """Calls `function` with what it tells its progress to; then `then(result)`, None when it was cancelled, or
-        `failed(error)`. Neither after `shutdown`. what: shown until the function says more."""
-        told = 0.0
+        """Calls `function` with what it tells its progress to; then `then(result)`, `failed(error)` or `cancelled()`.
+
+        None of them after `shutdown`. what: shown until the function says more.
+        """
+        told, cancel = 0.0, threading.Event()
 
         def tell(what: str, done: float, total: float) -> None:
             nonlocal told
             self._background.check()
-            if self._cancelled.is_set():
+            if cancel.is_set():
                 raise Cancelled
             if time.monotonic() - told > _TELL_SECONDS:
                 told = time.monotonic()
                 self._told.emit(Working(what, done / total if total else None))
 
-        def work() -> Any:
-            self._cancelled.clear()
+        def work() -> Callable[[], object]:
             try:
-                return function(tell)
+                return partial(then, function(tell))
             except Cancelled:
-                return None
+                return cancelled
 
-        def ended(callback: Callable[[Any], object], value: Any) -> None:
-            self._waiting -= 1
-            if not self._waiting:
+        def ended(tell_end: Callable[[], object]) -> None:
+            self._cancels.remove(cancel)
+            if not self._cancels:
                 self._show(None)
-            callback(value)
+            tell_end()
 
-        self._waiting += 1
+        self._cancels.append(cancel)
         if self.working is None:
             self._show(Working(what))
-        self._background.run(work, lambda value: ended(then, value), lambda error: ended(failed, error))
+        self._background.run(work, ended, lambda error: ended(partial(failed, error)))
 
     def cancel(self) -> None:
         """Ends what is under way; what it has done stays done."""
-        self._cancelled.set()
+        if self._cancels:
+            self._cancels[0].set()
 
     def shutdown(self) -> None:
         """Cancels all of it and waits for its end; nothing is told any more."""
         self._background.shutdown()
 
     def _show(self, working: Working | None) -> None:
-        if working is not None and not self._waiting:  # told by the thread just before its end
+        if working is not None and not self._cancels:  # told by the thread just before its end
             return
         self.working = working
         self.working_changed.emit()

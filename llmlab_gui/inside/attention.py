@@ -17,11 +17,12 @@ from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.host.selection import Selection
 from llmlab_gui.inside.attention_heads import HeadsPane
 from llmlab_gui.inside.attention_stages import StagesPane
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.layouts import HORIZONTAL, column, splitter
 from llmlab_gui.widgets.numbers import read_out
+from llmlab_gui.widgets.saving import Cell, LazyRows, Table
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -293,7 +294,9 @@ class AttentionDock(InspectionDock):
         count = len(archive.metadata.tokens)
         shown = [name for name in names if archive.shape(f"stages/{name}") == (count, count)]
         columns = [np.asarray(archive[f"stages/{name}"]) for name in shown]
-        rows = [
-            [query, key, *(values[query, key] for values in columns)] for query in range(count) for key in range(count)
-        ]
-        return ["query", "key", *shown], rows
+
+        def row(place: int) -> list[Cell]:
+            query, key = divmod(place, count)
+            return [query, key, *(values[query, key] for values in columns)]
+
+        return ["query", "key", *shown], LazyRows(count * count, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QToolButton, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress
 from llmlab.inspection.archive import Archive, ArchiveWriter
 from llmlab_gui.charts.picture import copy_picture, save_picture
 from llmlab_gui.host.inspection_plan import refusal_of, too_long
+from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.layouts import column
@@ -59,11 +61,12 @@ class InspectionDock(LabDock):
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
         self.session = lab.inspection
-        self._background = Background(self)
+        self.exports = LongWork(self)
         self._drawn: Archive | None = None
         self._shown = False
         self.strip = ProgressStrip(self.session)
         self._veil: Veil | None = None
+        self._exports_strip = ProgressStrip(self.exports, noun="the export")
         self._row = QWidget()
         self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once
         self.export_button, self.copy_button = self._export_button(), self._copy_button()
@@ -124,7 +127,8 @@ class InspectionDock(LabDock):
         content = column((widget, 1))  # a splitter would make a pane of what lies over it
         super().set_body(column(self._row, (content, 1), spacing=4))
         self._veil = Veil(numbers or content)
-        self.strip.lie_over(content)
+        for strip in (self.strip, self._exports_strip):
+            strip.lie_over(content)
         self.update_state()
 
     def update_state(self) -> None:
@@ -159,7 +163,8 @@ class InspectionDock(LabDock):
         """Waits for a file that is being written."""
         self.session.need(self.objectName(), ())
         self._drawn = None
-        self._background.shutdown()
+        super().shutdown()
+        self.exports.shutdown()
 
     # Export ------------------------------------------------------------------------------------------------------
 
@@ -177,7 +182,9 @@ class InspectionDock(LabDock):
         except LabError as error:
             self.lab.error_raised.emit(error)
             return
-        self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
+        self.exports.run(
+            f"Saving {path.name}", work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit
+        )
 
     def copy_picture(self) -> None:
         """The picture to the clipboard."""
@@ -189,28 +196,34 @@ class InspectionDock(LabDock):
         """The numbers to the clipboard, as CSV."""
         table = self.table()
         if table is not None:
-            QGuiApplication.clipboard().setText(csv_text(*table))
-            self.lab.said.emit("The numbers were copied.")
+            self.exports.run(
+                "Copying the numbers", partial(csv_text, *table), self._copy_text, self.lab.error_raised.emit
+            )
 
-    def _export_work(self, path: Path) -> Callable[[], None]:
+    def _copy_text(self, text: str) -> None:
+        QGuiApplication.clipboard().setText(text)
+        self.lab.said.emit("The numbers were copied.")
+
+    def _export_work(self, path: Path) -> Callable[[Progress], None]:
         """What is left to do off the window's thread: pictures can only be painted on it."""
         nothing = LabError(f"{self.windowTitle()} has nothing to save as {path.suffix[1:].upper()}.")
         if path.suffix.lower() in (".png", ".svg"):
             pictures = list(self.pictures())
             if not pictures:
                 raise nothing
-            return save_picture(pictures, path)
+            save = save_picture(pictures, path)
+            return lambda _: save()
         if path.suffix.lower() == ".safetensors":
             tensors = self.tensors()
             if tensors is None:
                 raise nothing
             archive, names = tensors
-            return lambda: _save_part(archive, names, path)
+            return lambda _: _save_part(archive, names, path)
         table = self.table()
         if table is None:
             raise nothing
         header, rows = table
-        return lambda: save_csv(header, rows, path)
+        return lambda progress: save_csv(header, rows, path, progress)
 
     def _choose_file(self, kind: str) -> None:
         path = ask_where(self, "Export", Path.home() / f"{self.export_name}.{kind}", kind)

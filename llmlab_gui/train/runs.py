@@ -139,7 +139,7 @@ class RunsDock(LabDock):
                 self.lab.forget(row.id)
             self.lab.refresh()
 
-        def then(kept: list[RunRow] | None) -> None:
+        def then(kept: list[RunRow]) -> None:
             settle()
             if kept and self.confirm_deletion(kept, for_good=True):
                 self._delete(kept, for_good=True)
@@ -148,7 +148,7 @@ class RunsDock(LabDock):
             settle()
             self.lab.error_raised.emit(error)
 
-        self.deletions.run(f"Deleting {rows[0].name}", work, then, failed)
+        self.deletions.run(f"Deleting {rows[0].name}", work, then, failed, settle)
 
     def rename(self, row: RunRow) -> None:
         """Asks for another name, and gives it to the run and to all that names it."""

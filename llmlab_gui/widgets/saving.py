@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_atomic
+from llmlab.core.progress import Progress, quiet
 from llmlab_gui.widgets.question import ask
 
 Cell: TypeAlias = str | int | float | np.integer | np.floating | None
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[Cell]]]  # header and rows
+_ROWS_A_LOOK = 1000  # a few milliseconds
+
+
+class LazyRows(Sequence[Sequence[Cell]]):
+    """Rows that are made one by one when they are written: a million of them takes seconds."""
+
+    def __init__(self, count: int, row: Callable[[int], Sequence[Cell]]) -> None:
+        """row: the one at a place, from any thread."""
+        self._count, self._row = count, row
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, place: int) -> Sequence[Cell]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Sequence[Cell]]: ...
+    def __getitem__(self, place: int | slice) -> Sequence[Cell] | Sequence[Sequence[Cell]]:
+        at = range(self._count)[place]
+        return self._row(at) if isinstance(at, int) else [self._row(each) for each in at]
 
 
 def ask_where(parent: QWidget, title: str, suggested: str | Path, words: str) -> Path | None:
@@ -48,16 +69,19 @@ def save(path: Path, data: bytes) -> None:
         raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
 
 
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[Cell]], progress: Progress = quiet) -> str:
     """A table as CSV; floats at full precision, what is not a number, or not there, left empty."""
     lines = [",".join(quoted(name) for name in header)]
-    lines += [",".join(_cell(cell) for cell in row) for row in rows]
+    for number, row in enumerate(rows):
+        if number % _ROWS_A_LOOK == 0:
+            progress("Writing the numbers", number, len(rows))
+        lines.append(",".join(_cell(cell) for cell in row))
     return "\n".join(lines) + "\n"
 
 
-def save_csv(header: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path) -> None:
+def save_csv(header: Sequence[str], rows: Sequence[Sequence[Cell]], path: Path, progress: Progress = quiet) -> None:
     """Touches no Qt. Raises LabError when the file cannot be written."""
-    save(path, csv_text(header, rows).encode())
+    save(path, csv_text(header, rows, progress).encode())
 
 
 def _cell(cell: Cell) -> str:

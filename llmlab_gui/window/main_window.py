@@ -207,10 +207,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             f"Looking into {path.name}", partial(drops.meaning, path), self._open, self.lab.error_raised.emit
         )
 
-    def _open(self, found: drops.Dropped | None) -> None:
-        """What was dropped; None where nobody waits for it any more."""
-        if found is None:
-            return
+    def _open(self, found: drops.Dropped) -> None:
+        """What was dropped."""
         self._wave_welcome()
         if isinstance(found, drops.DroppedText):
             self._setup.set_corpus(str(found.path))

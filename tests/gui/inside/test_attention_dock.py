@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from waits import WAIT
 from windows import FAKE_HOST, dock_in_sight
 
 from llmlab.inspection.archive import read_archive
+from llmlab_gui.charts.heatmap import Heat
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.inspection_plan import first_tokens
@@ -27,6 +29,8 @@ from llmlab_gui.inside.attention import ARCS, HEATMAP, ROLLOUT, STAGES, Attentio
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.prompt import PromptDock
 from llmlab_gui.inside.prompt_examples import GENERAL, SCRATCH, examples_for
+from llmlab_gui.widgets import saving
+from llmlab_gui.widgets.saving import Cell, LazyRows
 from llmlab_gui.widgets.theme import apply_theme, theme_notifier
 
 PROMPT = "When Mary and John went"
@@ -339,10 +343,42 @@ def test_every_view_is_saved_as_picture_drawing_numbers_and_tensors(
 def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     looked(qtbot, lab)
     dock.copy_table()
+    qtbot.waitUntil(lambda: lab.words[-1:] == ["The numbers were copied."], timeout=WAIT)
     text = QGuiApplication.clipboard().text()
     assert text.startswith("query,query text,key,key text,value\n0,When,0,When,1.0\n")
     dock.copy_picture()
     assert not QGuiApplication.clipboard().image().isNull()
+
+
+def test_a_million_numbers_are_written_in_a_thread_and_the_export_cancelled(
+    qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked(qtbot, lab)
+    dock.show_view(HEATMAP)
+    names = [str(number) for number in range(1024)]
+    with monkeypatch.context() as patched:  # no row is made on the window's thread
+        patched.setattr(saving.LazyRows, "__getitem__", lambda *_: pytest.fail("a row was made"))
+        dock.heatmap.show_heat(Heat(np.zeros((1024, 1024)), names, names))
+        table = dock.table()
+        assert table is not None
+        assert len(table[1]) == 1024 * 1024
+    threads: set[threading.Thread] = set()
+
+    def row(at: int) -> list[Cell]:
+        threads.add(threading.current_thread())
+        return [at]
+
+    monkeypatch.setattr(dock, "table", lambda: (["n"], LazyRows(10**9, row)))  # of which no one sees the end
+    dock.export(tmp_path / "numbers.csv")
+    qtbot.waitUntil(dock._exports_strip.isVisible, timeout=WAIT)
+    dock._exports_strip.cancel_button.click()
+    qtbot.waitUntil(dock._exports_strip.isHidden, timeout=WAIT)
+    dock.copy_table()
+    qtbot.waitUntil(lambda: dock.exports.working is not None, timeout=WAIT)
+    dock.exports.cancel()
+    qtbot.waitUntil(lambda: dock.exports.working is None, timeout=WAIT)
+    assert threading.main_thread() not in threads
+    assert (list(tmp_path.glob("numbers*")), lab.errors) == ([], [])
 
 
 def test_a_full_disk_is_told(qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path) -> None:

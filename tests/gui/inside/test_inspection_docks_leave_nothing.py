@@ -200,6 +200,7 @@ def test_what_is_shown_can_be_saved_in_four_ways_and_copied(
     assert len(copy) > 0
     assert names
     dock.copy_table()
+    qtbot.waitUntil(lambda: lab.words[-1] == "The numbers were copied.", timeout=WAIT)
     assert QApplication.clipboard().text().splitlines()[0] == ",".join(header)
     assert not lab.errors
     dock.shutdown()
