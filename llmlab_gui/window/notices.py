@@ -1,4 +1,5 @@
-"""Notifies the learner that a long run has ended while another window is in front."""
+"""Tells what happened to people who do not see it: a long run's end, to whoever looks elsewhere; all of it, to a screen
+reader."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject
+from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 
 from llmlab_gui.widgets.icons import app_icon
@@ -32,7 +34,7 @@ _WORDS = {
 class Notices(QObject):
     """The window's entry in the task bar asks for attention; where the system has a tray, a message says more.
 
-    What happened is also said in the window itself (`Lab.said`, `Lab.error_raised`).
+    What happened is also said in the window itself (`Lab.said`, `Lab.error_raised`), and read out by a screen reader.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Notices(QObject):
         self._lab, self._settings, self._window = lab, settings, window
         self._tray: QSystemTrayIcon | None = None
         lab.run_ended.connect(self._run_ended)
+        lab.error_raised.connect(lambda error: self.announce(str(error)))
+        lab.said.connect(lambda said: self.announce(said, politely=True))
         for desk in desks:
             desk.ended.connect(partial(self._plan_ended, desk))
 
@@ -58,6 +62,13 @@ class Notices(QObject):
         self._tray.show()
         self._tray.showMessage(title, words, app_icon(), _SHOWN_MS)
 
+    def announce(self, words: str, *, politely: bool = False) -> None:
+        """Has a screen reader say it: at once, or `politely` when it has said what it is saying."""
+        event = QAccessibleAnnouncementEvent(self._window, words)
+        kinds = QAccessible.AnnouncementPoliteness
+        event.setPoliteness(kinds.Polite if politely else kinds.Assertive)
+        QAccessible.updateAccessibility(event)
+
     def shutdown(self) -> None:
         """Takes the sign out of the tray."""
         if self._tray is not None:
@@ -65,22 +76,31 @@ class Notices(QObject):
 
     def _run_ended(self, run_id: str) -> None:
         row = self._lab.row(run_id)
-        if row is None or not self._settings.notify or self._window.isActiveWindow():
+        if row is None:
             return
         seconds = lasted(row)
-        if seconds >= LONG_SECONDS:
-            self.tell(*sentence(row, seconds))
+        told = sentence(row, seconds)
+        if row.status.state != "finished" and row.status.error is None:  # those the lab says itself
+            self.announce(". ".join(told))
+        if seconds >= LONG_SECONDS and self._is_unseen():
+            self.tell(*told)
 
     def _plan_ended(self, desk: ExperimentDesk[Any], id: str) -> None:
         row = desk.row(id)
-        if row is None or not self._settings.notify or self._window.isActiveWindow():
+        if row is None:
             return
         seconds = row.status.active_seconds
-        if seconds >= LONG_SECONDS:
-            what = f"{id} {_WORDS.get(row.status.state, 'has ended')}"
-            ended, all_of_them = row.status.ended_trials, len(row.record.arms)
-            runs = f": {ended} of {all_of_them} runs have ended" if all_of_them else ""  # some train nothing
-            self.tell(what, f"After {minutes_text(seconds / 60)}{runs}.")
+        what = f"{id} {_WORDS.get(row.status.state, 'has ended')}"
+        ended, all_of_them = row.status.ended_trials, len(row.record.arms)
+        runs = f": {ended} of {all_of_them} runs have ended" if all_of_them else ""  # some train nothing
+        words = f"After {minutes_text(seconds / 60)}{runs}."
+        self.announce(f"{what}. {words}")
+        if seconds >= LONG_SECONDS and self._is_unseen():
+            self.tell(what, words)
+
+    def _is_unseen(self) -> bool:
+        """Whether the learner looks elsewhere, and wants to be told there."""
+        return self._settings.notify and not self._window.isActiveWindow()
 
     def _come_to_front(self) -> None:
         self._window.showNormal() if self._window.isMinimized() else self._window.show()

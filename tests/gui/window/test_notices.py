@@ -10,11 +10,13 @@ import pytest
 from fake_checks import FakeCheck
 from fakes import FakeRun
 from preset_settings import resolve_settings
+from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent, QAccessibleEvent
 from PySide6.QtWidgets import QSystemTrayIcon
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow
 
+from llmlab.core.errors import LabError
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.notices import sentence
@@ -55,6 +57,40 @@ def test_only_a_long_run_is_told(
     window, titles = watched(make_main_window, qtbot, monkeypatch)
     ended(qtbot, window, fake)
     assert titles == told
+
+
+def test_a_screen_reader_says_errors_at_once_and_how_runs_end(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = live_run(outputs, 5.0)
+    window, _ = watched(make_main_window, qtbot, monkeypatch, active=True)
+    said: list[tuple[str, QAccessible.AnnouncementPoliteness]] = []
+
+    def hear(event: QAccessibleEvent) -> None:
+        if isinstance(event, QAccessibleAnnouncementEvent):
+            said.append((event.message(), event.politeness()))
+
+    monkeypatch.setattr(QAccessible, "updateAccessibility", staticmethod(hear))
+    at_once, politely = QAccessible.AnnouncementPoliteness.Assertive, QAccessible.AnnouncementPoliteness.Polite
+    window.lab.error_raised.emit(LabError("The disk is full.", "", "Free some space."))
+    assert said == [("The disk is full. Free some space.", at_once)]
+    window.lab.said.emit("Saved it.")
+    assert said[1:] == [("Saved it.", politely)]
+    ended(qtbot, window, fake)
+    assert said[2:] == [("run has finished. Validation loss 3.288.", politely)]
+
+
+def test_a_screen_reader_says_that_a_run_was_stopped(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = live_run(outputs, 5.0)
+    window, _ = watched(make_main_window, qtbot, monkeypatch, active=True)
+    said: list[str] = []
+    monkeypatch.setattr(window.notices, "announce", said.append)
+    with qtbot.waitSignal(window.lab.run_ended, timeout=WAIT):
+        fake.stop()
+    (words,) = said
+    assert words.startswith("run has stopped. After ")
 
 
 def test_nothing_is_told_to_someone_who_sees_it(
