@@ -46,7 +46,8 @@ examples:
   llmlab-run inspect my-model/ --prompt "The capital of France is" --answer " Paris" --against " Rome" --out seen"""
 
 _EVOLVE_DETAILS = """--what as for `llmlab-run inspect`. One checkpoint is in memory at a time; damaged ones are left
-out and named. More checkpoints are kept with --set checkpoints.keep_last=100 when the run begins.
+out and named. More checkpoints are kept with --set checkpoints.per_decade=10 (steps 1, 2, 3, 4, 5, 6, 8, 10, 13 ...)
+or --set checkpoints.keep_last=100 when the run begins.
 
 It writes DIR/evolution.safetensors, the tensors of an inspection with a leading axis of steps, and DIR/summary.json.
 

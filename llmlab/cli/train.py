@@ -204,9 +204,7 @@ def _check_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, ch
 
     LabError, with what would fit, when its memory cannot suffice.
     """
-    # Periodic ones, best, final, and the one that is being written.
-    kept = settings.checkpoints.keep_last * (settings.checkpoints.interval > 0) + settings.checkpoints.best + 2
-    disk = kept * checkpoint_bytes
+    disk = settings.checkpoints.at_once(settings.train.steps) * checkpoint_bytes
     existing = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if disk > free:

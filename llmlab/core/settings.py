@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,9 +187,32 @@ class CheckpointSettings:
 
     interval: int = setting(500, "Steps between periodic checkpoints; 0 means never.", unit="steps", low=0, exact=False)
     keep_last: int = setting(
-        2, "Periodic checkpoints kept; best, final and pinned ones are kept besides.", low=0, exact=False
+        2, "Periodic checkpoints kept; best, final, log-spaced and pinned ones are kept besides.", low=0, exact=False
     )
     best: bool = setting(True, "Save when the validation loss is the best so far.", exact=False)
+    per_decade: int = setting(
+        0,
+        "Log-spaced checkpoints per factor of ten in steps, all kept: 10 means steps 1, 2, 3, 4, 5, 6, 8, 10, 13 …, "
+        "for Evolution; 0 means none.",
+        low=0,
+        high=100,
+        exact=False,
+    )
+
+    def periodic(self, steps: int) -> int:
+        """How many periodic checkpoints a run of so many steps saves."""
+        return steps // self.interval if self.interval else 0
+
+    def log_spaced(self, steps: int) -> list[int]:
+        """The steps of the log-spaced ones, up to `steps`: 10^(k / per_decade) for k = 0, 1, 2 ..., rounded."""
+        if not self.per_decade:
+            return []
+        ends = range(math.ceil(self.per_decade * math.log10(steps + 1)) + 1)
+        return sorted({step for k in ends if (step := round(10 ** (k / self.per_decade))) <= steps})
+
+    def at_once(self, steps: int) -> int:
+        """How many there are at once, at most: periodic, log-spaced, best, final, and the one being written."""
+        return min(self.keep_last, self.periodic(steps)) + len(self.log_spaced(steps)) + self.best + 2
 
 
 @dataclass(frozen=True)

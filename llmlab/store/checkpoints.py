@@ -35,6 +35,8 @@ PINNED_FILE = "pinned"
 CHECKPOINT_FORMAT = 1
 # What a manifest says of itself besides; those of the lab's first versions lack it.
 _SEAL = "sha256"
+# Labels of checkpoints that the keep rule never deletes.
+_LASTING = {"spaced", "requested", "branch"}
 _KEYS = {"format", "step", "labels", "time", "val_loss", "files", "about"}
 
 
@@ -44,7 +46,7 @@ class Checkpoint:
 
     path: Path
     step: int
-    labels: tuple[str, ...]  # why it was saved: periodic best final requested stopped branch
+    labels: tuple[str, ...]  # why it was saved: periodic spaced best final requested stopped branch
     time: float
     val_loss: float | None
     bytes: int
@@ -235,14 +237,14 @@ def prune(folder: Path, keep_last: int, keep: str) -> list[str]:
     """Deletes periodic checkpoints beyond the last `keep_last`; returns the deleted names.
 
     The former final one of a run that was trained longer counts as periodic. Kept besides: best, the newest final,
-    pinned, requested, a branch's first, those whose manifest is damaged, and the one named `keep` (just saved, and
-    verified here before anything goes). When `keep` does not verify, nothing is deleted.
+    pinned, log-spaced, requested, a branch's first, those whose manifest is damaged, and the one named `keep` (just
+    saved, and verified here before anything goes). When `keep` does not verify, nothing is deleted.
     """
     newest = read_checkpoint(folder / keep)
     if newest is None or verify(newest) is not None:
         return []
     every = list_checkpoints(folder)  # only now: to verify takes time, in which someone may pin or delete
-    kept = {keep} | {c.name for c in every if c.pinned or {"requested", "branch"} & set(c.labels) or manifest_damage(c)}
+    kept = {keep} | {c.name for c in every if c.pinned or _LASTING & set(c.labels) or manifest_damage(c)}
     final = final_of(every)
     ordinary = [c for c in every if "periodic" in c.labels or ("final" in c.labels and c != final)]
     others = (best_of(every), final, *ordinary[max(0, len(ordinary) - keep_last) :])

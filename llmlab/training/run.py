@@ -62,6 +62,7 @@ class TrainingRun(ABC):
         self._unwritten: tuple[StepResult, Callable[..., StepEvent]] | None = None  # a report without its numbers
         self._memory, self._memory_read = 0, -math.inf
         self._prompts: list[str] = []
+        self._spaced = frozenset(settings.checkpoints.log_spaced(settings.train.steps))  # steps
 
     # What each kind of training knows ----------------------------------------------------------------------------
 
@@ -154,7 +155,9 @@ class TrainingRun(ABC):
         step, last = progress.step, progress.step == train.steps
         reported = step == 1 or step % train.log_interval == 0 or last
         intervals = (train.sample_interval, self.settings.checkpoints.interval)
-        waits = evaluates(step, train) or any(self._due(step, interval) for interval in intervals)
+        waits = (
+            evaluates(step, train) or any(self._due(step, interval) for interval in intervals) or step in self._spaced
+        )
         if not self.device.reads_late or progress.step_seconds == 0:  # its first report needs a speed to tell
             waits |= reported
         done = waits or self._unwritten is not None  # then all but this step, which is as long as the others
@@ -276,7 +279,7 @@ class TrainingRun(ABC):
         self.control.stop_heard.set()
         progress = self.progress
         early = progress.step < self.settings.train.steps
-        labels = {"final"} | ({"best"} if progress.best_step == progress.step else set())
+        labels = {"final"} | self._spaced_label() | ({"best"} if progress.best_step == progress.step else set())
         name = self.control.until_written(self, partial(self.save, labels))
         self.recorder.record(
             Finished(
@@ -320,7 +323,10 @@ class TrainingRun(ABC):
         """Why a checkpoint is due at this step, if it is."""
         wanted = self.settings.checkpoints
         labels = {"periodic"} if self._due(self.progress.step, wanted.interval) else set()
-        return labels | ({"best"} if better and wanted.best else set())
+        return labels | self._spaced_label() | ({"best"} if better and wanted.best else set())
+
+    def _spaced_label(self) -> set[str]:
+        return {"spaced"} if self.progress.step in self._spaced else set()
 
     def _due(self, step: int, interval: int) -> bool:
         """Whether something that happens every `interval` steps, and at the last one, happens now; 0 means never."""

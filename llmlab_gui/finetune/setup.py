@@ -23,8 +23,7 @@ from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
 from llmlab.training.finetuning.unsloth import probe_unsloth
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
-from llmlab_gui.train.run_setup import Costs, RunSetupDock
-from llmlab_gui.train.setup import OTHER_CHECKPOINTS
+from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text
@@ -172,9 +171,9 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
             f"About {minutes_text(needed.seconds / 60)} here",
             learned if method == FULL else f"{learned} ({100 * share:.2g} %)",
             f"{bytes_text(needed.memory_bytes)} of memory",
-            f"{bytes_text(needed.checkpoint_bytes)} a checkpoint",
+            checkpoints_text(settings, needed.checkpoint_bytes),
         ]
-        disk = needed.checkpoint_bytes * (settings.checkpoints.keep_last + OTHER_CHECKPOINTS)
+        disk = needed.checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)
         self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, needed.seconds))
 
     def _model_looked_at(self) -> None:

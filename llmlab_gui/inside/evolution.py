@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QHideEvent
 from PySide6.QtWidgets import QCheckBox, QStackedWidget, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.settings import DEFAULT_PRESET
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import BarChart, Bars
 from llmlab_gui.charts.heatmap import Heatmap
@@ -42,6 +45,8 @@ _CAPTIONS = (
     ("How much each part adds to the last answer's logit, step by step.", "direct-attribution"),
 )
 _WHAT = ("heads", "lens", "attribution")
+_FILM = 5  # frames from which on one sees something grow
+_PER_DECADE = 10  # 31 checkpoints of 2,000 steps
 _STRIDES = ((1, "every checkpoint"), (2, "every 2nd"), (5, "every 5th"), (10, "every 10th"))
 
 
@@ -302,6 +307,8 @@ class EvolutionDock(InspectionDock):
             for row in rows:
                 self.run_box.addItem(row.name, row.id)
             self._choose_run(chosen)
+        if not self.film.frames and self.isVisible():
+            self._hint()
         chosen_row = self.lab.row(self.run_id)
         self.live.setEnabled(chosen_row is not None and chosen_row.status.live)
 
@@ -335,15 +342,38 @@ class EvolutionDock(InspectionDock):
         self._list_runs()
 
     def _say_nothing_yet(self) -> None:
-        hint = "Runs the prompt through every checkpoint of a run, or follows a run while it trains."
-        self.empty.say("No evolution yet", hint)
+        self._hint()
         self.empty.setVisible(True)
         self.note.setText("")
         self._pane.setVisible(False)
         self.strip_of_steps.setVisible(False)
 
+    def _hint(self) -> None:
+        """What an evolution is; of a run that keeps only a few checkpoints, that another one could keep more."""
+        hint = "Runs the prompt through every checkpoint of a run, or follows a run while it trains."
+        row = self.lab.row(self.run_id)
+        kept = len(list(row.run.checkpoints.glob("step-*"))) if row is not None else 0
+        if kept >= _FILM:
+            self.empty.say("No evolution yet", hint)
+            return
+        if row is not None:
+            has = f"{kept or 'no'} checkpoint{'' if kept == 1 else 's'}"
+            hint += f" {row.name} has {has}: unless told otherwise, a run keeps only its last few."
+        self.empty.say("No evolution yet", hint, "Set up a run that keeps them", self.set_up)
+
+    def set_up(self) -> None:
+        """Puts another run like the chosen one into Set-up, with log-spaced checkpoints, all of which are kept."""
+        row = self.lab.row(self.run_id)
+        if row is None:
+            self.lab.setup_requested.emit({"preset": DEFAULT_PRESET, "checkpoints.per_decade": _PER_DECADE})
+            return
+        settings = row.info.settings
+        spaced = replace(settings.checkpoints, per_decade=_PER_DECADE)
+        self.lab.set_up_again(replace(settings, checkpoints=spaced), row.info.preset)
+
     def _come_to_sight(self) -> None:
         super()._come_to_sight()
+        self._hint()
         if self.live.isChecked():
             self._look()
 

@@ -24,6 +24,7 @@ from llmlab.store.checkpoints import (
 # What a checkpoint was saved for, in words.
 LABEL_WORDS = {
     "periodic": "at its interval",
+    "spaced": "log-spaced",
     "best": "best so far",
     "final": "final",
     "requested": "on request",

@@ -327,6 +327,17 @@ def _scroll_to(widget: QWidget) -> None:
         area = area.parentWidget()
 
 
+def checkpoints_text(settings: RunSettings, each: int) -> str:
+    """What the checkpoints take on the disk, of `each` bytes; and to keep every periodic one, where not all are."""
+    wanted, steps = settings.checkpoints, settings.train.steps
+    kept = wanted.at_once(steps)
+    text = f"{bytes_text(each)} a checkpoint, {bytes_text(kept * each)} for the {kept} kept at most"
+    dropped = wanted.periodic(steps) - wanted.keep_last
+    if dropped > 0:
+        text += f" (one every {wanted.interval:,} steps, all kept: {bytes_text((kept + dropped) * each)})"
+    return text
+
+
 def _free_space(lab: Lab) -> int | None:
     folder = lab.outputs
     while not folder.exists() and folder != folder.parent:

@@ -11,7 +11,7 @@ from llmlab.core.kinds import PRETRAINING
 from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
 from llmlab.gpt.estimate import estimate
 from llmlab_gui.forms.corpus_editor import CorpusEditor
-from llmlab_gui.train.run_setup import Costs, RunSetupDock
+from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text
 from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ _TITLES = {
     "samples": "Samples",
     "checkpoints": "Checkpoints",
 }
-# Kept besides the periodic checkpoints: best, final, and the one being written.
-OTHER_CHECKPOINTS = 3
 
 
 class SetupDock(RunSetupDock[PretrainSettings]):
@@ -76,8 +74,8 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             f"About {minutes_text(needed.minutes)} here",
             f"{count_text(needed.parameters)} parameters ({count_text(needed.embedding_parameters)} in embeddings)",
             f"{bytes_text(needed.memory_bytes)} of memory",
-            f"{bytes_text(needed.checkpoint_bytes)} a checkpoint",
+            checkpoints_text(settings, needed.checkpoint_bytes),
             f"{count_text(tokens)} tokens read",
         ]
-        disk = needed.checkpoint_bytes * (settings.checkpoints.keep_last + OTHER_CHECKPOINTS)
+        disk = needed.checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)
         self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, 60 * needed.minutes))

@@ -17,6 +17,7 @@ from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
+from llmlab_gui.lab.lab import Lab
 
 
 @dataclass
@@ -73,6 +74,7 @@ class FakeLab(QObject):
     paper_requested = Signal(str, str)
     check_requested = Signal(str, str, str)
     experiment_requested = Signal(object)
+    set_up_again = Lab.set_up_again
 
     def __init__(self, outputs: Path) -> None:
         super().__init__()

@@ -355,7 +355,9 @@ def test_a_copy_is_whole_and_its_own(tmp_path: Path) -> None:
 
 _SAVES = st.lists(
     st.tuples(
-        st.frozensets(st.sampled_from(["periodic", "best", "final", "requested", "stopped", "branch"]), min_size=1),
+        st.frozensets(
+            st.sampled_from(["periodic", "spaced", "best", "final", "requested", "stopped", "branch"]), min_size=1
+        ),
         st.one_of(st.none(), st.integers(1, 5).map(float)),
         st.booleans(),
     ),
@@ -377,7 +379,7 @@ def test_the_keep_rule_keeps_last_best_final_pinned_and_what_was_asked_for(
         deleted = prune(folder, keep_last, checkpoints.checkpoint_name(newest))
         expected = {newest}
         expected |= {step for step, (_, _, pinned) in enumerate(saves) if pinned}
-        expected |= {step for step, (labels, _, _) in enumerate(saves) if labels & {"requested", "branch"}}
+        expected |= {step for step, (labels, _, _) in enumerate(saves) if labels & {"spaced", "requested", "branch"}}
         finals = [step for step, (labels, _, _) in enumerate(saves) if "final" in labels]
         expected |= set(finals[-1:])
         measured = [(loss, step) for step, (_, loss, _) in enumerate(saves) if loss is not None]

@@ -28,7 +28,7 @@ from small_runs import (
 
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
-from llmlab.core.settings import TrainSettings
+from llmlab.core.settings import CheckpointSettings, TrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.store import requests
@@ -103,6 +103,28 @@ def test_things_happen_every_interval_and_at_the_last_step(outputs: Path) -> Non
     assert [event["step"] for event in events_of(run, "sampled")] == [0, 5, 10]
     assert [event["step"] for event in events_of(run, "checkpoint_saved")] == [3, 6, 9, 10]
     assert select(run.checkpoints, "final").step == 10
+
+
+def test_log_spaced_checkpoints_are_all_kept_and_leave_training_as_it_is(outputs: Path) -> None:
+    few = {"train__sample_interval": 0, "train__eval_interval": 0, "checkpoints__interval": 5}
+    few["checkpoints__keep_last"] = 1
+    spaced = train_here(new_run(outputs, 24, "spaced", **few, checkpoints__per_decade=5))
+    plain = train_here(new_run(outputs, 24, "plain", **few))
+    labels = {saved.step: saved.labels for saved in list_checkpoints(spaced.checkpoints)}
+    # 10^(k/5): 1, 1.58, 2.51, 3.98, 6.31, 10, 15.8; 20 is the last periodic one, 24 the final one
+    assert list(labels) == [1, 2, 3, 4, 6, 10, 16, 20, 24]
+    assert (labels[3], labels[10], labels[20]) == (("spaced",), ("periodic", "spaced"), ("periodic",))
+    assert same_weights(spaced, plain)
+
+
+def test_the_steps_of_log_spaced_checkpoints_are_the_rounded_powers_that_the_setting_says() -> None:
+    for per_decade in (1, 2, 3, 7, 10, 100):
+        wanted = CheckpointSettings(per_decade=per_decade)
+        for steps in (1, 2, 9, 10, 11, 999, 1000, 31_623, 1_000_000):
+            near = (round(10 ** (k / per_decade)) for k in range(per_decade * 7 + 1))  # far beyond
+            assert wanted.log_spaced(steps) == sorted({step for step in near if step <= steps})
+    assert CheckpointSettings(per_decade=10).log_spaced(20) == [1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20]
+    assert CheckpointSettings().log_spaced(10**9) == []
 
 
 def test_early_evaluations_show_the_first_fall_and_leave_training_as_it_is(outputs: Path) -> None:

@@ -278,6 +278,18 @@ def test_the_former_end_of_a_run_that_is_trained_longer_stays_also_when_it_is_ki
     assert [saved.step for saved in list_checkpoints(longer.checkpoints)] == [6, 8, 12, 14]
 
 
+def test_a_stopped_run_saves_the_log_spaced_checkpoints_that_one_left_alone_does(outputs: Path) -> None:
+    spaced = {"checkpoints__per_decade": 4, "checkpoints__interval": 0, "checkpoints__best": False}
+    alone = train_here(new_run(outputs, STEPS, "alone", **SETTINGS, **spaced))
+    run = new_run(outputs, STEPS, "stopped", **SETTINGS, **spaced)
+    with _asking(run, stop=10):  # a log-spaced step
+        train_here(run)
+    train_here(run)
+    steps = [[saved.step for saved in list_checkpoints(each.checkpoints)] for each in (alone, run)]
+    assert steps[0] == steps[1] == [1, 2, 3, 6, 10, 18, 24]
+    assert differences(alone, run) == []
+
+
 def test_settings_changed_on_resume_are_listed_and_what_breaks_exactness_is_said(run: RunFolder) -> None:
     with _asking(run, stop=6):
         train_here(run)

@@ -16,7 +16,9 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
+from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.process import Request
 from llmlab_gui.inside import compare as views
@@ -205,6 +207,31 @@ def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
     dock.start()
     qtbot.waitUntil(lambda: dock.film.steps == STEPS, timeout=WAIT)
     assert asked == [str(fake.run.path)]
+    dock.shutdown()
+
+
+def test_a_run_with_few_checkpoints_is_offered_another_time_with_log_spaced_ones(
+    lab: InspectionLab, qtbot: QtBot, tmp_path: Path
+) -> None:
+    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    with qtbot.waitSignal(lab.setup_requested, timeout=WAIT) as asked:
+        dock.set_up()
+    assert asked.args[0]["checkpoints.per_decade"] == 10
+    settings = PretrainSettings(model=ModelSettings(n_layer=3))
+    fake = lab.add(FakeRun(tmp_path, "lean", settings=settings).start().advance(150))
+    lab.open(qtbot, dock, model="lean@150")
+    for _ in range(2):
+        fake.advance(1).save_checkpoint()
+    lab.runs_changed.emit()
+    assert "lean has 2 checkpoints" in dock.empty.text
+    with qtbot.waitSignal(lab.setup_requested, timeout=WAIT) as asked:
+        dock.empty._button.click()
+    filled = with_values(PretrainSettings(), {key: value for key, value in asked.args[0].items() if "." in key})
+    assert (filled.model.n_layer, len(filled.checkpoints.log_spaced(2000))) == (3, 31)
+    for _ in range(3):
+        fake.advance(1).save_checkpoint()
+    lab.runs_changed.emit()
+    assert "lean" not in dock.empty.text
     dock.shutdown()
 
 
