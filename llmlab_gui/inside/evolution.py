@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QHideEvent
 from PySide6.QtWidgets import QCheckBox, QStackedWidget, QWidget
 
+from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.settings import DEFAULT_PRESET
 from llmlab.inspection.archive import Archive
@@ -367,9 +366,8 @@ class EvolutionDock(InspectionDock):
         if row is None:
             self.lab.setup_requested.emit({"preset": DEFAULT_PRESET, "checkpoints.per_decade": _PER_DECADE})
             return
-        settings = row.info.settings
-        spaced = replace(settings.checkpoints, per_decade=_PER_DECADE)
-        self.lab.set_up_again(replace(settings, checkpoints=spaced), row.info.preset)
+        spaced = with_values(row.info.settings, {"checkpoints.per_decade": _PER_DECADE})
+        self.lab.set_up_again(spaced, row.info.preset)
 
     def _come_to_sight(self) -> None:
         super()._come_to_sight()

@@ -20,6 +20,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
 from llmlab.core.settings import PretrainSettings, load_preset, preset_names
 from llmlab.data.corpora import corpora
+from llmlab.gpt.estimate import estimate
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab.lab import Lab
@@ -170,7 +171,7 @@ def test_the_costs_are_told_before_the_start(dock: SetupDock, qtbot: QtBot) -> N
 
 
 def test_what_it_costs_to_keep_checkpoints_is_told(dock: SetupDock, qtbot: QtBot) -> None:
-    each = 12 * 806_528  # weights and AdamW's two moments, of the preset baby
+    each = estimate(dock.form.settings()).checkpoint_bytes
     dock.form.set_values({"train.steps": 2000, "checkpoints.interval": 100, "checkpoints.keep_last": 2})
     told = f"{bytes_text(5 * each)} for the 5 kept at most (one every 100 steps, all kept: {bytes_text(23 * each)})"
     qtbot.waitUntil(lambda: told in dock.estimate.text(), timeout=WAIT)
