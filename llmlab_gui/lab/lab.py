@@ -80,12 +80,14 @@ class Lab(QObject):
         self.looked = False  # whether the outputs folder was read at least once
         self._ended = False
         self._rows: dict[str, RunRow] = {}
+        self._renaming: dict[str, str] = {}  # a run's id, and the one it is being given
         self._current = ""
         self._by_hand = False  # the learner chose the current run: do not switch away from it
         self._overlaid: list[str] = []
         self._slots: dict[str, int] = {}
         self._histories: dict[str, RunHistory] = {}
         self._followed: dict[str, RunStatus | None] = {}  # as the watcher saw them
+        self._folders: dict[str, Path] = {}  # where those were that are followed
         self._news = QTimer(self, singleShot=True, interval=_COALESCE_MS)
         self._news.timeout.connect(self.runs_changed)
         self.controller.failed.connect(self.error_raised)
@@ -196,8 +198,18 @@ class Lab(QObject):
         """Lets go of a run that is about to be deleted."""
         self._take_rows([row for row in self.runs() if row.id != run_id])
 
+    def begin_renaming(self, run_id: str, new_id: str) -> None:
+        """A run is being given another name; until `take_renamed` or `end_renaming` it keeps its row."""
+        self._renaming[run_id] = new_id
+
+    def end_renaming(self, run_id: str) -> None:
+        """It could not be renamed."""
+        self._renaming.pop(run_id, None)
+        self.refresh()
+
     def take_renamed(self, run_id: str, run: RunFolder) -> None:
         """A run has another name now; it stays current and shown, and its open model open."""
+        self._renaming.pop(run_id, None)
         renamed = run.full_name
         current, shown = self._current, [renamed if shown == run_id else shown for shown in self._overlaid]
         about = self.inspection.about
@@ -267,6 +279,10 @@ class Lab(QObject):
         if self._ended:  # sent before the poller stopped, delivered after
             return
         known = self._rows
+        for old, new in self._renaming.items():
+            if old in known:
+                rows = [known[old] if row.id == new else row for row in rows if row.id != old]
+                rows += [] if known[old] in rows else [known[old]]
         fresh = [row for row in rows if row.id not in known and row.status.live]
         self._rows = {row.id: row for row in told_apart([self._with_newer_status(row) for row in rows])}
         for run_id, row in self._rows.items():
@@ -336,13 +352,16 @@ class Lab(QObject):
         for run_id in shown:
             if run_id not in self._slots:
                 self._slots[run_id] = self._free_slot(run_id, shown)
-        for run_id in set(self._followed) - set(shown):
-            del self._followed[run_id]
+        for run_id in list(self._followed):
+            if run_id in shown and self._rows[run_id].run.path == self._folders[run_id]:
+                continue
+            del self._followed[run_id], self._folders[run_id]
             self._histories.pop(run_id, None)
             self._watcher.let_go(run_id)
         for run_id in shown:
             if run_id not in self._followed:
                 self._followed[run_id] = None
+                self._folders[run_id] = self._rows[run_id].run.path
                 self._histories[run_id] = RunHistory()
                 self._watcher.follow(self._rows[run_id].run)
 

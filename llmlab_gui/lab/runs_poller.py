@@ -60,12 +60,15 @@ class RunsPoller(FolderPoller):
         self._extra: tuple[RunFolder, ...] = ()
 
     def add(self, run: RunFolder) -> None:
-        """Also looks at a run that lies elsewhere. From any thread."""
+        """Also looks at a run that lies elsewhere, while none here has its track and id. From any thread."""
         self._extra = (*self._extra, run)
         self.poke()
 
     def look(self) -> list[RunRow]:
-        looked_at = ((run.path, self._read(run)) for run in (*list_runs(self._outputs), *self._extra))
+        here = list_runs(self._outputs)
+        taken = {run.full_name for run in here}
+        elsewhere = (run for run in self._extra if run.full_name not in taken)
+        looked_at = ((run.path, self._read(run)) for run in (*here, *elsewhere))
         self._seen = {path: seen for path, seen in looked_at if seen is not None}
         rows = [
             RunRow(RunFolder(path), seen.files.asked, seen.files.status, seen.parameters)

@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
 from llmlab.core.task_settings import TaskSettings
+from llmlab.store.run_folder import RunFolder
 from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
@@ -155,11 +156,18 @@ class RunsDock(LabDock):
         new = self.ask_name(row)
         if not new or new == row.run.id:
             return
-        try:
-            self.lab.take_renamed(row.id, rename_run(row.run, new))
+
+        def renamed(run: RunFolder) -> None:
+            self.lab.take_renamed(row.id, run)
             self.lab.said.emit(f"{row.name} is {new} now.")
-        except LabError as error:
+
+        def failed(error: LabError) -> None:
+            self.lab.end_renaming(row.id)
             self.lab.error_raised.emit(error)
+
+        # Away from the window's thread: what names it is changed under the locks of the queue and the notebook.
+        self.lab.begin_renaming(row.id, f"{row.run.path.parent.name}/{new}")
+        self._background.run(lambda: rename_run(row.run, new), renamed, failed)
 
     def ask_name(self, row: RunRow) -> str:
         """The name that was typed; "" for none."""

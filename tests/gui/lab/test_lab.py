@@ -99,6 +99,23 @@ def test_a_reference_to_a_run_of_another_folder_means_none_of_the_same_name_here
     assert lab.row_called(str(elsewhere.run.path)) is None
 
 
+def test_a_run_that_is_made_here_takes_the_place_of_one_elsewhere_that_has_its_track_and_id(
+    qtbot: QtBot, lab: Lab, outputs: Path, tmp_path: Path
+) -> None:
+    elsewhere = FakeRun(tmp_path / "elsewhere", "bar", created=1.7e9).start().advance(30).finish()
+    lab.open_run(elsewhere.run)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 30, timeout=WAIT)
+    here = FakeRun(outputs, "bar", created=1.71e9).start().advance(50)
+
+    def row_is_here() -> bool:
+        row = lab.row("pretraining/bar")
+        return row is not None and row.run.path == here.run.path
+
+    qtbot.waitUntil(row_is_here, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 50, timeout=WAIT)
+    assert row_is_here()
+
+
 def test_switching_back_and_forth_leaves_what_is_shown_alone_followed(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     for number, name in enumerate("ab"):
         FakeRun(outputs, name, created=1.7e9 + number).start().advance(20)

@@ -18,8 +18,11 @@ from PySide6.QtWidgets import QApplication, QMenu, QPushButton
 from pytestqt.qtbot import QtBot
 from windows import dock_in_sight
 
+from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder
 from llmlab.studies import upkeep
+from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.about import about_from
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train import runs as runs_dock
@@ -246,10 +249,13 @@ def test_without_runs_the_dock_says_how_they_come(qtbot: QtBot, tmp_path: Path) 
 @pytest.fixture
 def twins(outputs: Path) -> tuple[FakeRun, FakeRun]:
     """pretraining/bar and finetuning/bar, as older outputs folders hold them."""
-    first = FakeRun(outputs, "bar", created=1.7e9).start().advance(30).finish()
-    second = FakeRun(outputs, "elsewhere", created=1.71e9).start().advance(70).finish()
+    first = FakeRun(outputs, "bar", created=1.7e9).start().advance(30).save_checkpoint().finish()
+    second = FakeRun(outputs, "elsewhere", created=1.71e9).start().advance(70).save_checkpoint().finish()
     (outputs / "finetuning").mkdir()
     second.run.path.rename(outputs / "finetuning" / "bar")
+    second.run = RunFolder(outputs / "finetuning" / "bar")
+    first.predict("val_loss=1..2@80%")
+    second.predict("val_loss=3..4@80%")
     return first, second
 
 
@@ -270,6 +276,18 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
     dock.table.selectRow(0)
     chosen = dock.chosen()
     assert [row.run.path for row in chosen] == [outputs / "finetuning" / "bar"]
+    lab.notebook.refresh()
+    qtbot.waitUntil(lambda: len(lab.notebook.entries) == 2, timeout=WAIT)
+    stated = {entry.full_name: entry.lines()[0].locked.prediction for entry in lab.notebook.entries}
+    assert stated == {
+        "pretraining/bar": parse_prediction("val_loss=1..2@80%"),
+        "finetuning/bar": parse_prediction("val_loss=3..4@80%"),
+    }
+    for name, step in zip(ids, (30, 70), strict=True):
+        row = lab.row(name)
+        assert row is not None
+        assert f"{name}@{step}" in dict(offers(outputs, [row.run], []))
+        assert lab.row_called(name) == row
 
     def trash(path: Path) -> bool:
         path.rename(tmp_path / "trash")
@@ -285,6 +303,56 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
     lab.shutdown()
 
 
+def test_of_two_runs_of_one_name_the_one_that_is_meant_is_renamed(
+    twins: tuple[FakeRun, FakeRun], qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(outputs)
+    dock = RunsDock(lab)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    lab.set_current("pretraining/bar")
+    lab.set_shown(["finetuning/bar"])
+    row = lab.row("finetuning/bar")
+    assert row is not None
+    monkeypatch.setattr(dock, "ask_name", lambda _row: "foo")
+    dock.rename(row)
+    qtbot.waitUntil(lambda: lab.row("finetuning/foo") is not None, timeout=WAIT)
+    assert lab.shown() == ["pretraining/bar", "finetuning/foo"]
+    assert (outputs / "pretraining" / "bar" / "run.json").is_file()
+    dock.shutdown()
+    lab.shutdown()
+
+
+def test_a_run_that_is_being_renamed_keeps_its_place_and_the_window_is_free(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+
+    def slow(run: RunFolder, new: str) -> RunFolder:
+        renamed = upkeep.rename_run(run, new)
+        assert may_end.wait(WAIT / 1000)
+        return renamed
+
+    monkeypatch.setattr(runs_dock, "rename_run", slow)
+    monkeypatch.setattr(dock, "ask_name", lambda _row: "winner")
+    lab.set_current("pretraining/second")
+    row = lab.row("pretraining/second")
+    assert row is not None
+    changes: list[str] = []
+    lab.current_changed.connect(changes.append)
+    dock.rename(row)
+    qtbot.waitUntil(lambda: not row.run.path.is_dir(), timeout=WAIT)
+    for _ in range(2):
+        with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
+            lab.refresh()
+    qtbot.wait(50)  # what the poller found is told through the event loop
+    assert "pretraining/second" in [row.id for row in lab.runs()]
+    assert changes == []
+    may_end.set()
+    qtbot.waitUntil(lambda: changes[-1:] == ["pretraining/winner"], timeout=WAIT)
+    assert sorted(row.run.id for row in lab.runs()) == ["first", "third", "winner"]
+
+
 def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
     dock: RunsDock, qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +363,7 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
         assert row is not None
         monkeypatch.setattr(dock, "ask_name", lambda _row, new=new: new)
         dock.rename(row)
+        qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None, timeout=WAIT)
     assert lab.shown() == ["pretraining/winner", "pretraining/loser"]
     assert {run.id for run in list_runs(outputs)} == {"winner", "loser", "third"}
     qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300, timeout=WAIT)
@@ -304,7 +373,7 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
 
 
 def test_an_open_model_follows_the_run_that_is_renamed(
-    dock: RunsDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    dock: RunsDock, qtbot: QtBot, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each question names the model anew."""
     opened: list[str] = []
@@ -316,6 +385,7 @@ def test_an_open_model_follows_the_run_that_is_renamed(
         assert row is not None
         monkeypatch.setattr(dock, "ask_name", lambda _row, new=new: new)
         dock.rename(row)
+        qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None, timeout=WAIT)
     lab.inspection.about = None
     folder = lab.outputs.resolve() / "pretraining"
     assert opened == [f"{folder / 'winner'}@40", f"{folder / 'best'}@latest"]
