@@ -123,12 +123,12 @@ QUOTES = {
     ),
     "first-hour/2-look-inside.md": (
         Quote("from before the attention of layer 1 on", "inspect", trained=True),
-        Quote("34.69 % at the end, before \",\" with 8.02 %", "inspect", ("' you' 34.69%, ',' 8.02%",), trained=True),
+        Quote("34.69 % at the end, before \",\" with 8.02 %", "inspect", ("' you' 34.69 %, ',' 8.02 %",), trained=True),
         Quote("the command lists it", "inspect", ("Attention of ' pray' (7), the first token aside, layer.head: ",)),
         Quote("2.1 0.92 to ' I' (6)", "inspect", trained=True),
         Quote("`induction`, was at most 0.03", "inspect", ("induction heads, as layer.head: 0.3 0.03",), trained=True),
         Quote(
-            "from 34.69 % to 30.05 %", "intervene", ("Before: ' you' 34.69%", "After: ' you' 30.05%"), trained=True
+            "from 34.69 % to 30.05 %", "intervene", ("Before: ' you' 34.69 %", "After: ' you' 30.05 %"), trained=True
         ),
     ),
     "first-hour/3-predict.md": (Quote("it ended at 4.324", "pretrain", ("It became 4.324: outside.",), trained=True),),
@@ -141,11 +141,11 @@ QUOTES = {
         Quote("8 of the 32", "finetune", ("0 of 32 before, 8 after",), trained=True),
     ),
     "first-hour/5-check-a-claim.md": (
-        Quote("first of 64 tokens 5.9 %", "paper run attention", ("the first of 64", "would give it 5.9%")),
+        Quote("first of 64 tokens 5.9 %", "paper run attention", ("the first of 64", "would give it 5.9 %")),
         Quote(_HEADER, "paper run attention"),
         *(Quote(line, "paper run attention", trained=True) for line in _VERDICT),
-        Quote("4.7 % of the attention", "paper run attention", ("4.7% of the attention",), trained=True),
-        Quote("random weights at most 6.0 %", "paper run attention", ("at most 6.0%",), trained=True),
+        Quote("4.7 % of the attention", "paper run attention", ("4.7 % of the attention",), trained=True),
+        Quote("random weights at most 6.0 %", "paper run attention", ("at most 6.0 %",), trained=True),
         Quote("wrong. 2.3 bits: a surprise", "paper run attention", ("wrong. 2.3 bits: a surprise",), trained=True),
     ),
 }  # fmt: skip

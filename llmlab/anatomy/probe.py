@@ -276,7 +276,7 @@ def _unlike(ours: Tensor, theirs: Tensor, tolerance: float) -> str | None:
         return f"shape ({tuple(ours.shape)} for {tuple(theirs.shape)})"
     ours, theirs = ours.double(), theirs.double()
     apart = ((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1).clamp(min=1e-12)).max().item()
-    return None if apart <= tolerance else f"{apart:.2%} of their length"
+    return None if apart <= tolerance else f"{100 * apart:.2f} % of their length"
 
 
 def _wrong_sum(before: Tensor, added: Tensor, total: Tensor | None, tolerance: _Tolerance) -> str | None:
@@ -287,4 +287,4 @@ def _wrong_sum(before: Tensor, added: Tensor, total: Tensor | None, tolerance: _
     apart = (before + added - total).norm(dim=-1)
     allowed = tolerance.sums * (before.norm(dim=-1) + total.norm(dim=-1)) + 1e-5 * added.norm(dim=-1)
     worst = (apart / added.norm(dim=-1).clamp(min=1e-12)).max().item()
-    return None if bool((apart <= allowed).all()) else f"off by {worst:.2%} of what is added"
+    return None if bool((apart <= allowed).all()) else f"off by {100 * worst:.2f} % of what is added"

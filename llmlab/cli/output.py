@@ -130,7 +130,7 @@ def terminal_progress(show: bool = True) -> Iterator[Progress]:
 
         def say_now_and_then(what: str, done: float, total: float) -> None:
             if pace.due():
-                say(f"{what} ({done / total:.0%})" if total else f"{what} ...")
+                say(f"{what} ({100 * done / total:.0f} %)" if total else f"{what} ...")
 
         yield say_now_and_then
         return

@@ -158,4 +158,4 @@ def listed(tokens: Sequence[str]) -> str:
 
 
 def likely(tokens: Sequence[Likely]) -> str:
-    return ", ".join(f"{text.printable(repr(token.text))} {token.probability:.2%}" for token in tokens)
+    return ", ".join(f"{text.printable(repr(token.text))} {100 * token.probability:.2f} %" for token in tokens)

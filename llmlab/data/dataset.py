@@ -92,7 +92,7 @@ def _split(cache: TokenCache, data: DataSettings, tokenizer: Tokenizer) -> tuple
         raise LabError(
             f"{data.corpus} cannot be split by documents.",
             f"It has {len(cache.documents)} document(s), and the held-out part needs whole ones at the end that make "
-            f"up {data.val_fraction:.1%} of the text while at least one is left to train on.",
+            f"up {100 * data.val_fraction:.1f} % of the text while at least one is left to train on.",
             "Use data.split=position.",
         )
     return _limited(int(starts[-1]), data), int(starts[-1])

@@ -76,13 +76,13 @@ def open_model(reference: str | Reference, outputs: Path, progress: Progress = q
 
 
 def base_named(text: str, outputs: Path) -> Source:
-    """What fine-tuning begins from. UsageError when nothing is named, nothing bears that name, or it still trains."""
+    """What fine-tuning begins from. UsageError when nothing is named, nothing bears that name, or it has not ended."""
     if not text:
         raise UsageError("No base was named.", "Fine-tuning begins at a model that exists.", "Set model.base.")
     reference = parse(text, outputs)
     if isinstance(reference, LiveRun):
         raise UsageError(
-            f"{reference} is still training.",
+            f"{reference} has not ended.",
             "A base must not change while it is fine-tuned.",
             f"Name {reference.named}@latest, its newest checkpoint.",
         )

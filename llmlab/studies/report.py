@@ -176,7 +176,7 @@ def _runs(record: ExperimentRecord, results: ExperimentResults) -> Iterator[str]
 def _run(trial: Trial, result: TrialResult, scored: bool) -> list[str]:
     varied = ", ".join(part for part in (trial.group, _varied_text(trial)) if part)
     losses = (result.train_loss, result.val_loss, result.best_val_loss)
-    score = ["-" if result.score is None else f"{result.score:.1%}"] * scored
+    score = ["-" if result.score is None else f"{100 * result.score:.1f} %"] * scored
     return [
         *(f"`{result.run}`", varied, str(result.seed), result.state, str(result.steps)),
         *("-" if loss is None else f"{loss:.4f}" for loss in losses),
@@ -263,7 +263,7 @@ def _expected(entry: Entry | None) -> Iterator[tuple[str, str]]:
     for line in _predicted(entry):
         prediction = line.locked.prediction
         if prediction.quantity.startswith(CLAIM):
-            sure = "" if prediction.confidence is None else f", {prediction.confidence:.0%} sure"
+            sure = "" if prediction.confidence is None else f", {100 * prediction.confidence:.0f} % sure"
             altered = f". {altered_sentence(line)}" if line.altered else ""
             when = "after" if line.found == LATE else "before"
             yield prediction.about.label, f"Predicted {when} it began: {said(prediction)}{sure}{altered}"

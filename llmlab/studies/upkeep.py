@@ -33,7 +33,8 @@ _BASE = "model.base"
 def require_at_rest(run: RunFolder) -> None:
     """LabError while a process trains the run, or a plan that owns it is under way."""
     if run.status().live:
-        raise LabError(f"{run.id} is still training.", "A live run keeps its folder and its name.", "Stop it first.")
+        why = "A run that is training or paused keeps its folder and its name."
+        raise LabError(f"{run.id} has not ended.", why, "Stop it first.")
     for owner in _owners(run, _plans(run.outputs)):
         if owner.status().live:
             raise LabError(

@@ -365,7 +365,7 @@ class CheckWorker(ExperimentWorker):
 
     def _tell(self, what: str, done: float, total: float) -> None:
         self._require_go()
-        self._update(doing=f"{what} ({done / total:.0%})" if total else what)
+        self._update(doing=f"{what} ({100 * done / total:.0f} %)" if total else what)
 
     def _result(self) -> CheckResult:
         histories = [read_history(self.folder.run_of(trial, self.record.track)) for trial in self.record.arms]

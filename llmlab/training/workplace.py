@@ -47,7 +47,7 @@ class Workplace:
         """Says what keeps the run before its first step (`llmlab.core.progress`). Cancelled when a stop is asked."""
         if self.control.stop_wanted():
             raise Cancelled
-        self.recorder.prepare(f"{what} ({done / total:.0%})" if total else what)
+        self.recorder.prepare(f"{what} ({100 * done / total:.0f} %)" if total else what)
 
 
 @dataclass

@@ -87,8 +87,8 @@ class AdapterDock(InspectionDock):
         row = self.lab.current()
         tuned = row is not None and row.info.track == FINETUNING
         if about is not None and about.live and tuned:
-            hint = "Only checkpoints are measured, not a run while it trains."
-            self.show_empty("This run is still training", hint, "Open its newest checkpoint", self._open_current)
+            hint = "Only checkpoints are measured."
+            self.show_empty("This run has not ended", hint, "Open its newest checkpoint", self._open_current)
         elif tuned and row is not None:
             self.show_empty("What did fine-tuning change?", f"{row.name} can tell.", "Open it", self._open_current)
         elif about is None and self.session.working is None:

@@ -56,7 +56,7 @@ class ModelEditor(NamedEditor):
                 return _run_words(reference)
             case LiveRun():
                 raise UsageError(
-                    f"{reference.run.id} is still training.",
+                    f"{reference.run.id} has not ended.",
                     "A base must not change while it is fine-tuned.",
                     f"Name {reference.named}@latest, its newest checkpoint.",
                 )

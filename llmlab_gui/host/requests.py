@@ -17,6 +17,20 @@ from llmlab_gui.host.selection import Working
 
 Then = Callable[[Archive], None]
 Failed = Callable[[LabError], None]
+# What is being done, by the name of what is asked for.
+_DOING = {
+    "inspect": "Reading the prompt",
+    "evolve": "Reading the prompt at each checkpoint",
+    "compare": "Comparing the models",
+    "change": "Measuring what fine-tuning changed",
+    "intervene": "Running the intervention",
+    "sweep": "Running the sweep",
+    "stages": "Reading the head",
+    "pattern": "Reading the head",
+    "neurons": "Reading the neurons",
+    "geometry": "Measuring the embeddings",
+    "parameters": "Measuring the parameters",
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,9 @@ class Requests(QObject):
             self._folder.discard(path)
             failed(error)
 
-        return self.wait(send(path), Pending(name.capitalize(), bound, key, path, quiet), done, refused)
+        return self.wait(
+            send(path), Pending(_DOING.get(name, name.capitalize()), bound, key, path, quiet), done, refused
+        )
 
     @property
     def busy(self) -> bool:

@@ -115,9 +115,10 @@ class RunsDock(LabDock):
         """Asks, then moves runs to the system's trash (or deletes them where there is none). Live ones are refused."""
         live = [row.name for row in rows if row.status.live]
         if live:
-            self.lab.error_raised.emit(
-                LabError(f"{', '.join(live)} is still training.", "A live run cannot be deleted.", "Stop it first.")
-            )
+            several = len(live) > 1
+            what = f"{', '.join(live)} {'have' if several else 'has'} not ended."
+            stop = f"Stop {'them' if several else 'it'} first."
+            self.lab.error_raised.emit(LabError(what, "A run that is training or paused cannot be deleted.", stop))
             return
         if not rows or not self.confirm_deletion(rows, for_good=False):
             return

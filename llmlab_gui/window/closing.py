@@ -33,16 +33,17 @@ def runs_to_ask_about(lab: Lab) -> list[RunRow]:
 
 def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoice:
     """Asks what becomes of the live runs. waiting: how many are in the queue behind them."""
+    names = ", ".join(row.name for row in rows)
     if len(rows) == 1:
-        text = f"{rows[0].name} is still training."
+        text = f"{names} is {'paused' if rows[0].status.state == 'paused' else 'still training'}."
     else:
-        text = f"{len(rows)} runs are still training: {', '.join(row.name for row in rows)}."
+        text = f"{len(rows)} runs have not ended: {names}."
     more = (
-        "Stopping saves a checkpoint first, so it can be resumed. "
-        "In the background it keeps training, and the window shows it again the next time it opens."
+        "Stopping saves a checkpoint first, to resume from. "
+        "What is kept in the background stays as it is, and the window shows it again the next time it opens."
         + queue_words(waiting)
     )
-    answers = {"keep": "Keep training in the background", "stop": "Stop training"}
+    answers = {"keep": "Keep in the background", "stop": "Stop"}
     chosen = question.ask(parent, "Close", text, more, answers, default="keep", harmful="stop")
     return {"keep": CloseChoice.KEEP, "stop": CloseChoice.STOP}.get(chosen, CloseChoice.CANCEL)
 

@@ -171,7 +171,7 @@ def test_what_became_of_a_prediction_is_scored_before_its_run_is_deleted(
 def test_a_live_run_keeps_its_folder_and_its_name(bar: RunFolder, act: str) -> None:
     pid = os.getpid()
     bar.write_status(replace(bar.recorded_status(), state="running", pid=pid, pid_start=process_start(pid)))
-    with pytest.raises(LabError, match="bar is still training"):
+    with pytest.raises(LabError, match="bar has not ended"):
         delete_run(bar) if act == "delete" else rename_run(bar, "beer")
     assert bar.run_json.is_file()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from llmlab.core.records import from_plain
 from llmlab.data.papers import VERDICTS
 
 CHECK_FORMAT = 1
+_PER_CENT = re.compile(r"(?<=\d)%")
 
 
 @dataclass
@@ -61,6 +63,12 @@ class Verdict:
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
             raise ValueError(f"verdict is {self.verdict!r:.100}")
+        self.threshold, self.reason = spaced(self.threshold), spaced(self.reason)
+        self.papers_criterion = dataclasses.replace(self.papers_criterion, words=spaced(self.papers_criterion.words))
+        self.tables = [
+            dataclasses.replace(table, rows=[[spaced(cell) for cell in row] for row in table.rows])
+            for table in self.tables
+        ]
 
 
 @dataclass
@@ -87,6 +95,11 @@ class CheckResult:
     def each(self) -> str:
         """The verdicts one by one, in a line."""
         return "; ".join(f"{one.claim}: {one.verdict}" for one in self.verdicts)
+
+
+def spaced(text: str) -> str:
+    """`60%`, as Python formats a share, is `60 %` wherever people read it."""
+    return _PER_CENT.sub(" %", text)
 
 
 def write_result(path: Path, result: CheckResult) -> None:

@@ -127,7 +127,7 @@ def test_start_and_queue_ask_for_exactly_what_the_form_says(
     [
         ("nowhere-to-be-found", "There is no model"),
         ("gpt@999", "999"),
-        ("gpt@live", "is still training"),
+        ("gpt@live", "has not ended"),
     ],
 )
 def test_a_model_that_cannot_be_a_base_is_said_beside_it(

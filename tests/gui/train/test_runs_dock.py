@@ -154,7 +154,7 @@ def test_a_live_run_is_not_deleted(dock: RunsDock, qtbot: QtBot, lab: Lab, runs:
     assert row is not None
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
         dock.delete([row])
-    assert "is still training" in told.args[0].what
+    assert "has not ended" in told.args[0].what
     assert runs["third"].run.path.is_dir()
 
 

@@ -88,7 +88,7 @@ def test_a_check_is_scored_when_it_has_ended_and_not_when_it_was_interrupted(
     out = capsys.readouterr().out
     assert "calibration supported, 70 % sure. It became inconclusive: wrong." in out
     assert "2.7 bits: a surprise" in out
-    assert "- Predicted before it began: supported, 70% sure" in folder.report.read_text()
+    assert "- Predicted before it began: supported, 70 % sure" in folder.report.read_text()
 
     # Begun again, it says the same: from what was kept, and from what has to be measured anew.
     verdicts = read_result(folder.results_json).verdicts

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llmlab.core.charts import Table
 from llmlab.core.errors import LabError, UsageError
 from llmlab.data.papers import INCONCLUSIVE, SUPPORTED, list_papers, read_paper
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, read_result, write_result
@@ -54,6 +55,19 @@ def verdict(**changes: object) -> Verdict:
         "evidence": {"sizes": [1.0, 1.25]},
     }
     return Verdict(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_per_cent_are_written_with_a_space_in_all_that_is_read_of_a_verdict() -> None:
+    said = verdict(
+        reason="6.0% of it; at most 7%.",
+        threshold="at least 90%",
+        papers_criterion=PapersCriterion(True, "above 30%"),
+        tables=[Table("Shares", ["layer", "share"], [["0", "4%"], ["100 %", "-"]])],
+    )
+    assert said.reason == "6.0 % of it; at most 7 %."
+    assert said.threshold == "at least 90 %"
+    assert said.papers_criterion.words == "above 30 %"
+    assert said.tables[0].rows == [["0", "4 %"], ["100 %", "-"]]
 
 
 def result(*verdicts: Verdict) -> CheckResult:
