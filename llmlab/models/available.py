@@ -16,6 +16,7 @@ from pathlib import Path
 from llmlab.core.errors import LabError
 from llmlab.core.files import open_file, read_json
 from llmlab.core.paths import expanded
+from llmlab.core.progress import Progress, quiet
 from llmlab.models.weights import weight_files
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import list_runs, short_name
@@ -40,9 +41,9 @@ class AvailableModel:
     detail: str
 
 
-def available_models(outputs: Path) -> list[AvailableModel]:
-    """All of it: runs first (newest first), then models."""
-    return [*_runs(outputs), *_models(outputs)]
+def available_models(outputs: Path, progress: Progress = quiet) -> list[AvailableModel]:
+    """All of it: runs first (newest first), then models. progress: called at each run and each folder."""
+    return [*_runs(outputs, progress), *_models(outputs, progress)]
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -108,17 +109,18 @@ def packaged_ggufs() -> list[Path]:
     return found
 
 
-def named_models() -> dict[str, Path]:
+def named_models(progress: Progress = quiet) -> dict[str, Path]:
     """Models that can be opened by their name alone: folders and GGUF files of $LLMLAB_MODELS and packages."""
     found = {path.stem: path for path in packaged_ggufs()}
     if (folder := models_folder()) is not None:
-        paths = [folder] if is_model_folder(folder) else _openable(folder, _DEPTH)
+        paths = [folder] if is_model_folder(folder) else _openable(folder, _DEPTH, progress)
         found |= {path.stem if path.suffix == GGUF_SUFFIX else path.name: path for path in paths}
     return found
 
 
-def _runs(outputs: Path) -> Iterator[AvailableModel]:
+def _runs(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
     for run in list_runs(outputs):
+        progress(f"Looking at {run.id}", 0, 0)
         name = short_name(run, outputs)
         if run.status().live:
             yield AvailableModel(f"{name}@live", name, "live", f"training, step {run.status().step:,}")
@@ -135,21 +137,22 @@ def _runs(outputs: Path) -> Iterator[AvailableModel]:
         yield AvailableModel(f"{name}@latest", name, "run", f"{size}steps {more}{steps}")
 
 
-def _models(outputs: Path) -> Iterator[AvailableModel]:
-    taken = {run.id for run in list_runs(outputs)}
-    names = {path.resolve(): name for name, path in named_models().items() if name not in taken}
-    found = [path.resolve() for path in [*_openable(outputs, _DEPTH), *named_models().values()]]
+def _models(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
+    taken, named = {run.id for run in list_runs(outputs)}, named_models(progress)
+    names = {path.resolve(): name for name, path in named.items() if name not in taken}
+    found = [path.resolve() for path in [*_openable(outputs, _DEPTH, progress), *named.values()]]
     for path in dict.fromkeys(found):
         yield _described(path, names.get(path, str(path)))
     for name, folder in cached_models().items():
         yield _described(folder, name)
 
 
-def _openable(folder: Path, depth: int) -> list[Path]:
+def _openable(folder: Path, depth: int, progress: Progress) -> list[Path]:
     """Model folders, adapters and GGUF files in a folder and those below it; runs are left out."""
     found: list[Path] = []
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
+            progress(f"Looking at {path.name}", 0, 0)
             if path.name.startswith(".") or (path / "run.json").is_file():
                 continue
             if path.suffix == GGUF_SUFFIX and path.is_file():
@@ -158,7 +161,7 @@ def _openable(folder: Path, depth: int) -> list[Path]:
                 if is_model_folder(path) or (path / ADAPTER_FILE).is_file():
                     found.append(path)
                 elif depth > 1:
-                    found += _openable(path, depth - 1)
+                    found += _openable(path, depth - 1, progress)
     return found
 
 

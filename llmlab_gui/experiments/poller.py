@@ -91,6 +91,8 @@ class ExperimentsPoller(FolderPoller):
         return sorted(rows, key=lambda row: (row.record.created, row.id), reverse=True)
 
     def _read(self, folder: ExperimentFolder) -> _Seen | None:
+        if self.stopping:
+            return None
         asked, status = (folder.experiment_json, folder.record), (folder.status_json, folder.status)
         return read_changed(self._seen.get(folder.path), asked, status, self.failed.emit)
 

@@ -75,7 +75,9 @@ class ModelDialog(QDialog):
         self._connect()
         self._recent = [AvailableModel(one.reference, one.name, "recent", one.detail) for one in recent.models]
         self.rows.show(self._recent)
-        self._background.run(lambda: available_models(outputs), self._take_models, self._complain)
+        self._background.run(
+            lambda: available_models(outputs, self._background.check), self._take_models, self._complain
+        )
         self._update()
 
     def whole_reference(self) -> str:

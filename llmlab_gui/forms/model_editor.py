@@ -78,7 +78,8 @@ class ModelEditor(NamedEditor):
                 return f"An adapter on {reference.base}: the new adapter is trained on top of both."
 
     def offers(self) -> Iterable[tuple[str, str]]:
-        return [(model.reference, _words(model)) for model in available_models(self._lab.outputs) if _fits(model)]
+        found = available_models(self._lab.outputs, self._background.check)
+        return [(model.reference, _words(model)) for model in found if _fits(model)]
 
     def check(self) -> None:
         if not self.value():

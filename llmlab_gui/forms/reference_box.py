@@ -9,6 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QComboBox, QCompleter, QSizePolicy, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress, quiet
 from llmlab.models.available import available_models
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import short_name
@@ -66,7 +67,9 @@ class ReferenceBox(QComboBox):
 _MOST_RUNS = 12
 
 
-def offers(outputs: Path, runs: Sequence[RunFolder], recent: Sequence[str]) -> list[tuple[str, str]]:
+def offers(
+    outputs: Path, runs: Sequence[RunFolder], recent: Sequence[str], progress: Progress = quiet
+) -> list[tuple[str, str]]:
     """Reference and words of each: recent ones, runs newest checkpoint first, then models on this machine.
 
     Losses of two runs may be of different texts: each names its own.
@@ -82,7 +85,7 @@ def offers(outputs: Path, runs: Sequence[RunFolder], recent: Sequence[str]) -> l
             known = checkpoint.val_loss is not None
             loss = f", validation loss {checkpoint.val_loss:.3f} on {text}" if known else ""
             found.append((f"{name}@{checkpoint.step}", f"{name}@{checkpoint.step}{loss}"))
-    for model in available_models(outputs):
+    for model in available_models(outputs, progress):
         if model.kind != "run":
             found.append((model.reference, f"{model.name} ({model.detail})" if model.detail else model.name))
     return list(dict(found).items())

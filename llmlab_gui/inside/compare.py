@@ -182,7 +182,9 @@ class CompareDock(InspectionDock):
         recent = [self.session.about.reference] if self.session.about is not None else []
         recent += [model.reference for model in self.session.recent.models]
         outputs = self.lab.outputs
-        self._background.run(lambda: offers(outputs, runs, recent), self._take_offers, self.lab.error_raised.emit)
+        self._background.run(
+            lambda: offers(outputs, runs, recent, self._background.check), self._take_offers, self.lab.error_raised.emit
+        )
 
     def _take_offers(self, found: list[tuple[str, str]]) -> None:
         for box in (self.a, self.b):

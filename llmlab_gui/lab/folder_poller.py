@@ -53,6 +53,8 @@ class FolderPoller(QThread):
             more = False
             try:
                 rows = self.look()
+                if self._stopping:  # it may have left out the rest
+                    return
                 if rows != last:
                     last = rows
                     self.found.emit(rows)
@@ -65,8 +67,14 @@ class FolderPoller(QThread):
                 self._wake.wait(INTERVAL_SECONDS)
             self._wake.clear()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether nobody waits for what it finds."""
+        return self._stopping
+
     def look(self) -> list[Any]:
-        """All that is there, newest first, reading only files that changed since the last look."""
+        """All that is there, newest first, reading only files that changed since the last look. Told to stop, it leaves
+        out the rest."""
         raise NotImplementedError
 
     def _look_closely(self, rows: list[Any]) -> bool:

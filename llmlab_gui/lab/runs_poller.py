@@ -82,6 +82,8 @@ class RunsPoller(FolderPoller):
         return False
 
     def _read(self, run: RunFolder) -> _SeenRun | None:
+        if self.stopping:
+            return None
         before = self._seen.get(run.path)
         asked, status = (run.run_json, run.info), (run.status_json, run.status)
         files = read_changed(before.files if before is not None else None, asked, status, self.failed.emit)

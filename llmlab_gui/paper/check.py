@@ -94,7 +94,7 @@ class CheckDock(LabDock):
         if seen:
             self.desk.need()
             runs = [row.run for row in self.lab.runs()]
-            found = partial(offers, self.lab.outputs, runs, ())
+            found = partial(offers, self.lab.outputs, runs, (), self._background.check)
             self._background.run(found, self.form.offer_models, self.lab.error_raised.emit)
 
     def _show_plans(self, asked: CheckRequest, plans: dict[str, ExperimentRecord]) -> tuple[ExperimentRecord, str]:

@@ -17,6 +17,7 @@ from windows import FAKE_HOST, MakeWindow
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.progress import Progress
+from llmlab.models.available import available_models
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.process import ModelHost
@@ -209,3 +210,11 @@ def test_write_is_answered_by_the_active_model(qtbot: QtBot, tmp_path: Path) -> 
     assert "small (active)" not in [dock.picker.runs.itemText(i) for i in range(dock.picker.runs.count())]
     dock.shutdown()
     lab.inspection.shutdown()
+
+
+def test_looking_for_models_can_be_cancelled_at_each_run_and_folder(tmp_path: Path) -> None:
+    for name in ("bar", "foo"):
+        FakeRun(tmp_path, name).start().advance(5).save_checkpoint()
+    for calls in range(4):  # two runs, their track's folder, a run in it
+        with pytest.raises(Cancelled):
+            available_models(tmp_path, CancelAfter(calls))
