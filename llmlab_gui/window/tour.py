@@ -103,7 +103,7 @@ class Tour(QWidget):
         elif kind in _KEYS and cast("QKeyEvent", event).key() == Qt.Key.Key_Escape and not _above():
             if kind == QEvent.Type.ShortcutOverride:
                 event.accept()  # it is no shortcut of a dock's then, but comes as a key
-            elif watched.isWidgetType():
+            else:
                 self.end()
             return True
         return False

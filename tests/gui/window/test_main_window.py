@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -319,6 +320,10 @@ def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves
         prompt.setFocus()
         qtbot.keyClick(prompt, Qt.Key.Key_Escape)
 
+    def key_of_the_system() -> None:
+        window.docks["runs"].setFocus()
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_Escape)
+
     tour = start()
     window.resize(1100, 720)
     qtbot.waitUntil(lambda: tour.geometry() == window.rect(), timeout=WAIT)
@@ -328,6 +333,7 @@ def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves
     assert window.rect().contains(tour.card.geometry())
     ways: list[Callable[[], object]] = [
         escape,
+        key_of_the_system,
         lambda: window.use_workspace("Write"),
         lambda: window.show_dock("log"),
         window.docks["setup"].hide,
