@@ -195,10 +195,11 @@ def style_sheet(theme: Theme) -> str:
         background: {theme.accent}; border-color: {theme.accent}; image: url("{_check(theme)}"); }}
     {_indicator(":disabled")} {{ border-color: {theme.grid}; }}
     QPushButton[primary="true"] {{
-        background: {theme.accent}; color: {theme.on_accent}; border: none; border-radius: 4px;
-        padding: 7px 16px; }}
-    QPushButton[primary="true"]:hover, QPushButton[primary="true"]:focus {{ border: 2px solid {theme.text}; }}
-    QPushButton[primary="true"]:disabled {{ background: {theme.grid}; color: {theme.quiet}; }}
+        background: {theme.accent}; color: {theme.on_accent}; border: 2px solid {theme.accent}; border-radius: 4px;
+        padding: 5px 14px; }}
+    QPushButton[primary="true"]:hover, QPushButton[primary="true"]:focus {{ border-color: {theme.text}; }}
+    QPushButton[primary="true"]:disabled {{
+        background: {theme.grid}; border-color: {theme.grid}; color: {theme.quiet}; }}
     """
 
 

@@ -25,7 +25,7 @@ from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN
+from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops
@@ -347,6 +347,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.train_bar = TrainBar(self.run_actions, self)
         self.palette_action = self.train_bar.palette_action
         self.workspace_bar = WorkspaceBar(self.use_workspace, self)
+        # At once: the button that is marked is higher, and the row must not grow when the docks are there.
+        self.workspace_bar.mark(self.settings.workspace if self.settings.workspace in WORKSPACES else TRAIN)
         self.model_bar = ModelBar(self.lab, self.settings, self)
         for bar in (self.model_bar, self.train_bar):
             self.addToolBar(bar)

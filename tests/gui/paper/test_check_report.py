@@ -79,8 +79,8 @@ def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: Whol
     with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 330, 640) as dock:
         lab.papers.show(PAPER)
         qtbot.waitUntil(lambda: dock.study.resume_button.isVisible(), timeout=WAIT)
-        (area,) = dock.findChildren(QScrollArea)
-        qtbot.waitUntil(lambda: area.widget().width() <= area.viewport().width(), timeout=WAIT)
+        for area in dock.findChildren(QScrollArea):
+            qtbot.waitUntil(lambda area=area: area.widget().width() <= area.viewport().width(), timeout=WAIT)
 
 
 def test_a_report_of_endless_size_is_not_read(

@@ -19,12 +19,14 @@ from PySide6.QtWidgets import (
     QSpinBox,
     QTableWidget,
     QTableWidgetItem,
+    QWidget,
 )
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab_gui.widgets.icons import icon, state_color, state_icon
+from llmlab_gui.widgets.labels import PrimaryButton
 from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, mix, style_sheet, theme_notifier
 
 BOTH = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
@@ -92,6 +94,24 @@ def test_the_edges_of_parts_are_seen(theme: Theme, qapp: QApplication, qtbot: Qt
         assert max(contrast(color, theme.background) for color in down) >= 3.0
     finally:
         apply_theme(qapp, "light")
+
+
+def test_a_primary_button_keeps_its_size_under_the_mouse_and_with_the_keyboard(qtbot: QtBot) -> None:
+    """What moves when the mouse comes near is missed by the click."""
+    window = QWidget()
+    qtbot.addWidget(window)
+    window.setStyleSheet(style_sheet(LIGHT))
+    button = PrimaryButton("Train", window)
+    other = QLineEdit(window)
+    window.show()
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    other.setFocus()
+    button.updateGeometry()
+    size = button.sizeHint()
+    button.setFocus()
+    button.updateGeometry()
+    assert button.sizeHint() == size
 
 
 @BOTH

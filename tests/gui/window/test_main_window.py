@@ -275,6 +275,23 @@ def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: Ma
     assert window.settings.tour_seen
 
 
+def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made(
+    make_main_window: MakeWindow, qtbot: QtBot
+) -> None:
+    """Docks that need more than the screen has made the window grow under the mouse."""
+    window = make_main_window(docks=False)
+    window.resize(1280, 640)
+    qtbot.waitUntil(window.welcome.isVisible, timeout=WAIT)
+    QApplication.processEvents()
+    buttons = (window.welcome.train_button, window.welcome.setup_button, window.welcome.hour_button)
+    before = [button.mapToGlobal(button.rect().topLeft()) for button in buttons]
+    window.furnish()
+    for _ in range(3):
+        QApplication.processEvents()
+    assert [button.mapToGlobal(button.rect().topLeft()) for button in buttons] == before
+    assert (window.width(), window.height()) == (1280, 640)
+
+
 def test_a_reset_leaves_the_welcome_in_front(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window())
     qtbot.waitUntil(window.welcome.isVisible, timeout=WAIT)
