@@ -120,9 +120,15 @@ class RunsDock(LabDock):
             stop = f"Stop {'them' if several else 'it'} first."
             self.lab.error_raised.emit(LabError(what, "A run that is training or paused cannot be deleted.", stop))
             return
-        if not rows or not self.confirm_deletion(rows, for_good=False):
+        if not rows:
             return
-        self._delete(rows, for_good=False)
+
+        def confirm(rests: list[str]) -> None:
+            if self.confirm_deletion(rows, for_good=False, rests=rests):
+                self._delete(rows, for_good=False)
+
+        # All other runs and plans are read for that.
+        self.deletions.run("Looking for what names them", lambda _: _resting(rows), confirm, self.lab.error_raised.emit)
 
     def _delete(self, rows: list[RunRow], *, for_good: bool) -> None:
         """Away from the window's thread: runs have gigabytes, and what was predicted of them is scored first."""
@@ -175,10 +181,10 @@ class RunsDock(LabDock):
         name, agreed = QInputDialog.getText(self, "Rename", f"New name of {row.name}:", text=row.run.id)
         return name.strip() if agreed else ""
 
-    def confirm_deletion(self, rows: list[RunRow], *, for_good: bool) -> bool:
-        """The question before runs are deleted. for_good: there is no trash that could hold them."""
+    def confirm_deletion(self, rows: list[RunRow], *, for_good: bool, rests: Sequence[str] = ()) -> bool:
+        """The question before runs are deleted. for_good: there is no trash that could hold them. rests: what would
+        miss them, where that was not said before."""
         what = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
-        rests = _resting(rows) if not for_good else []  # it was said before
         more = [f"And {len(rests) - _MOST_RESTING} more."] if len(rests) > _MOST_RESTING else []
         told = "\n".join(["", *rests[:_MOST_RESTING], *more]) if rests else ""
         reason = GONE_FOR_GOOD if for_good else ""

@@ -169,10 +169,11 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
     row = lab.row("pretraining/second")
     assert row is not None
     lab.set_current("pretraining/second")
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: False)
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): False)
     dock.delete([row])
+    qtbot.waitUntil(lambda: dock.deletions.working is None, timeout=WAIT)
     assert runs["second"].run.path.is_dir()
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: not for_good)
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): not for_good)
     dock.delete([row])
     qtbot.waitUntil((tmp_path / "trash" / "run.json").is_file, timeout=WAIT)
     qtbot.waitUntil(lambda: shown_ids(dock) == ["third", "first"], timeout=WAIT)
@@ -191,7 +192,7 @@ def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
     agreed: bool,
 ) -> None:
     monkeypatch.setattr(upkeep, "move_to_trash", lambda path: False)
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: agreed or not for_good)
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): agreed or not for_good)
     row = lab.row("pretraining/second")
     assert row is not None
     dock.delete([row])
@@ -212,10 +213,10 @@ def test_a_long_deletion_leaves_the_window_free_and_can_be_cancelled(
         return True
 
     monkeypatch.setattr(upkeep, "move_to_trash", slow_trash)
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: True)
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): True)
     rows = [row for row in lab.runs() if not row.status.live]
     dock.delete(rows)
-    assert begun.wait(WAIT / 1000)
+    qtbot.waitUntil(begun.is_set, timeout=WAIT)
     qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
     assert dock.strip.what.text() == f"Deleting {rows[0].name}"
     dock.strip.cancel_button.click()
@@ -294,7 +295,7 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
         return True
 
     monkeypatch.setattr(upkeep, "move_to_trash", trash)
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: not for_good)
+    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): not for_good)
     dock.delete(chosen)
     qtbot.waitUntil(lambda: [run.id for run in list_runs(outputs)] == ["bar"], timeout=WAIT)
     assert (outputs / "pretraining" / "bar" / "run.json").is_file()
@@ -399,16 +400,18 @@ class ClosedMenu(QMenu):
 
 
 def test_after_a_menu_on_a_live_run_delete_acts_on_the_row_that_is_selected_then(
-    dock: RunsDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    dock: RunsDock, qtbot: QtBot, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: asked.extend(row.run.id for row in rows))
+    monkeypatch.setattr(
+        dock, "confirm_deletion", lambda rows, for_good, rests=(): asked.extend(row.run.id for row in rows)
+    )
     monkeypatch.setattr(runs_dock, "QMenu", ClosedMenu)
     dock.table.selectRow(shown_ids(dock).index("third"))  # live
     dock._open_menu(QPoint())
     dock.table.selectRow(shown_ids(dock).index("second"))
     dock._actions["delete"].trigger()
-    assert asked == ["second"]
+    qtbot.waitUntil(lambda: asked == ["second"], timeout=WAIT)
 
 
 def test_after_a_menu_on_another_row_delete_acts_on_that_row(
@@ -416,7 +419,9 @@ def test_after_a_menu_on_another_row_delete_acts_on_that_row(
 ) -> None:
     monkeypatch.setattr(runs_dock, "QMenu", ClosedMenu)
     asked: list[list[str]] = []
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good: asked.append([row.name for row in rows]))
+    monkeypatch.setattr(
+        dock, "confirm_deletion", lambda rows, for_good, rests=(): asked.append([row.name for row in rows])
+    )
     with qtbot.waitActive(dock, timeout=WAIT):
         dock.activateWindow()
     dock.table.selectRow(shown_ids(dock).index("third"))
@@ -424,7 +429,7 @@ def test_after_a_menu_on_another_row_delete_acts_on_that_row(
     dock._open_menu(dock.table.visualRect(dock.proxy.index(shown_ids(dock).index("first"), NAME)).center())
     assert [row.name for row in dock.chosen()] == ["first"]
     qtbot.keyClick(QApplication.focusWidget(), Qt.Key.Key_Delete)
-    assert asked == [["first"]]
+    qtbot.waitUntil(lambda: asked == [["first"]], timeout=WAIT)
 
 
 def test_the_menu_leads_to_what_can_be_done_with_a_run(
@@ -473,16 +478,24 @@ def test_a_filter_without_a_match_says_so_and_is_cleared_by_a_button(dock: RunsD
 
 
 def test_the_question_before_a_deletion_names_what_each_run_belongs_to(
-    dock: RunsDock, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    dock: RunsDock, qtbot: QtBot, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(runs_dock, "ask_to_delete", lambda _, what, more, for_good: asked.append(more))
     belongs, based = "It belongs to the experiment rates.", "tuned cannot be opened without it: it is its base."
-    rests = {"first": [belongs], "second": [belongs, based], "third": []}
-    monkeypatch.setattr(runs_dock, "what_rests_on", lambda found: [rests[run.id] for run in found])
-    rows = [row for name in ("first", "second", "third") if (row := lab.row(f"pretraining/{name}"))]
-    dock.confirm_deletion(rows[:1], for_good=False)
-    dock.confirm_deletion(rows, for_good=False)
+    rests = {"first": [belongs], "second": [belongs, based]}
+    threads: set[threading.Thread] = set()
+
+    def looked_for(found: list[RunFolder]) -> list[list[str]]:
+        threads.add(threading.current_thread())
+        return [rests[run.id] for run in found]
+
+    monkeypatch.setattr(runs_dock, "what_rests_on", looked_for)
+    rows = [row for name in ("first", "second") if (row := lab.row(f"pretraining/{name}"))]
+    dock.delete(rows[:1])
+    dock.delete(rows)
+    qtbot.waitUntil(lambda: len(asked) == 2, timeout=WAIT)
+    assert threading.main_thread() not in threads
     assert asked[0].endswith(f"\n{belongs}")
     assert "\nfirst, second: it belongs to the experiment rates.\nsecond: tuned cannot be opened" in asked[1]
 
