@@ -167,8 +167,8 @@ def _settled(archive: Archive) -> int | None:
 
 
 def strongest(scores: Array) -> list[HeadScore]:
-    """scores [L, H] -> the highest ones; layers without heads have NaN and are left out."""
-    order = np.argsort(np.where(np.isnan(scores), np.inf, -scores), axis=None)[:_LISTED]
+    """scores [L, H] -> the highest ones, of equal ones the first; layers without heads have NaN and are left out."""
+    order = np.argsort(np.where(np.isnan(scores), np.inf, -scores), axis=None, kind="stable")[:_LISTED]
     order = order[: np.count_nonzero(~np.isnan(scores))]
     places = zip(*np.unravel_index(order, scores.shape), strict=True)
     return [HeadScore(int(layer), int(head), float(scores[layer, head])) for layer, head in places]

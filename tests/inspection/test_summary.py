@@ -26,6 +26,13 @@ def test_the_strongest_heads_come_first_and_layers_without_heads_not_at_all(tmp_
     json.dumps(summary.as_dict(), allow_nan=False)
 
 
+def test_of_equal_heads_the_first_is_named(tmp_path: Path) -> None:
+    scores = np.zeros((12, 12), np.float32)
+    scores[3:, 4:] = 1
+    heads = _summary(tmp_path, heads__first=scores).heads["first"]
+    assert [(head.layer, head.head) for head in heads] == [(3, 4 + place) for place in range(5)]
+
+
 def test_the_lens_settles_in_the_first_row_after_the_last_other_guess(tmp_path: Path) -> None:
     def settled(*guesses: int) -> int | None:
         ids = np.array(guesses, np.int32)[:, None, None]
