@@ -31,7 +31,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
         raise UsageError(f"{path} is a folder.", "", f"Name a file in it: {', '.join(SUFFIXES)}.")
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
-            rows = jsonl_rows(path)
+            rows = jsonl_rows(path, _LONGEST_LINE)
         case ".csv":
             rows = _csv(path)
         case ".parquet":
@@ -100,19 +100,22 @@ def _readable(path: Path, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int
         ) from error
 
 
-def jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Numbered rows of a file of JSON lines. OSError when it cannot be read."""
+def jsonl_rows(path: Path, longest: int = -1) -> Iterator[tuple[int, Row]]:
+    """Numbered rows of a file of JSON lines. longest: bytes after which a line is cut; -1 for none.
+
+    OSError when it cannot be read.
+    """
     with open_file(path) as file:
         number = 0
-        while line := file.readline(_LONGEST_LINE):
+        while line := file.readline(longest):
             number += 1
             if line.strip():
-                yield number, _json_row(line, first=number == 1)
+                yield number, _json_row(line)
 
 
-def _json_row(line: bytes, first: bool) -> Row:
+def _json_row(line: bytes) -> Row:
     try:
-        row = parse_json(line.decode("utf-8-sig" if first else "utf-8"))
+        row = parse_json(line.decode("utf-8-sig"))  # files put one after the other each bring their mark
     except UnicodeDecodeError as error:
         return f"It is not UTF-8: byte {error.start + 1} begins no character."
     except json.JSONDecodeError as error:

@@ -80,6 +80,19 @@ def test_each_line_of_a_jsonl_is_a_document(tmp_path: Path) -> None:
     assert documents(path) == ["öne\ntwo", "three", "four"]
 
 
+def test_files_of_json_lines_put_one_after_the_other_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(b"".join(f'{{"text": "{text}"}}\n'.encode("utf-8-sig") for text in ("one", "two")))
+    assert documents(path) == ["one", "two"]
+
+
+def test_a_document_of_a_jsonl_may_be_longer_than_an_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmlab.data.example_files._LONGEST_LINE", 64)
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"text": "a" * 1000}))
+    assert documents(path) == ["a" * 1000]
+
+
 @pytest.mark.parametrize("bad", ["{", "[]", '{"title": "x"}', '{"text": 3}', '{"text": "\\ud800"}'])
 def test_bad_lines_of_a_jsonl_are_counted_and_refused(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "mine.jsonl"
