@@ -1,4 +1,4 @@
-"""Conversations in a model's own chat template, rendered as one text (apart, see `rendering`) and tokenized once.
+"""Conversations in a model's own chat template, rendered as one text (`template_rendering`) and tokenized once.
 
 Where the answers are in that text is found by rendering the conversation up to each of them: it must be how the
 whole begins. A template for which it is not, because later turns change how earlier ones are written, cannot be
@@ -40,6 +40,7 @@ _ANY_ANSWER = "a"  # a letter that every vocabulary has in which `Assistant:` ca
 
 # The ways in which a template may begin an answer: with the assistant's opening or without, with a thought or without.
 _HEADS = ((True, False), (True, None), (True, True), (False, False))
+_PLAIN_HEADS = ((True, None),)  # the lab's own knows one
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class TemplateFormat(ChatFormat):
         self._template = own.get(_DEFAULT, _NO_DEFAULT) if isinstance(own, dict) else own
         self._options = {**inner.special_tokens_map, **_DATE}
         self._plain = self._template is None
+        self._heads = _PLAIN_HEADS if self._plain else _HEADS
         if self._template is None:
             self._template = self.template = plain_template(
                 begins=self._adds_bos and inner.bos_token is not None, ends=bool(inner.eos_token)
@@ -93,12 +95,12 @@ class TemplateFormat(ChatFormat):
         answered = [place for place, message in enumerate(messages) if message.role == "assistant"]
         # Many answers at once, since each way to the process that renders costs as much as a rendering; but what is
         # rendered grows with the square of the turns.
-        each, length = len(_HEADS), sum(len(message.content) for message in messages)
+        each, length = len(self._heads), sum(len(message.content) for message in messages)
         at_once = max(1, _CHARACTERS_AT_ONCE // (each * max(length, 1)))
         text, spans = "", list[tuple[int, int]]()
         for first in range(0, max(len(answered), 1), at_once):
             some = answered[first : first + at_once]
-            calls = [_Call(messages[:place], opening, thinking) for place in some for opening, thinking in _HEADS]
+            calls = [_Call(messages[:place], opening, thinking) for place in some for opening, thinking in self._heads]
             if not first:
                 text, *heads = self._render([_Call(messages), *calls])
             else:

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any, BinaryIO
 
 import psutil
@@ -149,6 +150,7 @@ class _Process:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """The other process: a line is a request, or the end of it; what takes too long ends the process from inside."""
+    import_module("transformers.utils.chat_template_utils")  # seconds on a slow disk, and no template's own
     for line in requests:
         request = json.loads(line)
         try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import chat_tokenizers as make
@@ -238,6 +242,37 @@ def test_a_template_without_end_is_given_up_once(kind: str, monkeypatch: pytest.
     assert len(traceback.extract_tb(raised.tb)) < 20  # what it said is kept, and not all that was done where it said it
     assert psutil.Process().memory_info().rss - before < 200e6
     assert chat(FAMILIES["chatml"].template, FAMILIES["chatml"].special).encode(example("a", "b"), 100, ANSWERS).ids
+
+
+def test_a_templates_time_begins_when_its_process_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "transformers.utils.chat_template_utils"  # what renders: on a slow disk its import takes seconds
+    monkeypatch.delitem(sys.modules, module)
+    ready: list[bool] = []
+    clock = SimpleNamespace(
+        dump_traceback_later=lambda *_, **__: ready.append(module in sys.modules),
+        cancel_dump_traceback_later=lambda: None,
+    )
+    monkeypatch.setattr(rendering, "faulthandler", clock)
+    request = {"template": "{{ messages[0].content }}", "seconds": 1, "calls": [{"conversation": [{"content": "a"}]}]}
+    answers = io.BytesIO()
+    rendering._serve(io.BytesIO(json.dumps(request).encode() + b"\n"), answers)
+    assert json.loads(answers.getvalue()) == ["a"]
+    assert ready == [True]
+
+
+def test_the_labs_own_template_is_rendered_once_for_each_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    format = chat_format(byte_level(None, ("</s>",)))
+    calls: list[Any] = []
+
+    def rendered(template: str, call: dict[str, Any]) -> str:
+        calls.append(call)
+        return rendering.rendered(template, call)
+
+    monkeypatch.setattr(chat_template, "rendered", rendered)
+    format.tokens(CONVERSATION)
+    told = [(len(call["conversation"]), call["add_generation_prompt"]) for call in calls]
+    assert len(set(told)) == len(told)
+    assert rendering.rendered(format.template, calls[0]) == rendering.render(format.template, calls[:1])[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
