@@ -95,15 +95,19 @@ class EventFollower:
 
     def poll(self, max_bytes: int = 1 << 20) -> list[Event]:
         """New whole lines, at most about `max_bytes` of them."""
-        status = self._run.recorded_status()
-        if status.attempt > self._attempt:
-            self._attempt = status.attempt
-            self._offset = min(self._offset, status.events_start)
-        try:
-            with self._run.events.open("rb") as file:
-                block = whole_lines(file, self._offset, max_bytes)
-        except OSError:
-            return []
+        status, block = self._run.recorded_status(), b""
+        while not block or status.attempt > self._attempt:  # a worker may begin while its lines are read
+            if status.attempt > self._attempt:
+                self._attempt = status.attempt
+                self._offset = min(self._offset, status.events_start)
+            try:
+                with self._run.events.open("rb") as file:
+                    block = whole_lines(file, self._offset, max_bytes)
+            except OSError:
+                return []
+            if not block:
+                return []
+            status = self._run.recorded_status()
         self._offset += len(block)
         return list(readable(block.splitlines()))
 

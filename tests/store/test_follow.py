@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from fakes import FakeRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,6 +71,27 @@ def test_a_resumed_worker_voids_what_came_after_its_checkpoint(tmp_path: Path) -
     _drain(follower, seen, 1 << 20)
     assert seen == fake.written
     assert [event.step for event in seen if isinstance(event, StepEvent)] == list(range(1, 39))
+
+
+def test_what_a_worker_writes_between_two_looks_of_the_follower_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeRun(tmp_path).start().advance(20)
+    follower = EventFollower(fake.run, fake.run.events.stat().st_size - 200)  # in a line that the worker cuts off
+    recorded, looks = RunFolder.recorded_status, itertools.count()
+
+    def looked(run: RunFolder) -> RunStatus:
+        status = recorded(run)
+        if next(looks) == 0:  # the status was read, the events are not
+            fake.resume_from(8).advance(30)
+        return status
+
+    monkeypatch.setattr(RunFolder, "recorded_status", looked)
+    seen: list[Event] = []
+    while new := follower.poll():
+        seen += new
+    began = max(place for place, event in enumerate(fake.written) if isinstance(event, Started))
+    assert seen == fake.written[began:]
 
 
 def test_a_run_that_is_not_there_yet_has_no_events(tmp_path: Path) -> None:
