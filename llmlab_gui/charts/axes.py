@@ -17,7 +17,7 @@ _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400,
 
 # Pixels that one tick's text takes, with room beside it.
 _LABEL_WIDTH, _LABEL_HEIGHT = 80, 40
-_LOG_LABEL_WIDTH = 46  # of the shorter texts on a logarithmic scale: 0.002, 500k
+_LOG_LABEL_WIDTH, _LOG_LABEL_HEIGHT = 46, 18  # of the shorter texts on a logarithmic scale: 0.002, 500k
 
 Ticks = list[tuple[float, list[float]]]
 
@@ -71,10 +71,14 @@ class NumberAxis(pg.AxisItem):
             first = math.ceil(low / step)
             values = np.arange(first, math.floor(high / step) + 1) * step
             return [(step, np.log10(values[values > 0]).tolist())]
-        crowded = self.orientation == "bottom" and math.log10(2) * size / span < _LOG_LABEL_WIDTH
+        label = _LOG_LABEL_WIDTH if self.orientation == "bottom" else _LOG_LABEL_HEIGHT
+        crowded = math.log10(2) * size / span < label
         labelled = (1.0,) if span > 3.5 or crowded else (1.0, 2.0, 5.0)
-        if span > 12:
-            decades = decades[decades % math.ceil(span / 8) == 0]
+        every = max(math.ceil(span / 8) if span > 12 else 1, math.ceil(label * span / max(size, 1.0)))
+        if every > 1:
+            inside = decades[(decades >= minVal) & (decades <= maxVal)]
+            thinned = inside[inside % every == 0]
+            decades = thinned if len(thinned) else inside[:1]
         major = (decades[:, None] + np.log10(labelled)[None, :]).ravel()
         minor = (decades[:, None] + np.log10(np.arange(1, 10))[None, :]).ravel() if span <= 12 else np.empty(0)
         minor = minor[~np.isin(minor.round(9), major.round(9))]

@@ -24,6 +24,7 @@ from llmlab_gui.widgets.numbers import tick
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 _LEFT, _RIGHT, _GAP = 58, 10, 6  # pixels beside the bars, and between lines of text
+_UNIT_LEFT, _SERIES_SIGN = 8, 26  # pixels before the unit; beside the name of a kind of bar
 _MOST_TICKS = 6
 _WIDEST_BAR = 46
 _SMALLEST_GROUP = 3
@@ -189,7 +190,14 @@ class BarChart(QWidget):
 
     def _plot(self) -> QRectF:
         line = self.fontMetrics().height()
-        return QRectF(self.rect()).adjusted(_LEFT, line + _GAP + 4, -_RIGHT, -line - _GAP)
+        above = (line + 2) * (1 if self._one_line() else 2)
+        return QRectF(self.rect()).adjusted(_LEFT, above + _GAP + 2, -_RIGHT, -line - _GAP)
+
+    def _one_line(self) -> bool:
+        """Whether the unit and the kinds of bars have room beside each other above the plot."""
+        width = self.fontMetrics().horizontalAdvance
+        kinds = sum(width(series.name) + _SERIES_SIGN for series in self.bars.series)
+        return width(self.bars.unit) + kinds + _UNIT_LEFT <= self.width() - _RIGHT or not (self.bars.unit and kinds)
 
     def _place(self) -> None:
         """Where each bar's column is."""
@@ -283,20 +291,21 @@ class BarChart(QWidget):
             painter.drawText(place, _RIGHT_ALIGNED, tick(number * step, step, "value"))
 
     def _paint_legend(self, painter: QPainter, plot: QRectF) -> None:
-        """The unit on the left, the kinds of bars on the right, above the plot."""
+        """The unit on the left, the kinds of bars on the right or in a line of their own, above the plot."""
         theme, metrics = current_theme(), self.fontMetrics()
-        height, right = metrics.height(), plot.right()
+        height, right, one_line = metrics.height(), plot.right(), self._one_line()
+        top = 2 if one_line else 4 + height
         for series in reversed(self.bars.series):
             width = metrics.horizontalAdvance(series.name)
-            if right - width - 18 < plot.left():
+            if right - width - 18 < (plot.left() if one_line else 0):
                 break
             painter.setPen(QColor(theme.text))
-            painter.drawText(QRectF(right - width, 2, width + 1, height), _LEFT_ALIGNED, series.name)
+            painter.drawText(QRectF(right - width, top, width + 1, height), _LEFT_ALIGNED, series.name)
             color = QColor(theme.text if series.color < 0 else theme.series[series.color])
-            painter.fillRect(QRectF(right - width - 14, 2 + height / 2 - 5, 10, 10), color)
-            right -= width + 26
+            painter.fillRect(QRectF(right - width - 14, top + height / 2 - 5, 10, 10), color)
+            right -= width + _SERIES_SIGN
         painter.setPen(QColor(theme.quiet))
-        room = QRectF(8, 2, max(0.0, right - 8), height)
+        room = QRectF(_UNIT_LEFT, 2, max(0.0, (right if one_line else plot.right()) - _UNIT_LEFT), height)
         painter.drawText(room, _LEFT_ALIGNED, metrics.elidedText(self.bars.unit, _ELIDE, int(room.width())))
 
     def _paint_labels(self, painter: QPainter, plot: QRectF) -> None:

@@ -31,6 +31,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QSizePolicy,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QTableView,
@@ -83,7 +84,8 @@ _NOTHING = Grid(np.zeros((0, 0)), (), (), one_sided(0, 1), lambda row, column: "
 class ValueGrid(QWidget):
     """Shows a `Grid`, over its colours' legend. clicked(row, column): by mouse, or arrow keys.
 
-    pointed(row, column): -1, -1 for none.
+    pointed(row, column): -1, -1 for none. Where not all rows have room, the last one, which the others lead to, stays
+    in sight below them.
     """
 
     clicked = Signal(int, int)
@@ -92,8 +94,11 @@ class ValueGrid(QWidget):
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.table = _Table(self)
+        cells = _Cells(self)
+        self.table, self.last = _Table(self, cells), _Table(self, cells)
         self.table.setAccessibleName(name)
+        self.last.setAccessibleName(f"{name}: the last row")
+        self.last.show_row_of(self.table)
         self._low, self._bar, self._high, self._unit = QuietLabel(), QLabel(), QuietLabel(), OneLine(quiet=True)
         legend = QHBoxLayout()
         legend.setContentsMargins(8, 2, 8, 2)
@@ -105,12 +110,15 @@ class ValueGrid(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self.table, 1)
+        layout.addWidget(self.last)
         layout.addLayout(legend)
+        self._legend, self._parts = legend, layout
         self.setFocusProxy(self.table)
-        self.table.clicked.connect(self._choose)
-        self.table.entered.connect(self._point)
-        for away in (self.table.left, self.table.viewportEntered):
-            away.connect(lambda: self.pointed.emit(-1, -1))
+        for table in (self.table, self.last):
+            table.clicked.connect(self._choose)
+            table.entered.connect(self._point)
+            for away in (table.left, table.viewportEntered):
+                away.connect(lambda: self.pointed.emit(-1, -1))
         theme_notifier.changed.connect(self._recolor)
         self.show_grid(_NOTHING)
 
@@ -122,7 +130,7 @@ class ValueGrid(QWidget):
     def show_grid(self, grid: Grid) -> None:
         """Replaces everything; scrolling and the mark stay where they were if the shape is the same."""
         self.table.cells.show(grid)
-        self.table.fit()
+        self._fit()
         self.table.setAccessibleDescription(f"{len(grid.rows)} by {len(grid.columns)}: {grid.unit}")
         colors = grid.scale.table
         bar = QImage(colors.tobytes(), len(colors), 1, QImage.Format.Format_RGB888)
@@ -134,12 +142,15 @@ class ValueGrid(QWidget):
     def mark(self, row: int, column: int) -> None:
         """Outlines the selected cell, and brings it into sight; -1 for a whole column or row."""
         self.table.mark(row, column)
+        self.last.scrollTo(self.table.currentIndex())
+        self.last.viewport().update()
 
     def hover_column(self, column: int) -> None:
         """Shows where another panel points; -1 for nowhere."""
         if column != self.table.cells.hovered:
             self.table.cells.hovered = column
-            self.table.viewport().update()
+            for table in (self.table, self.last):
+                table.viewport().update()
 
     def sizeHint(self) -> QSize:
         return QSize(420, 240)
@@ -148,11 +159,34 @@ class ValueGrid(QWidget):
         return QSize(160, 100)
 
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
-        view, by_key = self.table.viewport(), event.reason() == QContextMenuEvent.Reason.Keyboard
-        index = self.table.currentIndex() if by_key else self.table.indexAt(view.mapFrom(self, event.pos()))
+        table = self.last if self.last.geometry().contains(event.pos()) else self.table
+        view, by_key = table.viewport(), event.reason() == QContextMenuEvent.Reason.Keyboard
+        index = table.currentIndex() if by_key else table.indexAt(view.mapFrom(self, event.pos()))
         if index.isValid():
-            place = view.mapToGlobal(self.table.visualRect(index).center()) if by_key else event.globalPos()
+            place = view.mapToGlobal(table.visualRect(index).center()) if by_key else event.globalPos()
             self.asked.emit(index.row(), index.column(), place)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+        for table in (self.table, self.last):
+            table.scrollTo(table.currentIndex())
+
+    def _fit(self) -> None:
+        """The last row by itself where not all have room."""
+        rows = len(self.grid.rows)
+        room = self.height() - self._legend.sizeHint().height()
+        apart = rows > 2 and self.table.height_of(rows) > room
+        if rows and apart == self.last.isHidden():
+            self.last.setVisible(apart)
+            policy = Qt.ScrollBarPolicy.ScrollBarAlwaysOff if apart else Qt.ScrollBarPolicy.ScrollBarAsNeeded
+            self.table.setHorizontalScrollBarPolicy(policy)  # that of the row below it moves both
+        for row in range(rows):
+            self.table.setRowHidden(row, apart and row == rows - 1)
+            self.last.setRowHidden(row, row < rows - 1)
+        self._parts.activate()
+        self.table.fit()
+        self.last.fit()
 
     def _recolor(self) -> None:
         self.show_grid(self.grid)
@@ -233,10 +267,12 @@ class _Table(QTableView):
 
     left = Signal()
 
-    def __init__(self, parent: QWidget) -> None:
+    def __init__(self, parent: QWidget, cells: _Cells) -> None:
         super().__init__(parent)
-        self.cells = _Cells(self)
-        self.setModel(self.cells)
+        self.cells = cells
+        self._above: _Table | None = None
+        self._below: _Table | None = None
+        self.setModel(cells)
         self.setItemDelegate(_Delegate(self.cells))
         self.setSelectionMode(self.SelectionMode.NoSelection)  # a click selects by way of `mark`
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -264,12 +300,46 @@ class _Table(QTableView):
         first = self.cells.index(max(row, 0), max(column, 0))
         last = self.cells.index(row if row >= 0 else rows - 1, column if column >= 0 else columns - 1)
         chosen.select(QItemSelection(first, last), chosen.SelectionFlag.ClearAndSelect)
-        chosen.setCurrentIndex(first, chosen.SelectionFlag.NoUpdate)
+        if first != self.currentIndex():  # else a person may have scrolled away
+            chosen.setCurrentIndex(first, chosen.SelectionFlag.NoUpdate)
+            self.scrollTo(first)
         self.viewport().update()
+
+    def show_row_of(self, above: _Table) -> None:
+        """Is one row of another table from now on, scrolled with it and as wide; hidden at first."""
+        self._above, above._below = above, self
+        self.setSelectionModel(above.selectionModel())
+        self.horizontalHeader().hide()
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)  # as wide as that of the rows above
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        for one, other in ((self, above), (above, self)):
+            one.horizontalScrollBar().valueChanged.connect(other.horizontalScrollBar().setValue)
+        self.hide()
+
+    def height_of(self, rows: int) -> int:
+        """What so many rows take at least, with the names of the columns and a scroll bar."""
+        bar = self.style().pixelMetric(self.style().PixelMetric.PM_ScrollBarExtent)
+        return rows * self._line() + self.horizontalHeader().sizeHint().height() + bar
+
+    def sizeHint(self) -> QSize:
+        if self._above is None:
+            return super().sizeHint()
+        bar = self.horizontalScrollBar().sizeHint().height() if self.horizontalScrollBar().maximum() > 0 else 0
+        return QSize(super().sizeHint().width(), self._line() + bar)
+
+    def _line(self) -> int:
+        return self.fontMetrics().height() + _CELL_PAD
 
     def fit(self) -> None:
         """Cells take the room there is, within limits."""
-        line = self.fontMetrics().height() + _CELL_PAD
+        line = self._line()
+        if self._above is not None:
+            self.horizontalHeader().setDefaultSectionSize(self._above.horizontalHeader().defaultSectionSize())
+            self.verticalHeader().setDefaultSectionSize(line)
+            self.verticalHeader().setFixedWidth(self._above.verticalHeader().width())
+            self.updateGeometries()
+            self.updateGeometry()
+            return
         for header, room, count, least, most in (
             (self.horizontalHeader(), self.viewport().width(), len(self.cells.grid.columns), _CELL_WIDTH, 2.0),
             (self.verticalHeader(), self.viewport().height(), len(self.cells.grid.rows), line, 1.5),
@@ -285,12 +355,22 @@ class _Table(QTableView):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         before = self.currentIndex()
+        other = self._above or self._below
+        if other is not None and before.isValid() and self.isRowHidden(before.row()):
+            other.setFocus()  # which has the chosen cell
+            other.keyPressEvent(event)
+            return
         super().keyPressEvent(event)
+        step = {Qt.Key.Key_Down: 1, Qt.Key.Key_Up: -1}.get(Qt.Key(event.key()), 0)
+        beyond = before.siblingAtRow(before.row() + step)
+        if step and self.currentIndex() == before and beyond.isValid() and self.isRowHidden(beyond.row()):
+            self.setCurrentIndex(beyond)
         now = self.currentIndex()
         if now.isValid() and now != before:
             self.clicked.emit(now)
-            place = self.viewport().mapToGlobal(self.visualRect(now).center())
-            QToolTip.showText(place, now.data(_ROLE.ToolTipRole), self.viewport())
+            seen = other if other is not None and self.isRowHidden(now.row()) else self
+            place = seen.viewport().mapToGlobal(seen.visualRect(now).center())
+            QToolTip.showText(place, now.data(_ROLE.ToolTipRole), seen.viewport())
 
     def viewportEvent(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.Leave:
@@ -303,7 +383,13 @@ class _Table(QTableView):
         if chosen.isEmpty():
             return
         theme, span = current_theme(), chosen.first()
-        whole = self.visualRect(span.topLeft()).united(self.visualRect(span.bottomRight()))
+        rows = [row for row in (span.top(), span.bottom() - 1, span.bottom()) if span.top() <= row <= span.bottom()]
+        shown = [row for row in rows if not self.isRowHidden(row)]
+        if not shown:
+            return
+        ends = ((shown[0], span.left()), (shown[-1], span.right()))
+        first, last = (self.visualRect(self.cells.index(*end)) for end in ends)
+        whole = first.united(last)
         painter = QPainter(self.viewport())
         for color, width in ((QColor(theme.surface), 4.0), (QColor(theme.accent), 2.0)):  # seen on every colour
             painter.setPen(QPen(color, width))

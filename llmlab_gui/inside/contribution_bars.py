@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from llmlab.inspection.archive import Array
 from llmlab_gui.charts.bars import Bar, BarGroup, Bars, Series
 from llmlab_gui.inside.film import Inspected
+from llmlab_gui.widgets.alternatives import visible
 
 NORM, SHARE, LOGIT = "norm", "share", "logit"
 ATTENTION, FEED_FORWARD, ENDS, SUM = range(4)
@@ -27,9 +28,9 @@ class Target:
 
     @property
     def unit(self) -> str:
-        """`logit of “ Paris”`, `logit of “ Paris” − logit of “ Rome”`."""
-        against = f" − logit of “{self.against}”" if self.against else ""
-        return f"logit of “{self.answer}”{against}" if self.answer else "logit of the most likely token"
+        """`logit of “·Paris”`, `logit of “·Paris” − logit of “·Rome”`."""
+        against = f" − logit of “{visible(self.against)}”" if self.against else ""
+        return f"logit of “{visible(self.answer)}”{against}" if self.answer else "logit of the most likely token"
 
 
 def layer_bars(archive: Inspected, mode: str, token: int, target: Target | None = None) -> Bars:

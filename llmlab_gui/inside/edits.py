@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QMenu, QWidget
 
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.alternatives import visible
 
 PARTS = (
     ("head", "Head"),
@@ -36,7 +37,7 @@ def words(edit: ChosenIntervention, tokens: list[str]) -> str:
     done = f"scaled by {edit.factor:g}" if edit.how == "scale" else _DONE[edit.how]
     where = f" at token {edit.token}"
     if 0 <= edit.token < len(tokens):
-        where += f" “{tokens[edit.token]}”"
+        where += f" “{visible(tokens[edit.token])}”"
     match edit.part:
         case "token":
             return f"Embedding{where}: {done}"

@@ -139,7 +139,7 @@ class TokenChips(QAbstractScrollArea):
     def words(self, token: int) -> str:
         """What the tool tip says."""
         cut = self.tokens[token]
-        return f"Token {token} of {len(self.tokens)}: id {cut.id:,}, text {cut.text!r}"
+        return f"Token {token} of {len(self.tokens)}: id {cut.id:,}, text “{visible(cut.text)}”"
 
     def _point(self, token: int) -> None:
         if token != self.under:

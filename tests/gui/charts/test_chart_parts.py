@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PySide6.QtGui import QFontMetrics, QGuiApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -177,6 +178,18 @@ def test_log_axes_always_have_labelled_ticks(qtbot: QtBot, low: float, high: flo
     texts = axis.tickStrings(labelled, 1.0, spacing)
     assert len(labelled) >= 2
     assert len(set(texts)) == len(texts)
+
+
+def test_labels_of_a_log_axis_do_not_touch_however_low_it_is(qtbot: QtBot) -> None:
+    axis = NumberAxis("left", "count")
+    axis.setLogMode(y=True)
+    line = QFontMetrics(QGuiApplication.font()).height()
+    for low, high in ((0.0, 1.2), (0.0, 2.3), (-0.1, 3.2), (0.0, 4.7), (-3.0, 9.0)):
+        for size in (40, 60, 90, 140, 300):
+            labelled = sorted(axis.tickValues(low, high, size)[0][1])
+            assert labelled
+            apart = np.diff(labelled) * size / (high - low)
+            assert np.all(apart >= line), (low, high, size)
 
 
 @pytest.mark.parametrize(("high", "size"), [(90.0, 600), (5400.0, 600), (604_800.0, 600), (6e6, 300), (3.0, 600)])

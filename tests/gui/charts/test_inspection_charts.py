@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from inspection_lab import center_of
-from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, Qt
 from PySide6.QtGui import QAccessible, QColor, QContextMenuEvent, QImage, QPainter
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
@@ -83,6 +83,28 @@ def test_a_bar_is_as_high_as_its_value_and_stands_on_zero(qtbot: QtBot) -> None:
     assert four == pytest.approx(4 * one, abs=4)
 
 
+@pytest.mark.parametrize("width", [260, 420, 900])
+def test_what_the_bars_are_is_written_in_full_above_them(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    unit = "logit of “·Paris”"
+    series = tuple(Series(name, place) for place, name in enumerate(("attention", "feed-forward", "sum")))
+    chart = BarChart("bars")
+    qtbot.addWidget(chart)
+    chart.resize(width, 200)
+    chart.show_bars(Bars((BarGroup("0", (Bar(1.0, 0),)),), series, unit))
+    drawn: dict[str, QRectF] = {}
+    monkeypatch.setattr(QPainter, "drawText", lambda _painter, room, _how, text: drawn.update({text: room}))
+    picture(chart)
+    assert {unit, "attention", "feed-forward", "sum"} <= set(drawn)
+    rooms = [drawn[text] for text in (unit, "attention", "feed-forward", "sum")]
+    for room, text in zip(rooms, (unit, "attention", "feed-forward", "sum"), strict=True):
+        assert room.width() >= chart.fontMetrics().horizontalAdvance(text)
+        assert chart.rect().contains(room.toAlignedRect())
+        assert not any(room.intersects(other) for other in rooms if other is not room)
+    assert chart.center_of(0, 0).y() > max(room.bottom() for room in rooms)
+
+
 def test_clicking_a_bar_names_it(qtbot: QtBot) -> None:
     chart = BarChart("bars")
     qtbot.addWidget(chart)
@@ -155,13 +177,48 @@ def test_of_four_thousand_tokens_only_those_in_sight_are_painted(qtbot: QtBot) -
 
 def test_a_click_tells_the_cell_also_when_scrolled(qtbot: QtBot) -> None:
     grid = shown_grid(qtbot, token_grid(200))
-    grid.mark(30, 150)
+    grid.mark(28, 150)
     clicked: list[tuple[int, int]] = []
     grid.clicked.connect(lambda *cell: clicked.append(cell))
-    qtbot.mouseClick(grid.table.viewport(), Qt.MouseButton.LeftButton, pos=center_of(grid, 30, 149))
+    qtbot.mouseClick(grid.table.viewport(), Qt.MouseButton.LeftButton, pos=center_of(grid, 28, 149))
     qtbot.keyClick(grid.table, Qt.Key.Key_Left)
-    assert clicked == [(30, 149), (30, 148)]
-    assert [(index.row(), index.column()) for index in grid.table.selectedIndexes()] == [(30, 148)]
+    assert clicked == [(28, 149), (28, 148)]
+    assert [(index.row(), index.column()) for index in grid.table.selectedIndexes()] == [(28, 148)]
+
+
+def test_the_last_row_stays_in_sight_under_the_chosen_cell(qtbot: QtBot) -> None:
+    grid = shown_grid(qtbot, token_grid(200))
+    clicked: list[tuple[int, int]] = []
+    grid.clicked.connect(lambda *cell: clicked.append(cell))
+
+    def seen(row: int, column: int) -> bool:
+        table = grid.last if row == 30 and grid.last.isVisible() else grid.table
+        rect = table.visualRect(table.cells.index(row, column))
+        return not rect.isEmpty() and table.viewport().rect().contains(rect)
+
+    for size in ((700, 400), (300, 160), (500, 240), (420, 200)):
+        grid.resize(*size)
+        for row, column in ((0, 0), (3, 190), (30, 199), (29, 100), (30, 5), (12, 120)):
+            grid.mark(row, column)
+            assert seen(row, column)
+            assert seen(30, column)
+            assert grid.last.columnViewportPosition(column) == grid.table.columnViewportPosition(column)
+    grid.resize(200, 140)
+    assert seen(12, 120)
+    assert seen(30, 120)
+
+    # It is chosen by mouse and by keys as any other.
+    place = grid.last.visualRect(grid.last.cells.index(30, 120)).center()
+    qtbot.mouseClick(grid.last.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    grid.mark(29, 120)
+    for key in (Qt.Key.Key_Down, Qt.Key.Key_Left, Qt.Key.Key_Up):
+        qtbot.keyClick(grid.table, key)
+    assert clicked == [(30, 120), (30, 120), (30, 119), (29, 119)]
+
+    # Where all rows have room there is one table.
+    grid.resize(700, 900)
+    assert not grid.last.isVisible()
+    assert seen(30, 119)
 
 
 def test_a_marked_cell_is_brought_into_sight_and_a_column_is_marked_as_a_whole(qtbot: QtBot) -> None:
@@ -169,10 +226,11 @@ def test_a_marked_cell_is_brought_into_sight_and_a_column_is_marked_as_a_whole(q
     grid.mark(29, 120)
     assert grid.table.viewport().rect().contains(center_of(grid, 29, 120))
     grid.mark(-1, 60)
-    assert {index.column() for index in grid.table.selectedIndexes()} == {60}
-    assert len(grid.table.selectedIndexes()) == 31
+    selected = grid.table.selectionModel().selectedIndexes
+    assert {index.column() for index in selected()} == {60}
+    assert len(selected()) == 31
     grid.mark(-1, -1)
-    assert not grid.table.selectedIndexes()
+    assert not selected()
 
 
 def test_a_screen_reader_reads_each_cells_token_and_number_and_the_labels(qtbot: QtBot) -> None:

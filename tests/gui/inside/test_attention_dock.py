@@ -125,7 +125,7 @@ def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt:
     qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 4, timeout=WAIT)
     assert prompt.count.text().startswith("4 tokens of 64 that the model can read · all attention patterns: 768 bytes")
     assert "id" in prompt.chips.words(1)
-    assert "' king'" in prompt.chips.words(1)
+    assert "“·king”" in prompt.chips.words(1)
 
 
 def test_a_prompt_that_cannot_be_read_says_why_beside_the_tokens(

@@ -64,7 +64,7 @@ def test_the_answer_and_the_other_token_are_asked_for_at_the_selected_place(lab:
     question, values = lab.host.asked[-1]
     assert question == "inspect"
     assert (values["position"], values["answer"], values["against"]) == (2, " Paris", " Rome")
-    assert dock.chart.bars.unit == "logit of “ Paris” − logit of “ Rome”"
+    assert dock.chart.bars.unit == "logit of “·Paris” − logit of “·Rome”"
 
 
 def test_shares_add_up_to_one_and_norms_are_of_the_selected_token(lab: InspectionLab, qtbot: QtBot) -> None:

@@ -17,19 +17,27 @@ from fake_answers import (
     make_geometry,
     make_intervention,
     make_parameters,
+    make_pattern,
     make_sweep,
 )
 from fake_model import FakeModelHost
 from fakes import FakeRun
 from inspection_lab import InspectionLab
 from PySide6.QtCore import QCoreApplication, QEvent
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.inspection.archive import read_archive
+from llmlab_gui.charts.arcs import Arcs
+from llmlab_gui.charts.bars import BarChart
+from llmlab_gui.charts.heatmap import Heatmap
+from llmlab_gui.charts.layer_chart import LayerChart
+from llmlab_gui.charts.scatter import Scatter
+from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.finetune.adapter import AdapterDock
 from llmlab_gui.host.selection import ChosenIntervention
+from llmlab_gui.inside.attention import AttentionDock
 from llmlab_gui.inside.compare import CompareDock
 from llmlab_gui.inside.contributions import ContributionsDock
 from llmlab_gui.inside.evolution import EvolutionDock
@@ -38,7 +46,9 @@ from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.interventions import InterventionsDock
 from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.inside.parameters import ParametersDock
+from llmlab_gui.inside.prompt import PromptDock
 from llmlab_gui.inside.residual import ResidualDock
+from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.theme import apply_theme, theme_notifier
 
 DOCKS = (
@@ -205,3 +215,59 @@ def test_what_is_shown_can_be_saved_in_four_ways_and_copied(
     assert not lab.errors
     dock.shutdown()
     lab.close()
+
+
+class Verses(FakeModelHost):
+    """Every token that it knows of is white space: ` a` and line breaks in turn."""
+
+    def ids_of(self, text: str) -> list[int]:
+        self.vocabulary = [" a" if number % 2 else "\n" for number in range(500)]
+        return list(range(len(text.split())))
+
+
+def test_a_line_break_and_a_space_are_signs_in_every_label(qtbot: QtBot, tmp_path: Path, host: FakeModelHost) -> None:
+    verses = Verses()
+    verses.kind, verses.answers = host.kind, {**host.answers, "pattern": make_pattern}
+    verses.answers["intervene"] = lambda *asked: (make_intervention(*asked)[0], {"position": "6", "answer_text": "\n"})
+    labs = []
+    for make in (*DOCKS, AttentionDock, PromptDock):
+        lab = InspectionLab(tmp_path / make.__name__, verses)
+        lab.add(FakeRun(lab.outputs, steps=200).start().advance(150))
+        labs.append(lab)
+        dock = make(lab)  # type: ignore[arg-type, call-arg]
+        lab.open(qtbot, dock, model="fake@150")
+        if make is not PromptDock:  # which has no tensors
+            filled(qtbot, lab, dock)
+        views = getattr(dock, "view", None)
+        for place in range(views.count() if isinstance(views, QComboBox) else 1):
+            if isinstance(views, QComboBox):
+                views.setCurrentIndex(place)
+            qtbot.waitUntil(lambda lab=lab: lab.inspection.working is None, timeout=WAIT)  # type: ignore[misc]
+            found = labels(dock)
+            assert not [text for text in found if "\n" in text or "“ " in text], (make.__name__, place)
+        dock.shutdown()
+    for lab in labs:  # now: a dock may draw again until it is gone
+        lab.close()
+
+
+def labels(dock: InspectionDock) -> list[str]:
+    """All words about tokens that a panel draws."""
+    found: list[str] = []
+    for chart in dock.findChildren(QWidget):
+        if isinstance(chart, Heatmap) and chart.heat is not None:
+            found += [*chart.heat.rows, *chart.heat.columns, chart.describe(0, 0)]
+        elif isinstance(chart, ValueGrid) and chart.grid.rows:
+            found += [*chart.grid.columns, chart.grid.text(0, 0), *chart.grid.tip(0, 1).split("\n")]
+        elif isinstance(chart, LayerChart):
+            found += [line.label for line in chart.lines]
+        elif isinstance(chart, BarChart):
+            found += [chart.bars.unit, *(group.label for group in chart.bars.groups)]
+        elif isinstance(chart, Arcs):
+            found += chart._names
+        elif isinstance(chart, Scatter):
+            found += chart.names
+        elif isinstance(chart, TokenChips):
+            found += [chart.words(token) for token in range(len(chart.tokens))]
+        elif isinstance(chart, QLabel):
+            found.append(chart.text())
+    return found

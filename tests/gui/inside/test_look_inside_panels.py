@@ -22,6 +22,7 @@ from llmlab_gui.inside.interventions import InterventionsDock
 from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.inside.parameters import ParametersDock
 from llmlab_gui.inside.residual import ResidualDock
+from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.window.main_window import MainWindow
 
 PROMPT = "the king"
@@ -66,7 +67,7 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     last = len(PROMPT) - 1
     qtbot.waitUntil(lambda: lens.grid.grid.text(2, last) != "…", timeout=WAIT)
     top = lens.grid.grid.text(2, last)
-    assert f"“{attribution.metadata.more['answer_text']}”" in contributions.chart.bars.unit
+    assert f"“{visible(attribution.metadata.more['answer_text'])}”" in contributions.chart.bars.unit
     assert top.replace("·", " ").replace("⏎", "\n") == attribution.metadata.more["answer_text"]
 
     # A click on an attention bar opens its heads; silencing them all changes the logit by what they write and more.
