@@ -392,7 +392,7 @@ def preset_names() -> list[str]:
 
 def _size(preset: Preset[PretrainSettings]) -> tuple[int, int, int]:
     model = preset.settings.model
-    # Characters come before a 50,257-piece vocabulary at equal width.
+    # Characters come before a 50,257-token vocabulary at equal width.
     return model.n_layer * model.n_embd**2, int(preset.settings.data.tokenizer != "char"), model.n_embd
 
 

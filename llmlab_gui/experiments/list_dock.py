@@ -99,7 +99,7 @@ class ExperimentsDock(LabDock):
             return
         if row.status.live:
             self.lab.error_raised.emit(
-                LabError(f"{row.id} is running.", "A live experiment cannot be deleted.", "Stop it first.")
+                LabError(f"{row.id} is running.", "An experiment that is running cannot be deleted.", "Stop it first.")
             )
             return
         runs = [path for trial in row.record.arms if (path := row.folder.run_of(trial, row.record.track).path).is_dir()]

@@ -90,7 +90,9 @@ class AdapterDock(InspectionDock):
             hint = "Only checkpoints are measured."
             self.show_empty("This run has not ended", hint, "Open its newest checkpoint", self._open_current)
         elif tuned and row is not None:
-            self.show_empty("What did fine-tuning change?", f"{row.name} can tell.", "Open it", self._open_current)
+            self.show_empty(
+                "What did fine-tuning change?", f"Open {row.name} to see it.", "Open it", self._open_current
+            )
         elif about is None and self.session.working is None:
             choose = self.session.choose_requested.emit
             self.show_empty("No fine-tuned model is open", _OPEN, "Choose a model", choose)

@@ -25,7 +25,7 @@ from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, RowsModel, rows_table
 
-_KINDS = {"run": "run", "live": "training now", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}
+_KINDS = {"run": "run", "live": "live run", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}
 _HINT = (
     "A run (bar, bar@best, bar@150, bar@live), a folder, a .gguf file, a name on the Hugging Face hub, or BASE+ADAPTER."
 )

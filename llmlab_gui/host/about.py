@@ -15,7 +15,7 @@ KIND_NAMES = {
     "gguf": "GGUF",
     "adapter": "with adapter",
     "finetuned": "fine-tuned here",
-    "live": "training now",
+    "live": "live run",
 }
 _FLOAT = 4  # bytes of a number in an archive
 

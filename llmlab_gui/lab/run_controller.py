@@ -267,7 +267,7 @@ class RunController(QObject):
                 LabError(
                     f"{stopping.run.id} was killed.",
                     f"It has been silent for {STUCK_SECONDS:.0f} seconds since it was asked to stop.",
-                    "Resume continues from its newest checkpoint.",
+                    "Resume starts from its newest checkpoint.",
                 )
             )
 

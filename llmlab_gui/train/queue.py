@@ -47,7 +47,7 @@ class QueueDock(LabDock):
                 ("down", "Down", "Move it down", lambda: self.shift(1), "Alt+Down"),
                 ("edit", "Edit", "Take it out, and put its settings into its set-up panel", self.edit, ""),
                 ("remove", "Remove", "Take it out of the queue", self.remove, "Del"),
-                ("pause", "Pause the queue", "No run is started; running ones continue", lab.queue.toggle_paused, ""),
+                ("pause", "Pause the queue", "No further run is started", lab.queue.toggle_paused, ""),
             ),
         )
         self._build_table()

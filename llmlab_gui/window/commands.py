@@ -210,7 +210,7 @@ def _runs(window: MainWindow) -> Iterator[Command]:
     for row in rows:
         if row.status.live:
             opened = partial(window.look_inside, f"{row.run.path}@live")
-            yield Command(f"{row.name} while it trains", opened, "Look inside")
+            yield Command(f"{row.name}, live", opened, "Look inside")
     for model in window.lab.inspection.recent.models:
         yield Command(model.name, partial(window.look_inside, model.reference), "Look inside")
 

@@ -81,7 +81,7 @@ class ModelBar(QToolBar):
         row = self._lab.current()
         if row is not None:
             if row.status.live:
-                menu.addAction(f"{row.name}, while it trains", partial(session.open, f"{row.run.path}@live"))
+                menu.addAction(f"{row.name}, live", partial(session.open, f"{row.run.path}@live"))
             menu.addAction(f"{row.name}, latest checkpoint", partial(session.open, f"{row.run.path}@latest"))
         menu.addAction("Open a model's folder…", self.open_folder)
         menu.addAction("Open a GGUF file…", self.open_file)

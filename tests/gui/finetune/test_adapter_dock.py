@@ -95,7 +95,7 @@ def test_a_current_fine_tuning_run_is_one_click_away(lab: InspectionLab, qtbot: 
     dock = AdapterDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock)
     lab.add(tuned_run(tmp_path))
-    assert "mine can tell" in dock._empty.text
+    assert "Open mine to see it" in dock._empty.text
     lab.host.kind = "finetuned"
     qtbot.mouseClick(dock._empty._button, Qt.MouseButton.LeftButton)
     measured(qtbot, dock)
