@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QGuiApplication
 
 from llmlab_gui.widgets.numbers import tick
 from llmlab_gui.widgets.theme import current_theme
+
+if TYPE_CHECKING:
+    from llmlab_gui.charts.legend import Legend
 
 # Distances between ticks that read well on a clock, in seconds.
 _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
@@ -19,7 +23,30 @@ _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400,
 _LABEL_WIDTH, _LABEL_HEIGHT = 80, 40
 _LOG_LABEL_WIDTH, _LOG_LABEL_HEIGHT = 46, 18  # of the shorter texts on a logarithmic scale: 0.002, 500k
 
+# pyqtgraph's: between numbers and axis, and by how much a name lies outside of its axis.
+_TEXT_OFFSET, _NUDGE = 5.0, 5.0
+_AIR = 6.0  # between name and numbers
+_SLACK = 12.0  # how much too wide an axis may be: each change moves the curves
+_SMALLER = 0.9  # than the application's font
+
 Ticks = list[tuple[float, list[float]]]
+
+
+def chart_font() -> QFont:
+    """Of numbers, names and legends of charts: it follows the application's."""
+    font = QFont(QGuiApplication.font())
+    if font.pointSizeF() > 0:
+        font.setPointSizeF(_SMALLER * font.pointSizeF())
+    else:
+        font.setPixelSize(round(_SMALLER * font.pixelSize()))
+    return font
+
+
+def name_style(color: str) -> dict[str, str]:
+    """How pyqtgraph is told to write an axis's name."""
+    font = chart_font()
+    size = f"{font.pointSizeF():g}pt" if font.pointSizeF() > 0 else f"{font.pixelSize()}px"
+    return {"color": color, "font-size": size}
 
 
 class NumberAxis(pg.AxisItem):
@@ -32,6 +59,34 @@ class NumberAxis(pg.AxisItem):
         self.enableAutoSIPrefix(False)
         # Minor ticks have no numbers: on a log scale there would be too many.
         self.setStyle(maxTextLevel=0, autoReduceTextSpace=False, autoExpandTextSpace=False)
+        self.setTickFont(chart_font())
+
+    def follow_font(self) -> None:
+        """Takes the application's font, if that is another now."""
+        if self.style["tickFont"] != chart_font():
+            self.setTickFont(chart_font())
+
+    def needed_width(self) -> float:
+        """Pixels that numbers and name of a left axis take, for the range that it has."""
+        metrics = QFontMetricsF(chart_font())
+        low, high = self.range
+        texts: list[str] = []
+        for spacing, values in self.tickValues(low, high, max(self.size().height(), 1.0))[:1]:
+            texts = self.tickStrings([value for value in values if low <= value <= high], 1.0, spacing)
+        widest = max((metrics.horizontalAdvance(text) for text in texts), default=0.0)
+        name = self.label.boundingRect().height() - _NUDGE if self.label.isVisible() else 0.0
+        return math.ceil(widest + _TEXT_OFFSET + _AIR + name)
+
+    def set_room(self, width: float) -> None:
+        """Makes a left axis at least so wide, and not much wider."""
+        now = self.fixedWidth or 0.0
+        if not now - _SLACK <= width <= now:
+            self.setWidth(width)
+
+    def fitting_name(self, names: Sequence[str]) -> str:
+        """The first of a left axis's names that its height has room for; "" where none has."""
+        metrics = QFontMetricsF(chart_font())
+        return next((name for name in names if metrics.horizontalAdvance(name) <= self.size().height()), "")
 
     def set_kind(self, kind: str) -> None:
         """What its numbers are from now on."""
@@ -48,8 +103,18 @@ class NumberAxis(pg.AxisItem):
         if self.kind == "seconds" and wanted > 1:
             major = next((step for step in _CLOCK if step >= wanted), 86_400 * math.ceil(wanted / 86_400))
             return [(float(major), 0.0)]
-        step = max(round_step(wanted), 1.0 if self.kind == "count" else 0.0)
-        return [(step, 0.0), (step / 5, 0.0)]
+        least = 1.0 if self.kind == "count" else 0.0
+        step = max(round_step(wanted), least)
+        # A low chart has few: finer ones where there would be one or none, as long as their texts do not touch.
+        # A text that would stick out is not written.
+        text = (maxVal - minVal) * QFontMetricsF(chart_font()).height() / size
+        low, high = minVal + text / 2, maxVal - text / 2
+        while self.orientation == "left" and math.floor(high / step) <= math.ceil(low / step):
+            finer = round_step(0.4 * step)
+            if finer < max(least, text):
+                break
+            step = finer
+        return [(step, 0.0), *([(step / 5, 0.0)] if step / 5 >= least else [])]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         if self.logMode:
@@ -66,7 +131,7 @@ class NumberAxis(pg.AxisItem):
         self._log_step = None
         if span < 0.9:
             low, high = 10.0**minVal, 10.0**maxVal
-            step = round_step((high - low) / max(2.0, size / _LABEL_WIDTH))
+            step = max(round_step((high - low) / max(2.0, size / _LABEL_WIDTH)), 1.0 if self.kind == "count" else 0.0)
             self._log_step = step
             first = math.ceil(low / step)
             values = np.arange(first, math.floor(high / step) + 1) * step
@@ -94,7 +159,7 @@ def bare_plot(widget: pg.PlotWidget, name: str) -> pg.ViewBox:
     return plot.getViewBox()
 
 
-def style_plot(widget: pg.PlotWidget, axes: Iterable[pg.AxisItem], legend: pg.LegendItem) -> None:
+def style_plot(widget: pg.PlotWidget, axes: Iterable[NumberAxis], legend: Legend) -> None:
     """The theme's colours; pyqtgraph knows no palette."""
     theme = current_theme()
     widget.setBackground(QColor(theme.surface))
@@ -104,11 +169,8 @@ def style_plot(widget: pg.PlotWidget, axes: Iterable[pg.AxisItem], legend: pg.Le
         axis.setTickPen(pg.mkPen(QColor(theme.grid)))
         axis.setGrid(255)
         axis.setZValue(-1000)  # the grid lies behind the curves
-    veil = QColor(theme.surface)
-    veil.setAlpha(215)
-    legend.setLabelTextColor(QColor(theme.text))
-    legend.setBrush(pg.mkBrush(veil))
-    legend.setPen(pg.mkPen(QColor(theme.grid)))
+        axis.follow_font()
+    legend.set_color(QColor(theme.text))
 
 
 def _log_label(value: float, step: float | None, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""What finished charts share: axes in words, a legend where it covers least, and a tip for what is pointed at."""
+"""What finished charts share: axes in words, a legend over the curves, and a tip for what is pointed at."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from llmlab.core.charts import Axis
-from llmlab_gui.charts.axes import NumberAxis, bare_plot, style_plot
+from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style, style_plot
 from llmlab_gui.charts.curve import drawn
+from llmlab_gui.charts.legend import Legend
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _NEAR = 14.0  # pixels: how close the mouse has to come to a point
 _MARGIN = 0.06  # of what is shown, around it
 _COUNTED = ("steps", "tokens", "sequences", "windows", "layers", "runs", "values per token", "numbers a token")
-_LEFT_WIDTH = 66
+_RIGHT_EDGE = 12  # pixels of a plot beside its curves
 _BEAM = 0.012  # width of an error bar's end, of the chart's
 # Larger numbers are no measurements, and no screen has a place for them.
 _LARGEST = 1e30
@@ -41,9 +42,8 @@ class FigureChart(pg.PlotWidget):
         self.log_x = self.log_y = False
         self._spots: list[Line] = []  # what can be pointed at, in values of the axes
         self._view = bare_plot(self, name)
-        self._axes["left"].setWidth(_LEFT_WIDTH)
         self._view.disableAutoRange()
-        self._legend = self.getPlotItem().addLegend(offset=(-12, 8), labelTextSize="9pt", verSpacing=-4)
+        self.legend = Legend(self.getPlotItem())
         self._items: list[pg.GraphicsObject] = []
         self.viewport().setMouseTracking(True)
         theme_notifier.changed.connect(self.redraw)
@@ -95,7 +95,7 @@ class FigureChart(pg.PlotWidget):
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         super().resizeEvent(event)
         if self._pair is not None:
-            self._place_legend()
+            self.lay_out()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         super().mouseMoveEvent(event)
@@ -120,10 +120,6 @@ class FigureChart(pg.PlotWidget):
         """All x, and all y, that are to be in sight."""
         raise NotImplementedError
 
-    def _lines(self) -> Iterable[Line]:
-        """What a legend is not to cover."""
-        return self._spots
-
     def _tip(self, line: int, place: int) -> str:
         """What a point of a line of `_spots` says."""
         raise NotImplementedError
@@ -136,22 +132,21 @@ class FigureChart(pg.PlotWidget):
         for item in self._items:
             plot.removeItem(item)
         self._items, self._spots = [], []
-        self._legend.clear()
+        self.legend.clear()
         self._style_axes()
-        self._legend.setVisible(False)
-        if self._pair is None:
-            return
-        self._draw()
-        self._legend.setVisible(bool(self._legend.items))
-        self._fit_view()
-        self._place_legend()
+        if self._pair is not None:
+            self._draw()
+            if all(np.array_equal(x, np.round(x), equal_nan=True) for x, _ in self._spots):  # layers, steps, ranks
+                self._axes["bottom"].set_kind("count")
+            self._fit_view()
+        self.lay_out()
 
     def _add(self, item: pg.GraphicsObject) -> None:
         self.getPlotItem().addItem(item, ignoreBounds=True)
         self._items.append(item)
 
     def _name(self, item: pg.GraphicsObject, name: str) -> None:
-        self._legend.addItem(item, escape(name))
+        self.legend.add(item, name)
 
     def _draw_errors(self, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, color: QColor) -> None:
         """A bar from low to high at each point, all in values of the axes."""
@@ -172,27 +167,24 @@ class FigureChart(pg.PlotWidget):
 
     def _style_axes(self) -> None:
         theme = current_theme()
-        style_plot(self, self._axes.values(), self._legend)
+        style_plot(self, self._axes.values(), self.legend)
         self._axes["bottom"].setLogMode(x=self.log_x)
         self._axes["left"].setLogMode(y=self.log_y)
-        style = {"color": theme.text, "font-size": "9pt"}
+        style = name_style(theme.text)
         for side, found in zip(("bottom", "left"), self._pair or (None, None), strict=True):
             self._axes[side].set_kind(axis_kind(found) if found else "value")
             self.getPlotItem().setLabel(side, escape(axis_text(found)) if found else "", **style)
 
-    def _place_legend(self) -> None:
-        """Where it covers least."""
-        (left, right), (bottom, top) = self._whole()
-        room, takes = self._view.boundingRect(), self._legend.boundingRect()
-        reach = REACH
-        if room.width() > takes.width() and room.height() > takes.height():
-            reach = takes.width() / room.width() + _MARGIN, takes.height() / room.height() + _MARGIN
-        lines = (
-            ((self.across(x) - left) / (right - left), (self.up(y) - bottom) / (top - bottom)) for x, y in self._lines()
-        )
-        across, up = emptiest_corner(lines, reach)
-        place = (across, 1 - up)  # a legend's places count from the top
-        self._legend.anchor(place, place, offset=(-12 if across else 12, 8 if up else -8))
+    def lay_out(self) -> None:
+        """Room for the legend, the name of y and its numbers."""
+        left = self._axes["left"]
+        self.legend.arrange(self.width() - left.width() - _RIGHT_EDGE, self.height())
+        if self._pair is not None:
+            axis = self._pair[1]
+            name = left.fitting_name([axis_text(axis), axis.label])
+            self.getPlotItem().setLabel("left", escape(name), **name_style(current_theme().text))
+            self.getPlotItem().showLabel("left", bool(name))
+        left.set_room(left.needed_width())
 
     def _fit_view(self) -> None:
         (left, right), (bottom, top) = self._whole()
@@ -236,28 +228,3 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     low, high = float(finite.min()), float(finite.max())
     room = 0.0 if high > low else abs(high) * 0.05 or 0.5
     return low - room, high + room
-
-
-# x and y from 0 to 1, in order of preference.
-CORNERS = ((1, 1), (0, 1), (0, 0), (1, 0))
-REACH = (0.38, 0.36)  # the part of the plot that a legend may cover, across and up
-_ALONG = 120  # places looked at along a line
-
-
-def emptiest_corner(
-    lines: Iterable[tuple[np.ndarray, np.ndarray]], reach: tuple[float, float] = REACH
-) -> tuple[int, int]:
-    """One of CORNERS. lines: x and y of each curve, from 0 to 1 in the plot; NaN where it is not drawn.
-
-    reach: how much of the plot the legend takes, across and up.
-    """
-    taken = dict.fromkeys(CORNERS, 0)
-    for x, y in lines:
-        if not len(x):
-            continue
-        # Between its points a line takes room, too.
-        along = np.linspace(0, len(x) - 1, _ALONG)
-        x, y = (np.interp(along, np.arange(len(x)), values) for values in (x, y))
-        for corner in CORNERS:
-            taken[corner] += int(((np.abs(x - corner[0]) < reach[0]) & (np.abs(y - corner[1]) < reach[1])).sum())
-    return min(CORNERS, key=lambda corner: taken[corner])

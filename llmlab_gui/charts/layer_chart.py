@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
@@ -18,8 +16,6 @@ from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.widgets.layouts import settling_timer
 from llmlab_gui.widgets.saving import Table
 from llmlab_gui.widgets.theme import Theme, current_theme, theme_notifier
-
-_BESIDE_LEGEND, _SIGN = 90, 24  # pixels: the left axis and some air; a piece of line and the gap after its words
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,6 @@ class LayerChart(LineChart):
         self, y_label: str, y_unit: str = "", *, x_label: str = "layer", parent: QWidget | None = None
     ) -> None:
         self._lines: list[Line] = []
-        self._legend_rows: list[str] = []
         super().__init__(y_label, y_unit, parent=parent)
         self.needs_redraw.connect(settling_timer(self, 0, self.draw).start)
         self.set_x_axis(x_label, "count")
@@ -76,6 +71,8 @@ class LayerChart(LineChart):
             key = f"{number}{'m' if line.markers else ''}"  # a curve has markers for life
             self.set_curve(key, np.asarray(line.x, np.float64), np.asarray(line.y, np.float64), _style(line, theme))
         self.keep_only({f"{number}{'m' if line.markers else ''}" for number, line in enumerate(self._lines)})
+        named = [(line, line.label if line.legend is None else line.legend) for line in self._lines]
+        self.set_legend([replace(_style(line, theme), label=words) for line, words in named if words])
         self.set_follow(True)
 
     def set_x_axis(self, label: str, kind: str = "count") -> None:
@@ -83,41 +80,8 @@ class LayerChart(LineChart):
         if (label, kind) != (self.x_label, self.x_kind):
             super().set_x_axis(label, kind)
 
-    def draw(self) -> None:
-        """Draws now, with the legend in lines over the plot, where it covers no curve."""
-        self._show_legend()
-        super().draw()
-
-    def _show_legend(self) -> None:
-        theme, metrics = current_theme(), self.fontMetrics()
-        rows: list[str] = []
-        left = room = max(80, self.width() - _BESIDE_LEGEND)
-        for line in self._lines:
-            words = line.label if line.legend is None else line.legend
-            if not words:
-                continue
-            words = metrics.elidedText(words, Qt.TextElideMode.ElideMiddle, room - 2 * _SIGN)
-            width = metrics.horizontalAdvance(words) + 2 * _SIGN
-            sign = "┄" if line.dotted else "━"
-            entry = f'<span style="color:{_style(line, theme).color.name()}">{sign}{sign}</span> {escape(words)}'
-            if left + width > room:
-                rows.append(entry)
-                left = width
-            else:
-                rows[-1] += f"&nbsp;&nbsp;&nbsp; {entry}"
-                left += width
-        if rows == self._legend_rows:
-            return
-        self._legend_rows = rows
-        plot, height = self.getPlotItem(), len(rows) * (metrics.height() + 2)
-        plot.titleLabel.setText("<br>".join(rows), size="9pt", color=theme.text, justify="left")
-        plot.titleLabel.setVisible(bool(rows))
-        plot.titleLabel.setMaximumHeight(height)
-        plot.layout.setRowFixedHeight(0, height)
-
     def _retheme(self) -> None:
         theme = current_theme()
-        self._legend_rows = ["?"]
         self.apply_theme(theme)
         self.show_lines(self._lines)
 

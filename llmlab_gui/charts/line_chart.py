@@ -11,19 +11,17 @@ from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
-from llmlab_gui.charts.axes import NumberAxis, bare_plot, style_plot
+from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style, style_plot
 from llmlab_gui.charts.curve import Curve, CurveStyle, drawn
+from llmlab_gui.charts.legend import Legend
 from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
 from llmlab_gui.charts.read_out import ReadOut, ReadOutRow
 from llmlab_gui.widgets.theme import Theme, current_theme
 
-# Wide enough for "12.5M" and the axis's name; equal, so that charts above one another share their x axis.
-_LEFT_AXIS_WIDTH = 66
 # Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
 _MARGIN_Y, _MARGIN_X = 0.07, 0.03
 _LINE_LABEL_HEIGHT = 20  # pixels: what a reference line's words need above it
-_LEGEND_ROW, _LEGEND_SHARE = 20, 0.6  # pixels of an entry; share of the height that all may take
-_LEGEND_LEAST = (320, 130)  # pixels of a plot; in a smaller one a legend would lie over the curves
+_RIGHT_EDGE = 12  # pixels of a plot beside its curves
 _FILLED = 0.8  # of the view: with less, it is fitted anew
 
 
@@ -59,16 +57,14 @@ class LineChart(pg.PlotWidget):
         self._curves: dict[str, Curve] = {}
         self._band: pg.FillBetweenItem | None = None
         self._entries: list[CurveStyle] = []  # of the legend
-        self._wanted: list[CurveStyle] = []  # the same, had they all room
         self._names_x = True
+        self._least_left = 0.0
         plot = self.getPlotItem()
         self.marks = Marks(plot)
         self._view = bare_plot(self, y_label)
-        self._axis_y.setWidth(_LEFT_AXIS_WIDTH)
         self._view.disableAutoRange()
         self._view.sigRangeChangedManually.connect(self._moved_by_hand)
-        self._legend = plot.addLegend(offset=(-12, -8 if from_zero else 8), labelTextSize="9pt", verSpacing=-4)
-        self._legend.hide()
+        self.legend = Legend(plot)
         self._pointer = pg.InfiniteLine(angle=90, movable=False)
         self._pointer.setZValue(50)
         self._dots = pg.ScatterPlotItem(size=7)
@@ -131,24 +127,17 @@ class LineChart(pg.PlotWidget):
         self.marks.set_spans(spans)
 
     def set_legend(self, entries: Sequence[CurveStyle]) -> None:
-        """One entry a style: its label beside a piece of its line. The first come first where room is short.
-
-        A small plot has none: there it would cover the curves, and the cross-hair names them too.
-        """
-        roomy = self._view.width() >= _LEGEND_LEAST[0] and self._view.height() >= _LEGEND_LEAST[1]
-        fitting = int(self._view.height() * _LEGEND_SHARE / _LEGEND_ROW) if roomy else 0
-        shown = list(entries)[:fitting]
-        self._wanted = list(entries)
-        if shown == self._entries:
+        """One entry a style: its label beside a piece of its line. The first come first where room is short."""
+        if list(entries) == self._entries:
             return
-        self._entries = shown
-        self._legend.clear()
-        for style in shown:
+        self._entries = list(entries)
+        self.legend.clear()
+        for style in self._entries:
             sample = Curve(style, self._theme_background)
             sample.set_points(np.zeros(1), np.zeros(1))
             sample.draw(-1.0, 1.0, 1, log_x=False, log_y=False)
-            self._legend.addItem(sample.item, style.label)
-        self._legend.setVisible(bool(shown))
+            self.legend.add(sample.item, style.label)
+        self.needs_redraw.emit()
 
     # The axes --------------------------------------------------------------------------------------------------
 
@@ -191,6 +180,10 @@ class LineChart(pg.PlotWidget):
 
     def draw(self) -> None:
         """Draws all curves as they are now, and moves the view when it follows."""
+        if self.legend.arrange(self.width() - self._axis_y.width() - _RIGHT_EDGE, self.height()):
+            self.getPlotItem().layout.activate()
+            self._refit = self.follow  # what stands over the uppermost line has room again
+        self._fit_name()
         if self.follow:
             low, high = self._whole_x()
             room = (high - low) * _MARGIN_X
@@ -203,6 +196,11 @@ class LineChart(pg.PlotWidget):
         if self.follow:
             self._fit(1, *self._whole_y(extents))
             self._refit = False
+        self._axis_y.set_room(max(self._least_left, self._axis_y.needed_width()))
+
+    def lay_out(self) -> None:
+        """Fits everything to a size that it has just been given."""
+        self.draw()
 
     def _fit(self, axis: int, low: float, high: float, view_low: float, view_high: float) -> None:
         """Shows `view_low` to `view_high`, unless low to high is in sight and fills most of what is shown.
@@ -269,6 +267,7 @@ class LineChart(pg.PlotWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         if hasattr(self, "_view"):  # PlotWidget's constructor resizes too
+            self._refit = self.follow
             self.needs_redraw.emit()
 
     # The cross-hair --------------------------------------------------------------------------------------------
@@ -287,7 +286,6 @@ class LineChart(pg.PlotWidget):
         shown = bool(rows)
         self._pointer.setVisible(shown)
         self._dots.setVisible(shown)
-        self._legend.setVisible(not shown and bool(self._entries))  # the read-out says the same names
         if not shown:
             self._read_out.hide()
             return
@@ -319,15 +317,15 @@ class LineChart(pg.PlotWidget):
         self._theme_background = QColor(theme.surface)
         self._quiet, self._text = QColor(theme.quiet), QColor(theme.text)
         axes = (self._axis_x, self._axis_y)
-        style_plot(self, axes, self._legend)
+        style_plot(self, axes, self.legend)
         for axis in axes:
             # Grid and numbers change seldom, and are three quarters of a redraw when they are not kept as a picture.
             axis.setCacheMode(pg.QtWidgets.QGraphicsItem.CacheMode.DeviceCoordinateCache)
         self._pointer.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DashLine))
         for curve in self._curves.values():
             curve.set_style(curve.style, self._theme_background)
-        self._entries = []
-        self.set_legend(self._wanted)
+        entries, self._entries = self._entries, []
+        self.set_legend(entries)
         self._read_out.apply_theme(theme)
         self.marks.set_color(self._quiet)
         self._name_axes()
@@ -339,10 +337,28 @@ class LineChart(pg.PlotWidget):
         self._axis_x.setStyle(showValues=shown)
         self._name_axes()
 
-    def _name_axes(self) -> None:
-        plot = self.getPlotItem()
-        style = {"color": self._text.name(), "font-size": "9pt"}
-        plot.setLabel("left", self.y_label + (f" ({self.y_unit})" if self.y_unit else ""), **style)
+    def _fit_name(self) -> None:
+        """The name of y as far as there is room for it; nothing where it would be cut off, or lie over another's."""
+        unit = f" ({self.y_unit})" if self.y_unit else ""
+        name = self._axis_y.fitting_name([self.y_label + unit, self.y_label])
+        if name != self._shown_name:
+            self._name_axes(name)
+
+    def _name_axes(self, y_name: str | None = None) -> None:
+        """y_name: in place of all that is to be said; "" for nothing."""
+        plot, style = self.getPlotItem(), name_style(self._text.name())
+        unit = f" ({self.y_unit})" if self.y_unit else ""
+        self._shown_name = self.y_label + unit if y_name is None else y_name
+        plot.setLabel("left", self._shown_name, **style)
+        plot.showLabel("left", bool(self._shown_name))
         if self._names_x:
             plot.setLabel("bottom", self.x_label, **style)
         plot.showLabel("bottom", self._names_x)
+
+
+def align(charts: Sequence[LineChart]) -> None:
+    """Makes the left axes of charts above one another equal: they share their x axis."""
+    widest = max((chart._axis_y.needed_width() for chart in charts), default=0.0)
+    for chart in charts:
+        chart._least_left = widest
+        chart._axis_y.set_room(widest)

@@ -11,7 +11,7 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLabel, QSlider, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.line_chart import LineChart, align
 from llmlab_gui.charts.picture import save_picture
 from llmlab_gui.charts.points import points, save_points
 from llmlab_gui.charts.redraw import RedrawTimer
@@ -70,6 +70,7 @@ class ChartPanel(QWidget):
         self.charts = [chart for chart, _ in charts]
         self.dirty = True
         self.export_name = "chart"
+        self.export_title = ""
         self._fill = fill
         self._redraw = redraw
         self._background = Background(self)
@@ -115,6 +116,7 @@ class ChartPanel(QWidget):
             self._fill()
             for chart in self.charts:
                 chart.draw()
+            align(self.charts)
             self.dirty = False
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -257,7 +259,7 @@ class ChartPanel(QWidget):
                     lambda: save_points(found, x_name, path), lambda _: self.exported.emit(path), self.failed.emit
                 )
                 return
-            save_picture(self.charts, path)()
+            save_picture(self.charts, path, self.export_title)()
         except LabError as error:
             self.failed.emit(error)
             return

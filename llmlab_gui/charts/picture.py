@@ -1,75 +1,150 @@
-"""Any widgets as a file or on the clipboard: a picture at twice the screen's resolution, or a drawing."""
+"""Any widgets as a file or on the clipboard: a picture at twice the screen's resolution, or a drawing.
+
+Charts take a shape of their own, 16:9 under a title, whatever their dock's is; other widgets are drawn as they stand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeGuard
 
-from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QPoint, QRect, QRectF, QSize
-from PySide6.QtGui import QColor, QGuiApplication, QImage, QImageWriter, QPainter
+from PySide6.QtCore import QBuffer, QByteArray, QCoreApplication, QIODevice, QPoint, QRect, QRectF, QSize, Qt
+from PySide6.QtGui import (
+    QColor,
+    QFont,
+    QFontMetrics,
+    QGuiApplication,
+    QImage,
+    QImageWriter,
+    QPainter,
+    QResizeEvent,
+)
 from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QGraphicsView, QWidget
 
+from llmlab_gui.charts.figure_chart import FigureChart
+from llmlab_gui.charts.line_chart import LineChart, align
 from llmlab_gui.widgets.saving import Table, save, save_csv
 from llmlab_gui.widgets.theme import current_theme
 
 _SCALE = 2  # for print or a slide, from a window on an ordinary screen
+_FIGURE = QSize(800, 450)  # of charts: 1600 x 900 pixels in a picture
+_TITLE_AIR = 8  # pixels around the title
 
 
-def image_of(widgets: Sequence[QWidget]) -> QImage:
-    """The widgets below one another, on the panels' ground."""
+def image_of(widgets: Sequence[QWidget], title: str = "") -> QImage:
+    """The widgets below one another, on the panels' ground. title: of charts; their accessible name otherwise."""
     image = QImage(_size(widgets) * _SCALE, QImage.Format.Format_RGB32)
     image.fill(QColor(current_theme().surface))
     image.setDevicePixelRatio(_SCALE)
     painter = QPainter(image)
-    _paint(widgets, painter)
+    _paint(widgets, painter, title)
     painter.end()
     return image
 
 
-def copy_picture(widgets: Sequence[QWidget]) -> None:
+def copy_picture(widgets: Sequence[QWidget], title: str = "") -> None:
     """To the clipboard."""
-    QGuiApplication.clipboard().setImage(image_of(widgets))
+    QGuiApplication.clipboard().setImage(image_of(widgets, title))
 
 
-def save_picture(widgets: Sequence[QWidget], path: Path) -> Callable[[], None]:
+def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "") -> Callable[[], None]:
     """Paints a .png or .svg now; calling what is returned writes the file, in any thread. It raises LabError."""
     buffer = QBuffer()
-    if path.suffix.lower() == ".svg":
+    if path.suffix == ".svg":
         size = _size(widgets)
         generator = QSvgGenerator(QSvgGenerator.SvgVersion.Svg11)  # SVG Tiny cannot clip
         generator.setOutputDevice(buffer)
         generator.setSize(size)
         generator.setViewBox(QRect(0, 0, size.width(), size.height()))
-        generator.setTitle(path.stem)
+        generator.setTitle(title or path.stem)
         painter = QPainter(generator)
         painter.fillRect(QRect(QPoint(0, 0), size), QColor(current_theme().surface))
-        _paint(widgets, painter)
+        _paint(widgets, painter, title)
         painter.end()
     else:
         buffer.open(QIODevice.OpenModeFlag.WriteOnly)
-        QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets))
+        QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets, title))
     return partial(save, path, bytes(buffer.data().data()))
 
 
-def save_shown(widgets: Sequence[QWidget], table: Callable[[], Table], path: Path) -> Callable[[], None]:
+def save_shown(
+    widgets: Sequence[QWidget], table: Callable[[], Table], path: Path, title: str = ""
+) -> Callable[[], None]:
     """What is shown as .png or .svg, or its numbers as .csv: calling what is returned writes it, as above."""
-    return partial(save_csv, *table(), path) if path.suffix.lower() == ".csv" else save_picture(widgets, path)
+    return partial(save_csv, *table(), path) if path.suffix == ".csv" else save_picture(widgets, path, title)
+
+
+def _are_charts(widgets: Sequence[QWidget]) -> TypeGuard[Sequence[LineChart | FigureChart]]:
+    return all(isinstance(widget, (LineChart, FigureChart)) for widget in widgets)
 
 
 def _size(widgets: Sequence[QWidget]) -> QSize:
+    if _are_charts(widgets):
+        return _FIGURE
     return QSize(max(widget.width() for widget in widgets), sum(widget.height() for widget in widgets))
 
 
-def _paint(widgets: Sequence[QWidget], painter: QPainter) -> None:
-    top = 0
+def _paint(widgets: Sequence[QWidget], painter: QPainter, title: str) -> None:
+    if not _are_charts(widgets):
+        _paint_below(widgets, painter, 0)
+        return
+    font = QFont(QGuiApplication.font())
+    font.setBold(True)
+    metrics = QFontMetrics(font)
+    top = metrics.height() + 2 * _TITLE_AIR
+    place = QRect(_TITLE_AIR, 0, _FIGURE.width() - 2 * _TITLE_AIR, top)
+    words = metrics.elidedText(title or widgets[0].accessibleName(), Qt.TextElideMode.ElideRight, place.width())
+    painter.setFont(font)
+    painter.setPen(QColor(current_theme().text))
+    painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, words)
+    with _of_height(widgets, _FIGURE.height() - top):
+        _paint_below(widgets, painter, top)
+
+
+@contextmanager
+def _of_height(charts: Sequence[LineChart | FigureChart], height: int) -> Iterator[None]:
+    """The charts laid out for a figure in which they share that height as they do now; then as they were."""
+    sizes = [chart.size() for chart in charts]
+    whole = max(1, sum(size.height() for size in sizes))
+    try:
+        for chart, size in zip(charts, sizes, strict=True):
+            chart.setUpdatesEnabled(False)  # nobody sees it
+            _resize(chart, QSize(_FIGURE.width(), height * size.height() // whole))
+        lines = [chart for chart in charts if isinstance(chart, LineChart)]
+        align(lines)
+        for chart in lines:
+            _lay_out(chart)
+        yield
+    finally:
+        for chart, size in zip(charts, sizes, strict=True):
+            _resize(chart, size)
+            chart.setUpdatesEnabled(True)
+
+
+def _resize(chart: LineChart | FigureChart, size: QSize) -> None:
+    before = chart.size()
+    chart.resize(size)
+    QCoreApplication.sendEvent(chart, QResizeEvent(size, before))  # Qt itself tells a hidden one later
+    _lay_out(chart)
+
+
+def _lay_out(chart: LineChart | FigureChart) -> None:
+    for _ in range(2):  # names and numbers that fit change how much room there is
+        chart.lay_out()
+        chart.getPlotItem().layout.activate()
+
+
+def _paint_below(widgets: Sequence[QWidget], painter: QPainter, top: int) -> None:
     for widget in widgets:
         if isinstance(widget, QGraphicsView):  # its `render` is another one, and leaves the ground out
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             target = QRectF(0, top, widget.width(), widget.height())
             painter.fillRect(target, widget.backgroundBrush())
-            widget.render(painter, target, widget.viewport().rect())
+            widget.render(painter, target, widget.rect())
         else:
             widget.render(painter, QPoint(0, top))
         top += widget.height()

@@ -56,7 +56,7 @@ class FigurePane(QWidget):
 
     def export(self, path: Path) -> None:
         """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
-        self._dock.write_file(save_shown([self._chart], self._table, path), path)
+        self._dock.write_file(save_shown([self._chart], self._table, path, self.charts.currentText()), path)
 
     def _choose_file(self, kind: str) -> None:
         path = ask_where(self, "Export", Path.home() / f"{self.study}-{self.charts.currentData()}.{kind}", kind.upper())

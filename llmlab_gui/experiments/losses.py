@@ -87,6 +87,7 @@ class ExperimentLossesDock(LabDock):
         self._smoothed.clear()
         row = self.desk.current()
         self.panel.export_name = f"{row.id if row else 'experiment'}-losses"
+        self.panel.export_title = f"Losses of the runs of {row.id}" if row else ""
         self.panel.set_follow(True)
         self._changed()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,10 +104,6 @@ class ResultChart(FigureChart):
         top = _ceiling(chart)
         return floats(x), floats(y if top is None else (min(value, top) for value in y))
 
-    def _lines(self) -> Iterable[Line]:
-        fits = self.chart.fits if self.chart is not None else []
-        return [*self._spots, *((floats(fit.x), floats(fit.y)) for fit in fits)]
-
     @property
     def _named(self) -> bool:
         """Whether there is more than one thing to tell apart."""
@@ -134,7 +130,7 @@ class ResultChart(FigureChart):
         self._add(item)
         low, high = floats(p.low for p in curve.points), floats(p.high for p in curve.points)
         self._draw_errors(x, y, low, high, faded)
-        if curve.name and self._named and len(self._legend.items) < _MOST_IN_LEGEND:
+        if curve.name and self._named and len(self.legend.names) < _MOST_IN_LEGEND:
             self._name(item, curve.name)
         self._spots.append((x, y))
 

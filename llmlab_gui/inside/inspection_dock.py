@@ -175,6 +175,11 @@ class InspectionDock(LabDock):
         safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
         return f"{safe}-{self.objectName().removeprefix('dock.')}"
 
+    @property
+    def _picture_title(self) -> str:
+        about = self.session.about
+        return f"{self.windowTitle()}: {about.name}" if about is not None else self.windowTitle()
+
     def export(self, path: Path) -> None:
         """Writes what is shown to a .png, .svg, .csv or .safetensors file; the lab hears how it ended."""
         try:
@@ -189,7 +194,7 @@ class InspectionDock(LabDock):
     def copy_picture(self) -> None:
         """The picture to the clipboard."""
         if self.pictures():
-            copy_picture(self.pictures())
+            copy_picture(self.pictures(), self._picture_title)
             self.lab.said.emit("The picture was copied.")
 
     def copy_table(self) -> None:
@@ -211,7 +216,7 @@ class InspectionDock(LabDock):
             pictures = list(self.pictures())
             if not pictures:
                 raise nothing
-            save = save_picture(pictures, path)
+            save = save_picture(pictures, path, self._picture_title)
             return lambda _: save()
         if path.suffix.lower() == ".safetensors":
             tensors = self.tensors()

@@ -220,7 +220,6 @@ class CalibrationChart(NotebookChart):
         self._bars.setZValue(1)
         self.getPlotItem().addItem(self._bars, ignoreBounds=True)
         self._counts: list[pg.TextItem] = []
-        self._legend.anchor((0, 0), (0, 0), offset=(12, 8))  # where little is: stated without hope, and came true
 
     def show_calibration(self, found: Calibration) -> None:
         """All bins that hold something."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyqtgraph as pg
@@ -224,7 +224,7 @@ class ClaimChart(FigureChart):
         self._spots.append((x, y))
         self._shown.append((one, np.arange(len(x)) if kept is None else kept))
         several = self.chart is not None and len(self.chart.series) > 1
-        if several and one.name and len(self._legend.items) < _MOST_IN_LEGEND:
+        if several and one.name and len(self.legend.names) < _MOST_IN_LEGEND:
             self._name(item, one.name[:_LONGEST_NAME])
 
     def _scale(self, chart: Chart) -> ColorScale | None:
@@ -245,14 +245,6 @@ class ClaimChart(FigureChart):
         if chart.categories:
             x.append(np.array([-0.5, len(chart.categories) - 0.5]))
         return np.concatenate(x), np.concatenate(y)
-
-    def _lines(self) -> Iterable[Line]:
-        """Bars reach down to their axis."""
-        for (x, y), (one, _) in zip(self._spots, self._shown, strict=True):
-            if one.kind == BARS:
-                yield np.repeat(x, 3), np.column_stack([np.zeros_like(y), y, np.zeros_like(y)]).ravel()
-            else:
-                yield x, y
 
     def _tip(self, line: int, place: int) -> str:
         chart = self.chart

@@ -22,6 +22,7 @@ from llmlab_gui.widgets.theme import current_theme
 
 # More entries hide the curves; the Runs dock has every run's colour.
 _MOST_IN_LEGEND = 6
+_SEEN = 140  # alpha of a short piece of a line that is pale because there is much of it
 # More than the kinds of curves that a run has, so that no curve of one run comes between those of another.
 _LAYERS = 10.0
 # Pauses beyond these are shaded no more: the newest tell enough.
@@ -106,6 +107,8 @@ class ChartDock(LabDock):
         self.panel.export_name = (
             f"{PurePath((self.lab.shown() or ['chart'])[0]).name}-{self.objectName().removeprefix('dock.')}"
         )
+        names = ", ".join(run.name for run in self.shown_runs())
+        self.panel.export_title = f"{self.accessibleName() or self.windowTitle()}: {names}"
         self._update_empty()
         self.panel.set_follow(True)
         self.panel.mark_dirty()
@@ -133,7 +136,9 @@ def legend(runs: list[ShownRun], kinds: list[CurveStyle], remarks: Mapping[str, 
     text = QColor(current_theme().text)
     distinct = {kind.label: kind for kind in reversed(kinds)}
     for kind in reversed(distinct.values()):
-        entries.append(replace(kind, color=kind.color if len(runs) == 1 else text, group=""))
+        entries.append(
+            replace(kind, color=kind.color if len(runs) == 1 else text, group="", alpha=max(kind.alpha, _SEEN))
+        )
     return entries
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QColor, QImage
+from PySide6.QtGui import QColor, QFont, QImage
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -21,6 +22,7 @@ from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine, Span
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.charts.redraw import RedrawTimer
+from llmlab_gui.widgets.theme import current_theme
 
 STYLE = CurveStyle(QColor("#0072b2"), "train", "run-a", width=2.0)
 X = np.arange(1.0, 501.0)
@@ -49,6 +51,12 @@ class Drawing:
         self.panel.redraw_if_dirty()
         x, y = self.chart.curves()["train"].item.getData()
         return x, y
+
+    def settle(self) -> None:
+        """Draws until nothing moves any more: numbers and names that fit change how much room there is."""
+        for _ in range(3):
+            self.chart.draw()
+            QApplication.processEvents()
 
     def view(self) -> tuple[list[float], list[float]]:
         x, y = self.chart.getPlotItem().getViewBox().viewRange()
@@ -189,14 +197,19 @@ def test_csv_round_trip(drawing: Drawing, qtbot: QtBot, tmp_path: Path) -> None:
 
 
 def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
+    drawing.chart.set_legend([STYLE])
+    drawing.panel.export_title = "Loss: run-a"
+    size = drawing.chart.size()
     drawing.panel.export(tmp_path / "loss.png")
     image = QImage(str(tmp_path / "loss.png"))
-    assert image.width() == 2 * drawing.chart.width()
+    assert (image.width(), image.height()) == (1600, 900)  # whatever the dock's shape is
+    assert drawing.chart.size() == size
     colors = {image.pixelColor(x, y).name() for x in range(0, image.width(), 3) for y in range(0, image.height(), 3)}
     assert "#0072b2" in colors
     drawing.panel.export(tmp_path / "loss.svg")
     svg = (tmp_path / "loss.svg").read_text()
-    assert "nats per token" in svg
+    for words in ("nats per token", "Loss: run-a", ">train<"):
+        assert words in svg
     assert "clipPath" in svg or "clip-path" in svg
 
 
@@ -207,14 +220,54 @@ def test_an_export_to_nowhere_fails_in_words(drawing: Drawing, qtbot: QtBot, tmp
     assert isinstance(failure.args[0], LabError)
 
 
-def test_a_small_chart_has_no_legend_over_its_curves(drawing: Drawing) -> None:
-    entries = [STYLE, CurveStyle(QColor("#d55e00"), "validation")]
-    for width, height, shown in ((700, 400, entries), (300, 400, []), (700, 150, []), (700, 400, entries)):
+def test_the_legend_lies_beside_the_curves_and_counts_what_has_no_room(drawing: Drawing) -> None:
+    entries = [CurveStyle(QColor("#0072b2"), f"a kind of line called {number}") for number in range(8)]
+    drawing.chart.set_legend(entries)
+    for width, height in ((900, 500), (400, 300), (200, 150)):
         drawing.panel.resize(width, height)
-        drawing.panel.grab()
-        drawing.chart.set_legend(entries)
-        assert drawing.chart._entries == shown
-        assert drawing.chart._legend.isVisible() == bool(shown)
+        drawing.settle()
+        legend, view = drawing.chart.legend, drawing.chart.getPlotItem().getViewBox()
+        assert legend.names == [entry.label for entry in entries]
+        assert not legend.sceneBoundingRect().intersects(view.sceneBoundingRect())
+        assert legend.sceneBoundingRect().right() <= drawing.chart.width()
+        left_out = 8 - sum("a kind" in words for words in legend.shown)
+        assert left_out == 0 or legend.shown[-1] == f"+ {left_out} more"
+        assert left_out == 0 or entries[-1].label in legend.toolTip()
+        assert view.height() > 0.4 * drawing.chart.height()
+    assert left_out > 0
+
+
+def test_an_axis_has_room_for_its_numbers_at_any_size_of_letters(drawing: Drawing, qapp: QApplication) -> None:
+    font = qapp.font()
+    widths = []
+    try:
+        for size in (8, 20):
+            larger = QFont(font)
+            larger.setPointSize(size)
+            qapp.setFont(larger)
+            drawing.chart.apply_theme(current_theme())
+            for top in (3.0, 2.5e6):
+                x = np.arange(1.0, 100.0)
+                drawing.chart.set_curve("a", x, top * np.linspace(0.1, 1.0, 99), STYLE)
+                drawing.chart.set_follow(True)
+                drawing.settle()
+                axis = drawing.chart.getAxis("left")
+                assert axis.needed_width() <= axis.width() < axis.needed_width() + 20
+                widths.append(axis.width())
+    finally:
+        qapp.setFont(font)
+    assert widths[2] > widths[0]
+    assert widths[1] != widths[0]
+
+
+def test_a_name_that_has_no_room_beside_a_low_chart_is_shortened_then_left_out(drawing: Drawing) -> None:
+    named = []
+    for height in (500, 150, 70):
+        drawing.panel.resize(600, height)
+        drawing.settle()
+        label = drawing.chart.getAxis("left").label
+        named.append(label.toPlainText().strip() if label.isVisible() else "")
+    assert named == ["loss (nats per token)", "loss", ""]
 
 
 def test_the_choices_of_a_panel_can_be_kept_and_set(drawing: Drawing, qtbot: QtBot) -> None:
@@ -230,16 +283,3 @@ def test_the_choices_of_a_panel_can_be_kept_and_set(drawing: Drawing, qtbot: QtB
     assert drawing.panel.choices == chosen
     drawing.panel.set_choices(ChartChoices("no axis", memory=-7))
     assert drawing.panel.choices == ChartChoices("elapsed", memory=0)
-
-
-def test_a_low_chart_drops_the_entries_that_have_no_room(drawing: Drawing) -> None:
-    entries = [CurveStyle(QColor("#0072b2"), f"entry {number}") for number in range(8)]
-    drawing.chart.set_legend(entries)
-    assert len(drawing.chart._entries) == 8
-    drawing.panel.resize(500, 230)
-    drawing.panel.grab()
-    drawing.chart.set_legend(entries)
-    shown = drawing.chart._entries
-    assert shown == entries[: len(shown)]
-    assert 0 < len(shown) < 8
-    assert drawing.chart._legend.height() < drawing.chart.height()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_experiments import RATES, STEPS, FakeExperiment, rate_plan
-from PySide6.QtCore import QCoreApplication, QEvent, QUrl
+from PySide6.QtCore import QCoreApplication, QEvent, QSize, QUrl
 from PySide6.QtGui import QImage, QTextDocument
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -317,7 +317,7 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     measured = [(float(row["x"]), float(row["y"])) for row in rows if row["kind"] == "measured"]
     assert measured == list(zip(RATES, (3.3, 3.1, 3.2), strict=True))
     assert [row["label"] for row in rows if row["kind"] == "mark"] == ["diverged"]
-    assert QImage(str(tmp_path / "basin.png")).width() == 2 * dock.chart.width()
+    assert QImage(str(tmp_path / "basin.png")).size() == QSize(1600, 900)
     dock.shutdown()
 
 

@@ -116,7 +116,7 @@ def test_losses_of_different_tokens_are_shown_in_bits_per_byte(lab: FakeChartLab
     dock.bits.click()
     _wait(dock, qtbot)
     assert "pretraining/old/train" not in dock.chart.curves()
-    assert "old: bytes per token unknown" in [style.label for style in dock.chart._wanted]
+    assert "old: bytes per token unknown" in dock.chart.legend.names
 
 
 def test_the_smoothed_curve_is_kept_up_live_and_after_a_cut(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_runs_are_overlaid_in_their_colours_and_leave_when_deselected(
     assert (
         curves["pretraining/second/train"].style.z > curves["pretraining/first/val"].style.z
     )  # the current run is in front
-    assert [style.label for style in dock.chart._entries[:2]] == ["second", "first"]
+    assert dock.chart.legend.names[:2] == ["second", "first"]
     monkeypatch.setattr(lab, "shown", lambda: ["pretraining/second"])
     lab.shown_changed.emit()
     _wait(dock, qtbot)
