@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyqtgraph as pg
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QGuiApplication
 
 from llmlab_gui.widgets.numbers import tick
@@ -27,6 +29,7 @@ _LOG_LABEL_WIDTH, _LOG_LABEL_HEIGHT = 46, 18  # of the shorter texts on a logari
 _TEXT_OFFSET, _NUDGE = 5.0, 5.0
 _AIR = 6.0  # between name and numbers
 _SLACK = 12.0  # how much too wide an axis may be: each change moves the curves
+_LEAST_NAME = 8  # characters of a name's beginning that say something
 _SMALLER = 0.9  # than the application's font
 
 Ticks = list[tuple[float, list[float]]]
@@ -84,9 +87,17 @@ class NumberAxis(pg.AxisItem):
             self.setWidth(width)
 
     def fitting_name(self, names: Sequence[str]) -> str:
-        """The first of a left axis's names that its height has room for; "" where none has."""
-        metrics = QFontMetricsF(chart_font())
-        return next((name for name in names if metrics.horizontalAdvance(name) <= self.size().height()), "")
+        """The first of a left axis's names that its height has room for, or the last one's beginning; else nothing."""
+        metrics, room = QFontMetricsF(chart_font()), self.size().height()
+        beginning = metrics.elidedText(names[-1], Qt.TextElideMode.ElideRight, room)
+        short = beginning if len(beginning) > _LEAST_NAME else ""
+        return next((name for name in names if metrics.horizontalAdvance(name) <= room), short)
+
+    def write_name(self, name: str, color: str) -> None:
+        """Names the axis, in its middle; "" for nothing."""
+        self.setLabel(escape(name), **name_style(color))
+        self.showLabel(bool(name))
+        self.resizeEvent(None)  # or it stands where the name before it had its middle
 
     def set_kind(self, kind: str) -> None:
         """What its numbers are from now on."""

@@ -21,7 +21,6 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 _NEAR = 14.0  # pixels: how close the mouse has to come to a point
 _MARGIN = 0.06  # of what is shown, around it
 _COUNTED = ("steps", "tokens", "sequences", "windows", "layers", "runs", "values per token", "numbers a token")
-_RIGHT_EDGE = 12  # pixels of a plot beside its curves
 _BEAM = 0.012  # width of an error bar's end, of the chart's
 # Larger numbers are no measurements, and no screen has a place for them.
 _LARGEST = 1e30
@@ -177,14 +176,14 @@ class FigureChart(pg.PlotWidget):
 
     def lay_out(self) -> None:
         """Room for the legend, the name of y and its numbers."""
-        left = self._axes["left"]
-        self.legend.arrange(self.width() - left.width() - _RIGHT_EDGE, self.height())
-        if self._pair is not None:
-            axis = self._pair[1]
-            name = left.fitting_name([axis_text(axis), axis.label])
-            self.getPlotItem().setLabel("left", escape(name), **name_style(current_theme().text))
-            self.getPlotItem().showLabel("left", bool(name))
-        left.set_room(left.needed_width())
+        left, plot = self._axes["left"], self.getPlotItem()
+        for _ in range(2):  # what one takes, the others lack
+            plot.layout.activate()
+            self.legend.arrange(self._view.width(), self.height())
+            if self._pair is not None:
+                axis = self._pair[1]
+                left.write_name(left.fitting_name([axis_text(axis), axis.label]), current_theme().text)
+            left.set_room(left.needed_width())
 
     def _fit_view(self) -> None:
         (left, right), (bottom, top) = self._whole()

@@ -155,7 +155,6 @@ class LineChart(pg.PlotWidget):
         self.y_label, self.y_unit = label, unit
         self.setAccessibleName(label)
         self._name_axes()
-        self._axis_y.resizeEvent(None)  # or the new name stands where the old one's middle was
 
     def set_log(self, *, x: bool, y: bool) -> None:
         """Logarithmic axes; what is not above zero is left out there."""
@@ -349,8 +348,7 @@ class LineChart(pg.PlotWidget):
         plot, style = self.getPlotItem(), name_style(self._text.name())
         unit = f" ({self.y_unit})" if self.y_unit else ""
         self._shown_name = self.y_label + unit if y_name is None else y_name
-        plot.setLabel("left", self._shown_name, **style)
-        plot.showLabel("left", bool(self._shown_name))
+        self._axis_y.write_name(self._shown_name, self._text.name())
         if self._names_x:
             plot.setLabel("bottom", self.x_label, **style)
         plot.showLabel("bottom", self._names_x)

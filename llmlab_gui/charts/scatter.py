@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QColor, QMouseEvent, QPainter
+from PySide6.QtGui import QColor, QMouseEvent, QPainter, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
-from llmlab_gui.charts.axes import NumberAxis, bare_plot
+from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _NEAR = 12.0  # pixels: how close the mouse has to come to a point
@@ -59,6 +59,7 @@ class Scatter(pg.PlotWidget):
         self.setAccessibleDescription(f"{len(names)} points")
         self.apply_theme()
         self._view.autoRange(padding=0.06)
+        self._fit_left()
 
     def mark(self, places: Sequence[int]) -> None:
         """Rings the points, the first one in the accent colour, and names them before all others."""
@@ -91,13 +92,20 @@ class Scatter(pg.PlotWidget):
         for axis in self._axes.values():
             axis.setPen(pg.mkPen(QColor(theme.grid)))
             axis.setTextPen(pg.mkPen(QColor(theme.quiet)))
+            axis.follow_font()
         for side, text in zip(("bottom", "left"), getattr(self, "_axis_names", ("", "")), strict=True):
-            self.getPlotItem().setLabel(side, text, **{"color": theme.text, "font-size": "9pt"})
+            self.getPlotItem().setLabel(side, text, **name_style(theme.text))
+        self._fit_left()
         color = QColor(theme.series[0])
         color.setAlpha(190 if len(self.points) <= _SIZES[0][0] else 110)
         size = next((pixels for most, pixels in _SIZES if len(self.points) <= most), 3)
         self._dots.setData(self.points[:, 0], self.points[:, 1], brush=pg.mkBrush(color), size=size, pen=None)
         self.mark(list(self._marked))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if hasattr(self, "_view"):  # PlotWidget's constructor resizes too
+            self._fit_left()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         self._pressed = event.position()
@@ -163,6 +171,9 @@ class Scatter(pg.PlotWidget):
             painter.setPen(QColor(self._marked.get(place, theme.quiet)))
             left = x + 7 if x + width + 8 <= area.right() else x - 7 - width
             painter.drawText(QPointF(left, y + metrics.ascent() / 2 - 1), name)
+
+    def _fit_left(self) -> None:
+        self._axes["left"].set_room(self._axes["left"].needed_width())
 
     def _in_scene(self) -> Points:
         """[N, 2]: where the points are in the scene."""

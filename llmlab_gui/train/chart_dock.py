@@ -108,7 +108,7 @@ class ChartDock(LabDock):
             f"{PurePath((self.lab.shown() or ['chart'])[0]).name}-{self.objectName().removeprefix('dock.')}"
         )
         names = ", ".join(run.name for run in self.shown_runs())
-        self.panel.export_title = f"{self.accessibleName() or self.windowTitle()}: {names}"
+        self.panel.export_title = f"{self.windowTitle().replace('&&', '&')}: {names}"
         self._update_empty()
         self.panel.set_follow(True)
         self.panel.mark_dirty()

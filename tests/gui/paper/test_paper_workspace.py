@@ -18,7 +18,7 @@ from waits import WAIT
 from whole_lab import WholeLab
 from windows import MakeWindow, dock_in_sight
 
-from llmlab.core.charts import Chart, Series
+from llmlab.core.charts import Axis, Chart, Series
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, PAPERS_DIR, SUPPORTED
@@ -479,6 +479,25 @@ def test_empty_and_single_series_are_drawn(qtbot: QtBot, evidence: EvidenceDock,
         evidence.chart.set_log(x=True, y=True)
         evidence.chart.grab()
         assert len(evidence.chart.table()[1]) == len(x)
+
+
+def test_layers_have_whole_ticks_and_names_lie_beside_the_curves(qtbot: QtBot, evidence: EvidenceDock) -> None:
+    chart = curve_chart()
+    layers = Chart("layers", "", Axis("layer"), chart.y_axis, chart.series)
+    halves = Chart("halves", "", Axis("layer"), chart.y_axis, [Series("", [0.5, 1.25], [0.0, 1.0])])
+    ticks = []
+    for shown in (layers, halves):
+        evidence.chart.show_chart(shown)
+        evidence.chart.grab()
+        axis = evidence.chart.getAxis("bottom")
+        ticks.append([value for _, values in axis.tickValues(*axis.range, 900) for value in values])
+    assert all(value == round(value) for value in ticks[0])
+    assert not all(value == round(value) for value in ticks[1])
+    evidence.chart.show_chart(layers)
+    evidence.chart.grab()
+    legend, view = evidence.chart.legend, evidence.chart.getPlotItem().getViewBox()
+    assert legend.shown == ["seed 1", "chance"]
+    assert not legend.sceneBoundingRect().intersects(view.sceneBoundingRect())
 
 
 # The window ----------------------------------------------------------------------------------------------------
