@@ -142,7 +142,7 @@ def test_a_worker_that_dies_at_once_is_told_with_its_last_words(
     monkeypatch.setattr(launcher, "start_worker", start)
     with qtbot.waitSignal(controller.failed, timeout=WAIT) as told:
         controller.start(resolve_settings("baby"), "mine")
-    assert "ended before it began" in told.args[0].what
+    assert "ended before it started work" in told.args[0].what
     assert "No module named torch" in told.args[0].why
     assert RunFolder(outputs / "pretraining" / "mine").status().state == "failed"
 
