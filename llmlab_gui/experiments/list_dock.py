@@ -68,6 +68,7 @@ class ExperimentsDock(LabDock):
         )
         self.desk.changed.connect(self._refresh)
         self.desk.current_changed.connect(self._refresh)
+        self.desk.controller.started.connect(self._come_to_front)
         theme_notifier.changed.connect(self._restyle)
         self._refresh()
 
@@ -167,6 +168,11 @@ class ExperimentsDock(LabDock):
         self.study.add_widget(self.export_button)
         self.set_body(split((self.table, 2), (self.study, 3)))
         self.strip.lie_over(self.table)
+
+    def _come_to_front(self, _experiment: str) -> None:
+        """What was started is watched here; its form may lie over it."""
+        self.show()
+        self.raise_()
 
     def _refresh(self, _experiment: str = "") -> None:
         rows = self.desk.rows()

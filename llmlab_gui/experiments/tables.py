@@ -11,7 +11,7 @@ from PySide6.QtGui import QColor
 from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentStatus, Trial, TrialStatus
 from llmlab_gui.experiments.poller import ExperimentRow
-from llmlab_gui.widgets.numbers import count_text, created_text, time_left_text
+from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text, time_left_text
 from llmlab_gui.widgets.row_tables import Column, RowsModel
 
 # A run's states have icons; those that only a trial has look like the nearest of them.
@@ -37,10 +37,10 @@ class ExperimentsModel(RowsModel[ExperimentRow]):
         return row.id
 
     def state(self, row: ExperimentRow) -> str:
-        return row.status.state
+        return _LIKE_RUN.get(row.status.state, row.status.state)
 
     def tip(self, row: ExperimentRow) -> str:
-        lines = [row.record.question, row.record.varies, row.status.doing]
+        lines = [row.id, row.record.question, row.record.varies, row.status.doing]
         if row.status.error:
             lines.append(row.status.error.get("what", ""))
         return "\n".join(line for line in lines if line)
@@ -113,7 +113,13 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
         "Preset, run or model that all trials start from",
         width=14,
     ),
-    Column("Created", lambda row: created_text(row.record.created), "When it was made", width=13),
+    Column(
+        "Created",
+        lambda row: created_text(row.record.created),
+        "When it was made",
+        width=13,
+        in_file=lambda row: stamp_text(row.record.created),
+    ),
 )
 TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
     Column("Value", lambda row: value_text(row.arm), "What is varied", width=16),

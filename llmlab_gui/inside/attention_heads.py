@@ -86,7 +86,6 @@ class HeadsPane(QWidget):
         show_whole_rows(table, ())
         table.setSortingEnabled(True)
         table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
-        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
         table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         table.horizontalHeader().setResizeContentsPrecision(50)
         row = FlowRow()
@@ -97,7 +96,7 @@ class HeadsPane(QWidget):
         area.setWidget(self.mosaic)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setMinimumSize(60, 80)
-        self._halves = splitter(VERTICAL, [300, 150], area, column(row, (table, 1)))
+        self._halves = splitter(VERTICAL, [240, 210], area, column(row, (table, 1)))
         self._halves.setStretchFactor(0, 1)
         column(self._halves, into=self)
 
@@ -108,7 +107,7 @@ class HeadsPane(QWidget):
         wanted = HORIZONTAL if tall else VERTICAL
         if wanted != self._halves.orientation():
             self._halves.setOrientation(wanted)
-            self._halves.setSizes([180, 170] if tall else [300, 150])
+            self._halves.setSizes([180, 170] if tall else [240, 210])
 
     def _row_chosen(self, current: QModelIndex, _before: QModelIndex) -> None:
         if current.isValid():

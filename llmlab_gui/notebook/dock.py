@@ -117,7 +117,7 @@ class NotebookDock(LabDock):
         rows = []
         for row in range(self.proxy.rowCount()):
             line = self.model.rows[self.proxy.mapToSource(self.proxy.index(row, 0)).row()]
-            rows.append([*(column.text(line) for column in COLUMNS), outcome_sentence(line)])
+            rows.append([*(column.cell(line) for column in COLUMNS), outcome_sentence(line)])
         save_csv([*(column.title or "Verdict" for column in COLUMNS), "Sentence"], rows, path)
 
     def export(self, kind: str, path: Path) -> None:

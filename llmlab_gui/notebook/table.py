@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QFont
 
 from llmlab.notebook.entries import OPEN, TO_JUDGE, TO_LEARN, Line
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
-from llmlab_gui.widgets.numbers import created_text
+from llmlab_gui.widgets.numbers import created_text, stamp_text
 from llmlab_gui.widgets.row_tables import SORT_ROLE, Column, Index, RowsModel
 from llmlab_gui.widgets.theme import current_theme
 
@@ -22,12 +22,12 @@ COLUMNS: tuple[Column[Line], ...] = (
         "About",
         lambda line: line.entry.about,
         "Run, experiment or check",
-        width=16,
+        width=13,
         order=lambda line: line.entry.about.lower(),
     ),
-    Column("Predicted", lambda line: stated(line.locked.prediction), width=34),
-    Column("Outcome", lambda line: _became(line), "The result", width=12),
-    Column("", verdict, "Inside the range, or the right choice; or altered after it was locked", width=9),
+    Column("Predicted", lambda line: stated(line.locked.prediction), width=21),
+    Column("Outcome", lambda line: _became(line), "The result", width=10),
+    Column("", verdict, "Inside the range, or the right choice; or altered after it was locked", width=7),
     Column(
         "Brier",
         lambda line: "" if _brier(line) is None else f"{_brier(line):.2f}",
@@ -51,6 +51,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         "When it was made",
         width=14,
         order=lambda line: line.entry.created,
+        in_file=lambda line: stamp_text(line.entry.created),
     ),
 )
 VERDICT, MADE = 3, 8
@@ -66,7 +67,9 @@ class NotebookModel(RowsModel[Line]):
         return row.entry.id, row.place
 
     def tip(self, row: Line) -> str:
-        return "\n".join([outcome_sentence(row), surprise_text(row.surprise), *remarks(row)]).replace("\n\n", "\n")
+        return "\n".join([row.entry.about, outcome_sentence(row), surprise_text(row.surprise), *remarks(row)]).replace(
+            "\n\n", "\n"
+        )
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         line = self.rows[index.row()]

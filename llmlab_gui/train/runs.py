@@ -32,6 +32,7 @@ from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunsModel
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import column, settling_timer
+from llmlab_gui.widgets.numbers import stamp_text
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
 from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
@@ -46,7 +47,7 @@ _SETTLE_MS = 150
 _MOST_RESTING = 8
 _LONGEST_FILTER = 40  # characters of it that are repeated
 _MOST_NAMES = 6  # of runs, in one sentence
-_WIDTHS = (7, 24, 14, 15, 8, 9, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
+_WIDTHS = (5, 19, 11, 9, 15, 8, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
 
 
 class RunsDock(LabDock):
@@ -105,9 +106,9 @@ class RunsDock(LabDock):
             row = self.lab.row(self.proxy.index(place, NAME).data(KEY_ROLE))
             if row is not None:
                 status = row.status
-                numbers = (status.step, status.loss, status.val_loss, status.tokens_per_second, row.parameters)
+                numbers = (status.val_loss, status.step, status.loss, status.tokens_per_second, row.parameters)
                 settings = row.info.settings
-                words = (settings.words.does, row.info.settings.reads, settings.base, f"{row.info.created:.0f}")
+                words = (settings.words.does, row.info.settings.reads, settings.base, stamp_text(row.info.created))
                 rows.append([row.name, status.state, *numbers, *words])
         save_csv(["Run", *(column.title for column in COLUMNS[2:])], rows, path)
 

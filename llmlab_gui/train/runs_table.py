@@ -32,6 +32,13 @@ COLUMNS: tuple[Column[RunRow], ...] = (
     Column("Name", lambda row: row.name, "The run's folder", order=lambda row: row.name.lower()),
     Column("State", lambda row: _state(row.status), "State", state=True, order=lambda row: row.status.words),
     Column(
+        "Val loss",
+        lambda row: "–" if row.status.val_loss is None else f"{row.status.val_loss:.3f}",
+        "Validation loss at the last evaluation, nats per token",
+        right=True,
+        order=lambda row: _number(row.status.val_loss),
+    ),
+    Column(
         "Step",
         lambda row: f"{row.status.step:,} / {row.status.steps:,}",
         "Optimizer steps done, and planned",
@@ -44,13 +51,6 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         "Training loss of the last step, nats per token",
         right=True,
         order=lambda row: _number(row.status.loss),
-    ),
-    Column(
-        "Val loss",
-        lambda row: "–" if row.status.val_loss is None else f"{row.status.val_loss:.3f}",
-        "Validation loss at the last evaluation, nats per token",
-        right=True,
-        order=lambda row: _number(row.status.val_loss),
     ),
     Column(
         "Tokens/s",

@@ -97,6 +97,11 @@ def time_left_text(seconds: float) -> str:
     return duration(max(0, round(seconds / grid) * grid))
 
 
+def stamp_text(seconds: float) -> str:
+    """`2026-11-30 05:12`: in files, which are read on other days."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
 def created_text(seconds: float) -> str:
     """`14:05` today, `23 Nov 14:05` this year, `2025-11-23` before."""
     when, now = time.localtime(seconds), time.localtime()

@@ -26,6 +26,7 @@ Index = QModelIndex | QPersistentModelIndex
 _ROOT = QModelIndex()
 SORT_ROLE = int(Qt.ItemDataRole.UserRole)
 KEY_ROLE = SORT_ROLE + 1
+_LONG = 16  # characters that a narrow column may not have room for
 _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
 
@@ -33,7 +34,8 @@ _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 class Column(Generic[R]):
     """title; how a cell reads; the header's tool tip; numbers stand at the right; state: has a state's sign.
 
-    width: in characters. order: by what it sorts, its text unless given.
+    width: in characters. order: by what it sorts, its text unless given. in_file: how a file has it, its text unless
+    given.
     """
 
     title: str
@@ -43,6 +45,11 @@ class Column(Generic[R]):
     state: bool = False
     width: int = 10
     order: Callable[[R], Any] | None = None
+    in_file: Callable[[R], str] | None = None
+
+    def cell(self, row: R) -> str:
+        """How a file has it."""
+        return (self.in_file or self.text)(row)
 
 
 class RowsModel(QAbstractTableModel, Generic[R]):
@@ -93,9 +100,9 @@ class RowsModel(QAbstractTableModel, Generic[R]):
                 self.dataChanged.emit(self.index(place, 0), self.index(place, len(self.columns) - 1))
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows, as they are shown."""
+        """Header and rows, as a file has them."""
         header = [column.title for column in self.columns]
-        return header, [[column.text(row) for column in self.columns] for row in self.rows]
+        return header, [[column.cell(row) for column in self.columns] for row in self.rows]
 
     def repaint_all(self) -> None:
         """Colours, or what cells say of the time, are different."""
@@ -119,7 +126,8 @@ class RowsModel(QAbstractTableModel, Generic[R]):
         if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
             return _RIGHT
         if role == Qt.ItemDataRole.ToolTipRole:
-            return self.tip(row) or None
+            text, tip = column.text(row), self.tip(row)
+            return (tip if text in tip or len(text) < _LONG else f"{text}\n{tip}".strip()) or None
         if role == Qt.ItemDataRole.DecorationRole:
             if column.state:
                 return state_icon(self.state(row))
@@ -214,7 +222,7 @@ def show_whole_rows(table: QTableView, widths: Sequence[int]) -> None:
     table.setShowGrid(False)
     table.setTabKeyNavigation(False)
     table.verticalHeader().hide()
-    table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 10)
+    table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 6)
     header = table.horizontalHeader()
     header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
     header.setHighlightSections(False)

@@ -46,9 +46,9 @@ def _tabs(*names: str) -> Tabs:
 
 _ARRANGEMENTS: Mapping[str, Split] = {
     TRAIN: _beside(
-        (25, _stacked((29, _tabs("runs")), (71, _tabs("setup")))),
+        (27, _stacked((38, _tabs("runs")), (62, _tabs("setup")))),
         (
-            75,
+            73,
             _stacked(
                 (52, _tabs("loss")),
                 (
@@ -72,7 +72,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         ),
     ),
     FINE_TUNE: _beside(
-        (27, _stacked((30, _tabs("runs", "queue")), (70, _tabs("finetune_setup")))),
+        (27, _stacked((38, _tabs("runs", "queue")), (62, _tabs("finetune_setup")))),
         (
             73,
             _beside(
@@ -82,7 +82,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         ),
     ),
     EXPERIMENTS: _beside(
-        (30, _stacked((54, _tabs("experiment")), (46, _tabs("experiments", "queue", "runs")))),
+        (30, _tabs("experiment", "experiments", "queue", "runs")),
         (
             70,
             _stacked(
@@ -92,7 +92,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         ),
     ),
     PAPER: _beside(
-        (30, _stacked((42, _tabs("paper", "learn", "runs")), (58, _tabs("check")))),
+        (30, _stacked((34, _tabs("paper", "learn", "runs")), (66, _tabs("check")))),
         (
             70,
             _stacked(
@@ -101,7 +101,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         ),
     ),
     COMPARE: _beside(
-        (60, _stacked((66, _tabs("loss")), (34, _tabs("runs")))),
+        (60, _stacked((58, _tabs("loss")), (42, _tabs("runs")))),
         (40, _stacked((60, _tabs("learning_rate")), (40, _tabs("throughput")))),
     ),
     WRITE: _beside(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -222,7 +223,9 @@ def test_the_tables_are_saved_as_they_are_shown(
     rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
     assert [row["State"] for row in rows] == [row.status.state for row in dock.study.arms.rows]
     assert rows[0]["Value"] == "0.001"
-    assert next(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))["Experiment"] == "rates"
+    row = next(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
+    assert row["Experiment"] == "rates"
+    assert time.strftime("%Y-%m-%d %H:%M", time.localtime(dock.model.rows[0].record.created)) == row["Created"]
     dock.shutdown()
 
 

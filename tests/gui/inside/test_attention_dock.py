@@ -298,6 +298,20 @@ def test_heads_are_sorted_and_filtered_by_score_and_the_chosen_one_stays(
     assert heads.mosaic._dimmed is None
 
 
+def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(
+    qtbot: QtBot, lab: LookingLab, dock: AttentionDock
+) -> None:
+    dock.resize(790, 440)  # what Look inside leaves it at 1366 x 768
+    looked(qtbot, lab)
+    table = dock.heads.table
+    qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() > 4, timeout=WAIT)
+    rows = table.viewport().height() / table.verticalHeader().defaultSectionSize()
+    assert rows >= 5
+    last = table.model().columnCount() - 1
+    across = [table.columnViewportPosition(at) + table.columnWidth(at) for at in range(last + 1)]
+    assert sum(right <= table.viewport().width() for right in across) >= 4, (across, table.viewport().width())
+
+
 def test_a_model_that_refuses_its_patterns_says_why(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     lab.inspection.set_prompt(PROMPT, False)
     lab.inspection.open("blind")

@@ -147,6 +147,7 @@ def test_the_table_is_exported_as_it_is_shown(dock: RunsDock, tmp_path: Path) ->
     assert rows[0]["Step"] == "300"
     assert float(rows[0]["Val loss"]) > 0
     assert rows[0]["Size"] == "809856"
+    assert time.mktime(time.strptime(rows[0]["Created"], "%Y-%m-%d %H:%M")) == pytest.approx(1.71e9, abs=60)
 
 
 def test_a_live_run_is_not_deleted(dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from fake_experiments import FakeExperiment
 from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
@@ -96,6 +97,42 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
     assert window.messages.isVisible()
     assert window.childAt(window.messages.geometry().center()) in window.messages.findChildren(QWidget)
     window.messages.dismiss()
+    window.resize(1280, 800)
+
+
+def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    outputs = window.lab.outputs
+    for number in range(6):
+        FakeRun(outputs, f"run-{number}", steps=20, created=1.7e9 + number).predict("val_loss=1.9..2.2@80%").start()
+        FakeExperiment(outputs, f"rates-{number}")
+    window.lab.refresh()
+    window.docks["experiments"].desk.refresh()
+    window.lab.notebook.refresh()
+    window.setWindowState(Qt.WindowState.WindowNoState)
+    window.resize(1366, 720)  # what title bar and panel leave of 768
+    experiments, notebook = window.docks["experiments"], window.docks["notebook"]
+    runs = window.docks["runs"].table
+    for workspace, dock, table, columns in (
+        ("Train", "runs", runs, ("Name", "State", "Val loss")),
+        ("Compare runs", "runs", runs, ("Name", "State", "Val loss", "Step", "Loss")),
+        ("Train", "notebook", notebook.table, ("About", "Predicted", "Outcome")),
+        ("Experiments", "notebook", notebook.table, ("About", "Predicted", "Outcome")),
+        ("Experiments", "experiments", experiments.table, ("Experiment", "State", "Runs")),
+        ("Experiments", "experiments", experiments.study.arms_table, ("Value", "State", "Step", "Val loss")),
+        ("Experiments", "experiment", window.docks["experiment"].plan_table, ("Value", "Seed", "Time")),
+    ):
+        window.use_workspace(workspace)
+        window.reset_layout()
+        window.show_dock(dock)
+        qtbot.waitUntil(lambda table=table: table.isVisible() and table.model().rowCount() > 0, timeout=WAIT)
+        QApplication.processEvents()
+        rows = table.viewport().height() / table.verticalHeader().defaultSectionSize()
+        assert rows >= 5, (workspace, dock, rows)
+        titles = [table.model().headerData(at, Qt.Orientation.Horizontal) for at in range(table.model().columnCount())]
+        for title in columns:
+            at = titles.index(title)
+            assert table.columnViewportPosition(at) + table.columnWidth(at) <= table.viewport().width(), (dock, title)
     window.resize(1280, 800)
 
 
