@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
@@ -122,19 +122,28 @@ def ask_models(
     """
     found: dict[str, list[T]] = {claim: [] for claim in check.claims}
     refused: dict[str, dict[str, str]] = {claim: {} for claim in check.claims}
-    for reference in check.models:
-        for claims, measure in questions(reference).items():
-            asked = [claim for claim in claims if claim in found]
-            try:
-                one = measure() if asked else None
-            except LabError as error:
-                for claim in asked:
-                    refused[claim][reference] = " ".join(part for part in (error.what, error.why) if part)
-            else:
-                for claim in asked:
-                    found[claim].append(cast(T, one))
-            give_back()
+    for reference in dict.fromkeys(check.models):  # one that is named twice says no more
+        _ask(reference, questions(reference), found, refused)
+        give_back()  # the model itself, which nothing holds any more
     return found, refused
+
+
+def _ask(
+    reference: str, questions: Questions[T], found: dict[str, list[T]], refused: dict[str, dict[str, str]]
+) -> None:
+    for claims, measure in questions.items():
+        asked = [claim for claim in claims if claim in found]
+        if not asked:
+            continue
+        try:
+            one = measure()
+        except LabError as error:
+            for claim in asked:
+                refused[claim][reference] = " ".join(part for part in (error.what, error.why) if part)
+        else:
+            for claim in asked:
+                found[claim].append(one)
+        give_back()
 
 
 class Judge(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.data.papers import INCONCLUSIVE, read_paper
+from llmlab.studies.papers import interface
 from llmlab.studies.papers.attention_sinks import judge
 from llmlab.studies.papers.attention_sinks.plan import PLAN, SIZES, TESTED, Size
 from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
@@ -88,6 +91,35 @@ def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(check: C
     verdicts = list(judge.late(check))
     assert all("nowhere was left out: There is no model 'nowhere'." in one.reason for one in verdicts)
     assert [one.n for one in verdicts] == [10, 5, 10]
+
+
+def test_a_model_that_is_named_twice_counts_once(check: Check) -> None:
+    once = list(judge.late(check))
+    check.models.append(check.models[0])
+    assert list(judge.late(check)) == once
+
+
+def test_memory_is_given_back_when_nothing_holds_the_model_any_more(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[object]] = []
+    held: list[int] = []
+    plain = judge.open_model
+
+    def opens(*about: object) -> object:
+        model = plain(*about)  # type: ignore[arg-type]
+        opened.append(weakref.ref(model))
+        return model
+
+    def given_back() -> None:
+        gc.collect()
+        held.append(sum(one() is not None for one in opened))
+
+    monkeypatch.setattr(judge, "open_model", opens)
+    monkeypatch.setattr(interface, "give_back", given_back)
+    list(judge.late(check))
+    assert len(opened) == 1
+    assert held[-1] == 0
 
 
 def test_a_model_too_large_for_one_with_random_weights_beside_it_is_still_asked_about_the_place(
