@@ -16,7 +16,7 @@ from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import GLOSSARY, PAPERS, Page, anchor_of
 from llmlab_gui.pages.places import WORKSPACES
 from llmlab_gui.widgets.theme import THEME_CHOICES
-from llmlab_gui.window.palette import Command
+from llmlab_gui.window.palette import Command, meant
 
 if TYPE_CHECKING:
     from llmlab_gui.window.main_window import MainWindow
@@ -123,7 +123,7 @@ def search_pages(window: MainWindow, wanted: str) -> list[Command]:
     """The pages that have all of these words, those that have them most often first, and the way to all of them."""
     from llmlab_gui.learn.dock import LearnDock  # it comes with the docks
 
-    words = wanted.lower().split()
+    words = meant(wanted.lower().split())
     if not words:
         return []
     counts = [
@@ -141,7 +141,10 @@ def search_pages(window: MainWindow, wanted: str) -> list[Command]:
             learn.search_for(wanted)
 
     most = sorted(counts, key=lambda pair: -pair[0])[:_MOST_PAGES]
-    found = [Command(page.title, partial(show, page.name), "Page", f"{count} times") for count, page in most]
+    found = [
+        Command(page.title, partial(show, page.name), "Page", f"{count} {'times' if count > 1 else 'time'}")
+        for count, page in most
+    ]
     return [*found, Command(f"Search pages for “{wanted.strip()}”", partial(show, ""), "Learn")]
 
 

@@ -83,7 +83,7 @@ class Finder:
     def by_words(self, wanted: str) -> list[int]:
         """The places of the commands that have all words of `wanted`, whole or begun, best first."""
         words = _words(wanted)
-        words = [word for word in words if word not in _LITTLE] or words
+        words = meant(words)
         if not words:
             return []
         found = self._with(words[0])
@@ -125,6 +125,11 @@ class Finder:
         return points
 
 
+def meant(words: list[str]) -> list[str]:
+    """These words without those that every sentence has."""
+    return [word for word in words if word not in _LITTLE] or words
+
+
 def _words(text: str) -> list[str]:
     """In small letters, without the s of a plural."""
     found = _WORD.findall(text.lower())
@@ -135,10 +140,10 @@ def score(letters: str, text: str) -> float | None:
     """How well `text` has `letters`, in order; None when it lacks some. Higher is better. Both are in small letters.
 
     At each letter the next one that begins a word is taken, else the next one at all. The start of a word counts most,
-    then a letter right after the one before.
+    then a letter right after the one before; a third at most may do neither, or any long text would have any letters.
     """
     for leap in (True, False):  # a leap to the start of a word can pass what the letters after it need
-        at, points = -1, 0.0
+        at, points, scattered = -1, 0.0, 0
         for letter in letters:
             before, at = at, text.find(letter, at + 1)
             start = at
@@ -147,8 +152,11 @@ def score(letters: str, text: str) -> float | None:
             at = start if start >= 0 else at
             if at < 0:
                 break
-            points += 2.0 if at == before + 1 else -0.1 * (at - before)
-            points += 3.0 if at == 0 or not text[at - 1].isalnum() else 0.0
+            follows, begins = at == before + 1, at == 0 or not text[at - 1].isalnum()
+            points += (2.0 if follows else -0.1 * (at - before)) + (3.0 if begins else 0.0)
+            scattered += not follows and not begins
+            if 3 * scattered > len(letters):
+                break
         else:
             return points - 0.01 * len(text) + 100.0  # above zero for any text that fits a row
     return None
@@ -207,7 +215,10 @@ class CommandPalette(QDialog):
     def _filter(self) -> None:
         wanted = self.line.text()
         found = self._finder.find(wanted)
-        self._model.show(found + self._search(wanted) if len(self._finder.by_words(wanted)) < _FEW else found)
+        if len(self._finder.by_words(wanted)) < _FEW:
+            listed = {command.text for command in found}
+            found += [command for command in self._search(wanted) if command.text not in listed]
+        self._model.show(found)
         self.list.setCurrentIndex(self._model.index(0))
         rows = min(max(1, self._model.rowCount()), _ROWS)
         row_height = self.fontMetrics().height() + _ROW_PADDING
