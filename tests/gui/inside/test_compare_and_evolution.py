@@ -210,6 +210,19 @@ def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
     dock.shutdown()
 
 
+def test_what_is_being_done_is_said_in_words(lab: InspectionLab, qtbot: QtBot, outputs: Path) -> None:
+    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    lab.add(FakeRun(outputs, steps=400).start().advance(20))
+    lab.open(qtbot, dock)
+    session, said = lab.inspection, set()
+    session.working_changed.connect(lambda: said.add(session.working.what if session.working else ""))
+    dock.start()
+    qtbot.waitUntil(lambda: dock.film.steps == STEPS, timeout=WAIT)
+    assert "Reading the prompt at each checkpoint" in said
+    assert "Evolve" not in said
+    dock.shutdown()
+
+
 def test_a_run_with_few_checkpoints_is_offered_another_time_with_log_spaced_ones(
     lab: InspectionLab, qtbot: QtBot, tmp_path: Path
 ) -> None:

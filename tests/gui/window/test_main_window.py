@@ -22,6 +22,7 @@ from windows import MakeWindow
 from llmlab.core.errors import LabError
 from llmlab.store import requests
 from llmlab_gui.lab.dock import is_seen
+from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, WORKSPACES
 from llmlab_gui.window import closing
@@ -569,6 +570,24 @@ def test_a_dropped_run_folder_is_opened(make_main_window: MakeWindow, qtbot: QtB
     with qtbot.waitSignal(window.lab.write_requested, timeout=WAIT) as asked:
         _drop(window, fake.run.checkpoints / "step-00000040")
     assert asked.args == ["pretraining/guest", "step-00000040"]
+
+
+def test_closing_says_of_a_paused_run_that_it_is_paused(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = []
+    for name, paused in (("one", True), ("two", False)):
+        fake = FakeRun(outputs, name).start().advance(10)
+        run = fake.pause().run if paused else fake.run
+        rows.append(RunRow(run, run.info(), run.status()))
+    said: list[str] = []
+
+    def ask(_parent: object, _title: str, text: str, *_more: object, **_answers: object) -> str:
+        said.append(text)
+        return "keep"
+
+    monkeypatch.setattr(closing.question, "ask", ask)
+    for chosen in (rows[:1], rows[1:], rows):
+        assert closing.ask(QWidget(), chosen) is CloseChoice.KEEP
+    assert said == ["one is paused.", "two is still training.", "2 runs have not ended: one, two."]
 
 
 def test_a_dropped_picture_is_refused_in_a_sentence(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
