@@ -344,9 +344,12 @@ def test_a_run_that_is_being_renamed_keeps_its_place_and_the_window_is_free(
     lab.current_changed.connect(changes.append)
     dock.rename(row)
     qtbot.waitUntil(lambda: not row.run.path.is_dir(), timeout=WAIT)
-    for _ in range(2):
-        with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
-            lab.refresh()
+    looks: list[None] = []
+    lab._poller.looked.connect(lambda: looks.append(None))
+    lab.refresh()
+    qtbot.waitUntil(lambda: bool(looks), timeout=WAIT)
+    lab.refresh()
+    qtbot.waitUntil(lambda: len(looks) > 1, timeout=WAIT)
     qtbot.wait(50)  # what the poller found is told through the event loop
     assert "pretraining/second" in [row.id for row in lab.runs()]
     assert changes == []
