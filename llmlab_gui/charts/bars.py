@@ -190,14 +190,24 @@ class BarChart(QWidget):
 
     def _plot(self) -> QRectF:
         line = self.fontMetrics().height()
-        above = (line + 2) * (1 if self._one_line() else 2)
+        above = (line + 2) * max(1, len(self._legend()))
         return QRectF(self.rect()).adjusted(_LEFT, above + _GAP + 2, -_RIGHT, -line - _GAP)
 
-    def _one_line(self) -> bool:
-        """Whether the unit and the kinds of bars have room beside each other above the plot."""
-        width = self.fontMetrics().horizontalAdvance
-        kinds = sum(width(series.name) + _SERIES_SIGN for series in self.bars.series)
-        return width(self.bars.unit) + kinds + _UNIT_LEFT <= self.width() - _RIGHT or not (self.bars.unit and kinds)
+    def _legend(self) -> list[list[Series]]:
+        """The kinds of bars by lines above the plot; in the first one beside the unit all, or none without room."""
+        width, series = self.fontMetrics().horizontalAdvance, self.bars.series
+        room = self.width() - _RIGHT - _UNIT_LEFT
+        if width(self.bars.unit) + sum(width(one.name) + _SERIES_SIGN for one in series) <= room:
+            return [list(series)]
+        rows: list[list[Series]] = [[]] if self.bars.unit else []
+        left = 0
+        for one in series:
+            left -= width(one.name) + _SERIES_SIGN
+            if left < 0:
+                rows.append([])
+                left = room - width(one.name) - _SERIES_SIGN
+            rows[-1].append(one)
+        return rows
 
     def _place(self) -> None:
         """Where each bar's column is."""
@@ -291,21 +301,21 @@ class BarChart(QWidget):
             painter.drawText(place, _RIGHT_ALIGNED, tick(number * step, step, "value"))
 
     def _paint_legend(self, painter: QPainter, plot: QRectF) -> None:
-        """The unit on the left, the kinds of bars on the right or in a line of their own, above the plot."""
+        """The unit on the left, the kinds of bars on the right or in lines of their own, above the plot."""
         theme, metrics = current_theme(), self.fontMetrics()
-        height, right, one_line = metrics.height(), plot.right(), self._one_line()
-        top = 2 if one_line else 4 + height
-        for series in reversed(self.bars.series):
-            width = metrics.horizontalAdvance(series.name)
-            if right - width - 18 < (plot.left() if one_line else 0):
-                break
-            painter.setPen(QColor(theme.text))
-            painter.drawText(QRectF(right - width, top, width + 1, height), _LEFT_ALIGNED, series.name)
-            color = QColor(theme.text if series.color < 0 else theme.series[series.color])
-            painter.fillRect(QRectF(right - width - 14, top + height / 2 - 5, 10, 10), color)
-            right -= width + _SERIES_SIGN
+        height, beside, rows = metrics.height(), plot.right(), self._legend()
+        for number, row in enumerate(rows):
+            top, right = 2 + number * (height + 2), plot.right()
+            for series in reversed(row):
+                width = metrics.horizontalAdvance(series.name)
+                painter.setPen(QColor(theme.text))
+                painter.drawText(QRectF(right - width, top, width + 1, height), _LEFT_ALIGNED, series.name)
+                color = QColor(theme.text if series.color < 0 else theme.series[series.color])
+                painter.fillRect(QRectF(right - width - 14, top + height / 2 - 5, 10, 10), color)
+                right -= width + _SERIES_SIGN
+            beside = right if number == 0 else beside
         painter.setPen(QColor(theme.quiet))
-        room = QRectF(_UNIT_LEFT, 2, max(0.0, (right if one_line else plot.right()) - _UNIT_LEFT), height)
+        room = QRectF(_UNIT_LEFT, 2, max(0.0, beside - _UNIT_LEFT), height)
         painter.drawText(room, _LEFT_ALIGNED, metrics.elidedText(self.bars.unit, _ELIDE, int(room.width())))
 
     def _paint_labels(self, painter: QPainter, plot: QRectF) -> None:

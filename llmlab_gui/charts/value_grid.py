@@ -327,6 +327,10 @@ class _Table(QTableView):
         bar = self.horizontalScrollBar().sizeHint().height() if self.horizontalScrollBar().maximum() > 0 else 0
         return QSize(super().sizeHint().width(), self._line() + bar)
 
+    def minimumSizeHint(self) -> QSize:
+        hint = super().minimumSizeHint()
+        return hint if self._above is None else QSize(hint.width(), self.sizeHint().height())
+
     def _line(self) -> int:
         return self.fontMetrics().height() + _CELL_PAD
 

@@ -281,9 +281,9 @@ class InspectionDock(LabDock):
         """Dims what is about another model or prompt and says about which; returns that."""
         if self._veil is None:
             return ""
-        words, about = self.stale(), self.session.about
-        if words and self.session.refused and about is not None:
-            self._veil.say(words, f"Stay with {about.name}", self.session.stay)
+        words = self.stale()
+        if words and self.session.refused:
+            self._veil.say(words, "Stay with it", self.session.stay)
         else:
             self._veil.say(words)
         return words

@@ -62,6 +62,10 @@ class PromptDock(InspectionDock):
     def stale(self) -> str:
         return self.session.stale() if self.session.tokens else ""
 
+    def update_state(self) -> None:
+        super().update_state()
+        self.count.setEnabled(self.session.trouble is not None or not self.stale())
+
     def pictures(self) -> Sequence[QWidget]:
         return (self.chips,)
 

@@ -8,6 +8,8 @@ from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
+_FAINT = 110  # alpha of a line that is disabled: what it says is not current
+
 
 class OneLine(QLabel):
     """Plain text. quiet: in the colour of captions."""
@@ -33,7 +35,9 @@ class OneLine(QLabel):
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
         painter = QPainter(self)
-        painter.setPen(QColor(theme.quiet if self._quiet else theme.text))
+        color = QColor(theme.quiet if self._quiet else theme.text)
+        color.setAlpha(255 if self.isEnabled() else _FAINT)
+        painter.setPen(color)
         shown = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
         painter.drawText(self.rect(), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
         painter.end()

@@ -23,6 +23,7 @@ class Veil(QWidget):
     def __init__(self, content: QWidget) -> None:
         super().__init__(content)
         self._content = content
+        self._words = ""
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self._sign = QFrame(content)
         self._sign.setFrameShape(QFrame.Shape.StyledPanel)
@@ -42,17 +43,16 @@ class Veil(QWidget):
     @property
     def words(self) -> str:
         """What the content is about, "" while it is current."""
-        return self._label.text()
+        return self._words
 
     def say(self, words: str, action_text: str = "", slot: Callable[[], object] | None = None) -> None:
         """Dims the content and says what it is about; "" lifts the veil. slot: what the button beside it does."""
         self._slot = slot
         self._button.setText(action_text)
         self._button.setVisible(slot is not None)
-        if words != self.words or bool(words) == self.isHidden():
-            self._label.setText(words)
-            for part in (self, self._sign):
-                part.setVisible(bool(words))
+        self._words = words
+        for part in (self, self._sign):
+            part.setVisible(bool(words))
         if words:
             self._place()
 
@@ -69,9 +69,13 @@ class Veil(QWidget):
         painter.end()
 
     def _place(self) -> None:
-        """All over the content, under what is drawn over it anyway; the words in its middle."""
+        """All over the content; the words in its middle, as many as have room."""
         content = self._content
         self.setGeometry(content.rect())
+        self._label.setText("")
+        room = content.width() - self._sign.sizeHint().width()
+        self._label.setText(self._label.fontMetrics().elidedText(self._words, Qt.TextElideMode.ElideMiddle, room))
+        self._label.setToolTip(self._words)
         size = self._sign.sizeHint().boundedTo(content.size())
         self._sign.resize(size)
         self._sign.move((content.width() - size.width()) // 2, (content.height() - size.height()) // 2)

@@ -110,7 +110,7 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
     assert dimmed(dock) == before
     assert dock._veil is not None
-    assert dock._veil._button.text() == "Stay with alpha"
+    assert dock._veil._button.text() == "Stay with it"
     dock._veil._button.click()
     assert dimmed(dock) == ""
 
