@@ -197,6 +197,8 @@ def remove_folder(path: Path, progress: Progress = quiet) -> None:
         path.unlink()
         return
     aside = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(OSError):
+        os.utime(path)  # its day begins now: `new_folder` would take an old one away meanwhile
     os.replace(path, aside)
     try:
         files = [file for file in aside.rglob("*") if file.is_symlink() or not file.is_dir()]

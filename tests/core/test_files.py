@@ -13,7 +13,7 @@ from fakes import CancelAfter
 
 from llmlab.core.config import read_toml
 from llmlab.core.errors import Cancelled, LabError
-from llmlab.core.files import parse_json, read_json, remove_folder, safetensors_header, sha256_of
+from llmlab.core.files import new_folder, parse_json, read_json, remove_folder, safetensors_header, sha256_of
 from llmlab.data.corpora import find_corpus
 from llmlab.data.example_files import read_rows
 from llmlab.data.own_texts import file_pieces
@@ -113,6 +113,20 @@ def test_a_deleted_folder_is_gone_at_once_and_a_link_leads_nowhere_afterwards(tm
     folder.symlink_to(other)
     remove_folder(folder)
     assert (other / "file").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_an_old_folder_that_is_being_deleted_is_nobody_elses_litter(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    os.utime(folder, (0, 0))
+
+    def begin_another(*_: object) -> None:
+        with new_folder(tmp_path / "other"):
+            pass
+
+    remove_folder(folder, begin_another)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
