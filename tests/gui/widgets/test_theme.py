@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QLineEdit,
+    QMenu,
     QPlainTextEdit,
     QSlider,
     QSpinBox,
@@ -87,6 +88,12 @@ def test_the_edges_of_parts_are_seen(theme: Theme, qapp: QApplication, qtbot: Qt
             across = [image.pixelColor(x, row).name() for x in range(24 if part is table else 8)]
             assert max(contrast(color, theme.background) for color in across) >= 3.0, part
             assert max(contrast(color, theme.surface) for color in across) >= 3.0, part
+        menu = QMenu()
+        menu.addAction("Loss").setCheckable(True)
+        menu.adjustSize()
+        image = menu.grab().toImage()
+        within = [image.pixelColor(x, image.height() // 2).name() for x in range(3, 20)]  # beyond the menu's own edge
+        assert max(contrast(color, theme.surface) for color in within) >= 3.0
         slider = QSlider(Qt.Orientation.Horizontal)
         slider.resize(160, 24)
         image = slider.grab().toImage()
