@@ -31,7 +31,7 @@ from llmlab.core.settings import DEFAULT_PRESET, load_preset, parse_assignments,
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.studies.experiments.outcomes import read_results
-from llmlab.studies.experiments.plan import Request, lean, make_plan
+from llmlab.studies.experiments.plan import Request, lean, make_plan, settings_of
 from llmlab.studies.records import (
     EXPERIMENTS,
     ExperimentFolder,
@@ -97,7 +97,9 @@ def _begin(args: argparse.Namespace, kind: Kind) -> int:
     folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
 
     def is_same(before: ExperimentRecord) -> bool:
-        plans = [(one.kind, one.base, [trial.settings for trial in one.arms], one.subject) for one in (before, record)]
+        # As settings: those of an earlier version lack what was added since, which then has its default.
+        both = (before, record)
+        plans = [(one.kind, settings_of(one), [trial.settings for trial in one.arms], one.subject) for one in both]
         return plans[0] == plans[1]
 
     record = standing(folder, record, is_same, "It was started with other settings.")

@@ -55,6 +55,23 @@ def test_a_whole_experiment_from_the_command_line(outputs: Path, capsys: pytest.
     assert "Report:" in capsys.readouterr().out
 
 
+def test_the_same_words_go_on_with_an_experiment_of_a_version_that_had_fewer_settings(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["width", *TINY, "--grid", "8,16", "--name", "wide", "--plan", "--json"]
+    assert run(*words) == 0
+    record = printed(capsys)
+    for section, name in (("train", "eval_early"), ("checkpoints", "per_decade")):
+        del record["base"][section][name]
+    path = outputs / "experiments" / "wide" / "experiment.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record))
+    assert run(*words) == 0
+    assert printed(capsys) == record
+    assert run(*words, "--set", "train.weight_decay=0.2") == 2
+    assert "other settings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
