@@ -110,7 +110,9 @@ def score_choice(prediction: Prediction, outcome: str, options: int = 0) -> Scor
 def score_curve(prediction: Prediction, actual: Sequence[Sequence[float]]) -> Score | None:
     """Of a curve. actual: [step, loss] as measured; None when none was measured where the curve was drawn.
 
-    The curve is straight between its points. Every measurement between its first and its last point counts alike.
+    The curve is straight between its points. Measurements between its first and its last point count by the steps
+    around them, to half-way to their neighbours: alike where they are evenly spaced, and less where early ones are
+    close together.
     """
     import numpy as np  # only here: the command line's help should not wait for it
 
@@ -118,8 +120,10 @@ def score_curve(prediction: Prediction, actual: Sequence[Sequence[float]]) -> Sc
     inside = (measured[:, 0] >= drawn[0, 0]) & (measured[:, 0] <= drawn[-1, 0]) & np.isfinite(measured[:, 1])
     if not inside.any():
         return None
-    expected = np.interp(measured[inside, 0], drawn[:, 0], drawn[:, 1])
-    error = float(np.abs(expected - measured[inside, 1]).mean())
+    steps, losses = measured[inside].T
+    gaps = np.diff(steps)
+    around = np.concatenate([gaps[:1], (gaps[1:] + gaps[:-1]) / 2, gaps[-1:]]) if len(gaps) else np.ones(1)
+    error = float(np.average(np.abs(np.interp(steps, drawn[:, 0], drawn[:, 1]) - losses), weights=around))
     tolerance, confidence = prediction.tolerance, prediction.confidence
     if tolerance is None or confidence is None:
         return Score(error, error=error)

@@ -97,6 +97,15 @@ def test_a_curve_is_compared_where_it_was_drawn() -> None:
     assert (bare.error, bare.right, bare.surprise) == (pytest.approx(0.2), None, None)
 
 
+def test_measurements_count_by_the_steps_around_them_and_evenly_spaced_ones_alike() -> None:
+    line = "loss_curve=0:4,400:4"
+    evenly = scored(line, [[0, 4.4], [100, 3.8], [200, 4.0], [300, 4.1]])
+    assert evenly.error == pytest.approx((0.4 + 0.2 + 0.0 + 0.1) / 4)
+    # 10 steps off by 1, 15 by 2, 45 by 3, 85 by 4, 150 by 5, 200 by 0: early ones close together weigh little.
+    early = scored(line, [[0, 5], [10, 6], [30, 7], [100, 8], [200, 9], [400, 4]])
+    assert early.error == pytest.approx((10 + 2 * 15 + 3 * 45 + 4 * 85 + 5 * 150) / 505)
+
+
 def test_what_did_not_come_in_time_refutes_only_what_was_to_come_by_then() -> None:
     never = scored("steps_to_2.5=100..200@80%", NotBefore(300.0))
     assert (never.outcome, never.right, never.brier) == ("not within 300 steps", False, pytest.approx(0.64))
