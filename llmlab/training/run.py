@@ -217,12 +217,14 @@ class TrainingRun(ABC):
         progress = self.progress
         losses = self.losses()
         progress.train_loss, progress.val_loss = losses
-        better = math.isfinite(losses[1]) and (progress.best_val_loss is None or losses[1] < progress.best_val_loss)
+        better = _lower(losses[1], progress.best_val_loss)
         if better:
             progress.best_val_loss, progress.best_step = losses[1], progress.step
-            progress.evaluations_without_better = 0
-        elif progress.step not in early_evaluations(self.settings.train):  # early ones do not stop a run
-            progress.evaluations_without_better += 1
+        if progress.step not in early_evaluations(self.settings.train):  # or it would end elsewhere
+            if _lower(losses[1], progress.best_at_interval):
+                progress.best_at_interval, progress.evaluations_without_better = losses[1], 0
+            else:
+                progress.evaluations_without_better += 1
         progress.evaluation_seconds = time.perf_counter() - begin
         self.record(Evaluated(progress.step, time.time(), losses[0], losses[1], better, progress.evaluation_seconds))
         for loss, split in zip(losses, ("train", "validation"), strict=True):
@@ -371,3 +373,7 @@ class TrainingRun(ABC):
             f"Lower it (train.learning_rate={train.learning_rate / 3:.1g}), warm up longer "
             f"(train.warmup_steps={max(100, 2 * train.warmup_steps)}){clip}.",
         )
+
+
+def _lower(loss: float, best: float | None) -> bool:
+    return math.isfinite(loss) and (best is None or loss < best)

@@ -38,8 +38,8 @@ def learning_rate(step: int, train: TrainSettings) -> float:
 def early_evaluations(train: TrainSettings) -> list[int]:
     """Steps below the first interval after which both losses are measured too: 10, 30, 100, 300 ...
 
-    So the validation line is no single stroke through the first fall. An evaluation draws no random number: training
-    is the same with more of them.
+    So the validation line is no single stroke through the first fall. An evaluation draws no random number, and early
+    stopping passes over these: training is the same with more of them, and as long.
     """
     steps = sorted(digit * 10**power for power in range(1, 10) for digit in (1, 3))  # as far as steps can be set
     return [step for step in steps if train.eval_early and step < min(train.eval_interval, train.steps)]

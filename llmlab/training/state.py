@@ -46,7 +46,12 @@ class Progress:
     val_loss: float | None = None
     best_val_loss: float | None = None
     best_step: int | None = None
+    best_at_interval: float | None = None  # without early evaluations, which early stopping passes over
     evaluations_without_better: int = 0
+
+    def __post_init__(self) -> None:
+        if self.best_at_interval is None:  # of a version that had no early evaluations
+            self.best_at_interval = self.best_val_loss
 
 
 @dataclass
