@@ -26,7 +26,9 @@ from llmlab.studies.experiments.outcomes import (
     read_forecast,
     read_measurement,
 )
+from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.experiments.results import Gathered, law_of_others, mean_points, point_of
+from llmlab.training.schedule import early_evaluations
 
 Analysis = tuple[list[Chart], list[Finding], list[str]]
 _DRAWN = 80  # places at which a fitted curve is drawn
@@ -144,14 +146,15 @@ def _trained(gathered: Gathered, trial: TrialResult) -> float | None:
 
 
 def _spread_over_time(gathered: Gathered) -> tuple[tuple[int, float], tuple[int, float]] | None:
-    """How far the ranks of the last group lie apart, each the mean over its seeds, at the first evaluation after the
-    start, and at the last."""
-    trials = gathered.finished(gathered.groups[-1])
+    """How far the ranks of the last group lie apart, each the mean over its seeds, after the first interval of
+    evaluations, and at the end. Those before it are of the warm-up, where nothing can differ."""
+    trials, early = gathered.finished(gathered.groups[-1]), early_evaluations(settings_of(gathered.record).train)
     by_step: dict[int, dict[float, list[float]]] = {}
     for trial in trials:
         for row in gathered.histories[trial.name].evaluated:
             by_step.setdefault(row.step, {}).setdefault(trial.x, []).append(row.val_loss)
-    whole = [step for step, ranks in sorted(by_step.items()) if step and sum(map(len, ranks.values())) == len(trials)]
+    whole = [step for step, ranks in sorted(by_step.items()) if sum(map(len, ranks.values())) == len(trials)]
+    whole = [step for step in whole if step and step not in early]
     if len({trial.x for trial in trials}) < 2 or len(whole) < 2:
         return None
     first, last = (

@@ -181,6 +181,19 @@ def test_the_spread_of_ranks_is_that_of_their_means_and_no_seed_is_part_of_it(ou
     assert (early, late) == (0.0, pytest.approx(0.1))
 
 
+def test_the_early_spread_is_that_after_an_interval_and_not_of_the_first_steps(outputs: Path) -> None:
+    folder = experiment(outputs, "width", grid=[16, 32])
+    finish_all(folder, lambda trial: 2.0 + (0.3 if trial.x == 32 else 0.0))
+    gathered = gather(folder, folder.record())
+    base = gathered.record.base
+    record = replace(gathered.record, base=base | {"train": base["train"] | {"eval_interval": 15}})
+    for trial in gathered.trials:  # measured at 0, 10 and 20 so far, of which 10 is an early one then
+        rows = gathered.histories[trial.name].evaluated
+        rows.insert(2, replace(rows[1], step=15, val_loss=3.0 + (0.1 if trial.x == 32 else 0.0)))
+    spread = _spread_over_time(replace(gathered, record=record))
+    assert spread == ((15, pytest.approx(0.1)), (20, pytest.approx(0.3)))
+
+
 def test_arms_that_do_not_say_what_they_vary_still_give_results(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES)
     finish_all(folder, minimum)
