@@ -179,10 +179,7 @@ class LineChart(pg.PlotWidget):
 
     def draw(self) -> None:
         """Draws all curves as they are now, and moves the view when it follows."""
-        if self.legend.arrange(self.width() - self._axis_y.width() - _RIGHT_EDGE, self.height()):
-            self.getPlotItem().layout.activate()
-            self._refit = self.follow  # what stands over the uppermost line has room again
-        self._fit_name()
+        self._lay_out()
         if self.follow:
             low, high = self._whole_x()
             room = (high - low) * _MARGIN_X
@@ -267,6 +264,7 @@ class LineChart(pg.PlotWidget):
         super().resizeEvent(event)
         if hasattr(self, "_view"):  # PlotWidget's constructor resizes too
             self._refit = self.follow
+            self._lay_out()  # at once: the curves may wait for their turn
             self.needs_redraw.emit()
 
     # The cross-hair --------------------------------------------------------------------------------------------
@@ -335,6 +333,13 @@ class LineChart(pg.PlotWidget):
         self._names_x = shown
         self._axis_x.setStyle(showValues=shown)
         self._name_axes()
+
+    def _lay_out(self) -> None:
+        """The legend and the name of y, for the size that there is."""
+        if self.legend.arrange(self.width() - self._axis_y.width() - _RIGHT_EDGE, self.height()):
+            self.getPlotItem().layout.activate()
+            self._refit = self.follow  # what stands over the uppermost line has room again
+        self._fit_name()
 
     def _fit_name(self) -> None:
         """The name of y as far as there is room for it; nothing where it would be cut off, or lie over another's."""

@@ -110,7 +110,7 @@ class ExperimentLossesDock(LabDock):
     # Drawing ---------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        curves, diverged = self.desk.curves, self._diverged()
+        curves, diverged, row = self.desk.curves, self._diverged(), self.desk.current()
         lines = {name: self._line(curve) for name, curve in curves.items()}
         self.chart.ceiling = _ceiling(lines, diverged)
         keys: set[str] = set()
@@ -119,7 +119,8 @@ class ExperimentLossesDock(LabDock):
             there = [trial.name for trial in cell.arms if trial.name in lines]
             if not there:
                 continue
-            legend.append(CurveStyle(cell.color, cell.label, width=2.0))
+            words = cell.label if legend or row is None else f"{_varied(row.record)}: {cell.label}"
+            legend.append(CurveStyle(cell.color, words, width=2.0))
             seeds = {trial.name: trial.seed for trial in cell.arms}
             for name in there:
                 style = self._style(cell, f"seed {seeds[name]}", thin=len(there) > 1, z=float(place))
