@@ -68,6 +68,30 @@ def test_a_model_and_a_prompt_make_an_inspection(qtbot: QtBot, session: Inspecti
     assert session.working is None
 
 
+def test_what_is_known_of_a_model_is_stale_as_soon_as_another_is_chosen_also_when_its_process_dies(
+    qtbot: QtBot, session: InspectionSession
+) -> None:
+    opened(qtbot, session)
+    found = inspected(qtbot, session)
+    answer = asked(qtbot, session, "pattern", layer=0, head=0)
+    for reference in ("error", "crash"):
+        session.open(reference)
+        for archive in (found, answer, None):  # None: the tokens
+            assert session.stale(archive) == "of small"
+        qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+        assert session.stale(found) == "of small"
+        session.stay()
+        assert session.stale(found) == session.stale() == ""
+    session.open("error")
+    qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+    again = inspected(qtbot, session, "When Mary")  # whoever types turns to the model that is open
+    assert session.stale(again) == session.stale() == ""
+    assert session.stale(found) == "of another prompt"
+    assert session.stale(found, prompt=False) == ""
+    opened(qtbot, session, "small@live")
+    assert session.stale(again) == "of small"
+
+
 def test_typing_asks_once_when_it_pauses(qtbot: QtBot, session: InspectionSession) -> None:
     opened(qtbot, session)
     answers: list[Archive | None] = []
