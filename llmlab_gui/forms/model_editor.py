@@ -27,6 +27,7 @@ from llmlab.store.checkpoints import select
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.forms.named_editor import NamedEditor
 from llmlab_gui.widgets.numbers import bytes_text, count_text
+from llmlab_gui.widgets.one_line import keep_short
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -113,6 +114,7 @@ class ModelEditor(NamedEditor):
         menu.addAction("Choose from a list…", self._choose)
         menu.addAction("A model's folder…", self._choose_folder)
         menu.addAction("A GGUF file…", self._choose_file)
+        keep_short(menu)
 
     def _choose(self) -> None:
         dialog = ModelDialog(self._lab.outputs, self._lab.inspection.recent, self.window())

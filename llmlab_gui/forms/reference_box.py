@@ -14,9 +14,10 @@ from llmlab.models.available import available_models
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import short_name
 from llmlab.store.run_folder import RunFolder
+from llmlab_gui.widgets.one_line import OneLineBox
 
 
-class ReferenceBox(QComboBox):
+class ReferenceBox(OneLineBox):
     """Keeps what was typed or chosen when its offers change."""
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:

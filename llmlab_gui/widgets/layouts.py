@@ -8,6 +8,7 @@ from PySide6.QtCore import QObject, Qt, QTimer
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLayout, QSplitter, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.one_line import OneLineBox
 
 VERTICAL, HORIZONTAL = Qt.Orientation.Vertical, Qt.Orientation.Horizontal
 
@@ -82,7 +83,7 @@ def splitter(orientation: Qt.Orientation, sizes: Sequence[int], *parts: QWidget)
 
 def choice_box(name: str, choices: Iterable[Sequence[str]] = ()) -> QComboBox:
     """name: for screen readers. choices: each its data, its words, and perhaps a tool tip."""
-    box = QComboBox()
+    box = OneLineBox()
     box.setAccessibleName(name)
     for key, words, *tips in choices:
         box.addItem(words, key)

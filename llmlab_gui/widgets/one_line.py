@@ -1,14 +1,82 @@
-"""A line of text that takes one line whatever its length; the tool tip has the rest."""
+"""Text that takes one line, whatever its length: labels, boxes of choices, menus. The tool tip has the rest."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent
-from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
+from PySide6.QtCore import QEvent, QSize, Qt
+from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
+from PySide6.QtWidgets import (
+    QComboBox,
+    QLabel,
+    QMenu,
+    QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
+    QToolTip,
+    QWidget,
+)
 
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _FAINT = 110  # alpha of a line that is disabled: what it says is not current
+# Characters of a name: as much of it as tells it from others.
+_LONGEST_CHOICE = 32
+_LONGEST_ACTION = 60
+
+
+class OneLineBox(QComboBox):
+    """No wider than a short name; longer ones are cut in the middle, and whole in the tool tip."""
+
+    def sizeHint(self) -> QSize:
+        return self._bounded(super().sizeHint())
+
+    def minimumSizeHint(self) -> QSize:
+        return self._bounded(super().minimumSizeHint())
+
+    def showPopup(self) -> None:
+        self.view().setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        tip = Qt.ItemDataRole.ToolTipRole
+        for place in range(self.count()):
+            if len(self.itemText(place)) > _LONGEST_CHOICE and not self.itemData(place, tip):
+                self.setItemData(place, self.itemText(place), tip)
+        super().showPopup()
+
+    def event(self, event: QEvent) -> bool:
+        if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip and self._cut() != self.currentText():
+            QToolTip.showText(event.globalPos(), f"{self.currentText()}\n{self.toolTip()}".strip(), self)
+            return True
+        return super().event(event)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        option.currentText = self._cut() or self.placeholderText()
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        painter.end()
+
+    def _cut(self) -> str:
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        field = self.style().subControlRect(
+            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
+        )
+        room = field.width() - (0 if self.itemIcon(self.currentIndex()).isNull() else self.iconSize().width() + 4) - 4
+        return self.fontMetrics().elidedText(self.currentText(), Qt.TextElideMode.ElideMiddle, room)
+
+    def _bounded(self, hint: QSize) -> QSize:
+        return QSize(min(hint.width(), self.fontMetrics().averageCharWidth() * _LONGEST_CHOICE + 40), hint.height())
+
+
+def keep_short(menu: QMenu) -> None:
+    """Its entries hold names of any length: long ones are cut in the middle."""
+    menu.setToolTipsVisible(True)
+    for action in menu.actions():
+        text, half = action.text(), _LONGEST_ACTION // 2
+        if len(text) > _LONGEST_ACTION:
+            tip = action.toolTip()
+            action.setText(f"{text[:half].rstrip('&')}…{text[-half:].lstrip('&')}")
+            action.setToolTip(tip)
 
 
 class OneLine(QLabel):

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QFileDialog, QMenu
 from llmlab.core.kinds import FINETUNING
 from llmlab_gui.pages.places import EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WRITE
 from llmlab_gui.widgets.icons import state_icon
+from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import THEME_CHOICES
 from llmlab_gui.window.about import ShortcutsDialog, show_about
 from llmlab_gui.window.commands import THEMES, gather, search_pages
@@ -169,6 +170,7 @@ class Menus(QObject):
         for row in rows:
             open_it = partial(self._window.lab.set_current, row.id)
             self.recent.addAction(state_icon(row.status.state), row.name, open_it)
+        keep_short(self.recent)
         if not rows:
             self.recent.addAction("There are none yet").setEnabled(False)
 
@@ -179,6 +181,7 @@ class Menus(QObject):
             self.recent_models.addAction(
                 model.name.replace("&", "&&"), partial(self._window.look_inside, model.reference)
             )
+        keep_short(self.recent_models)
         if not models:
             self.recent_models.addAction("There are none yet").setEnabled(False)
 

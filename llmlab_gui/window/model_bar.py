@@ -14,6 +14,7 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.numbers import bytes_text, count_text
+from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import theme_notifier
 
 _MOST_RECENT = 8
@@ -89,7 +90,7 @@ class ModelBar(QToolBar):
         for model in session.recent.models[:_MOST_RECENT]:
             action = menu.addAction(model.name.replace("&", "&&"), partial(session.open, model.reference))
             action.setToolTip(f"{model.reference}\n{model.detail}")
-        menu.setToolTipsVisible(True)
+        keep_short(menu)
         menu.addSeparator()
         menu.addAction("Close the model", session.close).setEnabled(session.about is not None)
 

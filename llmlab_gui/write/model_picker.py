@@ -11,6 +11,7 @@ from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import Checkpoint, best_of, final_of, list_checkpoints
 from llmlab.store.events import CheckpointSaved, Event
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.one_line import OneLineBox
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab, RunRow
@@ -32,9 +33,9 @@ class ModelPicker(QWidget):
         self._checkpoints: list[Checkpoint] = []
         self._wanted = LATEST  # kept while the list of checkpoints is read
         self._answering: tuple[str, str | None] = ("", None)
-        self.runs = QComboBox()
+        self.runs = OneLineBox()
         self.runs.setAccessibleName("Run whose model answers")
-        self.which = QComboBox()
+        self.which = OneLineBox()
         self.which.setAccessibleName("Checkpoint that answers")
         for combo in (self.runs, self.which):
             combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

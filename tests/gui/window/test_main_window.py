@@ -137,6 +137,37 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
     window.resize(1280, 800)
 
 
+def test_a_name_of_170_characters_makes_nothing_wider_than_its_dock(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    name = ("a-name-as-long-as-a-folder-may-have-" * 5)[:170]
+    run = FakeRun(window.lab.outputs, name, steps=20).predict("val_loss=1.9..2.2@80%").start().advance(9)
+    FakeExperiment(window.lab.outputs, name[:59])
+    window.lab.refresh()
+    window.docks["experiments"].desk.refresh()
+    window.lab.notebook.refresh()
+    qtbot.waitUntil(lambda: window.lab.row(run.run.full_name) is not None, timeout=WAIT)
+    window.lab.set_current(run.run.full_name)
+    window.setWindowState(Qt.WindowState.WindowNoState)
+    window.resize(1366, 720)
+    wide = []
+    for dock_id, dock in window.docks.items():
+        window.show_dock(dock_id)
+        QApplication.processEvents()
+        for widget in dock.findChildren(QWidget):
+            right = widget.mapTo(dock, QPoint(widget.width(), 0)).x()
+            if widget.isVisible() and not widget.isWindow() and right > dock.width() + 1:
+                wide.append((dock_id, type(widget).__name__, widget.accessibleName(), right, dock.width()))
+    assert wide == []
+    for menu in (window.menus.recent, window.model_bar.menu):
+        menu.aboutToShow.emit()
+        assert menu.sizeHint().width() < 683, menu.title()  # half of the screen
+        assert any(name in action.toolTip() for action in menu.actions())
+    box = window.docks["evolution"].run_box
+    assert box.sizeHint().width() < 300
+    assert box.currentText() == name
+    window.resize(1280, 800)
+
+
 def test_the_workspaces_are_in_the_toolbar_and_under_keys(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     actions = window.workspace_bar.actions()
