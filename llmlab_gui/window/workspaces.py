@@ -106,7 +106,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
     ),
     WRITE: _beside(
         (58, _tabs("write")),
-        (42, _stacked((45, _tabs("checkpoints")), (55, _tabs("samples", "loss", "runs", "log")))),
+        (42, _stacked((58, _tabs("checkpoints")), (42, _tabs("samples", "loss", "runs", "log")))),
     ),
     LEARN: _beside(
         (50, _tabs("learn")),
