@@ -62,6 +62,7 @@ class TrainingRun(ABC):
         self._unwritten: tuple[StepResult, Callable[..., StepEvent]] | None = None  # a report without its numbers
         self._memory, self._memory_read = 0, -math.inf
         self._prompts: list[str] = []
+        self._measured: int | None = None  # the step at which this worker measured the losses last
         self._spaced = frozenset(settings.checkpoints.log_spaced(settings.train.steps))  # steps
 
     # What each kind of training knows ----------------------------------------------------------------------------
@@ -216,7 +217,7 @@ class TrainingRun(ABC):
         begin = time.perf_counter()
         progress = self.progress
         losses = self.losses()
-        progress.train_loss, progress.val_loss = losses
+        progress.train_loss, progress.val_loss, self._measured = *losses, progress.step
         better = _lower(losses[1], progress.best_val_loss)
         if better:
             progress.best_val_loss, progress.best_step = losses[1], progress.step
@@ -260,13 +261,15 @@ class TrainingRun(ABC):
             )
 
         # The validation loss belongs to this checkpoint only where it was measured at this very step.
-        measured = evaluates(progress.step, settings.train)
+        # One that a worker before this one saved has it in its manifest.
+        saved_before = checkpoints.read_checkpoint(self.run.checkpoints / checkpoints.checkpoint_name(progress.step))
+        known = saved_before.val_loss if saved_before is not None else None
         saved = checkpoints.commit(
             self.run.checkpoints,
             progress.step,
             write_files,
             labels=labels,
-            val_loss=progress.val_loss if measured else None,
+            val_loss=progress.val_loss if self._measured == progress.step else known,
             about={"run": self.run.id, **self.about(), "tokens": progress.tokens},
         )
         seconds = time.perf_counter() - begin

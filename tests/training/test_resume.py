@@ -278,6 +278,27 @@ def test_the_former_end_of_a_run_that_is_trained_longer_stays_also_when_it_is_ki
     assert [saved.step for saved in list_checkpoints(longer.checkpoints)] == [6, 8, 12, 14]
 
 
+def test_a_loss_of_another_step_is_not_told_as_that_of_a_checkpoint(outputs: Path) -> None:
+    # As one of version 0.5: it was stopped where only later ones measure.
+    rare = {"train__eval_interval": 20, "checkpoints__interval": 0, "train__eval_early": False}
+    run = new_run(outputs, STEPS, **rare)
+    with _asking(run, stop=10):
+        train_here(run)
+    (stopped,) = list_checkpoints(run.checkpoints)
+    assert (stopped.step, stopped.val_loss) == (10, None)
+    prepare_resume(run, {"train.eval_early": True})
+    requests.send(run.requests, "save")
+    train_here(run)
+    losses = {saved.step: saved.val_loss for saved in list_checkpoints(run.checkpoints)}
+    assert losses == {10: None, STEPS: events_of(run, "evaluated")[-1]["val_loss"]}
+    # What was measured when it was saved first stays when it is saved again.
+    prepare_resume(run, {"train.steps": STEPS + 1})
+    requests.send(run.requests, "save")
+    train_here(run)
+    (again,) = (saved for saved in list_checkpoints(run.checkpoints) if saved.step == STEPS)
+    assert ("requested" in again.labels, again.val_loss) == (True, losses[STEPS])
+
+
 def test_a_stopped_run_saves_the_log_spaced_checkpoints_that_one_left_alone_does(outputs: Path) -> None:
     spaced = {"checkpoints__per_decade": 4, "checkpoints__interval": 0, "checkpoints__best": False}
     alone = train_here(new_run(outputs, STEPS, "alone", **SETTINGS, **spaced))
