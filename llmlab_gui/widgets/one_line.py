@@ -40,7 +40,7 @@ class OneLineBox(QComboBox):
             if len(self.itemText(place)) > _LONGEST_CHOICE and not self.itemData(place, tip):
                 self.setItemData(place, self.itemText(place), tip)
         most = self.fontMetrics().averageCharWidth() * _LONGEST_ACTION
-        self.view().parentWidget().setMaximumWidth(max(self.width(), most))  # the list's window
+        self.view().window().setMaximumWidth(max(self.width(), most))  # the list's window
         super().showPopup()
 
     def event(self, event: QEvent) -> bool:
