@@ -9,6 +9,9 @@ import math
 
 from llmlab.core.settings import TrainSettings
 
+# 10, 30, 100 ... as far as steps can be set.
+_EARLY = tuple(digit * 10**power for power in range(1, 10) for digit in (1, 3))
+
 
 def learning_rate(step: int, train: TrainSettings) -> float:
     """Learning rate of the optimizer step that follows `step` finished ones (0 <= step < train.steps).
@@ -41,8 +44,8 @@ def early_evaluations(train: TrainSettings) -> list[int]:
     So the validation line is no single stroke through the first fall. An evaluation draws no random number, and early
     stopping passes over these: training is the same with more of them, and as long.
     """
-    steps = sorted(digit * 10**power for power in range(1, 10) for digit in (1, 3))  # as far as steps can be set
-    return [step for step in steps if train.eval_early and step < min(train.eval_interval, train.steps)]
+    end = min(train.eval_interval, train.steps) if train.eval_early else 0
+    return [step for step in _EARLY if step < end]
 
 
 def evaluates(step: int, train: TrainSettings) -> bool:
