@@ -121,6 +121,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             self.docks[name].visibilityChanged.connect(partial(self._setup_seen, tunes))
         for dock in self.docks.values():
             dock.remember(self.settings)
+            # Later: a dock that comes into sight is raised right after it says so.
+            dock.visibilityChanged.connect(self.messages.raise_, Qt.ConnectionType.QueuedConnection)
             dock.setEnabled(self.welcome.isHidden())
         if self.isVisible():
             self._settle_docks()
