@@ -403,7 +403,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
     def _settle_docks(self) -> None:
         """The docks' shares, once more now that the window has its real size."""
         self._is_settled = True
-        self._workspaces.place()
+        self._workspaces.settle()
         self._placed()
 
     def _run_appeared(self, run_id: str) -> None:

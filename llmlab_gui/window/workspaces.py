@@ -133,7 +133,14 @@ class Workspaces:
     def place(self) -> None:
         """Puts the docks where they were left; where that is unknown, in the places of the arrangement above."""
         self._lent = False
-        if not self._settings.restore_docks(self._window, self.current):
+        self._remembered = self._settings.restore_docks(self._window, self.current)
+        if not self._remembered:
+            arrange(self._window, self._docks, self.current)
+
+    def settle(self) -> None:
+        """The shares of the arrangement, once more in the window's real size. What was left is not restored twice: Qt
+        then crashes where the window was shown in between."""
+        if not self._remembered:
             arrange(self._window, self._docks, self.current)
 
     def reset(self) -> None:
