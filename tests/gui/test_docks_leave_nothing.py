@@ -77,6 +77,7 @@ def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
     checkpoints, setup, corpus = CheckpointsDock(lab), FinetuneSetupDock(whole_lab), CorpusEditor()  # type: ignore[arg-type]
     for widget in (checkpoints, setup, corpus):
         qtbot.addWidget(widget)
+    corpus.set_value(str(tmp_path))  # what the lab has itself needs no look
     checkpoints.show()
     lab.add(FakeRun(tmp_path).start().advance(9).save_checkpoint())
     qtbot.waitUntil(lambda: len(checkpoints.model.rows) == 1, timeout=WAIT)
