@@ -78,6 +78,7 @@ class ExperimentLossesDock(LabDock):
 
     def shutdown(self) -> None:
         self.panel.shutdown()
+        super().shutdown()
 
     def _which_chosen(self) -> None:
         self.panel.set_follow(True)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QSize, Qt, Signal
 from PySide6.QtGui import QCursor, QResizeEvent
 from PySide6.QtWidgets import (
     QDockWidget,
@@ -156,6 +156,11 @@ class _Filled(QWidget):
     def minimumSizeHint(self) -> QSize:
         return self._page().minimumSizeHint()
 
+    def event(self, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.LayoutRequest:  # the page needs another size; a layout would pass that on
+            self.updateGeometry()
+        return super().event(event)
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         self._pages.setGeometry(self.rect())
 
@@ -186,6 +191,7 @@ class _Caption(QWidget):
         """Replaces both."""
         self._words = words
         self.text.setToolTip(words)
+        self.text.setAccessibleName(words)  # all of them, also those that have no room
         self.links.setText(links)
         self._fit()
 

@@ -81,13 +81,16 @@ class RunController(QObject):
         name: str | None = None,
         preset: str = "",
         predictions: Sequence[Prediction] = (),
+        begun: Callable[[], object] = lambda: None,
     ) -> None:
-        """A new run, trained by a worker of its own. predictions: of the learner, locked with this."""
+        """A new run, trained by a worker of its own. predictions: of the learner, locked with this. begun: called when
+        it was started, and not when it could not be."""
         self._launch(
             lambda: launcher.create_run(
                 self._outputs, settings, name=name, preset=preset, watched=True, predictions=predictions
             ),
             lambda run: f"{run.id} was started.",
+            begun=begun,
         )
 
     def start_queued(self, queue: RunQueue, item_id: str = "") -> None:
@@ -138,8 +141,10 @@ class RunController(QObject):
         make: Callable[[], RunFolder | None],
         sentence: Callable[[RunFolder], str],
         answered: Callable[[], object] = lambda: None,
+        begun: Callable[[], object] = lambda: None,
     ) -> None:
-        """make: the run to start, None for none. answered: called when that is done, or could not be."""
+        """make: the run to start, None for none. answered: called when that is done, or could not be; begun: when it is
+        done."""
 
         def work() -> tuple[RunFolder, subprocess.Popen[bytes]] | None:
             run = make()
@@ -154,6 +159,7 @@ class RunController(QObject):
             self._stopping.pop(run.path, None)
             self._timer.start()
             self.started.emit(run)
+            begun()
             self.said.emit(sentence(run))
             answered()
 

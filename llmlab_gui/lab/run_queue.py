@@ -56,9 +56,9 @@ class QueueRunner(QObject):
         """What will be started in time."""
         return [] if self.state.paused or self.holding else [item for item in self.state.items if not item.problem]
 
-    def add(self, item: QueuedRun) -> None:
-        """Puts a run at the end."""
-        self._change(lambda: self.queue.add(item))
+    def add(self, item: QueuedRun, added: Callable[[], object] = lambda: None) -> None:
+        """Puts a run at the end. added: called when it is there, and not when it could not be put there."""
+        self._change(lambda: self.queue.add(item), added)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Takes runs out."""
@@ -135,11 +135,15 @@ class QueueRunner(QObject):
         self._asked = False
         self.look()
 
-    def _change(self, change: Callable[[], None]) -> None:
+    def _change(self, change: Callable[[], None], then: Callable[[], object] = lambda: None) -> None:
         """Away from the window's thread: whoever makes a run's folder holds the queue meanwhile."""
+
+        def done(_: object) -> None:
+            self.look()
+            then()
 
         def failed(error: LabError) -> None:
             self.failed.emit(error)
             self.look()
 
-        self._background.run(change, lambda _: self.look(), failed)
+        self._background.run(change, done, failed)

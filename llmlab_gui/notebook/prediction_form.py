@@ -216,7 +216,6 @@ class CurveRow(QWidget):
         self.points.setPlaceholderText("or write it: step:loss, for example 1:4.4, 100:3, 500:2.1")
         self.clear_button = QPushButton("Clear")
         self.clear_button.setToolTip("Clear the drawing")
-        self.clear_button.setAutoDefault(False)
         self.within = QLineEdit()
         self.within.setAccessibleName("Average tolerance")
         self.within.setPlaceholderText("0.2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
@@ -14,6 +15,7 @@ from PySide6.QtWidgets import (
     QPushButton,
     QStackedWidget,
     QStyle,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -54,8 +56,6 @@ class StartQuestion(QDialog):
         self.skip_button = QPushButton("Start without a prediction")
         self.back_button = QPushButton("Back")
         self.back_button.setToolTip("Start nothing (Escape)")
-        for button in (self.skip_button, self.back_button):
-            button.setAutoDefault(False)
         self._what = QLabel(about)
         self._what.setWordWrap(True)
         self.anchors = QuietLabel(anchors)
@@ -115,6 +115,14 @@ class StartQuestion(QDialog):
         self.exec()
         self.deleteLater()
         return self.predictions
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Enter presses the button that has the keyboard, of whatever kind: no dialog does that with tool buttons."""
+        focused = self.focusWidget()
+        if isinstance(focused, QToolButton) and event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            focused.click()
+        else:
+            super().keyPressEvent(event)
 
     def lay_out(self, content: QWidget, width: int) -> None:
         """The question, what is asked, scrolled where it is high, the sentence, and the buttons."""

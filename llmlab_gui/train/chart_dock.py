@@ -83,6 +83,7 @@ class ChartDock(LabDock):
     def shutdown(self) -> None:
         """Ends what still writes a file."""
         self.panel.shutdown()
+        super().shutdown()
 
     def shown_runs(self) -> list[ShownRun]:
         """The runs to draw, current first; those that were deleted are left out."""

@@ -49,7 +49,6 @@ class CheckpointsDock(LabDock):
         self._run_id = ""
         self._stamp = 0.0
         self._verified: dict[str, CheckpointRow] = {}  # by folder, in this session
-        self._background = Background(self)
         self._hashing = Background(self)  # hashing gigabytes must not hold up the list
         self.exporter = Exporter(self)
         self.model = CheckpointsModel(self)
@@ -97,8 +96,8 @@ class CheckpointsDock(LabDock):
         """Ends what still works for this dock."""
         self._timer.stop()
         self.exporter.shutdown()
-        self._background.shutdown()
         self._hashing.shutdown()
+        super().shutdown()
 
     def reload(self) -> None:
         """Reads the folder again, off the window's thread."""

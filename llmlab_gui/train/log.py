@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt, QTimer, QUrl
+from PySide6.QtCore import Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QColor,
     QDesktopServices,
     QFontDatabase,
     QGuiApplication,
     QHideEvent,
+    QResizeEvent,
     QShowEvent,
     QTextCharFormat,
     QTextCursor,
@@ -145,8 +146,9 @@ class LogDock(LabDock):
         super().hideEvent(event)
         self._timer.stop()
 
-    def _text_view(self, lines: int) -> QPlainTextEdit:
-        view = QPlainTextEdit()
+    def _text_view(self, lines: int) -> _TextView:
+        view = _TextView()
+        view.fitted.connect(lambda: self._go_to_end(self.follow.isChecked()))
         view.setReadOnly(True)
         view.setUndoRedoEnabled(False)
         view.setMaximumBlockCount(lines)
@@ -232,15 +234,31 @@ class LogDock(LabDock):
         finally:
             self._writing = False
 
-    def _scrolled(self, view: QPlainTextEdit, value: int) -> None:
+    def _scrolled(self, view: _TextView, value: int) -> None:
         """Whoever scrolls up reads there; at the end the view follows again."""
-        if view is self.view and view.isVisible() and not self._writing:
+        if view is self.view and view.isVisible() and not (self._writing or view.is_fitting):
             self.follow.setChecked(value == view.verticalScrollBar().maximum())
 
     def _go_to_end(self, follow: bool) -> None:
         if follow:
-            bar = self.view.verticalScrollBar()
-            bar.setValue(bar.maximum())
+            with self._keeping_place(self.view):
+                pass
+
+
+class _TextView(QPlainTextEdit):
+    """Says what moves it where no person does: lines are wrapped anew in another width."""
+
+    fitted = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_fitting = False
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self.is_fitting = True
+        super().resizeEvent(event)
+        self.is_fitting = False
+        self.fitted.emit()
 
 
 def _write_line(cursor: QTextCursor, told: Sentence) -> None:

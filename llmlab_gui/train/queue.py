@@ -93,6 +93,7 @@ class QueueDock(LabDock):
 
     def shutdown(self) -> None:
         self._timer.stop()
+        super().shutdown()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

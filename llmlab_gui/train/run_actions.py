@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Qt
@@ -85,8 +86,8 @@ class RunActions(QObject):
             return
         if answer == "pause":
             self._pause(others)
-        self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions)
-        self._lab.plan_taken.emit(plan)
+        taken = partial(self._lab.plan_taken.emit, plan)
+        self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions, taken)
 
     def enqueue(self, plan: Plan) -> None:
         """Puts a run that someone set up behind those that wait."""
@@ -102,12 +103,13 @@ class RunActions(QObject):
         queue = self._lab.queue
         before = len(queue.waiting())
         stated = [prediction.as_dict() for prediction in predictions]
-        queue.add(QueuedRun(plan.settings, plan.name, plan.preset, plan.seconds, stated))
-        self._lab.plan_taken.emit(plan)
-        if before:
-            self._lab.said.emit(f"It waits in the queue, behind {before} other{'s' if before > 1 else ''}.")
-        else:
-            self._lab.said.emit("It waits in the queue.")
+        behind = f", behind {before} other{'s' if before > 1 else ''}" if before else ""
+
+        def added() -> None:
+            self._lab.plan_taken.emit(plan)
+            self._lab.said.emit(f"It waits in the queue{behind}.")
+
+        queue.add(QueuedRun(plan.settings, plan.name, plan.preset, plan.seconds, stated), added)
 
     def start_first(self) -> None:
         """The run that shows all of it within a minute."""

@@ -290,8 +290,11 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def _plan_taken(self, plan: Plan) -> None:
         """It starts, or waits: its name and what was stated of it belong to no other run."""
-        if plan.settings.track == self._track:
+        if plan.settings.track != self._track:
+            return
+        if self._predictions == plan.predictions:
             self._predictions = ()
+        if self.name.text().strip() == plan.name:  # not the name of the next one, typed meanwhile
             self.name.clear()
 
     def _check_name(self) -> None:

@@ -57,6 +57,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
 
     def shutdown(self) -> None:
         self.corpus.shutdown()
+        super().shutdown()
 
     def check(self) -> None:
         if self.corpus.problem is not None:

@@ -27,7 +27,6 @@ from llmlab_gui.host.messages import NextToken
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
-from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.generation_form import GenerationForm
@@ -54,7 +53,6 @@ class WriteDock(LabDock):
         super().__init__(lab, "write", "Write", parent)
         self.host = host or lab.inspection.host  # one process for all models of the window
         self._owned = host
-        self._background = Background(self)
         self._asked_next: Request | None = None
         self.picker = ModelPicker(lab, self._background)
         self.note = QuietLabel()
@@ -102,7 +100,7 @@ class WriteDock(LabDock):
             writer.shutdown()
         if self._owned is not None:
             self._owned.shutdown()
-        self._background.shutdown()
+        super().shutdown()
 
     def generate(self) -> None:
         """Continues the prompt with the chosen model."""

@@ -11,7 +11,7 @@ from fakes import FakeRun
 from preset_settings import resolve_settings
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
 from PySide6.QtGui import QMouseEvent
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QAbstractButton, QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -53,6 +53,35 @@ def stated(dialog: PredictionDialog) -> list[str]:
 def test_enter_on_an_empty_form_starts(qtbot: QtBot, dialog: PredictionDialog) -> None:
     assert not dialog.start_button.isEnabled()  # there is nothing to lock
     qtbot.keyClick(dialog.rows[0].low, Qt.Key.Key_Return)
+    assert dialog.predictions == []
+
+
+def test_enter_presses_the_button_that_has_the_keyboard(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    def press(button: QAbstractButton) -> None:
+        button.setFocus(Qt.FocusReason.TabFocusReason)
+        qtbot.keyClick(button, Qt.Key.Key_Return)
+
+    dialog.rows[0].low.setText("1.9")
+    dialog.rows[0].high.setText("2.1")
+    press(dialog.more)
+    assert len(dialog.rows) == 2
+    press(dialog.draw_button)
+    assert dialog.curve is not None
+    dialog.curve.points.setText("10:2")
+    dialog.curve.points.textEdited.emit("10:2")
+    press(dialog.curve.clear_button)
+    assert dialog.curve.points.text() == ""
+    assert dialog.isVisible()
+    press(dialog.back_button)
+    assert not dialog.isVisible()
+    assert dialog.predictions is None  # nothing is to start
+
+
+def test_enter_on_start_without_a_prediction_locks_none(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    dialog.rows[0].low.setText("1.9")
+    dialog.rows[0].high.setText("2.1")
+    dialog.skip_button.setFocus(Qt.FocusReason.TabFocusReason)
+    qtbot.keyClick(dialog.skip_button, Qt.Key.Key_Return)
     assert dialog.predictions == []
 
 

@@ -9,6 +9,7 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -176,3 +177,16 @@ def test_escapes_and_progress_bars_and_endless_lines_are_tamed(tmp_path: Path) -
     lines = drained(LogTail(path))
     assert lines[:3] == ["red", "30 %", "\ufffdbad"]
     assert len(lines[3]) < 2100
+
+
+def test_the_log_follows_its_end_in_every_size(lab: FakeLab, dock: LogDock) -> None:
+    fake = lab.add(FakeRun(lab.outputs, steps=1000).start())
+    for number in range(60):
+        fake.warn(f"Warning {number}: {'a word ' * 30}")  # lines that are wrapped anew in another width
+    lab.pump(fake)
+    bar = dock.events_view.verticalScrollBar()
+    for width, height in ((400, 300), (400, 200), (900, 500), (300, 200)):
+        dock.resize(width, height)
+        QApplication.processEvents()
+        assert dock.follow.isChecked()
+        assert bar.value() == bar.maximum() > 0

@@ -8,9 +8,13 @@ import pytest
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import MakeWindow, press_train, state_of
+from windows import SMALL, MakeWindow, press_train, state_of
 
+from llmlab.core.errors import LabError
+from llmlab.jobs import launcher
 from llmlab.jobs.launcher import request
+from llmlab.jobs.queue import RunQueue
+from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.checkpoints import final_of, list_checkpoints
 from llmlab_gui.train.loss import LossDock
 from llmlab_gui.window import closing
@@ -63,6 +67,25 @@ def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) ->
     assert history.evaluations["val_loss"][-1] < history.evaluations["val_loss"][0]
     assert len(history.samples) >= 6
     assert not window.messages.messages
+
+
+@pytest.mark.parametrize("way", ["train", "queue"])
+def test_a_run_that_could_not_start_keeps_its_name_and_predictions(
+    window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise LabError("The disk is full.")
+
+    monkeypatch.setattr(launcher, "create_run", refuse)
+    monkeypatch.setattr(RunQueue, "add", refuse)
+    stated = (parse_prediction("val_loss=1..2@80%"),)
+    window.lab.setup_requested.emit(SMALL | {"name": "mine", "predictions": stated})
+    setup = window._setup
+    qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
+    with qtbot.waitSignal(window.lab.error_raised, timeout=WAIT):
+        getattr(setup, way)()
+    assert setup.name.text() == "mine"
+    assert setup.plan().predictions == stated
 
 
 def test_a_stopped_run_goes_on_where_it_was(window: MainWindow, qtbot: QtBot) -> None:
