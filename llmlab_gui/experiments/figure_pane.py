@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QComboBox, QWidget
 
 from llmlab_gui.charts.figure_chart import FigureChart
 from llmlab_gui.charts.picture import save_shown
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
-from llmlab_gui.widgets.layouts import column, combo_box, flow
+from llmlab_gui.widgets.layouts import choice_box, column, flow
 from llmlab_gui.widgets.saving import Table, ask_where
 
 
@@ -26,7 +26,8 @@ class FigurePane(QWidget):
         super().__init__()
         self._dock, self._chart, self._table = dock, chart, table
         self.study = ""  # begins the names of exported files
-        self.charts = combo_box("Which chart", "Which chart of the results")
+        self.charts = choice_box("Which chart", tip="Which chart of the results")
+        self.charts.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
         self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
         export = chart_export_button(self._choose_file)

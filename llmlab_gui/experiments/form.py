@@ -34,7 +34,7 @@ from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import combo_box
+from llmlab_gui.widgets.layouts import choice_box
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -86,11 +86,11 @@ class ExperimentForm(StudyForm[Asked]):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__("experiment", "made from date and kind", parent)
         self._lab = lab
-        self.kinds = combo_box("What to find out", "Question that the experiment answers", least=12)
+        self.kinds = choice_box("What to find out", tip="Question that the experiment answers", least=12)
         for kind in KINDS.values():
             self.kinds.addItem(kind.title, kind.name)
             self.kinds.setItemData(self.kinds.count() - 1, kind.question, Qt.ItemDataRole.ToolTipRole)
-        self.tracks = combo_box("Which runs", "Whether its runs train from scratch or fine-tune a model", least=12)
+        self.tracks = choice_box("Which runs", tip="Whether its runs train from scratch or fine-tune a model", least=12)
         self.question, self.hypothesis, self.varies = QLabel(), QuietLabel(), QuietLabel()
         self.question.setWordWrap(True)
         self.question.setAccessibleName("Question")
@@ -106,7 +106,7 @@ class ExperimentForm(StudyForm[Asked]):
         self.seeds.setToolTip("Runs per value that differ only in their seed: they show how much is chance")
         self.groups: dict[str, QCheckBox] = {}
         self.group_row = QWidget()
-        self.subject = combo_box("Which run", "Run to analyse: any that has made at least one step", least=12)
+        self.subject = choice_box("Which run", tip="Run to analyse: any that has made at least one step", least=12)
         self.option = QLineEdit()
         self.option.setAccessibleName("Option of the experiment")
         self.corpus, self.model, self.examples = CorpusEditor(), ModelEditor(lab), ExamplesEditor(lab)

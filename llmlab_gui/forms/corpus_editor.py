@@ -16,7 +16,7 @@ from llmlab_gui.forms.editors import Editor
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import beside, column, combo_box
+from llmlab_gui.widgets.layouts import beside, choice_box, column
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -40,7 +40,7 @@ class CorpusEditor(Editor):
         self._fetching = ""
         self.corpus: Corpus | None = None
         self.problem: LabError | None = None
-        self.combo = combo_box("Corpus", least=10)
+        self.combo = choice_box("Corpus", least=10)
         self.own = QToolButton()
         self.own.setAccessibleName("Your own text")
         self.own.setToolTip("Choose your own text")

@@ -20,7 +20,7 @@ from llmlab_gui.inside.attention_stages import StagesPane
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button
-from llmlab_gui.widgets.layouts import HORIZONTAL, column, splitter
+from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell, LazyRows, Table
 
@@ -159,9 +159,7 @@ class AttentionDock(InspectionDock):
             self._pages.addWidget(widget)
         self.note.setWordWrap(True)
         right = column(self.note, (self._pages, 1), spacing=2)
-        halves = splitter(HORIZONTAL, [360, 500], self.heads, right)
-        halves.setStretchFactor(1, 1)
-        halves.setChildrenCollapsible(False)
+        halves = split(self.heads, (right, 1), across=True, sizes=[360, 500])
         self.set_body(halves)
 
     def _connect(self) -> None:

@@ -18,7 +18,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.mosaic import Mosaic
 from llmlab_gui.inside.head_scores import HeadScores
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.layouts import HORIZONTAL, VERTICAL, choice_box, column, splitter
+from llmlab_gui.widgets.layouts import choice_box, column, split
 from llmlab_gui.widgets.row_tables import SORT_ROLE, Index, show_whole_rows
 
 
@@ -96,15 +96,14 @@ class HeadsPane(QWidget):
         area.setWidget(self.mosaic)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setMinimumSize(60, 80)
-        self._halves = splitter(VERTICAL, [240, 210], area, column(row, (table, 1)))
-        self._halves.setStretchFactor(0, 1)
+        self._halves = split((area, 1), column(row, (table, 1)), sizes=[240, 210], closes=True)
         column(self._halves, into=self)
 
     def _arrange(self) -> None:
         """The table beside a tall mosaic, and under a wide one; where the person put it once it is right."""
         layers, heads = self.mosaic.shape
         tall = layers > 1.5 * heads
-        wanted = HORIZONTAL if tall else VERTICAL
+        wanted = Qt.Orientation.Horizontal if tall else Qt.Orientation.Vertical
         if wanted != self._halves.orientation():
             self._halves.setOrientation(wanted)
             self._halves.setSizes([180, 170] if tall else [240, 210])

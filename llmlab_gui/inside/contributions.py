@@ -15,7 +15,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
-from llmlab_gui.widgets.layouts import VERTICAL, choice_box, column, settling_timer, splitter
+from llmlab_gui.widgets.layouts import choice_box, column, settling_timer, split
 
 _MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
 _CAPTIONS = {
@@ -112,7 +112,7 @@ class ContributionsDock(InspectionDock):
         self._lower = column(self.note, (self.detail, 1))
         self._hide_detail()
         self._pages = QStackedWidget()
-        self._pages.addWidget(splitter(VERTICAL, [300, 200], self.chart, self._lower))
+        self._pages.addWidget(split(self.chart, self._lower, sizes=[300, 200], closes=True))
         self._pages.addWidget(self._problem)
         self.set_body(self._pages)
 

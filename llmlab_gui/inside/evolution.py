@@ -27,7 +27,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.lens_data import PROBABILITY, lens_grid
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
-from llmlab_gui.widgets.layouts import VERTICAL, choice_box, column, splitter
+from llmlab_gui.widgets.layouts import choice_box, column, split
 
 HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
 _VIEWS = ("Head scores", "All patterns", "Logit lens", "Layer contributions")
@@ -279,7 +279,7 @@ class EvolutionDock(InspectionDock):
             self.controls.addWidget(widget)
         for view in (self.map, self.mosaic, self.grid, self.bars):
             self._views.addWidget(view)
-        self._pane = splitter(VERTICAL, [300, 180], self._views, self.chart)
+        self._pane = split(self._views, self.chart, sizes=[300, 180], closes=True)
         self.set_body(column(self.note, (self.empty, 1), (self._pane, 1), self.strip_of_steps))
 
     def _connect(self) -> None:

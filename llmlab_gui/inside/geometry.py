@@ -15,7 +15,7 @@ from llmlab_gui.inside.inspection_dock import AskingDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import HORIZONTAL, choice_box, column, splitter
+from llmlab_gui.widgets.layouts import choice_box, column, split
 
 _MATRICES = (("tokens", "Token embeddings"), ("unembedding", "Unembedding"), ("positions", "Position embeddings"))
 _PAIRS = ((0, 1), (0, 2), (1, 2))
@@ -172,7 +172,7 @@ class GeometryDock(AskingDock):
         self.neighbours.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.neighbours.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
         self.neighbours.hide()
-        both = splitter(HORIZONTAL, [520, 190], self.scatter, self.neighbours)
+        both = split(self.scatter, self.neighbours, across=True, sizes=[520, 190], closes=True)
         numbers = column((both, 1))
         self.set_body(column((numbers, 1), self.note), numbers)
 

@@ -24,7 +24,7 @@ from llmlab_gui.inside.lens_data import (
 )
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import tool_button
-from llmlab_gui.widgets.layouts import VERTICAL, choice_box, splitter
+from llmlab_gui.widgets.layouts import choice_box, split
 
 _COLORINGS = (
     (PROBABILITY, "Probability"),
@@ -54,7 +54,7 @@ class LensDock(InspectionDock):
         self.ranks.set_log(x=False, y=True)
         for widget in (self.coloring, self.halves, self.unpin):
             self.controls.addWidget(widget)
-        self.set_body(splitter(VERTICAL, [320, 160], self.grid, self.ranks))
+        self.set_body(split(self.grid, self.ranks, sizes=[320, 160], closes=True))
         self.caption(
             "Each cell: the token that the stream at this layer points to, through the model's own last norm and "
             "unembedding. Click one to see the rank of the correct token by layer.",

@@ -16,7 +16,7 @@ from llmlab_gui.charts.layer_chart import LayerChart, Line, numbered
 from llmlab_gui.inside.inspection_dock import AskingDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import VERTICAL, choice_box, column, splitter
+from llmlab_gui.widgets.layouts import choice_box, column, split
 from llmlab_gui.widgets.numbers import read_out
 
 LAYERS, NEURONS, TENSORS = range(3)
@@ -170,7 +170,7 @@ class ParametersDock(AskingDock):
         tree.header().setStretchLastSection(False)
         tree.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        both = splitter(VERTICAL, [260, 180], tree, self.spectrum)
+        both = split(tree, self.spectrum, sizes=[260, 180], closes=True)
         self.spectrum.hide()
         self._views = QStackedWidget()
         self._views.addWidget(self.chart)

@@ -13,7 +13,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.prompt_examples import ExamplePrompt, examples_for
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.layouts import VERTICAL, beside, column, splitter
+from llmlab_gui.widgets.layouts import beside, column, split
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.one_line import OneLine
 
@@ -86,9 +86,7 @@ class PromptDock(InspectionDock):
         for widget in (self.examples_button, self.history_button, self.beginning, self.follow, self.seconds):
             self.controls.addWidget(widget)
         lower = column(beside(self.count, self.shorten, grows=self.count), (self.chips, 1), self.look, spacing=3)
-        halves = splitter(VERTICAL, [60, 120], self.text, lower)
-        halves.setStretchFactor(1, 1)
-        halves.setChildrenCollapsible(False)
+        halves = split(self.text, (lower, 1), sizes=[60, 120])
         self.set_body(halves, self.chips)
 
     def _connect(self) -> None:

@@ -24,7 +24,7 @@ from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.paper.check_form import CheckForm
 from llmlab_gui.paper.claim_rows import check_options
 from llmlab_gui.widgets.labels import scrolled
-from llmlab_gui.widgets.layouts import column, combo_box
+from llmlab_gui.widgets.layouts import choice_box, column
 from llmlab_gui.widgets.numbers import minutes_text
 from llmlab_gui.widgets.row_tables import Column
 
@@ -59,7 +59,7 @@ class CheckDock(LabDock):
         self.copy_button.setToolTip("The same check as a command for a terminal")
         self.copy_button.clicked.connect(self.copy_command)
         self.setup.buttons.insertWidget(1, self.copy_button)
-        self.checks = combo_box("Which check", "Checks of this paper, newest first", least=12)
+        self.checks = choice_box("Which check", tip="Checks of this paper, newest first", least=12)
         self.study = study = StudyPanel(lab, desk.checks, "check", CHECK_TRIAL_COLUMNS)
         tip = "All its verdicts, with figures and how to repeat it"
         self.report_button = study.add_button("Report", tip, partial(lab.dock_requested.emit, "check_report"))

@@ -19,7 +19,7 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import combo_box
+from llmlab_gui.widgets.layouts import choice_box
 
 _SEVERAL = ";"  # between references
 
@@ -32,7 +32,7 @@ class CheckForm(StudyForm[CheckRequest]):
         self._lab = lab
         self._desk = desk
         self._paper = ""
-        self.size_box = combo_box("Size", "How much is trained, and for how long on this machine", least=16)
+        self.size_box = choice_box("Size", tip="How much is trained, and for how long on this machine", least=16)
         for size in SIZES:
             self.size_box.addItem(size, size)
         self.claims: dict[str, QCheckBox] = {}

@@ -15,7 +15,7 @@ from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.papers import title_and_notes
 from llmlab_gui.paper.pages import notes_page
-from llmlab_gui.widgets.layouts import column, combo_box
+from llmlab_gui.widgets.layouts import choice_box, column
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class PaperDock(LabDock):
         self._drawn: Paper | None = None
         self._page: Page | None = None
         self._opener = PageOpener(lab, lab.open_concept)
-        self.papers = combo_box("Which paper", "The papers whose claims the lab knows", least=16)
+        self.papers = choice_box("Which paper", tip="The papers whose claims the lab knows", least=16)
         self.browser = NotesBrowser("Notes on the paper")
         self.browser.anchorClicked.connect(self.open_link)
         self.set_body(column(self.papers, (self.browser, 1)))

@@ -29,7 +29,7 @@ from llmlab_gui.train.checkpoint_rows import (
 from llmlab_gui.train.checkpoints_table import STEP, CheckpointsModel
 from llmlab_gui.train.exporter import Exporter
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.layouts import VERTICAL, column, splitter
+from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.question import ask
 from llmlab_gui.widgets.row_tables import show_whole_rows, sorted_proxy, table_actions, tool_bar
 from llmlab_gui.widgets.theme import theme_notifier
@@ -318,8 +318,7 @@ class CheckpointsDock(LabDock):
         self.table.selectionModel().selectionChanged.connect(self._update_actions)
 
     def _lay_out(self) -> None:
-        halves = splitter(VERTICAL, [300, 150], self.table, self.details)
-        halves.setStretchFactor(0, 1)
+        halves = split((self.table, 1), self.details, sizes=[300, 150], closes=True)
         self.set_body(column(tool_bar(self.actions_by_name), (halves, 1), self.said))
 
     def _update_actions(self) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QComboBox,
     QHBoxLayout,
     QLabel,
     QListWidget,
@@ -63,9 +62,7 @@ class SamplesDock(LabDock):
         self.score = QLabel()
         self.score.setWordWrap(True)
         self.score.setAccessibleName("Score")
-        self.choice = choice_box("Which steps are shown", _CHOICES[:-1])  # the last one where it makes sense
-        self.choice.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.choice.setMinimumContentsLength(10)
+        self.choice = choice_box("Which steps are shown", _CHOICES[:-1], least=10)  # the last one where it makes sense
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("Step to compare with the newest")
         self.slider.setPageStep(1)

@@ -8,9 +8,6 @@ from PySide6.QtCore import QObject, Qt, QTimer
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLayout, QSplitter, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.one_line import OneLineBox
-
-VERTICAL, HORIZONTAL = Qt.Orientation.Vertical, Qt.Orientation.Horizontal
 
 
 def column(
@@ -52,43 +49,39 @@ def flow(*left: QWidget, right: tuple[QWidget, ...] = ()) -> QWidget:
     return widget
 
 
-def split(*parts: tuple[QWidget, int], across: bool = False) -> QSplitter:
-    """Parts with handles between them that cannot be closed, each with its share of the room, below one another."""
-    found = QSplitter(HORIZONTAL if across else VERTICAL)
-    for place, (part, share) in enumerate(parts):
-        found.addWidget(part)
+def split(
+    *parts: QWidget | tuple[QWidget, int], across: bool = False, sizes: Sequence[int] = (), closes: bool = False
+) -> QSplitter:
+    """Parts below one another with handles between them; (widget, share) for what takes that share of free room.
+
+    across: side by side. sizes: at first, in pixels. closes: a part can be dragged shut.
+    """
+    found = QSplitter(Qt.Orientation.Horizontal if across else Qt.Orientation.Vertical)
+    for place, part in enumerate(parts):
+        widget, share = (part, 0) if isinstance(part, QWidget) else part
+        found.addWidget(widget)
         found.setStretchFactor(place, share)
-    found.setChildrenCollapsible(False)
+    found.setChildrenCollapsible(closes)
+    if sizes:
+        found.setSizes(sizes)
     return found
 
 
-def combo_box(name: str, tip: str = "", least: int = 0) -> QComboBox:
-    """A box that is filled later. least: characters in sight; 0: as many as its longest entry has."""
-    box = choice_box(name)
-    box.setToolTip(tip)
-    policy = QComboBox.SizeAdjustPolicy
-    box.setSizeAdjustPolicy(policy.AdjustToMinimumContentsLengthWithIcon if least else policy.AdjustToContents)
-    box.setMinimumContentsLength(least)
-    return box
+def choice_box(name: str, choices: Iterable[Sequence[str]] = (), *, tip: str = "", least: int = 0) -> QComboBox:
+    """name: for screen readers. choices: each its data, its words, and perhaps a tool tip; none: it is filled later.
 
-
-def splitter(orientation: Qt.Orientation, sizes: Sequence[int], *parts: QWidget) -> QSplitter:
-    """Parts whose shares of the room can be dragged. sizes: at first, in pixels."""
-    found = QSplitter(orientation)
-    for part in parts:
-        found.addWidget(part)
-    found.setSizes(sizes)
-    return found
-
-
-def choice_box(name: str, choices: Iterable[Sequence[str]] = ()) -> QComboBox:
-    """name: for screen readers. choices: each its data, its words, and perhaps a tool tip."""
-    box = OneLineBox()
+    least: characters in sight, whatever its entries have; 0: as many as the longest has when it is first shown.
+    """
+    box = QComboBox()
     box.setAccessibleName(name)
+    box.setToolTip(tip)
+    if least:
+        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        box.setMinimumContentsLength(least)
     for key, words, *tips in choices:
         box.addItem(words, key)
-        for tip in tips:
-            box.setItemData(box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        for each in tips:
+            box.setItemData(box.count() - 1, each, Qt.ItemDataRole.ToolTipRole)
     return box
 
 
