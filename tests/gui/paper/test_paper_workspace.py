@@ -206,7 +206,8 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
     read(qtbot, lab)
     qtbot.waitUntil(lambda: check_dock.setup.button.isEnabled(), timeout=WAIT)
     form = check_dock.form
-    assert all("about" in form.size_box.itemText(place) for place in range(form.size_box.count()))
+    sizes = range(form.size_box.count())
+    qtbot.waitUntil(lambda: all("about" in form.size_box.itemText(place) for place in sizes), timeout=WAIT)
     assert check_dock.setup.record is not None
     both = len(check_dock.setup.record.arms)
     form.claims["composition"].setChecked(False)
