@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
@@ -132,3 +132,16 @@ class StoppingDialog(QDialog):
     def _kill(self) -> None:
         for row in self._live():
             self._lab.controller.kill(row.run)
+
+
+def wait_for(lab: Lab, ids: Sequence[str], parent: QWidget, ended: Callable[[], object]) -> None:
+    """Shows the runs that are being stopped; then, or when they are kept after all, calls `ended`."""
+    dialog = StoppingDialog(lab, ids, parent)
+
+    def close_now() -> None:
+        dialog.close()
+        ended()
+
+    dialog.ended.connect(close_now)
+    dialog.kept.connect(close_now)
+    dialog.open()

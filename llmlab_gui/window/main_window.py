@@ -10,7 +10,6 @@ from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QCloseEvent,
     QDesktopServices,
-    QGuiApplication,
     QPaintEvent,
     QResizeEvent,
     QShowEvent,
@@ -20,8 +19,6 @@ from PySide6.QtWidgets import QApplication, QMainWindow
 from llmlab.core.errors import LabError
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.source import EXPERIMENTS
-from llmlab_gui.host.long_work import LongWork
-from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
@@ -33,18 +30,15 @@ from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
 from llmlab_gui.widgets.theme import apply_theme, current_theme, style_sheet, theme_notifier
 from llmlab_gui.window import closing
-from llmlab_gui.window.about import debug_information
-from llmlab_gui.window.closing import CloseChoice, StoppingDialog
+from llmlab_gui.window.closing import CloseChoice
+from llmlab_gui.window.covers import Covers
 from llmlab_gui.window.menus import Menus
-from llmlab_gui.window.message_bar import MessageBar
 from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.notices import Notices
 from llmlab_gui.window.page_requests import PageRequests
 from llmlab_gui.window.status_bar import StatusBar
 from llmlab_gui.window.tool_bars import TrainBar, WorkspaceBar
-from llmlab_gui.window.tour import Tour, stops
 from llmlab_gui.window.uncaught import log_path
-from llmlab_gui.window.welcome import WelcomePanel
 from llmlab_gui.window.workspaces import Workspaces
 
 if TYPE_CHECKING:
@@ -78,18 +72,11 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.lab.notebook.remember(self.settings)
         self.docks: dict[str, LabDock] = {}
         self.run_actions = RunActions(self.lab, self.train, self)
-        self.messages = MessageBar(self)
-        self.looking = LongWork(self)
-        self.looking_strip = ProgressStrip(self.looking, self, noun="the search")
-        self.looking_strip.setAutoFillBackground(True)
+        self.covers = Covers(self)
         self._build_toolbars()
         self.status = StatusBar(self.lab, self)
         self.setStatusBar(self.status)
         self.menus = Menus(self)
-        self.welcome = WelcomePanel(self)
-        self.welcome.hide()
-        self._welcomed = False  # waved away, or no longer needed
-        self._tour: Tour | None = None
         self._tunes = False  # the set-up that was brought into sight last is that of fine-tuning
         self._may_close = False
         self._furnish_when_seen = later
@@ -114,16 +101,16 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.docks = make_docks(self.lab, self.experiments, self.papers, self)
         self._restyle()
         self.menus.add_docks()
-        self._workspaces = Workspaces(self, self.docks, self.settings)
-        self._placed()
+        self.workspaces = Workspaces(self, self.docks, self.settings)
+        self.placed()
         connect_docks(self.docks, self.lab)
         for name, tunes in (("setup", False), ("finetune_setup", True)):
             self.docks[name].visibilityChanged.connect(partial(self._setup_seen, tunes))
         for dock in self.docks.values():
             dock.remember(self.settings)
             # Later: a dock that comes into sight is raised right after it says so.
-            dock.visibilityChanged.connect(self.messages.raise_, Qt.ConnectionType.QueuedConnection)
-            dock.setEnabled(self.welcome.isHidden())
+            dock.visibilityChanged.connect(self.covers.messages.raise_, Qt.ConnectionType.QueuedConnection)
+            dock.setEnabled(self.covers.welcome.isHidden())
         if self.isVisible():
             self._settle_docks()
         self.furnished.emit()
@@ -167,8 +154,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         dock = self.docks.get(dock_id)
         if dock is None:
             return
-        self._wave_welcome()
-        self._end_tour()
+        self.covers.wave_welcome()
+        self.covers.end_tour()
         dock.show()
         dock.raise_()
         dock.widget().setFocus(Qt.FocusReason.ShortcutFocusReason)
@@ -176,17 +163,24 @@ class MainWindow(drops.TakesDrops, QMainWindow):
     def use_workspace(self, name: str) -> None:
         """Arranges the docks for one kind of work, as they were left the last time."""
         self.furnish()
-        self._wave_welcome()
-        self._end_tour()
-        self._workspaces.use(name)
-        self._placed()
+        self.covers.wave_welcome()
+        self.covers.end_tour()
+        self.workspaces.use(name)
+        self.placed()
 
     def reset_layout(self) -> None:
         """The workspace in sight, as at the first start."""
         self.furnish()
-        self._end_tour()
-        self._workspaces.reset()
-        self._placed()
+        self.covers.end_tour()
+        self.workspaces.reset()
+        self.placed()
+
+    def placed(self) -> None:
+        """Docks were placed: bars are shown whatever was remembered, and what lies over the docks is raised again."""
+        for bar in (self.model_bar, self.train_bar):
+            bar.show()
+        self.workspace_bar.mark(self.workspaces.current)
+        self.covers.docks_placed()
 
     def use_theme(self, choice: str) -> None:
         """light, dark or system."""
@@ -205,13 +199,13 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         if found is not None:
             self._open(found)
             return
-        self.looking.run(
+        self.covers.looking.run(
             f"Looking into {path.name}", partial(drops.meaning, path), self._open, self.lab.error_raised.emit
         )
 
     def _open(self, found: drops.Dropped) -> None:
         """What was dropped."""
-        self._wave_welcome()
+        self.covers.wave_welcome()
         if isinstance(found, drops.DroppedText):
             self._setup.set_corpus(str(found.path))
             return
@@ -231,11 +225,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
     def check_paper(self) -> None:
         """Where a check of a paper's claims is set up."""
         self._show_in(PAPER, "check")
-
-    def copy_debug_information(self) -> None:
-        """What a bug report needs, to the clipboard."""
-        QGuiApplication.clipboard().setText(debug_information(self.lab.outputs))
-        self.lab.said.emit("Debug information was copied.")
 
     def open_window_log(self) -> None:
         """The window's own log in the system's editor."""
@@ -261,18 +250,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         else:
             self.show_log()
 
-    def start_tour(self) -> None:
-        """From the first stop."""
-        if self._tour is not None:
-            return
-        self.furnish()
-        self.use_workspace(TRAIN)
-        self._workspaces.lend()  # so that what it shows is there
-        QApplication.processEvents()  # so that every part has its place before it is outlined
-        self._tour = Tour(self, stops(self.docks, self.train_bar))
-        self._tour.ended.connect(self._tour_ended)
-        self._tour.start()
-
     def close_quietly(self) -> None:
         """Closes without a question (Ctrl-C in the terminal, the end of the session). Training goes on."""
         self._may_close = True
@@ -293,7 +270,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self._place_covers()
+        self.covers.place()
 
     def take(self, path: Path) -> None:
         # Not within the drop: a slow look would hold up the program that it came from.
@@ -310,7 +287,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         event.ignore()
         if choice is CloseChoice.STOP:
             closing.stop(self.lab, self._desks, rows)
-            self._wait_for([row.id for row in rows])
+            closing.wait_for(self.lab, [row.id for row in rows], self, self.close_quietly)
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
@@ -363,9 +340,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         lab = self.lab
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
-        lab.error_raised.connect(self.messages.show_error)
-        self.messages.changed.connect(self._place_covers)
-        self.messages.log_wanted.connect(self._show_log_of)
+        self.covers.messages.log_wanted.connect(self._show_log_of)
         lab.dock_requested.connect(self.show_dock)
         lab.setup_requested.connect(lambda _: self.show_dock("setup"))
         lab.finetune_requested.connect(lambda _: self.show_dock("finetune_setup"))
@@ -377,12 +352,10 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         lab.paper_requested.connect(self._show_paper)
         self.page_requests = PageRequests(self)
         self.notices = Notices(lab, self._desks, self.settings, self)
-        lab.run_appeared.connect(self._run_appeared)
         lab.runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
-        self.welcome.train_wanted.connect(self.run_actions.start_first)
-        self.welcome.setup_wanted.connect(lambda: self.show_dock("setup"))
-        self.welcome.tour_wanted.connect(self.start_tour)
+        self.covers.welcome.train_wanted.connect(self.run_actions.start_first)
+        self.covers.welcome.setup_wanted.connect(lambda: self.show_dock("setup"))
 
     def _place_window(self) -> None:
         self.resize(_FIRST_SIZE)
@@ -391,25 +364,11 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             self.setWindowState(Qt.WindowState.WindowMaximized)
         self.settings.restore_geometry(self)
 
-    def _placed(self) -> None:
-        """Docks were placed: bars are shown whatever was remembered, and what lies over the docks is raised again."""
-        for bar in (self.model_bar, self.train_bar):
-            bar.show()
-        self.workspace_bar.mark(self._workspaces.current)
-        if not self.welcome.isHidden():
-            self._raise_welcome()
-        self._place_covers()
-
     def _settle_docks(self) -> None:
         """The docks' shares, once more now that the window has its real size."""
         self._is_settled = True
-        self._workspaces.settle()
-        self._placed()
-
-    def _run_appeared(self, run_id: str) -> None:
-        row = self.lab.row(run_id)
-        if row is not None:
-            self.lab.said.emit(f"{row.name} started training; it is in Runs.")
+        self.workspaces.settle()
+        self.placed()
 
     def _runs_changed(self) -> None:
         row = self.lab.current()
@@ -419,57 +378,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             share = f" {100 * status.step // status.steps} %" if status.live and status.steps else ""
             title = f"{row.name}{share} – {title}"
         self.setWindowTitle(title)
-        if self.lab.runs():
-            self._wave_welcome()
-        elif self.lab.looked and not self._welcomed:
-            self._show_welcome(True)
-
-    def _wave_welcome(self) -> None:
-        self._welcomed = True
-        self._show_welcome(False)
-
-    def _show_welcome(self, shown: bool) -> None:
-        if shown == self.welcome.isVisibleTo(self):
-            return
-        for dock in self.docks.values():
-            dock.setEnabled(not shown)  # so that Tab does not go to what lies under the panel
-        self.welcome.setVisible(shown)
-        if shown:
-            self._raise_welcome()
-
-    def _raise_welcome(self) -> None:
-        self._place_covers()
-        self.welcome.raise_()
-        self.welcome.train_button.setFocus()
-
-    def _place_covers(self) -> None:
-        """The welcome over all docks, and messages over what is at the top, so that neither moves anything."""
-        top = self.train_bar.geometry().bottom() + 1
-        self.welcome.setGeometry(0, top, self.width(), self.status.geometry().top() - top)
-        self.looking_strip.setGeometry(0, top, self.width(), self.looking_strip.sizeHint().height())
-        self.messages.setGeometry(0, top, self.width(), self.messages.heightForWidth(self.width()))
-        self.messages.raise_()
-
-    def _end_tour(self) -> None:
-        if self._tour is not None:
-            self._tour.end()
-
-    def _tour_ended(self) -> None:
-        self._tour = None
-        self.settings.tour_seen = True
-        self._workspaces.take_back()
-        self._placed()
-
-    def _wait_for(self, ids: list[str]) -> None:
-        dialog = StoppingDialog(self.lab, ids, self)
-
-        def close_now() -> None:
-            dialog.close()
-            self.close_quietly()
-
-        dialog.ended.connect(close_now)
-        dialog.kept.connect(close_now)
-        dialog.open()
 
     def _shut_down(self) -> None:
         """Ends every thread and process of the window. Training goes on."""
@@ -477,11 +385,11 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             return
         self._is_shut_down = True
         if self.docks:
-            self._workspaces.keep()
+            self.workspaces.keep()
             self.settings.save_geometry(self)
         for dock in self.docks.values():
             dock.shutdown()
-        self.looking.shutdown()
+        self.covers.shutdown()
         self.notices.shutdown()
         self.papers.shutdown()
         self.lab.shutdown()

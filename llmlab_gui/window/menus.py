@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Qt
-from PySide6.QtGui import QAction, QActionGroup, QKeySequence
+from PySide6.QtGui import QAction, QActionGroup, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
 from llmlab.core.kinds import FINETUNING
@@ -16,7 +16,7 @@ from llmlab_gui.pages.places import EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, 
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import THEME_CHOICES
-from llmlab_gui.window.about import ShortcutsDialog, show_about
+from llmlab_gui.window.about import ShortcutsDialog, debug_information, show_about
 from llmlab_gui.window.commands import THEMES, gather, search_pages
 from llmlab_gui.window.palette import Command, CommandPalette
 
@@ -137,11 +137,11 @@ class Menus(QObject):
         menu, window = self._menu("&Help"), self._window
         self._add(menu, "learn", "Learn", lambda: window.show_dock("learn"), "F1")
         self._add(menu, "first_hour", "The first hour", lambda: window.page_requests.begin_first_hour())
-        self._add(menu, "tour", "Take the tour", window.start_tour)
+        self._add(menu, "tour", "Take the tour", window.covers.start_tour)
         menu.addAction(window.palette_action)
         self._add(menu, "shortcuts", "Keyboard shortcuts", self._show_shortcuts, "Ctrl+/")
         menu.addSeparator()
-        self._add(menu, "debug", "Copy debug information", window.copy_debug_information)
+        self._add(menu, "debug", "Copy debug information", self._copy_debug_information)
         self._add(menu, "window_log", "Open the window's log", window.open_window_log)
         menu.addSeparator()
         about = self._add(menu, "about", "About LLM Learning Lab", partial(show_about, window))
@@ -203,6 +203,11 @@ class Menus(QObject):
         row = self._window.lab.current()
         if row is not None:
             self._window.lab.compare_requested.emit(str(row.run.path))
+
+    def _copy_debug_information(self) -> None:
+        """What a bug report needs, to the clipboard."""
+        QGuiApplication.clipboard().setText(debug_information(self._window.lab.outputs))
+        self._window.lab.said.emit("Debug information was copied.")
 
     def _toggle_notify(self) -> None:
         self._window.settings.notify = not self._window.settings.notify

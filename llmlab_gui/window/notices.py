@@ -44,6 +44,7 @@ class Notices(QObject):
         self._lab, self._settings, self._window = lab, settings, window
         self._tray: QSystemTrayIcon | None = None
         lab.run_ended.connect(self._run_ended)
+        lab.run_appeared.connect(self._run_appeared)
         lab.error_raised.connect(lambda error: self.announce(str(error)))
         lab.said.connect(lambda said: self.announce(said, politely=True))
         for desk in desks:
@@ -73,6 +74,11 @@ class Notices(QObject):
         """Takes the sign out of the tray."""
         if self._tray is not None:
             self._tray.hide()
+
+    def _run_appeared(self, run_id: str) -> None:
+        row = self._lab.row(run_id)
+        if row is not None:
+            self._lab.said.emit(f"{row.name} started training; it is in Runs.")
 
     def _run_ended(self, run_id: str) -> None:
         row = self._lab.row(run_id)

@@ -20,7 +20,7 @@ class PageRequests(QObject):
         super().__init__(window)
         self._window = window
         window.lab.workspace_requested.connect(self.arrange)
-        window.welcome.hour_wanted.connect(self.begin_first_hour)
+        window.covers.welcome.hour_wanted.connect(self.begin_first_hour)
 
     def arrange(self, workspace: str) -> None:
         """The workspace that a page asked for. The page itself stays in front: it says what to look at."""

@@ -66,7 +66,7 @@ def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) ->
     history = window.lab.history("pretraining/real")
     assert history.evaluations["val_loss"][-1] < history.evaluations["val_loss"][0]
     assert len(history.samples) >= 6
-    assert not window.messages.messages
+    assert not window.covers.messages.messages
 
 
 @pytest.mark.parametrize("way", ["train", "queue"])

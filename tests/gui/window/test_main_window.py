@@ -12,7 +12,7 @@ import pytest
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
-from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
+from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
@@ -95,14 +95,14 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
                     there = QRect(across.left(), bar.y(), across.width(), bar.height())  # a chosen tab is drawn larger
                     assert inside.contains(there), (workspace, bar.tabText(tab))
             assert places.setdefault(workspace, [dock.geometry() for dock in shown]) == [d.geometry() for d in shown]
-    assert window.messages.isVisible()
+    assert window.covers.messages.isVisible()
     window.use_workspace(LOOK_INSIDE)
     window.show_dock("interventions")  # comes into sight at the top right, and is raised
     QApplication.processEvents()
-    bar = window.messages.geometry()
+    bar = window.covers.messages.geometry()
     for x in (100, 640, 1000):
-        assert window.messages.isAncestorOf(window.childAt(x, bar.center().y())), x
-    window.messages.dismiss()
+        assert window.covers.messages.isAncestorOf(window.childAt(x, bar.center().y())), x
+    window.covers.messages.dismiss()
     window.resize(1280, 800)
 
 
@@ -323,21 +323,21 @@ def test_without_runs_one_button_trains_the_default_preset(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window = settled(qtbot, make_main_window())
-    qtbot.waitUntil(window.welcome.isVisible, timeout=WAIT)
+    qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
     asked: list[str] = []
     monkeypatch.setattr(window.lab.controller, "start", lambda settings, name, preset: asked.append(preset))
-    qtbot.keyClick(window.welcome.train_button, Qt.Key.Key_Return)
+    qtbot.keyClick(window.covers.welcome.train_button, Qt.Key.Key_Return)
     assert asked == ["baby"]
     FakeRun(outputs).start().advance(10)
     window.lab.refresh()
-    qtbot.waitUntil(lambda: not window.welcome.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not window.covers.welcome.isVisible(), timeout=WAIT)
     assert window.docks["loss"].isEnabled()
 
 
 def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window())
     assert not window.settings.tour_seen
-    window.start_tour()
+    window.covers.start_tour()
     tour = window.findChild(Tour)
     assert tour is not None
     titles = []
@@ -355,9 +355,13 @@ def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made(
     """Docks that need more than the screen has made the window grow under the mouse."""
     window = make_main_window(docks=False)
     window.resize(1280, 640)
-    qtbot.waitUntil(window.welcome.isVisible, timeout=WAIT)
+    qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
     QApplication.processEvents()
-    buttons = (window.welcome.train_button, window.welcome.setup_button, window.welcome.hour_button)
+    buttons = (
+        window.covers.welcome.train_button,
+        window.covers.welcome.setup_button,
+        window.covers.welcome.hour_button,
+    )
     before = [button.mapToGlobal(button.rect().topLeft()) for button in buttons]
     window.furnish()
     for _ in range(3):
@@ -368,25 +372,25 @@ def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made(
 
 def test_a_reset_leaves_the_welcome_in_front(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window())
-    qtbot.waitUntil(window.welcome.isVisible, timeout=WAIT)
+    qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
     window.reset_layout()
     QApplication.processEvents()
-    middle = window.welcome.mapTo(window, window.welcome.rect().center())
+    middle = window.covers.welcome.mapTo(window, window.covers.welcome.rect().center())
     found = window.childAt(middle)
-    assert found is window.welcome or window.welcome.isAncestorOf(found)
+    assert found is window.covers.welcome or window.covers.welcome.isAncestorOf(found)
 
 
 def test_after_the_tour_the_panels_are_where_they_were_left(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window())
     window.docks["samples"].hide()
     window.use_workspace("Write")
-    window.start_tour()
+    window.covers.start_tour()
     assert not window.docks["samples"].isHidden()
     tour = window.findChild(Tour)
     assert tour is not None
     tour.skip_button.click()
     assert window.docks["samples"].isHidden()
-    window.start_tour()
+    window.covers.start_tour()
     window.close_quietly()
     assert make_main_window().docks["samples"].isHidden()
 
@@ -397,8 +401,8 @@ def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves
     window = settled(qtbot, make_main_window())
 
     def start() -> Tour:
-        window.start_tour()
-        tour = window._tour
+        window.covers.start_tour()
+        tour = window.covers.tour
         assert tour is not None
         QApplication.processEvents()
         return tour
@@ -432,7 +436,7 @@ def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves
     ]
     for way in ways:
         way()
-        qtbot.waitUntil(lambda: window._tour is None, timeout=WAIT)
+        qtbot.waitUntil(lambda: window.covers.tour is None, timeout=WAIT)
         assert not any(shown.isVisible() for shown in window.findChildren(Tour))
         start()
 
@@ -544,16 +548,16 @@ def test_resuming_a_finished_run_asks_for_more_steps(
 
 def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window(docks=False))
-    assert window.messages.isHidden()
+    assert window.covers.messages.isHidden()
     window.lab.error_raised.emit(LabError("The disk is <full>.", "0 bytes are free.", "Free some space."))
     window.lab.error_raised.emit(LabError("Something else."))
-    assert window.messages.isVisible()
-    assert "Something else" in window.messages.text.text()
-    window.messages.close_button.click()
-    assert "The disk is &lt;full&gt;." in window.messages.text.text()
-    assert "Free some space." in window.messages.text.text()
-    window.messages.close_button.click()
-    assert window.messages.isHidden()
+    assert window.covers.messages.isVisible()
+    assert "Something else" in window.covers.messages.text.text()
+    window.covers.messages.close_button.click()
+    assert "The disk is &lt;full&gt;." in window.covers.messages.text.text()
+    assert "Free some space." in window.covers.messages.text.text()
+    window.covers.messages.close_button.click()
+    assert window.covers.messages.isHidden()
 
 
 def _drop(window: MainWindow, path: Path) -> None:
@@ -631,15 +635,15 @@ def test_a_dropped_picture_is_refused_in_a_sentence(make_main_window: MakeWindow
     picture.write_bytes(b"\x89PNG")
     window = settled(qtbot, make_main_window(docks=False))
     _drop(window, picture)
-    qtbot.waitUntil(window.messages.isVisible, timeout=WAIT)
-    assert "cat.png" in window.messages.text.text()
+    qtbot.waitUntil(window.covers.messages.isVisible, timeout=WAIT)
+    assert "cat.png" in window.covers.messages.text.text()
 
 
 def test_debug_information_names_versions_and_folders(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
 ) -> None:
     window = settled(qtbot, make_main_window(docks=False))
-    window.copy_debug_information()
+    window.findChild(QAction, "action.debug").trigger()
     text = QGuiApplication.clipboard().text()
     for wanted in ("LLM Learning Lab", "Python 3", "Qt 6", "torch", "Theme light", str(outputs)):
         assert wanted in text

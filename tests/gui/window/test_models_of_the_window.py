@@ -80,10 +80,13 @@ def test_a_dropped_folder_is_searched_in_a_thread_and_the_search_cancelled(
     monkeypatch.setattr(MainWindow, "shown_setup", property(lambda _: None))
     monkeypatch.setattr(MainWindow, "_finetune_setup", property(lambda _: object()))
     window.open_path(tmp_path)
-    strip = window.looking_strip
+    strip = window.covers.looking_strip
     qtbot.waitUntil(strip.isVisible, timeout=WAIT)
     qtbot.waitUntil(lambda: strip.what.text() == f"Looking for texts in {tmp_path.name}", timeout=WAIT)
     assert threads[0] is not threading.main_thread()
+    window.lab.error_raised.emit(LabError("The disk is full."))
+    assert window.covers.messages.isVisible()
+    assert not strip.geometry().intersects(window.covers.messages.geometry())  # it can still be cancelled
     strip.cancel_button.click()
     qtbot.waitUntil(strip.isHidden, timeout=WAIT)
     window.open_path(tmp_path)

@@ -28,7 +28,7 @@ def test_the_first_hour_begins_with_its_first_page_in_sight(same_window: MainWin
     qtbot.waitUntil(lambda: is_seen(learn), timeout=WAIT)
     assert learn.page_name == FIRST_PAGE
     window.use_workspace("Train")
-    window.welcome.hour_wanted.emit()
+    window.covers.welcome.hour_wanted.emit()
     qtbot.waitUntil(lambda: is_seen(learn), timeout=WAIT)
     # Its one click fills the set-up, the run's name included.
     learn.open_link(QUrl("lab:run?workspace=train&preset=nano&steps=30&name=mine"))
