@@ -8,6 +8,7 @@ from PySide6.QtCore import QObject, Qt, QTimer
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLayout, QSplitter, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.one_line import OneLineBox
 
 
 def column(
@@ -72,7 +73,7 @@ def choice_box(name: str, choices: Iterable[Sequence[str]] = (), *, tip: str = "
 
     least: characters in sight, whatever its entries have; 0: as many as the longest has when it is first shown.
     """
-    box = QComboBox()
+    box = OneLineBox()
     box.setAccessibleName(name)
     box.setToolTip(tip)
     if least:

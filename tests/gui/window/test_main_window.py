@@ -516,7 +516,7 @@ def test_a_second_run_at_once_is_asked_about(
     qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
     starts: list[str] = []
     monkeypatch.setattr(
-        window.lab.controller, "start", lambda settings, name, preset, predictions: starts.append(preset)
+        window.lab.controller, "start", lambda settings, name, preset, predictions, begun: starts.append(preset)
     )
     monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: answer)
     window.run_actions.train.trigger()
