@@ -165,8 +165,11 @@ class RunActions(QObject):
         return [row for row in self._lab.runs() if row.status.state == "running" and row.id != for_run]
 
     def _pause(self, rows: list[RunRow]) -> None:
+        """Those that still train: some may have ended while a question was answered."""
+        training = {row.id for row in self._others("")}
         for row in rows:
-            self._lab.controller.pause(row.run)
+            if row.id in training:
+                self._lab.controller.pause(row.run)
 
     def _with_current(self, act: Callable[..., object]) -> None:
         row = self._lab.current()

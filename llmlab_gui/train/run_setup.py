@@ -117,6 +117,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self._again = QTimer(self)
         self._again.setInterval(_AGAIN_MS)
         self._again.timeout.connect(self._look_again)
+        self.presets.activated.connect(self._forget_predictions)
         self.form.edited.connect(self._edited)
         self.form.entered.connect(self._show_help)
         self.name.textChanged.connect(self._edited)
@@ -296,6 +297,10 @@ class RunSetupDock(LabDock, Generic[S]):
             self._predictions = ()
         if self.name.text().strip() == plan.name:  # not the name of the next one, typed meanwhile
             self.name.clear()
+
+    def _forget_predictions(self) -> None:
+        """Another preset was chosen by hand: another run."""
+        self._predictions = ()
 
     def _check_name(self) -> None:
         if self.name.text():

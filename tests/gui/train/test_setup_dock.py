@@ -21,6 +21,7 @@ from llmlab.core.progress import Progress
 from llmlab.core.settings import PretrainSettings, load_preset, preset_names
 from llmlab.data.corpora import corpora
 from llmlab.gpt.estimate import estimate
+from llmlab.notebook.predictions import parse_prediction
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab.lab import Lab
@@ -353,3 +354,14 @@ def test_a_path_that_is_gone_is_said(dock: SetupDock, qtbot: QtBot, tmp_path: Pa
     dock.corpus.set_value(str(tmp_path / "gone.txt"))
     qtbot.waitUntil(lambda: "no file or folder" in dock.problem.text(), timeout=WAIT)
     assert not dock.train_button.isEnabled()
+
+
+def test_what_was_stated_of_one_run_is_not_stated_of_another_preset(dock: SetupDock, qtbot: QtBot, lab: Lab) -> None:
+    stated = (parse_prediction("val_loss=1..2@80%"),)
+    lab.setup_requested.emit({"preset": "baby", "predictions": stated})
+    assert dock.plan().predictions == stated
+    dock.form.set_values({"train.steps": 120})
+    assert dock.plan().predictions == stated  # the same run, changed
+    qtbot.keyClick(dock.presets, Qt.Key.Key_Down)
+    assert dock.presets.currentData() != "baby"
+    assert dock.plan().predictions == ()

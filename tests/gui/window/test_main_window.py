@@ -20,11 +20,13 @@ from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.errors import LabError
+from llmlab.notebook.predictions import Prediction
 from llmlab.store import requests
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, LOOK_INSIDE, WORKSPACES
+from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 from llmlab_gui.window.main_window import MainWindow
@@ -522,6 +524,33 @@ def test_a_second_run_at_once_is_asked_about(
     window.run_actions.train.trigger()
     assert [request.name for request in requests.take(fake.run.requests)] == ["pause"] * paused
     assert starts == ["baby"] * started
+
+
+def test_a_run_that_ended_while_a_prediction_was_written_is_not_asked_to_pause(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, quick_looks: None
+) -> None:
+    fake = FakeRun(outputs, steps=10).start().advance(5)
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
+    qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
+    starts: list[str] = []
+    errors: list[LabError] = []
+    window.lab.error_raised.connect(errors.append)
+
+    def predict(_: Plan) -> list[Prediction]:
+        fake.advance(10).finish()
+        qtbot.waitUntil(lambda: not window.lab.row(fake.run.full_name).status.live, timeout=WAIT)
+        return []
+
+    monkeypatch.setattr(
+        window.lab.controller, "start", lambda settings, name, preset, predictions, begun: starts.append(preset)
+    )
+    monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: "pause")
+    monkeypatch.setattr(window.run_actions, "ask_prediction", predict)
+    window.run_actions.train.trigger()
+    assert starts == ["baby"]
+    assert requests.take(fake.run.requests) == []
+    assert errors == []
 
 
 @pytest.mark.parametrize(("steps", "resumed"), [(1500, [{"train.steps": 1500}]), (None, [])])
