@@ -79,7 +79,7 @@ class LengthHistogram(FigureChart):
         self._add(pg.InfiniteLine(limit, angle=90, pen=pen))
         beyond = " →" if limit > self._end() else ""
         words = f"truncated at {preview.max_length:,} tokens: {self.cut_words}{beyond}"
-        self.getPlotItem().setTitle(words, size="9pt", color=theme.text)
+        self._name(pg.PlotCurveItem(pen=pen), words)
 
     def _fit_view(self) -> None:
         """Bars stand on the axis."""

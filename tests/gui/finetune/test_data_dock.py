@@ -191,6 +191,11 @@ def test_lengths_are_a_histogram_with_the_place_of_the_cut(qtbot: QtBot, dock: D
     shown(qtbot, dock, "tasks")
     lengths = dock.view.lengths
     assert lengths.cut_words == "1 is longer"
+    assert [name.startswith("truncated at ") for name in lengths.legend.names] == [True]
+    plot = lengths.getPlotItem()
+    over = plot.titleLabel.sceneBoundingRect() & plot.vb.sceneBoundingRect()
+    assert not plot.titleLabel.isVisible() or over.isEmpty()  # words never lie over the bars
+    assert lengths.legend.sceneBoundingRect().bottom() <= plot.vb.sceneBoundingRect().top() + 1
     header, rows = lengths.table()
     assert header == ("tokens_from", "tokens_to", "examples")
     assert [row[2] for row in rows] == list(fake_previews.LENGTHS)
