@@ -199,8 +199,10 @@ class Lab(QObject):
         self._take_rows([row for row in self.runs() if row.id != run_id])
 
     def begin_renaming(self, run_id: str, new_id: str) -> None:
-        """A run is being given another name; until `take_renamed` or `end_renaming` it keeps its row."""
-        self._renaming[run_id] = new_id
+        """A run is being given another name; until `take_renamed` or `end_renaming` it keeps its row, as does one that
+        has that name already."""
+        if new_id not in self._rows:
+            self._renaming[run_id] = new_id
 
     def end_renaming(self, run_id: str) -> None:
         """It could not be renamed."""

@@ -126,6 +126,9 @@ class StoppingDialog(QDialog):
     def _draw(self) -> None:
         asked = self._lab.controller.stopping_text
         lines = [f"{row.name}: {asked(row.run) or row.status.state}" for row in self._live()]
+        holding = self._lab.queue.holding
+        lines += ["The queue: being paused"] if holding else []
+        self.leave.setEnabled(not holding)  # or it would start its next run when the window is open again
         self.text.setText("\n".join(["Stopping…", *lines]))
         self.kill.setVisible(self._looks * _LOOK_MS > _PATIENCE_SECONDS * 1000)
 

@@ -235,3 +235,20 @@ def test_two_hundred_runs_are_looked_at_within_the_poll(outputs: Path) -> None:
     began = time.process_time()
     poller.look()
     assert time.process_time() - began < 0.2
+
+
+def test_a_name_that_is_taken_costs_neither_run_its_row(qtbot: QtBot, outputs: Path) -> None:
+    for name in ("one", "two"):
+        FakeRun(outputs, name).start().advance(10).finish()
+    lab = Lab(outputs)
+    try:
+        ids = ["pretraining/one", "pretraining/two"]
+        qtbot.waitUntil(lambda: sorted(row.id for row in lab.runs()) == ids, timeout=WAIT)
+        lab.set_current("pretraining/two")
+        lab.begin_renaming("pretraining/one", "pretraining/two")
+        lab._take_rows(lab.runs())  # as the next look finds them
+        assert sorted(row.id for row in lab.runs()) == ids
+        lab.end_renaming("pretraining/one")
+        assert lab.current().id == "pretraining/two"
+    finally:
+        lab.shutdown()

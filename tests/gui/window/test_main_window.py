@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,8 @@ from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.errors import LabError
+from llmlab.core.settings import load_preset
+from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab.store import requests
 from llmlab_gui.lab.dock import is_seen
@@ -729,6 +732,36 @@ def test_closing_can_stop_the_run_and_waits_for_it(
     assert window.isVisible()
     assert [request.name for request in requests.take(fake.run.requests)] == ["stop"]
     fake.stop()
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+
+
+def test_the_window_is_not_left_before_the_queue_is_paused(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched_run(outputs)
+    window = settled(qtbot, make_main_window(docks=False))
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/mine") is not None, timeout=WAIT)
+    window.lab.queue.add(QueuedRun(load_preset("nano").settings, "next", "nano"))
+    qtbot.waitUntil(lambda: len(window.lab.queue.waiting()) == 1, timeout=WAIT)
+    _answer(monkeypatch, CloseChoice.STOP)
+    queue, written = window.lab.queue.queue, threading.Event()
+    pause = queue.set_paused
+
+    def slowly(paused: bool) -> None:
+        written.wait(WAIT / 1000)
+        pause(paused)
+
+    monkeypatch.setattr(queue, "set_paused", slowly)
+    assert not window.close()
+    dialog = window.findChild(StoppingDialog)
+    try:
+        assert not dialog.leave.isEnabled()
+        assert "The queue: being paused" in dialog.text.text()
+    finally:
+        written.set()
+    qtbot.waitUntil(dialog.leave.isEnabled, timeout=WAIT)
+    assert queue.read().paused
+    dialog.leave.click()
     qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
 
 
