@@ -218,7 +218,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def look_inside(self, reference: str) -> None:
         """Opens a model, with the panels that show it."""
-        if not any(self.docks[name].isVisible() for name in ("prompt", "attention") if name in self.docks):
+        if not any(is_seen(self.docks[name]) for name in ("prompt", "attention") if name in self.docks):
             self._show_in(LOOK_INSIDE, "prompt")
         self.lab.inspection.open(reference)
 

@@ -286,6 +286,10 @@ def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(make_main_wi
     window.docks["check"].hide()
     window.check_paper()
     assert not window.docks["check"].isHidden()
+    window.reset_layout()
+    QApplication.processEvents()
+    window.look_inside("nothing@final")  # Attention is in Paper, too, but behind Evidence
+    assert window.workspace_bar.actions()[1].isChecked()
 
 
 def test_a_damaged_arrangement_gives_the_default_one(make_main_window: MakeWindow, tmp_path: Path) -> None:
