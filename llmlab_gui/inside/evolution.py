@@ -16,6 +16,7 @@ from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.charts.mosaic import Mosaic
 from llmlab_gui.charts.value_grid import ValueGrid
+from llmlab_gui.host.process import Request
 from llmlab_gui.host.token_texts import texts_of
 from llmlab_gui.inside import evolution_views as views
 from llmlab_gui.inside.contribution_bars import LOGIT, Target, layer_bars
@@ -61,6 +62,7 @@ class EvolutionDock(InspectionDock):
         self._prompt_then = ("", False)  # what the film is about
         self._archives: list[Archive] = []  # frames are views of them
         self._waiting = False  # for a live answer
+        self._reading: Request | None = None  # what was asked last, of the run in the box
         self._texts = texts_of(self.session)
         self.run_box, self.stride = choice_box("Run whose checkpoints are read"), choice_box("Which checkpoints")
         self.view = choice_box("View of the evolution")
@@ -145,7 +147,7 @@ class EvolutionDock(InspectionDock):
             return
         self.note.setText(f"Reading the checkpoints of {self.run_box.currentText()}, one after the other…")
         values = {"what": list(_WHAT), "every": self.stride.currentData()}
-        self.session.evolve(str(row.run.path), values, self._take, self._refuse)
+        self._reading = self.session.evolve(str(row.run.path), values, self._take, self._refuse)
 
     def _take(self, archive: Archive) -> None:
         try:
@@ -186,7 +188,7 @@ class EvolutionDock(InspectionDock):
         asked = {"what": list(_WHAT), "answer": self._answer()}
         model = f"{row.run.path}@live"
         sent = self.session.ask("inspect", asked, self._take_live, self._refuse_live, "evolution.live", model)
-        self._waiting = sent is not None
+        self._reading, self._waiting = sent, sent is not None
 
     def _answer(self) -> str:
         """The token that the film's attributions speak of, so that frames compare; "" before there is one."""
@@ -306,6 +308,8 @@ class EvolutionDock(InspectionDock):
             for row in rows:
                 self.run_box.addItem(row.name, row.id)
             self._choose_run(chosen)
+            if chosen and self.run_id != chosen:  # it was deleted
+                self._forget()
         if not self.film.frames and self.isVisible():
             self._hint()
         chosen_row = self.lab.row(self.run_id)
@@ -334,6 +338,9 @@ class EvolutionDock(InspectionDock):
         """Another run or prompt: the film is about neither."""
         self.live.setChecked(False)
         self._waiting = False
+        if self._reading is not None:
+            self.session.cancel(self._reading)
+            self._reading = None
         self._archives = []
         self.strip_of_steps.stop()
         self._say_nothing_yet()

@@ -210,6 +210,33 @@ def test_a_run_of_another_outputs_folder_is_asked_about_by_its_place(
     dock.shutdown()
 
 
+def test_an_evolution_that_was_asked_of_one_run_is_never_shown_as_anothers(
+    lab: InspectionLab, qtbot: QtBot, outputs: Path
+) -> None:
+    dock = EvolutionDock(lab)  # type: ignore[arg-type]
+    for name in ("alpha", "beta"):
+        lab.add(FakeRun(outputs, name, steps=400).start().advance(20))
+    lab.open(qtbot, dock)
+    dock.run_box.setCurrentIndex(dock.run_box.findText("alpha"))
+    lab.host.hold = {"evolve"}
+    dock.start()
+    dock.run_box.setCurrentIndex(dock.run_box.findText("beta"))
+    dock.run_box.activated.emit(dock.run_box.currentIndex())
+    lab.host.release()
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    assert not dock.film.frames
+
+    # The run in the box is deleted.
+    lab.host.hold = set()
+    dock.start()
+    qtbot.waitUntil(lambda: bool(dock.film.frames), timeout=WAIT)
+    del lab._fakes[dock.run_id]
+    lab.runs_changed.emit()
+    assert dock.run_box.currentText() == "alpha"
+    assert not dock.film.frames
+    dock.shutdown()
+
+
 def test_what_is_being_done_is_said_in_words(lab: InspectionLab, qtbot: QtBot, outputs: Path) -> None:
     dock = EvolutionDock(lab)  # type: ignore[arg-type]
     lab.add(FakeRun(outputs, steps=400).start().advance(20))
