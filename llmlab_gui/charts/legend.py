@@ -55,8 +55,9 @@ class Legend(pg.GraphicsWidget):
         self._room = (0.0, 0.0)
 
     def clear(self) -> None:
-        """Takes all entries away, at the next `arrange`."""
-        self._samples, self._names, self._room = [], [], (0.0, 0.0)
+        """Takes all entries away at once; their room stays until the next `arrange`."""
+        self._samples, self._names, self._placed, self._room = [], [], [], (0.0, 0.0)
+        self.update()
 
     def set_color(self, color: QColor) -> None:
         """Of the names."""

@@ -196,6 +196,8 @@ class ContributionsDock(InspectionDock):
     def _refuse(self, error: LabError) -> None:
         """Says why instead of bars; a token that is none can be taken away."""
         self.attribution = None
+        if self._mode != LOGIT:  # another view was chosen meanwhile; this one asks again when it is back
+            return
         self.chart.show_bars(Bars())
         self.detail.show_bars(Bars())
         hint, typed = f"{error.why} {error.do}".strip(), self.answer.text() or self.against.text()

@@ -138,8 +138,12 @@ class Workspaces:
             arrange(self._window, self._docks, self.current)
 
     def settle(self) -> None:
-        """The shares of the arrangement, once more in the window's real size. What was left is not restored twice: Qt
-        then crashes where the window was shown in between."""
+        """The shares of the arrangement, once more in the window's real size.
+
+        What was left is not restored twice. Of a maximised window that is restored before it is shown, Qt keeps the
+        state until 150 ms after its last resize, to restore it in the real size itself; another restoreState before
+        then deletes what that state points to, and Qt crashes.
+        """
         if not self._remembered:
             arrange(self._window, self._docks, self.current)
 

@@ -128,6 +128,24 @@ def test_why_there_is_no_attribution_is_said_and_the_rest_still_works(tmp_path: 
     lab.close()
 
 
+def test_a_refusal_that_comes_after_another_view_was_chosen_hides_nothing_of_it(
+    lab: InspectionLab, qtbot: QtBot
+) -> None:
+    dock = opened_contributions(lab, qtbot)
+    lab.host.hold = {"inspect"}
+    lab.host.fail["inspect"] = LabError("'xyz' is no token.")
+    asked = len(lab.host.asked)
+    dock.answer.setText("xyz")
+    qtbot.waitUntil(lambda: len(lab.host.asked) > asked, timeout=WAIT)
+    choose(dock, "share")
+    lab.host.release()
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    assert dock._pages.currentIndex() == 0
+    assert dock.chart.bars.groups
+    choose(dock, "logit")  # asks again
+    qtbot.waitUntil(lambda: len(lab.host.asked) > asked + 1, timeout=WAIT)
+
+
 def test_a_token_that_is_none_is_refused_in_the_panel(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = opened_contributions(lab, qtbot)
     lab.host.fail["inspect"] = LabError("answer 'Par is' is not one token.", "It is cut into two.", "Try another.")
