@@ -286,6 +286,8 @@ class InspectionDock(LabDock):
             self._veil.say(words, "Stay with it", self.session.stay)
         else:
             self._veil.say(words)
+        for strip in (self.strip, self._exports_strip):
+            strip.raise_()  # its progress and its Cancel are current
         return words
 
     def shortening(self) -> tuple[str, Callable[[], object] | None]:

@@ -53,6 +53,7 @@ class Veil(QWidget):
         self._words = words
         for part in (self, self._sign):
             part.setVisible(bool(words))
+            part.raise_()
         if words:
             self._place()
 
@@ -79,8 +80,6 @@ class Veil(QWidget):
         size = self._sign.sizeHint().boundedTo(content.size())
         self._sign.resize(size)
         self._sign.move((content.width() - size.width()) // 2, (content.height() - size.height()) // 2)
-        self.raise_()
-        self._sign.raise_()
 
     def _act(self) -> None:
         if self._slot is not None:

@@ -144,6 +144,24 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     dock.shutdown()
 
 
+def test_the_progress_of_the_next_model_is_drawn_over_the_shade_of_the_one_before(
+    qtbot: QtBot, lab: InspectionLab
+) -> None:
+    dock = LensDock(lab)  # type: ignore[arg-type]
+    fill(qtbot, lab, dock)
+    lab.host.hold = {"open"}
+    lab.inspection.open("beta")
+    qtbot.waitUntil(lambda: not dock.strip.isHidden(), timeout=WAIT)
+    lab.host.tell_progress("Loading the weights", 1, 2)
+    dock.update_state()
+    dock.resize(dock.width() + 20, dock.height() + 20)
+    assert dock._veil is not None
+    assert dimmed(dock) == "of alpha"
+    layers = dock._veil.parentWidget().children()  # type: ignore[union-attr]
+    assert layers.index(dock.strip) > layers.index(dock._veil)
+    dock.shutdown()
+
+
 def test_every_panel_that_cannot_ask_for_a_long_prompt_offers_to_shorten_it(qtbot: QtBot, lab: InspectionLab) -> None:
     lab.host.context = 4
     for make in PANELS:
