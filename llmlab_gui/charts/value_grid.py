@@ -143,14 +143,18 @@ class ValueGrid(QWidget):
         """Outlines the selected cell, and brings it into sight; -1 for a whole column or row."""
         self.table.mark(row, column)
         self.last.scrollTo(self.table.currentIndex())
-        self.last.viewport().update()
+        self.draw_again()
 
     def hover_column(self, column: int) -> None:
         """Shows where another panel points; -1 for nowhere."""
         if column != self.table.cells.hovered:
             self.table.cells.hovered = column
-            for table in (self.table, self.last):
-                table.viewport().update()
+            self.draw_again()
+
+    def draw_again(self) -> None:
+        """Every cell in sight, whose words came later."""
+        for table in (self.table, self.last):
+            table.viewport().update()
 
     def sizeHint(self) -> QSize:
         return QSize(420, 240)

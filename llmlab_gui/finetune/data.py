@@ -149,7 +149,7 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         with self._by_itself():
             if not self.examples.value():
                 self.examples.set_value(FinetuneSettings().data.source)
-            if not self.model.value() and about is not None:
+            if not self.model.value() and about is not None and not about.live:  # which changes: it is refused
                 self.model.set_value(about.reference)
         self._changed()
 

@@ -165,5 +165,5 @@ class LensDock(InspectionDock):
         self.ranks.show_lines(lines)
 
     def _texts_arrived(self) -> None:
-        self.grid.table.viewport().update()
+        self.grid.draw_again()
         self._draw_pins()

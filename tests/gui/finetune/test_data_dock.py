@@ -22,6 +22,7 @@ from llmlab.data.example_preview import IN_LOSS, MASKED, TRUNCATED
 from llmlab_gui.finetune.data import DataDock
 from llmlab_gui.finetune.example_chips import state_colors
 from llmlab_gui.finetune.preview_view import BAD_LINES, EXAMPLE, LENGTHS
+from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
 
@@ -67,6 +68,14 @@ def test_without_a_model_it_says_what_to_do(dock: DataDock) -> None:
     assert dock.nothing.isVisible()
     assert "No model reads these examples yet" in dock.nothing.text
     assert dock.examples.value() == "tasks"
+
+
+def test_a_run_that_trains_is_not_suggested_as_the_model(dock: DataDock, lab: FakeLab) -> None:
+    session = lab.inspection
+    for reference, kind, suggested in (("mine@live", "live", ""), ("mine@300", "scratch", "mine@300")):
+        session.about = ModelAbout(reference, "mine", kind)
+        session.about_changed.emit()
+        assert dock.model.value() == suggested
 
 
 def test_it_shows_what_the_set_up_describes_and_follows_it(qtbot: QtBot, dock: DataDock) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from fake_model import HEADS, LAYERS, FakeModelHost
 from inspection_lab import PROMPT, InspectionLab, center_of, line_of, value_of
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, QObject, Qt, Signal
+from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -246,6 +247,32 @@ def test_each_cell_says_the_lens_top_token(lab: InspectionLab, qtbot: QtBot) -> 
     assert len(dock.grid.grid.rows) == 2 * LAYERS + 1
     assert dock.grid.grid.values.shape == (2 * LAYERS + 1, len(WORDS))
     assert np.array_equal(dock.grid.grid.values, archive["lens/probability"][:, :, 0])
+
+
+def test_words_that_come_later_are_drawn_in_the_last_row_too(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = opened_lens(lab, qtbot)
+    dock.resize(500, 200)
+    qtbot.waitUntil(dock.grid.last.isVisible, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.grid.grid.text(4, 6) != "…", timeout=WAIT)
+    for table in (dock.grid.table, dock.grid.last):
+        table.viewport().repaint()
+        with qtbot.waitSignal(Painted(table.viewport()).painted, timeout=WAIT):
+            dock._texts.arrived.emit()
+
+
+class Painted(QObject):
+    """Says when a widget is drawn again."""
+
+    painted = Signal()
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Paint:
+            self.painted.emit()
+        return False
 
 
 def test_hovering_a_cell_reads_all_of_it(lab: InspectionLab, qtbot: QtBot) -> None:
