@@ -54,7 +54,7 @@ def copy_picture(widgets: Sequence[QWidget], title: str = "") -> None:
 def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "") -> Callable[[], None]:
     """Paints a .png or .svg now; calling what is returned writes the file, in any thread. It raises LabError."""
     buffer = QBuffer()
-    if path.suffix == ".svg":
+    if path.suffix.lower() == ".svg":
         size = _size(widgets)
         generator = QSvgGenerator(QSvgGenerator.SvgVersion.Svg11)  # SVG Tiny cannot clip
         generator.setOutputDevice(buffer)
@@ -75,7 +75,7 @@ def save_shown(
     widgets: Sequence[QWidget], table: Callable[[], Table], path: Path, title: str = ""
 ) -> Callable[[], None]:
     """What is shown as .png or .svg, or its numbers as .csv: calling what is returned writes it, as above."""
-    return partial(save_csv, *table(), path) if path.suffix == ".csv" else save_picture(widgets, path, title)
+    return partial(save_csv, *table(), path) if path.suffix.lower() == ".csv" else save_picture(widgets, path, title)
 
 
 def _are_charts(widgets: Sequence[QWidget]) -> TypeGuard[Sequence[LineChart | FigureChart]]:

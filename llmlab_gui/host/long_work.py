@@ -29,7 +29,7 @@ class LongWork(QObject):
         super().__init__(parent)
         self.working: Working | None = None
         self._background = Background(self)
-        self._cancels: list[threading.Event] = []  # of what is under way, then of what waits
+        self._begun: list[tuple[threading.Event, str]] = []  # what is under way, then what waits: its cancel, its name
         self._told.connect(self._show)
 
     def run(
@@ -62,27 +62,26 @@ class LongWork(QObject):
                 return cancelled
 
         def ended(tell_end: Callable[[], object]) -> None:
-            self._cancels.remove(cancel)
-            if not self._cancels:
-                self._show(None)
+            self._begun.remove((cancel, what))
+            self._show(Working(self._begun[0][1]) if self._begun else None)
             tell_end()
 
-        self._cancels.append(cancel)
+        self._begun.append((cancel, what))
         if self.working is None:
             self._show(Working(what))
         self._background.run(work, ended, lambda error: ended(partial(failed, error)))
 
     def cancel(self) -> None:
         """Ends what is under way; what it has done stays done."""
-        if self._cancels:
-            self._cancels[0].set()
+        if self._begun:
+            self._begun[0][0].set()
 
     def shutdown(self) -> None:
         """Cancels all of it and waits for its end; nothing is told any more."""
         self._background.shutdown()
 
     def _show(self, working: Working | None) -> None:
-        if working is not None and not self._cancels:  # told by the thread just before its end
+        if working is not None and not self._begun:  # told by the thread just before its end
             return
         self.working = working
         self.working_changed.emit()

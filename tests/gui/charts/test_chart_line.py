@@ -21,6 +21,7 @@ from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine, Span
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
+from llmlab_gui.charts.picture import save_picture, save_shown
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.widgets.theme import current_theme
 
@@ -213,6 +214,13 @@ def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
     assert "clipPath" in svg or "clip-path" in svg
 
 
+def test_the_kind_of_a_file_is_its_names_end_in_capitals_too(drawing: Drawing, tmp_path: Path) -> None:
+    save_picture([drawing.chart], tmp_path / "LOSS.SVG")()
+    assert "<svg" in (tmp_path / "LOSS.SVG").read_text()
+    save_shown([drawing.chart], lambda: (["loss"], [[1.5]]), tmp_path / "LOSS.CSV")()
+    assert (tmp_path / "LOSS.CSV").read_text().split() == ["loss", "1.5"]
+
+
 @pytest.mark.parametrize("kind", ["png", "svg", "csv"])
 def test_an_export_to_nowhere_fails_in_words(drawing: Drawing, qtbot: QtBot, tmp_path: Path, kind: str) -> None:
     with qtbot.waitSignal(drawing.panel.failed, timeout=WAIT) as failure:
@@ -235,6 +243,8 @@ def test_the_legend_lies_beside_the_curves_and_counts_what_has_no_room(drawing: 
         assert left_out == 0 or entries[-1].label in legend.toolTip()
         assert view.height() > 0.4 * drawing.chart.height()
     assert left_out > 0
+    drawing.chart.legend.clear()
+    assert drawing.chart.legend.shown == []  # at once: what was shown may be gone before the next layout
 
 
 def test_an_axis_has_room_for_its_numbers_at_any_size_of_letters(drawing: Drawing, qapp: QApplication) -> None:

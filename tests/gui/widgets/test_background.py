@@ -11,6 +11,8 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab_gui.host.long_work import LongWork
+from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.folder_poller import FolderPoller
 from llmlab_gui.widgets.background import Background
 
@@ -28,6 +30,20 @@ def test_work_runs_elsewhere_and_arrives_here(qtbot: QtBot, background: Backgrou
     qtbot.waitUntil(lambda: len(threads) == 2, timeout=WAIT)
     assert threads[0] is not threads[1]
     assert threads[1] is threading.main_thread()
+
+
+def test_long_work_is_named_by_what_is_under_way(qtbot: QtBot) -> None:
+    work, done = LongWork(), []
+    gates = {name: threading.Event() for name in ("alpha", "beta")}
+    for name, gate in gates.items():
+        work.run(f"Deleting {name}", lambda _, gate=gate: gate.wait(WAIT / 1000), done.append, print)
+    assert work.working == Working("Deleting alpha")
+    gates["alpha"].set()
+    qtbot.waitUntil(lambda: len(done) == 1, timeout=WAIT)
+    assert work.working == Working("Deleting beta")
+    gates["beta"].set()
+    qtbot.waitUntil(lambda: work.working is None, timeout=WAIT)
+    work.shutdown()
 
 
 def test_errors_arrive_as_lab_errors(qtbot: QtBot, background: Background) -> None:
