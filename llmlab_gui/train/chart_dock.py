@@ -122,6 +122,8 @@ class ChartDock(LabDock):
         elif not any(len(run.history.step_columns) for run in runs):
             self.show_empty("No steps yet", "The first one appears here as soon as it is done.")
         else:
+            if self.isVisible() and not self.panel.isVisible():
+                self.panel.redraw_if_dirty()  # else the curves of the run before were seen until the next tick
             self.show_body()
 
 

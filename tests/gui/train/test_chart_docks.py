@@ -90,6 +90,26 @@ def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot,
     assert gap_note(lab.history("pretraining/fake")) == f"validation − train: {gap:+.3f}"
 
 
+def test_the_first_steps_of_a_run_never_come_with_the_curves_of_the_run_before(
+    lab: FakeChartLab, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "shown", lambda: [lab._current] if lab._current else [])
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path, "before", steps=200).start().advance(100))
+    lab.set_current("pretraining/before")
+    _wait(dock, qtbot)
+    assert "pretraining/before/train" in dock.chart.curves()
+    fake = lab.add(FakeRun(tmp_path, "now", steps=200).start())
+    lab.set_current("pretraining/now")
+    assert not dock.panel.isVisible()
+    fake.advance(5)
+    lab.pump(fake)
+    assert dock.panel.isVisible()
+    assert "pretraining/now/train" in dock.chart.curves()
+    assert "pretraining/before/train" not in dock.chart.curves()
+
+
 def test_losses_of_different_tokens_are_shown_in_bits_per_byte(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
     dock = LossDock(lab)
     _shown(dock, qtbot)
