@@ -116,6 +116,7 @@ class WriteDock(LabDock):
         self._prompt_then = self.prompt.toPlainText()
         self.second.text.begin("")
         self.second.said.clear()
+        self._stay()
         self._author, self._wrote = self._first_model(), model
         self._name_first()
         self.writer.begin(model, self._prompt_then, self._how)
@@ -240,7 +241,8 @@ class WriteDock(LabDock):
             box.currentIndexChanged.connect(self._mark_stale)
         self.second.changed.connect(self._mark_stale)
         self.chat.toggled.connect(self._mark_stale)
-        self.lab.inspection.about_changed.connect(self._mark_stale)
+        for changed in (self.lab.inspection.about_changed, self.lab.inspection.chosen_changed):
+            changed.connect(self._mark_stale)
         self.next_list.picked.connect(self._append_to_prompt)
         self.token_list.picked.connect(self._branch_text)
         for keys, slot in (("Ctrl+Return", self.generate), ("Ctrl+Enter", self.generate), ("Escape", self.stop)):
@@ -294,6 +296,8 @@ class WriteDock(LabDock):
         try:
             model = self.picker.reference()
         except LabError:  # none, or its checkpoints are still being read
+            model = ""
+        if self.picker.active and self.lab.inspection.undecided:  # another one is to be active
             model = ""
         prompt, chat = self.prompt.toPlainText(), self.chat.isChecked()
         other = "" if prompt == self._prompt_then else "of another prompt"
@@ -409,8 +413,14 @@ class WriteDock(LabDock):
     def _prompt_changed(self) -> None:
         self.tabs.setCurrentIndex(NEXT_TAB)
         self._forget_next()
+        self._stay()
         self._mark_stale()
         self._typing.start()
+
+    def _stay(self) -> None:
+        """The active model is asked after all, since the one that was chosen could not be opened."""
+        if self.picker.active:
+            self.lab.inspection.stay()
 
     def _forget_next(self) -> None:
         """An answer to an earlier prompt, or of an earlier model, is not waited for."""

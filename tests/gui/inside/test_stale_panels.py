@@ -21,9 +21,11 @@ from fakes import FakeRun
 from inspection_lab import InspectionLab
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
 from llmlab_gui.finetune.adapter import AdapterDock
+from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.inside.attention import AttentionDock
 from llmlab_gui.inside.compare import CompareDock
@@ -36,6 +38,7 @@ from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.inside.parameters import ParametersDock
 from llmlab_gui.inside.prompt import PromptDock
 from llmlab_gui.inside.residual import ResidualDock
+from llmlab_gui.write.dock import WriteDock
 
 PANELS: tuple[Callable[[InspectionLab], InspectionDock], ...] = (
     PromptDock,
@@ -191,3 +194,25 @@ def shows(dock: InspectionDock, model: str) -> bool:
     """Whether a model's numbers are in sight."""
     models = [archive.metadata.model for archive in dock.shown() if archive is not None]
     return dock._stack.currentWidget() is not dock._empty and any(model in models_of.split("|") for models_of in models)
+
+
+def test_what_the_active_model_wrote_is_dimmed_as_soon_as_another_is_chosen(qtbot: QtBot, lab: InspectionLab) -> None:
+    session, host = lab.inspection, lab.host
+    host.kind = "huggingface"
+    dock = WriteDock(lab, host=ModelHost(command=FAKE_HOST))  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    session.open("alpha")
+    qtbot.waitUntil(lambda: dock.picker.active, timeout=WAIT)
+    dock._author, dock._wrote, dock._prompt_then = "alpha", dock.picker.reference(), dock.prompt.toPlainText()
+    dock._mark_stale()
+    assert dock._text_veil.words == ""
+    host.hold = {"open"}
+    session.open("beta")
+    assert dock._text_veil.words == "of alpha"
+    host.fail["open"] = REFUSAL
+    host.release()
+    qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+    assert dock._text_veil.words == "of alpha"
+    dock._stay()  # whoever types or generates means the active one
+    assert dock._text_veil.words == ""
+    dock.shutdown()
