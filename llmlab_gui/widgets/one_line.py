@@ -63,7 +63,7 @@ class OneLineBox(QComboBox):
         field = self.style().subControlRect(
             QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
         )
-        room = field.width() - (0 if self.itemIcon(self.currentIndex()).isNull() else self.iconSize().width() + 4) - 4
+        room = field.width() - (0 if self.itemIcon(self.currentIndex()).isNull() else self.iconSize().width() + 4)
         return self.fontMetrics().elidedText(self.currentText(), Qt.TextElideMode.ElideMiddle, room)
 
     def _bounded(self, hint: QSize) -> QSize:
