@@ -233,6 +233,18 @@ def test_each_workspace_comes_back_as_it_was_left_until_it_is_reset(make_main_wi
     assert again.docks["log"].isHidden()
 
 
+def test_a_floating_panel_comes_down_when_the_layout_is_reset(make_main_window: MakeWindow, qtbot: QtBot) -> None:
+    window = settled(qtbot, make_main_window())
+    window.docks["samples"].setFloating(True)
+    window.use_workspace("Write")
+    assert not window.docks["samples"].isFloating()
+    window.use_workspace("Train")
+    assert window.docks["samples"].isFloating()
+    window.reset_layout()
+    assert not window.docks["samples"].isFloating()
+    assert window.docks["samples"] in window.tabifiedDockWidgets(window.docks["notebook"])
+
+
 def test_an_arrangement_outlasts_minimising_and_hiding(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window())
     QApplication.processEvents()
