@@ -27,7 +27,8 @@ from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, RowsModel, rows_tabl
 
 _KINDS = {"run": "run", "live": "live run", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}
 _HINT = (
-    "A run (bar, bar@best, bar@150, bar@live), a folder, a .gguf file, a name on the Hugging Face hub, or BASE+ADAPTER."
+    "Open takes a run (bar, or bar@best, bar@150, bar@live), a folder, a .gguf file, a name on the Hugging Face Hub, "
+    "or BASE+ADAPTER."
 )
 
 
@@ -142,6 +143,7 @@ class ModelDialog(QDialog):
             self.reference.clear()
         if words and self._shown.rowCount():
             self.table.selectRow(0)
+        self.note.setText(_HINT if self._shown.rowCount() or not words else f"No model matches “{words}”. {_HINT}")
 
     def _take_models(self, models: list[AvailableModel]) -> None:
         self.rows.show([*self._recent, *models])

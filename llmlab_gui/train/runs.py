@@ -62,6 +62,7 @@ class RunsDock(LabDock):
         self.deletions = LongWork(self)
         self.strip = ProgressStrip(self.deletions, noun="the deletion")
         self.table = QTableView()
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names made from a date differ at their ends
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("Filter by name, state, kind or text")
         self.filter.setAccessibleName("Filter the runs")

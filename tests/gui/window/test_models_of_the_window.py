@@ -147,6 +147,16 @@ def test_keys_reach_the_list_from_the_search_and_enter_opens_the_first_match(qtb
     assert opened_by(qtbot, outputs, recent, "pz") == []  # not what matched before
 
 
+def test_a_search_without_a_match_says_so(qtbot: QtBot, outputs: Path) -> None:
+    dialog = ModelDialog(outputs, Recent([RecentModel("/models/apple", "apple", "small")]))
+    qtbot.addWidget(dialog)
+    qtbot.keyClicks(dialog.search, "apz")
+    assert "No model matches “apz”." in dialog.note.text()
+    qtbot.keyClick(dialog.search, Qt.Key.Key_Backspace)
+    assert "matches" not in dialog.note.text()
+    dialog.close()
+
+
 def opened_by(qtbot: QtBot, outputs: Path, recent: Recent, keys: str, down: int = 0) -> list[str]:
     """What Enter opens after these keys in the search, and so many times Down."""
     dialog = ModelDialog(outputs, recent)
