@@ -90,6 +90,7 @@ def test_what_is_known_of_a_model_is_stale_as_soon_as_another_is_chosen_also_whe
     assert session.stale(found, prompt=False) == ""
     opened(qtbot, session, "small@live")
     assert session.stale(again) == "of small"
+    qtbot.waitUntil(lambda: session.working is None and session.inspection not in (None, again), timeout=WAIT)
 
 
 def test_typing_asks_once_when_it_pauses(qtbot: QtBot, session: InspectionSession) -> None:
