@@ -19,7 +19,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, remove_folder, write_json
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import RunSettings
-from llmlab.jobs.launcher import claim_name, require_name
+from llmlab.jobs.launcher import claim_name, require_free, require_name
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.models.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse
 from llmlab.store.registry import list_runs, short_name
@@ -97,18 +97,31 @@ def move_to_trash(path: Path) -> bool:
     return False
 
 
+def require_new_name(run: RunFolder, new: str) -> RunFolder:
+    """Where the run would be under that name. UsageError for one that is taken or cannot be one."""
+    require_name(new, "a run", 100)
+    renamed = RunFolder(run.path.with_name(new))
+    if new == run.id:
+        raise UsageError(f"{run.id} has that name already.", "", "Choose another.")
+    if not _is_same_folder(run, renamed):
+        require_free(renamed)
+    return renamed
+
+
+def _is_same_folder(run: RunFolder, renamed: RunFolder) -> bool:
+    """Of `bar` and `Bar`, where case makes no difference."""
+    return renamed.path.exists() and renamed.path.samefile(run.path)
+
+
 def rename_run(run: RunFolder, new: str) -> RunFolder:
     """The run under another name; all that names it in its outputs folder names it so, too.
 
     Whoever is killed in between finds the run under its new name; to give the old one back restores the rest.
     UsageError for a name that is taken or cannot be one; LabError for a live run, and when a file cannot be written.
     """
-    require_name(new, "a run", 100)
+    renamed = require_new_name(run, new)
     require_at_rest(run)
-    renamed = RunFolder(run.path.with_name(new))
-    if new == run.id:
-        raise UsageError(f"{run.id} has that name already.", "", "Choose another.")
-    if not (renamed.path.exists() and renamed.path.samefile(run.path)):  # `bar` and `Bar`, where they are one folder
+    if not _is_same_folder(run, renamed):
         claim_name(renamed)
     queue, book = RunQueue(run.outputs), lab_notebook(run.outputs)
     book.refresh()  # what was locked before there were seals is sealed under the name that it was locked with

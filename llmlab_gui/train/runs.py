@@ -11,7 +11,6 @@ from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequen
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
-    QInputDialog,
     QLineEdit,
     QMenu,
     QStackedWidget,
@@ -23,7 +22,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
 from llmlab.core.task_settings import TaskSettings
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.upkeep import delete_run, rename_run, what_rests_on
+from llmlab.studies.upkeep import delete_run, rename_run, require_new_name, what_rests_on
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
@@ -33,7 +32,7 @@ from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import column, settling_timer
 from llmlab_gui.widgets.numbers import stamp_text
-from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
+from llmlab_gui.widgets.question import GONE_FOR_GOOD, LineQuestion, ask_to_delete
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
 from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
@@ -180,8 +179,15 @@ class RunsDock(LabDock):
 
     def ask_name(self, row: RunRow) -> str:
         """The name that was typed; "" for none."""
-        name, agreed = QInputDialog.getText(self, "Rename", f"New name of {row.name}:", text=row.run.id)
-        return name.strip() if agreed else ""
+
+        def check(name: str) -> None:
+            if name != row.run.id:
+                require_new_name(row.run, name)
+
+        question = LineQuestion(self, "Rename", f"New name of {row.name}:", row.run.id, check)
+        agreed = question.exec() == LineQuestion.DialogCode.Accepted
+        question.deleteLater()
+        return question.answer if agreed else ""
 
     def confirm_deletion(self, rows: list[RunRow], *, for_good: bool, rests: Sequence[str] = ()) -> bool:
         """The question before runs are deleted. for_good: there is no trash that could hold them. rests: what would

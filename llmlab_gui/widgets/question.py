@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from PySide6.QtWidgets import QCheckBox, QMessageBox, QWidget
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QDialog,
+    QDialogButtonBox,
+    QLabel,
+    QLineEdit,
+    QMessageBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import LabError
+from llmlab_gui.widgets.labels import ProblemLabel
 
 GONE_FOR_GOOD = " The trash of this system cannot hold it, so this cannot be undone."
+_LINE_WIDTH = 60  # characters: most names of runs, whole
 
 
 def ask(
@@ -41,6 +54,54 @@ def ask(
     chosen = box.clickedButton()
     box.deleteLater()
     return next((key for key, button in buttons.items() if button is chosen), "")
+
+
+class LineQuestion(QDialog):
+    """A question that is answered with a line of text.
+
+    check: raises LabError for an answer that cannot be taken; that is said in the dialog, which stays with what was
+    typed. It should take no longer than a key.
+    """
+
+    def __init__(self, parent: QWidget, title: str, text: str, answer: str, check: Callable[[str], None]) -> None:
+        super().__init__(parent)
+        self._check = check
+        self.setWindowTitle(title)
+        label = QLabel(text)
+        label.setWordWrap(True)
+        self.line = QLineEdit(answer)
+        self.line.setAccessibleName(text.rstrip(":"))
+        self.line.selectAll()
+        self.problem = ProblemLabel()
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
+        buttons.button(QDialogButtonBox.StandardButton.Ok).setText(title)
+        layout = QVBoxLayout(self)
+        for widget in (label, self.line, self.problem, buttons):
+            layout.addWidget(widget)
+        self.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LINE_WIDTH)
+        buttons.accepted.connect(self.accept)
+        buttons.rejected.connect(self.reject)
+        self.line.textEdited.connect(lambda: self._say(""))
+
+    @property
+    def answer(self) -> str:
+        """What was typed."""
+        return self.line.text().strip()
+
+    def accept(self) -> None:
+        """Closes it, with an answer that can be taken."""
+        try:
+            self._check(self.answer)
+        except LabError as error:
+            self._say(str(error))
+            self.line.setFocus()
+        else:
+            super().accept()
+
+    def _say(self, problem: str) -> None:
+        self.problem.say(problem)
+        self.line.setAccessibleDescription(problem)
+        self.adjustSize()
 
 
 def ask_to_delete(parent: QWidget, what: str, more: str, *, for_good: bool, check: QCheckBox | None = None) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 import pytest
 from fake_archives import ABOUT
 from fakes import FakeRun
-from PySide6.QtCore import QItemSelectionModel, QPoint, Qt
+from PySide6.QtCore import QItemSelectionModel, QPoint, Qt, QTimer
 from PySide6.QtWidgets import QApplication, QMenu, QPushButton
 from pytestqt.qtbot import QtBot
 from windows import dock_in_sight
@@ -29,6 +29,7 @@ from llmlab_gui.train import runs as runs_dock
 from llmlab_gui.train.runs import RunsDock
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, STATE
 from llmlab_gui.widgets.numbers import created_text
+from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE
 from llmlab_gui.window.status_bar import StatusBar
 
@@ -323,6 +324,39 @@ def test_of_two_runs_of_one_name_the_one_that_is_meant_is_renamed(
     assert (outputs / "pretraining" / "bar" / "run.json").is_file()
     dock.shutdown()
     lab.shutdown()
+
+
+def test_a_name_that_cannot_be_taken_is_told_in_the_dialog_which_keeps_what_was_typed(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, outputs: Path
+) -> None:
+    row = lab.row("pretraining/second")
+    assert row is not None
+    errors: list[object] = []
+    lab.error_raised.connect(errors.append)
+    told: list[tuple[str, str]] = []
+
+    def type_names() -> None:
+        asked = QApplication.activeModalWidget()
+        try:
+            assert isinstance(asked, LineQuestion)
+            for typed in ("my second run", "first", "winner"):
+                asked.line.selectAll()
+                qtbot.keyClicks(asked.line, typed)
+                assert asked.problem.isHidden()  # while one types nothing is wrong
+                qtbot.keyClick(asked.line, Qt.Key.Key_Return)
+                told.append((asked.line.text(), asked.problem.text() if asked.isVisible() else ""))
+        finally:
+            if asked is not None:
+                asked.close()
+
+    QTimer.singleShot(0, type_names)
+    dock.rename(row)
+    assert told[0][0] == "my second run"
+    assert "'my second run' cannot be a run's name." in told[0][1]
+    assert told[1][0] == "first"
+    assert "A run named 'first' is already there." in told[1][1]
+    qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None, timeout=WAIT)
+    assert errors == []
 
 
 def test_a_run_that_is_being_renamed_keeps_its_place_and_the_window_is_free(
