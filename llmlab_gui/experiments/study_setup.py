@@ -14,6 +14,7 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.controller import ExperimentController
+from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel
@@ -170,7 +171,7 @@ class StudySetup(QWidget, Generic[A, P]):
         self._start_when_planned = False
         self._steps.show_none()
         self.estimate.setText("")
-        self.problem.say(str(error))
+        self.problem.say(str(error), wrong=not isinstance(error, NothingNamed))
         self.button.setEnabled(False)
 
     def _seen(self, seen: bool) -> None:

@@ -26,7 +26,8 @@ class ExamplesEditor(NamedEditor):
     """The value is what `llmlab.data.examples.read_source` reads. What is in it, the Data dock shows."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        super().__init__("Examples", "tasks, a file, or a dataset on the Hugging Face Hub", parent)
+        hint = "tasks, a file, or a dataset on the Hugging Face Hub"
+        super().__init__("Examples", hint, f"Choose examples to learn from: {hint}.", parent)
         self._lab = lab
         self.button.setAccessibleName("Choose examples")
         self.button.setToolTip("Choose examples")
@@ -44,8 +45,8 @@ class ExamplesEditor(NamedEditor):
         if path.suffix.lower() not in SUFFIXES and is_hub_name(name):
             return "A dataset on the Hugging Face Hub, read when the run starts."
         raise UsageError(
-            f"There are no examples {name!r}." if name else "No examples were named.",
-            "It is neither a file here nor the name of a dataset on the Hub (owner/name)." if name else "",
+            f"There are no examples {name!r}.",
+            "It is neither a file here nor the name of a dataset on the Hub (owner/name).",
             f"Name a {', '.join(SUFFIXES)} file, or take {TASKS}, which is built in.",
         )
 

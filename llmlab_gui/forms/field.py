@@ -171,9 +171,9 @@ class Field(QObject):
 
 
 def value_text(value: Any) -> str:
-    """A setting's value for people."""
+    """A setting's value for people; `nothing` for an empty text."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return " | ".join(text.replace("\n", "\\n") for text in value)
-    return number_text(value) if isinstance(value, (int, float)) else str(value)
+        return " | ".join(text.replace("\n", "\\n") for text in value) or "nothing"
+    return number_text(value) if isinstance(value, (int, float)) else str(value) or "nothing"

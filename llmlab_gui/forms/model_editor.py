@@ -39,7 +39,9 @@ class ModelEditor(NamedEditor):
     """The value is a model reference (`llmlab.models.reference`)."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        super().__init__("Model to fine-tune", "a run, a folder, a GGUF file, or a name on the hub", parent)
+        hint = "a run, a folder, a GGUF file, or a name on the hub"
+        to_do = "Choose the model to fine-tune: a run of yours, or any other model."
+        super().__init__("Model to fine-tune", hint, to_do, parent)
         self._lab = lab
         self._suggested = ""
         self._typed = False  # also to empty it: what a person sees there is never replaced
@@ -81,12 +83,6 @@ class ModelEditor(NamedEditor):
     def offers(self) -> Iterable[tuple[str, str]]:
         found = available_models(self._lab.outputs, self._background.check)
         return [(model.reference, _words(model)) for model in found if _fits(model)]
-
-    def check(self) -> None:
-        if not self.value():
-            why = "Fine-tuning starts from a model."
-            raise LabError("No model was named.", why, "Choose a run of yours, or any model.")
-        super().check()
 
     def suggest(self) -> None:
         """The newest model that was trained here, where none was named: most learners mean that one. The same one

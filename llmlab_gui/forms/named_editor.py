@@ -21,13 +21,19 @@ from llmlab_gui.widgets.theme import theme_notifier
 _SETTLE_MS = 250
 
 
+class NothingNamed(LabError):
+    """Nobody has chosen anything yet, which is no mistake."""
+
+
 class NamedEditor(Editor):
     """`problem`: why what is named cannot be used. Subclasses say what a name means, away from the window's thread."""
 
     state_changed = Signal()  # it became known what the name means
 
-    def __init__(self, name: str, hint: str, parent: QWidget | None = None) -> None:
+    def __init__(self, name: str, hint: str, to_do: str, parent: QWidget | None = None) -> None:
+        """name: for screen readers. hint: in the empty box. to_do: a sentence, where nothing was named."""
         super().__init__(parent)
+        self._to_do = to_do
         self._background = Background(self)
         self.problem: LabError | None = None
         self.known = False  # what is named was looked at
@@ -59,7 +65,9 @@ class NamedEditor(Editor):
         raise NotImplementedError
 
     def check(self) -> None:
-        """LabError when what is named cannot be used, as far as that is known."""
+        """LabError when what is named cannot be used, as far as that is known; NothingNamed without a name."""
+        if not self.value():
+            raise NothingNamed(self._to_do)
         if self.problem is not None:
             raise self.problem
 

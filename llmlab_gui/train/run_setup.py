@@ -21,6 +21,7 @@ from llmlab.training.kinds import kind_of
 from llmlab.training.room import certainly_above, computes_in_main_memory, require_room
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
+from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
@@ -217,7 +218,7 @@ class RunSetupDock(LabDock, Generic[S]):
         try:
             plan = self.plan()
         except LabError as error:
-            self.problem.say(str(error))
+            self.problem.say(str(error), wrong=not isinstance(error, NothingNamed))
             self._allow(False)
             return
         self.problem.say("")

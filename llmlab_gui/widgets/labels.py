@@ -79,23 +79,27 @@ class PrimaryButton(QPushButton):
 
 
 class ProblemLabel(QLabel):
-    """What is wrong, in the theme's colour for it; gone while nothing is."""
+    """What is wrong, in the theme's colour for it, or what is to be done first; gone while there is neither."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._wrong = True
         self.setWordWrap(True)
         self.hide()
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
 
-    def say(self, text: str) -> None:
-        """Shows what is wrong; nothing with an empty text."""
+    def say(self, text: str, *, wrong: bool = True) -> None:
+        """Shows it; nothing with an empty text. Not `wrong`: in the colour of text."""
+        self._wrong = wrong
+        self._restyle()
         self.setText(text)
         self.setVisible(bool(text))
 
     def _restyle(self) -> None:
         palette = QPalette(self.palette())
-        palette.setColor(QPalette.ColorRole.WindowText, QColor(current_theme().bad))
+        theme = current_theme()
+        palette.setColor(QPalette.ColorRole.WindowText, QColor(theme.bad if self._wrong else theme.text))
         self.setPalette(palette)
 
 

@@ -62,6 +62,7 @@ class Finder:
     def __init__(self, commands: Sequence[Command]) -> None:
         self.commands = list(commands)
         self._lower = [command.text.lower() for command in self.commands]
+        self._also = [command.also.lower() for command in self.commands]
         worth: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
         for place, command in enumerate(self.commands):
             also = f"{command.kind} {command.also}"
@@ -116,11 +117,11 @@ class Finder:
     def _rank(self, place: int, phrase: str) -> float:
         text, command = self._lower[place], self.commands[place]
         points = _FIRST.get(command.kind, 0.0) - 0.01 * len(text)
-        if phrase == text.partition(":")[0]:
+        if phrase in (text.partition(":")[0], self._also[place]):  # its name, or the one other name for it
             points += 8.0
         elif phrase in text:
             points += 4.0 if text.startswith(phrase) else 2.0
-        elif phrase in command.also:
+        elif phrase in self._also[place]:
             points += 2.0
         return points
 

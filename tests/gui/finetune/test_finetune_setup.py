@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from fakes import FakeRun
 from PySide6.QtCore import QEvent, QMimeData, QPoint, Qt, QUrl
-from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
+from PySide6.QtGui import QColor, QDragEnterEvent, QDragLeaveEvent, QDropEvent
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
@@ -30,6 +30,7 @@ from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.forms.editors import NumberEditor
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.widgets.theme import current_theme
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,7 @@ def test_every_setting_has_a_field_with_its_help(dock: FinetuneSetupDock) -> Non
     for field in dock.form.fields.values():
         assert field.info.help in field.editor.toolTip()
         assert (field.editor.focusProxy() or field.editor).accessibleName()
+    assert dock.form.fields["model.base"].help_text().endswith("preset: nothing")
 
 
 def test_a_single_folded_setting_is_counted_as_one(dock: FinetuneSetupDock) -> None:
@@ -83,8 +85,13 @@ def test_a_preset_goes_through_the_form_unchanged(dock: FinetuneSetupDock, name:
 
 def test_without_a_model_nothing_can_start_and_it_says_what_to_do(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
     qtbot.waitUntil(lambda: not dock.train_button.isEnabled(), timeout=WAIT)
-    assert dock.problem.text().startswith("No model was named.")
+    assert dock.problem.text() == "Choose the model to fine-tune: a run of yours, or any other model."
+    color = dock.problem.palette().windowText().color()
+    assert color.name() == QColor(current_theme().text).name()  # an untouched field is no mistake
     assert not dock.queue_button.isEnabled()
+    dock.model.set_value("no-such-model")
+    qtbot.waitUntil(lambda: "no-such-model" in dock.problem.text(), timeout=WAIT)
+    assert dock.problem.palette().windowText().color().name() == QColor(current_theme().bad).name()
 
 
 def test_the_newest_own_model_is_offered_and_costs_are_told(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:

@@ -122,6 +122,8 @@ def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
     for wanted, expected in ASKED.items():
         first = [(command.kind, command.text) for command in finder.find(wanted)[:8]]
         assert expected <= set(first), (wanted, first)
+    names = {wanted: finder.find(wanted)[0].text for wanted in ("kv cache", "bpe", "BOS", "low-rank adaptation")}
+    assert list(names.values()) == ["key-value cache", "byte pair encoding", "beginning-of-sequence token", "LoRA"]
 
 
 def test_resume_is_found_by_other_words_for_it(same_window: MainWindow) -> None:
