@@ -23,6 +23,7 @@ from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell, LazyRows, Table
+from llmlab_gui.widgets.veil import Veil
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -118,6 +119,13 @@ class AttentionDock(InspectionDock):
             return inspection, ("attention/", "heads/")
         return (self._source[0], (self._source[1],)) if self._source is not None else None
 
+    def _mark_stale(self) -> str:
+        """The view of one head by itself, when another was chosen that is not here yet."""
+        of_all = super()._mark_stale()
+        of_head = "" if of_all else self._of_another_head()
+        self._head_veil.say(of_head)
+        return of_all or of_head
+
     # Views -------------------------------------------------------------------------------------------------------
 
     def show_view(self, view: str) -> None:
@@ -158,7 +166,9 @@ class AttentionDock(InspectionDock):
         for widget in self._views.values():
             self._pages.addWidget(widget)
         self.note.setWordWrap(True)
-        right = column(self.note, (self._pages, 1), spacing=2)
+        shown = column((self._pages, 1))
+        self._head_veil = Veil(shown)
+        right = column(self.note, (shown, 1), spacing=2)
         halves = split(self.heads, (right, 1), across=True, sizes=[360, 500])
         self.set_body(halves)
 
@@ -198,6 +208,7 @@ class AttentionDock(InspectionDock):
             self.note.setText(self.heads.scores.words(chosen.layer, chosen.head))
         self._show_head(archive, chosen)
         self._mark()
+        self.update_state()
 
     def _show_head(self, archive: Archive, chosen: Selection) -> None:
         """What the view needs of the chosen head, from the inspection or from the model."""
@@ -217,6 +228,15 @@ class AttentionDock(InspectionDock):
             self._take_pattern(archive, name, archive[name][chosen.head])
         else:
             self.session.ask("pattern", place, self._take_answer, self._refused, "attention")
+
+    def _of_another_head(self) -> str:
+        """Which one the view is of; "" for the chosen one. The rollout is of all."""
+        archive = self.stages.archive if self.view == STAGES else self._source[0] if self._source is not None else None
+        if archive is None or self.view == ROLLOUT or "head" not in archive.metadata.question:
+            return ""
+        asked, chosen = archive.metadata.question, self.session.selection
+        layer, head = int(asked["layer"]), int(asked["head"])
+        return "" if (layer, head) == (chosen.layer, chosen.head) else f"of layer {layer}, head {head}"
 
     def _take_answer(self, archive: Archive) -> None:
         self._take_pattern(archive, "pattern", archive["pattern"])

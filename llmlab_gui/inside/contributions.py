@@ -11,8 +11,9 @@ from llmlab_gui.charts.bars import BarChart, Bars
 from llmlab_gui.inside import contribution_bars as bars_of
 from llmlab_gui.inside.contribution_bars import ATTENTION, FEED_FORWARD, LOGIT, NORM, SHARE, Target
 from llmlab_gui.inside.edits import interventions_of_part, offer_interventions
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock, Table
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, settling_timer, split
@@ -53,7 +54,7 @@ class ContributionsDock(InspectionDock):
         self._set_mode()
         self.mode.currentIndexChanged.connect(self._set_mode)
         for field in (self.answer, self.against):
-            field.textChanged.connect(lambda _text: self._settle.start())
+            field.textChanged.connect(self._change_target)
         self.chart.clicked.connect(self._choose_layer)
         self.detail.clicked.connect(self._choose_part)
         self.chart.asked.connect(self._offer_layer)
@@ -76,6 +77,10 @@ class ContributionsDock(InspectionDock):
         """Of the layers, and of the neurons when they are open."""
         upper = self.attribution if self._mode == LOGIT else self._inspected
         return [upper, self._neurons if self._detail_asks() else None]
+
+    def stale(self) -> str:
+        """Of another model or prompt; or of another token or target, until the model has answered."""
+        return super().stale() or (self._of_another_question() if self._mode == LOGIT else "")
 
     def pictures(self) -> list[QWidget]:
         """The layers' bars, and the lower chart when it is open."""
@@ -165,6 +170,15 @@ class ContributionsDock(InspectionDock):
 
     def _question(self) -> dict[str, object]:
         return {"position": self._token, "answer": self.answer.text(), "against": self.against.text()}
+
+    def _of_another_question(self) -> str:
+        if self.attribution is None:
+            return ""
+        asked, place = self.attribution.metadata.question, int(self.attribution.metadata.more["position"])
+        if place != self._token:
+            return f"of token {place}, “{visible(self.attribution.metadata.tokens[place])}”"
+        target = asked.get("answer", ""), asked.get("against", "")
+        return "" if target == (self.answer.text(), self.against.text()) else BEFORE_CHANGE
 
     def _ask(self) -> None:
         """Asks for the attribution of the chosen token, unless that is what is shown or asked for."""
@@ -271,11 +285,16 @@ class ContributionsDock(InspectionDock):
         self._lower.setVisible(False)
         self.close_detail.setVisible(False)
 
+    def _change_target(self) -> None:
+        self._settle.start()
+        self.update_state()
+
     def _follow_selection(self) -> None:
         if self._inspected is None:
             return
         if self._mode == LOGIT:
             self._settle.start()
+        self.update_state()
         before = self.chart.chosen
         self._redraw()
         if self._detail_asks() and before != self.chart.chosen:

@@ -50,6 +50,12 @@ class GeometryDock(AskingDock):
         self.scatter.clicked.connect(self._choose)
         self.neighbours.itemActivated.connect(lambda item, _column: self._find(str(item.data(0, _TEXT))))
 
+    def stale(self) -> str:
+        """Of another model or prompt; or of another embedding, until the model has answered."""
+        shown = self.archive.metadata.question.get("matrix", _MATRICES[0][0]) if self.archive is not None else None
+        other = shown not in (None, self.matrix.currentData())
+        return super().stale() or (f"of {dict(_MATRICES)[str(shown)].lower()}" if other else "")
+
     def pictures(self) -> list[QWidget]:
         """The scatter."""
         return [self.scatter] if self.archive is not None else []
@@ -90,6 +96,7 @@ class GeometryDock(AskingDock):
     def _ask_anew(self) -> None:
         self.near.clear()
         self._ask()
+        self.update_state()
 
     def _forget(self) -> None:
         self.archive, self._asked = None, ()

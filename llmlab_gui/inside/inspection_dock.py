@@ -34,6 +34,8 @@ _KINDS = (
     ("csv", "Numbers (CSV)…"),
     ("safetensors", "Tensors (safetensors)…"),
 )
+# Of numbers that were asked for with other fields than those in sight.
+BEFORE_CHANGE = "before the last change"
 
 
 class InspectionDock(LabDock):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from PySide6.QtWidgets import QStackedWidget, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
@@ -9,7 +11,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.host.token_texts import texts_of
 from llmlab_gui.inside.edits import written
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock, Table
 from llmlab_gui.inside.intervention_effect import InterventionEffect
 from llmlab_gui.inside.intervention_form import InterventionForm
 from llmlab_gui.inside.sweep_view import SweepView
@@ -56,9 +58,11 @@ class InterventionsDock(InspectionDock):
         )
         self._settle = settling_timer(self, _SETTLE_MS, self._ask)
         self._read_at = -1  # the place that was asked about
+        self._made_by: tuple[object, ...] = ()  # what the effect in sight is of
         self._say_nothing_yet()
-        self.form.changed.connect(self._settle.start)
-        session.interventions_changed.connect(self._settle.start)
+        for changed in (self.form.changed, session.interventions_changed):
+            changed.connect(self._settle.start)
+            changed.connect(self.update_state)
         session.tokens_changed.connect(self._settle.start)
         session.selection_changed.connect(self._follow_selection)
         session.inspection_changed.connect(self._look_again)
@@ -74,6 +78,11 @@ class InterventionsDock(InspectionDock):
     def shown(self) -> list[Archive | None]:
         """What the open tab shows."""
         return [self.sweep.archive if self._sweeping else self.effect.archive]
+
+    def stale(self) -> str:
+        """Of another model or prompt; or of other interventions, until the model has answered."""
+        other = not self._sweeping and self.effect.archive is not None and self._made_by != self._makes()
+        return super().stale() or (BEFORE_CHANGE if other else "")
 
     def pictures(self) -> list[QWidget]:
         """What the open tab shows."""
@@ -121,6 +130,10 @@ class InterventionsDock(InspectionDock):
     def _target(self) -> dict[str, object]:
         return {**self.form.target(), "position": self._token}
 
+    def _makes(self) -> tuple[object, ...]:
+        """What an effect follows from, beside model and prompt. It has every position; its headline names its own."""
+        return (*self.session.edits, *self.form.target().items())
+
     def _ask(self) -> None:
         """The two passes, whenever there is something to change."""
         session = self.session
@@ -129,11 +142,13 @@ class InterventionsDock(InspectionDock):
             self._say_nothing_yet()
             return
         edits = [written(edit) for edit in session.edits]
-        session.ask("intervene", {**self._target(), "edits": edits}, self._take, self._refuse, "intervene")
+        take = partial(self._take, self._makes())
+        session.ask("intervene", {**self._target(), "edits": edits}, take, self._refuse, "intervene")
 
-    def _take(self, archive: Archive) -> None:
+    def _take(self, made_by: tuple[object, ...], archive: Archive) -> None:
         if not self.session.edits:
             return
+        self._made_by = made_by
         self.effect.show_effect(archive, self._token)
         self._before_after.setCurrentWidget(self.effect)
         self.tabs.setTabVisible(_MOVED_TAB, "change/post_ffn" in archive)

@@ -38,6 +38,7 @@ from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.inside.parameters import ParametersDock
 from llmlab_gui.inside.prompt import PromptDock
 from llmlab_gui.inside.residual import ResidualDock
+from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.dock import WriteDock
 
 PANELS: tuple[Callable[[InspectionLab], InspectionDock], ...] = (
@@ -145,6 +146,61 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     else:
         qtbot.waitUntil(lambda: not dimmed(dock) and session.working is None, timeout=WAIT)
     dock.shutdown()
+
+
+def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_they_are_replaced(
+    qtbot: QtBot, lab: InspectionLab
+) -> None:
+    session, host = lab.inspection, lab.host
+    bars, heads = ContributionsDock(lab), AttentionDock(lab)  # type: ignore[arg-type]
+    edits, points = InterventionsDock(lab), GeometryDock(lab)  # type: ignore[arg-type]
+    docks: tuple[InspectionDock, ...] = (heads, edits, points, bars)
+    for dock in docks[:-1]:
+        qtbot.addWidget(dock)
+        dock.show()
+    session.select(layer=1, head=0, token=-1)
+    fill(qtbot, lab, bars)
+    for dock in docks:
+        qtbot.waitUntil(lambda dock=dock: dock.ready() and dock.table() is not None, timeout=WAIT)  # type: ignore[misc]
+
+    def replaced(dock: InspectionDock, veil: Veil, said: str) -> bool:
+        """Said at once, and until the model has answered; then the numbers can be exported again."""
+        assert veil.words == said
+        assert not dock.export_button.isEnabled()
+        host.release()
+        qtbot.waitUntil(lambda: not veil.words, timeout=WAIT)
+        return dock.export_button.isEnabled()
+
+    host.hold = {"inspect", "pattern", "intervene", "geometry"}
+    qtbot.waitUntil(lambda: heads._head_veil.words == "" and heads.pattern is not None, timeout=WAIT)
+    for veil in (bars._veil, heads._veil, heads._head_veil, edits._veil, points._veil):
+        assert veil is not None
+        assert veil.words == ""
+
+    session.select(token=2)
+    assert dimmed(heads) == dimmed(edits) == dimmed(points) == ""
+    assert bars._veil.words == "of token 6, “that”"
+    session.select(token=-1)  # back before it was asked
+    assert bars._veil.words == ""
+    session.select(token=2)
+    qtbot.waitUntil(lambda: host.asked[-1] == ("inspect", {**host.asked[-1][1], "position": 2}), timeout=WAIT)
+    assert replaced(bars, bars._veil, "of token 6, “that”")
+    bars.answer.setText("king")
+    qtbot.waitUntil(lambda: host.asked[-1][1].get("answer") == "king", timeout=WAIT)
+    assert replaced(bars, bars._veil, "before the last change")
+
+    session.select(layer=2, head=1)
+    assert dimmed(bars) == dimmed(heads) == ""  # the mosaic is of all heads
+    assert replaced(heads, heads._head_veil, "of layer 1, head 0")
+
+    session.add_intervention(ChosenIntervention("head", 2, 1))
+    qtbot.waitUntil(lambda: len(host.asked[-1][1].get("edits", ())) == 2, timeout=WAIT)
+    assert replaced(edits, edits._veil, "before the last change")
+
+    points.matrix.setCurrentIndex(1)
+    assert replaced(points, points._veil, "of token embeddings")
+    for dock in docks:
+        dock.shutdown()
 
 
 def test_the_progress_of_the_next_model_is_drawn_over_the_shade_of_the_one_before(
