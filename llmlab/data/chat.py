@@ -68,6 +68,13 @@ class ChatFormat(ABC):
     def text_tokens(self, text: str) -> list[int]:
         """Ids of a plain text with what texts begin and end with. LabError as above."""
 
+    @abstractmethod
+    def byte_count(self, id: int) -> int | None:
+        """Bytes, in UTF-8, of the text that a token stands for; 0 for a special token, which stands for none.
+
+        None where the tokenizer cannot tell.
+        """
+
     def encode(self, example: Example, max_length: int, train_on: str) -> Encoded:
         """At most `max_length` tokens of an example; the end is cut. train_on: `answers` or `all`.
 
@@ -133,7 +140,7 @@ class PlainFormat(ChatFormat):
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         end, beginning = tokenizer.end_of_text, tokenizer.beginning
-        self._encode = tokenizer.encode
+        self._encode, self._byte_count = tokenizer.encode, tokenizer.byte_count
         self._bos = [] if beginning is None else [beginning]
         self._end = tokenizer.encode("\n") if end is None else [end]
         self._line_ends = end is None
@@ -163,6 +170,9 @@ class PlainFormat(ChatFormat):
 
     def text_tokens(self, text: str) -> list[int]:
         return [*self._bos, *self._encode(text), *([] if self._line_ends else self._end)]
+
+    def byte_count(self, id: int) -> int:
+        return self._byte_count(id) if self._line_ends or id not in self._end else 0
 
     def _before(self, messages: Sequence[Message]) -> list[int]:
         """The line end between an answer and the next turn, where the answer's end is none."""

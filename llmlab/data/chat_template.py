@@ -67,7 +67,7 @@ class TemplateFormat(ChatFormat):
                 "It is none of the `tokenizers` library, so answers cannot be told from questions.",
                 "Save it again as a tokenizer.json.",
             )
-        self._adds_bos = tokenizer.adds_bos
+        self._adds_bos, self._byte_count = tokenizer.adds_bos, tokenizer.byte_count
         own = inner.chat_template
         self._template = own.get(_DEFAULT, _NO_DEFAULT) if isinstance(own, dict) else own
         self._options = {**inner.special_tokens_map, **_DATE}
@@ -129,6 +129,9 @@ class TemplateFormat(ChatFormat):
         bos, eos = self._inner.bos_token_id, self._inner.eos_token_id
         begin = [bos] if self._adds_bos and bos is not None else []
         return [*begin, *ids, *([] if eos is None else [eos])]
+
+    def byte_count(self, id: int) -> int | None:
+        return self._byte_count(id)
 
     def _render(self, calls: Sequence[_Call]) -> list[str]:
         """The texts of conversations; of none, an empty one. LabError when the template refuses one."""

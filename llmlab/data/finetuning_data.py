@@ -126,11 +126,27 @@ class FinetuningData:
 
         They are drawn once, by a seed that no setting changes, and never packed.
         """
-        part = self.train if split == "train" else self.held_out
-        order = np.random.default_rng(_FIXED_SEED).permutation(len(part))[:count]
-        for begin in range(0, len(order), self.batch_size):
-            rows = [[part[place]] for place in order[begin : begin + self.batch_size]]
-            yield padded(rows, self.chat.pad_id)
+        part = _fixed(self.train if split == "train" else self.held_out, count)
+        for begin in range(0, len(part), self.batch_size):
+            yield padded([[encoded] for encoded in part[begin : begin + self.batch_size]], self.chat.pad_id)
+
+    def bytes_per_token(self, count: int) -> float | None:
+        """UTF-8 bytes that a token in the loss stands for: a mean over the examples of `fixed_batches("val", count)`.
+
+        Counted are the tokens whose loss is: of a chat those of its answers and the one that ends each, of a plain
+        text, and where all is trained on, all but the first. So their summed loss / ln 2 / their bytes is
+        loss / ln 2 / bytes per token. A special token, as most ends of answers are, has a loss and no bytes. None
+        where the tokenizer cannot tell.
+        """
+        size = tokens = 0
+        for encoded in _fixed(self.held_out, count):
+            for id, trained in zip(encoded.ids, encoded.trained, strict=True):
+                if trained:
+                    known = self.chat.byte_count(id)
+                    if known is None:
+                        return None
+                    size, tokens = size + known, tokens + 1
+        return size / tokens if size else None
 
     def _row_numbers(self, index: int) -> list[int]:
         epoch, place = divmod(index, self.batches_per_epoch)
@@ -152,6 +168,11 @@ def load_finetuning_data(
     encoded = encode_source(source, chat_format(tokenizer), settings, context, progress)
     encoded.check()
     return split_data(encoded, settings, seed, progress)
+
+
+def _fixed(part: Sequence[Encoded], count: int) -> list[Encoded]:
+    """At most `count` of the examples, the same every time."""
+    return [part[place] for place in np.random.default_rng(_FIXED_SEED).permutation(len(part))[:count]]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class HuggingFaceTokenizer:
         self._read = _reader(tokenizer)
         self._texts: dict[int, str] = {}
         self._added = {int(id): str(token) for id, token in tokenizer.added_tokens_decoder.items()}
+        self._special = {int(id) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         with_special = _with_special(tokenizer)
         first = tokenizer.bos_token_id
         # Some tokenizers put another token first than the one they call the beginning (BERT's [CLS]).
@@ -58,6 +59,22 @@ class HuggingFaceTokenizer:
         if text is None:
             text = self._texts[id] = self._text_of(int(id))
         return text
+
+    def byte_count(self, id: int) -> int | None:
+        """Bytes, in UTF-8, of the text that a token stands for; 0 for a special token, which stands for none.
+
+        The space that sentencepiece puts before a text is counted. None where a token's text depends on those beside
+        it (WordPiece).
+        """
+        if id in self._special:
+            return 0
+        piece = self._added.get(id) or self._piece(id) or ""
+        if self._read is _byte_level and id not in self._added and _BYTE_OF.keys() >= set(piece):
+            return len(piece)
+        if self.is_byte(id):
+            return 1
+        written = self._read in (_byte_level, _sentencepiece, _as_written)
+        return len(self.token_text(id).encode()) if written else None
 
     def is_byte(self, id: int) -> bool:
         """Whether a token spells a single byte: the text of a run of these may not be that of each (`<0xF0>`)."""
@@ -192,6 +209,8 @@ def _reader(tokenizer: Any) -> Callable[[str, int], str]:
         return _byte_level
     if kinds & {"Metaspace", "ByteFallback", _SPACE} or hasattr(tokenizer, "sp_model"):
         return _sentencepiece
+    if kinds == {"Fuse"}:
+        return _as_written
     if kinds or getattr(tokenizer, "is_fast", False):
         return lambda piece, id: piece
     return lambda piece, id: str(tokenizer.decode([id], clean_up_tokenization_spaces=False))
@@ -222,6 +241,11 @@ def _byte_level(piece: str, id: int) -> str:
     if any(character not in _BYTE_OF for character in piece):
         return piece
     return bytes(_BYTE_OF[character] for character in piece).decode(errors="replace")
+
+
+def _as_written(piece: str, id: int) -> str:
+    """Pieces that only have to be put together: characters, as the lab saves a vocabulary of them."""
+    return piece
 
 
 def _sentencepiece(piece: str, id: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, cast
 from llmlab.core.records import field_types, fits
 
 EVENT_TYPES: dict[str, type[Event]] = {}
+NATS, BITS = "nats per token", "bits per byte"  # units of a loss
 
 
 @dataclass
@@ -39,8 +40,9 @@ class Started(Event, name="started"):
 
     uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
     training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
-    All losses are in nats per token. bytes_per_token: of the validation text; a loss in bits per byte is
-    loss / ln 2 / bytes_per_token. None where there is no such text, and in runs of earlier versions.
+    All losses are in nats per token. bytes_per_token: of the validation text, in fine-tuning of those tokens in it
+    whose loss counts; a loss in bits per byte is loss / ln 2 / bytes_per_token. None where there is no such text, and
+    in runs of earlier versions.
 
     settings, data_key: what the batches of its steps follow from; empty in runs of earlier versions.
 
@@ -76,6 +78,21 @@ class Started(Event, name="started"):
     def reached_training(self) -> bool:
         """Whether the worker read its text and made its model."""
         return self.parameters is not None
+
+    @property
+    def loss_is_per(self) -> tuple[object, ...]:
+        """What a token of this run is: losses per token compare between runs of which this is equal.
+
+        Compact cuts a text as GPT-2 does. Of vocabularies learned from a text, as long as each other, the bytes tell.
+        """
+        if self.tokenizer in ("char", "gpt2", "compact"):
+            return (self.tokenizer.replace("compact", "gpt2"),)
+        return self.tokenizer, self.vocab_size, self.bytes_per_token if self.tokenizer == "bpe" else None
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """What turns nats per token into bits per byte; None where it is not known how long the tokens are."""
+        return 1 / math.log(2) / self.bytes_per_token if self.bytes_per_token else None
 
     def keeps(self, event: Event) -> bool:
         """Whether what was written before still counts: a worker goes on from its step, and what is later is void."""

@@ -11,6 +11,7 @@ import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QComboBox, QWidget
 
+from llmlab.store.events import NATS
 from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.charts.curve import CurveStyle
@@ -21,6 +22,7 @@ from llmlab_gui.experiments.colors import cell_of, trial_colors
 from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.train.loss_unit import NO_BYTES, LossUnit
 from llmlab_gui.widgets.theme import current_theme
 
 if TYPE_CHECKING:
@@ -52,13 +54,18 @@ class ExperimentLossesDock(LabDock):
         super().__init__(lab, "experiment_losses", "Losses of the runs", parent)
         self.desk = desk
         self._smoothed: dict[str, tuple[TrialCurve, int, np.ndarray]] = {}
-        self.chart = LineChart("loss", "nats per token")
+        self.chart = LineChart("loss", NATS)
+        self.unit = LossUnit(self.chart, self._which_chosen)
         self.which = QComboBox()
         self.which.addItems([_TRAINING, _VALIDATION])
         self.which.setAccessibleName("Which loss")
         self.which.setToolTip("Training loss step by step, or validation loss where it was measured")
         self.panel = ChartPanel(
-            [(self.chart, 1)], self._fill, lab.redraw, smoothing=_SMOOTHING_STEPS, controls=[self.which]
+            [(self.chart, 1)],
+            self._fill,
+            lab.redraw,
+            smoothing=_SMOOTHING_STEPS,
+            controls=[self.which, self.unit.button],
         )
         self.set_body(self.panel)
         self.caption(_CAPTION, "experiments")
@@ -112,7 +119,9 @@ class ExperimentLossesDock(LabDock):
 
     def _fill(self) -> None:
         curves, diverged, row = self.desk.curves, self._diverged(), self.desk.current()
-        lines = {name: self._line(curve) for name, curve in curves.items()}
+        self.unit.settle(curve.started for curve in curves.values())
+        scales = {name: self.unit.scale(curve.started) for name, curve in curves.items()}
+        lines = {name: self._line(curves[name], scale) for name, scale in scales.items() if scale is not None}
         self.chart.ceiling = _ceiling(lines, diverged)
         keys: set[str] = set()
         legend: list[CurveStyle] = []
@@ -136,7 +145,7 @@ class ExperimentLossesDock(LabDock):
         if shown:
             legend.append(CurveStyle(QColor(current_theme().bad), "stopped as diverged", markers="x", width=1.5))
         self.chart.set_legend(legend)
-        self.panel.set_note(self._note_text(len(shown)))
+        self.panel.set_note(self._note_text(len(shown), len(curves) - len(lines)))
 
     def _diverged(self) -> set[str]:
         """Names of the trials that were cut."""
@@ -156,14 +165,14 @@ class ExperimentLossesDock(LabDock):
             cell.arms.append(trial)
         return list(found.values())
 
-    def _line(self, curve: TrialCurve) -> tuple[np.ndarray, np.ndarray]:
+    def _line(self, curve: TrialCurve, scale: float) -> tuple[np.ndarray, np.ndarray]:
         axis = self.panel.x_axis
         if self.which.currentIndex() == 1:
             values = curve.evaluated("val_loss")
             finite = np.isfinite(values)
-            return curve.x(axis, curve.evaluated("step")[finite]), values[finite]
+            return curve.x(axis, curve.evaluated("step")[finite]), scale * values[finite]
         memory = self.panel.memory
-        return curve.x(axis), self._smooth(curve, memory) if memory else curve.column("loss")
+        return curve.x(axis), scale * (self._smooth(curve, memory) if memory else curve.column("loss"))
 
     def _smooth(self, curve: TrialCurve, memory: int) -> np.ndarray:
         """The smoothed loss; computed once a curve."""
@@ -213,12 +222,13 @@ class ExperimentLossesDock(LabDock):
         )
         return self._set(f"diverged/{name}", x[last], at, style)
 
-    def _note_text(self, diverged: int) -> str:
+    def _note_text(self, diverged: int, missing: int) -> str:
         row = self.desk.current()
         if row is None:
             return ""
-        cut = f" · {diverged} diverged" if diverged else ""
-        return f"colour: {_varied(row.record)}{cut}"
+        notes = [f"colour: {_varied(row.record)}", f"{diverged} diverged" if diverged else ""]
+        notes += [self.unit.note, f"{missing} left out, {NO_BYTES}" if missing else ""]
+        return " · ".join(filter(None, notes))
 
 
 def _varied(record: ExperimentRecord) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from llmlab.store.columns import EVALUATION_COLUMNS, STEP_COLUMNS
+from llmlab.store.events import Started
 from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import EventFollower
@@ -23,13 +24,14 @@ class TrialCurve:
     """What one run's losses were so far. Never changes: a later look makes another one.
 
     steps: STEP_COLUMNS as [column, row]; evaluations: EVALUATION_COLUMNS as [column, row]. origin: when its first
-    worker began, Unix seconds.
+    worker began, Unix seconds. started: how the last one did, which knows what its tokens are.
     """
 
     name: str
     steps: np.ndarray = field(default_factory=lambda: np.empty((len(STEP_COLUMNS), 0)))
     evaluations: np.ndarray = field(default_factory=lambda: np.empty((len(EVALUATION_COLUMNS), 0)))
     origin: float = 0.0
+    started: Started | None = None
 
     def column(self, name: str) -> np.ndarray:
         """One of STEP_COLUMNS, a value a row."""
@@ -107,5 +109,6 @@ class _Followed:
                 history.step_columns.values.copy(),
                 history.evaluations.values.copy(),
                 history.origin or 0.0,
+                history.worker,
             )
         return self._curve

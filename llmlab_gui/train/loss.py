@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
-from llmlab.store.events import Finished, Started
+from llmlab.store.events import NATS, Finished
 from llmlab.store.history import RunHistory
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
+from llmlab_gui.train.loss_unit import NO_BYTES, LossUnit
 from llmlab_gui.train.smoothed_column import SmoothedColumn
-from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.theme import current_theme, mix
 
 # Enough to see the trend of a run of a thousand steps, little enough to follow its bends.
@@ -27,22 +25,12 @@ _CAPTION = (
 )
 
 
-_NATS, _BITS = "nats per token", "bits per byte"
-_TIP = (
-    "Bits per byte: loss / ln 2 / bytes per token of the validation text. Comparable between runs whose tokens differ; "
-    "chosen by itself when such runs are shown together."
-)
-_NO_BYTES = "bytes per token unknown"
-_DIFFERENT = "tokens differ"
-
-
 class LossDock(ChartDock):
     """The chart that a learner watches most."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        self.chart = LineChart("loss", _NATS)
-        self.bits = toggle_button("bits/byte", _TIP)
-        self._chosen: tuple[bool, bool] | None = None  # by hand: bits per byte, and whether the tokens differed then
+        self.chart = LineChart("loss", NATS)
+        self.unit = LossUnit(self.chart, self._unit_chosen)
         self._smoothed: dict[str, SmoothedColumn] = {}
         super().__init__(
             lab,
@@ -50,17 +38,15 @@ class LossDock(ChartDock):
             "Loss",
             [(self.chart, 1)],
             smoothing=_SMOOTHING_STEPS,
-            controls=[self.bits],
+            controls=[self.unit.button],
             parent=parent,
         )
-        self.bits.clicked.connect(self._choose_unit)
         self.caption(_CAPTION, "loss-curves")
 
     def fill(self, runs: list[ShownRun]) -> None:
         keys: set[str] = set()
-        differ = _differ(runs)
-        in_bits = self._in_bits(runs, differ)
-        scales = {run.id: bits_per_byte(run.history) if in_bits else 1.0 for run in runs}
+        self.unit.settle(run.history.worker for run in runs)
+        scales = {run.id: self.unit.scale(run.history.worker) for run in runs}
         for run in runs:
             scale = scales[run.id]
             if scale is not None:
@@ -74,29 +60,14 @@ class LossDock(ChartDock):
         band = (f"{current.id}/val", f"{current.id}/evaluated") if current else None
         self.chart.set_band(band, current.color if current else None)
         kinds = [curve.style for key, curve in self.chart.curves().items() if len(curve.x)]
-        missing = {run.id: _NO_BYTES for run in runs if scales[run.id] is None}
+        missing = {run.id: NO_BYTES for run in runs if scales[run.id] is None}
         self.chart.set_legend(legend(runs, kinds, missing))
-        notes = [gap_note(current.history, scale) if current and scale else ""]
-        notes.append(f"{_DIFFERENT}: {_BITS if in_bits else 'losses do not compare'}" if differ else "")
+        notes = [gap_note(current.history, scale) if current and scale else "", self.unit.note]
         self.panel.set_note(" · ".join(filter(None, notes)))
 
-    def _choose_unit(self, in_bits: bool) -> None:
-        self._chosen = (in_bits, _differ(self.shown_runs()))
+    def _unit_chosen(self) -> None:
         self.panel.set_follow(True)
         self.panel.mark_dirty()
-
-    def _in_bits(self, runs: list[ShownRun], differ: bool) -> bool:
-        """As chosen by hand, until runs are shown whose tokens differ, or no longer do; then as they need it."""
-        if self._chosen is not None and self._chosen[1] != differ:
-            self._chosen = None
-        known = all(bits_per_byte(run.history) is not None for run in runs if run.history.started is not None)
-        in_bits = self._chosen[0] if self._chosen is not None else differ and known
-        unit = _BITS if in_bits else _NATS
-        if unit != self.chart.y_unit:
-            self.chart.name_y("loss", unit)
-            self.chart.set_follow(True)
-        self.bits.setChecked(in_bits)
-        return in_bits
 
     def _fill_run(self, run: ShownRun, scale: float) -> set[str]:
         history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
@@ -144,24 +115,6 @@ class LossDock(ChartDock):
         for key, (places, values, style) in points.items():
             self.chart.set_curve(f"{run.id}/{key}", places, values if scale == 1 else values * scale, style)
         return {f"{run.id}/{key}" for key in points}
-
-
-def _differ(runs: list[ShownRun]) -> bool:
-    """Whether the losses of these runs are per different tokens."""
-    return len({_tokens_of(run.history.started) for run in runs if run.history.started is not None}) > 1
-
-
-def _tokens_of(started: Started) -> tuple[object, ...]:
-    """What a loss per token is per. Compact cuts a text as GPT-2 does."""
-    if started.tokenizer in ("char", "gpt2", "compact"):
-        return (started.tokenizer.replace("compact", "gpt2"),)
-    return started.tokenizer, started.vocab_size, started.bytes_per_token
-
-
-def bits_per_byte(history: RunHistory) -> float | None:
-    """What turns nats per token into bits per byte; None where the run does not say how long its tokens are."""
-    size = history.started.bytes_per_token if history.started is not None else None
-    return 1 / math.log(2) / size if size else None
 
 
 def reference_lines(history: RunHistory, scale: float = 1.0) -> list[ReferenceLine]:

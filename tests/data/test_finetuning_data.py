@@ -10,13 +10,17 @@ import pytest
 import tiny_models
 import torch
 from fakes import CancelAfter
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import WordPiece
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerFast
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
 from llmlab.data.finetuning_data import NOT_IN_LOSS, Batch, FinetuningData, load_finetuning_data, padded
-from llmlab.data.tokenizers import CharTokenizer, Gpt2Tokenizer, TextTokenizer
+from llmlab.data.hf_tokenizer import HuggingFaceTokenizer, load_tokenizer
+from llmlab.data.tokenizers import CharTokenizer, Gpt2Tokenizer, TextTokenizer, save_hf_tokenizer
 
 GPT2 = Gpt2Tokenizer()
 
@@ -76,6 +80,38 @@ def test_evaluation_reads_the_same_examples_every_time_and_no_held_out_one_is_tr
         assert len(flat) == len(set(flat)) == 20
         assert set(flat) <= {tuple(encoded.ids) for encoded in part}
     assert sum(len(rows_of(batch)) for batch in data.fixed_batches("val", 1000)) == 60
+
+
+def test_bytes_are_those_of_the_text_that_is_in_the_loss_whatever_cuts_it(tmp_path: Path) -> None:
+    answers = {"ä": "The sky is blue.", "b": "thé sea → 🙂", "c": "the sky,  the sea\ttoo"}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in answers.items()))
+    chatml = make.byte_level(make.CHATML, make.FAMILIES["chatml"].special)
+    char = CharTokenizer("".join(answers.values()) + "UserAint: äbc\n")  # whose end of an answer is a line end
+    save_hf_tokenizer(char, tmp_path / "char")
+    saved = load_tokenizer(tmp_path / "char", "char")
+    for tokenizer, extra in (
+        (GPT2, 1),  # the space before an answer
+        (char, 2),
+        (saved, 2),
+        (chatml, 0),
+        (make.sentencepiece(make.MISTRAL, make.FAMILIES["mistral"].special), 2),  # and the one that it puts there
+    ):
+        data = load(tokenizer, source=str(path), val_fraction=0.5)
+        for count in (1, 2):
+            held_out = [row for batch in data.fixed_batches("val", count) for row in batch.labels]
+            tokens = sum(int((row >= 0).sum()) for row in held_out)
+            said = [tokenizer.decode(row[row >= 0].tolist()) for row in held_out]
+            known = [answer for answer in answers.values() if any(answer in one for one in said)]
+            assert len(known) == len(held_out) == count
+            size = data.bytes_per_token(count)
+            assert size is not None
+            assert size * tokens == pytest.approx(sum(len(answer.encode()) + extra for answer in known)), tokenizer
+    words = WordPiece({"[UNK]": 0, "the": 1, "##y": 2}, unk_token="[UNK]")
+    bert = Tokenizer(words)
+    bert.decoder = decoders.WordPiece()
+    told = HuggingFaceTokenizer(PreTrainedTokenizerFast(tokenizer_object=bert, unk_token="[UNK]", eos_token="[UNK]"))
+    assert [told.byte_count(id) for id in (0, 1, 2)] == [0, None, None]  # `y` and `##y` cannot be told apart
 
 
 def test_fewer_examples_than_a_batch_fill_it_all_the_same(tmp_path: Path) -> None:

@@ -58,10 +58,12 @@ class FakeExperiment:
         self.folder: ExperimentFolder = create_experiment(outputs, self.record)
         self.runs: dict[str, FakeRun] = {}
 
-    def begin(self, place: int, steps: int) -> FakeRun:
-        """The trial at that place of the plan trains, and has made so many steps."""
+    def begin(self, place: int, steps: int, **about: Any) -> FakeRun:
+        """The trial at that place of the plan trains, and has made so many steps. about: what FakeRun takes."""
         trial = self.record.arms[place]
-        run = FakeRun(self.outputs, trial.run, steps=STEPS, seed=trial.seed, created=self.record.created + place)
+        run = FakeRun(
+            self.outputs, trial.run, steps=STEPS, seed=trial.seed, created=self.record.created + place, **about
+        )
         self.runs[trial.name] = run
         run.start().advance(steps)
         self.say(trial.name, "running", steps)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from fakes import FakeRun
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.store.events import EVENT_TYPES, Evaluated, Event, StepEvent, Warned, from_line, to_line
+from llmlab.store.events import EVENT_TYPES, Evaluated, Event, Started, StepEvent, Warned, from_line, to_line
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
@@ -153,6 +155,24 @@ def test_texts_and_lists_are_of_their_type_too(values: dict[str, Any]) -> None:
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
     assert from_line('{"event": "warned", "time": 1.0, "step": 2, "message": "m", "new": 3}') == Warned(2, 1.0, "m")
+
+
+def test_losses_compare_where_the_tokens_are_the_same(tmp_path: Path) -> None:
+    (first,) = (event for event in FakeRun(tmp_path).start().written if isinstance(event, Started))
+
+    def compare(one: dict[str, Any], other: dict[str, Any]) -> bool:
+        return dataclasses.replace(first, **one).loss_is_per == dataclasses.replace(first, **other).loss_is_per
+
+    char, bpe, chat = ({"tokenizer": name, "vocab_size": 512} for name in ("char", "bpe", "ChatML, the model's own"))
+    assert compare(char, char | {"vocab_size": 65, "bytes_per_token": 1.1})
+    assert compare({"tokenizer": "compact", "vocab_size": 9000}, {"tokenizer": "gpt2", "vocab_size": 50257})
+    assert not compare(bpe | {"bytes_per_token": 2.7}, bpe | {"bytes_per_token": 2.6})  # learned from other texts
+    assert compare(chat | {"bytes_per_token": 4.0}, chat | {"bytes_per_token": 3.9})  # other examples held out
+    assert compare(chat, chat | {"bytes_per_token": 3.9})  # as runs of before said it
+    assert not compare(chat, chat | {"vocab_size": 49152})
+    assert not compare(chat, bpe)
+    assert first.bits_per_byte is None
+    assert dataclasses.replace(first, bytes_per_token=4.0).bits_per_byte == pytest.approx(math.log2(math.e) / 4)
 
 
 def test_the_fields_of_the_contract_are_there() -> None:

@@ -206,6 +206,7 @@ class Finetuner(TrainingRun):
             val_tokens=sum(len(one.ids) for one in self.data.held_out),
             tokenizer=self.data.chat.name,
             uniform_loss=math.log(vocab_size),
+            bytes_per_token=self.data.bytes_per_token(self.settings.train.eval_windows),
         )
 
     def _left_out(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import math
 import time
 import weakref
 from dataclasses import replace
@@ -265,6 +266,46 @@ def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
     dock.which.setCurrentIndex(1)
     qtbot.waitUntil(lambda: not dock.panel.dirty and any(key.startswith("1/") for key in dock.chart.curves()))
     assert not any(key.startswith("0/") for key in dock.chart.curves())
+    dock.shutdown()
+
+
+def test_losses_of_trials_are_in_bits_per_byte_by_choice_and_by_themselves_where_tokens_differ(
+    lab: WholeLab, qtbot: QtBot, outputs: Path
+) -> None:
+    made = FakeExperiment(outputs)
+    made.begin(0, 20, bytes_per_token=1.0)
+    dock = ExperimentLossesDock(lab, lab.experiments)
+    shown(dock, qtbot)
+    found(lab, qtbot, curves=1)
+    dock.panel.set_memory(0)
+    names = [trial.name for trial in made.record.arms]
+
+    def drawn(unit: str, *places: int) -> None:
+        def there() -> bool:
+            keys = [key for key in dock.chart.curves() if "/mean/" not in key]
+            return (dock.chart.y_unit, keys) == (unit, [f"0/{names[place]}" for place in places])
+
+        lab.experiments.refresh()
+        qtbot.waitUntil(lambda: not dock.panel.dirty and there(), timeout=WAIT)
+        for place in places:
+            size = (1.0, 2.7, 1.0)[place]
+            curve, loss = dock.chart.curves()[f"0/{names[place]}"], lab.experiments.curves[names[place]].column("loss")
+            np.testing.assert_allclose(curve.y, loss / math.log(2) / size if unit.startswith("bits") else loss)
+
+    drawn("nats per token", 0)
+    dock.unit.button.click()
+    drawn("bits per byte", 0)
+    dock.unit.button.click()
+    drawn("nats per token", 0)
+    made.begin(1, 20, tokenizer="bpe", vocab_size=512, bytes_per_token=2.7)
+    drawn("bits per byte", 0, 1)
+    assert dock.panel._note.text() == "colour: learning_rate · tokens differ: bits per byte"
+    made.begin(2, 20)  # as runs of before say it
+    drawn("nats per token", 0, 1, 2)
+    assert "tokens differ: losses do not compare" in dock.panel._note.text()
+    dock.unit.button.click()
+    drawn("bits per byte", 0, 1)
+    assert "1 left out, bytes per token unknown" in dock.panel._note.text()
     dock.shutdown()
 
 

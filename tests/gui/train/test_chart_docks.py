@@ -119,21 +119,21 @@ def test_losses_of_different_tokens_are_shown_in_bits_per_byte(lab: FakeChartLab
     lab.add(FakeRun(tmp_path, "bpe", tokenizer="bpe", vocab_size=512, bytes_per_token=2.7).start().advance(30))
     _wait(dock, qtbot)
     assert dock.chart.y_unit == "bits per byte"
-    assert dock.bits.isChecked()
+    assert dock.unit.button.isChecked()
     assert "tokens differ" in dock.panel._note.text()
     for name, size in (("char", 1.0), ("bpe", 2.7)):
         loss = lab.history(f"pretraining/{name}").step_columns["loss"]
         np.testing.assert_allclose(_points(dock.chart, f"pretraining/{name}/train")[1], loss / math.log(2) / size)
     uniform = dock.chart.marks.lines[0][0]
     assert uniform.value == pytest.approx(math.log2(lab.history(lab.shown()[0]).started.vocab_size) / 2.7)  # type: ignore[union-attr]
-    dock.bits.click()  # by hand: nats again, as long as these are shown
+    dock.unit.button.click()  # by hand: nats again, as long as these are shown
     _wait(dock, qtbot)
     assert dock.chart.y_unit == "nats per token"
     assert _points(dock.chart, "pretraining/char/train")[1] == [
         e.loss for e in char.written if isinstance(e, StepEvent)
     ]
     lab.add(FakeRun(tmp_path, "old", tokenizer="bpe", vocab_size=512).start().advance(30))
-    dock.bits.click()
+    dock.unit.button.click()
     _wait(dock, qtbot)
     assert "pretraining/old/train" not in dock.chart.curves()
     assert "old: bytes per token unknown" in dock.chart.legend.names

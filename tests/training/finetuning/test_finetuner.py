@@ -177,6 +177,24 @@ def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, example
         assert torch.allclose(weight, ours[name], atol=1e-5), name
 
 
+def test_bits_per_byte_are_the_bits_of_the_held_out_answers_by_the_bytes_of_their_text(
+    outputs: Path, base: str, examples: str
+) -> None:
+    run = train_here(tuning_run(outputs, base, examples, "bits", train__steps=1, train__eval_windows=3))
+    settings = run.info().settings_as(FinetuneSettings)
+    prepared = prepare(settings, outputs, Device("cpu", "fp32"), quiet, settings.train.seed)
+    data = load_finetuning_data(settings.data, settings.train.seed, prepared.tokenizer, prepared.context, quiet)
+    nats, text = 0.0, ""
+    for batch in data.fixed_batches("val", 3):
+        logits = prepared.logits(batch)[:, :-1].flatten(0, 1)
+        nats += float(F.cross_entropy(logits, batch.labels[:, 1:].flatten(), reduction="sum").detach())
+        text += "".join(prepared.tokenizer.decode(row[row >= 0].tolist()) for row in batch.labels)
+    answers = text.replace("<|endoftext|>", "").replace("</s>", "")
+    assert set(answers.split()) <= set(WORDS)
+    before, size = events_of(run, "evaluated")[0]["val_loss"], events_of(run, "started")[0]["bytes_per_token"]
+    assert before / math.log(2) / size == pytest.approx(nats / math.log(2) / len(answers.encode()), rel=1e-5)
+
+
 def test_packed_examples_cost_what_each_costs_alone(outputs: Path, base: str, examples: str) -> None:
     settings = settings_of(base, examples)
     prepared = prepare(settings, outputs, Device("cpu", "fp32"), lambda *_: None, 0)
