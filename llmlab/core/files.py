@@ -88,11 +88,15 @@ def sha256_of(path: Path, progress: Progress = quiet) -> str:
     return digest.hexdigest()
 
 
+class StillHeld(TimeoutError):
+    """Another program holds a lock; a disk that does not answer in time raises a TimeoutError, too."""
+
+
 @contextlib.contextmanager
 def locked(path: Path, seconds: float, progress: Progress = quiet) -> Iterator[None]:
     """Holds a lock file, which the system frees when a process ends.
 
-    Raises TimeoutError after that many seconds, OSError, and what `progress` raises while it waits.
+    Raises StillHeld after that many seconds, OSError, and what `progress` raises while it waits.
     """
     import filelock  # seldom needed, and 25 ms of every start
 
@@ -100,9 +104,9 @@ def locked(path: Path, seconds: float, progress: Progress = quiet) -> Iterator[N
     while not lock.is_locked:
         try:
             lock.acquire(timeout=min(_LOCK_LOOK_SECONDS, seconds))
-        except filelock.Timeout:
+        except filelock.Timeout as error:
             if time.monotonic() >= end:
-                raise
+                raise StillHeld(str(error)) from error
             progress("Waiting for another program", 0, 0)
     try:
         yield

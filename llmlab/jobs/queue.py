@@ -17,7 +17,7 @@ from typing import Any
 
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import locked, read_json, write_json
+from llmlab.core.files import StillHeld, locked, read_json, write_json
 from llmlab.core.kinds import KINDS
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain, require_time
@@ -198,7 +198,7 @@ class RunQueue:
             self._outputs.mkdir(parents=True, exist_ok=True)
             with locked(self._outputs / ".queue.lock", _LOCK_SECONDS, self._progress):
                 yield
-        except TimeoutError as error:
+        except StillHeld as error:
             raise LabError("The queue is held by another program.", "It did not let go of it.", "Try again.") from error
         except OSError as error:
             raise LabError("The queue could not be changed.", str(error)) from error

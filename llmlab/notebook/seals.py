@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError
-from llmlab.core.files import locked, open_file, parse_json, write_atomic
+from llmlab.core.files import StillHeld, locked, open_file, parse_json, write_atomic
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain, require_time
 from llmlab.store.worker_folder import WorkerFolder
@@ -157,7 +157,7 @@ def held(folder: Path, progress: Progress = quiet) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", _LOCK_SECONDS, progress):
             yield
-    except TimeoutError as error:
+    except StillHeld as error:
         why = "Another program holds it and did not let go."
         raise LabError("The notebook cannot be changed now.", why, "Try again.") from error
     except OSError as error:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import locked, read_json, write_json
+from llmlab.core.files import StillHeld, locked, read_json, write_json
 from llmlab.core.kinds import FINETUNING, KINDS, PRETRAINING
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
@@ -155,7 +155,7 @@ class RunFolder(WorkerFolder):
         try:
             with locked(self.path / "run.lock", _LOCK_SECONDS):
                 self.write_info(change(self.info()))
-        except TimeoutError as error:
+        except StillHeld as error:
             why = "Another program is changing it and does not end."
             raise LabError(f"The run.json of {self.id} cannot be changed now.", why, "Try again.") from error
 

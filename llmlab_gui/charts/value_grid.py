@@ -17,7 +17,6 @@ from PySide6.QtGui import (
     QContextMenuEvent,
     QCursor,
     QFontDatabase,
-    QFontMetrics,
     QImage,
     QKeyEvent,
     QPainter,
@@ -49,6 +48,8 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _CELL_WIDTH, _CELL_PAD = 76, 7  # of cells with words: pixels across, and above and below the line together
 _MOST_LABEL = 132  # pixels: width of the row labels
+_ROOM_BESIDE = 6  # pixels of a cell's width that its word leaves free
+_MOST_CUTS = 4096  # words that are remembered
 _BAR_WIDTH, _BAR_HEIGHT = 140, 8  # of the scale's legend
 _ROOT = QModelIndex()
 _ROLE = Qt.ItemDataRole
@@ -254,6 +255,7 @@ class _Delegate(QStyledItemDelegate):
     def __init__(self, cells: _Cells) -> None:
         super().__init__(cells)
         self._cells = cells
+        self._cuts: dict[tuple[str, int], str] = {}  # by text and room: to measure one takes 15 microseconds
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
         row, column = index.row(), index.column()
@@ -261,9 +263,22 @@ class _Delegate(QStyledItemDelegate):
         ground, pen = _inks(self._cells.colors[row][column])
         painter.fillRect(rect, ground)
         painter.setPen(pen)
-        painter.drawText(rect, Qt.AlignmentFlag.AlignCenter, _elided(self._cells.grid.text(row, column), rect.width()))
+        text = self._cut(self._cells.grid.text(row, column), rect.width() - _ROOM_BESIDE, option)
+        painter.drawText(rect, Qt.AlignmentFlag.AlignCenter, text)
         if column == self._cells.hovered:
             painter.fillRect(rect, QColor(128, 128, 128, 70))
+
+    def forget_cuts(self) -> None:
+        """The font is another one."""
+        self._cuts.clear()
+
+    def _cut(self, text: str, room: int, option: QStyleOptionViewItem) -> str:
+        cut = self._cuts.get((text, room))
+        if cut is None:
+            if len(self._cuts) >= _MOST_CUTS:
+                self._cuts.clear()
+            cut = self._cuts[text, room] = option.fontMetrics.elidedText(text, Qt.TextElideMode.ElideRight, room)
+        return cut
 
 
 class _Table(QTableView):
@@ -277,7 +292,8 @@ class _Table(QTableView):
         self._above: _Table | None = None
         self._below: _Table | None = None
         self.setModel(cells)
-        self.setItemDelegate(_Delegate(self.cells))
+        self._delegate = _Delegate(self.cells)
+        self.setItemDelegate(self._delegate)
         self.setSelectionMode(self.SelectionMode.NoSelection)  # a click selects by way of `mark`
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setShowGrid(False)
@@ -361,6 +377,11 @@ class _Table(QTableView):
         super().resizeEvent(event)
         self.fit()
 
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.FontChange:
+            self._delegate.forget_cuts()
+
     def keyPressEvent(self, event: QKeyEvent) -> None:
         before = self.currentIndex()
         other = self._above or self._below
@@ -409,9 +430,3 @@ class _Table(QTableView):
 def _inks(color: int) -> tuple[QColor, QColor]:
     """A cell's ground, and what is read best on it."""
     return QColor(color), ink(QColor(color))
-
-
-@lru_cache(maxsize=4096)
-def _elided(text: str, room: int) -> str:
-    metrics = QFontMetrics(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
-    return metrics.elidedText(text, Qt.TextElideMode.ElideRight, room - 6)

@@ -44,6 +44,7 @@ class ExperimentsDock(LabDock):
         super().__init__(lab, "experiments", "Experiments", parent)
         self.desk = desk
         self.deletions = LongWork(self)
+        self._going: set[str] = set()  # ids of the experiments that are being deleted
         self.strip = ProgressStrip(self.deletions, noun="the deletion")
         self.model = ExperimentsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
@@ -96,7 +97,7 @@ class ExperimentsDock(LabDock):
     def delete(self) -> None:
         """Asks, then moves the experiment (and its runs, if wanted) to the trash, or deletes where there is none."""
         row = self.desk.current()
-        if row is None:
+        if row is None or row.id in self._going:
             return
         if row.status.live:
             self.lab.error_raised.emit(
@@ -111,6 +112,7 @@ class ExperimentsDock(LabDock):
 
     def _delete(self, row: ExperimentRow, paths: list[Path], *, for_good: bool) -> None:
         """Away from the window's thread: its runs have gigabytes."""
+        self._going.add(row.id)
 
         def work(progress: Progress) -> list[Path]:
             kept = []
@@ -123,6 +125,7 @@ class ExperimentsDock(LabDock):
             return kept
 
         def settle() -> None:
+            self._going.discard(row.id)
             self.desk.refresh()
             self.lab.refresh()
 

@@ -299,10 +299,12 @@ class EvolutionDock(InspectionDock):
         self.session.about_changed.connect(self._follow_model)
         self._texts.arrived.connect(self._redraw)
         self.lab.runs_changed.connect(self._list_runs)
+        self.lab.run_renamed.connect(self._follow_renaming)
 
     def _list_runs(self) -> None:
         rows = self.lab.runs()
-        if [row.id for row in rows] != [self.run_box.itemData(n) for n in range(self.run_box.count())]:
+        box = self.run_box
+        if [(row.id, row.name) for row in rows] != [(box.itemData(n), box.itemText(n)) for n in range(box.count())]:
             chosen = self.run_id
             self.run_box.clear()
             for row in rows:
@@ -314,6 +316,11 @@ class EvolutionDock(InspectionDock):
             self._hint()
         chosen_row = self.lab.row(self.run_id)
         self.live.setEnabled(chosen_row is not None and chosen_row.status.live)
+
+    def _follow_renaming(self, old: str, new: str) -> None:
+        place = self.run_box.findData(old)
+        if place >= 0:  # it stays chosen
+            self.run_box.setItemData(place, new)
 
     def _choose_run(self, wanted: str) -> None:
         about = self.session.about

@@ -49,6 +49,7 @@ class Lab(QObject):
     error_raised = Signal(object)  # LabError
     said = Signal(str)  # good news, one sentence
     run_ended = Signal(str)  # a run that was live no longer is
+    run_renamed = Signal(str, str)  # ids, before and now; the list follows
     run_appeared = Signal(str)  # a live run that someone else started, and that is not shown
     concept_requested = Signal(str)  # page
     compare_requested = Signal(str)  # reference of what was fine-tuned, to be compared with its base
@@ -219,8 +220,9 @@ class Lab(QObject):
         opened = self.row_called(name) if name else None
         if run_id in self._slots:
             self._slots[renamed] = self._slots.pop(run_id)
-        self.forget(run_id)
-        self._insert(RunRow(run, run.info(), run.status()))
+        self.run_renamed.emit(run_id, renamed)
+        row = RunRow(run, run.info(), run.status())
+        self._take_rows([row if other.id == run_id else other for other in self.runs()])
         self.set_shown(shown)
         if current == run_id:
             self.set_current(renamed)

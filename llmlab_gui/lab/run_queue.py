@@ -60,9 +60,9 @@ class QueueRunner(QObject):
         """Puts a run at the end. added: called when it is there, and not when it could not be put there."""
         self._change(lambda: self.queue.add(item), added)
 
-    def remove(self, ids: Sequence[str]) -> None:
-        """Takes runs out."""
-        self._change(lambda: self.queue.remove(ids))
+    def remove(self, ids: Sequence[str], removed: Callable[[], object] = lambda: None) -> None:
+        """Takes runs out. removed: called when they are, and not when they could not be."""
+        self._change(lambda: self.queue.remove(ids), removed)
 
     def move(self, item_id: str, place: int) -> None:
         """Puts a run at another place."""

@@ -129,8 +129,9 @@ class QueueDock(LabDock):
         except LabError as error:
             self.lab.error_raised.emit(error)
             return
-        self.lab.queue.remove([item.id])
-        self.lab.set_up_again(item.settings, item.preset, item.name, predictions)
+        self.lab.queue.remove(
+            [item.id], lambda: self.lab.set_up_again(item.settings, item.preset, item.name, predictions)
+        )
 
     # Behind the scenes ---------------------------------------------------------------------------------------------
 

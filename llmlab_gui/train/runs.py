@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +18,19 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.errors import LabError
-from llmlab.core.progress import Progress
 from llmlab.core.task_settings import TaskSettings
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.upkeep import delete_run, rename_run, require_new_name, what_rests_on
-from llmlab_gui.host.long_work import LongWork
+from llmlab.studies.upkeep import rename_run, require_new_name
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.train.run_deletions import RunDeletions
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunsModel
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import column, settling_timer
 from llmlab_gui.widgets.numbers import stamp_text
-from llmlab_gui.widgets.question import GONE_FOR_GOOD, LineQuestion, ask_to_delete
+from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
 from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
@@ -42,10 +40,7 @@ if TYPE_CHECKING:
 
 # Walking through the list by keyboard should not open every run on the way.
 _SETTLE_MS = 150
-# Of what else rests on runs that are to be deleted: more than these fill the question.
-_MOST_RESTING = 8
 _LONGEST_FILTER = 40  # characters of it that are repeated
-_MOST_NAMES = 6  # of runs, in one sentence
 _WIDTHS = (5, 19, 11, 9, 15, 8, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
 
 
@@ -58,7 +53,7 @@ class RunsDock(LabDock):
         self.proxy = sorted_proxy(self.model, self)
         self.proxy.setFilterKeyColumn(-1)
         self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-        self.deletions = LongWork(self)
+        self.deletions = RunDeletions(lab, self)
         self.strip = ProgressStrip(self.deletions, noun="the deletion")
         self.table = QTableView()
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names made from a date differ at their ends
@@ -112,53 +107,6 @@ class RunsDock(LabDock):
                 rows.append([row.name, status.state, *numbers, *words])
         save_csv(["Run", *(column.title for column in COLUMNS[2:])], rows, path)
 
-    def delete(self, rows: list[RunRow]) -> None:
-        """Asks, then moves runs to the system's trash (or deletes them where there is none). Live ones are refused."""
-        live = [row.name for row in rows if row.status.live]
-        if live:
-            several = len(live) > 1
-            what = f"{', '.join(live)} {'have' if several else 'has'} not ended."
-            stop = f"Stop {'them' if several else 'it'} first."
-            self.lab.error_raised.emit(LabError(what, "A run that is training or paused cannot be deleted.", stop))
-            return
-        if not rows:
-            return
-
-        def confirm(rests: list[str]) -> None:
-            if self.confirm_deletion(rows, for_good=False, rests=rests):
-                self._delete(rows, for_good=False)
-
-        # All other runs and plans are read for that.
-        self.deletions.run("Looking for what names them", lambda _: _resting(rows), confirm, self.lab.error_raised.emit)
-
-    def _delete(self, rows: list[RunRow], *, for_good: bool) -> None:
-        """Away from the window's thread: runs have gigabytes, and what was predicted of them is scored first."""
-        gone: list[RunRow] = []
-
-        def work(progress: Progress) -> list[RunRow]:
-            kept: list[RunRow] = []
-            for place, row in enumerate(rows):
-                progress(f"Deleting {row.name}", place, len(rows))
-                done = not row.run.path.is_dir() or delete_run(row.run, for_good=for_good, progress=progress)
-                (gone if done else kept).append(row)
-            return kept
-
-        def settle() -> None:
-            for row in gone:
-                self.lab.forget(row.id)
-            self.lab.refresh()
-
-        def then(kept: list[RunRow]) -> None:
-            settle()
-            if kept and self.confirm_deletion(kept, for_good=True):
-                self._delete(kept, for_good=True)
-
-        def failed(error: LabError) -> None:
-            settle()
-            self.lab.error_raised.emit(error)
-
-        self.deletions.run(f"Deleting {rows[0].name}", work, then, failed, settle)
-
     def rename(self, row: RunRow) -> None:
         """Asks for another name, and gives it to the run and to all that names it."""
         new = self.ask_name(row)
@@ -189,15 +137,6 @@ class RunsDock(LabDock):
         question.deleteLater()
         return question.answer if agreed else ""
 
-    def confirm_deletion(self, rows: list[RunRow], *, for_good: bool, rests: Sequence[str] = ()) -> bool:
-        """The question before runs are deleted. for_good: there is no trash that could hold them. rests: what would
-        miss them, where that was not said before."""
-        what = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
-        more = [f"And {len(rests) - _MOST_RESTING} more."] if len(rests) > _MOST_RESTING else []
-        told = "\n".join(["", *rests[:_MOST_RESTING], *more]) if rests else ""
-        reason = GONE_FOR_GOOD if for_good else ""
-        return ask_to_delete(self, what, f"{_names(rows)}, with all checkpoints.{reason}{told}", for_good=for_good)
-
     def _build_actions(self) -> dict[str, QAction]:
         made = {}
         for name, text, slot in (
@@ -214,7 +153,7 @@ class RunsDock(LabDock):
             ("folder", "Open folder", self._open_folder),
             ("copy", "Copy its id", self._copy_id),
             ("rename", "Rename…", self._rename_chosen),
-            ("delete", "Delete…", lambda: self.delete(self.chosen())),
+            ("delete", "Delete…", lambda: self.deletions.delete(self.chosen())),
         ):
             action = QAction(text, self)
             action.triggered.connect(slot)
@@ -402,19 +341,3 @@ class RunsDock(LabDock):
 def _reference(row: RunRow) -> str:
     """What it has learned so far, as what opens it."""
     return f"{row.run.path}@{'live' if row.status.live else 'latest'}"
-
-
-def _names(rows: Sequence[RunRow]) -> str:
-    more = f" and {len(rows) - _MOST_NAMES} more" if len(rows) > _MOST_NAMES else ""
-    return ", ".join(row.name for row in rows[:_MOST_NAMES]) + more
-
-
-def _resting(rows: Sequence[RunRow]) -> list[str]:
-    """What would miss these runs, a line each; which run is said where there are several."""
-    missed: dict[str, list[RunRow]] = {}
-    for row, sentences in zip(rows, what_rests_on([row.run for row in rows]), strict=True):
-        for sentence in sentences:
-            missed.setdefault(sentence, []).append(row)
-    if len(rows) == 1:
-        return list(missed)
-    return [f"{_names(of)}: {sentence[:1].lower()}{sentence[1:]}" for sentence, of in missed.items()]

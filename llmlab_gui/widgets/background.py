@@ -20,14 +20,15 @@ class WindowError(LabError):
 
 
 def as_lab_error(error: BaseException) -> LabError:
-    """Any error in a form that people can read."""
+    """Any error in a form that people can read; of one mistake the same each time, whoever tells of it."""
     if isinstance(error, LabError):
         return error
-    return WindowError(
+    told = WindowError(
         "The window hit an unexpected error.",
         f"{type(error).__name__}: {error}".strip().split("\n")[0],
         "Training is not affected. The full traceback is in the window's log.",
     )
+    return error.__dict__.setdefault("told", told)
 
 
 class Background(QObject):

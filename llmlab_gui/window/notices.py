@@ -12,10 +12,12 @@ from PySide6.QtCore import QObject
 from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 
+from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
 from llmlab_gui.widgets.numbers import minutes_text
 
 if TYPE_CHECKING:
+    from llmlab.core.errors import LabError
     from llmlab_gui.experiments.desk import ExperimentDesk
     from llmlab_gui.lab.lab import Lab, RunRow
     from llmlab_gui.lab.window_settings import WindowSettings
@@ -43,9 +45,10 @@ class Notices(QObject):
         super().__init__(window)
         self._lab, self._settings, self._window = lab, settings, window
         self._tray: QSystemTrayIcon | None = None
+        self._mistake: LabError | None = None  # the window's own that was told last
         lab.run_ended.connect(self._run_ended)
         lab.run_appeared.connect(self._run_appeared)
-        lab.error_raised.connect(lambda error: self.announce(str(error)))
+        lab.error_raised.connect(self._tell_error)
         lab.said.connect(lambda said: self.announce(said, politely=True))
         for desk in desks:
             desk.ended.connect(partial(self._plan_ended, desk))
@@ -74,6 +77,14 @@ class Notices(QObject):
         """Takes the sign out of the tray."""
         if self._tray is not None:
             self._tray.hide()
+
+    def _tell_error(self, error: LabError) -> None:
+        """A mistake of the window comes twice: by whoever caught it, and as the answer to whoever waited."""
+        if isinstance(error, WindowError):
+            if error is self._mistake:
+                return
+            self._mistake = error
+        self.announce(str(error))
 
     def _run_appeared(self, run_id: str) -> None:
         row = self._lab.row(run_id)

@@ -56,6 +56,7 @@ class FakeController:
 
 class FakeLab(QObject):
     runs_changed = Signal()
+    run_renamed = Signal(str, str)
     current_changed = Signal(str)
     shown_changed = Signal()
     events_arrived = Signal(str, list)

@@ -23,8 +23,9 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run
 from llmlab.jobs.queue import QueuedRun, RunQueue
+from llmlab.notebook.seals import held
 from llmlab.store.registry import list_runs
-from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_folder import RunFolder, RunInfo
 
 
 @pytest.fixture
@@ -264,3 +265,18 @@ def test_waiting_for_a_queue_that_another_program_holds_can_be_cancelled_and_end
             RunQueue(outputs).add(plan("bar"))
     RunQueue(outputs).add(plan("bar"))
     assert names(RunQueue(outputs)) == ["bar"]
+
+
+def test_a_disk_that_does_not_answer_in_time_is_not_taken_for_another_program(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object) -> RunInfo:
+        raise TimeoutError("the disk")
+
+    with pytest.raises(TimeoutError, match="the disk"):
+        FakeRun(outputs, "bar").run.change_info(slow)
+    monkeypatch.setattr("llmlab.jobs.queue.read_json", slow)
+    with pytest.raises(LabError, match=r"The queue could not be changed\. the disk"):
+        RunQueue(outputs).add(plan("bar"))
+    with pytest.raises(LabError, match=r"The notebook could not be written\. the disk"), held(outputs):
+        slow()

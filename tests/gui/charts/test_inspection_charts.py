@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from inspection_lab import center_of
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, Qt
-from PySide6.QtGui import QAccessible, QColor, QContextMenuEvent, QImage, QPainter
+from PySide6.QtGui import QAccessible, QColor, QContextMenuEvent, QFont, QImage, QPainter
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -173,6 +173,16 @@ def test_of_four_thousand_tokens_only_those_in_sight_are_painted(qtbot: QtBot) -
         assert len(columns) <= 700 // 76 + 2
         assert len(painted) == len(rows) * len(columns)
         assert len(rows) < 31
+
+
+def test_words_are_cut_for_the_font_that_they_are_drawn_in(qtbot: QtBot) -> None:
+    grid = shown_grid(qtbot, token_grid(9))
+    for size in (8, 40):
+        grid.table.setFont(QFont("monospace", size))
+        grid.grab()
+        metrics, cuts = grid.table.fontMetrics(), grid.table._delegate._cuts
+        assert cuts
+        assert all(metrics.horizontalAdvance(cut) <= room for (_, room), cut in cuts.items())
 
 
 def test_a_click_tells_the_cell_also_when_scrolled(qtbot: QtBot) -> None:

@@ -181,6 +181,7 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
     assert dock.deletions.working is None
     answers += [False, False]  # without its runs; and for good
     dock.delete()
+    dock.delete()  # pressed twice: no other question, and no second deletion
     qtbot.waitUntil(lambda: not fake.folder.path.exists(), timeout=WAIT)
     assert fake.folder.run_of(fake.record.arms[0], fake.record.track).path.is_dir()
     qtbot.waitUntil(lambda: lab.experiments.current() is None, timeout=WAIT)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_answers import STEPS, make_comparison, make_evolution
+from fake_lab import FakeRow
 from fake_model import FakeModelHost
 from fakes import FakeRun
 from inspection_lab import PROMPT, InspectionLab, line_of, value_of
@@ -19,6 +20,7 @@ from waits import WAIT
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.settings import ModelSettings, PretrainSettings
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.process import Request
 from llmlab_gui.inside import compare as views
@@ -273,6 +275,26 @@ def test_a_run_with_few_checkpoints_is_offered_another_time_with_log_spaced_ones
     lab.runs_changed.emit()
     assert "lean" not in dock.empty.text
     dock.shutdown()
+
+
+def test_a_run_that_is_renamed_stays_chosen_with_its_film(
+    lab: InspectionLab, film: EvolutionDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeRow, "name", property(lambda row: row.id))  # as where another track has one of that name
+    lab.runs_changed.emit()
+    assert film.run_box.currentText() == "pretraining/fake"
+    monkeypatch.undo()
+    lab.runs_changed.emit()
+    assert film.run_box.currentText() == "fake"
+    fake = lab._fakes.pop("pretraining/fake")
+    fake.run.path.rename(fake.run.path.with_name("winner"))
+    fake.run = RunFolder(fake.run.path.with_name("winner"))
+    lab._fakes["pretraining/other"] = FakeRun(lab.outputs, "other").start()
+    lab._fakes["pretraining/winner"] = fake
+    lab.run_renamed.emit("pretraining/fake", "pretraining/winner")
+    lab.runs_changed.emit()
+    assert (film.run_box.currentText(), film.run_id, film.run_box.count()) == ("winner", "pretraining/winner", 2)
+    assert film.film.frames
 
 
 def test_another_prompt_is_another_film(lab: InspectionLab, qtbot: QtBot, film: EvolutionDock) -> None:

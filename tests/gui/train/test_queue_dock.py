@@ -72,6 +72,10 @@ def end(run: RunFolder) -> None:
     run.write_status(replace(run.recorded_status(), state="finished"))
 
 
+def raises(error: LabError) -> None:
+    raise error
+
+
 def names(dock: QueueDock) -> list[str]:
     return [dock.model.index(row, NAME).data() for row in range(dock.model.rowCount())]
 
@@ -181,13 +185,21 @@ def test_the_panel_says_what_it_waits_for(qtbot: QtBot, lab: Lab, dock: QueueDoc
     qtbot.waitUntil(lambda: dock.now.text() == "The queue is paused: nothing is started.", timeout=WAIT)
 
 
-def test_edit_puts_the_settings_back_into_their_panel(qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path) -> None:
+def test_edit_takes_a_run_out_and_puts_its_settings_back_into_their_panel(
+    qtbot: QtBot, lab: Lab, dock: QueueDock, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     FakeRun(outputs, "live").start().advance(5)
     qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
     prediction = parse_prediction("val_loss=1.9..2.2@80%")
     lab.queue.add(QueuedRun(FinetuneSettings(), "tuned", "scratch", predictions=[prediction.as_dict()]))
     qtbot.waitUntil(lambda: names(dock) == ["tuned"], timeout=WAIT)
     dock.table.selectRow(0)
+    filled: list[object] = []
+    lab.finetune_requested.connect(filled.append)
+    with monkeypatch.context() as held, qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+        held.setattr(RunQueue, "remove", lambda *_: raises(LabError("The queue is held by another program.")))
+        dock.edit()
+    assert filled == []  # it still waits: a second one like it is not set up
     with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
         dock.edit()
     assert (asked.args[0]["preset"], asked.args[0]["lora.rank"]) == ("scratch", FinetuneSettings().lora.rank)

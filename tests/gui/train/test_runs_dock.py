@@ -25,6 +25,7 @@ from llmlab.studies import upkeep
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.about import about_from
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train import run_deletions
 from llmlab_gui.train import runs as runs_dock
 from llmlab_gui.train.runs import RunsDock
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, STATE
@@ -155,7 +156,7 @@ def test_a_live_run_is_not_deleted(dock: RunsDock, qtbot: QtBot, lab: Lab, runs:
     row = lab.row("pretraining/third")
     assert row is not None
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
-        dock.delete([row])
+        dock.deletions.delete([row])
     assert "has not ended" in told.args[0].what
     assert runs["third"].run.path.is_dir()
 
@@ -171,12 +172,12 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
     row = lab.row("pretraining/second")
     assert row is not None
     lab.set_current("pretraining/second")
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): False)
-    dock.delete([row])
+    monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): False)
+    dock.deletions.delete([row])
     qtbot.waitUntil(lambda: dock.deletions.working is None, timeout=WAIT)
     assert runs["second"].run.path.is_dir()
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): not for_good)
-    dock.delete([row])
+    monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): not for_good)
+    dock.deletions.delete([row])
     qtbot.waitUntil((tmp_path / "trash" / "run.json").is_file, timeout=WAIT)
     qtbot.waitUntil(lambda: shown_ids(dock) == ["third", "first"], timeout=WAIT)
     current = lab.current()
@@ -194,10 +195,10 @@ def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
     agreed: bool,
 ) -> None:
     monkeypatch.setattr(upkeep, "move_to_trash", lambda path: False)
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): agreed or not for_good)
+    monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): agreed or not for_good)
     row = lab.row("pretraining/second")
     assert row is not None
-    dock.delete([row])
+    dock.deletions.delete([row])
     qtbot.waitUntil(lambda: dock.deletions.working is None, timeout=WAIT)
     assert runs["second"].run.path.exists() is not agreed
     assert (lab.row("pretraining/second") is None) is agreed
@@ -215,9 +216,9 @@ def test_a_long_deletion_leaves_the_window_free_and_can_be_cancelled(
         return True
 
     monkeypatch.setattr(upkeep, "move_to_trash", slow_trash)
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): True)
+    monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): True)
     rows = [row for row in lab.runs() if not row.status.live]
-    dock.delete(rows)
+    dock.deletions.delete(rows)
     qtbot.waitUntil(begun.is_set, timeout=WAIT)
     qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
     assert dock.strip.what.text() == f"Deleting {rows[0].name}"
@@ -297,8 +298,8 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
         return True
 
     monkeypatch.setattr(upkeep, "move_to_trash", trash)
-    monkeypatch.setattr(dock, "confirm_deletion", lambda rows, for_good, rests=(): not for_good)
-    dock.delete(chosen)
+    monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): not for_good)
+    dock.deletions.delete(chosen)
     qtbot.waitUntil(lambda: [run.id for run in list_runs(outputs)] == ["bar"], timeout=WAIT)
     assert (outputs / "pretraining" / "bar" / "run.json").is_file()
     qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["bar"], timeout=WAIT)
@@ -397,6 +398,10 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
 ) -> None:
     lab.set_current("pretraining/second")
     lab.set_shown(["pretraining/first"])
+    renamed: list[tuple[str, str, int]] = []
+    lab.run_renamed.connect(lambda old, new: renamed.append((old, new, len(lab.runs()))))
+    counts: list[int] = []
+    lab.runs_changed.connect(lambda: counts.append(len(lab.runs())))
     for name, new in (("second", "winner"), ("first", "loser")):
         row = lab.row(f"pretraining/{name}")
         assert row is not None
@@ -404,6 +409,11 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
         dock.rename(row)
         qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None, timeout=WAIT)
     assert lab.shown() == ["pretraining/winner", "pretraining/loser"]
+    assert renamed == [
+        ("pretraining/second", "pretraining/winner", 3),
+        ("pretraining/first", "pretraining/loser", 3),
+    ]
+    assert set(counts) == {3}  # whoever lists the runs never misses it
     assert {run.id for run in list_runs(outputs)} == {"winner", "loser", "third"}
     qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300, timeout=WAIT)
     with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
@@ -442,7 +452,7 @@ def test_after_a_menu_on_a_live_run_delete_acts_on_the_row_that_is_selected_then
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
-        dock, "confirm_deletion", lambda rows, for_good, rests=(): asked.extend(row.run.id for row in rows)
+        dock.deletions, "confirm", lambda rows, for_good, rests=(): asked.extend(row.run.id for row in rows)
     )
     monkeypatch.setattr(runs_dock, "QMenu", ClosedMenu)
     dock.table.selectRow(shown_ids(dock).index("third"))  # live
@@ -458,7 +468,7 @@ def test_after_a_menu_on_another_row_delete_acts_on_that_row(
     monkeypatch.setattr(runs_dock, "QMenu", ClosedMenu)
     asked: list[list[str]] = []
     monkeypatch.setattr(
-        dock, "confirm_deletion", lambda rows, for_good, rests=(): asked.append([row.name for row in rows])
+        dock.deletions, "confirm", lambda rows, for_good, rests=(): asked.append([row.name for row in rows])
     )
     with qtbot.waitActive(dock, timeout=WAIT):
         dock.activateWindow()
@@ -519,7 +529,7 @@ def test_the_question_before_a_deletion_names_what_each_run_belongs_to(
     dock: RunsDock, qtbot: QtBot, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(runs_dock, "ask_to_delete", lambda _, what, more, for_good: asked.append(more))
+    monkeypatch.setattr(run_deletions, "ask_to_delete", lambda _, what, more, for_good: asked.append(more))
     belongs, based = "It belongs to the experiment rates.", "tuned cannot be opened without it: it is its base."
     rests = {"first": [belongs], "second": [belongs, based]}
     threads: set[threading.Thread] = set()
@@ -528,10 +538,13 @@ def test_the_question_before_a_deletion_names_what_each_run_belongs_to(
         threads.add(threading.current_thread())
         return [rests[run.id] for run in found]
 
-    monkeypatch.setattr(runs_dock, "what_rests_on", looked_for)
+    monkeypatch.setattr(run_deletions, "what_rests_on", looked_for)
     rows = [row for name in ("first", "second") if (row := lab.row(f"pretraining/{name}"))]
-    dock.delete(rows[:1])
-    dock.delete(rows)
+    dock.deletions.delete(rows[:1])
+    dock.deletions.delete(rows[:1])  # pressed twice: one question
+    qtbot.waitUntil(lambda: dock.deletions.working is None, timeout=WAIT)
+    assert len(asked) == 1
+    dock.deletions.delete(rows)
     qtbot.waitUntil(lambda: len(asked) == 2, timeout=WAIT)
     assert threading.main_thread() not in threads
     assert asked[0].endswith(f"\n{belongs}")

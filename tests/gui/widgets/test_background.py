@@ -14,7 +14,7 @@ from llmlab.core.errors import LabError
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.folder_poller import FolderPoller
-from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.background import Background, as_lab_error
 
 
 @pytest.fixture
@@ -78,14 +78,15 @@ def test_shutdown_leaves_no_thread_and_delivers_nothing(qtbot: QtBot) -> None:
 def test_a_mistake_is_told_as_uncaught_ones_are_and_what_follows_is_done(
     qtbot: QtBot, background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uncaught: list[type[BaseException]] = []
-    monkeypatch.setattr(sys, "excepthook", lambda kind, _error, _trace: uncaught.append(kind))
+    uncaught: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda _kind, error, _trace: uncaught.append(error))
     errors: list[LabError] = []
     done: list[str] = []
     background.run(lambda: int("no number"), print, errors.append)
     background.run(lambda: "next", done.append, errors.append)
     qtbot.waitUntil(lambda: bool(done), timeout=WAIT)
-    assert uncaught == [ValueError]
+    assert list(map(type, uncaught)) == [ValueError]
+    assert [as_lab_error(error) for error in uncaught] == errors  # one mistake, which is told once
     assert [error.what for error in errors] == ["The window hit an unexpected error."]  # whoever asked has an answer
 
 

@@ -18,6 +18,7 @@ from windows import MakeWindow
 
 from llmlab.core.errors import LabError
 from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.widgets.background import as_lab_error
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.notices import sentence
 
@@ -74,6 +75,11 @@ def test_a_screen_reader_says_errors_at_once_and_how_runs_end(
     at_once, politely = QAccessible.AnnouncementPoliteness.Assertive, QAccessible.AnnouncementPoliteness.Polite
     window.lab.error_raised.emit(LabError("The disk is full.", "", "Free some space."))
     assert said == [("The disk is full. Free some space.", at_once)]
+    for mistake in (ValueError("odd"), ValueError("odd")):
+        window.lab.error_raised.emit(as_lab_error(mistake))  # logged where it was caught
+        window.lab.error_raised.emit(as_lab_error(mistake))  # and the answer to whoever waited
+    assert [words.partition(".")[0] for words, _ in said[1:]] == 2 * ["The window hit an unexpected error"]
+    del said[1:]
     window.lab.said.emit("Saved it.")
     assert said[1:] == [("Saved it.", politely)]
     ended(qtbot, window, fake)
