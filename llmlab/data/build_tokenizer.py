@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from llmlab.data.tokenizers import (
     Gpt2Tokenizer,
     Tokenizer,
     tokenizer_from_json,
+    vocabulary_of,
 )
 
 # Raised when a tokenizer would come out differently from the same text.
@@ -42,15 +44,28 @@ def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress) -> T
     """
     if data.tokenizer == "gpt2":
         return Gpt2Tokenizer()
-    size = data.bpe_vocab_size if data.tokenizer == "bpe" else 0
-    what = f"{_FORMAT} {data.tokenizer} {corpus.name} {corpus.content_key()} {size} {data.max_tokens}"
-    path = cache_dir() / "tokenizers" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
+    path = _file(data, corpus)
     with cache_lock(path, progress):
         saved = _saved(path)
         if saved is None:
             saved = _make(data, corpus, progress)
             write_json(path, saved.to_json())
     return saved
+
+
+def known_vocabulary(data: DataSettings, corpus: Corpus) -> tuple[int, str] | None:
+    """`vocab_size` and `key()` of what `build_tokenizer` gives; None where that was never made."""
+    values = {"kind": "gpt2"} if data.tokenizer == "gpt2" else read_json(_file(data, corpus))
+    with contextlib.suppress(ValueError):  # a damaged one is made again
+        return vocabulary_of(values) if values else None
+    return None
+
+
+def _file(data: DataSettings, corpus: Corpus) -> Path:
+    """Where the tokenizer is kept."""
+    size = data.bpe_vocab_size if data.tokenizer == "bpe" else 0
+    what = f"{_FORMAT} {data.tokenizer} {corpus.name} {corpus.content_key()} {size} {data.max_tokens}"
+    return cache_dir() / "tokenizers" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
 
 
 def _saved(path: Path) -> Tokenizer | None:

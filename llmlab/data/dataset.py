@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
-from llmlab.core.progress import Progress
+from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import DataSettings
-from llmlab.data.build_tokenizer import build_tokenizer
+from llmlab.data.build_tokenizer import build_tokenizer, known_vocabulary
 from llmlab.data.corpora import find_corpus
 from llmlab.data.corpus import Corpus
-from llmlab.data.token_cache import TokenCache, token_cache
+from llmlab.data.token_cache import TokenCache, saved_tokens, token_cache
 from llmlab.data.tokenizers import Tokenizer
 
 # Tokens counted at once: 32 MB of int64.
@@ -51,7 +52,7 @@ def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dat
     corpus = find_corpus(data.corpus)
     tokenizer = build_tokenizer(data, corpus, progress)
     cache = token_cache(corpus, tokenizer, data.max_tokens, progress)
-    boundary, val_start = _split(cache, data, tokenizer)
+    boundary, val_start = _split(cache, data)
     train, val = cache.tokens[:boundary], cache.tokens[val_start:]
     _check_length(corpus, train, val, block_size, data)
     key = hashlib.sha256(f"{cache.sha256} {tokenizer.key()} {boundary} {val_start}".encode()).hexdigest()
@@ -63,6 +64,41 @@ def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dat
         floor_loss(corpus, cache),
         key,
     )
+
+
+@dataclass(frozen=True)
+class KnownLosses:
+    """What earlier runs on a text left of it. vocab_size: of its tokens. unigram_loss: as a `Dataset` has it.
+
+    Each None where it takes making the tokenizer or the tokens to know it.
+    """
+
+    vocab_size: int | None = None
+    unigram_loss: float | None = None
+
+
+def known_losses(data: DataSettings, progress: Progress) -> KnownLosses:
+    """What guessing costs on the text that the settings describe, from the cache alone: nothing is built or loaded.
+
+    Where the tokens are there, and nobody asked for this split of them, they are counted. Raises Cancelled, and
+    LabError where the corpus is not here or cannot be split.
+    """
+    corpus = find_corpus(data.corpus, progress)
+    known = known_vocabulary(data, corpus)
+    if known is None:
+        return KnownLosses()
+    vocab_size, key = known
+    cache = saved_tokens(corpus, key, data.max_tokens)
+    if cache is None:
+        return KnownLosses(vocab_size)
+    boundary, val_start = _split(cache, data)
+    loss = (read_json(_measures_file(cache, boundary, val_start)) or {}).get("unigram_loss")
+    if not isinstance(loss, float):
+        try:
+            loss = _unigram_loss(cache, boundary, val_start, vocab_size, progress)
+        except ValueError:  # ids beyond the vocabulary: the tokens are damaged, and made again when they are used
+            loss = None
+    return KnownLosses(vocab_size, loss)
 
 
 def floor_loss(corpus: Corpus, cache: TokenCache) -> float | None:
@@ -80,7 +116,7 @@ def floor_loss(corpus: Corpus, cache: TokenCache) -> float | None:
     return entropy * (len(cache.documents) - 1) / int(cache.documents[-1])
 
 
-def _split(cache: TokenCache, data: DataSettings, tokenizer: Tokenizer) -> tuple[int, int]:
+def _split(cache: TokenCache, data: DataSettings) -> tuple[int, int]:
     """Where the training tokens end and where the validation tokens start."""
     total = len(cache.tokens)
     position = total - max(1, round(total * data.val_fraction))
@@ -118,27 +154,35 @@ def _check_length(corpus: Corpus, train: np.ndarray, val: np.ndarray, block_size
 
 
 def _measures(cache: TokenCache, boundary: int, val_start: int, tokenizer: Tokenizer) -> tuple[float, float]:
-    """Unigram loss and bytes per token of `val`; kept beside the tokens.
-
-    The loss: cross-entropy of `val` under the frequencies in `train`, one added to each count.
-    """
-    path = cache.folder / f"unigram-{boundary}-{val_start}.json"
+    """Unigram loss and bytes per token of `val`; kept beside the tokens."""
+    path = _measures_file(cache, boundary, val_start)
     saved = read_json(path) or {}
     loss, size = saved.get("unigram_loss"), saved.get("bytes_per_token")
     if isinstance(loss, float) and isinstance(size, float):
         return loss, size
-    train = _counts(cache.tokens[:boundary], tokenizer.vocab_size) + 1
-    val = _counts(cache.tokens[val_start:], tokenizer.vocab_size)
-    loss = float(-(val * np.log(train / train.sum())).sum() / val.sum())
+    loss = _unigram_loss(cache, boundary, val_start, tokenizer.vocab_size, quiet)
+    val = _counts(cache.tokens[val_start:], tokenizer.vocab_size, quiet)
     size = float(sum(int(val[id]) * tokenizer.byte_count(int(id)) for id in np.flatnonzero(val)) / val.sum())
     with contextlib.suppress(OSError):  # it is counted again the next time
         write_json(path, {"unigram_loss": loss, "bytes_per_token": size}, durable=False)
     return loss, size
 
 
-def _counts(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
-    """How often each id occurs, int64 [vocabulary], in constant memory."""
+def _measures_file(cache: TokenCache, boundary: int, val_start: int) -> Path:
+    return cache.folder / f"unigram-{boundary}-{val_start}.json"
+
+
+def _unigram_loss(cache: TokenCache, boundary: int, val_start: int, vocab_size: int, progress: Progress) -> float:
+    """Cross-entropy of `val` under the frequencies in `train`, one added to each count."""
+    train = _counts(cache.tokens[:boundary], vocab_size, progress) + 1
+    val = _counts(cache.tokens[val_start:], vocab_size, progress)
+    return float(-(val * np.log(train / train.sum())).sum() / val.sum())
+
+
+def _counts(tokens: np.ndarray, vocab_size: int, progress: Progress) -> np.ndarray:
+    """How often each id occurs, int64 [vocabulary], in constant memory. ValueError for an id beyond it."""
     counts = np.zeros(vocab_size, dtype=np.int64)
     for start in range(0, len(tokens), _COUNT_BLOCK):
+        progress("Counting tokens", start, len(tokens))
         counts += np.bincount(tokens[start : start + _COUNT_BLOCK], minlength=vocab_size)
     return counts

@@ -61,12 +61,11 @@ def token_cache(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress:
     once: the second waits. A damaged cache is built again. Raises Cancelled (nothing is left behind), and
     LabError when the disk is full or the corpus is empty.
     """
-    key = _cache_key(corpus, tokenizer, max_tokens)
-    folder = cache_dir() / "tokens" / key
+    folder = _folder(corpus, tokenizer.key(), max_tokens)
     with cache_lock(folder, progress):
         if (cache := _open(folder)) is not None:
             return cache
-        for litter in folder.parent.glob(f".tmp-{key}-*"):  # of a process that was killed; the lock is ours
+        for litter in folder.parent.glob(f".tmp-{folder.name}-*"):  # of a process that was killed; the lock is ours
             shutil.rmtree(litter, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         with new_folder(folder) as staging:
@@ -75,6 +74,11 @@ def token_cache(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress:
         if cache is None:
             raise LabError("The token cache could not be read back.", f"{folder} changed while it was written.")
         return cache
+
+
+def saved_tokens(corpus: Corpus, tokenizer_key: str, max_tokens: int) -> TokenCache | None:
+    """What `token_cache` gives, as far as it is there: nothing is built, and not every byte is looked at."""
+    return _open(_folder(corpus, tokenizer_key, max_tokens), checked=False)
 
 
 def token_stream(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, bool, int]]:
@@ -94,9 +98,9 @@ def separator(tokenizer: Tokenizer) -> np.ndarray:
     return tokenizer.encode_array(TEXT_SEPARATOR)
 
 
-def _cache_key(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int) -> str:
-    parts = f"{_FORMAT} {corpus.name} {corpus.content_key()} {tokenizer.key()} {max_tokens}"
-    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+def _folder(corpus: Corpus, tokenizer_key: str, max_tokens: int) -> Path:
+    parts = f"{_FORMAT} {corpus.name} {corpus.content_key()} {tokenizer_key} {max_tokens}"
+    return cache_dir() / "tokens" / hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress: Progress) -> None:
@@ -131,15 +135,16 @@ def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, 
     write_json(folder / "meta.json", asdict(meta))
 
 
-def _open(folder: Path) -> TokenCache | None:
-    """The cache in `folder`; None when there is none or when a byte of it is not as it was written."""
+def _open(folder: Path, *, checked: bool = True) -> TokenCache | None:
+    """The cache in `folder`; None when there is none. checked: also when a byte of it is not as it was written."""
     meta = read_record(_Meta, folder / "meta.json")
     if meta is None or meta.format != _FORMAT or meta.dtype not in ("<u2", "<u4"):
         return None
     try:
-        digests = sha256_of(folder / "tokens.bin"), sha256_of(folder / "documents.bin")
-        if digests != (meta.sha256, meta.documents_sha256):
-            return None
+        if checked:
+            digests = sha256_of(folder / "tokens.bin"), sha256_of(folder / "documents.bin")
+            if digests != (meta.sha256, meta.documents_sha256):
+                return None
         # A plain array over the mapped file: indexing a memmap object itself is slower.
         tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=meta.dtype, mode="r"))
         documents = np.fromfile(folder / "documents.bin", dtype="<i8")

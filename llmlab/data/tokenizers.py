@@ -16,6 +16,8 @@ from llmlab.data.gpt2_vocabulary import END_OF_TEXT, byte_symbols, gpt2_encoding
 
 # What stands between documents where there is no id for the end of text: a blank line.
 TEXT_SEPARATOR = "\n\n"
+_BYTES = 256
+_GPT2_VOCABULARY = 50_257  # the bytes, 50,000 merges, and the end of text
 
 
 class TextTokenizer(Protocol):
@@ -81,7 +83,7 @@ class Tokenizer(ABC):
 
     def key(self) -> str:
         """Hex sha256 of what decides its ids."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        return _key(self.to_json())
 
 
 class Gpt2Tokenizer(Tokenizer):
@@ -229,6 +231,29 @@ def tokenizer_from_json(values: dict[str, Any]) -> Tokenizer:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LabError("The saved tokenizer is damaged.", f"{type(error).__name__}: {error}.") from error
     raise LabError("The saved tokenizer is of no known kind.", f"It says {values['kind']!r}.")
+
+
+def vocabulary_of(values: dict[str, Any]) -> tuple[int, str]:
+    """`vocab_size` and `key()` of the tokenizer that `to_json` described, which is not made: no library is loaded.
+
+    ValueError when it describes none.
+    """
+    match values:
+        case {"kind": "gpt2"}:
+            size = _GPT2_VOCABULARY
+        case {"kind": "char", "characters": str(characters)}:
+            size = len(set(characters))
+        case {"kind": "compact", "gpt2_ids": list(ids)}:
+            size = _BYTES + len(ids) + 1
+        case {"kind": "bpe", "merges": list(merges)}:
+            size = len({*byte_symbols().values(), *(str(merge).replace(" ", "") for merge in merges)}) + 1
+        case _:
+            raise ValueError(f"no tokenizer is {values!r:.100}")
+    return size, _key(values)
+
+
+def _key(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def save_hf_tokenizer(tokenizer: Tokenizer, folder: Path, chat_template: str | dict[str, str] | None = None) -> None:

@@ -21,6 +21,7 @@ from llmlab_gui.experiments.form import Asked, ExperimentForm
 from llmlab_gui.experiments.study_setup import Steps, StudySetup
 from llmlab_gui.experiments.tables import PLAN_COLUMNS, PlanModel
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.notebook.anchors import anchors_of_plan
 from llmlab_gui.notebook.asking import ask
 from llmlab_gui.widgets.labels import scrolled
 from llmlab_gui.widgets.layouts import column, split
@@ -85,7 +86,10 @@ class ExperimentDock(LabDock):
         return record, plan_text(record)
 
     def _ask(self, record: ExperimentRecord) -> list[Prediction] | None:
-        return ask(self, self.lab.notebook, f"<b>{record.title}.</b> {record.question}", questions(record))
+        about, anchors = f"<b>{record.title}.</b> {record.question}", None
+        if record.arms:
+            anchors = partial(anchors_of_plan, record, self.lab.runs(), self.lab.outputs)
+        return ask(self, self.lab.notebook, about, questions(record), anchors=anchors)
 
     def _kind_changed(self) -> None:
         self.plan_table.setVisible(self.form.kind.trains)

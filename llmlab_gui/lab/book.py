@@ -9,6 +9,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress
 from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.words import outcome_sentence
@@ -17,6 +18,7 @@ from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.background import Background
 
+Anchors = Callable[[Progress], str]
 # A message is one line; the dock has all.
 _MOST_SENTENCES = 1
 
@@ -93,6 +95,10 @@ class Book(QObject):
     def in_background(self, work: Callable[[], object], then: Callable[[object], None]) -> None:
         """Other slow work of the notebook's dock: an export."""
         self._background.run(work, then, self.failed.emit)
+
+    def look_up(self, anchors: Anchors, then: Callable[[str], None]) -> None:
+        """What a prediction can go by, in a sentence, for the question before a start."""
+        self._background.run(lambda: anchors(self._background.check), then, self.failed.emit)
 
     def shutdown(self) -> None:
         """Ends the thread, and waits for what it is at."""

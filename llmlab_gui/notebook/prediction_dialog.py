@@ -14,7 +14,7 @@ from llmlab_gui.notebook.start_question import StartQuestion
 from llmlab_gui.widgets.layouts import column
 
 if TYPE_CHECKING:
-    from llmlab_gui.lab.book import Book
+    from llmlab_gui.lab.book import Anchors, Book
     from llmlab_gui.notebook.asking import Expected
 
 _WIDTH = 640
@@ -33,10 +33,10 @@ class PredictionDialog(StartQuestion):
         expected: Expected | None = None,
         parent: QWidget | None = None,
         *,
-        anchors: str = "",
+        anchors: Anchors | None = None,
         before: Sequence[Prediction] = (),
     ) -> None:
-        """anchors: losses to go by, in words. before: what was stated already, and may be changed."""
+        """anchors: looks up what to go by. before: what was stated already, and may be changed."""
         draws = expected is not None and any(quantity.answer == CURVE for quantity in quantities)
         shown = _shown(before, draws=draws)
         self._kept = [prediction for prediction in before if prediction not in shown]

@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from shiboken6 import isValid
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
@@ -26,12 +27,13 @@ from llmlab_gui.notebook.prediction_form import SentenceRow
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
 
 if TYPE_CHECKING:
-    from llmlab_gui.lab.book import Book
+    from llmlab_gui.lab.book import Anchors, Book
 
 _TALLEST = 460  # pixels of what is asked; more is scrolled
 _AROUND = 330  # pixels of the dialog around that, and of its frame
 _MARGINS = 24  # pixels beside it
 _PROBLEM_LINES = 2  # of the longest problem
+_ANCHOR_LINES = 2
 
 
 class StartQuestion(QDialog):
@@ -40,8 +42,10 @@ class StartQuestion(QDialog):
     Nothing moves while one types: what is wrong is said when its row is left, in the place of a hint.
     """
 
-    def __init__(self, book: Book, about: str, why: str, parent: QWidget | None = None, *, anchors: str = "") -> None:
-        """anchors: losses to go by, in words."""
+    def __init__(
+        self, book: Book, about: str, why: str, parent: QWidget | None = None, *, anchors: Anchors | None = None
+    ) -> None:
+        """anchors: looks up what to go by, in words."""
         super().__init__(parent)
         self.setWindowTitle("What do you expect?")
         self.predictions: list[Prediction] | None = None
@@ -58,8 +62,12 @@ class StartQuestion(QDialog):
         self.back_button.setToolTip("Start nothing (Escape)")
         self._what = QLabel(about)
         self._what.setWordWrap(True)
-        self.anchors = QuietLabel(anchors)
-        self.anchors.setVisible(bool(anchors))
+        self.anchors = QuietLabel()
+        self.anchors.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.anchors.setMinimumHeight(_ANCHOR_LINES * self.fontMetrics().lineSpacing())  # nothing moves when it comes
+        self.anchors.setVisible(anchors is not None)
+        if anchors is not None:
+            book.look_up(anchors, self._show_anchors)
         self._below = QStackedWidget()
         self._below.setFixedHeight(_PROBLEM_LINES * self.fontMetrics().lineSpacing())
         for label in (QuietLabel(f"Locked at the start, compared with the outcome. {why}"), self.problem):
@@ -149,6 +157,10 @@ class StartQuestion(QDialog):
         width = max(self.minimumWidth() - _MARGINS, self._content.minimumSizeHint().width() + bar)
         room = min(_TALLEST, self.screen().availableSize().height() - _AROUND)
         self._area.setMinimumSize(width, min(room, self._content.sizeHint().height()))
+
+    def _show_anchors(self, words: str) -> None:
+        if isValid(self):  # somebody may have answered meanwhile
+            self.anchors.setText(words)
 
     def _problem(self) -> str:
         try:

@@ -15,7 +15,7 @@ from llmlab_gui.notebook.start_question import StartQuestion
 from llmlab_gui.widgets.layouts import beside, column
 
 if TYPE_CHECKING:
-    from llmlab_gui.lab.book import Book
+    from llmlab_gui.lab.book import Anchors, Book
 
 _WIDTH = 640
 _FIRST_CONFIDENCE = 70
@@ -57,9 +57,18 @@ class VerdictRow(QWidget):
 class VerdictsDialog(StartQuestion):
     """A row a claim."""
 
-    def __init__(self, book: Book, paper: str, claims: Sequence[Quantity], parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        book: Book,
+        paper: str,
+        claims: Sequence[Quantity],
+        parent: QWidget | None = None,
+        *,
+        anchors: Anchors | None = None,
+    ) -> None:
+        """anchors: looks up what to go by."""
         about = f"Which verdict do you expect on each claim of <b>{paper}</b>?"
-        super().__init__(book, about, "Leave out claims you have no idea about.", parent)
+        super().__init__(book, about, "Leave out claims you have no idea about.", parent, anchors=anchors)
         self.rows = [VerdictRow(claim) for claim in claims]
         self._rows += self.rows
         free = QWidget()

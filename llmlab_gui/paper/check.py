@@ -50,9 +50,7 @@ class CheckDock(LabDock):
         super().__init__(lab, "check", "Check", parent)
         self.desk = desk
         self.form = CheckForm(lab, desk)
-        steps = Steps(
-            _plans, self._show_plans, partial(self.form.show_sizes, {}), partial(ask_of_check, self, lab.notebook)
-        )
+        steps = Steps(_plans, self._show_plans, partial(self.form.show_sizes, {}), partial(ask_of_check, self, lab))
         tip = "Asks for your predictions, then trains and judges"
         self.setup = StudySetup(lab, self, self.form, desk.checks.controller, steps, "Run", tip)
         self.copy_button = QPushButton("Copy command")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from fakes import CancelAfter
 from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
-from llmlab.data.dataset import Dataset, load_dataset
+from llmlab.data.dataset import Dataset, KnownLosses, known_losses, load_dataset
 from llmlab.data.tokenizers import Gpt2Tokenizer
 
 
@@ -65,6 +66,24 @@ def test_the_unigram_loss_is_the_cross_entropy_of_training_frequencies(kind: str
     assert dataset.unigram_loss < math.log(dataset.tokenizer.vocab_size)
     again = load(corpus="tiny", tokenizer=kind, bpe_vocab_size=500)
     assert again.unigram_loss == dataset.unigram_loss
+    # Both losses of guessing are known without a run; of a split that nobody asked for, too.
+    data = DataSettings(corpus="tiny", tokenizer=kind, bpe_vocab_size=500)
+    assert known_losses(data, quiet) == KnownLosses(dataset.tokenizer.vocab_size, dataset.unigram_loss)
+    known = known_losses(replace(data, val_fraction=0.31), quiet)
+    other = load(corpus="tiny", tokenizer=kind, bpe_vocab_size=500, val_fraction=0.31)
+    assert known == KnownLosses(other.tokenizer.vocab_size, other.unigram_loss)
+
+
+def test_what_takes_reading_the_text_is_not_known_before(three_files: Path) -> None:
+    data = DataSettings(corpus=str(three_files), tokenizer="char")
+    assert known_losses(data, quiet) == KnownLosses()
+    assert known_losses(replace(data, tokenizer="gpt2"), quiet) == KnownLosses(50257)
+    letters = load(5, corpus=str(three_files), tokenizer="char")
+    assert known_losses(data, quiet) == KnownLosses(letters.tokenizer.vocab_size, letters.unigram_loss)
+    with pytest.raises(Cancelled):
+        known_losses(replace(data, val_fraction=0.3), CancelAfter(3))
+    (three_files / "a.txt").write_text(" pink" * 10)
+    assert known_losses(data, quiet) == KnownLosses()  # another text
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "char", "compact", "bpe"])

@@ -20,6 +20,7 @@ from whole_lab import WholeLab
 from windows import dock_in_sight
 
 from llmlab.cli.main import main
+from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.kinds import KINDS
@@ -28,6 +29,7 @@ from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments import setup
 from llmlab_gui.experiments.form import parse_values
 from llmlab_gui.experiments.setup import ExperimentDock, plan_text, questions
+from llmlab_gui.lab.book import Anchors
 
 
 @pytest.fixture
@@ -116,8 +118,8 @@ def test_what_was_predicted_is_started_with_the_plan(
     record = planned(dock, qtbot)
     asked: list[Any] = []
 
-    def answer(parent: object, book: object, about: str, quantities: list[Any]) -> list[Any] | None:
-        asked.append((about, quantities))
+    def answer(_: object, book: object, about: str, quantities: list[Any], *, anchors: Anchors) -> list[Any] | None:
+        asked.append((about, quantities, anchors(quiet)))
         return answers.pop(0)
 
     answers: list[list[Any] | None] = [None, [parse_prediction("best_lr=1e-3@60%")]]
@@ -128,13 +130,14 @@ def test_what_was_predicted_is_started_with_the_plan(
     assert [row["quantity"] for row in started[0].predictions] == ["best_lr"]
     assert started[0].arms == record.arms
     assert record.question in asked[0][0]
+    assert asked[0][2].startswith("Validation loss to go by: uniform guess")
     assert not dock.setup.button.isEnabled()  # until there is a plan with another name
 
 
 def test_a_start_right_after_an_edit_starts_what_was_edited(
     dock: ExperimentDock, qtbot: QtBot, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "ask", lambda *_: [])
+    monkeypatch.setattr(setup, "ask", lambda *_, **__: [])
     planned(dock, qtbot)
     plan = dock.setup._steps.plan
     may_go_on = threading.Event()
@@ -181,7 +184,7 @@ def test_a_second_experiment_at_once_is_asked_about(
     FakeExperiment(outputs, "busy").begin(0, 10)
     lab.experiments.refresh()
     qtbot.waitUntil(lambda: bool(lab.experiments.live()), timeout=WAIT)
-    monkeypatch.setattr(setup, "ask", lambda *_: [])
+    monkeypatch.setattr(setup, "ask", lambda *_, **__: [])
     named: list[list[str]] = []
     answers = [False, True]
     monkeypatch.setattr(dock.setup, "ask_about_others", lambda busy: named.append(busy) or answers.pop(0))

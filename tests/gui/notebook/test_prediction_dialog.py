@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeRun
+from fake_experiments import FakeExperiment, rate_plan
+from fakes import CancelAfter, FakeRun
 from preset_settings import resolve_settings
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QAbstractButton, QApplication
 from pytestqt.qtbot import QtBot
-from waits import WAIT
+from shiboken6 import delete
+from waits import SECONDS, WAIT
 
+from llmlab.core.errors import Cancelled
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.progress import Progress, quiet
+from llmlab.data.dataset import load_dataset
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
 from llmlab.store.run_log import first_started
+from llmlab.studies.experiments.outcomes import Finding, write_results
 from llmlab_gui.lab.book import Asking, Book
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.notebook.asking import Expected, anchors_of, ask, question_about
+from llmlab_gui.notebook.anchors import anchors_of, anchors_of_plan
+from llmlab_gui.notebook.asking import Expected, ask, question_about
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.notebook.prediction_dialog import PredictionDialog
 from llmlab_gui.notebook.prediction_form import CurveRow
@@ -267,7 +277,6 @@ def test_what_was_stated_before_is_filled_in(qtbot: QtBot, book: Book) -> None:
 
 def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path) -> None:
     settings = resolve_settings("baby")
-    assert anchors_of(settings, "baby", []) == "Validation loss to go by: uniform guess about 4.61 (ln 100)."
     runs = [
         RunRow(fake.run, fake.run.info(), fake.run.status())
         for fake in (
@@ -283,12 +292,63 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     began = first_started(runs[2].run)
     assert began is not None
     loss = runs[3].status.val_loss
-    assert anchors_of(settings, "baby", runs) == (
+    assert anchors_of(settings, "baby", runs, quiet) == (
         f"Validation loss to go by: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
         f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
     )
-    tuned = FinetuneSettings()
-    assert anchors_of(tuned, "", runs) == ""
+    assert anchors_of(FinetuneSettings(), "", runs, quiet) == ""
+
+
+def test_what_guessing_costs_comes_from_the_cache_where_no_run_tells(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+    chars = resolve_settings("baby", overrides={"data.corpus": "tiny"})
+    frequent = "token frequencies alone (unigram)"
+    for tokenizer, uniform in (("char", "about 4.61 (ln 100)"), ("gpt2", "10.82 (ln 50,257)")):
+        settings = replace(chars, data=replace(chars.data, tokenizer=tokenizer))
+        said = f"Validation loss to go by: uniform guess {uniform} · {frequent}: known after the first run."
+        assert anchors_of(settings, "baby", [], quiet) == said
+    read = load_dataset(chars.data, 64, quiet)
+    size = read.tokenizer.vocab_size
+    guesses = f"uniform guess {math.log(size):.2f} (ln {size}) · {frequent} {read.unigram_loss:.2f}"
+    assert anchors_of(chars, "baby", [], quiet) == f"Validation loss to go by: {guesses}."
+    # An experiment goes by the settings that its trials share, and by the last of its kind on the same tokens.
+    plan = rate_plan(outputs, "next")
+    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation loss to go by: {guesses}."
+    last = FakeExperiment(outputs, "n" * 50)
+    results = last.write_results()
+    lowest = [Finding("best", "", 0.01, text="0.01"), Finding("best_loss", "", 3.1)]
+    write_results(last.folder, replace(results, findings=results.findings + lowest))
+    said = f"{guesses} · last such experiment, {'n' * 39}…: lowest 3.10 (0.01)"
+    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation loss to go by: {said}."
+    elsewhere = plan.base | {"data": plan.base["data"] | {"corpus": "shakespeare"}}
+    assert "last such" not in anchors_of_plan(replace(plan, base=elsewhere), [], outputs, quiet)
+    with pytest.raises(Cancelled):
+        anchors_of_plan(plan, [], outputs, CancelAfter())
+
+
+def test_what_to_go_by_is_looked_up_in_the_background_and_moves_nothing(qtbot: QtBot, book: Book) -> None:
+    go_on = threading.Event()
+
+    def anchors(progress: Progress) -> str:
+        assert threading.current_thread() is not threading.main_thread()
+        assert go_on.wait(SECONDS)
+        return "uniform guess 4.17 (ln 65) · " * 4
+
+    dialog, left = (PredictionDialog(book, "a run", quantities_of_runs(), anchors=anchors) for _ in range(2))
+    qtbot.addWidget(dialog)
+    dialog.show()
+    delete(left)  # answered before anything was known
+    QApplication.processEvents()
+    places = [dialog.size(), *(part.geometry() for part in (dialog.anchors, dialog.rows[0], dialog.start_button))]
+    go_on.set()
+    qtbot.waitUntil(lambda: dialog.anchors.text().startswith("uniform"), timeout=WAIT)
+    book.in_background(lambda: None, lambda _: go_on.clear())  # after what the other one asked for
+    qtbot.waitUntil(lambda: not go_on.is_set(), timeout=WAIT)
+    QApplication.processEvents()
+    after = [dialog.size(), *(part.geometry() for part in (dialog.anchors, dialog.rows[0], dialog.start_button))]
+    assert after == places
 
 
 def test_the_question_can_be_switched_off_for_good(qtbot: QtBot, book: Book, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from waits import WAIT
 from whole_lab import WholeLab
 from windows import dock_in_sight
 
+from llmlab.core.progress import quiet
 from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED, read_paper
 from llmlab.notebook.notebook import Contents
 from llmlab.studies.papers.checks import CheckRequest, plan_check, quantities_of_check
 from llmlab_gui.lab.book import Book
+from llmlab_gui.notebook.anchors import verdicts_before
 from llmlab_gui.notebook.table import COLUMNS, NotebookModel
 from llmlab_gui.notebook.verdicts_dialog import VerdictsDialog
 from llmlab_gui.paper.claim_rows import ClaimRow, prediction_text
@@ -55,6 +57,18 @@ def test_what_is_chosen_is_stated_with_how_sure_one_is(dialog: VerdictsDialog) -
     assert [(p.quantity, p.choice, p.confidence) for p in dialog.predictions] == [
         (f"claim:{PAPER}/{CLAIMS[1]}", NOT_SUPPORTED, 0.9)
     ]
+
+
+def test_the_last_check_of_the_paper_is_what_one_can_go_by(outputs: Path) -> None:
+    asked = plan_check(CheckRequest(read_paper(PAPER), "minutes", outputs, list(CLAIMS), 1))
+    assert verdicts_before(asked, outputs, quiet) == ""
+    FakeCheck(outputs, "unfinished")
+    FakeCheck(outputs, "other", paper="grokking", claims=()).judge(verdict("generalises", SUPPORTED))
+    FakeCheck(outputs, "last").judge(verdict(CLAIMS[0], SUPPORTED), verdict(CLAIMS[1], NOT_SUPPORTED))
+    found = f"supported: {CLAIMS[0]}; not supported: {CLAIMS[1]}"
+    assert verdicts_before(asked, outputs, quiet) == f"The last check of this paper, last (minutes), found {found}."
+    one = replace(asked, options=asked.options | {"claims": [CLAIMS[1]]})
+    assert verdicts_before(one, outputs, quiet).endswith(f"found not supported: {CLAIMS[1]}.")
 
 
 def test_escape_starts_nothing(qtbot: QtBot, dialog: VerdictsDialog) -> None:

@@ -1,0 +1,133 @@
+"""What a prediction can go by: what guessing costs, and what came of the last such run, experiment or check.
+
+It may take a moment, so the questions before a start look it up in the background. No Qt here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress
+from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.data.dataset import KnownLosses, known_losses
+from llmlab.data.papers import VERDICTS
+from llmlab.gpt.estimate import expected_vocab_size
+from llmlab.store.run_log import first_started
+from llmlab.studies.experiments.outcomes import read_results
+from llmlab.studies.experiments.plan import settings_of
+from llmlab.studies.papers.checks import options_of
+from llmlab.studies.papers.records import read_result
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, list_checks, list_experiments
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.runs_poller import RunRow
+
+F = TypeVar("F", bound=ExperimentFolder)
+_LONGEST_NAME = 40  # characters; more has no place in a sentence
+
+
+def anchors_of(settings: RunSettings, preset: str, runs: Sequence[RunRow], progress: Progress) -> str:
+    """Of a run with these settings. runs: newest first. Raises Cancelled."""
+    return _sentence([*_guesses(settings, runs, progress), *_last_run(settings, preset, runs)])
+
+
+def anchors_of_plan(record: ExperimentRecord, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> str:
+    """Of the settings that an experiment's trials share. Raises Cancelled; UsageError for settings that are none."""
+    settings = settings_of(record)
+    last = _last_experiment(record, settings, outputs, progress)
+    return _sentence([*_guesses(settings, runs, progress), *(last or _last_run(settings, record.preset, runs))])
+
+
+def verdicts_before(record: ExperimentRecord, outputs: Path, progress: Progress) -> str:
+    """What the last check of the paper found of the claims that this one tests. Raises Cancelled."""
+    asked = options_of(record)
+    for folder in _looked_through(list_checks(outputs), progress):
+        with contextlib.suppress(LabError):
+            known = options_of(folder.record())
+            verdicts = {one.claim: one.verdict for one in read_result(folder.results_json).verdicts}
+            found = {said: [claim for claim in asked.claims if verdicts.get(claim) == said] for said in VERDICTS}
+            if known.paper == asked.paper and any(found.values()):
+                each = "; ".join(f"{said}: {', '.join(claims)}" for said, claims in found.items() if claims)
+                return f"The last check of this paper, {_short(folder.id)} ({known.size}), found {each}."
+    return ""
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    return f"Validation loss to go by: {' · '.join(parts)}." if parts else ""
+
+
+def _guesses(settings: RunSettings, runs: Sequence[RunRow], progress: Progress) -> list[str]:
+    """What knowing nothing costs, and knowing only how frequent tokens are.
+
+    A run that read the same tokens knows both; else the cache that earlier ones left, as far as it goes.
+    """
+    if not isinstance(settings, PretrainSettings):
+        return []
+    began = (first_started(row.run) for row in runs if _same_tokens(row.info.settings, settings))
+    run = next((one for one in began if one is not None and one.reached_training), None)
+    known = KnownLosses(run.vocab_size, run.unigram_loss) if run is not None else KnownLosses()
+    if None in (known.vocab_size, known.unigram_loss):
+        with contextlib.suppress(LabError, OSError):  # a text that is not here, which the run will say
+            known = known_losses(settings.data, progress)
+    about = "" if known.vocab_size or settings.data.tokenizer in ("gpt2", "bpe") else "about "
+    size = known.vocab_size or expected_vocab_size(settings.data)
+    frequent = ": known after the first run" if known.unigram_loss is None else f" {known.unigram_loss:.2f}"
+    return [f"uniform guess {about}{math.log(size):.2f} (ln {size:,})", f"token frequencies alone (unigram){frequent}"]
+
+
+def _last_run(settings: RunSettings, preset: str, runs: Sequence[RunRow]) -> list[str]:
+    """The newest ended run that `_alike` takes. Of the same preset, where there is one."""
+    ended = (row for row in runs if row.status.val_loss is not None and not row.status.live)
+    such = [row for row in ended if _alike(row.info.settings, settings)]
+    last = next((row for row in such if row.info.preset == preset), such[0] if such else None)
+    if last is None:
+        return []
+    return [f"last such run, {_short(last.name)}: {last.status.val_loss:.2f} after {last.status.step:,} steps"]
+
+
+def _last_experiment(
+    record: ExperimentRecord, settings: RunSettings, outputs: Path, progress: Progress
+) -> list[str] | None:
+    """The newest experiment of the kind on the same tokens of which a lowest loss is known."""
+    for folder in _looked_through(list_experiments(outputs), progress):
+        with contextlib.suppress(LabError):
+            other = folder.record()
+            if other.kind == record.kind and _alike(settings_of(other), settings):
+                findings = results.findings if (results := read_results(folder)) is not None else []
+                lowest = next((found.value for found in findings if found.name == "best_loss"), None)
+                value = next((found.text for found in findings if found.name == "best"), "")
+                if lowest is not None:
+                    of = f" ({value})" if value else ""
+                    return [f"last such experiment, {_short(folder.id)}: lowest {lowest:.2f}{of}"]
+    return None
+
+
+def _looked_through(folders: Iterable[F], progress: Progress) -> Iterator[F]:
+    for number, folder in enumerate(folders):
+        progress("Looking for the last one", number, 0)
+        yield folder
+
+
+def _alike(other: RunSettings, settings: RunSettings) -> bool:
+    """Whether losses compare: on the same tokens, or from the same base on the same examples."""
+    if isinstance(settings, PretrainSettings):
+        return _same_tokens(other, settings)
+    return (other.track, other.reads, other.base) == (settings.track, settings.reads, settings.base)
+
+
+def _same_tokens(settings: RunSettings, wanted: PretrainSettings) -> bool:
+    """Whether both read the same tokens, in whatever batches."""
+    if not isinstance(settings, PretrainSettings):
+        return False
+    batches = {name: getattr(wanted.data, name) for name in ("batch_size", "order", "stride")}
+    return replace(settings.data, **batches) == wanted.data
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
