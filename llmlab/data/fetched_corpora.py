@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 import re
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, UsageError
@@ -19,8 +21,13 @@ from llmlab.core.progress import Progress
 from llmlab.data.corpus import Corpus, Piece
 from llmlab.data.own_texts import SUFFIXES, file_pieces, files_key, text_files
 
+T = TypeVar("T")
+
 _TIMEOUT_SECONDS = 20
 _BLOCK_BYTES = 1 << 16
+# How often it is looked whether anyone still waits while the network sends nothing; and what it may send ahead.
+_LOOK_SECONDS = 0.1
+_AHEAD = 16  # blocks of bytes, or texts
 _ROWS_A_GROUP = 2000
 # Texts between two looks at whether they are still wanted: a group of whole articles takes minutes on a slow line.
 _BETWEEN_LOOKS = 20
@@ -105,7 +112,8 @@ def fetch(corpus: Corpus, progress: Progress) -> None:
 def _download(corpus: FetchedCorpus, file: BinaryIO, progress: Progress) -> None:
     """Writes the text at the corpus's address, and checks that it is all there."""
     done, digest = 0, hashlib.sha256()
-    for block in _blocks(corpus):
+    blocks = _watched(_blocks(corpus), lambda: progress(f"Fetching {corpus.title}", done, corpus.bytes))
+    for block in blocks:
         file.write(block)
         digest.update(block)
         done += len(block)
@@ -135,8 +143,9 @@ def _from_hub(corpus: FetchedCorpus, file: BinaryIO, progress: Progress) -> None
     schema = pyarrow.schema([("text", pyarrow.string())])
     done = 0
     group: list[str] = []
+    rows = _watched(_rows(corpus), lambda: progress(f"Fetching {corpus.title}", done, max(done, corpus.bytes)))
     with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for number, text in enumerate(_articles(_rows(corpus)) if corpus.articles else _rows(corpus)):
+        for number, text in enumerate(_articles(rows) if corpus.articles else rows):
             if number % _BETWEEN_LOOKS == 0:
                 progress(f"Fetching {corpus.title}", done, max(done, corpus.bytes))
             group.append(text)
@@ -165,6 +174,49 @@ def _rows(corpus: FetchedCorpus) -> Iterator[str]:
             yield row["text"]
     except Exception as error:  # whatever the hub's client and its transports raise
         raise _no_network(corpus, error) from error
+
+
+def _watched(items: Iterator[T], look: Callable[[], None]) -> Iterator[T]:
+    """What comes from the network, read in a thread: `look` is called while nothing comes, and may raise Cancelled.
+
+    The thread is then left alone: it ends with the answer that it waits for, or with the process.
+    """
+    found: queue.Queue[list[T] | Exception] = queue.Queue(_AHEAD)  # a list of one; an empty one at the end
+    alone = threading.Event()
+
+    def tell(news: list[T] | Exception) -> None:
+        while not alone.is_set():
+            try:
+                found.put(news, timeout=_LOOK_SECONDS)
+                return
+            except queue.Full:
+                continue
+
+    def read() -> None:
+        try:
+            for item in items:
+                tell([item])
+                if alone.is_set():
+                    return
+            tell([])
+        except Exception as error:
+            tell(error)
+
+    threading.Thread(target=read, name="fetch", daemon=True).start()
+    try:
+        while True:
+            try:
+                news = found.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                look()
+                continue
+            if isinstance(news, Exception):
+                raise news
+            if not news:
+                return
+            yield news[0]
+    finally:
+        alone.set()
 
 
 def _check_hub(corpus: FetchedCorpus) -> None:
