@@ -42,6 +42,8 @@ _CAPTIONS = {
     STAGES: "Queries times keys, scaled, masked, and normalised by softmax.",
 }
 _BASE = ("heads", "attention")
+# Shares of the width: the heads, and the one that is chosen. Of a deep model, the table is beside the mosaic.
+_WIDE, _DEEP = [360, 500], [455, 405]
 
 
 class AttentionDock(InspectionDock):
@@ -80,7 +82,10 @@ class AttentionDock(InspectionDock):
 
     def draw(self, archive: Archive) -> None:
         """Another inspection: the same head again."""
+        tall = self.heads.tall
         self.heads.show_heads(archive)
+        if self.heads.tall != tall:
+            self._halves.setSizes(_DEEP if self.heads.tall else _WIDE)
         if "heads/mosaic" in archive:
             self._heads_of = archive
         layers, heads = self.heads.mosaic.shape
@@ -169,8 +174,8 @@ class AttentionDock(InspectionDock):
         shown = column((self._pages, 1))
         self._head_veil = Veil(shown)
         right = column(self.note, (shown, 1), spacing=2)
-        halves = split(self.heads, (right, 1), across=True, sizes=[360, 500])
-        self.set_body(halves)
+        self._halves = split(self.heads, (right, 1), across=True, sizes=_WIDE)
+        self.set_body(self._halves)
 
     def _connect(self) -> None:
         session = self.session

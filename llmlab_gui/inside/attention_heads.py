@@ -10,6 +10,7 @@ from PySide6.QtWidgets import (
     QDoubleSpinBox,
     QHeaderView,
     QScrollArea,
+    QStyle,
     QTableView,
     QWidget,
 )
@@ -20,6 +21,8 @@ from llmlab_gui.inside.head_scores import HeadScores
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.layouts import choice_box, column, split
 from llmlab_gui.widgets.row_tables import SORT_ROLE, Index, show_whole_rows
+
+_UNDER = [240, 210]  # pixels: the mosaic, and the table under it
 
 
 class HeadsPane(QWidget):
@@ -80,6 +83,12 @@ class HeadsPane(QWidget):
                 model.clear()
         self.table.viewport().update()
 
+    @property
+    def tall(self) -> bool:
+        """Whether the mosaic is much higher than it is wide."""
+        layers, heads = self.mosaic.shape
+        return layers > 1.5 * heads
+
     def _lay_out(self) -> None:
         table = self.table
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -96,17 +105,19 @@ class HeadsPane(QWidget):
         area.setWidget(self.mosaic)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setMinimumSize(60, 80)
-        self._halves = split((area, 1), column(row, (table, 1)), sizes=[240, 210], closes=True)
+        self._halves = split((area, 1), column(row, (table, 1)), sizes=_UNDER, closes=True)
         column(self._halves, into=self)
 
     def _arrange(self) -> None:
         """The table beside a tall mosaic, and under a wide one; where the person put it once it is right."""
-        layers, heads = self.mosaic.shape
-        tall = layers > 1.5 * heads
-        wanted = Qt.Orientation.Horizontal if tall else Qt.Orientation.Vertical
+        wanted = Qt.Orientation.Horizontal if self.tall else Qt.Orientation.Vertical
         if wanted != self._halves.orientation():
             self._halves.setOrientation(wanted)
-            self._halves.setSizes([180, 170] if tall else [240, 210])
+            bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+            mosaic = self.mosaic.minimumSizeHint().width() + bar
+            self._halves.setSizes([mosaic, self.width() - mosaic] if self.tall else _UNDER)
+            for place in (0, 1):  # what grows with the pane
+                self._halves.setStretchFactor(place, int(place == self.tall))
 
     def _row_chosen(self, current: QModelIndex, _before: QModelIndex) -> None:
         if current.isValid():

@@ -18,7 +18,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST, dock_in_sight
 
-from llmlab.inspection.archive import read_archive
+from llmlab.inspection.archive import read_archive, write_archive
 from llmlab_gui.charts.heatmap import Heat
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.host.about import ModelAbout
@@ -26,6 +26,7 @@ from llmlab_gui.host.inspection_plan import first_tokens
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.attention import ARCS, HEATMAP, ROLLOUT, STAGES, AttentionDock
+from llmlab_gui.inside.head_scores import SCORES
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.prompt import PromptDock
 from llmlab_gui.inside.prompt_examples import GENERAL, SCRATCH, examples_for
@@ -299,17 +300,27 @@ def test_heads_are_sorted_and_filtered_by_score_and_the_chosen_one_stays(
 
 
 def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(
-    qtbot: QtBot, lab: LookingLab, dock: AttentionDock
+    qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path
 ) -> None:
+    """Also of a model that is much deeper than it has heads, as SmolLM2 with 30 layers of 9, beside all of them."""
     dock.resize(790, 440)  # what Look inside leaves it at 1366 x 768
     looked(qtbot, lab)
-    table = dock.heads.table
+    table, mosaic, pattern = dock.heads.table, dock.heads.mosaic, dock.heatmap
     qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() > 4, timeout=WAIT)
-    rows = table.viewport().height() / table.verticalHeader().defaultSectionSize()
-    assert rows >= 5
-    last = table.model().columnCount() - 1
-    across = [table.columnViewportPosition(at) + table.columnWidth(at) for at in range(last + 1)]
-    assert sum(right <= table.viewport().width() for right in across) >= 4, (across, table.viewport().width())
+    found = lab.inspection.inspection
+    assert found is not None
+    deep = {f"heads/{score.key}": np.full((30, 9), 0.25) for score in SCORES}
+    write_archive(tmp_path / "deep", deep | {"heads/mosaic": np.full((30, 9, 8, 8), 0.5)}, found.metadata)
+    for archive in (found, read_archive(tmp_path / "deep"), found):
+        dock.draw(archive)
+        QApplication.processEvents()
+        rows = table.viewport().height() / table.verticalHeader().defaultSectionSize()
+        assert rows >= 5
+        last = table.model().columnCount() - 1
+        across = [table.columnViewportPosition(at) + table.columnWidth(at) for at in range(last + 1)]
+        assert sum(right <= table.viewport().width() for right in across) >= 4, (across, table.viewport().width())
+        assert mosaic.visibleRegion().boundingRect() == mosaic.rect()  # whole
+        assert min(pattern.width(), pattern.height()) >= 250
 
 
 def test_a_model_that_refuses_its_patterns_says_why(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
