@@ -41,6 +41,7 @@ from PySide6.QtWidgets import (
 
 from llmlab_gui.charts.color_scale import ColorScale, Values, ink, one_sided
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.row_tables import Index
@@ -97,6 +98,7 @@ class ValueGrid(QWidget):
         super().__init__(parent)
         cells = _Cells(self)
         self.table, self.last = _Table(self, cells), _Table(self, cells)
+        self._beside = QWidget()  # the last row, where the scroll bar of those above it is
         self.table.setAccessibleName(name)
         self.last.setAccessibleName(f"{name}: the last row")
         self.last.show_row_of(self.table)
@@ -111,7 +113,9 @@ class ValueGrid(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self.table, 1)
-        layout.addWidget(self.last)
+        row = beside(self.last, self._beside, grows=self.last)
+        row.setSpacing(0)
+        layout.addLayout(row)
         layout.addLayout(legend)
         self._legend, self._parts = legend, layout
         self.setFocusProxy(self.table)
@@ -191,6 +195,9 @@ class ValueGrid(QWidget):
             self.last.setRowHidden(row, row < rows - 1)
         self._parts.activate()
         self.table.fit()
+        bar = self.table.verticalScrollBar()
+        self._beside.setFixedWidth(bar.sizeHint().width() if bar.maximum() else 0)
+        self._parts.activate()
         self.last.fit()
 
     def _recolor(self) -> None:
@@ -330,7 +337,7 @@ class _Table(QTableView):
         self._above, above._below = above, self
         self.setSelectionModel(above.selectionModel())
         self.horizontalHeader().hide()
-        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)  # as wide as that of the rows above
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         for one, other in ((self, above), (above, self)):
             one.horizontalScrollBar().valueChanged.connect(other.horizontalScrollBar().setValue)

@@ -14,11 +14,11 @@ _TEXT = Qt.ItemDataRole.UserRole
 _PROBABILITY = Qt.ItemDataRole.UserRole + 1
 _CHOSEN = Qt.ItemDataRole.UserRole + 2
 
-_SIGNS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+_SIGNS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 
 
 def visible(text: str) -> str:
-    """A token with its white space made visible: `·` a space, `⏎` a line break, `⇥` a tab."""
+    """A token with its white space made visible: `·` a space, `⏎` a line break, `⇥` a tab, `⍽` a space that does not break."""
     if not text:
         return "(nothing)"
     return "".join(_SIGNS.get(sign, sign if sign.isprintable() else f"\\u{ord(sign):04x}") for sign in text)

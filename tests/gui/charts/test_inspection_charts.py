@@ -214,6 +214,8 @@ def test_the_last_row_stays_in_sight_under_the_chosen_cell(qtbot: QtBot) -> None
             assert seen(30, column)
             assert grid.last.columnViewportPosition(column) == grid.table.columnViewportPosition(column)
             assert grid.last.viewport().height() - grid.last.rowHeight(30) in (0, 1, 2)
+            assert grid.last.viewport().width() == grid.table.viewport().width()
+            assert not grid.last.verticalScrollBar().isVisible()  # one row has nowhere to scroll to
     grid.resize(200, 140)
     assert seen(12, 120)
     assert seen(30, 120)
