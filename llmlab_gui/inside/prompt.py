@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QSignalBlocker
+from PySide6.QtCore import QSignalBlocker, Qt
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QPlainTextEdit, QPushButton, QWidget
 
 from llmlab.inspection.archive import Archive
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _CAPTION = "A model reads tokens, not letters. Click a token to select its position in every panel."
 _LONGEST_IN_MENU = 60
+_WIDE = 70  # characters: two columns of a line's length have room
+_SHARES = (42, 58)  # per cent of the width: the text, and its tokens
 
 
 class PromptDock(InspectionDock):
@@ -35,7 +38,7 @@ class PromptDock(InspectionDock):
         self.text.setAccessibleName("Prompt of the inspection")
         self.text.setPlaceholderText("The text that the model reads")
         self.text.setTabChangesFocus(True)
-        self.text.setMinimumHeight(self.text.fontMetrics().height() * 2 + 12)
+        self.text.setMinimumHeight(self.text.fontMetrics().height() + 12)
         self.chips = TokenChips()
         self.count, self.look = OneLine(), OneLine(quiet=True)
         self.count.setAccessibleName("Number of tokens, and the memory that inspecting them takes")
@@ -55,6 +58,15 @@ class PromptDock(InspectionDock):
         self._show_prompt()
         self._show_tokens()
         self._show_model()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """The tokens beside the text in a wide dock, under it in a narrow one; where the person put them from then."""
+        super().resizeEvent(event)
+        wide = event.size().width() >= self.fontMetrics().averageCharWidth() * _WIDE
+        wanted = Qt.Orientation.Horizontal if wide else Qt.Orientation.Vertical
+        if wanted != self._halves.orientation():
+            self._halves.setOrientation(wanted)
+            self._halves.setSizes([event.size().width() * share // 100 for share in _SHARES] if wide else [60, 120])
 
     def shown(self) -> Sequence[Archive | None]:
         return ()
@@ -85,9 +97,10 @@ class PromptDock(InspectionDock):
         self.follow.setChecked(self.session.follow)
         for widget in (self.examples_button, self.history_button, self.beginning, self.follow, self.seconds):
             self.controls.addWidget(widget)
-        lower = column(beside(self.count, self.shorten, grows=self.count), (self.chips, 1), self.look, spacing=3)
-        halves = split(self.text, (lower, 1), sizes=[60, 120])
-        self.set_body(halves, self.chips)
+        typed = column((self.text, 1), self.look, spacing=3)
+        read = column(beside(self.count, self.shorten, grows=self.count), (self.chips, 1), spacing=3)
+        self._halves = split(typed, (read, 1), sizes=[60, 120])
+        self.set_body(self._halves, self.chips)
 
     def _connect(self) -> None:
         session = self.session

@@ -18,7 +18,7 @@ _SIGNS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 
 
 def visible(text: str) -> str:
-    """A token with its white space made visible: `·` a space, `⏎` a line break, `⇥` a tab, `⍽` a space that does not break."""
+    """A token with its white space made visible: `·` a space, `⍽` one that joins, `⏎` a line break, `⇥` a tab."""
     if not text:
         return "(nothing)"
     return "".join(_SIGNS.get(sign, sign if sign.isprintable() else f"\\u{ord(sign):04x}") for sign in text)

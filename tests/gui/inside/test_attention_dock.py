@@ -13,7 +13,7 @@ import pytest
 from fake_lab import FakeLab
 from PySide6.QtCore import QCoreApplication, QEvent, Qt, Signal
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QAbstractScrollArea, QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST, dock_in_sight
@@ -117,6 +117,24 @@ def test_a_prompt_that_is_too_long_is_shortened_at_a_press(
         assert not prompt.shorten.isVisible()
     assert first_tokens("le café noir", ["le", " caf", "\ufffd", "\ufffd"]) == "le café "  # as many characters
     assert first_tokens("the king", [" the"]) == "the"
+
+
+def test_on_a_laptop_the_prompt_scrolls_in_no_area_that_scrolls_itself(
+    qtbot: QtBot, lab: LookingLab, prompt: PromptDock
+) -> None:
+    lab.inspection.open("small")
+    qtbot.waitUntil(lambda: bool(prompt.look.text()), timeout=WAIT)  # of an example, which is taken by itself
+    lab.inspection.set_prompt(("one after the other " * 15).strip(), False, at_once=True)
+    prompt.look.setVisible(True)  # with what an example shows
+    qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 60, timeout=WAIT)
+    for size in ((790, 163), (740, 142), (400, 220)):  # Look inside at 1366 x 720 and at 1280 x 640, and a narrow dock
+        prompt.resize(*size)
+        QApplication.processEvents()
+        areas = [
+            a for a in prompt.findChildren(QAbstractScrollArea) if a.isVisible() and a.verticalScrollBar().maximum()
+        ]
+        assert prompt.chips in areas
+        assert not [a for a in areas if any(a.isAncestorOf(other) for other in areas if other is not a)], size
 
 
 def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
