@@ -27,6 +27,7 @@ _LOG_LABEL_WIDTH, _LOG_LABEL_HEIGHT = 46, 18  # of the shorter texts on a logari
 
 # pyqtgraph's: between numbers and axis, and by how much a name lies outside of its axis.
 _TEXT_OFFSET, _NUDGE = 5.0, 5.0
+TOP = 6  # pixels above a plot
 _AIR = 6.0  # between name and numbers
 _SLACK = 12.0  # how much too wide an axis may be: each change moves the curves
 _LEAST_NAME = 8  # characters of a name's beginning that say something
@@ -166,7 +167,7 @@ def bare_plot(widget: pg.PlotWidget, name: str) -> pg.ViewBox:
     widget.setAccessibleName(name)
     plot = widget.getPlotItem()
     plot.hideButtons()
-    plot.setContentsMargins(0, 6, 10, 0)
+    plot.setContentsMargins(0, TOP, 10, 0)
     return plot.getViewBox()
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
+from PySide6.QtGui import QColor, QFontMetricsF, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
-from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style, style_plot
+from llmlab_gui.charts.axes import TOP, NumberAxis, bare_plot, chart_font, name_style, style_plot
 from llmlab_gui.charts.curve import Curve, CurveStyle, drawn
 from llmlab_gui.charts.legend import Legend
 from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
@@ -22,6 +22,7 @@ from llmlab_gui.widgets.theme import Theme, current_theme
 _MARGIN_Y, _MARGIN_X = 0.07, 0.03
 _LINE_LABEL_HEIGHT = 20  # pixels: what a reference line's words need above it
 _RIGHT_EDGE = 12  # pixels of a plot beside its curves
+_LEAST_PLOT = 64.0  # pixels of height, within the axes
 _FILLED = 0.8  # of the view: with less, it is fitted anew
 
 
@@ -43,12 +44,16 @@ class LineChart(pg.PlotWidget):
         y_kind: str = "value",
         *,
         from_zero: bool = False,
+        short_name: str = "",
         parent: QWidget | None = None,
     ) -> None:
-        """from_zero: the view that follows begins at zero, for what is read as a share of a whole."""
+        """from_zero: the view that follows begins at zero, for what is read as a share of a whole.
+
+        short_name: of y, where a low chart has no room for all of its label.
+        """
         self._axis_x, self._axis_y = NumberAxis("bottom", "count"), NumberAxis("left", y_kind)
         super().__init__(parent, enableMenu=False, axisItems={"bottom": self._axis_x, "left": self._axis_y})
-        self.y_label, self.y_unit = y_label, y_unit
+        self.y_label, self.y_unit, self._short_name = y_label, y_unit, short_name or y_label
         self._from_zero = from_zero
         self.x_label, self.x_kind = "step", "count"
         self.log_x = self.log_y = False
@@ -152,7 +157,7 @@ class LineChart(pg.PlotWidget):
         """What the curves are from now on."""
         if (label, unit) == (self.y_label, self.y_unit):  # axes are slow to draw anew
             return
-        self.y_label, self.y_unit = label, unit
+        self.y_label, self.y_unit, self._short_name = label, unit, label
         self.setAccessibleName(label)
         self._name_axes()
 
@@ -253,7 +258,10 @@ class LineChart(pg.PlotWidget):
         return QSize(320, 150)
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(160, 84)
+        """Its curves can be read, beside the whole name of their axis."""
+        name = QFontMetricsF(chart_font()).horizontalAdvance(self._short_name)
+        legend = self.legend.minimumHeight() if self.legend.isVisible() else 0.0
+        return QSize(160, math.ceil(TOP + legend + max(_LEAST_PLOT, name) + self._axis_x.minimumHeight()))
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """A double click follows again."""
@@ -333,18 +341,20 @@ class LineChart(pg.PlotWidget):
         self._names_x = shown
         self._axis_x.setStyle(showValues=shown)
         self._name_axes()
+        self.updateGeometry()
 
     def _lay_out(self) -> None:
         """The legend and the name of y, for the size that there is."""
         if self.legend.arrange(self.width() - self._axis_y.width() - _RIGHT_EDGE, self.height()):
             self.getPlotItem().layout.activate()
+            self.updateGeometry()
             self._refit = self.follow  # what stands over the uppermost line has room again
         self._fit_name()
 
     def _fit_name(self) -> None:
         """The name of y as far as there is room for it; nothing where it would be cut off, or lie over another's."""
         unit = f" ({self.y_unit})" if self.y_unit else ""
-        name = self._axis_y.fitting_name([self.y_label + unit, self.y_label])
+        name = self._axis_y.fitting_name([self.y_label + unit, self.y_label, self._short_name])
         if name != self._shown_name:
             self._name_axes(name)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QShowEvent
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QLabel, QSlider, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
@@ -77,7 +77,8 @@ class ChartPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addLayout(self._controls(smoothing, controls))
+        self._row = self._controls(smoothing, controls)
+        layout.addLayout(self._row)
         for chart, stretch in charts:
             layout.addWidget(chart, stretch)
             chart.show_x_name(chart is self.charts[-1])
@@ -118,6 +119,16 @@ class ChartPanel(QWidget):
                 chart.draw()
             align(self.charts)
             self.dirty = False
+
+    def minimumSizeHint(self) -> QSize:
+        """With all rows that the controls take in this width: the charts keep their height below them."""
+        hint, row = super().minimumSizeHint(), self._row
+        return QSize(hint.width(), hint.height() - row.minimumSize().height() + row.heightForWidth(self.width()))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if event.size().width() != event.oldSize().width():
+            self.updateGeometry()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

@@ -22,8 +22,8 @@ class LearningRateDock(ChartDock):
     """Two charts over one x axis."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        self.rate_chart = LineChart("learning rate")
-        self.norm_chart = LineChart("gradient norm", "L2")
+        self.rate_chart = LineChart("learning rate", short_name="rate")
+        self.norm_chart = LineChart("gradient norm", "L2", short_name="norm")
         self._smoothed: dict[str, SmoothedColumn] = {}
         charts = [(self.rate_chart, 2), (self.norm_chart, 3)]
         title = "Learning rate && gradient norm"  # a single & would underline the next letter

@@ -15,6 +15,7 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QSettings, Signal
 from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -68,6 +69,15 @@ def _shown(dock: ChartDock, qtbot: QtBot) -> ChartDock:
 def _points(chart: LineChart, key: str) -> tuple[list[float], list[float]]:
     curve = chart.curves()[key]
     return curve.x.tolist(), curve.y.tolist()
+
+
+def _unread(dock: ChartDock, size: tuple[int, int], qtbot: QtBot) -> list[tuple[str, float]]:
+    """In a dock of that size: the charts whose curves are lower than 60 pixels, or whose axis has no whole name."""
+    dock.resize(*size)
+    QApplication.processEvents()
+    _wait(dock, qtbot)
+    charts = [(chart, chart._shown_name, chart.getPlotItem().getViewBox().height()) for chart in dock.panel.charts]
+    return [(chart.y_label, high) for chart, name, high in charts if high < 60 or not name or name.endswith("…")]
 
 
 def _wait(dock: ChartDock, qtbot: QtBot) -> None:
@@ -283,6 +293,8 @@ def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, q
     assert _points(dock.norm_chart, "pretraining/fake/norm")[1] == [e.grad_norm for e in steps]
     (line, _) = dock.norm_chart.marks.lines[0]
     assert line.value == fake.settings.train.grad_clip
+    for size in ((495, 274), (464, 236)):  # of Train at 1366 x 720, and at 1280 x 640
+        assert _unread(dock, size, qtbot) == []
 
 
 def test_panning_one_chart_moves_the_other(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
@@ -315,6 +327,7 @@ def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: Qt
     x, y = _points(dock.speed_chart, "pretraining/fake")
     gaps = [place for place, value in zip(x, y, strict=True) if math.isnan(value)]
     assert gaps == [pytest.approx(span.low)]
+    assert _unread(dock, (464, 236), qtbot) == []
 
 
 @pytest.mark.parametrize("kind", [LossDock, LearningRateDock, ThroughputDock])
