@@ -21,8 +21,18 @@ class FigurePane(QWidget):
 
     wanted = Signal()
 
-    def __init__(self, dock: LabDock, chart: FigureChart, table: Callable[[], Table], *parts: QWidget) -> None:
-        """dock: writes files. table: the chart as numbers. parts: below the choice; the first takes the free room."""
+    def __init__(
+        self,
+        dock: LabDock,
+        chart: FigureChart,
+        table: Callable[[], Table],
+        *parts: QWidget,
+        controls: Sequence[QWidget] = (),
+    ) -> None:
+        """dock: writes files. table: the chart as numbers. parts: below the choice; the first takes the free room.
+
+        controls: the dock's own, beside those of the axes.
+        """
         super().__init__()
         self._dock, self._chart, self._table = dock, chart, table
         self.study = ""  # begins the names of exported files
@@ -31,7 +41,9 @@ class FigurePane(QWidget):
         self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
         self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
         export = chart_export_button(self._choose_file)
-        column(flow(self.charts, self.log_x, self.log_y, right=(export,)), (parts[0], 1), *parts[1:], into=self)
+        column(
+            flow(self.charts, self.log_x, self.log_y, *controls, right=(export,)), (parts[0], 1), *parts[1:], into=self
+        )
         self.charts.currentIndexChanged.connect(self.wanted)
         for button in (self.log_x, self.log_y):
             button.clicked.connect(lambda: chart.set_log(x=self.log_x.isChecked(), y=self.log_y.isChecked()))

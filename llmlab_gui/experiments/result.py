@@ -11,11 +11,14 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.notebook.entries import Line
-from llmlab.studies.experiments.outcomes import ExperimentResults, Finding, Spike
+from llmlab.store.events import BITS, NATS
+from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.figure_pane import FigurePane
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.train.loss_unit import BITS_TIP, NO_BYTES
+from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.labels import scrolled
 from llmlab_gui.widgets.layouts import split
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -38,6 +41,7 @@ class ExperimentResultDock(LabDock):
         super().__init__(lab, "experiment_result", "Result", parent)
         self.desk = desk
         self._shown = ""  # the experiment whose charts the choice offers
+        self._in_bits: bool | None = None  # as chosen by hand for it; or else as its results have it
         self.chart = ResultChart("Result of the experiment")
         self.findings = QLabel()
         self.findings.setWordWrap(True)
@@ -47,10 +51,12 @@ class ExperimentResultDock(LabDock):
         self._below = scrolled(self.findings)
         both = split((self.chart, 5), (self._below, 2))
         both.setSizes([_CHART_SHARE, 100 - _CHART_SHARE])
-        self.pane = FigurePane(self, self.chart, self.chart.table, both)
+        self.bits = toggle_button("bits/byte", BITS_TIP)
+        self.pane = FigurePane(self, self.chart, self.chart.table, both, controls=[self.bits])
         self.set_body(self.pane)
         self.caption(_CAPTION, "experiments")
         self.pane.wanted.connect(self._draw)
+        self.bits.clicked.connect(self._choose_unit)
         self.desk.outcome_changed.connect(self._refresh)
         self.desk.changed.connect(self._update_empty)
         self.lab.notebook.changed.connect(self._draw)
@@ -69,6 +75,8 @@ class ExperimentResultDock(LabDock):
         charts = results.charts if results is not None else []
         self.pane.offer([(chart.name, chart.title) for chart in charts], keep=self._shown == self.desk.outcome.id)
         self.pane.charts.setVisible(len(charts) > 0)
+        if self._shown != self.desk.outcome.id:
+            self._in_bits = None
         self._shown = self.pane.study = self.desk.outcome.id
         told = findings_html(results.findings) + spikes_html(results.spikes) if results is not None else ""
         self.findings.setText(told)
@@ -76,15 +84,26 @@ class ExperimentResultDock(LabDock):
         self._draw()
         self._update_empty()
 
+    def _choose_unit(self, in_bits: bool) -> None:
+        self._in_bits = in_bits
+        self._draw()
+
     def _draw(self) -> None:
-        results = self._results
+        results, row = self._results, self.desk.current()
+        charts, others = (results.charts, results.other_unit) if results is not None else ([], [])
         wanted = self.pane.charts.currentData()
-        charts = results.charts if results is not None else []
-        chart = next((chart for chart in charts if chart.name == wanted), None)
-        row = self.desk.current()
+        chart, other = (next((one for one in some if one.name == wanted), None) for some in (charts, others))
         first = chart is not None and chart is charts[0]
+        if other is not None and self._in_bits not in (None, _is_in(BITS, chart)):
+            chart = other
+        self.bits.setVisible(_is_in(NATS, chart) or _is_in(BITS, chart))
+        self.bits.setEnabled(other is not None)
+        self.bits.setToolTip(BITS_TIP if other is not None else f"{BITS_TIP} Here: {NO_BYTES}.")
+        self.bits.setChecked(_is_in(BITS, chart))
         lines = self.lab.notebook.lines(row.folder, row.record) if first and row is not None else []
-        self.chart.show_chart(chart, expectations(row.record, lines) if row is not None else ())
+        expected = expectations(row.record, lines) if row is not None else []
+        # Losses are predicted in nats per token.
+        self.chart.show_chart(chart, [one for one in expected if one.on_x or not _is_in(BITS, chart)])
         self.pane.drawn()
 
     def _update_empty(self) -> None:
@@ -100,6 +119,10 @@ class ExperimentResultDock(LabDock):
             self.show_empty("No result yet", hint)
         else:
             self.show_body()
+
+
+def _is_in(unit: str, chart: Chart | None) -> bool:
+    return chart is not None and unit in (chart.x_axis.unit, chart.y_axis.unit)
 
 
 def expectations(record: ExperimentRecord, lines: Sequence[Line]) -> list[Expected]:

@@ -93,8 +93,8 @@ class FakeExperiment:
         common = {"pid": pid, "pid_start": process_start(pid), "heartbeat": time.time(), "eta_seconds": 30.0}
         self.folder.write_status(replace(self.folder.recorded_status(), **(common | changes)))
 
-    def write_results(self, losses: Sequence[float] = (3.3, 3.1, 3.2)) -> ExperimentResults:
-        """Results with a basin, its fit, a diverged place, and a second chart."""
+    def write_results(self, losses: Sequence[float] = (3.3, 3.1, 3.2), **more: Any) -> ExperimentResults:
+        """Results with a basin, its fit, a diverged place, and a second chart. more: what else they say."""
         points = [Point(x, y, y - 0.02, y + 0.02, 2) for x, y in zip(RATES, losses, strict=True)]
         minimum = Chart(
             "basin",
@@ -128,7 +128,7 @@ class FakeExperiment:
             Finding("lora_to_full", "not found", None),
         ]
         results = ExperimentResults(
-            self.record.id, self.record.kind, True, trials, [minimum, steps], findings, seconds=12.0
+            self.record.id, self.record.kind, True, trials, [minimum, steps], findings, seconds=12.0, **more
         )
         write_results(self.folder, results)
         return results

@@ -23,7 +23,6 @@ from llmlab.studies.experiments.outcomes import (
     Measurement,
     Point,
     TrialResult,
-    read_forecast,
     read_measurement,
 )
 from llmlab.studies.experiments.plan import settings_of
@@ -231,7 +230,7 @@ def _scaling(gathered: Gathered) -> Analysis:
         Curve("measured, fitted", mean_points(fitted, gathered.loss), line=False),
         Curve("measured afterwards", measured, line=False),
     ]
-    forecast = read_forecast(gathered.folder)
+    forecast = gathered.read_forecast()
     if forecast is not None:
         predicted = Point(forecast.x, forecast.value, forecast.low, forecast.high)
         curves.append(Curve("predicted before (90 %)", [predicted], line=False))

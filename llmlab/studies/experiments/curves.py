@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from llmlab.studies.experiments.outcomes import (
     Point,
     Spike,
     TrialResult,
+    in_bits,
 )
 from llmlab.studies.experiments.results import hardware
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
@@ -64,7 +65,8 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
         notes += of_texts + of_noise
     if run.events.stat().st_size and len(loss) < history.last_step:
         notes.append(f"{len(loss)} of {history.last_step} steps are in the events: the others were not written down.")
-    status = run.status()
+    status, charts = run.status(), _charts(history, spikes)
+    scale = history.worker.bits_per_byte if history.worker is not None else None
     trial = TrialResult(
         name=run.id,
         run=run.id,
@@ -84,13 +86,14 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
         kind=record.kind,
         complete=True,
         arms=[trial],
-        charts=_charts(history, spikes),
+        charts=charts,
         findings=findings,
         spikes=spikes,
         notes=notes,
         seconds=history.active_seconds,
         hardware=hardware([history]),
         versions={"llmlab": info.code_version} | info.versions,
+        other_unit=[_scaled(charts[0], scale)] if scale is not None else [],
     )
 
 
@@ -276,6 +279,12 @@ def _charts(history: RunHistory, spikes: Sequence[Spike]) -> list[Chart]:
         Chart("learning-rate", "Learning rate", STEP_AXIS, Axis("learning rate"), rate, marks=of_rate),
         Chart("noise", title, STEP_AXIS, noise_axis, noise),
     ]
+
+
+def _scaled(chart: Chart, scale: float) -> Chart:
+    """A chart of losses in bits per byte."""
+    curves = [replace(one, points=[replace(point, y=scale * point.y) for point in one.points]) for one in chart.curves]
+    return replace(chart, y_axis=in_bits(chart.y_axis), curves=curves)
 
 
 def _points(x: Array, y: Array) -> list[Point]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmlab.core.figures import COLOURS, axis_text, figure_of, save_figure
+from llmlab.store.events import NATS
 from llmlab.studies.experiments.outcomes import Chart, Curve, ExperimentResults, Fit
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _scale(axis: Axes, chart: Chart, results: ExperimentResults) -> None:
         axis.set_yscale("log")
         return
     # Curves of runs that diverged would squeeze all others: what knowing nothing costs is high enough.
-    starts = [trial.start_loss for trial in results.arms if trial.start_loss is not None]
+    nats = chart.y_axis.unit == NATS  # as the runs' numbers are
+    starts = [trial.start_loss for trial in results.arms if nats and trial.start_loss is not None]
     values = [point.y for curve in chart.curves for point in curve.points if math.isfinite(point.y)]
     if starts and values and max(values) > 1.15 * max(starts) and "loss" in chart.y_axis.label:
         axis.set_ylim(min(values) - 0.05 * (max(starts) - min(values)), 1.1 * max(starts))

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from llmlab.core.charts import Axis
 from llmlab.core.files import write_json
 from llmlab.core.records import read_record, to_plain
+from llmlab.store.events import BITS, NATS
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 
 STEP_AXIS = Axis("step", "steps")
-LOSS_AXIS = Axis("validation loss", "nats per token")
+LOSS_AXIS = Axis("validation loss", NATS)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,10 @@ class Spike:
 class ExperimentResults:
     """All of it. complete: every trial has ended, and was measured where its kind asks for it.
 
-    charts: the first is the main one. seconds: of training, all runs together. hardware, versions: as the runs recorded
+    charts: the first is the main one; the findings are in their units. other_unit: those of them that show losses once
+    more, in bits per byte where they are in nats per token, or the other way round where the runs cut their text into
+    different tokens; empty where a run does not say how long its tokens are. seconds: of training, all runs together.
+    hardware, versions: as the runs recorded
     them; processor, cores and system are those of the machine that wrote the results.
     """
 
@@ -158,6 +162,7 @@ class ExperimentResults:
     seconds: float = 0.0
     hardware: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    other_unit: list[Chart] = field(default_factory=list)
 
     def value(self, name: str) -> float | None:
         """What was found for a quantity of the kind, for scoring a prediction; None when it was not found."""
@@ -182,6 +187,12 @@ class Forecast:
     c: float
     arms: list[str]
     written: float
+
+
+def in_bits(axis: Axis) -> Axis:
+    """The axis of the same losses in bits per byte; any other axis as it is, that of a general text's loss included."""
+    is_loss = axis.unit == NATS and not axis.label.endswith("on general text")
+    return dataclasses.replace(axis, unit=BITS) if is_loss else axis
 
 
 def read_forecast(folder: ExperimentFolder) -> Forecast | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
 from llmlab.core.processes import processor
+from llmlab.store.events import BITS, NATS
 from llmlab.store.history import RunHistory, read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments import outcomes
@@ -23,16 +26,45 @@ from llmlab.studies.experiments.fits import PowerLaw, fit_power_law
 from llmlab.studies.experiments.kinds import Kind, find_kind
 from llmlab.studies.records import TRIAL_ENDED_STATES, ExperimentFolder, ExperimentRecord, Trial, TrialStatus
 
+D = TypeVar("D", bound=Any)  # a dataclass
+_TRIAL_LOSSES = ("start_loss", "train_loss", "val_loss", "best_val_loss")
+_FORECAST_LOSSES = ("value", "low", "high")
+
 
 @dataclass(frozen=True)
 class Gathered:
-    """What the analysis of a kind works on. histories: by trial name, of the runs that have begun."""
+    """What the analysis of a kind works on. histories: by trial name, of the runs that have begun.
+
+    scales: what turned a trial's losses into bits per byte, by its name; empty where they are in nats per token.
+    """
 
     folder: ExperimentFolder
     record: ExperimentRecord
     kind: Kind
     trials: list[outcomes.TrialResult]
     histories: dict[str, RunHistory]
+    scales: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tokens_differ(self) -> bool:
+        """Whether losses per token do not compare."""
+        return len({one.worker.loss_is_per for one in self.histories.values() if one.worker is not None}) > 1
+
+    def in_bits(self) -> Gathered | None:
+        """The same with all losses in bits per byte; None where it is not known how long the tokens of a run are."""
+        began = {name: one.worker for name, one in self.histories.items() if one.worker is not None}
+        scales = {name: scale for name, worker in began.items() if (scale := worker.bits_per_byte) is not None}
+        if not began or len(scales) < len(began):
+            return None
+        trials = [_scaled(trial, _TRIAL_LOSSES, scales.get(trial.name, 1.0)) for trial in self.trials]
+        histories = {name: _scaled_history(one, scales.get(name, 1.0)) for name, one in self.histories.items()}
+        return dataclasses.replace(self, trials=trials, histories=histories, scales=scales)
+
+    def read_forecast(self) -> outcomes.Forecast | None:
+        """What was predicted from the trials before; None when nothing was."""
+        made = outcomes.read_forecast(self.folder)
+        scale = self.scales.get(made.arms[0]) if made is not None and made.arms else None  # they read the same text
+        return made if made is None or scale is None else _scaled(made, _FORECAST_LOSSES, scale)
 
     def finished(self, group: str | None = None) -> list[outcomes.TrialResult]:
         """Trials whose loss counts, in the order of x; of one curve, or all."""
@@ -61,15 +93,21 @@ def build_results(
 
     look_closely: also what takes seconds (bootstraps are always there; a batch's text and gradient noise are not).
     """
-    from llmlab.studies.experiments import analyses
-
     kind = find_kind(record.kind)
     if not kind.trains:
         from llmlab.studies.experiments.curves import look_at_run
 
         return look_at_run(folder, record, look_closely=look_closely)
     gathered = gather(folder, record)
-    charts, findings, notes = analyses.analyse(gathered)
+    charts, findings, notes = _analysed(gathered)
+    bits = gathered.in_bits()
+    others = _analysed(bits)[0] if bits is not None else []
+    if gathered.tokens_differ:
+        consequence = "their losses per token do not compare"
+        if bits is not None:
+            others, (charts, findings, notes) = charts, _analysed(bits)
+            consequence = "charts and findings are in bits per byte"
+        notes = [*notes, f"Its runs cut their text into different tokens: {consequence}."]
     histories = [history for history in gathered.histories.values() if history.worker is not None]
     return outcomes.ExperimentResults(
         id=record.id,
@@ -80,13 +118,42 @@ def build_results(
             for trial in gathered.trials
         ),
         arms=gathered.trials,
-        charts=[*charts, *_over_steps(gathered)],
-        findings=[*findings, *_common(gathered)],
+        charts=charts,
+        findings=findings,
         notes=notes,
         seconds=sum(trial.seconds for trial in gathered.trials),
         hardware=hardware(histories),
         versions=versions(folder, record),
+        other_unit=[chart for chart in others if chart not in charts],
     )
+
+
+def _analysed(gathered: Gathered) -> tuple[list[outcomes.Chart], list[outcomes.Finding], list[str]]:
+    """Charts, findings and remarks, in the unit in which the losses were gathered."""
+    from llmlab.studies.experiments import analyses
+
+    charts, findings, notes = analyses.analyse(gathered)
+    charts, findings = [*charts, *_over_steps(gathered)], [*findings, *_common(gathered)]
+    if gathered.scales:
+        charts = [
+            dataclasses.replace(chart, x_axis=outcomes.in_bits(chart.x_axis), y_axis=outcomes.in_bits(chart.y_axis))
+            for chart in charts
+        ]
+        findings = [dataclasses.replace(one, unit=BITS) if one.unit == NATS else one for one in findings]
+    return charts, findings, notes
+
+
+def _scaled(record: D, names: Sequence[str], scale: float) -> D:
+    """A dataclass with these fields multiplied, where they are not None."""
+    found = {name: value for name in names if (value := getattr(record, name)) is not None}
+    return dataclasses.replace(record, **{name: scale * value for name, value in found.items()})
+
+
+def _scaled_history(history: RunHistory, scale: float) -> RunHistory:
+    """With the losses that the analyses read."""
+    made = copy.copy(history)
+    made.evaluated = [_scaled(one, ("train_loss", "val_loss"), scale) for one in history.evaluated]
+    return made
 
 
 def gather(folder: ExperimentFolder, record: ExperimentRecord) -> Gathered:

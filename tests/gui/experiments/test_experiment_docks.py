@@ -23,7 +23,7 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
-from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
+from llmlab.studies.experiments.outcomes import BatchText, Finding, Point, Spike
 from llmlab.studies.records import ExperimentFolder
 from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.colors import trial_colors
@@ -378,6 +378,37 @@ def test_the_chosen_chart_stays_while_results_fill(lab: WholeLab, qtbot: QtBot, 
     qtbot.waitUntil(lambda: bool(dock.chart.chart and dock.chart.chart.curves[1].points[-1].y == 2.9), timeout=WAIT)
     assert dock.pane.charts.currentIndex() == 1
     assert dock.chart.log_y
+    dock.shutdown()
+
+
+def test_the_result_is_shown_in_the_other_unit_by_choice(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
+    results = fake.write_results()
+    dock = ExperimentResultDock(lab, lab.experiments)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: dock.pane.charts.count() == 2, timeout=WAIT)
+    assert not dock.bits.isEnabled()
+    assert "bytes per token unknown" in dock.bits.toolTip()
+    basin, axis = results.charts[0], replace(results.charts[0].y_axis, unit="bits per byte")
+    halved = [replace(curve, points=[Point(p.x, p.y / 2) for p in curve.points]) for curve in basin.curves]
+    fake.write_results(other_unit=[replace(basin, y_axis=axis, curves=halved, fits=[])])
+    qtbot.waitUntil(dock.bits.isEnabled, timeout=WAIT)
+
+    def seen() -> tuple[str, list[float], bool]:
+        chart = dock.chart.chart
+        assert chart is not None
+        return chart.y_axis.unit, [point.y for point in chart.curves[0].points], dock.bits.isChecked()
+
+    assert seen() == ("nats per token", [3.3, 3.1, 3.2], False)
+    dock.bits.click()
+    assert seen() == ("bits per byte", [1.65, 1.55, 1.6], True)
+    assert dock.chart.getPlotItem().getViewBox().viewRange()[1][1] < 2
+    dock.pane.charts.setCurrentIndex(1)  # there is no such drawing of it
+    assert seen()[0] == "nats per token"
+    assert not dock.bits.isEnabled()
+    dock.pane.charts.setCurrentIndex(0)
+    dock.bits.click()
+    assert seen()[0] == "nats per token"
     dock.shutdown()
 
 

@@ -26,12 +26,18 @@ def experiment(outputs: Path, kind: str, **more: Any) -> ExperimentFolder:
 
 
 def finish(
-    folder: ExperimentFolder, trial: Trial, val_loss: float, *, train_loss: float = 1.0, best: float = 9.0
+    folder: ExperimentFolder,
+    trial: Trial,
+    val_loss: float,
+    *,
+    train_loss: float = 1.0,
+    best: float = 9.0,
+    **about: Any,
 ) -> FakeRun:
-    """The arm's run, from its first step to its last. best: validation loss half-way."""
+    """The arm's run, from its first step to its last. best: validation loss half-way. about: what FakeRun takes."""
     settings = settings_of(folder.record(), trial)
     assert isinstance(settings, PretrainSettings)
-    fake = FakeRun(folder.outputs, trial.run, steps=STEPS, seed=trial.seed, settings=settings, created=1.75e9)
+    fake = FakeRun(folder.outputs, trial.run, steps=STEPS, seed=trial.seed, settings=settings, created=1.75e9, **about)
     fake.start()
     for step, val in ((0, 4.2), (STEPS // 2, best), (STEPS, val_loss)):
         fake.advance(step - fake.step, evaluate=False)
@@ -39,8 +45,8 @@ def finish(
     return fake.finish()
 
 
-def finish_all(folder: ExperimentFolder, loss: Callable[[Trial], float]) -> None:
+def finish_all(folder: ExperimentFolder, loss: Callable[[Trial], float], **about: Any) -> None:
     """Every trial but those to be predicted."""
     for trial in folder.record().arms:
         if not trial.forecast:
-            finish(folder, trial, loss(trial))
+            finish(folder, trial, loss(trial), **about)

@@ -17,7 +17,14 @@ from fakes import FakeRun
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.studies.experiments.analyses import _spread_over_time, analyse, pareto_front
 from llmlab.studies.experiments.divergence import NOT_FINITE
-from llmlab.studies.experiments.outcomes import ExperimentResults, Point, read_forecast, read_results, write_results
+from llmlab.studies.experiments.outcomes import (
+    Chart,
+    ExperimentResults,
+    Point,
+    read_forecast,
+    read_results,
+    write_results,
+)
 from llmlab.studies.experiments.results import build_results, forecast_next, gather
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.records import ExperimentFolder, Trial, find_experiment, list_experiments
@@ -55,6 +62,64 @@ def test_the_basin_of_the_learning_rate_with_means_and_errors_over_seeds(outputs
     assert results.value("best_loss") == pytest.approx(points[2].y)
     assert results.value("spread") == pytest.approx(points[0].y - points[2].y)
     assert results.charts[0].fits[0].parameters["k"] == pytest.approx(0.1)
+
+
+def test_charts_of_losses_are_there_in_bits_per_byte_too_and_first_where_tokens_differ(outputs: Path) -> None:
+    folder = experiment(outputs, "learning-rate", grid=RATES[:3])
+    char, bpe = {"bytes_per_token": 1.25}, {"tokenizer": "bpe", "vocab_size": 512, "bytes_per_token": 2.5}
+    losses, bits = (2.0, 1.5, 2.5), math.log2(math.e)
+    first, second, third = folder.record().arms
+
+    def units(results: ExperimentResults) -> list[set[str]]:
+        return [{one.y_axis.unit for one in charts} for charts in (results.charts, results.other_unit)]
+
+    def drawn(charts: list[Chart], name: str) -> list[float]:
+        (chart,) = (chart for chart in charts if chart.name == name)
+        return [point.y for curve in chart.curves for point in curve.points]
+
+    for trial, loss in ((first, 2.0), (second, 1.5)):
+        finish(folder, trial, loss, **char)
+    results = built(folder)
+    assert units(results) == [{"nats per token"}, {"bits per byte"}]
+    for one, other in zip(results.charts, results.other_unit, strict=True):
+        assert (one.name, one.title) == (other.name, other.title)
+        there = drawn(results.charts, one.name)
+        assert drawn(results.other_unit, one.name) == pytest.approx([loss * bits / 1.25 for loss in there])
+    assert results.value("best_loss") == 1.5
+    finish(folder, third, 2.5, **bpe)  # more a token, and less a byte
+    results = built(folder)
+    assert units(results) == [{"bits per byte"}, {"nats per token"}]
+    sizes = (1.25, 1.25, 2.5)
+    wanted = [loss * bits / size for loss, size in zip(losses, sizes, strict=True)]
+    assert drawn(results.charts, results.charts[0].name) == pytest.approx(wanted)
+    assert drawn(results.other_unit, results.charts[0].name) == pytest.approx(losses)
+    (lowest,) = (finding for finding in results.findings if finding.name == "best_loss")
+    assert (lowest.value, lowest.unit) == (pytest.approx(2.5 * bits / 2.5), "bits per byte")
+    assert any("charts and findings are in bits per byte" in note for note in results.notes)
+    assert [trial.val_loss for trial in results.arms] == list(losses)
+    assert read_results(folder) == results
+
+
+def test_without_the_bytes_of_a_run_there_are_losses_per_token_alone(outputs: Path) -> None:
+    folder = experiment(outputs, "learning-rate", grid=RATES[:2])
+    first, second = folder.record().arms
+    finish(folder, first, 2.0, bytes_per_token=1.25)
+    finish(folder, second, 2.0, tokenizer="bpe", vocab_size=512)
+    results = built(folder)
+    assert results.other_unit == []
+    assert {chart.y_axis.unit for chart in results.charts} == {"nats per token"}
+    assert any("their losses per token do not compare" in note for note in results.notes)
+
+
+def test_a_run_that_is_looked_at_has_its_losses_in_bits_per_byte_too(outputs: Path) -> None:
+    fake = FakeRun(outputs, "looked-at", bytes_per_token=1.25).start().advance(60)
+    results = built(experiment(outputs, "loss-curves", subject="looked-at"))
+    (loss,) = results.other_unit
+    assert (loss.name, loss.y_axis.unit) == ("loss", "bits per byte")
+    first = fake.step_event(1).loss
+    assert [chart.curves[0].points[0].y for chart in (results.charts[0], loss)] == pytest.approx(
+        [first, first / math.log(2) / 1.25]
+    )
 
 
 def test_a_lowest_loss_at_the_end_of_the_grid_is_said_to_be_there(outputs: Path) -> None:
@@ -118,7 +183,7 @@ def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outpu
     def law(trial: Trial) -> float:
         return 40 * trial.x**-0.4 + 1.2 + noise.normal(0, 0.003)
 
-    finish_all(folder, law)
+    finish_all(folder, law, bytes_per_token=1.25)
     last = next(trial for trial in record.arms if trial.forecast)
     forecast_next(folder, record, last)
     forecast = read_forecast(folder)
@@ -129,7 +194,7 @@ def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outpu
     assert forecast.high is not None
     assert forecast.low < truth < forecast.high
     assert len(forecast.arms) == 8
-    finish(folder, last, truth + 0.5)
+    finish(folder, last, truth + 0.5, bytes_per_token=1.25)
     before = folder.forecast_json.read_bytes()
     forecast_next(folder, record, last)
     assert folder.forecast_json.read_bytes() == before
@@ -137,6 +202,8 @@ def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outpu
     assert results.value("next_loss") == truth + 0.5
     assert results.value("forecast") == forecast.value
     assert results.value("forecast_error") == pytest.approx(truth + 0.5 - forecast.value)
+    predicted = [charts[0].curves[-1].points[0].y for charts in (results.charts, results.other_unit)]
+    assert predicted == pytest.approx([forecast.value, forecast.value / math.log(2) / 1.25])
     # The fit stays what it was: the run that was predicted is not part of it.
     assert results.charts[0].fits[0].parameters["b"] == pytest.approx(forecast.b)
 
