@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QCursor, QResizeEvent
 from PySide6.QtWidgets import (
+    QAbstractButton,
     QDockWidget,
     QFrame,
     QHBoxLayout,
@@ -60,6 +61,20 @@ class LabDock(QDockWidget):
         layout.addWidget(_Room(self._stack), 1)
         layout.addWidget(self._caption)
         self.setWidget(content)
+        float_button = self.findChild(QAbstractButton, "qt_dockwidget_floatbutton")
+        self._docked_at = QRect()  # on the screen, before its button is pressed
+        if float_button is not None:
+            float_button.pressed.connect(self._note_place)
+            float_button.clicked.connect(self._come_beside)  # after Qt's own slot
+
+    def event(self, event: QEvent) -> bool:
+        """A double click on the title lets it float, as its button does."""
+        if event.type() != QEvent.Type.MouseButtonDblClick:
+            return super().event(event)
+        self._note_place()
+        done = super().event(event)
+        self._come_beside()
+        return done
 
     def set_body(self, widget: QWidget) -> None:
         """The dock's content."""
@@ -94,6 +109,18 @@ class LabDock(QDockWidget):
         for name in self._other_pages(shown):
             menu.addAction(titles.get(name, name).replace("&", "&&"), partial(self.lab.open_concept, name))
         return menu
+
+    def _note_place(self) -> None:
+        self._docked_at = QRect() if self.isFloating() else QRect(self.mapToGlobal(QPoint(0, 0)), self.size())
+
+    def _come_beside(self) -> None:
+        """What begins to float does not lie over its old place, which others have taken."""
+        if self.isFloating() and self._docked_at.isValid():
+            frame = self.frameSize() - self.size()
+            place = place_beside(self._docked_at, self.frameSize(), self.screen().availableGeometry())
+            self.resize(place.size() - frame)
+            self.move(place.topLeft())
+        self._docked_at = QRect()
 
     def _other_pages(self, shown: str) -> list[str]:
         return [name for name in pages_of(self.objectName().removeprefix("dock.")) if name != shown]
@@ -202,6 +229,28 @@ class _Caption(QWidget):
     def _fit(self) -> None:
         shown = self.text.fontMetrics().elidedText(self._words, Qt.TextElideMode.ElideRight, self.text.width())
         self.text.setText(with_terms(shown))
+
+
+def place_beside(taken: QRect, size: QSize, screen: QRect) -> QRect:
+    """A place of that size inside the screen, right of, left of, below or above what is taken; where there is no room
+    on any side, where least of it is covered."""
+    room = size.boundedTo(screen.size())
+    wide, high = room.width(), room.height()
+    found = []
+    for x, y in (
+        (taken.right() + 1, taken.top()),
+        (taken.left() - wide, taken.top()),
+        (taken.left(), taken.bottom() + 1),
+        (taken.left(), taken.top() - high),
+    ):
+        left = min(max(x, screen.left()), screen.right() + 1 - wide)
+        top = min(max(y, screen.top()), screen.bottom() + 1 - high)
+        found.append(QRect(QPoint(left, top), room))
+    return min(found, key=lambda place: _area(place.intersected(taken)))
+
+
+def _area(rect: QRect) -> int:
+    return max(0, rect.width()) * max(0, rect.height())
 
 
 def is_seen(dock: QDockWidget) -> bool:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from fake_lab import FakeLab
+from PySide6.QtCore import QPoint, QRect, QSize, Qt
 from PySide6.QtGui import QAccessible
-from PySide6.QtWidgets import QApplication, QLabel, QScrollArea, QWidget
+from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QMainWindow, QScrollArea, QWidget
 from pytestqt.qtbot import QtBot
 
-from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.dock import LabDock, place_beside
 from llmlab_gui.widgets.layouts import column
 
 
@@ -40,6 +41,39 @@ def test_what_comes_into_a_small_dock_is_scrolled_and_not_squeezed(dock: LabDock
     more.hide()
     QApplication.processEvents()
     assert bar.maximum() == 0
+
+
+def test_what_begins_to_float_comes_beside_its_old_place_inside_the_screen(qtbot: QtBot, dock: LabDock) -> None:
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+    screen = window.screen().availableGeometry()
+    window.resize(300, 200)
+    window.show()
+    button = dock.findChild(QAbstractButton, "qt_dockwidget_floatbutton")
+    title = QPoint(20, 8)
+    for float_it in (button.click, lambda: qtbot.mouseDClick(dock, Qt.MouseButton.LeftButton, pos=title)):
+        for corner in (screen.topLeft(), screen.bottomRight() - QPoint(320, 220)):
+            window.move(corner)
+            QApplication.processEvents()
+            was = QRect(dock.mapToGlobal(QPoint(0, 0)), dock.size())
+            float_it()
+            assert dock.isFloating()
+            assert screen.contains(dock.geometry())
+            assert not dock.geometry().intersects(was)
+            dock.setFloating(False)
+    dock.setParent(None)  # the window takes its docks along
+
+
+def test_a_place_beside_is_the_first_that_has_room_and_else_covers_least() -> None:
+    screen, size = QRect(0, 0, 1366, 768), QSize(400, 300)
+    assert place_beside(QRect(0, 60, 400, 300), size, screen) == QRect(400, 60, 400, 300)
+    assert place_beside(QRect(900, 60, 400, 300), size, screen) == QRect(500, 60, 400, 300)
+    assert place_beside(QRect(0, 60, 1366, 300), size, screen) == QRect(0, 360, 400, 300)
+    assert place_beside(QRect(0, 400, 1366, 300), size, screen) == QRect(0, 100, 400, 300)
+    assert place_beside(screen, QSize(2000, 300), screen).width() == 1366
+    covered = place_beside(QRect(100, 60, 1200, 700), size, screen).intersected(QRect(100, 60, 1200, 700))
+    assert covered.width() * covered.height() == 300 * 300  # to the left: 100 of 400 pixels are free
 
 
 def test_a_screen_reader_has_all_words_of_a_caption_that_is_cut_short(dock: LabDock) -> None:
