@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QGuiApplication
 
 from llmlab_gui.widgets.numbers import tick
@@ -29,6 +29,7 @@ _LOG_LABEL_WIDTH, _LOG_LABEL_HEIGHT = 46, 18  # of the shorter texts on a logari
 _TEXT_OFFSET, _NUDGE = 5.0, 5.0
 TOP = 6  # pixels above a plot
 _AIR = 6.0  # between name and numbers
+_STICK_OUT = 10.0  # by how much the first and last number of a bottom axis may: the plot has that much room beside it
 _SLACK = 12.0  # how much too wide an axis may be: each change moves the curves
 _LEAST_NAME = 8  # characters of a name's beginning that say something
 _SMALLER = 0.9  # than the application's font
@@ -64,6 +65,10 @@ class NumberAxis(pg.AxisItem):
         # Minor ticks have no numbers: on a log scale there would be too many.
         self.setStyle(maxTextLevel=0, autoReduceTextSpace=False, autoExpandTextSpace=False)
         self.setTickFont(chart_font())
+
+    def boundingRect(self) -> QRectF:
+        rect: QRectF = super().boundingRect()  # numbers outside of it are left out
+        return rect.adjusted(-_STICK_OUT, 0, _STICK_OUT, 0) if self.orientation == "bottom" else rect
 
     def follow_font(self) -> None:
         """Takes the application's font, if that is another now."""

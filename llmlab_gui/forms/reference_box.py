@@ -62,6 +62,9 @@ class ReferenceBox(OneLineBox):
         else:
             self.setCurrentIndex(-1)
             self.setEditText(reference)
+        line = self.lineEdit()
+        if line is not None:
+            line.setCursorPosition(0)  # the name is at the beginning of what is too long for the box
 
 
 # Of the runs in sight; the checkpoints of others can be typed.

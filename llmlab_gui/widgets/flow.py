@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QPoint, QRect, QSize, Qt
-from PySide6.QtWidgets import QLayout, QLayoutItem, QSizePolicy, QSpacerItem, QWidget
+from PySide6.QtWidgets import QLabel, QLayout, QLayoutItem, QSizePolicy, QSpacerItem, QWidget
 
 _LINE_GAP = 2
 
 
 class FlowRow(QLayout):
-    """Used like a QHBoxLayout: stretches push what follows to the right, as long as all is in one line."""
+    """Used like a QHBoxLayout: stretches push what follows to the right, as long as all is in one line.
+
+    A label stays beside the field after it. In a line without a stretch, fields that can grow share the free room.
+    """
 
     def __init__(self, parent: QWidget | None = None, spacing: int = 6) -> None:
         super().__init__(parent)
@@ -92,24 +95,43 @@ class FlowRow(QLayout):
         for group in groups:
             if lines[-1] and self._width([*lines[-1], *group]) > width:
                 lines.append([])
-            for item in group:
-                if self._width(lines[-1]) and self._width([*lines[-1], item]) > width:
+            for unit in self._units(group, width):
+                if self._width(lines[-1]) and self._width([*lines[-1], *unit]) > width:
                     lines.append([])
-                lines[-1].append(item)
+                lines[-1] += unit
         return [line for line in lines if line]
+
+    def _units(self, group: list[QLayoutItem], width: int) -> list[list[QLayoutItem]]:
+        """What is never parted: a label and the field that it names, where a line has room for both."""
+        units: list[list[QLayoutItem]] = []
+        for item in group:
+            named = units and isinstance(units[-1][-1].widget(), QLabel) and not isinstance(item.widget(), QLabel)
+            if named and self._width([*units[-1], item]) <= width:
+                units[-1].append(item)
+            else:
+                units.append([item])
+        return units
 
     def _width(self, line: list[QLayoutItem]) -> int:
         solid = [item for item in line if item.spacerItem() is None]
         return sum(item.sizeHint().width() for item in solid) + self.spacing() * max(0, len(solid) - 1)
 
+    @staticmethod
+    def _grows(item: QLayoutItem) -> bool:
+        across = bool(item.expandingDirections() & Qt.Orientation.Horizontal)
+        return across and item.maximumSize().width() > item.sizeHint().width()
+
     def _place(self, line: list[QLayoutItem], area: QRect) -> None:
         stretches = sum(item.spacerItem() is not None for item in line)
         free = max(0, area.width() - self._width(line))
+        growing = [] if stretches else [item for item in line if self._grows(item)]
         left = area.left()
         for item in line:
             if item.spacerItem() is not None:
                 left += free // stretches
                 continue
             size = item.sizeHint().boundedTo(QSize(area.width(), item.sizeHint().height()))
+            if item in growing:
+                size.setWidth(size.width() + free // len(growing))
             item.setGeometry(QRect(QPoint(left, area.top() + (area.height() - size.height()) // 2), size))
             left += size.width() + self.spacing()

@@ -11,7 +11,7 @@ import numpy as np
 import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QColor, QFont, QImage
+from PySide6.QtGui import QColor, QFont, QImage, QPainter
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -272,6 +272,18 @@ def test_an_axis_has_room_for_its_numbers_at_any_size_of_letters(drawing: Drawin
         qapp.setFont(font)
     assert widths[2] > widths[0]
     assert widths[1] != widths[0]
+
+
+def test_the_first_number_of_an_axis_is_written_where_the_curves_begin_at_its_edge(drawing: Drawing) -> None:
+    axis, paper = drawing.chart.getAxis("bottom"), QImage(1, 1, QImage.Format.Format_RGB32)
+    for last in (3.0, 100.0):
+        drawing.chart.set_curve("train", np.array([0.0, last]), np.array([1.0, 2.0]), STYLE)
+        drawing.chart.set_follow(True)
+        drawing.chart.draw()
+        painter = QPainter(paper)
+        numbers = [text for _, _, text in axis.generateDrawSpecs(painter)[2]]
+        painter.end()
+        assert (numbers[0], numbers[-1]) == ("0", f"{last:.0f}")
 
 
 def test_a_name_that_has_no_room_beside_a_low_chart_is_shortened_and_never_cut(drawing: Drawing) -> None:
