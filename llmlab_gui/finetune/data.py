@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QPushButton, QStackedWidget, QWidget
 
@@ -233,7 +233,8 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         for place, (words, editor) in enumerate((("examples", self.examples), ("model", self.model))):
             label = QLabel(words)
             label.setBuddy(editor.box)
-            grid.addWidget(label, place, 0)
+            label.setMinimumHeight(editor.box.sizeHint().height())  # level with it: under it are more lines
+            grid.addWidget(label, place, 0, Qt.AlignmentFlag.AlignTop)
             grid.addWidget(editor, place, 1)
         self._pages.addWidget(self.nothing)
         self._pages.addWidget(self._scroll)

@@ -49,6 +49,7 @@ class Field(QObject):
         target.setAccessibleName(info.name.replace("_", " "))
         target.setAccessibleDescription(f"{info.help} {info.range_text}")
         self.label.setBuddy(target)
+        self.label.setMinimumHeight(target.sizeHint().height())  # level with the first line of an editor that has more
         for widget in (self.label, self.editor, target, self.unit):
             widget.installEventFilter(self)
         self.reset_button.clicked.connect(self.reset)

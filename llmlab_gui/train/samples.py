@@ -62,7 +62,8 @@ class SamplesDock(LabDock):
         self.score = QLabel()
         self.score.setWordWrap(True)
         self.score.setAccessibleName("Score")
-        self.choice = choice_box("Which steps are shown", _CHOICES[:-1], least=10)  # the last one where it makes sense
+        self.choice = choice_box("Which steps are shown", _CHOICES[:-1])  # the last one where it makes sense
+        self.choice.setMinimumWidth(120)  # in a narrow panel it is cut
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("Step to compare with the newest")
         self.slider.setPageStep(1)
@@ -86,10 +87,10 @@ class SamplesDock(LabDock):
 
         row = QHBoxLayout()
         row.addWidget(QLabel("Show"))
-        row.addWidget(self.choice, 3)
-        row.addWidget(self.slider, 2)
+        row.addWidget(self.choice)
+        row.addWidget(self.slider, 1)
         row.addWidget(self.steps_button)
-        row.addStretch(2)
+        row.addStretch(1)
         row.addWidget(self.ask_button)
         row.addWidget(self.export_button)
         self.set_body(column(row, self.score, (self.view, 1)))
@@ -162,6 +163,8 @@ class SamplesDock(LabDock):
         self.score.setText(note)
         self.score.setVisible(bool(note))
         self._offer_answers()
+        if self._answers.texts and not self._table.texts:  # every other choice would show nothing
+            self.choice.setCurrentIndex(self.choice.findData(SCORED))
         steps = self._table.steps
         self._ticked &= set(steps)
         at_newest = self.slider.value() == self.slider.maximum()

@@ -132,6 +132,6 @@ class FlowRow(QLayout):
                 continue
             size = item.sizeHint().boundedTo(QSize(area.width(), item.sizeHint().height()))
             if item in growing:
-                size.setWidth(size.width() + free // len(growing))
+                size.setWidth(min(size.width() + free // len(growing), item.maximumSize().width()))
             item.setGeometry(QRect(QPoint(left, area.top() + (area.height() - size.height()) // 2), size))
             left += size.width() + self.spacing()

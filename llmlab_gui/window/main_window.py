@@ -63,6 +63,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.setWindowTitle("LLM Learning Lab")
         self.setWindowIcon(app_icon())
         self.setObjectName("window")
+        # First: with a new style sheet, Qt takes back the colours that widgets inside have set.
+        theme_notifier.changed.connect(self._restyle)
         self.setAcceptDrops(True)
         self.setDockNestingEnabled(True)
         self.lab = Lab(outputs, self)
@@ -338,7 +340,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def _connect(self) -> None:
         lab = self.lab
-        theme_notifier.changed.connect(self._restyle)
         self._restyle()
         self.covers.messages.log_wanted.connect(self._show_log_of)
         lab.dock_requested.connect(self.show_dock)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
 
@@ -52,6 +52,11 @@ class StatusBar(QStatusBar):
         theme_notifier.changed.connect(self._draw)
         self._draw()
         self._draw_queue()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange:  # with it, Qt takes back the colour of the state
+            self._draw()
 
     def _draw_queue(self) -> None:
         state = self._lab.queue.state

@@ -12,7 +12,7 @@ import pytest
 from fake_lab import FakeLab
 from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST, dock_in_sight
@@ -68,6 +68,10 @@ def test_without_a_model_it_says_what_to_do(dock: DataDock) -> None:
     assert dock.nothing.isVisible()
     assert "No model reads these examples yet" in dock.nothing.text
     assert dock.examples.value() == "tasks"
+    for label in dock.findChildren(QLabel):
+        box = label.buddy()
+        if box is not None:  # under it are more lines: the name is level with the first
+            assert abs(label.mapTo(dock, label.rect().center()).y() - box.mapTo(dock, box.rect().center()).y()) <= 2
 
 
 def test_a_run_that_trains_is_not_suggested_as_the_model(dock: DataDock, lab: FakeLab) -> None:

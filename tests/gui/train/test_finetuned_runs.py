@@ -111,6 +111,19 @@ def test_what_a_program_checked_can_be_read_item_by_item(qtbot: QtBot, lab: Fake
     assert header.endswith("2 of 2 right")
 
 
+def test_a_run_that_wrote_no_samples_shows_its_checked_answers(
+    qtbot: QtBot, lab: FakeLab, samples: SamplesDock
+) -> None:
+    fake = tuned(lab.outputs)
+    item = {"prompt": OTHER, "expected": "two", "answer": "two", "right": True}
+    fake.append(Scored(0, fake.time_of(0), 1, 1, [item], 0.1))
+    lab.add(fake)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [0], timeout=WAIT)
+    assert samples.choice.currentData() == SCORED
+    assert shown(samples) == [["\ntwo\n✓"]]
+    assert samples.choice._cut() == samples.choice.currentText()  # type: ignore[attr-defined]
+
+
 def test_a_run_from_scratch_is_shown_as_ever(qtbot: QtBot, lab: FakeLab, samples: SamplesDock) -> None:
     lab.add(tuned(lab.outputs))
     assert samples.choice.currentData() == COMPARE

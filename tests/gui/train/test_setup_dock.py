@@ -61,6 +61,15 @@ def test_every_setting_has_a_field_with_its_help_and_range(dock: SetupDock) -> N
         assert (field.editor.focusProxy() or field.editor).accessibleName()
 
 
+def test_the_name_of_a_setting_is_level_with_the_first_line_of_its_editor(dock: SetupDock) -> None:
+    seen = [field for field in dock.form.fields.values() if field.label.isVisible()]
+    assert len(seen) >= 3
+    for field in seen:
+        box = field.editor.focusProxy() or field.editor
+        middles = [part.mapTo(dock, part.rect().center()).y() for part in (field.label, box)]
+        assert abs(middles[0] - middles[1]) <= 2, field.info.key
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_goes_through_the_form_unchanged(dock: SetupDock, name: str) -> None:
     choose_preset(dock, name)

@@ -30,6 +30,8 @@ from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, LOOK_INSIDE, WORKSPACES
 from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.theme import DARK, LIGHT
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 from llmlab_gui.window.main_window import MainWindow
@@ -355,13 +357,21 @@ def test_without_runs_one_button_trains_the_default_preset(
 ) -> None:
     window = settled(qtbot, make_main_window())
     qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
+    for theme in (DARK, LIGHT):  # what was made before the docks has the colours of a later theme
+        window.use_theme(theme.name)
+        for label in window.covers.welcome.findChildren(QuietLabel):
+            assert label.palette().windowText().color().name() == theme.quiet
     asked: list[str] = []
     monkeypatch.setattr(window.lab.controller, "start", lambda settings, name, preset: asked.append(preset))
     qtbot.keyClick(window.covers.welcome.train_button, Qt.Key.Key_Return)
     assert asked == ["baby"]
-    FakeRun(outputs).start().advance(10)
+    FakeRun(outputs).start().advance(10).finish()
     window.lab.refresh()
     qtbot.waitUntil(lambda: not window.covers.welcome.isVisible(), timeout=WAIT)
+    for theme in (DARK, LIGHT):
+        window.use_theme(theme.name)
+        QApplication.processEvents()
+        assert window.status.state.palette().windowText().color().name() == theme.good
     assert window.docks["loss"].isEnabled()
 
 
