@@ -17,7 +17,8 @@ def test_a_label_stays_beside_its_field_and_fields_share_the_room_of_their_line(
     row.show()
     for width in range(first.sizeHint().width() + label.sizeHint().width() + 6, row.sizeHint().width() + 20):
         row.resize(width, row.heightForWidth(width))
-        assert _middle(label) == _middle(second) and label.geometry().right() < second.x()
+        assert _middle(label) == _middle(second)
+        assert label.geometry().right() < second.x()
         assert all(part.geometry().right() < width for part in (first, second, button))
         if _middle(button) != _middle(second):  # a line of fields alone
             assert second.geometry().right() >= width - 2
