@@ -20,7 +20,7 @@ from llmlab_gui.widgets.theme import Theme, current_theme
 
 # Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
 _MARGIN_Y, _MARGIN_X = 0.07, 0.03
-_LINE_LABEL_HEIGHT = 20  # pixels: what a reference line's words need above it
+_LINE_LABEL_HEIGHT = 22  # pixels: what a reference line's words need above it
 _RIGHT_EDGE = 12  # pixels of a plot beside its curves
 _LEAST_PLOT = 64.0  # pixels of height, within the axes
 _FILLED = 0.8  # of the view: with less, it is fitted anew
@@ -244,9 +244,12 @@ class LineChart(pg.PlotWidget):
             top = float(drawn(np.array([self.ceiling]), self.log_y)[0])
             values = [min(value, top) for value in values]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        share = max(_MARGIN_Y, _LINE_LABEL_HEIGHT / max(1.0, self._view.height())) if self.marks.lines else _MARGIN_Y
-        room = (high - low) * share or abs(high) * share or 1.0
-        return low, high, low - room, high + room
+        span = high - low or abs(high) or 1.0
+        over = _MARGIN_Y
+        if self.marks.lines:  # of the whole view, its words take so many pixels
+            below = max(1.0, self._view.height() - _LINE_LABEL_HEIGHT)
+            over = min(max(over, (1 + _MARGIN_Y) * _LINE_LABEL_HEIGHT / below), 1.0)
+        return low, high, low - _MARGIN_Y * span, high + over * span
 
     def _moved_by_hand(self) -> None:
         self.follow = False

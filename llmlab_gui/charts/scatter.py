@@ -93,8 +93,7 @@ class Scatter(pg.PlotWidget):
             axis.setPen(pg.mkPen(QColor(theme.grid)))
             axis.setTextPen(pg.mkPen(QColor(theme.quiet)))
             axis.follow_font()
-        for side, text in zip(("bottom", "left"), getattr(self, "_axis_names", ("", "")), strict=True):
-            self.getPlotItem().setLabel(side, text, **name_style(theme.text))
+        self.getPlotItem().setLabel("bottom", getattr(self, "_axis_names", ("", ""))[0], **name_style(theme.text))
         self._fit_left()
         color = QColor(theme.series[0])
         color.setAlpha(190 if len(self.points) <= _SIZES[0][0] else 110)
@@ -173,7 +172,9 @@ class Scatter(pg.PlotWidget):
             painter.drawText(QPointF(left, y + metrics.ascent() / 2 - 1), name)
 
     def _fit_left(self) -> None:
-        self._axes["left"].set_room(self._axes["left"].needed_width())
+        axis, name = self._axes["left"], getattr(self, "_axis_names", ("", ""))[1]
+        axis.write_name(axis.fitting_name([name, name.split(" (")[0]]), current_theme().text)
+        axis.set_room(axis.needed_width())
 
     def _in_scene(self) -> Points:
         """[N, 2]: where the points are in the scene."""

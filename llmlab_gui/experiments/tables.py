@@ -145,11 +145,11 @@ PLAN_COLUMNS: tuple[Column[Trial], ...] = (
     Column("Value", value_text, "What is varied", width=16),
     Column("Seed", lambda trial: str(trial.seed), "Seed of weights and batches", right=True, width=7),
     Column(
-        "At",
+        "Plotted at",
         lambda trial: count_text(trial.x) if trial.x >= 10_000 else f"{trial.x:g}",
         "Its position on the chart's horizontal axis",
         right=True,
-        width=9,
+        width=10,
     ),
     Column(
         "Time",

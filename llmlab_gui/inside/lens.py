@@ -50,7 +50,7 @@ class LensDock(InspectionDock):
         self.halves = QCheckBox("after attention, too")
         self.unpin = tool_button("Unpin all", "Take the pinned tokens' lines away")
         self.grid = ValueGrid("Top token by layer and position")
-        self.ranks = LayerChart("rank", x_label="layers below")
+        self.ranks = LayerChart("rank", x_label="layers passed")
         self.ranks.set_log(x=False, y=True)
         for widget in (self.coloring, self.halves, self.unpin):
             self.controls.addWidget(widget)

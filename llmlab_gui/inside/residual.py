@@ -38,7 +38,7 @@ class ResidualDock(InspectionDock):
         self.mean = QCheckBox("mean of tokens")
         self.mean.setChecked(True)
         self.log = QCheckBox("log y")
-        self.chart = LayerChart("L2 norm", x_label="layers below")
+        self.chart = LayerChart("L2 norm", x_label="layers passed")
         self.map = Heatmap("Residual stream, layer by token", square=False)
         self.note = QuietLabel()
         self.note.hide()
@@ -129,7 +129,7 @@ class ResidualDock(InspectionDock):
         name = f"“{visible(tokens[place])}”" if tokens else ""
         if self._view == NORMS:
             self.chart.name_y("L2 norm")
-            self.chart.set_x_axis("layers below", "count")
+            self.chart.set_x_axis("layers passed", "count")
             self.chart.show_lines(norm_lines(self._columns, place, name, mean=self.mean.isChecked()))
         else:
             self.chart.name_y("cosine")

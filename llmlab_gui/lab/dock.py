@@ -102,6 +102,10 @@ class LabDock(QDockWidget):
         self._empty.say(title, hint, action_text, slot)
         self._stack.setCurrentWidget(self._empty)
 
+    def show_no_run(self, hint: str) -> None:
+        """Shows, instead of the content, that no run is chosen, and the way to one."""
+        self.show_empty("No run is selected", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup"))
+
     def page_menu(self, shown: str) -> QMenu:
         """The dock's concept pages by their titles, without the one that is linked already."""
         menu = QMenu(self)

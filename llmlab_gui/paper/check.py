@@ -61,7 +61,9 @@ class CheckDock(LabDock):
         self.study = study = StudyPanel(lab, desk.checks, "check", CHECK_TRIAL_COLUMNS)
         tip = "All its verdicts, with figures and how to repeat it"
         self.report_button = study.add_button("Report", tip, partial(lab.dock_requested.emit, "check_report"))
-        self.folder_button = study.add_button("Folder", "report.md, figures and verdict.json", study.open_folder)
+        self.folder_button = study.add_button(
+            "Open its folder", "report.md, figures and verdict.json", study.open_folder
+        )
         self._lay_out()
         self.caption(_CAPTION, "experiments")
         self.checks.activated.connect(lambda place: self.desk.checks.set_current(self.checks.itemData(place)))

@@ -117,8 +117,7 @@ class ChartDock(LabDock):
     def _update_empty(self) -> None:
         runs = self.shown_runs()
         if not runs:
-            hint = "Start one, or choose one in Runs: its curves appear here while it trains."
-            self.show_empty("No run is selected", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup"))
+            self.show_no_run("Start one, or choose one in Runs: its curves appear here while it trains.")
         elif not any(len(run.history.step_columns) for run in runs):
             self.show_empty("No steps yet", "The first one appears here as soon as it is done.")
         else:

@@ -340,7 +340,7 @@ class CheckpointsDock(LabDock):
     def _update_empty(self) -> None:
         row = self.row
         if row is None:
-            self.show_empty("No run is selected", "Start one in Set-up, or choose one in Runs.")
+            self.show_no_run("Start one in Set-up, or choose one in Runs.")
         elif self.model.rows:
             self.show_body()
         elif row.status.live:

@@ -178,7 +178,7 @@ class LogDock(LabDock):
         self._tail = LogTail(row.run.log) if row else None
         self._clear(self.output_view)
         if row is None:
-            self.show_empty("No run is selected", "Start one in Set-up, or choose one in Runs.")
+            self.show_no_run("Start one in Set-up, or choose one in Runs.")
         else:
             self.show_body()
         self._rebuild()

@@ -87,7 +87,7 @@ class QueueDock(LabDock):
             self.show_empty(
                 "Nothing waits",
                 "Set up a run and press Add to queue: it starts when the one before has ended.",
-                "Set one up",
+                "Set up a run",
                 lambda: self.lab.dock_requested.emit("setup"),
             )
 

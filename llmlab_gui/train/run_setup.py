@@ -26,7 +26,7 @@ from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
 from llmlab_gui.widgets.layouts import column, settling_timer
-from llmlab_gui.widgets.numbers import bytes_text, minutes_text
+from llmlab_gui.widgets.numbers import bytes_text, minutes_text, unbroken
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class RunSetupDock(LabDock, Generic[S]):
         color = current_theme().warning
         told = "".join(f'<br><span style="color: {color}">{warning}</span>' for warning in warnings)
         first, *rest = costs.parts
-        self.estimate.setText(" · ".join([f"<b>{first}</b>", *rest]) + "." + told)
+        self.estimate.setText(unbroken(" · ".join([f"<b>{first}</b>", *rest]) + "." + told))
 
     def update_all(self) -> None:
         """Says what is wrong, or else what the run will need."""

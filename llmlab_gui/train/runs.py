@@ -189,7 +189,7 @@ class RunsDock(LabDock):
             self.show_empty(
                 "No runs yet",
                 "Runs appear here, including those started by llmlab-run in a terminal.",
-                "Set one up",
+                "Set up a run",
                 lambda: self.lab.dock_requested.emit("setup"),
             )
         else:

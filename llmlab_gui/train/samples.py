@@ -247,7 +247,7 @@ class SamplesDock(LabDock):
         live = row is not None and row.status.live
         self.ask_button.setEnabled(live)
         if row is None:
-            self.show_empty("No run is selected", "Start one in Set-up, or choose one in Runs.")
+            self.show_no_run("Start one in Set-up, or choose one in Runs.")
         elif not self._table.texts and not self._answers.texts:
             never = row.info.settings.train.sample_interval == 0
             when = (

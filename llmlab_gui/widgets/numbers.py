@@ -7,8 +7,10 @@ Kinds: `count` (whole numbers, shortened to k and M beside an axis), `large` (th
 from __future__ import annotations
 
 import math
+import re
 import time
 
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|(?:[kMGT]?B|s|min|h|d)\b))")
 _COUNT_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -25,6 +27,11 @@ def read_out(value: float, kind: str) -> str:
     if abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:#.4g}".rstrip(".")
+
+
+def unbroken(text: str) -> str:
+    """With no line break between a number and its unit."""
+    return _BEFORE_UNIT.sub("\u00a0", text)
 
 
 def tick(value: float, spacing: float, kind: str) -> str:

@@ -27,7 +27,7 @@ from llmlab_gui.host.messages import NextToken
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.generation_form import GenerationForm
 from llmlab_gui.write.model_picker import ModelPicker
@@ -145,7 +145,7 @@ class WriteDock(LabDock):
         self._sides.setOrientation(Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal)
 
     def _build_buttons(self) -> None:
-        self.generate_button, self.stop_button = QPushButton("Generate"), QPushButton("Stop")
+        self.generate_button, self.stop_button = PrimaryButton("Generate"), QPushButton("Stop")
         self.generate_button.setToolTip("Continue the prompt (Ctrl+Enter)")
         self.stop_button.setToolTip("Stop generating (Esc)")
         self.spaces = QCheckBox("Show spaces")

@@ -166,6 +166,13 @@ def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) 
     (_, uniform), (_, below) = drawing.chart.marks.lines
     assert uniform.value() == 4.0
     assert uniform.label.toPlainText() == "uniform 4.00"
+    view = drawing.chart.getPlotItem().getViewBox()
+    for height in (400, 160, 130):  # its words stand over it, inside, however low the chart is
+        drawing.panel.resize(700, height)
+        drawing.chart.set_follow(True)
+        drawing.settle()
+        words = uniform.label.mapRectToScene(uniform.label.boundingRect())
+        assert words.top() >= view.sceneBoundingRect().top() - 1
     drawing.panel.set_log(x=False, y=True)
     assert uniform.value() == pytest.approx(math.log10(4.0))
     assert not below.isVisible()

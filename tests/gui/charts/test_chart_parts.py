@@ -16,7 +16,7 @@ from llmlab_gui.charts.axes import NumberAxis
 from llmlab_gui.charts.curve import drawn, envelope
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import smooth
-from llmlab_gui.widgets.numbers import duration, read_out, tick
+from llmlab_gui.widgets.numbers import duration, read_out, tick, unbroken
 
 # Smoothing
 
@@ -150,6 +150,11 @@ def test_log_leaves_out_what_is_not_above_zero() -> None:
 )
 def test_ticks_have_as_many_digits_as_they_need(value: float, spacing: float, kind: str, text: str) -> None:
     assert tick(value, spacing, kind) == text
+
+
+def test_no_line_breaks_between_a_number_and_its_unit() -> None:
+    joined = "About 1\u00a0h 30\u00a0min · 9.7\u00a0MB a checkpoint (14\u00a0%), 5 kept, 1.54M tokens"
+    assert unbroken(joined.replace("\u00a0", " ")) == joined
 
 
 def test_read_outs_are_sensible() -> None:

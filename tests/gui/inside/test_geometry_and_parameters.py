@@ -12,7 +12,7 @@ from fake_answers import NAMES, make_geometry, make_parameters
 from fake_model import WIDTH, FakeModelHost
 from inspection_lab import InspectionLab, line_of
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QMainWindow
+from PySide6.QtWidgets import QApplication, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -54,6 +54,14 @@ def test_points_lie_where_the_archive_has_them(lab: InspectionLab, qtbot: QtBot,
     assert np.array_equal(geometry.scatter.points, points[:, :2])
     geometry.pair.setCurrentIndex(2)
     assert np.array_equal(geometry.scatter.points, points[:, 1:])
+    label, sizes = geometry.scatter.getAxis("left").label, ((600, 600), (400, 260))
+    for size in sizes:  # the axis's name is shortened, not cut
+        geometry.resize(*size)
+        QApplication.processEvents()
+        assert label.toPlainText().startswith("component 3")
+        name = label.mapRectToScene(label.boundingRect())
+        assert name.top() >= 0
+        assert name.bottom() <= geometry.scatter.height()
     table = geometry.table()
     assert table is not None
     assert [row[2] for row in table[1]] == points[:, 0].tolist()

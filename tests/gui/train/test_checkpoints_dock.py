@@ -272,5 +272,9 @@ def test_a_failed_export_is_one_sentence(qtbot: QtBot, tmp_path: Path) -> None:
 def test_empty_states_say_what_to_do(lab: FakeLab, dock: CheckpointsDock) -> None:
     assert dock._stack.currentWidget() is dock._empty
     assert "Set-up" in dock._empty._hint.text()
+    wanted: list[str] = []
+    lab.dock_requested.connect(wanted.append)
+    dock._empty._button.click()
+    assert wanted == ["setup"]
     lab.add(FakeRun(lab.outputs).start())
     assert "Save" in dock._empty._hint.text()

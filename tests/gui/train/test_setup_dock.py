@@ -27,7 +27,7 @@ from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.train.setup import SetupDock
-from llmlab_gui.widgets.numbers import bytes_text
+from llmlab_gui.widgets.numbers import bytes_text, unbroken
 
 
 @pytest.fixture(autouse=True)
@@ -184,10 +184,11 @@ def test_what_it_costs_to_keep_checkpoints_is_told(dock: SetupDock, qtbot: QtBot
     each = estimate(dock.form.settings()).checkpoint_bytes
     dock.form.set_values({"train.steps": 2000, "checkpoints.interval": 100, "checkpoints.keep_last": 2})
     told = f"{bytes_text(5 * each)} for the 5 kept at most (one every 100 steps, all kept: {bytes_text(23 * each)})"
-    qtbot.waitUntil(lambda: told in dock.estimate.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: unbroken(told) in dock.estimate.text(), timeout=WAIT)
     dock.form.set_values({"checkpoints.per_decade": 10, "checkpoints.interval": 0})
     # 10^(k/10) has 31 different values up to 2,000; and there are best, final, and the one being written
-    qtbot.waitUntil(lambda: f"{bytes_text(34 * each)} for the 34 kept at most" in dock.estimate.text(), timeout=WAIT)
+    told = unbroken(f"{bytes_text(34 * each)} for the 34 kept at most")
+    qtbot.waitUntil(lambda: told in dock.estimate.text(), timeout=WAIT)
 
 
 def test_what_cannot_fit_is_not_started_and_what_would_fit_is_said(

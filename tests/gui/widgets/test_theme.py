@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QRect, Qt
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import (
     QApplication,
@@ -119,6 +119,28 @@ def test_a_primary_button_keeps_its_size_under_the_mouse_and_with_the_keyboard(q
     button.setFocus()
     button.updateGeometry()
     assert button.sizeHint() == size
+
+
+def test_the_sign_of_order_stands_over_the_title_of_its_column_and_not_in_it(qtbot: QtBot) -> None:
+    table = QTableWidget(1, 2)
+    qtbot.addWidget(table)
+    table.setStyleSheet(style_sheet(LIGHT))
+    table.setSortingEnabled(True)
+    header = table.horizontalHeader()
+    for column, side in enumerate((Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight)):
+        title = QTableWidgetItem("Val loss")
+        title.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
+        table.setHorizontalHeaderItem(column, title)
+    table.show()
+    titles = QRect(0, header.height() // 2 - 4, header.width(), 8)  # the height of small letters
+    pictures = []
+    for column in (0, 1):
+        table.sortByColumn(column, Qt.SortOrder.AscendingOrder)
+        QApplication.processEvents()
+        picture = header.grab().toImage()
+        pictures.append((picture, picture.copy(titles)))
+    assert pictures[0][0] != pictures[1][0]
+    assert pictures[0][1] == pictures[1][1]
 
 
 @BOTH
