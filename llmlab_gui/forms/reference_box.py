@@ -78,7 +78,7 @@ def offers(
 
     Losses of two runs may be of different texts: each names its own.
     """
-    found = [(reference, reference) for reference in recent if reference]
+    found = [(reference, _words(reference)) for reference in recent if reference]
     for run in runs[:_MOST_RUNS]:
         try:
             checkpoints, text = list_checkpoints(run.checkpoints), Path(run.info().settings.reads).name
@@ -93,3 +93,9 @@ def offers(
         if model.kind != "run":
             found.append((model.reference, f"{model.name} ({model.detail})" if model.detail else model.name))
     return list(dict(found).items())
+
+
+def _words(reference: str) -> str:
+    """The name of a file or folder before its place, of which a narrow box shows nothing but the beginning."""
+    path = Path(reference)
+    return f"{path.name}, {reference}" if path.is_absolute() else reference

@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 
 import llmlab
 from llmlab.core.paths import cache_dir, resources_dir
+from llmlab_gui.widgets.row_tables import show_whole_rows
 from llmlab_gui.widgets.theme import current_theme
 from llmlab_gui.window.uncaught import last_lines, log_path
 
@@ -66,21 +67,28 @@ class ShortcutsDialog(QDialog):
     def __init__(self, actions: list[QAction], parent: QWidget) -> None:
         super().__init__(parent)
         self.setWindowTitle("Keyboard shortcuts")
-        rows = [(action.text().replace("&", ""), action.shortcuts()) for action in actions if action.shortcuts()]
+        rows = [(_what_it_does(action), action.shortcuts()) for action in actions if action.shortcuts()]
         table = QTableWidget(len(rows), 2)
         table.setAccessibleName("Keyboard shortcuts")
         table.setHorizontalHeaderLabels(["Action", "Keys"])
-        table.verticalHeader().hide()
-        table.setShowGrid(False)
-        table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        show_whole_rows(table, ())
+        table.setAlternatingRowColors(True)
         table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         for place, (text, keys) in enumerate(rows):
             native = ", ".join(key.toString(QKeySequence.SequenceFormat.NativeText) for key in keys)
             table.setItem(place, 0, QTableWidgetItem(text))
             table.setItem(place, 1, QTableWidgetItem(native))
+        table.selectRow(0)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.addWidget(table)
         layout.addWidget(buttons)
         self.resize(480, 520)
+
+
+def _what_it_does(action: QAction) -> str:
+    """Its words, and what has that name: workspaces, panels and commands share some."""
+    name, words = action.objectName(), action.text().replace("&&", "&")
+    kinds = {"action.workspace.": "Workspace", "action.show_": "Panel"}
+    return next((f"{kind}: {words}" for start, kind in kinds.items() if name.startswith(start)), words)

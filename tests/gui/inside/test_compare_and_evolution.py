@@ -21,7 +21,7 @@ from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.forms.reference_box import offers
+from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.process import Request
 from llmlab_gui.inside import compare as views
 from llmlab_gui.inside.compare import CompareDock
@@ -54,6 +54,23 @@ def test_a_loss_beside_a_checkpoint_names_the_text_it_was_measured_on(tmp_path: 
     fake = FakeRun(tmp_path, "bar").start().advance(250).save_checkpoint()
     words = dict(offers(tmp_path, [fake.run], []))
     assert words["bar@250"] == f"bar@250, validation loss {fake.losses_of(250)[1]:.3f} on shakespeare"
+
+
+def test_a_narrow_box_shows_the_name_of_a_model_and_not_the_beginning_of_its_place(
+    tmp_path: Path, qtbot: QtBot
+) -> None:
+    place = str(tmp_path / "models" / "small.gguf")
+    box = ReferenceBox("Model A")
+    qtbot.addWidget(box)
+    box.choose(place)
+    box.offer(offers(tmp_path, [], [place]))
+    box.resize(140, box.sizeHint().height())
+    box.show()
+    line = box.lineEdit()
+    assert line is not None
+    assert line.text().startswith("small.gguf")
+    assert line.cursorPosition() == 0
+    assert box.reference == place
 
 
 def test_a_heads_difference_is_drawn_centred_at_zero(lab: InspectionLab, qtbot: QtBot, compared: CompareDock) -> None:

@@ -15,7 +15,7 @@ from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
 from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QTabBar, QWidget
+from PySide6.QtWidgets import QApplication, QTabBar, QTableWidget, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow
@@ -33,6 +33,7 @@ from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.theme import DARK, LIGHT
 from llmlab_gui.window import closing
+from llmlab_gui.window.about import ShortcutsDialog
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.tour import Tour
@@ -203,6 +204,11 @@ def test_the_workspaces_are_in_the_toolbar_and_under_keys(same_window: MainWindo
     assert window.docks["attention"].isVisible()
     window.use_workspace(WORKSPACES[6])
     assert actions[6].isChecked()
+    told = ShortcutsDialog(window.menus.shortcuts(), window).findChild(QTableWidget)
+    names = [told.item(row, 0).text() for row in range(told.rowCount())]
+    assert len(set(names)) == len(names)  # Train is a command and a workspace, Compare a panel, too
+    assert "Panel: Learning rate & gradient norm" in names
+    told.parent().deleteLater()
 
 
 def test_every_dock_can_be_shown_in_every_workspace(same_window: MainWindow) -> None:
