@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _CAPTION = "An example as the model reads it. Only tokens of answers count in the loss."
 # After so long without a change, the examples are read anew.
 _SETTLE_MS = 400
+_LEAST_WIDTH = 42  # characters: two boxes of names, and their labels
 
 
 class DataDock(drops.TakesModelsAndExamples, LabDock):
@@ -238,5 +239,7 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
             grid.addWidget(editor, place, 1)
         self._pages.addWidget(self.nothing)
         self._pages.addWidget(self._scroll)
-        self.set_body(column(grid, row, (self._pages, 1)))
+        body = column(grid, row, (self._pages, 1))
+        body.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
+        self.set_body(body)
         self.strip.lie_over(self._pages)

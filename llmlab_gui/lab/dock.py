@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
     QScrollArea,
     QSizePolicy,
     QStackedWidget,
+    QStyle,
     QVBoxLayout,
     QWidget,
 )
@@ -77,7 +78,7 @@ class LabDock(QDockWidget):
         return done
 
     def set_body(self, widget: QWidget) -> None:
-        """The dock's content."""
+        """The dock's content. What has a minimum width is never scrolled sideways: the dock keeps that width."""
         self._body = widget
         self._stack.addWidget(widget)
         self.show_body()
@@ -165,7 +166,12 @@ class _Room(QScrollArea):
         self.setWidget(self._content)
 
     def minimumSizeHint(self) -> QSize:
-        return self._content.minimumSizeHint().boundedTo(_LEAST)
+        """Small; but as wide as a page says that it has to be, which scrolls up and down only."""
+        least = self._content.minimumSizeHint().boundedTo(_LEAST)
+        if self._content.least_width:
+            bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+            least.setWidth(self._content.least_width + bar)
+        return least
 
 
 class _Filled(QWidget):
@@ -180,6 +186,12 @@ class _Filled(QWidget):
         self._pages = pages
         pages.setParent(self)
         pages.currentChanged.connect(lambda _: self.updateGeometry())
+
+    @property
+    def least_width(self) -> int:
+        """What the widest of the pages has as its minimum width; 0 where none has one."""
+        pages = (self._pages.widget(place) for place in range(self._pages.count()))
+        return max((page.minimumWidth() for page in pages if page is not None), default=0)
 
     def sizeHint(self) -> QSize:
         return self._page().sizeHint()

@@ -16,8 +16,8 @@ from PySide6.QtGui import (
     QTextDocument,
 )
 from PySide6.QtWidgets import (
+    QBoxLayout,
     QComboBox,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QSplitter,
@@ -37,6 +37,7 @@ from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.places import with_panels
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 # Below this width the list of pages would take the room of the text: a combo box replaces it.
 _NARROW = 620
 _MARKED_MATCHES = 500
+_LEAST_WIDTH, _ONE_ROW = 40, 56  # characters: with the buttons in two rows, and in one
 
 
 class _LearnBrowser(PageBrowser):
@@ -95,13 +97,9 @@ class LearnDock(LabDock):
         self.nothing.setWordWrap(True)
         self.nothing.hide()
 
-        top = QHBoxLayout()
-        for widget in (self.back_button, self.forward_button):
-            top.addWidget(widget)
-        top.addWidget(self.combo, 1)
-        top.addWidget(self.search, 1)
-        for widget in (self.previous_button, self.next_button):
-            top.addWidget(widget)
+        self._top = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._top.addLayout(beside(self.back_button, self.forward_button, self.combo, grows=self.combo), 1)
+        self._top.addLayout(beside(self.search, self.previous_button, self.next_button, grows=self.search), 1)
         self._splitter = QSplitter(Qt.Orientation.Horizontal)
         self._splitter.addWidget(self.list)
         self._splitter.addWidget(self.browser)
@@ -109,9 +107,10 @@ class LearnDock(LabDock):
         self._splitter.setSizes([220, 600])
         self._splitter.setChildrenCollapsible(False)
         body = QWidget()
+        body.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
         layout = QVBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(top)
+        layout.addLayout(self._top)
         layout.addWidget(self.nothing)
         layout.addWidget(self._splitter, 1)
         self.set_body(body)
@@ -209,6 +208,9 @@ class LearnDock(LabDock):
         self.combo.setVisible(narrow)
         self.previous_button.setText("‹" if narrow else "‹ Previous")
         self.next_button.setText("›" if narrow else "Next ›")
+        directions = QBoxLayout.Direction
+        low = event.size().width() < self.fontMetrics().averageCharWidth() * _ONE_ROW
+        self._top.setDirection(directions.TopToBottom if low else directions.LeftToRight)
 
     def _button(self, text: str, tip: str, slot) -> QToolButton:  # type: ignore[no-untyped-def]
         button = QToolButton()

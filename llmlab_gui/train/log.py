@@ -21,7 +21,7 @@ from PySide6.QtGui import (
     QTextCharFormat,
     QTextCursor,
 )
-from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QPlainTextEdit, QPushButton, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QPlainTextEdit, QPushButton, QStackedWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.store.events import Event, Started
@@ -29,7 +29,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.train.event_sentences import Sentence, history_sentences, sentence
 from llmlab_gui.train.log_tail import LogTail
 from llmlab_gui.widgets.find_bar import FindBar
-from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.widgets.layouts import choice_box, column, flow
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -76,12 +76,7 @@ class LogDock(LabDock):
 
         self.find_bar = FindBar(self)
         self.find_bar.set_view(self.events_view)
-        row = QHBoxLayout()
-        row.addWidget(self.which)
-        row.addWidget(self.follow)
-        row.addStretch(1)
-        row.addWidget(copy)
-        row.addWidget(self.open_button)
+        row = flow(self.which, self.follow, right=(copy, self.open_button))
         self.set_body(column(row, self.find_bar, (self._views, 1)))
         self.caption("Events of this run, and the output of its training process.", "checkpoints")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QScrollArea, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QScrollArea, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
@@ -25,7 +25,7 @@ from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
-from llmlab_gui.widgets.layouts import column, settling_timer
+from llmlab_gui.widgets.layouts import column, flow, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text, minutes_text, unbroken
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=RunSettings)
 _SETTLE_MS = 120
+_LEAST_WIDTH = 52  # characters: a form whose parts are all unfolded
 _AGAIN_MS = 2000  # until what does not fit into memory is looked at again: other programs end
 
 
@@ -272,13 +273,9 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def _lay_out(self) -> None:
         self.chosen.setContentsMargins(0, 0, 6, 0)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.reset_button)
-        buttons.addStretch(1)
-        buttons.addWidget(self.queue_button)
-        buttons.addWidget(self.train_button)
+        buttons = flow(self.reset_button, right=(self.queue_button, self.train_button))
         body = column((scrolled(self.chosen), 1), self.help, self.problem, self.estimate, buttons)
-        body.setMinimumWidth(300)
+        body.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
         self.set_body(body)
 
     def _named(self) -> str | None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QHBoxLayout,
     QLabel,
     QListWidget,
     QListWidgetItem,
@@ -27,7 +26,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.train.samples_data import NO_SAMPLES, read_answers, read_table, score_note, spread, to_csv, to_markdown
 from llmlab_gui.train.samples_view import SamplesView
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.layouts import choice_box, column, settling_timer
+from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer
 from llmlab_gui.widgets.saving import ask_where, save
 
 if TYPE_CHECKING:
@@ -85,14 +84,8 @@ class SamplesDock(LabDock):
         exports.addAction("As Markdown…", lambda: self._ask_export("md"))
         exports.addAction("As CSV…", lambda: self._ask_export("csv"))
 
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Show"))
-        row.addWidget(self.choice)
-        row.addWidget(self.slider, 1)
-        row.addWidget(self.steps_button)
-        row.addStretch(1)
-        row.addWidget(self.ask_button)
-        row.addWidget(self.export_button)
+        which = (QLabel("Show"), self.choice, self.slider, self.steps_button)
+        row = flow(*which, right=(self.ask_button, self.export_button))
         self.set_body(column(row, self.score, (self.view, 1)))
         self.caption(_WRITES, "loss-curves")
 

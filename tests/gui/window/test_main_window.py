@@ -15,7 +15,7 @@ from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
 from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QTabBar, QTableWidget, QWidget
+from PySide6.QtWidgets import QApplication, QScrollArea, QTabBar, QTableWidget, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow
@@ -121,6 +121,23 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
     for x in (100, 640, 1000):
         assert window.covers.messages.isAncestorOf(window.childAt(x, bar.center().y())), x
     window.covers.messages.dismiss()
+    window.resize(1280, 800)
+
+
+def test_no_panel_of_a_small_window_scrolls_sideways(same_window: MainWindow) -> None:
+    """Only what is in one may: wide tables and grids."""
+    window = same_window
+    window.setWindowState(Qt.WindowState.WindowNoState)
+    window.resize(960, 540)
+    for workspace in WORKSPACES:
+        window.use_workspace(workspace)
+        window.reset_layout()
+        for dock in [dock for dock in window.docks.values() if not dock.isHidden()]:
+            dock.raise_()
+            QApplication.processEvents()
+            room = dock.widget().findChild(QScrollArea, options=Qt.FindChildOption.FindDirectChildrenOnly)
+            assert room.horizontalScrollBar().maximum() == 0, (workspace, dock.objectName())
+        assert (window.width(), window.height()) == (960, 540), workspace
     window.resize(1280, 800)
 
 
