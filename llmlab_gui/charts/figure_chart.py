@@ -13,6 +13,7 @@ from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from llmlab.core.charts import Axis
+from llmlab.store.events import BITS
 from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style, style_plot
 from llmlab_gui.charts.curve import drawn
 from llmlab_gui.charts.legend import Legend
@@ -182,7 +183,9 @@ class FigureChart(pg.PlotWidget):
             self.legend.arrange(self._view.width(), self.height())
             if self._pair is not None:
                 axis = self._pair[1]
-                left.write_name(left.fitting_name([axis_text(axis), axis.label]), current_theme().text)
+                unusual = [axis.unit] if axis.unit == BITS else []  # of losses, and to be said before their name
+                name = left.fitting_name([axis_text(axis), *unusual, axis.label])
+                left.write_name(name, current_theme().text)
             left.set_room(left.needed_width())
 
     def _fit_view(self) -> None:

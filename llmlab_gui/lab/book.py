@@ -43,6 +43,7 @@ class Book(QObject):
         self.entries: list[Entry] = []
         self.damaged: list[str] = []
         self._background = Background(self)
+        self._lookups = Background(self)  # which do not wait until the notebook has been read
         self._notebook = lab_notebook(outputs, self._background.check)
         self._asking = Asking()
         self._settings: WindowSettings | None = None
@@ -98,10 +99,11 @@ class Book(QObject):
 
     def look_up(self, anchors: Anchors, then: Callable[[str], None]) -> None:
         """What a prediction can go by, in a sentence, for the question before a start."""
-        self._background.run(lambda: anchors(self._background.check), then, self.failed.emit)
+        self._lookups.run(lambda: anchors(self._lookups.check), then, self.failed.emit)
 
     def shutdown(self) -> None:
-        """Ends the thread, and waits for what it is at."""
+        """Ends its threads, and waits for what they are at."""
+        self._lookups.shutdown()
         self._background.shutdown()
 
     def _change(self, change: Callable[[], object]) -> None:

@@ -403,6 +403,10 @@ def test_the_result_is_shown_in_the_other_unit_by_choice(lab: WholeLab, qtbot: Q
     dock.bits.click()
     assert seen() == ("bits per byte", [1.65, 1.55, 1.6], True)
     assert dock.chart.getPlotItem().getViewBox().viewRange()[1][1] < 2
+    name = dock.chart._axes["left"]
+    assert name.labelText == "validation loss (bits per byte)"
+    dock.chart.setFixedHeight(150)
+    qtbot.waitUntil(lambda: name.labelText == "bits per byte", timeout=WAIT)  # where there is no room for both
     dock.pane.charts.setCurrentIndex(1)  # there is no such drawing of it
     assert seen()[0] == "nats per token"
     assert not dock.bits.isEnabled()
