@@ -16,6 +16,8 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
     position     a learned vector a position (GPT-2) or rotary: RoPE (Su et al. 2021)
     activation   GELU (Hendrycks & Gimpel 2016) or SwiGLU (Shazeer 2020)
     n_kv_head    fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
+
+`cache` and `past` are for generation alone (`llmlab.gpt.cache`): leave them out at the first reading.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmlab.core.settings import ModelSettings
+from llmlab.gpt.cache import Cache, LayerCache
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.shapes import feed_forward_dim, padded_vocab_size
 
@@ -61,17 +64,21 @@ class GPT(nn.Module):
         last = self.residual_stream(ids[:, -self.settings.block_size :])[:, -1]  # [B, C]
         return F.linear(last, self.unembedding)[:, : self.vocab_size]
 
-    def residual_stream(self, ids: Tensor) -> Tensor:
-        """ids [B, T] -> the stream after all blocks and the final norm [B, T, C]."""
+    def residual_stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """ids [B, T] -> the stream after all blocks and the final norm [B, T, C].
+
+        cache: what was kept of earlier tokens when a text is generated (`llmlab.gpt.cache`); ids are the new ones.
+        """
         _, time = ids.shape
         if time > self.settings.block_size:
             raise ValueError(f"{time} tokens do not fit into a context of {self.settings.block_size}")
         x = self.token_embedding(ids)  # [B, T, C]
         if self.settings.position == "learned":
-            x = x + self.position_embedding.weight[:time]  # [T, C], the same for every sequence
+            positions = slice(time) if cache is None else cache.positions
+            x = x + self.position_embedding.weight[positions]  # [T, C], the same for every sequence
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x)
+        for layer, block in enumerate(self.blocks):
+            x = block(x) if cache is None else block(x, cache.layers[layer])
         return self.final_norm(x)
 
     @property
@@ -106,9 +113,9 @@ class Block(nn.Module):
         self.feed_forward_norm = Norm(settings)
         self.feed_forward = FeedForward(settings)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The stream before [B, T, C] -> the stream after [B, T, C]."""
-        x = x + self.attention(self.attention_norm(x))  # gather from earlier positions
+    def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
+        """The stream before [B, T, C] -> the stream after [B, T, C]. past: the cached keys and values, if any."""
+        x = x + self.attention(self.attention_norm(x), past)  # gather from earlier positions
         x = x + self.feed_forward(self.feed_forward_norm(x))  # process what was gathered
         return x
 
@@ -133,21 +140,25 @@ class CausalSelfAttention(nn.Module):
         self.out = nn.Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
         self.rotary = Rotary(self.head_dim, settings.block_size) if settings.position == "rotary" else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
         """Normalised stream [B, T, C] -> what attention adds to the stream [B, T, C]."""
         batch, time, n_embd = x.shape
         q, k, v = self.qkv(x).split(self.dims, dim=-1)  # [B, T, C], [B, T, C_kv], [B, T, C_kv]
         q = q.view(batch, time, self.n_head, self.head_dim).transpose(1, 2)  # [B, H, T, D]
         k = k.view(batch, time, self.n_kv_head, self.head_dim).transpose(1, 2)  # [B, H_kv, T, D]
         v = v.view(batch, time, self.n_kv_head, self.head_dim).transpose(1, 2)  # [B, H_kv, T, D]
+        positions = None if past is None else past.positions
         if self.rotary is not None:
-            q, k = self.rotary(q), self.rotary(k)
+            q, k = self.rotary(q, positions), self.rotary(k, positions)
+        if past is not None:  # x are the newest tokens alone: put the keys and values of earlier ones before theirs
+            k, v = past.extended(k, v)  # [B, H_kv, S, D]
         if self.n_kv_head < self.n_head:  # each key-value head serves a group of query heads
             k = k.repeat_interleave(self.n_head // self.n_kv_head, dim=1)  # [B, H, T, D]
             v = v.repeat_interleave(self.n_head // self.n_kv_head, dim=1)  # [B, H, T, D]
         # The formula above in one call that never stores the [B, H, T, T] pattern where the device can avoid it.
         drop = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)  # [B, H, T, D]
+        mask = None if past is None else past.mask
+        y = F.scaled_dot_product_attention(q, k, v, mask, drop, is_causal=mask is None)  # [B, H, T, D]
         y = y.transpose(1, 2).reshape(batch, time, n_embd)  # heads side by side again
         return F.dropout(self.out(y), self.dropout, self.training)
 
@@ -218,9 +229,12 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angle.cos().repeat(1, 2), persistent=False)  # [T, D]
         self.register_buffer("sin", angle.sin().repeat(1, 2), persistent=False)  # [T, D]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Queries or keys [B, H, T, D] -> the same, turned."""
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Queries or keys [B, H, T, D] -> the same, turned. positions [B, T]: 0, 1, 2 ... if not given."""
         time = x.shape[-2]
+        cos, sin = self.cos[:time], self.sin[:time]  # [T, D]
+        if positions is not None:
+            cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # [B, 1, T, D]
         first, second = x.chunk(2, dim=-1)
         turned = torch.cat((-second, first), dim=-1)
-        return (x * self.cos[:time] + turned * self.sin[:time]).to(x.dtype)
+        return (x * cos + turned * sin).to(x.dtype)

@@ -22,7 +22,7 @@ from llmlab.data.dataset import Dataset
 from llmlab.data.sequences import Sequences, fixed_sequences, gather
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.gpt.estimate import flops_per_token
-from llmlab.gpt.generate import generate
+from llmlab.gpt.generate import generate_batch
 from llmlab.gpt.model import GPT
 from llmlab.models.scratch import load_weights
 from llmlab.store.checkpoints import Checkpoint
@@ -203,12 +203,15 @@ def write_samples(
     model: GPT, tokenizer: Tokenizer, samples: SampleSettings, prompts: Sequence[str], seed: int
 ) -> list[dict[str, str]]:
     """A continuation of each prompt, as the `sampled` event holds them. An empty prompt begins at a text's start."""
-    written = []
+    if not prompts:
+        return []
+    start = [0 if tokenizer.end_of_text is None else tokenizer.end_of_text]
+    ids = [tokenizer.encode(prompt) or start for prompt in prompts]
+    seeds = range(seed, seed + len(prompts))
     with state.evaluating(model):
-        for number, prompt in enumerate(prompts):
-            ids = tokenizer.encode(prompt) or [0 if tokenizer.end_of_text is None else tokenizer.end_of_text]
-            tokens = generate(
-                model, ids, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seed=seed + number
-            )
-            written.append({"prompt": prompt, "text": tokenizer.decode([token.id for token in tokens])})
-    return written
+        drawn = generate_batch(
+            model, ids, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seeds=seeds
+        )
+        steps = [[token.id for token in step] for step in drawn]
+    texts = (tokenizer.decode(written) for written in zip(*steps, strict=True))
+    return [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts, strict=True)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_models import VOCAB, lively, shape, some_ids
+from small_models import COMBINATIONS, VOCAB, lively, shape, some_ids
 
-from llmlab.gpt.generate import choose, generate
+from llmlab.gpt.generate import choose, generate, generate_batch
 from llmlab.gpt.model import GPT
 
 
@@ -32,6 +33,47 @@ def test_temperature_zero_takes_the_likeliest_also_beyond_the_context() -> None:
         with torch.no_grad():
             expected.append(int(model(window)[0, -1, :VOCAB].argmax()))
     assert _written(model, ids, temperature=0.0) == expected[5:]
+
+
+def _alone(model: GPT, ids: list[int], tokens: int) -> list[tuple[int, torch.Tensor]]:
+    """The most likely tokens with their logits, each from a pass over the whole window."""
+    text, written = list(ids), []
+    for _ in range(tokens):
+        with torch.no_grad():
+            logits = model(torch.tensor([text[-model.settings.block_size :]]))[0, -1, :VOCAB]
+        text.append(int(logits.argmax()))
+        written.append((text[-1], logits))
+    return written
+
+
+@pytest.mark.parametrize("kind", COMBINATIONS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_a_cache_writes_what_is_written_without_it_also_where_the_context_slides(kind: dict[str, Any]) -> None:
+    model = lively(shape(**kind))
+    prompts = [some_ids(length, seed=length).tolist() for length in (5, 1, 12, 30)]  # of a context of 12
+    steps = list(generate_batch(model, prompts, 15, temperature=0.0, top_k=0, seeds=[0] * 4))
+    for row, prompt in enumerate(prompts):
+        by_itself = list(generate(model, prompt, 15, temperature=0.0, top_k=0, seed=0))
+        for step, one, (expected, logits) in zip(steps, by_itself, _alone(model, prompt, 15), strict=True):
+            for token in (step[row], one):
+                assert token.id == expected
+                assert torch.allclose(token.logits, logits, rtol=0, atol=1e-5)
+
+
+def test_texts_of_a_batch_are_drawn_as_if_written_alone() -> None:
+    model = lively(shape())
+    prompts, seeds = [[1, 2, 3], [4], [1, 2, 3]], [5, 6, 7]
+    steps = list(generate_batch(model, prompts, 20, temperature=1.5, top_k=9, seeds=seeds))
+    for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        alone = _written(model, prompt, 20, temperature=1.5, top_k=9, seed=seed)
+        assert [step[row].id for step in steps] == alone
+
+
+def test_within_the_context_each_new_token_alone_is_read() -> None:
+    model = lively(shape())
+    read: list[int] = []
+    model.token_embedding.register_forward_hook(lambda _, args, __: read.append(args[0].shape[-1]))
+    _written(model, [1, 2, 3], 12)
+    assert read == [3, *[1] * 9, 12, 12]  # full with the tenth, and the last two slide
 
 
 def test_a_prompt_longer_than_the_context_is_read_from_its_end() -> None:
