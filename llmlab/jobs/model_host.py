@@ -22,7 +22,8 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"do": "cancel", "id": 1}                                     -> cancelled
 
 Long work says progress (what, done, total, eta_seconds or null) in between. Any of them may end with error (what,
-why, do) instead. One model is in memory: the last one asked for.
+why, do) instead. One model is in memory: the last one asked for. It answers as long as it is there, also when its
+checkpoint was deleted meanwhile, as a run that trains does with those it no longer keeps.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Host:
         self._cancelled: set[int] = set()
         self._held: OpenModel | None = None
         self._opened_from: object = None
+        self._asked_as: list[Reference] = []  # the names that led to the model that is held
         self._previewer: Previewer | None = None
         self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
 
@@ -233,13 +235,20 @@ class Host:
 
     def _model(self, number: int, reference: Reference, *, announce: bool = False) -> OpenModel:
         """The model, opened unless it is. announce: say `loading` first, as `generate` and `next` do."""
-        wanted = source_of(reference).fingerprint()
+        try:
+            wanted = source_of(reference).fingerprint()
+        except LabError:  # its files are gone
+            if self._held is None or reference not in self._asked_as:
+                raise
+            return self._held
         if self._held is None or self._opened_from != wanted:
             if announce:
                 self.send(number, "loading")
             self._close()
             self._held = open_model(reference, self._outputs, _Reporter(self, number))
-            self._opened_from = wanted
+            self._opened_from, self._asked_as = wanted, []
+        if reference not in self._asked_as:
+            self._asked_as.append(reference)
         return self._held
 
     def _close(self) -> None:

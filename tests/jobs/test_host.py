@@ -229,6 +229,26 @@ def test_a_checkpoint_that_was_saved_again_is_loaded_again(run: RunFolder, tmp_p
     assert output.getvalue().count('"loading"') == 2
 
 
+def test_a_model_that_is_open_answers_when_its_checkpoint_is_gone(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "copy")))
+    output = io.StringIO()
+    host = Host(output)
+
+    def events(*names: str) -> list[str]:
+        output.truncate(output.seek(0))
+        for name in names:
+            asked = {"id": 1, "do": "next", "model": name, "prompt": "the", "top": 2}
+            host.listen(io.StringIO(json.dumps(asked) + "\n"))
+            host.answer_all()
+        said = [json.loads(line)["event"] for line in output.getvalue().splitlines()]
+        return [event for event in said if event != "progress"]
+
+    assert events(f"{copy.path}@5") == ["loading", "next"]
+    shutil.rmtree(select(copy.checkpoints, "5").path)
+    assert events(f"{copy.path}@5") == ["next"]
+    assert events(f"{copy.path}@10", f"{copy.path}@5") == ["loading", "next", "error"]  # it is held no more
+
+
 def test_a_damaged_checkpoint_is_a_sentence_and_another_one_answers(run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "copy")))
     first, last = list_checkpoints(copy.checkpoints)
