@@ -76,6 +76,7 @@ def open_window(outputs: Path) -> tuple[QApplication, MainWindow]:
     from llmlab_gui.lab.window_settings import WindowSettings
     from llmlab_gui.widgets.focus_ring import FocusRing
     from llmlab_gui.widgets.theme import apply_theme
+    from llmlab_gui.widgets.wheel import WheelGuard
     from llmlab_gui.window import uncaught as errors
     from llmlab_gui.window.garbage import GarbageTimer
     from llmlab_gui.window.main_window import MainWindow
@@ -91,6 +92,7 @@ def open_window(outputs: Path) -> tuple[QApplication, MainWindow]:
     settings = WindowSettings()
     apply_theme(app, settings.theme)
     FocusRing(app)
+    WheelGuard(app)
     window = MainWindow(outputs, settings, later=True)
     window.furnished.connect(garbage.freeze)
     post.unexpected.connect(window.lab.error_raised)

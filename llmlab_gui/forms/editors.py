@@ -45,17 +45,7 @@ class Editor(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(widget)
-        target = target or widget
-        self.setFocusProxy(target)
-        # Scrolling the form must not change what the mouse happens to pass over.
-        target.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        target.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Wheel and isinstance(watched, QWidget) and not watched.hasFocus():
-            event.ignore()
-            return True
-        return super().eventFilter(watched, event)
+        self.setFocusProxy(target or widget)
 
 
 class TextEditor(Editor):
@@ -65,6 +55,7 @@ class TextEditor(Editor):
         super().__init__(parent)
         self.line = QLineEdit()
         self.hold(self.line)
+        self.line.installEventFilter(self)
         self.line.textChanged.connect(lambda _: self.edited.emit())
 
     def value(self) -> Any:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from fakes import FakeRun
-from PySide6.QtCore import QPointF, Qt
-from PySide6.QtGui import QWheelEvent
-from PySide6.QtWidgets import QApplication, QComboBox, QLineEdit
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QLineEdit
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
@@ -253,24 +252,6 @@ def test_a_link_of_a_page_fills_the_form(dock: SetupDock, lab: Lab) -> None:
     assert dock.presets.currentData() == "nano"
     assert (settings.train.steps, settings.data.corpus, settings.model.n_layer) == (300, "austen", 2)
     assert settings.train.learning_rate == load_preset("nano").settings.train.learning_rate
-
-
-def test_the_wheel_over_a_field_that_is_not_in_use_changes_nothing(dock: SetupDock) -> None:
-    dock.form.sections["model"].set_open(True)
-    combo = dock.form.fields["model.norm"].editor.findChild(QComboBox)
-    before = combo.currentIndex()
-    turned = QWheelEvent(
-        QPointF(5, 5),
-        QPointF(combo.mapToGlobal(combo.rect().center())),
-        QPointF(0, -120).toPoint(),
-        QPointF(0, -120).toPoint(),
-        Qt.MouseButton.NoButton,
-        Qt.KeyboardModifier.NoModifier,
-        Qt.ScrollPhase.NoScrollPhase,
-        False,
-    )
-    QApplication.sendEvent(combo, turned)
-    assert combo.currentIndex() == before
 
 
 # Corpora that are not here -------------------------------------------------------------------------------------
