@@ -45,6 +45,7 @@ class InspectionSession(PointedAt):
     needs_changed = Signal()  # what the panels in sight ask for
     recent_changed = Signal()  # models and prompts that were used lately
     failed = Signal(object)  # LabError that no panel shows by itself
+    live_failed = Signal(object)  # LabError: a live model, looked at again, answers no more
     choose_requested = Signal()  # someone wants to choose a model
 
     def __init__(
@@ -463,4 +464,4 @@ class InspectionSession(PointedAt):
         """A live model answers no more: what was seen last stays."""
         self._follow_timer.stop()
         self._findings.give_up(self._wanted())
-        self.failed.emit(error)
+        self.live_failed.emit(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePath
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -13,6 +14,7 @@ from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.notebook.predictions import Prediction
+from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.events import Event
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
@@ -78,6 +80,7 @@ class Lab(QObject):
         self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
+        self.inspection.live_failed.connect(self._live_failed)
         self.looked = False  # whether the outputs folder was read at least once
         self._ended = False
         self._rows: dict[str, RunRow] = {}
@@ -94,11 +97,14 @@ class Lab(QObject):
         self.controller.failed.connect(self.error_raised)
         self.controller.said.connect(self.said)
         self.controller.started.connect(self._run_started)
+        self.controller.took_turn.connect(partial(self._run_started, in_turn=True))
         self.queue.failed.connect(self.error_raised)
         self.notebook.failed.connect(self.error_raised)
         self.notebook.said.connect(self.said)
-        self.controller.started.connect(lambda _: self.notebook.refresh())
+        for begun in (self.controller.started, self.controller.took_turn):
+            begun.connect(lambda _: self.notebook.refresh())
         self.run_ended.connect(lambda _: self.notebook.refresh())
+        self.run_ended.connect(self._leave_live)
         self.runs_changed.connect(self.queue.runs_changed)
         self._watcher = RunWatcher(self)
         self._watcher.batch.connect(self._take_events)
@@ -320,8 +326,8 @@ class Lab(QObject):
         status = self._followed.get(row.id)
         return row if status is None else replace(row, status=status)
 
-    def _run_started(self, run: RunFolder) -> None:
-        """A run that this window started is what its user wants to see."""
+    def _run_started(self, run: RunFolder, *, in_turn: bool = False) -> None:
+        """A run that this window started is what its user wants to see; with `in_turn`, unless that is another one."""
         try:
             row = RunRow(run, run.info(), run.status())
         except LabError as error:
@@ -330,8 +336,11 @@ class Lab(QObject):
         if row.id in self._followed:
             self._followed[row.id] = None  # what was seen is from before the start
         self._insert(row)
-        self.set_current(row.id)
-        self._by_hand = False  # the next one may take its place once it has ended
+        if in_turn:
+            self._choose([row])
+        else:
+            self.set_current(row.id)
+            self._by_hand = False  # the next one may take its place once it has ended
         self.refresh()
 
     def _insert(self, row: RunRow) -> None:
@@ -417,6 +426,26 @@ class Lab(QObject):
             loss = f" Validation loss {status.val_loss:.3f}." if status.val_loss is not None else ""
             self.said.emit(f"{row.name} has finished.{loss}")
         self.run_ended.emit(row.id)
+
+    def _leave_live(self, run_id: str) -> bool:
+        """Turns from a live model to the newest checkpoint of its run, which has ended; whether it does."""
+        session, row = self.inspection, self._live_row()
+        if row is None or row.id != run_id or not list_checkpoints(row.run.checkpoints):
+            return False
+        if not session.undecided:
+            session.open(f"{row.run.path}@latest")
+            self.said.emit(f"{row.name} has ended: its newest checkpoint is open now.")
+        return True
+
+    def _live_failed(self, error: LabError) -> None:
+        """A live model answers no more. When its run has just ended, nothing is wrong."""
+        row = self._live_row()
+        if row is None or row.run.status().live or not self._leave_live(row.id):
+            self.error_raised.emit(error)
+
+    def _live_row(self) -> RunRow | None:
+        about = self.inspection.about
+        return self.row_called(about.reference.removesuffix("@live")) if about is not None and about.live else None
 
     def _follow_failed(self, run_id: str, error: LabError) -> None:
         row = self._rows.get(run_id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
@@ -59,6 +59,7 @@ class RunController(QObject):
     """
 
     started = Signal(object)  # RunFolder whose worker was just started, or started again
+    took_turn = Signal(object)  # the same in place of `started`, where nobody asked for it now: its turn had come
     said = Signal(str)  # what was done, one sentence
     failed = Signal(object)  # LabError
     queue_answered = Signal()  # what `start_queued` asked for was done, or could not be
@@ -99,6 +100,7 @@ class RunController(QObject):
             lambda: queue.take(item_id, watched=True),
             lambda run: f"{run.id} was started from the queue.",
             self.queue_answered.emit,
+            started=self.started if item_id else self.took_turn,
         )
 
     def branch(
@@ -142,9 +144,10 @@ class RunController(QObject):
         sentence: Callable[[RunFolder], str],
         answered: Callable[[], object] = lambda: None,
         begun: Callable[[], object] = lambda: None,
+        started: SignalInstance | None = None,
     ) -> None:
         """make: the run to start, None for none. answered: called when that is done, or could not be; begun: when it is
-        done."""
+        done. started: what tells that it was, unless that is the signal of this name."""
 
         def work() -> tuple[RunFolder, subprocess.Popen[bytes]] | None:
             run = make()
@@ -158,7 +161,7 @@ class RunController(QObject):
             self._workers[run.path] = worker
             self._stopping.pop(run.path, None)
             self._timer.start()
-            self.started.emit(run)
+            (started or self.started).emit(run)
             begun()
             self.said.emit(sentence(run))
             answered()

@@ -253,7 +253,7 @@ def test_what_was_seen_last_of_a_live_model_stays_when_it_answers_no_more(qtbot:
     opened(qtbot, session, "bar@live")
     last = inspected(qtbot, session)
     errors: list[LabError] = []
-    session.failed.connect(errors.append)
+    session.live_failed.connect(errors.append)
     session.host._process.kill()  # type: ignore[union-attr]
     qtbot.waitUntil(lambda: session.host._process is None, timeout=WAIT)
     session.host._command = ["/nonexistent/python"]

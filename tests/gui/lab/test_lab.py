@@ -11,6 +11,7 @@ import pytest
 from fakes import FakeRun
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
 from llmlab_gui.lab import runs_poller as poller_module
@@ -160,6 +161,26 @@ def test_a_run_that_fails_says_why_and_one_that_finishes_how_well(qtbot: QtBot, 
     with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
         fake.advance(10).finish()
     assert said.args[0].startswith("fake has finished. Validation loss ")
+
+
+def test_a_live_model_gives_way_to_the_newest_checkpoint_when_its_run_ends(
+    qtbot: QtBot, lab: Lab, outputs: Path
+) -> None:
+    fake = FakeRun(outputs).start().advance(20)
+    wait_for_runs(qtbot, lab, 1)
+    session, told = lab.inspection, list[LabError]()
+    lab.error_raised.connect(told.append)
+    session.host._command = list(FAKE_HOST)
+    session.open(f"{fake.run.path}@live")
+    qtbot.waitUntil(lambda: session.about is not None and session.about.live, timeout=WAIT)
+    refusal = LabError("fake does not train now.")
+    session.live_failed.emit(refusal)  # it trains: something is wrong
+    assert told == [refusal]
+    fake.advance(10).save_checkpoint().finish()
+    session.live_failed.emit(refusal)  # asked before anybody heard that it has ended
+    assert told == [refusal]
+    newest = f"{fake.run.path}@latest"
+    qtbot.waitUntil(lambda: session.about is not None and session.about.reference == newest, timeout=WAIT)
 
 
 def test_a_damaged_run_is_told_once_and_hides_nothing(qtbot: QtBot, outputs: Path) -> None:

@@ -91,9 +91,14 @@ def test_each_run_starts_when_the_one_before_has_ended(
     live.finish()
     qtbot.waitUntil(lambda: started == ["first"], timeout=WAIT)
     qtbot.waitUntil(lambda: (row := lab.current()) is not None and row.run.id == "first", timeout=WAIT)
+    lab.set_current("pretraining/live")  # the next one leaves alone what was chosen by hand
     end(RunFolder(outputs / "pretraining" / "first"))
     qtbot.waitUntil(lambda: started == ["first", "second"], timeout=WAIT)
     qtbot.waitUntil(lambda: lab.queue.state.items == (), timeout=WAIT)
+    assert lab.row("pretraining/second") is not None
+    current = lab.current()
+    assert current is not None
+    assert current.run.id == "live"
 
 
 def test_a_queue_from_an_earlier_window_goes_on(qtbot: QtBot, outputs: Path, started: list[str]) -> None:
