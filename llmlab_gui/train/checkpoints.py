@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QItemSelectionModel, Qt, QTimer, QUrl
-from PySide6.QtGui import QDesktopServices, QHideEvent, QShowEvent
+from PySide6.QtGui import QDesktopServices, QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QLabel, QTableView, QWidget
 
 from llmlab.core.config import with_values
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 # A look at the folder's time stamp costs microseconds; checkpoints may also come and go without an event.
 _LOOK_MS = 1500
+_SIZES = [300, 150]  # pixels: the table, and the facts under it
+_TABLE_SHARE = 64  # per cent of the width, with the facts beside it
+_LOW_ROWS = 18  # in a dock of fewer, the facts would leave the table less than five
 
 
 class CheckpointsDock(LabDock):
@@ -76,6 +79,16 @@ class CheckpointsDock(LabDock):
         theme_notifier.changed.connect(self.model.repaint_all)
         current = lab.current()
         self._change_run(current.id if current else "")
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """In a low dock the facts are beside the table; where the person put them once they are right."""
+        super().resizeEvent(event)
+        low = event.size().height() < _LOW_ROWS * self.table.verticalHeader().defaultSectionSize()
+        wanted = Qt.Orientation.Horizontal if low else Qt.Orientation.Vertical
+        if wanted != self._halves.orientation():
+            self._halves.setOrientation(wanted)
+            width = event.size().width()
+            self._halves.setSizes([width * _TABLE_SHARE // 100, width * (100 - _TABLE_SHARE) // 100] if low else _SIZES)
 
     @property
     def row(self) -> RunRow | None:
@@ -318,8 +331,8 @@ class CheckpointsDock(LabDock):
         self.table.selectionModel().selectionChanged.connect(self._update_actions)
 
     def _lay_out(self) -> None:
-        halves = split((self.table, 1), self.details, sizes=[300, 150], closes=True)
-        self.set_body(column(tool_bar(self.actions_by_name), (halves, 1), self.said))
+        self._halves = split((self.table, 1), self.details, sizes=_SIZES, closes=True)
+        self.set_body(column(tool_bar(self.actions_by_name), (self._halves, 1), self.said))
 
     def _update_actions(self) -> None:
         chosen = self.selected()

@@ -10,7 +10,7 @@ import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QMessageBox
+from PySide6.QtWidgets import QApplication, QMessageBox
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
@@ -20,7 +20,7 @@ from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, read_checkpoi
 from llmlab_gui.train.branch_dialog import BranchDialog
 from llmlab_gui.train.checkpoint_rows import plan_deletion, read_rows
 from llmlab_gui.train.checkpoints import CheckpointsDock
-from llmlab_gui.train.checkpoints_table import LOSS, STATE, WHY
+from llmlab_gui.train.checkpoints_table import LOSS, STATE, STEP, WHY
 from llmlab_gui.train.exporter import Exporter
 
 
@@ -84,6 +84,21 @@ def test_a_saved_checkpoint_appears_with_its_facts(qtbot: QtBot, lab: FakeLab, d
     assert "step-00000200" in text
     assert "800,000" in text  # parameters, from the manifest
     assert "sha256" in text
+
+
+def test_five_checkpoints_and_their_losses_are_in_sight_on_a_laptop(
+    qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock
+) -> None:
+    lab.add(saving(lab, 10, 20, 30, 40, 50, 60))
+    shows(qtbot, dock, 10, 20, 30, 40, 50, 60)
+    table = dock.table
+    for size in ((485, 249), (495, 274), (485, 400), (454, 500)):  # in Fine-tune and in Train at 1366 x 720, and higher
+        dock.resize(*size)
+        QApplication.processEvents()
+        assert table.viewport().height() / table.verticalHeader().defaultSectionSize() >= 5, size
+        for column in (STEP, LOSS, WHY):
+            right = table.columnViewportPosition(column) + table.columnWidth(column)
+            assert right <= table.viewport().width(), (size, column)
 
 
 def test_a_folder_that_changes_without_an_event_is_noticed(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
