@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from llmlab.core.errors import LabError
+from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.progress import Progress
 from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.data.dataset import KnownLosses, known_losses
 from llmlab.data.papers import VERDICTS
 from llmlab.gpt.estimate import expected_vocab_size
+from llmlab.models.source import base_named
 from llmlab.store.run_log import first_started
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import settings_of
@@ -32,16 +34,18 @@ F = TypeVar("F", bound=ExperimentFolder)
 _LONGEST_NAME = 40  # characters; more has no place in a sentence
 
 
-def anchors_of(settings: RunSettings, preset: str, runs: Sequence[RunRow], progress: Progress) -> str:
+def anchors_of(settings: RunSettings, preset: str, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> str:
     """Of a run with these settings. runs: newest first. Raises Cancelled."""
-    return _sentence([*_guesses(settings, runs, progress), *_last_run(settings, preset, runs)])
+    return _sentence([*_guesses(settings, runs, outputs, progress), *_last_run(settings, preset, runs)])
 
 
 def anchors_of_plan(record: ExperimentRecord, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> str:
     """Of the settings that an experiment's trials share. Raises Cancelled; UsageError for settings that are none."""
     settings = settings_of(record)
     last = _last_experiment(record, settings, outputs, progress)
-    return _sentence([*_guesses(settings, runs, progress), *(last or _last_run(settings, record.preset, runs))])
+    return _sentence(
+        [*_guesses(settings, runs, outputs, progress), *(last or _last_run(settings, record.preset, runs))]
+    )
 
 
 def verdicts_before(record: ExperimentRecord, outputs: Path, progress: Progress) -> str:
@@ -62,11 +66,18 @@ def _sentence(parts: Sequence[str]) -> str:
     return f"Validation loss to go by: {' · '.join(parts)}." if parts else ""
 
 
-def _guesses(settings: RunSettings, runs: Sequence[RunRow], progress: Progress) -> list[str]:
-    """What knowing nothing costs, and knowing only how frequent tokens are.
+def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> list[str]:
+    """What knowing nothing costs, and knowing only how frequent tokens are, which a fine-tuning base is far beyond.
 
     A run that read the same tokens knows both; else the cache that earlier ones left, as far as it goes.
     """
+    if isinstance(settings, FinetuneSettings):
+        with contextlib.suppress(
+            LabError, OSError
+        ):  # a base that is not here, or says nothing of itself before it is opened
+            shape = base_named(settings.model.base, outputs).shape()
+            about = "about " if shape.own else ""  # whose rows may be more than its tokens
+            return [f"uniform guess {about}{math.log(shape.vocab_size):.2f} (ln {shape.vocab_size:,})"]
     if not isinstance(settings, PretrainSettings):
         return []
     began = (first_started(row.run) for row in runs if _same_tokens(row.info.settings, settings))

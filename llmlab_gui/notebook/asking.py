@@ -64,7 +64,7 @@ def ask_of_run(
     """What the learner expects of a run with these settings; the answers are as those of `ask`."""
     if not lab.notebook.asks:
         return list(before)
-    anchors = partial(anchors_of, settings, preset, lab.runs())
+    anchors = partial(anchors_of, settings, preset, lab.runs(), lab.outputs)
     return ask(parent, lab.notebook, *question_about(settings), anchors=anchors, before=before)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from shiboken6 import delete
 from waits import SECONDS, WAIT
 
 from llmlab.core.errors import Cancelled
-from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.dataset import load_dataset
 from llmlab.notebook.predictions import parse_prediction
@@ -292,11 +293,17 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     began = first_started(runs[2].run)
     assert began is not None
     loss = runs[3].status.val_loss
-    assert anchors_of(settings, "baby", runs, quiet) == (
+    assert anchors_of(settings, "baby", runs, outputs, quiet) == (
         f"Validation loss to go by: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
         f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
     )
-    assert anchors_of(FinetuneSettings(), "", runs, quiet) == ""
+    assert anchors_of(FinetuneSettings(), "", runs, outputs, quiet) == ""
+    folder = outputs / "llama"
+    folder.mkdir()
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 49152, **sizes}))
+    tuned = FinetuneSettings(model=BaseSettings(base=str(folder)))
+    assert anchors_of(tuned, "", runs, outputs, quiet) == "Validation loss to go by: uniform guess 10.80 (ln 49,152)."
 
 
 def test_what_guessing_costs_comes_from_the_cache_where_no_run_tells(
@@ -308,11 +315,11 @@ def test_what_guessing_costs_comes_from_the_cache_where_no_run_tells(
     for tokenizer, uniform in (("char", "about 4.61 (ln 100)"), ("gpt2", "10.82 (ln 50,257)")):
         settings = replace(chars, data=replace(chars.data, tokenizer=tokenizer))
         said = f"Validation loss to go by: uniform guess {uniform} · {frequent}: known after the first run."
-        assert anchors_of(settings, "baby", [], quiet) == said
+        assert anchors_of(settings, "baby", [], outputs, quiet) == said
     read = load_dataset(chars.data, 64, quiet)
     size = read.tokenizer.vocab_size
     guesses = f"uniform guess {math.log(size):.2f} (ln {size}) · {frequent} {read.unigram_loss:.2f}"
-    assert anchors_of(chars, "baby", [], quiet) == f"Validation loss to go by: {guesses}."
+    assert anchors_of(chars, "baby", [], outputs, quiet) == f"Validation loss to go by: {guesses}."
     # An experiment goes by the settings that its trials share, and by the last of its kind on the same tokens.
     plan = rate_plan(outputs, "next")
     assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation loss to go by: {guesses}."
