@@ -60,10 +60,15 @@ class SettingInfo:
         if self.kind is tuple:
             return "texts separated by |"
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}"
+            return f"{_plain(self.low)} to {_plain(self.high)}"
         if self.low is not None:
-            return f"{self.low:g} or more"
+            return f"{_plain(self.low)} or more"
         return "any text" if self.kind is str else "any number"
+
+
+def _plain(number: float) -> str:
+    """As people write it: 2,147,483,647."""
+    return f"{number:,.0f}" if number == round(number) else f"{number:g}"
 
 
 def setting(

@@ -123,6 +123,9 @@ def test_the_range_is_told_in_words() -> None:
     assert INFO["word"].range_text == "red | green"
     assert INFO["flag"].range_text == "true | false"
     assert INFO["free"].range_text == "any number"
+    ranges = {info.key: info.range_text for info in EVERY}
+    assert ranges["train.steps"] == "1 to 1,000,000,000"
+    assert not [text for text in ranges.values() if "e+" in text]
 
 
 def test_a_wrong_choice_is_answered_with_the_nearest_one() -> None:
