@@ -83,7 +83,7 @@ _ALSO = {
     "train.weight_decay": "adamw regularisation",
     "train.beta1": "adamw momentum",
     "train.beta2": "adamw",
-    "train.batch_size": "minibatch",
+    "data.batch_size": "minibatch",
     "train.early_stop": "overfitting patience",
     "train.threads": "cpu cores processor",
     "train.device": "gpu cuda cpu",

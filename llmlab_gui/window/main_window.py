@@ -10,6 +10,7 @@ from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
     QCloseEvent,
     QDesktopServices,
+    QKeyEvent,
     QPaintEvent,
     QResizeEvent,
     QShowEvent,
@@ -161,6 +162,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         dock.show()
         dock.raise_()
         dock.widget().setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.covers.messages.raise_()  # over a panel that was in front already, too
 
     def use_workspace(self, name: str) -> None:
         """Arranges the docks for one kind of work, as they were left the last time."""
@@ -273,6 +275,13 @@ class MainWindow(drops.TakesDrops, QMainWindow):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self.covers.place()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """What nothing that has the keyboard took."""
+        if event.key() == Qt.Key.Key_Escape and self.covers.messages.isVisible():
+            self.covers.messages.dismiss()
+        else:
+            super().keyPressEvent(event)
 
     def take(self, path: Path) -> None:
         # Not within the drop: a slow look would hold up the program that it came from.

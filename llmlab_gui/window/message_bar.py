@@ -42,7 +42,7 @@ class MessageBar(QWidget):
         self.close_button.setAutoRaise(True)
         self.close_button.setIconSize(QSize(14, 14))
         self.close_button.setAccessibleName("Dismiss the message")
-        self.close_button.setToolTip("Dismiss")
+        self.close_button.setToolTip("Dismiss (Esc)")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(10, _PADDING, 6, _PADDING)
         layout.addWidget(self._sign)

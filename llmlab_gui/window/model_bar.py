@@ -86,7 +86,8 @@ class ModelBar(QToolBar):
             menu.addAction(f"{row.name}, latest checkpoint", partial(session.open, f"{row.run.path}@latest"))
         menu.addAction("Open a model's folder…", self.open_folder)
         menu.addAction("Open a GGUF file…", self.open_file)
-        menu.addSection("Recent")
+        if session.recent.models:
+            menu.addSection("Recent")
         for model in session.recent.models[:_MOST_RECENT]:
             action = menu.addAction(model.name.replace("&", "&&"), partial(session.open, model.reference))
             action.setToolTip(f"{model.reference}\n{model.detail}")
@@ -103,7 +104,9 @@ class ModelBar(QToolBar):
             self.button.setText("No model")
             self.button.setToolTip("Choose a model to look into (Ctrl+M)")
             return
-        name = about.name if len(about.name) <= _LONGEST_NAME else about.name[: _LONGEST_NAME - 1] + "…"
+        name, half = about.name, _LONGEST_NAME // 2
+        if len(name) > _LONGEST_NAME:  # its end is the step
+            name = f"{name[: half - 1]}…{name[-half:]}"
         self.button.setText(f"{name} · {count_text(about.parameters)} · {about.kind_name} · {bytes_text(about.bytes)}")
         memory = f"\nIts process uses {bytes_text(about.memory_bytes)}." if about.memory_bytes else ""
         self.button.setToolTip(

@@ -115,11 +115,12 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
             assert places.setdefault(workspace, [dock.geometry() for dock in shown]) == [d.geometry() for d in shown]
     assert window.covers.messages.isVisible()
     window.use_workspace(LOOK_INSIDE)
-    window.show_dock("interventions")  # comes into sight at the top right, and is raised
-    QApplication.processEvents()
     bar = window.covers.messages.geometry()
-    for x in (100, 640, 1000):
-        assert window.covers.messages.isAncestorOf(window.childAt(x, bar.center().y())), x
+    for _ in range(2):
+        window.show_dock("interventions")  # comes into sight at the top right, and is raised; then it is there already
+        QApplication.processEvents()
+        for x in (100, 640, 1000):
+            assert window.covers.messages.isAncestorOf(window.childAt(x, bar.center().y())), x
     window.covers.messages.dismiss()
     window.resize(1280, 800)
 
@@ -647,7 +648,7 @@ def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: 
     window.covers.messages.close_button.click()
     assert "The disk is &lt;full&gt;." in window.covers.messages.text.text()
     assert "Free some space." in window.covers.messages.text.text()
-    window.covers.messages.close_button.click()
+    qtbot.keyClick(window.model_bar.button, Qt.Key.Key_Escape)
     assert window.covers.messages.isHidden()
 
 

@@ -187,8 +187,11 @@ def test_the_toolbar_names_the_model_and_shows_its_loading_with_a_cancel(
     qtbot.waitUntil(lambda: bar.strip.isVisible() and bar.strip.what.text() == "Reading layers", timeout=WAIT)
     bar.strip.cancel_button.click()
     qtbot.waitUntil(lambda: not bar.strip.isVisible(), timeout=WAIT)
+    lab.inspection.open("/models/20261130-081913-baby-shakespeare, step 1,250")
+    qtbot.waitUntil(lambda: "step" in bar.button.text(), timeout=WAIT)
+    assert bar.button.text().startswith("20261130-0819…re, step 1,250 · ")
     lab.inspection.open("/models/small")
-    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: "step" not in bar.button.text(), timeout=WAIT)
     assert bar.button.text() == "small · 0.12M · Hugging Face · 494 kB"
     assert "3 layers of 4 heads" in bar.button.toolTip()
     bar.menu.aboutToShow.emit()

@@ -7,12 +7,17 @@ from collections.abc import Callable
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.core.config import describe
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.places import LEARN, LOOK_INSIDE
-from llmlab_gui.window.commands import search_pages
+from llmlab_gui.window.commands import _ALSO, search_pages
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.palette import Command, CommandPalette, Finder, score
 
@@ -89,6 +94,8 @@ def test_the_palette_runs_what_is_chosen_by_keyboard(same_window: MainWindow, qt
     window.palette_action.trigger()
     palette = window.findChild(CommandPalette)
     assert palette is not None
+    room, letters = palette.list.itemDelegate().kind_width, palette.list.fontMetrics()
+    assert all(letters.horizontalAdvance(command.kind) + 8 < room for command in window.menus.commands())
     qtbot.keyClicks(palette.line, "show samples")
     qtbot.keyClick(palette.line, Qt.Key.Key_Return)
     assert window.docks["samples"].isVisible()
@@ -124,6 +131,17 @@ def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
         assert expected <= set(first), (wanted, first)
     names = {wanted: finder.find(wanted)[0].text for wanted in ("kv cache", "bpe", "BOS", "low-rank adaptation")}
     assert list(names.values()) == ["key-value cache", "byte pair encoding", "beginning-of-sequence token", "LoRA"]
+    for name in ("seed", "temperature"):  # the glossary comes after what can be set
+        assert finder.find(name)[0].kind == "Setting", name
+    assert ("Setting", "batch size") in [(command.kind, command.text) for command in finder.find("minibatch")]
+
+
+def test_other_words_are_those_of_something(same_window: MainWindow) -> None:
+    settings = {info.key for of in (PretrainSettings, FinetuneSettings) for info in describe(of)}
+    pages = {f"concept:{page.name}" for page in load_all()}
+    panels = {f"dock:{name}" for name in same_window.docks}
+    actions = {action.text().replace("&", "").rstrip("…") for action in same_window.findChildren(QAction)}
+    assert set(_ALSO) <= settings | pages | panels | actions
 
 
 def test_resume_is_found_by_other_words_for_it(same_window: MainWindow) -> None:
