@@ -22,6 +22,7 @@ _FAINT = 110  # alpha of a line that is disabled: what it says is not current
 # Characters of a name: as much of it as tells it from others.
 _LONGEST_CHOICE = 32
 _LONGEST_ACTION = 60
+_LONGEST_ENTRY = 90  # of a list, which has the whole line: a run's name, its step, its loss
 
 
 class OneLineBox(QComboBox):
@@ -39,8 +40,10 @@ class OneLineBox(QComboBox):
         for place in range(self.count()):
             if len(self.itemText(place)) > _LONGEST_CHOICE and not self.itemData(place, tip):
                 self.setItemData(place, self.itemText(place), tip)
-        most = self.fontMetrics().averageCharWidth() * _LONGEST_ACTION
+        most = self.fontMetrics().averageCharWidth() * _LONGEST_ENTRY
         self.view().window().setMaximumWidth(max(self.width(), most))  # the list's window
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        self.view().setMinimumWidth(min(most, self.view().sizeHintForColumn(0) + bar))
         super().showPopup()
 
     def event(self, event: QEvent) -> bool:
@@ -82,11 +85,17 @@ def keep_short(menu: QMenu) -> None:
 
 
 class OneLine(QLabel):
-    """Plain text. quiet: in the colour of captions."""
+    """Plain text. quiet: in the colour of captions. elide: where it is cut."""
 
-    def __init__(self, *, quiet: bool = False, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        elide: Qt.TextElideMode = Qt.TextElideMode.ElideRight,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
-        self._quiet = quiet
+        self._quiet, self._elide = quiet, elide
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         theme_notifier.changed.connect(self.update)
@@ -108,6 +117,6 @@ class OneLine(QLabel):
         color = QColor(theme.quiet if self._quiet else theme.text)
         color.setAlpha(255 if self.isEnabled() else _FAINT)
         painter.setPen(color)
-        shown = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
+        shown = self.fontMetrics().elidedText(self.text(), self._elide, self.width())
         painter.drawText(self.rect(), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
         painter.end()

@@ -28,6 +28,7 @@ from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.generation_form import GenerationForm
 from llmlab_gui.write.model_picker import ModelPicker
@@ -63,14 +64,16 @@ class WriteDock(LabDock):
         self.prompt.setTabChangesFocus(True)
         self.prompt.setMinimumHeight(56)
         self.form = GenerationForm()
+        self._keys_of: dict[QShortcut, QPushButton] = {}
         self._build_buttons()
         self.text = TokenView()
         self.text.setAccessibleName("What the model wrote")
         self.text.setPlaceholderText("Press Generate. Point at a token to see its alternatives.")
-        self.first_name = QLabel()
+        self.first_name = OneLine(elide=Qt.TextElideMode.ElideMiddle)  # its end is the step
         self.first_name.hide()
         self._author = ""  # the model that wrote what is shown
         self._wrote = ""  # its reference
+        self._asked_of = ("", "")  # what was chosen for it: a run, and which of its checkpoints, in a word
         self._next_of: tuple[str, str, bool, str] | None = None  # model, prompt, chat and name of what comes next
         self.said = QLabel()
         self.said.setTextFormat(Qt.TextFormat.PlainText)  # words of a model's template, too
@@ -117,7 +120,7 @@ class WriteDock(LabDock):
         self.second.text.begin("")
         self.second.said.clear()
         self._stay()
-        self._author, self._wrote = self._first_model(), model
+        self._author, self._wrote, self._asked_of = self._first_model(), model, self.picker.choice
         self._name_first()
         self.writer.begin(model, self._prompt_then, self._how)
         self._point(self.text, -1)
@@ -171,7 +174,6 @@ class WriteDock(LabDock):
         written = QWidget()
         writing = QVBoxLayout(written)
         writing.setContentsMargins(0, 0, 0, 0)
-        self.first_name.setMinimumHeight(self.second.box.sizeHint().height())  # as high as B's: texts begin level
         writing.addWidget(self.first_name)
         writing.addWidget(self.text, 1)
         writing.addWidget(TintLegend())
@@ -245,10 +247,15 @@ class WriteDock(LabDock):
             changed.connect(self._mark_stale)
         self.next_list.picked.connect(self._append_to_prompt)
         self.token_list.picked.connect(self._branch_text)
-        for keys, slot in (("Ctrl+Return", self.generate), ("Ctrl+Enter", self.generate), ("Escape", self.stop)):
+        for keys, button in (
+            ("Ctrl+Return", self.generate_button),
+            ("Ctrl+Enter", self.generate_button),
+            ("Escape", self.stop_button),
+        ):
             shortcut = QShortcut(QKeySequence(keys), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(slot)
+            shortcut.activated.connect(button.click)
+            self._keys_of[shortcut] = button
         lab.runs_changed.connect(self._update_note)
         lab.write_requested.connect(self.show_model)
 
@@ -281,7 +288,7 @@ class WriteDock(LabDock):
 
     def _show_second(self, shown: bool) -> None:
         self.second.setVisible(shown)
-        self.first_name.setVisible(shown)
+        self._name_first()
         if shown:
             self._propose()
 
@@ -301,7 +308,8 @@ class WriteDock(LabDock):
             model = ""
         prompt, chat = self.prompt.toPlainText(), self.chat.isChecked()
         other = "" if prompt == self._prompt_then else "of another prompt"
-        words = f"of {self._author}" if model != self._wrote else other
+        saved_since = bool(self._asked_of[0]) and self._asked_of == self.picker.choice  # the same choice, a newer step
+        words = f"of {self._author}" if model != self._wrote and not saved_since else other
         self._text_veil.say(words if self._wrote else "")
         self.said.setEnabled(not self._text_veil.words)
         self.second.mark_stale(other)
@@ -309,6 +317,7 @@ class WriteDock(LabDock):
         if self._next_of is not None and (model, prompt, chat) != self._next_of[:3]:
             ahead = f"of {self._next_of[3]}" if model != self._next_of[0] else "of another prompt"
         self._page_veils[NEXT_TAB].say(ahead)
+        self._name_first()
         self._mark_pointed()
 
     def _mark_pointed(self) -> None:
@@ -322,8 +331,14 @@ class WriteDock(LabDock):
         return f"{active or self.picker.runs.currentText()}{f', step {checkpoint.step:,}' if checkpoint else ''}"
 
     def _name_first(self) -> None:
-        """Above the first text: who wrote it, whatever was chosen since; before there is one, who would."""
-        self.first_name.setText(f"A  {self._author or self._first_model()}")
+        """Above the first text: who wrote it, whatever was chosen since; before there is one, who would.
+
+        Where the text stands alone, only while another model would answer now.
+        """
+        beside, now = self.beside.isChecked(), self._first_model()
+        self.first_name.say(f"A  {self._author or now}" if beside else f"Written by {self._author}")
+        self.first_name.setFixedHeight(self.second.heading_height if beside else self.first_name.sizeHint().height())
+        self.first_name.setVisible(beside or self._author not in ("", now))
 
     def _update_note(self) -> None:
         row, checkpoint = self.picker.row, self.picker.checkpoint
@@ -355,6 +370,8 @@ class WriteDock(LabDock):
     def _update_buttons(self) -> None:
         self.generate_button.setEnabled(not self._busy and self.picker.answers)
         self.stop_button.setEnabled(self._busy)
+        for shortcut, button in self._keys_of.items():
+            shortcut.setEnabled(button.isEnabled())  # else Escape is the window's, to dismiss a message
 
     # Generating --------------------------------------------------------------------------------------------------
 

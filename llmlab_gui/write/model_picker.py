@@ -69,6 +69,11 @@ class ModelPicker(QWidget):
         return self.runs.currentData() == _ACTIVE
 
     @property
+    def choice(self) -> tuple[str, str]:
+        """The chosen run, "" for none; `latest`, `best`, `final` or a checkpoint's folder name."""
+        return self.run_id, self._wanted
+
+    @property
     def answers(self) -> bool:
         """Whether there is a model that can answer."""
         return self.active or self.checkpoint is not None

@@ -103,7 +103,7 @@ def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: F
 
 
 def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
-    trained(qtbot, lab, dock, "alpha")
+    fake = trained(qtbot, lab, dock, "alpha")
     dock.form.tokens.setValue(5)
     dock.generate()
     written(qtbot, dock, 5)
@@ -121,6 +121,14 @@ def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab
     assert all(not veil.isHidden() for veil in veils)
     dock.prompt.setPlainText("The king")
     assert [veil.words for veil in veils] == ["", "", ""]
+
+    # A newer checkpoint, nobody having chosen another: the text stays, and says who wrote it.
+    assert dock.first_name.isHidden()
+    fake.advance(100).save_checkpoint()
+    dock.picker.reload()
+    qtbot.waitUntil(lambda: dock.picker.reference().endswith("@300"), timeout=WAIT)
+    assert (veils[0].words, veils[2].words) == ("", "")
+    assert (dock.first_name.isVisible(), dock.first_name.text()) == (True, "Written by alpha, step 200")
 
     # Another checkpoint of the same run, and another run: at once, and also where its files cannot be read.
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("step-00000100"))
@@ -344,6 +352,10 @@ def test_a_run_without_a_checkpoint_cannot_be_asked(qtbot: QtBot, lab: FakeLab, 
     fake = lab.add(FakeRun(lab.outputs).start().advance(10))
     qtbot.waitUntil(lambda: "Nothing is saved yet." in dock.note.text(), timeout=WAIT)
     assert not dock.generate_button.isEnabled()
+    activate(qtbot, dock)
+    dock.prompt.setFocus()
+    qtbot.keyClick(dock.prompt, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    assert lab.errors == []
     lab.pump(fake.save_checkpoint())
     qtbot.waitUntil(dock.generate_button.isEnabled, timeout=WAIT)
 

@@ -77,6 +77,10 @@ def test_a_fine_tuned_model_and_its_base_answer_one_after_the_other(
     dock.beside.setChecked(True)
     qtbot.waitUntil(lambda: dock.second.box.reference == "small@final", timeout=WAIT)
     assert dock.first_name.text() == "A  mine, step 100"
+    dock.second.box.choose("small@150")
+    assert dock.second.name.text() == "B  small, step 150"
+    dock.second.box.choose("small@final")
+    assert dock.second.text.y() == dock.text.y()  # texts begin level
     dock.generate()
     assert not dock.generate_button.isEnabled()
     idle(qtbot, dock)
@@ -103,7 +107,7 @@ def test_a_text_keeps_the_name_of_the_model_that_wrote_it(
     dock.beside.setChecked(False)
     idle(qtbot, dock)
     dock.generate()
-    assert dock.first_name.text() == "A  other, step 100"
+    assert dock.first_name.text() == "Written by other, step 100"
     idle(qtbot, dock)
 
 
