@@ -58,11 +58,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Bars:
-    """All of a chart: plot-ready, knows no model. unit: what the values are, at the axis."""
+    """All of a chart: plot-ready, knows no model. unit: what the values are; across: what the groups are."""
 
     groups: tuple[BarGroup, ...] = ()
     series: tuple[Series, ...] = ()
     unit: str = ""
+    across: str = ""
 
 
 class BarChart(QWidget):
@@ -276,6 +277,9 @@ class BarChart(QWidget):
         painter.setPen(QPen(QColor(theme.quiet), 1))
         painter.drawLine(QPointF(plot.left(), zero), QPointF(plot.right(), zero))
         self._paint_labels(painter, plot)
+        painter.setPen(QColor(theme.quiet))
+        before = QRectF(0, plot.bottom() + 3, _LEFT - 6, self.fontMetrics().height())
+        painter.drawText(before, _RIGHT_ALIGNED, self.bars.across)
 
     def _paint_value(self, painter: QPainter, bar: Bar, rect: QRectF, top: float, plot: QRectF) -> None:
         """The number at the bar's end, where there is room for it."""

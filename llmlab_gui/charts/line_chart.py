@@ -63,6 +63,7 @@ class LineChart(pg.PlotWidget):
         self._band: pg.FillBetweenItem | None = None
         self._entries: list[CurveStyle] = []  # of the legend
         self._names_x = True
+        self._shown_name: str | None = None  # of y: as much of it as fits
         self._least_left = 0.0
         plot = self.getPlotItem()
         self.marks = Marks(plot)
@@ -151,7 +152,7 @@ class LineChart(pg.PlotWidget):
         self.x_label, self.x_kind = label, kind
         self.point_at(math.nan)
         self._axis_x.set_kind(kind)
-        self._name_axes()
+        self._name_axes(self._shown_name)
 
     def name_y(self, label: str, unit: str = "") -> None:
         """What the curves are from now on."""
@@ -336,14 +337,14 @@ class LineChart(pg.PlotWidget):
         self.set_legend(entries)
         self._read_out.apply_theme(theme)
         self.marks.set_color(self._quiet)
-        self._name_axes()
+        self._name_axes(self._shown_name)
         self.needs_redraw.emit()
 
     def show_x_name(self, shown: bool) -> None:
         """Whether x has its name and numbers; the upper ones of stacked charts need neither."""
         self._names_x = shown
         self._axis_x.setStyle(showValues=shown)
-        self._name_axes()
+        self._name_axes(self._shown_name)
         self.updateGeometry()
 
     def _lay_out(self) -> None:

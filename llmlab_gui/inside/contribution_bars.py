@@ -50,7 +50,7 @@ def head_bars(archive: Inspected, mode: str, layer: int, token: int, target: Tar
     if mode != LOGIT:
         norms = archive["contributions/heads"][layer, :, token]
         groups = [_group(str(head), f"layer {layer}, head {head}", norm, 0) for head, norm in enumerate(norms)]
-        return Bars(tuple(groups), (Series(f"heads of layer {layer}", 0),), _UNITS[NORM])
+        return Bars(tuple(groups), (Series(f"heads of layer {layer}", 0),), _UNITS[NORM], "head")
     parts = archive["attribution/heads"][layer]
     groups = [_group(str(head), f"layer {layer}, head {head}", part, 0) for head, part in enumerate(parts)]
     if "attribution/attention_bias" in archive:
@@ -58,7 +58,7 @@ def head_bars(archive: Inspected, mode: str, layer: int, token: int, target: Tar
         groups.append(_group("bias", f"layer {layer}, output bias", bias, 1, apart=True))
     groups.append(_group("sum", f"layer {layer}, attention", archive["attribution/attention"][layer], 2, apart=True))
     series = (Series(f"heads of layer {layer}", 0), Series("output bias", 2), Series("sum", -1))
-    return Bars(tuple(groups), series, (target or Target()).unit)
+    return Bars(tuple(groups), series, (target or Target()).unit, "head")
 
 
 def neuron_bars(archive: Inspected, layer: int, target: Target | None = None) -> Bars:
@@ -73,7 +73,7 @@ def neuron_bars(archive: Inspected, layer: int, target: Target | None = None) ->
         BarGroup(f"#{index}", (Bar(part, 0, f"layer {layer}, neuron {index}: {part:.6g}, activation {value:.6g}"),))
         for index, part, value in rows
     )
-    return Bars(groups, (Series(f"neurons of layer {layer}", 1),), (target or Target()).unit)
+    return Bars(groups, (Series(f"neurons of layer {layer}", 1),), (target or Target()).unit, "neuron")
 
 
 def rows(bars: Bars) -> list[tuple[str, str, float]]:
@@ -89,7 +89,7 @@ def _norms(archive: Inspected, token: int) -> Bars:
     last = archive["contributions/norm/post_ffn"][-1, token]
     series = (*_SERIES[:3], Series("last residual", -1))
     groups = [_group("emb", "embedding", first, ENDS), *_pairs(attention, feed_forward)]
-    return Bars((*groups, _group("last", "last residual", last, SUM, apart=True)), series, _UNITS[NORM])
+    return Bars((*groups, _group("last", "last residual", last, SUM, apart=True)), series, _UNITS[NORM], "layer")
 
 
 def _shares(archive: Inspected, token: int) -> Bars:
@@ -98,7 +98,7 @@ def _shares(archive: Inspected, token: int) -> Bars:
     feed_forward = archive["contributions/share/feed_forward"][:, token]
     whole = float(embedding) + attention.sum(dtype="float64") + feed_forward.sum(dtype="float64")
     groups = [_group("emb", "embedding", embedding, ENDS), *_pairs(attention, feed_forward)]
-    return Bars((*groups, _group("sum", "sum of all", whole, SUM, apart=True)), _SERIES, _UNITS[SHARE])
+    return Bars((*groups, _group("sum", "sum of all", whole, SUM, apart=True)), _SERIES, _UNITS[SHARE], "layer")
 
 
 def _attribution(archive: Inspected, target: Target) -> Bars:
@@ -110,7 +110,7 @@ def _attribution(archive: Inspected, target: Target) -> Bars:
     groups.append(_group("bias", "bias of the final norm and of the unembedding", one("bias"), ENDS))
     total = Bar(one("sum"), SUM, f"sum: {one('sum'):.6g}; the model's logit: {one('logit'):.6g}")
     series = (*_SERIES[:2], Series("embedding, bias", 2), _SERIES[3])
-    return Bars((*groups, BarGroup("sum", (total,), apart=True)), series, target.unit)
+    return Bars((*groups, BarGroup("sum", (total,), apart=True)), series, target.unit, "layer")
 
 
 def _pairs(attention: Array, feed_forward: Array) -> list[BarGroup]:

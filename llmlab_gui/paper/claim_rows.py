@@ -88,10 +88,10 @@ def prediction_text(row: ClaimRow) -> str:
 
 
 def statistic_text(verdict: Verdict | None) -> str:
-    """`entropy error 0.0135 (0.0131 to 0.0139) bits`."""
+    """`0.0135 (0.0131 to 0.0139) bits: entropy error`: the number is in sight where the name has no room."""
     if verdict is None:
         return ""
-    return f"{verdict.statistic.name} {value_text(verdict.statistic, verdict.interval)}"
+    return f"{value_text(verdict.statistic, verdict.interval)}: {verdict.statistic.name}"
 
 
 def value_text(statistic: Statistic, interval: list[float] | None) -> str:

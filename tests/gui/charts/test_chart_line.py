@@ -301,6 +301,8 @@ def test_a_name_that_has_no_room_beside_a_low_chart_is_shortened_and_never_cut(d
         label = drawing.chart.getAxis("left").label
         named.append(label.toPlainText().strip() if label.isVisible() else "")
     assert named == ["loss (nats per token)", "loss", "loss"]
+    drawing.chart.apply_theme(current_theme())  # at once: the next redraw may be long in coming
+    assert label.toPlainText().strip() == "loss"
 
 
 def test_the_choices_of_a_panel_can_be_kept_and_set(drawing: Drawing, qtbot: QtBot) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from inspection_lab import center_of
-from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, Qt
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRect, QRectF, Qt
 from PySide6.QtGui import QAccessible, QColor, QContextMenuEvent, QFont, QImage, QPainter
 from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
@@ -81,6 +81,11 @@ def test_a_bar_is_as_high_as_its_value_and_stands_on_zero(qtbot: QtBot) -> None:
     one, four = height(0, 0), height(3, 0)
     assert one > 10
     assert four == pytest.approx(4 * one, abs=4)
+    chart.show_bars(replace(some_bars(), across="layer"))  # written before the names of the groups
+    named = picture(chart)
+    under = QRect(0, image.height() - chart.fontMetrics().height() - 4, 56, chart.fontMetrics().height())
+    assert named.copy(under) != image.copy(under)
+    assert named.copy(60, 0, 540, 300) == image.copy(60, 0, 540, 300)
 
 
 @pytest.mark.parametrize("width", [180, 260, 420, 900])

@@ -53,7 +53,7 @@ def test_the_attribution_bars_are_the_archives_and_sum_to_the_logit(lab: Inspect
     parts = sum(bar.value for group in bars.groups if group.label != "sum" for bar in group.bars)
     assert parts == pytest.approx(value_of(bars, "sum", 3), abs=1e-5)
     assert value_of(bars, "sum", 3) == pytest.approx(float(archive["attribution/logit"][0]), abs=1e-6)
-    assert bars.unit == "logit of “w7”"
+    assert (bars.unit, bars.across) == ("logit of “w7”", "layer")
 
 
 def test_the_answer_and_the_other_token_are_asked_for_at_the_selected_place(lab: InspectionLab, qtbot: QtBot) -> None:

@@ -27,7 +27,7 @@ from llmlab.studies import launcher
 from llmlab_gui.experiments import controller
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
-from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number
+from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number, statistic_text, value_text
 from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.claims_table import VERDICT_COLUMN
 from llmlab_gui.paper.evidence import EvidenceDock
@@ -470,6 +470,12 @@ def test_numbers_that_no_chart_has_a_place_for_are_left_out(
 )
 def test_numbers_are_written_with_the_digits_that_matter(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_the_value_of_a_statistic_comes_before_its_name_which_may_be_cut() -> None:
+    found = verdict(CLAIMS[0])
+    assert statistic_text(found) == f"{value_text(found.statistic, found.interval)}: {found.statistic.name}"
+    assert statistic_text(None) == ""
 
 
 @pytest.mark.parametrize("kind", ["line", "dashed", "points", "bars"])
