@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, Qt, QUrl
-from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence
+from PySide6.QtCore import QPoint, Qt, QTimer, QUrl
+from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
@@ -202,6 +202,11 @@ class RunsDock(LabDock):
     def _filter(self) -> None:
         self.proxy.setFilterFixedString(self.filter.text())
         self._say_what_matches()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Brings the current run into sight: another place of the panel has lost where the table was scrolled to."""
+        super().showEvent(event)
+        QTimer.singleShot(0, self, lambda: self.table.scrollTo(self.table.currentIndex()))
 
     def _say_what_matches(self) -> None:
         none = bool(self.model.rows) and not self.proxy.rowCount()

@@ -560,3 +560,16 @@ def test_open_acts_on_the_row_that_is_selected(dock: RunsDock, lab: Lab) -> None
     current = lab.current()
     assert current is not None
     assert current.run.id == "second"
+
+
+def test_the_current_run_is_in_sight_when_the_panel_comes_back(qtbot: QtBot, lab: Lab, dock: RunsDock) -> None:
+    dock.table.setFixedHeight(70)
+    QApplication.processEvents()
+    lab.set_current("pretraining/first")  # the last row
+    dock.hide()
+    dock.table.scrollToTop()  # as after another arrangement of the window
+    assert dock.table.verticalScrollBar().maximum() > 0
+    dock.show()
+    qtbot.waitUntil(
+        lambda: dock.table.verticalScrollBar().value() == dock.table.verticalScrollBar().maximum(), timeout=WAIT
+    )
