@@ -251,7 +251,9 @@ class ChartPanel(QWidget):
     def _apply_theme(self) -> None:
         for chart in self.charts:
             chart.apply_theme(current_theme())
-        self.mark_dirty()
+        self.dirty = True
+        if self.isVisible():  # the timer rests for seconds while a run trains on all cores
+            self.redraw_if_dirty()
 
     # Export ----------------------------------------------------------------------------------------------------
 

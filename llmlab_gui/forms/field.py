@@ -130,7 +130,15 @@ class Field(QObject):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() in (QEvent.Type.Enter, QEvent.Type.FocusIn):
             self.entered.emit(self)
+        elif event.type() == QEvent.Type.StyleChange and watched is self._target and self._marked is not None:
+            self._marked = None  # another style sheet brings the palette of before it back
+            self._update()
         return super().eventFilter(watched, event)
+
+    @property
+    def _target(self) -> QWidget:
+        """What is typed into."""
+        return self.editor.focusProxy() or self.editor
 
     def _edited(self) -> None:
         self._update()
@@ -150,7 +158,7 @@ class Field(QObject):
         font = self.label.font()
         font.setBold(changed)
         self.label.setFont(font)
-        target = self.editor.focusProxy() or self.editor
+        target = self._target
         palette = QPalette(target.palette())
         theme = current_theme()
         palette.setColor(QPalette.ColorRole.Text, QColor(theme.bad if wrong else theme.text))

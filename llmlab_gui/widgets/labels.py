@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QFont, QKeyEvent, QPalette
 from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
@@ -81,9 +81,10 @@ class PrimaryButton(QPushButton):
 class ProblemLabel(QLabel):
     """What is wrong, in the theme's colour for it, or what is to be done first; gone while there is neither."""
 
+    _wrong = True
+
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._wrong = True
         self.setWordWrap(True)
         self.hide()
         theme_notifier.changed.connect(self._restyle)
@@ -95,6 +96,11 @@ class ProblemLabel(QLabel):
         self._restyle()
         self.setText(text)
         self.setVisible(bool(text))
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange:  # another style sheet brings the palette of before it back
+            self._restyle()
 
     def _restyle(self) -> None:
         palette = QPalette(self.palette())
@@ -115,6 +121,11 @@ class QuietLabel(QLabel):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange:  # another style sheet brings the palette of before it back
+            self._restyle()
 
     def _restyle(self) -> None:
         palette = QPalette(self.palette())

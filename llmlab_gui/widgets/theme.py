@@ -163,13 +163,12 @@ def _edged(theme: Theme) -> QPalette:
 def style_sheet(theme: Theme) -> str:
     """Only what a palette cannot say: hairlines instead of frames, flat titles, roomy tabs.
 
-    The window has it, and with it its dialogs. The application does not: Qt would style each widget once more whenever
-    it gets another parent, and take five times as long for a change of theme.
+    The parts of the window have it, each by itself: see `llmlab_gui.window.part_styles`. The application does not: Qt
+    would style each widget once more whenever it gets another parent, and a change of theme would take five times as
+    long.
     """
     return f"""
     QToolTip {{ color: {theme.text}; background: {theme.surface}; border: 1px solid {theme.grid}; padding: 4px; }}
-    QMainWindow::separator {{ background: {theme.background}; width: 5px; height: 5px; }}
-    QMainWindow::separator:hover {{ background: {theme.accent}; }}
     QMenuBar::item {{ padding: 8px 8px 6px 8px; background: transparent; }}
     QMenuBar::item:selected {{ background: {theme.accent}; color: {theme.on_accent}; }}
     QDockWidget {{ font-weight: 600; }}

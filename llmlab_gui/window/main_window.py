@@ -29,7 +29,7 @@ from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
-from llmlab_gui.widgets.theme import apply_theme, current_theme, style_sheet, theme_notifier
+from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
 from llmlab_gui.window.covers import Covers
@@ -37,6 +37,7 @@ from llmlab_gui.window.menus import Menus
 from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.notices import Notices
 from llmlab_gui.window.page_requests import PageRequests
+from llmlab_gui.window.part_styles import PartStyles
 from llmlab_gui.window.status_bar import StatusBar
 from llmlab_gui.window.tool_bars import TrainBar, WorkspaceBar
 from llmlab_gui.window.uncaught import log_path
@@ -64,10 +65,10 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.setWindowTitle("LLM Learning Lab")
         self.setWindowIcon(app_icon())
         self.setObjectName("window")
-        # First: with a new style sheet, Qt takes back the colours that widgets inside have set.
-        theme_notifier.changed.connect(self._restyle)
         self.setAcceptDrops(True)
         self.setDockNestingEnabled(True)
+        # First: with a new style sheet, Qt takes back the colours that widgets inside have set.
+        self._styles = PartStyles(self)
         self.lab = Lab(outputs, self)
         self.experiments = ExperimentDesk(outputs, EXPERIMENTS, self)
         self.lab.add_desk(self.experiments)
@@ -100,9 +101,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             make_docks,
         )
 
-        self.setStyleSheet("")  # each dock would be styled again and again while it is put together
         self.docks = make_docks(self.lab, self.experiments, self.papers, self)
-        self._restyle()
+        self._styles.style_all()
         self.menus.add_docks()
         self.workspaces = Workspaces(self, self.docks, self.settings)
         self.placed()
@@ -311,9 +311,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.lab.said.emit(f"{setup.windowTitle()} shows what would start. Start it from there.")
         return False
 
-    def _restyle(self) -> None:
-        self.setStyleSheet(style_sheet(current_theme()))
-
     def _setup_seen(self, tunes: bool, seen: bool) -> None:
         if seen:
             self._tunes = tunes
@@ -349,7 +346,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def _connect(self) -> None:
         lab = self.lab
-        self._restyle()
         self.covers.messages.log_wanted.connect(self._show_log_of)
         lab.dock_requested.connect(self.show_dock)
         lab.setup_requested.connect(lambda _: self.show_dock("setup"))

@@ -30,7 +30,7 @@ from llmlab_gui.train.chart_dock import ChartDock
 from llmlab_gui.train.learning_rate import LearningRateDock
 from llmlab_gui.train.loss import LossDock, gap_note
 from llmlab_gui.train.throughput import ThroughputDock
-from llmlab_gui.widgets.theme import theme_notifier
+from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme, mix, theme_notifier
 
 COLORS = ("#0072b2", "#d55e00", "#009e73")
 
@@ -362,14 +362,26 @@ def test_without_a_run_or_a_step_it_says_what_to_do(
     assert dock.panel.isVisible()
 
 
-def test_a_new_theme_repaints_the_charts(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+def test_a_new_theme_repaints_the_charts_in_sight_at_once(
+    lab: FakeChartLab, qtbot: QtBot, qapp: QApplication, tmp_path: Path
+) -> None:
     dock = LossDock(lab)
     _shown(dock, qtbot)
     lab.add(FakeRun(tmp_path).start().advance(10))
     _wait(dock, qtbot)
+    lab.redraw.stop()  # it may rest just then
+    dock.hide()
     theme_notifier.changed.emit()
-    assert dock.panel.dirty
-    _wait(dock, qtbot)
+    assert dock.panel.dirty  # nobody sees it
+    dock.show()
+    try:
+        for theme in (DARK, LIGHT):
+            apply_theme(qapp, theme.name)
+            assert not dock.panel.dirty
+            validation = dock.chart.curves()["pretraining/fake/val"].style.color
+            assert validation == mix(lab.color("pretraining/fake"), theme.text, 0.45)
+    finally:
+        apply_theme(qapp, "light")
 
 
 def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
-from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
+from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QPalette
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QScrollArea, QTabBar, QTableWidget, QWidget
+from PySide6.QtWidgets import QApplication, QDialog, QScrollArea, QTabBar, QTableWidget, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow
@@ -31,7 +31,7 @@ from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, LOOK_INSIDE, WORKSPACES
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.theme import DARK, LIGHT
+from llmlab_gui.widgets.theme import DARK, LIGHT, style_sheet
 from llmlab_gui.window import closing
 from llmlab_gui.window.about import ShortcutsDialog
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
@@ -237,6 +237,40 @@ def test_every_dock_can_be_shown_in_every_workspace(same_window: MainWindow) -> 
             window.show_dock(dock_id)
             assert dock.isVisible(), (workspace, dock_id)
             assert window.dockWidgetArea(dock) != Qt.DockWidgetArea.NoDockWidgetArea
+
+
+def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_is_seen(
+    same_window: MainWindow, qtbot: QtBot
+) -> None:
+    window = same_window
+    chosen = window.settings.theme
+    parts = [*window.docks.values(), window.menuBar(), window.status, window.train_bar]
+    late = [dock for dock in window.docks.values() if dock.isHidden()]
+    seen = [part for part in parts if part.isVisible()]
+    assert seen
+    assert late
+
+    def quiet(dock: QWidget) -> set[str]:
+        return {label.palette().color(QPalette.ColorRole.WindowText).name() for label in dock.findChildren(QuietLabel)}
+
+    try:
+        window.use_theme("dark")
+        dark = style_sheet(DARK)
+        assert {part.styleSheet() for part in seen} == {dark}
+        assert {dock.styleSheet() for dock in late} == {style_sheet(LIGHT)}
+        assert window.styleSheet() == ""  # or else Qt would style all parts at once
+        late[-1].show()
+        assert late[-1].styleSheet() == dark
+        qtbot.waitUntil(lambda: {part.styleSheet() for part in parts} == {dark}, timeout=WAIT)
+        assert set().union(*map(quiet, window.docks.values())) == {DARK.quiet}
+        dialog = QDialog(window)
+        dialog.show()
+        assert dialog.styleSheet() == dark
+        dialog.close()
+        dialog.deleteLater()
+    finally:
+        window.use_theme(chosen)
+        window.reset_layout()
 
 
 def test_a_changed_arrangement_comes_back_at_the_next_start(make_main_window: MakeWindow) -> None:
