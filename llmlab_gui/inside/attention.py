@@ -43,7 +43,7 @@ _CAPTIONS = {
 }
 _BASE = ("heads", "attention")
 # Shares of the width: the heads, and the one that is chosen. Of a deep model, the table is beside the mosaic.
-_WIDE, _DEEP = [360, 500], [455, 405]
+_WIDE, _DEEP = [360, 500], [420, 440]
 
 
 class AttentionDock(InspectionDock):

@@ -8,7 +8,6 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QDoubleSpinBox,
-    QHeaderView,
     QScrollArea,
     QStyle,
     QTableView,
@@ -23,6 +22,7 @@ from llmlab_gui.widgets.layouts import choice_box, column, split
 from llmlab_gui.widgets.row_tables import SORT_ROLE, Index, show_whole_rows
 
 _UNDER = [240, 210]  # pixels: the mosaic, and the table under it
+_NUMBER, _CELL_PAD = "0.000", 16  # the longest of a score, and pixels beside a text
 
 
 class HeadsPane(QWidget):
@@ -56,6 +56,7 @@ class HeadsPane(QWidget):
     def show_heads(self, archive: Archive) -> None:
         """Another inspection."""
         self.scores.show_archive(archive)
+        self._fit_columns()
         if "heads/mosaic" in archive:
             self.mosaic.show_heads(np.array(archive["heads/mosaic"]))
             self._arrange()
@@ -95,8 +96,6 @@ class HeadsPane(QWidget):
         show_whole_rows(table, ())
         table.setSortingEnabled(True)
         table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
-        table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        table.horizontalHeader().setResizeContentsPrecision(50)
         row = FlowRow()
         row.addWidget(self.by)
         row.addWidget(self.least)
@@ -118,6 +117,12 @@ class HeadsPane(QWidget):
             self._halves.setSizes([mosaic, self.width() - mosaic] if self.tall else _UNDER)
             for place in (0, 1):  # what grows with the pane
                 self._halves.setStretchFactor(place, int(place == self.tall))
+
+    def _fit_columns(self) -> None:
+        """As wide as title and numbers: Qt would leave room for the sign of order, which stands over the title."""
+        metrics = self.table.fontMetrics()
+        for at, shown in enumerate(self.scores.columns):
+            self.table.setColumnWidth(at, metrics.horizontalAdvance(max(shown.title, _NUMBER, key=len)) + _CELL_PAD)
 
     def _row_chosen(self, current: QModelIndex, _before: QModelIndex) -> None:
         if current.isValid():

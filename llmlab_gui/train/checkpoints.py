@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # A look at the folder's time stamp costs microseconds; checkpoints may also come and go without an event.
 _LOOK_MS = 1500
 _SIZES = [300, 150]  # pixels: the table, and the facts under it
-_TABLE_SHARE = 64  # per cent of the width, with the facts beside it
+_SHARES = (62, 38)  # per cent of the width: the table, and the facts beside it
 _LOW_ROWS = 18  # in a dock of fewer, the facts would leave the table less than five
 
 
@@ -87,8 +87,9 @@ class CheckpointsDock(LabDock):
         wanted = Qt.Orientation.Horizontal if low else Qt.Orientation.Vertical
         if wanted != self._halves.orientation():
             self._halves.setOrientation(wanted)
-            width = event.size().width()
-            self._halves.setSizes([width * _TABLE_SHARE // 100, width * (100 - _TABLE_SHARE) // 100] if low else _SIZES)
+            for place, share in enumerate(_SHARES if low else (1, 0)):  # what grows with the dock
+                self._halves.setStretchFactor(place, share)
+            self._halves.setSizes([event.size().width() * share // 100 for share in _SHARES] if low else _SIZES)
 
     @property
     def row(self) -> RunRow | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from PySide6.QtWidgets import (
     QListWidgetItem,
     QPushButton,
     QSlider,
+    QStackedWidget,
     QWidget,
     QWidgetAction,
 )
@@ -23,7 +25,18 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs.launcher import request
 from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.train.samples_data import NO_SAMPLES, read_answers, read_table, score_note, spread, to_csv, to_markdown
+from llmlab_gui.train.answers_view import AnswersView
+from llmlab_gui.train.samples_data import (
+    NO_SAMPLES,
+    CheckedItem,
+    read_answers,
+    read_table,
+    score_at,
+    score_note,
+    spread,
+    to_csv,
+    to_markdown,
+)
 from llmlab_gui.train.samples_view import SamplesView
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer
@@ -55,9 +68,13 @@ class SamplesDock(LabDock):
         self._ticked: set[int] = set()
         self._stale = False  # something came while nobody looked
 
-        self._answers = NO_SAMPLES  # those that a program checked
+        self._answers: list[CheckedItem] = []
         self._chosen_by_hand = False  # which steps are shown
         self.view = SamplesView()
+        self.answers_view = AnswersView()
+        self._views = QStackedWidget()
+        for view in (self.view, self.answers_view):
+            self._views.addWidget(view)
         self.score = QLabel()
         self.score.setWordWrap(True)
         self.score.setAccessibleName("Score")
@@ -80,13 +97,13 @@ class SamplesDock(LabDock):
         self.ask_button.setToolTip("The model writes a sample after its next step")
         self.export_button = menu_button("Export", "")
         exports = self.export_button.menu()
-        exports.addAction("Copy the selection", self.view.copy_selection)
+        exports.addAction("Copy the selection", self._copy_selection)
         exports.addAction("As Markdown…", lambda: self._ask_export("md"))
         exports.addAction("As CSV…", lambda: self._ask_export("csv"))
 
         which = (QLabel("Show"), self.choice, self.slider, self.steps_button)
         row = flow(*which, right=(self.ask_button, self.export_button))
-        self.set_body(column(row, self.score, (self.view, 1)))
+        self.set_body(column(row, self.score, (self._views, 1)))
         self.caption(_WRITES, "loss-curves")
 
         self.choice.activated.connect(self._choose)
@@ -147,16 +164,16 @@ class SamplesDock(LabDock):
             self._settle.start()
 
     def _reload(self) -> None:
-        self._table = self._answers = NO_SAMPLES
-        note = ""
+        self._table, self._answers, note = NO_SAMPLES, [], ""
         if self._run_id:
             history = self.lab.history(self._run_id)
             self._table = read_table(history, answers=not self._is_scratch)
             self._answers, note = read_answers(history), score_note(history)
+            self.answers_view.answers.show_items(self._answers, partial(score_at, history))
         self.score.setText(note)
         self.score.setVisible(bool(note))
         self._offer_answers()
-        if self._answers.texts and not self._table.texts:  # every other choice would show nothing
+        if self._answers and not self._table.texts:  # every other choice would show nothing
             self.choice.setCurrentIndex(self.choice.findData(SCORED))
         steps = self._table.steps
         self._ticked &= set(steps)
@@ -200,8 +217,8 @@ class SamplesDock(LabDock):
         how = self.choice.currentData()
         self.slider.setVisible(how == COMPARE)
         self.steps_button.setVisible(how == CHOSEN)
+        self._views.setCurrentWidget(self.answers_view if how == SCORED else self.view)
         if how == SCORED:
-            self.view.samples.show(self._answers, self._answers.steps)
             return
         steps = self._table.steps
         if steps:
@@ -222,17 +239,20 @@ class SamplesDock(LabDock):
         row = self.lab.row(self._run_id)
         return row is None or not isinstance(row.info.settings, FinetuneSettings)
 
+    def _copy_selection(self) -> None:
+        (self.answers_view if self.choice.currentData() == SCORED else self.view).copy_selection()
+
     def _choose(self) -> None:
         self._chosen_by_hand = True
 
     def _offer_answers(self) -> None:
         """The checked answers can be shown where there are some."""
         place = self.choice.findData(SCORED)
-        if self._answers.steps and place < 0:
+        if self._answers and place < 0:
             key, words, tip = _CHOICES[-1]
             self.choice.addItem(words, key)
             self.choice.setItemData(self.choice.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        elif not self._answers.steps and place >= 0:
+        elif not self._answers and place >= 0:
             self.choice.removeItem(place)
 
     def _update_state(self) -> None:
@@ -241,7 +261,7 @@ class SamplesDock(LabDock):
         self.ask_button.setEnabled(live)
         if row is None:
             self.show_no_run("Start one in Set-up, or choose one in Runs.")
-        elif not self._table.texts and not self._answers.texts:
+        elif not self._table.texts and not self._answers:
             never = row.info.settings.train.sample_interval == 0
             when = (
                 "Its sample interval is 0: it writes a sample only when asked."

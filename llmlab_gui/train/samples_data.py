@@ -30,8 +30,24 @@ class SampleTable:
 
 
 NO_SAMPLES = SampleTable({}, lambda step: "")
-RIGHT, WRONG = "✓", "✗"
 _NOTHING = "(nothing)"  # the model ended its answer at once
+
+
+@dataclass(frozen=True)
+class CheckedAnswer:
+    """What the model answered, and whether a program found it right."""
+
+    text: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class CheckedItem:
+    """An item that a program checks. answers: by step."""
+
+    prompt: str
+    expected: str
+    answers: dict[int, CheckedAnswer]
 
 
 def read_table(history: RunHistory, *, answers: bool = False) -> SampleTable:
@@ -48,23 +64,20 @@ def read_table(history: RunHistory, *, answers: bool = False) -> SampleTable:
     return SampleTable(texts, partial(loss_at, history))
 
 
-def read_answers(history: RunHistory) -> SampleTable:
-    """What the model answered to the items that a program checks, before and after, and whether that is right.
+def read_answers(history: RunHistory) -> list[CheckedItem]:
+    """The items that a program checks, with the model's answers before and after.
 
     Items that changed sides come first, then those that are wrong.
     """
-    texts: dict[int, dict[str, str]] = {}
-    rights: dict[str, list[bool]] = {}
+    found: dict[str, CheckedItem] = {}
     for event in history.scores:
         for item in event.items:
-            prompt, right = str(item.get("prompt", "")), bool(item.get("right"))
-            mark = RIGHT if right else f"{WRONG} It should be: {item.get('expected', '')}"
+            prompt = str(item.get("prompt", ""))
+            checked = found.setdefault(prompt, CheckedItem(prompt, str(item.get("expected", "")), {}))
             answer = str(item.get("answer", "")).strip() or _NOTHING
-            texts.setdefault(event.step, {})[prompt] = f"\n{answer}\n{mark}"
-            rights.setdefault(prompt, []).append(right)
-    ordered = sorted(rights, key=lambda prompt: (len(set(rights[prompt])) == 1, all(rights[prompt])))
-    placed = {step: {prompt: given[prompt] for prompt in ordered if prompt in given} for step, given in texts.items()}
-    return SampleTable(placed, partial(score_at, history))
+            checked.answers[event.step] = CheckedAnswer(answer, bool(item.get("right")))
+    rights = {prompt: [given.right for given in item.answers.values()] for prompt, item in found.items()}
+    return sorted(found.values(), key=lambda item: (len(set(rights[item.prompt])) == 1, all(rights[item.prompt])))
 
 
 def score_at(history: RunHistory, step: int) -> str:

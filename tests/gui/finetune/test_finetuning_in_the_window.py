@@ -89,6 +89,6 @@ def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
     assert samples.choice.currentData() == COMPARE
     assert samples.score.text().endswith(f"of 4 at step {STEPS}.")
     samples.choice.setCurrentIndex(samples.choice.findData(SCORED))
-    assert samples.view.samples.rowCount() == 4
+    assert samples.answers_view.answers.rowCount() == 4
     qtbot.waitUntil(lambda: bool(checkpoints.model.rows), timeout=WAIT)
     assert [row.step for row in checkpoints.model.rows][-1] == STEPS

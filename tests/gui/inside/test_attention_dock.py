@@ -32,7 +32,7 @@ from llmlab_gui.inside.prompt import PromptDock
 from llmlab_gui.inside.prompt_examples import GENERAL, SCRATCH, examples_for
 from llmlab_gui.widgets import saving
 from llmlab_gui.widgets.saving import Cell, LazyRows
-from llmlab_gui.widgets.theme import apply_theme, theme_notifier
+from llmlab_gui.widgets.theme import apply_theme, current_theme, style_sheet, theme_notifier
 
 PROMPT = "When Mary and John went"
 
@@ -321,6 +321,7 @@ def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(
     qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path
 ) -> None:
     """Also of a model that is much deeper than it has heads, as SmolLM2 with 30 layers of 9, beside all of them."""
+    dock.setStyleSheet(style_sheet(current_theme()))
     dock.resize(790, 440)  # what Look inside leaves it at 1366 x 768
     looked(qtbot, lab)
     table, mosaic, pattern = dock.heads.table, dock.heads.mosaic, dock.heatmap
@@ -337,6 +338,9 @@ def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(
         last = table.model().columnCount() - 1
         across = [table.columnViewportPosition(at) + table.columnWidth(at) for at in range(last + 1)]
         assert sum(right <= table.viewport().width() for right in across) >= 4, (across, table.viewport().width())
+        titles = [table.model().headerData(at, Qt.Orientation.Horizontal) for at in range(last + 1)]
+        needed = [table.fontMetrics().horizontalAdvance(title) + 12 for title in titles]  # 12: of the style sheet
+        assert all(table.columnWidth(at) >= needed[at] for at in range(last + 1))
         assert mosaic.visibleRegion().boundingRect() == mosaic.rect()  # whole
         assert min(pattern.width(), pattern.height()) >= 250
 

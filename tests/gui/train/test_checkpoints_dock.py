@@ -92,6 +92,8 @@ def test_five_checkpoints_and_their_losses_are_in_sight_on_a_laptop(
     lab.add(saving(lab, 10, 20, 30, 40, 50, 60))
     shows(qtbot, dock, 10, 20, 30, 40, 50, 60)
     table = dock.table
+    dock.resize(200, 249)
+    QApplication.processEvents()
     for size in ((485, 249), (495, 274), (485, 400), (454, 500)):  # in Fine-tune and in Train at 1366 x 720, and higher
         dock.resize(*size)
         QApplication.processEvents()
@@ -99,6 +101,7 @@ def test_five_checkpoints_and_their_losses_are_in_sight_on_a_laptop(
         for column in (STEP, LOSS, WHY):
             right = table.columnViewportPosition(column) + table.columnWidth(column)
             assert right <= table.viewport().width(), (size, column)
+        assert dock.details.width() > 150
 
 
 def test_a_folder_that_changes_without_an_event_is_noticed(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:

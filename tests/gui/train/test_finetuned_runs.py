@@ -11,6 +11,8 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from preset_settings import resolve_finetune_settings
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
@@ -76,6 +78,14 @@ def shown(dock: SamplesDock) -> list[list[str]]:
     ]
 
 
+def checked(dock: SamplesDock) -> list[list[str]]:
+    """The table of checked answers, row by row."""
+    model = dock.answers_view.answers
+    return [
+        [model.index(row, column).data() for column in range(model.columnCount())] for row in range(model.rowCount())
+    ]
+
+
 def test_answers_before_and_after_stand_next_to_each_other(qtbot: QtBot, lab: FakeLab, samples: SamplesDock) -> None:
     fake = tuned(lab.outputs)
     answered(fake, 0, "the the", "two")
@@ -103,12 +113,43 @@ def test_what_a_program_checked_can_be_read_item_by_item(qtbot: QtBot, lab: Fake
     qtbot.waitUntil(lambda: samples.choice.findData(SCORED) >= 0, timeout=WAIT)
     samples.choice.setCurrentIndex(samples.choice.findData(SCORED))
     # What changed sides comes first.
-    assert shown(samples) == [
-        ["\nthe the\n✗ It should be: moon cat", "\nmoon cat\n✓"],
-        ["\ntwo\n✓", "\ntwo\n✓"],
+    assert checked(samples) == [
+        [QUESTION, "moon cat", "✗ the the", "✓ moon cat"],
+        [OTHER, "two", "✓ two", "✓ two"],
     ]
-    header = samples.view.samples.headerData(1, Qt.Orientation.Horizontal)
-    assert header.endswith("2 of 2 right")
+    answers = samples.answers_view.answers
+    titles = [answers.headerData(column, Qt.Orientation.Horizontal) for column in range(4)]
+    assert titles == ["Request", "Expected", "Before training", "Step 100"]
+    assert answers.headerData(3, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole).endswith("2 of 2 right")
+    samples.answers_view.selectRow(0)
+    samples._copy_selection()
+    lines = [QUESTION, "Expected: moon cat", "Before training: ✗ the the", "Step 100: ✓ moon cat"]
+    assert QGuiApplication.clipboard().text().splitlines() == lines
+
+
+def test_five_checked_answers_are_in_sight_on_a_laptop_and_the_chosen_one_is_whole(
+    qtbot: QtBot, lab: FakeLab, samples: SamplesDock
+) -> None:
+    fake = tuned(lab.outputs)
+    items: list[dict[str, str | bool]] = [
+        {"prompt": f"{number}: {OTHER}", "expected": "two", "answer": "a word " * 40, "right": False}
+        for number in range(8)
+    ]
+    for step in (0, 100):
+        fake.append(Scored(step, fake.time_of(step), 0, 8, items, 0.1))
+    lab.add(fake)
+    samples.resize(505, 275)  # what Fine-tune leaves it at 1366 x 720
+    table = samples.answers_view
+    qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() == 8, timeout=WAIT)
+    QApplication.processEvents()
+    line = table.verticalHeader().defaultSectionSize()
+    assert table.viewport().height() / line >= 5
+    assert table.columnViewportPosition(3) + table.columnWidth(3) <= table.viewport().width()
+    assert {table.rowHeight(row) for row in range(8)} == {line}
+    table.selectRow(1)
+    assert table.rowHeight(1) > 5 * line
+    table.selectRow(2)
+    assert table.rowHeight(1) == line
 
 
 def test_a_run_that_wrote_no_samples_shows_its_checked_answers(
@@ -118,9 +159,9 @@ def test_a_run_that_wrote_no_samples_shows_its_checked_answers(
     item = {"prompt": OTHER, "expected": "two", "answer": "two", "right": True}
     fake.append(Scored(0, fake.time_of(0), 1, 1, [item], 0.1))
     lab.add(fake)
-    qtbot.waitUntil(lambda: samples.view.samples.steps == [0], timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.answers_view.answers.steps == [0], timeout=WAIT)
     assert samples.choice.currentData() == SCORED
-    assert shown(samples) == [["\ntwo\n✓"]]
+    assert checked(samples) == [[OTHER, "two", "✓ two"]]
     assert samples.choice._cut() == samples.choice.currentText()  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,124 @@
+"""The table of checked answers: an item a row, what was right and what the model said, before training and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from PySide6.QtCore import QModelIndex, QObject, Qt
+from PySide6.QtGui import QColor, QGuiApplication, QKeyEvent, QKeySequence, QResizeEvent
+from PySide6.QtWidgets import QTableView, QWidget
+
+from llmlab_gui.train.samples_data import CheckedItem
+from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, show_whole_rows
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+RIGHT, WRONG = "✓", "✗"
+_SHARES = (38, 18, 44)  # per cent of the width: the request, what is right, and all answers together
+
+
+class AnswersModel(RowsModel[CheckedItem]):
+    """A column for each step at which the model was asked."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__((), parent)
+        self.steps: list[int] = []
+
+    def key(self, row: CheckedItem) -> str:
+        return row.prompt
+
+    def show_items(self, items: Sequence[CheckedItem], score: Callable[[int], str]) -> None:
+        """Replaces all of them; what is the same stays as it is. score: of a step, in words."""
+        if list(items) == self.rows:
+            return
+        self.beginResetModel()
+        self.steps = sorted({step for item in items for step in item.answers})
+        self.columns = [
+            Column("Request", lambda item: _one_line(item.prompt), "What the model was asked"),
+            Column("Expected", lambda item: _one_line(item.expected), "What counts as right"),
+            *(_answers_at(step, score(step)) for step in self.steps),
+        ]
+        self.rows = list(items)
+        self.endResetModel()
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        item, at = self.rows[index.row()], index.column() - 2
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return f'<p style="white-space: pre-wrap">{escape(whole(item))}</p>'
+        if role == Qt.ItemDataRole.ForegroundRole and at >= 0 and self.steps[at] in item.answers:
+            theme = current_theme()
+            return QColor(theme.good if item.answers[self.steps[at]].right else theme.bad)
+        return super().data(index, role)
+
+
+class AnswersView(QTableView):
+    """A line an item; the chosen one is as high as its longest text."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.answers = AnswersModel(self)
+        self.setModel(self.answers)
+        self.setAccessibleName("Checked answers: one row per request, one column per step")
+        self.setSelectionMode(QTableView.SelectionMode.SingleSelection)
+        self.setAlternatingRowColors(True)
+        self.setWordWrap(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        show_whole_rows(self, ())
+        self.selectionModel().currentRowChanged.connect(self._unfold)
+        self.answers.modelReset.connect(self._share)
+        theme_notifier.changed.connect(self.answers.repaint_all)
+
+    def copy_selection(self) -> None:
+        """The chosen item as text, with all its answers."""
+        rows = self.selectionModel().selectedRows()
+        if rows:
+            QGuiApplication.clipboard().setText(whole(self.answers.rows[rows[0].row()]))
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.matches(QKeySequence.StandardKey.Copy):
+            self.copy_selection()
+        else:
+            super().keyPressEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._share()
+
+    def _share(self) -> None:
+        """Columns share the width."""
+        count, width = len(self.answers.steps), self.viewport().width()
+        if count:
+            request, expected, answers = (width * share // 100 for share in _SHARES)
+            for column, room in enumerate([request, expected, *[answers // count] * count]):
+                self.setColumnWidth(column, room)
+        self._unfold(self.currentIndex(), QModelIndex())
+
+    def _unfold(self, current: QModelIndex, before: QModelIndex) -> None:
+        if before.isValid():
+            self.setRowHeight(before.row(), self.verticalHeader().defaultSectionSize())
+        if current.isValid():
+            self.resizeRowToContents(current.row())
+
+
+def whole(item: CheckedItem) -> str:
+    """All that is known of an item, a line each."""
+    answers = [f"{_title(step)}: {_signed(item, step)}" for step in sorted(item.answers)]
+    return "\n".join([item.prompt, f"Expected: {item.expected}", *answers])
+
+
+def _answers_at(step: int, score: str) -> Column[CheckedItem]:
+    return Column(_title(step), lambda item: _one_line(_signed(item, step)), f"Step {step:,}: {score}")
+
+
+def _title(step: int) -> str:
+    return f"Step {step:,}" if step else "Before training"
+
+
+def _signed(item: CheckedItem, step: int) -> str:
+    given = item.answers.get(step)
+    return f"{RIGHT if given.right else WRONG} {given.text}" if given is not None else ""
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ⏎ ")
