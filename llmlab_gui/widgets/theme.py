@@ -186,6 +186,8 @@ def style_sheet(theme: Theme) -> str:
         padding: 4px 6px; }}
     QHeaderView::up-arrow, QHeaderView::down-arrow {{
         subcontrol-origin: border; subcontrol-position: top center; width: 7px; height: 7px; }}
+    QToolBar QToolButton::menu-indicator {{
+        subcontrol-origin: border; subcontrol-position: right center; left: -2px; width: 7px; height: 7px; }}
     QToolButton:checked {{
         background: {mix(theme.raised, theme.accent, 0.3).name()}; color: {theme.text};
         border: 1px solid {theme.accent}; border-radius: 3px; padding: 2px 5px; }}
