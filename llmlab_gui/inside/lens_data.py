@@ -9,7 +9,7 @@ import numpy as np
 
 from llmlab.inspection.archive import Array
 from llmlab_gui.charts.color_scale import ColorScale, one_sided
-from llmlab_gui.charts.value_grid import Grid
+from llmlab_gui.charts.grid_cells import Grid
 from llmlab_gui.inside.film import Inspected
 from llmlab_gui.widgets.alternatives import visible
 

@@ -21,9 +21,10 @@ from PySide6.QtWidgets import QApplication, QWidget
 
 from llmlab_gui.charts.arcs import Arcs
 from llmlab_gui.charts.color_scale import one_sided
+from llmlab_gui.charts.grid_cells import Grid
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.mosaic import Mosaic
-from llmlab_gui.charts.value_grid import Grid, ValueGrid
+from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.widgets.theme import apply_theme
 
 SHORT, LONG = 40, 4000

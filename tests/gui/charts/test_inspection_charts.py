@@ -16,8 +16,9 @@ from waits import WAIT
 
 from llmlab_gui.charts.bars import Bar, BarChart, BarGroup, Bars, Series
 from llmlab_gui.charts.color_scale import fitted, ink, one_sided, two_sided
+from llmlab_gui.charts.grid_cells import Grid
 from llmlab_gui.charts.scatter import Scatter
-from llmlab_gui.charts.value_grid import Grid, ValueGrid
+from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
 
 
