@@ -30,6 +30,7 @@ from llmlab_gui.train.event_sentences import Sentence, history_sentences, senten
 from llmlab_gui.train.log_tail import LogTail
 from llmlab_gui.widgets.find_bar import FindBar
 from llmlab_gui.widgets.layouts import choice_box, column, flow
+from llmlab_gui.widgets.numbers import unbroken
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -268,4 +269,4 @@ def _write_line(cursor: QTextCursor, told: Sentence) -> None:
     at = time.strftime("%H:%M:%S", time.localtime(told.time))
     cursor.insertText(f"{at}  step {told.step:,}  ", quiet)
     # A line separator keeps a message of several lines in its paragraph.
-    cursor.insertText(told.text[:_LONGEST_SENTENCE].replace("\n", "\u2028"), loud)
+    cursor.insertText(unbroken(told.text[:_LONGEST_SENTENCE]).replace("\n", "\u2028"), loud)

@@ -343,7 +343,10 @@ class WriteDock(LabDock):
     def _update_note(self) -> None:
         row, checkpoint = self.picker.row, self.picker.checkpoint
         if row is None and not self.picker.active:
-            self.show_empty("There is no model yet", "Train one in Set-up: the default is done in about a minute.")
+            hint = "Train one in Set-up: the default is done in about a minute. Or choose a model in the tool bar."
+            self.show_empty(
+                "There is no model yet", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup")
+            )
         else:
             self.show_body()
         words = ""

@@ -40,7 +40,10 @@ def test_events_are_told_in_sentences(lab: FakeLab, dock: LogDock) -> None:
     assert "Measured: validation loss" in text
     assert "The corpus is short." in text
     assert "The loss is not finite. It was inf at step 500. Lower the rate." in text
-    assert "Saved step-00000500 (best so far): 3.3 MB in 0.1 s." in text
+    assert (
+        "Saved step-00000500 (best so far): 3.3 MB in 0.1 s." in text
+    )  # copied as it is read; no line breaks before MB
+    assert "3.3\u00a0MB in 0.1\u00a0s." in dock.events_view.document().toRawText()
 
 
 def test_a_resumed_run_tells_only_what_still_holds(lab: FakeLab, dock: LogDock) -> None:

@@ -349,6 +349,9 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
 
 def test_a_run_without_a_checkpoint_cannot_be_asked(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     assert dock._stack.currentWidget() is dock._empty
+    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as wanted:
+        dock._empty._button.click()
+    assert wanted.args == ["setup"]
     fake = lab.add(FakeRun(lab.outputs).start().advance(10))
     qtbot.waitUntil(lambda: "Nothing is saved yet." in dock.note.text(), timeout=WAIT)
     assert not dock.generate_button.isEnabled()
