@@ -13,7 +13,7 @@ from llmlab.cli.words import Commands, add_model, add_outputs, outputs_of
 from llmlab.core.config import describe, parse_value
 from llmlab.core.files import read_json
 from llmlab.core.paths import expanded
-from llmlab.core.settings import SampleSettings
+from llmlab.core.settings import SampleSettings, Sampling
 from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, available_models
 from llmlab.models.file_sources import Files
 from llmlab.models.reference import Reference, SavedRun, parse
@@ -27,6 +27,7 @@ examples:
   llmlab-run generate bar --prompt "The king"
   llmlab-run generate bar@final --prompt "The king" --tokens 24 --temperature 0
   llmlab-run generate bar@500 --prompt "ROMEO:" --temperature 0.9 --top-k 40 --seed 7 --json
+  llmlab-run generate bar@500 --prompt "ROMEO:" --top-k 0 --top-p 0.9 --repetition-penalty 1.2
   llmlab-run generate my-model/ --prompt "The capital of France is" --tokens 5
   llmlab-run generate tuned@final --chat --prompt "Repeat: moon cat" --temperature 0"""
 
@@ -66,6 +67,9 @@ def add_commands(commands: Commands) -> None:
     )
     for word, key, metavar in (("tokens", "tokens", "N"), ("temperature", "temperature", "T"), ("top-k", "top_k", "K")):
         parser.add_argument(f"--{word}", metavar=metavar, help=f"default: the run's samples.{key}")
+    for info in describe(Sampling, "sampling")[2:]:  # after temperature and top-k, of which runs have their own
+        word, about = info.name.replace("_", "-"), info.help.rstrip(".")
+        parser.add_argument(f"--{word}", metavar="X", help=f"{about[0].lower()}{about[1:]} (default: {info.default:g})")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="equal seeds write equal texts (default: 0)")
 
     parser = commands.add("export", export, "export a trained model for other programs", _EXPORT_DETAILS)
@@ -92,6 +96,7 @@ def generate(args: argparse.Namespace) -> int:
     reference = parse(args.reference, outputs_of(args))
     recorded = reference.run.info().settings.samples if isinstance(reference, SavedRun) else SampleSettings()
     samples = _samples_of(args, recorded)
+    sampling = _sampling_of(args, samples)
     from llmlab.models.generation import unread, write  # brings torch
 
     model = open_model(reference, outputs_of(args))
@@ -102,8 +107,7 @@ def generate(args: argparse.Namespace) -> int:
         model,
         args.prompt,
         samples.tokens,
-        temperature=samples.temperature,
-        top_k=samples.top_k,
+        sampling,
         seed=args.seed,
         chat=args.chat,
     )
@@ -189,6 +193,13 @@ def _run_of(reference: Reference, step: int | None) -> dict[str, str]:
     if not isinstance(reference, SavedRun) or step is None:
         return {}
     return {"run": reference.run.id, "checkpoint": checkpoint_name(step)}
+
+
+def _sampling_of(args: argparse.Namespace, samples: SampleSettings) -> Sampling:
+    """How tokens are drawn; UsageError for bad values."""
+    said = ((info, getattr(args, info.name)) for info in describe(Sampling, "sampling")[2:])
+    values = {info.name: info.default if value is None else parse_value(info, value) for info, value in said}
+    return Sampling(samples.temperature, samples.top_k, **values)
 
 
 def _samples_of(args: argparse.Namespace, recorded: SampleSettings) -> SampleSettings:

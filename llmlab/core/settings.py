@@ -172,6 +172,26 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn from a model's distribution; `llmlab.gpt.generate` says what each does, in which order.
+
+    The defaults change nothing: the distribution is the model's own.
+    """
+
+    temperature: float = setting(1.0, "0 takes the most likely token; higher is wilder.", low=0.0, high=10.0)
+    top_k: int = setting(0, "Sample from this many of the most likely tokens; 0 means all.", low=0)
+    top_p: float = setting(
+        1.0, "Sample from the most likely tokens that have this probability together; 1 means all.", low=0.0, high=1.0
+    )
+    min_p: float = setting(
+        0.0, "Sample from the tokens that are at least this share as likely as the most likely one.", low=0.0, high=1.0
+    )
+    repetition_penalty: float = setting(
+        1.0, "Above 1, tokens that the text holds already become less likely.", low=0.1, high=10.0
+    )
+
+
+@dataclass(frozen=True)
 class SampleSettings:
     """The texts that show how the writing changes."""
 

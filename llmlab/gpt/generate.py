@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmlab.core.settings import Sampling
 from llmlab.gpt.cache import Cache
 from llmlab.gpt.model import GPT
 
@@ -23,7 +24,8 @@ class NextToken:
     """One written token and the distribution that it was drawn from."""
 
     id: int
-    logits: Tensor  # [vocab_size], before temperature and top-k
+    logits: Tensor  # [vocab_size], the model's own
+    steps: tuple[tuple[str, Tensor], ...] = ()  # what became of them: see `sampling_steps`
 
     def top(self, count: int) -> list[tuple[int, float]]:
         """The most likely ids with their probabilities (at temperature 1), most likely first."""
@@ -36,22 +38,19 @@ class NextToken:
         return float(self.logits.softmax(-1)[self.id])
 
 
-def generate(
-    model: GPT, prompt: Sequence[int], tokens: int, *, temperature: float, top_k: int, seed: int
-) -> Iterator[NextToken]:
+def generate(model: GPT, prompt: Sequence[int], tokens: int, how: Sampling, *, seed: int) -> Iterator[NextToken]:
     """Continues `prompt` (at least one id) by `tokens` ids, seeing the last `block_size` of them at each step.
 
-    temperature: 0 takes the most likely; else logits are divided by it. top_k: draw among that many; 0 means all.
     Draws from a generator of its own, so that training is not disturbed and equal seeds give equal texts. The
     model should be in eval mode.
     """
-    for (token,) in generate_batch(model, [prompt], tokens, temperature=temperature, top_k=top_k, seeds=[seed]):
+    for (token,) in generate_batch(model, [prompt], tokens, how, seeds=[seed]):
         yield token
 
 
 @torch.no_grad()
 def generate_batch(
-    model: GPT, prompts: Sequence[Sequence[int]], tokens: int, *, temperature: float, top_k: int, seeds: Sequence[int]
+    model: GPT, prompts: Sequence[Sequence[int]], tokens: int, how: Sampling, *, seeds: Sequence[int]
 ) -> Iterator[list[NextToken]]:
     """`generate` for several prompts at once, of any lengths: at each step the next token of every text.
 
@@ -64,9 +63,10 @@ def generate_batch(
     unread = texts  # by the cache: the prompts first, then one token of each
     for _ in range(tokens):
         logits = _next_logits(model, texts, unread, cache).cpu()  # [B, vocab_size]
-        chosen = [choose(row, temperature, top_k, draw) for row, draw in zip(logits, generators, strict=True)]
-        yield [NextToken(id, row) for id, row in zip(chosen, logits, strict=True)]
-        unread = [[id] for id in chosen]
+        rows = zip(logits, texts, generators, strict=True)
+        chosen = [choose(row, how, text, generator) for row, text, generator in rows]
+        yield chosen
+        unread = [[token.id] for token in chosen]
         texts = [text + new for text, new in zip(texts, unread, strict=True)]
 
 
@@ -90,11 +90,49 @@ def _next_logits(model: GPT, texts: list[list[int]], unread: list[list[int]], ca
     return logits
 
 
-def choose(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
-    """An id drawn from softmax(logits [V] / temperature), among the `top_k` most likely; the most likely at 0."""
-    if temperature == 0:
-        return int(logits.argmax())
-    scaled = logits / temperature
-    if 0 < top_k < len(scaled):
-        scaled = scaled.masked_fill(scaled < scaled.topk(top_k).values[-1], -torch.inf)
-    return int(torch.multinomial(scaled.softmax(-1), 1, generator=generator))
+def choose(logits: Tensor, how: Sampling, text: Sequence[int], generator: torch.Generator) -> NextToken:
+    """Draws the token after `text`, of which logits [V] are the model's own."""
+    steps = tuple(sampling_steps(logits, how, text))
+    final = steps[-1][1] if steps else logits
+    if how.temperature == 0:
+        return NextToken(int(final.argmax()), logits, steps)
+    return NextToken(int(torch.multinomial(final.softmax(-1), 1, generator=generator)), logits, steps)
+
+
+def sampling_steps(logits: Tensor, how: Sampling, text: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+    """The settings that are not neutral by name, each with logits [V] after it; what it rules out is -inf.
+
+    repetition_penalty  of each id in `text`, a positive logit is divided by it, a negative one multiplied
+                        (Keskar et al. 2019, CTRL)
+    temperature         divides all logits; 0 rules out all but the most likely
+    top_k               keeps that many of the most likely (Fan et al. 2018)
+    top_p               keeps the fewest of the most likely that have this probability together (Holtzman et al. 2020)
+    min_p               keeps what is at least this share as likely as the most likely (Nguyen et al. 2024)
+
+    Each sees what the ones before it left, and order and results are those of transformers' `generate`.
+    """
+    if how.repetition_penalty != 1:
+        logits, seen = logits.clone(), sorted(set(text))
+        at = logits[seen]
+        logits[seen] = torch.where(at < 0, at * how.repetition_penalty, at / how.repetition_penalty)
+        yield "repetition_penalty", logits
+    if how.temperature == 0:
+        yield "temperature", torch.full_like(logits, -torch.inf).index_fill(0, logits.argmax(), 0.0)
+        return
+    if how.temperature != 1:
+        logits = logits / how.temperature
+        yield "temperature", logits
+    if 0 < how.top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(how.top_k).values[-1], -torch.inf)
+        yield "top_k", logits
+    if how.top_p < 1:
+        rising, order = logits.sort()
+        less_likely = rising.softmax(-1).cumsum(-1)  # the probability of each and of all that are less likely
+        out = less_likely <= 1 - how.top_p
+        out[-1] = False
+        logits = logits.index_fill(0, order[out], -torch.inf)
+        yield "top_p", logits
+    if how.min_p > 0:
+        p = logits.softmax(-1)
+        logits = logits.masked_fill(p < how.min_p * p.max(), -torch.inf)
+        yield "min_p", logits

@@ -12,8 +12,10 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 4, "do": "compare", "models": [REF, REF], "values": {...}, "out": PATH}   -> answered
     {"id": 5, "do": "evolve", "run": REF, "values": {...}, "out": PATH}              -> answered
     {"id": 10, "do": "change", "model": REF, "out": PATH}         -> answered (what fine-tuning changed)
-    {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "seed": S,
-     "top": N, "chat": BOOL}         -> loading, token (text, probability, top: [[text, p], ...]) ..., done (seconds)
+    {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "top_p": P,
+     "min_p": P, "repetition_penalty": R, "seed": S, "top": N, "chat": BOOL}
+         -> loading, token (text, probability, top: [[text, p], ...], steps: [{name, left, rows: [[text, p before,
+            p after], ...]}, ...]) ..., done (seconds)
     {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
                                                                   -> loading, next (top, entropy in nats)
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
@@ -43,6 +45,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.memory import give_back
 from llmlab.core.paths import outputs_dir
+from llmlab.core.settings import Sampling
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.models.live import ask_live
 from llmlab.models.model import OpenModel
@@ -188,19 +191,24 @@ class Host:
         from llmlab.models.generation import write
 
         begin = time.perf_counter()
+        model = self._model(number, self._parse(request["model"]), announce=True)
+        how = Sampling(
+            float(request["temperature"]),
+            int(request["top_k"]),
+            *(float(request.get(name, getattr(Sampling, name))) for name in ("top_p", "min_p", "repetition_penalty")),
+        )
         written = write(
-            self._model(number, self._parse(request["model"]), announce=True),
+            model,
             str(request["prompt"]),
             int(request["tokens"]),
-            temperature=float(request["temperature"]),
-            top_k=int(request["top_k"]),
+            how,
             seed=int(request["seed"]),
             top=int(request["top"]),
             chat=bool(request.get("chat")),
         )
         for token in written:
             self.stop_if_cancelled(number)
-            self.send(number, "token", text=token.text, probability=token.probability, top=token.top)
+            self.send(number, "token", **asdict(token))
         self.send(number, "done", seconds=time.perf_counter() - begin)
 
     def _next(self, number: int, request: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from llmlab.anatomy.modules import base_model
+from llmlab.core.settings import Sampling
 from llmlab.data.chat import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
@@ -30,15 +31,27 @@ class WrittenToken:
     text: str
     probability: float
     top: list[tuple[str, float]]
+    steps: list[SamplingStep]
+
+
+@dataclass(frozen=True)
+class SamplingStep:
+    """What one setting made of the distribution. name: as `Sampling` calls it. left: how many tokens can be drawn.
+
+    rows: the most likely tokens before it, each with its probability before and after.
+    """
+
+    name: str
+    left: int
+    rows: list[tuple[str, float, float]]
 
 
 def write(
     opened: OpenModel,
     prompt: str,
     tokens: int,
+    how: Sampling,
     *,
-    temperature: float,
-    top_k: int,
     seed: int,
     top: int = 0,
     chat: bool = False,
@@ -51,9 +64,10 @@ def write(
     LabError where the vocabulary lacks the prompt's characters.
     """
     ids, ends = _asked(opened, prompt, chat)
-    drawn = continued(opened.model, ids, tokens, temperature=temperature, top_k=top_k, seed=seed)
+    drawn = continued(opened.model, ids, tokens, how, seed=seed)
     for token, text in _spoken(opened.tokenizer, ids, _until_over(opened, drawn, ends)):
-        yield WrittenToken(text, token.probability, _named(opened, token, top))
+        steps = list(_steps(opened, token, top)) if top else []
+        yield WrittenToken(text, token.probability, _named(opened, token, top), steps)
 
 
 def text_after(tokenizer: TextTokenizer, prompt: Sequence[int], ids: Sequence[int]) -> str:
@@ -123,13 +137,11 @@ def unread(opened: OpenModel, prompt: str, *, chat: bool = False) -> int:
     return max(0, len(_asked(opened, prompt, chat)[0]) - (context_limit_of(opened.model) or _UNLIMITED))
 
 
-def continued(
-    model: nn.Module, prompt: list[int], tokens: int, *, temperature: float, top_k: int, seed: int
-) -> Iterator[NextToken]:
+def continued(model: nn.Module, prompt: list[int], tokens: int, how: Sampling, *, seed: int) -> Iterator[NextToken]:
     """`llmlab.gpt.generate.generate` for any model; those that have an end of text may end before `tokens`."""
     if isinstance(model, GPT):
-        return generate(model, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed)
-    return _continued(base_model(model), prompt, tokens, temperature, top_k, seed)
+        return generate(model, prompt, tokens, how, seed=seed)
+    return _continued(base_model(model), prompt, tokens, how, seed)
 
 
 @torch.no_grad()
@@ -149,16 +161,14 @@ def next_tokens(
 
 
 @torch.no_grad()
-def _continued(
-    model: nn.Module, prompt: list[int], tokens: int, temperature: float, top_k: int, seed: int
-) -> Iterator[NextToken]:
+def _continued(model: nn.Module, prompt: list[int], tokens: int, how: Sampling, seed: int) -> Iterator[NextToken]:
     """For a model of transformers, which keeps keys and values of earlier tokens.
 
     Ends after the end of text. Beyond the model's context the oldest half of the text is forgotten.
     """
     generator, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
     context, ends = context_limit_of(model) or _UNLIMITED, _ends(model)
-    ids = list(prompt)[-context:]
+    text = ids = list(prompt)[-context:]  # all of it, and what the model still sees
     # transformers 5.24 gave the argument and the field another name.
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     fresh, cache = ids, None  # what the cache lacks
@@ -169,12 +179,12 @@ def _continued(
         output = model(input_ids=torch.tensor([fresh], device=device), use_cache=True, **{name: cache})
         cache = output[name]
         logits = output.logits[0, -1].float().cpu()  # [vocab_size]
-        chosen = choose(logits, temperature, top_k, generator)
-        yield NextToken(chosen, logits)
-        if chosen in ends:
+        token = choose(logits, how, text, generator)
+        yield token
+        if token.id in ends:
             return
-        fresh = [chosen]
-        ids = [*ids, chosen]
+        fresh = [token.id]
+        text, ids = text + fresh, ids + fresh
 
 
 def _ends(model: nn.Module) -> set[int]:
@@ -186,6 +196,17 @@ def _ends(model: nn.Module) -> set[int]:
 
 def _named(opened: OpenModel, token: NextToken, top: int) -> list[tuple[str, float]]:
     return [(opened.tokenizer.token_text(id), p) for id, p in token.top(top)] if top else []
+
+
+def _steps(opened: OpenModel, token: NextToken, top: int) -> Iterator[SamplingStep]:
+    before = token.logits.softmax(-1)
+    for name, logits in token.steps:
+        after = logits.softmax(-1)
+        p, ids = before.topk(min(top, len(before)))
+        texts = (opened.tokenizer.token_text(id) for id in ids.tolist())
+        rows = list(zip(texts, p.tolist(), after[ids].tolist(), strict=True))
+        yield SamplingStep(name, int((logits > -torch.inf).sum()), rows)
+        before = after
 
 
 def _asked(opened: OpenModel, prompt: str, chat: bool) -> tuple[list[int], tuple[int, ...]]:

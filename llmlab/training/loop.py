@@ -16,7 +16,7 @@ from torch import nn
 from llmlab.core.config import to_mapping
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainSettings, SampleSettings
+from llmlab.core.settings import PretrainSettings, SampleSettings, Sampling
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset
 from llmlab.data.sequences import Sequences, fixed_sequences, gather
@@ -209,9 +209,7 @@ def write_samples(
     ids = [tokenizer.encode(prompt) or start for prompt in prompts]
     seeds = range(seed, seed + len(prompts))
     with state.evaluating(model):
-        drawn = generate_batch(
-            model, ids, samples.tokens, temperature=samples.temperature, top_k=samples.top_k, seeds=seeds
-        )
+        drawn = generate_batch(model, ids, samples.tokens, Sampling(samples.temperature, samples.top_k), seeds=seeds)
         steps = [[token.id for token in step] for step in drawn]
     texts = (tokenizer.decode(written) for written in zip(*steps, strict=True))
     return [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts, strict=True)]

@@ -16,7 +16,7 @@ Alternatives = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Generation:
-    """How text is drawn. temperature 0 takes the most likely token; top_k 0 means all; one seed gives one text.
+    """How text is drawn (`llmlab.core.settings.Sampling`); one seed gives one text.
 
     chat: the prompt is a user's turn, and the model answers it.
     """
@@ -26,15 +26,34 @@ class Generation:
     top_k: int = 50
     seed: int = 1337
     chat: bool = False
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class SamplingStep:
+    """What one setting made of the distribution. left: how many tokens could be drawn after it.
+
+    rows: the most likely tokens before it, with their probabilities before and after.
+    """
+
+    name: str
+    left: int
+    rows: tuple[tuple[str, float, float], ...]
 
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token. probability and alternatives are the model's own, at temperature 1."""
+    """One generated token. probability and alternatives are the model's own, at temperature 1.
+
+    steps: what the settings of sampling made of them, in order.
+    """
 
     text: str
     probability: float
     alternatives: Alternatives = ()
+    steps: tuple[SamplingStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,13 @@ def progress_from(values: Mapping[str, Any]) -> Working:
 
 def token_from(values: Mapping[str, Any]) -> Token:
     """A `token` line."""
-    return Token(text_of(values["text"]), float(values["probability"]), alternatives_from(values.get("top", ())))
+    alternatives, steps = alternatives_from(values.get("top", ())), map(_step_from, values.get("steps", ()))
+    return Token(text_of(values["text"]), float(values["probability"]), alternatives, tuple(steps))
+
+
+def _step_from(values: Mapping[str, Any]) -> SamplingStep:
+    rows = ((text_of(text), float(before), float(after)) for text, before, after in values["rows"])
+    return SamplingStep(str(values["name"]), int(values["left"]), tuple(rows))
 
 
 def cut_from(values: Mapping[str, Any]) -> TokenizedPrompt:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,7 @@ class ModelHost(QObject):
 
     def generate(self, model: str, prompt: str, how: Generation, top: int = 10) -> Request:
         """Asks for a continuation of `prompt`; `top` alternatives come with each token."""
-        options = {"tokens": how.tokens, "temperature": how.temperature, "top_k": how.top_k, "seed": how.seed}
-        options["chat"] = how.chat
-        return self._send({"do": "generate", "model": model, "prompt": prompt, "top": top, **options})
+        return self._send({"do": "generate", "model": model, "prompt": prompt, "top": top, **asdict(how)})
 
     def ask_next(self, model: str, prompt: str, top: int = 20, *, chat: bool = False) -> Request:
         """Asks only what would come next; in a chat, how the answer would begin."""

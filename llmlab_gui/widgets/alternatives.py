@@ -13,6 +13,7 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 _TEXT = Qt.ItemDataRole.UserRole
 _PROBABILITY = Qt.ItemDataRole.UserRole + 1
 _CHOSEN = Qt.ItemDataRole.UserRole + 2
+_BEFORE = Qt.ItemDataRole.UserRole + 3
 
 _SIGNS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 
@@ -33,6 +34,10 @@ def percent(probability: float) -> str:
     return "< 0.1 %"
 
 
+def _share(probability: float) -> str:
+    return percent(probability) if probability else "out"
+
+
 class AlternativeList(QListView):
     """Shows (text, probability) pairs, most likely first. `picked(text)`: one was clicked, or Enter pressed on it."""
 
@@ -49,17 +54,25 @@ class AlternativeList(QListView):
         self.clicked.connect(self._pick)
         theme_notifier.changed.connect(self.viewport().update)
 
-    def show_pairs(self, pairs: Sequence[tuple[str, float]], chosen: str | None = None) -> None:
-        """Replaces the list. chosen: the token that was drawn, marked. What the pairs leave is one last row."""
+    def show_pairs(
+        self, pairs: Sequence[tuple[str, float]], chosen: str | None = None, before: Sequence[float] = ()
+    ) -> None:
+        """Replaces the list. chosen: the token that was drawn, marked. What the pairs leave is one last row.
+
+        before: the probabilities before a setting changed them, outlined; 0 after it was ruled out.
+        """
         model = self._items()
         model.clear()
-        for text, probability in pairs:
-            item = QStandardItem(f"{visible(text)}  {percent(probability)}")
+        for place, (text, probability) in enumerate(pairs):
+            item = QStandardItem(f"{visible(text)}  {_share(probability)}")
             item.setData(text, _TEXT)
             item.setData(probability, _PROBABILITY)
             item.setData(text == chosen, _CHOSEN)
             note = " (this one was drawn)" if text == chosen else ""
-            item.setToolTip(f"{visible(text)}: {100 * probability:.3g} %{note}. Click to continue with it.")
+            was = f", {100 * before[place]:.3g} % before" if before else ""
+            item.setToolTip(f"{visible(text)}: {100 * probability:.3g} %{was}{note}. Click to continue with it.")
+            if before:
+                item.setData(before[place], _BEFORE)
             model.appendRow(item)
         rest = 1.0 - sum(probability for _, probability in pairs)
         if pairs and rest >= 0.0005:  # below half a tenth of a percent it is rounding
@@ -131,9 +144,14 @@ class _BarDelegate(QStyledItemDelegate):
         bar = QRectF(track)
         bar.setWidth(max(1.5, track.width() * min(1.0, probability)))
         painter.fillRect(bar, QColor(theme.accent if text is not None else theme.quiet))
+        if (before := index.data(_BEFORE)) is not None:
+            outline = QRectF(track)
+            outline.setWidth(max(1.5, track.width() * min(1.0, float(before))))
+            painter.setPen(QColor(theme.text))
+            painter.drawRect(outline.adjusted(0.5, 0.5, -0.5, -0.5))
         number_area = QRectF(area.right() - number_width - 6, area.top(), number_width, area.height())
         painter.setPen(QColor(theme.text))
-        painter.drawText(number_area, middle | Qt.AlignmentFlag.AlignRight, percent(probability))
+        painter.drawText(number_area, middle | Qt.AlignmentFlag.AlignRight, _share(probability))
         painter.restore()
 
     def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import replace
 from functools import partial
@@ -26,13 +25,14 @@ from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import NextToken
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
+from llmlab_gui.widgets.alternatives import AlternativeList
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.generation_form import GenerationForm
 from llmlab_gui.write.model_picker import ModelPicker
 from llmlab_gui.write.second_column import SecondAnswer
+from llmlab_gui.write.token_alternatives import TokenAlternatives
 from llmlab_gui.write.token_view import TintLegend, TokenView
 from llmlab_gui.write.writer import Writer
 
@@ -83,10 +83,10 @@ class WriteDock(LabDock):
         self._how = self.form.how()  # of what is being written
         self._prompt_then = ""
         self._pointed_in = self.text
-        self.next_list, self.token_list = AlternativeList(), AlternativeList()
+        self.next_list, self.next_words = AlternativeList(), QLabel()
         self.next_list.setAccessibleName("Next token after the prompt")
-        self.token_list.setAccessibleName("Alternatives at the chosen token")
-        self.next_words, self.token_words = QLabel(), QLabel("Point at a token in the text, or use the arrow keys.")
+        self.at_token = TokenAlternatives()
+        self.token_list, self.token_words = self.at_token.list, self.at_token.words
         self.next_words.setTextFormat(Qt.TextFormat.PlainText)
         self._text_veil = Veil(self.text)
         self._lay_out()
@@ -182,21 +182,17 @@ class WriteDock(LabDock):
         below.addStretch(1)
         below.addWidget(self.copy_button)
         writing.addLayout(below)
-        self._page_veils: list[Veil] = []
+        ahead = QWidget()
+        self.next_words.setWordWrap(True)
+        layout = QVBoxLayout(ahead)
+        layout.setContentsMargins(0, 4, 0, 0)
+        layout.addWidget(self.next_words)
+        layout.addWidget(self.next_list, 1)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
-        for title, words, pairs in (
-            ("Next token", self.next_words, self.next_list),
-            ("At a token", self.token_words, self.token_list),
-        ):
-            page = QWidget()
-            words.setWordWrap(True)
-            layout = QVBoxLayout(page)
-            layout.setContentsMargins(0, 4, 0, 0)
-            layout.addWidget(words)
-            layout.addWidget(pairs, 1)
-            self.tabs.addTab(page, title)
-            self._page_veils.append(Veil(page))
+        self.tabs.addTab(ahead, "Next token")
+        self.tabs.addTab(self.at_token, "At a token")
+        self._page_veils = [Veil(ahead), Veil(self.at_token)]
         self._sides = QSplitter(Qt.Orientation.Horizontal)
         self._sides.addWidget(written)
         self._sides.addWidget(self.second)
@@ -398,17 +394,10 @@ class WriteDock(LabDock):
         self._pointed_in = view
         self._mark_pointed()
         if index < 0 or index >= len(view.tokens):
-            self.token_list.show_pairs(())
-            self.token_words.setText("Point at a token in the text, or use the arrow keys.")
+            self.at_token.clear()
             return
-        token = view.tokens[index]
         self.tabs.setCurrentIndex(TOKEN_TAB)
-        self.token_list.show_pairs(token.alternatives, token.text)
-        shown = html.escape(visible(token.text))
-        on = "" if self._how.chat else " Click another to continue with it from here."
-        self.token_words.setText(
-            f"Token {index + 1}: <b>{shown}</b> was sampled; its probability was {percent(token.probability)}.{on}"
-        )
+        self.at_token.show_token(index, view.tokens[index], self._how)
 
     def _branch_text(self, text: str) -> None:
         """The prompt becomes the text up to the chosen token, then the alternative; no answer of a chat is a prompt."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import random
 
-from PySide6.QtCore import Qt
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QSpinBox, QToolButton, QVBoxLayout, QWidget
 
 from llmlab_gui.host.messages import Generation
+from llmlab_gui.widgets.flow import FlowRow
 
 
 class GenerationForm(QWidget):
-    """Tokens, temperature, top-k and seed, in one row."""
+    """Tokens, what shapes the distribution in the order in which it does so, and the seed."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         usual = Generation()
         self.tokens, self.top_k, self.seed = QSpinBox(), QSpinBox(), QSpinBox()
-        self.temperature = QDoubleSpinBox()
+        self.temperature, self.top_p, self.min_p, self.penalty = (QDoubleSpinBox() for _ in range(4))
         self.tokens.setRange(1, 4096)
         self.tokens.setValue(usual.tokens)
         self.tokens.setToolTip("Length of the text, in tokens")
@@ -31,6 +32,19 @@ class GenerationForm(QWidget):
         self.top_k.setValue(usual.top_k)
         self.top_k.setSpecialValueText("all")
         self.top_k.setToolTip("Sample from this many of the most likely tokens")
+        for box, value, step in (
+            (self.top_p, usual.top_p, 0.05),
+            (self.min_p, usual.min_p, 0.01),
+            (self.penalty, usual.repetition_penalty, 0.1),
+        ):
+            box.setRange(0.0, 1.0)
+            box.setSingleStep(step)
+            box.setValue(value)
+        self.top_p.setToolTip("Sample from the most likely tokens that have this probability together; 1 means all")
+        self.min_p.setToolTip("Sample from the tokens that are at least this share as likely as the most likely")
+        self.min_p.setSpecialValueText("all")
+        self.penalty.setRange(0.1, 10.0)
+        self.penalty.setToolTip("Above 1, tokens that the text holds already become less likely; 1 changes nothing")
         self.seed.setRange(0, 2**31 - 1)
         self.seed.setValue(usual.seed)
         self.seed.setToolTip("With the same seed, model, prompt and settings generate the same text")
@@ -38,26 +52,44 @@ class GenerationForm(QWidget):
         self.new_seed.setText("New")
         self.new_seed.setToolTip("Another seed, another text")
         self.new_seed.clicked.connect(lambda: self.seed.setValue(random.randrange(100_000)))
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
+        row = self._row = FlowRow(self)
         for label, widget in (
             ("Tokens", self.tokens),
+            ("Repetition penalty", self.penalty),
             ("Temperature", self.temperature),
             ("Top-k", self.top_k),
+            ("Top-p", self.top_p),
+            ("Min-p", self.min_p),
             ("Seed", self.seed),
         ):
-            column = QVBoxLayout()
+            held = QWidget()
+            column = QVBoxLayout(held)
+            column.setContentsMargins(0, 0, 0, 0)
             column.setSpacing(1)
             name = QLabel(label)
             name.setBuddy(widget)
             widget.setAccessibleName(label)
             widget.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
             column.addWidget(name)
-            column.addWidget(widget)
-            row.addLayout(column)
-        row.addWidget(self.new_seed, 0, Qt.AlignmentFlag.AlignBottom)
-        row.addStretch(1)
+            line = QHBoxLayout()
+            line.addWidget(widget)
+            column.addLayout(line)
+            row.addWidget(held)
+        line.addWidget(self.new_seed)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """A splitter asks for the smallest height alone, which depends on how many lines this width takes."""
+        super().resizeEvent(event)
+        self.setMinimumHeight(self._row.heightForWidth(event.size().width()))
 
     def how(self) -> Generation:
         """What is set."""
-        return Generation(self.tokens.value(), self.temperature.value(), self.top_k.value(), self.seed.value())
+        return Generation(
+            tokens=self.tokens.value(),
+            temperature=self.temperature.value(),
+            top_k=self.top_k.value(),
+            seed=self.seed.value(),
+            top_p=self.top_p.value(),
+            min_p=self.min_p.value(),
+            repetition_penalty=self.penalty.value(),
+        )

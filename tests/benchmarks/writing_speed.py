@@ -27,7 +27,7 @@ from torch import nn
 
 from llmlab.anatomy.modules import base_model
 from llmlab.core.paths import outputs_dir
-from llmlab.core.settings import ModelSettings
+from llmlab.core.settings import ModelSettings, Sampling
 from llmlab.gpt.generate import generate
 from llmlab.gpt.hf import to_hf
 from llmlab.gpt.model import GPT
@@ -37,7 +37,7 @@ from llmlab.models.source import open_model
 
 _LENGTH = 512  # tokens of the first table
 _EVERY = 32  # lengths at which a pass without the cache is timed
-_GREEDY: dict[str, Any] = {"temperature": 0.0, "top_k": 0, "seed": 0}
+_GREEDY = Sampling(temperature=0.0)
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def _with_and_without(model: GPT, prompt: list[int], rounds: int) -> None:
     ids = torch.randint(model.vocab_size, (1, _LENGTH))
     ratios = []
     for _ in range(rounds):
-        with_cache = _timed(lambda: list(generate(model, prompt, _LENGTH, **_GREEDY)))
+        with_cache = _timed(lambda: list(generate(model, prompt, _LENGTH, _GREEDY, seed=0)))
         without = 0.0
         for length in range(_EVERY // 2, _LENGTH, _EVERY):
             with torch.inference_mode():
@@ -85,7 +85,7 @@ def _beside(name: str, ours: nn.Module, theirs: Any, prompt: list[int], argument
     written: dict[str, list[int]] = {}
 
     def lab() -> None:
-        written["lab"] = [token.id for token in continued(ours, prompt, tokens, **_GREEDY)]
+        written["lab"] = [token.id for token in continued(ours, prompt, tokens, _GREEDY, seed=0)]
 
     def transformers() -> None:
         how = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}

@@ -179,8 +179,20 @@ def test_generate_names_the_characters_that_a_vocabulary_lacks(
 ) -> None:
     assert main(["generate", str(bar.path), "--prompt", "Ωmega"]) == 1
     assert "'Ω'" in capsys.readouterr().err
-    assert main(["generate", str(bar.path), "--temperature", "-1"]) == 2
-    assert "0 to 10" in capsys.readouterr().err
+    for flag, value, says in (("temperature", "-1", "0 to 10"), ("top-p", "1.5", "0 to 1"), ("min-p", "x", "0 to 1")):
+        assert main(["generate", str(bar.path), f"--{flag}", value]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_generate_samples_as_it_is_told(bar: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", str(bar.path), "--prompt", "The king", "--tokens", "12"]
+    texts = []
+    for how in ("--temperature 0", "--top-p 0", "--min-p 1", "--top-p 1 --min-p 0 --repetition-penalty 1", ""):
+        assert main([*words, *how.split()]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] == texts[2] != texts[3] == texts[4]
+    assert main([*words, "--temperature", "0", "--repetition-penalty", "5"]) == 0
+    assert capsys.readouterr().out != texts[0]
 
 
 def test_an_export_opens_in_transformers_and_writes_what_the_run_writes(

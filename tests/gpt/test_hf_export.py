@@ -10,6 +10,7 @@ import torch
 from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
+from llmlab.core.settings import Sampling
 from llmlab.gpt.model import GPT
 from llmlab.models.generation import write
 from llmlab.models.model import OpenModel
@@ -46,7 +47,7 @@ def _exported(run: RunFolder, tmp_path: Path) -> Path:
 
 
 def _greedy(model: OpenModel) -> str:
-    return "".join(token.text for token in write(model, PROMPT, TOKENS, temperature=0, top_k=0, seed=0))
+    return "".join(token.text for token in write(model, PROMPT, TOKENS, Sampling(0, 0), seed=0))
 
 
 def test_transformers_continues_a_prompt_with_the_same_text(trained: RunFolder, tmp_path: Path) -> None:

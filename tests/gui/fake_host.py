@@ -88,7 +88,9 @@ class FakeHost:
                 sys.exit(9)
             word = dice.choice(WORDS)
             top = [[word, 0.6], [" other", 0.3], ["\n", 0.1]]
-            self._say(values, event="token", text=word, probability=0.6, top=top[: values["top"]])
+            rows = [[word, 0.6, 0.75], [" other", 0.3, 0.25], ["\n", 0.1, 0.0]]
+            steps = [{"name": "top_p", "left": 2, "rows": rows}] if values["top_p"] < 1 else []
+            self._say(values, event="token", text=word, probability=0.6, top=top[: values["top"]], steps=steps)
             if "endless" in prompt:
                 time.sleep(0.002)
         self._say(values, event="done", seconds=0.01)

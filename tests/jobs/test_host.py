@@ -19,6 +19,7 @@ from small_runs import new_run, train_here
 from waits import SECONDS
 
 import llmlab
+from llmlab.core.settings import Sampling
 from llmlab.jobs.model_host import Host
 from llmlab.models.generation import next_tokens, write
 from llmlab.models.scratch import open_checkpoint
@@ -106,12 +107,14 @@ def test_generating_sends_loading_then_tokens_then_done(host: Conversation, run:
     answers = host.ask(**_generate(run, 1, model=f"{run.path}@5"))
     assert [answer["event"] for answer in answers] == ["loading", *["token"] * 6, "done"]
     opened = open_checkpoint(run, select(run.checkpoints, "5"))
-    expected = list(write(opened, "the king", 6, temperature=0.8, top_k=0, seed=1, top=3))
+    expected = list(write(opened, "the king", 6, Sampling(0.8, 0), seed=1, top=3))
     for answer, token in zip(answers[1:-1], expected, strict=True):
         assert answer["text"] == token.text
         assert answer["probability"] == pytest.approx(token.probability, rel=1e-4)
         assert [text for text, _ in answer["top"]] == [text for text, _ in token.top]
         assert len(answer["top"]) == 3
+        assert [step["name"] for step in answer["steps"]] == ["temperature"]
+        assert [list(row) for row in token.steps[0].rows] == [pytest.approx(row) for row in answer["steps"][0]["rows"]]
     assert answers[-1]["seconds"] > 0
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from llmlab.core.settings import Sampling
 from llmlab.data.hf_tokenizer import IdTokenizer
 from llmlab.models.about import about
 from llmlab.models.generation import continued
@@ -48,5 +49,5 @@ def test_all_who_ask_hear_the_same_length(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_writing_goes_on_past_the_length(family: str) -> None:
-    written = list(continued(_model(family), [1, 2, 3], 60, temperature=0.0, top_k=0, seed=0))
+    written = list(continued(_model(family), [1, 2, 3], 60, Sampling(0.0, 0), seed=0))
     assert len(written) == 60 or written[-1].id in (0, 1, 2, 50256)  # an end of text

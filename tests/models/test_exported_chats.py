@@ -19,6 +19,7 @@ from preset_settings import resolve_finetune_settings
 from small_runs import new_run, train_here
 from tokenizers import Regex, pre_tokenizers
 
+from llmlab.core.settings import Sampling
 from llmlab.data import template_rendering as rendering
 from llmlab.data.chat import chat_format
 from llmlab.data.examples import Example, Message
@@ -114,7 +115,7 @@ def in_the_lab(reference: str, outputs: Path, question: str) -> tuple[list[int],
     """The prompt's ids, and the answer."""
     opened = open_model(reference, outputs)
     ids = chat_format(opened.tokenizer).prompt_ids(Example(1, (Message("user", question),)))
-    tokens = write(opened, question, TOKENS, temperature=0, top_k=0, seed=0, chat=True)
+    tokens = write(opened, question, TOKENS, Sampling(0, 0), seed=0, chat=True)
     return ids, _whole("".join(token.text for token in tokens))
 
 

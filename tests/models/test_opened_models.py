@@ -22,6 +22,7 @@ from torch import nn
 from llmlab.core import memory
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import sha256_of
+from llmlab.core.settings import Sampling
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.models.about import about
 from llmlab.models.generation import next_tokens, write
@@ -144,7 +145,7 @@ def test_greedy_writing_is_transformers_own(folder: Path, outputs: Path) -> None
     ids = torch.tensor([opened.tokenizer.encode(PROMPT)])
     plain = transformers.AutoModelForCausalLM.from_pretrained(folder)
     written = plain.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
-    tokens = list(write(opened, PROMPT, 20, temperature=0, top_k=0, seed=0, top=2))
+    tokens = list(write(opened, PROMPT, 20, Sampling(0, 0), seed=0, top=2))
     assert "".join(token.text for token in tokens).rstrip("\ufffd") == opened.tokenizer.decode(written).rstrip("\ufffd")
     assert all(token.top[0][1] == pytest.approx(token.probability, abs=1e-6) for token in tokens)
 
@@ -161,7 +162,7 @@ def test_equal_seeds_write_equal_texts_also_beyond_the_context(folder: Path, out
     opened = open_model(str(folder), outputs)
 
     def text(seed: int) -> str:
-        tokens = write(opened, "the king " * 30, 100, temperature=1.0, top_k=0, seed=seed)
+        tokens = write(opened, "the king " * 30, 100, Sampling(1.0, 0), seed=seed)
         return "".join(token.text for token in tokens)
 
     assert text(1) == text(1) != text(2)
@@ -174,7 +175,7 @@ def test_writing_ends_with_the_end_of_text(outputs: Path, tmp_path: Path) -> Non
         model.transformer.ln_f.weight.zero_()
         model.transformer.ln_f.bias.copy_(model.transformer.wte.weight[end] * 10)
     opened = open_model(str(tiny_models.save(model, tmp_path / "ends")), outputs)
-    tokens = list(write(opened, PROMPT, 20, temperature=0, top_k=0, seed=0))
+    tokens = list(write(opened, PROMPT, 20, Sampling(0, 0), seed=0))
     assert [token.text for token in tokens] == ["<|endoftext|>"]
 
 

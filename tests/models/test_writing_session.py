@@ -22,6 +22,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from llmlab.core.errors import LabError
+from llmlab.core.settings import Sampling
 from llmlab.data.chat import chat_format
 from llmlab.data.examples import Example, Message
 from llmlab.data.gpt2_vocabulary import byte_symbols
@@ -54,8 +55,9 @@ def opened(run: RunFolder) -> OpenModel:
 
 
 def _text(opened: OpenModel, prompt: str, tokens: int = 20, **how: float) -> str:
-    settings = {"temperature": 0.9, "top_k": 0, "seed": 3} | how
-    return "".join(token.text for token in write(opened, prompt, tokens, **settings))  # type: ignore[arg-type]
+    seed = int(how.pop("seed", 3))
+    drawn = write(opened, prompt, tokens, Sampling(**({"temperature": 0.9} | how)), seed=seed)  # type: ignore[arg-type]
+    return "".join(token.text for token in drawn)
 
 
 def test_equal_seeds_write_equal_texts(opened: OpenModel) -> None:
@@ -127,7 +129,7 @@ def test_a_text_is_over_where_the_model_writes_what_stands_between_documents(ope
             yield NextToken(id, torch.zeros(VOCAB))
 
     with mock.patch.object(writing, "generate", fake_generate):
-        pieces = [token.text for token in write(opened, "the king", 20, temperature=1, top_k=0, seed=0)]
+        pieces = [token.text for token in write(opened, "the king", 20, Sampling(1, 0), seed=0)]
     assert "".join(pieces) == opened.tokenizer.decode([5, 6, end])
 
 
@@ -161,7 +163,7 @@ def test_pieces_join_to_the_text_and_half_a_character_is_never_shown(opened: Ope
 
     speaking = OpenModel("x@1", "x", "scratch", opened.model, _BYTES)
     with mock.patch.object(writing, "generate", fake_generate):
-        pieces = [token.text for token in write(speaking, "x", len(ids), temperature=1, top_k=0, seed=0)]
+        pieces = [token.text for token in write(speaking, "x", len(ids), Sampling(1, 0), seed=0)]
     assert "".join(pieces) == _BYTES.decode(ids)
 
 
@@ -171,7 +173,7 @@ def test_a_character_of_four_bytes_comes_whole_with_its_last(opened: OpenModel) 
     speaking = OpenModel("x@1", "x", "scratch", opened.model, _BYTES)
     tokens = [NextToken(id, torch.zeros(257)) for id in ids]
     with mock.patch.object(writing, "generate", return_value=iter(tokens)):
-        pieces = [token.text for token in write(speaking, "x", len(ids), temperature=1, top_k=0, seed=0)]
+        pieces = [token.text for token in write(speaking, "x", len(ids), Sampling(1, 0), seed=0)]
     assert pieces == ["a", "", "", "", "🙂", "b"]
 
 
@@ -197,22 +199,22 @@ def test_in_a_chat_the_prompt_is_a_users_turn_and_the_text_ends_with_the_answer(
     opened = open_model(str(folder), tmp_path)
     form = chat_format(opened.tokenizer)
     text = "<user>the king<assistant>"
-    how = {"temperature": 0.0, "top_k": 0, "seed": 0}
-    answer = list(write(opened, "the king", 5, chat=True, **how))
-    assert [token.text for token in answer] == [token.text for token in write(opened, text, 5, **how)]
+    greedy = Sampling(temperature=0.0)
+    answer = list(write(opened, "the king", 5, greedy, seed=0, chat=True))
+    assert [token.text for token in answer] == [token.text for token in write(opened, text, 5, greedy, seed=0)]
     assert next_tokens(opened, "the king", 3, chat=True) == next_tokens(opened, text, 3)
     assert opened.tokenizer.encode(text) == form.prompt_ids(Example(1, (Message("user", "the king"),)))
     drawn = [NextToken(id, torch.zeros(opened.vocab_size)) for id in (3, 4, form.end_ids[0], 5)]
     for chat, count in ((True, 2), (False, 4)):
         with mock.patch.object(writing, "continued", return_value=iter(drawn)):
-            assert len(list(write(opened, "the king", 5, chat=chat, **how))) == count
+            assert len(list(write(opened, "the king", 5, greedy, seed=0, chat=chat))) == count
 
 
 def test_of_top_k_one_a_model_of_transformers_writes_the_most_likely_tokens(tmp_path: Path) -> None:
     opened = open_model(str(tiny_models.save(tiny_models.llama(), tmp_path / "tiny")), tmp_path)
-    greedy = [token.text for token in write(opened, "the king", 8, temperature=0.0, top_k=0, seed=0)]
-    assert [token.text for token in write(opened, "the king", 8, temperature=9.0, top_k=1, seed=1)] == greedy
-    assert [token.text for token in write(opened, "the king", 8, temperature=9.0, top_k=0, seed=1)] != greedy
+    greedy = [token.text for token in write(opened, "the king", 8, Sampling(0.0, 0), seed=0)]
+    assert [token.text for token in write(opened, "the king", 8, Sampling(9.0, 1), seed=1)] == greedy
+    assert [token.text for token in write(opened, "the king", 8, Sampling(9.0, 0), seed=1)] != greedy
 
 
 # Text of tokenizers of every make, given out piece by piece ----------------------------------------------------------
@@ -293,7 +295,7 @@ def _given_out(opened: OpenModel, tokenizer: TextTokenizer, prompt: str, ids: li
 
     speaking = OpenModel("x", "x", "huggingface", nn.Module(), tokenizer)
     with mock.patch.object(writing, "continued", return_value=draw()):
-        return [(drawn, token.text) for token in write(speaking, prompt, len(ids), temperature=1, top_k=0, seed=0)]
+        return [(drawn, token.text) for token in write(speaking, prompt, len(ids), Sampling(1, 0), seed=0)]
 
 
 def _said(opened: OpenModel, tokenizer: TextTokenizer, prompt: str, ids: list[int]) -> str:
@@ -358,7 +360,7 @@ def test_what_is_not_whole_is_given_out_where_an_answer_ends(opened: OpenModel) 
     drawn = [NextToken(id, torch.zeros(257)) for id in [*ids, end]]
     with mock.patch.object(writing, "continued", return_value=iter(drawn)):
         speaking = OpenModel("x@1", "x", "scratch", opened.model, _BYTES)
-        pieces = [token.text for token in write(speaking, "x", 9, temperature=1, top_k=0, seed=0, chat=True)]
+        pieces = [token.text for token in write(speaking, "x", 9, Sampling(1, 0), seed=0, chat=True)]
     assert pieces == ["a", "", "\ufffd"]
 
 

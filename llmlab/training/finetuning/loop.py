@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from llmlab.anatomy.modules import base_model
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
+from llmlab.core.settings import Sampling
 from llmlab.data.answer_scoring import checkable, score
 from llmlab.data.examples import Example, Message
 from llmlab.data.finetuning_data import NOT_IN_LOSS, Batch, FinetuningData, load_finetuning_data
@@ -153,7 +154,7 @@ class Finetuner(TrainingRun):
         with evaluating(self.model):
             for number, prompt in enumerate(prompts):
                 ids = self.data.chat.prompt_ids(self._asked.get(prompt) or _question(prompt))
-                text = self._continue(ids, how.temperature, how.top_k, seed + number)
+                text = self._continue(ids, Sampling(how.temperature, how.top_k), seed + number)
                 written.append({"prompt": prompt, "text": text})
         return written
 
@@ -219,14 +220,12 @@ class Finetuner(TrainingRun):
         )
 
     def _answer(self, prompt: list[int]) -> str:
-        return self._continue(prompt, temperature=0.0, top_k=0, seed=0)
+        return self._continue(prompt, Sampling(temperature=0.0), seed=0)
 
-    def _continue(self, prompt: list[int], temperature: float, top_k: int, seed: int) -> str:
+    def _continue(self, prompt: list[int], how: Sampling, seed: int) -> str:
         """The model's words after a prompt, up to where its answer ends."""
         written: list[int] = []
-        for token in continued(
-            self.model, prompt, self.settings.samples.tokens, temperature=temperature, top_k=top_k, seed=seed
-        ):
+        for token in continued(self.model, prompt, self.settings.samples.tokens, how, seed=seed):
             if token.id in self.data.chat.end_ids:
                 break
             written.append(token.id)

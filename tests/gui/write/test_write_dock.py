@@ -79,6 +79,34 @@ def test_ctrl_enter_writes_and_one_seed_gives_one_text(qtbot: QtBot, lab: FakeLa
     assert dock.text.text() != first
 
 
+def test_the_distribution_before_and_after_each_setting_of_sampling_is_shown(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock
+) -> None:
+    trained(qtbot, lab, dock)
+    dock.form.tokens.setValue(3)
+    dock.form.top_p.setValue(0.9)
+    dock.generate()
+    written(qtbot, dock, 3)
+    dock.text.choose(1)
+    page, word = dock.at_token, dock.text.tokens[1].text
+    offers = [page.steps.itemText(place) for place in range(page.steps.count())]
+    assert offers == ["The model's own", "After top-p 0.9"]
+    assert page.list.pairs() == [(word, 0.6), (" other", 0.3), ("\n", 0.1)]
+    page.steps.setCurrentIndex(1)
+    assert page.list.pairs() == [(word, 0.75), (" other", 0.25), ("\n", 0.0)]
+    tips = [page.list.model().index(row, 0).data(Qt.ItemDataRole.ToolTipRole) for row in range(3)]
+    assert all(f"{before} % before" in tip for before, tip in zip((60, 30, 10), tips, strict=True))
+    assert "2 tokens are left" in page.words.text()
+    dock.text.choose(2)  # the step stays chosen along the text
+    assert page.list.pairs()[1] == (" other", 0.25)
+    dock.form.top_p.setValue(1.0)
+    dock.generate()
+    written(qtbot, dock, 3)
+    dock.text.choose(0)
+    assert page.steps.isHidden()
+    assert page.list.pairs()[1] == (" other", 0.3)
+
+
 def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     trained(qtbot, lab, dock)
     activate(qtbot, dock)
