@@ -247,17 +247,18 @@ class Heatmap(CellMap):
     def _paint_marks(self, painter: QPainter) -> None:
         theme, view = current_theme(), self._view
         painter.save()
-        painter.setClipRect(view.shown.adjusted(-1, -1, 1, 1))
+        painter.setClipRect(view.shown.adjusted(-2, -2, 2, 2))
         pointed = self.under if self.under[0] >= 0 else self._lines
         for (row, column), color, width in ((pointed, theme.quiet, 1.0), (self.chosen, theme.accent, 2.0)):
             painter.setPen(QPen(QColor(color), width))
+            half = width / 2  # around what it marks: a row of a long prompt is hardly higher than the line
             if row >= 0 and column >= 0 and width > 1:
-                painter.drawRect(view.rect(row, column))
+                painter.drawRect(view.rect(row, column).adjusted(-half, -half, half, half))
                 continue
             if row >= 0:
-                painter.drawRect(view.row_rect(row))
+                painter.drawRect(view.row_rect(row).adjusted(-half, -half, half, half))
             if column >= 0:
-                painter.drawRect(view.column_rect(column))
+                painter.drawRect(view.column_rect(column).adjusted(-half, -half, half, half))
         painter.restore()
 
     def _paint_line(self, painter: QPainter) -> None:

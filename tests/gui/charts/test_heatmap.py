@@ -145,6 +145,20 @@ def test_the_picture_has_the_scales_colours(qtbot: QtBot) -> None:
     assert color(1, 1) == QColor(LIGHT.background)
 
 
+def test_the_row_that_is_chosen_is_framed_and_not_covered(qtbot: QtBot) -> None:
+    heatmap = shown(qtbot, pattern(53), (260, 200))
+    before = heatmap.grab().toImage()
+    heatmap.choose(40, -1)
+    after = heatmap.grab().toImage()
+    row, view = heatmap._view.row_rect(40), heatmap._view
+    assert row.height() < 4
+    x = round(view.shown.center().x())
+    inside = [y for y in range(before.height()) if row.top() + 0.5 <= y + 0.5 <= row.bottom() - 0.5]
+    assert inside
+    assert [before.pixelColor(x, y) for y in inside] == [after.pixelColor(x, y) for y in inside]
+    assert before != after
+
+
 def test_arrow_keys_move_the_chosen_cell(qtbot: QtBot) -> None:
     heatmap = shown(qtbot, pattern(9), high=1.0)
     heatmap.clicked.connect(heatmap.choose)
