@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QPalette
 from PySide6.QtWidgets import (
     QDialog,
@@ -20,6 +21,8 @@ from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.settings import RunSettings, parse_assignments
 from llmlab_gui.widgets.theme import current_theme
+
+_PROBLEM_LINES = 2  # that nothing moves for; more make the dialog higher
 
 
 class BranchDialog(QDialog):
@@ -54,6 +57,8 @@ class BranchDialog(QDialog):
         self.others.setFixedHeight(self.fontMetrics().height() * 5)
         self.problem = QLabel()
         self.problem.setWordWrap(True)
+        self.problem.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.problem.setMinimumHeight(_PROBLEM_LINES * self.fontMetrics().lineSpacing())
         palette = self.problem.palette()
         palette.setColor(QPalette.ColorRole.WindowText, current_theme().bad)
         self.problem.setPalette(palette)
@@ -100,3 +105,4 @@ class BranchDialog(QDialog):
         except LabError as error:
             self.problem.setText(str(error))
         self.start.setEnabled(not self.problem.text())
+        self.resize(self.width(), max(self.height(), self.layout().totalHeightForWidth(self.width())))

@@ -25,7 +25,7 @@ from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.train.run_deletions import RunDeletions
-from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunsModel
+from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunDelegate, RunsModel
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import column, settling_timer
@@ -175,6 +175,8 @@ class RunsDock(LabDock):
         table.setAlternatingRowColors(True)
         table.setWordWrap(False)
         show_whole_rows(table, _WIDTHS)
+        table.setItemDelegate(RunDelegate(table))
+        table.selectionModel().currentRowChanged.connect(lambda *_: table.viewport().update())  # a frame moves
         table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         table.customContextMenuRequested.connect(self._open_menu)
         table.activated.connect(lambda _: self._open_chosen())
@@ -240,7 +242,10 @@ class RunsDock(LabDock):
     def _toggle_overlay(self, run_id: str, on: bool) -> None:
         current = self.lab.current()
         if not on and current is not None and current.id == run_id:
-            self.lab.said.emit("The current run is always in the charts. Choose another run to release it.")
+            self.lab.said.emit(
+                "The current run is always in the charts. Choose another run to release it, "
+                "or go to another with Ctrl+Down and press Space to overlay that."
+            )
             return
         others = [shown for shown in self.lab.shown() if shown != run_id]
         self.lab.set_shown([*others, run_id] if on else others)
@@ -279,6 +284,7 @@ class RunsDock(LabDock):
         shown = self.lab.shown()
         all_shown = all(row.id in shown for row in rows)
         actions["overlay"].setText("Take out of the charts" if all_shown else "Overlay in the charts")
+        actions["overlay"].setEnabled(one is None or one.id != self.lab.shown()[0])  # the current one is always there
         menu = QMenu(self.table)
         for name, action in actions.items():
             if name in ("overlay", "pause", "branch", "folder", "rename"):

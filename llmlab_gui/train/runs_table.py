@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QColor, QFont
+from PySide6.QtCore import QRect, Qt, Signal
+from PySide6.QtGui import QColor, QFont, QPainter
+from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTableView
 
 from llmlab.store.run_folder import SILENT, RunStatus
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.widgets.numbers import count_text, created_text
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
+from llmlab_gui.widgets.theme import current_theme
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
 SHOW, NAME, STATE = 0, 1, 2
+_DATED = re.compile(r"\d{8}-\d{6}-")
+_DATE_LENGTH = len("20261130-")
+_PADDING = 8  # pixels beside a cell's text
 
 
 def _state(status: RunStatus) -> str:
@@ -28,7 +34,12 @@ def _number(value: float | None) -> float:
 
 
 COLUMNS: tuple[Column[RunRow], ...] = (
-    Column("", lambda row: "", "Overlay in the charts", order=lambda row: row.info.created),
+    Column(
+        "",
+        lambda row: "",
+        "Overlay in the charts (Ctrl+Down goes to a row without opening it, Space ticks it)",
+        order=lambda row: row.info.created,
+    ),
     Column("Name", lambda row: row.name, "The run's folder", order=lambda row: row.name.lower()),
     Column("State", lambda row: _state(row.status), "State", state=True, order=lambda row: row.status.words),
     Column(
@@ -140,6 +151,34 @@ class RunsModel(RowsModel[RunRow]):
     def _current(self) -> str:
         current = self._lab.current()
         return current.id if current else ""
+
+
+class RunDelegate(QStyledItemDelegate):
+    """Frames the row that the keyboard is at where that one is not selected: Ctrl+Down goes there, Space ticks it.
+
+    A name made by the lab, 20261130-081913-baby-shakespeare, that is too long leaves its date out first: the time of
+    day tells it from others.
+    """
+
+    def __init__(self, table: QTableView) -> None:
+        super().__init__(table)
+        self._table = table
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
+        super().initStyleOption(option, index)
+        if index.column() == NAME and _DATED.match(option.text):
+            room = option.rect.width() - _PADDING
+            if option.fontMetrics.horizontalAdvance(option.text) > room:
+                option.text = f"…{option.text[_DATE_LENGTH:]}"
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        super().paint(painter, option, index)
+        table, selected = self._table, bool(option.state & QStyle.StateFlag.State_Selected)
+        if table.hasFocus() and not selected and index.row() == table.currentIndex().row():
+            painter.setPen(QColor(current_theme().accent))
+            rect: QRect = option.rect
+            painter.drawLine(rect.topLeft(), rect.topRight())
+            painter.drawLine(rect.bottomLeft(), rect.bottomRight())
 
 
 def _last_part(name: str) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path, PurePath
 import pytest
 from fake_archives import ABOUT
 from fakes import FakeRun
-from PySide6.QtCore import QItemSelectionModel, QPoint, Qt, QTimer
-from PySide6.QtWidgets import QApplication, QMenu, QPushButton
+from PySide6.QtCore import QItemSelectionModel, QPoint, QRect, Qt, QTimer
+from PySide6.QtGui import QStandardItem, QStandardItemModel
+from PySide6.QtWidgets import QApplication, QMenu, QPushButton, QStyleOptionViewItem
 from pytestqt.qtbot import QtBot
 from windows import dock_in_sight
 
@@ -114,6 +115,35 @@ def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtB
     qtbot.waitUntil(lambda: len(lab.history("pretraining/second").step_columns) == 300, timeout=WAIT)
     dock.proxy.setData(index, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
     assert lab.shown() == ["pretraining/third"]
+
+
+def test_a_row_that_the_keyboard_is_at_is_framed_and_ticked_without_being_opened(
+    dock: RunsDock, qtbot: QtBot, lab: Lab
+) -> None:
+    with qtbot.waitActive(dock, timeout=WAIT):
+        dock.activateWindow()
+    dock.table.setFocus()
+    second = dock.table.visualRect(dock.proxy.index(shown_ids(dock).index("second"), NAME))
+    edge = second.bottomLeft() + QPoint(second.width() // 2, 0)
+    before = dock.table.viewport().grab().toImage().pixelColor(edge)
+    qtbot.keyClick(dock.table, Qt.Key.Key_Down, Qt.KeyboardModifier.ControlModifier)
+    assert dock.table.viewport().grab().toImage().pixelColor(edge) != before
+    qtbot.keyClick(dock.table, Qt.Key.Key_Space)
+    assert lab.shown() == ["pretraining/third", "pretraining/second"]
+
+
+def test_of_a_long_name_made_from_a_date_the_time_of_day_is_in_sight(dock: RunsDock) -> None:
+    option = QStyleOptionViewItem()
+    option.initFrom(dock.table)
+    names = ("20261130-081913-baby-shakespeare", "a-name-of-ones-own-that-is-as-long")
+    model = QStandardItemModel(len(names), NAME + 1)
+    for row, name in enumerate(names):
+        model.setItem(row, NAME, QStandardItem(name))
+    for width, shown in ((1000, names), (120, ("…081913-baby-shakespeare", names[1]))):
+        option.rect = QRect(0, 0, width, 20)
+        for row, expected in enumerate(shown):
+            dock.table.itemDelegate().initStyleOption(option, model.index(row, NAME))
+            assert option.text == expected
 
 
 def test_clicking_a_row_opens_that_run(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
@@ -497,6 +527,11 @@ def test_the_menu_leads_to_what_can_be_done_with_a_run(
     dock._open_menu(QPoint(-1, -1))
     wanted = {"Look inside": True, "Write": True, "Compare with its base": False, "Open folder": True, "Rename…": True}
     assert wanted.items() <= enabled[0].items()
+    assert enabled[0]["Overlay in the charts"]
+    dock.table.selectRow(shown_ids(dock).index("third"))
+    dock._open_menu(QPoint(-1, -1))
+    assert not enabled.pop()["Take out of the charts"]  # the current run is always there
+    dock.table.selectRow(shown_ids(dock).index("second"))
     for name in ("look", "write"):
         dock._actions[name].trigger()
     dock.table.selectAll()
