@@ -74,7 +74,7 @@ class ModelDialog(QDialog):
         self.open_button = PrimaryButton("Open")
         self._lay_out()
         self._connect()
-        self._recent = [AvailableModel(one.reference, one.name, "recent", one.detail) for one in recent.models]
+        self._recent = [AvailableModel(one.reference, one.name, "recent", one.detail) for one in recent.there(outputs)]
         self.rows.show(self._recent)
         self._background.run(
             lambda: available_models(outputs, self._background.check), self._take_models, self._complain

@@ -79,15 +79,13 @@ def offers(
 
     Losses of two runs may be of different texts: each names its own.
     """
-    found: list[tuple[str, str]] = []
-    saved: dict[str, set[str]] = {}  # steps that are there, by what the run is called
+    found = [(reference, _words(reference)) for reference in recent if reference]
     for run in runs[:_MOST_RUNS]:
         try:
             checkpoints, text = list_checkpoints(run.checkpoints), Path(run.info().settings.reads).name
         except (LabError, OSError):
             continue
         name = short_name(run, outputs)
-        saved[name] = saved[str(run.path)] = {str(checkpoint.step) for checkpoint in checkpoints}
         for checkpoint in reversed(checkpoints):
             known = checkpoint.val_loss is not None
             loss = f", validation loss {checkpoint.val_loss:.3f} on {text}" if known else ""
@@ -95,13 +93,7 @@ def offers(
     for model in available_models(outputs, progress):
         if model.kind != "run":
             found.append((model.reference, f"{model.name} ({model.detail})" if model.detail else model.name))
-
-    def is_gone(reference: str) -> bool:
-        run, _, step = reference.rpartition("@")
-        return step.isdecimal() and run in saved and step not in saved[run]
-
-    lately = [(reference, _words(reference)) for reference in recent if reference and not is_gone(reference)]
-    return list((dict(lately) | dict(found)).items())
+    return list(dict(found).items())
 
 
 def _words(reference: str) -> str:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from llmlab.store.checkpoints import checkpoint_name
+from llmlab.store.run_folder import RunFolder
 
 _MOST = 20
 _LONGEST_PROMPT = 20_000
@@ -40,9 +44,25 @@ class Recent:
             others = others[1:]
         self.prompts = [text, *others][:_MOST]
 
+    def there(self, outputs: Path) -> list[RecentModel]:
+        """The models without the checkpoints that were deleted since. outputs: where runs are found by their names."""
+        return [model for model in self.models if not is_gone(model.reference, outputs)]
+
     def to_json(self) -> str:
         """One line."""
         return json.dumps({"models": [asdict(model) for model in self.models], "prompts": self.prompts})
+
+
+def is_gone(reference: str, outputs: Path) -> bool:
+    """Whether it names a checkpoint, by its step, that is not there any more."""
+    run, _, step = reference.rpartition("@")
+    if not run or not step.isdecimal() or "+" in run:
+        return False
+    try:
+        tracks = [outputs, *(outputs.iterdir() if outputs.is_dir() else ())]
+        return not any((RunFolder(track / run).checkpoints / checkpoint_name(int(step))).is_dir() for track in tracks)
+    except OSError:
+        return False
 
 
 def recent_from_json(text: str) -> Recent:

@@ -14,6 +14,7 @@ from llmlab.models.source import base_and_fine_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
 from llmlab_gui.forms.reference_box import ReferenceBox, offers
+from llmlab_gui.host.recent import is_gone
 from llmlab_gui.inside import comparison
 from llmlab_gui.inside.comparison import POINTS, Names
 from llmlab_gui.inside.inspection_dock import InspectionDock, Table
@@ -179,9 +180,8 @@ class CompareDock(InspectionDock):
     def _offer(self) -> None:
         """What is here, read off the window's thread."""
         runs = [row.run for row in self.lab.runs()]
-        recent = [self.session.about.reference] if self.session.about is not None else []
-        recent += [model.reference for model in self.session.recent.models]
         outputs = self.lab.outputs
+        recent = [model.reference for model in self.session.recent.there(outputs)]
         self._background.run(
             lambda: offers(outputs, runs, recent, self._background.check), self._take_offers, self.lab.error_raised.emit
         )
@@ -193,9 +193,8 @@ class CompareDock(InspectionDock):
 
     def _propose(self) -> None:
         """A: the active model. B: the first checkpoint of its run, what else there is otherwise."""
-        about = self.session.about
-        if about is not None and not self.a.reference:
-            self.a.choose(about.reference)
+        if not self.a.reference:
+            self.a.choose(self._active())
         if self.b.reference:
             return
         others = [str(self.b.itemData(place)) for place in range(self.b.count())]
@@ -206,10 +205,14 @@ class CompareDock(InspectionDock):
             self.b.choose((same or others)[-1] if same else others[0])
 
     def _follow_model(self) -> None:
-        about = self.session.about
-        if about is not None:
-            self.a.choose(about.reference)
+        if self.session.about is not None:
+            self.a.choose(self._active())
         self._forget()
+
+    def _active(self) -> str:
+        """The active model, "" for none; of a run whose checkpoint was deleted meanwhile, the newest."""
+        reference = self.session.about.reference if self.session.about is not None else ""
+        return f"{reference.rpartition('@')[0]}@latest" if is_gone(reference, self.lab.outputs) else reference
 
     def _compare_both(self, both: tuple[str, str]) -> None:
         self._wanted = both

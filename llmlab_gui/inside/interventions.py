@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QStackedWidget, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
@@ -162,8 +163,14 @@ class InterventionsDock(InspectionDock):
         selection = self.session.selection
         head = ChosenIntervention("head", selection.layer, selection.head)
         words = f"Zero-ablate head {head.head} of layer {head.layer}"
-        self.empty.say("No intervention yet", _HINT, words, lambda: self.session.add_intervention(head))
+        self.empty.say("No intervention yet", _HINT, words, lambda: self._begin_with(head))
         self._show_empty_page()
+
+    def _begin_with(self, head: ChosenIntervention) -> None:
+        """The button that was pressed goes, and what was added takes the keyboard."""
+        self.session.add_intervention(head)
+        self.form.list.setCurrentRow(0)
+        self.form.list.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _show_empty_page(self) -> None:
         self.effect.archive = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
@@ -131,6 +131,13 @@ class StartQuestion(QDialog):
             focused.click()
         else:
             super().keyPressEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Its buttons stay on the screen when what is asked becomes more."""
+        super().resizeEvent(event)
+        frame, room = self.frameGeometry(), self.screen().availableGeometry()
+        if self.isVisible() and frame.bottom() > room.bottom():
+            self.move(frame.left(), max(room.top(), room.bottom() + 1 - frame.height()))
 
     def lay_out(self, content: QWidget, width: int) -> None:
         """The question, what is asked, scrolled where it is high, the sentence, and the buttons."""

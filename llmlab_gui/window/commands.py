@@ -214,7 +214,7 @@ def _runs(window: MainWindow) -> Iterator[Command]:
         if row.status.live:
             opened = partial(window.look_inside, f"{row.run.path}@live")
             yield Command(f"{row.name}, live", opened, "Look inside")
-    for model in window.lab.inspection.recent.models:
+    for model in window.lab.inspection.recent.there(window.lab.outputs):
         yield Command(model.name, partial(window.look_inside, model.reference), "Look inside")
 
 

@@ -176,7 +176,7 @@ class Menus(QObject):
 
     def _fill_recent_models(self) -> None:
         self.recent_models.clear()
-        models = self._window.lab.inspection.recent.models
+        models = self._window.lab.inspection.recent.there(self._window.lab.outputs)
         for model in models:
             self.recent_models.addAction(
                 model.name.replace("&", "&&"), partial(self._window.look_inside, model.reference)

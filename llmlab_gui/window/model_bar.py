@@ -86,9 +86,10 @@ class ModelBar(QToolBar):
             menu.addAction(f"{row.name}, latest checkpoint", partial(session.open, f"{row.run.path}@latest"))
         menu.addAction("Open a model's folder…", self.open_folder)
         menu.addAction("Open a GGUF file…", self.open_file)
-        if session.recent.models:
+        recent = session.recent.there(self._lab.outputs)[:_MOST_RECENT]
+        if recent:
             menu.addSection("Recent")
-        for model in session.recent.models[:_MOST_RECENT]:
+        for model in recent:
             action = menu.addAction(model.name.replace("&", "&&"), partial(session.open, model.reference))
             action.setToolTip(f"{model.reference}\n{model.detail}")
         keep_short(menu)

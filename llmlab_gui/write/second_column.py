@@ -65,7 +65,7 @@ class SecondAnswer(QWidget):
     def propose(self, first: str) -> None:
         """Offers what is here, and chooses the model that tells most beside `first`, unless someone has chosen."""
         outputs, runs = self._lab.outputs, [row.run for row in self._lab.runs()]
-        recent = [model.reference for model in self._lab.inspection.recent.models]
+        recent = [model.reference for model in self._lab.inspection.recent.there(outputs)]
 
         def look() -> tuple[list[tuple[str, str]], str]:
             try:

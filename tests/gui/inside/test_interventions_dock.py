@@ -66,7 +66,9 @@ def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
     lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
 ) -> None:
     assert "No intervention yet" in dock.empty.text
-    lab.inspection.add_intervention(ChosenIntervention("head", 2, 1))
+    lab.inspection.select(layer=2, head=1)
+    dock.empty._button.click()
+    assert dock.focusWidget() is dock.form.list  # the button goes
     qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
     archive = dock.effect.archive
     assert archive is not None

@@ -242,6 +242,11 @@ def test_a_drawn_curve_is_stated_with_its_tolerance(qtbot: QtBot, dialog: Predic
     curve = dialog.curve
     assert curve is not None
     qtbot.waitUntil(lambda: curve.chart.width() > 300, timeout=WAIT)
+    room = dialog.screen().availableGeometry()
+    dialog.draw_button.setChecked(False)
+    dialog.move(room.left(), room.bottom() - dialog.height())
+    dialog.draw_button.setChecked(True)  # its buttons stay on the screen
+    qtbot.waitUntil(lambda: dialog.frameGeometry().bottom() <= room.bottom(), timeout=WAIT)
     draw(curve.chart, [(1, 4.4), (500, 2.0)])
     assert dialog.start_button.isEnabled()
     assert not curve.sure.isEnabled()
