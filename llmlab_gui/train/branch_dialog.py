@@ -105,4 +105,4 @@ class BranchDialog(QDialog):
         except LabError as error:
             self.problem.setText(str(error))
         self.start.setEnabled(not self.problem.text())
-        self.resize(self.width(), max(self.height(), self.layout().totalHeightForWidth(self.width())))
+        self.resize(self.width(), max(self.height(), self.heightForWidth(self.width())))
