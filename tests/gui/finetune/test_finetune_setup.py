@@ -207,7 +207,7 @@ def test_a_model_of_the_hub_that_is_not_here_can_be_started_all_the_same(qtbot: 
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("nothing-here", "There are no examples"), ("gone.jsonl", "There are no examples"), ("", "No examples")],
+    [("nothing-here", "There are no examples"), ("gone.jsonl", "There are no examples"), ("", "Choose examples")],
 )
 def test_examples_that_are_not_there_are_said_beside_them(
     qtbot: QtBot, base: str, dock: FinetuneSetupDock, source: str, words: str
