@@ -44,7 +44,7 @@ class BranchDialog(QDialog):
         self.steps.setGroupSeparatorShown(True)
         self.steps.setValue(max(settings.train.steps, step + 1))
         self.steps.setToolTip("Total steps, including those before the checkpoint")
-        self.rate = QDoubleSpinBox()
+        self.rate = _Rate()
         self.rate.setDecimals(7)
         self.rate.setRange(0.0, 10.0)
         self.rate.setSingleStep(settings.train.learning_rate / 10 or 1e-4)
@@ -106,3 +106,10 @@ class BranchDialog(QDialog):
             self.problem.setText(str(error))
         self.start.setEnabled(not self.problem.text())
         self.resize(self.width(), max(self.height(), self.heightForWidth(self.width())))
+
+
+class _Rate(QDoubleSpinBox):
+    """Takes seven decimals, and shows those that say something."""
+
+    def textFromValue(self, value: float) -> str:
+        return super().textFromValue(value).rstrip("0").rstrip(self.locale().decimalPoint())

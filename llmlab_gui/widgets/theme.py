@@ -186,6 +186,7 @@ def style_sheet(theme: Theme) -> str:
         padding: 4px 6px; }}
     QHeaderView::up-arrow, QHeaderView::down-arrow {{
         subcontrol-origin: border; subcontrol-position: top center; width: 7px; height: 7px; }}
+    QFrame#tour {{ background: {theme.surface}; border: 1px solid {theme.edge}; border-radius: 4px; }}
     QToolBar QToolButton::menu-indicator {{
         subcontrol-origin: border; subcontrol-position: right center; left: -2px; width: 7px; height: 7px; }}
     QToolButton:checked {{

@@ -45,8 +45,7 @@ class Tour(QWidget):
         self._again = QTimer(self, singleShot=True, interval=0)  # once the docks have their places
         self._again.timeout.connect(self._follow)
         self.card = QFrame(window)
-        self.card.setFrameShape(QFrame.Shape.StyledPanel)
-        self.card.setAutoFillBackground(True)
+        self.card.setObjectName("tour")  # the style sheet of the window has its ground and edge
         self.card.setFixedWidth(_CARD_WIDTH)
         self.title, self.words, self._count = QLabel(), QLabel(), QLabel()
         font = self.title.font()

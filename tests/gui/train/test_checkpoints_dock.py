@@ -256,6 +256,7 @@ def test_a_branch_with_a_wrong_setting_cannot_be_started(qtbot: QtBot, lab: Fake
     qtbot.addWidget(dialog)
     assert dialog.overrides() == {}
     dialog.show()
+    assert dialog.rate.text() == "0.001"  # no zeros behind it
     dialog.others.setPlainText("model.n_leyer=3")
     assert not dialog.start.isEnabled()
     assert "Did you mean model.n_layer?" in dialog.problem.text()

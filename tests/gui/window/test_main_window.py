@@ -31,7 +31,7 @@ from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, LOOK_INSIDE, WORKSPACES
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.theme import DARK, LIGHT, style_sheet
+from llmlab_gui.widgets.theme import DARK, LIGHT, current_theme, style_sheet
 from llmlab_gui.window import closing
 from llmlab_gui.window.about import ShortcutsDialog
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
@@ -441,6 +441,8 @@ def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: Ma
     tour = window.findChild(Tour)
     assert tour is not None
     titles = []
+    edge = tour.card.grab().toImage().pixelColor(0, tour.card.height() // 2)
+    assert edge.name() == current_theme().edge  # it stands out from the panels that it lies over
     while tour.isVisible():
         titles.append(tour.title.text())
         assert window.rect().contains(tour.card.geometry())
