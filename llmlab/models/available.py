@@ -22,6 +22,7 @@ from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import list_runs, short_name
 
 CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 ADAPTER_FILE = "adapter_config.json"
 GGUF_SUFFIX = ".gguf"
 # Folders below $LLMLAB_MODELS and outputs: the models of one publisher are often one folder deeper.

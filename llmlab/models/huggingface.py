@@ -28,7 +28,8 @@ from llmlab.core.files import read_json
 from llmlab.core.memory import ran_out, require_memory
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.hf_tokenizer import load_tokenizer
-from llmlab.models.available import CONFIG_FILE
+from llmlab.models.available import CONFIG_FILE, GENERATION_FILE
+from llmlab.models.gguf_cache import gguf_folder, is_whole, keep
 from llmlab.models.gguf_file import count_gguf_parameters
 from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.weights import count_parameters
@@ -45,7 +46,6 @@ _KV_HEADS = "num_key_value_heads"
 # Sizes that are 0 in some families: those without a feed-forward, or without keys and values of their own.
 _MAY_BE_NONE = ("intermediate_size", "n_inner", _KV_HEADS, "head_dim")
 _OTHER_SETTINGS = f"Correct it, or take another copy of {CONFIG_FILE}."
-GENERATION_FILE = "generation_config.json"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, or of an expert, in a weight's name
 _FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
 
@@ -81,17 +81,26 @@ def open_folder(
 def open_gguf(path: Path, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
     """A GGUF file in fp32 on the CPU. with_bytes: memory that is needed besides, for an adapter.
 
+    It is dequantized once (`llmlab.models.gguf_cache`).
+
     LabError when it is cut or foreign, of an architecture that transformers cannot read from GGUF, or too large.
     """
     name = path.stem
     progress("Reading the header", 0, 0)
     numbers = count_gguf_parameters(path, name)
     require_memory(numbers * _FLOAT + with_bytes, name)
+    folder = gguf_folder(path)
+    if is_whole(folder, progress):
+        with contextlib.suppress(LabError):  # then the file itself is read
+            model = load_model(folder, name, progress, numbers=numbers)
+            return OpenModel(str(path), name, "gguf", model, load_tokenizer(folder, name))
     with _read_once(progress):
         model = load_model(path.parent, name, progress, numbers=numbers, gguf_file=path.name)
         progress("Reading the tokenizer", 0, 0)
         tokenizer = load_tokenizer(path.parent, name, path.name)
-    return OpenModel(str(path), name, "gguf", model, tokenizer)
+    opened = OpenModel(str(path), name, "gguf", model, tokenizer)
+    keep(opened, path, folder, progress)
+    return opened
 
 
 def load_model(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import gguf
 import pytest
 import tiny_models
 import torch
@@ -24,6 +27,7 @@ from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import sha256_of
 from llmlab.core.settings import Sampling
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
+from llmlab.models import gguf_cache
 from llmlab.models.about import about
 from llmlab.models.generation import next_tokens, write
 from llmlab.models.scratch import open_checkpoint
@@ -92,6 +96,48 @@ def test_a_gguf_file_is_the_plain_librarys_model_and_the_one_it_was_made_of(outp
     assert [opened.tokenizer.token_text(id) for id in ids[:3]] == ["the", " king", " "]
     assert (opened.kind, opened.reference) == ("gguf", str(path))
     assert told[0] == "Reading the header"
+
+
+def test_a_gguf_file_is_dequantized_once_and_a_damaged_copy_is_never_read(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+    path = tiny_models.save_gguf(tiny_models.llama(), tmp_path / "tiny.gguf")
+    read: list[str] = []
+    dequantize = gguf.dequantize
+    monkeypatch.setattr(gguf, "dequantize", lambda *args: read.append("tensor") or dequantize(*args))
+
+    def reopened() -> bool:
+        """Whether the file itself was read again; the model is the same either way."""
+        read.clear()
+        found = open_model(str(path), outputs)
+        assert found.weights_sha256 == first.weights_sha256
+        assert (found.kind, found.reference, found.name) == (first.kind, first.reference, first.name)
+        assert found.model.generation_config.eos_token_id == first.model.generation_config.eos_token_id
+        ids = first.tokenizer.encode(PROMPT)
+        assert found.tokenizer.encode(PROMPT) == ids
+        assert torch.equal(logits(found.model, ids), logits(first.model, ids))
+        return bool(read)
+
+    first = open_model(str(path), outputs)
+    (folder,) = (tmp_path / "cache" / "gguf").iterdir()
+    assert not reopened()
+    for file in sorted(folder.iterdir()):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        assert reopened(), file.name
+        assert not reopened()
+    (folder / "added.json").write_text("{}")
+    assert reopened()
+    os.utime(path, (1, 1))  # another file, as far as anyone knows: the copy of what it was goes
+    assert reopened()
+    assert [other for other in folder.parent.iterdir() if other == folder] == []
+    assert not reopened()
+    monkeypatch.setattr(gguf_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=first.bytes))
+    path.write_bytes(path.read_bytes())
+    assert reopened()
+    assert reopened()  # nothing was kept: the disk has no room for it
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft about transformers
