@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, QItemSelection, QModelIndex, QPoint, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QItemSelection, QModelIndex, QPoint, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QColor,
     QContextMenuEvent,
@@ -134,6 +134,15 @@ class ValueGrid(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
+        self._stay()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange:  # other scroll bars; the tables hear of it later
+            QTimer.singleShot(0, self, self._stay)
+
+    def _stay(self) -> None:
+        """In another size, or beside another scroll bar, the chosen cell is still in sight."""
         self._fit()
         for table in (self.table, self.last):
             table.scrollTo(table.currentIndex())

@@ -226,6 +226,15 @@ def test_the_last_row_stays_in_sight_under_the_chosen_cell(qtbot: QtBot) -> None
     assert seen(12, 120)
     assert seen(30, 120)
 
+    # Another look of the window has wider or narrower scroll bars.
+    grid.mark(12, 199)
+    for width in (30, 4, 16):
+        grid.setStyleSheet(f"QScrollBar:vertical {{ width: {width}px }}")
+        QApplication.processEvents()
+        assert seen(12, 199), width
+        assert seen(30, 199), width
+    grid.setStyleSheet("")
+
     # It is chosen by mouse and by keys as any other.
     place = grid.last.visualRect(grid.last.cells.index(30, 120)).center()
     qtbot.mouseClick(grid.last.viewport(), Qt.MouseButton.LeftButton, pos=place)
