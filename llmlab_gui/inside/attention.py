@@ -196,6 +196,12 @@ class AttentionDock(InspectionDock):
 
     # The chosen head ---------------------------------------------------------------------------------------------
 
+    def _come_to_sight(self) -> None:
+        if self._of_another_head():
+            self._asked = ()  # it was cancelled, perhaps
+        super()._come_to_sight()
+        self._follow_selection()  # another head may have been chosen since
+
     def _follow_selection(self) -> None:
         archive, chosen = self._drawn, self.session.selection
         if archive is None or not self._shown:

@@ -168,6 +168,12 @@ class ContributionsDock(InspectionDock):
         more = self.attribution.metadata.more
         return Target(more.get("answer_text", self.answer.text()), more.get("against_text", self.against.text()))
 
+    def _come_to_sight(self) -> None:
+        if self.attribution is None or self._of_another_question():
+            self._asked = ()  # it was cancelled, perhaps
+        super()._come_to_sight()
+        self._ask()
+
     def _question(self) -> dict[str, object]:
         return {"position": self._token, "answer": self.answer.text(), "against": self.against.text()}
 

@@ -199,6 +199,24 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
 
     points.matrix.setCurrentIndex(1)
     assert replaced(points, points._veil, "of token embeddings")
+
+    # What was chosen while a panel was behind another one is asked for once it comes to sight; what was cancelled, too.
+    for dock in (heads, bars):
+        dock.hide()
+    session.select(layer=1, head=2, token=3)
+    qtbot.waitUntil(lambda: not bars._settle.isActive(), timeout=WAIT)
+    for dock in (bars, heads):
+        dock.show()
+    assert bars._veil.words == "of token 2, “said”"
+    session.cancel()
+    for dock in (heads, bars):
+        dock.hide()
+        dock.show()
+    assert heads._head_veil.words == "of layer 2, head 1"
+    host.hold = set()
+    host.release()
+    qtbot.waitUntil(lambda: not bars._veil.words and not heads._head_veil.words, timeout=WAIT)  # type: ignore[union-attr]
+    assert (heads.layer.value(), heads.head.value()) == (1, 2)
     for dock in docks:
         dock.shutdown()
 
