@@ -67,6 +67,7 @@ def host_of(window: MainWindow) -> psutil.Process:
     return psutil.Process(int(process.processId()))
 
 
+@pytest.mark.slow
 def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
     window: MainWindow, qtbot: QtBot, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def prompts(window: MainWindow) -> str:
     return str(found.metadata.question.get("text", "")) if found is not None else ""
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_dropped_becomes_the_active_model(window: MainWindow, qtbot: QtBot, tmp_path: Path) -> None:
     folder = tmp_path / "dropped"
     write_model(folder)
