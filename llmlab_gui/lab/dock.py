@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, Signal
-from PySide6.QtGui import QCursor, QResizeEvent
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
     QDockWidget,
@@ -29,6 +29,7 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 from llmlab_gui.widgets.row_tables import RowsModel
 from llmlab_gui.widgets.saving import save_csv
+from llmlab_gui.widgets.tab_order import give_keyboard, main_part, stops
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -134,9 +135,23 @@ class LabDock(QDockWidget):
         if link.startswith(_MORE):
             menu = self.page_menu(link.removeprefix(_MORE))
             menu.aboutToHide.connect(menu.deleteLater)
-            menu.popup(QCursor.pos())
+            links = self._caption.links
+            menu.popup(links.mapToGlobal(links.rect().bottomLeft()))
         else:
             self.lab.open_concept(link.removeprefix("concept:").replace("glossary:", "glossary#"))
+
+    def main_part(self) -> QWidget | None:
+        """What the panel is for, which gets the keyboard when someone comes here for it; None: nothing is there."""
+        return main_part(self.widget())
+
+    def take_keyboard(self, *, again: bool = False) -> None:
+        """Gives the keyboard to the main part. again: to what had it here last, if that is still there."""
+        last = self.widget().focusWidget() if again else None
+        if last is None or last not in stops(self.widget()):
+            last = self.main_part()
+        if self.isFloating():
+            self.activateWindow()
+        give_keyboard(last or self.widget(), Qt.FocusReason.ShortcutFocusReason)
 
     def remember(self, settings: WindowSettings) -> None:
         """Takes up what was chosen here at an earlier start, and keeps what is chosen from now on."""

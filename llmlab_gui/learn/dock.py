@@ -143,6 +143,10 @@ class LearnDock(LabDock):
         """The page that is shown, "" before the first."""
         return self._page.name if self._page else ""
 
+    def main_part(self) -> QWidget | None:
+        """The page, to read on; Ctrl+F goes to the search."""
+        return self.browser if self.browser.isVisible() else super().main_part()
+
     def go(self, name: str) -> None:
         """Shows a page, or with `glossary#token` that term on it; the page before can be gone back to."""
         self._load()

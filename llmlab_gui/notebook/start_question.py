@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QKeyEvent, QResizeEvent
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QPushButton,
     QStackedWidget,
     QStyle,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -123,14 +122,6 @@ class StartQuestion(QDialog):
         self.exec()
         self.deleteLater()
         return self.predictions
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Enter presses the button that has the keyboard, of whatever kind: no dialog does that with tool buttons."""
-        focused = self.focusWidget()
-        if isinstance(focused, QToolButton) and event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            focused.click()
-        else:
-            super().keyPressEvent(event)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Its buttons stay on the screen when what is asked becomes more."""

@@ -1,22 +1,40 @@
-"""A ring around what has the keyboard, whatever kind of widget that is: most styles show it on some kinds only."""
+"""What has the keyboard, whatever kind of widget that is: a ring around it, and Enter presses it where it is a button.
+
+Most styles show the keyboard on some kinds only, and Qt lets Enter press the buttons of dialogs alone.
+"""
 
 from __future__ import annotations
 
+from typing import cast
+
 import shiboken6
-from PySide6.QtCore import QEvent, QObject, QRectF, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen, QWindow
-from PySide6.QtWidgets import QApplication, QCheckBox, QRadioButton, QSlider, QWidget
+from PySide6.QtCore import QEvent, QObject, QPoint, QRect, QRectF, Qt
+from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPen, QWindow
+from PySide6.QtWidgets import (
+    QAbstractScrollArea,
+    QApplication,
+    QCheckBox,
+    QLabel,
+    QPushButton,
+    QRadioButton,
+    QSlider,
+    QToolButton,
+    QWidget,
+)
 
 from llmlab_gui.widgets.theme import current_theme
 
 _WIDTH = 2.0
 # What has nothing to spare within its own edges: the ring lies around it, by so many pixels.
-_FILLED = (QCheckBox, QRadioButton, QSlider)
+_FILLED = (QCheckBox, QLabel, QRadioButton, QSlider)
 _ROOM = 3
 
 
 class FocusRing(QObject):
-    """Follows the keyboard through an application. Shown where keys brought it; the mouse shows where it is itself."""
+    """Follows the keyboard through an application. Shown where keys brought it; the mouse shows where it is itself.
+
+    Enter does there what the space bar does.
+    """
 
     def __init__(self, app: QApplication) -> None:
         super().__init__(app)
@@ -24,10 +42,12 @@ class FocusRing(QObject):
         self._by_keys = False  # the last thing that was pressed was a key
         app.focusChanged.connect(self._move)
         app.focusWindowChanged.connect(self._listen)
+        self._listen(app.focusWindow())
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() == QEvent.Type.KeyPress:
             self._by_keys = True
+            return _press(cast("QKeyEvent", event))
         elif event.type() in (QEvent.Type.MouseButtonPress, QEvent.Type.TouchBegin):
             self._by_keys = False
         return False
@@ -43,17 +63,34 @@ class FocusRing(QObject):
         self._ring = _Ring(now) if now is not None and self._by_keys else None
 
 
+def _press(event: QKeyEvent) -> bool:
+    """Whether the key is Enter on a button; presses it then."""
+    button = QApplication.focusWidget()
+    if (
+        event.key() not in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        or event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        or not isinstance(button, (QPushButton, QToolButton))
+        or QApplication.activePopupWidget() is not None
+    ):
+        return False
+    for kind in (QEvent.Type.KeyPress, QEvent.Type.KeyRelease):
+        if shiboken6.isValid(button) and not event.isAutoRepeat():
+            QApplication.sendEvent(button, QKeyEvent(kind, Qt.Key.Key_Space, Qt.KeyboardModifier.NoModifier, " "))
+    return True
+
+
 class _Ring(QWidget):
-    """Lies over a widget, lets the mouse through, and goes with it."""
+    """Lies over a widget, or around it, lets the mouse through, and goes with it."""
 
     def __init__(self, widget: QWidget) -> None:
-        around = widget.parentWidget() if isinstance(widget, _FILLED) else None
-        super().__init__(around or widget)
-        self._widget, self._is_around = widget, around is not None
+        way = _way_out(widget) if isinstance(widget, _FILLED) else [widget]
+        super().__init__(way[-1])
+        self._widget, self._way = widget, way
         self.setObjectName("focusRing")
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        widget.installEventFilter(self)
+        for each in way:
+            each.installEventFilter(self)
         self._place()
         self.show()
         self.raise_()
@@ -69,8 +106,8 @@ class _Ring(QWidget):
         return False
 
     def _place(self) -> None:
-        widget, room = self._widget, _ROOM
-        self.setGeometry(widget.geometry().adjusted(-room, -room, room, room) if self._is_around else widget.rect())
+        host, room = self._way[-1], _ROOM if len(self._way) > 1 else 0
+        self.setGeometry(_area(self._widget, host).adjusted(-room, -room, room, room).intersected(host.rect()))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
@@ -80,3 +117,18 @@ class _Ring(QWidget):
         for inset, width, color in ((_WIDTH / 2, _WIDTH, theme.accent), (_WIDTH + 0.5, 1.0, theme.surface)):
             painter.setPen(QPen(QColor(color), width))
             painter.drawRoundedRect(QRectF(self.rect()).adjusted(inset, inset, -inset, -inset), 3.0, 3.0)
+
+
+def _way_out(widget: QWidget) -> list[QWidget]:
+    """From a widget to the nearest that has room around it; no further than to what scrolls."""
+    way, room = [widget], _ROOM
+    while (parent := way[-1].parentWidget()) is not None and not way[-1].isWindow():
+        way.append(parent)
+        has_room = parent.rect().contains(_area(widget, parent).adjusted(-room, -room, room, room))
+        if has_room or isinstance(parent.parentWidget(), QAbstractScrollArea):
+            break
+    return way
+
+
+def _area(widget: QWidget, within: QWidget) -> QRect:
+    return QRect(widget.mapTo(within, QPoint(0, 0)), widget.size())

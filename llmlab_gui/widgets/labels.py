@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import QEvent, Qt
-from PySide6.QtGui import QColor, QFont, QKeyEvent, QPalette
-from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtGui import QColor, QFocusEvent, QFont, QPalette, QResizeEvent
+from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 
 def scrolled(widget: QWidget) -> QScrollArea:
     """A widget that is scrolled up and down where there is less room than it needs."""
-    area = QScrollArea()
+    area = _Scrolled()
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     area.setWidget(widget)
     return area
+
+
+class _Scrolled(QScrollArea):
+    """Keeps what has the keyboard in sight when it becomes smaller, as where words about a field open under it."""
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        now = QApplication.focusWidget()
+        if now is not None and self.isAncestorOf(now):
+            self.ensureWidgetVisible(now)
 
 
 class EmptyState(QWidget):
@@ -62,7 +72,7 @@ class EmptyState(QWidget):
 
 
 class PrimaryButton(QPushButton):
-    """The one button of a place that it is all about, in the accent colour. Enter presses it, too."""
+    """The one button of a place that it is all about, in the accent colour."""
 
     def __init__(self, text: str, parent: QWidget | None = None) -> None:
         super().__init__(text, parent)
@@ -70,12 +80,6 @@ class PrimaryButton(QPushButton):
         font = self.font()
         font.setWeight(QFont.Weight.DemiBold)
         self.setFont(font)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            self.click()
-        else:
-            super().keyPressEvent(event)
 
 
 class ProblemLabel(QLabel):
@@ -110,14 +114,11 @@ class ProblemLabel(QLabel):
 
 
 class QuietLabel(QLabel):
-    """Text in the quiet colour of the theme, wrapped, with links that can be reached by keyboard."""
+    """Text in the quiet colour of the theme, wrapped, with links that can be reached by keyboard; Tab passes others."""
 
     def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
         super().__init__(text, parent)
         self.setWordWrap(True)
-        self.setTextInteractionFlags(
-            Qt.TextInteractionFlag.LinksAccessibleByMouse | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
-        )
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
@@ -126,6 +127,24 @@ class QuietLabel(QLabel):
         super().changeEvent(event)
         if event.type() == QEvent.Type.StyleChange:  # another style sheet brings the palette of before it back
             self._restyle()
+
+    def setText(self, text: str) -> None:
+        super().setText(text)
+        kinds = Qt.TextInteractionFlag
+        links = kinds.LinksAccessibleByMouse | kinds.LinksAccessibleByKeyboard
+        self.setTextInteractionFlags(links if "<a " in text else kinds.NoTextInteraction)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        super().focusInEvent(event)
+        if event.reason() in (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason):
+            self.setSelection(0, 0)
+            # The first link at once, or the last.
+            self.focusNextPrevChild(event.reason() == Qt.FocusReason.TabFocusReason)
+
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        if not forward and self.hasSelectedText() and self.selectionStart() == 0:
+            return QWidget.focusNextPrevChild(self, forward)  # QLabel does not go back from a link at its very start
+        return super().focusNextPrevChild(forward)
 
     def _restyle(self) -> None:
         palette = QPalette(self.palette())

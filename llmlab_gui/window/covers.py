@@ -91,8 +91,6 @@ class Covers(QObject):
     def _show_welcome(self, shown: bool) -> None:
         if shown == self.welcome.isVisibleTo(self._window):
             return
-        for dock in self._window.docks.values():
-            dock.setEnabled(not shown)  # so that Tab does not go to what lies under the panel
         self.welcome.setVisible(shown)
         if shown:
             self._raise_welcome()

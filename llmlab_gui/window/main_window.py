@@ -26,13 +26,14 @@ from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.train.run_actions import RunActions
-from llmlab_gui.widgets import drops
+from llmlab_gui.widgets import drops, tab_order
 from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
 from llmlab_gui.window.covers import Covers
+from llmlab_gui.window.keyboard import Keyboard
 from llmlab_gui.window.menus import Menus
 from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.notices import Notices
@@ -77,6 +78,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.docks: dict[str, LabDock] = {}
         self.run_actions = RunActions(self.lab, self.train, self)
         self.covers = Covers(self)
+        self.keyboard = Keyboard(self)
         self._build_toolbars()
         self.status = StatusBar(self.lab, self)
         self.setStatusBar(self.status)
@@ -113,7 +115,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             dock.remember(self.settings)
             # Later: a dock that comes into sight is raised right after it says so.
             dock.visibilityChanged.connect(self.covers.messages.raise_, Qt.ConnectionType.QueuedConnection)
-            dock.setEnabled(self.covers.welcome.isHidden())
+        self.keyboard.watch()
         if self.isVisible():
             self._settle_docks()
         self.furnished.emit()
@@ -159,16 +161,14 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             return
         self.covers.wave_welcome()
         self.covers.end_tour()
-        dock.show()
-        dock.raise_()
-        dock.widget().setFocus(Qt.FocusReason.ShortcutFocusReason)
-        self.covers.messages.raise_()  # over a panel that was in front already, too
+        self.keyboard.give(dock)
 
     def use_workspace(self, name: str) -> None:
         """Arranges the docks for one kind of work, as they were left the last time."""
         self.furnish()
         self.covers.wave_welcome()
         self.covers.end_tour()
+        self.keyboard.leave()
         self.workspaces.use(name)
         self.placed()
 
@@ -176,6 +176,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         """The workspace in sight, as at the first start."""
         self.furnish()
         self.covers.end_tour()
+        self.keyboard.leave()
         self.workspaces.reset()
         self.placed()
 
@@ -185,6 +186,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             bar.show()
         self.workspace_bar.mark(self.workspaces.current)
         self.covers.docks_placed()
+        self.keyboard.arrive()
 
     def use_theme(self, choice: str) -> None:
         """light, dark or system."""
@@ -244,6 +246,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.use_workspace(workspace)
         for name in docks:
             self.docks[name].show()
+        self.keyboard.arrive(self.docks[docks[0]])
 
     def _show_paper(self, _paper: str, claim: str) -> None:
         self._show_in(PAPER, *(("claims", "evidence") if claim else ("paper",)))
@@ -282,6 +285,10 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             self.covers.messages.dismiss()
         else:
             super().keyPressEvent(event)
+
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """Tab, from whatever has the keyboard in this window."""
+        return tab_order.move_on(self, forward=forward)
 
     def take(self, path: Path) -> None:
         # Not within the drop: a slow look would hold up the program that it came from.

@@ -119,6 +119,13 @@ class Menus(QObject):
         menu.addSeparator()
         self._panels = menu.addMenu("Panels")
         self._go_to = menu.addMenu("Go to")
+        for name, text, move, keys in (
+            ("next_panel", "Next panel", partial(window.keyboard.go, 1), "F6"),
+            ("previous_panel", "Previous panel", partial(window.keyboard.go, -1), "Shift+F6"),
+            ("next_tab", "Next panel in this place", partial(window.keyboard.turn, 1), "Ctrl+PgDown"),
+            ("previous_tab", "Previous panel in this place", partial(window.keyboard.turn, -1), "Ctrl+PgUp"),
+        ):
+            self._add(menu, name, text, move, keys)
         menu.addSeparator()
         themes, group = menu.addMenu("Theme"), QActionGroup(self)
         for choice in THEME_CHOICES:

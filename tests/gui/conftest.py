@@ -20,6 +20,7 @@ from llmlab_gui.lab import folder_poller
 from llmlab_gui.lab.book import Asking
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.places import TRAIN
+from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window.main_window import MainWindow
 
@@ -32,6 +33,16 @@ def no_window_left(qapp: QApplication) -> Iterator[None]:
     delete_now()
     left = [widget for widget in QApplication.topLevelWidgets() if id(widget) not in widgets and _counts(widget)]
     assert not left, f"top-level widgets left: {left}"
+
+
+@pytest.fixture
+def ring(qapp: QApplication) -> Iterator[FocusRing]:
+    """What has the keyboard is outlined, and Enter presses it, as in the application."""
+    made = FocusRing(qapp)
+    yield made
+    qapp.focusChanged.disconnect(made._move)
+    qapp.focusWindowChanged.disconnect(made._listen)
+    made.deleteLater()
 
 
 @pytest.fixture

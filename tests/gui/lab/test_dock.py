@@ -8,11 +8,23 @@ import pytest
 from fake_lab import FakeLab
 from PySide6.QtCore import QPoint, QRect, QSize, Qt
 from PySide6.QtGui import QAccessible
-from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QMainWindow, QScrollArea, QWidget
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QLabel,
+    QLineEdit,
+    QMainWindow,
+    QMenu,
+    QPushButton,
+    QScrollArea,
+    QTableWidget,
+    QWidget,
+)
 from pytestqt.qtbot import QtBot
 
 from llmlab_gui.lab.dock import LabDock, place_beside
 from llmlab_gui.widgets.layouts import column
+from llmlab_gui.widgets.tab_order import stops
 
 
 @pytest.fixture
@@ -74,6 +86,40 @@ def test_a_place_beside_is_the_first_that_has_room_and_else_covers_least() -> No
     assert place_beside(screen, QSize(2000, 300), screen).width() == 1366
     covered = place_beside(QRect(100, 60, 1200, 700), size, screen).intersected(QRect(100, 60, 1200, 700))
     assert covered.width() * covered.height() == 300 * 300  # to the left: 100 of 400 pixels are free
+
+
+def test_tab_goes_down_a_dock_to_its_caption_whatever_was_made_when(dock: LabDock) -> None:
+    dock.caption("Some words.", "loss-curves")
+    button, table, late = QPushButton("first"), QTableWidget(1, 1), QLineEdit()
+    body = column(button, QLabel("no stop"), table)
+    dock.set_body(body)
+    dock.show()
+    body.layout().insertWidget(1, late)
+    QApplication.processEvents()
+    assert stops(dock.widget()) == [button, late, table, dock._caption.links]
+    dock.take_keyboard()
+    assert dock.focusWidget() is table
+    late.setFocus()
+    dock.take_keyboard(again=True)
+    assert dock.focusWidget() is late
+    dock.show_empty("Nothing", "There is nothing yet.", "Set one up", lambda: None)
+    dock.take_keyboard(again=True)
+    assert isinstance(dock.focusWidget(), QPushButton)
+    assert dock.focusWidget().text() == "Set one up"
+
+
+def test_other_pages_are_offered_at_their_link(qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dock = LabDock(FakeLab(tmp_path), "loss", "Loss")  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    dock.caption("Some words.", "loss-curves")
+    dock.show()
+    dock.move(200, 100)
+    QApplication.processEvents()
+    places: list[QPoint] = []
+    monkeypatch.setattr(QMenu, "popup", lambda _menu, place: places.append(place))
+    links = dock._caption.links
+    links.linkActivated.emit("more:loss-curves")
+    assert links.rect().contains(links.mapFromGlobal(places[0]))
 
 
 def test_a_screen_reader_has_all_words_of_a_caption_that_is_cut_short(dock: LabDock) -> None:

@@ -16,6 +16,7 @@ from fakes import CancelAfter, FakeRun
 from preset_settings import resolve_settings
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
 from PySide6.QtGui import QMouseEvent
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QAbstractButton, QApplication
 from pytestqt.qtbot import QtBot
 from shiboken6 import delete
@@ -37,6 +38,7 @@ from llmlab_gui.notebook.asking import Expected, ask, question_about
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.notebook.prediction_dialog import PredictionDialog
 from llmlab_gui.notebook.prediction_form import CurveRow
+from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.window.main_window import MainWindow
 
 MakeWindow = Callable[..., MainWindow]
@@ -67,10 +69,15 @@ def test_enter_on_an_empty_form_starts(qtbot: QtBot, dialog: PredictionDialog) -
     assert dialog.predictions == []
 
 
-def test_enter_presses_the_button_that_has_the_keyboard(qtbot: QtBot, dialog: PredictionDialog) -> None:
+def test_enter_presses_the_button_that_has_the_keyboard(
+    ring: FocusRing, qtbot: QtBot, dialog: PredictionDialog
+) -> None:
+    dialog.activateWindow()
+    qtbot.waitUntil(dialog.isActiveWindow, timeout=WAIT)
+
     def press(button: QAbstractButton) -> None:
         button.setFocus(Qt.FocusReason.TabFocusReason)
-        qtbot.keyClick(button, Qt.Key.Key_Return)
+        QTest.keyClick(dialog.windowHandle(), Qt.Key.Key_Return)
 
     dialog.rows[0].low.setText("1.9")
     dialog.rows[0].high.setText("2.1")

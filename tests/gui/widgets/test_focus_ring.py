@@ -1,8 +1,6 @@
-"""What has the keyboard is outlined, whatever it is, unless the mouse brought the keyboard there."""
+"""What has the keyboard is outlined, whatever it is, unless the mouse brought it there; Enter presses buttons."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 from PySide6.QtCore import Qt
@@ -12,6 +10,7 @@ from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
     QComboBox,
+    QHBoxLayout,
     QLineEdit,
     QListWidget,
     QPlainTextEdit,
@@ -30,15 +29,6 @@ from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 from llmlab_gui.widgets.theme import apply_theme, current_theme
-
-
-@pytest.fixture
-def ring(qapp: QApplication) -> Iterator[FocusRing]:
-    made = FocusRing(qapp)
-    yield made
-    qapp.focusChanged.disconnect(made._move)
-    qapp.focusWindowChanged.disconnect(made._listen)
-    made.deleteLater()
 
 
 def flat() -> QPushButton:
@@ -111,3 +101,75 @@ def test_the_ring_goes_with_a_widget_that_is_deleted(ring: FocusRing, qtbot: QtB
     second.clearFocus()
     second.setFocus()
     assert second.findChild(QWidget, "focusRing") is not None
+
+
+def in_sight(qtbot: QtBot, *parts: QWidget) -> QWidget:
+    """A window with one part below the other, each in a row no larger than itself."""
+    window = QWidget()
+    qtbot.addWidget(window)
+    layout = QVBoxLayout(window)
+    for part in parts:
+        row = QHBoxLayout(holder := QWidget())
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(part)
+        layout.addWidget(holder)
+    window.show()
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    window.setFocus()
+    return window
+
+
+def test_a_ring_around_what_has_no_room_of_its_own_is_whole_and_leaves_it_whole(ring: FocusRing, qtbot: QtBot) -> None:
+    parts = [QSlider(Qt.Orientation.Horizontal), QCheckBox("tick"), QuietLabel('<a href="page">a link</a>')]
+    window = in_sight(qtbot, *parts)
+    QTest.keyClick(window.windowHandle(), Qt.Key.Key_Shift)
+    for part in parts:
+        part.setFocus()
+        drawn = next(found for found in window.findChildren(QWidget, "focusRing") if found.isVisible())
+        assert drawn.visibleRegion().boundingRect() == drawn.rect()
+        corner = drawn.mapTo(window, drawn.rect().topLeft())
+        whole = part.rect().translated(part.mapTo(window, part.rect().topLeft()))
+        assert drawn.rect().translated(corner).adjusted(3, 3, -3, -3).contains(whole)
+
+
+def test_enter_presses_every_kind_of_button_and_only_once(ring: FocusRing, qtbot: QtBot) -> None:
+    buttons = [QPushButton("button"), flat(), PrimaryButton("primary"), QToolButton()]
+    field = QLineEdit()
+    window = in_sight(qtbot, *buttons, field)
+    pressed: list[QWidget] = []
+    for button in buttons:
+        button.clicked.connect(lambda _=False, button=button: pressed.append(button))
+        button.setFocus()
+        for key in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space):
+            QTest.keyClick(window.windowHandle(), key)
+        assert pressed == [button] * 3
+        pressed.clear()
+    field.setFocus()
+    with qtbot.waitSignal(field.returnPressed, timeout=WAIT):
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_Return)
+    assert pressed == []
+
+
+def test_tab_stops_at_the_links_of_a_text_and_passes_a_text_without(ring: FocusRing, qtbot: QtBot) -> None:
+    first, last = QLineEdit(), QLineEdit()
+    links = QuietLabel('<a href="one">one</a> and <a href="two">two</a>')
+    window = in_sight(qtbot, first, QuietLabel("as in the preset"), links, last)
+    followed: list[str] = []
+    links.linkActivated.connect(followed.append)
+    first.setFocus()
+    for link in ("one", "two"):
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_Tab)
+        assert links.hasFocus()
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_Return)
+        assert followed.pop() == link
+    QTest.keyClick(window.windowHandle(), Qt.Key.Key_Tab)
+    assert last.hasFocus()
+    QTest.keyClick(window.windowHandle(), Qt.Key.Key_Backtab, Qt.KeyboardModifier.ShiftModifier)
+    QTest.keyClick(window.windowHandle(), Qt.Key.Key_Return)
+    assert followed == ["two"]
+    for _ in range(2):
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_Backtab, Qt.KeyboardModifier.ShiftModifier)
+    assert first.hasFocus()
+    links.setText("nothing to follow")
+    assert links.focusPolicy() == Qt.FocusPolicy.NoFocus

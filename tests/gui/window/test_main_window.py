@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,24 @@ from fakes import FakeRun
 from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
 from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QPalette
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QDialog, QScrollArea, QTabBar, QTableWidget, QWidget
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QDialog,
+    QGraphicsView,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QScrollArea,
+    QTabBar,
+    QTableWidget,
+    QTextEdit,
+    QWidget,
+)
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow
@@ -28,9 +46,11 @@ from llmlab.store import requests
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION
-from llmlab_gui.pages.places import DOCK_IDS, LOOK_INSIDE, WORKSPACES
+from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.tab_order import stops
 from llmlab_gui.widgets.theme import DARK, LIGHT, current_theme, style_sheet
 from llmlab_gui.window import closing
 from llmlab_gui.window.about import ShortcutsDialog
@@ -40,6 +60,10 @@ from llmlab_gui.window.tour import Tour
 from llmlab_gui.write.dock import WriteDock
 
 pytestmark = pytest.mark.long
+_INTERACTIVE = (
+    *(QAbstractButton, QAbstractItemView, QAbstractSlider, QAbstractSpinBox, QComboBox, QGraphicsView, QLineEdit),
+    *(QPlainTextEdit, QTabBar, QTextEdit),
+)
 
 
 def watched_run(outputs: Path, name: str = "mine", steps: int = 1000) -> FakeRun:
@@ -230,13 +254,14 @@ def test_the_workspaces_are_in_the_toolbar_and_under_keys(same_window: MainWindo
     told.parent().deleteLater()
 
 
-def test_every_dock_can_be_shown_in_every_workspace(same_window: MainWindow) -> None:
+def test_every_dock_can_be_shown_in_every_workspace_and_then_has_the_keyboard(same_window: MainWindow) -> None:
     window = same_window
     for workspace in WORKSPACES:
         window.use_workspace(workspace)
         for dock_id, dock in window.docks.items():
             window.show_dock(dock_id)
             assert dock.isVisible(), (workspace, dock_id)
+            assert dock.widget().isAncestorOf(window.focusWidget()), (workspace, dock_id)
             assert window.dockWidgetArea(dock) != Qt.DockWidgetArea.NoDockWidgetArea
 
 
@@ -408,13 +433,95 @@ def test_every_input_has_an_accessible_name(same_window: MainWindow) -> None:
     assert not nameless
 
 
+def keyboard_in(window: MainWindow, dock_id: str) -> bool:
+    """Whether the keyboard is at something in a dock that is in sight."""
+    dock, now = window.docks[dock_id], QApplication.focusWidget()
+    return now is not None and dock.isAncestorOf(now) and is_seen(dock) and now in stops(dock.widget())
+
+
+def whole(*widgets: QWidget) -> bool:
+    """Whether nothing covers them or cuts them off."""
+    return all(widget.visibleRegion().boundingRect() == widget.rect() for widget in widgets)
+
+
+def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole(
+    ring: FocusRing, same_window: MainWindow, qtbot: QtBot
+) -> None:
+    window = same_window
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    for workspace in (TRAIN, LOOK_INSIDE, EXPERIMENTS, PAPER):
+        window.use_workspace(workspace)
+        QApplication.processEvents()
+        qtbot.waitUntil(lambda: whole(*(bar for bar in stops(window) if isinstance(bar, QTabBar))), timeout=WAIT)
+        window.keyboard.go(1)
+        found = [window.focusWidget()]
+        while len(found) == 1 or found[-1] not in found[:-1]:
+            QTest.keyClick(window.windowHandle(), Qt.Key.Key_Tab)
+            QApplication.processEvents()
+            now = QApplication.focusWidget()
+            where = (workspace, _dock_of(now), now)
+            drawn = next(ring for ring in window.findChildren(QWidget, "focusRing") if ring.isVisible())
+            assert whole(drawn), where
+            if isinstance(now, QLabel):
+                assert now.hasSelectedText(), where  # a link of it
+            else:
+                assert isinstance(now, _INTERACTIVE), where
+            if now is not found[-1]:  # else it is at its next link
+                found.append(now)
+            assert len(found) < 150, where
+        assert set(found) == set(stops(window)), workspace
+        docks = [_dock_of(widget) for widget in found[:-1] if _dock_of(widget) != "the window"]
+        seen = {f"dock.{name}" for name, dock in window.docks.items() if is_seen(dock)}
+        assert set(docks) == seen
+        assert len([1 for before, after in pairwise(docks) if before != after]) <= len(seen)  # one after the other
+        for widget in found[-2::-1]:
+            for _ in range(20):  # through its links
+                QTest.keyClick(window.windowHandle(), Qt.Key.Key_Tab, Qt.KeyboardModifier.ShiftModifier)
+                if QApplication.focusWidget() is widget:
+                    break
+            assert QApplication.focusWidget() is widget, workspace
+
+
+def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
+    for workspace in (LOOK_INSIDE, EXPERIMENTS, PAPER, TRAIN):
+        window.use_workspace(workspace)
+        window.reset_layout()  # an earlier test brought every panel there to the front
+    QApplication.processEvents()
+    window.keyboard._had.clear()
+    window.show_dock("samples")
+    for number, panel in ((2, "prompt"), (5, "paper"), (1, "samples"), (4, "experiment")):
+        QTest.keyClick(window.windowHandle(), str(number), Qt.KeyboardModifier.ControlModifier)
+        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel), timeout=WAIT)
+    window.use_workspace(TRAIN)
+    qtbot.waitUntil(lambda: keyboard_in(window, "samples"), timeout=WAIT)
+    for panel in ("runs", "setup", "loss", "learning_rate"):
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_F6)
+        assert keyboard_in(window, panel)
+    QTest.keyClick(window.windowHandle(), Qt.Key.Key_F6, Qt.KeyboardModifier.ShiftModifier)
+    assert keyboard_in(window, "loss")
+    QTest.keyClick(window.windowHandle(), Qt.Key.Key_F6)
+    for panel in ("throughput", "log", "learning_rate"):
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_PageDown, Qt.KeyboardModifier.ControlModifier)
+        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel), timeout=WAIT)
+    window.docks["log"].raise_()  # as a click on its tab does
+    qtbot.waitUntil(lambda: keyboard_in(window, "log"), timeout=WAIT)
+    window.docks["log"].hide()
+    qtbot.waitUntil(lambda: any(keyboard_in(window, name) for name in ("learning_rate", "throughput")), timeout=WAIT)
+
+
 # The first start -----------------------------------------------------------------------------------------------
 
 
 def test_without_runs_one_button_trains_the_default_preset(
-    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+    ring: FocusRing, make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window = settled(qtbot, make_main_window())
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
     qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
     for theme in (DARK, LIGHT):  # what was made before the docks has the colours of a later theme
         window.use_theme(theme.name)
@@ -422,8 +529,15 @@ def test_without_runs_one_button_trains_the_default_preset(
             assert label.palette().windowText().color().name() == theme.quiet
     asked: list[str] = []
     monkeypatch.setattr(window.lab.controller, "start", lambda settings, name, preset: asked.append(preset))
-    qtbot.keyClick(window.covers.welcome.train_button, Qt.Key.Key_Return)
+    keys, welcome = window.windowHandle(), window.covers.welcome
+    QTest.keyClick(keys, Qt.Key.Key_Return)
     assert asked == ["baby"]
+    stopped = [welcome.train_button]
+    while len(stopped) < 20 and (len(stopped) == 1 or stopped[-1] is not stopped[0]):
+        QTest.keyClick(keys, Qt.Key.Key_Tab)
+        stopped.append(QApplication.focusWidget())
+    buttons = [welcome.train_button, welcome.setup_button, welcome.tour_button, welcome.hour_button]
+    assert stopped == [*buttons, window.model_bar.button, welcome.train_button]  # nothing that lies under the welcome
     FakeRun(outputs).start().advance(10).finish()
     window.lab.refresh()
     qtbot.waitUntil(lambda: not window.covers.welcome.isVisible(), timeout=WAIT)
