@@ -272,7 +272,7 @@ class ChartPanel(QWidget):
                     lambda: save_points(found, x_name, path), lambda _: self.exported.emit(path), self.failed.emit
                 )
                 return
-            save_picture(self.charts, path, self.export_title)()
+            save_picture(self.charts, path, self.export_title, self._note.text())()
         except LabError as error:
             self.failed.emit(error)
             return

@@ -35,13 +35,16 @@ _FIGURE = QSize(800, 450)  # of charts: 1600 x 900 pixels in a picture
 _TITLE_AIR = 8  # pixels around the title
 
 
-def image_of(widgets: Sequence[QWidget], title: str = "") -> QImage:
-    """The widgets below one another, on the panels' ground. title: of charts; their accessible name otherwise."""
+def image_of(widgets: Sequence[QWidget], title: str = "", note: str = "") -> QImage:
+    """The widgets below one another, on the panels' ground. title: of charts; their accessible name otherwise.
+
+    note: what a reader of charts has to know, under their title.
+    """
     image = QImage(_size(widgets) * _SCALE, QImage.Format.Format_RGB32)
     image.fill(QColor(current_theme().surface))
     image.setDevicePixelRatio(_SCALE)
     painter = QPainter(image)
-    _paint(widgets, painter, title)
+    _paint(widgets, painter, title, note)
     painter.end()
     return image
 
@@ -51,7 +54,7 @@ def copy_picture(widgets: Sequence[QWidget], title: str = "") -> None:
     QGuiApplication.clipboard().setImage(image_of(widgets, title))
 
 
-def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "") -> Callable[[], None]:
+def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "", note: str = "") -> Callable[[], None]:
     """Paints a .png or .svg now; calling what is returned writes the file, in any thread. It raises LabError."""
     buffer = QBuffer()
     if path.suffix.lower() == ".svg":
@@ -63,11 +66,11 @@ def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "") -> Cal
         generator.setTitle(title or path.stem)
         painter = QPainter(generator)
         painter.fillRect(QRect(QPoint(0, 0), size), QColor(current_theme().surface))
-        _paint(widgets, painter, title)
+        _paint(widgets, painter, title, note)
         painter.end()
     else:
         buffer.open(QIODevice.OpenModeFlag.WriteOnly)
-        QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets, title))
+        QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets, title, note))
     return partial(save, path, bytes(buffer.data().data()))
 
 
@@ -88,7 +91,7 @@ def _size(widgets: Sequence[QWidget]) -> QSize:
     return QSize(max(widget.width() for widget in widgets), sum(widget.height() for widget in widgets))
 
 
-def _paint(widgets: Sequence[QWidget], painter: QPainter, title: str) -> None:
+def _paint(widgets: Sequence[QWidget], painter: QPainter, title: str, note: str) -> None:
     if not _are_charts(widgets):
         _paint_below(widgets, painter, 0)
         return
@@ -101,6 +104,11 @@ def _paint(widgets: Sequence[QWidget], painter: QPainter, title: str) -> None:
     painter.setFont(font)
     painter.setPen(QColor(current_theme().text))
     painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, words)
+    if note:
+        painter.setFont(QGuiApplication.font())
+        place.translate(0, metrics.height() + _TITLE_AIR // 2)
+        painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, note)
+        top += metrics.height() + _TITLE_AIR // 2
     with _of_height(widgets, _FIGURE.height() - top):
         _paint_below(widgets, painter, top)
 

@@ -211,6 +211,7 @@ def test_csv_round_trip(drawing: Drawing, qtbot: QtBot, tmp_path: Path) -> None:
 def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
     drawing.chart.set_legend([STYLE])
     drawing.panel.export_title = "Loss: run-a"
+    drawing.panel.set_note("tokens differ: losses do not compare")
     size = drawing.chart.size()
     drawing.panel.export(tmp_path / "loss.png")
     image = QImage(str(tmp_path / "loss.png"))
@@ -220,7 +221,7 @@ def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
     assert "#0072b2" in colors
     drawing.panel.export(tmp_path / "loss.svg")
     svg = (tmp_path / "loss.svg").read_text()
-    for words in ("nats per token", "Loss: run-a", ">train<"):
+    for words in ("nats per token", "Loss: run-a", "tokens differ: losses do not compare", ">train<"):
         assert words in svg
     assert "clipPath" in svg or "clip-path" in svg
 
