@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.lab.window_settings import WindowSettings
 
 # Walking through the list by keyboard should not open every run on the way.
 _SETTLE_MS = 150
@@ -44,11 +46,19 @@ _LONGEST_FILTER = 40  # characters of it that are repeated
 _WIDTHS = (5, 19, 11, 9, 15, 8, 10, 8, 14, 14, 16, 14)  # of the columns, in characters
 
 
+@dataclass(frozen=True)
+class Ticked:
+    """The runs that are overlaid, by their ids in the window, as the settings keep them."""
+
+    runs: list[str]
+
+
 class RunsDock(LabDock):
     """Choosing a row makes that run the current one; ticks overlay others in the charts."""
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "runs", "Runs", parent)
+        self._settings: WindowSettings | None = None
         self.model = RunsModel(lab)
         self.proxy = sorted_proxy(self.model, self)
         self.proxy.setFilterKeyColumn(-1)
@@ -84,7 +94,16 @@ class RunsDock(LabDock):
         theme_notifier.changed.connect(self.model.repaint_all)
         self._refresh()
 
+    def remember(self, settings: WindowSettings) -> None:
+        super().remember(settings)
+        self._settings = settings
+        ticked = settings.choices("runs/ticked", Ticked)
+        if ticked is not None:
+            self.lab.set_shown(ticked.runs)
+
     def shutdown(self) -> None:
+        if self._settings is not None:
+            self._settings.save_choices("runs/ticked", Ticked(self.lab.shown()[1:]))
         super().shutdown()
         self.deletions.shutdown()
 

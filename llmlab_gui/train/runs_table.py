@@ -170,6 +170,7 @@ class RunDelegate(QStyledItemDelegate):
             room = option.rect.width() - _PADDING
             if option.fontMetrics.horizontalAdvance(option.text) > room:
                 option.text = f"…{option.text[_DATE_LENGTH:]}"
+                option.textElideMode = Qt.TextElideMode.ElideRight
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
         super().paint(painter, option, index)

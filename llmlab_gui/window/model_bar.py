@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QFileDialog, QMenu, QToolBar, QToolButton, QWidget
 
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.host.progress_strip import ProgressStrip
+from llmlab_gui.host.recent import is_gone
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.icons import icon
@@ -20,6 +21,7 @@ from llmlab_gui.widgets.theme import theme_notifier
 _MOST_RECENT = 8
 _STRIP_WIDTH = 380
 _LONGEST_NAME = 28
+_GONE = "\nThis checkpoint was deleted. The model answers until another one is opened."
 
 
 class ModelBar(QToolBar):
@@ -108,11 +110,14 @@ class ModelBar(QToolBar):
         name, half = about.name, _LONGEST_NAME // 2
         if len(name) > _LONGEST_NAME:  # its end is the step
             name = f"{name[: half - 1]}…{name[-half:]}"
+        gone = is_gone(about.reference, self._lab.outputs)
+        name = f"{name} (deleted)" if gone else name
         self.button.setText(f"{name} · {count_text(about.parameters)} · {about.kind_name} · {bytes_text(about.bytes)}")
         memory = f"\nIts process uses {bytes_text(about.memory_bytes)}." if about.memory_bytes else ""
         self.button.setToolTip(
             f"{about.reference}\n{about.family}: {about.n_layer} layers of {about.n_head} heads, d_model "
             f"{about.width:,}, {about.vocab_size:,} tokens, context {about.context:,}\n{about.size_text}{memory}"
+            f"{_GONE if gone else ''}"
         )
 
     def _remember(self) -> None:

@@ -26,6 +26,7 @@ from llmlab.studies import upkeep
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.about import about_from
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train import run_deletions
 from llmlab_gui.train import runs as runs_dock
 from llmlab_gui.train.runs import RunsDock
@@ -113,8 +114,13 @@ def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtB
     assert lab.shown() == ["pretraining/third", "pretraining/second"]
     assert lab.color("pretraining/third") != lab.color("pretraining/second")
     qtbot.waitUntil(lambda: len(lab.history("pretraining/second").step_columns) == 300, timeout=WAIT)
+    settings = WindowSettings(lab.outputs / "window.ini")
+    dock.remember(settings)
+    dock.shutdown()
     dock.proxy.setData(index, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
     assert lab.shown() == ["pretraining/third"]
+    dock.remember(settings)  # as after a restart
+    assert lab.shown() == ["pretraining/third", "pretraining/second"]
 
 
 def test_a_row_that_the_keyboard_is_at_is_framed_and_ticked_without_being_opened(

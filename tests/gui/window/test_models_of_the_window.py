@@ -195,8 +195,11 @@ def test_the_toolbar_names_the_model_and_shows_its_loading_with_a_cancel(
     lab.inspection.open("/models/20261130-081913-baby-shakespeare, step 1,250")
     qtbot.waitUntil(lambda: "step" in bar.button.text(), timeout=WAIT)
     assert bar.button.text().startswith("20261130-0819…re, step 1,250 · ")
+    lab.inspection.open("bar@250")  # no such run is here any more
+    qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 (deleted) · "), timeout=WAIT)
+    assert "was deleted" in bar.button.toolTip()
     lab.inspection.open("/models/small")
-    qtbot.waitUntil(lambda: "step" not in bar.button.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: bar.button.text().startswith("small"), timeout=WAIT)
     assert bar.button.text() == "small · 0.12M · Hugging Face · 494 kB"
     assert "3 layers of 4 heads" in bar.button.toolTip()
     bar.menu.aboutToShow.emit()
