@@ -6,7 +6,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QComboBox, QCompleter, QSizePolicy, QWidget
+from PySide6.QtGui import QPaintEvent
+from PySide6.QtWidgets import (
+    QComboBox,
+    QCompleter,
+    QLineEdit,
+    QSizePolicy,
+    QStyle,
+    QStyleOptionFrame,
+    QStylePainter,
+    QWidget,
+)
 
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
@@ -16,6 +26,8 @@ from llmlab.store.registry import short_name
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.widgets.one_line import OneLineBox
 
+_INDENT = 2  # pixels before the text of a line (QLineEditPrivate::horizontalMargin)
+
 
 class ReferenceBox(OneLineBox):
     """Keeps what was typed or chosen when its offers change."""
@@ -23,6 +35,7 @@ class ReferenceBox(OneLineBox):
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setEditable(True)
+        self.setLineEdit(_Line(self))
         self.setAccessibleName(name)
         self.setToolTip(f"{name}: bar@latest, bar@150, bar@live, a folder, a .gguf file, BASE+ADAPTER")
         self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
@@ -45,6 +58,15 @@ class ReferenceBox(OneLineBox):
         place = self.findText(text)
         return str(self.itemData(place)) if place >= 0 else text
 
+    def shown(self, room: int) -> str:
+        """What fits into so many pixels: of a run's checkpoint, which one it is, and the beginning of anything else."""
+        text, metrics = self.currentText(), self.fontMetrics()
+        name, at, which = self.reference.rpartition("@")
+        if metrics.horizontalAdvance(text) <= room or not at or "/" in which:
+            return metrics.elidedText(text, Qt.TextElideMode.ElideRight, room)
+        name = Path(name).name if Path(name).is_absolute() else name
+        return metrics.elidedText(f"{name}@{which}", Qt.TextElideMode.ElideMiddle, room)
+
     def offer(self, references: Iterable[tuple[str, str]]) -> None:
         """Replaces the offers: reference, words."""
         kept = self.reference
@@ -66,6 +88,26 @@ class ReferenceBox(OneLineBox):
         line = self.lineEdit()
         if line is not None:
             line.setCursorPosition(0)  # the name is at the beginning of what is too long for the box
+
+
+class _Line(QLineEdit):
+    """While nobody writes in it, what `ReferenceBox.shown` says; no style cuts a line that can be edited."""
+
+    def __init__(self, box: ReferenceBox) -> None:
+        super().__init__(box)
+        self._box = box
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        room = self.rect().adjusted(_INDENT, 0, -_INDENT, 0)
+        shown = self._box.shown(room.width())
+        if self.hasFocus() or shown in ("", self.text()):
+            super().paintEvent(event)
+            return
+        option, painter = QStyleOptionFrame(), QStylePainter(self)
+        self.initStyleOption(option)
+        painter.drawPrimitive(QStyle.PrimitiveElement.PE_PanelLineEdit, option)
+        painter.drawText(room, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, shown)
+        painter.end()
 
 
 # Of the runs in sight; the checkpoints of others can be typed.

@@ -434,7 +434,6 @@ class Lab(QObject):
             return False
         if not session.undecided:
             session.open(f"{row.run.path}@latest")
-            self.said.emit(f"{row.name} has ended: its newest checkpoint is open now.")
         return True
 
     def _live_failed(self, error: LabError) -> None:

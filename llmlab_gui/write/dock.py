@@ -333,7 +333,8 @@ class WriteDock(LabDock):
         """
         beside, now = self.beside.isChecked(), self._first_model()
         self.first_name.say(f"A  {self._author or now}" if beside else f"Written by {self._author}")
-        self.first_name.setFixedHeight(self.second.heading_height if beside else self.first_name.sizeHint().height())
+        level = self.second.box if beside else self.first_name  # as high as B's box: texts begin level
+        self.first_name.setFixedHeight(level.sizeHint().height())
         self.first_name.setVisible(beside or self._author not in ("", now))
 
     def _update_note(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QLabel, QStyle, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.models.reference import parse
@@ -14,7 +14,6 @@ from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.token_view import TokenView
 from llmlab_gui.write.writer import Writer
@@ -47,20 +46,14 @@ class SecondAnswer(QWidget):
         self._wrote = ("", "")  # reference and name of the model that wrote what is shown
         self.veil = Veil(self.text)
         self.box.currentTextChanged.connect(self.changed)
-        self.name = OneLine(elide=Qt.TextElideMode.ElideMiddle)  # its end is the step, for which the box is too narrow
-        self.box.currentTextChanged.connect(lambda _: self.name.say(f"B  {self._name()}"))
+        top = QHBoxLayout()
+        top.addWidget(QLabel("B"))
+        top.addWidget(self.box, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.box)
-        layout.addWidget(self.name)
+        layout.addLayout(top)
         layout.addWidget(self.text, 1)
         layout.addWidget(self.said)
-
-    @property
-    def heading_height(self) -> int:
-        """Of all above the text."""
-        spacing = self.style().pixelMetric(QStyle.PixelMetric.PM_LayoutVerticalSpacing)
-        return self.box.sizeHint().height() + spacing + self.name.sizeHint().height()
 
     def propose(self, first: str) -> None:
         """Offers what is here, and chooses the model that tells most beside `first`, unless someone has chosen."""

@@ -71,6 +71,19 @@ def test_a_narrow_box_shows_the_name_of_a_model_and_not_the_beginning_of_its_pla
     assert line.text().startswith("small.gguf")
     assert line.cursorPosition() == 0
     assert box.reference == place
+    assert box.shown(80).startswith("small")
+    name = "20261130-081913-baby-shakespeare@1250"
+    box.offer([(name, f"{name}, validation loss 2.091 on shakespeare")])
+    for chosen in (name, f"/outputs/{name}"):
+        box.choose(chosen)
+        assert box.shown(140).startswith("2026")
+        assert box.shown(140).endswith("@1250")  # which checkpoint of the run
+        before = box.grab().toImage()
+        with qtbot.waitActive(box):
+            box.activateWindow()
+        line.setFocus()
+        assert box.grab().toImage() != before  # who writes in it sees the text itself
+        line.clearFocus()
 
 
 def test_a_heads_difference_is_drawn_centred_at_zero(lab: InspectionLab, qtbot: QtBot, compared: CompareDock) -> None:
