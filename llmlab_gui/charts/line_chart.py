@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFontMetricsF, QMouseEvent, QResizeEvent
+from PySide6.QtGui import QColor, QFocusEvent, QFontMetricsF, QKeyEvent, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.axes import TOP, NumberAxis, bare_plot, chart_font, name_style, style_plot
 from llmlab_gui.charts.curve import Curve, CurveStyle, drawn
 from llmlab_gui.charts.legend import Legend
+from llmlab_gui.charts.line_keys import LineKeys
 from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
 from llmlab_gui.charts.read_out import ReadOut, ReadOutRow
 from llmlab_gui.widgets.theme import Theme, current_theme
@@ -34,7 +35,8 @@ class LineChart(pg.PlotWidget):
     """
 
     frozen = Signal()
-    pointed = Signal(float)  # x under the mouse; NaN when it left
+    whole_wanted = Signal()  # by double click or key
+    pointed = Signal(float)  # x under the mouse, or that keys have come to; NaN when it left
     needs_redraw = Signal()
 
     def __init__(
@@ -58,6 +60,7 @@ class LineChart(pg.PlotWidget):
         self.x_label, self.x_kind = "step", "count"
         self.log_x = self.log_y = False
         self.follow = self._refit = True
+        self._fits_y = False  # to what is in sight, also where the view does not follow
         self.ceiling: float | None = None  # the view that follows shows nothing above it
         self._curves: dict[str, Curve] = {}
         self._band: pg.FillBetweenItem | None = None
@@ -79,6 +82,7 @@ class LineChart(pg.PlotWidget):
             item.hide()
             plot.addItem(item, ignoreBounds=True)
         self._read_out = ReadOut(self)
+        self._keys = LineKeys(self)
         self._mouse = pg.SignalProxy(self.scene().sigMouseMoved, rateLimit=60, slot=self._mouse_moved)
         self.apply_theme(current_theme())
         self._name_axes()
@@ -175,7 +179,20 @@ class LineChart(pg.PlotWidget):
     def set_follow(self, follow: bool) -> None:
         """Whether the view keeps everything in sight; True fits it anew."""
         self.follow = self._refit = follow
+        self._fits_y = False
         self.needs_redraw.emit()
+
+    def show_whole(self) -> None:
+        """Follows again, and so does what shares its x."""
+        self.set_follow(True)
+        self.whole_wanted.emit()
+
+    def look_at(self, low: float, high: float) -> None:
+        """Shows these x, in the plot's own coordinates, as high as their curves are; lets go of following."""
+        self.frozen.emit()
+        self.set_x_range(low, high)
+        self._fits_y = self._refit = True
+        self.draw()
 
     def set_x_range(self, low: float, high: float) -> None:
         """The visible x, in the plot's own coordinates; freezes the view."""
@@ -187,7 +204,7 @@ class LineChart(pg.PlotWidget):
         """Draws all curves as they are now, and moves the view when it follows."""
         self._lay_out()
         if self.follow:
-            low, high = self._whole_x()
+            low, high = self.whole_x()
             room = (high - low) * _MARGIN_X
             self._fit(0, low, high, low, high + room)
         (low, high), _ = self._view.viewRange()
@@ -195,7 +212,7 @@ class LineChart(pg.PlotWidget):
             low, high = 10.0 ** max(low, -300), 10.0 ** min(high, 300)
         pixels = max(200, int(self._view.width() * self.devicePixelRatioF()))
         extents = [curve.draw(low, high, pixels, self.log_x, self.log_y) for curve in self._curves.values()]
-        if self.follow:
+        if self.follow or self._fits_y:
             self._fit(1, *self._whole_y(extents))
             self._refit = False
         self._axis_y.set_room(max(self._least_left, self._axis_y.needed_width()))
@@ -218,7 +235,8 @@ class LineChart(pg.PlotWidget):
         else:
             self._view.setYRange(view_low, view_high, padding=0)
 
-    def _whole_x(self) -> tuple[float, float]:
+    def whole_x(self) -> tuple[float, float]:
+        """Where the curves begin and end, in the plot's own coordinates."""
         ends = []
         for curve in self._curves.values():
             x = curve.x
@@ -253,7 +271,7 @@ class LineChart(pg.PlotWidget):
         return low, high, low - _MARGIN_Y * span, high + over * span
 
     def _moved_by_hand(self) -> None:
-        self.follow = False
+        self.follow = self._fits_y = False
         self.frozen.emit()
         self.needs_redraw.emit()
 
@@ -270,7 +288,15 @@ class LineChart(pg.PlotWidget):
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """A double click follows again."""
         super().mouseDoubleClickEvent(event)
-        self.set_follow(True)
+        self.show_whole()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if not self._keys.press(event):
+            super().keyPressEvent(event)
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        super().focusOutEvent(event)
+        self._keys.leave()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, Signal
@@ -84,6 +85,7 @@ class ChartPanel(QWidget):
             chart.show_x_name(chart is self.charts[-1])
             chart.needs_redraw.connect(self.mark_dirty)
             chart.frozen.connect(self._freeze)
+            chart.whole_wanted.connect(partial(self.set_follow, True))
             chart.pointed.connect(self._point)
             if chart is not self.charts[0]:
                 chart.setXLink(self.charts[0])

@@ -161,6 +161,46 @@ def test_the_mouse_moves_the_cross_hair(drawing: Drawing, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: not drawing.chart._read_out.isHidden(), timeout=WAIT)
 
 
+def test_keys_read_a_chart_point_by_point_zoom_and_show_everything_again(drawing: Drawing, qtbot: QtBot) -> None:
+    chart, whole = drawing.chart, drawing.view()
+
+    def press(*keys: Qt.Key) -> float:
+        for key in keys:
+            qtbot.keyClick(chart, key)
+        return round(chart._pointer.value())
+
+    assert press(Qt.Key.Key_Left) == 500  # the newest step
+    assert f"{Y[499]:#.4g}" in chart._read_out.text()
+    assert press(*[Qt.Key.Key_Left] * 5) < 496
+    at = press(Qt.Key.Key_PageUp)
+    assert 430 < at < 460
+    assert press(*[Qt.Key.Key_Plus] * 6) == at
+    low, high = drawing.view()[0]
+    assert low < at < high
+    assert high - low == pytest.approx((whole[0][1] - whole[0][0]) / 64)
+    visible = Y[math.ceil(low) - 1 : math.floor(high)]
+    bottom, top = drawing.view()[1]
+    assert bottom < visible.min() < visible.max() < top < whole[1][1] / 4  # as high as what is in sight
+    assert not drawing.panel._follow.isChecked()
+    for number in range(1, 20):  # each step now, and the view goes along
+        assert press(Qt.Key.Key_Right) == at + number
+        assert not chart._read_out.isHidden()
+    press(Qt.Key.Key_Home)
+    drawing.panel.redraw_if_dirty()
+    assert drawing.panel._follow.isChecked()
+    assert drawing.view() == whole
+    press(Qt.Key.Key_Minus)
+    assert drawing.view() == whole
+    drawing.panel.set_log(x=True, y=False)
+    press(Qt.Key.Key_Right)
+    assert not chart._read_out.isHidden()
+    drawing.panel._follow.setFocus()
+    chart.setFocus()
+    press(Qt.Key.Key_Right)
+    drawing.panel._follow.setFocus()
+    assert chart._read_out.isHidden()
+
+
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
     drawing.chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00"), ReferenceLine(-1.0, "below zero")])
     (_, uniform), (_, below) = drawing.chart.marks.lines
