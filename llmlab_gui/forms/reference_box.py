@@ -58,6 +58,10 @@ class ReferenceBox(OneLineBox):
         place = self.findText(text)
         return str(self.itemData(place)) if place >= 0 else text
 
+    def showPopup(self) -> None:
+        super().showPopup()
+        self.view().setTextElideMode(Qt.TextElideMode.ElideRight)  # the checkpoint is in the middle, before its loss
+
     def shown(self, room: int) -> str:
         """What fits into so many pixels: of a run's checkpoint, which one it is, and the beginning of anything else."""
         text, metrics = self.currentText(), self.fontMetrics()

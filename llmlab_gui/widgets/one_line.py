@@ -22,7 +22,7 @@ _FAINT = 110  # alpha of a line that is disabled: what it says is not current
 # Characters of a name: as much of it as tells it from others.
 _LONGEST_CHOICE = 32
 _LONGEST_ACTION = 60
-_LONGEST_ENTRY = 90  # of a list, which has the whole line: a run's name, its step, its loss
+_LONGEST_ENTRY = 80  # of a list, which has the whole line: a run's name, its step, its loss
 
 
 class OneLineBox(QComboBox):
