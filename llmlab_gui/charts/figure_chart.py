@@ -8,8 +8,8 @@ from html import escape
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QPointF, QSize
-from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
+from PySide6.QtCore import QPointF, QSize, Qt
+from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from llmlab.core.charts import Axis
@@ -25,6 +25,14 @@ _COUNTED = ("steps", "tokens", "sequences", "windows", "layers", "runs", "values
 _BEAM = 0.012  # width of an error bar's end, of the chart's
 # Larger numbers are no measurements, and no screen has a place for them.
 _LARGEST = 1e30
+
+# How far each goes, and whether along a line.
+_ARROWS = {
+    Qt.Key.Key_Left: (-1, True),
+    Qt.Key.Key_Right: (1, True),
+    Qt.Key.Key_Up: (-1, False),
+    Qt.Key.Key_Down: (1, False),
+}
 
 Line = tuple[np.ndarray, np.ndarray]
 
@@ -45,6 +53,10 @@ class FigureChart(pg.PlotWidget):
         self._view.disableAutoRange()
         self.legend = Legend(self.getPlotItem())
         self._items: list[pg.GraphicsObject] = []
+        self._read: tuple[int, int] | None = None  # line and place in `_spots` that keys have come to
+        self._ring = pg.ScatterPlotItem(size=16, brush=None)
+        self._ring.setZValue(50)
+        self.getPlotItem().addItem(self._ring, ignoreBounds=True)
         self.viewport().setMouseTracking(True)
         theme_notifier.changed.connect(self.redraw)
         self.redraw()
@@ -110,6 +122,55 @@ class FigureChart(pg.PlotWidget):
         super().mouseDoubleClickEvent(event)
         self._fit_view()
 
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Arrow keys read point after point along a line, and from line to line; Home shows everything again."""
+        found = self._neighbour(Qt.Key(event.key())) if event.key() in _ARROWS else None
+        if found is not None:
+            self._point_at(found)
+        elif event.key() == Qt.Key.Key_Home:
+            self._fit_view()
+        else:
+            super().keyPressEvent(event)
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        super().focusOutEvent(event)
+        self._point_at(None)
+
+    def _neighbour(self, key: Qt.Key) -> tuple[int, int] | None:
+        """The point that an arrow key goes to from the one that is read; at first one of the first line."""
+        lines: list[list[tuple[float, int]]] = []  # of each: its points that are drawn, from left to right
+        for x, y in self._spots:
+            across, up = self.across(x), self.up(y)
+            drawn_here = np.flatnonzero(np.isfinite(across) & np.isfinite(up))
+            lines.append(sorted((float(across[place]), int(place)) for place in drawn_here))
+        filled = [number for number, line in enumerate(lines) if line]
+        if not filled:
+            return None
+        by, along = _ARROWS[key]
+        if self._read is None:
+            return filled[0], lines[filled[0]][-1 if by < 0 else 0][1]
+        number, place = self._read
+        at = [point for _, point in lines[number]].index(place)
+        if along:
+            return number, lines[number][min(max(at + by, 0), len(lines[number]) - 1)][1]
+        other = filled[(filled.index(number) + by) % len(filled)]
+        return other, min(lines[other], key=lambda point: abs(point[0] - lines[number][at][0]))[1]
+
+    def _point_at(self, found: tuple[int, int] | None) -> None:
+        """Rings a point and says its values; None for none."""
+        if found is None and self._read is None:
+            return
+        self._read = found
+        if found is None:
+            self._ring.setData([], [])
+            QToolTip.hideText()
+            return
+        line, place = found
+        x, y = (float(values[place]) for values in self._spots[line])
+        across, up = self.across(np.array([x])), self.up(np.array([y]))
+        self._ring.setData(across, up, pen=pg.mkPen(QColor(current_theme().text), width=2))
+        QToolTip.showText(self.viewport().mapToGlobal(self.place_of(x, y).toPoint()), self._tip(line, place), self)
+
     # What subclasses say ---------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
@@ -132,6 +193,7 @@ class FigureChart(pg.PlotWidget):
         for item in self._items:
             plot.removeItem(item)
         self._items, self._spots = [], []
+        self._point_at(None)
         self.legend.clear()
         self._style_axes()
         if self._pair is not None:

@@ -14,6 +14,7 @@ from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.one_line import OneLineBox
 
 S = TypeVar("S", bound=RunSettings)
 
@@ -96,7 +97,7 @@ class PresetForm(QWidget, Generic[S]):
             base.set_value(chosen)
 
 
-class PresetBox(QComboBox):
+class PresetBox(OneLineBox):
     """The names of presets are its data; their descriptions are tool tips."""
 
     def __init__(

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_experiments import RATES, STEPS, FakeExperiment, rate_plan
-from PySide6.QtCore import QCoreApplication, QEvent, QSize, QUrl
+from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QUrl
 from PySide6.QtGui import QImage, QTextDocument
+from PySide6.QtWidgets import QToolTip
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
@@ -352,6 +353,19 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     at = dock.chart.place_of(1e-2, 3.1)
     assert "3.1" in dock.chart.tip_at(at)
     assert "mean of 2 runs" in dock.chart.tip_at(at)
+    said = []
+    for key in (*[Qt.Key.Key_Right] * 3, Qt.Key.Key_Left, Qt.Key.Key_Down, Qt.Key.Key_Up):
+        qtbot.keyClick(dock.chart, key)
+        said.append(QToolTip.text())
+        line, place = dock.chart._read
+        ringed = dock.chart._ring.getData()
+        assert ringed[0][0] == pytest.approx(math.log10(dock.chart._spots[line][0][place]))
+        assert ringed[1][0] == dock.chart._spots[line][1][place]
+    assert len(set(said[:3])) == 3  # a point after the other
+    assert said[3] == said[1]
+    assert said[5] == said[3]
+    assert dock.chart.tip_at(at) in said
+    qtbot.keyClick(dock.chart, Qt.Key.Key_Home)
     assert "0.01 (0.006 to 0.015)" in dock.findings.text()
     assert "lr1e-2" in dock.findings.text()
     assert "not found" not in dock.findings.text()

@@ -70,5 +70,9 @@ def test_the_wheel_over_what_is_not_in_use_scrolls_and_changes_nothing(qtbot: Qt
     boxes[0].setFocus()
     turn(boxes[0])
     assert boxes[0].currentIndex() == 2  # it is in use
+    for box in (boxes[1], boxes[3]):  # a window that opens a form gives the keyboard to such a box
+        box.setFocus()
+        turn(box)
+        assert box.currentIndex() == 1
     qapp.focusWindowChanged.disconnect(guard._listen)
     guard.deleteLater()
