@@ -174,6 +174,7 @@ def style_sheet(theme: Theme) -> str:
     QDockWidget {{ font-weight: 600; }}
     QDockWidget::title {{ background: {theme.background}; padding: 6px 8px; }}
     QToolBar {{ border: none; border-bottom: 1px solid {theme.grid}; padding: 4px 6px; spacing: 4px; }}
+    QToolBar[objectName="toolbar.workspaces"] {{ border: none; padding: 0 4px; spacing: 2px; }}
     QStatusBar {{ border-top: 1px solid {theme.grid}; }}
     QStatusBar::item {{ border: none; }}
     QTableView, QListView, QTreeView, QTextBrowser {{ border: 1px solid {theme.grid}; }}

@@ -1,6 +1,7 @@
 """Gives each part of the window the style sheet of the theme: what is in sight at once, the rest after it is drawn.
 
-The window itself has none: Qt would style its thousands of widgets, most of them out of sight, before it draws one.
+The window itself has only what no part can say, and keeps it: with another one, Qt would style its thousands of
+widgets, most of them out of sight, before it draws one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from PySide6.QtCore import QChildEvent, QEvent, QObject, Qt, QTimer
 from PySide6.QtWidgets import QMainWindow, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, style_sheet, theme_notifier
+
+_SEPARATORS = "QMainWindow::separator:hover { background: palette(highlight); }"  # between docks: they can be moved
 
 
 class PartStyles(QObject):
@@ -22,6 +25,7 @@ class PartStyles(QObject):
         self._next.timeout.connect(self._style_next)
         window.installEventFilter(self)
         theme_notifier.changed.connect(self._follow)
+        window.setStyleSheet(_SEPARATORS)
         self.style_all()
 
     def style_all(self) -> None:
@@ -47,6 +51,7 @@ class PartStyles(QObject):
     def _follow(self) -> None:
         """The theme is another one."""
         self._sheet = style_sheet(current_theme())
+        self._window.style().polish(self._window)  # else separators keep the accent of before
         for part in self._parts():
             if part.isVisible():
                 self._style(part)

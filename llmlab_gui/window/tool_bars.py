@@ -23,7 +23,6 @@ class WorkspaceBar(QToolBar):
         self.setObjectName("toolbar.workspaces")
         self.setMovable(False)
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
-        self.setStyleSheet("QToolBar { border: none; padding: 0 4px; spacing: 2px; }")
         group = QActionGroup(self)
         for number, name in enumerate(WORKSPACES, start=1):
             action = QAction(name, window)

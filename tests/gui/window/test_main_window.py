@@ -13,8 +13,16 @@ from typing import cast
 import pytest
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
-from PySide6.QtCore import QMimeData, QPoint, QRect, QSettings, Qt, QUrl
-from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QPalette
+from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, QRect, QSettings, Qt, QUrl
+from PySide6.QtGui import (
+    QAction,
+    QDragEnterEvent,
+    QDragLeaveEvent,
+    QDropEvent,
+    QGuiApplication,
+    QHoverEvent,
+    QPalette,
+)
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -27,6 +35,7 @@ from PySide6.QtWidgets import (
     QGraphicsView,
     QLabel,
     QLineEdit,
+    QMainWindow,
     QPlainTextEdit,
     QScrollArea,
     QTabBar,
@@ -56,6 +65,8 @@ from llmlab_gui.window import closing
 from llmlab_gui.window.about import ShortcutsDialog
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 from llmlab_gui.window.main_window import MainWindow
+from llmlab_gui.window.part_styles import PartStyles
+from llmlab_gui.window.tool_bars import WorkspaceBar
 from llmlab_gui.window.tour import Tour
 from llmlab_gui.write.dock import WriteDock
 
@@ -279,12 +290,13 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
     def quiet(dock: QWidget) -> set[str]:
         return {label.palette().color(QPalette.ColorRole.WindowText).name() for label in dock.findChildren(QuietLabel)}
 
+    own = window.styleSheet()
     try:
         window.use_theme("dark")
         dark = style_sheet(DARK)
         assert {part.styleSheet() for part in seen} == {dark}
         assert {dock.styleSheet() for dock in late} == {style_sheet(LIGHT)}
-        assert window.styleSheet() == ""  # or else Qt would style all parts at once
+        assert window.styleSheet() == own  # with another one, Qt would style all parts at once
         late[-1].show()
         assert late[-1].styleSheet() == dark
         qtbot.waitUntil(lambda: {part.styleSheet() for part in parts} == {dark}, timeout=WAIT)
@@ -297,6 +309,36 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
     finally:
         window.use_theme(chosen)
         window.reset_layout()
+
+
+def test_a_separator_between_docks_has_the_accent_under_the_mouse(same_window: MainWindow) -> None:
+    window = same_window
+    chosen = window.settings.theme
+    docks = [dock for dock in window.docks.values() if dock.isVisible()]
+    beside = (QPoint(dock.geometry().right() + 3, dock.geometry().center().y()) for dock in docks)
+    place = next(point for point in beside if window.rect().contains(point) and window.childAt(point) is None)
+    anywhere = QPoint(-1, -1)
+    try:
+        for theme in (DARK, LIGHT):
+            window.use_theme(theme.name)
+            for point, color in ((place, theme.accent), (anywhere, theme.background)):
+                at = QPointF(point)
+                moved = QHoverEvent(QEvent.Type.HoverMove, at, window.mapToGlobal(at), QPointF(anywhere))
+                QApplication.sendEvent(window, moved)
+                assert window.grab().toImage().pixelColor(place).name() == color
+    finally:
+        window.use_theme(chosen)
+
+
+def test_no_line_is_under_the_workspaces_where_they_are_beside_the_model(qtbot: QtBot) -> None:
+    window = QMainWindow()  # as where the menus are at the top of the screen
+    qtbot.addWidget(window)
+    bar = WorkspaceBar(lambda _: None, window)
+    window.addToolBar(bar)
+    PartStyles(window).style_all()
+    window.show()
+    bottom = bar.grab().toImage().pixelColor(1, bar.height() - 1)
+    assert bottom.name() == current_theme().background
 
 
 def test_a_changed_arrangement_comes_back_at_the_next_start(make_main_window: MakeWindow) -> None:
