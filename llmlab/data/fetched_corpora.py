@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -113,11 +114,12 @@ def _download(corpus: FetchedCorpus, file: BinaryIO, progress: Progress) -> None
     """Writes the text at the corpus's address, and checks that it is all there."""
     done, digest = 0, hashlib.sha256()
     blocks = _watched(_blocks(corpus), lambda: progress(f"Fetching {corpus.title}", done, corpus.bytes))
-    for block in blocks:
-        file.write(block)
-        digest.update(block)
-        done += len(block)
-        progress(f"Fetching {corpus.title}", done, corpus.bytes)
+    with contextlib.closing(blocks):
+        for block in blocks:
+            file.write(block)
+            digest.update(block)
+            done += len(block)
+            progress(f"Fetching {corpus.title}", done, corpus.bytes)
     if digest.hexdigest() != corpus.sha256:
         raise LabError(
             f"{corpus.title} is not complete, or was changed at its source.",
@@ -144,7 +146,8 @@ def _from_hub(corpus: FetchedCorpus, file: BinaryIO, progress: Progress) -> None
     done = 0
     group: list[str] = []
     rows = _watched(_rows(corpus), lambda: progress(f"Fetching {corpus.title}", done, max(done, corpus.bytes)))
-    with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    parquet = pyarrow.parquet.ParquetWriter(file, schema, compression="zstd")
+    with contextlib.closing(rows), parquet as writer:
         for number, text in enumerate(_articles(rows) if corpus.articles else rows):
             if number % _BETWEEN_LOOKS == 0:
                 progress(f"Fetching {corpus.title}", done, max(done, corpus.bytes))
@@ -176,10 +179,11 @@ def _rows(corpus: FetchedCorpus) -> Iterator[str]:
         raise _no_network(corpus, error) from error
 
 
-def _watched(items: Iterator[T], look: Callable[[], None]) -> Iterator[T]:
+def _watched(items: Iterator[T], look: Callable[[], None]) -> Generator[T, None, None]:
     """What comes from the network, read in a thread: `look` is called while nothing comes, and may raise Cancelled.
 
-    The thread is then left alone: it ends with the answer that it waits for, or with the process.
+    Whoever takes no more of it closes it. The thread is then left alone: it ends with the answer that it waits for, or
+    with the process.
     """
     found: queue.Queue[list[T] | Exception] = queue.Queue(_AHEAD)  # a list of one; an empty one at the end
     alone = threading.Event()

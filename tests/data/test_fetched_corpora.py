@@ -13,7 +13,7 @@ import datasets
 import pytest
 from fakes import CancelAfter
 from huggingface_hub import constants
-from waits import WAIT
+from waits import SECONDS, WAIT
 
 from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.progress import quiet
@@ -103,11 +103,15 @@ def test_a_text_that_changed_at_its_source_is_refused(site: str) -> None:
     assert not corpus.here()
 
 
-def test_a_download_can_be_cancelled(site: str) -> None:
+def test_a_download_can_be_cancelled_and_is_read_no_further(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetched, "_BLOCK_BYTES", 1 << 10)  # so that there is more than is read ahead
     corpus = verdict(site)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled) as kept:
         fetch(corpus, CancelAfter(2))
     assert files(corpus) == []
+    for thread in (one for one in threading.enumerate() if one.name == "fetch"):
+        thread.join(SECONDS)
+        assert not thread.is_alive(), f"also while somebody holds on to {kept.value!r}"
 
 
 @pytest.mark.parametrize("path", ["/silent", "/stalled"])
