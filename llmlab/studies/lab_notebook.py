@@ -14,6 +14,7 @@ from llmlab.notebook.notebook import Notebook
 from llmlab.notebook.outcomes import Outcome, Outcomes
 from llmlab.notebook.quantities import CHOICE, CLAIM, find_quantity
 from llmlab.notebook.subjects import Candidate, Subject, runs
+from llmlab.store.events import BITS
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
 from llmlab.studies.papers.records import CheckResult, read_result
@@ -97,8 +98,11 @@ class ExperimentFacts(Outcomes):
         return f"{'; '.join(found)}." if found else "Nothing was found."
 
     def of(self, name: str) -> Outcome | None:
-        """A finding; of a choice, the trial's value nearest to what was found (a fit's minimum lies between)."""
-        finding = next((finding for finding in self.results.findings if finding.name == name), None)
+        """A finding; of a choice, the trial's value nearest to what was found (a fit's minimum lies between).
+
+        None for a loss in bits per byte: losses are predicted in nats per token.
+        """
+        finding = next((one for one in self.results.findings if one.name == name and one.unit != BITS), None)
         if finding is None or finding.choice:
             return None if finding is None else finding.choice
         value, tried = finding.value, self._tried() if find_quantity(name).answer == CHOICE else []

@@ -20,6 +20,7 @@ from llmlab.data.dataset import KnownLosses, known_losses
 from llmlab.data.papers import VERDICTS
 from llmlab.gpt.estimate import expected_vocab_size
 from llmlab.models.source import base_named
+from llmlab.store.events import BITS
 from llmlab.store.run_log import first_started
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import settings_of
@@ -72,9 +73,8 @@ def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progr
     A run that read the same tokens knows both; else the cache that earlier ones left, as far as it goes.
     """
     if isinstance(settings, FinetuneSettings):
-        with contextlib.suppress(
-            LabError, OSError
-        ):  # a base that is not here, or says nothing of itself before it is opened
+        # A base that is not here or damaged, or says nothing of itself before it is opened.
+        with contextlib.suppress(LabError, OSError, ValueError):
             shape = base_named(settings.model.base, outputs).shape()
             about = "about " if shape.own else ""  # whose rows may be more than its tokens
             return [f"uniform guess {about}{math.log(shape.vocab_size):.2f} (ln {shape.vocab_size:,})"]
@@ -111,7 +111,8 @@ def _last_experiment(
             other = folder.record()
             if other.kind == record.kind and _alike(settings_of(other), settings):
                 findings = results.findings if (results := read_results(folder)) is not None else []
-                lowest = next((found.value for found in findings if found.name == "best_loss"), None)
+                losses = (found.value for found in findings if found.name == "best_loss" and found.unit != BITS)
+                lowest = next(losses, None)
                 value = next((found.text for found in findings if found.name == "best"), "")
                 if lowest is not None:
                     of = f" ({value})" if value else ""

@@ -159,6 +159,8 @@ class StartQuestion(QDialog):
     def _show_anchors(self, words: str) -> None:
         if isValid(self):  # somebody may have answered meanwhile
             self.anchors.setText(words)
+            needed = self.anchors.heightForWidth(self.anchors.width())
+            self.anchors.setMinimumHeight(max(needed, self.anchors.minimumHeight()))
 
     def _problem(self) -> str:
         try:

@@ -142,6 +142,9 @@ def test_the_best_of_an_experiment_is_one_of_its_arms(outputs: Path) -> None:
     assert facts.of("exponent") is None
     assert facts.options("best_loss") == 0
     assert "2.25" in facts.result
+    in_bits = experiment_facts(experiment(outputs, [Finding("best_loss", "loss of it", 0.9, unit="bits per byte")]))
+    assert in_bits is not None
+    assert in_bits.of("best_loss") is None  # it was predicted in nats per token
 
 
 def minimum() -> Chart:

@@ -316,6 +316,8 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 49152, **sizes}))
     tuned = FinetuneSettings(model=BaseSettings(base=str(folder)))
     assert anchors_of(tuned, "", runs, outputs, quiet) == "Validation loss to go by: uniform guess 10.80 (ln 49,152)."
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 0, **sizes}))
+    assert anchors_of(tuned, "", runs, outputs, quiet) == ""  # damaged, which the run will say
 
 
 def test_what_guessing_costs_comes_from_the_cache_where_no_run_tells(
@@ -341,6 +343,9 @@ def test_what_guessing_costs_comes_from_the_cache_where_no_run_tells(
     write_results(last.folder, replace(results, findings=results.findings + lowest))
     said = f"{guesses} · last such experiment, {'n' * 39}…: lowest 3.10 (0.01)"
     assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation loss to go by: {said}."
+    in_bits = [replace(one, unit="bits per byte") for one in lowest]  # no anchor of what is predicted in nats
+    write_results(last.folder, replace(results, findings=results.findings + in_bits))
+    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation loss to go by: {guesses}."
     elsewhere = plan.base | {"data": plan.base["data"] | {"corpus": "shakespeare"}}
     assert "last such" not in anchors_of_plan(replace(plan, base=elsewhere), [], outputs, quiet)
     with pytest.raises(Cancelled):
@@ -348,12 +353,12 @@ def test_what_guessing_costs_comes_from_the_cache_where_no_run_tells(
 
 
 def test_what_to_go_by_is_looked_up_in_the_background_and_moves_nothing(qtbot: QtBot, book: Book) -> None:
-    go_on = threading.Event()
+    go_on, words = threading.Event(), "uniform guess 4.17 (ln 65) · " * 4
 
     def anchors(progress: Progress) -> str:
         assert threading.current_thread() is not threading.main_thread()
         assert go_on.wait(SECONDS)
-        return "uniform guess 4.17 (ln 65) · " * 4
+        return words
 
     dialog, left = (PredictionDialog(book, "a run", quantities_of_runs(), anchors=anchors) for _ in range(2))
     qtbot.addWidget(dialog)
@@ -368,6 +373,12 @@ def test_what_to_go_by_is_looked_up_in_the_background_and_moves_nothing(qtbot: Q
     QApplication.processEvents()
     after = [dialog.size(), *(part.geometry() for part in (dialog.anchors, dialog.rows[0], dialog.start_button))]
     assert after == places
+    words *= 4  # more than anybody reckoned with is read whole all the same
+    go_on.set()
+    book.look_up(anchors, dialog._show_anchors)
+    qtbot.waitUntil(lambda: dialog.anchors.text() == words, timeout=WAIT)
+    label = dialog.anchors
+    qtbot.waitUntil(lambda: label.height() >= label.heightForWidth(label.width()) > places[1].height(), timeout=WAIT)
 
 
 def test_the_question_can_be_switched_off_for_good(qtbot: QtBot, book: Book, tmp_path: Path) -> None:
