@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -80,16 +80,6 @@ class Started(Event, name="started"):
         return self.parameters is not None
 
     @property
-    def loss_is_per(self) -> tuple[object, ...]:
-        """What a token of this run is: losses per token compare between runs of which this is equal.
-
-        Compact cuts a text as GPT-2 does. Of vocabularies learned from a text, as long as each other, the bytes tell.
-        """
-        if self.tokenizer in ("char", "gpt2", "compact"):
-            return (self.tokenizer.replace("compact", "gpt2"),)
-        return self.tokenizer, self.vocab_size, self.bytes_per_token if self.tokenizer == "bpe" else None
-
-    @property
     def bits_per_byte(self) -> float | None:
         """What turns nats per token into bits per byte; None where it is not known how long the tokens are."""
         return 1 / math.log(2) / self.bytes_per_token if self.bytes_per_token else None
@@ -97,6 +87,21 @@ class Started(Event, name="started"):
     def keeps(self, event: Event) -> bool:
         """Whether what was written before still counts: a worker goes on from its step, and what is later is void."""
         return event.step <= self.step
+
+
+def tokens_differ(runs: Iterable[Started]) -> bool:
+    """Whether the losses of these runs are per different tokens, as far as that is known: then they do not compare.
+
+    Compact cuts a text as GPT-2 does. Of vocabularies learned from a text, as long as each other, the bytes tell.
+    """
+    cuts: set[tuple[str, int | None]] = set()
+    learned: set[float] = set()
+    for run in runs:
+        same = run.tokenizer in ("char", "gpt2", "compact")  # whatever the size of the vocabulary
+        cuts.add((run.tokenizer.replace("compact", "gpt2"), None if same else run.vocab_size))
+        if run.tokenizer == "bpe" and run.bytes_per_token is not None:
+            learned.add(run.bytes_per_token)
+    return len(cuts) > 1 or len(learned) > 1
 
 
 @dataclass

@@ -60,7 +60,7 @@ class LossDock(ChartDock):
         band = (f"{current.id}/val", f"{current.id}/evaluated") if current else None
         self.chart.set_band(band, current.color if current else None)
         kinds = [curve.style for key, curve in self.chart.curves().items() if len(curve.x)]
-        missing = {run.id: NO_BYTES for run in runs if scales[run.id] is None}
+        missing = {run.id: NO_BYTES for run in runs if scales[run.id] is None and run.history.worker is not None}
         self.chart.set_legend(legend(runs, kinds, missing))
         notes = [gap_note(current.history, scale) if current and scale else "", self.unit.note]
         self.panel.set_note(" · ".join(filter(None, notes)))

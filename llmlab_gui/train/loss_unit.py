@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from llmlab.store.events import BITS, NATS, Started
+from llmlab.store.events import BITS, NATS, Started, tokens_differ
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.widgets.buttons import toggle_button
 
@@ -32,7 +32,7 @@ class LossUnit:
     def settle(self, runs: Iterable[Started | None]) -> None:
         """Names the chart's axis for what is shown now. runs: how each began; None for one that has not."""
         began = [started for started in runs if started is not None]
-        self.differ = len({started.loss_is_per for started in began}) > 1
+        self.differ = tokens_differ(began)
         if self._chosen is not None and self._chosen[1] != self.differ:
             self._chosen = None
         known = all(started.bits_per_byte is not None for started in began)

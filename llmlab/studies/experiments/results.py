@@ -17,7 +17,7 @@ import numpy as np
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_json
 from llmlab.core.processes import processor
-from llmlab.store.events import BITS, NATS
+from llmlab.store.events import BITS, NATS, tokens_differ
 from llmlab.store.history import RunHistory, read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments import outcomes
@@ -48,7 +48,7 @@ class Gathered:
     @property
     def tokens_differ(self) -> bool:
         """Whether losses per token do not compare."""
-        return len({one.worker.loss_is_per for one in self.histories.values() if one.worker is not None}) > 1
+        return tokens_differ(one.worker for one in self.histories.values() if one.worker is not None)
 
     def in_bits(self) -> Gathered | None:
         """The same with all losses in bits per byte; None where it is not known how long the tokens of a run are."""

@@ -32,7 +32,7 @@ from llmlab_gui.train.loss import LossDock, gap_note
 from llmlab_gui.train.throughput import ThroughputDock
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme, mix, theme_notifier
 
-COLORS = ("#0072b2", "#d55e00", "#009e73")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 class FakeChartLab(FakeLab):
@@ -146,7 +146,11 @@ def test_losses_of_different_tokens_are_shown_in_bits_per_byte(lab: FakeChartLab
     dock.unit.button.click()
     _wait(dock, qtbot)
     assert "pretraining/old/train" not in dock.chart.curves()
+    lab.add(FakeRun(tmp_path, "soon", tokenizer="bpe", vocab_size=512))
+    dock.panel.mark_dirty()
+    _wait(dock, qtbot)
     assert "old: bytes per token unknown" in dock.chart.legend.names
+    assert "soon" in dock.chart.legend.names  # which has not said yet what its tokens are
 
 
 def test_the_smoothed_curve_is_kept_up_live_and_after_a_cut(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
