@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
 from PySide6.QtCore import QModelIndex, QObject, Qt
-from PySide6.QtGui import QColor, QGuiApplication, QKeyEvent, QKeySequence, QResizeEvent
+from PySide6.QtGui import QColor, QGuiApplication, QKeyEvent, QKeySequence, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QTableView, QWidget
 
 from llmlab_gui.train.samples_data import CheckedItem
@@ -35,9 +36,12 @@ class AnswersModel(RowsModel[CheckedItem]):
         self.beginResetModel()
         self.steps = sorted({step for item in items for step in item.answers})
         self.columns = [
-            Column("Request", lambda item: _one_line(item.prompt), "What the model was asked"),
-            Column("Expected", lambda item: _one_line(item.expected), "What counts as right"),
-            *(_answers_at(step, score(step)) for step in self.steps),
+            _column("Request", lambda item: item.prompt, "What the model was asked"),
+            _column("Expected", lambda item: item.expected, "What counts as right"),
+            *(
+                _column(_title(step), partial(_signed, step=step), f"Step {step:,}: {score(step)}")
+                for step in self.steps
+            ),
         ]
         self.rows = list(items)
         self.endResetModel()
@@ -63,6 +67,7 @@ class AnswersView(QTableView):
         self.setSelectionMode(QTableView.SelectionMode.SingleSelection)
         self.setAlternatingRowColors(True)
         self.setWordWrap(True)
+        self.setVerticalScrollMode(QTableView.ScrollMode.ScrollPerPixel)  # a chosen row may be higher than the view
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         show_whole_rows(self, ())
         self.selectionModel().currentRowChanged.connect(self._unfold)
@@ -81,6 +86,11 @@ class AnswersView(QTableView):
         else:
             super().keyPressEvent(event)
 
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        """A drag chooses nothing: rows move away under the mouse when one is pressed."""
+        if not event.buttons():
+            super().mouseMoveEvent(event)
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._share()
@@ -95,10 +105,13 @@ class AnswersView(QTableView):
         self._unfold(self.currentIndex(), QModelIndex())
 
     def _unfold(self, current: QModelIndex, before: QModelIndex) -> None:
+        line = self.verticalHeader().defaultSectionSize()
         if before.isValid():
-            self.setRowHeight(before.row(), self.verticalHeader().defaultSectionSize())
+            self.setRowHeight(before.row(), line)
         if current.isValid():
-            self.resizeRowToContents(current.row())
+            self.setRowHeight(current.row(), max(line, self.sizeHintForRow(current.row())))
+            self.updateGeometries()  # the scroll bar hears of it later
+            self.scrollTo(current)
 
 
 def whole(item: CheckedItem) -> str:
@@ -107,8 +120,9 @@ def whole(item: CheckedItem) -> str:
     return "\n".join([item.prompt, f"Expected: {item.expected}", *answers])
 
 
-def _answers_at(step: int, score: str) -> Column[CheckedItem]:
-    return Column(_title(step), lambda item: _one_line(_signed(item, step)), f"Step {step:,}: {score}")
+def _column(title: str, text: Callable[[CheckedItem], str], tip: str) -> Column[CheckedItem]:
+    """In the table, a text is in one line."""
+    return Column(title, lambda item: text(item).replace("\n", " ⏎ "), tip, in_file=text)
 
 
 def _title(step: int) -> str:
@@ -118,7 +132,3 @@ def _title(step: int) -> str:
 def _signed(item: CheckedItem, step: int) -> str:
     given = item.answers.get(step)
     return f"{RIGHT if given.right else WRONG} {given.text}" if given is not None else ""
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", " ⏎ ")

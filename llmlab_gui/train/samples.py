@@ -25,10 +25,11 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs.launcher import request
 from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.train.answers_view import AnswersView
+from llmlab_gui.train.answers_view import AnswersView, whole
 from llmlab_gui.train.samples_data import (
     NO_SAMPLES,
     CheckedItem,
+    fenced,
     read_answers,
     read_table,
     score_at,
@@ -40,7 +41,7 @@ from llmlab_gui.train.samples_data import (
 from llmlab_gui.train.samples_view import SamplesView
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer
-from llmlab_gui.widgets.saving import ask_where, save
+from llmlab_gui.widgets.saving import ask_where, csv_text, save
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -121,10 +122,17 @@ class SamplesDock(LabDock):
         self._change_run(current.id if current else "")
 
     def export(self, path: Path) -> None:
-        """All samples of the run to a .md or .csv file. LabError when it cannot be written."""
+        """All samples of the run, or the checked answers if those are shown, to a .md or .csv file.
+
+        LabError when it cannot be written.
+        """
         row = self.lab.row(self._run_id)
-        title = f"Samples of {row.name}" if row is not None else "Samples"
-        text = to_csv(self._table) if path.suffix.lower() == ".csv" else to_markdown(title, self._table)
+        of, as_csv = f" of {row.name}" if row is not None else "", path.suffix.lower() == ".csv"
+        if self.choice.currentData() == SCORED:
+            answers = [f"# Checked answers{of}", *(fenced(whole(item)) for item in self._answers)]
+            text = csv_text(*self.answers_view.answers.table()) if as_csv else "\n\n".join(answers) + "\n"
+        else:
+            text = to_csv(self._table) if as_csv else to_markdown(f"Samples{of}", self._table)
         save(path, text.encode("utf-8", "replace"))
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -287,7 +295,8 @@ class SamplesDock(LabDock):
 
     def _ask_export(self, kind: str) -> None:
         words = "Markdown" if kind == "md" else "Table"
-        path = ask_where(self, "Export samples", f"{PurePath(self._run_id).name}-samples.{kind}", words)
+        what = "answers" if self.choice.currentData() == SCORED else "samples"
+        path = ask_where(self, f"Export {what}", f"{PurePath(self._run_id).name}-{what}.{kind}", words)
         if path is None:
             return
         try:

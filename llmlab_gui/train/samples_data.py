@@ -124,11 +124,15 @@ def to_markdown(title: str, table: SampleTable) -> str:
         loss = f" ({words})" if (words := table.loss(step)) else ""
         parts.append(f"## Step {step}{loss}")
         for prompt, text in table.texts[step].items():
-            whole = prompt + text
-            longest = max((len(run) for run in _runs_of_ticks(whole)), default=0)
-            fence = "`" * max(3, longest + 1)
-            parts.append(f"Prompt: {_one_line(prompt)}\n\n{fence}text\n{whole}\n{fence}")
+            parts.append(f"Prompt: {_one_line(prompt)}\n\n{fenced(prompt + text)}")
     return "\n\n".join(parts) + "\n"
+
+
+def fenced(text: str) -> str:
+    """As a block in which nothing is read as Markdown."""
+    longest = max((len(run) for run in _runs_of_ticks(text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def to_csv(table: SampleTable) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
 from preset_settings import resolve_finetune_settings
-from PySide6.QtCore import Qt
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QGuiApplication, QMouseEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -29,7 +30,7 @@ from llmlab_gui.train.loss import reference_lines
 from llmlab_gui.train.runs import RunsDock
 from llmlab_gui.train.runs_table import COLUMNS
 from llmlab_gui.train.samples import COMPARE, SCORED, SPREAD, SamplesDock
-from llmlab_gui.train.samples_data import score_note
+from llmlab_gui.train.samples_data import CheckedAnswer, CheckedItem, score_note
 from llmlab_gui.train.samples_view import TEXT_ROLE
 
 QUESTION, OTHER = "Repeat: moon cat", "What is one plus one?"
@@ -105,7 +106,9 @@ def test_answers_before_and_after_stand_next_to_each_other(qtbot: QtBot, lab: Fa
     assert header.startswith("step 0 · before training")
 
 
-def test_what_a_program_checked_can_be_read_item_by_item(qtbot: QtBot, lab: FakeLab, samples: SamplesDock) -> None:
+def test_what_a_program_checked_can_be_read_item_by_item(
+    qtbot: QtBot, lab: FakeLab, samples: SamplesDock, tmp_path: Path
+) -> None:
     fake = tuned(lab.outputs)
     answered(fake, 0, "the the", "two")
     answered(fake.advance(100, evaluate=False), 100, "moon cat", "two")
@@ -125,6 +128,11 @@ def test_what_a_program_checked_can_be_read_item_by_item(qtbot: QtBot, lab: Fake
     samples._copy_selection()
     lines = [QUESTION, "Expected: moon cat", "Before training: ✗ the the", "Step 100: ✓ moon cat"]
     assert QGuiApplication.clipboard().text().splitlines() == lines
+    samples.export(tmp_path / "answers.csv")  # what is shown
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [titles, *checked(samples)]
+    samples.export(tmp_path / "answers.md")
+    assert "\n".join(["```text", *lines, "```"]) in (tmp_path / "answers.md").read_text("utf-8")
 
 
 def test_five_checked_answers_are_in_sight_on_a_laptop_and_the_chosen_one_is_whole(
@@ -147,9 +155,46 @@ def test_five_checked_answers_are_in_sight_on_a_laptop_and_the_chosen_one_is_who
     assert table.columnViewportPosition(3) + table.columnWidth(3) <= table.viewport().width()
     assert {table.rowHeight(row) for row in range(8)} == {line}
     table.selectRow(1)
-    assert table.rowHeight(1) > 5 * line
+    assert table.rowHeight(1) > table.viewport().height()
+    assert table.rowViewportPosition(1) == 0
+    bar = table.verticalScrollBar()
+    ends = []
+    for place in range(bar.maximum() + 1):  # all of it can be read
+        bar.setValue(place)
+        ends.append(table.rowViewportPosition(1) + table.rowHeight(1))
+    assert table.viewport().height() in ends
     table.selectRow(2)
     assert table.rowHeight(1) == line
+
+
+def test_the_row_that_is_pressed_is_chosen_also_where_it_moves_away_under_the_mouse(
+    qtbot: QtBot, samples: SamplesDock
+) -> None:
+    table, step = samples.answers_view, 100
+    long, short = (CheckedAnswer("a word " * times, right=False) for times in (80, 1))
+    items = [CheckedItem(str(number), "two", {step: short if number else long}) for number in range(12)]
+    table.answers.show_items(items, lambda _: "")
+    samples._views.setCurrentWidget(table)
+    samples.show_body()
+    QApplication.processEvents()
+    line = table.verticalHeader().defaultSectionSize()
+    table.selectRow(0)
+    assert table.rowHeight(0) > 2 * line
+    place = table.visualRect(table.answers.index(3, 0)).center()
+    qtbot.mousePress(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    at = QPointF(place + QPoint(1, 0))
+    moved = QMouseEvent(
+        QEvent.Type.MouseMove,
+        at,
+        table.viewport().mapToGlobal(at),
+        Qt.MouseButton.NoButton,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    QApplication.sendEvent(table.viewport(), moved)
+    qtbot.mouseRelease(table.viewport(), Qt.MouseButton.LeftButton, pos=at.toPoint())
+    assert table.currentIndex().row() == 3
+    assert {table.rowHeight(row) for row in range(12)} == {line}  # a short one needs no more
 
 
 def test_a_run_that_wrote_no_samples_shows_its_checked_answers(
