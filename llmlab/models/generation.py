@@ -199,14 +199,15 @@ def _named(opened: OpenModel, token: NextToken, top: int) -> list[tuple[str, flo
 
 
 def _steps(opened: OpenModel, token: NextToken, top: int) -> Iterator[SamplingStep]:
-    before = token.logits.softmax(-1)
-    for name, logits in token.steps:
-        after = logits.softmax(-1)
-        p, ids = before.topk(min(top, len(before)))
+    before, p = token.logits, token.logits.softmax(-1)
+    for name, after in token.steps:
+        # What softmax rounds to 0 can be drawn all the same.
+        p_after = after.softmax(-1).clamp(min=torch.finfo(p.dtype).tiny).masked_fill(after == -torch.inf, 0.0)
+        ids = before.topk(min(top, int((before > -torch.inf).sum()))).indices
         texts = (opened.tokenizer.token_text(id) for id in ids.tolist())
-        rows = list(zip(texts, p.tolist(), after[ids].tolist(), strict=True))
-        yield SamplingStep(name, int((logits > -torch.inf).sum()), rows)
-        before = after
+        rows = list(zip(texts, p[ids].tolist(), p_after[ids].tolist(), strict=True))
+        yield SamplingStep(name, int((after > -torch.inf).sum()), rows)
+        before, p = after, p_after
 
 
 def _asked(opened: OpenModel, prompt: str, chat: bool) -> tuple[list[int], tuple[int, ...]]:

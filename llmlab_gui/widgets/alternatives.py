@@ -34,8 +34,8 @@ def percent(probability: float) -> str:
     return "< 0.1 %"
 
 
-def _share(probability: float) -> str:
-    return percent(probability) if probability else "out"
+def _share(probability: float, before: float | None) -> str:
+    return percent(probability) if probability or before is None else "out"
 
 
 class AlternativeList(QListView):
@@ -64,15 +64,15 @@ class AlternativeList(QListView):
         model = self._items()
         model.clear()
         for place, (text, probability) in enumerate(pairs):
-            item = QStandardItem(f"{visible(text)}  {_share(probability)}")
+            old = before[place] if before else None
+            item = QStandardItem(f"{visible(text)}  {_share(probability, old)}")
             item.setData(text, _TEXT)
             item.setData(probability, _PROBABILITY)
             item.setData(text == chosen, _CHOSEN)
             note = " (this one was drawn)" if text == chosen else ""
-            was = f", {100 * before[place]:.3g} % before" if before else ""
+            was = "" if old is None else f", {100 * old:.3g} % before"
             item.setToolTip(f"{visible(text)}: {100 * probability:.3g} %{was}{note}. Click to continue with it.")
-            if before:
-                item.setData(before[place], _BEFORE)
+            item.setData(old, _BEFORE)
             model.appendRow(item)
         rest = 1.0 - sum(probability for _, probability in pairs)
         if pairs and rest >= 0.0005:  # below half a tenth of a percent it is rounding
@@ -151,7 +151,7 @@ class _BarDelegate(QStyledItemDelegate):
             painter.drawRect(outline.adjusted(0.5, 0.5, -0.5, -0.5))
         number_area = QRectF(area.right() - number_width - 6, area.top(), number_width, area.height())
         painter.setPen(QColor(theme.text))
-        painter.drawText(number_area, middle | Qt.AlignmentFlag.AlignRight, _share(probability))
+        painter.drawText(number_area, middle | Qt.AlignmentFlag.AlignRight, _share(probability, before))
         painter.restore()
 
     def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:

@@ -217,6 +217,21 @@ def test_of_top_k_one_a_model_of_transformers_writes_the_most_likely_tokens(tmp_
     assert [token.text for token in write(opened, "the king", 8, Sampling(9.0, 0), seed=1)] != greedy
 
 
+def test_a_step_of_sampling_lists_what_could_be_drawn_before_it_and_only_what_it_rules_out_as_impossible(
+    opened: OpenModel,
+) -> None:
+    how = Sampling(temperature=0.001, top_k=4, top_p=0.0)  # so cold that softmax rounds all but one to 0
+    (token,) = write(opened, "the king", 1, how, seed=0, top=6)
+    assert [(step.name, step.left, len(step.rows)) for step in token.steps] == [
+        ("temperature", VOCAB, 6),
+        ("top_k", 4, 6),
+        ("top_p", 1, 4),
+    ]
+    possible = [[after > 0 for _, _, after in step.rows] for step in token.steps]
+    assert possible == [[True] * 6, [True] * 4 + [False] * 2, [True] + [False] * 3]
+    assert all(before > 0 for step in token.steps for _, before, _ in step.rows)
+
+
 # Text of tokenizers of every make, given out piece by piece ----------------------------------------------------------
 
 
