@@ -395,11 +395,11 @@ def test_the_list_names_what_its_rows_leave(qtbot: QtBot, dock: WriteDock) -> No
     dock.token_list.show_pairs([("a", 0.5), ("b", 0.2)], "a")
     model = dock.token_list.model()
     assert model.index(2, 0).data() == "all others  30 %"
+    assert len(dock.token_list.pairs()) == 2
+    assert math.isclose(sum(p for _, p in dock.token_list.pairs()), 0.7)
     for before, share in (((), "< 0.1 %"), ((0.6, 0.4), "out")):  # without a setting nothing is ruled out
         dock.token_list.show_pairs([("a", 1.0), ("b", 0.0)], before=before)
         assert model.index(1, 0).data() == f"b  {share}"
-    assert len(dock.token_list.pairs()) == 2
-    assert math.isclose(sum(p for _, p in dock.token_list.pairs()), 0.7)
 
 
 def test_loading_is_said_once_and_stopping_stays_said(qtbot: QtBot) -> None:
