@@ -59,6 +59,8 @@ def is_gone(reference: str, outputs: Path) -> bool:
     if not run or not step.isdecimal() or "+" in run:
         return False
     try:
+        if Path(reference).exists():  # a folder of that name
+            return False
         tracks = [outputs, *(outputs.iterdir() if outputs.is_dir() else ())]
         return not any((RunFolder(track / run).checkpoints / checkpoint_name(int(step))).is_dir() for track in tracks)
     except OSError:

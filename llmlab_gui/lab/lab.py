@@ -154,8 +154,12 @@ class Lab(QObject):
 
     def shown(self) -> list[str]:
         """Ids of the runs in the charts, the current one first."""
-        rest = [run_id for run_id in self._overlaid if run_id != self._current and run_id in self._rows]
+        rest = [run_id for run_id in self.overlaid() if run_id in self._rows]
         return [self._current, *rest] if self._current else rest
+
+    def overlaid(self) -> list[str]:
+        """Ids of the runs beside the current one, also of those that are not found yet."""
+        return [run_id for run_id in self._overlaid if run_id != self._current]
 
     def set_shown(self, ids: Iterable[str]) -> None:
         """Overlays these runs; the current one is always shown."""

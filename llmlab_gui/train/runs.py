@@ -103,7 +103,7 @@ class RunsDock(LabDock):
 
     def shutdown(self) -> None:
         if self._settings is not None:
-            self._settings.save_choices("runs/ticked", Ticked(self.lab.shown()[1:]))
+            self._settings.save_choices("runs/ticked", Ticked(self.lab.overlaid()))
         super().shutdown()
         self.deletions.shutdown()
 
@@ -303,7 +303,7 @@ class RunsDock(LabDock):
         shown = self.lab.shown()
         all_shown = all(row.id in shown for row in rows)
         actions["overlay"].setText("Take out of the charts" if all_shown else "Overlay in the charts")
-        actions["overlay"].setEnabled(one is None or one.id != self.lab.shown()[0])  # the current one is always there
+        actions["overlay"].setEnabled(one is None or one is not self.lab.current())  # which is always there
         menu = QMenu(self.table)
         for name, action in actions.items():
             if name in ("overlay", "pause", "branch", "folder", "rename"):

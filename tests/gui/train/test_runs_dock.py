@@ -29,7 +29,7 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train import run_deletions
 from llmlab_gui.train import runs as runs_dock
-from llmlab_gui.train.runs import RunsDock
+from llmlab_gui.train.runs import RunsDock, Ticked
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, STATE
 from llmlab_gui.widgets.numbers import created_text
 from llmlab_gui.widgets.question import LineQuestion
@@ -121,6 +121,13 @@ def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtB
     assert lab.shown() == ["pretraining/third"]
     dock.remember(settings)  # as after a restart
     assert lab.shown() == ["pretraining/third", "pretraining/second"]
+    elsewhere = Lab(lab.outputs / "elsewhere")  # a window that has not found its runs yet, or has others
+    other = RunsDock(elsewhere)
+    qtbot.addWidget(other)
+    other.remember(settings)
+    other.shutdown()
+    elsewhere.shutdown()
+    assert settings.choices("runs/ticked", Ticked) == Ticked(["pretraining/second"])
 
 
 def test_a_row_that_the_keyboard_is_at_is_framed_and_ticked_without_being_opened(

@@ -102,7 +102,8 @@ def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> 
     assert [model.reference for model in recent.models][:3] == ["m15", "m29", "m28"]
     assert len(recent.models) == 20
     run = FakeRun(tmp_path, "bar").start().advance(250).save_checkpoint().run
-    kept = ["pretraining/bar@250", f"{run.path}@250", "bar@latest", "/models/small"]
+    (tmp_path / "small@2").mkdir()
+    kept = ["pretraining/bar@250", f"{run.path}@250", "bar@latest", "/models/small", f"{tmp_path}/small@2"]
     deleted = ["bar@100", f"{run.path}@100", "pretraining/foo@250"]  # and a run that is gone
     both = Recent([RecentModel(reference, "") for reference in (*kept, *deleted)])
     assert [model.reference for model in both.there(tmp_path)] == kept
