@@ -176,7 +176,9 @@ def _continued(model: nn.Module, prompt: list[int], tokens: int, how: Sampling, 
         if len(ids) > context:
             ids = ids[-max(1, context // 2) :]
             fresh, cache = ids, None
-        output = model(input_ids=torch.tensor([fresh], device=device), use_cache=True, **{name: cache})
+        output = model(
+            input_ids=torch.tensor([fresh], device=device), use_cache=True, logits_to_keep=1, **{name: cache}
+        )
         cache = output[name]
         logits = output.logits[0, -1].float().cpu()  # [vocab_size]
         token = choose(logits, how, text, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -246,12 +247,24 @@ def test_opening_can_be_cancelled_at_every_word_of_progress(folder: Path, output
             if self.count > self.last:
                 raise Cancelled()
 
-    for reference in (str(folder), f"{folder}+{adapter}", str(gguf)):
-        words = Counter(math.inf)
+    def opened(reference: str, words: Counter, *, anew: bool) -> None:
+        if anew:  # a file with another time is another file: nothing was kept of it
+            os.utime(gguf, ns=(0, next(times)))
         open_model(reference, outputs, words)
+
+    times = itertools.count(1)
+    for reference, anew in (
+        (str(folder), False),
+        (f"{folder}+{adapter}", False),
+        (str(gguf), True),
+        (str(gguf), False),
+    ):
+        opened(reference, Counter(math.inf), anew=anew)
+        words = Counter(math.inf)
+        opened(reference, words, anew=anew)
         for last in range(0, words.count, max(1, words.count // 6)):
             with pytest.raises(Cancelled):
-                open_model(reference, outputs, Counter(last))
+                opened(reference, Counter(last), anew=anew)
 
 
 @pytest.mark.parametrize(("trouble", "wanted"), [(Cancelled, Cancelled), (MemoryError, "Memory ran out")])
