@@ -105,7 +105,7 @@ class Field(QObject):
         tip = self.help_text()
         for widget in {self.label, self.editor, self.editor.focusProxy() or self.editor, self.unit}:
             widget.setToolTip(tip)
-        self.reset_button.setToolTip(f"Back to the preset's {value_text(value)}")
+        self.reset_button.setToolTip(f"Back to the preset's value: {value_text(value)}")
 
     def reset(self) -> None:
         """Back to the preset's value."""

@@ -71,6 +71,7 @@ def test_every_setting_has_a_field_with_its_help(dock: FinetuneSetupDock) -> Non
         assert field.info.help in field.editor.toolTip()
         assert (field.editor.focusProxy() or field.editor).accessibleName()
     assert dock.form.fields["model.base"].help_text().endswith("preset: nothing")
+    assert dock.form.fields["model.base"].reset_button.toolTip() == "Back to the preset's value: nothing"
 
 
 def test_a_single_folded_setting_is_counted_as_one(dock: FinetuneSetupDock) -> None:
