@@ -360,6 +360,8 @@ def test_what_to_go_by_is_looked_up_in_the_background_and_moves_nothing(qtbot: Q
         assert go_on.wait(SECONDS)
         return words
 
+    reading = threading.Event()
+    book.in_background(lambda: reading.wait(SECONDS), lambda _: None)  # the notebook, which may take long
     dialog, left = (PredictionDialog(book, "a run", quantities_of_runs(), anchors=anchors) for _ in range(2))
     qtbot.addWidget(dialog)
     dialog.show()
@@ -373,6 +375,8 @@ def test_what_to_go_by_is_looked_up_in_the_background_and_moves_nothing(qtbot: Q
     QApplication.processEvents()
     after = [dialog.size(), *(part.geometry() for part in (dialog.anchors, dialog.rows[0], dialog.start_button))]
     assert after == places
+    assert not reading.is_set()
+    reading.set()
     words *= 4  # more than anybody reckoned with is read whole all the same
     go_on.set()
     book.look_up(anchors, dialog._show_anchors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def folder(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
 
 
 def _finish(folder: ExperimentFolder, trial: Trial, loss: float) -> None:
-    fake = FakeRun(folder.outputs, trial.run, steps=20, seed=trial.seed)
+    fake = FakeRun(folder.outputs, trial.run, steps=20, seed=trial.seed, bytes_per_token=2.0)
     path = folder.run_of(trial, "finetuning").path
     path.parent.mkdir(exist_ok=True)
     fake.run.path.rename(path)
@@ -111,6 +112,13 @@ def test_learned_against_forgotten_is_told_by_method(folder: ExperimentFolder) -
     paths = {curve.name: [(point.x, point.y) for point in curve.points] for curve in results.charts[0].curves}
     assert paths["full"] == [(3.0, 2.0), (1.0, 2.9)]
     assert paths["Pareto front"] == [(1.0, 2.9), (1.2, 2.3), (1.5, 2.1), (3.0, 2.0)]
+    in_bits = {chart.name: chart for chart in results.other_unit}
+    assert set(in_bits) == {"learned-against-forgotten", "over-steps"}
+    learned = in_bits["learned-against-forgotten"]  # how many bytes a token of the general text has, no run says
+    assert (learned.x_axis.unit, learned.y_axis.unit) == ("bits per byte", "nats per token")
+    (full,) = (curve for curve in learned.curves if curve.name == "full")
+    assert [point.x for point in full.points] == pytest.approx([3.0 / math.log(4), 1.0 / math.log(4)])
+    assert [point.y for point in full.points] == [2.0, 2.9]
     write_results(folder, results)
     report = write_report(folder, folder.record(), results).read_text()
     assert "| rise of the loss on general text, full (`forgotten_full`) | 0.9 nats per token |" in report
