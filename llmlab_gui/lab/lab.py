@@ -232,7 +232,8 @@ class Lab(QObject):
             self._slots[renamed] = self._slots.pop(run_id)
         self.run_renamed.emit(run_id, renamed)
         row = RunRow(run, run.info(), run.status())
-        self._take_rows([row if other.id == run_id else other for other in self.runs()])
+        others = [other for other in self.runs() if other.id != renamed]  # one that came to nothing gave up the name
+        self._take_rows([row if other.id == run_id else other for other in others])
         self.set_shown(shown)
         if current == run_id:
             self.set_current(renamed)

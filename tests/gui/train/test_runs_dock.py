@@ -464,6 +464,25 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
     assert sorted(shown_ids(dock)) == ["loser", "third", "winner"]
 
 
+def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_there_once(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRun(outputs, "winner", created=1.69e9).start().fail("There was not enough memory.")
+    qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None, timeout=WAIT)
+    row = lab.row("pretraining/second")
+    assert row is not None
+    seen: list[list[tuple[str, str]]] = []
+    lab.run_renamed.connect(
+        lambda *_: lab.runs_changed.connect(
+            lambda: seen.append([(row.name, row.status.state) for row in lab.runs() if row.run.id == "winner"])
+        )
+    )
+    monkeypatch.setattr(dock, "ask_name", lambda _: "winner")
+    dock.rename(row)
+    qtbot.waitUntil(lambda: bool(seen), timeout=WAIT)
+    assert seen[0] == [("winner", "finished")]
+
+
 def test_an_open_model_follows_the_run_that_is_renamed(
     dock: RunsDock, qtbot: QtBot, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
