@@ -254,7 +254,7 @@ class LineChart(pg.PlotWidget):
     def _whole_y(self, extents: list[tuple[float, float]]) -> tuple[float, float, float, float]:
         """Smallest and largest value, and the view that shows them with some room."""
         values = [value for pair in extents for value in pair]
-        values += self.marks.heights()
+        values += self.marks.heights() if self.follow else []  # a closer look is at the curves
         values = [value for value in values if math.isfinite(value)]
         if self._from_zero and not self.log_y:
             high = max([*values, 0.0]) or 1.0

@@ -29,7 +29,7 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 from llmlab_gui.widgets.row_tables import RowsModel
 from llmlab_gui.widgets.saving import save_csv
-from llmlab_gui.widgets.tab_order import give_keyboard, main_part, stops
+from llmlab_gui.widgets.tab_order import give_keyboard, main_part, move_on, stops
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -152,6 +152,10 @@ class LabDock(QDockWidget):
         if self.isFloating():
             self.activateWindow()
         give_keyboard(last or self.widget(), Qt.FocusReason.ShortcutFocusReason)
+
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """Tab; in a window that is the panel's own, in the same order."""
+        return move_on(self, forward=forward) if self.isWindow() else super().focusNextPrevChild(forward)
 
     def remember(self, settings: WindowSettings) -> None:
         """Takes up what was chosen here at an earlier start, and keeps what is chosen from now on."""

@@ -16,7 +16,7 @@ from PySide6.QtCore import (
     Qt,
 )
 from PySide6.QtGui import QAction, QColor, QKeySequence
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QToolBar
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QToolBar, QToolButton
 
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
 from llmlab_gui.widgets.theme import current_theme
@@ -191,10 +191,12 @@ def table_actions(
 
 
 def tool_bar(actions: Mapping[str, QAction]) -> QToolBar:
-    """Their buttons, by their texts; in a narrow dock, what does not fit goes behind its » button."""
+    """Their buttons, by their texts, with Tab; in a narrow dock, what does not fit goes behind its » button."""
     tools = QToolBar()
     tools.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
     tools.addActions(list(actions.values()))
+    for button in tools.findChildren(QToolButton):
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
     return tools
 
 

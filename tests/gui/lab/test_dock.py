@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 from pytestqt.qtbot import QtBot
+from waits import WAIT
 
 from llmlab_gui.lab.dock import LabDock, place_beside
 from llmlab_gui.widgets.layouts import column
@@ -88,7 +89,7 @@ def test_a_place_beside_is_the_first_that_has_room_and_else_covers_least() -> No
     assert covered.width() * covered.height() == 300 * 300  # to the left: 100 of 400 pixels are free
 
 
-def test_tab_goes_down_a_dock_to_its_caption_whatever_was_made_when(dock: LabDock) -> None:
+def test_tab_goes_down_a_dock_to_its_caption_whatever_was_made_when(dock: LabDock, qtbot: QtBot) -> None:
     dock.caption("Some words.", "loss-curves")
     button, table, late = QPushButton("first"), QTableWidget(1, 1), QLineEdit()
     body = column(button, QLabel("no stop"), table)
@@ -97,6 +98,12 @@ def test_tab_goes_down_a_dock_to_its_caption_whatever_was_made_when(dock: LabDoc
     body.layout().insertWidget(1, late)
     QApplication.processEvents()
     assert stops(dock.widget()) == [button, late, table, dock._caption.links]
+    dock.activateWindow()
+    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    button.setFocus()
+    for after in (late, table):
+        qtbot.keyClick(dock.focusWidget(), Qt.Key.Key_Tab)
+        assert dock.focusWidget() is after
     dock.take_keyboard()
     assert dock.focusWidget() is table
     late.setFocus()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QAction, QColor
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QApplication,
@@ -28,6 +28,8 @@ from waits import WAIT
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.row_tables import tool_bar
+from llmlab_gui.widgets.tab_order import stops
 from llmlab_gui.widgets.theme import apply_theme, current_theme
 
 
@@ -134,9 +136,13 @@ def test_a_ring_around_what_has_no_room_of_its_own_is_whole_and_leaves_it_whole(
 
 
 def test_enter_presses_every_kind_of_button_and_only_once(ring: FocusRing, qtbot: QtBot) -> None:
+    action, field = QAction("of a bar of tools"), QLineEdit()
+    bar = tool_bar({"some": action})
+    of_bar = bar.widgetForAction(action)
     buttons = [QPushButton("button"), flat(), PrimaryButton("primary"), QToolButton()]
-    field = QLineEdit()
-    window = in_sight(qtbot, *buttons, field)
+    window = in_sight(qtbot, *buttons, bar, field)
+    assert stops(window) == [*buttons, of_bar, field]
+    buttons.append(of_bar)
     pressed: list[QWidget] = []
     for button in buttons:
         button.clicked.connect(lambda _=False, button=button: pressed.append(button))
@@ -171,5 +177,6 @@ def test_tab_stops_at_the_links_of_a_text_and_passes_a_text_without(ring: FocusR
     for _ in range(2):
         QTest.keyClick(window.windowHandle(), Qt.Key.Key_Backtab, Qt.KeyboardModifier.ShiftModifier)
     assert first.hasFocus()
+    QTest.keyRelease(window.windowHandle(), Qt.Key.Key_Shift)  # it stays down for the next test otherwise
     links.setText("nothing to follow")
     assert links.focusPolicy() == Qt.FocusPolicy.NoFocus
