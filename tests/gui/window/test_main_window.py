@@ -52,6 +52,7 @@ from llmlab.core.settings import load_preset
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab.store import requests
+from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION
@@ -291,6 +292,9 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
         return {label.palette().color(QPalette.ColorRole.WindowText).name() for label in dock.findChildren(QuietLabel)}
 
     own = window.styleSheet()
+    field = cast("FinetuneSetupDock", window.docks["finetune_setup"]).form.fields["train.learning_rate"]
+    assert window.docks["finetune_setup"] in late
+    cast("QLineEdit", field.editor.focusProxy()).setText("fast")
     try:
         window.use_theme("dark")
         dark = style_sheet(DARK)
@@ -301,12 +305,15 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
         assert late[-1].styleSheet() == dark
         qtbot.waitUntil(lambda: {part.styleSheet() for part in parts} == {dark}, timeout=WAIT)
         assert set().union(*map(quiet, window.docks.values())) == {DARK.quiet}
+        assert field.problem.palette().color(QPalette.ColorRole.WindowText).name() == DARK.bad
+        assert field.editor.focusProxy().palette().color(QPalette.ColorRole.Text).name() == DARK.bad
         dialog = QDialog(window)
         dialog.show()
         assert dialog.styleSheet() == dark
         dialog.close()
         dialog.deleteLater()
     finally:
+        field.reset()
         window.use_theme(chosen)
         window.reset_layout()
 
