@@ -91,7 +91,9 @@ class Lab(QObject):
         self._slots: dict[str, int] = {}
         self._histories: dict[str, RunHistory] = {}
         self._followed: dict[str, RunStatus | None] = {}  # as the watcher saw them
-        self._folders: dict[str, Path] = {}  # where those were that are followed
+        self._subjects: dict[
+            str, tuple[Path, float]
+        ] = {}  # folders of those that are followed, and when they were made
         self._news = QTimer(self, singleShot=True, interval=_COALESCE_MS)
         self._news.timeout.connect(self.runs_changed)
         self.controller.failed.connect(self.error_raised)
@@ -328,7 +330,7 @@ class Lab(QObject):
             self._make_current((live or list(self._rows.values()))[0].id)
 
     def _with_newer_status(self, row: RunRow) -> RunRow:
-        status = self._followed.get(row.id)
+        status = self._followed.get(row.id) if self._subjects.get(row.id) == _subject(row) else None
         return row if status is None else replace(row, status=status)
 
     def _run_started(self, run: RunFolder, *, in_turn: bool = False) -> None:
@@ -354,6 +356,7 @@ class Lab(QObject):
         ordered = sorted([row, *others], key=lambda other: (other.info.created, other.id), reverse=True)
         self._rows = {other.id: other for other in told_apart(ordered)}
         self.looked = True
+        self._follow_shown()
         self.runs_changed.emit()
 
     def _make_current(self, run_id: str) -> None:
@@ -371,15 +374,15 @@ class Lab(QObject):
             if run_id not in self._slots:
                 self._slots[run_id] = self._free_slot(run_id, shown)
         for run_id in list(self._followed):
-            if run_id in shown and self._rows[run_id].run.path == self._folders[run_id]:
+            if run_id in shown and _subject(self._rows[run_id]) == self._subjects[run_id]:
                 continue
-            del self._followed[run_id], self._folders[run_id]
+            del self._followed[run_id], self._subjects[run_id]
             self._histories.pop(run_id, None)
             self._watcher.let_go(run_id)
         for run_id in shown:
             if run_id not in self._followed:
                 self._followed[run_id] = None
-                self._folders[run_id] = self._rows[run_id].run.path
+                self._subjects[run_id] = _subject(self._rows[run_id])
                 self._histories[run_id] = RunHistory()
                 self._watcher.follow(self._rows[run_id].run)
 
@@ -457,3 +460,8 @@ class Lab(QObject):
             self.error_raised.emit(error)
         else:
             self.refresh()  # deleted: the poller drops it
+
+
+def _subject(row: RunRow) -> tuple[Path, float]:
+    """Which run it is: one that came to nothing gives up its folder's name to another one."""
+    return row.run.path, row.info.created

@@ -117,6 +117,27 @@ def test_a_run_that_is_made_here_takes_the_place_of_one_elsewhere_that_has_its_t
     assert row_is_here()
 
 
+@pytest.mark.parametrize("told", [True, False])  # by who started it, or found by the poller
+def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_followed_from_its_beginning(
+    qtbot: QtBot, lab: Lab, outputs: Path, tmp_path: Path, told: bool
+) -> None:
+    failed = FakeRun(outputs, "bar", created=1.7e9).start().fail("There was not enough memory.")
+    qtbot.waitUntil(lambda: lab.history("pretraining/bar").ended is not None, timeout=WAIT)
+    again = FakeRun(tmp_path / "again", "bar", created=1.71e9).start().advance(50)
+    failed.run.path.rename(failed.run.path.with_name(".tmp-bar"))
+    again.run.path.rename(failed.run.path)
+    if told:
+        lab.controller.started.emit(failed.run)
+        assert lab.history("pretraining/bar").ended is None  # at once
+    lab.refresh()
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/bar").step_columns) == 50, timeout=WAIT)
+    row, started = lab.row("pretraining/bar"), lab.history("pretraining/bar").started
+    assert row is not None
+    assert row.status.state != "failed"
+    assert started is not None
+    assert started.time > 1.71e9
+
+
 def test_switching_back_and_forth_leaves_what_is_shown_alone_followed(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
     for number, name in enumerate("ab"):
         FakeRun(outputs, name, created=1.7e9 + number).start().advance(20)

@@ -469,6 +469,8 @@ def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_there_once(
 ) -> None:
     FakeRun(outputs, "winner", created=1.69e9).start().fail("There was not enough memory.")
     qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None, timeout=WAIT)
+    lab.set_shown(["pretraining/winner"])
+    qtbot.waitUntil(lambda: lab.history("pretraining/winner").ended is not None, timeout=WAIT)
     row = lab.row("pretraining/second")
     assert row is not None
     seen: list[list[tuple[str, str]]] = []
@@ -481,6 +483,7 @@ def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_there_once(
     dock.rename(row)
     qtbot.waitUntil(lambda: bool(seen), timeout=WAIT)
     assert seen[0] == [("winner", "finished")]
+    qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300, timeout=WAIT)
 
 
 def test_an_open_model_follows_the_run_that_is_renamed(
