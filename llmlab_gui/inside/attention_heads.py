@@ -18,7 +18,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.mosaic import Mosaic
 from llmlab_gui.inside.head_scores import HeadScores
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.layouts import choice_box, column, split
+from llmlab_gui.widgets.layouts import choice_box, column, split, turn
 from llmlab_gui.widgets.row_tables import SORT_ROLE, Index, show_whole_rows
 
 _UNDER = [240, 210]  # pixels: the mosaic, and the table under it
@@ -109,14 +109,12 @@ class HeadsPane(QWidget):
 
     def _arrange(self) -> None:
         """The table beside a tall mosaic, and under a wide one; where the person put it once it is right."""
-        wanted = Qt.Orientation.Horizontal if self.tall else Qt.Orientation.Vertical
-        if wanted != self._halves.orientation():
-            self._halves.setOrientation(wanted)
+        if self.tall:
             bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
             mosaic = self.mosaic.minimumSizeHint().width() + bar
-            self._halves.setSizes([mosaic, self.width() - mosaic] if self.tall else _UNDER)
-            for place in (0, 1):  # what grows with the pane
-                self._halves.setStretchFactor(place, int(place == self.tall))
+            turn(self._halves, across=True, sizes=[mosaic, self.width() - mosaic], shares=(0, 1))
+        else:
+            turn(self._halves, across=False, sizes=_UNDER, shares=(1, 0))
 
     def _fit_columns(self) -> None:
         """As wide as title and numbers: Qt would leave room for the sign of order, which stands over the title."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QSignalBlocker, Qt
+from PySide6.QtCore import QSignalBlocker
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QPlainTextEdit, QPushButton, QWidget
 
@@ -14,7 +14,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.inside.prompt_examples import ExamplePrompt, examples_for
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.layouts import beside, column, split
+from llmlab_gui.widgets.layouts import beside, column, split, turn
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.one_line import OneLine
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _CAPTION = "A model reads tokens, not letters. Click a token to select its position in every panel."
 _LONGEST_IN_MENU = 60
 _WIDE = 70  # characters: two columns of a line's length have room
-_SHARES = (42, 58)  # per cent of the width: the text, and its tokens
+_SHARES = (42, 58)  # per cent of the width: the text, and its tokens beside it
+_SIZES = [60, 120]  # pixels: the text, and its tokens under it
 
 
 class PromptDock(InspectionDock):
@@ -62,11 +63,11 @@ class PromptDock(InspectionDock):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """The tokens beside the text in a wide dock, under it in a narrow one; where the person put them from then."""
         super().resizeEvent(event)
-        wide = event.size().width() >= self.fontMetrics().averageCharWidth() * _WIDE
-        wanted = Qt.Orientation.Horizontal if wide else Qt.Orientation.Vertical
-        if wanted != self._halves.orientation():
-            self._halves.setOrientation(wanted)
-            self._halves.setSizes([event.size().width() * share // 100 for share in _SHARES] if wide else [60, 120])
+        width = event.size().width()
+        if width >= self.fontMetrics().averageCharWidth() * _WIDE:
+            turn(self._halves, across=True, sizes=[width * share // 100 for share in _SHARES], shares=_SHARES)
+        else:
+            turn(self._halves, across=False, sizes=_SIZES, shares=(0, 1))
 
     def shown(self) -> Sequence[Archive | None]:
         return ()
@@ -99,7 +100,7 @@ class PromptDock(InspectionDock):
             self.controls.addWidget(widget)
         typed = column((self.text, 1), self.look, spacing=3)
         read = column(beside(self.count, self.shorten, grows=self.count), (self.chips, 1), spacing=3)
-        self._halves = split(typed, (read, 1), sizes=[60, 120])
+        self._halves = split(typed, (read, 1), sizes=_SIZES)
         self.set_body(self._halves, self.chips)
 
     def _connect(self) -> None:

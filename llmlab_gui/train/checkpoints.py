@@ -29,7 +29,7 @@ from llmlab_gui.train.checkpoint_rows import (
 from llmlab_gui.train.checkpoints_table import STEP, CheckpointsModel
 from llmlab_gui.train.exporter import Exporter
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.layouts import column, split
+from llmlab_gui.widgets.layouts import column, split, turn
 from llmlab_gui.widgets.question import ask
 from llmlab_gui.widgets.row_tables import show_whole_rows, sorted_proxy, table_actions, tool_bar
 from llmlab_gui.widgets.theme import theme_notifier
@@ -83,13 +83,11 @@ class CheckpointsDock(LabDock):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """In a low dock the facts are beside the table; where the person put them once they are right."""
         super().resizeEvent(event)
-        low = event.size().height() < _LOW_ROWS * self.table.verticalHeader().defaultSectionSize()
-        wanted = Qt.Orientation.Horizontal if low else Qt.Orientation.Vertical
-        if wanted != self._halves.orientation():
-            self._halves.setOrientation(wanted)
-            for place, share in enumerate(_SHARES if low else (1, 0)):  # what grows with the dock
-                self._halves.setStretchFactor(place, share)
-            self._halves.setSizes([event.size().width() * share // 100 for share in _SHARES] if low else _SIZES)
+        width, height = event.size().toTuple()
+        if height < _LOW_ROWS * self.table.verticalHeader().defaultSectionSize():
+            turn(self._halves, across=True, sizes=[width * share // 100 for share in _SHARES], shares=_SHARES)
+        else:
+            turn(self._halves, across=False, sizes=_SIZES, shares=(1, 0))
 
     @property
     def row(self) -> RunRow | None:

@@ -68,6 +68,19 @@ def split(
     return found
 
 
+def turn(halves: QSplitter, *, across: bool, sizes: Sequence[int], shares: Sequence[int]) -> None:
+    """Puts parts side by side (`across`) or below one another, in these pixels; what grows with the whole has shares.
+
+    Nothing where they are so already: the handle stays where someone has dragged it.
+    """
+    wanted = Qt.Orientation.Horizontal if across else Qt.Orientation.Vertical
+    if wanted != halves.orientation():
+        halves.setOrientation(wanted)
+        for place, share in enumerate(shares):
+            halves.setStretchFactor(place, share)
+        halves.setSizes(sizes)
+
+
 def choice_box(name: str, choices: Iterable[Sequence[str]] = (), *, tip: str = "", least: int = 0) -> QComboBox:
     """name: for screen readers. choices: each its data, its words, and perhaps a tool tip; none: it is filled later.
 

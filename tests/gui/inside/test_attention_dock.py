@@ -135,6 +135,10 @@ def test_on_a_laptop_the_prompt_scrolls_in_no_area_that_scrolls_itself(
         ]
         assert prompt.chips in areas
         assert not [a for a in areas if any(a.isAncestorOf(other) for other in areas if other is not a)], size
+    for width in (640, 1200, 700):  # text and tokens keep their shares of a wide dock
+        prompt.resize(width, 200)
+        QApplication.processEvents()
+        assert prompt.text.width() == pytest.approx(0.42 * width, abs=20)
 
 
 def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
