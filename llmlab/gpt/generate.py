@@ -116,7 +116,7 @@ def sampling_steps(logits: Tensor, how: Sampling, text: Sequence[int]) -> Iterat
         at = logits[seen]
         logits[seen] = torch.where(at < 0, at * how.repetition_penalty, at / how.repetition_penalty)
         yield "repetition_penalty", logits
-    if how.temperature == 0:
+    if how.temperature == 0 or (logits.max() / how.temperature).isinf():
         yield "temperature", torch.full_like(logits, -torch.inf).index_fill(0, logits.argmax(), 0.0)
         return
     if how.temperature != 1:

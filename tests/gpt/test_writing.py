@@ -152,6 +152,11 @@ def test_each_step_of_sampling_is_that_of_transformers() -> None:
         assert torch.equal(logits, 3 * torch.randn(200, generator=torch.Generator().manual_seed(seed)))
 
 
+def test_a_temperature_that_no_float_can_be_divided_by_takes_the_most_likely() -> None:
+    for logits in (torch.tensor([2.0, 3.0, -1.0]), torch.tensor([-3.0, -2.0, -4.0])):
+        assert choose(logits, Sampling(1e-40), [], torch.Generator()).id == 1
+
+
 def test_settings_of_sampling_that_are_neutral_change_nothing() -> None:
     logits = torch.randn(50)
     assert list(sampling_steps(logits, Sampling(), [1, 2])) == []
