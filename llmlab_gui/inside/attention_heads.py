@@ -111,7 +111,9 @@ class HeadsPane(QWidget):
         """The table beside a tall mosaic, and under a wide one; where the person put it once it is right."""
         if self.tall:
             bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
-            mosaic = self.mosaic.minimumSizeHint().width() + bar
+            mosaic = min(
+                self.mosaic.minimumSizeHint().width() + bar, self.width() // 2
+            )  # 0 for the table would close it
             turn(self._halves, across=True, sizes=[mosaic, self.width() - mosaic], shares=(0, 1))
         else:
             turn(self._halves, across=False, sizes=_UNDER, shares=(1, 0))

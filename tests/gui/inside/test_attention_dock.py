@@ -349,6 +349,18 @@ def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(
         assert min(pattern.width(), pattern.height()) >= 250
 
 
+def test_the_table_of_heads_stays_open_beside_a_mosaic_that_is_wider_than_its_pane(
+    qtbot: QtBot, lab: LookingLab, dock: AttentionDock, tmp_path: Path
+) -> None:
+    looked(qtbot, lab)
+    found = lab.inspection.inspection
+    assert found is not None
+    write_archive(tmp_path / "deep", {"heads/mosaic": np.full((60, 32, 8, 8), 0.5)}, found.metadata)
+    dock.heads.resize(200, 440)
+    dock.heads.show_heads(read_archive(tmp_path / "deep"))
+    assert min(dock.heads._halves.sizes()) > 0
+
+
 def test_a_model_that_refuses_its_patterns_says_why(qtbot: QtBot, lab: LookingLab, dock: AttentionDock) -> None:
     lab.inspection.set_prompt(PROMPT, False)
     lab.inspection.open("blind")
