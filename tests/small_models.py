@@ -11,13 +11,16 @@ from llmlab.core.settings import ModelSettings
 from llmlab.gpt.model import GPT
 
 VOCAB = 31
-# Every option against every other: heads are full (0), grouped (2 of 4), and one for all (1).
-COMBINATIONS = [
+# Every option against every other: heads are full (0), grouped (2 of 4), and one for all (1). Then each of the newer
+# ones alone, in GPT-2 and in Llama's parts.
+COMBINATIONS: list[dict[str, Any]] = [
     {"norm": norm, "position": position, "activation": activation, "bias": bias, "n_kv_head": heads}
     for norm, position, activation, bias, heads in product(
         ("layernorm", "rmsnorm"), ("learned", "rotary"), ("gelu", "swiglu"), (True, False), (0, 1, 2)
     )
 ]
+_LLAMA = {"norm": "rmsnorm", "position": "rotary", "activation": "swiglu", "bias": False, "n_kv_head": 2}
+COMBINATIONS += [plain | new for new in ({"qk_norm": True},) for plain in ({"bias": True}, _LLAMA)]
 
 
 def shape(**changes: Any) -> ModelSettings:

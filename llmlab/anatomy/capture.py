@@ -319,9 +319,6 @@ def _watch_scratch(
 def scratch_call(attention: CausalSelfAttention, qkv: Tensor) -> AttentionCall:
     """qkv: output of the layer's three projections [T, C + 2 C_kv] -> its attention."""
     time = qkv.shape[0]
-    split = (part.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1) for part in qkv.split(attention.dims, -1))
-    query, key, value = split  # [H, T, D], [H_kv, T, D], [H_kv, T, D]
-    if attention.rotary is not None:
-        query, key = attention.rotary(query), attention.rotary(key)
+    query, key, value = (part[0] for part in attention.heads(qkv[None]))  # [H, T, D], [H_kv, T, D], [H_kv, T, D]
     mask = torch.full((time, time), -math.inf, device=qkv.device).triu(1)[None]  # [1, T, T]
     return AttentionCall.of(query, key, value, mask, attention.head_dim**-0.5)

@@ -35,7 +35,8 @@ _EXPORT_DETAILS = """REF as for `llmlab-run generate`: a run, also one that fine
 merged into its base.
 
 hf       a folder that transformers' AutoModelForCausalLM and AutoTokenizer open, with the chat template. A model
-         trained from scratch must be a GPT-2 in its settings: LayerNorm, learned positions, GELU, full heads.
+         trained from scratch must be a GPT-2 in its settings: LayerNorm, learned positions, GELU, full heads,
+         nothing newer.
 adapter  a folder for PEFT: the adapter alone, of a fine-tuning run or of BASE+ADAPTER, with its tokenizer and chat
          template. On a model trained from scratch it is one of the GPT-2 that `--to hf` makes of its base.
 gguf     one file for llama.cpp, of the families llama and qwen2.

@@ -53,6 +53,11 @@ class ModelSettings:
     activation: str = setting(
         "gelu", "The feed-forward's non-linearity: GELU (GPT-2) or gated SwiGLU (Llama).", choices=("gelu", "swiglu")
     )
+    qk_norm: bool = setting(
+        False,
+        "RMSNorm on the queries and keys of each head, which keeps attention scores small (Qwen3).",
+        advanced=True,
+    )
     vocab_multiple: int = setting(
         1,
         "Round the vocabulary up to a multiple of this; 64 is faster on a GPU.",

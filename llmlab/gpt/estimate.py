@@ -127,7 +127,7 @@ def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
     """
     n_embd, hidden = model.n_embd, feed_forward_dim(model)
     kv_dim = (model.n_kv_head or model.n_head) * (n_embd // model.n_head)
-    grouped, rotary = kv_dim < n_embd, model.position == "rotary"
+    grouped, rotary, normed = kv_dim < n_embd, model.position == "rotary", model.qk_norm
     products = 2 * n_embd  # the norms' outputs
     products += n_embd  # attention's output
     products += (4 if model.activation == "swiglu" else 2) * hidden
@@ -135,11 +135,16 @@ def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
         # Attention is taken apart then: queries, keys and values as they are multiplied; the pattern, what was drawn
         # for it, and their product. What is drawn for a dropout is kept as fp32.
         products += 3 * n_embd + 3 * model.n_head * model.block_size + 2 * n_embd
+        products += n_embd + 2 * kv_dim if normed else 0
     else:
-        products += 0 if grouped and rotary else n_embd + 2 * kv_dim  # as they leave their one matrix
-        products += n_embd if rotary else 0  # queries, turned
-        products += 2 * n_embd if grouped else kv_dim if rotary else 0  # keys and values repeated, or keys turned
+        # As they leave their one matrix.
+        products += 0 if grouped and rotary and not normed else n_embd + 2 * kv_dim
+        changed = rotary or normed
+        products += n_embd if changed else 0  # queries, turned or normalised
+        products += 2 * n_embd if grouped else kv_dim if changed else 0  # keys and values repeated, or keys changed
     stream: float = 2 * n_embd + (2 * n_embd if model.norm == "rmsnorm" else 0)  # RMSNorm keeps what it multiplies
+    if normed:  # likewise those of queries and keys, and what they read, as fp32
+        stream += (2 if half else 1) * (n_embd + kv_dim)
     return stream + (products / 2 if half else products)
 
 

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 def refusal(settings: ModelSettings) -> str | None:
     """Why a model of these settings is not a GPT-2, as a sentence; None when it is one."""
-    wanted = {"norm": "layernorm", "position": "learned", "activation": "gelu", "n_kv_head": settings.n_head}
-    found = {name: getattr(settings, name) or wanted[name] for name in wanted}  # 0 key-value heads: as many as heads
-    differs = [f"{name}={value}" for name, value in found.items() if value != wanted[name]]
-    if not differs:
+    gpt2 = {"norm": "layernorm", "position": "learned", "activation": "gelu", "n_kv_head": settings.n_head}
+    gpt2 |= {"qk_norm": False}
+    ours = {name: getattr(settings, name) or value for name, value in gpt2.items()}  # n_kv_head=0: as many as heads
+    differing = [name for name in gpt2 if ours[name] != gpt2[name]]
+    if not differing:
         return None
-    return f"GPT-2 has LayerNorm, learned positions, GELU and full heads; this model has {', '.join(differs)}."
+    theirs, found = (", ".join(f"{name}={of[name]}" for name in differing) for of in (gpt2, ours))
+    return f"A GPT-2 has {theirs}; this model has {found}."
 
 
 def refusal_of(model: nn.Module) -> str | None:

@@ -16,6 +16,7 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
     position     a learned vector a position (GPT-2) or rotary: RoPE (Su et al. 2021)
     activation   GELU (Hendrycks & Gimpel 2016) or SwiGLU (Shazeer 2020)
     n_kv_head    fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
+    qk_norm      queries and keys of one size, so that scores stay small: Henry et al. 2020, in Qwen3's form
 
 `cache` and `past` are for generation alone (`llmlab.gpt.cache`): leave them out at the first reading.
 """
@@ -138,18 +139,14 @@ class CausalSelfAttention(nn.Module):
         self.dims = [settings.n_embd, kv_dim, kv_dim]
         self.qkv = nn.Linear(settings.n_embd, sum(self.dims), bias=settings.bias)  # three projections in one
         self.out = nn.Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
+        self.q_norm = nn.RMSNorm(self.head_dim, Norm.EPS) if settings.qk_norm else None
+        self.k_norm = nn.RMSNorm(self.head_dim, Norm.EPS) if settings.qk_norm else None
         self.rotary = Rotary(self.head_dim, settings.block_size) if settings.position == "rotary" else None
 
     def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
         """Normalised stream [B, T, C] -> what attention adds to the stream [B, T, C]."""
         batch, time, n_embd = x.shape
-        q, k, v = self.qkv(x).split(self.dims, dim=-1)  # [B, T, C], [B, T, C_kv], [B, T, C_kv]
-        q = q.view(batch, time, self.n_head, self.head_dim).transpose(1, 2)  # [B, H, T, D]
-        k = k.view(batch, time, self.n_kv_head, self.head_dim).transpose(1, 2)  # [B, H_kv, T, D]
-        v = v.view(batch, time, self.n_kv_head, self.head_dim).transpose(1, 2)  # [B, H_kv, T, D]
-        positions = None if past is None else past.positions
-        if self.rotary is not None:
-            q, k = self.rotary(q, positions), self.rotary(k, positions)
+        q, k, v = self.heads(self.qkv(x), None if past is None else past.positions)
         if past is not None:  # x are the newest tokens alone: put the keys and values of earlier ones before theirs
             k, v = past.extended(k, v)  # [B, H_kv, S, D]
         if self.n_kv_head < self.n_head:  # each key-value head serves a group of query heads
@@ -161,6 +158,16 @@ class CausalSelfAttention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, mask, drop, is_causal=mask is None)  # [B, H, T, D]
         y = y.transpose(1, 2).reshape(batch, time, n_embd)  # heads side by side again
         return F.dropout(self.out(y), self.dropout, self.training)
+
+    def heads(self, qkv: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The three projections [B, T, C + 2 C_kv] -> queries [B, H, T, D], keys and values [B, H_kv, T, D]."""
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in qkv.split(self.dims, dim=-1))  # [B, T, H, D]
+        if self.q_norm is not None and self.k_norm is not None:  # in the weights' fp32, also under autocast
+            q, k = self.q_norm(q.to(self.q_norm.weight)).to(v), self.k_norm(k.to(self.k_norm.weight)).to(v)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, H, T, D]
+        if self.rotary is not None:
+            q, k = self.rotary(q, positions), self.rotary(k, positions)
+        return q, k, v
 
 
 class FeedForward(nn.Module):

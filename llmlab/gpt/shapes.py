@@ -49,7 +49,8 @@ def _block_parameters(model: ModelSettings) -> int:
     layers = block_layers(model)
     linear = sum(width_in * width_out for _, width_in, width_out in layers)
     biases = sum(width_out for _, _, width_out in layers)
-    return linear + (biases if model.bias else 0) + 2 * _norm_parameters(model)
+    head_norms = 2 * (model.n_embd // model.n_head) if model.qk_norm else 0
+    return linear + (biases if model.bias else 0) + 2 * _norm_parameters(model) + head_norms
 
 
 def _norm_parameters(model: ModelSettings) -> int:

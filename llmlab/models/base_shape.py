@@ -50,8 +50,9 @@ class BaseShape:
     family: as transformers or a GGUF file calls it. own: the lab's own GPT. vocab_size: rows of the embedding.
     layers: the linear layers of all blocks. parameters: all of them; a tied head counts once. heads, kv_heads: side by
     side, their widths summed. hidden: width of the feed-forward. gated: it has three matrices. rms: its norms are
-    RMSNorms. composed: its non-linearity is written out in small steps, and dropout_heads heads keep their patterns,
-    since dropout is applied to them. load_copies: how often its weights are in memory in fp32 while it is opened.
+    RMSNorms. head_norms: queries and keys have norms too. composed: its non-linearity is written out in small steps,
+    and dropout_heads heads keep their patterns, since dropout is applied to them. load_copies: how often its weights
+    are in memory in fp32 while it is opened.
     """
 
     family: str
@@ -68,6 +69,7 @@ class BaseShape:
     gated: bool
     own: bool = False
     rms: bool = True
+    head_norms: bool = False
     composed: bool = False
     dropout_heads: int = 0
     load_copies: float = 1.0
@@ -117,6 +119,7 @@ def shape_of_gpt(model: ModelSettings, vocab_size: int) -> BaseShape:
         hidden=one[-1].width_in,
         gated=model.activation == "swiglu",
         rms=model.norm == "rmsnorm",
+        head_norms=model.qk_norm,
         dropout_heads=model.n_head if model.dropout else 0,
         load_copies=2.0,  # the file's and the model's
     )
@@ -224,6 +227,7 @@ def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
         kv_heads=kv_heads,
         hidden=hidden,
         gated=True,
+        head_norms=bool(family.head_norms),
     )
 
 

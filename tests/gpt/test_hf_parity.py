@@ -110,6 +110,54 @@ def test_training_the_copy_leaves_ours_alone() -> None:
     assert torch.equal(model.token_embedding.weight, before)
 
 
+@pytest.mark.parametrize("normed", [True, False])
+def test_llamas_parts_are_transformers_llama_and_with_norms_of_queries_and_keys_its_qwen3(normed: bool) -> None:
+    """Gate, rotary positions, RMSNorm, grouped heads and the norms in front of the rotation, in one function."""
+    options = {"norm": "rmsnorm", "position": "rotary", "activation": "swiglu", "n_kv_head": 2}
+    ours = lively(shape(**options, qk_norm=normed))
+    kind = (transformers.Qwen3Config, transformers.LlamaConfig)[not normed]
+    config = kind(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=ours.blocks[0].feed_forward.down.in_features,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        rms_norm_eps=1e-5,
+        max_position_embeddings=12,
+        tie_word_embeddings=True,
+    )
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    renamed = {
+        "token_embedding": "model.embed_tokens",
+        "final_norm": "model.norm",
+        "attention_norm": "input_layernorm",
+        "attention.out": "self_attn.o_proj",
+        "attention.q_norm": "self_attn.q_norm",
+        "attention.k_norm": "self_attn.k_norm",
+        "feed_forward_norm": "post_attention_layernorm",
+        "feed_forward.up": "mlp.up_proj",
+        "feed_forward.gate": "mlp.gate_proj",
+        "feed_forward.down": "mlp.down_proj",
+    }
+    state = {}
+    for name, weight in ours.state_dict().items():
+        module = name.removesuffix(".weight")
+        block = module.split(".")[1] if module.startswith("blocks.") else None
+        front, part = (f"model.layers.{block}.", module.split(".", 2)[2]) if block else ("", module)
+        if part == "attention.qkv":
+            for which, rows in zip("qkv", weight.split([32, 16, 16]), strict=True):
+                state[f"{front}self_attn.{which}_proj.weight"] = rows
+        else:
+            state[f"{front}{renamed[part]}.weight"] = weight
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])  # the tied head
+    ids = some_ids(3, 12)
+    with torch.no_grad():
+        assert _apart(ours(ids), theirs(ids).logits) < CLOSE
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -117,6 +165,7 @@ def test_training_the_copy_leaves_ours_alone() -> None:
         ({"position": "rotary"}, "position=rotary"),
         ({"activation": "swiglu"}, "activation=swiglu"),
         ({"n_kv_head": 2}, "n_kv_head=2"),
+        ({"qk_norm": True}, "qk_norm=True"),
     ],
 )
 def test_a_model_that_is_no_gpt2_is_refused_by_what_differs(options: dict[str, Any], named: str) -> None:

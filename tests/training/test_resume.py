@@ -311,6 +311,16 @@ def test_a_stopped_run_saves_the_log_spaced_checkpoints_that_one_left_alone_does
     assert differences(alone, run) == []
 
 
+def test_a_stopped_run_of_a_model_with_the_newer_parts_ends_as_one_left_alone(outputs: Path) -> None:
+    newer = {"model__qk_norm": True}
+    alone = train_here(new_run(outputs, STEPS, "alone", **SETTINGS, **newer))
+    run = new_run(outputs, STEPS, "stopped", **SETTINGS, **newer)
+    with _asking(run, stop=10):
+        train_here(run)
+    train_here(run)
+    assert differences(alone, run) == []
+
+
 def test_settings_changed_on_resume_are_listed_and_what_breaks_exactness_is_said(run: RunFolder) -> None:
     with _asking(run, stop=6):
         train_here(run)
