@@ -37,6 +37,7 @@ class Scatter(pg.PlotWidget):
         self.points: Points = np.zeros((0, 2))
         self.names: list[str] = []
         self._tips: list[str] = []
+        self._axis_names = ("", "")
         self._marked: dict[int, str] = {}
         self._under = -1
         self._pressed = QPointF()
@@ -93,7 +94,7 @@ class Scatter(pg.PlotWidget):
             axis.setPen(pg.mkPen(QColor(theme.grid)))
             axis.setTextPen(pg.mkPen(QColor(theme.quiet)))
             axis.follow_font()
-        self.getPlotItem().setLabel("bottom", getattr(self, "_axis_names", ("", ""))[0], **name_style(theme.text))
+        self.getPlotItem().setLabel("bottom", self._axis_names[0], **name_style(theme.text))
         self._fit_left()
         color = QColor(theme.series[0])
         color.setAlpha(190 if len(self.points) <= _SIZES[0][0] else 110)
@@ -172,7 +173,7 @@ class Scatter(pg.PlotWidget):
             painter.drawText(QPointF(left, y + metrics.ascent() / 2 - 1), name)
 
     def _fit_left(self) -> None:
-        axis, name = self._axes["left"], getattr(self, "_axis_names", ("", ""))[1]
+        axis, name = self._axes["left"], self._axis_names[1]
         axis.write_name(axis.fitting_name([name, name.split(" (")[0]]), current_theme().text)
         axis.set_room(axis.needed_width())
 

@@ -54,8 +54,9 @@ class ReferenceBox(OneLineBox):
     @property
     def reference(self) -> str:
         """What is in the box; the reference behind an offer, or the text as typed."""
-        text = self.currentText().strip()
-        place = self.findText(text)
+        text, place = self.currentText().strip(), self.currentIndex()
+        if self.itemText(place) != text:  # of two offers with the same words, the one that was chosen
+            place = self.findText(text)
         return str(self.itemData(place)) if place >= 0 else text
 
     def showPopup(self) -> None:

@@ -104,9 +104,9 @@ class LabDock(QDockWidget):
         self._empty.say(title, hint, action_text, slot)
         self._stack.setCurrentWidget(self._empty)
 
-    def show_no_run(self, hint: str) -> None:
-        """Shows, instead of the content, that no run is chosen, and the way to one."""
-        self.show_empty("No run is selected", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup"))
+    def show_no_run(self, hint: str, title: str = "No run is selected") -> None:
+        """Shows, instead of the content, that there is no run to show, and the way to one."""
+        self.show_empty(title, hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup"))
 
     def page_menu(self, shown: str) -> QMenu:
         """The dock's concept pages by their titles, without the one that is linked already."""
@@ -281,11 +281,12 @@ def place_beside(taken: QRect, size: QSize, screen: QRect) -> QRect:
         left = min(max(x, screen.left()), screen.right() + 1 - wide)
         top = min(max(y, screen.top()), screen.bottom() + 1 - high)
         found.append(QRect(QPoint(left, top), room))
-    return min(found, key=lambda place: _area(place.intersected(taken)))
 
+    def covers(place: QRect) -> int:
+        both = place.intersected(taken)
+        return both.width() * both.height()
 
-def _area(rect: QRect) -> int:
-    return max(0, rect.width()) * max(0, rect.height())
+    return min(found, key=covers)
 
 
 def is_seen(dock: QDockWidget) -> bool:

@@ -84,12 +84,8 @@ class QueueDock(LabDock):
         if state.items:
             self.show_body()
         else:
-            self.show_empty(
-                "Nothing waits",
-                "Set up a run and press Add to queue: it starts when the one before has ended.",
-                "Set up a run",
-                lambda: self.lab.dock_requested.emit("setup"),
-            )
+            hint = "Set up a run and press Add to queue: it starts when the one before has ended."
+            self.show_no_run(hint, "Nothing waits")
 
     def shutdown(self) -> None:
         self._timer.stop()

@@ -207,12 +207,8 @@ class RunsDock(LabDock):
         if not self.lab.looked:
             self.show_empty("Looking for runs", str(self.lab.outputs))
         elif not self.model.rows:
-            self.show_empty(
-                "No runs yet",
-                "Runs appear here, including those started by llmlab-run in a terminal.",
-                "Set up a run",
-                lambda: self.lab.dock_requested.emit("setup"),
-            )
+            hint = "Runs appear here, including those started by llmlab-run in a terminal."
+            self.show_no_run(hint, "No runs yet")
         else:
             self.show_body()
         self._say_what_matches()

@@ -341,9 +341,7 @@ class WriteDock(LabDock):
         row, checkpoint = self.picker.row, self.picker.checkpoint
         if row is None and not self.picker.active:
             hint = "Train one in Set-up: the default is done in about a minute. Or choose a model in the tool bar."
-            self.show_empty(
-                "There is no model yet", hint, "Set up a run", lambda: self.lab.dock_requested.emit("setup")
-            )
+            self.show_no_run(hint, "There is no model yet")
         else:
             self.show_body()
         words = ""

@@ -72,6 +72,10 @@ def test_a_narrow_box_shows_the_name_of_a_model_and_not_the_beginning_of_its_pla
     assert line.cursorPosition() == 0
     assert box.reference == place
     assert box.shown(80).startswith("small")
+    box.offer([("/a/twin", "twin (0.12M)"), ("/b/twin", "twin (0.12M)")])
+    for twin in ("/a/twin", "/b/twin"):
+        box.choose(twin)
+        assert box.reference == twin
     name = "20261130-081913-baby-shakespeare@1250"
     box.offer([(name, f"{name}, validation loss 2.091 on shakespeare")])
     for chosen in (name, f"/outputs/{name}"):
