@@ -179,6 +179,8 @@ class CorpusEditor(Editor):
             self.failed.emit(error)
 
     def _show_progress(self, done: int, total: int) -> None:
+        if not done:  # nothing has come yet
+            return
         # Kilobytes: a QProgressBar counts in 32 bits.
         self.bar.setRange(0, total // 1024)
         self.bar.setValue(done // 1024)
