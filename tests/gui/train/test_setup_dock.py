@@ -292,11 +292,13 @@ def test_fetching_shows_progress_and_makes_the_corpus_usable(
 def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(corpus: Any, progress: Progress) -> None:
         while True:
-            progress("Fetching", 1, 0)
+            progress("Fetching", 0, 20_479)
 
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")
-    dock.corpus.fetch_button.click()
+    with qtbot.waitSignal(dock.corpus._progress, timeout=WAIT):
+        dock.corpus.fetch_button.click()
+    assert dock.corpus.bar.format() == "Connecting…"  # until something comes
     qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel", timeout=WAIT)
     dock.corpus.fetch_button.click()
     qtbot.waitUntil(lambda: dock.corpus.fetch_button.text().startswith("Fetch"), timeout=WAIT)
