@@ -134,7 +134,9 @@ class TrainSettings:
         1, "Batches whose gradients are added before one optimizer step.", unit="batches", low=1, high=65536
     )
     grad_clip: float = setting(1.0, "Largest norm of the gradient; 0 means no clipping.", low=0.0)
-    weight_decay: float = setting(0.1, "AdamW's decay of matrices (not of biases and norms).", low=0.0, high=10.0)
+    weight_decay: float = setting(
+        0.1, "AdamW's, and Muon's, decay of matrices (not of biases and norms).", low=0.0, high=10.0
+    )
     beta1: float = setting(0.9, "AdamW's memory of the gradient.", low=0.0, high=0.9999, advanced=True)
     beta2: float = setting(0.99, "AdamW's memory of the squared gradient.", low=0.0, high=0.99999, advanced=True)
     seed: int = setting(1337, "Seed of weights, batches and dropout.", low=0, high=2**31 - 1)
@@ -172,6 +174,25 @@ class TrainSettings:
     compile: bool = setting(
         False,
         "torch.compile the model: pays on a GPU, costs 10-24 s of start-up and gains nothing here on a CPU.",
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class PretrainTrainSettings(TrainSettings):
+    """How a model learns from scratch on text: what fine-tuning does not have."""
+
+    optimizer: str = setting(
+        "adamw",
+        "What takes the steps: muon those of the matrices inside the blocks alone, and the default the others.",
+        choices=("adamw", "muon"),
+        advanced=True,
+    )
+    muon_learning_rate: float = setting(
+        0.02,
+        "Muon's peak learning rate; warm-up and decay follow those of learning_rate in proportion.",
+        low=0.0,
+        high=10.0,
         advanced=True,
     )
 
@@ -321,7 +342,7 @@ class PretrainSettings(RunSettings):
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
+    train: PretrainTrainSettings = field(default_factory=PretrainTrainSettings)
     samples: SampleSettings = field(default_factory=SampleSettings)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
 

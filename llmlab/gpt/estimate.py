@@ -3,7 +3,7 @@
 Memory is what a worker holds at its peak, when the backward pass of a step begins:
 
     process         interpreter, libraries, the text
-    learning        weights, gradients, AdamW's two moments: 16 bytes a parameter
+    learning        weights, gradients, AdamW's two moments: 16 bytes a parameter (Muon's one moment: 12)
     activations     what each block keeps for the backward pass, for every token of a batch
     vocabulary      logits, and gradients of the embedding beside the one that is kept
 """
@@ -17,6 +17,7 @@ from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings
 from llmlab.gpt.shapes import (
     CHUNK_ROWS,
     FEW_LOGITS,
+    block_layers,
     embedding_parameters,
     feed_forward_dim,
     padded_vocab_size,
@@ -73,6 +74,8 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     parameters = parameter_count(model, vocab)
     tokens = data.batch_size * model.block_size
     flops = tokens * train.grad_accum * flops_per_token(model, vocab)
+    if train.optimizer == "muon":
+        flops += muon_flops(model)
     cores = train.threads or os.cpu_count() or 1
     seconds = flops / (FLOPS_PER_CORE * cores * REACHED)
     seconds += train.grad_accum * (STEP_SECONDS + model.n_layer * LAYER_SECONDS)
@@ -82,7 +85,7 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
         embedding_parameters=embedding_parameters(model, vocab),
         memory=memory,
         memory_bytes=memory.total,
-        checkpoint_bytes=3 * FLOAT * parameters,  # weights and AdamW's two moments
+        checkpoint_bytes=FLOAT * (parameters + _moments(settings, parameters)),
         flops_per_step=flops,
         seconds_per_step=seconds,
         minutes=train.steps * seconds / 60,
@@ -100,9 +103,24 @@ def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
     return 6.0 * weights + 12.0 * model.n_layer * model.n_embd * model.block_size
 
 
+def muon_flops(model: ModelSettings) -> float:
+    """FLOP of Muon's step: five Newton-Schulz iterations of X <- a X + (b A + c A^2) X, with A = X X^T, per matrix.
+
+    X [m, n] with m <= n: two products of 2 m^2 n and one of 2 m^3 in each (Jordan et al. 2024).
+    """
+    sides = [sorted((width_in, width_out)) for _, width_in, width_out in block_layers(model)]
+    return 5.0 * model.n_layer * sum(4 * m**2 * n + 2 * m**3 for m, n in sides)
+
+
 def expected_vocab_size(data: DataSettings) -> int:
     """Vocabulary that a tokenizer is likely to have, before it was built."""
     return {"gpt2": 50257, "char": 100, "compact": 25000, "bpe": data.bpe_vocab_size}[data.tokenizer]
+
+
+def _moments(settings: PretrainSettings, parameters: int) -> int:
+    """Numbers that the optimizer keeps: two for a parameter of AdamW's, one for a matrix of Muon's."""
+    matrices = sum(width_in * width_out for _, width_in, width_out in block_layers(settings.model))
+    return 2 * parameters - (settings.model.n_layer * matrices if settings.train.optimizer == "muon" else 0)
 
 
 def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Memory:
@@ -110,7 +128,7 @@ def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Mem
     tokens, vocab = settings.data.batch_size * model.block_size, padded_vocab_size(model, vocab_size)
     per_token = model.n_layer * kept_by_a_block(model, half) + _passing(model)
     # Matrix products in half precision read copies of the weights, of 2 bytes each.
-    learning = 4 * FLOAT * parameters + (2 * parameters if half else 0)
+    learning = FLOAT * (2 * parameters + _moments(settings, parameters)) + (2 * parameters if half else 0)
     return Memory(
         process=_WORKER_BYTES,
         learning=learning,

@@ -106,7 +106,7 @@ def tokens_differ(runs: Iterable[Started]) -> bool:
 
 @dataclass
 class StepEvent(Event, name="step"):
-    """One optimizer step. loss: mean over its tokens, nats. grad_norm: before clipping."""
+    """One optimizer step. loss: mean over its tokens, nats. grad_norm: before clipping. lr: AdamW's."""
 
     loss: float
     lr: float

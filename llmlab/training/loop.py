@@ -28,9 +28,8 @@ from llmlab.models.scratch import load_weights
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.training import state
 from llmlab.training.control import StopRequested
-from llmlab.training.optimizer import make_optimizer
+from llmlab.training.optimizer import make_pretraining_optimizer, set_learning_rates
 from llmlab.training.run import TrainingRun
-from llmlab.training.schedule import learning_rate
 from llmlab.training.workplace import Facts, StepResult, Workplace
 
 
@@ -57,11 +56,9 @@ class FromScratch(TrainingRun):
             self.stop()
 
     def optimizer_step(self) -> StepResult:
-        """One step of AdamW on the mean gradient of `grad_accum` batches."""
+        """One step of the optimizer on the mean gradient of `grad_accum` batches."""
         train = self.settings.train
-        lr = learning_rate(self.progress.step, train)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        lr = set_learning_rates(self.optimizer, self.progress.step, train)
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device.kind)
         for micro in range(train.grad_accum):
@@ -109,7 +106,7 @@ class Trainer(FromScratch):
         torch.manual_seed(train.seed)
         self.data, self.tokenizer = data, data.tokenizer
         self.model = GPT(model, data.tokenizer.vocab_size).to(device.kind)
-        self.optimizer = make_optimizer(self.model, train)
+        self.optimizer = make_pretraining_optimizer(self.model, train)
         self.scaler = torch.amp.GradScaler(device.kind, enabled=device.precision == "fp16")
         self.sequences = Sequences(
             data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed

@@ -1,23 +1,80 @@
-"""AdamW with two groups: matrices decay, vectors do not."""
+"""AdamW with two groups: matrices decay, vectors do not. Muon, if asked for, takes the matrices inside the blocks."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import nn
 
-from llmlab.core.settings import TrainSettings
+from llmlab.core.errors import LabError
+from llmlab.core.settings import PretrainTrainSettings, TrainSettings
+from llmlab.gpt.model import GPT
+from llmlab.training.schedule import learning_rate, muon_learning_rate
 
 
-def make_optimizer(model: nn.Module, train: TrainSettings) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over all parameters, fused into one kernel where the device has it.
+def make_optimizer(model: nn.Module, train: TrainSettings, without: Collection[nn.Parameter] = ()) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) over all other parameters, fused into one kernel where the device has it.
 
     Weight decay pulls matrices (embeddings, linear layers) towards zero; biases and norm weights are left alone,
     since they set scales rather than mix features.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = [p for p in model.parameters() if p.requires_grad and p not in without]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": train.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     fused = all(parameter.device.type in ("cpu", "cuda", "mps") for parameter in parameters)
     return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=fused)
+
+
+def make_pretraining_optimizer(model: GPT, train: PretrainTrainSettings) -> torch.optim.Optimizer:
+    """The one that `train.optimizer` names. LabError where this torch has no Muon."""
+    if train.optimizer == "adamw":
+        return make_optimizer(model, train)
+    if not hasattr(torch.optim, "Muon"):
+        raise LabError(
+            "This PyTorch has no Muon.",
+            f"It is {torch.__version__}, and 2.9 was the first that has it.",
+            "Update torch, or set train.optimizer=adamw.",
+        )
+    matrices = [parameter for parameter in model.blocks.parameters() if parameter.dim() == 2]
+    muon = torch.optim.Muon(matrices, lr=train.muon_learning_rate, weight_decay=train.weight_decay)
+    return MuonWithAdamW(muon, make_optimizer(model, train, set(matrices)))
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for matrices, AdamW for the rest: two optimizers that step, and are saved, as one.
+
+    A matrix maps vectors to vectors, and its gradient moves few directions of them much and most hardly at all. Muon
+    replaces the averaged gradient U S V^T by about U V^T, with five Newton-Schulz iterations, so that every direction
+    moves as far, and scales it by sqrt(max(1, rows / columns)). Its only state is one average per weight. Queries,
+    keys and values are one matrix here, and are treated as one. An embedding is no such map, but a row per token.
+    """
+
+    def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.AdamW) -> None:
+        super().__init__([*muon.param_groups, *adamw.param_groups], {"fused": adamw.defaults["fused"]})
+        self._parts = (muon, adamw)
+        for part in self._parts:
+            part.state = self.state
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One step of both."""
+        for part in self._parts:
+            part.step()
+
+
+def is_muons(group: dict[str, Any]) -> bool:
+    """Whether a parameter group is Muon's: AdamW's have two betas instead."""
+    return "momentum" in group
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, train: TrainSettings) -> float:
+    """Those of the optimizer step that follows `step` finished ones; returns AdamW's."""
+    rate = learning_rate(step, train)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        if is_muons(group) and isinstance(train, PretrainTrainSettings):
+            group["lr"] = muon_learning_rate(step, train)
+    return rate

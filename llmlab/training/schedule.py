@@ -6,8 +6,9 @@ So a resume needs no state.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from llmlab.core.settings import TrainSettings
+from llmlab.core.settings import PretrainTrainSettings, TrainSettings
 
 # 10, 30, 100 ... as far as steps can be set.
 _EARLY = tuple(digit * 10**power for power in range(1, 10) for digit in (1, 3))
@@ -36,6 +37,13 @@ def learning_rate(step: int, train: TrainSettings) -> float:
     if train.schedule == "cosine":
         return low + (peak - low) * (1 + math.cos(math.pi * share)) / 2
     return peak + (low - peak) * share
+
+
+def muon_learning_rate(step: int, train: PretrainTrainSettings) -> float:
+    """Muon's: the same course from its own peak, ending at the same share of it."""
+    share = train.min_learning_rate / train.learning_rate if train.learning_rate else 0.0
+    peak = train.muon_learning_rate
+    return learning_rate(step, replace(train, learning_rate=peak, min_learning_rate=peak * share))
 
 
 def early_evaluations(train: TrainSettings) -> list[int]:

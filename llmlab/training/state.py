@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from llmlab.core.errors import LabError, brief
 from llmlab.core.records import from_plain
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
+from llmlab.training.optimizer import is_muons
 
 STATE_FORMAT = 1
 
@@ -152,9 +153,12 @@ def restore(
     """Puts optimizer, scaler and random generators where they were. LabError when they do not fit the model."""
     parameters = _plain_names(dict(model.named_parameters()))
     fused = bool(optimizer.defaults.get("fused"))
+    matrices = {parameter for group in optimizer.param_groups if is_muons(group) for parameter in group["params"]}
     try:
         for name, values in state.optimizer.items():
             parameter = parameters[name]
+            if ("momentum_buffer" in values) != (parameter in matrices):
+                continue  # another optimizer's, from before train.optimizer was changed: this one begins anew
             restored = {}
             for key, value in values.items():
                 if key != "step" and value.shape != parameter.shape:

@@ -11,12 +11,14 @@ import pytest
 import torch
 from preset_settings import resolve_settings
 from small_models import COMBINATIONS, VOCAB, shape, some_ids
+from torch.utils.flop_counter import FlopCounterMode
 from worker_memory import peak_bytes
 
-from llmlab.core.settings import PretrainSettings, load_preset
-from llmlab.gpt.estimate import estimate, flops_per_token, kept_by_a_block
+from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, load_preset
+from llmlab.gpt.estimate import estimate, flops_per_token, kept_by_a_block, muon_flops
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run, start_worker
+from llmlab.training.optimizer import make_pretraining_optimizer
 
 
 def test_parameters_and_checkpoint_are_the_models() -> None:
@@ -26,6 +28,22 @@ def test_parameters_and_checkpoint_are_the_models() -> None:
     assert expected.parameters == sum(parameter.numel() for parameter in parameters)
     assert expected.checkpoint_bytes == 12 * expected.parameters  # fp32 weights and AdamW's two moments
     assert expected.embedding_parameters == (VOCAB + 12) * 32
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_checkpoint_is_as_large_as_weights_and_what_the_optimizer_keeps(optimizer: str) -> None:
+    train = PretrainTrainSettings(optimizer=optimizer)
+    settings = replace(PretrainSettings(), model=shape(activation="swiglu", n_kv_head=2), train=train)
+    model = GPT(settings.model, VOCAB)
+    made = make_pretraining_optimizer(model, train)
+    model.loss(some_ids(2, 12), some_ids(2, 12)).backward()
+    with FlopCounterMode(display=False) as counted:
+        made.step()
+    kept = [value.numel() for state in made.state.values() for name, value in state.items() if name != "step"]
+    assert estimate(settings, VOCAB).checkpoint_bytes == 4 * (estimate(settings, VOCAB).parameters + sum(kept))
+    assert counted.get_total_flops() == (muon_flops(settings.model) if optimizer == "muon" else 0)
+    of_adamw = estimate(replace(settings, train=PretrainTrainSettings()), VOCAB)
+    assert estimate(settings, VOCAB).flops_per_step == of_adamw.flops_per_step + counted.get_total_flops()
 
 
 def test_flops_are_six_a_weight_that_multiplies_and_attentions_own() -> None:

@@ -1,4 +1,4 @@
-"""Which parameters decay, and that a step is AdamW's formula."""
+"""Which parameters decay, that a step is AdamW's formula, and that Muon takes the matrices inside the blocks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import pytest
 import torch
 from small_models import COMBINATIONS, VOCAB, shape
 
-from llmlab.core.settings import TrainSettings
+from llmlab.core.errors import LabError
+from llmlab.core.settings import PretrainTrainSettings, TrainSettings
 from llmlab.gpt.model import GPT
-from llmlab.training.optimizer import make_optimizer
+from llmlab.training.optimizer import is_muons, make_optimizer, make_pretraining_optimizer, set_learning_rates
 
 TRAIN = TrainSettings(learning_rate=0.01, weight_decay=0.3, beta1=0.8, beta2=0.95)
+MUON = PretrainTrainSettings(
+    learning_rate=0.01,
+    weight_decay=0.3,
+    beta1=0.8,
+    beta2=0.95,
+    warmup_steps=0,
+    optimizer="muon",
+    muon_learning_rate=0.1,
+)
 
 
 @pytest.mark.parametrize("options", [COMBINATIONS[0], COMBINATIONS[-1]])
@@ -49,3 +59,73 @@ def test_two_steps_are_adamws_formula() -> None:
         optimizer.step()
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.double(), expected[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("options", [COMBINATIONS[0], COMBINATIONS[-1]])
+def test_muon_has_every_matrix_inside_the_blocks_and_adamw_all_else(options: dict[str, object]) -> None:
+    model = GPT(shape(**options), VOCAB)
+    groups = make_pretraining_optimizer(model, MUON).param_groups
+    muons = {id(p) for group in groups if is_muons(group) for p in group["params"]}
+    everything = [id(p) for group in groups for p in group["params"]]
+    assert len(everything) == len(set(everything)) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        is_matrix = name.startswith("blocks.") and name.endswith("weight") and "norm" not in name
+        assert (id(parameter) in muons) == is_matrix, name
+
+
+def test_two_steps_of_muon_are_its_formula_and_the_rest_is_as_with_adamw_alone() -> None:
+    torch.manual_seed(0)
+    model, twin = GPT(shape(bias=True), VOCAB), GPT(shape(bias=True), VOCAB)
+    twin.load_state_dict(model.state_dict())
+    optimizer, plain = make_pretraining_optimizer(model, MUON), make_optimizer(twin, TRAIN)
+    expected = {name: parameter.detach().double().clone() for name, parameter in model.named_parameters()}
+    average = {name: torch.zeros_like(value) for name, value in expected.items()}
+    twins = dict(twin.named_parameters())
+    muons = {p for group in optimizer.param_groups if is_muons(group) for p in group["params"]}
+    for step in range(2):
+        assert set_learning_rates(optimizer, step, MUON) == set_learning_rates(plain, step, MUON)
+        rate = next(group["lr"] for group in optimizer.param_groups if is_muons(group))
+        assert rate == pytest.approx(10 * plain.param_groups[0]["lr"])
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.randn_like(parameter)
+            twins[name].grad = parameter.grad.clone()
+            g = parameter.grad.double()
+            average[name] = 0.95 * average[name] + 0.05 * g
+            if parameter in muons:
+                rows, columns = parameter.shape
+                towards = _newton_schulz(0.05 * g + 0.95 * average[name])  # Nesterov's look ahead
+                expected[name] -= rate * 0.3 * expected[name] + rate * max(1.0, rows / columns) ** 0.5 * towards
+        optimizer.step()
+        plain.step()
+    for name, parameter in model.named_parameters():
+        if parameter in muons:  # whose iterations are in bf16
+            assert torch.allclose(parameter.double(), expected[name], atol=0.01), name
+        else:
+            assert torch.equal(parameter, twins[name]), name
+
+
+def test_muon_moves_every_direction_about_equally_far() -> None:
+    model = GPT(shape(), VOCAB)
+    optimizer = make_pretraining_optimizer(model, MUON)
+    set_learning_rates(optimizer, 0, MUON)
+    weight = model.blocks[0].attention.out.weight
+    before = weight.detach().clone() * (1 - 0.1 * 0.3)
+    u, _, v = torch.linalg.svd(torch.randn_like(weight))
+    weight.grad = u @ torch.diag(torch.linspace(1, 0.05, len(u))) @ v
+    optimizer.step()
+    moved = torch.diag(u.T @ (before - weight.detach()) @ v.T) / 0.1  # along each direction of the gradient
+    assert 0.6 < moved.min() < moved.max() < 1.3
+
+
+def _newton_schulz(gradient: torch.Tensor) -> torch.Tensor:
+    """Every singular value s of a matrix of norm one becomes a s + b s^3 + c s^5, five times: by its SVD."""
+    u, s, v = torch.linalg.svd(gradient / gradient.norm(), full_matrices=False)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return u @ torch.diag(s) @ v
+
+
+def test_a_torch_without_muon_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(LabError, match="This PyTorch has no Muon"):
+        make_pretraining_optimizer(GPT(shape(), VOCAB), MUON)

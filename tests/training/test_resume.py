@@ -20,7 +20,7 @@ import pytest
 import torch
 from forks import Fork, forked, start_fork, wait_until
 from kills import differences, events_of, train_to_the_end, train_with_kills
-from small_runs import all_events, new_run, same_weights, train_here, weights_of
+from small_runs import all_events, kill_and_resume, new_run, same_weights, train_here, weights_of
 
 from llmlab.core.config import with_values
 from llmlab.core.settings import PretrainSettings
@@ -435,6 +435,34 @@ def test_a_branch_may_change_how_it_learns(parent: RunFolder, outputs: Path) -> 
         *(weights_of(run, "15")["token_embedding.weight"] for run in (parent, branch)),
     )
     assert any(sentence.startswith("train.learning_rate") for sentence in all_events(branch)[0]["changed"])
+
+
+# Settings that bring a state of their own, each alone.
+LEVERS: dict[str, dict[str, Any]] = {"muon": {"train__optimizer": "muon"}}
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_with_each_setting_that_has_a_state_a_killed_run_ends_as_one_left_alone(outputs: Path, lever: str) -> None:
+    alone = train_here(new_run(outputs, STEPS, "alone", **SETTINGS, **LEVERS[lever]))
+    run = new_run(outputs, STEPS, "killed", **SETTINGS, **LEVERS[lever])
+    kill_and_resume(run, before_step=13)
+    assert differences(alone, run) == []
+    plain = train_here(new_run(outputs, STEPS, "plain", **SETTINGS))
+    assert not same_weights(plain, run)
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_a_branch_may_take_up_such_a_setting_or_leave_it(parent: RunFolder, outputs: Path, lever: str) -> None:
+    begin = select(parent.checkpoints, "10")
+    taken = with_values(
+        parent.info().settings, {name.replace("__", "."): value for name, value in LEVERS[lever].items()}
+    )
+    branch = train_here(create_run(outputs, taken, name="branch", parent=(parent, begin)))
+    back = create_run(outputs, parent.info().settings, name="back", parent=(branch, select(branch.checkpoints, "20")))
+    train_here(back)
+    assert (branch.status().state, back.status().state) == ("finished", "finished")
+    assert events_of(branch, "step")[0]["loss"] == events_of(parent, "step")[10]["loss"]
+    assert events_of(back, "step")[0]["loss"] == events_of(branch, "step")[10]["loss"]
 
 
 def test_two_workers_in_a_row_count_attempts(run: RunFolder) -> None:

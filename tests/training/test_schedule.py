@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.core.settings import TrainSettings
-from llmlab.training.schedule import learning_rate
+from llmlab.core.settings import PretrainTrainSettings, TrainSettings
+from llmlab.training.schedule import learning_rate, muon_learning_rate
 
 # Peak 1, minimum 0.1, 9 steps of warm-up, 109 in all: the decay spans 100 steps.
 PLAIN = TrainSettings(learning_rate=1.0, min_learning_rate=0.1, warmup_steps=9, steps=109)
@@ -34,6 +34,8 @@ def test_warm_up_rises_in_equal_parts_and_the_first_step_already_moves(schedule:
         ("constant", {"min_learning_rate": 5.0}, {9: 1.0, 108: 1.0}),
         # The last fifth of 109 steps begins at round(87.2) and lasts 22.
         ("wsd", {}, {9: 1.0, 87: 1.0, 98: 0.55, 109: 0.1}),
+        ("linear", {"min_learning_rate": 0.0}, {9: 1.0, 59: 0.5, 108: 0.01, 109: 0.0}),
+        ("wsd", {"min_learning_rate": 0.0}, {9: 1.0, 87: 1.0, 98: 0.5, 108: 1 / 22, 109: 0.0}),
         ("wsd", {"decay_fraction": 1.0}, {9: 1.0, 59: 0.55, 109: 0.1}),
         ("wsd", {"decay_fraction": 0.0}, {9: 1.0, 108: 1.0}),
     ],
@@ -81,3 +83,15 @@ def test_it_stays_between_minimum_and_peak_and_never_rises_after_warm_up(
     after = rates[warmup:]
     assert all(rate >= low - 1e-12 for rate in after)
     assert all(first >= second - 1e-12 for first, second in itertools.pairwise(after))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+@pytest.mark.parametrize("low", [0.0, 0.1])
+def test_muons_rate_is_the_same_course_from_its_own_peak(schedule: str, low: float) -> None:
+    train = PretrainTrainSettings(
+        learning_rate=0.5, min_learning_rate=low, warmup_steps=9, steps=109, schedule=schedule, muon_learning_rate=0.02
+    )
+    for step in (0, 5, 9, 50, 100, 108):
+        assert muon_learning_rate(step, train) == pytest.approx(learning_rate(step, train) * 0.02 / 0.5), step
+    frozen = replace(train, learning_rate=0.0, min_learning_rate=0.0)  # embeddings and norms stay as they are
+    assert muon_learning_rate(9, frozen) == pytest.approx(0.02)
