@@ -20,7 +20,8 @@ COMBINATIONS: list[dict[str, Any]] = [
     )
 ]
 _LLAMA = {"norm": "rmsnorm", "position": "rotary", "activation": "swiglu", "bias": False, "n_kv_head": 2}
-COMBINATIONS += [plain | new for new in ({"qk_norm": True},) for plain in ({"bias": True}, _LLAMA)]
+_NEWER: list[dict[str, Any]] = [{"qk_norm": True}, {"activation": "relu2"}]
+COMBINATIONS += [plain | newer for newer in _NEWER for plain in ({"bias": True}, _LLAMA)]
 
 
 def shape(**changes: Any) -> ModelSettings:

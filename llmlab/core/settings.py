@@ -51,7 +51,9 @@ class ModelSettings:
         choices=("learned", "rotary"),
     )
     activation: str = setting(
-        "gelu", "The feed-forward's non-linearity: GELU (GPT-2) or gated SwiGLU (Llama).", choices=("gelu", "swiglu")
+        "gelu",
+        "The feed-forward's non-linearity: GELU (GPT-2), gated SwiGLU (Llama) or squared ReLU (Primer).",
+        choices=("gelu", "swiglu", "relu2"),
     )
     qk_norm: bool = setting(
         False,

@@ -15,11 +15,14 @@ from llmlab.gpt.model import GPT, Norm
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
+# A GPT-2 of transformers can have other activations than GPT-2's own: by our names, theirs.
+_ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}  # gelu_new: the tanh approximation, as ours
+
 
 def refusal(settings: ModelSettings) -> str | None:
     """Why a model of these settings is not a GPT-2, as a sentence; None when it is one."""
-    gpt2 = {"norm": "layernorm", "position": "learned", "activation": "gelu", "n_kv_head": settings.n_head}
-    gpt2 |= {"qk_norm": False}
+    gpt2 = {"norm": "layernorm", "position": "learned", "n_kv_head": settings.n_head, "qk_norm": False}
+    gpt2 |= {"activation": settings.activation if settings.activation in _ACTIVATIONS else "gelu"}
     ours = {name: getattr(settings, name) or value for name, value in gpt2.items()}  # n_kv_head=0: as many as heads
     differing = [name for name in gpt2 if ours[name] != gpt2[name]]
     if not differing:
@@ -51,7 +54,7 @@ def to_hf(model: GPT) -> GPT2LMHeadModel:
         n_embd=settings.n_embd,
         n_layer=settings.n_layer,
         n_head=settings.n_head,
-        activation_function="gelu_new",  # the tanh approximation, as ours
+        activation_function=_ACTIVATIONS[settings.activation],
         layer_norm_epsilon=Norm.EPS,
         resid_pdrop=settings.dropout,
         embd_pdrop=settings.dropout,

@@ -14,7 +14,7 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
     bias         vectors added in linear layers and norms (GPT-2: yes)
     norm         LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019)
     position     a learned vector a position (GPT-2) or rotary: RoPE (Su et al. 2021)
-    activation   GELU (Hendrycks & Gimpel 2016) or SwiGLU (Shazeer 2020)
+    activation   GELU (Hendrycks & Gimpel 2016), SwiGLU (Shazeer 2020) or squared ReLU (So et al. 2021, "Primer")
     n_kv_head    fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
     qk_norm      queries and keys of one size, so that scores stay small: Henry et al. 2020, in Qwen3's form
 
@@ -175,22 +175,25 @@ class FeedForward(nn.Module):
 
     gelu:    down(GELU(up(x)))
     swiglu:  down(SiLU(gate(x)) * up(x)), with a hidden width that keeps the number of parameters about equal
+    relu2:   down(max(0, up(x))^2)
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         hidden = feed_forward_dim(settings)
-        self.gated = settings.activation == "swiglu"
+        self.activation = settings.activation
         self.up = nn.Linear(settings.n_embd, hidden, bias=settings.bias)
-        if self.gated:
+        if self.activation == "swiglu":
             self.gate = nn.Linear(settings.n_embd, hidden, bias=settings.bias)
         self.down = nn.Linear(hidden, settings.n_embd, bias=settings.bias)
         self.dropout = settings.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised stream [B, T, C] -> what the feed-forward adds to the stream [B, T, C]."""
-        if self.gated:
+        if self.activation == "swiglu":
             hidden = F.silu(self.gate(x)) * self.up(x)  # [B, T, hidden]
+        elif self.activation == "relu2":
+            hidden = F.relu(self.up(x)).square()  # [B, T, 4C]
         else:
             hidden = F.gelu(self.up(x), approximate="tanh")  # [B, T, 4C]; GPT-2's own approximation
         return F.dropout(self.down(hidden), self.dropout, self.training)

@@ -19,8 +19,8 @@ def padded_vocab_size(model: ModelSettings, vocab_size: int) -> int:
 
 
 def feed_forward_dim(model: ModelSettings) -> int:
-    """Hidden width: 4C for GELU; for SwiGLU 8C/3, rounded up to a multiple of 8, since it has three matrices."""
-    if model.activation == "gelu":
+    """Hidden width: 4C; for SwiGLU 8C/3, rounded up to a multiple of 8, since it has three matrices."""
+    if model.activation != "swiglu":
         return 4 * model.n_embd
     return -(-8 * model.n_embd // (3 * 8)) * 8
 

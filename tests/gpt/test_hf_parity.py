@@ -62,9 +62,9 @@ def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("multiple", [1, 64])
-@pytest.mark.parametrize("heads", [0, 4])
-def test_ours_as_theirs_has_equal_logits(bias: bool, multiple: int, heads: int) -> None:
-    model = lively(shape(bias=bias, vocab_multiple=multiple, n_kv_head=heads))
+@pytest.mark.parametrize("options", [{}, {"n_kv_head": 4}, {"activation": "relu2"}], ids=str)
+def test_ours_as_theirs_has_equal_logits(bias: bool, multiple: int, options: dict[str, Any]) -> None:
+    model = lively(shape(bias=bias, vocab_multiple=multiple, **options))
     theirs = to_hf(model)
     ids = some_ids(3, 12)
     with torch.no_grad():

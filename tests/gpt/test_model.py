@@ -174,6 +174,15 @@ def test_swiglu_feed_forward_is_its_formula_with_about_as_many_parameters() -> N
     assert counts[1] == pytest.approx(counts[0], rel=0.01)
 
 
+def test_squared_relu_is_its_formula_and_as_wide_as_gelu() -> None:
+    module = lively(shape(activation="relu2", bias=True)).blocks[0].feed_forward
+    x = torch.randn(2, 3, 32)
+    up = x @ module.up.weight.T + module.up.bias
+    hidden = torch.where(up > 0, up * up, 0.0)
+    assert module.up.weight.shape == (128, 32)
+    assert torch.allclose(module(x), hidden @ module.down.weight.T + module.down.bias, atol=1e-5)
+
+
 def test_a_block_adds_to_the_stream_what_it_read_from_a_normalised_copy() -> None:
     block: Block = lively(shape(bias=True)).blocks[0]
     x = torch.randn(1, 6, 32)
@@ -240,7 +249,7 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
     assert torch.allclose(mean, kept, atol=0.1 * float(kept.detach().abs().max()))
 
 
-@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+@pytest.mark.parametrize("activation", ["gelu", "swiglu", "relu2"])
 def test_weights_begin_as_gpt2s_do(activation: str) -> None:
     torch.manual_seed(0)
     settings = shape(n_layer=3, n_embd=128, bias=True, activation=activation, block_size=64)

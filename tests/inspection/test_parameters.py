@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from experiment_models import hooks_of, opened
 from torch import Tensor
 
 from llmlab.core.errors import UsageError
-from llmlab.gpt.model import FeedForward
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.models.model import OpenModel
@@ -108,15 +106,8 @@ def test_smooth_neurons_are_dead_below_the_threshold_everywhere(activation: str,
     assert hooks_of(model) == 0
 
 
-def test_neurons_that_never_rise_above_zero_are_dead_where_nothing_is_negative(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rectified(self: FeedForward, x: Tensor) -> Tensor:
-        hidden: Tensor = self.down(F.relu(self.up(x)))
-        return hidden
-
-    monkeypatch.setattr(FeedForward, "forward", rectified)
-    model = opened(block_size=16, bias=True)
+def test_neurons_that_never_rise_above_zero_are_dead_where_nothing_is_negative(tmp_path: Path) -> None:
+    model = opened(block_size=16, activation="relu2", bias=True)
     with torch.no_grad():
         model.model.get_parameter("blocks.0.feed_forward.up.bias")[:10] = -100
     archive = measured(model, tmp_path, text=PROMPT)
