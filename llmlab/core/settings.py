@@ -60,6 +60,11 @@ class ModelSettings:
         "RMSNorm on the queries and keys of each head, which keeps attention scores small (Qwen3).",
         advanced=True,
     )
+    zero_init: bool = setting(
+        False,
+        "The projections into the residual stream begin at zero, so that a new block changes nothing (Fixup).",
+        advanced=True,
+    )
     vocab_multiple: int = setting(
         1,
         "Round the vocabulary up to a multiple of this; 64 is faster on a GPU.",

@@ -17,6 +17,7 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
     activation   GELU (Hendrycks & Gimpel 2016), SwiGLU (Shazeer 2020) or squared ReLU (So et al. 2021, "Primer")
     n_kv_head    fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
     qk_norm      queries and keys of one size, so that scores stay small: Henry et al. 2020, in Qwen3's form
+    zero_init    blocks begin by adding nothing to the stream: the idea of Fixup (Zhang et al. 2019)
 
 `cache` and `past` are for generation alone (`llmlab.gpt.cache`): leave them out at the first reading.
 """
@@ -92,9 +93,10 @@ class GPT(nn.Module):
         """GPT-2's initialisation, drawn from torch's global generator: equal seeds give equal weights.
 
         Weights are normal with deviation 0.02. The two projections of each block that write into the residual
-        stream get 0.02 / sqrt(2 n_layer), since 2 n_layer of them add up in it (GPT-2, section 2.3).
+        stream get 0.02 / sqrt(2 n_layer), since 2 n_layer of them add up in it (GPT-2, section 2.3); with zero_init,
+        zeros. They are drawn all the same: every other weight is what it is without.
         """
-        residual_std = 0.02 / math.sqrt(2 * self.settings.n_layer)
+        residual_std = 0.0 if self.settings.zero_init else 0.02 / math.sqrt(2 * self.settings.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 parameter.normal_(0.0, residual_std)

@@ -270,6 +270,31 @@ def test_weights_begin_as_gpt2s_do(activation: str) -> None:
     assert narrow == 6
 
 
+def test_with_zeros_in_its_projections_a_model_begins_as_its_embeddings_and_is_otherwise_as_without() -> None:
+    models = []
+    for zero in (True, False):
+        torch.manual_seed(0)
+        models.append(GPT(shape(zero_init=zero, bias=True), VOCAB))
+    zeros, plain = models
+    ids = some_ids(2, 12)
+    embedded = zeros.token_embedding(ids) + zeros.position_embedding.weight
+    assert torch.equal(zeros.residual_stream(ids), zeros.final_norm(embedded))
+    for name, weight in zeros.state_dict().items():
+        if name.endswith(("attention.out.weight", "feed_forward.down.weight")):
+            assert not weight.any()
+            assert plain.get_parameter(name).any()
+        else:
+            assert torch.equal(weight, plain.get_parameter(name)), name
+    # The projections learn from the first step on, and through them all else from the second on.
+    optimizer = torch.optim.SGD(zeros.parameters(), lr=0.1)
+    for step in range(2):
+        optimizer.zero_grad()
+        zeros.loss(ids, ids.flip(1)).backward()
+        assert zeros.blocks[0].attention.out.weight.grad.any()
+        assert bool(zeros.blocks[0].attention.qkv.weight.grad.any()) == (step == 1)
+        optimizer.step()
+
+
 def test_the_untrained_model_knows_nothing() -> None:
     torch.manual_seed(0)
     model = GPT(shape(), 1000)
