@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QResizeEvent
 from PySide6.QtWidgets import QTextBrowser, QWidget
 
 from llmlab.core.files import read_json
@@ -17,6 +17,8 @@ from llmlab_gui.train.checkpoints_table import state_words
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
+_TWO_COLUMNS = 45  # characters: the longest name, and a date with its time
+
 
 class CheckpointDetails(QTextBrowser):
     """A small page of facts; selectable, so that a hash can be copied."""
@@ -24,6 +26,7 @@ class CheckpointDetails(QTextBrowser):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._shown: tuple[CheckpointRow | None, int] = (None, 0)
+        self._narrow = False  # too narrow for a column of names beside that of values
         self.setAccessibleName("Facts of the chosen checkpoint")
         self.setOpenLinks(False)
         self.setLineWrapMode(QTextBrowser.LineWrapMode.WidgetWidth)
@@ -37,6 +40,14 @@ class CheckpointDetails(QTextBrowser):
             self._shown = (row, chosen)
             self._draw()
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Beside a table two columns have no room, and dates would be broken: each fact is a line there."""
+        super().resizeEvent(event)
+        narrow = self.width() < _TWO_COLUMNS * self.fontMetrics().averageCharWidth()
+        if narrow != self._narrow:
+            self._narrow = narrow
+            self._draw()
+
     def _draw(self) -> None:
         row, chosen = self._shown
         quiet = QColor(current_theme().quiet).name()
@@ -44,10 +55,15 @@ class CheckpointDetails(QTextBrowser):
             words = f"{chosen} checkpoints are chosen." if chosen else "Select a checkpoint to see its contents."
             self.setHtml(f'<p style="color:{quiet}">{words}</p>')
             return
+        found = [(html.escape(name), html.escape(value)) for name, value in facts(row)]
+        if self._narrow:
+            self.setHtml(
+                "".join(f'<div><span style="color:{quiet}">{name}</span> {value}</div>' for name, value in found)
+            )
+            return
         lines = "".join(
-            f'<tr><td style="color:{quiet};padding-right:14px">{html.escape(name)}</td>'
-            f"<td>{html.escape(value)}</td></tr>"
-            for name, value in facts(row)
+            f'<tr><td style="color:{quiet};padding-right:14px">{name}</td><td>{value}</td></tr>'
+            for name, value in found
         )
         self.setHtml(f"<table>{lines}</table>")
 

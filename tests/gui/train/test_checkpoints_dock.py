@@ -102,6 +102,10 @@ def test_five_checkpoints_and_their_losses_are_in_sight_on_a_laptop(
             right = table.columnViewportPosition(column) + table.columnWidth(column)
             assert right <= table.viewport().width(), (size, column)
         assert dock.details.width() > 150
+    dock.resize(485, 249)
+    choose(dock, 60)
+    QApplication.processEvents()
+    assert "\nFolder step-00000060\n" in f"\n{dock.details.toPlainText()}"  # a line each: two columns broke the words
 
 
 def test_a_folder_that_changes_without_an_event_is_noticed(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
