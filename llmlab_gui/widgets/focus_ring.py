@@ -96,12 +96,12 @@ class _Ring(QWidget):
         self.raise_()
 
     def leave(self) -> None:
-        """Goes away at once."""
+        """Goes away at once, and follows nothing any more: its widget may have been deleted."""
         self.hide()
         self.deleteLater()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() in (QEvent.Type.Resize, QEvent.Type.Move):
+        if event.type() in (QEvent.Type.Resize, QEvent.Type.Move) and not self.isHidden():
             self._place()
         return False
 

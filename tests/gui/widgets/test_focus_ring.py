@@ -105,6 +105,19 @@ def test_the_ring_goes_with_a_widget_that_is_deleted(ring: FocusRing, qtbot: QtB
     assert second.findChild(QWidget, "focusRing") is not None
 
 
+def test_a_ring_around_a_deleted_widget_takes_no_new_place(ring: FocusRing, qtbot: QtBot) -> None:
+    box = QCheckBox("tick")
+    window = in_sight(qtbot, box, QLineEdit())
+    QTest.keyClick(window.windowHandle(), Qt.Key.Key_Shift)
+    box.setFocus()
+    assert window.findChild(QWidget, "focusRing") is not None
+    sizes = [window.size()]
+    box.destroyed.connect(lambda: (window.resize(sizes[0] * 2), sizes.append(window.size())))  # the ring is there yet
+    box.deleteLater()
+    qtbot.waitUntil(lambda: len(sizes) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.findChild(QWidget, "focusRing") is None, timeout=WAIT)
+
+
 def in_sight(qtbot: QtBot, *parts: QWidget) -> QWidget:
     """A window with one part below the other, each in a row no larger than itself."""
     window = QWidget()
