@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, Qt
+from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
 
@@ -50,13 +50,14 @@ class StatusBar(QStatusBar):
         lab.queue.changed.connect(self._draw_queue)
         lab.said.connect(lambda sentence: self.showMessage(sentence, _SAID_MS))
         theme_notifier.changed.connect(self._draw)
+        self.state.installEventFilter(self)
         self._draw()
         self._draw_queue()
 
-    def changeEvent(self, event: QEvent) -> None:
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.StyleChange:  # with it, Qt takes back the colour of the state
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if watched is self.state and event.type() == QEvent.Type.StyleChange:  # with it, Qt takes back its colour
             self._draw()
+        return super().eventFilter(watched, event)
 
     def _draw_queue(self) -> None:
         state = self._lab.queue.state

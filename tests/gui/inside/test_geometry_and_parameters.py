@@ -54,11 +54,12 @@ def test_points_lie_where_the_archive_has_them(lab: InspectionLab, qtbot: QtBot,
     assert np.array_equal(geometry.scatter.points, points[:, :2])
     geometry.pair.setCurrentIndex(2)
     assert np.array_equal(geometry.scatter.points, points[:, 1:])
-    label, sizes = geometry.scatter.getAxis("left").label, ((600, 600), (400, 260))
+    label, sizes = geometry.scatter.getAxis("left").label, ((600, 600), (400, 260), (400, 240))
     for size in sizes:  # the axis's name is shortened, not cut
         geometry.resize(*size)
         QApplication.processEvents()
         assert label.toPlainText().startswith("component 3")
+        assert "…" not in label.toPlainText()
         name = label.mapRectToScene(label.boundingRect())
         assert name.top() >= 0
         assert name.bottom() <= geometry.scatter.height()

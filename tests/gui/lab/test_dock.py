@@ -56,6 +56,13 @@ def test_what_comes_into_a_small_dock_is_scrolled_and_not_squeezed(dock: LabDock
     assert bar.maximum() == 0
 
 
+def test_a_dock_is_never_narrower_than_a_page_says_that_it_has_to_be(dock: LabDock) -> None:
+    body = QWidget()
+    body.setMinimumWidth(350)
+    dock.set_body(body)
+    assert dock.minimumSizeHint().width() >= 350
+
+
 def test_what_begins_to_float_comes_beside_its_old_place_inside_the_screen(qtbot: QtBot, dock: LabDock) -> None:
     window = QMainWindow()
     qtbot.addWidget(window)

@@ -264,9 +264,10 @@ def test_a_branch_with_a_wrong_setting_cannot_be_started(qtbot: QtBot, lab: Fake
     dialog.others.setPlainText("model.n_leyer=3")
     assert not dialog.start.isEnabled()
     assert "Did you mean model.n_layer?" in dialog.problem.text()
-    for wrong in ("train.batch_size=abc", "data.corpus=none " * 12):
+    for wrong in ("train.batch_size=abc", "data.batch_size=" + "none " * 60):
         dialog.others.setPlainText(wrong)
         QApplication.processEvents()
+        assert not dialog.start.isEnabled()
         assert dialog.problem.height() >= dialog.problem.heightForWidth(dialog.problem.width())
         assert dialog.problem.y() > dialog.others.mapTo(dialog, dialog.others.rect().bottomLeft()).y()
     dialog.others.setPlainText("data.batch_size=3")

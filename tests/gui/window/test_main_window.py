@@ -596,6 +596,11 @@ def test_without_runs_one_button_trains_the_default_preset(
         window.use_theme(theme.name)
         QApplication.processEvents()
         assert window.status.state.palette().windowText().color().name() == theme.good
+    window.hide()  # what is out of sight is styled later
+    window.use_theme(DARK.name)
+    window.show()
+    assert window.status.state.palette().windowText().color().name() == DARK.good
+    window.use_theme(LIGHT.name)
     assert window.docks["loss"].isEnabled()
 
 
