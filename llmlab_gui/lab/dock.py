@@ -145,9 +145,10 @@ class LabDock(QDockWidget):
         return main_part(self.widget())
 
     def take_keyboard(self, *, again: bool = False) -> None:
-        """Gives the keyboard to the main part. again: to what had it here last, if that is still there."""
+        """Gives the keyboard to the main part. again: to what had it here last, if that is still there and no caption,
+        at which Tab leaves a panel."""
         last = self.widget().focusWidget() if again else None
-        if last is None or last not in stops(self.widget()):
+        if last is None or self._caption.isAncestorOf(last) or last not in stops(self.widget()):
             last = self.main_part()
         if self.isFloating():
             self.activateWindow()

@@ -116,6 +116,9 @@ def test_tab_goes_down_a_dock_to_its_caption_whatever_was_made_when(dock: LabDoc
     late.setFocus()
     dock.take_keyboard(again=True)
     assert dock.focusWidget() is late
+    dock._caption.links.setFocus()  # where Tab leaves a panel
+    dock.take_keyboard(again=True)
+    assert dock.focusWidget() is table
     dock.show_empty("Nothing", "There is nothing yet.", "Set one up", lambda: None)
     dock.take_keyboard(again=True)
     assert isinstance(dock.focusWidget(), QPushButton)
