@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from llmlab_gui.forms.field import Field
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.theme import theme_notifier
+
+
+class _Header(QToolButton):
+    """Right unfolds and Left folds, as in a tree; a tool button would pass the keyboard on."""
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() in (Qt.Key.Key_Left, Qt.Key.Key_Right):
+            self.setChecked(event.key() == Qt.Key.Key_Right)
+        else:
+            super().keyPressEvent(event)
 
 
 class Section(QWidget):
@@ -21,7 +32,7 @@ class Section(QWidget):
     def __init__(self, title: str, fields: Sequence[Field], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.fields = list(fields)
-        self.header = QToolButton()
+        self.header = _Header()
         self.header.setText(title)
         self.header.setCheckable(True)
         self.header.setAutoRaise(True)

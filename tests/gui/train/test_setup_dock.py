@@ -159,9 +159,13 @@ def test_what_differs_from_the_preset_is_marked_and_can_be_taken_back(dock: Setu
     assert not dock.form.changed()
 
 
-def test_advanced_settings_are_folded_and_told_when_changed(dock: SetupDock) -> None:
+def test_settings_fold_by_arrow_keys_and_advanced_ones_are_told_when_changed(dock: SetupDock, qtbot: QtBot) -> None:
     section = dock.form.sections["train"]
-    section.set_open(True)
+    section.header.setFocus()
+    for key, shown in ((Qt.Key.Key_Left, False), (Qt.Key.Key_Right, True), (Qt.Key.Key_Right, True)):
+        qtbot.keyClick(section.header, key)
+        assert section.open == shown
+        assert dock.window().focusWidget() is section.header
     beta = dock.form.fields["train.beta1"]
     assert not beta.editor.isVisible()
     line(dock, "train.beta1").setText("0.8")
