@@ -225,7 +225,7 @@ def _check_number(prediction: Prediction, quantity: Quantity) -> None:
             f"The range of {quantity.name} goes from {low:g} down to {high:g}.", "", "Write its lower end first."
         )
     if quantity.log and low <= 0:
-        raise UsageError(f"{quantity.name} is above 0, and its range reaches {low:g}.", "", "Raise its lower end.")
+        raise UsageError(f"The range reaches {low:g}, and the {quantity.title} is above 0.", "", "Raise its lower end.")
     if low == high and prediction.confidence is not None:
         raise UsageError(
             f"{quantity.name} is predicted as exactly {low:g}, with a confidence.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
@@ -19,7 +20,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction, number_text, parse_prediction
-from llmlab.notebook.quantities import CHOICE, Quantity
+from llmlab.notebook.quantities import CHOICE, NUMBER, Quantity
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
@@ -141,8 +142,14 @@ class ValueRow(QWidget):
         if not low and not high:
             return None
         if not low or not high:
-            raise UsageError(f"The range of the {about.title} has only one end.", "", "Fill in both, or neither.")
-        return parse_prediction(f"{about.name}={low.replace(',', '.')}..{high.replace(',', '.')}{sure}")
+            raise self._refusal("the range has only one end.", "", "Fill in both, or neither.")
+        start, end = self._number(low), self._number(high)
+        if start > end:
+            raise self._refusal(f"the range goes from {low} down to {high}.", "", "Write its lower end first.")
+        if start == end:
+            why = "No measured number is ever exactly that."
+            raise self._refusal(f"the range is one number, {low}.", why, "Move its ends apart.")
+        return Prediction(about.name, NUMBER, self.sure.value / 100, low=start, high=end)
 
     def fill(self, before: Prediction) -> None:
         """Shows what was stated."""
@@ -156,6 +163,20 @@ class ValueRow(QWidget):
             self.low.setText(number_text(before.low))
             self.high.setText(number_text(before.high))
         self.sure.fill(before.confidence)
+
+    def _number(self, words: str) -> float:
+        try:
+            value = float(words.replace(",", "."))
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise self._refusal(f"{words!r} is no number.", "", "Write one, such as 2.1.")
+        return value
+
+    def _refusal(self, what: str, why: str, hint: str) -> UsageError:
+        """As a sentence that says of which row."""
+        title = self.about.title
+        return UsageError(f"{title[:1].upper()}{title[1:]}: {what}", why, hint)
 
     def _asked(self) -> None:
         about = self.about

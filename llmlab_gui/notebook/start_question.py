@@ -133,6 +133,7 @@ class StartQuestion(QDialog):
     def lay_out(self, content: QWidget, width: int) -> None:
         """The question, what is asked, scrolled where it is high, the sentence, and the buttons."""
         self._content, self._area = content, scrolled(content)
+        self._area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # what it scrolls is a form: Tab scrolls it
         buttons = QHBoxLayout()
         buttons.addWidget(self.ask_again)
         buttons.addStretch(1)

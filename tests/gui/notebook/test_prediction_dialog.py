@@ -17,7 +17,7 @@ from preset_settings import resolve_settings
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QAbstractButton, QApplication
+from PySide6.QtWidgets import QAbstractButton, QApplication, QScrollArea
 from pytestqt.qtbot import QtBot
 from shiboken6 import delete
 from waits import SECONDS, WAIT
@@ -155,13 +155,41 @@ def test_a_filled_form_is_locked(qtbot: QtBot, dialog: PredictionDialog) -> None
     assert stated(dialog) == ["val_loss=1.9..2.2@90%", "overfits=no@80%", "text=It will be slow@70%"]
 
 
-def test_a_range_that_cannot_be_scored_is_said_and_not_started(dialog: PredictionDialog) -> None:
-    dialog.rows[0].low.setText("3")
-    dialog.rows[0].high.setText("2")
+def test_a_range_that_cannot_be_scored_is_said_in_the_words_of_the_form_and_not_started(
+    dialog: PredictionDialog,
+) -> None:
+    row = dialog.rows[0]
+    for low, high, said in (
+        ("3.5", "2.5", "from 3.5 down to 2.5"),
+        ("2", "2,0", "one number"),
+        ("2", "x", "'x' is no number"),
+        ("nan", "2", "'nan' is no number"),
+        ("2", "", "one end"),
+    ):
+        row.low.setText(low)
+        row.high.setText(high)
+        dialog.start_button.click()
+        assert said in dialog.problem.text()
+        assert "inal validation loss" in dialog.problem.text()
+        assert "val_loss" not in dialog.problem.text()
+        assert dialog.predictions is None
+        assert dialog.isVisible()
+    row.ask_for("tokens_per_second")
+    row.low.setText("0")
+    row.high.setText("2")
+    assert row.about.log
     dialog.start_button.click()
-    assert "from 3 down to 2" in dialog.problem.text()
-    assert dialog.predictions is None
-    assert dialog.isVisible()
+    assert "above 0" in dialog.problem.text()
+    assert "tokens_per_second" not in dialog.problem.text()
+
+
+def test_tab_passes_the_frame_around_the_rows(qtbot: QtBot, dialog: PredictionDialog) -> None:
+    dialog.activateWindow()
+    dialog.sentence.words.setFocus()
+    for key in (Qt.Key.Key_Backtab, Qt.Key.Key_Tab):
+        for _ in range(20):  # more than there are stops
+            qtbot.keyClick(dialog.focusWidget(), key)
+            assert not isinstance(dialog.focusWidget(), QScrollArea)
 
 
 def test_a_new_row_asks_for_something_else(dialog: PredictionDialog) -> None:
