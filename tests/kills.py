@@ -95,11 +95,12 @@ def train_with_kills(
 
 
 def final_tensors(run: RunFolder) -> dict[str, torch.Tensor]:
-    """Every weight and optimizer tensor of the final checkpoint, and torch's random state."""
+    """Every weight and optimizer tensor of the final checkpoint, what an average is of, and torch's random state."""
     folder = select(run.checkpoints, "final").path
     state = torch.load(folder / STATE_FILE, weights_only=True)
     tensors = dict(safetensors.torch.load_file(select(run.checkpoints, "final").weights))
     tensors |= {f"{name}/{key}": value for name, values in state["optimizer"].items() for key, value in values.items()}
+    tensors |= {f"{name}/trained": value for name, value in state.get("weights", {}).items()}
     return tensors | {"random": state["random"]["torch"]}
 
 

@@ -202,6 +202,14 @@ class PretrainTrainSettings(TrainSettings):
         high=10.0,
         advanced=True,
     )
+    ema_decay: float = setting(
+        0.0,
+        "Average the weights over the steps, keeping this share of the average at each: the average is what is "
+        "measured, sampled and saved. 0 means no average.",
+        low=0.0,
+        high=0.99999,
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Memory is what a worker holds at its peak, when the backward pass of a step begins:
 
     process         interpreter, libraries, the text
-    learning        weights, gradients, AdamW's two moments: 16 bytes a parameter (Muon's one moment: 12)
+    learning        weights, gradients, AdamW's two moments: 16 bytes a parameter (Muon's one moment: 12;
+                    an average of the weights: 4 more)
     activations     what each block keeps for the backward pass, for every token of a batch
     vocabulary      logits, and gradients of the embedding beside the one that is kept
 """
@@ -85,7 +86,7 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
         embedding_parameters=embedding_parameters(model, vocab),
         memory=memory,
         memory_bytes=memory.total,
-        checkpoint_bytes=FLOAT * (parameters + _moments(settings, parameters)),
+        checkpoint_bytes=FLOAT * (parameters + _kept(settings, parameters)),
         flops_per_step=flops,
         seconds_per_step=seconds,
         minutes=train.steps * seconds / 60,
@@ -117,10 +118,12 @@ def expected_vocab_size(data: DataSettings) -> int:
     return {"gpt2": 50257, "char": 100, "compact": 25000, "bpe": data.bpe_vocab_size}[data.tokenizer]
 
 
-def _moments(settings: PretrainSettings, parameters: int) -> int:
-    """Numbers that the optimizer keeps: two for a parameter of AdamW's, one for a matrix of Muon's."""
-    matrices = sum(width_in * width_out for _, width_in, width_out in block_layers(settings.model))
-    return 2 * parameters - (settings.model.n_layer * matrices if settings.train.optimizer == "muon" else 0)
+def _kept(settings: PretrainSettings, parameters: int) -> int:
+    """Numbers kept beside the weights: two a parameter of AdamW's, one a weight of Muon's, and one of the average's."""
+    model, train = settings.model, settings.train
+    matrices = model.n_layer * sum(width_in * width_out for _, width_in, width_out in block_layers(model))
+    moments = 2 * parameters - (matrices if train.optimizer == "muon" else 0)
+    return moments + (parameters if train.ema_decay else 0)
 
 
 def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Memory:
@@ -128,7 +131,7 @@ def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Mem
     tokens, vocab = settings.data.batch_size * model.block_size, padded_vocab_size(model, vocab_size)
     per_token = model.n_layer * kept_by_a_block(model, half) + _passing(model)
     # Matrix products in half precision read copies of the weights, of 2 bytes each.
-    learning = FLOAT * (2 * parameters + _moments(settings, parameters)) + (2 * parameters if half else 0)
+    learning = FLOAT * (2 * parameters + _kept(settings, parameters)) + (2 * parameters if half else 0)
     return Memory(
         process=_WORKER_BYTES,
         learning=learning,

@@ -2,7 +2,8 @@
 
 checkpoints/step-00000500/
     model.safetensors     weights; of an adapter: adapter_model.safetensors and adapter_config.json, as PEFT has them
-    training_state.pt     optimizer, random generators, position in the data (tensors and plain values)
+    training_state.pt     optimizer, random generators, position in the data (tensors and plain values); the weights
+                          that were trained, where those of the model are their average
     manifest.json         written last: sizes and sha256 of the others, and the sha256 of what it says itself
     pinned                an empty file, where someone pinned it
 """

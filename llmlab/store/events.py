@@ -121,7 +121,7 @@ class StepEvent(Event, name="step"):
 
 @dataclass
 class Evaluated(Event, name="evaluated"):
-    """Losses on fixed sequences of both splits, nats per token."""
+    """Losses on fixed sequences of both splits, nats per token: of the averaged weights, where an average is kept."""
 
     train_loss: float
     val_loss: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from abc import abstractmethod
@@ -28,7 +29,7 @@ from llmlab.models.scratch import load_weights
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.training import state
 from llmlab.training.control import StopRequested
-from llmlab.training.optimizer import make_pretraining_optimizer, set_learning_rates
+from llmlab.training.optimizer import average_weights, make_pretraining_optimizer, set_learning_rates
 from llmlab.training.run import TrainingRun
 from llmlab.training.workplace import Facts, StepResult, Workplace
 
@@ -80,15 +81,22 @@ class FromScratch(TrainingRun):
     def tokens_per_step(self) -> int:
         return self.settings.tokens_per_step
 
+    @property
+    def shown(self) -> nn.Module:
+        """What is measured, sampled, inspected and saved: the model, or its average where one is kept."""
+        return self.model if self.averaged is None else self.averaged
+
     def save_weights(self, folder: Path) -> None:
-        state.save_weights(folder, self.model)
+        state.save_weights(folder, self.shown)
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         load_weights(checkpoint.path, self.model)
+        if self.averaged is not None:  # the model's own are in the training state, if they are others
+            self.averaged.load_state_dict(self.model.state_dict())
 
     def plain_model(self) -> nn.Module:
-        """The model without torch.compile around it."""
-        return self.model
+        """What is shown, without torch.compile around it."""
+        return self.shown
 
     def _parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -99,6 +107,7 @@ class Trainer(FromScratch):
 
     settings: PretrainSettings
     model: GPT
+    averaged: GPT | None
 
     def __init__(self, place: Workplace, settings: PretrainSettings, data: Dataset) -> None:
         super().__init__(place, settings, data.key)
@@ -106,6 +115,7 @@ class Trainer(FromScratch):
         torch.manual_seed(train.seed)
         self.data, self.tokenizer = data, data.tokenizer
         self.model = GPT(model, data.tokenizer.vocab_size).to(device.kind)
+        self.averaged = copy.deepcopy(self.model) if train.ema_decay else None
         self.optimizer = make_pretraining_optimizer(self.model, train)
         self.scaler = torch.amp.GradScaler(device.kind, enabled=device.precision == "fp16")
         self.sequences = Sequences(
@@ -113,6 +123,16 @@ class Trainer(FromScratch):
         )
         self.flops_per_token = flops_per_token(model, data.tokenizer.vocab_size)
         self._loss_of = torch.compile(self.model.loss) if train.compile else self.model.loss
+
+    @property
+    def shown(self) -> GPT:
+        return self.model if self.averaged is None else self.averaged
+
+    def optimizer_step(self) -> StepResult:
+        result = super().optimizer_step()
+        if self.averaged is not None:
+            average_weights(self.averaged, self.model, result.step, self.settings.train.ema_decay)
+        return result
 
     def loss_of_batch(self, index: int) -> torch.Tensor:
         ids, targets = self._batch(index)
@@ -136,18 +156,20 @@ class Trainer(FromScratch):
         for tokens in (self.data.train, self.data.val):
             starts = fixed_sequences(tokens, block, self.settings.train.eval_windows)
             batches = (gather(tokens, starts[i : i + size], block) for i in range(0, len(starts), size))
-            found.append(mean_loss(self.model, batches, self.device))
+            found.append(mean_loss(self.shown, batches, self.device))
         return found[0], found[1]
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
-        return write_samples(self.model, self.data.tokenizer, self.settings.samples, prompts, seed)
+        return write_samples(self.shown, self.data.tokenizer, self.settings.samples, prompts, seed)
 
     def about(self) -> dict[str, Any]:
+        averaged = {} if self.averaged is None else {"ema_decay": self.settings.train.ema_decay}
         return {
             "model": to_mapping(self.settings.model),
             "vocab_size": self.model.vocab_size,
             "tokenizer": self.data.tokenizer.key(),
             "parameters": self._parameters(),
+            **averaged,
         }
 
     def require_same_text(self, checkpoint: Checkpoint) -> None:

@@ -65,6 +65,19 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.step()
 
 
+@torch.no_grad()
+def average_weights(averaged: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """averaged <- d averaged + (1 - d) model, after step number `step`, counted from 1: an exponential moving average.
+
+    It smooths the jumps of single batches as a decay of the learning rate does, and the training itself stays as it
+    is (Polyak & Juditsky 1992). d = min(decay, (1 + step) / (10 + step)): early on it looks back over few steps, or
+    the random weights of the beginning would stay in it for long (TensorFlow's ExponentialMovingAverage).
+    """
+    keep = min(decay, (1 + step) / (10 + step))
+    for mean, weight in zip(averaged.parameters(), model.parameters(), strict=True):
+        mean.lerp_(weight, 1 - keep)
+
+
 def is_muons(group: dict[str, Any]) -> bool:
     """Whether a parameter group is Muon's: AdamW's have two betas instead."""
     return "momentum" in group

@@ -43,6 +43,7 @@ class TrainingRun(ABC):
     """A model that trains, and how far it has come. `train` runs until the end, a stop, or an error."""
 
     model: nn.Module
+    averaged: nn.Module | None = None  # the model's weights averaged over the steps, where they are
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     tokenizer: TextTokenizer
@@ -257,7 +258,14 @@ class TrainingRun(ABC):
         def write_files(folder: Path) -> None:
             self.save_weights(folder)
             state.save_state(
-                folder, self.model, self.optimizer, self.scaler, progress, self.origin, self.recorder.bytes
+                folder,
+                self.model,
+                self.optimizer,
+                self.scaler,
+                progress,
+                self.origin,
+                self.recorder.bytes,
+                with_weights=self.averaged is not None,
             )
 
         # The validation loss belongs to this checkpoint only where it was measured at this very step.

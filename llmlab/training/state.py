@@ -25,7 +25,8 @@ from llmlab.core.records import from_plain
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
 from llmlab.training.optimizer import is_muons
 
-STATE_FORMAT = 1
+# 2 holds weights. A state without them is still written as 1, which every version of the lab resumes.
+STATE_FORMAT = 2
 
 
 @dataclass
@@ -77,6 +78,7 @@ class LoadedState:
     optimizer: dict[str, dict[str, Tensor]]
     scaler: dict[str, Any]
     random: dict[str, Any]
+    weights: dict[str, Tensor]  # of the model that trains, where model.safetensors is their average; else empty
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
@@ -94,11 +96,16 @@ def save_state(
     progress: Progress,
     origin: Origin,
     events_bytes: int,
+    *,
+    with_weights: bool = False,
 ) -> None:
-    """Writes all but the weights into a staging folder. Raises OSError when the disk is full."""
+    """Writes all but the weights into a staging folder. Raises OSError when the disk is full.
+
+    with_weights: those of `model` too, since the ones that `save_weights` wrote are others: their average.
+    """
     names = {parameter: name for name, parameter in _plain_names(dict(model.named_parameters())).items()}
     state = {
-        "format": STATE_FORMAT,
+        "format": STATE_FORMAT if with_weights else 1,
         "progress": asdict(progress),
         "origin": asdict(origin),
         "events_bytes": events_bytes,
@@ -106,6 +113,8 @@ def save_state(
         "scaler": scaler.state_dict(),
         "random": random_state(),
     }
+    if with_weights:
+        state["weights"] = _plain_names(model.state_dict())
     with system_errors(folder), (folder / STATE_FILE).open("wb") as file:
         torch.save(state, file)  # by its name, it would lose the system's error
 
@@ -137,6 +146,7 @@ def load_state(folder: Path) -> LoadedState:
             optimizer=raw["optimizer"],
             scaler=raw["scaler"],
             random=raw["random"],
+            weights=raw.get("weights", {}),
         )
     except LabError:
         raise
@@ -150,7 +160,10 @@ def load_state(folder: Path) -> LoadedState:
 def restore(
     state: LoadedState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> None:
-    """Puts optimizer, scaler and random generators where they were. LabError when they do not fit the model."""
+    """Puts optimizer, scaler, random generators and weights that are in the state where they were.
+
+    LabError when they do not fit the model.
+    """
     parameters = _plain_names(dict(model.named_parameters()))
     fused = bool(optimizer.defaults.get("fused"))
     matrices = {parameter for group in optimizer.param_groups if is_muons(group) for parameter in group["params"]}
@@ -166,6 +179,8 @@ def restore(
                 on_cpu = key == "step" and not fused  # the unfused optimizer counts its steps on the CPU
                 restored[key] = value if on_cpu else value.to(parameter.device)
             optimizer.state[parameter] = restored
+        if state.weights:
+            model.load_state_dict(state.weights)
         scaler.load_state_dict(state.scaler)
         restore_random(state.random)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:

@@ -14,6 +14,7 @@ from small_models import COMBINATIONS, VOCAB, shape, some_ids
 from torch.utils.flop_counter import FlopCounterMode
 from worker_memory import peak_bytes
 
+from llmlab.core.config import with_values
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, load_preset
 from llmlab.gpt.estimate import estimate, flops_per_token, kept_by_a_block, muon_flops
 from llmlab.gpt.model import GPT
@@ -28,6 +29,9 @@ def test_parameters_and_checkpoint_are_the_models() -> None:
     assert expected.parameters == sum(parameter.numel() for parameter in parameters)
     assert expected.checkpoint_bytes == 12 * expected.parameters  # fp32 weights and AdamW's two moments
     assert expected.embedding_parameters == (VOCAB + 12) * 32
+    averaged = estimate(with_values(settings, {"train.ema_decay": 0.9}), VOCAB)  # once more, in memory and on the disk
+    assert averaged.checkpoint_bytes - expected.checkpoint_bytes == 4 * expected.parameters
+    assert averaged.memory_bytes - expected.memory_bytes == 4 * expected.parameters
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

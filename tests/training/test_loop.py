@@ -38,7 +38,7 @@ from llmlab.training import loop
 from llmlab.training import run as training_run
 from llmlab.training.loop import FromScratch, Trainer
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
-from llmlab.training.state import Progress
+from llmlab.training.state import Progress, load_state
 
 
 def _trainer(outputs: Path, name: str, **overrides: Any) -> Trainer:
@@ -547,3 +547,29 @@ def test_bf16_trains_on_a_cpu_with_fp32_weights(outputs: Path) -> None:
     assert events_of(run, "started")[0]["precision"] == "bf16"
     assert all(weight.dtype == torch.float32 for weight in weights_of(run).values())
     assert events_of(run, "step")[-1]["loss"] < events_of(run, "step")[0]["loss"] + 0.1
+
+
+def test_averaging_the_weights_leaves_the_training_as_it_is_bitwise(outputs: Path) -> None:
+    plain = train_here(new_run(outputs, 12, "plain"))
+    run = train_here(new_run(outputs, 12, "averaged", train__ema_decay=0.8))
+    assert [event["loss"] for event in events_of(run, "step")] == [event["loss"] for event in events_of(plain, "step")]
+    trained, weights = load_state(select(run.checkpoints, "final").path).weights, weights_of(plain)
+    assert trained.keys() == weights.keys()
+    assert all(torch.equal(trained[name], weights[name]) for name in weights)
+    assert load_state(select(plain.checkpoints, "final").path).weights == {}
+
+
+def test_what_is_measured_and_saved_is_the_average_over_the_steps(outputs: Path) -> None:
+    every = {"checkpoints__interval": 1, "checkpoints__keep_last": 99, "train__eval_interval": 1}
+    run = train_here(new_run(outputs, 12, **every, train__ema_decay=0.8, train__eval_early=False))
+    trainer = _trainer(outputs, "first", train__ema_decay=0.8)  # of the same seed: random weights as at the start
+    expected = {name: weight.double() for name, weight in trainer.model.state_dict().items()}
+    for step, event in enumerate(events_of(run, "evaluated")[1:], start=1):
+        keep = min(0.8, (1 + step) / (10 + step))
+        for name, weight in load_state(select(run.checkpoints, str(step)).path).weights.items():
+            expected[name] = keep * expected[name] + (1 - keep) * weight.double()
+        saved = weights_of(run, str(step))
+        assert all(torch.allclose(saved[name].double(), expected[name], atol=1e-6) for name in expected)
+        trainer.shown.load_state_dict(saved)
+        assert trainer.losses()[1] == event["val_loss"] == select(run.checkpoints, str(step)).val_loss
+    assert select(run.checkpoints, "final").about["ema_decay"] == 0.8

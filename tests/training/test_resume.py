@@ -438,7 +438,7 @@ def test_a_branch_may_change_how_it_learns(parent: RunFolder, outputs: Path) -> 
 
 
 # Settings that bring a state of their own, each alone.
-LEVERS: dict[str, dict[str, Any]] = {"muon": {"train__optimizer": "muon"}}
+LEVERS: dict[str, dict[str, Any]] = {"muon": {"train__optimizer": "muon"}, "average": {"train__ema_decay": 0.8}}
 
 
 @pytest.mark.parametrize("lever", LEVERS)
