@@ -158,7 +158,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
 
 
 def scratch_anatomy(model: GPT) -> Anatomy:
-    """The lab's own GPT, in all its settings: sequential, pre-norm, tied."""
+    """The lab's own GPT, in all its settings: sequential and pre-norm."""
     described = [block for block in model.blocks if isinstance(block, Block)]
     first = described[0].attention
     blocks = tuple(

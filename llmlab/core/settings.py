@@ -65,6 +65,11 @@ class ModelSettings:
         "The projections into the residual stream begin at zero, so that a new block changes nothing (Fixup).",
         advanced=True,
     )
+    untied_head: bool = setting(
+        False,
+        "The head has a matrix of its own; GPT-2's is the token embedding, used a second time.",
+        advanced=True,
+    )
     vocab_multiple: int = setting(
         1,
         "Round the vocabulary up to a multiple of this; 64 is faster on a GPU.",

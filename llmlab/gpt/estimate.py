@@ -99,8 +99,8 @@ def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
     Two FLOP a weight forward, twice that backward (Kaplan et al. 2020, section 2.1); attention: QK^T and
     pattern x V over the whole context, 12 n_layer n_embd block_size (Chowdhery et al. 2022, appendix B).
     """
-    norms_and_positions = embedding_parameters(model, vocab_size) - padded_vocab_size(model, vocab_size) * model.n_embd
-    weights = parameter_count(model, vocab_size) - norms_and_positions
+    head = padded_vocab_size(model, vocab_size) * model.n_embd  # what is looked up does not multiply
+    weights = parameter_count(model, vocab_size) - embedding_parameters(model, vocab_size) + head
     return 6.0 * weights + 12.0 * model.n_layer * model.n_embd * model.block_size
 
 
@@ -179,16 +179,17 @@ def _passing(model: ModelSettings) -> float:
 def _vocabulary(settings: PretrainSettings, tokens: int, vocab: int, half: bool) -> int:
     """Numbers of fp32 that come from there being a vocabulary.
 
-    The embedding has a gradient as the head and one as the input, which are added at the end; under accumulation a
+    A tied embedding has a gradient as the head and one as the input, which are added at the end; under accumulation a
     third is there from the batch before.
     """
     gradient = vocab * settings.model.n_embd
     again = gradient if settings.train.grad_accum > 1 else 0
+    both = 0 if settings.model.untied_head else gradient
     if half:  # all logits in 2 bytes, and in 4; their log-softmax; the gradients of both
-        return 4 * tokens * vocab + gradient + again
+        return 4 * tokens * vocab + both + again
     if tokens * vocab < FEW_LOGITS:  # all logits, their log-softmax, their gradient
-        return 3 * tokens * vocab + gradient + again
+        return 3 * tokens * vocab + both + again
     # The chunk, which becomes its own gradient; the head's gradient before and after the mean is taken. An evaluation
     # takes the log-softmax of a chunk beside it.
     chunk = min(tokens, CHUNK_ROWS) * vocab
-    return (2 if settings.train.eval_interval else 1) * chunk + 2 * gradient + again
+    return (2 if settings.train.eval_interval else 1) * chunk + gradient + both + again

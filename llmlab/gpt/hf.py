@@ -54,6 +54,7 @@ def to_hf(model: GPT) -> GPT2LMHeadModel:
         n_embd=settings.n_embd,
         n_layer=settings.n_layer,
         n_head=settings.n_head,
+        tie_word_embeddings=not settings.untied_head,
         activation_function=_ACTIVATIONS[settings.activation],
         layer_norm_epsilon=Norm.EPS,
         resid_pdrop=settings.dropout,
@@ -73,6 +74,6 @@ def to_hf(model: GPT) -> GPT2LMHeadModel:
         state[f"{their_name}.weight"] = weight.t() if weight.dim() == 2 else weight
         bias = ours.get(f"{our_name}.bias")
         state[f"{their_name}.bias"] = torch.zeros(weight.shape[0]) if bias is None else bias
-    state["lm_head.weight"] = state["transformer.wte.weight"]
+    state["lm_head.weight"] = model.unembedding[: model.vocab_size]
     theirs.load_state_dict({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
     return theirs.eval()

@@ -18,6 +18,7 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
     n_kv_head    fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
     qk_norm      queries and keys of one size, so that scores stay small: Henry et al. 2020, in Qwen3's form
     zero_init    blocks begin by adding nothing to the stream: the idea of Fixup (Zhang et al. 2019)
+    untied_head  a matrix of its own turns the stream into logits (Chung et al. 2021), not the token embedding
 
 `cache` and `past` are for generation alone (`llmlab.gpt.cache`): leave them out at the first reading.
 """
@@ -51,6 +52,8 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.n_layer))
         self.final_norm = Norm(settings)
+        if settings.untied_head:
+            self.head = nn.Linear(n_embd, self.token_embedding.num_embeddings, bias=False)
         self.initialise()
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -85,8 +88,8 @@ class GPT(nn.Module):
 
     @property
     def unembedding(self) -> Tensor:
-        """[V, C]: the head is tied, it is the token embedding itself (Press & Wolf 2017)."""
-        return self.token_embedding.weight
+        """[V, C]: a tied head is the token embedding itself (Press & Wolf 2017)."""
+        return self.head.weight if self.settings.untied_head else self.token_embedding.weight
 
     @torch.no_grad()
     def initialise(self) -> None:

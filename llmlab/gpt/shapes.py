@@ -40,9 +40,10 @@ def block_layers(model: ModelSettings) -> list[tuple[bool, int, int]]:
 
 
 def embedding_parameters(model: ModelSettings, vocab_size: int) -> int:
-    """Parameters of the token embedding and, where they are learned, the positions."""
+    """Parameters of the token embedding, of the head where it has its own, and of positions where they are learned."""
     positions = model.block_size if model.position == "learned" else 0
-    return (padded_vocab_size(model, vocab_size) + positions) * model.n_embd
+    matrices = 2 if model.untied_head else 1
+    return (matrices * padded_vocab_size(model, vocab_size) + positions) * model.n_embd
 
 
 def _block_parameters(model: ModelSettings) -> int:

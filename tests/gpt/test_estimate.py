@@ -59,6 +59,14 @@ def test_flops_are_six_a_weight_that_multiplies_and_attentions_own() -> None:
     assert flops_per_token(model, VOCAB) == pytest.approx(6 * (matrices + norms) + attention, rel=1e-9)
 
 
+def test_an_untied_head_doubles_the_embedding_and_costs_no_flop() -> None:
+    settings = replace(PretrainSettings(), model=shape(untied_head=True, vocab_multiple=64))
+    expected = estimate(settings, VOCAB)
+    assert expected.parameters == sum(parameter.numel() for parameter in GPT(settings.model, VOCAB).parameters())
+    assert expected.embedding_parameters == (2 * 64 + 12) * 32
+    assert flops_per_token(settings.model, VOCAB) == flops_per_token(shape(vocab_multiple=64), VOCAB)
+
+
 def test_twice_the_batch_is_twice_the_work() -> None:
     settings = load_preset("nano").settings
     double = replace(settings, data=replace(settings.data, batch_size=2 * settings.data.batch_size))

@@ -211,6 +211,21 @@ def test_the_head_is_the_embedding_and_learns_from_both_uses() -> None:
     assert gradient[5].abs().sum() > 0  # wanted as output
 
 
+def test_an_untied_head_with_the_embeddings_rows_is_the_tied_one_and_their_gradients_add_up_to_its() -> None:
+    tied, untied = lively(shape()), lively(shape(untied_head=True))
+    untied.load_state_dict(tied.state_dict() | {"head.weight": tied.token_embedding.weight})
+    ids = some_ids(2, 12)
+    assert torch.equal(untied(ids), tied(ids))
+    for model in (tied, untied):
+        model.loss(ids, ids.flip(1)).backward()
+    whole = tied.token_embedding.weight.grad
+    assert whole is not None
+    read, said = untied.token_embedding.weight.grad, untied.head.weight.grad
+    assert torch.allclose(read + said, whole, atol=1e-7)
+    assert read.any()
+    assert said.any()
+
+
 def test_the_loss_is_cross_entropy_of_the_logits() -> None:
     model = lively(shape())
     ids, targets = some_ids(3, 8), some_ids(3, 8, seed=2)
@@ -252,7 +267,7 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
 @pytest.mark.parametrize("activation", ["gelu", "swiglu", "relu2"])
 def test_weights_begin_as_gpt2s_do(activation: str) -> None:
     torch.manual_seed(0)
-    settings = shape(n_layer=3, n_embd=128, bias=True, activation=activation, block_size=64)
+    settings = shape(n_layer=3, n_embd=128, bias=True, activation=activation, block_size=64, untied_head=True)
     model = GPT(settings, 500)
     narrow = 0
     for name, parameter in model.named_parameters():
