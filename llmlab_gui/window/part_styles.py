@@ -1,17 +1,15 @@
 """Gives each part of the window the style sheet of the theme: what is in sight at once, the rest after it is drawn.
 
-The window itself has only what no part can say, and keeps it: with another one, Qt would style its thousands of
-widgets, most of them out of sight, before it draws one.
+The window itself has none: Qt would style its thousands of widgets, most of them out of sight, before it draws one.
 """
 
 from __future__ import annotations
 
 from PySide6.QtCore import QChildEvent, QEvent, QObject, Qt, QTimer
-from PySide6.QtWidgets import QMainWindow, QWidget
+from PySide6.QtGui import QColor, QPainter
+from PySide6.QtWidgets import QMainWindow, QProxyStyle, QStyle, QStyleOption, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, style_sheet, theme_notifier
-
-_SEPARATORS = "QMainWindow::separator:hover { background: palette(highlight); }"  # between docks: they can be moved
 
 
 class PartStyles(QObject):
@@ -25,7 +23,9 @@ class PartStyles(QObject):
         self._next.timeout.connect(self._style_next)
         window.installEventFilter(self)
         theme_notifier.changed.connect(self._follow)
-        window.setStyleSheet(_SEPARATORS)
+        separators = _Separators("Fusion")
+        separators.setParent(self)
+        window.setStyle(separators)
         self.style_all()
 
     def style_all(self) -> None:
@@ -51,7 +51,6 @@ class PartStyles(QObject):
     def _follow(self) -> None:
         """The theme is another one."""
         self._sheet = style_sheet(current_theme())
-        self._window.style().polish(self._window)  # else separators keep the accent of before
         for part in self._parts():
             if part.isVisible():
                 self._style(part)
@@ -70,3 +69,20 @@ class PartStyles(QObject):
         part.removeEventFilter(self)
         if part.styleSheet() != self._sheet:
             part.setStyleSheet(self._sheet)
+
+
+class _Separators(QProxyStyle):
+    """Of the window alone, not of what is in it: lines between docks have the accent where they can be moved."""
+
+    def drawPrimitive(
+        self,
+        element: QStyle.PrimitiveElement,
+        option: QStyleOption,
+        painter: QPainter,
+        widget: QWidget | None = None,
+    ) -> None:
+        handle = element == QStyle.PrimitiveElement.PE_IndicatorDockWidgetResizeHandle
+        if handle and option.state & QStyle.StateFlag.State_MouseOver:
+            painter.fillRect(option.rect, QColor(current_theme().accent))
+        else:
+            super().drawPrimitive(element, option, painter, widget)
