@@ -60,7 +60,8 @@ class LabDock(QDockWidget):
         layout = QVBoxLayout(content)
         layout.setContentsMargins(8, 4, 8, 6)
         layout.setSpacing(4)
-        layout.addWidget(_Room(self._stack), 1)
+        self._room = _Room(self._stack)
+        layout.addWidget(self._room, 1)
         layout.addWidget(self._caption)
         self.setWidget(content)
         float_button = self.findChild(QAbstractButton, "qt_dockwidget_floatbutton")
@@ -82,6 +83,7 @@ class LabDock(QDockWidget):
         """The dock's content. What has a minimum width is never scrolled sideways: the dock keeps that width."""
         self._body = widget
         self._stack.addWidget(widget)
+        self._room.updateGeometry()  # which may have another least width now
         self.show_body()
 
     def caption(self, text: str, concept: str) -> None:

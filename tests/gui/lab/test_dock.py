@@ -56,11 +56,12 @@ def test_what_comes_into_a_small_dock_is_scrolled_and_not_squeezed(dock: LabDock
     assert bar.maximum() == 0
 
 
-def test_a_dock_is_never_narrower_than_a_page_says_that_it_has_to_be(dock: LabDock) -> None:
-    body = QWidget()
+def test_a_dock_is_never_narrower_than_a_page_says_that_it_has_to_be(qtbot: QtBot, dock: LabDock) -> None:
+    wide, body = LabDock(dock.lab, "wide", "Wide"), QWidget()
+    qtbot.addWidget(wide)
     body.setMinimumWidth(350)
-    dock.set_body(body)
-    assert dock.minimumSizeHint().width() >= 350
+    wide.set_body(body)
+    assert wide.minimumSizeHint().width() >= 350 > dock.minimumSizeHint().width()
 
 
 def test_what_begins_to_float_comes_beside_its_old_place_inside_the_screen(qtbot: QtBot, dock: LabDock) -> None:
