@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QEvent, Qt
+from PySide6.QtCore import QEvent, QPoint, QRect, Qt
 from PySide6.QtGui import QColor, QFocusEvent, QFont, QPalette, QResizeEvent
 from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
@@ -22,12 +22,20 @@ def scrolled(widget: QWidget) -> QScrollArea:
 
 
 class _Scrolled(QScrollArea):
-    """Keeps what has the keyboard in sight when it becomes smaller, as where words about a field open under it."""
+    """Keeps what has the keyboard in sight when it becomes smaller, as where words about a field open under it.
+
+    What was scrolled out of sight stays there.
+    """
 
     def resizeEvent(self, event: QResizeEvent) -> None:
+        now, view, before = QApplication.focusWidget(), self.viewport(), QRect(QPoint(), event.oldSize())
+        seen = (
+            now is not None
+            and view.isAncestorOf(now)
+            and before.intersects(QRect(now.mapTo(view, QPoint()), now.size()))
+        )
         super().resizeEvent(event)
-        now = QApplication.focusWidget()
-        if now is not None and self.isAncestorOf(now):
+        if now is not None and seen:
             self.ensureWidgetVisible(now)
 
 

@@ -27,7 +27,7 @@ from waits import WAIT
 
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.widgets.focus_ring import FocusRing
-from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, scrolled
 from llmlab_gui.widgets.row_tables import tool_bar
 from llmlab_gui.widgets.tab_order import stops
 from llmlab_gui.widgets.theme import apply_theme, current_theme
@@ -168,6 +168,33 @@ def test_enter_presses_every_kind_of_button_and_only_once(ring: FocusRing, qtbot
     with qtbot.waitSignal(field.returnPressed, timeout=WAIT):
         QTest.keyClick(window.windowHandle(), Qt.Key.Key_Return)
     assert pressed == []
+
+
+def test_a_field_that_has_the_keyboard_stays_in_sight_in_less_room_unless_it_was_scrolled_away(qtbot: QtBot) -> None:
+    fields, form = [QLineEdit() for _ in range(40)], QWidget()
+    layout = QVBoxLayout(form)
+    for field in fields:
+        layout.addWidget(field)
+    area = scrolled(form)
+    qtbot.addWidget(area)
+    area.resize(300, 300)
+    area.show()
+    area.activateWindow()
+    qtbot.waitUntil(area.isActiveWindow, timeout=WAIT)
+
+    def in_sight_at(*heights: int) -> list[bool]:
+        found = []
+        for height in heights:
+            area.resize(300, height)
+            QApplication.processEvents()
+            found.append(not now.visibleRegion().isEmpty())
+        return found
+
+    now = [field for field in fields if not field.visibleRegion().isEmpty()][-1]
+    now.setFocus()
+    assert in_sight_at(300, 150, 300) == [True, True, True]
+    area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
+    assert in_sight_at(300, 150, 300) == [False, False, False]
 
 
 def test_tab_stops_at_the_links_of_a_text_and_passes_a_text_without(ring: FocusRing, qtbot: QtBot) -> None:
