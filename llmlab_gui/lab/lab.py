@@ -208,8 +208,9 @@ class Lab(QObject):
         self._poller.poke()
 
     def forget(self, run_id: str) -> None:
-        """Lets go of a run that is about to be deleted."""
+        """Lets go of a run that was deleted."""
         self._take_rows([row for row in self.runs() if row.id != run_id])
+        self.set_shown([shown for shown in self._overlaid if shown != run_id])
 
     def begin_renaming(self, run_id: str, new_id: str) -> None:
         """A run is being given another name; until `take_renamed` or `end_renaming` it keeps its row, as does one that

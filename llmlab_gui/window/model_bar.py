@@ -52,6 +52,7 @@ class ModelBar(QToolBar):
         self._strip_action = self.addWidget(self.strip)
         for signal in (self._session.about_changed, self._session.working_changed):
             signal.connect(self._draw)
+        lab.runs_changed.connect(self._draw)  # as a checkpoint may have been deleted
         self._session.recent_changed.connect(self._remember)
         self._session.choose_requested.connect(self.choose)
         theme_notifier.changed.connect(self._draw)

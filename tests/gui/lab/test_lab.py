@@ -73,6 +73,8 @@ def test_shown_runs_are_followed_and_hidden_ones_let_go(qtbot: QtBot, lab: Lab, 
     assert lab.shown() == ["pretraining/c", "pretraining/a"]
     assert len(lab.history("pretraining/b").step_columns) == 0
     assert lab.color("pretraining/c").name() == before
+    lab.forget("pretraining/a")  # it is deleted: another of that name is not chosen by that
+    assert lab.overlaid() == []
 
 
 def test_a_run_keeps_its_colour_whatever_is_chosen_beside_it(qtbot: QtBot, lab: Lab, outputs: Path) -> None:

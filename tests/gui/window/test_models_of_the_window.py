@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from windows import FAKE_HOST, MakeWindow
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.progress import Progress
 from llmlab.models.available import available_models
+from llmlab.store.checkpoints import checkpoint_name
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.process import ModelHost
@@ -196,7 +198,12 @@ def test_the_toolbar_names_the_model_and_shows_its_loading_with_a_cancel(
     lab.inspection.open("/models/20261130-081913-baby-shakespeare, step 1,250")
     qtbot.waitUntil(lambda: "step" in bar.button.text(), timeout=WAIT)
     assert bar.button.text().startswith("20261130-0819…re, step 1,250 · ")
-    lab.inspection.open("bar@250")  # no such run is here any more
+    kept = FakeRun(outputs, "bar").start().advance(250).save_checkpoint()
+    lab.inspection.open("bar@250")
+    qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 · "), timeout=WAIT)
+    kept.advance(250).save_checkpoint()
+    shutil.rmtree(kept.run.checkpoints / checkpoint_name(250))  # as a run does that keeps few
+    lab.refresh()
     qtbot.waitUntil(lambda: bar.button.text().startswith("bar@250 (deleted) · "), timeout=WAIT)
     assert "was deleted" in bar.button.toolTip()
     lab.inspection.open("/models/small")
