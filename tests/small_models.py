@@ -20,7 +20,12 @@ COMBINATIONS: list[dict[str, Any]] = [
     )
 ]
 _LLAMA = {"norm": "rmsnorm", "position": "rotary", "activation": "swiglu", "bias": False, "n_kv_head": 2}
-_NEWER: list[dict[str, Any]] = [{"qk_norm": True}, {"activation": "relu2"}, {"untied_head": True}]
+_NEWER: list[dict[str, Any]] = [
+    {"qk_norm": True},
+    {"activation": "relu2"},
+    {"untied_head": True},
+    {"logit_softcap": 3.0},
+]
 COMBINATIONS += [plain | newer for newer in _NEWER for plain in ({"bias": True}, _LLAMA)]
 
 

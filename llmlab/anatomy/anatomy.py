@@ -184,6 +184,7 @@ def scratch_anatomy(model: GPT) -> Anatomy:
         n_kv_head=first.n_kv_head,
         head_dim=first.head_dim,
         context=model.settings.block_size,
+        logit_softcap=model.settings.logit_softcap or None,
         attention_path="recomputed from the queries and keys of the pass",
     )
 

@@ -141,7 +141,7 @@ def run(
 def _forward(model: nn.Module, batch: Tensor, last: bool) -> Tensor:
     if isinstance(model, GPT):
         stream = model.residual_stream(batch)  # [B, T, C]
-        return nn.functional.linear(stream[:, -1:] if last else stream, model.unembedding)
+        return model.logits(stream[:, -1:] if last else stream)
     keep = {"logits_to_keep": 1} if last else {}
     logits: Tensor = model(input_ids=batch, use_cache=False, **keep).logits
     return logits[:, -1:] if last else logits

@@ -70,6 +70,13 @@ class ModelSettings:
         "The head has a matrix of its own; GPT-2's is the token embedding, used a second time.",
         advanced=True,
     )
+    logit_softcap: float = setting(
+        0.0,
+        "Logits stay between minus and plus this, by a tanh (Gemma 2: 30); 0 means no bound.",
+        low=0.0,
+        high=1000.0,
+        advanced=True,
+    )
     vocab_multiple: int = setting(
         1,
         "Round the vocabulary up to a multiple of this; 64 is faster on a GPU.",

@@ -185,11 +185,12 @@ def _vocabulary(settings: PretrainSettings, tokens: int, vocab: int, half: bool)
     gradient = vocab * settings.model.n_embd
     again = gradient if settings.train.grad_accum > 1 else 0
     both = 0 if settings.model.untied_head else gradient
+    capped = 1 if settings.model.logit_softcap else 0  # its slope at every logit
     if half:  # all logits in 2 bytes, and in 4; their log-softmax; the gradients of both
-        return 4 * tokens * vocab + both + again
+        return (4 + capped) * tokens * vocab + both + again
     if tokens * vocab < FEW_LOGITS:  # all logits, their log-softmax, their gradient
-        return 3 * tokens * vocab + both + again
+        return (3 + capped) * tokens * vocab + both + again
     # The chunk, which becomes its own gradient; the head's gradient before and after the mean is taken. An evaluation
     # takes the log-softmax of a chunk beside it.
     chunk = min(tokens, CHUNK_ROWS) * vocab
-    return (2 if settings.train.eval_interval else 1) * chunk + gradient + both + again
+    return max(1 + capped, 2 if settings.train.eval_interval else 1) * chunk + gradient + both + again

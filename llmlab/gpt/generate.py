@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from llmlab.core.settings import Sampling
@@ -86,7 +85,7 @@ def _next_logits(model: GPT, texts: list[list[int]], unread: list[list[int]], ca
         cache.expect((read + torch.arange(longest, device=device)).clamp(max=context - 1))
         stream = model.residual_stream(ids, cache)  # [B, T, C]
         last = stream[within, [len(unread[row]) - 1 for row in within]]  # [B', C]
-        logits[within] = F.linear(last, model.unembedding)[:, : model.vocab_size].to(logits)
+        logits[within] = model.logits(last)[:, : model.vocab_size].to(logits)
     return logits
 
 

@@ -16,49 +16,61 @@ from torch import Tensor
 from llmlab.gpt.shapes import CHUNK_ROWS, FEW_LOGITS
 
 
-def next_token_loss(x: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
+def capped(logits: Tensor, softcap: float) -> Tensor:
+    """softcap * tanh(logits / softcap): about the logits where they are small, never beyond the cap. 0: as they are."""
+    return torch.tanh(logits / softcap) * softcap if softcap else logits
+
+
+def next_token_loss(x: Tensor, unembedding: Tensor, targets: Tensor, softcap: float = 0.0) -> Tensor:
     """Mean cross-entropy of softmax(x @ unembedding^T) at `targets`: a scalar, in nats.
 
-    x: final residual stream [B, T, C]; unembedding: [V, C]; targets: ids [B, T].
+    x: final residual stream [B, T, C]; unembedding: [V, C]; targets: ids [B, T]; softcap: of the logits (`capped`).
     """
     rows, row_targets = x.flatten(0, -2), targets.flatten()  # [N, C], [N]
     few = rows.shape[0] * unembedding.shape[0] < FEW_LOGITS
     if few or torch.is_autocast_enabled(x.device.type):
-        return F.cross_entropy(F.linear(rows, unembedding), row_targets)
+        return F.cross_entropy(capped(F.linear(rows, unembedding), softcap), row_targets)
     if not torch.is_grad_enabled():
         pairs = zip(rows.split(CHUNK_ROWS), row_targets.split(CHUNK_ROWS), strict=True)
-        total = sum(F.cross_entropy(F.linear(r, unembedding), t, reduction="sum") for r, t in pairs)
+        total = sum(F.cross_entropy(capped(F.linear(r, unembedding), softcap), t, reduction="sum") for r, t in pairs)
         return torch.as_tensor(total) / rows.shape[0]
-    return _ChunkedLoss.apply(rows, unembedding, row_targets)
+    return _ChunkedLoss.apply(rows, unembedding, row_targets, softcap)
 
 
 class _ChunkedLoss(torch.autograd.Function):
     """Cross-entropy whose gradient, softmax minus one-hot, is taken chunk by chunk in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, unembedding: Tensor, targets: Tensor, softcap: float) -> Tensor:
         """rows [N, C], unembedding [V, C], targets [N] -> the mean loss, a scalar."""
         rows_grad = torch.empty_like(rows)  # [N, C]
         unembedding_grad = torch.zeros_like(unembedding)  # [V, C]
         total = rows.new_zeros(())
         # One buffer for all chunks, and softmax in place: each pass over the logits is a trip to main memory.
         buffer = rows.new_empty(min(CHUNK_ROWS, rows.shape[0]), unembedding.shape[0])  # [R, V]
+        slopes = torch.empty_like(buffer) if softcap else buffer
         for start in range(0, rows.shape[0], CHUNK_ROWS):
             chunk = rows[start : start + CHUNK_ROWS]  # [R, C]
             target = targets[start : start + CHUNK_ROWS, None]  # [R, 1]
             logits = torch.mm(chunk, unembedding.t(), out=buffer[: len(chunk)])
+            if softcap:
+                logits.div_(softcap).tanh_()
+                slope = torch.square(logits, out=slopes[: len(chunk)]).neg_().add_(1)  # of capped logits by plain ones
+                logits.mul_(softcap)
             gap = logits.amax(1, keepdim=True) - logits.gather(1, target)  # [R, 1]
             p = torch.softmax(logits, dim=-1, out=logits)
             total += (gap - p.amax(1, keepdim=True).log()).sum()  # ln sum exp(logits) = largest logit - ln of its p
             logits_grad = p.scatter_add_(1, target, torch.full_like(target, -1, dtype=rows.dtype))  # minus one-hot
+            if softcap:
+                logits_grad.mul_(slope)
             torch.mm(logits_grad, unembedding, out=rows_grad[start : start + CHUNK_ROWS])
             unembedding_grad.addmm_(logits_grad.t(), chunk)
         ctx.save_for_backward(rows_grad, unembedding_grad)
         return total / rows.shape[0]
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """The stored gradients, times the upstream gradient (1, or a share under accumulation)."""
         rows_grad, unembedding_grad = ctx.saved_tensors
         scale = upstream[0] / rows_grad.shape[0]
-        return rows_grad * scale, unembedding_grad * scale, None
+        return rows_grad * scale, unembedding_grad * scale, None, None

@@ -21,8 +21,14 @@ _ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}  # gelu_new: the tanh appr
 
 def refusal(settings: ModelSettings) -> str | None:
     """Why a model of these settings is not a GPT-2, as a sentence; None when it is one."""
-    gpt2 = {"norm": "layernorm", "position": "learned", "n_kv_head": settings.n_head, "qk_norm": False}
-    gpt2 |= {"activation": settings.activation if settings.activation in _ACTIVATIONS else "gelu"}
+    gpt2 = {
+        "norm": "layernorm",
+        "position": "learned",
+        "n_kv_head": settings.n_head,
+        "activation": settings.activation if settings.activation in _ACTIVATIONS else "gelu",
+        "qk_norm": False,
+        "logit_softcap": 0.0,
+    }
     ours = {name: getattr(settings, name) or value for name, value in gpt2.items()}  # n_kv_head=0: as many as heads
     differing = [name for name in gpt2 if ours[name] != gpt2[name]]
     if not differing:

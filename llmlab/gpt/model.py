@@ -11,14 +11,15 @@ Shapes are written behind each line: B sequences in a batch, T tokens in a seque
 H heads of width D = C / H. The defaults give GPT-2 (Radford et al. 2019, "Language Models are Unsupervised
 Multitask Learners"); every departure from it is a setting, so that its effect can be measured:
 
-    bias         vectors added in linear layers and norms (GPT-2: yes)
-    norm         LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019)
-    position     a learned vector a position (GPT-2) or rotary: RoPE (Su et al. 2021)
-    activation   GELU (Hendrycks & Gimpel 2016), SwiGLU (Shazeer 2020) or squared ReLU (So et al. 2021, "Primer")
-    n_kv_head    fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
-    qk_norm      queries and keys of one size, so that scores stay small: Henry et al. 2020, in Qwen3's form
-    zero_init    blocks begin by adding nothing to the stream: the idea of Fixup (Zhang et al. 2019)
-    untied_head  a matrix of its own turns the stream into logits (Chung et al. 2021), not the token embedding
+    bias            vectors added in linear layers and norms (GPT-2: yes)
+    norm            LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019)
+    position        a learned vector a position (GPT-2) or rotary: RoPE (Su et al. 2021)
+    activation      GELU (Hendrycks & Gimpel 2016), SwiGLU (Shazeer 2020) or squared ReLU (So et al. 2021, "Primer")
+    n_kv_head       fewer key-value heads than query heads: grouped-query attention (Ainslie et al. 2023)
+    qk_norm         queries and keys of one size, so that scores stay small: Henry et al. 2020, in Qwen3's form
+    zero_init       blocks begin by adding nothing to the stream: the idea of Fixup (Zhang et al. 2019)
+    untied_head     a matrix of its own turns the stream into logits (Chung et al. 2021), not the token embedding
+    logit_softcap   logits bounded by a tanh: Gemma 2 (Gemma Team 2024), after Bello et al. 2016
 
 `cache` and `past` are for generation alone (`llmlab.gpt.cache`): leave them out at the first reading.
 """
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 
 from llmlab.core.settings import ModelSettings
 from llmlab.gpt.cache import Cache, LayerCache
-from llmlab.gpt.head import next_token_loss
+from llmlab.gpt.head import capped, next_token_loss
 from llmlab.gpt.shapes import feed_forward_dim, padded_vocab_size
 
 
@@ -58,16 +59,20 @@ class GPT(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, T, V]: how strongly each token is expected next, at every position."""
-        return F.linear(self.residual_stream(ids), self.unembedding)
+        return self.logits(self.residual_stream(ids))
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Mean of -ln p(target) over all positions of ids, targets [B, T]: a scalar, in nats per token."""
-        return next_token_loss(self.residual_stream(ids), self.unembedding, targets)
+        return next_token_loss(self.residual_stream(ids), self.unembedding, targets, self.settings.logit_softcap)
 
     def next_token(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, vocab_size] of the token after the last; only the last `block_size` are read."""
         last = self.residual_stream(ids[:, -self.settings.block_size :])[:, -1]  # [B, C]
-        return F.linear(last, self.unembedding)[:, : self.vocab_size]
+        return self.logits(last)[:, : self.vocab_size]
+
+    def logits(self, stream: Tensor) -> Tensor:
+        """The stream at its end [..., C] -> logits [..., V]: how well it fits each token's row."""
+        return capped(F.linear(stream, self.unembedding), self.settings.logit_softcap)
 
     def residual_stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """ids [B, T] -> the stream after all blocks and the final norm [B, T, C].

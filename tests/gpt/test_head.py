@@ -34,15 +34,20 @@ def _inputs(rows: int, vocab: int = 13, width: int = 6) -> tuple[Tensor, Tensor,
     return x, unembedding, torch.randint(vocab, (1, rows), generator=random)
 
 
-def _plain(x: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy((x @ unembedding.T).flatten(0, 1), targets.flatten())
+def _plain(x: Tensor, unembedding: Tensor, targets: Tensor, softcap: float = 0.0) -> Tensor:
+    logits = x @ unembedding.T
+    if softcap:
+        up, down = (logits / softcap).exp(), (-logits / softcap).exp()
+        logits = softcap * (up - down) / (up + down)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 @pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("softcap", [0.0, 2.5])
 @pytest.mark.parametrize("rows", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 2])
-def test_chunks_give_the_loss_and_gradients_of_plain_cross_entropy(rows: int) -> None:
+def test_chunks_give_the_loss_and_gradients_of_plain_cross_entropy(rows: int, softcap: float) -> None:
     inputs = _inputs(rows)
-    ours, expected = next_token_loss(*inputs), _plain(*inputs)
+    ours, expected = next_token_loss(*inputs, softcap), _plain(*inputs, softcap)
     assert type(ours.grad_fn).__name__ == "_ChunkedLossBackward"
     assert torch.allclose(ours, expected, rtol=1e-12)
     for mine, plain in zip(
@@ -76,7 +81,8 @@ def test_accumulated_halves_are_the_whole() -> None:
 def test_without_gradients_chunks_give_the_same_loss() -> None:
     inputs = _inputs(13)
     with torch.no_grad():
-        assert torch.allclose(next_token_loss(*inputs), _plain(*inputs), rtol=1e-12)
+        for softcap in (0.0, 2.5):
+            assert torch.allclose(next_token_loss(*inputs, softcap), _plain(*inputs, softcap), rtol=1e-12)
 
 
 @pytest.mark.usefixtures("chunked")
@@ -89,8 +95,9 @@ def test_huge_logits_neither_overflow_nor_lose_their_gradient() -> None:
 
 
 @pytest.mark.usefixtures("chunked")
-def test_the_whole_models_gradients_are_those_of_its_logits() -> None:
-    model = lively(shape(bias=True)).double()
+@pytest.mark.parametrize("softcap", [0.0, 1.5])
+def test_the_whole_models_gradients_are_those_of_its_logits(softcap: float) -> None:
+    model = lively(shape(bias=True, logit_softcap=softcap)).double()
     ids, targets = some_ids(3, 11), some_ids(3, 11, seed=2)
     parameters = list(model.parameters())
     ours = torch.autograd.grad(model.loss(ids, targets), parameters)

@@ -226,6 +226,20 @@ def test_an_untied_head_with_the_embeddings_rows_is_the_tied_one_and_their_gradi
     assert said.any()
 
 
+def test_a_softcap_is_its_formula_and_holds_wherever_logits_come_from() -> None:
+    plain, model = lively(shape()), lively(shape(logit_softcap=1.5))
+    ids = some_ids(2, 12)
+    with torch.no_grad():
+        uncapped = plain(ids)
+        up, down = (uncapped / 1.5).exp(), (-uncapped / 1.5).exp()
+        expected = 1.5 * (up - down) / (up + down)
+        assert uncapped.abs().max() > 1.5 >= expected.abs().max()
+        assert torch.allclose(model(ids), expected, atol=1e-5)
+        assert torch.allclose(model.next_token(ids), expected[:, -1], atol=1e-5)
+        loss = torch.nn.functional.cross_entropy(expected.flatten(0, 1), ids.flip(1).flatten())
+        assert model.loss(ids, ids.flip(1)).item() == pytest.approx(loss.item(), abs=1e-5)
+
+
 def test_the_loss_is_cross_entropy_of_the_logits() -> None:
     model = lively(shape())
     ids, targets = some_ids(3, 8), some_ids(3, 8, seed=2)
