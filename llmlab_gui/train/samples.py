@@ -154,8 +154,7 @@ class SamplesDock(LabDock):
             scratch = not isinstance(settings, FinetuneSettings)
             self.view.set_monospace(settings.tokenizer == "char")
             self.caption(_WRITES if scratch else _ANSWERS, "loss-curves" if scratch else "fine-tuning")
-            if not self._chosen_by_hand:  # of a fine-tuning run, before and after
-                self.choice.setCurrentIndex(self.choice.findData(SPREAD if scratch else COMPARE))
+            self._choose_usual()
         self._reload()
 
     def _take(self, run_id: str, events: Sequence[Event]) -> None:
@@ -172,7 +171,7 @@ class SamplesDock(LabDock):
             self._settle.start()
 
     def _reload(self) -> None:
-        self._table, self._answers, note = NO_SAMPLES, [], ""
+        wrote_before, self._table, self._answers, note = bool(self._table.texts), NO_SAMPLES, [], ""
         if self._run_id:
             history = self.lab.history(self._run_id)
             self._table = read_table(history, answers=not self._is_scratch)
@@ -183,6 +182,8 @@ class SamplesDock(LabDock):
         self._offer_answers()
         if self._answers and not self._table.texts:  # every other choice would show nothing
             self.choice.setCurrentIndex(self.choice.findData(SCORED))
+        elif self._table.texts and not wrote_before:
+            self._choose_usual()
         steps = self._table.steps
         self._ticked &= set(steps)
         at_newest = self.slider.value() == self.slider.maximum()
@@ -252,6 +253,11 @@ class SamplesDock(LabDock):
 
     def _choose(self) -> None:
         self._chosen_by_hand = True
+
+    def _choose_usual(self) -> None:
+        """What is shown unless someone has chosen: of a run that fine-tunes, before and after."""
+        if not self._chosen_by_hand:
+            self.choice.setCurrentIndex(self.choice.findData(SPREAD if self._is_scratch else COMPARE))
 
     def _offer_answers(self) -> None:
         """The checked answers can be shown where there are some."""

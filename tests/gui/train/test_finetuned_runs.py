@@ -208,6 +208,10 @@ def test_a_run_that_wrote_no_samples_shows_its_checked_answers(
     assert samples.choice.currentData() == SCORED
     assert checked(samples) == [[OTHER, "two", "✓ two"]]
     assert samples.choice._cut() == samples.choice.currentText()  # type: ignore[attr-defined]
+    fake.append(Sampled(10, fake.time_of(10), [{"prompt": OTHER, "text": " three"}]))  # as asked for by Sample now
+    lab.pump(fake)
+    qtbot.waitUntil(lambda: samples.choice.currentData() == COMPARE, timeout=WAIT)
+    assert shown(samples) == [["\nthree"]]
 
 
 def test_a_run_from_scratch_is_shown_as_ever(qtbot: QtBot, lab: FakeLab, samples: SamplesDock) -> None:
