@@ -7,6 +7,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -113,6 +115,23 @@ class DataSettings:
         unit="tokens",
         low=0,
         high=65536,
+        advanced=True,
+    )
+    batch_warmup_steps: int = setting(
+        0,
+        "Steps over which a step's sequences rise from one to batch_size x grad_accum; 0 means no warm-up. What a "
+        "smaller batch leaves out of a sliding epoch is not read in it.",
+        unit="steps",
+        low=0,
+        high=1_000_000,
+        advanced=True,
+    )
+    length_warmup_steps: int = setting(
+        0,
+        "Steps over which sequences grow from 8 tokens to block_size, cut at their end; 0 means no warm-up.",
+        unit="steps",
+        low=0,
+        high=1_000_000,
         advanced=True,
     )
     val_fraction: float = setting(0.1, "Share of the corpus held out for validation.", low=0.001, high=0.5)
@@ -377,6 +396,33 @@ class PretrainSettings(RunSettings):
     def tokens_per_step(self) -> int:
         return self.train.grad_accum * self.data.batch_size * self.model.block_size
 
+    def batch_at(self, step: int) -> tuple[int, int]:
+        """Sequences, and tokens of each, in the optimizer step that follows `step` finished ones.
+
+        A warm-up of N steps gives the share (step + 1) / (N + 1), rounded down: of the sequences, as GPT-3 had (Brown
+        et al. 2020, appendix B), to whole batches where they are more than one; of their length (Li et al. 2022) to a
+        multiple of 8, the sizes in which a GPU multiplies.
+        """
+        data, sequences, length = self.data, self.data.batch_size * self.train.grad_accum, self.model.block_size
+        if step < data.batch_warmup_steps:
+            sequences = max(1, sequences * (step + 1) // (data.batch_warmup_steps + 1))
+            sequences -= sequences % data.batch_size if sequences > data.batch_size else 0
+        if step < data.length_warmup_steps:
+            grown = length * (step + 1) // (data.length_warmup_steps + 1)
+            length = min(length, max(8, grown - grown % 8))
+        return sequences, length
+
+    def tokens_until(self, step: int) -> int:
+        """Tokens that the first `step` optimizer steps read."""
+        warm = _tokens_of_warmup(self)
+        known = min(step, len(warm) - 1)
+        return warm[known] + (step - known) * self.tokens_per_step
+
+    @property
+    def full_steps(self) -> float:
+        """Steps without a warm-up that read as much as all of this run's."""
+        return self.tokens_until(self.train.steps) / self.tokens_per_step
+
     @property
     def reads(self) -> str:
         return self.data.corpus
@@ -421,6 +467,13 @@ class PretrainSettings(RunSettings):
                 "Choose another model.n_head.",
             )
         require_decay(self.train, f"Add train.min_learning_rate={self.train.learning_rate / 10:g}.")
+
+
+@lru_cache(maxsize=8)
+def _tokens_of_warmup(settings: PretrainSettings) -> tuple[int, ...]:
+    """Tokens that the first 0, 1, 2 ... steps read, until batches and sequences have their size."""
+    longest = max(settings.data.batch_warmup_steps, settings.data.length_warmup_steps)
+    return (0, *accumulate(math.prod(settings.batch_at(step)) for step in range(min(longest, settings.train.steps))))
 
 
 def require_heads(n_embd: int, n_head: int) -> None:

@@ -65,7 +65,7 @@ class Estimate:
     checkpoint_bytes: int
     flops_per_step: float
     seconds_per_step: float
-    minutes: float  # all steps, evaluations and samples left out
+    minutes: float  # all steps, smaller ones of a warm-up as their tokens are; evaluations and samples left out
 
 
 def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estimate:
@@ -89,7 +89,7 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
         checkpoint_bytes=FLOAT * (parameters + _kept(settings, parameters)),
         flops_per_step=flops,
         seconds_per_step=seconds,
-        minutes=train.steps * seconds / 60,
+        minutes=settings.full_steps * seconds / 60,
     )
 
 

@@ -57,20 +57,20 @@ class FromScratch(TrainingRun):
             self.stop()
 
     def optimizer_step(self) -> StepResult:
-        """One step of the optimizer on the mean gradient of `grad_accum` batches."""
-        train = self.settings.train
+        """One step of the optimizer on the mean gradient of `grad_accum` batches, or of fewer during a warm-up."""
+        train, (batches, tokens) = self.settings.train, self.size_of_step(self.progress.step)
         lr = set_learning_rates(self.optimizer, self.progress.step, train)
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device.kind)
-        for micro in range(train.grad_accum):
+        for micro in range(batches):
             with self.device.autocast():
-                share = self.loss_of_batch(self.progress.step * train.grad_accum + micro) / train.grad_accum
+                share = self.loss_of_batch(self.progress.step * train.grad_accum + micro) / batches
             self.scaler.scale(share).backward()
             loss += share.detach()
         self.scaler.unscale_(self.optimizer)
         limit = train.grad_clip or math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True)
-        result = StepResult(self.progress.step + 1, loss, grad_norm, lr, self.tokens_per_step, self.device)
+        result = StepResult(self.progress.step + 1, loss, grad_norm, lr, tokens, self.device)
         if not self.device.queues:  # elsewhere see `report` and `save`
             self.require_finite(result)
         self.scaler.step(self.optimizer)
@@ -80,6 +80,10 @@ class FromScratch(TrainingRun):
     @property
     def tokens_per_step(self) -> int:
         return self.settings.tokens_per_step
+
+    def size_of_step(self, step: int) -> tuple[int, int]:
+        """Batches, and tokens in all of them, of the step that follows `step` finished ones."""
+        return self.settings.train.grad_accum, self.tokens_per_step
 
     @property
     def shown(self) -> nn.Module:
@@ -133,6 +137,13 @@ class Trainer(FromScratch):
         if self.averaged is not None:
             average_weights(self.averaged, self.model, result.step, self.settings.train.ema_decay)
         return result
+
+    def size_of_step(self, step: int) -> tuple[int, int]:
+        sequences, length = self.settings.batch_at(step)
+        return -(-sequences // self.settings.data.batch_size), sequences * length
+
+    def tokens_until(self, step: int) -> int:
+        return self.settings.tokens_until(step)
 
     def loss_of_batch(self, index: int) -> torch.Tensor:
         ids, targets = self._batch(index)
@@ -199,7 +210,8 @@ class Trainer(FromScratch):
 
     def _batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         x, y = self.sequences.batch(index)  # int64 [batch, block]
-        ids, targets = torch.from_numpy(x), torch.from_numpy(y)
+        sequences, length = self.settings.batch_at(index // self.settings.train.grad_accum)
+        ids, targets = (torch.from_numpy(each[:sequences, :length].copy()) for each in (x, y))
         if self.device.kind == "cuda":  # pinned memory lets the copy run beside the computation
             return ids.pin_memory().to("cuda", non_blocking=True), targets.pin_memory().to("cuda", non_blocking=True)
         return ids.to(self.device.kind), targets.to(self.device.kind)

@@ -70,7 +70,8 @@ class Pretraining(TrainingKind[PretrainSettings]):
         return changed.key not in unfit and (changed.section != "model" or changed.name == "dropout")
 
     def seconds(self, settings: PretrainSettings, outputs: Path) -> float:
-        return _START_SECONDS + estimate(settings).seconds_per_step * steps_and_evaluations(settings)
+        steps = steps_and_evaluations(settings) - settings.train.steps + settings.full_steps
+        return _START_SECONDS + estimate(settings).seconds_per_step * steps
 
     def memory(self, settings: PretrainSettings, outputs: Path, *, read: bool = False) -> Memory:
         return estimate(settings).memory

@@ -75,7 +75,11 @@ class TrainingRun(ABC):
     @property
     @abstractmethod
     def tokens_per_step(self) -> float:
-        """Tokens that a step reads, on average."""
+        """Tokens that a step reads, on average, once no warm-up makes it smaller."""
+
+    def tokens_until(self, step: int) -> float:
+        """Tokens that the first `step` steps read."""
+        return step * self.tokens_per_step
 
     @abstractmethod
     def facts(self) -> Facts:
@@ -183,7 +187,7 @@ class TrainingRun(ABC):
         now = time.monotonic()
         if now - self._memory_read > _MEMORY_SECONDS:
             self._memory, self._memory_read = self.device.memory_bytes(), now
-        speed = self.tokens_per_step / progress.step_seconds
+        speed = self._recent_tokens() / progress.step_seconds
         event = partial(
             StepEvent,
             step=progress.step,
@@ -361,9 +365,16 @@ class TrainingRun(ABC):
         if len(self._recent) == _SPEED_STEPS or self.progress.step_seconds == 0 or self.progress.step <= _SPEED_STEPS:
             self.progress.step_seconds = sum(self._recent) / len(self._recent)
 
+    def _recent_tokens(self) -> float:
+        """Tokens of a step, averaged over the steps that the speed is."""
+        step = self.progress.step
+        steps = min(step, _SPEED_STEPS)
+        return (self.tokens_until(step) - self.tokens_until(step - steps)) / steps
+
     def _seconds_left(self) -> float:
         train, progress = self.settings.train, self.progress
-        left = (train.steps - progress.step) * progress.step_seconds
+        tokens = self.tokens_until(train.steps) - self.tokens_until(progress.step)
+        left = tokens / self._recent_tokens() * progress.step_seconds  # a step of more tokens takes longer
         for interval, seconds in (
             (train.eval_interval, progress.evaluation_seconds),
             (train.sample_interval, progress.sample_seconds),

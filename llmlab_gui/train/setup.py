@@ -70,13 +70,12 @@ class SetupDock(RunSetupDock[PretrainSettings]):
 
     def work_out(self, settings: PretrainSettings) -> None:
         needed = estimate(settings)
-        tokens = settings.train.steps * settings.data.batch_size * settings.model.block_size * settings.train.grad_accum
         parts = [
             f"About {minutes_text(needed.minutes)} here",
             f"{count_text(needed.parameters)} parameters ({count_text(needed.embedding_parameters)} in embeddings)",
             f"{bytes_text(needed.memory_bytes)} of memory",
             checkpoints_text(settings, needed.checkpoint_bytes),
-            f"{count_text(tokens)} tokens read",
+            f"{count_text(settings.tokens_until(settings.train.steps))} tokens read",
         ]
         disk = needed.checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)
         self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, 60 * needed.minutes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,16 @@ def test_an_untied_head_doubles_the_embedding_and_costs_no_flop() -> None:
     assert expected.parameters == sum(parameter.numel() for parameter in GPT(settings.model, VOCAB).parameters())
     assert expected.embedding_parameters == (2 * 64 + 12) * 32
     assert flops_per_token(settings.model, VOCAB) == flops_per_token(shape(vocab_multiple=64), VOCAB)
+
+
+def test_a_warm_up_of_batch_or_length_takes_time_in_proportion_to_its_tokens() -> None:
+    plain = load_preset("nano").settings
+    warm = with_values(plain, {"data.length_warmup_steps": plain.train.steps, "data.batch_warmup_steps": 100})
+    read = sum(math.prod(warm.batch_at(step)) for step in range(plain.train.steps))
+    assert read < 0.6 * plain.tokens_until(plain.train.steps)
+    expected = estimate(plain).minutes * read / plain.tokens_until(plain.train.steps)
+    assert estimate(warm).minutes == pytest.approx(expected)
+    assert estimate(warm).memory == estimate(plain).memory
 
 
 def test_twice_the_batch_is_twice_the_work() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from kills import differences, events_of, final_tensors
@@ -573,3 +574,36 @@ def test_what_is_measured_and_saved_is_the_average_over_the_steps(outputs: Path)
         trainer.shown.load_state_dict(saved)
         assert trainer.losses()[1] == event["val_loss"] == select(run.checkpoints, str(step)).val_loss
     assert select(run.checkpoints, "final").about["ema_decay"] == 0.8
+
+
+@pytest.mark.parametrize(("step", "sequences", "length"), [(0, 1, 8), (5, 4, 24), (7, 4, 32), (8, 8, 32), (9, 8, 32)])
+def test_a_step_of_a_warm_up_is_the_mean_over_the_beginnings_of_so_many_sequences(
+    outputs: Path, step: int, sequences: int, length: int
+) -> None:
+    warm = {"data__batch_warmup_steps": 8, "data__length_warmup_steps": 7, "model__block_size": 32}
+    trainer = _trainer(outputs, "warm", **warm, train__grad_clip=0.0)
+    trainer.progress.step = step
+    batches = [trainer.sequences.batch(2 * step), trainer.sequences.batch(2 * step + 1)]
+    x, y = (np.concatenate([batch[which] for batch in batches])[:sequences, :length] for which in (0, 1))
+    loss = trainer.model.loss(torch.from_numpy(x), torch.from_numpy(y))
+    loss.backward()
+    expected = _gradient(trainer)
+    result = trainer.optimizer_step()
+    assert result.tokens == sequences * length
+    assert float(result.loss) == pytest.approx(float(loss), rel=1e-5)
+    assert float(result.grad_norm) == pytest.approx(float(expected.norm()), rel=1e-4)
+
+
+def test_tokens_speed_and_time_left_of_a_warm_up_are_those_of_its_steps(outputs: Path, clock: FakeClock) -> None:
+    warm = {"data__batch_warmup_steps": 30, "data__length_warmup_steps": 25, "model__block_size": 32}
+    never = {"train__eval_interval": 0, "train__sample_interval": 0}
+    run = train_here(new_run(outputs, 60, **warm, **never))
+    sizes = [math.prod(run.info().settings.batch_at(step)) for step in range(60)]
+    assert sizes[0] == 8
+    assert sizes[-1] == 2 * 4 * 32
+    for event in events_of(run, "step"):
+        done, recent = event["step"], sizes[max(0, event["step"] - 20) : event["step"]]
+        assert event["tokens"] == sum(sizes[:done])
+        assert event["tokens_per_second"] == pytest.approx(sum(recent) / len(recent) / 0.25)
+        # In proportion to their tokens.
+        assert event["eta_seconds"] == pytest.approx(sum(sizes[done:]) / event["tokens_per_second"])

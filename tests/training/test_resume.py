@@ -442,10 +442,15 @@ def test_a_branch_may_change_how_it_learns(parent: RunFolder, outputs: Path) -> 
 LEVERS: dict[str, dict[str, Any]] = {"muon": {"train__optimizer": "muon"}, "average": {"train__ema_decay": 0.8}}
 
 
-@pytest.mark.parametrize("lever", LEVERS)
-def test_with_each_setting_that_has_a_state_a_killed_run_ends_as_one_left_alone(outputs: Path, lever: str) -> None:
-    alone = train_here(new_run(outputs, STEPS, "alone", **SETTINGS, **LEVERS[lever]))
-    run = new_run(outputs, STEPS, "killed", **SETTINGS, **LEVERS[lever])
+WARMUPS = {"data__batch_warmup_steps": 20, "data__length_warmup_steps": 17, "data__order": "sliding"}
+
+
+@pytest.mark.parametrize("changes", [*LEVERS.values(), WARMUPS])
+def test_with_each_setting_of_how_it_learns_a_killed_run_ends_as_one_left_alone(
+    outputs: Path, changes: dict[str, Any]
+) -> None:
+    alone = train_here(new_run(outputs, STEPS, "alone", **SETTINGS, **changes))
+    run = new_run(outputs, STEPS, "killed", **SETTINGS, **changes)
     kill_and_resume(run, before_step=13)
     assert differences(alone, run) == []
     plain = train_here(new_run(outputs, STEPS, "plain", **SETTINGS))

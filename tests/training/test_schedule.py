@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.core.settings import PretrainTrainSettings, TrainSettings
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings, TrainSettings
 from llmlab.training.schedule import learning_rate, muon_learning_rate
 
 # Peak 1, minimum 0.1, 9 steps of warm-up, 109 in all: the decay spans 100 steps.
@@ -95,3 +95,35 @@ def test_muons_rate_is_the_same_course_from_its_own_peak(schedule: str, low: flo
         assert muon_learning_rate(step, train) == pytest.approx(learning_rate(step, train) * 0.02 / 0.5), step
     frozen = replace(train, learning_rate=0.0, min_learning_rate=0.0)  # embeddings and norms stay as they are
     assert muon_learning_rate(9, frozen) == pytest.approx(0.02)
+
+
+def _settings(batch: int, accumulated: int, block: int, batch_warmup: int, length_warmup: int) -> PretrainSettings:
+    return PretrainSettings(
+        model=ModelSettings(block_size=block),
+        data=DataSettings(batch_size=batch, batch_warmup_steps=batch_warmup, length_warmup_steps=length_warmup),
+        train=PretrainTrainSettings(steps=30, grad_accum=accumulated),
+    )
+
+
+def test_batch_and_length_rise_in_equal_parts_to_what_they_are_without_a_warm_up() -> None:
+    both = _settings(batch=4, accumulated=3, block=64, batch_warmup=11, length_warmup=7)
+    sizes = [both.batch_at(step) for step in range(14)]
+    # One sequence more each step; above a batch of 4, whole batches.
+    assert [sequences for sequences, _ in sizes] == [1, 2, 3, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12]
+    assert [length for _, length in sizes] == [8, 16, 24, 32, 40, 48, 56, *7 * [64]]
+    assert {_settings(4, 3, 64, 0, 0).batch_at(step) for step in range(30)} == {(12, 64)}
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(2, 70), st.integers(0, 40), st.integers(0, 40))
+def test_a_warm_up_never_falls_and_its_tokens_add_up(
+    batch: int, accumulated: int, block: int, batch_warmup: int, length_warmup: int
+) -> None:
+    settings = _settings(batch, accumulated, block, batch_warmup, length_warmup)
+    sizes = [settings.batch_at(step) for step in range(45)]
+    assert all(a <= b and c <= d for (a, c), (b, d) in itertools.pairwise(sizes))
+    assert all(n >= 1 and (n <= batch or n % batch == 0) and min(8, block) <= t <= block for n, t in sizes)
+    assert sizes[max(batch_warmup, length_warmup)] == (batch * accumulated, block)
+    assert [settings.tokens_until(step) for step in range(31)] == [
+        sum(n * t for n, t in sizes[:step]) for step in range(31)
+    ]
+    assert settings.full_steps == sum(n * t for n, t in sizes[:30]) / settings.tokens_per_step
