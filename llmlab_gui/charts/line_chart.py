@@ -163,6 +163,7 @@ class LineChart(pg.PlotWidget):
         if (label, unit) == (self.y_label, self.y_unit):  # axes are slow to draw anew
             return
         self.y_label, self.y_unit, self._short_name = label, unit, label
+        self.updateGeometry()
         self.setAccessibleName(label)
         self._name_axes()
 

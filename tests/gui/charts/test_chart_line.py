@@ -338,6 +338,14 @@ def test_the_first_number_of_an_axis_is_written_where_the_curves_begin_at_its_ed
         assert (numbers[0], numbers[-1]) == ("0", f"{last:.0f}")
 
 
+def test_a_chart_whose_axis_takes_a_longer_name_is_given_the_height_for_it(drawing: Drawing) -> None:
+    low = drawing.panel.minimumSizeHint().height()
+    drawing.chart.name_y("the longest name that any axis of the lab has")
+    assert drawing.panel.minimumSizeHint().height() > low
+    drawing.chart.name_y("loss")
+    assert drawing.panel.minimumSizeHint().height() <= low
+
+
 def test_a_name_that_has_no_room_beside_a_low_chart_is_shortened_and_never_cut(drawing: Drawing) -> None:
     named = []
     for height in (500, 150, 70):
