@@ -55,8 +55,10 @@ class HeadsPane(QWidget):
 
     def show_heads(self, archive: Archive) -> None:
         """Another inspection."""
+        before = [shown.title for shown in self.scores.columns]
         self.scores.show_archive(archive)
-        self._fit_columns()
+        if before != [shown.title for shown in self.scores.columns]:
+            self._fit_columns()
         if "heads/mosaic" in archive:
             self.mosaic.show_heads(np.array(archive["heads/mosaic"]))
             self._arrange()

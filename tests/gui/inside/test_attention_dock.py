@@ -347,6 +347,9 @@ def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(
         assert all(table.columnWidth(at) >= needed[at] for at in range(last + 1))
         assert mosaic.visibleRegion().boundingRect() == mosaic.rect()  # whole
         assert min(pattern.width(), pattern.height()) >= 250
+    table.setColumnWidth(1, 120)
+    dock.draw(read_archive(tmp_path / "deep"))
+    assert table.columnWidth(1) == 120  # as someone made it
 
 
 def test_the_table_of_heads_stays_open_beside_a_mosaic_that_is_wider_than_its_pane(
