@@ -11,6 +11,7 @@ from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
+    QApplication,
     QDockWidget,
     QFrame,
     QHBoxLayout,
@@ -152,8 +153,8 @@ class LabDock(QDockWidget):
         last = self.widget().focusWidget() if again else None
         if last is None or self._caption.isAncestorOf(last) or last not in stops(self.widget()):
             last = self.main_part()
-        if self.isFloating():
-            self.activateWindow()
+        if QApplication.activeModalWidget() is None:
+            self.window().activateWindow()  # a floating panel is one of its own
         give_keyboard(last or self.widget(), Qt.FocusReason.ShortcutFocusReason)
 
     def focusNextPrevChild(self, forward: bool) -> bool:

@@ -11,6 +11,7 @@ from PySide6.QtGui import QColor, QHideEvent, QKeyEvent, QPainter, QPaintEvent, 
 from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.labels import PrimaryButton
+from llmlab_gui.widgets.tab_order import move_on
 from llmlab_gui.widgets.theme import current_theme
 
 _CARD_WIDTH = 330
@@ -26,6 +27,12 @@ class Stop:
     target: Callable[[], QWidget]
     title: str
     words: str
+
+
+class _Card(QFrame):
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """Tab stays on it; F6 goes to the panels."""
+        return move_on(self, forward=forward)
 
 
 class Tour(QWidget):
@@ -44,7 +51,7 @@ class Tour(QWidget):
         self._target: QWidget | None = None
         self._again = QTimer(self, singleShot=True, interval=0)  # once the docks have their places
         self._again.timeout.connect(self._follow)
-        self.card = QFrame(window)
+        self.card = _Card(window)
         self.card.setObjectName("tour")  # the style sheet of the window has its ground and edge
         self.card.setFixedWidth(_CARD_WIDTH)
         self.title, self.words, self._count = QLabel(), QLabel(), QLabel()

@@ -562,6 +562,12 @@ def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_windo
     qtbot.waitUntil(lambda: keyboard_in(window, "log"), timeout=WAIT)
     window.docks["log"].hide()
     qtbot.waitUntil(lambda: any(keyboard_in(window, name) for name in ("learning_rate", "throughput")), timeout=WAIT)
+    window.docks["setup"].setFloating(True)  # a window of its own
+    window.show_dock("setup")
+    for panel in ("setup", "runs", "loss"):
+        qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel), timeout=WAIT)
+        window.keyboard.go(1)
+    window.docks["setup"].setFloating(False)
 
 
 # The first start -----------------------------------------------------------------------------------------------
@@ -607,9 +613,16 @@ def test_without_runs_one_button_trains_the_default_preset(
 def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: MakeWindow, qtbot: QtBot) -> None:
     window = settled(qtbot, make_main_window())
     assert not window.settings.tour_seen
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
     window.covers.start_tour()
     tour = window.findChild(Tour)
     assert tour is not None
+    for _ in range(2):  # round the card, whose Back is not to be had yet
+        assert tour.next_button.hasFocus()
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_Tab)
+        assert tour.skip_button.hasFocus()
+        QTest.keyClick(window.windowHandle(), Qt.Key.Key_Tab)
     titles = []
     edge = tour.card.grab().toImage().pixelColor(0, tour.card.height() // 2)
     assert edge.name() == current_theme().edge  # it stands out from the panels that it lies over
