@@ -137,22 +137,28 @@ class QuietLabel(QLabel):
             self._restyle()
 
     def setText(self, text: str) -> None:
+        has_links, at_link = "<a " in text, self.hasFocus() and self.hasSelectedText()
         super().setText(text)
         kinds = Qt.TextInteractionFlag
         links = kinds.LinksAccessibleByMouse | kinds.LinksAccessibleByKeyboard
-        self.setTextInteractionFlags(links if "<a " in text else kinds.NoTextInteraction)
+        self.setTextInteractionFlags(links if has_links else kinds.NoTextInteraction)
+        if has_links and at_link:
+            self._go_to_link(forward=True)
 
     def focusInEvent(self, event: QFocusEvent) -> None:
         super().focusInEvent(event)
         if event.reason() in (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason):
-            self.setSelection(0, 0)
-            # The first link at once, or the last.
-            self.focusNextPrevChild(event.reason() == Qt.FocusReason.TabFocusReason)
+            self._go_to_link(forward=event.reason() == Qt.FocusReason.TabFocusReason)
 
     def focusNextPrevChild(self, forward: bool) -> bool:
         if not forward and self.hasSelectedText() and self.selectionStart() == 0:
             return QWidget.focusNextPrevChild(self, forward)  # QLabel does not go back from a link at its very start
         return super().focusNextPrevChild(forward)
+
+    def _go_to_link(self, *, forward: bool) -> None:
+        """The first, or else the last."""
+        self.setSelection(0, 0)
+        self.focusNextPrevChild(forward)
 
     def _restyle(self) -> None:
         palette = QPalette(self.palette())
