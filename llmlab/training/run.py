@@ -21,7 +21,7 @@ from torch import nn
 
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
-from llmlab.core.settings import RunSettings
+from llmlab.core.settings import PretrainTrainSettings, RunSettings
 from llmlab.store import checkpoints
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
@@ -389,11 +389,13 @@ class TrainingRun(ABC):
         kept = f"The last good checkpoint is {saved[-1].name}." if saved else "No checkpoint had been saved yet."
         train = self.settings.train
         clip = "" if train.grad_clip else ", or clip the gradient (train.grad_clip=1)"
+        lower = f"train.learning_rate={train.learning_rate / 3:.1g}"
+        if isinstance(train, PretrainTrainSettings) and train.optimizer == "muon":
+            lower += f" train.muon_learning_rate={train.muon_learning_rate / 3:.1g}"
         return LabError(
             f"The {what} at step {step} is not a finite number, so training stopped. {kept}",
             f"The learning rate there was {lr:.3g}.",
-            f"Lower it (train.learning_rate={train.learning_rate / 3:.1g}), warm up longer "
-            f"(train.warmup_steps={max(100, 2 * train.warmup_steps)}){clip}.",
+            f"Lower it ({lower}), warm up longer (train.warmup_steps={max(100, 2 * train.warmup_steps)}){clip}.",
         )
 
 

@@ -114,10 +114,11 @@ def _started(event: Started) -> str:
     if event.tokenizer not in _TOKENIZERS:  # a run that fine-tunes names the template that its examples are put into
         vocabulary = f"vocabulary of {event.vocab_size:,}; template {event.tokenizer}"
     threads = f"{event.threads} thread{'s' if event.threads != 1 else ''}"
-    return (
-        f"Training began: {event.steps:,} steps of {event.tokens_per_step:,} tokens; {event.parameters:,} parameters; "
-        f"{vocabulary}; on {event.device} in {event.precision}, {threads}."
-    )
+    data = event.settings.get("data", {})
+    up_to = "up to " if data.get("batch_warmup_steps") or data.get("length_warmup_steps") else ""
+    steps = f"{event.steps:,} steps of {up_to}{event.tokens_per_step:,} tokens"
+    place = f"on {event.device} in {event.precision}, {threads}"
+    return f"Training began: {steps}; {event.parameters:,} parameters; {vocabulary}; {place}."
 
 
 def _finished(event: Finished) -> str:

@@ -607,3 +607,11 @@ def test_tokens_speed_and_time_left_of_a_warm_up_are_those_of_its_steps(outputs:
         assert event["tokens_per_second"] == pytest.approx(sum(recent) / len(recent) / 0.25)
         # In proportion to their tokens.
         assert event["eta_seconds"] == pytest.approx(sum(sizes[done:]) / event["tokens_per_second"])
+
+
+def test_a_run_with_muon_that_diverges_is_advised_to_lower_both_rates(outputs: Path) -> None:
+    trainer = _trainer(outputs, "muon", train__optimizer="muon", train__muon_learning_rate=0.06)
+    with torch.no_grad():
+        trainer.model.final_norm.weight.fill_(math.nan)
+    with pytest.raises(LabError, match=r"train\.learning_rate=0\.0003 train\.muon_learning_rate=0\.02"):
+        trainer.optimizer_step()

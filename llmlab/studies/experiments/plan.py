@@ -17,7 +17,7 @@ from llmlab.core.config import from_mapping, to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.kinds import KINDS
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, RunSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
@@ -232,7 +232,7 @@ def _groups(request: Request) -> list[str]:
 
 
 def _learning_rate(settings: Settings, value: float, group: str) -> _Variant:
-    changed: dict[str, Any] = {"train.learning_rate": value, "train.min_learning_rate": _low(settings, value)}
+    changed: dict[str, Any] = _rates(settings, value)
     if group and isinstance(settings, FinetuneSettings):
         method = settings.model.method
         changed["model.method"] = group if group == FULL or method == FULL else method
@@ -254,7 +254,7 @@ def _rank(settings: Settings, rank: int, targets: str = "") -> _Variant:
 
 def _full(settings: Settings) -> _Variant:
     value = settings.train.learning_rate * _FULL_SHARE
-    changed = {"model.method": FULL, "train.learning_rate": value, "train.min_learning_rate": _low(settings, value)}
+    changed = {"model.method": FULL, **_rates(settings, value)}
     return _Variant("full", changed, {"model.method": FULL}, 0.0, "full")
 
 
@@ -262,9 +262,13 @@ def _batch_size(settings: Settings, value: int) -> _Variant:
     train = settings.train
     share = settings.data.batch_size / value
     rate = train.learning_rate / math.sqrt(share)
-    changed = {"data.batch_size": value, "train.learning_rate": rate, "train.min_learning_rate": _low(settings, rate)}
+    changed = {"data.batch_size": value, **_rates(settings, rate)}
     intervals = {f"train.{name}": getattr(train, name) for name in ("steps", "warmup_steps", "eval_interval")}
-    for key, number in (intervals | {"checkpoints.interval": settings.checkpoints.interval}).items():
+    intervals |= {"checkpoints.interval": settings.checkpoints.interval}
+    if isinstance(settings, PretrainSettings):
+        warmups = ("batch_warmup_steps", "length_warmup_steps")
+        intervals |= {f"data.{name}": getattr(settings.data, name) for name in warmups}
+    for key, number in intervals.items():
         changed[key] = max(1, round(number * share)) if number else 0
     return _Variant(f"b{value}", changed, {"data.batch_size": value}, value)
 
@@ -282,10 +286,15 @@ def _place(kind: Kind, settings: Settings, x: float) -> float:
     return float(x)
 
 
-def _low(settings: Settings, rate: float) -> float:
-    """The lowest learning rate of the schedule, at the same share of the peak as in the base."""
+def _rates(settings: Settings, rate: float) -> dict[str, Any]:
+    """With this peak: the lowest rate of the schedule, and Muon's where it is used, in proportion as in the base."""
     train = settings.train
-    return rate * train.min_learning_rate / train.learning_rate if train.learning_rate else 0.0
+    grown = rate / train.learning_rate if train.learning_rate else 0.0
+    low = rate * train.min_learning_rate / train.learning_rate if train.learning_rate else 0.0
+    rates = {"train.learning_rate": rate, "train.min_learning_rate": low}
+    if isinstance(train, PretrainTrainSettings) and train.optimizer == "muon":
+        rates["train.muon_learning_rate"] = grown * train.muon_learning_rate
+    return rates
 
 
 def _short(value: float) -> str:

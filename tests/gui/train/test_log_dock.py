@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.store.events import Started
+from llmlab_gui.train.event_sentences import sentence
 from llmlab_gui.train.log import OUTPUT, LogDock
 from llmlab_gui.train.log_tail import TAIL_BYTES, LogTail
 
@@ -36,7 +39,12 @@ def test_events_are_told_in_sentences(lab: FakeLab, dock: LogDock) -> None:
     fake.warn("The corpus is short.").fail("The loss is not finite.", "It was inf at step 500.", "Lower the rate.")
     lab.pump(fake)
     text = dock.events_view.toPlainText()
-    assert "Training began: 1,000 steps" in text
+    assert "Training began: 1,000 steps of 768 tokens" in text
+    began = fake.written[0]
+    assert isinstance(began, Started)
+    warm = sentence(dataclasses.replace(began, settings={"data": {"batch_warmup_steps": 9}}))
+    assert warm is not None
+    assert "1,000 steps of up to 768 tokens" in warm.text
     assert "Measured: validation loss" in text
     assert "The corpus is short." in text
     assert "The loss is not finite. It was inf at step 500. Lower the rate." in text

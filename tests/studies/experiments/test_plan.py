@@ -14,7 +14,7 @@ from preset_settings import resolve_settings
 from llmlab.core.config import with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.studies.experiments.kinds import KINDS, find_kind
 from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
 from llmlab.studies.records import ExperimentRecord, TrialStatus
@@ -49,6 +49,25 @@ def test_the_lowest_rate_keeps_its_share_of_the_peak() -> None:
     for trial in plan("learning-rate").arms:
         train = settings_of(plan("learning-rate"), trial).train
         assert train.min_learning_rate / train.learning_rate == pytest.approx(0.1)
+
+
+def test_muons_rate_keeps_its_proportion_to_adamws() -> None:
+    muon = with_values(BASE, {"train.optimizer": "muon", "train.muon_learning_rate": 0.02})
+    for kind in ("learning-rate", "batch-size"):
+        for trial in plan(kind, muon).arms:
+            train = settings_of(plan(kind, muon), trial).train
+            assert isinstance(train, PretrainTrainSettings)
+            assert train.muon_learning_rate / train.learning_rate == pytest.approx(20)
+    plain = plan("learning-rate")  # where it is not used, it is no difference between runs
+    assert {settings_of(plain, trial).train.muon_learning_rate for trial in plain.arms} == {0.02}
+
+
+def test_every_batch_size_has_its_warm_ups_over_the_same_tokens() -> None:
+    warm = with_values(BASE, {"data.length_warmup_steps": 40, "data.batch_warmup_steps": 60})
+    record = plan("batch-size", warm, grid=["6", "12", "24"])
+    for trial in record.arms:
+        data = settings_of(record, trial).data
+        assert (data.length_warmup_steps * data.batch_size, data.batch_warmup_steps * data.batch_size) == (480, 720)
 
 
 def test_every_batch_size_reads_the_same_number_of_tokens_at_a_rate_that_grows_with_its_root() -> None:
