@@ -106,9 +106,10 @@ def _paint(widgets: Sequence[QWidget], painter: QPainter, title: str, note: str)
     painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, words)
     if note:
         painter.setFont(QGuiApplication.font())
-        place.translate(0, metrics.height() + _TITLE_AIR // 2)
-        painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, note)
-        top += metrics.height() + _TITLE_AIR // 2
+        place = QRect(_TITLE_AIR, top - _TITLE_AIR // 2, place.width(), _FIGURE.height())
+        place = painter.boundingRect(place, Qt.TextFlag.TextWordWrap, note)
+        painter.drawText(place, Qt.TextFlag.TextWordWrap, note)
+        top = place.bottom() + _TITLE_AIR
     with _of_height(widgets, _FIGURE.height() - top):
         _paint_below(widgets, painter, top)
 

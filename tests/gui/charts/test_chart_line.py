@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -268,6 +269,11 @@ def test_png_and_svg_hold_the_chart(drawing: Drawing, tmp_path: Path) -> None:
     for words in ("nats per token", "Loss: run-a", "tokens differ: losses do not compare", ">train<"):
         assert words in svg
     assert "clipPath" in svg or "clip-path" in svg
+    drawing.panel.set_note(" · ".join(f"note {number}" for number in range(60)))
+    drawing.panel.export(tmp_path / "notes.svg")
+    lines = re.findall(r">([^<]*note [^<]*)<", (tmp_path / "notes.svg").read_text())
+    assert len(lines) > 2  # none goes out of the picture
+    assert "note 59" in lines[-1]
 
 
 def test_the_kind_of_a_file_is_its_names_end_in_capitals_too(drawing: Drawing, tmp_path: Path) -> None:
