@@ -222,7 +222,7 @@ class PretrainTrainSettings(TrainSettings):
 
     optimizer: str = setting(
         "adamw",
-        "What takes the steps: muon those of the matrices inside the blocks alone, and the default the others.",
+        "The optimizer: muon handles the matrices inside the blocks, and leaves everything else to the default.",
         choices=("adamw", "muon"),
         advanced=True,
     )
