@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _FINEST = 400  # a press goes to the next point, but at least this part of what is shown: a long run has more points
 _PAGES = 10
 _ZOOM = 2.0
+_CLOSEST = 1e-9  # what is shown at least, as a part of where it is: floats have seven digits more
 _MARGIN = 0.1  # of the width, beside a point that the view follows
 _MOVES = {
     Qt.Key.Key_Left: -1 / _FINEST,
@@ -96,6 +97,8 @@ class LineKeys:
         whole_low, whole_high = self._chart.whole_x()
         if (high - low) * factor >= whole_high - whole_low:
             self._chart.show_whole()
+            return
+        if (high - low) * factor < _CLOSEST * max(abs(low), abs(high)):
             return
         center = self._at if low <= self._at <= high else (low + high) / 2
         self._chart.look_at(center - (center - low) * factor, center + (high - center) * factor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QSize, Qt
-from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QWheelEvent
+from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QLabel,
@@ -45,10 +45,6 @@ class OneLineBox(QComboBox):
         bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
         self.view().setMinimumWidth(min(most, self.view().sizeHintForColumn(0) + bar))
         super().showPopup()
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        """Scrolls what the box is in: the window itself may have given it the keyboard, as the first of a form."""
-        event.ignore()
 
     def event(self, event: QEvent) -> bool:
         if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip and self._cut() != self.currentText():

@@ -12,7 +12,10 @@ _HOLDS_A_VALUE = (QAbstractSpinBox, QComboBox, QSlider)
 
 
 class WheelGuard(QObject):
-    """Boxes, fields of numbers and sliders of an application take the wheel only while they have the keyboard."""
+    """Fields of numbers and sliders of an application take the wheel only while they have the keyboard.
+
+    Boxes never do: the window itself may have given it to one, as to the first of a form.
+    """
 
     def __init__(self, app: QApplication) -> None:
         super().__init__(app)
@@ -24,7 +27,7 @@ class WheelGuard(QObject):
             return False
         if isinstance(watched, QWindow):  # the wheel passes here first
             self._guard(QApplication.widgetAt(cast("QWheelEvent", event).globalPosition().toPoint()))
-        elif isinstance(watched, QWidget) and not _in_use(watched):
+        elif isinstance(watched, QComboBox) or (isinstance(watched, QWidget) and not _in_use(watched)):
             event.ignore()
             return True
         return False

@@ -190,6 +190,8 @@ def test_keys_read_a_chart_point_by_point_zoom_and_show_everything_again(drawing
     for number in range(1, 20):  # each step now, and the view goes along
         assert press(Qt.Key.Key_Right) == at + number
         assert not chart._read_out.isHidden()
+    at = press(*[Qt.Key.Key_Plus] * 60)
+    assert press(Qt.Key.Key_Left) == at - 1  # however close one looks
     press(Qt.Key.Key_Home)
     drawing.panel.redraw_if_dirty()
     assert drawing.panel._follow.isChecked()
