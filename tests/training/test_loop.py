@@ -34,12 +34,12 @@ from llmlab.core.settings import CheckpointSettings, TrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.store import requests
-from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.store.checkpoints import STATE_FILE, list_checkpoints, select
 from llmlab.training import loop
 from llmlab.training import run as training_run
 from llmlab.training.loop import FromScratch, Trainer
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
-from llmlab.training.state import Progress, load_state
+from llmlab.training.state import Progress, load_state, restore
 
 
 def _trainer(outputs: Path, name: str, **overrides: Any) -> Trainer:
@@ -558,6 +558,18 @@ def test_averaging_the_weights_leaves_the_training_as_it_is_bitwise(outputs: Pat
     assert trained.keys() == weights.keys()
     assert all(torch.equal(trained[name], weights[name]) for name in weights)
     assert load_state(select(plain.checkpoints, "final").path).weights == {}
+    # Only a state with weights is new: every version of the lab resumes the other.
+    files = [select(each.checkpoints, "final").path / STATE_FILE for each in (plain, run)]
+    assert [torch.load(file, weights_only=True)["format"] for file in files] == [1, 2]
+
+
+def test_averaged_weights_whose_own_do_not_fit_are_refused_in_a_sentence(outputs: Path) -> None:
+    trainer = _trainer(outputs, "averaged", train__ema_decay=0.8)
+    run = train_here(new_run(outputs, 6, "other", train__ema_decay=0.8, model__n_embd=32))
+    loaded = load_state(select(run.checkpoints, "final").path)
+    loaded.optimizer.clear()
+    with pytest.raises(LabError, match="The training state does not fit this model"):
+        restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
 
 
 def test_what_is_measured_and_saved_is_the_average_over_the_steps(outputs: Path) -> None:
