@@ -21,6 +21,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"norm": "rmsnorm", "position": "rotary", "activation": "swiglu", "bias": False, "n_kv_head": 2},
     {"norm": "layernorm", "position": "rotary", "activation": "gelu", "bias": False, "n_kv_head": 0},
     {"norm": "rmsnorm", "position": "rotary", "bias": True, "n_kv_head": 2, "activation": "relu2", "qk_norm": True},
+    {"norm": "rmsnorm", "position": "rotary", "bias": True, "n_kv_head": 2, "value_residual": True, "qk_norm": True},
     {"norm": "layernorm", "position": "learned", "bias": True, "untied_head": True, "logit_softcap": 3.0},
 ]
 

@@ -284,10 +284,11 @@ def _watched_attention(model: nn.Module, anatomy: Anatomy, observers: Sequence[O
     layers = {block.attention: layer for layer, block in enumerate(anatomy.blocks) if block.attention is not None}
 
     if isinstance(model, GPT):  # never stores its pattern: the same formula on the same queries and keys gives it
+        first: list[Tensor] | None = [] if model.settings.value_residual else None  # becomes the first block's values
         with contextlib.ExitStack() as stack:
             for attention, layer in layers.items():
                 assert isinstance(attention, CausalSelfAttention)
-                hook = partial(_watch_scratch, attention, layer, observers)
+                hook = partial(_watch_scratch, attention, layer, observers, first)
                 stack.callback(attention.qkv.register_forward_hook(hook).remove)
             yield
         return
@@ -311,14 +312,22 @@ def watch_call(layer: int, call: AttentionCall, observers: Sequence[Observer]) -
 
 
 def _watch_scratch(
-    attention: CausalSelfAttention, layer: int, observers: Sequence[Observer], _: nn.Module, args: Any, qkv: Tensor
+    attention: CausalSelfAttention,
+    layer: int,
+    observers: Sequence[Observer],
+    first: list[Tensor] | None,
+    _: nn.Module,
+    args: Any,
+    qkv: Tensor,
 ) -> None:
-    watch_call(layer, scratch_call(attention, qkv[0]), observers)
+    watch_call(layer, scratch_call(attention, qkv[0], first), observers)
 
 
-def scratch_call(attention: CausalSelfAttention, qkv: Tensor) -> AttentionCall:
-    """qkv: output of the layer's three projections [T, C + 2 C_kv] -> its attention."""
+def scratch_call(attention: CausalSelfAttention, qkv: Tensor, first: list[Tensor] | None) -> AttentionCall:
+    """qkv: output of the layer's three projections [T, C + 2 C_kv] -> its attention. first: as `heads` has it."""
     time = qkv.shape[0]
-    query, key, value = (part[0] for part in attention.heads(qkv[None]))  # [H, T, D], [H_kv, T, D], [H_kv, T, D]
+    query, key, value = (
+        part[0] for part in attention.heads(qkv[None], first=first)
+    )  # [H, T, D], [H_kv, T, D], [H_kv, T, D]
     mask = torch.full((time, time), -math.inf, device=qkv.device).triu(1)[None]  # [1, T, T]
     return AttentionCall.of(query, key, value, mask, attention.head_dim**-0.5)

@@ -79,6 +79,11 @@ class ModelSettings:
         high=1000.0,
         advanced=True,
     )
+    value_residual: bool = setting(
+        False,
+        "Each block's attention values are mixed with the first block's, in a learned proportion (ResFormer).",
+        advanced=True,
+    )
     vocab_multiple: int = setting(
         1,
         "Round the vocabulary up to a multiple of this; 64 is faster on a GPU.",

@@ -148,7 +148,7 @@ def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
     """
     n_embd, hidden = model.n_embd, feed_forward_dim(model)
     kv_dim = (model.n_kv_head or model.n_head) * (n_embd // model.n_head)
-    grouped, rotary, normed = kv_dim < n_embd, model.position == "rotary", model.qk_norm
+    grouped, rotary, normed, mixed = kv_dim < n_embd, model.position == "rotary", model.qk_norm, model.value_residual
     products = 2 * n_embd  # the norms' outputs
     products += n_embd  # attention's output
     products += (4 if model.activation == "swiglu" else 2) * hidden
@@ -156,13 +156,14 @@ def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
         # Attention is taken apart then: queries, keys and values as they are multiplied; the pattern, what was drawn
         # for it, and their product. What is drawn for a dropout is kept as fp32.
         products += 3 * n_embd + 3 * model.n_head * model.block_size + 2 * n_embd
-        products += n_embd + 2 * kv_dim if normed else 0
+        products += n_embd + 2 * kv_dim if normed or mixed else 0
     else:
         # As they leave their one matrix.
-        products += 0 if grouped and rotary and not normed else n_embd + 2 * kv_dim
+        products += 0 if grouped and rotary and not (normed or mixed) else n_embd + 2 * kv_dim
         changed = rotary or normed
         products += n_embd if changed else 0  # queries, turned or normalised
-        products += 2 * n_embd if grouped else kv_dim if changed else 0  # keys and values repeated, or keys changed
+        # Keys and values repeated, or those that have changed.
+        products += 2 * n_embd if grouped else kv_dim * (changed + mixed)
     stream: float = 2 * n_embd + (2 * n_embd if model.norm == "rmsnorm" else 0)  # RMSNorm keeps what it multiplies
     if normed:  # likewise those of queries and keys, and what they read, as fp32
         stream += (2 if half else 1) * (n_embd + kv_dim)

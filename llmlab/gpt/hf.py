@@ -28,6 +28,7 @@ def refusal(settings: ModelSettings) -> str | None:
         "activation": settings.activation if settings.activation in _ACTIVATIONS else "gelu",
         "qk_norm": False,
         "logit_softcap": 0.0,
+        "value_residual": False,
     }
     ours = {name: getattr(settings, name) or value for name, value in gpt2.items()}  # n_kv_head=0: as many as heads
     differing = [name for name in gpt2 if ours[name] != gpt2[name]]

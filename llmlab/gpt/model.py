@@ -20,6 +20,7 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
     zero_init       blocks begin by adding nothing to the stream: the idea of Fixup (Zhang et al. 2019)
     untied_head     a matrix of its own turns the stream into logits (Chung et al. 2021), not the token embedding
     logit_softcap   logits bounded by a tanh: Gemma 2 (Gemma Team 2024), after Bello et al. 2016
+    value_residual  every block's values are mixed with the first block's (Zhou et al. 2024, ResFormer)
 
 `cache` and `past` are for generation alone (`llmlab.gpt.cache`): leave them out at the first reading.
 """
@@ -51,7 +52,7 @@ class GPT(nn.Module):
         if settings.position == "learned":
             self.position_embedding = nn.Embedding(settings.block_size, n_embd)
         self.dropout = nn.Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.n_layer))
+        self.blocks = nn.ModuleList(Block(settings, layer) for layer in range(settings.n_layer))
         self.final_norm = Norm(settings)
         if settings.untied_head:
             self.head = nn.Linear(n_embd, self.token_embedding.num_embeddings, bias=False)
@@ -87,8 +88,9 @@ class GPT(nn.Module):
             positions = slice(time) if cache is None else cache.positions
             x = x + self.position_embedding.weight[positions]  # [T, C], the same for every sequence
         x = self.dropout(x)
+        first: list[Tensor] | None = [] if self.settings.value_residual else None  # becomes the first block's values
         for layer, block in enumerate(self.blocks):
-            x = block(x) if cache is None else block(x, cache.layers[layer])
+            x = block(x, None if cache is None else cache.layers[layer], first)
         return self.final_norm(x)
 
     @property
@@ -117,16 +119,19 @@ class GPT(nn.Module):
 class Block(nn.Module):
     """Pre-norm block: read a normalised copy of the stream, add the result back to the stream itself."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, layer: int = 0) -> None:
         super().__init__()
         self.attention_norm = Norm(settings)
-        self.attention = CausalSelfAttention(settings)
+        self.attention = CausalSelfAttention(settings, layer)
         self.feed_forward_norm = Norm(settings)
         self.feed_forward = FeedForward(settings)
 
-    def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
-        """The stream before [B, T, C] -> the stream after [B, T, C]. past: the cached keys and values, if any."""
-        x = x + self.attention(self.attention_norm(x), past)  # gather from earlier positions
+    def forward(self, x: Tensor, past: LayerCache | None = None, first: list[Tensor] | None = None) -> Tensor:
+        """The stream before [B, T, C] -> the stream after [B, T, C].
+
+        past: the cached keys and values, if any. first: see `CausalSelfAttention.heads`.
+        """
+        x = x + self.attention(self.attention_norm(x), past, first)  # gather from earlier positions
         x = x + self.feed_forward(self.feed_forward_norm(x))  # process what was gathered
         return x
 
@@ -139,7 +144,7 @@ class CausalSelfAttention(nn.Module):
     The mask sets later positions to minus infinity: a prediction must not see what it predicts.
     """
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, layer: int = 0) -> None:
         super().__init__()
         self.n_head = settings.n_head
         self.n_kv_head = settings.n_kv_head or settings.n_head
@@ -151,12 +156,15 @@ class CausalSelfAttention(nn.Module):
         self.out = nn.Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
         self.q_norm = nn.RMSNorm(self.head_dim, Norm.EPS) if settings.qk_norm else None
         self.k_norm = nn.RMSNorm(self.head_dim, Norm.EPS) if settings.qk_norm else None
+        # The first block's share in the values of a later one. The paper learns a factor for each of the two; here they
+        # sum to one, so that values keep their size.
+        self.value_mix = nn.Parameter(torch.full((1,), 0.5)) if settings.value_residual and layer > 0 else None
         self.rotary = Rotary(self.head_dim, settings.block_size) if settings.position == "rotary" else None
 
-    def forward(self, x: Tensor, past: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: LayerCache | None = None, first: list[Tensor] | None = None) -> Tensor:
         """Normalised stream [B, T, C] -> what attention adds to the stream [B, T, C]."""
         batch, time, n_embd = x.shape
-        q, k, v = self.heads(self.qkv(x), None if past is None else past.positions)
+        q, k, v = self.heads(self.qkv(x), None if past is None else past.positions, first)
         if past is not None:  # x are the newest tokens alone: put the keys and values of earlier ones before theirs
             k, v = past.extended(k, v)  # [B, H_kv, S, D]
         if self.n_kv_head < self.n_head:  # each key-value head serves a group of query heads
@@ -169,12 +177,23 @@ class CausalSelfAttention(nn.Module):
         y = y.transpose(1, 2).reshape(batch, time, n_embd)  # heads side by side again
         return F.dropout(self.out(y), self.dropout, self.training)
 
-    def heads(self, qkv: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The three projections [B, T, C + 2 C_kv] -> queries [B, H, T, D], keys and values [B, H_kv, T, D]."""
+    def heads(
+        self, qkv: Tensor, positions: Tensor | None = None, first: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The three projections [B, T, C + 2 C_kv] -> queries [B, H, T, D], keys and values [B, H_kv, T, D].
+
+        first: with value residuals, a list that the first block puts its values in, and later blocks find them there.
+        """
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in qkv.split(self.dims, dim=-1))  # [B, T, H, D]
         if self.q_norm is not None and self.k_norm is not None:  # in the weights' fp32, also under autocast
             q, k = self.q_norm(q.to(self.q_norm.weight)).to(v), self.k_norm(k.to(self.k_norm.weight)).to(v)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, H, T, D]
+        if self.value_mix is not None:
+            assert first, "a later block needs the first one's values"
+            share = self.value_mix.to(v)
+            v = share * first[0] + (1 - share) * v
+        elif first is not None:
+            first.append(v)
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         return q, k, v

@@ -27,7 +27,9 @@ def feed_forward_dim(model: ModelSettings) -> int:
 
 def parameter_count(model: ModelSettings, vocab_size: int) -> int:
     """Parameters of `GPT(model, vocab_size)`; the tied head counts once."""
-    return embedding_parameters(model, vocab_size) + model.n_layer * _block_parameters(model) + _norm_parameters(model)
+    blocks = model.n_layer * _block_parameters(model)
+    value_mixes = model.n_layer - 1 if model.value_residual else 0
+    return embedding_parameters(model, vocab_size) + blocks + value_mixes + _norm_parameters(model)
 
 
 def block_layers(model: ModelSettings) -> list[tuple[bool, int, int]]:

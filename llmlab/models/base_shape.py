@@ -50,9 +50,9 @@ class BaseShape:
     family: as transformers or a GGUF file calls it. own: the lab's own GPT. vocab_size: rows of the embedding.
     layers: the linear layers of all blocks. parameters: all of them; a tied head counts once. heads, kv_heads: side by
     side, their widths summed. hidden: width of the feed-forward. gated: it has three matrices. rms: its norms are
-    RMSNorms. head_norms: queries and keys have norms too. composed: its non-linearity is written out in small steps,
-    and dropout_heads heads keep their patterns, since dropout is applied to them. load_copies: how often its weights
-    are in memory in fp32 while it is opened.
+    RMSNorms. head_norms: queries and keys have norms too. mixed_values: values are mixed with the first block's.
+    composed: its non-linearity is written out in small steps, and dropout_heads heads keep their patterns, since
+    dropout is applied to them. load_copies: how often its weights are in memory in fp32 while it is opened.
     """
 
     family: str
@@ -70,6 +70,7 @@ class BaseShape:
     own: bool = False
     rms: bool = True
     head_norms: bool = False
+    mixed_values: bool = False
     composed: bool = False
     dropout_heads: int = 0
     load_copies: float = 1.0
@@ -120,6 +121,7 @@ def shape_of_gpt(model: ModelSettings, vocab_size: int) -> BaseShape:
         gated=model.activation == "swiglu",
         rms=model.norm == "rmsnorm",
         head_norms=model.qk_norm,
+        mixed_values=model.value_residual,
         dropout_heads=model.n_head if model.dropout else 0,
         load_copies=2.0,  # the file's and the model's
     )

@@ -370,9 +370,10 @@ def test_the_scratch_gpt_is_right_in_all_its_settings(options: dict[str, Any]) -
         logits = run(model, anatomy, ids, [seen])[0]
     assert torch.equal(logits, model(ids[None])[0])
     total = seen.points["pre_attn", 0]
+    first: list[torch.Tensor] | None = [] if "value_residual" in options else None
     for layer, (block, attention) in enumerate((b, b.attention) for b in model.blocks):  # type: ignore[union-attr]
         before = seen.points["pre_attn", layer]
-        attn_out = attention(block.attention_norm(before[None]))[0]
+        attn_out = attention(block.attention_norm(before[None]), None, first)[0]
         assert torch.equal(seen.points["attn_out", layer], attn_out)
         assert torch.equal(seen.points["post_attn", layer], before + attn_out)
         mlp_out = block.feed_forward(block.feed_forward_norm((before + attn_out)[None]))[0]

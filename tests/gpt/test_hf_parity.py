@@ -168,6 +168,7 @@ def test_llamas_parts_are_transformers_llama_and_with_norms_of_queries_and_keys_
         ({"n_kv_head": 2}, "n_kv_head=2"),
         ({"qk_norm": True}, "qk_norm=True"),
         ({"logit_softcap": 30.0}, "logit_softcap=30.0"),
+        ({"value_residual": True}, "value_residual=True"),
     ],
 )
 def test_a_model_that_is_no_gpt2_is_refused_by_what_differs(options: dict[str, Any], named: str) -> None:

@@ -112,6 +112,47 @@ def test_grouped_heads_are_full_heads_that_share_keys_and_values() -> None:
         assert torch.allclose(full(x), grouped(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("heads", [0, 2])
+def test_a_value_residual_is_attention_on_a_mixture_of_the_blocks_own_values_and_the_first_blocks(heads: int) -> None:
+    model = lively(shape(value_residual=True, n_kv_head=heads, bias=True))
+    ids, streams = some_ids(1, 12), []
+    outputs: list[Tensor] = []
+    for block in model.blocks:
+        block.attention.register_forward_pre_hook(lambda _, args: streams.append(args[0][0]))
+        block.attention.register_forward_hook(lambda *args: outputs.append(args[-1][0]))
+    with torch.no_grad():
+        model(ids)
+        first, second = (block.attention for block in model.blocks)
+        assert first.value_mix is None
+        share = float(second.value_mix)
+        values = [module.qkv(x).split(module.dims, -1)[2] for module, x in zip((first, second), streams, strict=True)]
+        mixed = share * values[0] + (1 - share) * values[1]
+        q, k, _ = second.qkv(streams[1]).split(second.dims, -1)
+        d, group = second.head_dim, second.n_head // second.n_kv_head
+        answers = torch.zeros(12, 32)
+        for head in range(4):
+            kv = slice(head // group * d, (head // group + 1) * d)
+            own = slice(head * d, (head + 1) * d)
+            for position in range(12):
+                scores = q[position, own] @ k[: position + 1, kv].T / math.sqrt(d)
+                answers[position, own] = scores.softmax(-1) @ mixed[: position + 1, kv]
+        assert torch.allclose(outputs[1], second.out(answers), atol=1e-5)
+    with pytest.raises(AssertionError, match="the first one's values"):
+        second(streams[1][None])
+
+
+def test_a_share_of_zero_in_the_values_is_a_model_without_value_residuals() -> None:
+    mixed, plain = lively(shape(value_residual=True)), lively(shape())
+    state = mixed.state_dict()
+    plain.load_state_dict({name: weight for name, weight in state.items() if not name.endswith("value_mix")})
+    ids = some_ids(2, 12)
+    with torch.no_grad():
+        assert not torch.allclose(mixed(ids), plain(ids), atol=1e-2)
+        mixed.blocks[1].attention.value_mix.zero_()
+        assert torch.equal(mixed(ids), plain(ids))
+        assert float(GPT(shape(value_residual=True), VOCAB).blocks[1].attention.value_mix) == 0.5
+
+
 def test_as_many_key_value_heads_as_heads_are_full_heads() -> None:
     ids = some_ids(2, 12)
     full, named = lively(shape()), lively(shape(n_kv_head=4))

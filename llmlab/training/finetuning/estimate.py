@@ -118,13 +118,14 @@ def activations(base: BaseShape, settings: FinetuneSettings, row: int) -> float:
     """Numbers that the blocks keep for one token until the backward pass, as autograd saves them.
 
     The stream twice and each norm's output (4 C); queries, keys, values and attention's output (4 times the heads'
-    width), queries and keys also before their norms; what the non-linearity multiplies; the inputs of the layers that
-    learn.
+    width), queries and keys also before their norms, values before they are mixed; what the non-linearity multiplies;
+    the inputs of the layers that learn.
     """
     n_embd, heads, hidden, method = base.n_embd, base.heads, base.hidden, settings.model.method
     floats: float = 4 * n_embd + 4 * heads + (base.kv_heads if base.kv_heads < heads else 0)
     head_norms = heads + base.kv_heads if base.head_norms else 0
-    floats += head_norms + (4 if base.gated else 5 if base.composed else 2) * hidden
+    floats += head_norms + (base.kv_heads if base.mixed_values else 0)
+    floats += (4 if base.gated else 5 if base.composed else 2) * hidden
     # With dropout on patterns, attention is taken apart: the pattern, what was drawn for it, and their product. What
     # was drawn for the outputs of both parts is kept as well.
     floats += 3 * base.dropout_heads * row + (2 * n_embd if base.dropout_heads else 0)

@@ -114,12 +114,16 @@ def _normed(layers: int) -> nn.Module:
     return lively(shape(n_layer=layers, n_embd=128, block_size=24, position="rotary", qk_norm=True))
 
 
+def _mixed(layers: int) -> nn.Module:
+    return lively(shape(n_layer=layers, n_embd=128, block_size=24, value_residual=True))
+
+
 def _gated(layers: int) -> nn.Module:
     options = {"norm": "rmsnorm", "position": "rotary", "activation": "swiglu", "n_kv_head": 2}
     return lively(shape(n_layer=layers, n_embd=128, block_size=24, **options))
 
 
-@pytest.mark.parametrize("make", [_llama, _gpt2, _scratch, _normed, _gated])
+@pytest.mark.parametrize("make", [_llama, _gpt2, _scratch, _normed, _mixed, _gated])
 @pytest.mark.parametrize(("method", "targets"), [("lora", ALL), ("lora", ATTENTION), ("full", ALL)])
 def test_activations_of_a_layer_are_what_autograd_keeps(
     make: Callable[[int], nn.Module], method: str, targets: str, tmp_path: Path
