@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from abc import abstractmethod
@@ -125,7 +126,6 @@ class Trainer(FromScratch):
         self.sequences = Sequences(
             data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed
         )
-        self.flops_per_token = flops_per_token(model, data.tokenizer.vocab_size)
         self._loss_of = torch.compile(self.model.loss) if train.compile else self.model.loss
 
     @property
@@ -134,6 +134,9 @@ class Trainer(FromScratch):
 
     def optimizer_step(self) -> StepResult:
         result = super().optimizer_step()
+        _, length = self.settings.batch_at(self.progress.step)
+        read = dataclasses.replace(self.settings.model, block_size=length)  # attention multiplies less in a short one
+        self.flops_per_token = flops_per_token(read, self.data.tokenizer.vocab_size)
         if self.averaged is not None:
             average_weights(self.averaged, self.model, result.step, self.settings.train.ema_decay)
         return result

@@ -617,6 +617,12 @@ def test_tokens_speed_and_time_left_of_a_warm_up_are_those_of_its_steps(outputs:
         done, recent = event["step"], sizes[max(0, event["step"] - 20) : event["step"]]
         assert event["tokens"] == sum(sizes[:done])
         assert event["tokens_per_second"] == pytest.approx(sum(recent) / len(recent) / 0.25)
+        length = run.info().settings.batch_at(done - 1)[1]
+        flops = loop.flops_per_token(
+            dataclasses.replace(run.info().settings.model, block_size=length),
+            events_of(run, "started")[0]["vocab_size"],
+        )
+        assert event["mfu"] == pytest.approx(flops * event["tokens_per_second"] / 1e11)
         # In proportion to their tokens.
         assert event["eta_seconds"] == pytest.approx(sum(sizes[done:]) / event["tokens_per_second"])
 
