@@ -431,6 +431,17 @@ class Lab(QObject):
         if status.state == "failed" and status.error is not None:
             parts = (str(status.error.get(part, "")) for part in ("what", "why", "do"))
             self.error_raised.emit(LabError(*parts))
+        elif status.state == "interrupted" and row.run.path not in self.controller.killed:
+            saved = list_checkpoints(row.run.checkpoints)
+            self.error_raised.emit(
+                LabError(
+                    f"{row.name} was interrupted at step {status.step:,}.",
+                    "Its process ended without a word, as one does that the system kills when memory runs out.",
+                    f"Resume starts from its newest checkpoint, step {saved[-1].step:,}."
+                    if saved
+                    else "It has no checkpoint: Resume starts from the beginning.",
+                )
+            )
         elif status.state == "finished":
             loss = f" Validation loss {status.val_loss:.3f}." if status.val_loss is not None else ""
             self.said.emit(f"{row.name} has finished.{loss}")

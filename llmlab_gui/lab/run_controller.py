@@ -71,6 +71,7 @@ class RunController(QObject):
         self._background = Background(self)
         self._workers: dict[Path, subprocess.Popen[bytes]] = {}
         self._stopping: dict[Path, _Stopping] = {}
+        self.killed: set[Path] = set()  # runs that end without a word because this ended them
         self._timer = QTimer(self, interval=_TICK_MS)
         self._timer.timeout.connect(self._tick)
 
@@ -160,6 +161,7 @@ class RunController(QObject):
             run, worker = result
             self._workers[run.path] = worker
             self._stopping.pop(run.path, None)
+            self.killed.discard(run.path)
             self._timer.start()
             (started or self.started).emit(run)
             begun()
@@ -198,6 +200,7 @@ class RunController(QObject):
         """Ends the worker at once. What was saved before stays; later steps are lost."""
         status = run.status()
         if status.live:
+            self.killed.add(run.path)
             _signal(run, status, psutil.Process.kill)
             self._stopping.setdefault(run.path, _Stopping(run, time.monotonic())).rung = 2
             self._timer.start()
@@ -271,6 +274,7 @@ class RunController(QObject):
             _signal(stopping.run, status, psutil.Process.terminate)  # it saves if its step ends in time
         elif stopping.rung == 1 and waited > STUCK_SECONDS and silence > STUCK_SECONDS:
             stopping.rung = 2
+            self.killed.add(stopping.run.path)
             _signal(stopping.run, status, psutil.Process.kill)
             self.failed.emit(
                 LabError(

@@ -97,7 +97,8 @@ class Notices(QObject):
             return
         seconds = lasted(row)
         told = sentence(row, seconds)
-        if row.status.state != "finished" and row.status.error is None:  # those the lab says itself
+        died = row.status.state == "interrupted" and row.run.path not in self._lab.controller.killed
+        if row.status.state != "finished" and row.status.error is None and not died:  # those the lab says itself
             self.announce(". ".join(told))
         if seconds >= LONG_SECONDS and self._is_unseen():
             self.tell(*told)

@@ -186,6 +186,23 @@ def test_a_run_that_fails_says_why_and_one_that_finishes_how_well(qtbot: QtBot, 
     assert said.args[0].startswith("fake has finished. Validation loss ")
 
 
+def test_a_run_whose_process_is_gone_says_so_and_where_it_would_go_on(
+    qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeRun(outputs).start().advance(20).save_checkpoint().advance(10)
+    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
+    with monkeypatch.context() as dying, qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        dying.setattr("llmlab.store.worker_folder.process_alive", lambda pid, started: False)
+    assert told.args[0].what == "fake was interrupted at step 30."
+    assert "newest checkpoint, step 20." in told.args[0].do
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
+    lab.controller.killed.add(fake.run.path)  # by the window itself, which says so
+    lab.error_raised.connect(lambda error: pytest.fail(str(error)))
+    monkeypatch.setattr("llmlab.store.worker_folder.process_alive", lambda pid, started: False)
+    with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
+        pass
+
+
 def test_a_live_model_gives_way_to_the_newest_checkpoint_when_its_run_ends(
     qtbot: QtBot, lab: Lab, outputs: Path
 ) -> None:

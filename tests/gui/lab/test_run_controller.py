@@ -210,6 +210,7 @@ def test_a_stuck_worker_is_killed_and_that_is_told(
     with qtbot.waitSignal(controller.failed, timeout=WAIT) as told:
         controller.stop(fake.run)
     assert "was killed" in told.args[0].what
+    assert fake.run.path in controller.killed  # the end of the run is not told once more
     qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
     assert worker.returncode == -9
 
