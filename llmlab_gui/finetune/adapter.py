@@ -23,6 +23,7 @@ class AdapterDock(InspectionDock):
     """A map, layer by module, and below it the singular values of the cell that was clicked."""
 
     needs_inspection = False
+    asks = ("change",)
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "adapter", "Adapter", parent)

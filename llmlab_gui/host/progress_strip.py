@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from PySide6.QtCore import QEvent, QObject, QTimer, SignalInstance
@@ -29,10 +30,17 @@ class Works(Protocol):
 class ProgressStrip(QWidget):
     """Follows someone's work; hidden while there is none, and at first."""
 
-    def __init__(self, session: Works, parent: QWidget | None = None, *, noun: str = "the inspection") -> None:
-        """noun: of what is done."""
+    def __init__(
+        self,
+        session: Works,
+        parent: QWidget | None = None,
+        *,
+        noun: str = "the inspection",
+        waits: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """noun: of what is done. waits: whether the panel waits for what is being done; hidden where it does not."""
         super().__init__(parent)
-        self._session = session
+        self._session, self._waits = session, waits
         self.what, self.left = QLabel(), QLabel()
         self.what.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.bar = QProgressBar()
@@ -73,7 +81,7 @@ class ProgressStrip(QWidget):
 
     def _draw(self) -> None:
         working = self._session.working
-        if working is None:
+        if working is None or not self._waits():
             self._patience.stop()
             self.hide()
             return

@@ -7,7 +7,7 @@ What a new model or prompt makes pointless is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +278,10 @@ class InspectionSession(PointedAt):
     def opening(self) -> bool:
         """Whether another model is being loaded."""
         return self._requests.running("open")
+
+    def waits(self, keys: Iterable[str]) -> bool:
+        """Whether someone waits for an answer to a question with one of these keys."""
+        return any(map(self._requests.running, keys))
 
     @property
     def working(self) -> Working | None:

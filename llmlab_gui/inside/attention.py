@@ -50,6 +50,7 @@ class AttentionDock(InspectionDock):
     """Mosaic and scores to the left, the chosen head to the right."""
 
     aspects: tuple[str, ...] = _BASE
+    asks = ("attention",)
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "attention", "Attention", parent)

@@ -50,6 +50,7 @@ class CompareDock(InspectionDock):
 
     needs_inspection = False
     needs_prompt = True
+    asks = ("compare",)
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "compare", "Compare", parent)
@@ -193,9 +194,12 @@ class CompareDock(InspectionDock):
 
     def _propose(self) -> None:
         """A: the active model. B: the first checkpoint of its run, what else there is otherwise."""
+        for box in (self.a, self.b):
+            if is_gone(box.reference, self.lab.outputs):
+                box.choose("")
         if not self.a.reference:
             self.a.choose(self._active())
-        if self.b.reference:
+        if self.b.reference or not self.a.reference:
             return
         others = [str(self.b.itemData(place)) for place in range(self.b.count())]
         others = [other for other in others if other != self.a.reference]
@@ -207,6 +211,7 @@ class CompareDock(InspectionDock):
     def _follow_model(self) -> None:
         if self.session.about is not None:
             self.a.choose(self._active())
+            self._propose()
         self._forget()
 
     def _active(self) -> str:

@@ -32,6 +32,7 @@ class ContributionsDock(InspectionDock):
     """Bars by layer, and under them the heads or neurons of the layer that was clicked."""
 
     aspects = ("contributions",)
+    asks = ("contributions.attribution", "neurons")
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "contributions", "Layer contributions", parent)

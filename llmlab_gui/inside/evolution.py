@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QHideEvent
-from PySide6.QtWidgets import QCheckBox, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QStackedWidget, QWidget
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
@@ -55,6 +55,7 @@ class EvolutionDock(InspectionDock):
 
     needs_inspection = False
     needs_prompt = True
+    asks = ("evolve", "evolution.live")
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "evolution", "Evolution", parent)
@@ -274,6 +275,7 @@ class EvolutionDock(InspectionDock):
     # The frame ---------------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
+        self.run_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)  # runs come later
         for number, words in _STRIDES:
             self.stride.addItem(words, number)
         self.view.addItems(_VIEWS)

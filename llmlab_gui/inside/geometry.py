@@ -26,6 +26,8 @@ _COMPONENTS = 3
 class GeometryDock(AskingDock):
     """A scatter with names, and the list of neighbours of the token that was clicked."""
 
+    asks = ("geometry",)
+
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "geometry", "Embedding geometry", parent)
         self.matrix = choice_box("Which embedding", _MATRICES)

@@ -47,6 +47,7 @@ class InspectionDock(LabDock):
     - write `draw(archive)`: called with the inspection when there is one to show, and again when it changes,
     - write `shown()`: what is in sight was drawn from these archives. As soon as another model or prompt is chosen, it
       is dimmed and named; `update_state()` looks again,
+    - set `asks`: the keys of the questions that they put to the session,
     - write `pictures()`, `table()` and `tensors()` for export and copy.
 
     `needs_inspection = False`: the panel is about the model, or asks by itself; `draw` is not called. With
@@ -59,6 +60,7 @@ class InspectionDock(LabDock):
     needs_inspection = True
     needs_prompt = False
     asks_active = False
+    asks: tuple[str, ...] = ()
 
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
@@ -66,7 +68,7 @@ class InspectionDock(LabDock):
         self.exports = LongWork(self)
         self._drawn: Archive | None = None
         self._shown = False
-        self.strip = ProgressStrip(self.session)
+        self.strip = ProgressStrip(self.session, waits=self._waits)
         self._veil: Veil | None = None
         self._exports_strip = ProgressStrip(self.exports, noun="the export")
         self._row = QWidget()
@@ -266,6 +268,12 @@ class InspectionDock(LabDock):
         self.session.need(self.objectName(), self.aspects if shown else ())
         if shown:
             self._come_to_sight()
+
+    def _waits(self) -> bool:
+        """Whether what the model's process does is for this panel, or keeps it waiting."""
+        if not self.needs_inspection:
+            return self.session.waits(("open", *self.asks))
+        return self.session.inspection is None or self.session.waits(("open", "inspect", *self.asks))
 
     def _come_to_sight(self) -> None:
         self._draw_if_seen()

@@ -35,6 +35,7 @@ class InterventionsDock(InspectionDock):
     needs_inspection = False
     needs_prompt = True
     asks_active = True
+    asks = ("intervene", "sweep")
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "interventions", "Interventions", parent)

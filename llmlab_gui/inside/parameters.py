@@ -40,6 +40,8 @@ _ORDER = int(Qt.ItemDataRole.UserRole)
 class ParametersDock(AskingDock):
     """One of three views; a matrix that was clicked shows its singular values below the table."""
 
+    asks = ("parameters", "parameters.singular")
+
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "parameters", "Parameters", parent)
         self.view = choice_box("View of the parameters")

@@ -131,8 +131,11 @@ class SweepView(QWidget):
         self.note.setText(str(error))
 
     def _show_busy(self, busy: bool) -> None:
-        self.run.setVisible(not busy)
-        self.cancel.setVisible(busy)
+        shown, gone = (self.cancel, self.run) if busy else (self.run, self.cancel)
+        shown.show()
+        if gone.hasFocus():  # else Qt gives the keyboard to the next field, where a key changes something
+            shown.setFocus()
+        gone.hide()
 
     def _show_fields(self) -> None:
         self.point.setVisible(self.over.currentData() == POSITIONS)

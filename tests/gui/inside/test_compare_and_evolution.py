@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from waits import WAIT
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.settings import ModelSettings, PretrainSettings
+from llmlab.store.checkpoints import checkpoint_name
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.process import Request
@@ -150,6 +152,21 @@ def test_what_cannot_be_compared_is_said_and_another_prompt_forgets(
     assert (compared.a.reference, compared.b.reference) == ("bar@150", "bar@50")
     compared.compare.click()
     qtbot.waitUntil(lambda: "different tokens" in compared.empty.text, timeout=WAIT)
+
+
+def test_a_checkpoint_that_is_gone_gives_its_place_to_one_that_is_there(
+    lab: InspectionLab, qtbot: QtBot, tmp_path: Path
+) -> None:
+    run = lab.add(FakeRun(tmp_path).start().advance(10).save_checkpoint().advance(10).save_checkpoint().stop()).run
+    dock = CompareDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock, model="fake@20")
+    qtbot.waitUntil(lambda: dock.b.reference == "fake@10", timeout=WAIT)  # also where it was shown before its model
+    shutil.rmtree(run.checkpoints / checkpoint_name(10))
+    dock.hide()
+    dock.show()
+    qtbot.waitUntil(lambda: dock.b.reference not in ("", "fake@10"), timeout=WAIT)
+    assert dock.a.reference == "fake@20"
+    dock.shutdown()
 
 
 @pytest.fixture
@@ -315,8 +332,10 @@ def test_a_run_that_is_renamed_stays_chosen_with_its_film(
     lab: InspectionLab, film: EvolutionDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeRow, "name", property(lambda row: row.id))  # as where another track has one of that name
+    narrow = film.run_box.sizeHint().width()
     lab.runs_changed.emit()
     assert film.run_box.currentText() == "pretraining/fake"
+    assert film.run_box.sizeHint().width() > narrow  # as wide as what it holds now
     monkeypatch.undo()
     lab.runs_changed.emit()
     assert film.run_box.currentText() == "fake"

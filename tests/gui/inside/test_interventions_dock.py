@@ -17,6 +17,8 @@ from llmlab.core.errors import LabError
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.inside.edits import edit_menu, interventions_of_part, words, written
 from llmlab_gui.inside.interventions import InterventionsDock
+from llmlab_gui.inside.lens import LensDock
+from llmlab_gui.inside.prompt import PromptDock
 
 COUNT = len(PROMPT.split())
 
@@ -146,14 +148,26 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
 ) -> None:
     lab.host.hold.add("sweep")
+    others = [PromptDock(lab), LensDock(lab)]  # type: ignore[arg-type]
+    for other in others:
+        qtbot.addWidget(other)
+        other.show()
+    qtbot.waitUntil(lambda: lab.inspection.inspection is not None and lab.inspection.working is None, timeout=WAIT)
+    with qtbot.waitActive(dock):
+        dock.activateWindow()
     dock.tabs.setCurrentWidget(dock.sweep)
+    dock.sweep.run.setFocus()
     dock.sweep.run.click()
     qtbot.waitUntil(dock.sweep.cancel.isVisible, timeout=WAIT)
+    assert dock.focusWidget() is dock.sweep.cancel
+    qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
+    assert not any(other.strip.isVisible() or other.strip._patience.isActive() for other in others)
     lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
     assert "one thing" in dock.strip.what.text()
     assert "40 s left" in dock.strip.left.text()
     request = dock.sweep.request
     dock.sweep.cancel.click()
+    assert dock.focusWidget() is dock.sweep.run
     assert lab.host.cancelled[-1] is request
     assert "cancelled" in dock.sweep.note.text()
     assert dock.sweep.run.isVisible()
@@ -161,6 +175,9 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     lab.host.hold.clear()
     dock.sweep.run.click()
     qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
+    assert dock.focusWidget() is dock.sweep.run
+    for other in others:
+        other.shutdown()
 
 
 def test_a_right_click_in_another_panel_chooses_what_is_changed(
