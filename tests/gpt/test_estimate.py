@@ -35,10 +35,13 @@ def test_parameters_and_checkpoint_are_the_models() -> None:
     assert averaged.memory_bytes - expected.memory_bytes == 4 * expected.parameters
 
 
+@pytest.mark.parametrize("options", [COMBINATIONS[0], *COMBINATIONS[-10:]], ids=str)
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_checkpoint_is_as_large_as_weights_and_what_the_optimizer_keeps(optimizer: str) -> None:
+def test_a_checkpoint_is_as_large_as_weights_and_what_the_optimizer_keeps(
+    optimizer: str, options: dict[str, Any]
+) -> None:
     train = PretrainTrainSettings(optimizer=optimizer)
-    settings = replace(PretrainSettings(), model=shape(activation="swiglu", n_kv_head=2), train=train)
+    settings = replace(PretrainSettings(), model=shape(**options), train=train)
     model = GPT(settings.model, VOCAB)
     made = make_pretraining_optimizer(model, train)
     model.loss(some_ids(2, 12), some_ids(2, 12)).backward()

@@ -30,7 +30,7 @@ def test_matrices_decay_and_vectors_do_not(options: dict[str, object]) -> None:
     assert (decaying["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
     ids = [{id(parameter) for parameter in group["params"]} for group in (decaying, plain)]
     for name, parameter in model.named_parameters():
-        is_vector = name.endswith("bias") or "norm" in name
+        is_vector = name.endswith(("bias", "value_mix")) or "norm" in name
         assert [id(parameter) in group for group in ids] == [not is_vector, is_vector], name
 
 
