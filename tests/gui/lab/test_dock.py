@@ -106,6 +106,11 @@ def test_tab_goes_down_a_dock_to_its_caption_whatever_was_made_when(dock: LabDoc
     body.layout().insertWidget(1, late)
     QApplication.processEvents()
     assert stops(dock.widget()) == [button, late, table, dock._caption.links]
+    loose = QPushButton("in no layout", body)
+    loose.move(0, table.y() - 1)
+    loose.show()
+    assert stops(dock.widget()) == [button, late, loose, table, dock._caption.links]
+    loose.hide()
     dock.activateWindow()
     qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
     button.setFocus()
