@@ -262,12 +262,16 @@ class RunsDock(LabDock):
                 "or go to another with Ctrl+Down and press Space to overlay that."
             )
             return
-        others = [shown for shown in self.lab.shown() if shown != run_id]
+        others = [shown for shown in self._ticked() if shown != run_id]
         self.lab.set_shown([*others, run_id] if on else others)
+
+    def _ticked(self) -> list[str]:
+        """The current run and those overlaid, also those that are not found here, as in another outputs folder."""
+        return [*self.lab.shown(), *self.lab.overlaid()]
 
     def _toggle_chosen(self) -> None:
         ids = [row.id for row in self.chosen()]
-        shown = self.lab.shown()
+        shown = self._ticked()
         if all(run_id in shown for run_id in ids):
             self.lab.set_shown([run_id for run_id in shown if run_id not in ids])
         else:

@@ -128,6 +128,11 @@ def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtB
     other.shutdown()
     elsewhere.shutdown()
     assert settings.choices("runs/ticked", Ticked) == Ticked(["pretraining/second"])
+    lab.set_shown(["pretraining/second", "pretraining/elsewhere"])  # the latter is in another outputs folder
+    dock.proxy.setData(index, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
+    assert lab.overlaid() == ["pretraining/elsewhere"]
+    dock._toggle_chosen()
+    assert "pretraining/elsewhere" in lab.overlaid()
 
 
 def test_a_row_that_the_keyboard_is_at_is_framed_and_ticked_without_being_opened(
