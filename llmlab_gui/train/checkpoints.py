@@ -51,6 +51,7 @@ class CheckpointsDock(LabDock):
         super().__init__(lab, "checkpoints", "Checkpoints", parent)
         self._run_id = ""
         self._stamp = 0.0
+        self._newest = ""  # the name of the row that was chosen because it was the newest
         self._verified: dict[str, CheckpointRow] = {}  # by folder, in this session
         self._hashing = Background(self)  # hashing gigabytes must not hold up the list
         self.exporter = Exporter(self)
@@ -273,14 +274,16 @@ class CheckpointsDock(LabDock):
             return
         checked = self._verified
         rows = [keep_check(row, checked.get(str(row.path))) for row in rows]
-        first = not self.model.rows
+        follows = not self.model.rows or [row.name for row in self.selected()] == [self._newest]
         self.model.show(rows)
-        if first and rows:
+        if follows and rows:
             self._select_newest()
         self._update_empty()
         self._update_actions()
 
     def _select_newest(self) -> None:
+        """Which stays chosen until a person chooses another one."""
+        self._newest = self.model.rows[-1].name
         index = self._proxy.mapFromSource(self.model.index(len(self.model.rows) - 1, 0))
         flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
         self.table.selectionModel().setCurrentIndex(index, flags)

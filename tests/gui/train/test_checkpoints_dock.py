@@ -74,14 +74,20 @@ def answer_box(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
 def test_a_saved_checkpoint_appears_with_its_facts(qtbot: QtBot, lab: FakeLab, dock: CheckpointsDock) -> None:
     fake = lab.add(saving(lab, 100))
     shows(qtbot, dock, 100)
+    assert [row.step for row in dock.selected()] == [100]
     lab.pump(fake.advance(100, evaluate=False).save_checkpoint(("best",)))
     shows(qtbot, dock, 100, 200)
+    assert [row.step for row in dock.selected()] == [200]  # the newest, until a person chooses another one
     assert dock.model.index(1, WHY).data() == "best"
     assert dock.model.index(0, WHY).data() == "at its interval"
     assert dock.model.index(1, LOSS).data() == f"{fake.losses_of(200)[1]:.4f}"
     choose(dock, 200)
     text = dock.details.toPlainText()
     assert "step-00000200" in text
+    choose(dock, 100)
+    lab.pump(fake.advance(100, evaluate=False).save_checkpoint())
+    shows(qtbot, dock, 100, 200, 300)
+    assert [row.step for row in dock.selected()] == [100]
     assert "800,000" in text  # parameters, from the manifest
     assert "sha256" in text
 
