@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QComboBox, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.store.events import NATS
 from llmlab.studies.experiments.results import value_text
@@ -23,6 +23,7 @@ from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.loss_unit import NO_BYTES, LossUnit
+from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.theme import current_theme
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ExperimentLossesDock(LabDock):
         self._smoothed: dict[str, tuple[TrialCurve, int, np.ndarray]] = {}
         self.chart = LineChart("loss", NATS)
         self.unit = LossUnit(self.chart, self._which_chosen)
-        self.which = QComboBox()
+        self.which = ChoiceBox()
         self.which.addItems([_TRAINING, _VALIDATION])
         self.which.setAccessibleName("Which loss")
         self.which.setToolTip("Training loss step by step, or validation loss where it was measured")

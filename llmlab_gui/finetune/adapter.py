@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QComboBox, QPushButton, QWidget
+from PySide6.QtWidgets import QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import FINETUNING
@@ -15,6 +15,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock, Table
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column, split
+from llmlab_gui.widgets.one_line import ChoiceBox
 
 _OPEN = "Open a checkpoint of a fine-tuning run, or a base with an adapter: BASE+ADAPTER."
 
@@ -30,7 +31,7 @@ class AdapterDock(InspectionDock):
         self.archive: Archive | None = None
         self.found: AdapterTable | None = None
         self._asked = ""
-        self.view = QComboBox()
+        self.view = ChoiceBox()
         self.view.setAccessibleName("What is shown of each matrix")
         for view in VIEWS:
             self.view.addItem(view.title)

@@ -7,9 +7,10 @@ from typing import Any
 
 from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QPlainTextEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLineEdit, QPlainTextEdit, QWidget
 
 from llmlab.core.config import SettingInfo
+from llmlab_gui.widgets.one_line import ChoiceBox
 
 _PROMPT_LINES = 4
 
@@ -126,7 +127,7 @@ class ChoiceEditor(Editor):
 
     def __init__(self, choices: tuple[str, ...], parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.combo = QComboBox()
+        self.combo = ChoiceBox()
         self.combo.addItems(list(choices))
         self.hold(self.combo)
         self.combo.currentIndexChanged.connect(lambda _: self.edited.emit())

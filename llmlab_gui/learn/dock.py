@@ -17,7 +17,6 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import (
     QBoxLayout,
-    QComboBox,
     QLabel,
     QLineEdit,
     QSplitter,
@@ -38,6 +37,7 @@ from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.places import with_panels
 from llmlab_gui.widgets.layouts import beside
+from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ class LearnDock(LabDock):
         self.forward_button = self._button("▶", "Forward (Alt+Right)", self.forward)
         self.previous_button = self._button("‹ Previous", "Previous page", lambda: self._turn(-1))
         self.next_button = self._button("Next ›", "Next page", lambda: self._turn(1))
-        self.combo = QComboBox()
+        self.combo = ChoiceBox()
         self.combo.setAccessibleName("Pages")
-        self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.combo.setSizeAdjustPolicy(ChoiceBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.combo.setMinimumContentsLength(8)
         self.search = QLineEdit()
         self.search.setPlaceholderText("Search all pages")

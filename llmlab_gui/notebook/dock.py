@@ -10,7 +10,6 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QLineEdit,
     QListWidget,
     QListWidgetItem,
@@ -36,6 +35,7 @@ from llmlab_gui.notebook.table import COLUMNS, MADE, SHOWN, NotebookFilter, Note
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import QuietLabel, scrolled
 from llmlab_gui.widgets.layouts import column, flow, split
+from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.row_tables import KEY_ROLE, rows_table
 from llmlab_gui.widgets.saving import ask_where, save_csv
 from llmlab_gui.widgets.theme import theme_notifier
@@ -66,7 +66,7 @@ class NotebookDock(LabDock):
         self.table = rows_table(self.proxy, "Predictions", COLUMNS)
         self.table.setSortingEnabled(True)
         self.table.sortByColumn(MADE, Qt.SortOrder.DescendingOrder)
-        self.filter, self.shown = QLineEdit(), QComboBox()
+        self.filter, self.shown = QLineEdit(), ChoiceBox()
         self.ask = QCheckBox("Ask before every run")
         self.ask.setToolTip("Before a run starts, ask for your prediction")
         self.export_button = menu_button("Export", "Save the notebook as Markdown, the table, or the charts in sight")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
-    QComboBox,
     QGridLayout,
     QLabel,
     QLineEdit,
@@ -24,6 +23,7 @@ from llmlab.notebook.quantities import CHOICE, NUMBER, Quantity
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.one_line import ChoiceBox
 
 # In steps of five, as people state them; nobody is 100 % sure.
 _CONFIDENCES = (*range(10, 100, 5), 99)
@@ -91,11 +91,11 @@ class ValueRow(QWidget):
     def __init__(self, quantities: Sequence[Quantity], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._quantities = list(quantities)
-        self.quantity = QComboBox()
+        self.quantity = ChoiceBox()
         self.quantity.setAccessibleName("What will it be?")
         for quantity in self._quantities:
             self.quantity.addItem(quantity.title, quantity.name)
-        self.low, self.high, self.choice = QLineEdit(), QLineEdit(), QComboBox()
+        self.low, self.high, self.choice = QLineEdit(), QLineEdit(), ChoiceBox()
         for edit, name in ((self.low, "From"), (self.high, "To")):
             edit.setAccessibleName(name)
             edit.setPlaceholderText(name.lower())

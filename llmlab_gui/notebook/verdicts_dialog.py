@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QComboBox, QLabel, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import Quantity
 from llmlab_gui.notebook.prediction_form import ConfidenceSlider
 from llmlab_gui.notebook.start_question import StartQuestion
 from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.one_line import ChoiceBox
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.book import Anchors, Book
@@ -32,7 +33,7 @@ class VerdictRow(QWidget):
         self.about = about
         title = QLabel(about.title)
         title.setWordWrap(True)
-        self.verdict = QComboBox()
+        self.verdict = ChoiceBox()
         self.verdict.setAccessibleName(f"Verdict on: {about.title}")
         self.verdict.addItem(_NO_IDEA, "")
         for choice in about.choices:

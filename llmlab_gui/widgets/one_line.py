@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QSize, Qt
-from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPalette
 from PySide6.QtWidgets import (
     QComboBox,
     QLabel,
@@ -25,7 +25,17 @@ _LONGEST_ACTION = 60
 _LONGEST_ENTRY = 80  # of a list, which has the whole line: a run's name, its step, its loss
 
 
-class OneLineBox(QComboBox):
+class ChoiceBox(QComboBox):
+    """Its list has the ground of all lists; Fusion fills it with the colour that outlines menus (`theme._edged`)."""
+
+    def showPopup(self) -> None:
+        palette = self.view().palette()
+        palette.setColor(QPalette.ColorRole.Window, palette.color(QPalette.ColorRole.Base))
+        self.view().setPalette(palette)
+        super().showPopup()
+
+
+class OneLineBox(ChoiceBox):
     """No wider than a short name; longer ones are cut in the middle, and whole in the tool tip."""
 
     def sizeHint(self) -> QSize:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+import llmlab_gui
 from llmlab_gui.widgets.layouts import choice_box
+from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
 
 
 @pytest.mark.qt_log_ignore("This plugin does not support", extend=True)  # windows of lists
@@ -23,6 +28,25 @@ def test_a_long_choice_widens_neither_its_box_nor_the_list_and_is_in_the_tool_ti
         assert box.itemData(0, Qt.ItemDataRole.ToolTipRole) == "n" * 170
         assert box.itemData(1, Qt.ItemDataRole.ToolTipRole) is None
         box.hidePopup()
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support", extend=True)  # windows of lists
+def test_the_list_of_a_box_has_the_ground_of_lists_in_both_themes(qtbot: QtBot, qapp: QApplication) -> None:
+    try:
+        for theme in (LIGHT, DARK):
+            apply_theme(qapp, theme.name)
+            box = choice_box("View", [("a", "first"), ("b", "second")])
+            qtbot.addWidget(box)
+            box.show()
+            box.showPopup()
+            second = box.view().visualRect(box.model().index(1, 0)).center()
+            ground = box.view().viewport().grab().toImage().pixelColor(2, second.y())
+            box.hidePopup()
+            assert ground.name() == theme.surface
+    finally:
+        apply_theme(qapp, "light")
+    sources = Path(llmlab_gui.__file__).parent.rglob("*.py")
+    assert not [path for path in sources if "QComboBox()" in path.read_text("utf-8")]  # all are made as these are
 
 
 def test_a_choice_that_fits_is_whole(qtbot: QtBot) -> None:
