@@ -19,8 +19,8 @@ class WheelGuard(QObject):
 
     def __init__(self, app: QApplication) -> None:
         super().__init__(app)
-        app.focusWindowChanged.connect(self._listen)
-        self._listen(app.focusWindow())
+        app.focusChanged.connect(self._listen)
+        self._listen()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() != QEvent.Type.Wheel:
@@ -32,9 +32,9 @@ class WheelGuard(QObject):
             return True
         return False
 
-    def _listen(self, window: QWindow | None) -> None:
-        """To the window itself: few events pass there."""
-        if window is not None:
+    def _listen(self) -> None:
+        """To all windows themselves, also those that never had the keyboard: few events pass there."""
+        for window in QApplication.topLevelWindows():
             window.installEventFilter(self)  # no second one where there is one already
 
     def _guard(self, widget: QWidget | None) -> None:

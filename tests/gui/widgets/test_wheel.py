@@ -73,5 +73,17 @@ def test_the_wheel_over_what_is_not_in_use_scrolls_and_changes_nothing(qtbot: Qt
         box.setFocus()
         turn(box)
         assert box.currentIndex() == 1
-    qapp.focusWindowChanged.disconnect(guard._listen)
+    beside, number = QWidget(), QSpinBox()  # a window that never had the keyboard, as a floating panel at the start
+    qtbot.addWidget(beside)
+    QVBoxLayout(beside).addWidget(number)
+    number.setValue(5)
+    beside.setWindowFlags(Qt.WindowType.ToolTip)  # which is not given it when it is shown
+    beside.move(500, 0)
+    beside.show()
+    QApplication.processEvents()
+    line.setFocus()
+    QTest.wheelEvent(beside.windowHandle(), number.geometry().center(), QPoint(0, -120))
+    assert line.hasFocus()
+    assert number.value() == 5
+    qapp.focusChanged.disconnect(guard._listen)
     guard.deleteLater()
