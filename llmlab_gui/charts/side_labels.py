@@ -19,9 +19,7 @@ _MEASURED = 400
 
 def room_for(metrics: QFontMetricsF, names: Sequence[str], most: float) -> float:
     """Pixels that the names need, within reason."""
-    step = max(1, len(names) // _MEASURED)
-    widest = max((metrics.horizontalAdvance(name) for name in names[::step]), default=0.0)
-    return min(max(_BOLD * widest + 2 * _GAP, _LEAST_ROOM), max(most, _LEAST_ROOM))
+    return min(max(_widest(metrics, names) + 2 * _GAP, _LEAST_ROOM), max(most, _LEAST_ROOM))
 
 
 def paint_rows(painter: QPainter, view: HeatView, names: Sequence[str], marked: Collection[int]) -> None:
@@ -35,8 +33,15 @@ def paint_rows(painter: QPainter, view: HeatView, names: Sequence[str], marked: 
 
 
 def paint_columns(painter: QPainter, view: HeatView, names: Sequence[str], marked: Collection[int]) -> None:
-    """Above the map, turned to be read from below."""
+    """Above the map; where their columns are narrower than the names, turned to be read from below."""
     metrics = QFontMetricsF(painter.font())
+    if _widest(metrics, names) <= view.cell_width:
+        centred = Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignVCenter
+        for place in view.columns():
+            left = view.rect(view.rows().start, place).left()
+            room = QRectF(left, view.shown.top() - _GAP - metrics.height(), view.cell_width, metrics.height())
+            _label(painter, room, names[place], centred, place in marked)
+        return
     how = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
     for place in _chosen(view.columns(), view.cell_width, metrics.height() * 0.92, marked):
         middle = view.rect(view.rows().start, place).center().x()
@@ -46,6 +51,12 @@ def paint_columns(painter: QPainter, view: HeatView, names: Sequence[str], marke
         room = QRectF(0, -metrics.height() / 2, view.shown.top() - _GAP, metrics.height())
         _label(painter, room, names[place], how, place in marked)
         painter.restore()
+
+
+def _widest(metrics: QFontMetricsF, names: Sequence[str]) -> float:
+    """Pixels of the longest name, where it is marked."""
+    step = max(1, len(names) // _MEASURED)
+    return _BOLD * max((metrics.horizontalAdvance(name) for name in names[::step]), default=0.0)
 
 
 def _chosen(places: range, cell: float, line: float, marked: Collection[int]) -> list[int]:

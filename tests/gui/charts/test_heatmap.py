@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -201,6 +201,14 @@ def test_labels_are_thinned_and_marked_ones_stay(qtbot: QtBot) -> None:
     places = _chosen(range(4000), 0.2, 15, {1234})
     assert 1234 in places
     assert all(b - a >= 74 for a, b in pairwise(places))
+
+
+def test_names_above_columns_stand_upright_where_they_fit(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[float] = []
+    monkeypatch.setattr(QPainter, "rotate", lambda _painter, angle: turned.append(angle))
+    for count, turns in ((4, False), (40, True)):
+        shown(qtbot, pattern(count), (400, 900)).grab()
+        assert bool(turned) == turns
 
 
 def test_square_cells_are_square_and_the_view_never_leaves_the_matrix() -> None:
