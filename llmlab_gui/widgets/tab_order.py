@@ -90,14 +90,15 @@ def _within(widget: QWidget) -> Iterator[QWidget]:
 
 
 def _children(widget: QWidget) -> list[QWidget]:
-    """As they are laid out. What no layout holds, as it lies, line by line: before what is laid out below its top."""
+    """As they are laid out. What no layout holds, as it lies, line by line: before what is laid out below its top or
+    to its right."""
     children = [child for child in widget.children() if isinstance(child, QWidget)]
     layout = widget.layout()
     laid_out = list(_held(layout, children)) if layout is not None else []
     others = sorted((child for child in children if child not in laid_out), key=lambda child: (child.y(), child.x()))
     found: list[QWidget] = []
     for child in laid_out:
-        while others and others[0].y() <= child.y():
+        while others and (others[0].y(), others[0].x()) <= (child.y(), child.x()):
             found.append(others.pop(0))
         found.append(child)
     return [*found, *others]

@@ -10,7 +10,7 @@ import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication, QMessageBox
+from PySide6.QtWidgets import QApplication, QMessageBox, QToolButton
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
@@ -22,6 +22,7 @@ from llmlab_gui.train.checkpoint_rows import plan_deletion, read_rows
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.checkpoints_table import LOSS, STATE, STEP, WHY
 from llmlab_gui.train.exporter import Exporter
+from llmlab_gui.widgets.tab_order import stops
 
 
 @pytest.fixture
@@ -111,6 +112,9 @@ def test_five_checkpoints_and_their_losses_are_in_sight_on_a_laptop(
     dock.resize(485, 249)
     choose(dock, 60)
     QApplication.processEvents()
+    buttons = [stop for stop in stops(dock.widget()) if isinstance(stop, QToolButton)]
+    assert buttons[0].text() == "Generate with it"
+    assert buttons[-1].objectName() == "qt_toolbar_ext_button"  # of what has no room
     assert "\nFolder step-00000060\n" in f"\n{dock.details.toPlainText()}"  # a line each: two columns broke the words
 
 
