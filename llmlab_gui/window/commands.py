@@ -205,7 +205,8 @@ def _settings(window: MainWindow) -> Iterator[Command]:
         ("setup", "Set-up", PretrainSettings),
         ("finetune_setup", "Fine-tune set-up", FinetuneSettings),
     )
-    for dock_id, where, settings in kinds:
+    # Those of the form that Train would use come first.
+    for dock_id, where, settings in sorted(kinds, key=lambda kind: window.docks.get(kind[0]) is not window.shown_setup):
         for info in describe(settings):
             also = f"{info.section} {' '.join(info.choices)} {_ALSO.get(info.key, '')}"
             shown = partial(window.show_setting, dock_id, info.key)

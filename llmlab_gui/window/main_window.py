@@ -23,7 +23,7 @@ from llmlab_gui.experiments.source import EXPERIMENTS
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
+from llmlab_gui.pages.places import FINE_TUNE, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops, tab_order
@@ -314,6 +314,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         setup = self.shown_setup
         if is_seen(setup):
             return True
+        if setup.isHidden():  # not in this workspace, which stays as it is
+            self.use_workspace(FINE_TUNE if setup is self.docks["finetune_setup"] else TRAIN)
         self.show_dock(setup.objectName().removeprefix("dock."))
         self.lab.said.emit(f"{setup.windowTitle()} shows what would start. Start it from there.")
         return False

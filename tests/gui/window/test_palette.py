@@ -16,7 +16,7 @@ from llmlab.core.config import describe
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab_gui.pages.library import load_all
-from llmlab_gui.pages.places import LEARN, LOOK_INSIDE
+from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, TRAIN
 from llmlab_gui.window.commands import _ALSO, search_pages
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.palette import Command, CommandPalette, Finder, score
@@ -164,6 +164,10 @@ def test_a_setting_is_opened_in_its_form(same_window: MainWindow, qtbot: QtBot) 
         editor = same_window.docks[dock].form.fields[key].editor
         qtbot.waitUntil(lambda editor=editor: not editor.visibleRegion().isEmpty(), timeout=WAIT)
         assert same_window.focusWidget() is (editor.focusProxy() or editor)
+        same = [
+            c for c in Finder(same_window.menus.commands()).find("steps") if (c.kind, c.text) == ("Setting", "steps")
+        ]
+        assert same[0].hint == same_window.docks[dock].windowTitle()  # the form in sight is first
 
 
 def test_a_term_is_opened_at_its_entry(same_window: MainWindow) -> None:
@@ -217,6 +221,7 @@ def test_train_starts_nothing_from_a_form_that_is_not_in_sight(
         QApplication.processEvents()
         assert not started
         assert not window.docks["setup"].visibleRegion().isEmpty()
+        assert window.workspaces.current == TRAIN  # the one before keeps its panels
         qtbot.waitUntil(window.docks["setup"].train_button.isEnabled, timeout=WAIT)
         window.run_actions.train.trigger()
         assert len(started) == 1
