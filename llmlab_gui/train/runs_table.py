@@ -171,6 +171,8 @@ class RunDelegate(QStyledItemDelegate):
             if option.fontMetrics.horizontalAdvance(option.text) > room:
                 option.text = f"…{option.text[_DATE_LENGTH:]}"
                 option.textElideMode = Qt.TextElideMode.ElideRight
+        elif index.column() == STATE:
+            option.textElideMode = Qt.TextElideMode.ElideRight
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
         super().paint(painter, option, index)

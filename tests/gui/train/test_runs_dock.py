@@ -150,16 +150,20 @@ def test_a_row_that_the_keyboard_is_at_is_framed_and_ticked_without_being_opened
     assert lab.shown() == ["pretraining/third", "pretraining/second"]
 
 
-def test_of_a_long_name_made_from_a_date_the_time_of_day_is_in_sight(dock: RunsDock) -> None:
+def test_of_a_long_name_made_from_a_date_the_time_of_day_is_in_sight_and_of_a_state_its_beginning(
+    dock: RunsDock,
+) -> None:
     option = QStyleOptionViewItem()
     option.initFrom(dock.table)
     names = ("20261130-081913-baby-shakespeare", "a-name-of-ones-own-that-is-as-long")
-    model = QStandardItemModel(len(names), NAME + 1)
+    model = QStandardItemModel(len(names), STATE + 1)
     for row, name in enumerate(names):
         model.setItem(row, NAME, QStandardItem(name))
     for width, shown in ((1000, names), (120, ("…081913-baby-shakespeare", names[1]))):
         option.rect = QRect(0, 0, width, 20)
         for row, expected in enumerate(shown):
+            dock.table.itemDelegate().initStyleOption(option, model.index(row, STATE))
+            assert option.textElideMode == Qt.TextElideMode.ElideRight
             dock.table.itemDelegate().initStyleOption(option, model.index(row, NAME))
             assert option.text == expected
 
