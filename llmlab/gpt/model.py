@@ -189,7 +189,7 @@ class CausalSelfAttention(nn.Module):
             q, k = self.q_norm(q.to(self.q_norm.weight)).to(v), self.k_norm(k.to(self.k_norm.weight)).to(v)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, H, T, D]
         if self.value_mix is not None:
-            assert first, "a later block needs the first one's values"
+            assert first is not None, "a later block needs the first one's values"
             share = self.value_mix.to(v)
             v = share * first[0] + (1 - share) * v
         elif first is not None:

@@ -384,3 +384,10 @@ def test_equal_seeds_give_equal_weights_and_others_differ() -> None:
 def test_a_norm_of_a_constant_vector_is_finite() -> None:
     for kind in ("layernorm", "rmsnorm"):
         assert torch.isfinite(Norm(shape(norm=kind))(torch.zeros(1, 32))).all()
+
+
+def test_a_compiled_model_with_all_of_the_newer_parts_is_one_graph() -> None:
+    newer = {"qk_norm": True, "activation": "relu2", "untied_head": True, "logit_softcap": 3.0, "value_residual": True}
+    model = lively(shape(**newer, n_kv_head=2, position="rotary"))
+    loss = torch.compile(model.loss, backend="eager", fullgraph=True)  # raises where it would have to leave the graph
+    torch.testing.assert_close(loss(some_ids(2, 8), some_ids(2, 8)), model.loss(some_ids(2, 8), some_ids(2, 8)))
