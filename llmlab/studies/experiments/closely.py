@@ -87,7 +87,8 @@ def _batches(run: RunFolder, settings: RunSettings, worker: Started, outputs: Pa
     def rows(step: int) -> list[BatchText]:
         first = (step - 1) * accumulated
         batches = [sequences.batch(first + micro) for micro in range(accumulated)]
-        x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))  # [rows, T] each
+        count, length = settings.batch_at(step - 1)  # less of them in a warm-up
+        x, y = (np.concatenate(parts)[:count, :length] for parts in zip(*batches, strict=True))  # [rows, T] each
         losses: list[float | None] = [None] * len(x)
         if (checkpoint := _nearest(run, step)) is not None:
             model = _opened(run, checkpoint, outputs)

@@ -130,11 +130,15 @@ def trained_in_two_parts(run: RunFolder, **changes: Any) -> None:
     train_here(run)
 
 
+@pytest.mark.parametrize("warmup", [0, 9])
 @pytest.mark.parametrize("order", ["random", "sliding"])
 def test_the_texts_of_a_step_are_those_that_training_read_also_before_its_settings_changed(
-    tmp_path: Path, order: str
+    tmp_path: Path, order: str, warmup: int
 ) -> None:
-    run = new_run(tmp_path, 6, data__batch_size=3, train__grad_accum=2, data__order=order, checkpoints__interval=4)
+    growing = {"data__batch_warmup_steps": warmup, "data__length_warmup_steps": warmup}
+    run = new_run(
+        tmp_path, 6, data__batch_size=3, train__grad_accum=2, data__order=order, checkpoints__interval=4, **growing
+    )
 
     def texts(trainer: Trainer, index: int, batch: tuple[torch.Tensor, torch.Tensor]) -> list[str]:
         return [trainer.tokenizer.decode(row.tolist()) for row in batch[0]]
