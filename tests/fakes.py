@@ -131,9 +131,9 @@ class FakeRun:
         self._write_status("running")
         return self
 
-    def pause(self) -> FakeRun:
+    def pause(self, reason: str = "requested") -> FakeRun:
         """Waits, as on a request."""
-        self.append(Paused(self.step, self.time_of(self.step), "requested"))
+        self.append(Paused(self.step, self.time_of(self.step), reason))
         self._write_status("paused")
         return self
 

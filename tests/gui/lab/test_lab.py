@@ -173,7 +173,9 @@ def test_of_a_live_run_whose_folder_was_deleted_the_window_says_so(qtbot: QtBot,
     assert told.args[0].what == "The folder of fake is gone."
 
 
-def test_a_run_that_fails_says_why_and_one_that_finishes_how_well(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how_well(
+    qtbot: QtBot, lab: Lab, outputs: Path
+) -> None:
     fake = FakeRun(outputs).start().advance(20)
     qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
@@ -181,6 +183,10 @@ def test_a_run_that_fails_says_why_and_one_that_finishes_how_well(qtbot: QtBot, 
     assert (told.args[0].what, told.args[0].do) == ("There was not enough memory.", "Try less.")
     fake.resume_from(20)
     qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        fake.pause().unpause().pause("The disk is full. Free some space, then resume.").unpause()
+    assert told.args[0].what == "fake has paused by itself at step 20."
+    assert told.args[0].why == "The disk is full. Free some space, then resume."
     with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
         fake.advance(10).finish()
     assert said.args[0].startswith("fake has finished. Validation loss ")
