@@ -20,6 +20,9 @@ S = TypeVar("S")
 
 DEFAULT_PRESET = "baby"
 _PRESETS = resources_dir() / "presets"
+# Longest warm-up of batches or lengths. Their tokens are summed step by step, also while someone types in the form:
+# that takes 80 ms. GPT-3's went over some ten thousand steps.
+_WARMUP_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class DataSettings:
         "smaller batch leaves out of a sliding epoch is not read in it.",
         unit="steps",
         low=0,
-        high=1_000_000,
+        high=_WARMUP_STEPS,
         advanced=True,
     )
     length_warmup_steps: int = setting(
@@ -136,7 +139,7 @@ class DataSettings:
         "Steps over which sequences grow from 8 tokens to block_size, cut at their end; 0 means no warm-up.",
         unit="steps",
         low=0,
-        high=1_000_000,
+        high=_WARMUP_STEPS,
         advanced=True,
     )
     val_fraction: float = setting(0.1, "Share of the corpus held out for validation.", low=0.001, high=0.5)

@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
-from llmlab.core.settings import RunSettings, parse_assignments
+from llmlab.core.settings import PretrainTrainSettings, RunSettings, parse_assignments
 from llmlab_gui.widgets.theme import current_theme
 
 _PROBLEM_LINES = 2  # that nothing moves for; more make the dialog higher
@@ -31,9 +31,13 @@ class BranchDialog(QDialog):
     def __init__(self, settings: RunSettings, run_id: str, step: int, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._settings = settings
+        self._muons_share = 0.0  # Muon's rate, as a share of the learning rate
+        train = settings.train
+        if isinstance(train, PretrainTrainSettings) and train.optimizer == "muon" and train.learning_rate:
+            self._muons_share = train.muon_learning_rate / train.learning_rate
         self.setWindowTitle("Branch")
         about = QLabel(
-            f"A new run starts from step {step:,} of {run_id}, with its weights and AdamW's state. "
+            f"A new run starts from step {step:,} of {run_id}, with its weights and the optimizer's state. "
             "The old run is not changed."
         )
         about.setWordWrap(True)
@@ -49,7 +53,8 @@ class BranchDialog(QDialog):
         self.rate.setRange(0.0, 10.0)
         self.rate.setSingleStep(settings.train.learning_rate / 10 or 1e-4)
         self.rate.setValue(settings.train.learning_rate)
-        self.rate.setToolTip("Peak learning rate")
+        proportion = "; Muon's changes in proportion" if self._muons_share else ""
+        self.rate.setToolTip(f"Peak learning rate{proportion}")
         self.others = QPlainTextEdit()
         self.others.setPlaceholderText("train.weight_decay=0.01\ndata.batch_size=24")
         self.others.setToolTip("One section.field=value per line, as with --set")
@@ -94,6 +99,8 @@ class BranchDialog(QDialog):
             values["train.learning_rate"] = f"{self.rate.value():g}"
             if self.rate.value() < train.min_learning_rate and train.schedule != "constant":
                 values["train.min_learning_rate"] = f"{self.rate.value() / 10:g}"
+            if self._muons_share:
+                values["train.muon_learning_rate"] = f"{self._muons_share * self.rate.value():g}"
         lines = [line.strip() for line in self.others.toPlainText().splitlines() if line.strip()]
         return values | parse_assignments(lines)
 

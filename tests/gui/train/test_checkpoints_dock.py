@@ -15,6 +15,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
 
+from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, read_checkpoint, set_pinned
 from llmlab_gui.train.branch_dialog import BranchDialog
@@ -285,6 +286,17 @@ def test_a_branch_with_a_wrong_setting_cannot_be_started(qtbot: QtBot, lab: Fake
     dialog.rate.setValue(1e-5)  # below the preset's minimum: the minimum goes with it
     assert dialog.overrides()["train.min_learning_rate"] == "1e-06"
     assert dialog.start.isEnabled()
+
+
+def test_another_learning_rate_of_a_branch_changes_muons_in_proportion(qtbot: QtBot, lab: FakeLab) -> None:
+    changes = {"train.optimizer": "muon", "train.muon_learning_rate": 0.02, "train.learning_rate": 1e-3}
+    dialog = BranchDialog(with_values(saving(lab, 100).settings, changes), "fake", 100)
+    qtbot.addWidget(dialog)
+    assert dialog.overrides() == {}
+    dialog.rate.setValue(5e-4)
+    assert dialog.overrides() == {"train.learning_rate": "0.0005", "train.muon_learning_rate": "0.01"}
+    dialog.others.setPlainText("train.muon_learning_rate=0.03")  # what is written there is taken
+    assert dialog.overrides()["train.muon_learning_rate"] == "0.03"
 
 
 def test_an_export_runs_beside_the_window_and_says_where(qtbot: QtBot, tmp_path: Path) -> None:
