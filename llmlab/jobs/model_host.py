@@ -17,7 +17,7 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
          -> loading, token (text, probability, top: [[text, p], ...], steps: [{name, left, rows: [[text, p before,
             p after], ...]}, ...]) ..., done (seconds)
     {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
-                                                                  -> loading, next (top, entropy in nats)
+                               -> loading, next (top, entropy in nats, unread: first tokens beyond the model's context)
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
                                                   -> previewed (preview: see llmlab.data.example_preview)
      settings: of the section `data` of a fine-tuning run; place: which example, from 0
@@ -212,13 +212,12 @@ class Host:
         self.send(number, "done", seconds=time.perf_counter() - begin)
 
     def _next(self, number: int, request: dict[str, Any]) -> None:
-        from llmlab.models.generation import next_tokens
+        from llmlab.models.generation import next_tokens, unread
 
         opened = self._model(number, self._parse(request["model"]), announce=True)
-        most_likely, entropy = next_tokens(
-            opened, str(request["prompt"]), int(request["top"]), chat=bool(request.get("chat"))
-        )
-        self.send(number, "next", top=most_likely, entropy=entropy)
+        prompt, chat = str(request["prompt"]), bool(request.get("chat"))
+        most_likely, entropy = next_tokens(opened, prompt, int(request["top"]), chat=chat)
+        self.send(number, "next", top=most_likely, entropy=entropy, unread=unread(opened, prompt, chat=chat))
 
     def _preview(self, number: int, request: dict[str, Any]) -> None:
         """Examples as a model will read them; needs no weights, and leaves the open model where it is."""

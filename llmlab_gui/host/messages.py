@@ -58,10 +58,12 @@ class Token:
 
 @dataclass(frozen=True)
 class NextToken:
-    """What the model expects next. entropy: of the whole distribution, in nats."""
+    """What the model expects next. entropy: of the whole distribution, in nats. unread: how many tokens at the
+    beginning of the prompt are beyond the model's context."""
 
     alternatives: Alternatives
     entropy: float
+    unread: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ def text_of(value: Any) -> str:
 
 # What the lines hold that end a request well, by their event.
 ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
-    "next": lambda values: NextToken(alternatives_from(values["top"]), float(values["entropy"])),
+    "next": lambda values: NextToken(
+        alternatives_from(values["top"]), float(values["entropy"]), int(values.get("unread", 0))
+    ),
     "opened": lambda values: about_from(values["about"]),
     "tokens": cut_from,
     "answered": lambda values: Path(values["path"]),

@@ -63,6 +63,8 @@ class WriteDock(LabDock):
         self.prompt.setPlaceholderText("The text that the model continues")
         self.prompt.setTabChangesFocus(True)
         self.prompt.setMinimumHeight(56)
+        self.too_long = QuietLabel()  # below the prompt, so that the next key does not move what is typed
+        self.too_long.hide()
         self.form = GenerationForm()
         self._keys_of: dict[QShortcut, QPushButton] = {}
         self._build_buttons()
@@ -206,6 +208,7 @@ class WriteDock(LabDock):
         top.addWidget(self.picker)
         top.addWidget(self.note)
         top.addWidget(self.prompt, 1)
+        top.addWidget(self.too_long)
         top.addWidget(self.form)
         top.addLayout(buttons)
         self._halves = QSplitter(Qt.Orientation.Vertical)
@@ -275,6 +278,7 @@ class WriteDock(LabDock):
         self._update_note()
         self.next_list.show_pairs(())
         self.next_words.clear()
+        self._say_unread(0)
         self._next_of = None
         self._forget_next()
         self._mark_stale()
@@ -450,6 +454,7 @@ class WriteDock(LabDock):
     def _on_next(self, about: tuple[str, str, bool, str], answer: NextToken) -> None:
         self._asked_next, self._next_of = None, about
         self.next_list.show_pairs(answer.alternatives)
+        self._say_unread(answer.unread)
         bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
         chat = self.chat.isChecked()
         self.next_words.setText(
@@ -464,4 +469,11 @@ class WriteDock(LabDock):
         self._asked_next = self._next_of = None
         self.next_list.show_pairs(())
         self.next_words.setText(str(error))
+        self._say_unread(0)
         self._mark_stale()
+
+    def _say_unread(self, tokens: int) -> None:
+        """Of a prompt beyond the model's context: that its beginning is not read."""
+        first = f"first {tokens:,} tokens are" if tokens > 1 else "first token is"
+        self.too_long.setText(f"The prompt is longer than the model's context: its {first} not read." if tokens else "")
+        self.too_long.setVisible(bool(tokens))

@@ -70,7 +70,8 @@ class FakeHost:
             )
         elif values["do"] == "next":
             top = [[" the", 0.5], ["\n", 0.25], [f" {len(prompt)}", 0.25]]
-            self._say(values, event="next", top=top[: values["top"]], entropy=1.5 * math.log(2))
+            unread = max(0, len(prompt) - 1000)
+            self._say(values, event="next", top=top[: values["top"]], entropy=1.5 * math.log(2), unread=unread)
         else:
             self._generate(values, prompt)
 

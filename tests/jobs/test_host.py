@@ -21,7 +21,7 @@ from waits import SECONDS
 import llmlab
 from llmlab.core.settings import Sampling
 from llmlab.jobs.model_host import Host
-from llmlab.models.generation import next_tokens, write
+from llmlab.models.generation import next_tokens, unread, write
 from llmlab.models.scratch import open_checkpoint
 from llmlab.store.checkpoints import list_checkpoints, sealed, select
 from llmlab.store.run_folder import RunFolder
@@ -130,6 +130,9 @@ def test_next_sends_the_distribution_with_its_entropy(host: Conversation, run: R
     assert answer["event"] == "next"
     assert [text for text, _ in answer["top"]] == [text for text, _ in top]
     assert answer["entropy"] == pytest.approx(entropy, rel=1e-4)
+    assert answer["unread"] == 0
+    opened, long = open_checkpoint(run, select(run.checkpoints)), "What light through yonder window breaks? " * 10
+    assert host.ask(id=21, do="next", model=str(run.path), prompt=long, top=5)[-1]["unread"] == unread(opened, long) > 0
 
 
 def test_a_cancel_is_heard_while_it_writes_and_before_it_begins(host: Conversation, run: RunFolder) -> None:

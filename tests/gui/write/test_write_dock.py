@@ -201,6 +201,21 @@ def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: Fake
         assert (dock.next_words.text(), dock.next_list.pairs()) == ("", [])
 
 
+def test_a_prompt_beyond_the_models_context_says_how_much_of_it_is_not_read(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock
+) -> None:
+    trained(qtbot, lab, dock)
+    qtbot.waitUntil(lambda: bool(dock.next_list.pairs()), timeout=WAIT)
+    assert dock.too_long.isHidden()
+    dock.prompt.setPlainText("a" * 3500)
+    qtbot.waitUntil(dock.too_long.isVisible, timeout=WAIT)
+    assert dock.too_long.text() == "The prompt is longer than the model's context: its first 2,500 tokens are not read."
+    dock.generate()
+    assert dock.too_long.isVisible()
+    dock.prompt.setPlainText("a")
+    qtbot.waitUntil(dock.too_long.isHidden, timeout=WAIT)
+
+
 def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
