@@ -47,7 +47,8 @@ class OwnCorpus(Corpus):
 
 
 def own_corpus(path: Path, progress: Progress = quiet) -> OwnCorpus:
-    """The text at `path`, a file or folder that exists. UsageError when it is of a kind that the lab cannot read."""
+    """The text at `path`, a file or folder that exists. UsageError when it is of a kind that the lab cannot read,
+    LabError when nothing is in it."""
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"{path} is not a text that the lab can read.",
@@ -55,6 +56,9 @@ def own_corpus(path: Path, progress: Progress = quiet) -> OwnCorpus:
             "Convert it, or rename it if it is plain text.",
         )
     path = path.resolve()
+    files = text_files(path, progress=progress)
+    if all(_is_empty(file) for file in files):
+        raise LabError(f"{path.name} is empty.", "It holds no text.", "Choose another data.corpus.")
     return OwnCorpus(
         name=str(path),
         title=path.name,
@@ -62,7 +66,7 @@ def own_corpus(path: Path, progress: Progress = quiet) -> OwnCorpus:
         kind="yours",
         licence="yours",
         origin=str(path),
-        bytes=sum(text_bytes(file) for file in text_files(path, progress=progress)),
+        bytes=sum(text_bytes(file) for file in files),
         path=path,
     )
 
@@ -122,6 +126,13 @@ def file_pieces(path: Path) -> Iterator[Piece]:
         raise LabError(
             f"{path} could not be read.", f"{error.strerror or error}.", "Name a file that can be read."
         ) from error
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:  # reading it will say what is wrong
+        return False
 
 
 def text_bytes(path: Path) -> int:

@@ -73,6 +73,18 @@ def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
         find_corpus(str(tmp_path))
 
 
+def test_a_text_without_a_byte_is_refused_where_it_is_named(tmp_path: Path) -> None:
+    for name in ("mine.txt", "mine.jsonl", "texts/a.txt", "texts/b.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for name in ("mine.txt", "mine.jsonl", "texts"):
+        with pytest.raises(LabError, match=f"^{name} is empty. It holds no text. "):
+            find_corpus(str(tmp_path / name))
+    (tmp_path / "texts" / "b.txt").write_text("b")
+    assert documents(tmp_path / "texts")[-1] == "b"
+
+
 def test_each_line_of_a_jsonl_is_a_document(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     rows = [{"text": "öne\ntwo"}, {"content": "three"}, {"text": ""}, {"text": "four", "content": "no"}]

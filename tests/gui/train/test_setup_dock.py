@@ -347,10 +347,12 @@ def test_a_fetch_that_fails_is_told(dock: SetupDock, qtbot: QtBot, lab: Lab, mon
     assert told.args[0].what == "The Verdict could not be fetched."
 
 
-def test_a_path_that_is_gone_is_said(dock: SetupDock, qtbot: QtBot, tmp_path: Path) -> None:
-    dock.corpus.set_value(str(tmp_path / "gone.txt"))
-    qtbot.waitUntil(lambda: "no file or folder" in dock.problem.text(), timeout=WAIT)
-    assert not dock.train_button.isEnabled()
+def test_a_path_that_is_gone_and_a_text_that_is_empty_are_said(dock: SetupDock, qtbot: QtBot, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    for name, says in (("gone.txt", "no file or folder"), ("empty.txt", "empty.txt is empty. It holds no text.")):
+        dock.set_corpus(str(tmp_path / name))
+        qtbot.waitUntil(lambda says=says: says in dock.problem.text(), timeout=WAIT)
+        assert not dock.train_button.isEnabled()
 
 
 def test_what_was_stated_of_one_run_is_not_stated_of_another_preset(dock: SetupDock, qtbot: QtBot, lab: Lab) -> None:
