@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QFontMetricsF
 
 from llmlab_gui.charts.curve import drawn
 
@@ -31,6 +31,32 @@ class Span:
     high: float
 
 
+class _Words(pg.InfLineLabel):
+    """What a line means, above it: further to the left where there is no room to its right, and elided to the width."""
+
+    def __init__(self, line: pg.InfiniteLine, words: str) -> None:
+        self._words = words
+        super().__init__(line, text=words, position=_LABEL_PLACE, anchors=[(0, 1), (0, 1)])
+        self.setText(words)
+
+    def valueChanged(self) -> None:
+        if self.isVisible():
+            self.updatePosition()
+
+    def updatePosition(self) -> None:
+        view = self.line.getViewBox()
+        room = view.width() if isinstance(view, pg.ViewBox) else 0.0
+        if room > 0:
+            margin = 2 * self.textItem.document().documentMargin()
+            metrics = QFontMetricsF(self.textItem.font())
+            words = metrics.elidedText(self._words, Qt.TextElideMode.ElideRight, room - margin)
+            if words != self.textItem.toPlainText():
+                self.setText(words)
+            free = 1 - (metrics.horizontalAdvance(words) + margin) / room
+            self.orthoPos = min(_LABEL_PLACE, max(0.0, free))
+        super().updatePosition()
+
+
 class Marks:
     """The reference lines and spans of one plot, on linear or logarithmic axes."""
 
@@ -47,11 +73,9 @@ class Marks:
             return
         for _, item in self.lines:
             self._plot.removeItem(item)
-        options = {"position": _LABEL_PLACE, "anchors": [(0, 1), (0, 1)], "movable": False}
-        self.lines = [
-            (line, pg.InfiniteLine(angle=0, movable=False, label=line.label, labelOpts=options)) for line in lines
-        ]
-        for _, item in self.lines:
+        self.lines = [(line, pg.InfiniteLine(angle=0, movable=False)) for line in lines]
+        for line, item in self.lines:
+            item.label = _Words(item, line.label)
             item.setZValue(-5)
             self._plot.addItem(item, ignoreBounds=True)
         self._restyle()

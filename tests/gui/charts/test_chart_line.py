@@ -220,6 +220,23 @@ def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) 
         drawing.settle()
         words = uniform.label.mapRectToScene(uniform.label.boundingRect())
         assert words.top() >= view.sceneBoundingRect().top() - 1
+    meaning = "uniform 4.00: all 64 tokens equally likely"  # whole, as long as the plot is wide enough for it
+    drawing.chart.set_reference_lines([ReferenceLine(4.0, meaning), ReferenceLine(-1.0, "below zero")])
+    (_, uniform), (_, below) = drawing.chart.marks.lines
+    shares = []
+    for width in (700, 330, 240):
+        drawing.panel.resize(width, 400)
+        drawing.settle()
+        words = uniform.label.mapRectToScene(uniform.label.boundingRect())
+        plot = view.sceneBoundingRect()
+        assert plot.left() - 1 <= words.left()
+        assert words.right() <= plot.right() + 1
+        assert words.bottom() == pytest.approx(uniform.mapRectToScene(uniform.boundingRect()).center().y(), abs=3)
+        shares.append((words.left() - plot.left()) / plot.width())
+        shown = uniform.label.toPlainText()
+        assert shown == meaning or (width == 240 and shown.startswith("uniform 4.00") and shown.endswith("…"))
+    assert shares[0] == pytest.approx(0.25, abs=0.02)
+    assert shares[1] < 0.2
     drawing.panel.set_log(x=False, y=True)
     assert uniform.value() == pytest.approx(math.log10(4.0))
     assert not below.isVisible()
