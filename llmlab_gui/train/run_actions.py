@@ -11,10 +11,12 @@ from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QInputDialog, QWidget
 
 from llmlab.core.settings import DEFAULT_PRESET, load_preset
+from llmlab.gpt.estimate import estimate
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
+from llmlab_gui.train.run_setup import short_of_disk
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.question import ask
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -111,10 +113,16 @@ class RunActions(QObject):
 
         queue.add(QueuedRun(plan.settings, plan.name, plan.preset, plan.seconds, stated), added)
 
-    def start_first(self) -> None:
-        """The run that shows all of it within a minute."""
+    def start_first(self, begun: Callable[[], object]) -> None:
+        """The run that shows all of it within a minute. begun: called when it was started."""
         preset = load_preset(DEFAULT_PRESET)
-        self._lab.controller.start(preset.settings, None, preset.name)
+        settings = preset.settings
+        disk = estimate(settings).checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)
+        if short := short_of_disk(self._lab.outputs, disk):
+            more = "The run pauses at the first checkpoint that does not fit."
+            if not ask(self._window, "Train", short, more, {"start": "Train all the same"}, harmful="start"):
+                return
+        self._lab.controller.start(settings, None, preset.name, begun=begun)
 
     def resume_run(self, run_id: str) -> None:
         """After a pause, go on; after an end, from the newest checkpoint; after all its steps, ask for more."""

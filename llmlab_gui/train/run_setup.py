@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil
@@ -203,10 +204,8 @@ class RunSetupDock(LabDock, Generic[S]):
         free = available_bytes()
         if costs.memory > free and computes_in_main_memory(costs.settings):
             warnings.append(self._refuse_memory(costs, free) or f"Only {bytes_text(free)} of memory are free now.")
-        space = _free_space(self.lab)
-        if space is not None and costs.disk > space:
-            kept = bytes_text(costs.disk)
-            warnings.append(f"Only {bytes_text(space)} of disk are free for up to {kept} of checkpoints.")
+        if short := short_of_disk(self.lab.outputs, costs.disk):
+            warnings.append(short)
         color = current_theme().warning
         told = "".join(f'<br><span style="color: {color}">{warning}</span>' for warning in warnings)
         first, *rest = costs.parts
@@ -344,8 +343,15 @@ def checkpoints_text(settings: RunSettings, each: int) -> str:
     return text
 
 
-def _free_space(lab: Lab) -> int | None:
-    folder = lab.outputs
+def short_of_disk(folder: Path, checkpoints: int) -> str:
+    """A warning where less is free in `folder` than so many bytes of checkpoints; "" where they fit."""
+    space = _free_space(folder)
+    if space is None or checkpoints <= space:
+        return ""
+    return f"Only {bytes_text(space)} of disk are free for up to {bytes_text(checkpoints)} of checkpoints."
+
+
+def _free_space(folder: Path) -> int | None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:

@@ -369,7 +369,9 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.notices = Notices(lab, self._desks, self.settings, self)
         lab.runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
-        self.covers.welcome.train_wanted.connect(self.run_actions.start_first)
+        self.covers.welcome.train_wanted.connect(
+            lambda: self.run_actions.start_first(lambda: self.use_workspace(TRAIN))  # where its loss falls
+        )
         self.covers.welcome.setup_wanted.connect(lambda: self.show_dock("setup"))
 
     def _place_window(self) -> None:

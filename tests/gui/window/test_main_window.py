@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -48,7 +50,7 @@ from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.errors import LabError
-from llmlab.core.settings import load_preset
+from llmlab.core.settings import RunSettings, load_preset
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab.store import requests
@@ -57,6 +59,7 @@ from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
+from llmlab_gui.train import run_actions
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.labels import QuietLabel
@@ -592,16 +595,37 @@ def test_without_runs_one_button_trains_the_default_preset(
         for label in window.covers.welcome.findChildren(QuietLabel):
             assert label.palette().windowText().color().name() == theme.quiet
     asked: list[str] = []
-    monkeypatch.setattr(window.lab.controller, "start", lambda settings, name, preset: asked.append(preset))
+    then: list[Callable[[], object]] = []
+
+    def start(settings: RunSettings, name: str | None, preset: str, *, begun: Callable[[], object]) -> None:
+        asked.append(preset)
+        then.append(begun)
+
+    monkeypatch.setattr(window.lab.controller, "start", start)
     keys, welcome = window.windowHandle(), window.covers.welcome
     QTest.keyClick(keys, Qt.Key.Key_Return)
     assert asked == ["baby"]
+    warned: list[str] = []
+
+    def cancel(window: QWidget, title: str, text: str, *more: object, **how: object) -> str:
+        warned.append(text)
+        return ""
+
+    monkeypatch.setattr(run_actions, "ask", cancel)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
+        QTest.keyClick(keys, Qt.Key.Key_Return)
+    assert len(asked) == len(warned) == 1  # nothing is begun that cannot be saved, unless someone wants it
+    assert warned[0].startswith("Only 1.0 MB of disk are free for up to ")
     stopped = [welcome.train_button]
     while len(stopped) < 20 and (len(stopped) == 1 or stopped[-1] is not stopped[0]):
         QTest.keyClick(keys, Qt.Key.Key_Tab)
         stopped.append(QApplication.focusWidget())
     buttons = [welcome.train_button, welcome.setup_button, welcome.tour_button, welcome.hour_button]
     assert stopped == [*buttons, window.model_bar.button, welcome.train_button]  # nothing that lies under the welcome
+    window.workspaces.use(LOOK_INSIDE)  # where the window was closed
+    then[0]()
+    assert window.workspaces.current == TRAIN  # where the run that was started shows
     FakeRun(outputs).start().advance(10).finish()
     window.lab.refresh()
     qtbot.waitUntil(lambda: not window.covers.welcome.isVisible(), timeout=WAIT)
