@@ -100,7 +100,10 @@ class FromScratch(TrainingRun):
             self.averaged.load_state_dict(self.model.state_dict())
 
     def plain_model(self) -> nn.Module:
-        """What is shown, without torch.compile around it."""
+        """What is shown, without torch.compile around it; an average with the gradients of the weights that train."""
+        if self.averaged is not None:
+            for mean, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+                mean.grad = weight.grad
         return self.shown
 
     def _parameters(self) -> int:
@@ -133,6 +136,8 @@ class Trainer(FromScratch):
         return self.model if self.averaged is None else self.averaged
 
     def optimizer_step(self) -> StepResult:
+        if self.averaged is not None:
+            self.averaged.zero_grad()  # which `plain_model` gave it; else they would stay in memory beside the new ones
         result = super().optimizer_step()
         _, length = self.settings.batch_at(self.progress.step)
         read = dataclasses.replace(self.settings.model, block_size=length)  # attention multiplies less in a short one

@@ -104,8 +104,9 @@ def test_each_answer_is_of_the_weights_of_its_step(outputs: Path) -> None:
     assert seen[3][1] == "run, step 3"
 
 
-def test_the_gradients_of_the_last_step_are_still_there_when_it_is_asked(outputs: Path) -> None:
-    run = new_run(outputs, 4)
+@pytest.mark.parametrize("decay", [0.0, 0.8])  # an average shows those of the weights that are trained
+def test_the_gradients_of_the_last_step_are_still_there_when_it_is_asked(outputs: Path, decay: float) -> None:
+    run = new_run(outputs, 4, train__ema_decay=decay)
     norms = []
 
     def look(opened: OpenModel, *rest: Any) -> None:
