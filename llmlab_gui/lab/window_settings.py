@@ -25,10 +25,6 @@ T = TypeVar("T")
 LAYOUT_VERSION = 3
 
 
-def _with_font(window: QMainWindow, workspace: str) -> str:
-    return f"{workspace}@{window.fontMetrics().height()}"
-
-
 class WindowSettings:
     """Size, arrangement, theme, what was chosen in docks, what was looked into lately, whether the tour
     was seen."""
@@ -60,19 +56,16 @@ class WindowSettings:
     def save_docks(self, window: QMainWindow, workspace: str) -> None:
         """Remembers where the docks of the workspace in sight are."""
         self._settings.setValue("window/workspace", workspace)
-        for name in (_with_font(window, workspace), workspace):
-            self._settings.setValue(f"workspaces/{name}", window.saveState(LAYOUT_VERSION))
+        self._settings.setValue(f"workspaces/{workspace}", window.saveState(LAYOUT_VERSION))
 
     def restore_docks(self, window: QMainWindow, workspace: str) -> bool:
-        """Puts the docks back as they were left with this size of the font, else as they were left at all: a larger one
-        may have squeezed them. False when nothing usable was remembered, and the window must arrange them."""
-        states = (self._settings.value(f"workspaces/{name}") for name in (_with_font(window, workspace), workspace))
-        return any(isinstance(state, QByteArray) and window.restoreState(state, LAYOUT_VERSION) for state in states)
+        """Puts the docks back; False when nothing usable was remembered, and the window must arrange them."""
+        state = self._settings.value(f"workspaces/{workspace}")
+        return isinstance(state, QByteArray) and window.restoreState(state, LAYOUT_VERSION)
 
-    def forget_docks(self, window: QMainWindow, workspace: str) -> None:
+    def forget_docks(self, workspace: str) -> None:
         """Of a workspace that is to be as it was at first."""
-        for name in (_with_font(window, workspace), workspace):
-            self._settings.remove(f"workspaces/{name}")
+        self._settings.remove(f"workspaces/{workspace}")
 
     @property
     def recent(self) -> Recent:

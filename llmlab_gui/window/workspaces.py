@@ -149,7 +149,7 @@ class Workspaces:
 
     def reset(self) -> None:
         """The workspace in sight, as at the first start."""
-        self._settings.forget_docks(self._window, self.current)
+        self._settings.forget_docks(self.current)
         self.place()
 
     def lend(self) -> None:

@@ -34,7 +34,6 @@ from PySide6.QtWidgets import (
     QApplication,
     QComboBox,
     QDialog,
-    QDockWidget,
     QGraphicsView,
     QLabel,
     QLineEdit,
@@ -58,7 +57,7 @@ from llmlab.store import requests
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
-from llmlab_gui.lab.window_settings import LAYOUT_VERSION, WindowSettings
+from llmlab_gui.lab.window_settings import LAYOUT_VERSION
 from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.train import run_actions
 from llmlab_gui.train.run_setup import Plan
@@ -579,40 +578,6 @@ def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_windo
         qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel), timeout=WAIT)
         window.keyboard.go(1)
     window.docks["setup"].setFloating(False)
-
-
-def test_panels_that_a_larger_font_squeezed_have_their_heights_again_with_the_smaller_one(
-    qtbot: QtBot, tmp_path: Path
-) -> None:
-    settings = WindowSettings(tmp_path / "window.ini")
-
-    def heights(points: int, least: int) -> list[int]:
-        """Of two docks above each other in a window with that font, in which the lower comes to need so many pixels."""
-        window = QMainWindow()
-        qtbot.addWidget(window)
-        font = window.font()
-        font.setPointSize(points)
-        window.setFont(font)
-        docks = [QDockWidget(name, window) for name in ("above", "below")]
-        for dock in docks:
-            dock.setObjectName(dock.windowTitle())
-            dock.setWidget(QWidget())
-            window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
-        window.resize(400, 600)
-        window.show()
-        if not settings.restore_docks(window, TRAIN):
-            window.resizeDocks(docks, [300, 300], Qt.Orientation.Vertical)
-        QApplication.processEvents()
-        docks[1].setMinimumHeight(least)
-        QApplication.processEvents()
-        settings.save_docks(window, TRAIN)
-        return [dock.height() for dock in docks]
-
-    first = heights(9, 0)
-    assert abs(first[0] - first[1]) < 10
-    assert heights(14, 450)[0] < 160
-    assert heights(20, 0)[0] < 160  # as they were left the last time, with a font that was never there
-    assert heights(9, 0) == first
 
 
 # The first start -----------------------------------------------------------------------------------------------
