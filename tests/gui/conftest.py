@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import shiboken6
 from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTimer
+from PySide6.QtGui import QWindow
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -33,6 +35,14 @@ def no_window_left(qapp: QApplication) -> Iterator[None]:
     delete_now()
     left = [widget for widget in QApplication.topLevelWidgets() if id(widget) not in widgets and _counts(widget)]
     assert not left, f"top-level widgets left: {left}"
+
+
+@pytest.fixture(autouse=True)
+def keys_let_go(qapp: QApplication) -> Iterator[None]:
+    """A key that a test pressed together with Shift, Ctrl or Alt leaves them down: the next would choose ranges."""
+    yield
+    if qapp.keyboardModifiers():
+        QTest.keyRelease(QWindow(), Qt.Key.Key_Shift)  # an event of any key says which others are down: none
 
 
 @pytest.fixture

@@ -540,7 +540,6 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
                 if QApplication.focusWidget() is widget:
                     break
             assert QApplication.focusWidget() is widget, workspace
-    QTest.keyRelease(window.windowHandle(), Qt.Key.Key_Shift)  # it stays down for the next test otherwise
 
 
 def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_window: MainWindow, qtbot: QtBot) -> None:
@@ -567,7 +566,6 @@ def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_windo
     for panel in ("throughput", "log", "learning_rate"):
         QTest.keyClick(window.windowHandle(), Qt.Key.Key_PageDown, Qt.KeyboardModifier.ControlModifier)
         qtbot.waitUntil(lambda panel=panel: keyboard_in(window, panel), timeout=WAIT)
-    QTest.keyRelease(window.windowHandle(), Qt.Key.Key_Control)  # it stays down for the next test otherwise
     window.docks["log"].raise_()  # as a click on its tab does
     qtbot.waitUntil(lambda: keyboard_in(window, "log"), timeout=WAIT)
     window.docks["log"].hide()
