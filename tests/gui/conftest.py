@@ -22,6 +22,7 @@ from llmlab_gui.lab import folder_poller
 from llmlab_gui.lab.book import Asking
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.places import TRAIN
+from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window.main_window import MainWindow
@@ -80,6 +81,7 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     assert isinstance(app, QApplication)
     apply_theme(app, "light")
     before, threads = _running(), set(threading.enumerate())
+    others = [thing for thing in gc.get_objects() if type(thing) is Background]  # of the file's window, if it has one
     windows: list[MainWindow] = []
 
     def make(*, show: bool = True, asks: bool = False, docks: bool = True) -> MainWindow:
@@ -99,6 +101,8 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     left = [thing for thing in _running() if id(thing) not in {id(other) for other in before}]
     assert not left, f"still running after the window closed: {left}"
     alive = set(threading.enumerate()) - threads
+    for other in others:  # their threads begin with the first work there is for them
+        alive -= other._pool._threads if other._pool is not None else set()
     assert not alive, f"threads left: {alive}"
 
 
