@@ -15,7 +15,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.checkpoints import list_checkpoints
-from llmlab.store.events import Event, Paused
+from llmlab.store.events import Event, Paused, Resumed, Started
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunFolder, RunStatus
@@ -405,12 +405,9 @@ class Lab(QObject):
         if self.history(run_id).extend(events):
             self.history_reset.emit(run_id)
         self.events_arrived.emit(run_id, events)
-
-        for event in events:
-            if isinstance(event, Paused) and event.reason != "requested":  # else it looks like a wish of its user
-                row = self._rows.get(run_id)
-                name = row.name if row is not None else run_id
-                self.error_raised.emit(LabError(f"{name} has paused by itself at step {event.step:,}.", event.reason))
+        row, pause = self._rows.get(run_id), _unended_pause(events)
+        if row is not None and row.status.live and pause is not None and pause.reason != "requested":
+            self.error_raised.emit(LabError(f"{row.name} has paused by itself at step {pause.step:,}.", pause.reason))
 
     def _take_overview(self, run_id: str, overview: Overview) -> None:
         self.history(run_id).load(overview)
@@ -478,6 +475,12 @@ class Lab(QObject):
             self.error_raised.emit(error)
         else:
             self.refresh()  # deleted: the poller drops it
+
+
+def _unended_pause(events: list[Event]) -> Paused | None:
+    """The pause that these events end in; those of a log that is read again are long over."""
+    last = next((event for event in reversed(events) if isinstance(event, (Paused, Resumed, Started))), None)
+    return last if isinstance(last, Paused) else None
 
 
 def _subject(row: RunRow) -> tuple[Path, float]:

@@ -184,9 +184,10 @@ def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how
     fake.resume_from(20)
     qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
-        fake.pause().unpause().pause("The disk is full. Free some space, then resume.").unpause()
+        fake.pause("It is over.").unpause().pause("The disk is full. Free some space, then resume.")
     assert told.args[0].what == "fake has paused by itself at step 20."
     assert told.args[0].why == "The disk is full. Free some space, then resume."
+    fake.unpause()
     with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
         fake.advance(10).finish()
     assert said.args[0].startswith("fake has finished. Validation loss ")
