@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmlab.core import finetuning_settings
+from llmlab.core.config import with_overrides
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, with_overrides
+from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset
+from llmlab.core.settings import PretrainSettings
 
 
 def resolve_settings(
     preset: str = DEFAULT_PRESET, file: Path | None = None, overrides: Mapping[str, Any] | Sequence[str] = ()
 ) -> PretrainSettings:
-    return with_overrides(PretrainSettings.of_preset(preset), file, overrides)
+    return with_overrides(of_preset(PretrainSettings, preset), file, overrides)
 
 
 def resolve_finetune_settings(
-    preset: str = finetuning_settings.DEFAULT_PRESET,
+    preset: str = FINETUNE_PRESET,
     file: Path | None = None,
     overrides: Mapping[str, Any] | Sequence[str] = (),
 ) -> FinetuneSettings:
-    return with_overrides(FinetuneSettings.of_preset(preset), file, overrides)
+    return with_overrides(of_preset(FinetuneSettings, preset), file, overrides)

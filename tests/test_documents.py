@@ -15,11 +15,11 @@ from preset_settings import resolve_finetune_settings, resolve_settings
 
 from llmlab.cli import main as command_line
 from llmlab.cli.words import Commands, Parser, assignments_of
-from llmlab.core.config import describe, read_toml, with_values
-from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
+from llmlab.core.config import describe, parse_assignments, read_toml, with_values
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, load_preset
 from llmlab.core.progress import quiet
-from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, parse_assignments
+from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.stories import story_entropy

@@ -13,10 +13,18 @@ from llmlab.cli.output import answer, say
 from llmlab.cli.words import Commands
 from llmlab.core.config import SettingInfo, describe, to_mapping
 from llmlab.core.errors import UsageError
-from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
-from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.kinds import FINETUNING, PRETRAINING
-from llmlab.core.settings import DEFAULT_PRESET, Preset, PretrainSettings, RunSettings, load_preset, preset_names
+from llmlab.core.presets import (
+    DEFAULT_PRESET,
+    FINETUNE_PRESET,
+    Preset,
+    finetune_preset_names,
+    load_finetune_preset,
+    load_preset,
+    preset_names,
+)
+from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.gpt.estimate import estimate
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from llmlab.cli.output import DONE, FAILED, print_json
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import LabError
 from llmlab.core.paths import cache_dir, resources_dir
-from llmlab.core.settings import preset_names
+from llmlab.core.presets import preset_names
 
 # What each library is for; without the first group nothing trains.
 _TRAINING_LIBRARIES = ("torch", "numpy", "tiktoken", "tokenizers", "safetensors", "filelock", "psutil", "rich")

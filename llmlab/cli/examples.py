@@ -12,10 +12,9 @@ from itertools import groupby
 from llmlab.cli import text
 from llmlab.cli.output import answer, terminal_progress
 from llmlab.cli.words import Commands, add_assignments, add_outputs, outputs_of
-from llmlab.core.config import with_values
+from llmlab.core.config import parse_assignments, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import parse_assignments
 from llmlab.data.example_preview import IN_LOSS, MASKED, TRUNCATED, Preview, PreviewExample
 
 _DETAILS = """SOURCE is `tasks` (built in), a .jsonl, .csv or .parquet file, or a data set of the hub (owner/name, or

@@ -25,9 +25,16 @@ from llmlab.cli.words import (
     parts_of,
     unknown,
 )
-from llmlab.core import finetuning_settings as finetuning
+from llmlab.core.config import parse_assignments, with_overrides
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.settings import DEFAULT_PRESET, load_preset, parse_assignments, preset_names, with_overrides
+from llmlab.core.presets import (
+    DEFAULT_PRESET,
+    FINETUNE_PRESET,
+    finetune_preset_names,
+    load_finetune_preset,
+    load_preset,
+    preset_names,
+)
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.studies.experiments.outcomes import read_results
@@ -128,7 +135,7 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         raise UsageError(f"{kind.name} takes no {args.target!r}.", "It trains runs of its own.", "")
     track, preset = _track(args, kind)
     assignments = finetuning_assignments_of(args) if track == FINETUNING else assignments_of(args)
-    preset_settings = (finetuning.load_finetune_preset if track == FINETUNING else load_preset)(preset).settings
+    preset_settings = (load_finetune_preset if track == FINETUNING else load_preset)(preset).settings
     base = with_overrides(preset_settings, args.settings, assignments)
     return request(
         settings=lean(base, kind, parse_assignments(assignments)),
@@ -145,13 +152,13 @@ def _track(args: argparse.Namespace, kind: Kind) -> tuple[str, str]:
     """pretraining or finetuning, as the words say, and the preset."""
     fine_tunes = bool(args.model or args.data) or kind.tracks == (FINETUNING,)
     if args.preset is not None:
-        known = finetuning.finetune_preset_names()
+        known = finetune_preset_names()
         fine_tunes = fine_tunes or (args.preset in known and args.preset not in preset_names())
     if fine_tunes and FINETUNING not in kind.tracks:
         hint = "Leave out --model, --data and presets of fine-tuning."
         raise UsageError(f"{kind.title} is an experiment of pretraining.", "", hint)
     if fine_tunes:
-        return FINETUNING, args.preset or finetuning.DEFAULT_PRESET
+        return FINETUNING, args.preset or FINETUNE_PRESET
     return PRETRAINING, args.preset or DEFAULT_PRESET
 
 

@@ -15,6 +15,7 @@ from llmlab.cli.progress import baselines
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.core.config import differences, to_mapping
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.presets import of_preset
 from llmlab.core.settings import RunSettings
 from llmlab.jobs.launcher import request as send_request
 from llmlab.notebook.entries import Line
@@ -198,7 +199,7 @@ def _description(
 
 def _preset_settings(info: RunInfo) -> RunSettings:
     try:
-        return type(info.settings).of_preset(info.preset)
+        return of_preset(type(info.settings), info.preset)
     except UsageError:  # made without one, or with one that is gone
         return type(info.settings)()
 

@@ -25,11 +25,12 @@ from llmlab.cli.words import (
     outputs_of,
     spoken,
 )
+from llmlab.core.config import parse_assignments, with_overrides
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.memory import available_bytes
-from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, RunSettings, parse_assignments, with_overrides
+from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset
+from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.models.available import cached_models
@@ -150,9 +151,7 @@ def _chosen(
     """The preset's name, the settings, and the run and checkpoint of --from; None without it."""
     if args.parent is None:
         preset = args.preset or default
-        settings = kind.of_preset(preset)
-        assert isinstance(settings, kind)
-        return preset, with_overrides(settings, args.settings, assignments), None
+        return preset, with_overrides(of_preset(kind, preset), args.settings, assignments), None
     if args.preset is not None:
         raise UsageError(
             "--preset and --from exclude each other.",

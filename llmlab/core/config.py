@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -221,3 +221,23 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML.", "It nests too deeply.") from error
     except ValueError as error:  # besides bad syntax: numbers beyond any reader
         raise UsageError(f"{path} is not valid TOML.", f"{error}.") from error
+
+
+def with_overrides(settings: T, file: Path | None, overrides: Mapping[str, Any] | Sequence[str]) -> T:
+    """Settings with what a TOML file and then `overrides` (`section.field=value` or a mapping) say otherwise."""
+    if file is not None:
+        values = read_toml(file)
+        values.pop("preset", None)
+        settings = from_mapping(type(settings), values, settings)
+    return with_values(settings, parse_assignments(overrides) if not isinstance(overrides, Mapping) else overrides)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
+    """`["section.field=value", ...]` as a mapping; UsageError for what has no `=`."""
+    values: dict[str, str] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"{assignment!r} sets nothing.", "A setting is written section.field=value.")
+        values[key.strip()] = value
+    return values

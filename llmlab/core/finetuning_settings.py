@@ -1,4 +1,4 @@
-"""The settings of a fine-tuning run, and the presets that fill them. No torch."""
+"""The settings of a fine-tuning run. No torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from pathlib import Path
 
 from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
-from llmlab.core.paths import resources_dir
 from llmlab.core.settings import (
     CheckpointSettings,
-    Preset,
     RunSettings,
     RunWords,
     SampleSettings,
     TrainSettings,
-    read_preset,
     require_decay,
 )
 
-DEFAULT_PRESET = "scratch"
-_PRESETS = resources_dir() / "presets" / "finetuning"
 LORA, QLORA, FULL = "lora", "qlora", "full"
 _TITLES = {LORA: "LoRA", QLORA: "QLoRA", FULL: "full fine-tuning"}
 # Which linear layers of a block get an adapter: names are of the parts, not of the modules, which differ by family.
@@ -158,23 +153,8 @@ class FinetuneSettings(RunSettings):
             summary={"base": model.base, "method": model.method, "source": data.source},
         )
 
-    @classmethod
-    def of_preset(cls, name: str) -> FinetuneSettings:
-        return load_finetune_preset(name).settings
-
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""
         require_decay(self.train, "Set train.min_learning_rate=0.")
         if self.model.method == FULL and self.model.backend == "unsloth":
             raise UsageError("Unsloth inserts adapters only.", "", "Set model.backend=peft for model.method=full.")
-
-
-def finetune_preset_names() -> list[str]:
-    """Names of all fine-tuning presets: those that run anywhere in minutes first."""
-    presets = [load_finetune_preset(path.stem) for path in _PRESETS.glob("*.toml")]
-    return [preset.name for preset in sorted(presets, key=lambda preset: preset.minutes)]
-
-
-def load_finetune_preset(name: str) -> Preset[FinetuneSettings]:
-    """The fine-tuning preset of that name; UsageError naming the nearest when there is none."""
-    return read_preset(_PRESETS, name, FinetuneSettings)

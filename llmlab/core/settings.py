@@ -1,25 +1,18 @@
-"""What every run's settings have, the settings of a pretraining run, and the presets that fill them."""
+"""What every run's settings have, and the settings of a pretraining run."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar
 
-from llmlab.core.config import from_mapping, read_toml, setting, with_values
+from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
-from llmlab.core.paths import resources_dir
 
-S = TypeVar("S")
-
-DEFAULT_PRESET = "baby"
-_PRESETS = resources_dir() / "presets"
 # Longest warm-up of batches or lengths. Their tokens are summed step by step, also while someone types in the form:
 # that takes 80 ms. GPT-3's went over some ten thousand steps.
 _WARMUP_STEPS = 100_000
@@ -380,11 +373,6 @@ class RunSettings(ABC):
         """What it makes, and for how long."""
         return f"{self.words.makes}, {self.train.steps:,} steps"
 
-    @classmethod
-    def of_preset(cls, name: str) -> RunSettings:
-        """A preset's; the defaults of a kind that has none. UsageError when there is no such preset."""
-        return cls()
-
 
 @dataclass(frozen=True)
 class PretrainSettings(RunSettings):
@@ -455,10 +443,6 @@ class PretrainSettings(RunSettings):
             summary={"corpus": data.corpus},
         )
 
-    @classmethod
-    def of_preset(cls, name: str) -> PretrainSettings:
-        return load_preset(name).settings
-
     def __post_init__(self) -> None:
         """Refuses combinations that no single range can."""
         model = self.model
@@ -505,64 +489,3 @@ def require_decay(train: TrainSettings, do: str) -> None:
             "The schedule decays towards the minimum.",
             do,
         )
-
-
-@dataclass(frozen=True)
-class Preset(Generic[S]):
-    """A named starting point, from resources/presets/<name>.toml."""
-
-    name: str
-    title: str
-    description: str
-    minutes: float  # expected minutes of training on the two-core machine where it was measured
-    settings: S
-
-
-def preset_names() -> list[str]:
-    """Names of all pretraining presets, smallest model first."""
-    presets = [load_preset(path.stem) for path in _PRESETS.glob("*.toml")]
-    return [preset.name for preset in sorted(presets, key=_size)]
-
-
-def _size(preset: Preset[PretrainSettings]) -> tuple[int, int, int]:
-    model = preset.settings.model
-    # Characters come before a 50,257-token vocabulary at equal width.
-    return model.n_layer * model.n_embd**2, int(preset.settings.data.tokenizer != "char"), model.n_embd
-
-
-def load_preset(name: str) -> Preset[PretrainSettings]:
-    """The pretraining preset of that name; UsageError naming the nearest when there is none."""
-    return read_preset(_PRESETS, name, PretrainSettings)
-
-
-def read_preset(folder: Path, name: str, kind: type[S]) -> Preset[S]:
-    """The preset of that name in a folder; UsageError naming the nearest when there is none."""
-    path = folder / f"{name}.toml"
-    if not path.is_file() or path.parent != folder:
-        names = sorted(file.stem for file in folder.glob("*.toml"))
-        nearest = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else ""
-        raise UsageError(f"There is no preset {name!r}.", f"There are: {', '.join(names)}.", hint)
-    values = read_toml(path)
-    about = values.pop("preset")
-    return Preset(name, about["title"], about["description"], float(about["minutes"]), from_mapping(kind, values))
-
-
-def with_overrides(settings: S, file: Path | None, overrides: Mapping[str, Any] | Sequence[str]) -> S:
-    """Settings with what a TOML file and then `overrides` (`section.field=value` or a mapping) say otherwise."""
-    if file is not None:
-        values = read_toml(file)
-        values.pop("preset", None)
-        settings = from_mapping(type(settings), values, settings)
-    return with_values(settings, parse_assignments(overrides) if not isinstance(overrides, Mapping) else overrides)
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
-    """`["section.field=value", ...]` as a mapping; UsageError for what has no `=`."""
-    values: dict[str, str] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"{assignment!r} sets nothing.", "A setting is written section.field=value.")
-        values[key.strip()] = value
-    return values

@@ -21,9 +21,16 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
-from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
-from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.presets import (
+    DEFAULT_PRESET,
+    FINETUNE_PRESET,
+    finetune_preset_names,
+    load_finetune_preset,
+    load_preset,
+    preset_names,
+)
+from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
 from llmlab.studies.experiments.plan import Request, lean
 from llmlab.studies.records import EXPERIMENTS, ExperimentRecord

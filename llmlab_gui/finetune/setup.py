@@ -10,14 +10,9 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.core.finetuning_settings import (
-    DEFAULT_PRESET,
-    FULL,
-    FinetuneSettings,
-    finetune_preset_names,
-    load_finetune_preset,
-)
+from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.kinds import FINETUNING
+from llmlab.core.presets import FINETUNE_PRESET, finetune_preset_names, load_finetune_preset
 from llmlab.models.reference import parse
 from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
 from llmlab.training.finetuning.unsloth import probe_unsloth
@@ -58,7 +53,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
             titles=_TITLES,
             essentials={"model.base": self.model, "data.source": self.examples} | dict.fromkeys(_ESSENTIAL),
             presets=[load_finetune_preset(name) for name in finetune_preset_names()],
-            first_preset=DEFAULT_PRESET,
+            first_preset=FINETUNE_PRESET,
             track=FINETUNING,
             parent=parent,
         )

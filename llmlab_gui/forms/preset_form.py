@@ -9,7 +9,8 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from llmlab.core.config import describe
-from llmlab.core.settings import Preset, RunSettings
+from llmlab.core.presets import Preset
+from llmlab.core.settings import RunSettings
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QStackedWidget, QWidget
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
-from llmlab.core.settings import DEFAULT_PRESET
+from llmlab.core.presets import DEFAULT_PRESET
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import BarChart, Bars
 from llmlab_gui.charts.heatmap import Heatmap

@@ -23,9 +23,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import UsageError
-from llmlab.core.finetuning_settings import DEFAULT_PRESET as FINETUNE_PRESET
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings
+from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset
+from llmlab.core.settings import PretrainSettings
 from llmlab.data.papers import read_paper
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab_gui.pages.places import DOCK_IDS, WORKSPACES
@@ -119,10 +119,10 @@ def _setup_link(url: str, kind: str, values: dict[str, str]) -> Link:
     workspace = _workspace_of(slug) if slug else ""
     if kind == RUN:
         filled = _settings(values, _OF_RUNS, DEFAULT_PRESET)
-        with_values(PretrainSettings.of_preset(filled["preset"]), _overrides(filled))
+        with_values(of_preset(PretrainSettings, filled["preset"]), _overrides(filled))
     elif kind == FINETUNE:
         filled = _settings(values, _OF_FINETUNING, FINETUNE_PRESET)
-        with_values(FinetuneSettings.of_preset(filled["preset"]), _overrides(filled))
+        with_values(of_preset(FinetuneSettings, filled["preset"]), _overrides(filled))
     elif kind == EXPERIMENT:
         filled = {"kind": find_kind(values.get("kind", "")).name}
     else:

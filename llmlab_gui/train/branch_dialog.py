@@ -17,9 +17,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from llmlab.core.config import with_values
+from llmlab.core.config import parse_assignments, with_values
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainTrainSettings, RunSettings, parse_assignments
+from llmlab.core.settings import PretrainTrainSettings, RunSettings
 from llmlab_gui.widgets.theme import current_theme
 
 _PROBLEM_LINES = 2  # that nothing moves for; more make the dialog higher

@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QInputDialog, QWidget
 
-from llmlab.core.settings import DEFAULT_PRESET, load_preset
+from llmlab.core.presets import DEFAULT_PRESET, load_preset
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction

@@ -14,7 +14,8 @@ from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QScrollArea, QWidg
 
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
-from llmlab.core.settings import Preset, RunSettings
+from llmlab.core.presets import Preset
+from llmlab.core.settings import RunSettings
 from llmlab.jobs.launcher import require_free, require_name
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.run_folder import RunFolder

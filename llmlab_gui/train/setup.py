@@ -8,7 +8,8 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import PRETRAINING
-from llmlab.core.settings import DEFAULT_PRESET, PretrainSettings, load_preset, preset_names
+from llmlab.core.presets import DEFAULT_PRESET, load_preset, preset_names
+from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text

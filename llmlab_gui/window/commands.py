@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtGui import QAction, QKeySequence
 
 from llmlab.core.config import describe
-from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
-from llmlab.core.settings import PretrainSettings, load_preset, preset_names
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.presets import finetune_preset_names, load_finetune_preset, load_preset, preset_names
+from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import GLOSSARY, PAPERS, Page, anchor_of

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.config import with_values
+from llmlab.core.presets import of_preset
 from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run, start_worker
@@ -73,7 +74,7 @@ def main() -> None:
         preset, overrides = CONFIGS[config]
         steps = max(WARM_UP + 5, round(arguments.seconds / {"baby": 0.03, "nano": 0.25, "small": 2.0}[config]))
         wanted = COMMON | overrides | {"train.steps": steps, "train.threads": arguments.threads}
-        settings = with_values(PretrainSettings.of_preset(preset), wanted | {"train.warmup_steps": steps // 2})
+        settings = with_values(of_preset(PretrainSettings, preset), wanted | {"train.warmup_steps": steps // 2})
         tokens = settings.data.batch_size * settings.model.block_size
         speed_ratios, memory_ratios = [], []
         for number in range(arguments.rounds):

@@ -18,6 +18,7 @@ from llmlab.core.config import (
     describe,
     differences,
     from_mapping,
+    parse_assignments,
     parse_value,
     read_toml,
     setting,
@@ -26,7 +27,8 @@ from llmlab.core.config import (
 )
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import resources_dir
-from llmlab.core.settings import PretrainSettings, load_preset, parse_assignments, preset_names
+from llmlab.core.presets import load_preset, preset_names
+from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate
 
 

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from worker_memory import peak_bytes
 
 from llmlab.core.config import with_values
-from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, load_preset
+from llmlab.core.presets import load_preset
+from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.estimate import estimate, flops_per_token, kept_by_a_block, muon_flops
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run, start_worker

@@ -22,7 +22,8 @@ from windows import MakeWindow, dock_in_sight
 
 from llmlab.core.config import describe, differences
 from llmlab.core.errors import LabError
-from llmlab.core.finetuning_settings import FinetuneSettings, finetune_preset_names, load_finetune_preset
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.presets import finetune_preset_names, load_finetune_preset
 from llmlab.core.progress import Progress
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.finetune import setup as finetune_setup

@@ -16,8 +16,9 @@ from windows import dock_in_sight
 
 from llmlab.core.config import describe, differences
 from llmlab.core.errors import LabError
+from llmlab.core.presets import load_preset, preset_names
 from llmlab.core.progress import Progress
-from llmlab.core.settings import PretrainSettings, load_preset, preset_names
+from llmlab.core.settings import PretrainSettings
 from llmlab.data.corpora import corpora
 from llmlab.gpt.estimate import estimate
 from llmlab.notebook.predictions import parse_prediction

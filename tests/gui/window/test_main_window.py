@@ -50,7 +50,8 @@ from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.errors import LabError
-from llmlab.core.settings import RunSettings, load_preset
+from llmlab.core.presets import load_preset
+from llmlab.core.settings import RunSettings
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab.store import requests

@@ -1,0 +1,79 @@
+"""Presets: the settings that a run starts from, by name. Order: preset, then file, then --set."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from llmlab.core.config import from_mapping, read_toml
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.paths import resources_dir
+from llmlab.core.settings import PretrainSettings, RunSettings
+
+S = TypeVar("S", bound=RunSettings)
+
+DEFAULT_PRESET = "baby"
+FINETUNE_PRESET = "scratch"  # fine-tuning's default
+_PRESETS = resources_dir() / "presets"
+_FINETUNING = _PRESETS / "finetuning"
+_FOLDERS: dict[type[RunSettings], Path] = {PretrainSettings: _PRESETS, FinetuneSettings: _FINETUNING}
+
+
+@dataclass(frozen=True)
+class Preset(Generic[S]):
+    """A named starting point, from a file of that name."""
+
+    name: str
+    title: str
+    description: str
+    minutes: float  # expected minutes of training on the two-core machine where it was measured
+    settings: S
+
+
+def of_preset(kind: type[S], name: str) -> S:
+    """A preset's settings; the defaults of a kind that has no presets. UsageError when there is no such preset."""
+    return _load(name, kind).settings if kind in _FOLDERS else kind()
+
+
+def preset_names() -> list[str]:
+    """Names of all pretraining presets, smallest model first."""
+    presets = [load_preset(path.stem) for path in _PRESETS.glob("*.toml")]
+    return [preset.name for preset in sorted(presets, key=_size)]
+
+
+def _size(preset: Preset[PretrainSettings]) -> tuple[int, int, int]:
+    model = preset.settings.model
+    # Characters come before a 50,257-token vocabulary at equal width.
+    return model.n_layer * model.n_embd**2, int(preset.settings.data.tokenizer != "char"), model.n_embd
+
+
+def load_preset(name: str) -> Preset[PretrainSettings]:
+    """The pretraining preset of that name; UsageError naming the nearest when there is none."""
+    return _load(name, PretrainSettings)
+
+
+def finetune_preset_names() -> list[str]:
+    """Names of all fine-tuning presets: those that run anywhere in minutes first."""
+    presets = [load_finetune_preset(path.stem) for path in _FINETUNING.glob("*.toml")]
+    return [preset.name for preset in sorted(presets, key=lambda preset: preset.minutes)]
+
+
+def load_finetune_preset(name: str) -> Preset[FinetuneSettings]:
+    """The fine-tuning preset of that name; UsageError naming the nearest when there is none."""
+    return _load(name, FinetuneSettings)
+
+
+def _load(name: str, kind: type[S]) -> Preset[S]:
+    folder = _FOLDERS[kind]
+    path = folder / f"{name}.toml"
+    if not path.is_file() or path.parent != folder:
+        names = sorted(file.stem for file in folder.glob("*.toml"))
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else ""
+        raise UsageError(f"There is no preset {name!r}.", f"There are: {', '.join(names)}.", hint)
+    values = read_toml(path)
+    about = values.pop("preset")
+    return Preset(name, about["title"], about["description"], float(about["minutes"]), from_mapping(kind, values))
