@@ -234,6 +234,14 @@ class PretrainTrainSettings(TrainSettings):
         high=10.0,
         advanced=True,
     )
+    eval_windows: int = setting(
+        192,
+        "Fixed sequences of each split that a measurement reads; 0 means the whole held-out text, end to end, and as "
+        "many sequences of the training text.",
+        unit="sequences",
+        low=0,
+        exact=False,
+    )
     ema_decay: float = setting(
         0.0,
         "Average the weights over the steps, keeping this share of the average at each: the average is what is "

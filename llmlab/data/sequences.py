@@ -86,6 +86,11 @@ def fixed_sequences(tokens: np.ndarray, block_size: int, count: int, seed: int =
     return np.random.default_rng(seed).integers(edges[:-1], edges[1:])
 
 
+def sequences_end_to_end(tokens: np.ndarray, block_size: int) -> np.ndarray:
+    """Starts of sequences that predict every token but the first, each once, int64; what fills no sequence is left."""
+    return np.arange((len(tokens) - 1) // block_size) * block_size
+
+
 def gather(tokens: np.ndarray, starts: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The sequences at `starts`: x and y, int64 [len(starts), block]; y is x one token later."""
     sequences = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)

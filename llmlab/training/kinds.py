@@ -62,12 +62,15 @@ def kind_of(settings: S) -> TrainingKind[S]:
     return made
 
 
-def steps_and_evaluations(settings: RunSettings) -> float:
-    """How many optimizer steps take as long as a run's steps and its measurements of both splits."""
+def steps_and_evaluations(settings: RunSettings, held_out: int = 0) -> float:
+    """How many optimizer steps take as long as a run's steps and its measurements of both splits.
+
+    held_out: sequences of the whole held-out text, for a run that measures on all of it.
+    """
     train = settings.train
     evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0
     evaluations += len(early_evaluations(train))
-    sequences = 2 * evaluations * train.eval_windows  # a forward pass is a third of a step
+    sequences = 2 * evaluations * (train.eval_windows or held_out)  # a forward pass is a third of a step
     return train.steps + sequences / (settings.data.batch_size * train.grad_accum) / 3
 
 

@@ -21,7 +21,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainSettings, SampleSettings, Sampling
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset
-from llmlab.data.sequences import Sequences, fixed_sequences, gather
+from llmlab.data.sequences import Sequences, fixed_sequences, gather, sequences_end_to_end
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.gpt.estimate import flops_per_token
 from llmlab.gpt.generate import generate_batch
@@ -171,9 +171,12 @@ class Trainer(FromScratch):
     def losses(self) -> tuple[float, float]:
         """On fixed sequences of both splits."""
         size, block = self.settings.data.batch_size, self.settings.model.block_size
-        found = []
+        count, found = self.settings.train.eval_windows, []
+        whole = sequences_end_to_end(self.data.val, block)
         for tokens in (self.data.train, self.data.val):
-            starts = fixed_sequences(tokens, block, self.settings.train.eval_windows)
+            starts = fixed_sequences(tokens, block, count or len(whole))
+            if not count and tokens is self.data.val:
+                starts = whole
             batches = (gather(tokens, starts[i : i + size], block) for i in range(0, len(starts), size))
             found.append(mean_loss(self.shown, batches, self.device))
         return found[0], found[1]

@@ -48,6 +48,16 @@ def _smaller_model(settings: PretrainSettings) -> dict[str, Any] | None:
     return {"model.n_embd": model.n_embd // 2} if model.n_embd >= 64 else None
 
 
+def _held_out(settings: PretrainSettings) -> int:
+    """About how many sequences the held-out text has. A token of several characters has four, as GPT-2's in English."""
+    from llmlab.data.corpora import find_corpus
+
+    data = settings.data
+    tokens = find_corpus(data.corpus).bytes // (1 if data.tokenizer == "char" else 4)
+    tokens = min(tokens, data.max_tokens or tokens)
+    return int(tokens * data.val_fraction / settings.model.block_size)
+
+
 class Pretraining(TrainingKind[PretrainSettings]):
     """From scratch, on text."""
 
@@ -70,7 +80,8 @@ class Pretraining(TrainingKind[PretrainSettings]):
         return changed.key not in unfit and (changed.section != "model" or changed.name == "dropout")
 
     def seconds(self, settings: PretrainSettings, outputs: Path) -> float:
-        steps = steps_and_evaluations(settings) - settings.train.steps + settings.full_steps
+        held_out = 0 if settings.train.eval_windows else _held_out(settings)
+        steps = steps_and_evaluations(settings, held_out) - settings.train.steps + settings.full_steps
         return _START_SECONDS + estimate(settings).seconds_per_step * steps
 
     def memory(self, settings: PretrainSettings, outputs: Path, *, read: bool = False) -> Memory:
