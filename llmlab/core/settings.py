@@ -242,6 +242,18 @@ class PretrainTrainSettings(TrainSettings):
         low=0,
         exact=False,
     )
+    muon_iterations: int = setting(
+        5,
+        "Muon's Newton-Schulz iterations a step: fewer cost less, and leave weak directions weaker.",
+        low=1,
+        high=10,
+        advanced=True,
+    )
+    muon_heads: bool = setting(
+        False,
+        "Muon treats the queries, keys and values of each head as matrices of their own (GLM-5's Muon Split).",
+        advanced=True,
+    )
     ema_decay: float = setting(
         0.0,
         "Average the weights over the steps, keeping this share of the average at each: the average is what is "

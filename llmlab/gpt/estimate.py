@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.shapes import (
     CHUNK_ROWS,
     FEW_LOGITS,
@@ -76,7 +76,7 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     tokens = data.batch_size * model.block_size
     flops = tokens * train.grad_accum * flops_per_token(model, vocab)
     if train.optimizer == "muon":
-        flops += muon_flops(model)
+        flops += muon_flops(model, train)
     cores = train.threads or os.cpu_count() or 1
     seconds = flops / (FLOPS_PER_CORE * cores * REACHED)
     seconds += train.grad_accum * (STEP_SECONDS + model.n_layer * LAYER_SECONDS)
@@ -104,13 +104,16 @@ def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
     return 6.0 * weights + 12.0 * model.n_layer * model.n_embd * model.block_size
 
 
-def muon_flops(model: ModelSettings) -> float:
-    """FLOP of Muon's step: five Newton-Schulz iterations of X <- a X + (b A + c A^2) X, with A = X X^T, per matrix.
+def muon_flops(model: ModelSettings, train: PretrainTrainSettings) -> float:
+    """FLOP of Muon's step: Newton-Schulz iterations of X <- a X + (b A + c A^2) X, with A = X X^T, per matrix.
 
     X [m, n] with m <= n: two products of 2 m^2 n and one of 2 m^3 in each (Jordan et al. 2024).
     """
-    sides = [sorted((width_in, width_out)) for _, width_in, width_out in block_layers(model)]
-    return 5.0 * model.n_layer * sum(4 * m**2 * n + 2 * m**3 for m, n in sides)
+    (_, n_embd, qkv), *others = block_layers(model)
+    head = model.n_embd // model.n_head
+    matrices = [(n_embd, head)] * (qkv // head) if train.muon_heads else [(n_embd, qkv)]
+    sides = [sorted(sizes) for sizes in (*matrices, *((width_in, width_out) for _, width_in, width_out in others))]
+    return train.muon_iterations * model.n_layer * sum(4.0 * m**2 * n + 2.0 * m**3 for m, n in sides)
 
 
 def expected_vocab_size(data: DataSettings) -> int:

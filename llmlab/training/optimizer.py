@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainTrainSettings, TrainSettings
 from llmlab.gpt.model import GPT
+from llmlab.training.muon import Muon
 from llmlab.training.schedule import learning_rate, muon_learning_rate
 
 
-def make_optimizer(model: nn.Module, train: TrainSettings, without: Collection[nn.Parameter] = ()) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, train: TrainSettings, without: Collection[torch.Tensor] = ()) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) over all other parameters, fused into one kernel where the device has it.
 
     Weight decay pulls matrices (embeddings, linear layers) towards zero; biases and norm weights are left alone,
@@ -30,27 +30,24 @@ def make_optimizer(model: nn.Module, train: TrainSettings, without: Collection[n
 
 
 def make_pretraining_optimizer(model: GPT, train: PretrainTrainSettings) -> torch.optim.Optimizer:
-    """The one that `train.optimizer` names. LabError where this torch has no Muon."""
+    """The one that `train.optimizer` names."""
     if train.optimizer == "adamw":
         return make_optimizer(model, train)
-    if not hasattr(torch.optim, "Muon"):
-        raise LabError(
-            "This PyTorch has no Muon.",
-            f"It is {torch.__version__}, and 2.9 was the first that has it.",
-            "Update torch, or set train.optimizer=adamw.",
-        )
-    matrices = [parameter for parameter in model.blocks.parameters() if parameter.dim() == 2]
-    muon = torch.optim.Muon(matrices, lr=train.muon_learning_rate, weight_decay=train.weight_decay)
-    return MuonWithAdamW(muon, make_optimizer(model, train, set(matrices)))
+    whole: list[torch.Tensor] = []
+    by_head: list[torch.Tensor] = []
+    for name, parameter in model.blocks.named_parameters():
+        if parameter.dim() == 2:
+            (by_head if train.muon_heads and name.endswith("qkv.weight") else whole).append(parameter)
+    groups = [(whole, 0), (by_head, model.settings.n_embd // model.settings.n_head)]
+    muon = Muon(groups, train.weight_decay, train.muon_iterations)
+    return MuonWithAdamW(muon, make_optimizer(model, train, {*whole, *by_head}))
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024) for matrices, AdamW for the rest: two optimizers that step, and are saved, as one.
+    """Muon for matrices, AdamW for the rest: two optimizers that step, and are saved, as one.
 
-    A matrix maps vectors to vectors, and its gradient moves few directions of them much and most hardly at all. Muon
-    replaces the averaged gradient U S V^T by about U V^T, with five Newton-Schulz iterations, so that every direction
-    moves as far, and scales it by sqrt(max(1, rows / columns)). Its only state is one average per weight. Queries,
-    keys and values are one matrix here, and are treated as one. An embedding is no such map, but a row per token.
+    Queries, keys and values are one matrix here, and are treated as one, or head by head. An embedding maps no vectors,
+    but is a row per token.
     """
 
     def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.AdamW) -> None:

@@ -37,11 +37,12 @@ def test_parameters_and_checkpoint_are_the_models() -> None:
 
 
 @pytest.mark.parametrize("options", [COMBINATIONS[0], *COMBINATIONS[-10:]], ids=str)
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "muon by heads"])
 def test_a_checkpoint_is_as_large_as_weights_and_what_the_optimizer_keeps(
     optimizer: str, options: dict[str, Any]
 ) -> None:
-    train = PretrainTrainSettings(optimizer=optimizer)
+    optimizer, _, heads = optimizer.partition(" ")
+    train = PretrainTrainSettings(optimizer=optimizer, muon_heads=bool(heads), muon_iterations=3 if heads else 5)
     settings = replace(PretrainSettings(), model=shape(**options), train=train)
     model = GPT(settings.model, VOCAB)
     made = make_pretraining_optimizer(model, train)
@@ -50,7 +51,7 @@ def test_a_checkpoint_is_as_large_as_weights_and_what_the_optimizer_keeps(
         made.step()
     kept = [value.numel() for state in made.state.values() for name, value in state.items() if name != "step"]
     assert estimate(settings, VOCAB).checkpoint_bytes == 4 * (estimate(settings, VOCAB).parameters + sum(kept))
-    assert counted.get_total_flops() == (muon_flops(settings.model) if optimizer == "muon" else 0)
+    assert counted.get_total_flops() == (muon_flops(settings.model, train) if optimizer == "muon" else 0)
     of_adamw = estimate(replace(settings, train=PretrainTrainSettings()), VOCAB)
     assert estimate(settings, VOCAB).flops_per_step == of_adamw.flops_per_step + counted.get_total_flops()
 
