@@ -51,6 +51,9 @@ class HeadSummaries(Observer):
         device = anatomy.unembedding.device
         size = (anatomy.n_layer, anatomy.n_head)
         self._sums = torch.zeros(4, *size, device=device)  # entropy, previous, first, distance
+        position = torch.arange(_ROWS, dtype=torch.float32, device=device)  # from a block's first query
+        self._weights = torch.stack((torch.ones_like(position), position))  # [2, r]
+        self._keys = torch.arange(-time, _ROWS, dtype=torch.float32, device=device)  # the same, of keys
         self._mosaic = torch.zeros(*size, self._side, self._side, device=device)
         self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
 
@@ -72,10 +75,8 @@ class HeadSummaries(Observer):
         self._sums[0, layer] -= logs.mul_(rows).sum((1, 2))
         self._sums[1, layer] += rows.diagonal(row - 1, 1, 2).sum(-1)
         # Positions are counted from the block's first query, so that near keys keep all their digits.
-        position = torch.arange(count, device=rows.device, dtype=rows.dtype)
-        weights = torch.stack((torch.ones_like(position), position))  # [2, r]
-        received, by_query = (weights @ rows).unbind(1)  # [H, keys] each
-        keys = torch.arange(-row, count, device=rows.device, dtype=rows.dtype)
+        received, by_query = (self._weights[:, :count] @ rows).unbind(1)  # [H, keys] each
+        keys = self._keys[self._time - row : self._time + count]
         self._sums[2, layer] += received[:, 0]
         self._sums[3, layer] += by_query.sum(-1) - received @ keys
 
@@ -97,15 +98,16 @@ class HeadSummaries(Observer):
 
 def _largest(x: Tensor, dim: int, first: int, time: int, side: int) -> tuple[int, Tensor]:
     """x, whose `dim` are the tokens from `first` on -> the first cell that they touch, the largest of each cell."""
-    last = first + x.shape[dim]
-    cells = range((first * side + side - 1) // time, ((last - 1) * side + side - 1) // time + 1)
-    starts = torch.tensor([max(cell * time // side, first) - first for cell in cells], device=x.device)
-    ends = torch.tensor([min((cell + 1) * time // side, last) - first for cell in cells], device=x.device)
-    largest = x.index_select(dim, starts)
-    for step in range(1, int((ends - starts).max())):
-        further = torch.minimum(starts + step, ends - 1)  # a shorter cell reads its last token again
-        torch.maximum(largest, x.index_select(dim, further), out=largest)
-    return cells.start, largest
+    count, width = x.shape[dim], -(-time // side)  # tokens of x, and of the widest cell
+    begin = (first * side + side - 1) // time
+    if time % side or first % width or count % width:  # cells of different widths, or cut off
+        cells = range(begin, ((first + count - 1) * side + side - 1) // time + 1)
+        starts = torch.tensor([max(cell * time // side - first, 0) for cell in cells], device=x.device)
+        ends = torch.tensor([min((cell + 1) * time // side - first, count) for cell in cells], device=x.device)
+        steps = torch.arange(width, device=x.device)
+        places = torch.minimum(starts[:, None] + steps, ends[:, None] - 1)  # a shorter cell reads its last token again
+        x = x.index_select(dim, places.flatten())
+    return begin, x.unflatten(dim, (-1, width)).amax(dim + 1)
 
 
 # Repeated random tokens ------------------------------------------------------------------------------------------

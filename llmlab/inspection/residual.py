@@ -95,15 +95,17 @@ class Contributions(Observer):
         found = {f"contributions/norm/{point}": norm for point, norm in self._norms.items()}
         for (name, (one, other)), product in zip(pairs.items(), self._cosines, strict=True):
             found[f"contributions/cosine/{name}"] = product / (one * other)
-        found["contributions/share/embedding"] = self._share(self._embedding)
+        whole = self._final.square().sum(-1)  # [T]
+
+        def share(contribution: Tensor) -> Tensor:
+            return torch.linalg.vecdot(contribution, self._final) / whole
+
+        found["contributions/share/embedding"] = share(self._embedding)
         for name, point in (("attention", "attn_out"), ("feed_forward", "mlp_out")):
-            shares = [self._share(self._spill.get(self._places[point, layer])) for layer in range(len(pre))]  # type: ignore[index]
+            shares = [share(self._spill.get(self._places[point, layer])) for layer in range(len(pre))]  # type: ignore[index]
             found[f"contributions/share/{name}"] = torch.stack(shares)
         self._spill.close()
         return found | {"contributions/heads": self._heads}
-
-    def _share(self, contribution: Tensor) -> Tensor:
-        return torch.linalg.vecdot(contribution, self._final) / self._final.square().sum(-1)
 
 
 def head_norms(anatomy: Anatomy, layer: int, z: Tensor) -> Tensor:
