@@ -244,9 +244,9 @@ class PretrainTrainSettings(TrainSettings):
     )
     muon_iterations: int = setting(
         5,
-        "Muon's Newton-Schulz iterations a step: fewer cost less, and leave weak directions weaker.",
+        "Muon's Newton-Schulz iterations a step: fewer cost less, and leave directions less equal.",
         low=1,
-        high=10,
+        high=5,
         advanced=True,
     )
     muon_heads: bool = setting(

@@ -10,6 +10,7 @@ from small_models import COMBINATIONS, VOCAB, shape
 
 from llmlab.core.settings import PretrainTrainSettings, TrainSettings
 from llmlab.gpt.model import GPT
+from llmlab.training.muon import POLYNOMIALS
 from llmlab.training.optimizer import is_muons, make_optimizer, make_pretraining_optimizer, set_learning_rates
 
 TRAIN = TrainSettings(learning_rate=0.01, weight_decay=0.3, beta1=0.8, beta2=0.95)
@@ -123,8 +124,8 @@ def test_muon_moves_every_direction_about_equally_far() -> None:
 
 
 def _newton_schulz(gradient: torch.Tensor, iterations: int) -> torch.Tensor:
-    """Every singular value s of a matrix of norm one becomes a s + b s^3 + c s^5 as often: by its SVD."""
+    """Every singular value s of a matrix of norm one becomes a s + b s^3 + c s^5, by its SVD."""
     u, s, v = torch.linalg.svd(gradient / gradient.norm(), full_matrices=False)
-    for _ in range(iterations):
-        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    for a, b, c in POLYNOMIALS[:iterations]:
+        s = a * s + b * s**3 + c * s**5
     return u @ torch.diag(s) @ v
