@@ -61,6 +61,7 @@ examples:
   llmlab-run experiment lora-rank --model bar@final --grid 1,4,16 --compare attention,all
   llmlab-run experiment forgetting --model bar@final --steps 200
   llmlab-run experiment scaling --steps 400 --grid 16,24,32,48,64
+  llmlab-run experiment speedrun --compare baseline,record --seeds 5
   llmlab-run experiment loss-curves bar --target 2.0
   llmlab-run experiment list
   llmlab-run experiment show ID                also resume ID, cancel ID, report ID"""
@@ -80,7 +81,9 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--seed", metavar="N", help="the first seed: train.seed")
     add_settings_file(parser)
     parser.add_argument("--grid", metavar="A,B,...", help="values of what is varied")
-    parser.add_argument("--compare", metavar="A,B", help="curves: lora,full or attention,feed_forward,all")
+    parser.add_argument(
+        "--compare", metavar="A,B", help="parts of the plan: lora,full, or attention,all, or baseline,record"
+    )
     parser.add_argument("--seeds", metavar="N", type=int, default=0, help="runs a value")
     parser.add_argument("--general", metavar="CORPUS", default="", help="forgetting: the general text")
     parser.add_argument("--target", metavar="LOSS", type=float, dest="loss", help="loss-curves: a loss to time")

@@ -44,10 +44,10 @@ def preset_names() -> list[str]:
     return [preset.name for preset in sorted(presets, key=_size)]
 
 
-def _size(preset: Preset[PretrainSettings]) -> tuple[int, int, int]:
+def _size(preset: Preset[PretrainSettings]) -> tuple[int, int, int, str]:
     model = preset.settings.model
     # Characters come before a 50,257-token vocabulary at equal width.
-    return model.n_layer * model.n_embd**2, int(preset.settings.data.tokenizer != "char"), model.n_embd
+    return model.n_layer * model.n_embd**2, int(preset.settings.data.tokenizer != "char"), model.n_embd, preset.name
 
 
 def load_preset(name: str) -> Preset[PretrainSettings]:

@@ -63,6 +63,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("forgotten", "loss on general text, after minus before", EXPERIMENT, unit="nats per token"),
     Quantity("forgotten_full", "the same for full fine-tuning", EXPERIMENT, unit="nats per token"),
     Quantity("lora_to_full", "best LoRA learning rate over the best of full fine-tuning", EXPERIMENT, log=True),
+    Quantity("speedup", "training time of the baseline over the record's", EXPERIMENT, log=True),
     Quantity("spikes", "spikes of the training loss", EXPERIMENT),
     Quantity("overfitting_step", "step at which overfitting begins", EXPERIMENT, unit="steps", log=True),
     Quantity("noise_scale", "gradient noise scale", EXPERIMENT, unit="sequences", log=True),

@@ -55,7 +55,7 @@ _TITLES = {
     "checkpoints": "Checkpoints",
 }
 _TRACK_NAMES = {PRETRAINING: "training from scratch", FINETUNING: "fine-tuning"}
-_GROUP_NAMES = {"lora": "LoRA", "full": "full", "attention": "attention", "feed_forward": "feed-forward", "all": "all"}
+_GROUP_NAMES = {"lora": "LoRA", "feed_forward": "feed-forward", "left_out": "left out"}  # that are not their names
 
 
 @dataclass(frozen=True)
@@ -309,12 +309,14 @@ class ExperimentForm(StudyForm[Asked]):
         values = kind.grids.get(self.track, ())
         self.grid.setText(", ".join(f"{value:g}" for value in values))
         self.grid.setToolTip(f"Values of {kind.setting}, separated by commas")
+        for widget in self._value_parts:
+            widget.setVisible(bool(kind.trains and kind.setting))
         self.forms.setCurrentWidget(self.base)
         self.base.leave_out(kind.setting)
         for form in (self.scratch, self.finetune):  # the other one takes no room
             policy = QSizePolicy.Policy.Preferred if form is self.base else QSizePolicy.Policy.Ignored
             form.setSizePolicy(QSizePolicy.Policy.Preferred, policy)
-        self._offer_groups(kind.groups if self.track == FINETUNING else ())
+        self._offer_groups(kind.groups_of(self.track))
         self.edited.emit()
 
     def _offer_groups(self, names: tuple[str, ...]) -> None:
@@ -355,7 +357,8 @@ class ExperimentForm(StudyForm[Asked]):
             grid.addWidget(labels[text], 5 + place, 0)
             grid.addWidget(editor, 5 + place, 1)
         self.group_label, self.option_label = labels["compared"], labels["option"]
-        self._training_parts: tuple[QWidget, ...] = (labels["values"], self.grid, labels["seeds"], self.seeds)
+        self._value_parts: tuple[QWidget, ...] = (labels["values"], self.grid)
+        self._training_parts: tuple[QWidget, ...] = (labels["seeds"], self.seeds)
         self._looking_parts: tuple[QWidget, ...] = (labels["run"], self.subject)
         self.forms = QStackedWidget()
         self.forms.addWidget(self.scratch)

@@ -110,13 +110,13 @@ def _train_ours(folder: Path, settings: PretrainSettings) -> Result:
     worker = start_worker(run)
     _, status, usage = os.wait4(worker.pid, 0)
     assert status == 0, run.log.read_text()[-2000:]
-    steps = _events(run, "step")
+    steps = events_of(run, "step")
     active = [event["active_seconds"] for event in steps]
     seconds = [after - before for before, after in itertools.pairwise(active)]
     return Result(seconds[WARM_UP:], [event["loss"] for event in steps], usage.ru_maxrss * 1024)
 
 
-def _events(run: RunFolder, kind: str) -> list[dict[str, Any]]:
+def events_of(run: RunFolder, kind: str) -> list[dict[str, Any]]:
     events = [json.loads(line) for line in run.events.read_text().splitlines()]
     return [event for event in events if event["event"] == kind]
 

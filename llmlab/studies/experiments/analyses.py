@@ -27,6 +27,7 @@ from llmlab.studies.experiments.outcomes import (
 )
 from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.experiments.results import Gathered, law_of_others, mean_points, point_of
+from llmlab.studies.experiments.speedrun import speedrun
 from llmlab.training.schedule import early_evaluations
 
 Analysis = tuple[list[Chart], list[Finding], list[str]]
@@ -44,6 +45,7 @@ def analyse(gathered: Gathered) -> Analysis:
         "scaling": _scaling,
         "width": _size,
         "depth": _size,
+        "speedrun": speedrun,
     }
     return kinds[gathered.kind.name](gathered)
 

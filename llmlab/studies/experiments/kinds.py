@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmlab.core.charts import Axis
 from llmlab.core.errors import UsageError
+from llmlab.studies.experiments.recipes import PARTS
 
 # The tracks, as llmlab.store.run_folder names them.
 PRETRAINING, FINETUNING = "pretraining", "finetuning"
@@ -17,8 +18,9 @@ _LOSS = Axis("validation loss", "nats per token")
 class Kind:
     """One experiment.
 
-    varies: what changes, in words. setting: which one, "" where nothing is varied. grids: its default values by track.
-    quantities: names of what its results say and a prediction may (llmlab.notebook.quantities), the chief one first.
+    varies: what changes, in words. setting: which one, "" where it is no single one. grids: its default values by
+    track. quantities: names of what its results say and a prediction may (llmlab.notebook.quantities), the chief one
+    first.
     metric: which loss of a run counts, its last or its best (of TrialResult). seeds: runs a value, where not said
     otherwise. groups: the curves that can be compared, where there are several. trains: false where a run that is
     there is looked at.
@@ -44,6 +46,10 @@ class Kind:
     def tracks(self) -> tuple[str, ...]:
         """Where it makes sense."""
         return tuple(self.grids)
+
+    def groups_of(self, track: str) -> tuple[str, ...]:
+        """What can be compared there: where a kind also trains from scratch, its groups are ways to fine-tune."""
+        return () if track == PRETRAINING and FINETUNING in self.grids else self.groups
 
 
 _KAPLAN = "Kaplan et al. 2020, Scaling Laws for Neural Language Models (arXiv:2001.08361)"
@@ -191,6 +197,25 @@ KINDS: dict[str, Kind] = {
             Axis("parameters without embeddings", log=True),
             ("next_loss", "exponent", "best_loss"),
             seeds=2,
+        ),
+        Kind(
+            "speedrun",
+            "Speedrun",
+            "How much sooner can the baseline's loss be reached, and what is each lever worth?",
+            "Speedruns of a small GPT-2 reached its loss in less than a tenth of the time, and most of it came from a "
+            "few levers: Muon for the matrices, rotary positions, normalised queries and keys, squared ReLU, "
+            "projections that begin at zero, and a rate that decays to zero. A lever that helps alone may be worth "
+            "nothing beside the others.",
+            "Jordan et al. 2024, modded-nanogpt (github.com/KellerJordan/modded-nanogpt); Jordan et al. 2024, Muon "
+            "(kellerjordan.github.io/posts/muon)",
+            "One lever after the other, from the base to the preset quick, and each left out alone, all for as many "
+            "steps; the base itself for its own.",
+            "",
+            {PRETRAINING: ()},
+            Axis("levers added"),
+            ("speedup", "best_loss", "spread"),
+            seeds=3,
+            groups=PARTS,
         ),
     )
 }

@@ -21,6 +21,7 @@ from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, RunSet
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
+from llmlab.studies.experiments.recipes import ADDED, LEFT_OUT, Recipe, recipes
 from llmlab.studies.records import ExperimentRecord, Trial, TrialStatus
 from llmlab.training.kinds import kind_of
 
@@ -34,6 +35,7 @@ _FULL_SHARE = 0.1
 # Checkpoints along a run at which what was forgotten is measured.
 _MEASUREMENTS = 5
 _MOST_TRIALS = 200
+_NANOGPT_CHARACTERS = 1_115_394  # of its Shakespeare: a speedrun reads as many
 LONGEST_NAME = 60  # of a plan, in characters: its runs are called by it and more
 
 
@@ -101,6 +103,10 @@ def lean(settings: Settings, kind: Kind, given: Collection[str]) -> Settings:
     """Settings with what an experiment wants otherwise, except where the learner said so (`given`: their keys)."""
     steps = settings.train.steps
     changes = LEAN | {"checkpoints.interval": max(1, -(-steps // 4))}
+    if kind.name == "speedrun":  # losses on all of the held-out text, a few along the way
+        changes |= {"train.eval_windows": 0, "train.eval_early": False, "train.eval_interval": max(1, -(-steps // 4))}
+        if isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char":
+            changes |= {"data.max_tokens": _NANOGPT_CHARACTERS}
     if kind.name == "forgetting":  # every one of them is measured afterwards
         changes |= {"checkpoints.interval": max(1, -(-steps // _MEASUREMENTS)), "checkpoints.keep_last": 1000}
     return with_values(settings, {key: value for key, value in changes.items() if key not in given})
@@ -187,8 +193,11 @@ class _Variant:
 
 def _variants(request: Request) -> list[_Variant]:
     kind, settings = request.kind, request.settings
-    values = _values(request)
+    values = _values(request) if kind.setting else []
     match kind.name:
+        case "speedrun":
+            assert isinstance(settings, PretrainSettings), "its one track"
+            return [_recipe(recipe) for recipe in recipes(settings, _groups(request))]
         case "learning-rate":
             return [_learning_rate(settings, value, group) for group in _groups(request) for value in values]
         case "lora-rank":
@@ -220,8 +229,8 @@ def _values(request: Request) -> list[float]:
 
 def _groups(request: Request) -> list[str]:
     """The curves of the plan."""
-    known = request.kind.groups
-    if not isinstance(request.settings, FinetuneSettings):
+    known = request.kind.groups_of(request.settings.track)
+    if not known:
         if request.groups:
             raise UsageError(f"Pretraining has nothing to compare by {', '.join(request.groups)}.")
         return [""]
@@ -271,6 +280,13 @@ def _batch_size(settings: Settings, value: int) -> _Variant:
     for key, number in intervals.items():
         changed[key] = max(1, round(number * share)) if number else 0
     return _Variant(f"b{value}", changed, {"data.batch_size": value}, value)
+
+
+def _recipe(recipe: Recipe) -> _Variant:
+    name = f"{recipe.part}-{recipe.lever}" if recipe.part in (ADDED, LEFT_OUT) else recipe.part
+    varied = {"lever": recipe.lever} if recipe.lever else {}
+    plain = name.lower().replace(" ", "-").replace("_", "-")
+    return _Variant(plain, recipe.settings, varied, recipe.levers, recipe.part)
 
 
 def _plain(kind: Kind, value: float) -> _Variant:

@@ -244,6 +244,22 @@ def test_the_command_makes_the_same_plan_in_a_terminal(
     assert (told["id"], told["kind"], told["preset"]) == (record.id, record.kind, record.preset)
 
 
+def test_of_a_speedrun_its_parts_are_chosen_and_no_values(
+    dock: ExperimentDock, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dock.form.set_kind("speedrun")
+    assert dock.form.grid.isHidden()
+    for part in ("added", "left_out"):
+        dock.form.groups[part].setChecked(False)
+    dock.form.seeds.setValue(2)
+    qtbot.wait(10)
+    record = planned(dock, qtbot)
+    assert [trial.group for trial in record.arms] == ["baseline", "record"] * 2
+    assert main([*shlex.split(record.command)[1:], "--plan", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [arm["settings"] for arm in told["arms"]] == [trial.settings for trial in record.arms]
+
+
 def test_another_like_it_has_the_same_plan_under_another_name(
     dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, outputs: Path
 ) -> None:

@@ -32,14 +32,15 @@ def finish(
     *,
     train_loss: float = 1.0,
     best: float = 9.0,
+    steps: int = STEPS,
     **about: Any,
 ) -> FakeRun:
     """The arm's run, from its first step to its last. best: validation loss half-way. about: what FakeRun takes."""
     settings = settings_of(folder.record(), trial)
     assert isinstance(settings, PretrainSettings)
-    fake = FakeRun(folder.outputs, trial.run, steps=STEPS, seed=trial.seed, settings=settings, created=1.75e9, **about)
+    fake = FakeRun(folder.outputs, trial.run, steps=steps, seed=trial.seed, settings=settings, created=1.75e9, **about)
     fake.start()
-    for step, val in ((0, 4.2), (STEPS // 2, best), (STEPS, val_loss)):
+    for step, val in ((0, 4.2), (steps // 2, best), (steps, val_loss)):
         fake.advance(step - fake.step, evaluate=False)
         fake.append(Evaluated(step, fake.time_of(step), train_loss if step else 4.2, val, True, 0.1))
     return fake.finish()

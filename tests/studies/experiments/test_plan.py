@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from fakes import FakeRun
 from preset_settings import resolve_settings
 
-from llmlab.core.config import with_values
+from llmlab.core.config import to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.presets import of_preset
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.studies.experiments.kinds import KINDS, find_kind
 from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
@@ -38,7 +40,8 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.trains and "pretraining" in kind.tracks])
 def test_the_default_plan_of_every_pretraining_kind_can_be_made(kind: Any) -> None:
     record = plan(kind.name)
-    assert len(record.arms) == len(kind.grids["pretraining"]) * kind.seeds
+    if kind.setting:
+        assert len(record.arms) == len(kind.grids["pretraining"]) * kind.seeds
     assert len({trial.run for trial in record.arms}) == len(record.arms)
     assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
     for trial in record.arms:
@@ -78,6 +81,52 @@ def test_every_batch_size_reads_the_same_number_of_tokens_at_a_rate_that_grows_w
         assert settings.train.steps * settings.data.batch_size == 240 * 12
         assert settings.train.warmup_steps * settings.data.batch_size == 24 * 12
         assert settings.train.learning_rate == pytest.approx(1e-3 * (settings.data.batch_size / 12) ** 0.5)
+
+
+def test_a_speedrun_goes_from_the_base_to_the_preset_and_leaves_out_one_lever_at_a_time() -> None:
+    base, goal = of_preset(PretrainSettings, "baby"), of_preset(PretrainSettings, "quick")
+    record = plan("speedrun", base, seeds=1)
+    made = {trial.name: settings_of(record, trial) for trial in record.arms}
+    assert made["baseline"] == base
+    whole = made["record"]
+    assert (whole.model, replace(whole.data, corpus=""), replace(whole.train, **_watching(goal.train))) == (
+        goal.model,
+        replace(goal.data, corpus=""),
+        goal.train,
+    )
+    alone = {}
+    for name, settings in made.items():
+        if name.startswith("left-out-"):
+            alone[name] = _differing(settings, whole)
+            assert all(_flat(settings)[key] == _flat(made["added-fewer-steps"])[key] for key in alone[name])
+    added = [one for name, one in made.items() if name == "added-fewer-steps" or name.startswith("added-")] + [whole]
+    steps = [_differing(after, before) for before, after in pairwise(added)]
+    assert steps == list(alone.values())  # the same levers, each of which is added once and left out once
+    assert set().union(*steps) == _differing(made["added-fewer-steps"], whole)
+    assert len({settings.train.steps for name, settings in made.items() if name != "baseline"}) == 1
+
+
+def test_a_small_speedrun_keeps_the_share_of_its_steps_and_compares_what_is_asked() -> None:
+    record = plan("speedrun", groups=["baseline", "record"], seeds=2)
+    goal, long = of_preset(PretrainSettings, "quick").train, of_preset(PretrainSettings, "baby").train
+    assert [trial.name for trial in record.arms] == ["baseline-s1", "record-s1", "baseline-s2", "record-s2"]
+    assert settings_of(record, record.trial("record-s1")).train.steps == round(240 * goal.steps / long.steps)
+    with pytest.raises(UsageError, match="There is no lever"):
+        plan("speedrun", of_preset(PretrainSettings, "quick"))
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    sections = to_mapping(settings).items()
+    return {f"{section}.{key}": value for section, part in sections for key, value in part.items()}
+
+
+def _differing(one: Any, other: Any) -> set[str]:
+    return {key for key, value in _flat(one).items() if value != _flat(other)[key]}
+
+
+def _watching(train: PretrainTrainSettings) -> dict[str, Any]:
+    """Settings that only watch: those of the base stay."""
+    return {name: getattr(train, name) for name in ("eval_interval", "sample_interval", "eval_early", "eval_windows")}
 
 
 def test_alpha_stays_when_the_rank_varies_and_targets_are_compared(tuned: FinetuneSettings) -> None:

@@ -220,6 +220,46 @@ def test_a_run_that_has_begun_is_predicted_no_more(outputs: Path) -> None:
     assert any("No prediction had been written" in note for note in built(folder).notes)
 
 
+def test_a_speedrun_tells_how_much_faster_the_record_is_and_what_each_lever_is_worth(outputs: Path) -> None:
+    folder = experiment(outputs, "speedrun", seeds=2)
+    trials = folder.record().arms
+    levers = list(dict.fromkeys(trial.varied["lever"] for trial in trials if trial.group == "left_out"))
+    worth = {lever: 0.01 * number for number, lever in enumerate(levers, start=1)}
+    for trial in trials:
+        loss, has = 2.5 + 0.02 * (trial.seed - 1337), int(trial.x)
+        if trial.group == "baseline":
+            loss -= 0.1
+        elif trial.group == "left_out":
+            loss -= sum(worth.values()) - 2 * worth[trial.varied["lever"]]
+        else:
+            loss -= sum([*worth.values()][:has])
+        finish(folder, trial, loss, steps=20 if trial.group == "baseline" else 5)
+    results = built(folder)
+    assert results.value("speedup") == pytest.approx(4)
+    assert results.value("margin") == pytest.approx(sum(worth.values()) - 0.1)
+    assert results.value("tokens_share") == pytest.approx(0.25)
+    for lever in levers:
+        name = lever.lower().replace(" ", "_").replace("-", "_")
+        assert results.value(f"gain_{name}") == pytest.approx(worth[lever])
+        assert results.value(f"without_{name}") == pytest.approx(2 * worth[lever])
+    charts = {chart.name: chart for chart in results.charts}
+    in_turn, alone = charts["loss-by-lever"].curves
+    assert [point.label for point in in_turn.points] == ["fewer steps", *levers]
+    assert [point.label for point in alone.points] == levers
+    assert [point.runs for point in in_turn.points] == [2] * (1 + len(levers))
+    baseline = next(curve for curve in charts["loss-by-time"].curves if curve.name == "baseline")
+    assert baseline.points[0].x == 0
+    assert baseline.points[-1].x == pytest.approx(results.value("baseline_seconds"))
+    assert not any("does not reach" in note for note in results.notes)
+
+
+def test_a_record_that_stays_above_the_baseline_has_no_time_to_its_loss(outputs: Path) -> None:
+    folder = experiment(outputs, "speedrun", groups=["baseline", "record"])
+    assert built(folder).value("speedup") is None
+    finish_all(folder, lambda trial: 2.1 if trial.group == "record" else 2.0)
+    assert any("does not reach the baseline's loss" in note for note in built(folder).notes)
+
+
 def test_data_size_is_judged_by_the_lowest_loss(outputs: Path) -> None:
     folder = experiment(outputs, "data-size", grid=[10_000, 100_000])
     for trial in folder.record().arms:
