@@ -197,7 +197,7 @@ def _variants(request: Request) -> list[_Variant]:
     match kind.name:
         case "speedrun":
             assert isinstance(settings, PretrainSettings), "its one track"
-            return [_recipe(recipe) for recipe in recipes(settings, _groups(request))]
+            return [_recipe(settings, recipe) for recipe in recipes(settings, _groups(request))]
         case "learning-rate":
             return [_learning_rate(settings, value, group) for group in _groups(request) for value in values]
         case "lora-rank":
@@ -282,11 +282,14 @@ def _batch_size(settings: Settings, value: int) -> _Variant:
     return _Variant(f"b{value}", changed, {"data.batch_size": value}, value)
 
 
-def _recipe(recipe: Recipe) -> _Variant:
-    name = f"{recipe.part}-{recipe.lever}" if recipe.part in (ADDED, LEFT_OUT) else recipe.part
-    varied = {"lever": recipe.lever} if recipe.lever else {}
-    plain = name.lower().replace(" ", "-").replace("_", "-")
-    return _Variant(plain, recipe.settings, varied, recipe.levers, recipe.part)
+def _recipe(settings: PretrainSettings, recipe: Recipe) -> _Variant:
+    if recipe.part in (ADDED, LEFT_OUT):
+        name, varied = f"{recipe.part}-{recipe.lever}", {"lever": recipe.lever}
+    else:  # what they differ in is said by all others
+        name, varied = recipe.part, {"train.steps": recipe.settings.get("train.steps", settings.train.steps)}
+    return _Variant(
+        name.lower().replace(" ", "-").replace("_", "-"), recipe.settings, varied, recipe.levers, recipe.part
+    )
 
 
 def _plain(kind: Kind, value: float) -> _Variant:

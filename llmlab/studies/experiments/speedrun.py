@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -100,8 +101,9 @@ def _recipes(gathered: Gathered, parts: Sequence[str]) -> list[tuple[str, dict[i
 
 
 def _lever(gathered: Gathered, trial: TrialResult) -> str:
-    """What was added to, or left out of, a trial's recipe."""
-    return str(gathered.record.trial(trial.name).varied.get("lever", trial.group))
+    """What was added to, or left out of, a trial's recipe; of the record, the last one that was added."""
+    arms = [gathered.record.trial(trial.name), *(one for one in gathered.record.arms if one.group == LEFT_OUT)]
+    return next((str(one.varied["lever"]) for one in arms if one.x == trial.x and "lever" in one.varied), trial.group)
 
 
 def _by_seed(trials: Sequence[TrialResult]) -> dict[int, TrialResult]:
@@ -125,10 +127,12 @@ def _by_lever(gathered: Gathered) -> Chart:
             points.append(point_of(next(iter(trials.values())).x, losses, lever))
         return Curve(name, points, line=parts != (LEFT_OUT,))
 
-    curves = [curve("added in turn", (ADDED, RECORD)), curve("the record without it", (LEFT_OUT,))]
+    added, left_out = curve("added in turn", (ADDED, RECORD)), curve("the record without it", (LEFT_OUT,))
+    if len(added.points) > 1:  # the same names stand above one another
+        left_out = replace(left_out, points=[replace(point, label="") for point in left_out.points])
     title = "Loss after as many steps as the record"
     axis = gathered.kind.x_axis
-    return Chart("loss-by-lever", title, axis, gathered.kind.y_axis, [one for one in curves if one.points])
+    return Chart("loss-by-lever", title, axis, gathered.kind.y_axis, [one for one in (added, left_out) if one.points])
 
 
 def _by_time(gathered: Gathered) -> Chart:
