@@ -10,7 +10,6 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QSizePolicy,
@@ -55,7 +54,7 @@ _TITLES = {
     "checkpoints": "Checkpoints",
 }
 _TRACK_NAMES = {PRETRAINING: "training from scratch", FINETUNING: "fine-tuning"}
-_GROUP_NAMES = {"lora": "LoRA", "feed_forward": "feed-forward", "left_out": "left out"}  # that are not their names
+_GROUP_NAMES = {"lora": "LoRA", "feed_forward": "feed-forward"}  # that are not their names
 
 
 @dataclass(frozen=True)
@@ -327,7 +326,7 @@ class ExperimentForm(StudyForm[Asked]):
             box = QCheckBox(_GROUP_NAMES.get(name, name))
             box.setChecked(True)
             box.toggled.connect(lambda _: self.edited.emit())
-            self._group_layout.addWidget(box)
+            self._group_layout.addWidget(box, len(self.groups) // 3, len(self.groups) % 3)  # four are wide
             self.groups[name] = box
         for widget in (self.group_row, self.group_label):
             widget.setVisible(bool(names))
@@ -337,7 +336,7 @@ class ExperimentForm(StudyForm[Asked]):
         grid.setHorizontalSpacing(6)
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(1, 1)
-        boxes = QHBoxLayout(self.group_row)
+        boxes = QGridLayout(self.group_row)
         boxes.setContentsMargins(0, 0, 0, 0)
         self._group_layout = boxes
         below = (

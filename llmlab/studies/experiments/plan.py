@@ -21,7 +21,7 @@ from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, RunSet
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
-from llmlab.studies.experiments.recipes import ADDED, LEFT_OUT, Recipe, recipes
+from llmlab.studies.experiments.recipes import ADDED, WITHOUT, Recipe, recipes
 from llmlab.studies.records import ExperimentRecord, Trial, TrialStatus
 from llmlab.training.kinds import kind_of
 
@@ -283,13 +283,12 @@ def _batch_size(settings: Settings, value: int) -> _Variant:
 
 
 def _recipe(settings: PretrainSettings, recipe: Recipe) -> _Variant:
-    if recipe.part in (ADDED, LEFT_OUT):
-        name, varied = f"{recipe.part}-{recipe.lever}", {"lever": recipe.lever}
+    if recipe.part in (ADDED, WITHOUT):
+        name, lever = f"{recipe.part}-{recipe.lever}", recipe.lever
     else:  # what they differ in is said by all others
-        name, varied = recipe.part, {"train.steps": recipe.settings.get("train.steps", settings.train.steps)}
-    return _Variant(
-        name.lower().replace(" ", "-").replace("_", "-"), recipe.settings, varied, recipe.levers, recipe.part
-    )
+        name, lever = recipe.part, f"{recipe.settings.get('train.steps', settings.train.steps):,} steps"
+    name = name.lower().replace(" ", "-")
+    return _Variant(name, recipe.settings, {"lever": lever}, recipe.levers, recipe.part)
 
 
 def _plain(kind: Kind, value: float) -> _Variant:

@@ -16,7 +16,7 @@ from llmlab.core.presets import DEFAULT_PRESET, load_preset
 from llmlab.core.settings import PretrainSettings
 
 RECORD_PRESET = "quick"
-BASELINE, ADDED, LEFT_OUT, RECORD = PARTS = ("baseline", "added", "left_out", "record")
+BASELINE, ADDED, WITHOUT, RECORD = PARTS = ("baseline", "added", "without", "record")
 FEWER_STEPS = "fewer steps"
 # What the record's preset has otherwise, in the order in which it is added; a lever whose settings are the baseline's
 # is none. Numbers of steps keep their share of all steps.
@@ -79,7 +79,7 @@ def recipes(base: PretrainSettings, parts: Collection[str]) -> list[Recipe]:
     for number, (lever, changed) in enumerate(levers.items(), start=1):
         without = {key: fewer.get(key) if key in changed else value for key, value in together.items()}
         without = {key: value for key, value in without.items() if value is not None}
-        made.append(Recipe(LEFT_OUT, lever, number, without))
+        made.append(Recipe(WITHOUT, lever, number, without))
     return [recipe for recipe in made if recipe.part in parts]
 
 

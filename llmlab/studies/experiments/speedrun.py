@@ -11,7 +11,7 @@ import numpy as np
 
 from llmlab.core.charts import Axis
 from llmlab.studies.experiments.outcomes import LOSS_AXIS, Chart, Curve, Finding, TrialResult
-from llmlab.studies.experiments.recipes import ADDED, BASELINE, LEFT_OUT, RECORD
+from llmlab.studies.experiments.recipes import ADDED, BASELINE, RECORD, WITHOUT
 from llmlab.studies.experiments.results import Gathered, point_of, value_text
 
 # What `TrialResult.seconds` counts (llmlab.training.run).
@@ -68,7 +68,7 @@ def _worth(gathered: Gathered) -> list[Finding]:
     for (_, before), (lever, after) in pairwise(chain):
         findings += _difference(gathered, f"gain_{_key(lever)}", f"gained by adding {lever}", before, after, 1.0)
     if record := _by_seed(gathered.finished(RECORD)):
-        for lever, without in _recipes(gathered, (LEFT_OUT,)):
+        for lever, without in _recipes(gathered, (WITHOUT,)):
             label = f"lost without {lever}"
             findings += _difference(gathered, f"without_{_key(lever)}", label, record, without, -1.0)
     return findings
@@ -102,8 +102,10 @@ def _recipes(gathered: Gathered, parts: Sequence[str]) -> list[tuple[str, dict[i
 
 def _lever(gathered: Gathered, trial: TrialResult) -> str:
     """What was added to, or left out of, a trial's recipe; of the record, the last one that was added."""
-    arms = [gathered.record.trial(trial.name), *(one for one in gathered.record.arms if one.group == LEFT_OUT)]
-    return next((str(one.varied["lever"]) for one in arms if one.x == trial.x and "lever" in one.varied), trial.group)
+    if trial.group != RECORD:
+        return str(gathered.record.trial(trial.name).varied["lever"])
+    alone = (one for one in gathered.record.arms if one.group == WITHOUT and one.x == trial.x)
+    return next((str(one.varied["lever"]) for one in alone), RECORD)
 
 
 def _by_seed(trials: Sequence[TrialResult]) -> dict[int, TrialResult]:
@@ -125,9 +127,9 @@ def _by_lever(gathered: Gathered) -> Chart:
         for lever, trials in _recipes(gathered, parts):
             losses = [gathered.loss(trial) or 0.0 for trial in trials.values()]
             points.append(point_of(next(iter(trials.values())).x, losses, lever))
-        return Curve(name, points, line=parts != (LEFT_OUT,))
+        return Curve(name, points, line=parts != (WITHOUT,))
 
-    added, left_out = curve("added in turn", (ADDED, RECORD)), curve("the record without it", (LEFT_OUT,))
+    added, left_out = curve("added in turn", (ADDED, RECORD)), curve("the record without it", (WITHOUT,))
     if len(added.points) > 1:  # the same names stand above one another
         left_out = replace(left_out, points=[replace(point, label="") for point in left_out.points])
     title = "Loss after as many steps as the record"
@@ -139,7 +141,7 @@ def _by_time(gathered: Gathered) -> Chart:
     """Means over seeds of the losses measured along training, at the mean of the times at which they were."""
     recipes: dict[str, list[TrialResult]] = defaultdict(list)
     for trial in gathered.finished():
-        if trial.group != LEFT_OUT:
+        if trial.group != WITHOUT:
             recipes[value_text(gathered.record.trial(trial.name))].append(trial)
     curves = []
     for name, trials in recipes.items():

@@ -249,7 +249,7 @@ def test_of_a_speedrun_its_parts_are_chosen_and_no_values(
 ) -> None:
     dock.form.set_kind("speedrun")
     assert dock.form.grid.isHidden()
-    for part in ("added", "left_out"):
+    for part in ("added", "without"):
         dock.form.groups[part].setChecked(False)
     dock.form.seeds.setValue(2)
     qtbot.wait(10)

@@ -96,7 +96,7 @@ def test_a_speedrun_goes_from_the_base_to_the_preset_and_leaves_out_one_lever_at
     )
     alone = {}
     for name, settings in made.items():
-        if name.startswith("left-out-"):
+        if name.startswith("without-"):
             alone[name] = _differing(settings, whole)
             assert all(_flat(settings)[key] == _flat(made["added-fewer-steps"])[key] for key in alone[name])
     added = [one for name, one in made.items() if name == "added-fewer-steps" or name.startswith("added-")] + [whole]

@@ -223,13 +223,13 @@ def test_a_run_that_has_begun_is_predicted_no_more(outputs: Path) -> None:
 def test_a_speedrun_tells_how_much_faster_the_record_is_and_what_each_lever_is_worth(outputs: Path) -> None:
     folder = experiment(outputs, "speedrun", seeds=2)
     trials = folder.record().arms
-    levers = list(dict.fromkeys(trial.varied["lever"] for trial in trials if trial.group == "left_out"))
+    levers = list(dict.fromkeys(trial.varied["lever"] for trial in trials if trial.group == "without"))
     worth = {lever: 0.01 * number for number, lever in enumerate(levers, start=1)}
     for trial in trials:
         loss, has = 2.5 + 0.02 * (trial.seed - 1337), int(trial.x)
         if trial.group == "baseline":
             loss -= 0.1
-        elif trial.group == "left_out":
+        elif trial.group == "without":
             loss -= sum(worth.values()) - 2 * worth[trial.varied["lever"]]
         else:
             loss -= sum([*worth.values()][:has])
@@ -249,7 +249,7 @@ def test_a_speedrun_tells_how_much_faster_the_record_is_and_what_each_lever_is_w
         [in_turn.points[-1].y + 2 * one for one in worth.values()]
     )
     assert [point.runs for point in in_turn.points] == [2] * (1 + len(levers))
-    baseline = next(curve for curve in charts["loss-by-time"].curves if curve.name == "baseline 20")
+    baseline = next(curve for curve in charts["loss-by-time"].curves if curve.name == "baseline 20 steps")
     assert baseline.points[0].x == 0
     assert baseline.points[-1].x == pytest.approx(results.value("baseline_seconds"))
     assert not any("does not reach" in note for note in results.notes)
