@@ -25,8 +25,9 @@ from llmlab.store.run_folder import SILENT, RunFolder
 from llmlab.store.run_log import EventFollower
 from llmlab.store.worker_folder import WorkerFolder
 
-# How often the events are read: fast enough to look live, slow enough to cost nothing (0.2 ms each).
-_POLL_SECONDS = 0.05
+# How often the events are read: at first so often that a short run is shown as it goes, then so seldom that the cores
+# are left to the training (each time costs it some tenths of a millisecond), and still often enough to look live.
+_FIRST_POLL_SECONDS, _POLL_SECONDS, _SLOWER = 0.05, 0.2, 1.1
 # How often it is asked whether the worker is silent.
 _LOOK_SECONDS = 1.0
 # A worker that has not begun to train answers a stop between two pieces of text; importing torch takes longest.
@@ -119,14 +120,13 @@ class _Following:
 
     def to_the_end(self) -> Event | None:
         """Reports every event; returns the last, or None when the worker was ended before its first."""
+        pause = _FIRST_POLL_SECONDS
         while True:
             gone = self._worker.poll() is not None  # asked before reading, so that its last words are read
             events = self._follower.poll()
-            for event in events:
-                self._begun = True
-                self._report.event(event)
-                if event.name in FINAL_EVENTS:
-                    return event
+            last = self._show(events)
+            if last is not None:
+                return last
             if gone and not events:
                 _settle(self._run)
                 if not self._interrupts.count or self._begun:
@@ -137,7 +137,19 @@ class _Following:
             if self._interrupts.count:
                 self._stopping()
             self._watch_silence()
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            if self._begun:
+                pause = min(_POLL_SECONDS, _SLOWER * pause)
+
+    def _show(self, events: list[Event]) -> Event | None:
+        """Reports events, all at once for whoever reads the output; returns the run's last, if it is among them."""
+        for event in events:
+            self._begun = True
+            self._report.event(event)
+            if event.name in FINAL_EVENTS:
+                break
+        self._report.flush()
+        return next((event for event in events if event.name in FINAL_EVENTS), None)
 
     def _watch_silence(self) -> None:
         """Says when the worker falls silent, and when it is heard again."""
@@ -170,7 +182,7 @@ class _Following:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if code == -getattr(signal, "SIGKILL", 9):
             how += ", which the system sends when memory runs out"
-        words = _last_line(self._run)
+        words = self._run.last_words()
         return LabError(
             f"The worker of {self._run.id} died ({how}).",
             f"Its last words: {words}" if words else "It left no message.",
@@ -209,14 +221,3 @@ def _size(run: RunFolder) -> int:
         return run.events.stat().st_size
     except OSError:
         return 0
-
-
-def _last_line(run: RunFolder) -> str:
-    """The last line of worker.log, at most 300 characters."""
-    try:
-        with run.log.open("rb") as file:
-            file.seek(max(0, run.log.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
-    except OSError:
-        return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from llmlab.cli import text
@@ -39,6 +40,9 @@ class Report:
     def event(self, event: Event) -> None:
         """One event of the run, in order."""
 
+    def flush(self) -> None:
+        """Called after the events that came together: whoever reads the output wakes once for all of them."""
+
     def note(self, sentence: str) -> None:
         """A remark of the command itself."""
 
@@ -55,9 +59,13 @@ class Output:
     def __init__(self, run: RunFolder) -> None:
         self._run, self.lost = run, False
 
-    def line(self, line: str) -> None:
+    def line(self, line: str, *, flush: bool = True) -> None:
         with self.guarded():
-            print(line, flush=True)
+            print(line, flush=flush)
+
+    def flush(self) -> None:
+        with self.guarded():
+            sys.stdout.flush()
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
@@ -79,7 +87,10 @@ class JsonReport(Report):
         self._output = Output(run)
 
     def event(self, event: Event) -> None:
-        self._output.line(to_line(event))
+        self._output.line(to_line(event), flush=False)
+
+    def flush(self) -> None:
+        self._output.flush()
 
     def note(self, sentence: str) -> None:
         say(sentence)

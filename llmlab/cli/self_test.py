@@ -6,6 +6,7 @@ Imports torch. Whatever is checked is the code that training runs: model, loss, 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +20,7 @@ from llmlab.core.device import Device, choose_device, measured_peak
 from llmlab.core.settings import ModelSettings, TrainSettings
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.model import GPT
+from llmlab.training import spin
 from llmlab.training.optimizer import make_optimizer
 
 _STEPS = 20
@@ -37,6 +39,7 @@ def checks() -> Iterator[tuple[str, Callable[[], Finding]]]:
     for kind in _other_kinds():
         yield kind, partial(trains, Device(kind, "fp32"))
     yield "speed", _speed
+    yield "threads", _threads
     yield "loss", _loss
 
 
@@ -102,6 +105,18 @@ def _speed() -> Finding:
     threads = f", {torch.get_num_threads()} threads" if device.kind == "cpu" else ""
     told = f"{said}{threads}; remembered in the cache, so that runs need not measure it"
     return Finding("speed", "ok", told, values={"flops": peak})
+
+
+def _threads() -> Finding:
+    """How the threads of a run wait for each other."""
+    fixed = spin.fixed_by({**spin.environment(), **os.environ})
+    if fixed:
+        return Finding("threads", "ok", f"they wait for each other in the same way all the time, because of {fixed}")
+    said = f"{torch.get_num_threads()} threads spin while they wait for each other: long where they have their cores"
+    told = f"{said} to themselves, shortly where other processes want them; looked at every second, told in a run's log"
+    if spin.waited_for_cores() is None:
+        told = f"{said.partition(':')[0]}: shortly, since this system does not say whether others want their cores"
+    return Finding("threads", "ok", told)
 
 
 def _loss() -> Finding:

@@ -30,6 +30,7 @@ from llmlab.store.checkpoints import Checkpoint, copy_into, list_checkpoints, un
 from llmlab.store.registry import namesakes, short_name
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab.store.run_log import STEP_PREFIX
+from llmlab.training import spin
 from llmlab.training.kinds import kind_of
 
 # glibc gives large blocks back to the kernel, and every training step then faults the same pages in again.
@@ -251,15 +252,16 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
             requests.clear(run.requests)
         return replace(status, state="queued", heartbeat=time.time(), pid=None, error=None)
 
-    environment = {}
+    return launch("llmlab.jobs.worker", run, begin, worker_environment(), die_with_parent=follow_parent)
+
+
+def worker_environment() -> dict[str, str]:
+    """What a process that trains finds in its environment: how it keeps memory, and how its threads wait."""
+    environment = dict(spin.environment())
     if sys.platform == "linux":
         earlier = os.environ.get("GLIBC_TUNABLES")
         environment["GLIBC_TUNABLES"] = f"{earlier}:{_KEEP_PAGES}" if earlier else _KEEP_PAGES
-    # OpenMP threads wait for each other by spinning. As soon as another process wants a core, a spinning thread
-    # holds it while the one it waits for cannot run: steps became 10-30 times slower than with threads that sleep
-    # at once. A short spin costs next to nothing on a quiet machine, and keeps nearly all of that on a busy one.
-    environment["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
-    return launch("llmlab.jobs.worker", run, begin, environment, die_with_parent=follow_parent)
+    return environment
 
 
 def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:

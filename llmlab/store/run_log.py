@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from llmlab.core.errors import LabError
 from llmlab.store.events import Event, Started, from_line
-from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_folder import RunFolder, RunStatus
 
 STEP_PREFIX = b'{"event": "step"'
 # Of many `step` lines in a row, the last that can be read is among so many.
@@ -86,7 +86,8 @@ class EventFollower:
         """offset: byte to begin at (the start of a line), for what was read by other means."""
         self._run = run
         self._offset = offset
-        self._attempt = run.recorded_status().attempt
+        self._status, self._status_is = RunStatus(), (0, 0, 0)  # status.json as it was read, and which file that was
+        self._attempt = self._recorded_status().attempt
 
     @property
     def offset(self) -> int:
@@ -95,7 +96,7 @@ class EventFollower:
 
     def poll(self, max_bytes: int = 1 << 20) -> list[Event]:
         """New whole lines, at most about `max_bytes` of them."""
-        status, block = self._run.recorded_status(), b""
+        status, block = self._recorded_status(), b""
         while not block or status.attempt > self._attempt:  # a worker may begin while its lines are read
             if status.attempt > self._attempt:
                 self._attempt = status.attempt
@@ -107,9 +108,19 @@ class EventFollower:
                 return []
             if not block:
                 return []
-            status = self._run.recorded_status()
+            status = self._recorded_status()
         self._offset += len(block)
         return list(readable(block.splitlines()))
+
+    def _recorded_status(self) -> RunStatus:
+        """status.json, read again where another file has replaced it: to read it costs as much as ten events."""
+        try:
+            found = self._run.status_json.stat()
+        except OSError:
+            return self._run.recorded_status()
+        if (now := (found.st_ino, found.st_mtime_ns, found.st_size)) != self._status_is:
+            self._status, self._status_is = self._run.recorded_status(), now
+        return self._status
 
 
 def _last(lines: Iterable[bytes]) -> Iterator[Event]:

@@ -20,6 +20,9 @@ T = TypeVar("T")
 LAUNCH_SECONDS = 60.0
 # A worker that was just killed may hold its lock for a moment until the system has taken it down.
 _LOCK_SECONDS = 5.0
+# How lines of a worker's log begin that say nothing of why it ended.
+REMARK = "Note: "
+_LAST_WORDS_BYTES, _LAST_WORDS = 4096, 300  # of the log's end that are read; characters of the line that is told
 
 
 class NamesProcess(Protocol):
@@ -74,6 +77,17 @@ class WorkerFolder:
     def write_status(self, status: Any) -> None:
         """Replaces status.json; numbers that are not finite become null. OSError when that is impossible."""
         write_json(self.status_json, to_plain(dataclasses.asdict(status)), durable=False)
+
+    def last_words(self) -> str:
+        """The last line of its log that is no remark, cut to a few hundred characters; empty when there is none."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - _LAST_WORDS_BYTES))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        words = (line.strip() for line in reversed(lines) if not line.startswith(REMARK))
+        return next((line[:_LAST_WORDS] for line in words if line), "")
 
     def gone(self) -> LabError:
         """What is to be said when it was taken away."""

@@ -27,6 +27,7 @@ from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
 from llmlab.training import state
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
+from llmlab.training.spin import Spin
 from llmlab.training.state import Origin, Progress
 from llmlab.training.workplace import Facts, StepResult, Workplace
 
@@ -64,6 +65,7 @@ class TrainingRun(ABC):
         self._memory, self._memory_read = 0, -math.inf
         self._prompts: list[str] = []
         self._measured: int | None = None  # the step at which this worker measured the losses last
+        self._spin = Spin()
         self._spaced = frozenset(settings.checkpoints.log_spaced(settings.train.steps))  # steps
 
     # What each kind of training knows ----------------------------------------------------------------------------
@@ -171,6 +173,7 @@ class TrainingRun(ABC):
             self.device.synchronize()
         self.write_report()  # of the step before, which a GPU has computed while this one was queued
         self._measure_speed(time.perf_counter() - begin, done=done)
+        self._spin.look()
         self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         if reported:
             self.report(result)

@@ -253,7 +253,7 @@ class RunController(QObject):
             return
         error = LabError(
             f"The worker of {run.id} ended before it started work.",
-            f"Its exit code is {code}. {_last_line(run.log)}".strip(),
+            f"Its exit code is {code}. {run.last_words()}".strip(),
             "Its output is in the Log.",
         )
         with contextlib.suppress(OSError):  # the error is shown all the same
@@ -291,14 +291,3 @@ def _signal(run: RunFolder, status: RunStatus, send: Callable[[psutil.Process], 
         # It may have ended meanwhile, or belong to someone else; the next look at its status tells.
         with contextlib.suppress(psutil.Error):
             send(psutil.Process(status.pid))
-
-
-def _last_line(log: Path) -> str:
-    """The last line that the worker printed; empty when there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1].strip() if lines else ""

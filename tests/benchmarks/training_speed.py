@@ -2,15 +2,21 @@
 
     python tests/benchmarks/training_speed.py --peer FOLDER_WITH_NANOGPTS_MODEL_PY
     python tests/benchmarks/training_speed.py                  # against plain PyTorch code in this file
+    python tests/benchmarks/training_speed.py --neighbours 1   # beside one other process at full load
 
-Ours is a whole run: the worker as the window and the command line start it, with every step's event written.
-The peer is the bare step of its train.py in a plain process. Both have the same weights at the start, the same
-batches, settings and threads. nanoGPT's GELU is set to the tanh approximation, GPT-2's own, that ours uses.
+Ours is a whole run: the worker as the window and the command line start it, with every step's event written; of
+baby-json, `llmlab-run pretrain --json`, which reads and prints them all. The peer is the bare step of its train.py in
+a plain process. Both have the same weights at the start, the same batches, settings and threads. nanoGPT's GELU is set
+to the tanh approximation, GPT-2's own, that ours uses.
+
+limit: the ratio that ours would have if it took no longer than its matrix products alone (those of its linear layers,
+each by itself, into memory that is there already, in a process like the worker); of it: the ratio's share of that.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -18,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +33,7 @@ from llmlab.core.config import with_values
 from llmlab.core.presets import of_preset
 from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
-from llmlab.jobs.launcher import create_run, start_worker
+from llmlab.jobs.launcher import create_run, start_worker, worker_environment
 from llmlab.store.run_folder import RunFolder
 
 COMMON = {
@@ -39,10 +46,12 @@ COMMON = {
 }
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "baby": ("baby", {}),
+    "baby-json": ("baby", {}),
     "nano": ("nano", {"model.vocab_multiple": 64}),
     "small": ("small", {"model.vocab_multiple": 64}),
 }
 WARM_UP = 3  # steps that no figure counts
+PRODUCTS_SECONDS = 3.0
 
 
 @dataclass
@@ -52,6 +61,7 @@ class Result:
     seconds: list[float]
     losses: list[float]
     peak_bytes: int
+    vocab_size: int = 0
 
 
 def main() -> None:
@@ -62,58 +72,94 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="about how long each process trains")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--neighbours", type=int, default=0, help="other processes that use a core each")
     parser.add_argument("--as-peer", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--as-products", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.as_peer is not None:
         _peer_process(arguments.as_peer, arguments.peer)
         return
+    if arguments.as_products is not None:
+        _products_process(arguments.as_products)
+        return
     name = "nanoGPT" if arguments.peer else "plain PyTorch"
-    print(f"{'config':<7}{'round':>6}{'ours tok/s':>12}{name + ' tok/s':>22}", end="")
-    print(f"{'ratio':>7}{'memory':>18}{'ratio':>7}{'loss gap':>10}")
+    print(f"{'config':<10}{'round':>6}{'ours tok/s':>12}{name + ' tok/s':>22}", end="")
+    print(f"{'ratio':>7}{'limit':>7}{'of it':>7}{'memory':>18}{'ratio':>7}{'loss gap':>10}")
     for config in arguments.configs:
         preset, overrides = CONFIGS[config]
-        steps = max(WARM_UP + 5, round(arguments.seconds / {"baby": 0.03, "nano": 0.25, "small": 2.0}[config]))
+        steps = max(WARM_UP + 5, round(arguments.seconds / {"baby": 0.03, "nano": 0.25, "small": 2.0}[preset]))
         wanted = COMMON | overrides | {"train.steps": steps, "train.threads": arguments.threads}
-        settings = with_values(of_preset(PretrainSettings, preset), wanted | {"train.warmup_steps": steps // 2})
+        wanted["train.warmup_steps"] = steps // 2
+        settings = with_values(of_preset(PretrainSettings, preset), wanted)
         tokens = settings.data.batch_size * settings.model.block_size
-        speed_ratios, memory_ratios = [], []
+        speed_ratios, limits, memory_ratios = [], [], []
         for number in range(arguments.rounds):
-            with tempfile.TemporaryDirectory() as folder:
-                results = {}
-                order = ("ours", "peer") if number % 2 == 0 else ("peer", "ours")
-                for who in order:
-                    results[who] = (
-                        _train_ours(Path(folder), settings)
-                        if who == "ours"
-                        else _train_peer(Path(folder), settings, arguments.peer)
-                    )
-            ours, peer = results["ours"], results["peer"]
+            with tempfile.TemporaryDirectory() as folder, _neighbours(arguments.neighbours):
+                if number % 2:
+                    peer = _train_peer(Path(folder), settings, arguments.peer)
+                if config == "baby-json":
+                    ours = _train_by_command(Path(folder), preset, wanted)
+                else:
+                    ours = _train_ours(Path(folder), settings)
+                if number % 2 == 0:
+                    peer = _train_peer(Path(folder), settings, arguments.peer)
+                products = _seconds_of_products(Path(folder), settings, ours.vocab_size)
             fast = [tokens / statistics.median(result.seconds) for result in (ours, peer)]
             gap = max(abs(a - b) for a, b in zip(ours.losses, peer.losses, strict=True))
             speed_ratios.append(fast[0] / fast[1])
+            limits.append(statistics.median(peer.seconds) / products)
             memory_ratios.append(ours.peak_bytes / peer.peak_bytes)
             memory = f"{ours.peak_bytes / 1e6:.0f} / {peer.peak_bytes / 1e6:.0f} MB"
             print(
-                f"{config:<7}{number + 1:>6}{fast[0]:>12.0f}{fast[1]:>22.0f}{speed_ratios[-1]:>7.2f}"
-                f"{memory:>18}{memory_ratios[-1]:>7.2f}{gap:>10.1e}",
+                f"{config:<10}{number + 1:>6}{fast[0]:>12.0f}{fast[1]:>22.0f}{speed_ratios[-1]:>7.2f}{limits[-1]:>7.2f}"
+                f"{100 * speed_ratios[-1] / limits[-1]:>5.0f} %{memory:>18}{memory_ratios[-1]:>7.2f}{gap:>10.1e}",
                 flush=True,
             )
+        of_limit = statistics.median(ratio / limit for ratio, limit in zip(speed_ratios, limits, strict=True))
         print(
-            f"{config:<7}median of {arguments.rounds}: {statistics.median(speed_ratios):.2f}x the tokens/s, "
-            f"{statistics.median(memory_ratios):.2f}x the peak memory; {steps} steps, {arguments.threads} threads",
+            f"{config:<10}median of {arguments.rounds}: {statistics.median(speed_ratios):.2f}x the tokens/s, "
+            f"{100 * of_limit:.0f} % of the limit, {statistics.median(memory_ratios):.2f}x the peak memory; "
+            f"{steps} steps, {arguments.threads} threads, {arguments.neighbours} neighbours",
             flush=True,
         )
+
+
+@contextlib.contextmanager
+def _neighbours(count: int) -> Iterator[None]:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def _train_ours(folder: Path, settings: PretrainSettings) -> Result:
     run = create_run(folder, settings, name="ours")
     worker = start_worker(run)
-    _, status, usage = os.wait4(worker.pid, 0)
+    return _result(run, worker.pid)
+
+
+def _train_by_command(folder: Path, preset: str, wanted: dict[str, Any]) -> Result:
+    """The same by `llmlab-run pretrain --json`, whose lines go to a file."""
+    command = [sys.executable, "-m", "llmlab", "pretrain", "--preset", preset, "--name", "ours", "--json"]
+    command += ["--outputs", str(folder)]
+    for key, value in wanted.items():
+        command += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
+    with (folder / "lines.jsonl").open("w") as lines:
+        child = subprocess.Popen(command, stdout=lines)
+    return _result(RunFolder(folder / "pretraining" / "ours"), child.pid)
+
+
+def _result(run: RunFolder, pid: int) -> Result:
+    """Of a run whose process ends. A step's seconds are those between two events: whatever a worker does is in them."""
+    _, status, usage = os.wait4(pid, 0)
     assert status == 0, run.log.read_text()[-2000:]
-    steps = events_of(run, "step")
-    active = [event["active_seconds"] for event in steps]
-    seconds = [after - before for before, after in itertools.pairwise(active)]
-    return Result(seconds[WARM_UP:], [event["loss"] for event in steps], usage.ru_maxrss * 1024)
+    steps, started = events_of(run, "step"), events_of(run, "started")
+    seconds = [after["time"] - before["time"] for before, after in itertools.pairwise(steps)]
+    losses = [event["loss"] for event in steps]
+    return Result(seconds[WARM_UP:], losses, usage.ru_maxrss * 1024, started[0]["vocab_size"])
 
 
 def events_of(run: RunFolder, kind: str) -> list[dict[str, Any]]:
@@ -132,6 +178,46 @@ def _train_peer(folder: Path, settings: PretrainSettings, peer: Path | None) -> 
     assert status == 0, "the peer failed"
     values = json.loads((folder / "result.json").read_text())
     return Result(values["seconds"], values["losses"], usage.ru_maxrss * 1024)
+
+
+def _seconds_of_products(folder: Path, settings: PretrainSettings, vocab_size: int) -> float:
+    """Of a step's linear layers alone, forward and backward, in an environment like the worker's."""
+    from llmlab.gpt.shapes import padded_vocab_size
+
+    model = settings.model
+    width, vocabulary = model.n_embd, padded_vocab_size(model, vocab_size)
+    block = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]  # inputs, outputs
+    layers = [*block * model.n_layer, (width, vocabulary)]
+    request = {"rows": settings.data.batch_size * model.block_size, "layers": layers, "threads": settings.train.threads}
+    file = folder / "products.json"
+    file.write_text(json.dumps(request))
+    command = [sys.executable, __file__, "--as-products", str(file)]
+    environment = os.environ | worker_environment()
+    return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _products_process(request: Path) -> None:
+    import time
+
+    import torch
+
+    from llmlab.training.spin import Spin
+
+    asked = json.loads(request.read_text())
+    torch.set_num_threads(asked["threads"])
+    rows, spin, seconds = asked["rows"], Spin(), list[float]()
+    layers = [(torch.rand(rows, i), torch.rand(o, i), torch.rand(rows, o)) for i, o in asked["layers"]]  # x, W, dL/dy
+    results = [(torch.empty_like(g), torch.empty_like(x), torch.empty_like(w)) for x, w, g in layers]
+    end = time.perf_counter() + PRODUCTS_SECONDS
+    while time.perf_counter() < end or len(seconds) < WARM_UP + 3:
+        begin = time.perf_counter()
+        for (x, w, g), (y, to_x, to_w) in zip(layers, results, strict=True):
+            torch.mm(x, w.t(), out=y)
+            torch.mm(g, w, out=to_x)
+            torch.mm(g.t(), x, out=to_w)
+        seconds.append(time.perf_counter() - begin)
+        spin.look()
+    print(statistics.median(seconds[WARM_UP:]))
 
 
 def _peer_process(request: Path, peer: Path | None) -> None:

@@ -40,7 +40,7 @@ def main(run: RunFolder, behaviour: str) -> int:
         recorder.update(state="failed")
         return 1
     if behaviour == "dies":
-        print("some earlier line\nSegmentation fault in a library", flush=True)
+        print("some earlier line\nSegmentation fault in a library\nNote: Threads spin long.", flush=True)
         return 7
     if behaviour == "is_killed":
         os.kill(os.getpid(), signal.SIGKILL)

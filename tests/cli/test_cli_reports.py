@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +15,10 @@ from fakes import FakeRun
 from llmlab.cli import self_test, text
 from llmlab.cli.doctor import Finding
 from llmlab.cli.main import main
-from llmlab.cli.progress import LiveReport, PlainReport
+from llmlab.cli.progress import JsonReport, LiveReport, PlainReport
 from llmlab.core.device import Device
-from llmlab.store.events import Sampled, Started, StepEvent, Stopped
+from llmlab.store.events import Resumed, Sampled, Started, StepEvent, Stopped
+from llmlab.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -131,6 +134,18 @@ def test_a_table_wraps_its_last_column_under_itself(monkeypatch: pytest.MonkeyPa
     assert lines == [" n  meaning", " 1  a rather long explanation of", "    one", "20  short"]
 
 
+def test_json_lines_of_events_that_came_together_reach_the_reader_together(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report = JsonReport(RunFolder(tmp_path))
+    with open(os.dup(1), "w", encoding="utf-8") as piped, contextlib.redirect_stdout(piped):
+        for step in range(3):
+            report.event(Resumed(step, 1.0, 2.0))
+        assert capfd.readouterr().out == ""
+        report.flush()
+        assert len(capfd.readouterr().out.splitlines()) == 3
+
+
 # doctor ---------------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +157,7 @@ def test_doctor_finds_a_working_machine(outputs: Path, capsys: pytest.CaptureFix
     assert findings["cpu"]["state"] == "ok"
     assert findings["speed"]["values"]["flops"] > 1e8
     assert findings["loss"]["values"]["difference"] < 1e-4
+    assert findings["threads"]["state"] == "ok"
     assert str(outputs) in findings["outputs"]["said"]
 
 

@@ -78,20 +78,37 @@ def test_what_a_worker_writes_between_two_looks_of_the_follower_is_read_once(
 ) -> None:
     fake = FakeRun(tmp_path).start().advance(20)
     follower = EventFollower(fake.run, fake.run.events.stat().st_size - 200)  # in a line that the worker cuts off
-    recorded, looks = RunFolder.recorded_status, itertools.count()
+    recorded, looks = EventFollower._recorded_status, itertools.count()
 
-    def looked(run: RunFolder) -> RunStatus:
-        status = recorded(run)
+    def looked(follower: EventFollower) -> RunStatus:
+        status = recorded(follower)
         if next(looks) == 0:  # the status was read, the events are not
             fake.resume_from(8).advance(30)
         return status
 
-    monkeypatch.setattr(RunFolder, "recorded_status", looked)
+    monkeypatch.setattr(EventFollower, "_recorded_status", looked)
     seen: list[Event] = []
     while new := follower.poll():
         seen += new
     began = max(place for place, event in enumerate(fake.written) if isinstance(event, Started))
     assert seen == fake.written[began:]
+
+
+def test_the_status_is_read_again_only_after_it_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRun(tmp_path).start().advance(20)
+    follower, read, reads = EventFollower(fake.run), RunFolder.recorded_status, itertools.count()
+
+    def counted(run: RunFolder) -> RunStatus:
+        next(reads)
+        return read(run)
+
+    monkeypatch.setattr(RunFolder, "recorded_status", counted)
+    for _ in range(5):
+        follower.poll()
+    fake.run.write_status(read(fake.run))
+    for _ in range(5):
+        follower.poll()
+    assert next(reads) == 1
 
 
 def test_a_run_that_is_not_there_yet_has_no_events(tmp_path: Path) -> None:

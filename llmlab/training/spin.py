@@ -1,0 +1,168 @@
+"""How long OpenMP's threads spin before they sleep: long while they have their cores to themselves, else shortly.
+
+The threads of one matrix product wait for each other hundreds of times a step. A thread that spins goes on at once
+when the others are done; one that sleeps has to be woken. But where another process wants the core, a spinning thread
+keeps it from the very thread that it waits for. So a long spin is best on a quiet machine and worst on a busy one, and
+no fixed one is right. The spin decides how long a step takes, and nothing of what it computes.
+
+GNU's OpenMP (libgomp) reads its two spins once, when a process begins (`ENVIRONMENT`): the long one holds while it
+manages no more threads than there are cores, the short one beyond. So a few threads that do nothing, and count,
+change from one to the other while a run goes on. Nothing here brings torch before a worker asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from llmlab.store.worker_folder import REMARK
+
+# What a process that trains is started with. libgomp's own spin is 300,000 rounds; from 10,000 on a step on a quiet
+# machine is as fast. OMP_WAIT_POLICY sets the short spin: 1,000 rounds with `active`, else 100.
+ENVIRONMENT = {"GOMP_SPINCOUNT": "10000", "OMP_WAIT_POLICY": "active"}
+
+_LOOK_SECONDS = 1.0
+# Seconds a second that threads which could run had no core, all threads together. Beyond the first, steps of the
+# smallest preset on two cores were 5 to 90 % faster with the short spin; below the second, 3 to 7 % with the long one.
+_BUSY, _QUIET = 0.11, 0.075
+_QUIET_LOOKS = 3  # in a row, before the spin is long again: what others do comes in bursts
+
+
+class Spin:
+    """Looks once a second how long threads wait for a core, and chooses.
+
+    short: what holds now. changes: whether this process can choose (`fixed_by`).
+    """
+
+    def __init__(
+        self,
+        change: Callable[[bool], None] | None = None,
+        waited: Callable[[], float | None] | None = None,
+        tell: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """change: makes the spin short (True) or long; by default the real one. waited: see `waited_for_cores`."""
+        self.changes = change is not None or not fixed_by(os.environ)
+        self.short = False
+        self._change, self._waited = change or _Threads().use, waited or waited_for_cores
+        self._tell, self._clock = tell or _log, clock
+        self._told = False
+        self._quiet = 0  # looks in a row
+        self._begin()
+
+    def look(self) -> None:
+        """To be called after each step."""
+        seconds = self._clock() - self._since
+        if not self.changes or seconds < _LOOK_SECONDS:
+            return
+        waited = self._waited()
+        if waited is None or self._before is None:
+            self.changes = False
+            self._use(True, "this system does not say whether others want the cores")
+            return
+        share = (waited - self._before) / seconds
+        self._quiet = self._quiet + 1 if share < _QUIET else 0
+        short = self._quiet < _QUIET_LOOKS if self.short else share > _BUSY
+        others = f"others want the cores ({100 * share:.0f} % of the time a thread waits for one)"
+        self._use(short, others if short else "no other process wants the cores")
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._before = self._clock(), self._waited() if self.changes else None
+
+    def _use(self, short: bool, why: str) -> None:
+        if short != self.short or not self._told:
+            self._told = True
+            self._tell(f"Threads spin {'shortly' if short else 'long'}: {why}.")
+        if short != self.short:
+            self._change(short)
+            self.short = short
+
+
+def environment() -> Mapping[str, str]:
+    """What to start a process that trains with; nothing where the environment has chosen a spin."""
+    return {} if ENVIRONMENT.keys() & os.environ.keys() else ENVIRONMENT
+
+
+def fixed_by(started_with: Mapping[str, str]) -> str:
+    """What fixes the spin in a process of this environment and number of threads; empty where it can be chosen."""
+    import torch
+
+    if torch.get_num_threads() == 1:
+        return "a single thread"
+    if sys.platform != "linux" or "libgomp" not in _libraries():
+        return "an OpenMP that is not GNU's"
+    chosen = [name for name, value in ENVIRONMENT.items() if started_with.get(name) != value]
+    return f"{' and '.join(chosen)} in the environment" if chosen else ""
+
+
+def waited_for_cores() -> float | None:
+    """Seconds that threads of this process could run and had no core, all together; None where Linux does not tell.
+
+    Source: /proc/PID/task/*/schedstat (Documentation/scheduler/sched-stats.rst): time on the processor, time waiting
+    for it, in nanoseconds.
+    """
+    total, found = 0, False
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            total += int(file.read_text().split()[1])
+            found = True
+        except (OSError, ValueError, IndexError):  # the thread has ended
+            continue
+    return total / 1e9 if found else None
+
+
+def _log(text: str) -> None:
+    """To worker.log, as far as the disk allows."""
+    with contextlib.suppress(OSError):
+        print(f"{REMARK}{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _libraries() -> str:
+    try:
+        return Path("/proc/self/maps").read_text()
+    except OSError:
+        return ""
+
+
+class _Threads:
+    """Threads beyond the number of cores, while they are wanted."""
+
+    def __init__(self) -> None:
+        self._end = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def use(self, short: bool) -> None:
+        """Makes them, or ends them."""
+        import torch
+
+        from llmlab.core.device import available_cores
+
+        if not short:
+            self._end.set()
+            for thread in self._threads:
+                thread.join()
+            self._threads = []
+            return
+        self._end = threading.Event()
+        threads = torch.get_num_threads()
+        # Each thread that computes brings threads - 1 more of its own.
+        for _ in range(math.ceil((available_cores() - threads + 1) / (threads - 1))):
+            there = threading.Event()
+            thread = threading.Thread(target=self._compute_once, args=(there,), daemon=True)
+            thread.start()
+            there.wait()
+            self._threads.append(thread)
+
+    def _compute_once(self, there: threading.Event) -> None:
+        import torch
+
+        torch.zeros(1 << 20).add_(1)  # large enough to be divided among threads (at::internal::GRAIN_SIZE: 32,768)
+        there.set()
+        self._end.wait()
