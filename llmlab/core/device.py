@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.memory import available_bytes
 from llmlab.core.paths import cache_dir
-from llmlab.core.processes import processor
+from llmlab.core.processes import available_cores, processor
 from llmlab.core.settings import TrainSettings
 
 
@@ -103,12 +102,6 @@ def choose_device(train: TrainSettings) -> Device:
             "Set train.precision=fp32 or bf16.",
         )
     return Device(kind, precision)
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def choose_threads(train: TrainSettings, recorded: int, watched: bool) -> int:

@@ -26,6 +26,12 @@ def processor() -> str:
         return platform.processor()
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
 def process_start(pid: int) -> float:
     """Start time of a living process, Unix seconds."""
     return float(psutil.Process(pid).create_time())

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
 from llmlab.data.corpus import Corpus
 from llmlab.data.gpt2_vocabulary import byte_symbols
+from llmlab.data.shards import BuiltCorpus
 from llmlab.data.token_cache import cache_lock, token_stream
 from llmlab.data.tokenizers import (
     TEXT_SEPARATOR,
@@ -44,6 +46,8 @@ def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress) -> T
     """
     if data.tokenizer == "gpt2":
         return Gpt2Tokenizer()
+    if _has_it(corpus, data):
+        return corpus.tokenizer()
     path = _file(data, corpus)
     with cache_lock(path, progress):
         saved = _saved(path)
@@ -55,10 +59,19 @@ def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress) -> T
 
 def known_vocabulary(data: DataSettings, corpus: Corpus) -> tuple[int, str] | None:
     """`vocab_size` and `key()` of what `build_tokenizer` gives; None where that was never made."""
+    if _has_it(corpus, data):
+        return corpus.manifest.vocab_size, corpus.manifest.tokenizer_key
     values = {"kind": "gpt2"} if data.tokenizer == "gpt2" else read_json(_file(data, corpus))
     with contextlib.suppress(ValueError):  # a damaged one is made again
         return vocabulary_of(values) if values else None
     return None
+
+
+def _has_it(corpus: Corpus, data: DataSettings) -> TypeGuard[BuiltCorpus]:
+    """Whether a corpus was built with the tokenizer that is asked for."""
+    if not isinstance(corpus, BuiltCorpus) or corpus.manifest.tokenizer != data.tokenizer:
+        return False
+    return data.tokenizer != "bpe" or corpus.manifest.vocab_size == data.bpe_vocab_size
 
 
 def _file(data: DataSettings, corpus: Corpus) -> Path:

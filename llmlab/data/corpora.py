@@ -12,14 +12,15 @@ from llmlab.data.corpus import Corpus
 from llmlab.data.embedded_corpora import embedded_corpora
 from llmlab.data.fetched_corpora import fetch, fetched_corpora
 from llmlab.data.own_texts import own_corpus
+from llmlab.data.shards import built_corpora, require_finished
 from llmlab.data.stories import stories_corpus
 
 __all__ = ["Corpus", "corpora", "fetch", "find_corpus"]
 
 
 def corpora() -> list[Corpus]:
-    """Every corpus that has a name, those that are always here first."""
-    return [*embedded_corpora(), stories_corpus(), *fetched_corpora()]
+    """Every corpus that has a name, those that are always here first, those that were built here last."""
+    return [*embedded_corpora(), stories_corpus(), *fetched_corpora(), *built_corpora()]
 
 
 def find_corpus(name_or_path: str, progress: Progress = quiet) -> Corpus:
@@ -33,6 +34,7 @@ def find_corpus(name_or_path: str, progress: Progress = quiet) -> Corpus:
     path = expanded(name_or_path)
     if name_or_path and os.path.exists(path):  # false, and no error, where it may not be looked at
         return own_corpus(path, progress)
+    require_finished(name_or_path)
     nearest = difflib.get_close_matches(name_or_path, named, n=1)
     hint = f"Did you mean {nearest[0]}?" if nearest else "A path names a .txt, .jsonl or .parquet file or a folder."
     raise UsageError(

@@ -11,11 +11,12 @@ import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
-from llmlab.core.progress import Progress, quiet
+from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
 from llmlab.data.build_tokenizer import build_tokenizer, known_vocabulary
 from llmlab.data.corpora import find_corpus
 from llmlab.data.corpus import Corpus
+from llmlab.data.sharded_tokens import Tokens
 from llmlab.data.token_cache import TokenCache, saved_tokens, token_cache
 from llmlab.data.tokenizers import Tokenizer
 
@@ -34,8 +35,8 @@ class Dataset:
     key: hex sha256 of the tokens, the tokenizer and the split: what an exact resume depends on.
     """
 
-    train: np.ndarray
-    val: np.ndarray
+    train: Tokens
+    val: Tokens
     tokenizer: Tokenizer
     unigram_loss: float
     bytes_per_token: float
@@ -60,7 +61,7 @@ def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dat
         train,
         val,
         tokenizer,
-        *_measures(cache, boundary, val_start, tokenizer),
+        *_measures(cache, boundary, val_start, tokenizer, progress),
         floor_loss(corpus, cache),
         key,
     )
@@ -111,7 +112,7 @@ def floor_loss(corpus: Corpus, cache: TokenCache) -> float | None:
     middle knows less.
     """
     entropy = corpus.document_entropy()
-    if entropy is None or len(cache.documents) < 2:
+    if entropy is None or cache.documents is None or len(cache.documents) < 2:
         return None
     return entropy * (len(cache.documents) - 1) / int(cache.documents[-1])
 
@@ -122,16 +123,16 @@ def _split(cache: TokenCache, data: DataSettings) -> tuple[int, int]:
     position = total - max(1, round(total * data.val_fraction))
     if data.split == "position":
         return _limited(position, data), position
-    starts = cache.documents[1:]
-    starts = starts[starts <= position]
-    if not len(starts):
+    start = cache.last_start(position)
+    if start is None:
+        count = "one document" if cache.documents is None else f"{len(cache.documents)} document(s)"
         raise LabError(
             f"{data.corpus} cannot be split by documents.",
-            f"It has {len(cache.documents)} document(s), and the held-out part needs whole ones at the end that make "
+            f"It has {count}, and the held-out part needs whole ones at the end that make "
             f"up {100 * data.val_fraction:.1f} % of the text while at least one is left to train on.",
             "Use data.split=position.",
         )
-    return _limited(int(starts[-1]), data), int(starts[-1])
+    return _limited(start, data), start
 
 
 def _limited(boundary: int, data: DataSettings) -> int:
@@ -139,7 +140,7 @@ def _limited(boundary: int, data: DataSettings) -> int:
     return min(boundary, data.train_tokens) if data.train_tokens else boundary
 
 
-def _check_length(corpus: Corpus, train: np.ndarray, val: np.ndarray, block_size: int, data: DataSettings) -> None:
+def _check_length(corpus: Corpus, train: Tokens, val: Tokens, block_size: int, data: DataSettings) -> None:
     shortest = min(len(train), len(val))
     if shortest >= block_size + 1:
         return
@@ -153,15 +154,17 @@ def _check_length(corpus: Corpus, train: np.ndarray, val: np.ndarray, block_size
     )
 
 
-def _measures(cache: TokenCache, boundary: int, val_start: int, tokenizer: Tokenizer) -> tuple[float, float]:
+def _measures(
+    cache: TokenCache, boundary: int, val_start: int, tokenizer: Tokenizer, progress: Progress
+) -> tuple[float, float]:
     """Unigram loss and bytes per token of `val`; kept beside the tokens."""
     path = _measures_file(cache, boundary, val_start)
     saved = read_json(path) or {}
     loss, size = saved.get("unigram_loss"), saved.get("bytes_per_token")
     if isinstance(loss, float) and isinstance(size, float):
         return loss, size
-    loss = _unigram_loss(cache, boundary, val_start, tokenizer.vocab_size, quiet)
-    val = _counts(cache.tokens[val_start:], tokenizer.vocab_size, quiet)
+    loss = _unigram_loss(cache, boundary, val_start, tokenizer.vocab_size, progress)
+    val = _counts(cache.tokens[val_start:], tokenizer.vocab_size, progress)
     size = float(sum(int(val[id]) * tokenizer.byte_count(int(id)) for id in np.flatnonzero(val)) / val.sum())
     with contextlib.suppress(OSError):  # it is counted again the next time
         write_json(path, {"unigram_loss": loss, "bytes_per_token": size}, durable=False)
@@ -179,10 +182,10 @@ def _unigram_loss(cache: TokenCache, boundary: int, val_start: int, vocab_size: 
     return float(-(val * np.log(train / train.sum())).sum() / val.sum())
 
 
-def _counts(tokens: np.ndarray, vocab_size: int, progress: Progress) -> np.ndarray:
+def _counts(tokens: Tokens, vocab_size: int, progress: Progress) -> np.ndarray:
     """How often each id occurs, int64 [vocabulary], in constant memory. ValueError for an id beyond it."""
     counts = np.zeros(vocab_size, dtype=np.int64)
     for start in range(0, len(tokens), _COUNT_BLOCK):
         progress("Counting tokens", start, len(tokens))
-        counts += np.bincount(tokens[start : start + _COUNT_BLOCK], minlength=vocab_size)
+        counts += np.bincount(np.asarray(tokens[start : start + _COUNT_BLOCK]), minlength=vocab_size)
     return counts

@@ -110,10 +110,11 @@ def jsonl_rows(path: Path, longest: int = -1) -> Iterator[tuple[int, Row]]:
         while line := file.readline(longest):
             number += 1
             if line.strip():
-                yield number, _json_row(line)
+                yield number, json_row(line)
 
 
-def _json_row(line: bytes) -> Row:
+def json_row(line: bytes) -> Row:
+    """A line of JSON as a row."""
     try:
         row = parse_json(line.decode("utf-8-sig"))  # files put one after the other each bring their mark
     except UnicodeDecodeError as error:

@@ -121,7 +121,7 @@ def file_pieces(path: Path) -> Iterator[Piece]:
             case ".parquet":
                 yield from _parquet_pieces(path)
             case _:
-                yield from document_pieces(_text_blocks(path))
+                yield from document_pieces(text_blocks(path))
     except OSError as error:
         raise LabError(
             f"{path} could not be read.", f"{error.strerror or error}.", "Name a file that can be read."
@@ -140,7 +140,7 @@ def text_bytes(path: Path) -> int:
     try:
         if path.suffix.lower() != ".parquet":
             return path.stat().st_size
-        parquet, column = _open_parquet(path)
+        parquet, column = open_parquet(path)
         place = parquet.schema_arrow.names.index(column)
         groups = [parquet.metadata.row_group(group) for group in range(parquet.metadata.num_row_groups)]
         return sum(group.column(place).total_uncompressed_size for group in groups)
@@ -148,7 +148,7 @@ def text_bytes(path: Path) -> int:
         return 0
 
 
-def _text_blocks(path: Path) -> Iterator[str]:
+def text_blocks(path: Path) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     done = 0  # bytes given to the decoder
@@ -208,25 +208,33 @@ def _row_text(row: Row) -> str | None:
 
 
 def _parquet_pieces(path: Path) -> Iterator[Piece]:
-    parquet, column = _open_parquet(path)
-    texts = (value.as_py() for batch in _batches(path, parquet, column) for value in batch.column(0))
-    for row, text in enumerate(texts):
-        if text is None:
-            raise LabError(f"{path} has a row without a text.", f"It is row {row:,}.", "Remove it.")
+    parquet, column = open_parquet(path)
+    for text in parquet_texts(path, parquet, column):
         yield from document_pieces([text])
 
 
-def _batches(path: Path, parquet: Any, column: str) -> Iterator[Any]:
+def parquet_texts(
+    path: Path, parquet: Any, column: str, groups: list[int] | None = None, first: int = 0
+) -> Iterator[str]:
+    """The texts of a column, of some row groups or all. first: the number of the first row, for what is said of one."""
+    texts = (value.as_py() for batch in _batches(path, parquet, column, groups) for value in batch.column(0))
+    for row, text in enumerate(texts, start=first):
+        if text is None:
+            raise LabError(f"{path} has a row without a text.", f"It is row {row:,}.", "Remove it.")
+        yield text
+
+
+def _batches(path: Path, parquet: Any, column: str, groups: list[int] | None) -> Iterator[Any]:
     import pyarrow
 
     try:
-        yield from parquet.iter_batches(batch_size=_PARQUET_ROWS, columns=[column])
+        yield from parquet.iter_batches(batch_size=_PARQUET_ROWS, columns=[column], row_groups=groups)
     except (pyarrow.ArrowException, OSError) as error:
         raise LabError(f"{path} is damaged.", f"{error}.", "Fetch or write it again.") from error
 
 
-def _open_parquet(path: Path) -> tuple[Any, str]:
-    """The pyarrow ParquetFile and the name of its column of texts."""
+def open_parquet(path: Path, fields: tuple[str, ...] = FIELDS) -> tuple[Any, str]:
+    """The pyarrow ParquetFile and the name of its column of texts: the first of `fields` that it has."""
     import pyarrow
     import pyarrow.parquet
 
@@ -236,11 +244,14 @@ def _open_parquet(path: Path) -> tuple[Any, str]:
     except pyarrow.ArrowInvalid as error:
         raise LabError(f"{path} is not a Parquet file.", f"{error}.", "Choose another file.") from error
     schema = parquet.schema_arrow
-    for name in FIELDS:
+    for name in fields:
         if name in schema.names and schema.field(name).type in (pyarrow.string(), pyarrow.large_string()):
             return parquet, name
+    wanted = " or ".join(f'"{name}"' for name in fields)
     raise LabError(
         f"{path} has no column of text.",
-        f'It has {", ".join(schema.names)}; "{FIELDS[0]}" or "{FIELDS[1]}" is looked for, as strings.',
-        "Rename the column that holds the text.",
+        f"It has {', '.join(schema.names)}; {wanted} is looked for, as strings.",
+        "Rename the column that holds the text."
+        if fields == FIELDS
+        else "Name the column that holds the text: --field.",
     )

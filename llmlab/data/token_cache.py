@@ -22,21 +22,41 @@ from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
 from llmlab.core.records import read_record
 from llmlab.data.corpus import Corpus
+from llmlab.data.sharded_tokens import Tokens
+from llmlab.data.shards import BuiltCorpus
 from llmlab.data.tokenizers import TEXT_SEPARATOR, Tokenizer
 
 # Raised when the files' format or the way of cutting changes: older caches are then built again.
 _FORMAT = 1
+_LOOKED_AT = 1 << 20  # tokens in which the start of a document is looked for at once
 _POLL_SECONDS = 0.1  # between two looks at the lock of another process
 
 
 @dataclass(frozen=True)
 class TokenCache:
-    """A finished cache. tokens: read-only ids [tokens]; documents: start of each document, int64 [documents]."""
+    """A finished cache. tokens: read-only ids [tokens]; documents: start of each document, int64 [documents].
+
+    Of shards, documents is None: a document starts behind each end of text, the last id of their vocabulary.
+    """
 
     folder: Path
-    tokens: np.ndarray
-    documents: np.ndarray
-    sha256: str  # of tokens.bin
+    tokens: Tokens
+    documents: np.ndarray | None
+    sha256: str  # of tokens.bin, or of all shards
+    end_of_text: int | None = None  # of shards
+
+    def last_start(self, position: int) -> int | None:
+        """Where the last document starts that does so at `position` or before it; None for the very first one."""
+        if self.documents is not None:
+            starts = self.documents[1:]
+            starts = starts[starts <= position]
+            return int(starts[-1]) if len(starts) else None
+        for end in range(position, 0, -_LOOKED_AT):
+            first = max(0, end - _LOOKED_AT)
+            found = np.flatnonzero(np.asarray(self.tokens[first:end]) == self.end_of_text)
+            if len(found):
+                return first + int(found[-1]) + 1
+        return None
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,8 @@ def token_cache(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress:
     once: the second waits. A damaged cache is built again. Raises Cancelled (nothing is left behind), and
     LabError when the disk is full or the corpus is empty.
     """
+    if (built := _of_shards(corpus, tokenizer.key(), max_tokens)) is not None:
+        return built
     folder = _folder(corpus, tokenizer.key(), max_tokens)
     with cache_lock(folder, progress):
         if (cache := _open(folder)) is not None:
@@ -78,7 +100,17 @@ def token_cache(corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, progress:
 
 def saved_tokens(corpus: Corpus, tokenizer_key: str, max_tokens: int) -> TokenCache | None:
     """What `token_cache` gives, as far as it is there: nothing is built, and not every byte is looked at."""
-    return _open(_folder(corpus, tokenizer_key, max_tokens), checked=False)
+    built = _of_shards(corpus, tokenizer_key, max_tokens)
+    return built or _open(_folder(corpus, tokenizer_key, max_tokens), checked=False)
+
+
+def _of_shards(corpus: Corpus, tokenizer_key: str, max_tokens: int) -> TokenCache | None:
+    """The shards of a corpus that was built with this tokenizer; None of any other."""
+    if not isinstance(corpus, BuiltCorpus) or corpus.manifest.tokenizer_key != tokenizer_key:
+        return None
+    tokens = corpus.tokens(max_tokens)
+    key = f"{corpus.content_key()} {len(tokens)}"
+    return TokenCache(corpus.folder, tokens, None, key, corpus.manifest.vocab_size - 1)
 
 
 def token_stream(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, bool, int]]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
+from llmlab.data import sequences as module
 from llmlab.data.sequences import Sequences, fixed_sequences, gather
+from llmlab.data.sharded_tokens import MixedTokens, ShardedTokens
+from llmlab.data.shuffles import Shuffle, Turns
 
 ORDERS = ("random", "sliding")
 
@@ -110,3 +116,68 @@ def test_fixed_windows_are_never_more_than_there_are() -> None:
     assert fixed_sequences(tokens(13), block_size=9, count=100).tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="no sequence"):
         fixed_sequences(tokens(9), block_size=9, count=1)
+
+
+def test_a_shuffle_names_each_place_once_and_differs_by_seed() -> None:
+    for count in [*range(1, 40), 63, 64, 65, 1000, 4096, 4097, 100_003]:
+        places = np.arange(count)
+        shuffled = Shuffle(count, [1, 2])(places)
+        assert sorted(shuffled) == list(places)
+        assert (Shuffle(count, [1, 2])(places[::-1]) == shuffled[::-1]).all()  # each place by itself
+    assert abs(np.corrcoef(places, shuffled)[0, 1]) < 0.02
+    assert abs(np.corrcoef(shuffled[1:], shuffled[:-1])[0, 1]) < 0.02
+    assert (Shuffle(count, [1, 3])(places) != shuffled).mean() > 0.99
+    assert Shuffle(10**12, [0])(np.array([0, 10**12 - 1])).max() < 10**12
+
+
+def test_shards_are_read_like_one_array_and_many_sequences_without_a_permutation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = tokens(1601)
+    sharded = ShardedTokens([whole[:100], whole[100:1001], whole[1001:]])
+    for order in ORDERS:
+        ours, theirs = (Sequences(each, 8, 7, order, seed=3) for each in (sharded, whole))
+        for index in range(60):
+            assert (ours.batch(index)[0] == theirs.batch(index)[0]).all()
+    monkeypatch.setattr(module, "_MOST_PERMUTED", 100)
+    ours, theirs = (Sequences(each, 8, 50, "sliding", seed=3) for each in (sharded, whole))
+    orders = [np.concatenate([each.starts(4 + place) for place in range(4)]) for each in (ours, theirs)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(0, 1600, 8))
+    assert list(orders[0]) != list(orders[1])
+    assert ours._permutation[1].size == 0
+
+
+def test_each_source_of_a_mixture_has_its_share_within_one_sequence_at_any_time() -> None:
+    draw = random.Random(4)
+    for seed in range(100):
+        parts = [draw.randint(1, 30) for _ in range(draw.randint(1, 5))]
+        weights = [Fraction(part, sum(parts)) for part in parts]
+        sources, ordinals = Turns(weights, seed)(np.arange(2 * sum(parts) + 5))
+        had = [0] * len(parts)
+        for turn, (source, ordinal) in enumerate(zip(sources, ordinals, strict=True), start=1):
+            assert ordinal == had[source]
+            had[source] += 1
+            assert all(abs(count - weight * turn) < 1 for count, weight in zip(had, weights, strict=True))
+    equal = [Fraction(1, 4)] * 4
+    orders = {tuple(Turns(equal, seed)(np.arange(8))[0]) for seed in range(20)}
+    assert len(orders) > 5
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_mixture_takes_whole_sequences_of_its_sources_by_their_weights(order: str) -> None:
+    everything = tokens(1000)
+    small, large = everything[:101], ShardedTokens([everything[101:400], everything[400:]])
+    mixed = MixedTokens([small, large], [Fraction(3, 10), Fraction(7, 10)])
+    one, other, another = (Sequences(mixed, 5, 8, order, seed=seed) for seed in (3, 3, 4))
+    starts = np.concatenate([one.starts(index) for index in range(50)])
+    assert (np.concatenate([other.starts(index) for index in reversed(range(50))][::-1]) == starts).all()
+    assert (np.concatenate([another.starts(index) for index in range(50)]) != starts).any()
+    of_small = starts <= 95
+    assert of_small.sum() == 120
+    assert ((starts >= 101) == ~of_small).all()  # none goes across the border of two sources
+    if order == "sliding":
+        assert sorted(starts[of_small][:20]) == list(range(0, 100, 5))
+        assert sorted(starts[of_small][20:40]) == list(range(0, 100, 5))
+    assert one.epoch(25) == 1.0
+    fixed = fixed_sequences(mixed, 5, 20)
+    assert ((fixed <= 95).sum(), (fixed >= 101).sum()) == (6, 14)

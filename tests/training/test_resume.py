@@ -23,7 +23,13 @@ from kills import differences, events_of, train_to_the_end, train_with_kills
 from small_runs import all_events, kill_and_resume, new_run, same_weights, train_here, weights_of
 
 from llmlab.core.config import with_values
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.progress import quiet
+from llmlab.core.settings import DataSettings, PretrainSettings
+from llmlab.data import shard_sources
+from llmlab.data.build_tokenizer import build_tokenizer
+from llmlab.data.corpora import find_corpus
+from llmlab.data.shard_sources import shard_source
+from llmlab.data.shards import build_shards
 from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
 from llmlab.jobs.worker import changes_since
 from llmlab.models.scratch import open_checkpoint
@@ -80,6 +86,25 @@ def test_a_real_worker_killed_and_resumed_ends_as_one_left_alone(run: RunFolder,
     train_to_the_end(run)
     assert differences(alone, run) == []
     assert events_of(run, "started")[-1]["attempt"] == 2
+
+
+@pytest.mark.parametrize("order", ["random", "sliding"])
+def test_a_killed_run_on_shards_ends_as_one_on_their_text_left_alone(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shard_sources, "BLOCK_CHARS", 2000)
+    whole = "".join(piece.text for piece in find_corpus("tiny").pieces())
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": whole[i : i + 900]}) + "\n" for i in range(0, len(whole), 900)))
+    source = shard_source(str(text), "text")
+    learned = build_tokenizer(DataSettings(tokenizer="bpe", bpe_vocab_size=300), source, quiet)
+    built = build_shards(source, "built", learned, quiet, processes=1, shard_tokens=1000)
+    assert len(built.manifest.shards) > 10
+    asked = SETTINGS | {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300, "data__order": order}
+    alone = train_here(new_run(outputs, 12, "text", data__corpus=str(text), **asked))
+    killed = kill_and_resume(new_run(outputs, 12, "shards", data__corpus="built", **asked), before_step=8)
+    assert differences(alone, killed) == []
 
 
 def test_a_pause_holds_in_place_and_loses_nothing(run: RunFolder, alone: RunFolder) -> None:

@@ -1,0 +1,306 @@
+"""Large corpora in shards: the tokens of their text, whatever kind of file it is in, and whatever ended the build."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from fakes import CancelAfter
+from forks import Fork
+
+import llmlab
+from llmlab.cli.main import main
+from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.core.progress import quiet
+from llmlab.core.settings import DataSettings
+from llmlab.data import shard_sources
+from llmlab.data import shards as module
+from llmlab.data.corpora import find_corpus
+from llmlab.data.dataset import known_losses, load_dataset
+from llmlab.data.own_texts import own_corpus
+from llmlab.data.shard_sources import shard_source
+from llmlab.data.sharded_tokens import ShardedTokens
+from llmlab.data.shards import BuiltCorpus, build_shards
+from llmlab.data.token_cache import token_cache
+from llmlab.data.tokenizers import BpeTokenizer, Gpt2Tokenizer, Tokenizer
+
+BLOCK = 5_000  # characters, so that a small text has many blocks
+SIZE = 3_000  # tokens, so that it has many shards
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_sources, "BLOCK_CHARS", BLOCK)
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Documents of many lengths, one without any text, some longer than a block."""
+    whole = "".join(piece.text for piece in find_corpus("tiny").pieces()) * 8
+    lengths = random.Random(5)
+    found, place = [""], 0
+    while place < 150_000:
+        length = lengths.choice([10, 300, 900, 2 * BLOCK])
+        found.append(whole[place : place + length] + " ü€😀")
+        place += length
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, texts: list[str]) -> Path:
+    """The texts, spread over files of each kind, in their order."""
+    path = tmp_path / "many"
+    path.mkdir()
+    parts = [texts[len(texts) * part // 6 : len(texts) * (part + 1) // 6] for part in range(6)]
+    (path / "a.jsonl").write_bytes(lines(parts[0]) + b"\n" + lines(parts[1]))
+    (path / "b.jsonl.gz").write_bytes(gzip.compress(lines(parts[2])))
+    (path / "c.jsonl.zst").write_bytes(pyarrow.Codec("zstd").compress(lines(parts[3]), asbytes=True))
+    pyarrow.parquet.write_table(pyarrow.table({"n": range(len(parts[4])), "text": parts[4]}), path / "d.parquet", 7)
+    for number, text in enumerate(parts[5]):
+        (path / f"e{number:03}.txt").write_text(text)
+    (path / "notes.md").write_text("not a text to learn from")
+    return path
+
+
+def lines(texts: list[str]) -> bytes:
+    return "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in texts).encode()
+
+
+def build(path: Path, name: str = "built", progress: Any = quiet, tokenizer: Tokenizer | None = None) -> BuiltCorpus:
+    source = shard_source(str(path), "text")
+    return build_shards(source, name, tokenizer or Gpt2Tokenizer(), progress, processes=1, shard_tokens=SIZE)
+
+
+def files_of(corpus: BuiltCorpus) -> dict[str, bytes]:
+    """All that was written, but for the lock."""
+    return {path.name: path.read_bytes() for path in corpus.folder.iterdir() if path.name != "lock"}
+
+
+def test_shards_hold_the_tokens_of_every_document_in_their_order(folder: Path, texts: list[str]) -> None:
+    corpus, gpt2 = build(folder), Gpt2Tokenizer()
+    expected = [id for text in texts if text for id in [gpt2.end_of_text, *gpt2.encode(text)]][1:]
+    assert np.asarray(corpus.tokens()).tolist() == expected
+    manifest = corpus.manifest
+    assert (manifest.tokens, manifest.documents) == (len(expected), sum(map(bool, texts)))
+    assert corpus.bytes == sum(len(text.encode()) for text in texts)
+    assert len(manifest.shards) > 4
+    assert all(SIZE <= shard.tokens < 2 * SIZE for shard in manifest.shards[:-1])
+    assert list(corpus.documents()) == [text for text in texts if text]
+    assert find_corpus("built") == corpus
+
+
+def test_a_file_has_the_tokens_that_it_has_as_a_corpus_by_its_path(folder: Path) -> None:
+    for name in ("a.jsonl", "d.parquet", "e000.txt"):
+        cache = token_cache(own_corpus(folder / name), Gpt2Tokenizer(), 0, quiet)
+        assert np.asarray(build(folder / name, name).tokens()).tolist() == cache.tokens.tolist()
+
+
+def test_a_long_text_is_read_again_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("".join(piece.text for piece in find_corpus("tiny").pieces()) * 2 + "ü€😀 " * 20_000)
+    corpus = build(path)
+    assert "".join(piece.text for piece in corpus.pieces()) == path.read_text()
+    assert sum(1 for _ in corpus.pieces()) > 1
+
+
+def test_two_processes_write_what_one_writes(folder: Path, tmp_path: Path) -> None:
+    alone = files_of(build(folder))
+    script = (
+        "import sys; from pathlib import Path; from llmlab.data import shard_sources as s, shards;"
+        "from llmlab.data.tokenizers import Gpt2Tokenizer; from llmlab.core.progress import quiet;"
+        f"s.BLOCK_CHARS = {BLOCK}; source = s.shard_source(sys.argv[1], 'text');"
+        f"shards.build_shards(source, 'built', Gpt2Tokenizer(), quiet, processes=2, shard_tokens={SIZE})"
+    )
+    environment = os.environ | {
+        "LLMLAB_CACHE": str(tmp_path / "two"),
+        "PYTHONPATH": str(Path(llmlab.__file__).parents[1]),
+    }
+    subprocess.run([sys.executable, "-c", script, str(folder)], env=environment, check=True)
+    both = {path.name: path.read_bytes() for path in (tmp_path / "two" / "shards" / "built").iterdir()}
+    assert {name: data for name, data in both.items() if name != "lock"} == alone
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_build_killed_at_random_moments_goes_on_to_the_same_files(folder: Path, seed: int) -> None:
+    begin = time.monotonic()
+    alone = files_of(build(folder))
+    seconds, moments, kills = time.monotonic() - begin, random.Random(seed), 0
+    while kills < 8:
+        child = Fork(lambda: build(folder, "killed").manifest.complete - 1)
+        time.sleep(moments.uniform(0, seconds / 2))
+        if child.poll() is None:
+            os.kill(child.pid, signal.SIGKILL)
+            kills += 1
+        if child.wait() == 0:
+            break
+    assert kills
+    assert files_of(build(folder, "killed")) == alone
+
+
+def test_a_damaged_shard_is_made_again_and_the_others_are_kept(folder: Path) -> None:
+    corpus = build(folder)
+    before = files_of(corpus)
+    damaged, missing = corpus.folder / "shard-00001.bin", corpus.folder / "shard-00003.bin"
+    content = damaged.read_bytes()
+    damaged.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    missing.unlink()
+    times = {path: path.stat().st_mtime_ns for path in corpus.folder.glob("*.bin")}
+    with pytest.raises(LabError, match=r"built is damaged. shard-00003.bin"):
+        corpus.tokens()
+    assert files_of(build(folder)) == before
+    changed = [path.name for path, then in times.items() if path.stat().st_mtime_ns != then]
+    assert changed == [damaged.name]
+
+
+def test_a_finished_corpus_is_checked_and_nothing_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = files_of(build(folder))
+    monkeypatch.setattr(module._Build, "_encoded", lambda *arguments: pytest.fail("read again"))
+    assert files_of(build(folder)) == before
+
+
+def test_a_full_disk_is_named_and_finished_shards_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, plain = files_of(build(folder)), module.replaced
+
+    @contextmanager
+    def full(path: Path) -> Iterator[BinaryIO]:
+        with plain(path) as file:
+            if path.name == "shard-00002.bin":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            yield file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "replaced", full)
+        with pytest.raises(LabError, match=r"The disk is full.* 2 finished shards are kept"):
+            build(folder, "other")
+    left = sorted(path.name for path in (module._shards_dir() / "other").iterdir())
+    assert left == ["lock", "manifest.json", "shard-00000.bin", "shard-00001.bin", "tokenizer.json"]
+    with pytest.raises(UsageError, match="other is not finished"):
+        find_corpus("other")
+    assert files_of(build(folder, "other")) == alone
+
+
+def test_a_cancelled_build_goes_on(folder: Path) -> None:
+    alone = files_of(build(folder))
+    with pytest.raises(Cancelled):
+        build(folder, "other", CancelAfter(12))
+    assert files_of(build(folder, "other")) == alone
+
+
+def test_another_source_under_the_name_is_refused(folder: Path) -> None:
+    before = files_of(build(folder))
+    (folder / "e000.txt").write_text("changed")
+    with pytest.raises(UsageError, match="its source has changed since"):
+        build(folder)
+    corpus = module.built_corpus("built")
+    assert corpus is not None
+    assert files_of(corpus) == before
+
+
+def test_ids_beyond_two_bytes_take_four(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FakeLargeTokenizer(Gpt2Tokenizer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vocab_size, self.end_of_text = 70_000, 69_999
+
+    monkeypatch.setattr(module, "tokenizer_from_json", lambda values: FakeLargeTokenizer())
+    tokens = build(folder / "a.jsonl", tokenizer=FakeLargeTokenizer()).tokens()
+    assert tokens.dtype == np.uint32
+    assert np.asarray(tokens).max() == 69_999
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "a.jsonl",
+            b'{"text": "good"}\n\n{"content": "x"}\n',
+            "Row 3 of .*a.jsonl has no 'text'. It has content. .*--field",
+        ),
+        ("a.jsonl", b'{"text": "good"}\nbad\n', "Row 2 of .* It is not JSON"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "good"}\n' * 99)[:-12], "a.jsonl.gz could not be read"),
+        ("a.jsonl.zst", b"none", "a.jsonl.zst could not be read"),
+        ("a.parquet", b"none", "not a Parquet file"),
+        ("a.txt", b"\xff\xff", "not UTF-8"),
+        ("a.txt", b"", "is empty"),
+        ("a.csv", b"text\n", "nothing that shards can be made of"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LabError, match=said):
+        build(tmp_path / name)
+
+
+def test_the_hub_is_not_there_without_a_network() -> None:
+    with pytest.raises(LabError, match="The data set owner/texts could not be had from the hub"):
+        build(Path("owner/texts"))
+
+
+def test_sharded_tokens_read_like_one_array() -> None:
+    whole = np.arange(100, dtype=np.uint16)
+    sharded = ShardedTokens([whole[:10], whole[10:11], whole[11:60], whole[60:]])
+    places = np.random.default_rng(1).integers(0, 100, (40, 7))
+    assert (sharded[places] == whole[places]).all()
+    for begin, end in [(0, 100), (5, 10), (9, 12), (10, 60), (59, 61), (30, 30), (99, 100), (95, 200)]:
+        part = sharded[begin:end]
+        assert np.asarray(part).tolist() == whole[begin:end].tolist()
+        assert len(part) == len(whole[begin:end])
+    assert (sharded[5:70][places[places < 65]] == whole[5:70][places[places < 65]]).all()
+
+
+@pytest.mark.parametrize("split", ["position", "documents"])
+@pytest.mark.parametrize("limit", [0, 9_000])
+def test_a_data_set_is_that_of_the_same_text_by_its_path(folder: Path, split: str, limit: int) -> None:
+    path = folder / "a.jsonl"
+    build(path)
+    asked = {"tokenizer": "gpt2", "split": split, "max_tokens": limit}
+    shards, text = (DataSettings(corpus=corpus, **asked) for corpus in ("built", str(path)))  # type: ignore[arg-type]
+    ours, theirs = load_dataset(shards, 16, quiet), load_dataset(text, 16, quiet)
+    assert np.asarray(ours.train).tolist() == theirs.train[:].tolist()  # type: ignore[union-attr]
+    assert np.asarray(ours.val).tolist() == theirs.val[:].tolist()  # type: ignore[union-attr]
+    assert (ours.unigram_loss, ours.bytes_per_token) == (theirs.unigram_loss, theirs.bytes_per_token)
+    assert known_losses(shards, quiet) == known_losses(text, quiet)
+
+
+def test_a_built_corpus_keeps_its_bpe_and_other_tokenizers_read_its_text(folder: Path) -> None:
+    learned = BpeTokenizer([("t", "h"), ("th", "e")])
+    corpus = build(folder, tokenizer=learned)
+    own = DataSettings(corpus="built", tokenizer="bpe", bpe_vocab_size=learned.vocab_size)
+    dataset = load_dataset(own, 16, quiet)
+    assert isinstance(dataset.train, ShardedTokens)
+    assert dataset.tokenizer.key() == learned.key()
+    other = load_dataset(DataSettings(corpus="built", tokenizer="char"), 16, quiet)
+    text = other.tokenizer.decode([*other.train[:].tolist(), *other.val[:].tolist()])  # type: ignore[union-attr]
+    assert text == "\n\n".join(corpus.documents())
+
+
+def test_the_command_builds_lists_and_says_what_to_type_next(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["corpora", "build", str(folder), "--shards", "--processes", "1"]
+    assert main([*asked, "--json"]) == 0
+    built = json.loads(capsys.readouterr().out)
+    assert (built["name"], built["kind"], built["complete"]) == ("many", "built", True)
+    assert built["tokens"] == sum(shard["tokens"] for shard in built["shards"])
+    assert main(asked) == 0
+    assert "llmlab-run pretrain --corpus many --set data.tokenizer=gpt2" in capsys.readouterr().out
+    assert main(["corpora", "--json"]) == 0
+    assert "many" in [corpus["name"] for corpus in json.loads(capsys.readouterr().out)]
+    for words in (["--name", "tiny"], ["--name", "a/b"], ["--field", "content"], ["--processes", "-1"]):
+        assert main([*asked, *words]) in (1, 2)
+        assert "error: " in capsys.readouterr().err
+    assert main(["corpora", "build"]) == 2
