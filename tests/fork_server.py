@@ -40,13 +40,14 @@ from typing import Any
 # The modules, and whether each may start others of them.
 SERVED = {
     "llmlab": True,
-    "llmlab.jobs.worker": False,
+    "llmlab.jobs.worker": True,  # a run of several processes
     "llmlab.studies.worker": True,
     "llmlab.jobs.model_host": False,
 }
 # What takes long to import, besides the lab's own modules.
 _LIBRARIES = (
     "torch._dynamo",  # with the first step of an optimizer
+    "torch.distributed.run",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.generation",
@@ -58,7 +59,7 @@ _LIBRARIES = (
 )
 # Variables that libraries or the interpreter read when they start.
 _READ_AT_START = re.compile(
-    r"(PYTHON|HF_|HUGGING|TRANSFORMERS_|TORCH|OMP_|MKL_|LD_|LANG|LC_|HOME$|XDG_CACHE_HOME$|TZ$)"
+    r"(PYTHON|HF_|HUGGING|TRANSFORMERS_|TORCH(?!ELASTIC_|_NCCL_)|OMP_|MKL_|LD_|LANG|LC_|HOME$|XDG_CACHE_HOME$|TZ$)"
 )
 _UNBUFFERED, _ENCODING = "PYTHONUNBUFFERED", "PYTHONIOENCODING"
 _MODULE = re.compile(r"run_module\('([\w.]+)', run_name='__main__', alter_sys=True\)$")

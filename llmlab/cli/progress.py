@@ -19,6 +19,7 @@ from llmlab.store.events import (
     Resumed,
     Sampled,
     Scored,
+    Shared,
     Started,
     StepEvent,
     Stopped,
@@ -106,6 +107,7 @@ class PlainReport(Report):
         self._started: Started | None = None
         self._last_step: StepEvent | None = None
         self._evaluated: Evaluated | None = None
+        self._shared: Shared | None = None
         self._pace = Pace()
         self._scores: list[Scored] = []
 
@@ -139,6 +141,8 @@ class PlainReport(Report):
             case Scored():
                 self._scores.append(event)
                 self._print(f"step {event.step}   {event.correct} of {event.total} held-out items answered right")
+            case Shared():
+                self._shared = event
             case CheckpointSaved() if "requested" in event.labels:
                 self._print(f"step {event.step}   saved {event.checkpoint} ({text.size(event.bytes)})")
             case Paused():
@@ -154,6 +158,8 @@ class PlainReport(Report):
         if len(self._scores) > 1:
             before, after = self._scores[0], self._scores[-1]
             losses.append(f"  right        {before.correct} of {before.total} before, {after.correct} after")
+        if self._shared is not None:
+            losses.append(f"  shared by    {self._shared.words}")
         for line in _summary(self._run, last, losses):
             self._print(line)
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from llmlab.cli import text
 from llmlab.cli.follow import train
 from llmlab.cli.notebook import tell_outcomes
-from llmlab.cli.output import say, terminal_progress
+from llmlab.cli.output import DONE, say, terminal_progress
 from llmlab.cli.progress import make_report
 from llmlab.cli.words import (
     Commands,
@@ -39,7 +39,7 @@ from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.registry import resolve_run
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.kinds import kind_of
-from llmlab.training.room import computes_in_main_memory, require_room
+from llmlab.training.room import computes_in_main_memory, crowded, require_room
 
 S = TypeVar("S", bound=RunSettings)
 
@@ -106,6 +106,9 @@ def _add_new_run(parser: Parser, *, seeded: str, learns_from: str, parent: str) 
         dest="parent",
         help=f"branch: start from a checkpoint of another {parent}, with its settings, as a new run",
     )
+    parser.add_argument(
+        "--no-start", action="store_true", help="make the run's folder only; `resume`, or torchrun, trains it later"
+    )
     add_predict(parser)
     add_outputs(parser)
 
@@ -170,6 +173,9 @@ def _make_and_train(
     run = create_run(
         outputs_of(args), settings, name=args.name, preset=preset, parent=parent, predictions=args.predictions
     )
+    if args.no_start:
+        say(f"Made {run.path}. It is trained by: llmlab-run resume {spoken(run)}")
+        return DONE
     return _train_and_tell(run, args)
 
 
@@ -203,6 +209,8 @@ def _check_shortages(settings: RunSettings, outputs: Path, memory_bytes: int, ch
 
     LabError, with what would fit, when its memory cannot suffice.
     """
+    if sentence := crowded(settings):
+        say(f"warning: {sentence}")
     disk = settings.checkpoints.at_once(settings.train.steps) * checkpoint_bytes
     existing = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
     free = shutil.disk_usage(existing).free

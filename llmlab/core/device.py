@@ -104,12 +104,16 @@ def choose_device(train: TrainSettings) -> Device:
     return Device(kind, precision)
 
 
-def choose_threads(train: TrainSettings, recorded: int, watched: bool) -> int:
+def choose_threads(train: TrainSettings, recorded: int, watched: bool, processes: int = 1) -> int:
     """Torch threads: as set; else as the run's first worker had, since rounding depends on it; else by the cores.
+
+    Of several processes each has one: threads that wait by spinning would hold the cores that the others need.
 
     A watched run leaves one core to the window: with as many torch threads as cores, any other busy process
     slows both ten times, since OpenMP threads wait by spinning.
     """
+    if processes > 1:
+        return train.threads or 1
     return train.threads or recorded or max(1, available_cores() - (1 if watched else 0))
 
 

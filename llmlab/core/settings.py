@@ -329,6 +329,38 @@ class CheckpointSettings:
 
 
 @dataclass(frozen=True)
+class DistributedSettings:
+    """Training on several processes at once: llmlab/training/parallel.py says what each strategy does."""
+
+    strategy: str = setting(
+        "none",
+        "none: one process. ddp: several, each with the whole model, read their parts of every batch. fsdp2: each "
+        "holds only a part of the model, too, for one that does not fit.",
+        choices=("none", "ddp", "fsdp2"),
+    )
+    processes: int = setting(
+        2,
+        "Processes on this machine, unless it is one; torchrun's own number counts where it starts them.",
+        low=1,
+        high=1024,
+    )
+    timeout: int = setting(
+        60,
+        "How long a process may keep the others waiting in a step, until the run ends as failed.",
+        unit="seconds",
+        low=1,
+        high=86400,
+        advanced=True,
+        exact=False,
+    )
+
+    @property
+    def count(self) -> int:
+        """How many processes train a run that is started on this machine alone."""
+        return 1 if self.strategy == "none" else self.processes
+
+
+@dataclass(frozen=True)
 class RunWords:
     """A run as people read it.
 
@@ -362,6 +394,7 @@ class RunSettings(ABC):
     train: TrainSettings
     samples: SampleSettings
     checkpoints: CheckpointSettings
+    distributed: DistributedSettings = DistributedSettings()  # of kinds that only one process trains
 
     @property
     @abstractmethod
@@ -407,6 +440,7 @@ class PretrainSettings(RunSettings):
     train: PretrainTrainSettings = field(default_factory=PretrainTrainSettings)
     samples: SampleSettings = field(default_factory=SampleSettings)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+    distributed: DistributedSettings = field(default_factory=DistributedSettings)
 
     @property
     def tokens_per_step(self) -> int:
@@ -479,6 +513,23 @@ class PretrainSettings(RunSettings):
                 "Choose another model.n_head.",
             )
         require_decay(self.train, f"Add train.min_learning_rate={self.train.learning_rate / 10:g}.")
+        if self.distributed.strategy == "fsdp2":
+            self._require_what_shards()
+
+    def _require_what_shards(self) -> None:
+        train = self.train
+        for key, used, why, do in (
+            ("optimizer=muon", train.optimizer == "muon", "Muon needs whole matrices.", "optimizer=adamw"),
+            ("ema_decay", train.ema_decay, "The average would be of parts of the weights.", "ema_decay=0"),
+            ("compile", train.compile, "The model is gathered by hooks, which are not compiled.", "compile=false"),
+            ("precision=fp16", train.precision == "fp16", "Each process would scale by itself.", "precision=bf16"),
+        ):
+            if used:
+                raise UsageError(
+                    f"train.{key} does not work with distributed.strategy=fsdp2.",
+                    why,
+                    f"Set train.{do}, or distributed.strategy=ddp.",
+                )
 
 
 @lru_cache(maxsize=8)

@@ -7,6 +7,9 @@ Memory is what a worker holds at its peak, when the backward pass of a step begi
                     an average of the weights: 4 more)
     activations     what each block keeps for the backward pass, for every token of a batch
     vocabulary      logits, and gradients of the embedding beside the one that is kept
+
+Of several processes (llmlab/training/parallel.py) each holds that, for its part of every batch; under fsdp2 it keeps
+its part of what learns, and holds one block after the other whole.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ FLOAT = 4  # bytes of a number in fp32
 _WORKER_BYTES = 345_000_000
 # Holes that the allocator leaves among activations, measured.
 _SCATTER = 1.05
+# Resident memory of torchrun's agent beside its workers: torch, and nothing done with it, measured on Linux.
+_TORCHRUN_BYTES = 250_000_000
+# Bytes a second that a process sends another on one machine, by gloo over the loopback, measured.
+_SENT_PER_SECOND = 1e9
 # fp32 FLOP/s of a core's matrix products, and the share of it that training reaches: measured on two cores of a
 # recent server processor (300-370 GFLOP/s in all, 60 % of it in a step). A guess for other machines.
 FLOPS_PER_CORE = 160e9
@@ -41,17 +48,23 @@ LAYER_SECONDS = 0.0012
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a worker holds at its peak, by what takes them."""
+    """Bytes that a worker holds at its peak, by what takes them; of several processes each of them."""
 
     process: int
     learning: int
     activations: int
     vocabulary: int
+    processes: int = 1
+
+    @property
+    def of_one(self) -> int:
+        """What one process holds."""
+        return self.process + self.learning + self.activations + self.vocabulary
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return self.process + self.learning + self.activations + self.vocabulary
+        """What all hold, and torchrun, which started them."""
+        return self.processes * self.of_one + (_TORCHRUN_BYTES if self.processes > 1 else 0)
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,11 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     flops = tokens * train.grad_accum * flops_per_token(model, vocab)
     if train.optimizer == "muon":
         flops += muon_flops(model, train)
-    cores = train.threads or os.cpu_count() or 1
-    seconds = flops / (FLOPS_PER_CORE * cores * REACHED)
+    ranks, cores = settings.distributed.count, os.cpu_count() or 1
+    threads = min(cores, ranks * (train.threads or 1)) if ranks > 1 else train.threads or cores
+    seconds = flops / (FLOPS_PER_CORE * threads * REACHED)
     seconds += train.grad_accum * (STEP_SECONDS + model.n_layer * LAYER_SECONDS)
+    seconds += bytes_sent(settings, parameters) / _SENT_PER_SECOND
     memory = _memory(settings, vocab, parameters)
     return Estimate(
         parameters=parameters,
@@ -102,6 +117,14 @@ def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
     head = padded_vocab_size(model, vocab_size) * model.n_embd  # what is looked up does not multiply
     weights = parameter_count(model, vocab_size) - embedding_parameters(model, vocab_size) + head
     return 6.0 * weights + 12.0 * model.n_layer * model.n_embd * model.block_size
+
+
+def bytes_sent(settings: PretrainSettings, parameters: int) -> float:
+    """What each of several processes sends the others in a step: llmlab/training/parallel.py has the formulas."""
+    ranks, strategy = settings.distributed.count, settings.distributed.strategy
+    if strategy == "fsdp2":
+        return (2 * settings.train.grad_accum + 1) * (ranks - 1) / ranks * FLOAT * parameters
+    return 2 * (ranks - 1) / ranks * FLOAT * parameters
 
 
 def muon_flops(model: ModelSettings, train: PretrainTrainSettings) -> float:
@@ -131,16 +154,28 @@ def _kept(settings: PretrainSettings, parameters: int) -> int:
 
 def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Memory:
     model, half = settings.model, settings.train.precision in ("bf16", "fp16")
-    tokens, vocab = settings.data.batch_size * model.block_size, padded_vocab_size(model, vocab_size)
+    ranks = settings.distributed.count
+    tokens = -(-settings.data.batch_size // ranks) * model.block_size
+    vocab = padded_vocab_size(model, vocab_size)
     per_token = model.n_layer * kept_by_a_block(model, half) + _passing(model)
     # Matrix products in half precision read copies of the weights, of 2 bytes each.
     learning = FLOAT * (2 * parameters + _kept(settings, parameters)) + (2 * parameters if half else 0)
+    if settings.distributed.strategy == "fsdp2" and ranks > 1:
+        learning = FLOAT * (2 * parameters + _kept(settings, parameters)) // ranks + _gathered(model, parameters)
     return Memory(
         process=_WORKER_BYTES,
         learning=learning,
         activations=round(FLOAT * _SCATTER * tokens * per_token),
         vocabulary=FLOAT * _vocabulary(settings, tokens, vocab, half),
+        processes=ranks,
     )
+
+
+def _gathered(model: ModelSettings, parameters: int) -> int:
+    """Bytes of what a process holds whole under fsdp2 for a moment: all outside the blocks, and two blocks, one of
+    which is computed while the next is fetched; each with its gradient."""
+    block = sum(width_in * width_out for _, width_in, width_out in block_layers(model))
+    return 2 * FLOAT * (parameters - model.n_layer * block + 2 * block)
 
 
 def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:

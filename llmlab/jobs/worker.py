@@ -2,6 +2,9 @@
 
 It takes the run's lock, reads what was asked, finds its place in the newest good checkpoint, trains, and turns
 every error into a sentence. Exit codes: llmlab.jobs.worker_process.
+
+A run of several processes has one such process for each (llmlab.jobs.ranks starts them): what is said here is what
+rank 0 does, and the others follow it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import platform
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -25,6 +29,7 @@ from llmlab.core.files import clear_litter, write_json
 from llmlab.core.memory import available_bytes
 from llmlab.core.settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
+from llmlab.jobs.ranks import die_with_torchrun, run_ranks
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
@@ -32,6 +37,7 @@ from llmlab.store.recorder import Recorder
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.kinds import kind_of
+from llmlab.training.parallel import LOST, Place, Processes, Several, follow, is_lost_contact, join
 from llmlab.training.room import ran_out
 from llmlab.training.run import TrainingRun
 from llmlab.training.state import LoadedState, Origin, load_state, restore
@@ -40,10 +46,42 @@ from llmlab.training.workplace import Workplace
 # Whoever sends SIGTERM kills soon after (Docker after 10 seconds, Slurm after 30). A step that takes longer is not
 # waited for.
 SIGTERM_SECONDS = 8.0
+# What a process that follows rank 0 waits longer, for the step at whose end rank 0 saves.
+_FOLLOWING_SECONDS = 4.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    return work_as("llmlab.jobs.worker", "run", lambda path: train_run(RunFolder(path), handle_signals=True), argv)
+    return work_as("llmlab.jobs.worker", "run", _work, argv)
+
+
+def _work(path: Path) -> None:
+    run, place = RunFolder(path), Place.from_environment()
+    if place is not None:
+        die_with_torchrun()
+    if place is not None and place.rank > 0:
+        _follow(run)
+    elif place is None and (count := run.info().settings.distributed.count) > 1:
+        _lead(run, count)
+    else:
+        train_run(run, handle_signals=True)
+
+
+def _lead(run: RunFolder, count: int) -> None:
+    """Has `count` processes train a run, and records their end where they could not. LabError when they failed."""
+    began = run.recorded_status().attempt
+    died = run_ranks(run, count)
+    if died is None:
+        return
+    with run.held():
+        status = run.recorded_status()
+        if status.live:
+            recorder = Recorder(run)
+            if status.attempt > began:
+                recorder.take_over()
+            _record_failure(run, run.info(), recorder, died)
+            recorder.close()
+    if status.live or status.state == "failed":
+        raise died
 
 
 def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
@@ -68,6 +106,43 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
         raise
     except OSError as error:  # a folder that may not be written: nothing can be recorded there
         raise explain(error, info.settings, run.outputs) from error
+
+
+def _follow(run: RunFolder) -> None:
+    """What a process of rank 1 and higher does. Raises LabError with what it told the others."""
+    from llmlab.training.loop import FromScratch  # with all that a model needs
+
+    settings = run.info().settings
+    # The system asks all processes at once, and this one is needed for the step at whose end rank 0 stops.
+    listen_to_sigterm(lambda: None, lambda: False, lambda: None, SIGTERM_SECONDS + _FOLLOWING_SECONDS)
+    processes: Processes | None = None
+    try:
+        device = choose_device(settings.train)
+        processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
+        assert isinstance(processes, Several)
+        torch.set_num_threads(choose_threads(settings.train, 0, False, processes.size))
+        what, step = processes.hear()
+        if what == "end":
+            return
+        nobody: Any = None  # only rank 0 writes, and only rank 0 is asked
+        place = Workplace(run, device, nobody, nobody, torch.get_num_threads(), _versions(), 1.0, processes)
+        trainer = kind_of(settings).make(place, settings)
+        assert isinstance(trainer, FromScratch), "one process trains a run of this kind"
+        if step < 0:
+            trainer.distribute()
+        else:
+            checkpoint = checkpoints.select(run.checkpoints, str(step))
+            trainer.load_weights(checkpoint)
+            trainer.distribute()
+            restore(load_state(checkpoint.path), trainer.model, trainer.optimizer, trainer.scaler)
+        follow(processes, trainer)
+    except Exception as error:
+        failure = LOST if is_lost_contact(error) else explain(error, settings, run.outputs)
+        if failure is not LOST:  # which is said by the one that is to blame
+            log(traceback.format_exc())
+        if isinstance(processes, Several):
+            processes.say_failed(failure)
+        raise failure from error
 
 
 def _listen_to_sigterm(run: RunFolder, recorder: Recorder, control: Control) -> None:
@@ -116,18 +191,33 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
 def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
     settings = info.settings
     device = choose_device(settings.train)
-    threads = choose_threads(settings.train, info.threads, info.watched)
+    recorder.update(doing="Waiting for the other processes")
+    processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
+    threads = choose_threads(settings.train, info.threads, info.watched, processes.size)
     torch.set_num_threads(threads)
     versions = _versions()
+    kept = threads if processes.size == 1 else info.threads
     # Read anew: what was predicted since this worker began stays in it.
-    run.change_info(lambda now: dataclasses.replace(now, threads=threads, device=device.kind, versions=versions))
+    run.change_info(lambda now: dataclasses.replace(now, threads=kept, device=device.kind, versions=versions))
     recorder.update(steps=settings.train.steps, doing="Measuring the device")
-    place = Workplace(run, device, recorder, control, threads, versions, peak_flops(device))
+    peak = processes.size * peak_flops(device)
+    place = Workplace(run, device, recorder, control, threads, versions, peak, processes)
+    try:
+        _train_at(place, info)
+    except Exception as error:
+        if isinstance(processes, Several) and is_lost_contact(error):
+            raise processes.why_lost(error) from error
+        raise
+
+
+def _train_at(place: Workplace, info: RunInfo) -> None:
+    run, recorder, settings, processes = place.run, place.recorder, info.settings, place.processes
     try:
         trainer = kind_of(settings).make(place, settings)
     except Cancelled:
-        control.stop_heard.set()
-        begun = _started_early(run, info, recorder, device.kind, device.precision)
+        place.control.stop_heard.set()
+        begun = _started_early(run, info, recorder, place.device.kind, place.device.precision)
+        processes.order("end", 0)
         recorder.begin_early(begun)
         recorder.record(Stopped(begun.step, time.time(), begun.active_seconds, None))
         recorder.update(state="stopped", doing="")
@@ -136,6 +226,8 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     if isinstance(trainer.tokenizer, Tokenizer):  # the lab's own; a base of another kind keeps its own
         write_json(run.tokenizer_json, trainer.tokenizer.to_json())
     changed = changes_since(type(settings), loaded, trainer.origin) if loaded is not None else []
+    processes.order("join", -1 if loaded is None else loaded.progress.step)
+    trainer.distribute()
     if loaded is not None:
         trainer.progress = loaded.progress
         restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
@@ -150,6 +242,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
         recorder.record(Warned(trainer.progress.step, time.time(), sentence))
     trainer.choose_prompts()
     trainer.train()
+    processes.order("end", trainer.progress.step)
 
 
 def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: str = "", precision: str = "") -> Started:
@@ -233,6 +326,7 @@ def changes_since(kind: type[RunSettings], loaded: LoadedState, now: Origin) -> 
     for name, before, after in (
         ("The token file", loaded.origin.data_key, now.data_key),
         ("The number of threads", loaded.origin.threads, now.threads),
+        ("The number of processes", loaded.origin.processes, now.processes),
         ("The device", loaded.origin.device, now.device),
         ("The precision", loaded.origin.precision, now.precision),
         ("The torch version", loaded.origin.versions.get("torch"), now.versions.get("torch")),

@@ -73,6 +73,7 @@ class Started(Event, name="started"):
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # section -> name -> value, as in run.json
     data_key: str = ""  # changes with the tokens that are read
     bytes_per_token: float | None = None
+    processes: int = 1  # that train it together
 
     @property
     def reached_training(self) -> bool:
@@ -115,8 +116,33 @@ class StepEvent(Event, name="step"):
     tokens_per_second: float  # over the last steps, pauses and evaluations left out
     active_seconds: float  # time spent training, over all workers of this run
     eta_seconds: float
-    memory_bytes: int  # resident memory of the worker, or allocated memory of the GPU
+    memory_bytes: int  # resident memory of the worker, or allocated memory of the GPU; of several processes, rank 0's
     mfu: float  # share of `peak_flops`
+
+
+@dataclass
+class Shared(Event, name="shared"):
+    """How several processes share the work, now and then. busy: by rank, the share of the last steps' time, up to the
+    end of the backward pass, in which it computed; the rest it waited, for the others or for what they send."""
+
+    busy: list[float]
+
+    @property
+    def slowest(self) -> int:
+        """The rank that computes longest: the others wait for it."""
+        return max(range(len(self.busy)), key=self.busy.__getitem__, default=0)
+
+    @property
+    def waiting(self) -> float:
+        """The share of the time in which even that one waits: what communication costs."""
+        return 1 - max(self.busy, default=1.0)
+
+    @property
+    def words(self) -> str:
+        """`2 processes; rank 1 is the slowest, and waits 12 % of the time`."""
+        return (
+            f"{len(self.busy)} processes; rank {self.slowest} is the slowest, and waits {self.waiting:.0%} of the time"
+        )
 
 
 @dataclass

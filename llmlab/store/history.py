@@ -21,6 +21,7 @@ from llmlab.store.events import (
     Resumed,
     Sampled,
     Scored,
+    Shared,
     Started,
     StepEvent,
     Warned,
@@ -70,6 +71,7 @@ class RunHistory:
         self.origin: float | None = None  # when the first worker began, Unix seconds
         self.samples: list[Sampled] = []
         self.scores: list[Scored] = []
+        self.shares: list[Shared] = []
         self.checkpoints: list[CheckpointSaved] = []
         self.warnings: list[Warned] = []
         self.interruptions: list[Interruption] = []
@@ -149,6 +151,8 @@ class RunHistory:
                 self.samples.append(event)
             case Scored():
                 self.scores.append(event)
+            case Shared():
+                self.shares.append(event)
             case CheckpointSaved():
                 self.checkpoints.append(event)
             case Warned():
@@ -192,6 +196,7 @@ class RunHistory:
         self.evaluated = [*filter(began.keeps, self.evaluated)]
         self.samples = [*filter(began.keeps, self.samples)]
         self.scores = [*filter(began.keeps, self.scores)]
+        self.shares = [*filter(began.keeps, self.shares)]
         self.checkpoints = [*filter(began.keeps, self.checkpoints)]
         self.warnings = [*filter(began.keeps, self.warnings)]
         self.interruptions = [pause for pause in self.interruptions if pause.step <= began.step]

@@ -78,6 +78,12 @@ class Recorder:
         os.ftruncate(self._file, whole_bytes(self._run.events))
         self.announce(started, step=started.step, attempt=started.attempt, events_start=self.bytes)
 
+    def take_over(self) -> None:
+        """For the last words of an attempt that began, whose worker died: half a line at the end is cut."""
+        os.ftruncate(self._file, whole_bytes(self._run.events))
+        self.status = dataclasses.replace(self.status, step=self.reached()[0])
+        self.begun = True
+
     def reached(self) -> tuple[int, float]:
         """Step and training time (seconds, over all workers) of the newest events, whether or not they will count."""
         step, seconds = self.status.step, 0.0

@@ -31,6 +31,7 @@ from llmlab.store.checkpoints import Checkpoint
 from llmlab.training import state
 from llmlab.training.control import StopRequested
 from llmlab.training.optimizer import average_weights, make_pretraining_optimizer, set_learning_rates
+from llmlab.training.parallel import Loss, Processes
 from llmlab.training.run import TrainingRun
 from llmlab.training.workplace import Facts, StepResult, Workplace
 
@@ -60,17 +61,22 @@ class FromScratch(TrainingRun):
     def optimizer_step(self) -> StepResult:
         """One step of the optimizer on the mean gradient of `grad_accum` batches, or of fewer during a warm-up."""
         train, (batches, tokens) = self.settings.train, self.size_of_step(self.progress.step)
+        self.processes.order("step", self.progress.step)
         lr = set_learning_rates(self.optimizer, self.progress.step, train)
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device.kind)
         for micro in range(batches):
-            with self.device.autocast():
-                share = self.loss_of_batch(self.progress.step * train.grad_accum + micro) / batches
-            self.scaler.scale(share).backward()
+            index = self.progress.step * train.grad_accum + micro
+            with self.processes.batch(train.seed, index, last=micro + 1 == batches):
+                with self.device.autocast():
+                    share = self.loss_of_batch(index) / batches
+                self.scaler.scale(share).backward()
             loss += share.detach()
+        loss = self.processes.mean(loss)
         self.scaler.unscale_(self.optimizer)
         limit = train.grad_clip or math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True)
+        grad_norm = self.processes.norm(grad_norm)
         result = StepResult(self.progress.step + 1, loss, grad_norm, lr, tokens, self.device)
         if not self.device.queues:  # elsewhere see `report` and `save`
             self.require_finite(result)
@@ -92,7 +98,17 @@ class FromScratch(TrainingRun):
         return self.model if self.averaged is None else self.averaged
 
     def save_weights(self, folder: Path) -> None:
-        state.save_weights(folder, self.shown)
+        state.save_weights(folder, self.whole_weights())
+
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """Of the model that is shown, by name."""
+        self.processes.order("weights", self.progress.step)
+        return self.processes.whole(self.shown.state_dict())
+
+    def whole_moments(self) -> dict[str, dict[str, torch.Tensor]]:
+        self.processes.order("moments", self.progress.step)
+        moments = super().whole_moments()
+        return {name: self.processes.whole(values) for name, values in moments.items()}
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         load_weights(checkpoint.path, self.model)
@@ -129,7 +145,15 @@ class Trainer(FromScratch):
         self.sequences = Sequences(
             data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed
         )
-        self._loss_of = torch.compile(self.model.loss) if train.compile else self.model.loss
+        self._loss_of: Loss = torch.compile(self.model.loss) if train.compile else self.model.loss
+
+    def distribute(self) -> None:
+        self._loss_of = self.processes.around(self.model, self._loss_of)
+        if self.processes.sharded:  # the model has other parameters then
+            self.optimizer = make_pretraining_optimizer(self.model, self.settings.train)
+
+    def plain_model(self) -> nn.Module:
+        return self._whole() if self.processes.sharded else super().plain_model()
 
     @property
     def shown(self) -> GPT:
@@ -155,8 +179,7 @@ class Trainer(FromScratch):
 
     def loss_of_batch(self, index: int) -> torch.Tensor:
         ids, targets = self._batch(index)
-        loss: torch.Tensor = self._loss_of(ids, targets)
-        return loss
+        return self._loss_of(ids, targets)
 
     def choose_prompts(self) -> None:
         """The prompts of the settings, without those that the vocabulary cannot say, of which a warning is given."""
@@ -170,6 +193,7 @@ class Trainer(FromScratch):
 
     def losses(self) -> tuple[float, float]:
         """On fixed sequences of both splits."""
+        self.processes.order("losses", self.progress.step)
         size, block = self.settings.data.batch_size, self.settings.model.block_size
         count, found = self.settings.train.eval_windows, []
         whole = sequences_end_to_end(self.data.val, block)
@@ -178,11 +202,12 @@ class Trainer(FromScratch):
             if not count and tokens is self.data.val:
                 starts = whole
             batches = (gather(tokens, starts[i : i + size], block) for i in range(0, len(starts), size))
-            found.append(mean_loss(self.shown, batches, self.device))
+            found.append(mean_loss(self.shown, batches, self.device, self.processes))
         return found[0], found[1]
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
-        return write_samples(self.shown, self.data.tokenizer, self.settings.samples, prompts, seed)
+        model = self._whole() if self.processes.sharded else self.shown
+        return write_samples(model, self.data.tokenizer, self.settings.samples, prompts, seed)
 
     def about(self) -> dict[str, Any]:
         averaged = {} if self.averaged is None else {"ema_decay": self.settings.train.ema_decay}
@@ -219,6 +244,14 @@ class Trainer(FromScratch):
             comparable=data.tokenizer.comparable,
         )
 
+    def _whole(self) -> GPT:
+        """A copy of a model that is held in parts, in main memory."""
+        weights = self.whole_weights()
+        with torch.random.fork_rng([]):
+            model = GPT(self.settings.model, self.data.tokenizer.vocab_size)
+        model.load_state_dict(weights)
+        return model
+
     def _batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         x, y = self.sequences.batch(index)  # int64 [batch, block]
         sequences, length = self.settings.batch_at(index // self.settings.train.grad_accum)
@@ -229,15 +262,25 @@ class Trainer(FromScratch):
 
 
 @torch.no_grad()
-def mean_loss(model: GPT, batches: Iterable[tuple[np.ndarray, np.ndarray]], device: Device) -> float:
-    """Mean loss in nats per token over (x, y) batches of ids [batch, time], dropout off. Draws no random number."""
-    total, count = 0.0, 0
+def mean_loss(
+    model: GPT,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    device: Device,
+    processes: Processes,
+) -> float:
+    """Mean loss in nats per token over (x, y) batches of ids [batch, time], dropout off. Draws no random number.
+
+    Each of several processes reads its rows of every batch; the mean is over all.
+    """
+    total, count = 0.0, 0.0
     with state.evaluating(model):
         for x, y in batches:
-            ids, targets = torch.from_numpy(x).to(device.kind), torch.from_numpy(y).to(device.kind)
+            ids, targets, rows = processes.share(torch.from_numpy(x), torch.from_numpy(y))
+            ids, targets = ids.to(device.kind), targets.to(device.kind)
             with device.autocast():
-                total += float(model.loss(ids, targets)) * targets.numel()
-            count += targets.numel()
+                total += float(model.loss(ids, targets)) * (rows * targets.shape[1])
+            count += rows * targets.shape[1]
+    total, count = processes.total(total, count)
     return total / count
 
 

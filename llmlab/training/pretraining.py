@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,5 +98,9 @@ class Pretraining(TrainingKind[PretrainSettings]):
         device, asked = place.device, settings
         if device.kind != "cpu":  # attention keeps no patterns there, with dropout or without
             asked = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})
-        require_room(asked, estimate(asked, data.tokenizer.vocab_size).memory, device.free_bytes(), place.run.outputs)
+        if place.processes.rank == 0:  # the others begin when it has begun
+            need = estimate(asked, data.tokenizer.vocab_size).memory
+            if device.kind != "cpu":  # each has a device of its own
+                need = replace(need, processes=1)
+            require_room(asked, need, device.free_bytes(), place.run.outputs)
         return Trainer(place, settings, data)

@@ -6,6 +6,7 @@ tokenizer, what learns by a smaller model or by adapters.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -72,7 +73,16 @@ def needed_text(need: Memory) -> str:
     """`About 1.30 GB are needed: activations 0.90 GB, ...`, the largest first."""
     parts = sorted(_NAMES, key=lambda name: -getattr(need, name))
     told = ", ".join(f"{_NAMES[name]} {gigabytes(getattr(need, name))}" for name in parts if getattr(need, name))
-    return f"About {gigabytes(need.total)} are needed: {told}."
+    each = f" by {need.processes} processes, by each" if need.processes > 1 else ""
+    return f"About {gigabytes(need.total)} are needed{each}: {told}."
+
+
+def crowded(settings: RunSettings) -> str:
+    """What to say where a run has more processes than this machine has cores for them; nothing where it has enough."""
+    count, cores = settings.distributed.count, os.cpu_count() or 1
+    if count <= cores or not computes_in_main_memory(settings):
+        return ""
+    return f"{count} processes share {cores} core{'s' if cores > 1 else ''}: more than {cores} are not faster here."
 
 
 def advice(settings: RunSettings, need: Callable[[RunSettings], Memory | None], free: int) -> str:

@@ -24,7 +24,17 @@ from llmlab.core.errors import LabError
 from llmlab.core.settings import PretrainTrainSettings, RunSettings
 from llmlab.store import checkpoints
 from llmlab.store.checkpoints import Checkpoint
-from llmlab.store.events import CheckpointSaved, Evaluated, Event, Finished, Sampled, Started, StepEvent, Stopped
+from llmlab.store.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Finished,
+    Sampled,
+    Shared,
+    Started,
+    StepEvent,
+    Stopped,
+)
 from llmlab.training import state
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
 from llmlab.training.spin import Spin
@@ -38,6 +48,8 @@ if TYPE_CHECKING:
 _SPEED_STEPS = 20
 # Seconds between readings of the memory in use; a reading costs as much as a tenth of a small step.
 _MEMORY_SECONDS = 1.0
+# Between two `shared` events, and as a part of the training time so far: a week's training has some thousands of them.
+_SHARES_SECONDS, _SHARES_PART = 10.0, 1e-3
 
 
 class TrainingRun(ABC):
@@ -55,14 +67,21 @@ class TrainingRun(ABC):
         self.settings = settings
         self.run, self.device, self.recorder, self.control = place.run, place.device, place.recorder, place.control
         self.origin = Origin(
-            to_mapping(settings), data_key, place.threads, place.device.kind, place.device.precision, place.versions
+            to_mapping(settings),
+            data_key,
+            place.threads,
+            place.device.kind,
+            place.device.precision,
+            place.versions,
+            place.processes.size,
         )
-        self.peak_flops = place.peak_flops
+        self.peak_flops, self.processes = place.peak_flops, place.processes
         self.progress = Progress()
         self._recent: deque[float] = deque(maxlen=_SPEED_STEPS)  # seconds of a step
         self._queued: list[float] = []  # of steps that a GPU may not have computed yet
         self._unwritten: tuple[StepResult, Callable[..., StepEvent]] | None = None  # a report without its numbers
         self._memory, self._memory_read = 0, -math.inf
+        self._shares_told: float | None = None  # active seconds at which this worker wrote `shared` last
         self._prompts: list[str] = []
         self._measured: int | None = None  # the step at which this worker measured the losses last
         self._spin = Spin()
@@ -103,9 +122,17 @@ class TrainingRun(ABC):
     def save_weights(self, folder: Path) -> None:
         """Writes what was trained into a staging folder. OSError when the disk is full."""
 
+    def whole_moments(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What the optimizer keeps of each parameter, by its name."""
+        return state.moments(self.model, self.optimizer)
+
     @abstractmethod
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """Takes a verified checkpoint's weights. LabError when they do not fit."""
+
+    def distribute(self) -> None:
+        """Goes to work with the other processes, each of which has the same weights."""
+        assert self.processes.size == 1, "one process trains a run of this kind"
 
     @abstractmethod
     def require_same_text(self, checkpoint: Checkpoint) -> None:
@@ -139,6 +166,7 @@ class TrainingRun(ABC):
             changed=changed,
             settings=self.origin.settings,
             data_key=self.origin.data_key,
+            processes=self.processes.size,
             **vars(self.facts()),
         )
 
@@ -177,6 +205,8 @@ class TrainingRun(ABC):
         self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         if reported:
             self.report(result)
+        if self.processes.busy:
+            self._tell_shares(last)
         better = evaluates(step, train) and self.evaluate()
         if self._due(step, train.sample_interval):
             self.sample(self._prompts)
@@ -207,6 +237,17 @@ class TrainingRun(ABC):
         _ = result.read
         if not self.device.reads_late:
             self.write_report()
+
+    def _tell_shares(self, last: bool) -> None:
+        """How the processes share the work: after the first steps, now and then, and at the end."""
+        seconds = self.progress.active_seconds
+        first = self._shares_told is None and len(self._recent) == _SPEED_STEPS
+        due = self._shares_told is not None and seconds > self._shares_told + max(
+            _SHARES_SECONDS, _SHARES_PART * seconds
+        )
+        if first or due or last:
+            self._shares_told = seconds
+            self.record(Shared(self.progress.step, time.time(), [round(share, 4) for share in self.processes.busy]))
 
     def write_report(self) -> None:
         """Writes the `step` event that waits for its numbers, if one does: before anything else is written or done."""
@@ -266,13 +307,12 @@ class TrainingRun(ABC):
             self.save_weights(folder)
             state.save_state(
                 folder,
-                self.model,
-                self.optimizer,
+                self.whole_moments(),
                 self.scaler,
                 progress,
                 self.origin,
                 self.recorder.bytes,
-                with_weights=self.averaged is not None,
+                None if self.averaged is None else self.model,
             )
 
         # The validation loss belongs to this checkpoint only where it was measured at this very step.

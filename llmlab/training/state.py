@@ -66,6 +66,7 @@ class Origin:
     device: str
     precision: str
     versions: dict[str, str]
+    processes: int = 1
 
 
 @dataclass
@@ -81,42 +82,46 @@ class LoadedState:
     weights: dict[str, Tensor]  # of the model that trains, where model.safetensors is their average; else empty
 
 
-def save_weights(folder: Path, model: nn.Module) -> None:
-    """Writes every weight of `model` into a staging folder. Raises OSError when the disk is full."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _plain_names(model.state_dict()).items()}
+def save_weights(folder: Path, weights: dict[str, Tensor]) -> None:
+    """Writes a model's weights into a staging folder. Raises OSError when the disk is full."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _plain_names(weights).items()}
     with system_errors(folder):
         safetensors.torch.save_file(weights, folder / MODEL_FILE)
 
 
 def save_state(
     folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: dict[str, dict[str, Tensor]],
     scaler: torch.amp.GradScaler,
     progress: Progress,
     origin: Origin,
     events_bytes: int,
-    *,
-    with_weights: bool = False,
+    trained: nn.Module | None = None,
 ) -> None:
     """Writes all but the weights into a staging folder. Raises OSError when the disk is full.
 
-    with_weights: those of `model` too, since the ones that `save_weights` wrote are others: their average.
+    optimizer: as `moments` has it. trained: the model that trains, where the weights that `save_weights` wrote are
+    their average.
     """
-    names = {parameter: name for name, parameter in _plain_names(dict(model.named_parameters())).items()}
     state = {
-        "format": STATE_FORMAT if with_weights else 1,
+        "format": 1 if trained is None else STATE_FORMAT,
         "progress": asdict(progress),
         "origin": asdict(origin),
         "events_bytes": events_bytes,
-        "optimizer": {names[parameter]: dict(values) for parameter, values in optimizer.state.items()},
+        "optimizer": optimizer,
         "scaler": scaler.state_dict(),
         "random": random_state(),
     }
-    if with_weights:
-        state["weights"] = _plain_names(model.state_dict())
+    if trained is not None:
+        state["weights"] = _plain_names(trained.state_dict())
     with system_errors(folder), (folder / STATE_FILE).open("wb") as file:
         torch.save(state, file)  # by its name, it would lose the system's error
+
+
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """What an optimizer keeps of each parameter, by its name."""
+    names = {parameter: name for name, parameter in _plain_names(dict(model.named_parameters())).items()}
+    return {names[parameter]: dict(values) for parameter, values in optimizer.state.items()}
 
 
 @contextlib.contextmanager
@@ -177,7 +182,7 @@ def restore(
                 if key != "step" and value.shape != parameter.shape:
                     raise ValueError(f"{key} of {name} has shape {list(value.shape)}")
                 on_cpu = key == "step" and not fused  # the unfused optimizer counts its steps on the CPU
-                restored[key] = value if on_cpu else value.to(parameter.device)
+                restored[key] = value if on_cpu else _as_held(value.to(parameter.device), parameter)
             optimizer.state[parameter] = restored
         if state.weights:
             model.load_state_dict(state.weights)
@@ -185,6 +190,16 @@ def restore(
         restore_random(state.random)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise LabError("The training state does not fit this model.", str(error)) from error
+
+
+def _as_held(value: Tensor, parameter: Tensor) -> Tensor:
+    """A moment as its parameter is held: of one that several ranks share, this rank's rows."""
+    mesh = getattr(parameter, "device_mesh", None)
+    if mesh is None or value.shape != parameter.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor  # half a second that other runs do without
+
+    return distribute_tensor(value, mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

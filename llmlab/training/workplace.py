@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -13,6 +13,7 @@ from llmlab.core.errors import Cancelled
 from llmlab.store.recorder import Recorder
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.control import Control
+from llmlab.training.parallel import Processes
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ class Workplace:
     control: Control
     threads: int
     versions: dict[str, str]  # of the libraries
-    peak_flops: float  # measured, FLOP/s
+    peak_flops: float  # of all processes, measured in one: FLOP/s
+    processes: Processes = field(default_factory=Processes)
 
     def tell(self, what: str, done: float, total: float) -> None:
         """Says what keeps the run before its first step (`llmlab.core.progress`). Cancelled when a stop is asked."""
+        if self.processes.rank:  # rank 0 has said it already
+            return
         if self.control.stop_wanted():
             raise Cancelled
         self.recorder.prepare(f"{what} ({100 * done / total:.0f} %)" if total else what)

@@ -20,7 +20,7 @@ from llmlab.jobs.launcher import require_free, require_name
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.kinds import kind_of
-from llmlab.training.room import certainly_above, computes_in_main_memory, require_room
+from llmlab.training.room import certainly_above, computes_in_main_memory, crowded, require_room
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.named_editor import NothingNamed
@@ -205,6 +205,8 @@ class RunSetupDock(LabDock, Generic[S]):
         free = available_bytes()
         if costs.memory > free and computes_in_main_memory(costs.settings):
             warnings.append(self._refuse_memory(costs, free) or f"Only {bytes_text(free)} of memory are free now.")
+        if sentence := crowded(costs.settings):
+            warnings.append(sentence)
         if short := short_of_disk(self.lab.outputs, costs.disk):
             warnings.append(short)
         color = current_theme().warning

@@ -24,6 +24,7 @@ _TITLES = {
     "train": "Training",
     "samples": "Samples",
     "checkpoints": "Checkpoints",
+    "distributed": "Several processes",
 }
 
 
@@ -71,10 +72,12 @@ class SetupDock(RunSetupDock[PretrainSettings]):
 
     def work_out(self, settings: PretrainSettings) -> None:
         needed = estimate(settings)
+        each = f" ({needed.memory.processes} processes of {bytes_text(needed.memory.of_one)})"
+        each = each if needed.memory.processes > 1 else ""
         parts = [
             f"About {minutes_text(needed.minutes)} here",
             f"{count_text(needed.parameters)} parameters ({count_text(needed.embedding_parameters)} in embeddings)",
-            f"{bytes_text(needed.memory_bytes)} of memory",
+            f"{bytes_text(needed.memory_bytes)} of memory{each}",
             checkpoints_text(settings, needed.checkpoint_bytes),
             f"{count_text(settings.tokens_until(settings.train.steps))} tokens read",
         ]

@@ -12,6 +12,7 @@ from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 
 _CAPTION = (
     "Tokens trained on in a second; the share of the machine's own measured peak of matrix products (MFU); memory. "
+    "Of several processes: all of their tokens, the memory of rank 0 and, dotted, how long the slowest rank waits. "
     "Shaded: the run was paused or interrupted."
 )
 _MIB = 2.0**20
@@ -44,9 +45,23 @@ class ThroughputDock(ChartDock):
                     x, y = broken(x, y, [span.low for span in pauses(run, axis)])
                 style = CurveStyle(run.color, chart.y_label, run.name, width=1.5, z=-run.behind)
                 chart.set_curve(run.id, x, y, style)
-            chart.keep_only({run.id for run in runs})
+            chart.keep_only(
+                {run.id for run in runs} | set(self._waiting(runs, axis) if chart is self.mfu_chart else ())
+            )
             chart.set_spans(spans)
-        self.speed_chart.set_legend(legend(runs, []))
+        remarks = {run.id: run.history.shares[-1].words for run in runs if run.history.shares}
+        self.speed_chart.set_legend(legend(runs, [], remarks))
+
+    def _waiting(self, runs: list[ShownRun], axis: str) -> list[str]:
+        """Draws how long the slowest of several processes waits; the names of these curves."""
+        drawn = []
+        for run in runs:
+            if shares := run.history.shares:
+                drawn.append(f"{run.id} waiting")
+                x = run.history.x(axis, np.array([share.step for share in shares], dtype=np.float64))
+                style = CurveStyle(run.color, "waiting", run.name, dotted=True, z=-run.behind, minor=True)
+                self.mfu_chart.set_curve(drawn[-1], x, np.array([100 * share.waiting for share in shares]), style)
+        return drawn
 
 
 def broken(x: np.ndarray, y: np.ndarray, places: list[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,7 @@ _BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     str: _TEXT,
     bool: st.booleans(),
     list[str]: st.lists(_TEXT, max_size=3),
+    list[float]: st.lists(st.floats(0, 1), max_size=3),
     list[dict[str, str]]: st.lists(st.fixed_dictionaries({"prompt": _TEXT, "text": _TEXT}), max_size=2),
     list[dict[str, str | bool]]: st.lists(st.fixed_dictionaries({"answer": _TEXT, "right": st.booleans()}), max_size=2),
     dict[str, dict[str, Any]]: st.dictionaries(
@@ -191,6 +192,7 @@ def test_the_fields_of_the_contract_are_there() -> None:
     assert step >= {"loss", "lr", "grad_norm", "tokens", "tokens_per_second", "active_seconds", "eta_seconds"}
     assert {field.name for field in dataclasses.fields(Evaluated)} >= {"train_loss", "val_loss"}
     names = (
-        "started step evaluated sampled scored checkpoint_saved paused resumed warned inspected finished stopped failed"
+        "started step shared evaluated sampled scored checkpoint_saved paused resumed warned inspected "
+        "finished stopped failed"
     )
     assert set(EVENT_TYPES) == set(names.split())

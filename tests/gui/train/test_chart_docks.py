@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab.store.events import Evaluated, Finished, Started, StepEvent
+from llmlab.store.events import Evaluated, Finished, Shared, Started, StepEvent
 from llmlab.store.history import RunHistory
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices
@@ -326,6 +327,12 @@ def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: Qt
     assert [(span.low, span.high) for span, _ in dock.speed_chart.marks.spans] == [(100.0, 100.0)]
     dock.panel.set_x_axis("elapsed")
     _wait(dock, qtbot)
+    assert list(dock.mfu_chart.curves()) == ["pretraining/fake"]  # of one process: nothing waits
+    fake.append(Shared(200, time.time(), [0.5, 0.875]))
+    lab.pump(fake)
+    _wait(dock, qtbot)
+    assert _points(dock.mfu_chart, "pretraining/fake waiting")[1] == [12.5]
+    assert "rank 1 is the slowest, and waits 12% of the time" in dock.speed_chart.legend.shown[0]
     ((span, _),) = dock.speed_chart.marks.spans
     assert span.high - span.low == pytest.approx(30.0)
     x, y = _points(dock.speed_chart, "pretraining/fake")

@@ -1,0 +1,222 @@
+"""Several processes train the run that one trains, and lose nothing when one of them is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psutil
+import pytest
+from forks import wait_until
+from kills import differences, events_of
+from ranks import ranks, train_by
+from small_runs import names_of_events, new_run, quick_settings, train_here
+
+from llmlab.core.errors import UsageError
+from llmlab.jobs.launcher import prepare_resume, request, start_worker
+from llmlab.store import checkpoints
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.loop import Trainer
+
+# Of a loss, after 30 steps: its sums are taken in another order, in fp32, and each step adds to what differs.
+BOUND = 1e-5
+# Six sequences: four processes have one or two; a warm-up begins with one, so that most have none.
+SETTINGS = {
+    "model__n_layer": 2,
+    "model__dropout": 0.0,
+    "data__batch_size": 6,
+    "data__batch_warmup_steps": 6,
+    "checkpoints__interval": 10,
+    "train__eval_interval": 10,
+    "distributed__strategy": "ddp",
+}
+
+
+def _losses(run: RunFolder) -> list[float]:
+    steps = [event[name] for event in events_of(run, "step") for name in ("loss", "grad_norm")]
+    return steps + [event[name] for event in events_of(run, "evaluated") for name in ("train_loss", "val_loss")]
+
+
+@contextlib.contextmanager
+def _in_step(number: int, rank: int, does: Callable[[], object]) -> Iterator[None]:
+    """A process of that rank does something as it begins that step; holds for forks that begin inside."""
+    plain = Trainer.optimizer_step
+
+    def step(self: Trainer) -> Any:
+        if self.processes.rank == rank and self.progress.step + 1 == number:
+            does()
+        return plain(self)
+
+    with mock.patch.object(Trainer, "optimizer_step", step):
+        yield
+
+
+def _be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_two_and_four_processes_follow_the_curve_of_one(outputs: Path) -> None:
+    alone = train_here(new_run(outputs, 30, "alone", **SETTINGS))
+    for strategy, count in (("ddp", 2), ("fsdp2", 2), ("ddp", 4)):
+        settings = SETTINGS | {"distributed__strategy": strategy}
+        run = train_by(new_run(outputs, 30, f"{strategy}-{count}", **settings), count)
+        assert _losses(run) == pytest.approx(_losses(alone), rel=BOUND)
+        assert [event["tokens"] for event in events_of(run, "step")] == [
+            event["tokens"] for event in events_of(alone, "step")
+        ]
+        assert events_of(run, "started")[0]["processes"] == count
+        shares = events_of(run, "shared")[-1]["busy"]
+        assert [event["step"] for event in events_of(run, "shared")] == [20, 30]
+        assert len(shares) == count
+        assert all(0 < share <= 1 for share in shares)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_run_killed_and_resumed_on_as_many_processes_is_bitwise_the_same(outputs: Path, strategy: str) -> None:
+    """Three: of two numbers the sum has only one order. With dropout, whose masks each process draws for itself."""
+    settings = SETTINGS | {"model__dropout": 0.1, "train__grad_accum": 2, "train__sample_interval": 16}
+    settings["distributed__strategy"] = strategy
+    alone = train_by(new_run(outputs, 16, "alone", **settings), 3)
+    run = new_run(outputs, 16, "run", **settings)
+    with _in_step(13, 0, _be_killed), ranks(run, 3) as forks:
+        assert forks[0].wait() == -signal.SIGKILL
+        assert [fork.wait() for fork in forks[1:]] == [1, 1]  # they hear of it at once
+    assert run.status().state == "interrupted"
+    train_by(run, 3)
+    assert differences(alone, run) == []
+    assert [event["step"] for event in events_of(run, "started")] == [0, 10]
+
+
+def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the_bound(outputs: Path) -> None:
+    alone = train_here(new_run(outputs, 30, "alone", **SETTINGS))
+    run = new_run(outputs, 30, "run", **SETTINGS)
+    for strategy, count, step in (("ddp", 2, 12), ("fsdp2", 4, 22)):
+        prepare_resume(run, {"distributed.strategy": strategy})
+        with _in_step(step, 0, _be_killed), ranks(run, count) as forks:
+            assert forks[0].wait() == -signal.SIGKILL
+    train_here(run)
+    assert _losses(run) == pytest.approx(_losses(alone), rel=BOUND)
+    assert [event["step"] for event in events_of(run, "step")] == list(range(1, 31))
+    told = [sentence for event in events_of(run, "started") for sentence in event["changed"]]
+    assert [sentence.partition(";")[0] for sentence in told] == [
+        "distributed.strategy: ddp -> fsdp2",
+        "The number of processes changed (2 -> 4)",
+        "The number of processes changed (4 -> 1)",
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(outputs: Path, strategy: str) -> None:
+    run = new_run(outputs, 2000, **SETTINGS | {"distributed__strategy": strategy})
+    with ranks(run, 2) as forks:
+        wait_until(lambda: run.recorded_status().step > 2)
+        request(run, "pause")
+        wait_until(lambda: run.status().state == "paused")
+        request(run, "save")
+        request(run, "sample", prompts=["the"])
+        request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
+        wait_until(lambda: "inspected" in names_of_events(run))
+        at = run.recorded_status().step
+        assert names_of_events(run)[-4:] == ["paused", "checkpoint_saved", "sampled", "inspected"]
+        request(run, "resume")
+        wait_until(lambda: run.recorded_status().step > at)
+        request(run, "stop")
+        assert [fork.wait() for fork in forks] == [0, 0]
+    assert (run.status().state, events_of(run, "stopped")[0]["step"]) == ("stopped", run.status().step)
+
+
+def test_what_does_not_work_in_parts_of_a_model_is_refused() -> None:
+    for key, value in (("optimizer", "muon"), ("ema_decay", 0.9), ("compile", True), ("precision", "fp16")):
+        with pytest.raises(UsageError, match=f"train.{key}.* does not work with distributed.strategy=fsdp2"):
+            quick_settings(distributed__strategy="fsdp2", **{f"train__{key}": value})
+
+
+def test_a_run_of_one_process_is_not_trained_by_several(outputs: Path) -> None:
+    run = new_run(outputs, 4)
+    with ranks(run, 2) as forks:
+        assert forks[0].wait() == 1
+    assert run.status().error["why"] == "Its distributed.strategy is none."  # type: ignore[index]
+
+
+def _fail_in_step(run: RunFolder, does: Callable[[], object], codes: tuple[int, int]) -> str:
+    """What a run says that ended because rank 1 did that in its step 8."""
+    with _in_step(8, 1, does), ranks(run, 2) as forks:
+        assert tuple(fork.wait(30) for fork in forks) == codes
+    assert run.status().state == "failed"
+    (failed,) = events_of(run, "failed")
+    assert failed["do"] == "Resume the run: it goes on from its newest checkpoint."
+    return f"{failed['what']} {failed['why']}"
+
+
+def _hang() -> None:
+    threading.Event().wait(20)
+
+
+def _run_out_of_memory() -> None:
+    raise MemoryError
+
+
+def test_a_run_that_loses_a_process_fails_with_its_reason_and_goes_on_where_it_was_saved(outputs: Path) -> None:
+    settings = SETTINGS | {"checkpoints__interval": 5, "train__sample_interval": 10, "distributed__timeout": 2}
+    alone = train_by(new_run(outputs, 10, "alone", **settings), 2)
+    run = new_run(outputs, 10, "run", **settings)
+    lost = "A process of this run was lost, and the others cannot go on without it. Process 1 of the run's 2 "
+    assert _fail_in_step(run, _be_killed, (1, -signal.SIGKILL)).startswith(f"{lost}was ended from outside")
+    run = new_run(outputs, 10, "hangs", **settings)
+    assert _fail_in_step(run, _hang, (1, 1)) == f"{lost}did not answer within 2 s (distributed.timeout)."
+    train_by(run, 2)
+    assert differences(alone, run) == []
+    run = new_run(outputs, 10, "memory", **settings)
+    with _in_step(8, 1, _run_out_of_memory), ranks(run, 2) as forks:
+        assert [fork.wait(30) for fork in forks] == [1, 1]
+    assert events_of(run, "failed")[0]["what"] == "Process 1 of the run's 2 failed. There was not enough memory."
+
+
+def test_rank_0_is_killed_as_it_saves_or_finds_a_full_disk_and_nothing_saved_is_lost(outputs: Path) -> None:
+    settings = SETTINGS | {"checkpoints__interval": 5, "train__sample_interval": 10}
+    alone = train_by(new_run(outputs, 10, "alone", **settings), 2)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for name, does, state in (("killed", _be_killed, "interrupted"), ("full", full, "failed")):
+        run = new_run(outputs, 10, name, **settings)
+        plain = checkpoints.write_json
+
+        def write_json(path: Path, *given: Any, does: Any = does, plain: Any = plain, **named: Any) -> None:
+            if path.parent.name.startswith(".tmp-step-00000010"):  # the manifest, which comes last
+                if isinstance(does, OSError):
+                    raise does
+                does()
+            plain(path, *given, **named)
+
+        with mock.patch.object(checkpoints, "write_json", write_json), ranks(run, 2) as forks:
+            assert [fork.wait(30) for fork in forks] == [1 if name == "full" else -signal.SIGKILL, 1]
+        assert (run.status().state, [saved.step for saved in list_checkpoints(run.checkpoints)]) == (state, [5])
+        train_by(run, 2)
+        assert differences(alone, run) == []
+
+
+def test_the_launcher_starts_all_processes_and_none_outlives_torchrun(outputs: Path) -> None:
+    run = new_run(outputs, 2000, **SETTINGS, distributed__processes=2)
+    launched = start_worker(run)
+    wait_until(lambda: run.recorded_status().step > 2)
+    os.kill(run.status().pid or 0, signal.SIGKILL)  # rank 0
+    assert launched.wait() == 1
+    assert run.status().state == "failed"
+    assert events_of(run, "failed")[0]["what"] == "Process 0 of the run's 2 was killed (SIGKILL)."
+    launched = start_worker(run)
+    wait_until(lambda: run.recorded_status().attempt == 2 and run.recorded_status().step > 2)
+    processes = psutil.Process(launched.pid).children()
+    assert len(processes) >= 2  # and perhaps one that makes copies of itself for this test (tests/fork_server.py)
+    launched.kill()
+    psutil.wait_procs(processes, timeout=20)
+    assert not any(process.is_running() for process in processes)
+    assert run.status().state == "interrupted"
+    steps = [event["step"] for event in events_of(run, "step")]
+    assert steps == sorted(set(steps))
