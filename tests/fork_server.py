@@ -1,9 +1,9 @@
 """Real processes of the lab without the seconds in which torch is imported: forked from one that has imported it.
 
 On Linux `install` answers `subprocess.Popen` of the modules in SERVED, in the two forms in which `module_command`
-and `python -m` start them. What comes is a process as it was asked for: its own id, environment, folder, files, session
-and exit code, a child of the one that asked, and it runs the very code of the command. Only the start of the
-interpreter is shared.
+and `python -m` start them, and of the files in BENCHMARKS. What comes is a process as it was asked for: its own id,
+environment, folder, files, session and exit code, a child of the one that asked, and it runs the very code of the
+command. Only the start of the interpreter is shared.
 Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
 
 A template forks twice for each, and the one between ends at once, so that the kernel hands the process to the one
@@ -44,6 +44,7 @@ SERVED = {
     "llmlab.studies.worker": True,
     "llmlab.jobs.model_host": False,
 }
+BENCHMARKS = Path(__file__).parent / "benchmarks"  # each may start others
 # What takes long to import, besides the lab's own modules.
 _LIBRARIES = (
     "torch._dynamo",  # with the first step of an optimizer
@@ -151,7 +152,7 @@ def _forked(asked: Mapping[str, Any]) -> int | None:
     command, environment = asked["args"], asked["env"]
     module = _module_of(command)
     plain = not any(asked[name] for name in ("preexec_fn", "pass_fds", "executable", "shell"))
-    if not (_enabled and plain and module in SERVED and asked["close_fds"]):
+    if not (_enabled and plain and module and asked["close_fds"]):
         return None
     environment = dict(os.environ if environment is None else environment)
     template = _template or _first_template()
@@ -164,19 +165,22 @@ def _forked(asked: Mapping[str, Any]) -> int | None:
         "environment": environment,
         "folder": os.fspath(asked["cwd"] or os.getcwd()),
         "session": asked["start_new_session"],
-        "starts_others": SERVED[str(module)],
+        "starts_others": SERVED.get(module, True),
     }
     return template.fork(request, files)
 
 
 def _module_of(command: Any) -> str | None:
-    """The module that a command runs, if it is this interpreter's and in one of the two forms."""
-    if isinstance(command, (str, bytes)) or len(command) < 3 or command[0] != sys.executable:
+    """The module that a command of this interpreter runs, or the benchmark's file; None where neither is served."""
+    if isinstance(command, (str, bytes)) or len(command) < 2 or command[0] != sys.executable:
         return None
-    if command[1] == "-m":
-        return str(command[2])
-    found = _MODULE.search(str(command[2])) if command[1] == "-c" else None
-    return found[1] if found else None
+    form, what = str(command[1]), str(command[2]) if len(command) > 2 else ""
+    if Path(form).parent == BENCHMARKS:
+        return form
+    if form == "-c":
+        found = _MODULE.search(what)
+        what = found[1] if found else ""
+    return what if form in ("-m", "-c") and what in SERVED else None
 
 
 def _first_template() -> Template:
@@ -301,8 +305,12 @@ def _open_standard_files() -> None:
 
 def _run(words: list[str]) -> None:
     """`python WORDS`, in one of the forms that are served."""
-    form, what, *arguments = words
     module = str(_module_of([sys.executable, *words]))
+    if module not in SERVED:
+        sys.argv, sys.path[0] = words, str(BENCHMARKS)
+        runpy.run_path(module, run_name="__main__")
+        return
+    form, what, *arguments = words
     if not hasattr(sys.modules[module], "__path__"):
         del sys.modules[module]  # it runs as __main__, and nobody has imported it
     main = sys.modules["__main__"] = types.ModuleType("__main__")

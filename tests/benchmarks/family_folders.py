@@ -1,6 +1,6 @@
 """A folder of each model family, through the command line, against transformers' own outputs.
 
-    python tests/benchmarks/family_folders.py
+    python tests/benchmarks/family_folders.py [--families NAME ...]
 
 Each folder holds a tiny random model with a tokenizer, as `save_pretrained` writes them. `llmlab-run inspect` opens
 it and asks for everything; the archive is compared with what the same folder, loaded anew, returns: the stream with
@@ -12,6 +12,7 @@ otherwise, so its patterns differ here; what is shown is what the model computes
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import sys
@@ -104,11 +105,14 @@ def deviation(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def main() -> None:
     """Prints the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", nargs="+", choices=list(KINDS), default=list(KINDS))
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     print("| family | patterns | stream | probabilities | attribution | refused |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name in KINDS:
+    for name in arguments.families:
         with tempfile.TemporaryDirectory() as folder:
             save_folder(name, Path(folder))
             row = inspect_folder(name, Path(folder))

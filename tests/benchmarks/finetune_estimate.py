@@ -1,6 +1,6 @@
 """Do fine-tuning runs need what was estimated before they began? Memory, time and numbers that learn, side by side.
 
-    python tests/benchmarks/finetune_estimate.py [--cases NAME ...] [--steps 6] [--threads 1]
+    python tests/benchmarks/finetune_estimate.py [--cases NAME ...] [--steps 6] [--rows N] [--threads 1]
 
 Each case is a run as the command line starts it, in a worker of its own, on rows that are full. `memory` is the most
 that the worker held (VmHWM); `step` the processor time of a step, the first one left out, which with one thread is
@@ -65,6 +65,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rows", type=int, help="of a batch, whatever the case has")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     missed = 0
@@ -94,7 +95,11 @@ def row(name: str, case: Case, base: str, outputs: Path, arguments: argparse.Nam
         model=BaseSettings(base=base, method=case.method),
         lora=LoraSettings(rank=case.rank, targets=case.targets),
         data=ExampleSettings(
-            source=str(examples), max_length=case.tokens, batch_size=case.rows, train_on="all", scored=0
+            source=str(examples),
+            max_length=case.tokens,
+            batch_size=arguments.rows or case.rows,
+            train_on="all",
+            scored=0,
         ),
         train=replace(
             plain.train,

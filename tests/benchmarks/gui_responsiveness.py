@@ -62,7 +62,7 @@ def _fake(outputs: Path, arguments: argparse.Namespace) -> None:
             time.sleep(0.05)
         empty = LoopWatch()
         empty.start()
-        _spend(5.0)
+        _spend(min(5.0, seconds))
         empty.stop()
         print(f"no window, the machine as it is: {empty.line()}")
         window = Window(outputs, outputs / "window.ini", arguments.workspace)

