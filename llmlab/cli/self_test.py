@@ -111,7 +111,7 @@ def _threads() -> Finding:
     """How the threads of a run wait for each other."""
     fixed = spin.fixed_by({**spin.environment(), **os.environ})
     if fixed:
-        return Finding("threads", "ok", f"they wait for each other in the same way all the time, because of {fixed}")
+        return Finding("threads", "ok", f"how long threads spin while they wait for each other is fixed: {fixed}")
     said = f"{torch.get_num_threads()} threads spin while they wait for each other: long where they have their cores"
     told = f"{said} to themselves, shortly where other processes want them; looked at every second, told in a run's log"
     if spin.waited_for_cores() is None:

@@ -91,15 +91,15 @@ def environment() -> Mapping[str, str]:
 
 
 def fixed_by(started_with: Mapping[str, str]) -> str:
-    """What fixes the spin in a process of this environment and number of threads; empty where it can be chosen."""
+    """Why the spin of a process that starts so stays as it is; empty where it can be chosen."""
     import torch
 
     if torch.get_num_threads() == 1:
-        return "a single thread"
+        return "there is only one thread"
     if sys.platform != "linux" or "libgomp" not in _libraries():
-        return "an OpenMP that is not GNU's"
-    chosen = [name for name, value in ENVIRONMENT.items() if started_with.get(name) != value]
-    return f"{' and '.join(chosen)} in the environment" if chosen else ""
+        return "this OpenMP is not GNU's"
+    ours = ENVIRONMENT.items() <= started_with.items()
+    return "" if ours else f"the environment decides it ({' or '.join(ENVIRONMENT)})"
 
 
 def waited_for_cores() -> float | None:

@@ -98,7 +98,7 @@ def test_the_spin_changes_no_bit_of_what_is_computed() -> None:
     fixed, *lines = found.stdout.splitlines()
     counts, losses = zip(*(line.split(" ", 1) for line in lines), strict=True)
     assert len(set(losses)) == 1
-    assert fixed in ("", "an OpenMP that is not GNU's")
+    assert fixed in ("", "this OpenMP is not GNU's")
     if not fixed:
         assert int(counts[1]) > int(counts[0]) == int(counts[2]) == 1
 
