@@ -133,7 +133,8 @@ class PlainReport(Report):
                 self._evaluated = event
                 best = "   best so far" if event.best and event.step else ""
                 losses = f"train {text.loss(event.train_loss)}   validation {text.loss(event.val_loss)}"
-                self._print(f"step {event.step}   {losses}{best}")
+                each = ", ".join(f"{source} {text.loss(loss)}" for source, loss in event.val_losses.items())
+                self._print(f"step {event.step}   {losses}{f' ({each})' if each else ''}{best}")
             case Sampled():
                 for sample in event.samples:
                     for line in _answer(sample) if self._run.tunes else _sample(sample):

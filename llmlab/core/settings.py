@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -94,7 +95,11 @@ class ModelSettings:
 class DataSettings:
     """What is read, and how it is cut into batches."""
 
-    corpus: str = setting("shakespeare", "A corpus by name, or a path to your own .txt, folder, .jsonl or .parquet.")
+    corpus: str = setting(
+        "shakespeare",
+        "A corpus by name, or a path to your own .txt, folder, .jsonl or .parquet. Several with weights are mixed, "
+        "sequence by sequence: austen:0.7,shakespeare:0.3.",
+    )
     tokenizer: str = setting(
         "gpt2",
         "gpt2: GPT-2's 50,257 tokens. char: characters. compact: only those GPT-2 tokens that occur (losses not "
@@ -151,6 +156,20 @@ class DataSettings:
         low=0,
         advanced=True,
     )
+
+
+def mixture_parts(corpus: str) -> list[tuple[str, str]]:
+    """`books:0.7,web:0.3` as names and weights; nothing where that is one corpus."""
+    parts = [part.strip().rpartition(":") for part in corpus.split(",")]
+    if len(parts) < 2 or not all(name and re.fullmatch(r"\d+(\.\d+)?", weight) for name, _, weight in parts):
+        return []
+    return [(name.strip(), weight) for name, _, weight in parts]
+
+
+def corpus_title(corpus: str) -> str:
+    """A corpus as it stands in a run's title: a path without its folders."""
+    parts = mixture_parts(corpus)
+    return ",".join(f"{Path(name).name}:{weight}" for name, weight in parts) if parts else Path(corpus).name
 
 
 @dataclass(frozen=True)
@@ -487,7 +506,7 @@ class PretrainSettings(RunSettings):
         layers = f"{model.n_layer} layer{'' if model.n_layer == 1 else 's'}"
         return RunWords(
             does="pretraining",
-            makes=f"{layers} of width {model.n_embd} on {Path(data.corpus).name}",
+            makes=f"{layers} of width {model.n_embd} on {corpus_title(data.corpus)}",
             size=f"{model.n_layer}x{model.n_embd}",
             facts={"corpus": f"{data.corpus}, tokenizer {data.tokenizer}"},
             details=[

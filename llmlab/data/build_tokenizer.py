@@ -19,6 +19,7 @@ from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
 from llmlab.data.corpus import Corpus
 from llmlab.data.gpt2_vocabulary import byte_symbols
+from llmlab.data.mixture import MixedCorpus
 from llmlab.data.shards import BuiltCorpus
 from llmlab.data.token_cache import cache_lock, token_stream
 from llmlab.data.tokenizers import (
@@ -41,8 +42,8 @@ _CHARACTERS_A_TOKEN = 4.5
 def build_tokenizer(data: DataSettings, corpus: Corpus, progress: Progress) -> Tokenizer:
     """The tokenizer of `data.tokenizer` for this corpus, from the cache where it was made before.
 
-    With data.max_tokens, only the part of the corpus that is read decides. Raises Cancelled and what the corpus
-    raises.
+    With data.max_tokens, only the part of the corpus that is read decides; of a mixture, all text does. Raises
+    Cancelled and what the corpus raises.
     """
     if data.tokenizer == "gpt2":
         return Gpt2Tokenizer()
@@ -77,8 +78,13 @@ def _has_it(corpus: Corpus, data: DataSettings) -> TypeGuard[BuiltCorpus]:
 def _file(data: DataSettings, corpus: Corpus) -> Path:
     """Where the tokenizer is kept."""
     size = data.bpe_vocab_size if data.tokenizer == "bpe" else 0
-    what = f"{_FORMAT} {data.tokenizer} {corpus.name} {corpus.content_key()} {size} {data.max_tokens}"
+    what = f"{_FORMAT} {data.tokenizer} {corpus.name} {corpus.content_key()} {size} {_limit(data, corpus)}"
     return cache_dir() / "tokenizers" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
+
+
+def _limit(data: DataSettings, corpus: Corpus) -> int:
+    """Tokens of the corpus that decide; 0 means all."""
+    return 0 if isinstance(corpus, MixedCorpus) else data.max_tokens
 
 
 def _saved(path: Path) -> Tokenizer | None:
@@ -91,7 +97,7 @@ def _saved(path: Path) -> Tokenizer | None:
 
 def _make(data: DataSettings, corpus: Corpus, progress: Progress) -> Tokenizer:
     if data.tokenizer == "char":
-        texts = _texts(corpus, data.max_tokens, "Collecting the characters", progress)
+        texts = _texts(corpus, _limit(data, corpus), "Collecting the characters", progress)
         return CharTokenizer(list(set(chain.from_iterable(texts))))
     if data.tokenizer == "compact":
         return CompactTokenizer(_occurring_ids(data, corpus, progress))
@@ -99,17 +105,17 @@ def _make(data: DataSettings, corpus: Corpus, progress: Progress) -> Tokenizer:
 
 
 def _occurring_ids(data: DataSettings, corpus: Corpus, progress: Progress) -> list[int]:
-    gpt2 = Gpt2Tokenizer()
+    gpt2, limit = Gpt2Tokenizer(), _limit(data, corpus)
     occurs = np.zeros(gpt2.vocab_size, dtype=bool)
     count = characters = 0
     for ids, _, read in token_stream(corpus, gpt2):
-        if data.max_tokens:
-            ids = ids[: data.max_tokens - count]
+        if limit:
+            ids = ids[: limit - count]
         occurs[ids] = True
         count += len(ids)
         characters += read
         progress("Collecting the tokens that occur", min(characters, corpus.bytes), corpus.bytes)
-        if data.max_tokens and count >= data.max_tokens:
+        if limit and count >= limit:
             break
     return np.flatnonzero(occurs).tolist()
 
@@ -127,7 +133,7 @@ def _learned_merges(data: DataSettings, corpus: Corpus, progress: Progress) -> l
         min_frequency=2,  # a pair seen once says nothing
         show_progress=False,
     )
-    limit = int(data.max_tokens * _CHARACTERS_A_TOKEN)
+    limit = int(_limit(data, corpus) * _CHARACTERS_A_TOKEN)
     pipeline.train_from_iterator(_texts(corpus, limit, "Learning the tokens", progress), trainer)
     merges = json.loads(pipeline.to_str())["model"]["merges"]
     return [(first, second) for first, second in merges]

@@ -8,9 +8,11 @@ import os
 from llmlab.core.errors import UsageError
 from llmlab.core.paths import expanded
 from llmlab.core.progress import Progress, quiet
+from llmlab.core.settings import mixture_parts
 from llmlab.data.corpus import Corpus
 from llmlab.data.embedded_corpora import embedded_corpora
 from llmlab.data.fetched_corpora import fetch, fetched_corpora
+from llmlab.data.mixture import mixed_corpus
 from llmlab.data.own_texts import own_corpus
 from llmlab.data.shards import built_corpora, require_finished
 from llmlab.data.stories import stories_corpus
@@ -24,7 +26,8 @@ def corpora() -> list[Corpus]:
 
 
 def find_corpus(name_or_path: str, progress: Progress = quiet) -> Corpus:
-    """The corpus of that name, else the text at that path. UsageError naming the nearest when there is neither.
+    """The corpus of that name, else the text at that path, else the mixture (`books:0.7,web:0.3`). UsageError naming
+    the nearest when there is none of these.
 
     progress: of looking through a folder.
     """
@@ -34,6 +37,8 @@ def find_corpus(name_or_path: str, progress: Progress = quiet) -> Corpus:
     path = expanded(name_or_path)
     if name_or_path and os.path.exists(path):  # false, and no error, where it may not be looked at
         return own_corpus(path, progress)
+    if parts := mixture_parts(name_or_path):
+        return mixed_corpus(parts, lambda name: find_corpus(name, progress))
     require_finished(name_or_path)
     nearest = difflib.get_close_matches(name_or_path, named, n=1)
     hint = f"Did you mean {nearest[0]}?" if nearest else "A path names a .txt, .jsonl or .parquet file or a folder."

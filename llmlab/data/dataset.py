@@ -16,7 +16,8 @@ from llmlab.core.settings import DataSettings
 from llmlab.data.build_tokenizer import build_tokenizer, known_vocabulary
 from llmlab.data.corpora import find_corpus
 from llmlab.data.corpus import Corpus
-from llmlab.data.sharded_tokens import Tokens
+from llmlab.data.mixture import MixedCorpus
+from llmlab.data.sharded_tokens import MixedTokens, Tokens
 from llmlab.data.token_cache import TokenCache, saved_tokens, token_cache
 from llmlab.data.tokenizers import Tokenizer
 
@@ -33,6 +34,9 @@ class Dataset:
     bytes_per_token: of `val`. Losses of different tokenizers compare as bits per byte: loss / ln 2 / bytes_per_token.
     floor_loss: nats per token that remain for someone who knows the corpus's generator; None for a real text.
     key: hex sha256 of the tokens, the tokenizer and the split: what an exact resume depends on.
+
+    Of a mixture, train and val are MixedTokens: each source is split by itself. unigram_loss and bytes_per_token are
+    then of sequences that come by the weights. sources: how its sources are called.
     """
 
     train: Tokens
@@ -42,6 +46,7 @@ class Dataset:
     bytes_per_token: float
     floor_loss: float | None
     key: str
+    sources: tuple[str, ...] = ()
 
 
 def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dataset:
@@ -52,6 +57,13 @@ def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dat
     """
     corpus = find_corpus(data.corpus)
     tokenizer = build_tokenizer(data, corpus, progress)
+    if isinstance(corpus, MixedCorpus):
+        parts = [_dataset(source, tokenizer, data, block_size, progress) for source in corpus.sources]
+        return _mixed(corpus, parts, progress)
+    return _dataset(corpus, tokenizer, data, block_size, progress)
+
+
+def _dataset(corpus: Corpus, tokenizer: Tokenizer, data: DataSettings, block_size: int, progress: Progress) -> Dataset:
     cache = token_cache(corpus, tokenizer, data.max_tokens, progress)
     boundary, val_start = _split(cache, data)
     train, val = cache.tokens[:boundary], cache.tokens[val_start:]
@@ -64,6 +76,30 @@ def load_dataset(data: DataSettings, block_size: int, progress: Progress) -> Dat
         *_measures(cache, boundary, val_start, tokenizer, progress),
         floor_loss(corpus, cache),
         key,
+    )
+
+
+def _mixed(corpus: MixedCorpus, parts: list[Dataset], progress: Progress) -> Dataset:
+    """The parts as one. Its unigram loss is that of someone who knows how often each token stands in the mixture."""
+    tokenizer, weights = parts[0].tokenizer, [float(weight) for weight in corpus.weights]
+    size = tokenizer.vocab_size
+    both = list(zip(weights, parts, strict=True))
+    known, asked = np.zeros(size), np.zeros(size)
+    for weight, part in both:
+        for total, tokens, added in ((known, part.train, 1), (asked, part.val, 0)):
+            counts = _counts(tokens, size, progress) + added
+            total += weight * counts / counts.sum()
+    titles = [source.title for source in corpus.sources]
+    parts_key = " ".join(f"{part.key} {weight}" for part, weight in zip(parts, corpus.weights, strict=True))
+    return Dataset(
+        MixedTokens([part.train for part in parts], corpus.weights),
+        MixedTokens([part.val for part in parts], corpus.weights),
+        tokenizer,
+        float(-(asked * np.log(known)).sum()),
+        sum(weight * part.bytes_per_token for weight, part in both),
+        None,
+        hashlib.sha256(parts_key.encode()).hexdigest(),
+        tuple(titles if len(set(titles)) == len(titles) else [source.name for source in corpus.sources]),
     )
 
 
@@ -89,6 +125,8 @@ def known_losses(data: DataSettings, progress: Progress) -> KnownLosses:
     if known is None:
         return KnownLosses()
     vocab_size, key = known
+    if isinstance(corpus, MixedCorpus):
+        return KnownLosses(vocab_size)
     cache = saved_tokens(corpus, key, data.max_tokens)
     if cache is None:
         return KnownLosses(vocab_size)

@@ -147,12 +147,16 @@ class Shared(Event, name="shared"):
 
 @dataclass
 class Evaluated(Event, name="evaluated"):
-    """Losses on fixed sequences of both splits, nats per token: of the averaged weights, where an average is kept."""
+    """Losses on fixed sequences of both splits, nats per token: of the averaged weights, where an average is kept.
+
+    Of a mixture, the losses of its sources by their weights.
+    """
 
     train_loss: float
     val_loss: float
     best: bool  # the lowest val_loss so far
     seconds: float
+    val_losses: dict[str, float] = field(default_factory=dict)  # of a mixture: each source's, by its title
 
 
 @dataclass
@@ -253,6 +257,8 @@ def to_line(event: Event) -> str:
     """One line of events.jsonl, without the line break; NaN and infinity become null."""
     values: dict[str, Any] = {"event": event.name, "time": event.time, "step": event.step}
     values |= {name: _finite(value) for name, value in vars(event).items() if name not in values}
+    if not values.get("val_losses", True):  # a mixture alone has them
+        del values["val_losses"]
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
 

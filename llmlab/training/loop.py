@@ -22,6 +22,7 @@ from llmlab.core.settings import PretrainSettings, SampleSettings, Sampling
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset
 from llmlab.data.sequences import Sequences, fixed_sequences, gather, sequences_end_to_end
+from llmlab.data.sharded_tokens import MixedTokens, Tokens
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.gpt.estimate import flops_per_token
 from llmlab.gpt.generate import generate_batch
@@ -192,14 +193,29 @@ class Trainer(FromScratch):
                 self.control.warn(self, f"The prompt {prompt!r} is left out of the samples. {error}")
 
     def losses(self) -> tuple[float, float]:
-        """On fixed sequences of both splits."""
+        """On fixed sequences of both splits. Of a mixture: each source's mean by its weight."""
         self.processes.order("losses", self.progress.step)
-        size, block = self.settings.data.batch_size, self.settings.model.block_size
-        count, found = self.settings.train.eval_windows, []
-        whole = sequences_end_to_end(self.data.val, block)
-        for tokens in (self.data.train, self.data.val):
+        train, val = self.data.train, self.data.val
+        if not isinstance(train, MixedTokens) or not isinstance(val, MixedTokens):
+            return self._losses_on(train, val, self.settings.train.eval_windows)
+        found = []
+        count = self.settings.train.eval_windows
+        for weight, of_train, of_val in zip(val.weights, train.sources, val.sources, strict=True):
+            found.append(self._losses_on(of_train, of_val, max(1, round(weight * count)) if count else 0))
+        by_source = zip(self.data.sources, found, strict=True)
+        self.losses_by_source = {title: loss for title, (_, loss) in by_source if math.isfinite(loss)}
+        means = [
+            sum(float(w) * loss for w, loss in zip(val.weights, each, strict=True)) for each in zip(*found, strict=True)
+        ]
+        return means[0], means[1]
+
+    def _losses_on(self, train: Tokens, val: Tokens, count: int) -> tuple[float, float]:
+        """Means over `count` fixed sequences of each; 0 for all of `val`."""
+        size, block, found = self.settings.data.batch_size, self.settings.model.block_size, []
+        whole = sequences_end_to_end(val, block)
+        for tokens in (train, val):
             starts = fixed_sequences(tokens, block, count or len(whole))
-            if not count and tokens is self.data.val:
+            if not count and tokens is val:
                 starts = whole
             batches = (gather(tokens, starts[i : i + size], block) for i in range(0, len(starts), size))
             found.append(mean_loss(self.shown, batches, self.device, self.processes))

@@ -72,7 +72,10 @@ class Pretraining(TrainingKind[PretrainSettings]):
         from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
 
         path = expanded(settings.data.corpus)
-        if find_corpus(settings.data.corpus).kind == "yours" and not path.is_absolute():
+        corpus = find_corpus(settings.data.corpus)
+        if corpus.kind == "mixture":  # its name has the whole paths
+            return with_values(settings, {"data.corpus": corpus.name})
+        if corpus.kind == "yours" and not path.is_absolute():
             return with_values(settings, {"data.corpus": str(path.resolve())})
         return settings
 

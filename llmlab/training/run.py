@@ -84,6 +84,7 @@ class TrainingRun(ABC):
         self._shares_told: float | None = None  # active seconds at which this worker wrote `shared` last
         self._prompts: list[str] = []
         self._measured: int | None = None  # the step at which this worker measured the losses last
+        self.losses_by_source: dict[str, float] = {}  # validation, of a mixture
         self._spin = Spin()
         self._spaced = frozenset(settings.checkpoints.log_spaced(settings.train.steps))  # steps
 
@@ -276,7 +277,8 @@ class TrainingRun(ABC):
             else:
                 progress.evaluations_without_better += 1
         progress.evaluation_seconds = time.perf_counter() - begin
-        self.record(Evaluated(progress.step, time.time(), losses[0], losses[1], better, progress.evaluation_seconds))
+        seconds = progress.evaluation_seconds
+        self.record(Evaluated(progress.step, time.time(), *losses, better, seconds, self.losses_by_source))
         for loss, split in zip(losses, ("train", "validation"), strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(f"{split} loss", progress.step, learning_rate(progress.step, self.settings.train))

@@ -68,7 +68,9 @@ def sentence(event: Event) -> Sentence | None:
             return _say(event, _started(event))
         case Evaluated():
             best = ", the best so far" if event.best else ""
-            text = f"Measured: validation loss {event.val_loss:.3f}{best}; training loss {event.train_loss:.3f}."
+            each = ", ".join(f"{source} {loss:.3f}" for source, loss in event.val_losses.items())
+            of = f" (of the mixture; {each})" if each else ""
+            text = f"Measured: validation loss {event.val_loss:.3f}{of}{best}; training loss {event.train_loss:.3f}."
             return _say(event, text)
         case Sampled():
             count = len(event.samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
 from llmlab.data.dataset import Dataset, KnownLosses, known_losses, load_dataset
+from llmlab.data.sharded_tokens import MixedTokens
 from llmlab.data.tokenizers import Gpt2Tokenizer
 
 
@@ -148,3 +150,39 @@ def test_cancelling_while_the_vocabulary_is_learned_leaves_nothing(
 def test_an_unknown_corpus_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="Did you mean shakespeare"):
         load(corpus="shakespear")
+
+
+def test_a_mixture_splits_each_source_and_counts_them_by_their_weights(three_files: Path) -> None:
+    other = three_files / "c.txt"
+    mixed = load(4, corpus=f"tiny:3,{other}:1", val_fraction=0.2)
+    parts = [load(4, corpus=name, val_fraction=0.2) for name in ("tiny", str(other))]
+    assert mixed.sources[1] == "c.txt"
+    assert isinstance(mixed.train, MixedTokens)
+    assert mixed.train.weights == [Fraction(3, 4), Fraction(1, 4)]
+    for ours, theirs in [(mixed.train, [p.train for p in parts]), (mixed.val, [p.val for p in parts])]:
+        assert np.asarray(ours).tolist() == np.concatenate([np.asarray(each) for each in theirs]).tolist()
+    assert mixed.bytes_per_token == pytest.approx(0.75 * parts[0].bytes_per_token + 0.25 * parts[1].bytes_per_token)
+    size, loss = mixed.tokenizer.vocab_size, 0.0
+    shares = [(np.bincount(np.asarray(part.train), minlength=size) + 1) / (len(part.train) + size) for part in parts]
+    for weight, part in ((0.75, parts[0]), (0.25, parts[1])):
+        known = 0.75 * shares[0] + 0.25 * shares[1]
+        loss -= weight * np.log(known[np.asarray(part.val)]).mean()
+    assert mixed.unigram_loss == pytest.approx(loss)
+    assert load(4, corpus=f"tiny:1,{other}:1", val_fraction=0.2).key != mixed.key
+    few = load(4, corpus=f"{other}:3,tiny:1", tokenizer="char", max_tokens=60)  # one vocabulary of both
+    assert len(few.train) + len(few.val) == 120
+
+
+@pytest.mark.parametrize(
+    ("corpus", "said"),
+    [
+        ("tiny:0,austen:1", "weight of a mixture is 0"),
+        ("tiny:1,tiny:2", "names a corpus twice"),
+        ("tiny:0.333333,austen:0.666668", "too fine"),
+        ("tiny:1,austin:1", "Did you mean austen"),
+        ("tiny,austen", "There is no corpus 'tiny,austen'"),
+    ],
+)
+def test_what_is_no_mixture_is_named(corpus: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load(corpus=corpus)

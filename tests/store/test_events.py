@@ -35,6 +35,7 @@ _BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     list[float]: st.lists(st.floats(0, 1), max_size=3),
     list[dict[str, str]]: st.lists(st.fixed_dictionaries({"prompt": _TEXT, "text": _TEXT}), max_size=2),
     list[dict[str, str | bool]]: st.lists(st.fixed_dictionaries({"answer": _TEXT, "right": st.booleans()}), max_size=2),
+    dict[str, float]: st.dictionaries(_TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=2),
     dict[str, dict[str, Any]]: st.dictionaries(
         _TEXT, st.dictionaries(_TEXT, st.integers() | _TEXT, max_size=2), max_size=2
     ),

@@ -107,6 +107,27 @@ def test_a_killed_run_on_shards_ends_as_one_on_their_text_left_alone(
     assert differences(alone, killed) == []
 
 
+def test_a_killed_run_on_a_mixture_ends_as_one_left_alone_and_measures_each_source(
+    alone: RunFolder, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = "".join(piece.text for piece in find_corpus("tiny").pieces())
+    for name, text in (("a", whole[:6000]), ("b", whole[6000:20_000].upper())):
+        (tmp_path / f"{name}.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    asked = SETTINGS | {"data__corpus": "a.txt:0.3,b.txt:0.7", "data__order": "sliding", "train__eval_windows": 10}
+    quiet_one, killed = (new_run(outputs, 12, name, **asked) for name in ("quiet", "killed"))
+    assert quiet_one.info().settings.data.corpus == f"{tmp_path / 'a.txt'}:0.3,{tmp_path / 'b.txt'}:0.7"
+    assert quiet_one.info().settings.words.makes.endswith("on a.txt:0.3,b.txt:0.7")
+    train_here(quiet_one)
+    kill_and_resume(killed, before_step=8)
+    assert differences(quiet_one, killed) == []
+    for event in events_of(killed, "evaluated"):
+        assert event["val_losses"].keys() == {"a.txt", "b.txt"}
+        means = 0.3 * event["val_losses"]["a.txt"] + 0.7 * event["val_losses"]["b.txt"]
+        assert event["val_loss"] == pytest.approx(means)
+    assert "val_losses" not in events_of(alone, "evaluated")[0]  # of one corpus
+
+
 def test_a_pause_holds_in_place_and_loses_nothing(run: RunFolder, alone: RunFolder) -> None:
     with _asking(run, pause=9), forked(run) as worker:
         wait_until(lambda: run.events.is_file() and '"paused"' in run.events.read_text())
