@@ -355,7 +355,9 @@ def test_what_may_land_is_framed_while_it_is_dragged_and_all_else_is_refused(
 # In the window -------------------------------------------------------------------------------------------------------
 
 
-def test_train_means_the_set_up_that_is_in_sight(make_main_window: MakeWindow, qtbot: QtBot, base: str) -> None:
+def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dropped(
+    make_main_window: MakeWindow, qtbot: QtBot, base: str, tmp_path: Path
+) -> None:
     window = make_main_window()
     window.use_workspace("Train")
     qtbot.waitUntil(lambda: window.shown_setup is window.docks["setup"], timeout=WAIT)
@@ -365,16 +367,12 @@ def test_train_means_the_set_up_that_is_in_sight(make_main_window: MakeWindow, q
     window.lab.finetune_requested.emit({"preset": "scratch"})  # beside Set-up, which stays in sight
     qtbot.waitUntil(lambda: window.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
 
-
-def test_a_file_of_examples_that_is_dropped_on_the_window_is_one_where_examples_are_chosen(
-    make_main_window: MakeWindow, qtbot: QtBot, base: str, tmp_path: Path
-) -> None:
     table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
     table.write_text("prompt,completion\n1+1,2\n")
     lines.write_text('{"prompt": "1+1", "completion": "2"}\n')
-    window = make_main_window()
     tuning: Any = window.docks["finetune_setup"]
     window.use_workspace("Train")
+    window.reset_layout()
     window.open_path(lines)
     assert window._setup.corpus.value() == str(lines)  # a text, where texts are chosen
     window.open_path(table)

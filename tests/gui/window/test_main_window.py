@@ -352,20 +352,10 @@ def test_no_line_is_under_the_workspaces_where_they_are_beside_the_model(qtbot: 
     assert bottom.name() == current_theme().background
 
 
-def test_a_changed_arrangement_comes_back_at_the_next_start(make_main_window: MakeWindow) -> None:
+def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(make_main_window: MakeWindow) -> None:
     window = make_main_window()
     window.docks["log"].hide()
     window.use_theme("dark")
-    window.close_quietly()
-    again = make_main_window()
-    assert again.docks["log"].isHidden()
-    assert not again.docks["loss"].isHidden()
-    assert again.settings.theme == "dark"
-
-
-def test_each_workspace_comes_back_as_it_was_left_until_it_is_reset(make_main_window: MakeWindow) -> None:
-    window = make_main_window()
-    window.docks["log"].hide()
     window.use_workspace("Write")
     window.docks["samples"].hide()
     window.use_workspace("Train")
@@ -380,10 +370,12 @@ def test_each_workspace_comes_back_as_it_was_left_until_it_is_reset(make_main_wi
     assert not again.docks["samples"].isHidden()
     again.use_workspace("Train")
     assert again.docks["log"].isHidden()
+    assert not again.docks["loss"].isHidden()
+    assert again.settings.theme == "dark"
 
 
-def test_a_floating_panel_comes_down_when_the_layout_is_reset(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(qtbot, make_main_window())
+def test_a_floating_panel_comes_down_when_the_layout_is_reset(same_window: MainWindow) -> None:
+    window = same_window
     window.docks["samples"].setFloating(True)
     window.use_workspace("Write")
     assert not window.docks["samples"].isFloating()
@@ -394,9 +386,8 @@ def test_a_floating_panel_comes_down_when_the_layout_is_reset(make_main_window: 
     assert window.docks["samples"] in window.tabifiedDockWidgets(window.docks["notebook"])
 
 
-def test_an_arrangement_outlasts_minimising_and_hiding(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(qtbot, make_main_window())
-    QApplication.processEvents()
+def test_an_arrangement_outlasts_minimising_and_hiding(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
     window.docks["samples"].hide()
     window.showMinimized()
     QApplication.processEvents()
@@ -409,15 +400,12 @@ def test_an_arrangement_outlasts_minimising_and_hiding(make_main_window: MakeWin
     assert window.docks["samples"].isHidden()
 
 
-def test_the_one_arrangement_of_version_0_4_is_that_of_train(make_main_window: MakeWindow, tmp_path: Path) -> None:
-    window = make_main_window()
-    window.docks["log"].hide()
-    state = window.saveState(LAYOUT_VERSION)
-    window.docks["log"].show()
-    window.close_quietly()
+def test_the_one_arrangement_of_version_0_4_is_that_of_train(
+    same_window: MainWindow, make_main_window: MakeWindow, tmp_path: Path
+) -> None:
+    same_window.docks["log"].hide()
+    state = same_window.saveState(LAYOUT_VERSION)
     stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
-    stored.remove("workspaces")
-    stored.remove("window/workspace")
     stored.setValue("window/state", state)
     stored.sync()
     again = make_main_window()
@@ -428,14 +416,19 @@ def test_the_one_arrangement_of_version_0_4_is_that_of_train(make_main_window: M
     assert not make_main_window().docks["log"].isHidden()
 
 
-def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(make_main_window: MakeWindow) -> None:
-    window = make_main_window()
+def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(
+    same_window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = same_window
+    monkeypatch.setattr(window.lab.inspection, "open", lambda reference: None)
     window.use_workspace("Look inside")
+    window.reset_layout()
     for name in ("prompt", "attention"):
         window.docks[name].hide()
     window.look_inside("nothing@final")
     assert not window.docks["prompt"].isHidden()
     assert window.docks["attention"].isHidden()
+    window.reset_layout()
     window.use_workspace("Paper")
     for name in ("paper", "claims", "evidence"):
         window.docks[name].hide()
@@ -640,9 +633,9 @@ def test_without_runs_one_button_trains_the_default_preset(
     assert window.docks["loss"].isEnabled()
 
 
-def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(qtbot, make_main_window())
-    assert not window.settings.tour_seen
+def test_the_tour_goes_through_the_window_and_is_remembered(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    window.settings.tour_seen = False
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
     window.covers.start_tour()
@@ -664,7 +657,7 @@ def test_the_tour_goes_through_the_window_and_is_remembered(make_main_window: Ma
     assert window.settings.tour_seen
 
 
-def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made(
+def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made_and_in_front_after_a_reset(
     make_main_window: MakeWindow, qtbot: QtBot
 ) -> None:
     """Docks that need more than the screen has made the window grow under the mouse."""
@@ -683,11 +676,6 @@ def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made(
         QApplication.processEvents()
     assert [button.mapToGlobal(button.rect().topLeft()) for button in buttons] == before
     assert (window.width(), window.height()) == (1280, 640)
-
-
-def test_a_reset_leaves_the_welcome_in_front(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(qtbot, make_main_window())
-    qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
     window.reset_layout()
     QApplication.processEvents()
     middle = window.covers.welcome.mapTo(window, window.covers.welcome.rect().center())
@@ -711,9 +699,9 @@ def test_after_the_tour_the_panels_are_where_they_were_left(make_main_window: Ma
 
 
 def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves_it(
-    make_main_window: MakeWindow, qtbot: QtBot
+    same_window: MainWindow, qtbot: QtBot
 ) -> None:
-    window = settled(qtbot, make_main_window())
+    window = same_window
 
     def start() -> Tour:
         window.covers.start_tour()
@@ -754,6 +742,8 @@ def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves
         qtbot.waitUntil(lambda: window.covers.tour is None, timeout=WAIT)
         assert not any(shown.isVisible() for shown in window.findChildren(Tour))
         start()
+    window.covers.end_tour()
+    window.resize(1280, 800)
 
 
 # Runs that appear ----------------------------------------------------------------------------------------------
@@ -815,17 +805,10 @@ def test_pause_and_resume_of_the_toolbar_reach_the_run(
     assert [request.name for request in requests.take(fake.run.requests)] == ["resume"]
 
 
-@pytest.mark.parametrize(("answer", "paused", "started"), [("pause", 1, 1), ("both", 0, 1), ("cancel", 0, 0)])
 def test_a_second_run_at_once_is_asked_about(
-    make_main_window: MakeWindow,
-    qtbot: QtBot,
-    outputs: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    answer: str,
-    paused: int,
-    started: int,
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = FakeRun(outputs).start().advance(10)
+    fake = FakeRun(outputs, steps=10).start().advance(5)
     window = settled(qtbot, make_main_window())
     qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
     qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
@@ -833,20 +816,14 @@ def test_a_second_run_at_once_is_asked_about(
     monkeypatch.setattr(
         window.lab.controller, "start", lambda settings, name, preset, predictions, begun: starts.append(preset)
     )
-    monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: answer)
-    window.run_actions.train.trigger()
-    assert [request.name for request in requests.take(fake.run.requests)] == ["pause"] * paused
-    assert starts == ["baby"] * started
+    for answer, paused, started in (("pause", 1, 1), ("both", 0, 1), ("cancel", 0, 0)):
+        monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait, answer=answer: answer)
+        window.run_actions.train.trigger()
+        assert [request.name for request in requests.take(fake.run.requests)] == ["pause"] * paused, answer
+        assert starts == ["baby"] * started, answer
+        starts.clear()
 
-
-def test_a_run_that_ended_while_a_prediction_was_written_is_not_asked_to_pause(
-    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, quick_looks: None
-) -> None:
-    fake = FakeRun(outputs, steps=10).start().advance(5)
-    window = settled(qtbot, make_main_window())
-    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
-    qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
-    starts: list[str] = []
+    # One that ends while a prediction is written is not asked to pause.
     errors: list[LabError] = []
     window.lab.error_raised.connect(errors.append)
 
@@ -855,9 +832,6 @@ def test_a_run_that_ended_while_a_prediction_was_written_is_not_asked_to_pause(
         qtbot.waitUntil(lambda: not window.lab.row(fake.run.full_name).status.live, timeout=WAIT)
         return []
 
-    monkeypatch.setattr(
-        window.lab.controller, "start", lambda settings, name, preset, predictions, begun: starts.append(preset)
-    )
     monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: "pause")
     monkeypatch.setattr(window.run_actions, "ask_prediction", predict)
     window.run_actions.train.trigger()
@@ -933,7 +907,9 @@ def test_the_window_refuses_a_picture_while_it_is_dragged_and_frames_itself_for_
     assert not frame.isVisible()
 
 
-def test_a_dropped_text_becomes_the_corpus(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
+def test_a_dropped_text_becomes_the_corpus_and_a_run_folder_is_opened(
+    make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path
+) -> None:
     text = tmp_path / "mine.txt"
     text.write_text("It was a dark and stormy night. " * 500)
     window = settled(qtbot, make_main_window())
@@ -943,10 +919,7 @@ def test_a_dropped_text_becomes_the_corpus(make_main_window: MakeWindow, qtbot: 
     qtbot.waitUntil(lambda: setup.corpus.corpus is not None, timeout=WAIT)
     assert setup.plan().settings.data.corpus == str(text)
 
-
-def test_a_dropped_run_folder_is_opened(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
     fake = FakeRun(tmp_path / "elsewhere", "guest").start().advance(40).save_checkpoint().finish()
-    window = settled(qtbot, make_main_window())
     _drop(window, fake.run.path)
     qtbot.waitUntil(lambda: len(window.lab.history("pretraining/guest").step_columns) == 40, timeout=WAIT)
     with qtbot.waitSignal(window.lab.write_requested, timeout=WAIT) as asked:

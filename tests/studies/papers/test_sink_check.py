@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,23 +20,47 @@ from llmlab.studies.papers.attention_sinks import judge
 from llmlab.studies.papers.attention_sinks.plan import PLAN, SIZES, TESTED, Size
 from llmlab.studies.papers.attention_sinks.thresholds import UNTRAINED_MODELS
 from llmlab.studies.papers.interface import Check
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.worker import Stop
 
 torch.set_num_threads(1)
 SMALL = Size(tokens=16, texts=2, untrained=1, first=1)
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny Llama with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return str(tiny_models.save(tiny_models.llama(num_hidden_layers=8), folder))
+
+
+@pytest.fixture(scope="module")
+def measured(model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Verdict, ...]]:
+    """What a whole check of it leaves in the folder of measurements, and its verdicts."""
+    folder = tmp_path_factory.mktemp("measurements")
+    with mock.patch.dict(SIZES, {"minutes": SMALL}):
+        return folder, tuple(judge.late(Check(list(TESTED), "minutes", [model], folder, folder)))
+
+
 @pytest.fixture
-def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Of a tiny Llama with random weights, on few and short prompts."""
+def check(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Of the tiny Llama, on few and short prompts; nothing is measured yet."""
     monkeypatch.setitem(SIZES, "minutes", SMALL)
-    folder = tiny_models.save(tiny_models.llama(num_hidden_layers=8), tmp_path / "tiny")
     (tmp_path / "measurements").mkdir()
-    return Check(list(TESTED), "minutes", [str(folder)], tmp_path / "outputs", tmp_path / "measurements")
+    return Check(list(TESTED), "minutes", [model], tmp_path / "outputs", tmp_path / "measurements")
 
 
-def test_a_model_of_transformers_is_measured_for_all_claims(check: Check) -> None:
-    sink, position, norms = judge.late(check)
+@pytest.fixture
+def measured_check(check: Check, measured: tuple[Path, tuple[Verdict, ...]]) -> Check:
+    """The same check, when all of it is measured."""
+    shutil.copytree(measured[0], check.measurements, dirs_exist_ok=True)
+    return check
+
+
+def test_a_model_of_transformers_is_measured_for_all_claims(
+    check: Check, measured: tuple[Path, tuple[Verdict, ...]]
+) -> None:
+    sink, position, norms = measured[1]
     model = check.models[0]
     assert [one.claim for one in (sink, position, norms)] == list(TESTED)
     assert (sink.n, position.n, norms.n) == (10, 5, 10)
@@ -52,10 +78,11 @@ def test_a_model_of_transformers_is_measured_for_all_claims(check: Check) -> Non
     assert [table.rows[0][0] for one in (sink, position, norms) for table in one.tables] == [model] * 4
 
 
-def test_what_was_measured_is_not_measured_again(check: Check, tmp_path: Path) -> None:
-    before = list(judge.late(check))
-    (tmp_path / "tiny" / "model.safetensors").unlink()
-    assert list(judge.late(check)) == before
+def test_what_was_measured_is_not_measured_again(
+    measured_check: Check, measured: tuple[Path, tuple[Verdict, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "open_model", mock.Mock(side_effect=AssertionError("The model was opened.")))
+    assert tuple(judge.late(measured_check)) == measured[1]
 
 
 def test_an_interrupted_check_keeps_the_parts_that_are_done(check: Check, tmp_path: Path) -> None:
@@ -86,17 +113,18 @@ def test_a_stop_while_a_model_is_opened_is_no_fault_of_the_model(check: Check) -
     assert list(check.measurements.iterdir()) == []
 
 
-def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(check: Check) -> None:
-    check.models.append("nowhere")
-    verdicts = list(judge.late(check))
+def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(measured_check: Check) -> None:
+    measured_check.models.append("nowhere")
+    verdicts = list(judge.late(measured_check))
     assert all("nowhere was left out: There is no model 'nowhere'." in one.reason for one in verdicts)
     assert [one.n for one in verdicts] == [10, 5, 10]
 
 
-def test_a_model_that_is_named_twice_counts_once(check: Check) -> None:
-    once = list(judge.late(check))
-    check.models.append(check.models[0])
-    assert list(judge.late(check)) == once
+def test_a_model_that_is_named_twice_counts_once(
+    measured_check: Check, measured: tuple[Path, tuple[Verdict, ...]]
+) -> None:
+    measured_check.models.append(measured_check.models[0])
+    assert tuple(judge.late(measured_check)) == measured[1]
 
 
 def test_memory_is_given_back_when_nothing_holds_the_model_any_more(
