@@ -25,6 +25,7 @@ _NEWER: list[dict[str, Any]] = [
     {"activation": "relu2"},
     {"untied_head": True},
     {"logit_softcap": 3.0},
+    {"mup_base_width": 8},
     {"value_residual": True},
 ]
 COMBINATIONS += [plain | newer for newer in _NEWER for plain in ({"bias": True}, _LLAMA)]

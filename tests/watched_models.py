@@ -22,7 +22,14 @@ SETTINGS: list[dict[str, Any]] = [
     {"norm": "layernorm", "position": "rotary", "activation": "gelu", "bias": False, "n_kv_head": 0},
     {"norm": "rmsnorm", "position": "rotary", "bias": True, "n_kv_head": 2, "activation": "relu2", "qk_norm": True},
     {"norm": "rmsnorm", "position": "rotary", "bias": True, "n_kv_head": 2, "value_residual": True, "qk_norm": True},
-    {"norm": "layernorm", "position": "learned", "bias": True, "untied_head": True, "logit_softcap": 3.0},
+    {
+        "norm": "layernorm",
+        "position": "learned",
+        "bias": True,
+        "untied_head": True,
+        "logit_softcap": 3.0,
+        "mup_base_width": 8,
+    },
 ]
 
 

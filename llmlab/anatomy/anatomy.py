@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from llmlab.core.errors import LabError
 from llmlab.gpt.model import GPT, Block, Norm
+from llmlab.gpt.shapes import width_ratio
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def scratch_anatomy(model: GPT) -> Anatomy:
         n_kv_head=first.n_kv_head,
         head_dim=first.head_dim,
         context=model.settings.block_size,
+        logit_scale=1 / width_ratio(model.settings),
         logit_softcap=model.settings.logit_softcap or None,
         attention_path="recomputed from the queries and keys of the pass",
     )

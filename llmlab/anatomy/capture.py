@@ -330,4 +330,4 @@ def scratch_call(attention: CausalSelfAttention, qkv: Tensor, first: list[Tensor
         part[0] for part in attention.heads(qkv[None], first=first)
     )  # [H, T, D], [H_kv, T, D], [H_kv, T, D]
     mask = torch.full((time, time), -math.inf, device=qkv.device).triu(1)[None]  # [1, T, T]
-    return AttentionCall.of(query, key, value, mask, attention.head_dim**-0.5)
+    return AttentionCall.of(query, key, value, mask, attention.scale)

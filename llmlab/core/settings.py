@@ -81,6 +81,15 @@ class ModelSettings:
         "Each block's attention values are mixed with the first block's, in a learned proportion (ResFormer).",
         advanced=True,
     )
+    mup_base_width: int = setting(
+        0,
+        "Width at which the learning rate was chosen: initialisation, rates and two multipliers follow n_embd so that "
+        "it stays the best one as the model grows (muP); 0 means off.",
+        unit="values per token",
+        low=0,
+        high=16384,
+        advanced=True,
+    )
     vocab_multiple: int = setting(
         1,
         "Round the vocabulary up to a multiple of this; 64 is faster on a GPU.",

@@ -30,6 +30,8 @@ def refusal(settings: ModelSettings) -> str | None:
         "logit_softcap": 0.0,
         "value_residual": False,
     }
+    if settings.mup_base_width and (width := settings.n_embd // settings.n_head) != 64:
+        return f"With model.mup_base_width, attention divides scores by {width} / 8; a GPT-2 divides by sqrt({width})."
     ours = {name: getattr(settings, name) or value for name, value in gpt2.items()}  # n_kv_head=0: as many as heads
     differing = [name for name in gpt2 if ours[name] != gpt2[name]]
     if not differing:
@@ -81,6 +83,8 @@ def to_hf(model: GPT) -> GPT2LMHeadModel:
         state[f"{their_name}.weight"] = weight.t() if weight.dim() == 2 else weight
         bias = ours.get(f"{our_name}.bias")
         state[f"{their_name}.bias"] = torch.zeros(weight.shape[0]) if bias is None else bias
+    for name in ("transformer.ln_f.weight", "transformer.ln_f.bias"):  # what follows it is a product without a bias
+        state[name] = model.scaled(state[name])
     state["lm_head.weight"] = model.unembedding[: model.vocab_size]
     theirs.load_state_dict({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
     return theirs.eval()

@@ -21,6 +21,7 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
     untied_head     a matrix of its own turns the stream into logits (Chung et al. 2021), not the token embedding
     logit_softcap   logits bounded by a tanh: Gemma 2 (Gemma Team 2024), after Bello et al. 2016
     value_residual  every block's values are mixed with the first block's (Zhou et al. 2024, ResFormer)
+    mup_base_width  sizes that leave the best learning rate where it is as the width grows: muP (Yang et al. 2022)
 
 `cache` and `past` are for generation alone (`llmlab.gpt.cache`): leave them out at the first reading.
 """
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 from llmlab.core.settings import ModelSettings
 from llmlab.gpt.cache import Cache, LayerCache
 from llmlab.gpt.head import capped, next_token_loss
-from llmlab.gpt.shapes import feed_forward_dim, padded_vocab_size
+from llmlab.gpt.shapes import feed_forward_dim, padded_vocab_size, width_ratio
 
 
 class GPT(nn.Module):
@@ -64,7 +65,8 @@ class GPT(nn.Module):
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Mean of -ln p(target) over all positions of ids, targets [B, T]: a scalar, in nats per token."""
-        return next_token_loss(self.residual_stream(ids), self.unembedding, targets, self.settings.logit_softcap)
+        stream = self.scaled(self.residual_stream(ids))  # [B, T, C]
+        return next_token_loss(stream, self.unembedding, targets, self.settings.logit_softcap)
 
     def next_token(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, vocab_size] of the token after the last; only the last `block_size` are read."""
@@ -73,7 +75,12 @@ class GPT(nn.Module):
 
     def logits(self, stream: Tensor) -> Tensor:
         """The stream at its end [..., C] -> logits [..., V]: how well it fits each token's row."""
-        return capped(F.linear(stream, self.unembedding), self.settings.logit_softcap)
+        return capped(F.linear(self.scaled(stream), self.unembedding), self.settings.logit_softcap)
+
+    def scaled(self, stream: Tensor) -> Tensor:
+        """muP: a logit is a sum of C products that training aligns, so that it would grow as C does."""
+        ratio = width_ratio(self.settings)
+        return stream if ratio == 1 else stream / ratio
 
     def residual_stream(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """ids [B, T] -> the stream after all blocks and the final norm [B, T, C].
@@ -105,13 +112,17 @@ class GPT(nn.Module):
         Weights are normal with deviation 0.02. The two projections of each block that write into the residual
         stream get 0.02 / sqrt(2 n_layer), since 2 n_layer of them add up in it (GPT-2, section 2.3); with zero_init,
         zeros. They are drawn all the same: every other weight is what it is without.
+
+        muP: a matrix inside a block sums over more terms in a wider model. They are random at first, and their sum
+        grows as the root of their number: so the weights are smaller by it (Yang et al. 2022, table 8).
         """
-        residual_std = 0.0 if self.settings.zero_init else 0.02 / math.sqrt(2 * self.settings.n_layer)
+        hidden_std = 0.02 / math.sqrt(width_ratio(self.settings))
+        residual_std = 0.0 if self.settings.zero_init else hidden_std / math.sqrt(2 * self.settings.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 parameter.normal_(0.0, residual_std)
             elif parameter.dim() == 2:
-                parameter.normal_(0.0, 0.02)
+                parameter.normal_(0.0, hidden_std if name.startswith("blocks.") else 0.02)
             elif name.endswith("bias"):
                 parameter.zero_()  # norm weights stay at one
 
@@ -149,6 +160,9 @@ class CausalSelfAttention(nn.Module):
         self.n_head = settings.n_head
         self.n_kv_head = settings.n_kv_head or settings.n_head
         self.head_dim = settings.n_embd // settings.n_head
+        # Scores are sums over D that training aligns: muP divides by D, with 8 so that heads of 64, the usual size, have
+        # what they have without (as microsoft/mup does).
+        self.scale = 8 / self.head_dim if settings.mup_base_width else 1 / math.sqrt(self.head_dim)
         self.dropout = settings.dropout
         kv_dim = self.n_kv_head * self.head_dim
         self.dims = [settings.n_embd, kv_dim, kv_dim]
@@ -173,7 +187,7 @@ class CausalSelfAttention(nn.Module):
         # The formula above in one call that never stores the [B, H, T, T] pattern where the device can avoid it.
         drop = self.dropout if self.training else 0.0
         mask = None if past is None else past.mask
-        y = F.scaled_dot_product_attention(q, k, v, mask, drop, is_causal=mask is None)  # [B, H, T, D]
+        y = F.scaled_dot_product_attention(q, k, v, mask, drop, mask is None, scale=self.scale)  # [B, H, T, D]
         y = y.transpose(1, 2).reshape(batch, time, n_embd)  # heads side by side again
         return F.dropout(self.out(y), self.dropout, self.training)
 

@@ -18,6 +18,11 @@ def padded_vocab_size(model: ModelSettings, vocab_size: int) -> int:
     return -(-vocab_size // model.vocab_multiple) * model.vocab_multiple
 
 
+def width_ratio(model: ModelSettings) -> float:
+    """How many times as wide as the model whose learning rate it uses (muP); 1 where `mup_base_width` is off."""
+    return model.n_embd / (model.mup_base_width or model.n_embd)
+
+
 def feed_forward_dim(model: ModelSettings) -> int:
     """Hidden width: 4C; for SwiGLU 8C/3, rounded up to a multiple of 8, since it has three matrices."""
     if model.activation != "swiglu":

@@ -10,6 +10,7 @@ from torch import nn
 
 from llmlab.core.settings import PretrainTrainSettings, TrainSettings
 from llmlab.gpt.model import GPT
+from llmlab.gpt.shapes import width_ratio
 from llmlab.training.muon import Muon
 from llmlab.training.schedule import learning_rate, muon_learning_rate
 
@@ -30,17 +31,29 @@ def make_optimizer(model: nn.Module, train: TrainSettings, without: Collection[t
 
 
 def make_pretraining_optimizer(model: GPT, train: PretrainTrainSettings) -> torch.optim.Optimizer:
-    """The one that `train.optimizer` names."""
-    if train.optimizer == "adamw":
+    """The one that `train.optimizer` names.
+
+    With muP, AdamW's rate for the matrices inside the blocks falls as the width grows: every weight moves by about the
+    rate, whatever its gradient, and in a wider model more of them push an output the same way (Yang et al. 2022,
+    table 8). Their decay, which is multiplied by the rate, grows instead (as microsoft/mup's MuAdamW). Muon's rate
+    stays: its step is of one size as a map, as it must be at every width (Yang et al. 2023, "A Spectral Condition for
+    Feature Learning").
+    """
+    ratio = width_ratio(model.settings)
+    if train.optimizer == "adamw" and ratio == 1:
         return make_optimizer(model, train)
     whole: list[torch.Tensor] = []
     by_head: list[torch.Tensor] = []
     for name, parameter in model.blocks.named_parameters():
         if parameter.dim() == 2:
             (by_head if train.muon_heads and name.endswith("qkv.weight") else whole).append(parameter)
+    adamw = make_optimizer(model, train, {*whole, *by_head})
+    if train.optimizer == "adamw":
+        hidden = {"params": [*whole, *by_head], "weight_decay": train.weight_decay * ratio, "rate_share": 1 / ratio}
+        adamw.add_param_group(hidden)
+        return adamw
     groups = [(whole, 0), (by_head, model.settings.n_embd // model.settings.n_head)]
-    muon = Muon(groups, train.weight_decay, train.muon_iterations)
-    return MuonWithAdamW(muon, make_optimizer(model, train, {*whole, *by_head}))
+    return MuonWithAdamW(Muon(groups, train.weight_decay, train.muon_iterations), adamw)
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -84,7 +97,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, train: Train
     """Those of the optimizer step that follows `step` finished ones; returns AdamW's."""
     rate = learning_rate(step, train)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_share", 1.0)
         if is_muons(group) and isinstance(train, PretrainTrainSettings):
             group["lr"] = muon_learning_rate(step, train)
     return rate

@@ -101,6 +101,7 @@ _ALSO = {
     "model.untied_head": "weight tying tied lm_head unembedding",
     "model.logit_softcap": "gemma tanh softcapping",
     "model.value_residual": "resformer values",
+    "model.mup_base_width": "mup transfer parametrization parametrisation tensor programs",
     "data.bpe_vocab_size": "vocabulary",
     "data.corpus": "dataset text",
     "samples.temperature": "sampling randomness",

@@ -62,7 +62,17 @@ def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("multiple", [1, 64])
-@pytest.mark.parametrize("options", [{}, {"n_kv_head": 4}, {"activation": "relu2"}, {"untied_head": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"n_kv_head": 4},
+        {"activation": "relu2"},
+        {"untied_head": True},
+        {"n_head": 2, "n_embd": 128, "mup_base_width": 48},  # whose multiplier the final norm takes
+    ],
+    ids=str,
+)
 def test_ours_as_theirs_has_equal_logits(bias: bool, multiple: int, options: dict[str, Any]) -> None:
     model = lively(shape(bias=bias, vocab_multiple=multiple, **options))
     theirs = to_hf(model)
@@ -169,6 +179,7 @@ def test_llamas_parts_are_transformers_llama_and_with_norms_of_queries_and_keys_
         ({"qk_norm": True}, "qk_norm=True"),
         ({"logit_softcap": 30.0}, "logit_softcap=30.0"),
         ({"value_residual": True}, "value_residual=True"),
+        ({"mup_base_width": 32}, "divides scores by 8 / 8; a GPT-2 divides by sqrt"),
     ],
 )
 def test_a_model_that_is_no_gpt2_is_refused_by_what_differs(options: dict[str, Any], named: str) -> None:

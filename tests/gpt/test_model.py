@@ -281,6 +281,27 @@ def test_a_softcap_is_its_formula_and_holds_wherever_logits_come_from() -> None:
         assert model.loss(ids, ids.flip(1)).item() == pytest.approx(loss.item(), abs=1e-5)
 
 
+def test_with_mup_a_block_begins_smaller_scores_are_divided_by_the_heads_width_and_logits_by_the_ratio() -> None:
+    torch.manual_seed(0)
+    plain = GPT(shape(n_embd=64, qk_norm=True, untied_head=True), VOCAB)
+    torch.manual_seed(0)
+    model = GPT(shape(n_embd=64, qk_norm=True, untied_head=True, mup_base_width=16), VOCAB)
+    for (name, ours), without in zip(model.named_parameters(), plain.parameters(), strict=True):
+        hidden = name.startswith("blocks.") and ours.dim() == 2
+        assert torch.allclose(ours, without / 2 if hidden else without), name  # 2: the root of 64 / 16
+    x, ids = torch.randn(1, 7, 64), some_ids(2, 7)
+    attention = model.blocks[0].attention
+    q, k, v = attention.heads(attention.qkv(x))  # [1, 4, 7, 16]
+    scores = q @ k.transpose(-1, -2) * 8 / 16 + torch.full((7, 7), -math.inf).triu(1)
+    answers = (scores.softmax(-1) @ v).transpose(1, 2).flatten(-2)
+    assert torch.allclose(attention(x), attention.out(answers), atol=1e-6)
+    expected = model.residual_stream(ids) @ model.head.weight.T / 4  # 64 / 16
+    assert torch.allclose(model(ids), expected, atol=1e-6)
+    assert torch.allclose(model.next_token(ids), expected[:, -1], atol=1e-6)
+    loss = torch.nn.functional.cross_entropy(expected.flatten(0, 1), ids.flip(1).flatten())
+    assert model.loss(ids, ids.flip(1)).item() == pytest.approx(loss.item(), abs=1e-6)
+
+
 def test_the_loss_is_cross_entropy_of_the_logits() -> None:
     model = lively(shape())
     ids, targets = some_ids(3, 8), some_ids(3, 8, seed=2)
@@ -388,6 +409,7 @@ def test_a_norm_of_a_constant_vector_is_finite() -> None:
 
 def test_a_compiled_model_with_all_of_the_newer_parts_is_one_graph() -> None:
     newer = {"qk_norm": True, "activation": "relu2", "untied_head": True, "logit_softcap": 3.0, "value_residual": True}
+    newer |= {"mup_base_width": 8}
     model = lively(shape(**newer, n_kv_head=2, position="rotary"))
     loss = torch.compile(model.loss, backend="eager", fullgraph=True)  # raises where it would have to leave the graph
     torch.testing.assert_close(loss(some_ids(2, 8), some_ids(2, 8)), model.loss(some_ids(2, 8), some_ids(2, 8)))

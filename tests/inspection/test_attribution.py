@@ -28,7 +28,8 @@ def test_the_bars_sum_to_the_models_own_logit(
     bars = watcher.results(answer, against)
     capped = logits[answer] - (0 if against is None else logits[against])
     cap = options.get("logit_softcap", 0.0)
-    before = torch.atanh(logits / cap) * cap if cap else logits  # bars sum to what the cap is put on
+    # Bars sum to what scale and cap are put on.
+    before = (torch.atanh(logits / cap) * cap if cap else logits) / anatomy.logit_scale
     wanted = before[answer] - (0 if against is None else before[against])
     assert bars["attribution/sum"].item() == pytest.approx(wanted.item(), rel=1e-5, abs=2e-5)
     assert bars["attribution/logit"].item() == pytest.approx(wanted.item(), rel=1e-5, abs=2e-5)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import COMBINATIONS, VOCAB, shape
+from small_models import COMBINATIONS, VOCAB, shape, some_ids
 
 from llmlab.core.settings import PretrainTrainSettings, TrainSettings
 from llmlab.gpt.model import GPT
@@ -108,6 +108,80 @@ def test_two_steps_of_muon_are_its_formula_and_the_rest_is_as_with_adamw_alone(i
             assert torch.allclose(parameter.double(), expected[name], atol=1e-5), name
         else:
             assert torch.equal(parameter, twins[name]), name
+
+
+def test_with_mup_the_rate_of_hidden_matrices_falls_as_the_width_grows_and_their_decay_a_step_stays() -> None:
+    wide = GPT(shape(bias=True, value_residual=True, mup_base_width=8), VOCAB)  # four times the base
+    for train, share in (
+        (PretrainTrainSettings(learning_rate=0.01, weight_decay=0.3, warmup_steps=0), 0.25),
+        (MUON, 1),
+    ):
+        optimizer = make_pretraining_optimizer(wide, train)
+        rate = set_learning_rates(optimizer, 0, train)
+        of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        assert len(of) == len(list(wide.parameters()))
+        for name, parameter in wide.named_parameters():
+            group, hidden = of[id(parameter)], name.startswith("blocks.") and parameter.dim() == 2
+            assert group["lr"] == ((share * rate if share < 1 else MUON.muon_learning_rate) if hidden else rate), name
+            decay = 0.0 if parameter.dim() < 2 else 0.3
+            assert group["weight_decay"] == (decay / share if hidden else decay), name
+
+
+def test_at_its_base_width_with_heads_of_64_mup_is_the_model_without() -> None:
+    losses = []
+    for base in (0, 128):
+        torch.manual_seed(0)
+        model = GPT(shape(n_head=2, n_embd=128, mup_base_width=base), VOCAB)
+        losses.append(_losses(model, PretrainTrainSettings(warmup_steps=0), steps=3))
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("optimizer", "growth"), [("adamw", 20), ("muon", 1.5)])
+def test_with_mup_activations_change_alike_at_every_width_and_without_the_more_the_wider(
+    optimizer: str, growth: float
+) -> None:
+    """The coordinate check of Yang et al. 2022, appendix D.1: five steps at widths 32 to 256."""
+    train = PretrainTrainSettings(learning_rate=0.01, muon_learning_rate=0.05, warmup_steps=0, optimizer=optimizer)
+    with_mup, without = ([_changes(width, base, train) for width in (32, 64, 128, 256)] for base in (32, 0))
+    for part in with_mup[0]:
+        level, grown = ([of_width[part] for of_width in table] for table in (with_mup, without))
+        assert max(level) < 3 * min(level), (part, level)
+        assert grown[-1] > (2 if part == "logits" else growth) * grown[0], (part, grown)
+
+
+def _changes(width: int, base: int, train: PretrainTrainSettings) -> dict[str, float]:
+    """Mean absolute change in five steps on one batch: of what each part adds to the stream, and of the logits."""
+    torch.manual_seed(0)
+    model = GPT(shape(n_embd=width, mup_base_width=base), VOCAB)
+    ids = some_ids(2, 9)
+    outputs: list[dict[str, torch.Tensor]] = []
+    for name, module in model.named_modules():
+        if name.endswith(("attention", "feed_forward")):
+            module.register_forward_hook(lambda _, __, y, name=name: outputs[-1].__setitem__(name, y.detach()))
+    optimizer = make_pretraining_optimizer(model, train)
+    for step in range(6):
+        outputs.append({})
+        set_learning_rates(optimizer, step, train)
+        optimizer.zero_grad()
+        model.loss(ids[:, :-1], ids[:, 1:]).backward()
+        outputs[-1]["logits"] = model(ids[:, :-1]).detach()
+        optimizer.step()
+    return {name: (outputs[-1][name] - outputs[0][name]).abs().mean().item() for name in outputs[0]}
+
+
+def _losses(model: GPT, train: PretrainTrainSettings, steps: int) -> list[float]:
+    """Of each step, on sequences that differ."""
+    optimizer = make_pretraining_optimizer(model, train)
+    losses = []
+    for step in range(steps):
+        set_learning_rates(optimizer, step, train)
+        ids = some_ids(8, 13, seed=step)
+        loss = model.loss(ids[:, :-1], ids[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 def test_muon_moves_every_direction_about_equally_far() -> None:

@@ -360,7 +360,7 @@ def test_a_stopped_run_saves_the_log_spaced_checkpoints_that_one_left_alone_does
 def test_a_stopped_run_of_a_model_with_the_newer_parts_ends_as_one_left_alone(outputs: Path) -> None:
     newer = {"model__qk_norm": True, "model__activation": "relu2", "model__zero_init": True}
     newer |= {"model__untied_head": True, "model__logit_softcap": 3.0}
-    newer |= {"model__n_layer": 2, "model__value_residual": True}
+    newer |= {"model__n_layer": 2, "model__value_residual": True, "model__mup_base_width": 8}
     alone = train_here(new_run(outputs, STEPS, "alone", **SETTINGS, **newer))
     run = new_run(outputs, STEPS, "stopped", **SETTINGS, **newer)
     with _asking(run, stop=10):
