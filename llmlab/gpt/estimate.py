@@ -5,7 +5,8 @@ Memory is what a worker holds at its peak, when the backward pass of a step begi
     process         interpreter, libraries, the text
     learning        weights, gradients, AdamW's two moments: 16 bytes a parameter (Muon's one moment: 12;
                     an average of the weights: 4 more)
-    activations     what each block keeps for the backward pass, for every token of a batch
+    activations     what each block keeps for the backward pass, for every token of a batch (with activation
+                    checkpointing: their inputs, and what one block keeps)
     vocabulary      logits, and gradients of the embedding beside the one that is kept
 
 Of several processes (llmlab/training/parallel.py) each holds that, for its part of every batch; under fsdp2 it keeps
@@ -90,6 +91,9 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     flops = tokens * train.grad_accum * flops_per_token(model, vocab)
     if train.optimizer == "muon":
         flops += muon_flops(model, train)
+    if train.activation_checkpointing:  # the blocks' forward pass, a third of what they cost, once more
+        head = 6.0 * padded_vocab_size(model, vocab) * model.n_embd
+        flops += tokens * train.grad_accum * (flops_per_token(model, vocab) - head) / 3
     ranks, cores = settings.distributed.count, os.cpu_count() or 1
     threads = min(cores, ranks * (train.threads or 1)) if ranks > 1 else train.threads or cores
     seconds = flops / (FLOPS_PER_CORE * threads * REACHED)
@@ -157,7 +161,9 @@ def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Mem
     ranks = settings.distributed.count
     tokens = -(-settings.data.batch_size // ranks) * model.block_size
     vocab = padded_vocab_size(model, vocab_size)
-    per_token = model.n_layer * kept_by_a_block(model, half) + _passing(model)
+    block, layers = kept_by_a_block(model, half), model.n_layer
+    kept = layers * model.n_embd + block if settings.train.activation_checkpointing else layers * block
+    per_token = kept + _passing(model)
     # Matrix products in half precision read copies of the weights, of 2 bytes each.
     learning = FLOAT * (2 * parameters + _kept(settings, parameters)) + (2 * parameters if half else 0)
     if settings.distributed.strategy == "fsdp2" and ranks > 1:

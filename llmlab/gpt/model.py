@@ -33,6 +33,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from llmlab.core.settings import ModelSettings
 from llmlab.gpt.cache import Cache, LayerCache
@@ -48,6 +49,7 @@ class GPT(nn.Module):
         super().__init__()
         self.settings = settings
         self.vocab_size = vocab_size
+        self.recomputes = False  # whether the backward pass computes blocks anew: `train.activation_checkpointing`
         n_embd = settings.n_embd
         self.token_embedding = nn.Embedding(padded_vocab_size(settings, vocab_size), n_embd)
         if settings.position == "learned":
@@ -97,7 +99,11 @@ class GPT(nn.Module):
         x = self.dropout(x)
         first: list[Tensor] | None = [] if self.settings.value_residual else None  # becomes the first block's values
         for layer, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache.layers[layer], first)
+            past = None if cache is None else cache.layers[layer]
+            if self.recomputes and torch.is_grad_enabled():  # keeps x alone (Chen et al. 2016), and redraws its dropout
+                x = checkpoint(block, x, past, first, use_reentrant=False)
+            else:
+                x = block(x, past, first)
         return self.final_norm(x)
 
     @property
@@ -160,8 +166,8 @@ class CausalSelfAttention(nn.Module):
         self.n_head = settings.n_head
         self.n_kv_head = settings.n_kv_head or settings.n_head
         self.head_dim = settings.n_embd // settings.n_head
-        # Scores are sums over D that training aligns: muP divides by D, with 8 so that heads of 64, the usual size, have
-        # what they have without (as microsoft/mup does).
+        # Scores are sums over D that training aligns: muP divides by D, with 8 (as microsoft/mup) so that heads of 64,
+        # the usual size, have what they have without.
         self.scale = 8 / self.head_dim if settings.mup_base_width else 1 / math.sqrt(self.head_dim)
         self.dropout = settings.dropout
         kv_dim = self.n_kv_head * self.head_dim

@@ -141,6 +141,7 @@ class Trainer(FromScratch):
         self.data, self.tokenizer = data, data.tokenizer
         self.model = GPT(model, data.tokenizer.vocab_size).to(device.kind)
         self.averaged = copy.deepcopy(self.model) if train.ema_decay else None
+        self.model.recomputes = train.activation_checkpointing
         self.optimizer = make_pretraining_optimizer(self.model, train)
         self.scaler = torch.amp.GradScaler(device.kind, enabled=device.precision == "fp16")
         self.sequences = Sequences(

@@ -88,6 +88,7 @@ _ALSO = {
     "train.early_stop": "overfitting patience",
     "train.threads": "cpu cores processor",
     "train.device": "gpu cuda cpu",
+    "train.activation_checkpointing": "gradient checkpointing recompute memory",
     "train.precision": "bf16 fp16 mixed precision",
     "model.dropout": "overfitting regularisation",
     "model.n_layer": "depth layers blocks",

@@ -402,6 +402,23 @@ def test_equal_seeds_give_equal_weights_and_others_differ() -> None:
     assert not torch.equal(weights(4), weights(5))
 
 
+@pytest.mark.parametrize("options", [{"bias": True}, COMBINATIONS[-1]], ids=str)
+def test_recomputed_activations_change_no_bit_of_the_loss_its_gradients_or_the_next_draw(
+    options: dict[str, Any],
+) -> None:
+    found = []
+    for recomputes in (False, True):
+        model = lively(shape(**options, dropout=0.2)).train()
+        model.recomputes = recomputes
+        calls: list[int] = []
+        model.blocks[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        loss = model.loss(some_ids(3, 12), some_ids(3, 12, seed=2))
+        loss.backward()
+        assert len(calls) == 1 + recomputes
+        found.append([loss, *(parameter.grad for parameter in model.parameters()), torch.rand(3)])
+    assert all(torch.equal(kept, again) for kept, again in zip(*found, strict=True))
+
+
 def test_a_norm_of_a_constant_vector_is_finite() -> None:
     for kind in ("layernorm", "rmsnorm"):
         assert torch.isfinite(Norm(shape(norm=kind))(torch.zeros(1, 32))).all()
