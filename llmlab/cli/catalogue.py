@@ -237,4 +237,7 @@ def _meaning(info: SettingInfo) -> str:
 
 
 def _minutes(minutes: float) -> str:
-    return f"{minutes:g} min" if minutes < 90 else f"{minutes / 60:.0f} h"
+    if minutes < 90:
+        return f"{minutes:g} min"
+    years = minutes / 60 / 24 / 365
+    return f"{minutes / 60:.0f} h" if years < 1 else f"{years:.0f} years"

@@ -58,6 +58,8 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{sign}{seconds:.3g} s"
     whole = round(seconds)
+    if whole >= 2 * 365 * 86_400:
+        return f"{sign}{whole // (365 * 86_400)} years"
     for size, name, smaller, smaller_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // smaller

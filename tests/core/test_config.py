@@ -187,7 +187,7 @@ def test_combinations_that_cannot_work_are_refused(assignments: list[str]) -> No
 
 def test_every_preset_loads_and_the_smallest_model_comes_first() -> None:
     names = preset_names()
-    assert set(names) == {"baby", "quick", "nano", "small", "medium", "gpt2"}
+    assert set(names) == {"baby", "quick", "nano", "small", "medium", "gpt2", "gpt2-medium", "smollm-135m"}
     assert names[:2] == ["baby", "quick"]
     baby, quick, *sizes = (estimate(load_preset(name).settings).parameters for name in names)
     assert quick == pytest.approx(baby, rel=0.02)  # a race between them is one of equals
@@ -199,8 +199,15 @@ def test_every_preset_loads_and_the_smallest_model_comes_first() -> None:
         assert preset.description
 
 
-def test_the_gpt2_preset_has_gpt2s_number_of_parameters() -> None:
-    assert estimate(load_preset("gpt2").settings).parameters == 124_439_808  # as transformers counts gpt2
+def test_presets_with_a_source_have_its_number_of_parameters_and_read_as_many_tokens() -> None:
+    # As transformers counts gpt2, gpt2-medium and SmolLM-135M, whose vocabulary has 49,152 tokens of width 576.
+    published = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "smollm-135m": 134_515_008 + (50_257 - 49_152) * 576}
+    for name, parameters in published.items():
+        assert estimate(load_preset(name).settings).parameters == parameters
+    for name, a_step, in_all in (("gpt2-medium", 2**19, 300e9), ("smollm-135m", 2**20, 600e9)):
+        settings = load_preset(name).settings
+        assert settings.tokens_per_step == a_step
+        assert settings.tokens_until(settings.train.steps) == pytest.approx(in_all, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["bab", "../presets/baby", "baby/../baby", "", "x\0y"])
