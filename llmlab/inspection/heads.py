@@ -30,9 +30,10 @@ from llmlab.core.errors import LabError
 MOSAIC = 64  # cells along a thumbnail's side, at most
 REPEATED = 50  # random tokens that are read twice; enough for a score, a tenth of the cost of a 512-token prompt
 
-# Rows that are summarised together: 64 rows x 9 heads x 512 keys are about 1 MB, so what is computed from them
-# stays in a core's cache; and keys behind a block's last query, which are all masked, are never looked at.
-_ROWS = 64
+# Rows that are summarised together: as many as hold 5 MB of weights, 256 of 9 heads over 512 keys, so that what is
+# computed from them stays near the cores, and yet takes longer than the calls themselves (64 rows: half as fast). Keys
+# behind a block's last query, which are all masked, are never looked at.
+_NUMBERS, _LEAST_ROWS = 1_200_000, 64
 # ln(0) is minus infinity and 0 times that is not a number; and numbers below 1e-38 are slow.
 _TINY = 1e-30
 
@@ -51,17 +52,19 @@ class HeadSummaries(Observer):
         device = anatomy.unembedding.device
         size = (anatomy.n_layer, anatomy.n_head)
         self._sums = torch.zeros(4, *size, device=device)  # entropy, previous, first, distance
-        position = torch.arange(_ROWS, dtype=torch.float32, device=device)  # from a block's first query
+        fitting = _NUMBERS // (anatomy.n_head * time)
+        self._rows = max(_LEAST_ROWS, fitting - fitting % _LEAST_ROWS)  # of a block
+        position = torch.arange(min(self._rows, time), dtype=torch.float32, device=device)  # from a block's first query
         self._weights = torch.stack((torch.ones_like(position), position))  # [2, r]
-        self._keys = torch.arange(-time, _ROWS, dtype=torch.float32, device=device)  # the same, of keys
+        self._keys = torch.arange(-time, len(position), dtype=torch.float32, device=device)  # the same, of keys
         self._mosaic = torch.zeros(*size, self._side, self._side, device=device)
         self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
         """Adds some rows of a layer's patterns to its scores and its thumbnails."""
-        for start in range(0, pattern.shape[1], _ROWS):
+        for start in range(0, pattern.shape[1], self._rows):
             row = first + start
-            rows = pattern[:, start : start + _ROWS]
+            rows = pattern[:, start : start + self._rows]
             rows = rows[:, :, : row + rows.shape[1]].float()  # [H, r, keys up to the last query]
             self._thumbnail(layer, row, rows)
             if row == 0:
