@@ -6,6 +6,7 @@ Whatever a model is, `llmlab.anatomy.probe` has the last word.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +23,10 @@ from llmlab.anatomy.unknown import discover
 from llmlab.core.errors import LabError
 
 
-def transformers_anatomy(model: nn.Module) -> Anatomy:
+def transformers_anatomy(model: nn.Module, probed: Callable[[nn.Module, Anatomy], Anatomy] = probe) -> Anatomy:
     """The anatomy of a causal language model of transformers, in a PEFT wrapper or not, as far as the probe agrees.
+
+    probed: what asks the probe.
 
     LabError, with the reason, when nothing of it could be trusted.
     """
@@ -34,7 +37,7 @@ def transformers_anatomy(model: nn.Module) -> Anatomy:
         raise LabError("This model cannot be looked into.", reason)
     family = FAMILIES.get(config.model_type)
     try:
-        return probe(model, describe(plain, config, family or discover(plain, config)))
+        return probed(model, describe(plain, config, family or discover(plain, config)))
     except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
         why = f"{type(plain).__name__} is not built like the models that the lab knows"
         raise LabError("This model cannot be looked into.", f"{why} ({type(error).__name__}: {error}).") from error

@@ -24,6 +24,8 @@ from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 
+from llmlab.anatomy import kept_probe
+from llmlab.anatomy.anatomy import Anatomy, Refusals
 from llmlab.core import memory
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import sha256_of
@@ -163,6 +165,37 @@ def test_an_adapter_on_its_base_is_pefts_model(folder: Path, outputs: Path, tmp_
     assert [
         sha256_of(path) for path in (folder / "model.safetensors", adapter / "adapter_model.safetensors")
     ] == digests
+
+
+def test_a_model_that_is_opened_again_is_not_probed_again(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+    plain, probed = kept_probe.probe, []
+
+    def counted(model: nn.Module, anatomy: Anatomy) -> Anatomy:
+        probed.append(model)
+        found = plain(model, anatomy)
+        assert found.refusals == Refusals()
+        return replace(found, head_dim=3, refusals=Refusals(heads="They are refused."))  # none of which settings say
+
+    def probes_of(reference: Path | str) -> int:
+        del probed[:]
+        anatomy = open_model(str(reference), outputs).anatomy
+        assert anatomy.refusals == Refusals(heads="They are refused.")
+        assert anatomy.head_dim == 3
+        return len(probed)
+
+    monkeypatch.setattr(kept_probe, "probe", counted)
+    folder = tiny_models.save(tiny_models.llama(), tmp_path / "llama")
+    assert [probes_of(folder) for _ in range(2)] == [1, 0]
+    adapter = tiny_models.save_adapter(folder, tmp_path / "lora")
+    assert [probes_of(f"{folder}+{adapter}") for _ in range(2)] == [1, 0]
+    tiny_models.save(tiny_models.llama(seed=1), folder)  # other weights under the same name
+    assert [probes_of(folder) for _ in range(2)] == [1, 0]
+    for kept in (tmp_path / "cache" / "probes").iterdir():
+        kept.write_text(kept.read_text().replace("3", "-"))
+    assert [probes_of(folder) for _ in range(2)] == [1, 0]
 
 
 def test_a_checkpoint_is_the_labs_own_model(outputs: Path) -> None:
