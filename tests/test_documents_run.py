@@ -219,7 +219,7 @@ def test_the_manual_keeps_its_word(folder: Path, capsys: pytest.CaptureFixture[s
     assert {page: words for page, words in broken.items() if words} == {}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(7200 if WHOLE else 1800)
 def test_the_first_hour_keeps_its_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = {page: unkept(page, follow(page, folder, capsys)) for page in HOUR}

@@ -18,14 +18,22 @@ from waits import WAIT
 from whole_lab import WholeLab
 from windows import MakeWindow
 
-from llmlab_gui.lab import folder_poller
+from llmlab_gui.lab import folder_poller, run_queue
 from llmlab_gui.lab.book import Asking
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.places import TRAIN
+from llmlab_gui.train import checkpoints, run_setup
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window.main_window import MainWindow
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_looks() -> None:
+    """What the window looks at about once a second it looks at ten times a second."""
+    folder_poller.INTERVAL_SECONDS = 0.1
+    run_queue._LOOK_MS = checkpoints._LOOK_MS = run_setup._AGAIN_MS = 100
 
 
 @pytest.fixture(autouse=True)
@@ -54,12 +62,6 @@ def ring(qapp: QApplication) -> Iterator[FocusRing]:
     qapp.focusChanged.disconnect(made._move)
     qapp.focusWindowChanged.disconnect(made._listen)
     made.deleteLater()
-
-
-@pytest.fixture
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs and experiments are looked for ten times a second."""
-    monkeypatch.setattr(folder_poller, "INTERVAL_SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.training.loop import Trainer
 from llmlab.training.state import load_state
 
+pytestmark = pytest.mark.long
 STEPS = 24
 SETTINGS = {"train__sample_interval": 8}
 

@@ -38,8 +38,6 @@ from llmlab_gui.experiments.study_panel import share_done
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.theme import theme_notifier
 
-pytestmark = pytest.mark.usefixtures("quick_looks")
-
 
 @pytest.fixture
 def fake(outputs: Path) -> FakeExperiment:

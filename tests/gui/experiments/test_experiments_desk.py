@@ -16,8 +16,6 @@ from llmlab.store.events import Evaluated, StepEvent
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.source import EXPERIMENTS
 
-pytestmark = pytest.mark.usefixtures("quick_looks")
-
 
 @pytest.fixture
 def desk(qtbot: QtBot, outputs: Path) -> Iterator[ExperimentDesk]:

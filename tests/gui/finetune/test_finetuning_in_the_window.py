@@ -62,6 +62,7 @@ def state_of(window: MainWindow, name: str) -> str:
     return row.status.state if row else ""
 
 
+@pytest.mark.slow
 def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
     window: MainWindow, qtbot: QtBot, outputs: Path
 ) -> None:

@@ -38,6 +38,7 @@ def window(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> MainWin
     return made
 
 
+@pytest.mark.slow
 def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_path: Path) -> None:
     session, docks = window.lab.inspection, window.docks
     errors: list[LabError] = []

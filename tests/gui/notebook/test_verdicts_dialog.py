@@ -26,8 +26,6 @@ from llmlab_gui.paper.claim_rows import ClaimRow, prediction_text
 from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.pages import claim_page
 
-pytestmark = pytest.mark.usefixtures("quick_looks")
-
 
 @pytest.fixture
 def dialog(qtbot: QtBot, outputs: Path) -> Iterator[VerdictsDialog]:

@@ -18,8 +18,6 @@ from llmlab.studies.report import write_check_report
 from llmlab_gui.experiments import poller
 from llmlab_gui.paper.check import CheckDock, check_report
 
-pytestmark = pytest.mark.usefixtures("quick_looks")
-
 
 def reported(outputs: Path, name: str = "heads", *, created: float = 1.75e9) -> FakeCheck:
     """A finished check, with the report that its worker would write."""

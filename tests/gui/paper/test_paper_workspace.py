@@ -34,8 +34,6 @@ from llmlab_gui.paper.evidence import EvidenceDock
 from llmlab_gui.paper.notes import PaperDock
 from llmlab_gui.widgets.theme import theme_notifier
 
-pytestmark = pytest.mark.usefixtures("quick_looks")
-
 
 @pytest.fixture
 def check_dock(qtbot: QtBot, lab: WholeLab) -> Iterator[CheckDock]:

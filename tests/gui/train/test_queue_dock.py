@@ -86,7 +86,7 @@ def test_each_run_starts_when_the_one_before_has_ended(
     live = FakeRun(outputs, "live").start().advance(5)
     qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
     add(qtbot, lab, "first", "second")
-    qtbot.wait(1200)  # a look of the queue's own
+    qtbot.wait(300)  # looks of the queue's own
     assert started == []
     live.finish()
     qtbot.waitUntil(lambda: started == ["first"], timeout=WAIT)
@@ -112,7 +112,7 @@ def test_a_paused_queue_starts_nothing_until_it_goes_on(qtbot: QtBot, lab: Lab, 
     lab.queue.set_paused(True)
     qtbot.waitUntil(lambda: lab.queue.state.paused, timeout=WAIT)
     add(qtbot, lab, "waits")
-    qtbot.wait(1200)
+    qtbot.wait(300)
     assert started == []
     lab.queue.toggle_paused()
     qtbot.waitUntil(lambda: started == ["waits"], timeout=WAIT)

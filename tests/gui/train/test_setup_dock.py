@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,7 @@ def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: p
     def fetch(corpus: Any, progress: Progress) -> None:
         while True:
             progress("Fetching", 0, 20_479)
+            time.sleep(0.001)
 
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")
@@ -316,6 +318,7 @@ def test_a_missing_corpus_is_not_started_while_another_one_is_fetched(
     def fetch(corpus: Any, progress: Progress) -> None:
         while True:
             progress("Fetching", 1, 0)
+            time.sleep(0.001)
 
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")

@@ -41,6 +41,7 @@ def steps_drawn(window: MainWindow, name: str) -> int:
     return len(curve.x) if curve is not None else 0
 
 
+@pytest.mark.slow
 def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) -> None:
     run = press_train(window, qtbot, "real", STEPS)
     qtbot.waitUntil(lambda: steps_drawn(window, "real") > 10, timeout=WAIT)

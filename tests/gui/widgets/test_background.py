@@ -109,7 +109,7 @@ def test_shutdown_ends_work_that_looks_whether_anyone_waits(qtbot: QtBot) -> Non
 
 
 def test_a_poller_that_met_a_mistake_looks_again_and_tells_it_once(
-    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, quick_looks: None
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uncaught: list[type[BaseException]] = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, _error, _trace: uncaught.append(kind))

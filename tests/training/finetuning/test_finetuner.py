@@ -46,6 +46,7 @@ from llmlab.training.finetuning.backends import prepare
 from llmlab.training.finetuning.loop import Finetuner
 from llmlab.training.schedule import learning_rate
 
+pytestmark = pytest.mark.long
 STEPS = 12
 WORDS = ("the", "king", "queen", "sea", "sky", "old", "new", "red")
 
