@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -210,6 +209,8 @@ def test_a_hub_that_does_not_answer_is_said_within_seconds() -> None:
 def test_rows_of_the_hub_are_read_as_those_of_a_file(
     monkeypatch: pytest.MonkeyPatch, max_examples: int, streamed: bool
 ) -> None:
+    import datasets  # it takes a second
+
     asked: list[Any] = []
 
     def load_dataset(name: str, configuration: str | None, **options: Any) -> datasets.Dataset:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -285,17 +286,25 @@ def _gpt2() -> HuggingFaceTokenizer:
 _LLAMA = decoders.Sequence(
     [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
 )
-_SPEAKERS: dict[str, TextTokenizer] = {
-    "llama": _byte_fallback(_LLAMA),
-    "gemma": _byte_fallback(decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()])),
-    "metaspace": _metaspace(),
-    "word pieces": _word_pieces(),
-    "word ends": _word_ends(),
-    "gpt2": _gpt2(),
-    "own gpt2": Gpt2Tokenizer(),
-    "own bytes": _BYTES,
-    "task": TaskTokenizer(ModularSum(7, 20)),
+_SPEAKERS: dict[str, Callable[[], TextTokenizer]] = {
+    "llama": lambda: _byte_fallback(_LLAMA),
+    "gemma": lambda: _byte_fallback(
+        decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()])
+    ),
+    "metaspace": _metaspace,
+    "word pieces": _word_pieces,
+    "word ends": _word_ends,
+    "gpt2": _gpt2,
+    "own gpt2": Gpt2Tokenizer,
+    "own bytes": lambda: _BYTES,
+    "task": lambda: TaskTokenizer(ModularSum(7, 20)),
 }
+
+
+@functools.cache
+def _speaker(name: str) -> TextTokenizer:
+    """Made when it is first asked for."""
+    return _SPEAKERS[name]()
 
 
 def _given_out(opened: OpenModel, tokenizer: TextTokenizer, prompt: str, ids: list[int]) -> list[tuple[int, str]]:
@@ -325,7 +334,7 @@ def _added(tokenizer: TextTokenizer, prompt: str, ids: list[int]) -> str:
 
 @pytest.mark.parametrize("name", ["llama", "gemma", "metaspace"])
 def test_a_space_at_the_beginning_of_an_answer_is_kept(opened: OpenModel, name: str) -> None:
-    tokenizer = _SPEAKERS[name]
+    tokenizer = _speaker(name)
     ids = tokenizer.encode("the is")
     begin = len(tokenizer.encode("the"))
     assert _said(opened, tokenizer, "the", ids[begin:]) == " is"
@@ -333,7 +342,7 @@ def test_a_space_at_the_beginning_of_an_answer_is_kept(opened: OpenModel, name: 
 
 @pytest.mark.parametrize("name", ["llama", "gemma", "gpt2", "own gpt2"])
 def test_a_sign_of_several_tokens_comes_whole(opened: OpenModel, name: str) -> None:
-    tokenizer = _SPEAKERS[name]
+    tokenizer = _speaker(name)
     ids = tokenizer.encode("hi\U0001f642a")[len(tokenizer.encode("hi")) :]
     pieces = [text for _, text in _given_out(opened, tokenizer, "hi", ids)]
     assert "".join(pieces) == "\U0001f642a"
@@ -347,7 +356,7 @@ def test_a_sign_of_several_tokens_comes_whole(opened: OpenModel, name: str) -> N
 def test_pieces_join_to_what_the_whole_text_has_more_than_the_prompts(
     opened: OpenModel, name: str, data: st.DataObject
 ) -> None:
-    tokenizer = _SPEAKERS[name]
+    tokenizer = _speaker(name)
     text = st.text("abehik rstP.\n\xe9\u65e5\U0001f642\ufffd", max_size=12)
     if name == "task":
         prompt, known = "3 5", st.integers(0, 7)
@@ -381,7 +390,7 @@ def test_what_is_not_whole_is_given_out_where_an_answer_ends(opened: OpenModel) 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "word pieces"])
 def test_a_long_text_is_decoded_a_few_times_and_not_once_a_token(opened: OpenModel, name: str) -> None:
-    tokenizer, read = _SPEAKERS[name], 0
+    tokenizer, read = _speaker(name), 0
 
     class Counting(HuggingFaceTokenizer):
         def decode(self, ids: Sequence[int]) -> str:
