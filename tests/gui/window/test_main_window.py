@@ -945,13 +945,14 @@ def test_closing_says_of_a_paused_run_that_it_is_paused(outputs: Path, monkeypat
     assert said == ["one is paused.", "two is still training.", "2 runs have not ended: one, two."]
 
 
-def test_a_dropped_picture_is_refused_in_a_sentence(make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path) -> None:
+def test_a_dropped_picture_is_refused_in_a_sentence(same_window: MainWindow, qtbot: QtBot, tmp_path: Path) -> None:
+    window = same_window
     picture = tmp_path / "cat.png"
     picture.write_bytes(b"\x89PNG")
-    window = settled(qtbot, make_main_window(docks=False))
     _drop(window, picture)
     qtbot.waitUntil(window.covers.messages.isVisible, timeout=WAIT)
     assert "cat.png" in window.covers.messages.text.text()
+    window.covers.messages.dismiss()
 
 
 def test_debug_information_names_versions_and_folders(
