@@ -16,14 +16,17 @@ def peak_bytes(worker: subprocess.Popen[bytes]) -> int:
 
 
 def watched(worker: subprocess.Popen[bytes]) -> tuple[int, list[tuple[float, float]]]:
-    """The most bytes that a worker held until it ended (VmHWM); and its processor time as time went on, seconds."""
-    peak, clock, process = 0, [(time.time(), 0.0)], psutil.Process(worker.pid)
+    """The most bytes that a worker held until it ended (VmHWM), with its children's, of which each counts at its own
+    most; and its processor time as time went on, seconds."""
+    peaks: dict[int, int] = {}
+    clock, process = [(time.time(), 0.0)], psutil.Process(worker.pid)
     while worker.poll() is None:
         with contextlib.suppress(psutil.Error, OSError):  # it ends between two looks
-            for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM"):
-                    peak = max(peak, int(line.split()[1]) * 1024)
+            for each in (process, *process.children(recursive=True)):
+                for line in Path(f"/proc/{each.pid}/status").read_text().splitlines():
+                    if line.startswith("VmHWM"):
+                        peaks[each.pid] = max(peaks.get(each.pid, 0), int(line.split()[1]) * 1024)
             spent = process.cpu_times()
             clock.append((time.time(), spent.user + spent.system))
         time.sleep(0.05)
-    return peak, clock
+    return sum(peaks.values()), clock

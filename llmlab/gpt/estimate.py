@@ -125,10 +125,9 @@ def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
 
 def bytes_sent(settings: PretrainSettings, parameters: int) -> float:
     """What each of several processes sends the others in a step: llmlab/training/parallel.py has the formulas."""
-    ranks, strategy = settings.distributed.count, settings.distributed.strategy
-    if strategy == "fsdp2":
-        return (2 * settings.train.grad_accum + 1) * (ranks - 1) / ranks * FLOAT * parameters
-    return 2 * (ranks - 1) / ranks * FLOAT * parameters
+    ranks = settings.distributed.count
+    times = 2 * settings.train.grad_accum + 1 if settings.distributed.strategy == "fsdp2" else 2
+    return times * (ranks - 1) / ranks * FLOAT * parameters
 
 
 def muon_flops(model: ModelSettings, train: PretrainTrainSettings) -> float:

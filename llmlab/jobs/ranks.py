@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import psutil
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
-from llmlab.core.processes import follow_parent
 from llmlab.store.run_folder import RunFolder
 
 _LOOPBACK = "127.0.0.1"
+_RESUME = "Resume the run: it goes on from its newest checkpoint."
 
 
 def run_ranks(run: RunFolder, count: int) -> LabError | None:
@@ -28,6 +29,8 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
     from torch.distributed.run import run as torchrun
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it too, and warn
+    if sys.platform == "win32":  # where torch is built without the library that its store uses elsewhere
+        os.environ.setdefault("USE_LIBUV", "0")
     if (loopback := _loopback()) is not None:  # the machine's own name may lead nowhere, without a network
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     where = ["--standalone", "--local-addr", _LOOPBACK, "--nproc-per-node", str(count), "--max-restarts", "0"]
@@ -39,18 +42,17 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
         # Who was killed comes first: the others end by themselves when they notice, or by torchrun's SIGTERM.
         ends = {rank: failure.exitcode for rank, failure in error.failures.items()}
         rank = min(ends, key=lambda rank: (ends[rank] == -signal.SIGTERM, ends[rank]))
+        if ends[rank] > 0 and 0 not in ends:  # others gave up
+            return LabError(f"Process 0 of the run's {count} did not answer any more, and was ended.", "", _RESUME)
         how = f"was killed ({signal.Signals(-ends[rank]).name})" if ends[rank] < 0 else f"ended with {ends[rank]}"
         why = "The system does that where memory runs out." if ends[rank] == -signal.SIGKILL else ""
-        return LabError(
-            f"Process {rank} of the run's {count} {how}.", why, "Resume the run: it goes on from its newest checkpoint."
-        )
+        return LabError(f"Process {rank} of the run's {count} {how}.", why, _RESUME)
     return None
 
 
-def die_with_torchrun() -> None:
-    """Ends this process when the agent that started it is gone, which could not end it any more."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        follow_parent(os.getppid())
+def started_by_torchrun() -> bool:
+    """Whether this process is one of those that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _loopback() -> str | None:

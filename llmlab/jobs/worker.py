@@ -27,9 +27,10 @@ from llmlab.core.device import choose_device, choose_threads, is_out_of_memory, 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter, write_json
 from llmlab.core.memory import available_bytes
+from llmlab.core.processes import follow_parent
 from llmlab.core.settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
-from llmlab.jobs.ranks import die_with_torchrun, run_ranks
+from llmlab.jobs.ranks import run_ranks, started_by_torchrun
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
@@ -56,11 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _work(path: Path) -> None:
     run, place = RunFolder(path), Place.from_environment()
-    if place is not None:
-        die_with_torchrun()
+    if started_by_torchrun():  # which cannot end this process any more, once it is gone itself
+        follow_parent(os.getppid())
     if place is not None and place.rank > 0:
         _follow(run)
-    elif place is None and (count := run.info().settings.distributed.count) > 1:
+    elif not started_by_torchrun() and (count := run.info().settings.distributed.count) > 1:
         _lead(run, count)
     else:
         train_run(run, handle_signals=True)
@@ -191,7 +192,8 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
 def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
     settings = info.settings
     device = choose_device(settings.train)
-    recorder.update(doing="Waiting for the other processes")
+    if Place.from_environment() is not None:
+        recorder.update(doing="Waiting for the other processes")
     processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
     threads = choose_threads(settings.train, info.threads, info.watched, processes.size)
     torch.set_num_threads(threads)

@@ -160,7 +160,8 @@ class Several(Processes):
         # torchrun keeps the store in a process of its own; without it (tests) rank 0 does.
         hosts = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(address, port, is_master=hosts, wait_for_workers=False)
+        libuv = os.environ.get("USE_LIBUV", "1") == "1"  # as torchrun reads it
+        store = dist.TCPStore(address, port, is_master=hosts, wait_for_workers=False, use_libuv=libuv)
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = dist.PrefixStore(f"llmlab/{attempt}", store)
         dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=_PATIENCE)

@@ -78,11 +78,16 @@ def needed_text(need: Memory) -> str:
 
 
 def crowded(settings: RunSettings) -> str:
-    """What to say where a run has more processes than this machine has cores for them; nothing where it has enough."""
+    """What to say where a run's processes do not fit the cores of this machine; nothing where they do."""
     count, cores = settings.distributed.count, os.cpu_count() or 1
-    if count <= cores or not computes_in_main_memory(settings):
+    if count == 1 or not computes_in_main_memory(settings):
         return ""
-    return f"{count} processes share {cores} core{'s' if cores > 1 else ''}: more than {cores} are not faster here."
+    if count > cores:
+        return f"{count} processes share {cores} core{'s' if cores > 1 else ''}: more than {cores} are not faster here."
+    if cores >= 2 * count and not settings.train.threads:
+        use = f"{count} processes of one thread use {count} of {cores} cores"
+        return f"{use}: try train.threads={cores // count}."
+    return ""
 
 
 def advice(settings: RunSettings, need: Callable[[RunSettings], Memory | None], free: int) -> str:

@@ -35,6 +35,7 @@ READING_ORDER = (
     "optimisation",
     "loss-curves",
     "checkpoints",
+    "many-processes",
     "attention-patterns",
     "logit-lens",
     "direct-attribution",

@@ -11,8 +11,11 @@ PAPER, COMPARE, WRITE, LEARN = "Paper", "Compare runs", "Write", "Learn"
 WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN)
 # By dock: its title, and the concept pages that its caption leads to, the chief one first.
 DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens")),
-    "setup": ("Set-up", ("optimisation", "tokens", "embeddings", "feed-forward", "attention", "scaling-laws")),
+    "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens", "many-processes")),
+    "setup": (
+        "Set-up",
+        ("optimisation", "tokens", "embeddings", "feed-forward", "attention", "scaling-laws", "many-processes"),
+    ),
     "loss": (
         "Loss",
         (
@@ -31,7 +34,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Learning rate & gradient norm",
         ("optimisation", "learning-rate", "loss-curves", "residual-stream"),
     ),
-    "throughput": ("Throughput", ("optimisation", "scaling-laws")),
+    "throughput": ("Throughput", ("optimisation", "scaling-laws", "many-processes")),
     "samples": ("Samples", ("loss-curves", "fine-tuning", "loss", "attention")),
     "checkpoints": ("Checkpoints", ("checkpoints",)),
     "write": ("Write", ("loss", "tokens", "checkpoints", "loss-curves")),

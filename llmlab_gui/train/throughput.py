@@ -12,7 +12,7 @@ from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 
 _CAPTION = (
     "Tokens trained on in a second; the share of the machine's own measured peak of matrix products (MFU); memory. "
-    "Of several processes: all of their tokens, the memory of rank 0 and, dotted, how long the slowest rank waits. "
+    "Of several processes: all of their tokens, the memory of the first and, dotted, how long the slowest one waits. "
     "Shaded: the run was paused or interrupted."
 )
 _MIB = 2.0**20
@@ -49,7 +49,7 @@ class ThroughputDock(ChartDock):
                 {run.id for run in runs} | set(self._waiting(runs, axis) if chart is self.mfu_chart else ())
             )
             chart.set_spans(spans)
-        remarks = {run.id: run.history.shares[-1].words for run in runs if run.history.shares}
+        remarks = {run.id: _shared_words(run, runs) for run in runs if run.history.shares}
         self.speed_chart.set_legend(legend(runs, [], remarks))
 
     def _waiting(self, runs: list[ShownRun], axis: str) -> list[str]:
@@ -62,6 +62,22 @@ class ThroughputDock(ChartDock):
                 style = CurveStyle(run.color, "waiting", run.name, dotted=True, z=-run.behind, minor=True)
                 self.mfu_chart.set_curve(drawn[-1], x, np.array([100 * share.waiting for share in shares]), style)
         return drawn
+
+
+def _shared_words(run: ShownRun, others: list[ShownRun]) -> str:
+    """How the processes of a run share the work, and what that gains beside a shown run of one such process."""
+    words, mine = run.history.shares[-1].words, run.history.worker
+    for other in others:
+        one = other.history.worker
+        if mine is None or one is None or (one.processes, one.threads) != (1, mine.threads):
+            continue
+        if one.settings | {"distributed": {}} == mine.settings | {"distributed": {}}:
+            speeds = [np.median(each.history.step_columns["tokens_per_second"]) for each in (run, other)]
+            times = float(speeds[0] / speeds[1])
+            return (
+                f"{words}; {times:.2f} times as fast as {other.name}, {times / mine.processes:.0%} of {mine.processes}"
+            )
+    return words
 
 
 def broken(x: np.ndarray, y: np.ndarray, places: list[float]) -> tuple[np.ndarray, np.ndarray]:

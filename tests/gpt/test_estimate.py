@@ -18,7 +18,7 @@ from worker_memory import peak_bytes
 from llmlab.core.config import with_values
 from llmlab.core.presets import load_preset
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
-from llmlab.gpt.estimate import estimate, flops_per_token, kept_by_a_block, muon_flops
+from llmlab.gpt.estimate import bytes_sent, estimate, flops_per_token, kept_by_a_block, muon_flops
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.training.optimizer import make_pretraining_optimizer
@@ -156,3 +156,21 @@ def test_a_worker_holds_about_what_was_estimated(tmp_path: Path, case: str) -> N
     assert run.status().state == "finished"
     # A fifth more than the benchmark allows (tests/benchmarks/pretrain_estimate.py): allocators differ.
     assert estimate(settings).memory_bytes == pytest.approx(measured, rel=0.2)
+
+
+def test_each_of_several_processes_holds_what_its_part_of_a_batch_takes_and_sends_what_a_ring_does() -> None:
+    base = with_values(PretrainSettings(), {"data.batch_size": 12, "model.n_layer": 8, "train.threads": 1})
+    by = {
+        strategy: with_values(base, {"distributed.strategy": strategy, "distributed.processes": 4})
+        for strategy in ("ddp", "fsdp2")
+    }
+    alone = estimate(with_values(base, {"data.batch_size": 3}), VOCAB).memory
+    ddp, fsdp2 = (estimate(settings, VOCAB).memory for settings in by.values())
+    assert ddp.of_one == alone.total
+    assert 4 * ddp.of_one < ddp.total == estimate(by["ddp"], VOCAB).memory_bytes
+    assert (fsdp2.activations, fsdp2.vocabulary) == (alone.activations, alone.vocabulary)
+    parameters = estimate(base, VOCAB).parameters
+    assert 16 * parameters / 4 < fsdp2.learning < 16 * parameters == ddp.learning
+    assert bytes_sent(by["ddp"], parameters) == 2 * 3 / 4 * 4 * parameters
+    assert bytes_sent(by["fsdp2"], parameters) == 3 * 3 / 4 * 4 * parameters
+    assert bytes_sent(base, parameters) == 0

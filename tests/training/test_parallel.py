@@ -79,7 +79,16 @@ def test_two_and_four_processes_follow_the_curve_of_one(outputs: Path) -> None:
         assert all(0 < share <= 1 for share in shares)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.slow
+def test_parts_of_a_model_are_gathered_in_bf16_as_the_whole_is_multiplied(outputs: Path) -> None:
+    both = []
+    for strategy in ("ddp", "fsdp2"):
+        settings = SETTINGS | {"distributed__strategy": strategy, "train__precision": "bf16"}
+        both.append(_losses(train_by(new_run(outputs, 10, strategy, **settings), 2)))
+    assert both[0] == pytest.approx(both[1], rel=BOUND)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_a_run_killed_and_resumed_on_as_many_processes_is_bitwise_the_same(outputs: Path, strategy: str) -> None:
     """Three: of two numbers the sum has only one order. With dropout, whose masks each process draws for itself."""
     settings = SETTINGS | {"model__dropout": 0.1, "train__grad_accum": 2, "train__sample_interval": 16}
@@ -113,7 +122,7 @@ def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the
     ]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(outputs: Path, strategy: str) -> None:
     run = new_run(outputs, 2000, **SETTINGS | {"distributed__strategy": strategy})
     with ranks(run, 2) as forks:
@@ -164,6 +173,7 @@ def _run_out_of_memory() -> None:
     raise MemoryError
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_a_process_fails_with_its_reason_and_goes_on_where_it_was_saved(outputs: Path) -> None:
     settings = SETTINGS | {"checkpoints__interval": 5, "train__sample_interval": 10, "distributed__timeout": 2}
     alone = train_by(new_run(outputs, 10, "alone", **settings), 2)
@@ -202,16 +212,24 @@ def test_rank_0_is_killed_as_it_saves_or_finds_a_full_disk_and_nothing_saved_is_
         assert differences(alone, run) == []
 
 
+@pytest.mark.slow
 def test_the_launcher_starts_all_processes_and_none_outlives_torchrun(outputs: Path) -> None:
-    run = new_run(outputs, 2000, **SETTINGS, distributed__processes=2)
+    run = new_run(outputs, 5000, **SETTINGS, distributed__processes=2)
     launched = start_worker(run)
     wait_until(lambda: run.recorded_status().step > 2)
+    launched.terminate()
+    assert launched.wait() == 0
+    assert run.status().state == "stopped"
+    at = events_of(run, "stopped")[0]["step"]
+    assert list_checkpoints(run.checkpoints)[-1].step == at
+    launched = start_worker(run)
+    wait_until(lambda: run.recorded_status().step > at + 2)
     os.kill(run.status().pid or 0, signal.SIGKILL)  # rank 0
     assert launched.wait() == 1
     assert run.status().state == "failed"
     assert events_of(run, "failed")[0]["what"] == "Process 0 of the run's 2 was killed (SIGKILL)."
     launched = start_worker(run)
-    wait_until(lambda: run.recorded_status().attempt == 2 and run.recorded_status().step > 2)
+    wait_until(lambda: run.recorded_status().attempt == 3 and run.recorded_status().step > 2)
     processes = psutil.Process(launched.pid).children()
     assert len(processes) >= 2  # and perhaps one that makes copies of itself for this test (tests/fork_server.py)
     launched.kill()

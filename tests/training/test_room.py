@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import RunSettings
 from llmlab.gpt.estimate import Memory, estimate
 from llmlab.training.kinds import kind_of
-from llmlab.training.room import ran_out, require_room
+from llmlab.training.room import crowded, ran_out, require_room
 
 GB = 10**9
 # Ten terabytes of weights, gradients and moments, and far more of activations.
@@ -127,3 +128,21 @@ def test_the_worker_looks_again_whoever_started_it(tmp_path: Path, monkeypatch: 
         train_here(run)
     assert json.loads(run.events.read_text().splitlines()[-1])["event"] == "failed"
     assert run.status().state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "threads", "said"),
+    [
+        (2, 2, 0, ""),
+        (2, 4, 0, "4 processes share 2 cores: more than 2 are not faster here."),
+        (16, 2, 0, "2 processes of one thread use 2 of 16 cores: try train.threads=8."),
+        (16, 2, 8, ""),
+        (1, 1, 0, ""),
+    ],
+)
+def test_processes_that_do_not_fit_the_cores_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, cores: int, count: int, threads: int, said: str
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    values = {"distributed.strategy": "ddp", "distributed.processes": count, "train.threads": threads}
+    assert crowded(resolve_settings("baby", overrides=values | {"train.device": "cpu"})) == said

@@ -332,7 +332,7 @@ def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: Qt
     lab.pump(fake)
     _wait(dock, qtbot)
     assert _points(dock.mfu_chart, "pretraining/fake waiting")[1] == [12.5]
-    assert "rank 1 is the slowest, and waits 12% of the time" in dock.speed_chart.legend.shown[0]
+    assert "process 1 is the slowest, and waits 12% of the time" in dock.speed_chart.legend.shown[0]
     ((span, _),) = dock.speed_chart.marks.spans
     assert span.high - span.low == pytest.approx(30.0)
     x, y = _points(dock.speed_chart, "pretraining/fake")
