@@ -139,10 +139,8 @@ class Shared(Event, name="shared"):
 
     @property
     def words(self) -> str:
-        """`2 processes; rank 1 is the slowest, and waits 12 % of the time`."""
-        return (
-            f"{len(self.busy)} processes; rank {self.slowest} is the slowest, and waits {self.waiting:.0%} of the time"
-        )
+        """`2 processes; the slowest (1) waits 12% of the time`."""
+        return f"{len(self.busy)} processes; the slowest ({self.slowest}) waits {self.waiting:.0%} of the time"
 
 
 @dataclass

@@ -45,12 +45,11 @@ class ThroughputDock(ChartDock):
                     x, y = broken(x, y, [span.low for span in pauses(run, axis)])
                 style = CurveStyle(run.color, chart.y_label, run.name, width=1.5, z=-run.behind)
                 chart.set_curve(run.id, x, y, style)
-            chart.keep_only(
-                {run.id for run in runs} | set(self._waiting(runs, axis) if chart is self.mfu_chart else ())
-            )
+            waiting = self._waiting(runs, axis) if chart is self.mfu_chart else []
+            chart.keep_only({*(run.id for run in runs), *waiting})
             chart.set_spans(spans)
-        remarks = {run.id: _shared_words(run, runs) for run in runs if run.history.shares}
-        self.speed_chart.set_legend(legend(runs, [], remarks))
+        self.speed_chart.set_legend(legend(runs, []))
+        self.panel.set_note(_shared_words(runs[0], runs) if runs and runs[0].history.shares else "")
 
     def _waiting(self, runs: list[ShownRun], axis: str) -> list[str]:
         """Draws how long the slowest of several processes waits; the names of these curves."""
@@ -69,14 +68,13 @@ def _shared_words(run: ShownRun, others: list[ShownRun]) -> str:
     words, mine = run.history.shares[-1].words, run.history.worker
     for other in others:
         one = other.history.worker
-        if mine is None or one is None or (one.processes, one.threads) != (1, mine.threads):
+        if other is run or mine is None or one is None or (one.processes, one.threads) != (1, mine.threads):
             continue
         if one.settings | {"distributed": {}} == mine.settings | {"distributed": {}}:
             speeds = [np.median(each.history.step_columns["tokens_per_second"]) for each in (run, other)]
             times = float(speeds[0] / speeds[1])
-            return (
-                f"{words}; {times:.2f} times as fast as {other.name}, {times / mine.processes:.0%} of {mine.processes}"
-            )
+            gained = f"{times:.2f} times as fast as {other.name}"
+            return f"{words}; {gained}, {times / mine.processes:.0%} of {mine.processes}"
     return words
 
 

@@ -332,13 +332,22 @@ def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: Qt
     lab.pump(fake)
     _wait(dock, qtbot)
     assert _points(dock.mfu_chart, "pretraining/fake waiting")[1] == [12.5]
-    assert "process 1 is the slowest, and waits 12% of the time" in dock.speed_chart.legend.shown[0]
+    words = "2 processes; the slowest (1) waits 12% of the time"
+    assert dock.panel._note.text() == words
     ((span, _),) = dock.speed_chart.marks.spans
     assert span.high - span.low == pytest.approx(30.0)
     x, y = _points(dock.speed_chart, "pretraining/fake")
     gaps = [place for place, value in zip(x, y, strict=True) if math.isnan(value)]
     assert gaps == [pytest.approx(span.low)]
     assert _unread(dock, (464, 236), qtbot) == []
+    (started,) = [event for event in fake.written if isinstance(event, Started)]
+    fake.append(replace(started, step=200, processes=2))
+    lab.pump(fake)
+    lab.add(FakeRun(tmp_path, "one").start().advance(200))  # of the same settings, on one process
+    _wait(dock, qtbot)
+    lab.set_current("pretraining/fake")
+    _wait(dock, qtbot)
+    assert dock.panel._note.text() == f"{words}; 1.00 times as fast as one, 50% of 2"
 
 
 @pytest.mark.parametrize("kind", [LossDock, LearningRateDock, ThroughputDock])
