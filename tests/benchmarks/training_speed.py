@@ -51,7 +51,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("small", {"model.vocab_multiple": 64}),
 }
 WARM_UP = 3  # steps that no figure counts
-PRODUCTS_SECONDS = 3.0
+PRODUCTS_SECONDS = 3.0  # at most
 
 
 @dataclass
@@ -103,7 +103,7 @@ def main() -> None:
                     ours = _train_ours(Path(folder), settings)
                 if number % 2 == 0:
                     peer = _train_peer(Path(folder), settings, arguments.peer)
-                products = _seconds_of_products(Path(folder), settings, ours.vocab_size)
+                products = _seconds_of_products(Path(folder), settings, ours.vocab_size, arguments.seconds)
             fast = [tokens / statistics.median(result.seconds) for result in (ours, peer)]
             gap = max(abs(a - b) for a, b in zip(ours.losses, peer.losses, strict=True))
             speed_ratios.append(fast[0] / fast[1])
@@ -180,7 +180,7 @@ def _train_peer(folder: Path, settings: PretrainSettings, peer: Path | None) -> 
     return Result(values["seconds"], values["losses"], usage.ru_maxrss * 1024)
 
 
-def _seconds_of_products(folder: Path, settings: PretrainSettings, vocab_size: int) -> float:
+def _seconds_of_products(folder: Path, settings: PretrainSettings, vocab_size: int, seconds: float) -> float:
     """Of a step's linear layers alone, forward and backward, in an environment like the worker's."""
     from llmlab.gpt.shapes import padded_vocab_size
 
@@ -188,7 +188,12 @@ def _seconds_of_products(folder: Path, settings: PretrainSettings, vocab_size: i
     width, vocabulary = model.n_embd, padded_vocab_size(model, vocab_size)
     block = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]  # inputs, outputs
     layers = [*block * model.n_layer, (width, vocabulary)]
-    request = {"rows": settings.data.batch_size * model.block_size, "layers": layers, "threads": settings.train.threads}
+    request = {
+        "rows": settings.data.batch_size * model.block_size,
+        "layers": layers,
+        "threads": settings.train.threads,
+        "seconds": min(seconds, PRODUCTS_SECONDS),
+    }
     file = folder / "products.json"
     file.write_text(json.dumps(request))
     command = [sys.executable, __file__, "--as-products", str(file)]
@@ -208,7 +213,7 @@ def _products_process(request: Path) -> None:
     rows, spin, seconds = asked["rows"], Spin(), list[float]()
     layers = [(torch.rand(rows, i), torch.rand(o, i), torch.rand(rows, o)) for i, o in asked["layers"]]  # x, W, dL/dy
     results = [(torch.empty_like(g), torch.empty_like(x), torch.empty_like(w)) for x, w, g in layers]
-    end = time.perf_counter() + PRODUCTS_SECONDS
+    end = time.perf_counter() + asked["seconds"]
     while time.perf_counter() < end or len(seconds) < WARM_UP + 3:
         begin = time.perf_counter()
         for (x, w, g), (y, to_x, to_w) in zip(layers, results, strict=True):
