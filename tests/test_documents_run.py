@@ -28,6 +28,7 @@ HOUR = sorted(name for name in DOCUMENTS if name.startswith("first-hour/"))
 # installs the lab and runs the tests (.ci/run does), and measures for hours (tests/benchmarks).
 NOT_RUN = {
     "corpora fetch": "it needs a network",
+    "corpora build": "it needs a folder of texts: tests/data/test_shards.py",
     "request": "it needs a run that trains meanwhile: tests/cli/test_cli_runs.py",
     "finetune --preset smollm2-135m": "it needs a model from a package, and minutes: tests/test_real_model.py",
 }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from llmlab.cli.text import duration
 from llmlab.core.progress import Progress, quiet
 
 if TYPE_CHECKING:
@@ -127,10 +128,17 @@ def terminal_progress(show: bool = True) -> Iterator[Progress]:
     if not sys.stderr.isatty():
         pace = Pace()
         pace.due()  # not at once
+        began: dict[str, tuple[float, float]] = {}  # of the part that it is at: when, and what was done then
 
         def say_now_and_then(what: str, done: float, total: float) -> None:
+            if what not in began:
+                began.clear()
+                began[what] = time.monotonic(), done
             if pace.due():
-                say(f"{what} ({100 * done / total:.0f} %)" if total else f"{what} ...")
+                begin, before = began[what]
+                passed = time.monotonic() - begin
+                left = f", {duration(passed * (total - done) / (done - before))} left" if done > before else ""
+                say(f"{what} ({100 * done / total:.0f} %{left})" if total else f"{what} ...")
 
         yield say_now_and_then
         return

@@ -25,7 +25,7 @@ class Corpus(ABC):
     name: str
     title: str
     description: str
-    kind: str  # "embedded", "generated", "fetched" or "yours"
+    kind: str  # "embedded", "generated", "fetched", "built", "yours" or "mixture"
     licence: str
     origin: str
     bytes: int  # size of the text; 0 when it is not known

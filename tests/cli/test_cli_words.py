@@ -14,6 +14,7 @@ from fakes import FakeRun
 import llmlab
 from llmlab.cli import train
 from llmlab.cli.main import main
+from llmlab.cli.output import terminal_progress
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo
 
@@ -306,3 +307,15 @@ def test_corpora_lists_what_is_here_and_what_can_be_fetched(capsys: pytest.Captu
     assert "tinystories" in capsys.readouterr().out
     assert main(["corpora", "fetch"]) == 2
     assert "wikitext2" in capsys.readouterr().err
+
+
+def test_long_work_without_a_terminal_says_how_much_time_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("llmlab.cli.output.time.monotonic", lambda: now[0])
+    with terminal_progress() as progress:
+        for now[0], done in ((20.0, 50), (30.0, 51), (120.0, 75), (121.0, 76)):
+            progress("Tokenizing", done, 100)
+    said = ["Tokenizing (50 %)", "Tokenizing (51 %, 8:10 left)", "Tokenizing (75 %, 1:40 left)"]
+    assert capsys.readouterr().err.splitlines() == said

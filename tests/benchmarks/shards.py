@@ -1,0 +1,147 @@
+"""How fast a large text becomes shards, what share of the machine that is, and in how much memory.
+
+    python tests/benchmarks/shards.py [--megabytes 100 1000] [--folder DIR]        (--megabytes 3: in seconds)
+
+The text: paragraphs of the novels and plays that come with the lab, in a random order, documents of about 3 kB, in one
+.jsonl file. `one core` is tiktoken's encode_ordinary_batch with one thread on the first of these documents, before and
+after each build; the limit of a build is that rate on every core. Memory is the resident set of the build and all its
+processes, where it was highest; pages that they share are counted in each. `checked` is the same command again, which
+reads every shard for its hash; `read` draws random batches of 12 sequences of 1,025 tokens from the shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from llmlab.core.processes import available_cores
+from llmlab.data.corpora import find_corpus
+from llmlab.data.gpt2_vocabulary import gpt2_encoding
+from llmlab.data.sequences import Sequences
+from llmlab.data.shards import built_corpus
+
+_DOCUMENT = 3_000  # characters
+_SAMPLE = 4_000_000  # characters that one core tokenizes
+_BATCHES = 500
+
+
+@dataclass(frozen=True)
+class Built:
+    """A build and what it took. peak: bytes; folder: bytes of the shards."""
+
+    tokens: int
+    seconds: float
+    peak: int
+    folder: int
+
+
+def documents() -> Iterator[str]:
+    """Endless."""
+    texts = ["".join(piece.text for piece in find_corpus(name).pieces()) for name in ("austen", "shakespeare")]
+    paragraphs = [paragraph for text in texts for paragraph in text.split("\n\n")]
+    draw = random.Random(1)
+    while True:
+        document, length = [], 0
+        while length < _DOCUMENT:
+            document.append(draw.choice(paragraphs))
+            length += len(document[-1])
+        yield "\n\n".join(document)
+
+
+def write(path: Path, size: int) -> None:
+    """A .jsonl file of at least `size` bytes."""
+    written = 0
+    with path.open("w") as file:
+        for document in documents():
+            written += file.write(json.dumps({"text": document}) + "\n")
+            if written >= size:
+                return
+
+
+def one_core() -> float:
+    """Tokens a second."""
+    sample, length = [], 0
+    for document in documents():
+        sample.append(document)
+        length += len(document)
+        if length > _SAMPLE:
+            break
+    begin = time.perf_counter()
+    count = sum(map(len, gpt2_encoding().encode_ordinary_batch(sample, num_threads=1)))
+    return count / (time.perf_counter() - begin)
+
+
+def build(path: Path, name: str) -> Built:
+    """Runs the command and watches its memory."""
+    command = [sys.executable, "-m", "llmlab", "corpora", "build", str(path), "--shards", "--name", name, "--json"]
+    begin, peak = time.perf_counter(), 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            with suppress(psutil.Error):  # one ends between two looks
+                held = [each.memory_info().rss for each in [watched, *watched.children(recursive=True)]]
+                peak = max(peak, sum(held))
+            time.sleep(0.1)
+        seconds = time.perf_counter() - begin
+        if process.returncode:
+            sys.exit(process.returncode)
+        assert process.stdout is not None
+        answer = json.loads(process.stdout.read())
+    size = sum(file.stat().st_size for file in Path(answer["folder"]).glob("*.bin"))
+    return Built(answer["tokens"], seconds, peak, size)
+
+
+def read_rate(name: str) -> float:
+    """Tokens a second of random batches."""
+    corpus = built_corpus(name)
+    assert corpus is not None
+    sequences = Sequences(corpus.tokens(), 1024, 12)
+    begin = time.perf_counter()
+    count = sum(sequences.batch(index)[0].size for index in range(_BATCHES))
+    return count / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--folder", type=Path, help="for text and shards, which are deleted (default: a temporary one)")
+    parser.add_argument("--keep-text", action="store_true", help="use the text that an earlier call left in --folder")
+    asked = parser.parse_args()
+    cores = available_cores()
+    print(f"{cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory")
+    print("text MB   tokens      s  tokens/s  one core  of the limit  peak MB  bytes/token  checked s  read tokens/s")
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        os.environ["LLMLAB_CACHE"] = folder
+        for size in asked.megabytes:
+            path = (asked.folder if asked.keep_text else Path(folder)) / f"text-{size}.jsonl"
+            if not path.exists():
+                write(path, size * 10**6)
+            before = one_core()
+            built = build(path, f"text-{size}")
+            core = (before + one_core()) / 2
+            checked = build(path, f"text-{size}").seconds
+            rate = built.tokens / built.seconds
+            print(
+                f"{size:7,} {built.tokens / 1e6:6.1f} M {built.seconds:6.1f} {rate / 1e6:7.2f} M {core / 1e6:7.2f} M "
+                f"{rate / core / cores:12.0%} {built.peak / 1e6:9.0f} {built.folder / built.tokens:12.2f} "
+                f"{checked:10.1f} {read_rate(f'text-{size}') / 1e6:12.1f} M",
+                flush=True,
+            )
+            if not asked.keep_text:
+                path.unlink()
+
+
+if __name__ == "__main__":
+    main()
