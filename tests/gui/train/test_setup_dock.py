@@ -18,9 +18,12 @@ from windows import dock_in_sight
 from llmlab.core.config import describe, differences
 from llmlab.core.errors import LabError
 from llmlab.core.presets import load_preset, preset_names
-from llmlab.core.progress import Progress
+from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.corpora import corpora
+from llmlab.data.shard_sources import shard_source
+from llmlab.data.shards import build_shards
+from llmlab.data.tokenizers import Gpt2Tokenizer
 from llmlab.gpt.estimate import estimate
 from llmlab.notebook.predictions import parse_prediction
 from llmlab_gui.forms import corpus_editor
@@ -349,6 +352,22 @@ def test_a_fetch_that_fails_is_told(dock: SetupDock, qtbot: QtBot, lab: Lab, mon
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
         dock.corpus.fetch_button.click()
     assert told.args[0].what == "The Verdict could not be fetched."
+
+
+def test_a_built_corpus_is_in_the_list_and_a_mixture_is_described(
+    qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("One text.")
+    build_shards(shard_source(str(tmp_path / "text.txt"), "text"), "mine", Gpt2Tokenizer(), quiet, processes=1)
+    editor = corpus_editor.CorpusEditor()
+    qtbot.addWidget(editor)
+    assert editor.combo.findData("mine") >= 0
+    editor.set_value("mine")
+    assert "3 gpt2 tokens in 1 shard" in editor.about.text()
+    editor.set_value("tiny:1,mine:3")
+    qtbot.waitUntil(lambda: "A mixture of 2 texts" in editor.about.text(), timeout=WAIT)
+    editor.shutdown()
 
 
 def test_a_path_that_is_gone_and_a_text_that_is_empty_are_said(dock: SetupDock, qtbot: QtBot, tmp_path: Path) -> None:
