@@ -11,6 +11,7 @@ import numpy as np
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
+from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
 from llmlab.core.settings import DataSettings
 from llmlab.data.build_tokenizer import build_tokenizer, known_vocabulary
@@ -80,27 +81,38 @@ def _dataset(corpus: Corpus, tokenizer: Tokenizer, data: DataSettings, block_siz
 
 
 def _mixed(corpus: MixedCorpus, parts: list[Dataset], progress: Progress) -> Dataset:
-    """The parts as one. Its unigram loss is that of someone who knows how often each token stands in the mixture."""
-    tokenizer, weights = parts[0].tokenizer, [float(weight) for weight in corpus.weights]
-    size = tokenizer.vocab_size
-    both = list(zip(weights, parts, strict=True))
-    known, asked = np.zeros(size), np.zeros(size)
-    for weight, part in both:
-        for total, tokens, added in ((known, part.train, 1), (asked, part.val, 0)):
-            counts = _counts(tokens, size, progress) + added
-            total += weight * counts / counts.sum()
-    titles = [source.title for source in corpus.sources]
-    parts_key = " ".join(f"{part.key} {weight}" for part, weight in zip(parts, corpus.weights, strict=True))
+    """The parts as one."""
+    weights, titles = corpus.weights, [source.title for source in corpus.sources]
+    parts_key = " ".join(f"{part.key} {weight}" for part, weight in zip(parts, weights, strict=True))
+    key = hashlib.sha256(parts_key.encode()).hexdigest()
+    saved = cache_dir() / "mixtures" / f"{key}.json"
+    loss = (read_json(saved) or {}).get("unigram_loss")
+    if not isinstance(loss, float):
+        loss = _mixed_unigram_loss(corpus, parts, progress)
+        with contextlib.suppress(OSError):  # it is counted again the next time
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            write_json(saved, {"mixture": corpus.name, "unigram_loss": loss}, durable=False)
     return Dataset(
-        MixedTokens([part.train for part in parts], corpus.weights),
-        MixedTokens([part.val for part in parts], corpus.weights),
-        tokenizer,
-        float(-(asked * np.log(known)).sum()),
-        sum(weight * part.bytes_per_token for weight, part in both),
+        MixedTokens([part.train for part in parts], weights),
+        MixedTokens([part.val for part in parts], weights),
+        parts[0].tokenizer,
+        loss,
+        sum(float(weight) * part.bytes_per_token for weight, part in zip(weights, parts, strict=True)),
         None,
-        hashlib.sha256(parts_key.encode()).hexdigest(),
+        key,
         tuple(titles if len(set(titles)) == len(titles) else [source.name for source in corpus.sources]),
     )
+
+
+def _mixed_unigram_loss(corpus: MixedCorpus, parts: list[Dataset], progress: Progress) -> float:
+    """Of someone who knows how often each token stands in the sequences of the mixture."""
+    size = parts[0].tokenizer.vocab_size
+    known, asked = np.zeros(size), np.zeros(size)
+    for weight, part in zip(corpus.weights, parts, strict=True):
+        for total, tokens, added in ((known, part.train, 1), (asked, part.val, 0)):
+            counts = _counts(tokens, size, progress) + added
+            total += float(weight) * counts / counts.sum()
+    return float(-(asked * np.log(known)).sum())
 
 
 @dataclass(frozen=True)

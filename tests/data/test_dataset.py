@@ -15,6 +15,7 @@ from fakes import CancelAfter
 from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
+from llmlab.data import dataset as dataset_module
 from llmlab.data.dataset import Dataset, KnownLosses, known_losses, load_dataset
 from llmlab.data.sharded_tokens import MixedTokens
 from llmlab.data.tokenizers import Gpt2Tokenizer
@@ -152,7 +153,9 @@ def test_an_unknown_corpus_names_the_nearest() -> None:
         load(corpus="shakespear")
 
 
-def test_a_mixture_splits_each_source_and_counts_them_by_their_weights(three_files: Path) -> None:
+def test_a_mixture_splits_each_source_and_counts_them_by_their_weights(
+    three_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = three_files / "c.txt"
     mixed = load(4, corpus=f"tiny:3,{other}:1", val_fraction=0.2)
     parts = [load(4, corpus=name, val_fraction=0.2) for name in ("tiny", str(other))]
@@ -168,6 +171,9 @@ def test_a_mixture_splits_each_source_and_counts_them_by_their_weights(three_fil
         known = 0.75 * shares[0] + 0.25 * shares[1]
         loss -= weight * np.log(known[np.asarray(part.val)]).mean()
     assert mixed.unigram_loss == pytest.approx(loss)
+    monkeypatch.setattr(dataset_module, "_mixed_unigram_loss", lambda *_: pytest.fail("counted again"))
+    assert load(4, corpus=f"tiny:3,{other}:1", val_fraction=0.2).unigram_loss == mixed.unigram_loss
+    monkeypatch.undo()
     assert load(4, corpus=f"tiny:1,{other}:1", val_fraction=0.2).key != mixed.key
     few = load(4, corpus=f"{other}:3,tiny:1", tokenizer="char", max_tokens=60)  # one vocabulary of both
     assert len(few.train) + len(few.val) == 120
