@@ -58,6 +58,7 @@ examples:
   llmlab-run experiment learning-rate --steps 300 --grid 3e-4,1e-3,3e-3,1e-2 --seeds 2 --plan
   llmlab-run experiment learning-rate --steps 300 --name lr --predict "best_lr=1e-3..5e-3@70%"
   llmlab-run experiment learning-rate --model bar@final --compare lora,full
+  llmlab-run experiment learning-rate --compare 32,64,128 --set model.mup_base_width=32
   llmlab-run experiment lora-rank --model bar@final --grid 1,4,16 --compare attention,all
   llmlab-run experiment forgetting --model bar@final --steps 200
   llmlab-run experiment scaling --steps 400 --grid 16,24,32,48,64
@@ -82,7 +83,7 @@ def add_commands(commands: Commands) -> None:
     add_settings_file(parser)
     parser.add_argument("--grid", metavar="A,B,...", help="values of what is varied")
     parser.add_argument(
-        "--compare", metavar="A,B", help="parts of the plan: lora,full, or attention,all, or baseline,record"
+        "--compare", metavar="A,B", help="parts of the plan: lora,full, or attention,all, or baseline,record, or widths"
     )
     parser.add_argument("--seeds", metavar="N", type=int, default=0, help="runs a value")
     parser.add_argument("--general", metavar="CORPUS", default="", help="forgetting: the general text")

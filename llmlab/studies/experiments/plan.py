@@ -230,6 +230,10 @@ def _values(request: Request) -> list[float]:
 def _groups(request: Request) -> list[str]:
     """The curves of the plan."""
     known = request.kind.groups_of(request.settings.track)
+    if request.kind.name == "learning-rate" and isinstance(request.settings, PretrainSettings):
+        # Does the best one depend on the width?
+        wide = [with_values(request.settings, {"model.n_embd": width}) for width in request.groups]
+        return [f"w{settings.model.n_embd}" for settings in wide] or [""]
     if not known:
         if request.groups:
             raise UsageError(f"Pretraining has nothing to compare by {', '.join(request.groups)}.")
@@ -245,6 +249,8 @@ def _learning_rate(settings: Settings, value: float, group: str) -> _Variant:
     if group and isinstance(settings, FinetuneSettings):
         method = settings.model.method
         changed["model.method"] = group if group == FULL or method == FULL else method
+    elif group:
+        changed["model.n_embd"] = int(group.removeprefix("w"))
     name = f"lr{_short(value)}"
     return _Variant(f"{group}-{name}" if group else name, changed, {"train.learning_rate": value}, value, group)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,12 @@ def test_a_learning_rate_experiment_compares_lora_with_full(tuned: FinetuneSetti
     ]
 
 
+def test_a_learning_rate_experiment_of_models_from_scratch_compares_widths() -> None:
+    record = plan("learning-rate", grid=[1e-3, 1e-2], groups=["64", "256"])
+    assert [(trial.group, trial.x) for trial in record.arms] == list(product(("w64", "w256"), (1e-3, 1e-2)))
+    assert {f"w{settings_of(record, trial).model.n_embd}" == trial.group for trial in record.arms} == {True}
+
+
 def test_the_first_seed_of_everything_comes_first_and_what_is_predicted_comes_last() -> None:
     record = plan("scaling", grid=[16, 32, 8, 24], seeds=2)
     assert [(trial.settings["model.n_embd"], trial.seed) for trial in record.arms] == [
@@ -173,7 +179,8 @@ def test_the_first_seed_of_everything_comes_first_and_what_is_predicted_comes_la
     [
         ("learning-rate", {"grid": ["1e-3"]}, "at least two"),
         ("learning-rate", {"grid": ["1e-3", "fast"]}, "train.learning_rate"),
-        ("learning-rate", {"groups": ["lora"]}, "nothing to compare"),
+        ("learning-rate", {"groups": ["lora"]}, "n_embd"),
+        ("learning-rate", {"groups": ["30"]}, "does not divide"),
         ("width", {"grid": ["30", "64"]}, "does not divide"),
         ("scaling", {"grid": ["16", "32", "64"]}, "three sizes"),
         ("depth", {"seeds": 101}, "seeds"),
