@@ -73,6 +73,15 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "nano, no evaluation": ("nano", {"train.eval_interval": 0, "train.sample_interval": 0}),
     "nano, width 256": ("nano", {"model.n_embd": 256}),
     **{
+        f"{name}, checkpointed": (preset, {**what, "train.activation_checkpointing": True})
+        for name, preset, what in (
+            ("context 512", "baby", {"model.block_size": 512}),
+            ("small", "small", {}),
+            ("medium", "medium", {}),
+            ("gpt2", "gpt2", {"train.grad_accum": 2, "data.batch_size": 1}),
+        )
+    },
+    **{
         f"{name}, {strategy} of {count}": (preset, {**what, **_by(strategy, count)})
         for name, preset, what in (
             ("baby", "baby", {}),
