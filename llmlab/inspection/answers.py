@@ -65,8 +65,17 @@ _QUESTIONS: dict[str, tuple[type, Callable[[OpenModel, Any, Path, Progress], Non
 }
 
 
-def answer(opened: OpenModel, question: str, values: Mapping[str, Any], out: Path, progress: Progress = quiet) -> Path:
+def answer(
+    opened: OpenModel,
+    question: str,
+    values: Mapping[str, Any],
+    out: Path,
+    progress: Progress = quiet,
+    part: Callable[[Path], None] | None = None,
+) -> Path:
     """Answers `question` into the file `out` and returns it.
+
+    part: hears of archives with what was found so far, where a question wants to be answered in parts.
 
     UsageError for an unknown question or field. LabError when a panel is refused for this model, when memory runs
     out (with what to do) or the disk is full. Cancelled when `progress` says so; nothing half-written is left.
@@ -75,7 +84,11 @@ def answer(opened: OpenModel, question: str, values: Mapping[str, Any], out: Pat
         raise UsageError(f"There is no question {question!r}.", f"There are: {', '.join(_QUESTIONS)}.")
     kind, answered = _QUESTIONS[question]
     try:
-        answered(opened, from_values(kind, values), out, progress)
+        asked: Any = from_values(kind, values)
+        if isinstance(asked, Inspect):
+            inspect(opened, asked, out, progress, part)
+        else:
+            answered(opened, asked, out, progress)
     except OSError as error:
         raise LabError(f"The answer could not be written to {out}.", f"{error.strerror or error}.") from error
     except (RuntimeError, MemoryError) as error:

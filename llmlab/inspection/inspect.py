@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -16,7 +16,7 @@ from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import POINTS, Observer, Point
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress
-from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot
+from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot, write_archive
 from llmlab.inspection.attribution import AttributionAt
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
 from llmlab.inspection.lens import Lens
@@ -71,8 +71,13 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "numpy")}
 
 
-def inspect(opened: OpenModel, question: Inspect, out: Path, progress: Progress) -> None:
-    """Reads a prompt once and writes what was asked for: see `llmlab.inspection.answers` for the tensors."""
+def inspect(
+    opened: OpenModel, question: Inspect, out: Path, progress: Progress, part: Callable[[Path], None] | None = None
+) -> None:
+    """Reads a prompt once and writes what was asked for: see `llmlab.inspection.answers` for the tensors.
+
+    part: is given archives of what was found so far, beside `out`, where the question wants them. They are its own.
+    """
     if unknown := sorted(set(question.what) - set(ASPECTS)):
         raise UsageError(f"There is no {unknown[0]!r} to inspect.", f"There are: {', '.join(ASPECTS)}.")
     anatomy = opened.anatomy
@@ -103,8 +108,8 @@ def inspect(opened: OpenModel, question: Inspect, out: Path, progress: Progress)
             lens = Lens(anatomy, ids, vocab_size=opened.vocab_size, top=question.top, folder=out.parent)
         watchers += [*reduced, *(watcher for watcher in (attribution, lens) if watcher)]
         readout = read(opened, ids, watchers)
-        for part in reduced:
-            _add(writer, part.results())
+        for observer in reduced:
+            _add(writer, observer.results())
         if "heads" in wanted:
             scores, how = repeated(opened)
             _add(writer, scores)
@@ -119,7 +124,8 @@ def inspect(opened: OpenModel, question: Inspect, out: Path, progress: Progress)
             if after := attribution.after(target.answer, target.against):
                 about.notes.append(after)
         if lens:
-            _add(writer, lens.results(progress))
+            tell = _PartWriter(out, about, part) if question.parts and part else None
+            _add(writer, lens.results(progress, tell))
         writer.metadata = about
 
 
@@ -215,6 +221,20 @@ class _PatternWriter(Observer):
             return
         for head, part in enumerate(rows):
             self._writer.write(f"attention/{layer}", part, head, first_row=first)
+
+
+class _PartWriter:
+    """Writes what a lens has found so far, each time into another archive."""
+
+    def __init__(self, out: Path, about: Metadata, part: Callable[[Path], None]) -> None:
+        self._out, self._about, self._part = out, about, part
+        self._count = 0
+
+    def __call__(self, found: Mapping[str, Tensor]) -> None:
+        self._count += 1
+        path = self._out.with_suffix(f".{self._count}{self._out.suffix}")
+        write_archive(path, {name: as_array(tensor) for name, tensor in found.items()}, self._about)
+        self._part(path)
 
 
 class _Told(Observer):

@@ -19,12 +19,18 @@ For every row and position:
 Streams are put aside on disk during the pass. After it, logits are made for some tokens and one row at a time, so
 that only a few matrices of at most 32 MB are alive, whatever the vocabulary is. Making them is most of the cost:
 2 L + 1 times what the model's own head takes.
+
+A long prompt takes minutes, so the rows can be had in parts, the most useful layers first: every fourth one from the
+last down, with the embedding, shows between which layers a prediction settles; then those between; at last the rows
+after attention, which a table by layer leaves out. The model's own distribution is made again for each part, since for
+all tokens at once it would take a gigabyte.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -80,34 +86,37 @@ class Lens(Observer):
         self._final = x.float().clone()
 
     @torch.inference_mode()
-    def results(self, progress: Progress = quiet) -> dict[str, Tensor]:
+    def results(
+        self, progress: Progress = quiet, part: Callable[[dict[str, Tensor]], None] | None = None
+    ) -> dict[str, Tensor]:
         """lens/{ids|probability} [2 L + 1, T, K], lens/{rank|target_probability|entropy|kl} [2 L + 1, T].
 
         ids and rank are int32. Cancelled when `progress` says so.
+        part: is shown the same when some more rows are there; the others have ids of -1, ranks of 0 and NaN.
         """
         time, vocab = len(self._ids), self._anatomy.vocab_size
         size, device = (self.rows, time), self._final.device
         found = {
-            "lens/ids": torch.zeros(*size, self._top, dtype=torch.int32, device=device),
-            "lens/probability": torch.zeros(*size, self._top, device=device),
+            "lens/ids": torch.full((*size, self._top), -1, dtype=torch.int32, device=device),
+            "lens/probability": torch.full((*size, self._top), torch.nan, device=device),
             "lens/rank": torch.zeros(size, dtype=torch.int32, device=device),
-            "lens/target_probability": torch.zeros(size, device=device),
-            "lens/entropy": torch.zeros(size, device=device),
-            "lens/kl": torch.zeros(size, device=device),
+            "lens/target_probability": torch.full(size, torch.nan, device=device),
+            "lens/entropy": torch.full(size, torch.nan, device=device),
+            "lens/kl": torch.full(size, torch.nan, device=device),
         }
-        step = max(1, _NUMBERS // vocab)
-        for first in range(0, time, step):
-            last = min(first + step, time)
+        step, done = max(1, _NUMBERS // vocab), 0
+        chunks = [(first, min(first + step, time)) for first in range(0, time, step)]
+        parts = [range(self.rows)] if part is None else parts_of(self._anatomy.n_layer)
+        for rows, (first, last) in product(parts, chunks):
             final, last_entropy = log_softmax_and_entropy(self._logits(self._final[first:last]))  # [n, V], [n]
             weights = final.exp()
             agreement = torch.linalg.vecdot(weights, final)
             targets = torch.tensor(self._ids[first + 1 : last + 1], dtype=torch.long, device=device)
             if last == time:
                 targets = torch.cat((targets, final[-1].argmax()[None]))
-            for row in range(self.rows):
-                progress(
-                    "Reading the stream at every layer", first * self.rows + row * (last - first), time * self.rows
-                )
+            for row in rows:
+                progress("Reading the stream at every layer", done, time * self.rows)
+                done += last - first
                 logs, entropy = final, last_entropy
                 if row < self.rows - 1:
                     logs, entropy = log_softmax_and_entropy(self._logits(self._stream(row, first, last)))
@@ -119,6 +128,8 @@ class Lens(Observer):
                 found["lens/target_probability"][here] = target[:, 0].exp()
                 found["lens/kl"][here] = (agreement - torch.linalg.vecdot(weights, logs)).clamp_min(0)
                 found["lens/entropy"][here] = entropy
+            if part is not None and last == time and rows is not parts[-1]:
+                part(found)
         self._spill.close()
         return found
 
@@ -131,6 +142,13 @@ class Lens(Observer):
         anatomy = self._anatomy
         read = anatomy.norm.apply(stream).to(anatomy.unembedding.dtype)
         return anatomy.finish(read @ anatomy.unembedding.T).float()
+
+
+def parts_of(n_layer: int) -> list[list[int]]:
+    """The rows of a lens in the order of their use, none twice and none of the lists empty."""
+    whole = [2 * layer for layer in range(n_layer, -1, -1)]  # from the last one down to the embedding
+    parts = [sorted({*whole[::4], 0}), whole[2::4], whole[1::2], [2 * layer + 1 for layer in reversed(range(n_layer))]]
+    return [rows for part in parts if (rows := [row for row in part if row or part is parts[0]])]
 
 
 def log_softmax_and_entropy(logits: Tensor) -> tuple[Tensor, Tensor]:

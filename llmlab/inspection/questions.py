@@ -59,10 +59,14 @@ class Target(Prompt):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Target):
-    """The panels' question: any of ASPECTS, in one forward pass. top: tokens kept by the lens at each position."""
+    """The panels' question: any of ASPECTS, in one forward pass. top: tokens kept by the lens at each position.
+
+    parts: the lens is told layer by layer to an asker that listens, before the answer (`llmlab.inspection.lens`).
+    """
 
     what: tuple[str, ...] = ASPECTS
     top: int = 5
+    parts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
                                                                   -> tokens (ids, texts, beginning: id or null)
      or, to learn what tokens read like, "ids": [...] in place of the text
     {"id": 3, "do": "ask", "model": REF, "question": NAME, "values": {...}, "out": PATH}
-                                                                  -> answered (path, seconds)
+         -> part (path: what was found so far, the asker's from now on) ..., answered (path, seconds)
     {"id": 4, "do": "compare", "models": [REF, REF], "values": {...}, "out": PATH}   -> answered
     {"id": 5, "do": "evolve", "run": REF, "values": {...}, "out": PATH}              -> answered
     {"id": 10, "do": "change", "model": REF, "out": PATH}         -> answered (what fine-tuning changed)
@@ -25,7 +25,8 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
 
 Long work says progress (what, done, total, eta_seconds or null) in between. Any of them may end with error (what,
 why, do) instead. One model is in memory: the last one asked for. It answers as long as it is there, also when its
-checkpoint was deleted meanwhile, as a run that trains does with those it no longer keeps.
+checkpoint was deleted meanwhile, as a run that trains does with those it no longer keeps. What tokens of that model
+read like is told in the midst of long work, too: who looks at a part of it needs the words.
 """
 
 from __future__ import annotations
@@ -94,20 +95,23 @@ class Host:
 
     def answer_all(self) -> None:
         while (request := self._requests.get()) is not None:
-            number = request["id"]
-            try:
-                self.stop_if_cancelled(number)
-                self._answer(number, request)
-            except Cancelled:
-                self.send(number, "cancelled")
-            except LabError as error:
-                self.send(number, "error", **error.as_dict())
-            except BrokenPipeError:
-                raise
-            except Exception as error:  # whatever a hostile request or checkpoint causes: the host lives on
-                traceback.print_exc()
-                self.send(number, "error", what="The model could not answer.", why=f"{error}", do="")
-            self._cancelled.discard(number)
+            self._answer_or_say_why(request)
+
+    def _answer_or_say_why(self, request: dict[str, Any]) -> None:
+        number = request["id"]
+        try:
+            self.stop_if_cancelled(number)
+            self._answer(number, request)
+        except Cancelled:
+            self.send(number, "cancelled")
+        except LabError as error:
+            self.send(number, "error", **error.as_dict())
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # whatever a hostile request or checkpoint causes: the host lives on
+            traceback.print_exc()
+            self.send(number, "error", what="The model could not answer.", why=f"{error}", do="")
+        self._cancelled.discard(number)
 
     def _answer(self, number: int, request: dict[str, Any]) -> None:
         match request["do"]:
@@ -166,7 +170,8 @@ class Host:
         if isinstance(reference, LiveRun):
             ask_live(reference, question, values, out, _Reporter(self, number))
         else:
-            answer(self._model(number, reference), question, values, out, _Reporter(self, number))
+            opened, reporter = self._model(number, reference), _Reporter(self, number)
+            answer(opened, question, values, out, reporter, lambda path: self.send(number, "part", path=str(path)))
 
     def _compare(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.compare import compare
@@ -268,6 +273,24 @@ class Host:
         if number in self._cancelled:
             raise Cancelled()
 
+    def tell_texts(self) -> None:
+        """Answers whoever waits to hear what tokens of the open model read like, before all others."""
+        with self._requests.mutex:
+            waiting = self._requests.queue
+            asked = [request for request in waiting if request and self._is_quick(request)]
+            for request in asked:
+                waiting.remove(request)
+        for request in asked:
+            self._answer_or_say_why(request)
+
+    def _is_quick(self, request: dict[str, Any]) -> bool:
+        if self._held is None or request["do"] != "tokenize" or "ids" not in request:
+            return False
+        try:
+            return source_of(self._parse(request.get("model"))).fingerprint() == self._opened_from
+        except (LabError, OSError):  # it is said when its turn comes
+            return False
+
     def send(self, number: int, event: str, **values: Any) -> None:
         self._output.write(json.dumps({"id": number, "event": event, **values}) + "\n")
         self._output.flush()
@@ -295,6 +318,7 @@ class _Reporter:
 
     def __call__(self, what: str, done: float, total: float) -> None:
         self._host.stop_if_cancelled(self._number)
+        self._host.tell_texts()
         now = time.monotonic()
         if (what, total) != self._stage:
             self._stage, self._began, self._first = (what, total), now, done

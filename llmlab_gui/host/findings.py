@@ -8,6 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from llmlab.inspection.archive import Archive, Array, Shape
 
 
+def sources(archive: Archive) -> dict[str, Archive]:
+    """The archive on disk that each tensor is from."""
+    return dict(archive._of) if isinstance(archive, JoinedArchive) else dict.fromkeys(archive, archive)
+
+
 class JoinedArchive(Archive):
     """Two archives about the same prompt and model, as one; the later one's tensors win."""
 
@@ -15,7 +20,7 @@ class JoinedArchive(Archive):
         notes = list(dict.fromkeys([*first.metadata.notes, *second.metadata.notes]))
         more = {**first.metadata.more, **second.metadata.more}
         super().__init__(first.path, dataclasses.replace(first.metadata, notes=notes, more=more), {})
-        self._of = {**dict.fromkeys(first, first), **dict.fromkeys(second, second)}
+        self._of = {**sources(first), **sources(second)}
 
     def __getitem__(self, name: str) -> Array:
         return self._of[name][name]
@@ -65,11 +70,14 @@ class Findings:
 
     def take(self, archive: Archive) -> Archive:
         """They were found; returns everything that is known."""
-        known = self.archive if self.found else None
-        self.archive = archive if known is None else JoinedArchive(known, archive)
+        self.archive = self.with_part(archive)
         self.found |= set(self._asked)
         self._asked = ()
         return self.archive
+
+    def with_part(self, archive: Archive) -> Archive:
+        """Everything that is known, with a part of what is being looked for."""
+        return JoinedArchive(self.archive, archive) if self.found and self.archive is not None else archive
 
     def decline(self) -> bool:
         """They are not wanted after all, or could not be found; False when nothing else is known either."""

@@ -40,6 +40,7 @@ class Request(QObject):
 
     progressed = Signal(object)  # Working
     token = Signal(object)  # Token, of `generate`
+    part = Signal(object)  # Path of an archive: what was found so far
     ended = Signal()
     answered = Signal(object)  # what it was asked for
     cancelled = Signal()
@@ -223,6 +224,8 @@ class ModelHost(QObject):
                 request.tell(request.progressed, progress_from(values))
             case "token":
                 request.tell(request.token, token_from(values))
+            case "part":
+                request.tell(request.part, Path(values["path"]))
             case "cancelled":
                 self._close(number)
                 request.end(request.cancelled)

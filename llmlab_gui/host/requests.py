@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,10 +82,12 @@ class Requests(QObject):
         *,
         quiet: bool = False,
         bound: bool = True,
+        part: Then | None = None,
     ) -> Request | None:
         """`send(path)` asks the host for an archive there; `then(archive)` or `failed(error)` follows.
 
-        Requests with the same key are dropped. bound: pointless with another prompt or model.
+        Requests with the same key are dropped. bound: pointless with another prompt or model. part: is shown what is
+        found before that.
         None when there is no room for an archive.
         """
         try:
@@ -105,9 +108,14 @@ class Requests(QObject):
             self._folder.discard(path)
             failed(error)
 
-        return self.wait(
-            send(path), Pending(_DOING.get(name, name.capitalize()), bound, key, path, quiet), done, refused
-        )
+        def found(written: Path) -> None:
+            with contextlib.suppress(LabError):  # all of it follows
+                part(self._folder.open(written))  # type: ignore[misc]
+
+        request = send(path)
+        if part is not None:
+            request.part.connect(found)
+        return self.wait(request, Pending(_DOING.get(name, name.capitalize()), bound, key, path, quiet), done, refused)
 
     @property
     def busy(self) -> bool:

@@ -405,10 +405,13 @@ class InspectionSession(PointedAt):
         ):  # what someone clicked goes first; the news that it is done leads here again
             return
         what = what_to_ask(about, len(self.tokens), self._wanted())[0]
-        what = self._findings.next(what, slow_aspects(about, len(self.tokens)), whole=about.live)
+        slow = slow_aspects(about, len(self.tokens))
+        what = self._findings.next(what, slow, whole=about.live)
         if what:
             self._findings.ask(what, whole=about.live)
             values = {**self._prompt(), "what": list(what)}
+            if slow and not about.live:
+                values["parts"] = True
             again, self._again = self._again, False
             failed = self._stop_looking if again else self._take_trouble
             self._requests.ask(
@@ -418,6 +421,7 @@ class InspectionSession(PointedAt):
                 failed,
                 "inspect",
                 quiet=again,
+                part=self._take_part,
             )
         else:
             self._again = False
@@ -427,11 +431,16 @@ class InspectionSession(PointedAt):
             self._step_seen = self._live_step()
         self.recent.add_prompt(self.text)
         self.recent_changed.emit()
-        known = self._findings.take(archive)
+        self._show(self._findings.take(archive))
+        self._look.start()  # what is slow, or a panel that was opened in the meantime
+
+    def _take_part(self, archive: Archive) -> None:
+        self._show(self._findings.with_part(archive))
+
+    def _show(self, known: Archive) -> None:
         if self.about is not None:
             self._subjects.note(known, Subject(self.about.reference, self.text, self.beginning))
         self._set_inspection(known)
-        self._look.start()  # what is slow, or a panel that was opened in the meantime
 
     def _take_trouble(self, error: LabError) -> None:
         if self._findings.decline():  # the rest is shown all the same

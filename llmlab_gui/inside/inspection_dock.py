@@ -14,6 +14,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
 from llmlab.inspection.archive import Archive, ArchiveWriter
 from llmlab_gui.charts.picture import copy_picture, save_picture
+from llmlab_gui.host.findings import sources
 from llmlab_gui.host.inspection_plan import refusal_of, too_long
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
@@ -67,6 +68,7 @@ class InspectionDock(LabDock):
         self.session = lab.inspection
         self.exports = LongWork(self)
         self._drawn: Archive | None = None
+        self._drawn_from: tuple[Archive, ...] = ()  # where the tensors of its aspects are
         self._shown = False
         self.strip = ProgressStrip(self.session, waits=self._waits)
         self._veil: Veil | None = None
@@ -166,7 +168,7 @@ class InspectionDock(LabDock):
     def shutdown(self) -> None:
         """Waits for a file that is being written."""
         self.session.need(self.objectName(), ())
-        self._drawn = None
+        self._drawn, self._drawn_from = None, ()
         super().shutdown()
         self.exports.shutdown()
 
@@ -281,9 +283,13 @@ class InspectionDock(LabDock):
     def _draw_if_seen(self) -> None:
         archive = self.session.inspection
         if archive is None:
-            self._drawn = None
-        elif self._shown and self.needs_inspection and archive is not self._drawn and self._refusal() is None:
-            self._drawn = archive
+            self._drawn, self._drawn_from = None, ()
+        elif self._shown and self.needs_inspection and self._refusal() is None:
+            found = sources(archive)
+            mine = tuple({found[name]: None for name in found if name.split("/")[0] in self.aspects}) or (archive,)
+            if mine == self._drawn_from:  # what came is for other panels
+                return
+            self._drawn, self._drawn_from = archive, mine
             self.draw(archive)
             self._mark_stale()
 

@@ -17,6 +17,7 @@ from llmlab_gui.inside.lens_data import (
     PROBABILITY,
     RANK,
     LensRow,
+    is_read,
     lens_grid,
     lens_rows,
     rank_line,
@@ -99,6 +100,8 @@ class LensDock(InspectionDock):
         names = ("rank", "target_probability", "entropy", "kl")
         found = []
         for row in self._rows:
+            if not is_read(archive, row.place):
+                continue
             ids, chances = archive["lens/ids"][row.place, :, 0], archive["lens/probability"][row.place, :, 0]
             rest = [archive[f"lens/{name}"][row.place] for name in names]
             for place, token in enumerate(archive.metadata.tokens):

@@ -32,6 +32,11 @@ class LensRow:
     x: float
 
 
+def is_read(archive: Inspected, row: int) -> bool:
+    """Whether this row of a lens is there: of a long prompt they come in parts."""
+    return bool(archive["lens/ids"][row, 0, 0] >= 0)
+
+
 def lens_rows(archive: Inspected, *, halves: bool) -> list[LensRow]:
     """Rows from the embedding to the last residual; halves: also after each layer's attention."""
     count = archive.shape("lens/entropy")[0]
@@ -51,10 +56,10 @@ def lens_values(archive: Inspected, rows: list[LensRow], by: str) -> tuple[Array
     if by == PROBABILITY:
         return np.asarray(archive["lens/probability"][places, :, 0]), one_sided(0.0, 1.0)
     if by == RANK:
-        ranks = np.log10(np.asarray(archive["lens/rank"][places], np.float64))
-        return ranks, _backwards(one_sided(0.0, max(1.0, float(ranks.max(initial=0.0)))))
+        ranks = np.log10(_ranks(archive["lens/rank"][places]))
+        return ranks, _backwards(one_sided(0.0, max(1.0, float(np.nanmax(ranks, initial=0.0)))))
     values = np.asarray(archive[f"lens/{by}"][places], np.float64)
-    return values, _backwards(one_sided(0.0, max(1e-6, float(values.max(initial=0.0)))))
+    return values, _backwards(one_sided(0.0, max(1e-6, float(np.nanmax(values, initial=0.0)))))
 
 
 def lens_grid(archive: Inspected, by: str, text_of: TextOf, *, halves: bool) -> Grid:
@@ -68,7 +73,7 @@ def lens_grid(archive: Inspected, by: str, text_of: TextOf, *, halves: bool) -> 
         tuple(visible(token) for token in archive.metadata.tokens),
         scale,
         lambda row, column: lens_tip(archive, rows[row], column, text_of),
-        lambda row, column: visible(text_of(int(ids[rows[row].place, column, 0]))),
+        lambda row, column: visible(text_of(token)) if (token := int(ids[rows[row].place, column, 0])) >= 0 else "",
         unit=UNITS[by],
         kind="count" if by == RANK else "value",
         log=by == RANK,
@@ -78,6 +83,8 @@ def lens_grid(archive: Inspected, by: str, text_of: TextOf, *, halves: bool) -> 
 def lens_tip(archive: Inspected, row: LensRow, column: int, text_of: TextOf) -> str:
     """Everything about one cell, with exact numbers."""
     tokens = archive.metadata.tokens
+    if not is_read(archive, row.place):
+        return f"{row.label}, at token {column} “{visible(tokens[column])}”: not read yet"
     ids = archive["lens/ids"][row.place, column].tolist()
     probabilities = archive["lens/probability"][row.place, column].tolist()
     lines = [f"{row.label}, at token {column} “{visible(tokens[column])}”"]
@@ -101,8 +108,13 @@ def target_text(archive: Inspected, column: int, text_of: TextOf) -> str:
 
 def rank_line(archive: Inspected, column: int) -> tuple[Array, Array]:
     """x and rank of the right token, from 1, at every point of the stream."""
-    ranks = np.asarray(archive["lens/rank"][:, column], np.float64)
+    ranks = _ranks(archive["lens/rank"][:, column])
     return np.arange(len(ranks)) / 2, ranks
+
+
+def _ranks(ranks: Array) -> Array:
+    """Ranks from 1; NaN where there is none yet."""
+    return np.where(ranks > 0, ranks, np.nan)
 
 
 def _backwards(scale: ColorScale) -> ColorScale:

@@ -17,7 +17,7 @@ from llmlab.anatomy.capture import run
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.gpt.model import GPT
 from llmlab.inspection import lens
-from llmlab.inspection.lens import Lens
+from llmlab.inspection.lens import Lens, parts_of
 
 
 def looked(model: GPT, anatomy: Anatomy, ids: Tensor, **options: Any) -> dict[str, Tensor]:
@@ -108,6 +108,31 @@ def test_a_prompt_of_one_token_has_its_own_prediction_as_target() -> None:
     found = looked(model, scratch_anatomy(model), torch.tensor([3]))
     assert found["lens/rank"].shape == (5, 1)
     assert found["lens/rank"][-1, 0] == 1
+
+
+def test_parts_of_a_lens_are_its_rows_the_prediction_and_every_fourth_layer_first() -> None:
+    for n_layer in range(1, 40):
+        parts = parts_of(n_layer)
+        assert all(parts)
+        assert sorted(row for part in parts for row in part) == list(range(2 * n_layer + 1))
+        assert {0, 2 * n_layer} <= set(parts[0])
+        assert [row % 2 for row in parts[-1]] == [1] * n_layer  # after attention
+    assert parts_of(8) == [[0, 8, 16], [12, 4], [14, 10, 6, 2], [15, 13, 11, 9, 7, 5, 3, 1]]
+
+    model = scratch(SETTINGS[0])
+    anatomy, ids = scratch_anatomy(model), some_ids(12)
+    whole = looked(model, anatomy, ids)
+    watcher, told = Lens(anatomy, ids.tolist()), list[dict[str, Tensor]]()
+    run(model, anatomy, ids, [watcher], last=True)
+    found = watcher.results(part=lambda part: told.append({name: x.clone() for name, x in part.items()}))
+    there: list[int] = []
+    for rows, part in zip(parts_of(anatomy.n_layer), [*told, found], strict=True):
+        there += rows
+        rest = sorted(set(range(2 * anatomy.n_layer + 1)) - set(there))
+        for key, x in part.items():
+            assert torch.equal(x[there], whole[key][there]), key
+            missing = {"lens/ids": x == -1, "lens/rank": x == 0}.get(key, x.isnan())
+            assert missing[rest].all(), key
 
 
 def test_the_lens_can_be_refused_and_cancelled() -> None:

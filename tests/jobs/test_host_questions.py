@@ -72,6 +72,36 @@ def test_opening_says_how_far_it_is(host: Conversation, places: dict[str, Path])
     assert set(told[0]) == {"id", "event", "what", "done", "total", "eta_seconds"}
 
 
+def test_a_lens_is_told_in_parts_with_the_words_of_its_tokens_in_between(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    model, out, said = str(places["model"]), tmp_path / "lens.safetensors", io.StringIO()
+    values = {"text": TEXT, "what": ["lens"], "parts": True}
+    requests = [
+        {"id": 1, "do": "ask", "model": model, "question": "inspect", "values": values, "out": str(out)},
+        {"id": 2, "do": "tokenize", "model": "bar", "ids": [3]},  # of a model that is not open
+        {"id": 3, "do": "tokenize", "model": model, "ids": [3, 4]},
+    ]
+    host = Host(said, places["outputs"])
+    host.listen(map(json.dumps, requests))
+    host.answer_all()
+    answers = [json.loads(line) for line in said.getvalue().splitlines()]
+    told = [(a["id"], a["event"]) for a in answers if a["event"] != "progress"]
+    assert [event for number, event in told if number == 1][-2:] == ["part", "answered"]
+    assert told.index((3, "tokens")) < told.index((1, "part")) < told.index((1, "answered")) < told.index((2, "tokens"))
+    whole = read_archive(out)
+    for path in (Path(a["path"]) for a in answers if a["event"] == "part"):
+        part = read_archive(path)
+        assert (part.metadata.token_ids, part.metadata.more["answer"]) == (
+            whole.metadata.token_ids,
+            whole.metadata.more["answer"],
+        )
+        there = part["lens/ids"][:, 0, 0] >= 0
+        assert 0 < there.sum() < len(there)
+        for name in whole:
+            assert np.array_equal(part[name][there], whole[name][there]), name
+
+
 def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:
     end = tiny_models.TOKENIZER.end_of_text
     ids = tiny_models.TOKENIZER.encode(TEXT)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ from waits import WAIT
 from windows import MakeWindow
 
 from llmlab.core.errors import LabError
+from llmlab_gui.host.process import Request
 from llmlab_gui.inside.compare import PREDICTIONS, CompareDock
 from llmlab_gui.inside.contributions import ContributionsDock
 from llmlab_gui.inside.evolution import EvolutionDock
 from llmlab_gui.inside.geometry import GeometryDock
 from llmlab_gui.inside.interventions import InterventionsDock
 from llmlab_gui.inside.lens import LensDock
+from llmlab_gui.inside.lens_data import is_read
 from llmlab_gui.inside.parameters import ParametersDock
 from llmlab_gui.inside.residual import ResidualDock
 from llmlab_gui.widgets.alternatives import visible
@@ -127,3 +131,35 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
     assert [float(row[2]) for row in rows if row[0].startswith("attention adds, “")] == norms
     assert not errors
+
+
+def test_a_slow_lens_is_drawn_part_by_part_and_no_other_panel_asks_again(
+    window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, contributions, lens = window.lab.inspection, window.docks["contributions"], window.docks["lens"]
+    assert isinstance(contributions, ContributionsDock)
+    assert isinstance(lens, LensDock)
+    window.show_dock("lens")
+    qtbot.waitUntil(lambda: lens.ready() and contributions.attribution is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.working is None, timeout=WAIT)
+    monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
+    drawn, asked, ask = list[list[bool]](), list[str](), session.host.ask
+
+    def look() -> None:
+        archive = session.inspection
+        if archive is not None and "lens/ids" in archive:
+            drawn.append([is_read(archive, row) for row in range(5)])
+            assert np.isfinite(lens.grid.grid.values[:, 0]).tolist() == drawn[-1][::2]
+            assert "contributions/norm/post_ffn" in archive
+
+    def counted(model: str, question: str, values: Mapping[str, Any], out: Path) -> Request:
+        asked.extend(values.get("what", [question]))
+        return ask(model, question, values, out)
+
+    session.inspection_changed.connect(look)
+    monkeypatch.setattr(session.host, "ask", counted)
+    session.set_prompt("the queen", False, at_once=True)
+    qtbot.waitUntil(lambda: len(drawn) == 3 and session.working is None, timeout=WAIT)
+    assert drawn == [[True, False, False, False, True], [True, False, True, False, True], [True] * 5]
+    assert (asked.count("lens"), asked.count("attribution")) == (1, 1)
+    assert contributions.isVisible()
