@@ -27,7 +27,32 @@ def make_optimizer(model: nn.Module, train: TrainSettings, without: Collection[t
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     fused = all(parameter.device.type in ("cpu", "cuda", "mps") for parameter in parameters)
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=fused)
+    return AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=fused)
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, without its compiler: that is imported by the first call of most methods of an optimizer, in which it
+    must not be lost, and takes more than a second of a start in which nothing is compiled."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """torch's own step; what is wrapped around it breaks a graph that a compiler would see."""
+        return _PLAIN_STEP(self, closure)
+
+
+_PLAIN_STEP: Callable[..., Any] = getattr(torch.optim.Adam.step, "__wrapped__", torch.optim.Adam.step)
+
+
+def _spare_the_compiler() -> None:
+    """Methods of optimizers that are hidden from the compiler ask it, once, for a function that is: this gives them
+    the function itself. Nothing that is compiled here calls them (torch 2.13: `torch._compile._disable_dynamo`)."""
+    for name in ("add_param_group", "state_dict", "load_state_dict", "zero_grad"):
+        function = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if function is not None and not hasattr(function, "__dynamo_disable"):
+            setattr(function, "__dynamo_disable", function)
+
+
+_spare_the_compiler()
 
 
 def make_pretraining_optimizer(model: GPT, train: PretrainTrainSettings) -> torch.optim.Optimizer:

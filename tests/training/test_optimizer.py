@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -61,6 +64,44 @@ def test_two_steps_are_adamws_formula() -> None:
         optimizer.step()
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.double(), expected[name], atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_training_equals_torchs_own_adamw_and_never_loads_the_compiler() -> None:
+    script = """
+import sys
+import torch
+from small_models import VOCAB, shape, some_ids
+from llmlab.core.settings import TrainSettings
+from llmlab.gpt.model import GPT
+from llmlab.training.loop import make_pretraining_optimizer
+from llmlab.training.optimizer import make_optimizer
+
+def trained(make):
+    torch.manual_seed(0)
+    model = GPT(shape(), VOCAB)
+    optimizer = make(model)
+    for _ in range(3):
+        optimizer.zero_grad(set_to_none=True)
+        ids = some_ids(8)[None]
+        model.loss(ids, ids).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    return list(model.parameters())
+
+def torchs(model):
+    groups = make_optimizer(model, TrainSettings()).param_groups
+    groups = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups]
+    train = TrainSettings()
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True)
+
+ours = trained(lambda model: make_optimizer(model, TrainSettings()))
+assert "torch._dynamo" not in sys.modules
+assert all(map(torch.equal, ours, trained(torchs)))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
 @pytest.mark.parametrize("options", [COMBINATIONS[0], COMBINATIONS[-1]])
