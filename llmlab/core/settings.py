@@ -51,8 +51,9 @@ class ModelSettings:
     )
     activation: str = setting(
         "gelu",
-        "The feed-forward's non-linearity: GELU (GPT-2), gated SwiGLU (Llama) or squared ReLU (Primer).",
-        choices=("gelu", "swiglu", "relu2"),
+        "The feed-forward's non-linearity: GELU as GPT-2 approximates it, GELU itself (a tenth of a small model's step "
+        "faster on a CPU), gated SwiGLU (Llama) or squared ReLU (Primer).",
+        choices=("gelu", "gelu_exact", "swiglu", "relu2"),
     )
     qk_norm: bool = setting(
         False,

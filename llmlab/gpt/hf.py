@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 # A GPT-2 of transformers can have other activations than GPT-2's own: by our names, theirs.
-_ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}  # gelu_new: the tanh approximation, as ours
+_ACTIVATIONS = {"gelu": "gelu_new", "gelu_exact": "gelu", "relu2": "relu2"}  # gelu_new: the tanh approximation
 
 
 def refusal(settings: ModelSettings) -> str | None:

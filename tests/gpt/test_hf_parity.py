@@ -68,6 +68,7 @@ def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
         {},
         {"n_kv_head": 4},
         {"activation": "relu2"},
+        {"activation": "gelu_exact"},
         {"untied_head": True},
         {"n_head": 2, "n_embd": 128, "mup_base_width": 48},  # whose multiplier the final norm takes
     ],

@@ -204,6 +204,17 @@ def test_gelu_feed_forward_is_gpt2s_formula() -> None:
     assert torch.allclose(module(x), hidden @ module.down.weight.T + module.down.bias, atol=1e-5)
 
 
+def test_the_exact_gelu_is_its_formula_and_close_to_gpt2s() -> None:
+    exact = lively(shape(bias=True, activation="gelu_exact")).blocks[0].feed_forward
+    x = torch.randn(2, 3, 32)
+    u = exact.up(x)
+    hidden = 0.5 * u * (1 + torch.erf(u / math.sqrt(2)))
+    assert torch.allclose(exact(x), exact.down(hidden), atol=1e-6)
+    u = torch.linspace(-6, 6, 10_001)
+    furthest = (torch.nn.functional.gelu(u) - torch.nn.functional.gelu(u, approximate="tanh")).abs().max()
+    assert 4e-4 < furthest < 5e-4
+
+
 def test_swiglu_feed_forward_is_its_formula_with_about_as_many_parameters() -> None:
     module = lively(shape(activation="swiglu")).blocks[0].feed_forward
     x = torch.randn(2, 3, 32)
