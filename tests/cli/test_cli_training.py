@@ -360,3 +360,13 @@ def test_requests_from_another_terminal_reach_a_run(outputs: Path, capsys: pytes
         assert "bar is stopped" in capsys.readouterr().out
         _next(process, "stopped")
         assert process.wait(SECONDS) == 0
+
+
+def test_no_start_makes_a_folder_that_resume_trains(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", *TINY, "--steps", str(STEPS), "--name", "later", "--no-start"]) == 0
+    said = capsys.readouterr()
+    run = RunFolder(outputs / "pretraining" / "later")
+    assert (said.out, said.err) == ("", f"Made {run.path}. It is trained by: llmlab-run resume later\n")
+    assert (run.recorded_status().pid, run.log.exists(), list_checkpoints(run.checkpoints)) == (None, False, [])
+    assert main(["resume", "later"]) == 0
+    assert run.status().state == "finished"
