@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from unittest import mock
 
 import torch._dynamo  # which each fork would import by itself, with its optimizer's first step  # noqa: F401
+import torch.distributed as dist
 from forks import Fork, work_on
 
 from llmlab.store.run_folder import RunFolder
@@ -16,11 +16,10 @@ from llmlab.store.run_folder import RunFolder
 
 @contextlib.contextmanager
 def ranks(run: RunFolder, count: int, **how: float) -> Iterator[list[Fork]]:
-    """`count` processes on `run`, by their rank; killed when the block is left."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    """`count` processes on `run`, by their rank; killed when the block is left. The store is here: torchrun has it."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GLOO_SOCKET_IFNAME": "lo"}
     forks = []
     for rank in range(count):
         with mock.patch.dict(os.environ, common | {"RANK": str(rank)}):

@@ -57,11 +57,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _work(path: Path) -> None:
     run, place = RunFolder(path), Place.from_environment()
+    count = run.info().settings.distributed.count
     if started_by_torchrun():  # which cannot end this process any more, once it is gone itself
         follow_parent(os.getppid())
     if place is not None and place.rank > 0:
         _follow(run)
-    elif not started_by_torchrun() and (count := run.info().settings.distributed.count) > 1:
+    elif place is None and not started_by_torchrun() and count > 1:  # torchrun may start one process alone
         _lead(run, count)
     else:
         train_run(run, handle_signals=True)

@@ -157,7 +157,7 @@ class Several(Processes):
         self._device = device
         if device.kind == "cuda":
             torch.cuda.set_device(place.local)
-        # torchrun keeps the store in a process of its own; without it (tests) rank 0 does.
+        # torchrun's agent keeps the store; where it keeps none, rank 0 does.
         hosts = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         libuv = os.environ.get("USE_LIBUV", "1") == "1"  # as torchrun reads it

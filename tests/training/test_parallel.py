@@ -166,7 +166,7 @@ def _fail_in_step(run: RunFolder, does: Callable[[], object], codes: tuple[int, 
 
 
 def _hang() -> None:
-    threading.Event().wait(20)
+    threading.Event().wait(6)
 
 
 def _run_out_of_memory() -> None:
