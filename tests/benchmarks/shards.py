@@ -4,7 +4,8 @@
 
 The text: paragraphs of the novels and plays that come with the lab, in a random order, documents of about 3 kB, in one
 .jsonl file. `one core` is tiktoken's encode_ordinary_batch with one thread on the first of these documents, before and
-after each build; the limit of a build is that rate on every core. Memory is the resident set of the build and all its
+after each build; the limit of a build is that rate on every core (`of the limit`, by the clock; `of the work`, by
+processor time, which other programs on the machine change less). Memory is the resident set of the build and all its
 processes, where it was highest; pages that they share are counted in each. `checked` is the same command again, which
 reads every shard for its hash; `read` draws random batches of 12 sequences of 1,025 tokens from the shards.
 """
@@ -39,12 +40,12 @@ _BATCHES = 500
 
 @dataclass(frozen=True)
 class Built:
-    """A build and what it took. peak: bytes; folder: bytes of the shards."""
+    """A build and what it took. processor: seconds of all its processes; peak: bytes."""
 
     tokens: int
     seconds: float
+    processor: float
     peak: int
-    folder: int
 
 
 def documents() -> Iterator[str]:
@@ -70,23 +71,24 @@ def write(path: Path, size: int) -> None:
                 return
 
 
-def one_core() -> float:
-    """Tokens a second."""
+def one_core() -> tuple[float, float]:
+    """Tokens a second, by the clock and of processor time."""
     sample, length = [], 0
     for document in documents():
         sample.append(document)
         length += len(document)
         if length > _SAMPLE:
             break
-    begin = time.perf_counter()
+    gpt2_encoding()  # made before the clock runs
+    begin, spent = time.perf_counter(), time.process_time()
     count = sum(map(len, gpt2_encoding().encode_ordinary_batch(sample, num_threads=1)))
-    return count / (time.perf_counter() - begin)
+    return count / (time.perf_counter() - begin), count / (time.process_time() - spent)
 
 
 def build(path: Path, name: str) -> Built:
     """Runs the command and watches its memory."""
     command = [sys.executable, "-m", "llmlab", "corpora", "build", str(path), "--shards", "--name", name, "--json"]
-    begin, peak = time.perf_counter(), 0
+    begin, spent, peak = time.perf_counter(), os.times(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
@@ -99,8 +101,9 @@ def build(path: Path, name: str) -> Built:
             sys.exit(process.returncode)
         assert process.stdout is not None
         answer = json.loads(process.stdout.read())
-    size = sum(file.stat().st_size for file in Path(answer["folder"]).glob("*.bin"))
-    return Built(answer["tokens"], seconds, peak, size)
+    after = os.times()
+    processor = after.children_user + after.children_system - spent.children_user - spent.children_system
+    return Built(answer["tokens"], seconds, processor, peak)
 
 
 def read_rate(name: str) -> float:
@@ -121,7 +124,19 @@ def main() -> None:
     asked = parser.parse_args()
     cores = available_cores()
     print(f"{cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory")
-    print("text MB   tokens      s  tokens/s  one core  of the limit  peak MB  bytes/token  checked s  read tokens/s")
+    columns = (
+        "text MB",
+        "tokens",
+        "s",
+        "tokens/s",
+        "one core",
+        "of the limit",
+        "of the work",
+        "peak MB",
+        "checked s",
+        "read",
+    )
+    print("".join(f"{name:>13}" for name in columns))
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         os.environ["LLMLAB_CACHE"] = folder
         for size in asked.megabytes:
@@ -130,15 +145,22 @@ def main() -> None:
                 write(path, size * 10**6)
             before = one_core()
             built = build(path, f"text-{size}")
-            core = (before + one_core()) / 2
+            core, of_processor = ((one + other) / 2 for one, other in zip(before, one_core(), strict=True))
             checked = build(path, f"text-{size}").seconds
             rate = built.tokens / built.seconds
-            print(
-                f"{size:7,} {built.tokens / 1e6:6.1f} M {built.seconds:6.1f} {rate / 1e6:7.2f} M {core / 1e6:7.2f} M "
-                f"{rate / core / cores:12.0%} {built.peak / 1e6:9.0f} {built.folder / built.tokens:12.2f} "
-                f"{checked:10.1f} {read_rate(f'text-{size}') / 1e6:12.1f} M",
-                flush=True,
+            row = (
+                f"{size:,}",
+                f"{built.tokens / 1e6:.1f} M",
+                f"{built.seconds:.1f}",
+                f"{rate / 1e6:.2f} M",
+                f"{core / 1e6:.2f} M",
+                f"{rate / core / cores:.0%}",
+                f"{built.tokens / of_processor / built.processor:.0%}",
+                f"{built.peak / 1e6:.0f}",
+                f"{checked:.1f}",
+                f"{read_rate(f'text-{size}') / 1e6:.1f} M/s",
             )
+            print("".join(f"{cell:>13}" for cell in row), flush=True)
             if not asked.keep_text:
                 path.unlink()
 
