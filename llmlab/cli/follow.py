@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from llmlab.cli.output import DONE, INTERRUPTED
-from llmlab.cli.progress import Report
+from llmlab.cli.progress import Report, StartTimes
 from llmlab.cli.words import spoken
 from llmlab.core.errors import LabError
 from llmlab.jobs.launcher import start_worker
@@ -73,14 +73,17 @@ class Interrupts:
             self._ask(number)
 
 
-def train(run: RunFolder, report: Report) -> int:
-    """Trains `run` from where it is, to its end; returns the exit code. Raises LabError when it fails."""
+def train(run: RunFolder, report: Report, times: StartTimes | None = None) -> int:
+    """Trains `run` from where it is, to its end; returns the exit code. Raises LabError when it fails.
+
+    times: makes a table of where the time goes until the first step; the report says it.
+    """
     follower = EventFollower(run, _size(run))
     with Interrupts() as interrupts:
         worker = start_worker(run, follow_parent=True)
         interrupts.answer_first_with(lambda number: ask_to_stop(run, worker, number))
         try:
-            last = _Following(run, worker, follower, report, interrupts).to_the_end()
+            last = _Following(run, worker, follower, report, interrupts, times).to_the_end()
             _wait(worker)
         except KeyboardInterrupt:
             worker.kill()
@@ -111,9 +114,10 @@ class _Following:
         follower: EventFollower,
         report: Report,
         interrupts: Interrupts,
+        times: StartTimes | None,
     ) -> None:
         self._run, self._worker, self._follower = run, worker, follower
-        self._report, self._interrupts = report, interrupts
+        self._report, self._interrupts, self._times = report, interrupts, times
         self._begun = False
         self._silent, self._looked = False, time.monotonic()
         self._asked: float | None = None  # when we saw that a stop was asked for, monotonic
@@ -146,6 +150,8 @@ class _Following:
         for event in events:
             self._begun = True
             self._report.event(event)
+            for line in self._times.take(event) if self._times is not None else ():
+                self._report.note(line)
             if event.name in FINAL_EVENTS:
                 break
         self._report.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 
 from llmlab.cli import text
@@ -52,6 +53,39 @@ class Report:
 
     def summary(self, last: Event | None) -> None:
         """How it ended, and what to do next. last: the final event, if there was one."""
+
+
+class StartTimes:
+    """Where the time went from the command to the first step: a table in seconds, once that is done."""
+
+    def __init__(self) -> None:
+        # All that this process did so far, Python's start included: processor time, since nobody tells when it began.
+        self._seconds = {"The command itself": time.process_time()}
+        self._last = 0.0  # when the event before this one happened
+        self._told = False
+
+    def take(self, event: Event) -> list[str]:
+        """The table's lines when this event ends it; or else none."""
+        if self._told:
+            return []
+        match event:
+            case Started():
+                self._seconds |= event.preparation
+            case Evaluated():
+                self._count("Measuring the loss", event)
+            case Sampled():
+                self._count("Writing samples", event)
+            case StepEvent():
+                self._count(f"Step {event.step}", event)
+        self._last = event.time
+        if not isinstance(event, StepEvent):
+            return []
+        self._told = True
+        rows = [*self._seconds.items(), ("In all", sum(self._seconds.values()))]
+        return ["From the command to the first step:"] + [f"  {what:<40}{seconds:>7.2f} s" for what, seconds in rows]
+
+    def _count(self, what: str, event: Event) -> None:
+        self._seconds[what] = self._seconds.get(what, 0.0) + max(0.0, event.time - self._last)
 
 
 class Output:

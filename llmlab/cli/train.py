@@ -11,7 +11,7 @@ from llmlab.cli import text
 from llmlab.cli.follow import train
 from llmlab.cli.notebook import tell_outcomes
 from llmlab.cli.output import DONE, say, terminal_progress
-from llmlab.cli.progress import make_report
+from llmlab.cli.progress import StartTimes, make_report
 from llmlab.cli.words import (
     Commands,
     Parser,
@@ -181,7 +181,7 @@ def _make_and_train(
 
 def _train_and_tell(run: RunFolder, args: argparse.Namespace) -> int:
     """Trains a run to its end; then says what became of what was predicted of it. Returns the exit code."""
-    code = train(run, make_report(run, args.json))
+    code = train(run, make_report(run, args.json), StartTimes() if args.debug else None)
     tell_outcomes(run, run.info().created, as_json=args.json)
     return code
 

@@ -65,7 +65,11 @@ class Commands:
         """A new command with --json and --debug; `command(args)` returns the exit code. details: for its own help."""
         parser = self._parsers.add_parser(name, help=help, description=help, epilog=details)
         parser.add_argument("--json", action="store_true", help="machine-readable output")
-        parser.add_argument("--debug", action="store_true", help="print the traceback of an error too")
+        parser.add_argument(
+            "--debug",
+            action="store_true",
+            help="print the traceback of an error too; of a training, where the time goes until its first step",
+        )
         parser.set_defaults(command=command, parser=parser)
         self.names.append(name)
         return parser

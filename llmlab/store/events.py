@@ -40,6 +40,7 @@ class Started(Event, name="started"):
 
     uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
     training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
+    preparation: seconds by what the worker did before that, from its start on; empty in runs of earlier versions.
     All losses are in nats per token. bytes_per_token: of the validation text, in fine-tuning of those tokens in it
     whose loss counts; a loss in bits per byte is loss / ln 2 / bytes_per_token. None where there is no such text, and
     in runs of earlier versions.
@@ -74,6 +75,7 @@ class Started(Event, name="started"):
     data_key: str = ""  # changes with the tokens that are read
     bytes_per_token: float | None = None
     processes: int = 1  # that train it together
+    preparation: dict[str, float] = field(default_factory=dict)
 
     @property
     def reached_training(self) -> bool:

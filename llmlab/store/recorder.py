@@ -7,6 +7,7 @@ import dataclasses
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from llmlab.core.files import is_disk_full
@@ -44,6 +45,8 @@ class Recorder:
         recorded = run.recorded_status()
         pid = os.getpid()
         self.begun = False  # whether this worker's `started` is written
+        self.preparation: dict[str, float] = {}  # seconds by what was done before training
+        self._prepares = ("Starting the worker", recorded.heartbeat)  # and since when: whoever started it said so
         self.status = dataclasses.replace(recorded, state="running", pid=pid, pid_start=process_start(pid), error=None)
 
     def begin(self, step: int, scan_from: int) -> int:
@@ -116,6 +119,7 @@ class Recorder:
         """Changes the status and writes it at once. Raises OSError when the disk is full."""
         with self._lock:
             self._hear()
+            self._note(changes)
             changes |= {"heartbeat": time.time(), "patience": self._patience}
             self.status = dataclasses.replace(self.status, **changes)
             self._last_status = time.monotonic()
@@ -179,9 +183,20 @@ class Recorder:
         self._heard, self._longest = now, max(self._longest, gap)
         return gap
 
+    def _note(self, changes: Mapping[str, Any]) -> None:
+        """Counts the time of what kept the run until now, when it turns to something else."""
+        what, since = self._prepares
+        doing = changes.get("doing", what).partition(" (")[0]  # without its percentage
+        if doing == what or not what:
+            return
+        now = time.time()
+        self.preparation[what] = self.preparation.get(what, 0.0) + max(0.0, now - since)
+        self._prepares = doing, now
+
     def _refresh(self, **changes: Any) -> None:
         with self._lock:  # or else the state that another thread writes could be the one before
             self._hear()
+            self._note(changes)
             self.status = dataclasses.replace(self.status, **changes)
         if time.monotonic() - self._last_status >= _STATUS_SECONDS:
             try:

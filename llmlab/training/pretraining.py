@@ -98,6 +98,7 @@ class Pretraining(TrainingKind[PretrainSettings]):
         from llmlab.training.room import require_room
 
         data = load_dataset(settings.data, settings.model.block_size, place.tell)
+        place.tell("Making the model", 0, 0)
         device, asked = place.device, settings
         if device.kind != "cpu":  # attention keeps no patterns there, with dropout or without
             asked = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})

@@ -168,6 +168,7 @@ class TrainingRun(ABC):
             settings=self.origin.settings,
             data_key=self.origin.data_key,
             processes=self.processes.size,
+            preparation=self.recorder.preparation,
             **vars(self.facts()),
         )
 

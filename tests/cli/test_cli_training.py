@@ -27,7 +27,9 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import prepare_resume
 from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.events import Started
 from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import read_events
 
 REPOSITORY = Path(llmlab.__file__).parents[1]
 STEPS = 12
@@ -78,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, subpro
     """The finished run `bar` and the command that trained it."""
     outputs = tmp_path_factory.mktemp("trained")
     intervals = ["--steps", str(STEPS), "--set", "train.eval_interval=4", "--set", "train.sample_interval=6"]
-    words = ["pretrain", *TINY, *intervals, "--name", "bar", "--outputs", str(outputs)]
+    words = ["pretrain", *TINY, *intervals, "--name", "bar", "--outputs", str(outputs), "--debug"]
     finished = subprocess.run(
         _command(*words), capture_output=True, text=True, cwd=REPOSITORY, timeout=SECONDS, check=False
     )
@@ -96,7 +98,6 @@ def test_json_on_stdout_is_the_runs_events_and_nothing_else(
 ) -> None:
     run, finished = trained
     assert finished.returncode == 0, finished.stderr
-    assert finished.stderr == ""
     assert finished.stdout == run.events.read_text()
     events = [json.loads(line) for line in finished.stdout.splitlines()]
     assert events[0]["event"] == "started"
@@ -106,6 +107,25 @@ def test_json_on_stdout_is_the_runs_events_and_nothing_else(
     evaluated = [event for event in events if event["event"] == "evaluated"]
     assert {"train_loss", "val_loss"} <= set(evaluated[-1])
     assert [event["step"] for event in evaluated][-3:] == [4, 8, 12]
+
+
+def test_debug_says_where_the_time_goes_until_the_first_step(
+    trained: tuple[RunFolder, subprocess.CompletedProcess[str]],
+) -> None:
+    run, finished = trained
+    title, *rows = finished.stderr.splitlines()
+    assert title == "From the command to the first step:"
+    seconds = {what.strip(): float(number) for what, number in (row[:-2].rsplit(maxsplit=1) for row in rows)}
+    first, last, *middle = "The command itself", "In all", "Starting the worker", "Making the model", "Step 1"
+    assert (next(iter(seconds)), list(seconds)[-1]) == (first, last)
+    assert {*middle, "Measuring the device", "Measuring the loss", "Writing samples"} < set(seconds)
+    assert seconds.pop(last) == pytest.approx(sum(seconds.values()), abs=0.01 * len(seconds))
+    started, step = (next(e for e in read_events(run) if e.name == name) for name in ("started", "step"))
+    assert isinstance(started, Started)
+    begun = started.time - sum(started.preparation.values())  # when the worker was started
+    assert seconds.pop(first) > 0
+    assert sum(seconds.values()) == pytest.approx(step.time - begun, abs=0.01 * len(seconds))
+    assert run.info().created - 0.01 <= begun < started.time
 
 
 def test_json_begins_with_started_even_where_nothing_is_trained(
