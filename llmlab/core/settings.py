@@ -286,7 +286,7 @@ class PretrainTrainSettings(TrainSettings):
     activation_checkpointing: bool = setting(
         False,
         "Keep only each block's input for the backward pass, and compute the rest a second time there: less memory, "
-        "about a quarter more time, and the same losses to the last bit.",
+        "up to a third more time, and the same losses to the last bit.",
         advanced=True,
         exact=False,
     )
