@@ -56,6 +56,7 @@ class Memory:
     activations: int
     vocabulary: int
     processes: int = 1
+    saving: int = 0  # under fsdp2, what the first of them holds more as it collects what the optimizer keeps
 
     @property
     def of_one(self) -> int:
@@ -65,7 +66,7 @@ class Memory:
     @property
     def total(self) -> int:
         """What all hold, and torchrun, which started them."""
-        return self.processes * self.of_one + (_TORCHRUN_BYTES if self.processes > 1 else 0)
+        return self.processes * self.of_one + self.saving + (_TORCHRUN_BYTES if self.processes > 1 else 0)
 
 
 @dataclass(frozen=True)
@@ -164,16 +165,15 @@ def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Mem
     kept = layers * model.n_embd + block if settings.train.activation_checkpointing else layers * block
     per_token = kept + _passing(model)
     # Matrix products in half precision read copies of the weights, of 2 bytes each.
-    learning = FLOAT * (2 * parameters + _kept(settings, parameters)) + (2 * parameters if half else 0)
+    beside, saving = _kept(settings, parameters), 0
+    learning = FLOAT * (2 * parameters + beside) + (2 * parameters if half else 0)
+    activations = round(FLOAT * _SCATTER * tokens * per_token)
+    vocabulary = FLOAT * _vocabulary(settings, tokens, vocab, half)
     if settings.distributed.strategy == "fsdp2" and ranks > 1:
-        learning = FLOAT * (2 * parameters + _kept(settings, parameters)) // ranks + _gathered(model, parameters)
-    return Memory(
-        process=_WORKER_BYTES,
-        learning=learning,
-        activations=round(FLOAT * _SCATTER * tokens * per_token),
-        vocabulary=FLOAT * _vocabulary(settings, tokens, vocab, half),
-        processes=ranks,
-    )
+        gathered = _gathered(model, parameters)
+        learning = FLOAT * (2 * parameters + beside) // ranks + gathered
+        saving = max(0, FLOAT * beside - gathered - activations - vocabulary)
+    return Memory(_WORKER_BYTES, learning, activations, vocabulary, ranks, saving)
 
 
 def _gathered(model: ModelSettings, parameters: int) -> int:

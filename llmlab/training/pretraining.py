@@ -104,7 +104,7 @@ class Pretraining(TrainingKind[PretrainSettings]):
             asked = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})
         if place.processes.rank == 0:  # the others begin when it has begun
             need = estimate(asked, data.tokenizer.vocab_size).memory
-            if device.kind != "cpu":  # each has a device of its own
-                need = replace(need, processes=1)
+            if device.kind != "cpu":  # each has a device of its own, and saves from main memory
+                need = replace(need, processes=1, saving=0)
             require_room(asked, need, device.free_bytes(), place.run.outputs)
         return Trainer(place, settings, data)
