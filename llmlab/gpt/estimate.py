@@ -36,8 +36,12 @@ _WORKER_BYTES = 345_000_000
 _SCATTER = 1.05
 # Resident memory of torchrun's agent beside its workers: torch, and nothing done with it, measured on Linux.
 _TORCHRUN_BYTES = 250_000_000
-# Bytes a second that a process sends another on one machine, by gloo over the loopback, measured.
-_SENT_PER_SECOND = 1e9
+# What a step of several processes takes beyond computing, by gloo over the loopback: for every byte that each sends
+# (an exchange alone moves 0.9 GB/s; beside computing, on as many cores as processes, this is left), for waiting for
+# each other, and under fsdp2 for gathering a layer. Measured with two processes on two cores.
+_SENT_PER_SECOND = 2.9e8
+_WAIT_SECONDS = 0.055
+_GATHER_SECONDS = 0.013
 # fp32 FLOP/s of a core's matrix products, and the share of it that training reaches: measured on two cores of a
 # recent server processor (300-370 GFLOP/s in all, 60 % of it in a step). A guess for other machines.
 FLOPS_PER_CORE = 160e9
@@ -99,7 +103,10 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     threads = min(cores, ranks * (train.threads or 1)) if ranks > 1 else train.threads or cores
     seconds = flops / (FLOPS_PER_CORE * threads * REACHED)
     seconds += train.grad_accum * (STEP_SECONDS + model.n_layer * LAYER_SECONDS)
-    seconds += bytes_sent(settings, parameters) / _SENT_PER_SECOND
+    if ranks > 1:
+        seconds += _WAIT_SECONDS + bytes_sent(settings, parameters) / _SENT_PER_SECOND
+        if settings.distributed.strategy == "fsdp2":
+            seconds += train.grad_accum * model.n_layer * _GATHER_SECONDS
     memory = _memory(settings, vocab, parameters)
     return Estimate(
         parameters=parameters,
