@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from llmlab.data.example_files import hub_rows, is_hub_name, json_row
 from llmlab.data.own_texts import files_key, open_parquet, parquet_texts, text_blocks, text_files
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+_PACKINGS = {".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}
 # Text that is tokenized as one piece of work: 0.2 s of a core, and little beside what is in memory anyway.
 BLOCK_CHARS = 1 << 20
 _STREAM_BYTES = 1 << 20
@@ -128,8 +127,8 @@ class ShardSource(Corpus):
                     yield from self._parquet_items(number, skipped)
                 case _:
                     yield from self._lines(number)
-        except (OSError, EOFError, zlib.error) as error:
-            why = getattr(error, "strerror", None) or error
+        except OSError as error:
+            why = error.strerror or error
             raise LabError(f"{path} could not be read.", f"{why}.", "Fetch or write it again.") from error
 
     def _lines(self, number: int) -> Iterator[tuple[Item, int]]:
@@ -204,14 +203,12 @@ def _source(name: str, title: str, files: list[Path], size: int, text_field: str
 
 @contextlib.contextmanager
 def _unpacked(file: BinaryIO, kind: str) -> Iterator[BinaryIO]:
-    """The bytes that a file holds, unpacked. OSError, EOFError and zlib.error where it is damaged."""
-    if kind == ".jsonl.gz":
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            yield io.BufferedReader(unpacked, _STREAM_BYTES)
-    elif kind == ".jsonl.zst":
-        import pyarrow
-
-        with pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd") as unpacked:
-            yield io.BufferedReader(unpacked, _STREAM_BYTES)
-    else:
+    """The bytes that a file holds, unpacked. OSError where it is damaged, also where its end is missing."""
+    packing = _PACKINGS.get(kind)
+    if packing is None:
         yield file
+        return
+    import pyarrow
+
+    with pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), packing) as unpacked:
+        yield io.BufferedReader(unpacked, _STREAM_BYTES)

@@ -8,13 +8,19 @@ after each build; the limit of a build is that rate on every core (`of the limit
 processor time, which other programs on the machine change less). Memory is the resident set of the build and all its
 processes, where it was highest; pages that they share are counted in each. `checked` is the same command again, which
 reads every shard for its hash; `read` draws random batches of 12 sequences of 1,025 tokens from the shards.
+
+Below, by processor time: what the one process that reads can hand to the others (megabytes of text a second, by the
+kind of file), the hash of a shard, and the counting of tokens with which the first run on a split begins.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import hashlib
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -25,17 +31,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pyarrow
 
 from llmlab.core.processes import available_cores
+from llmlab.core.progress import quiet
 from llmlab.data.corpora import find_corpus
 from llmlab.data.gpt2_vocabulary import gpt2_encoding
 from llmlab.data.sequences import Sequences
+from llmlab.data.shard_sources import Place, shard_source
 from llmlab.data.shards import built_corpus
 
 _DOCUMENT = 3_000  # characters
 _SAMPLE = 4_000_000  # characters that one core tokenizes
 _BATCHES = 500
+_READ = 20_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,31 @@ def read_rate(name: str) -> float:
     return count / (time.perf_counter() - begin)
 
 
+def reading(folder: Path) -> dict[str, float]:
+    """Megabytes a second that are read, unpacked, cut into blocks and pickled; by the file's kind."""
+    folder.mkdir()
+    write(folder / "text.jsonl", _READ)
+    content, rates = (folder / "text.jsonl").read_bytes(), {}
+    (folder / "text.jsonl.gz").write_bytes(gzip.compress(content, 6))
+    (folder / "text.jsonl.zst").write_bytes(pyarrow.Codec("zstd").compress(content, asbytes=True))
+    for kind in ("jsonl", "jsonl.gz", "jsonl.zst"):
+        begin = time.process_time()
+        for block in shard_source(str(folder / f"text.{kind}"), "text").blocks(Place(0, 0), quiet):
+            pickle.dumps(block.items)
+        rates[kind] = len(content) / (time.process_time() - begin) / 1e6
+    return rates
+
+
+def passing() -> tuple[float, float]:
+    """Ids a second, millions: hashed, and counted."""
+    ids = np.random.default_rng(1).integers(0, 50_257, 10_000_000).astype(np.uint16)
+    begin = time.process_time()
+    hashlib.sha256(ids.tobytes())
+    between = time.process_time()
+    np.bincount(ids, minlength=50_257)
+    return tuple(len(ids) / took / 1e6 for took in (between - begin, time.process_time() - between))  # type: ignore[return-value]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 1000])
@@ -163,6 +199,9 @@ def main() -> None:
             print("".join(f"{cell:>13}" for cell in row), flush=True)
             if not asked.keep_text:
                 path.unlink()
+        rates = ", ".join(f"{kind} {rate:.0f} MB/s" for kind, rate in reading(Path(folder) / "reading").items())
+        hashed, counted = passing()
+        print(f"reading: {rates}; hash {hashed:.0f} M ids/s; counting {counted:.0f} M ids/s")
 
 
 if __name__ == "__main__":
