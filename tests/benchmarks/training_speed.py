@@ -181,16 +181,20 @@ def _train_peer(folder: Path, settings: PretrainSettings, peer: Path | None) -> 
 
 
 def _seconds_of_products(folder: Path, settings: PretrainSettings, vocab_size: int, seconds: float) -> float:
-    """Of a step's linear layers alone, forward and backward, in an environment like the worker's."""
-    from llmlab.gpt.shapes import padded_vocab_size
+    """Of a step's linear layers alone, forward and backward, in an environment like the worker's.
+
+    The products at the vocabulary are those of the loss in chunks, which keeps its logits near the processor.
+    """
+    from llmlab.gpt.shapes import CHUNK_ROWS, FEW_LOGITS, padded_vocab_size
 
     model = settings.model
+    rows = settings.data.batch_size * model.block_size
     width, vocabulary = model.n_embd, padded_vocab_size(model, vocab_size)
     block = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]  # inputs, outputs
-    layers = [*block * model.n_layer, (width, vocabulary)]
+    chunk = rows if rows * vocabulary < FEW_LOGITS else CHUNK_ROWS
     request = {
-        "rows": settings.data.batch_size * model.block_size,
-        "layers": layers,
+        "rows": rows,
+        "layers": [*((*shape, rows) for shape in block * model.n_layer), (width, vocabulary, chunk)],
         "threads": settings.train.threads,
         "seconds": min(seconds, PRODUCTS_SECONDS),
     }
@@ -211,15 +215,24 @@ def _products_process(request: Path) -> None:
     asked = json.loads(request.read_text())
     torch.set_num_threads(asked["threads"])
     rows, spin, seconds = asked["rows"], Spin(), list[float]()
-    layers = [(torch.rand(rows, i), torch.rand(o, i), torch.rand(rows, o)) for i, o in asked["layers"]]  # x, W, dL/dy
-    results = [(torch.empty_like(g), torch.empty_like(x), torch.empty_like(w)) for x, w, g in layers]
+    layers = []
+    for inputs, outputs, chunk in asked["layers"]:
+        x, w, y = torch.rand(rows, inputs), torch.rand(outputs, inputs), torch.rand(chunk, outputs)
+        slope = y if chunk < rows else torch.rand(rows, outputs)  # the loss in chunks has one buffer for both
+        layers.append((x, w, y, slope, torch.empty_like(x), torch.zeros_like(w)))
     end = time.perf_counter() + asked["seconds"]
     while time.perf_counter() < end or len(seconds) < WARM_UP + 3:
         begin = time.perf_counter()
-        for (x, w, g), (y, to_x, to_w) in zip(layers, results, strict=True):
-            torch.mm(x, w.t(), out=y)
-            torch.mm(g, w, out=to_x)
-            torch.mm(g.t(), x, out=to_w)
+        for x, w, y, slope, x_grad, w_grad in layers:
+            for start in range(0, rows, len(y)):
+                part = slice(start, start + len(y))
+                size = len(x[part])
+                torch.mm(x[part], w.t(), out=y[:size])
+                torch.mm(slope[:size], w, out=x_grad[part])
+                if len(y) == rows:
+                    torch.mm(slope.t(), x, out=w_grad)
+                else:
+                    w_grad.addmm_(slope[:size].t(), x[part])
         seconds.append(time.perf_counter() - begin)
         spin.look()
     print(statistics.median(seconds[WARM_UP:]))
