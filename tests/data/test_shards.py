@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,6 +223,25 @@ def test_ids_beyond_two_bytes_take_four(folder: Path, monkeypatch: pytest.Monkey
     tokens = build(folder / "a.jsonl", tokenizer=FakeLargeTokenizer()).tokens()
     assert tokens.dtype == np.uint32
     assert np.asarray(tokens).max() == 69_999
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FakeByteTokenizer(Gpt2Tokenizer):
+        def encode_array(self, text: str) -> np.ndarray:
+            return np.frombuffer(text.encode(), dtype=np.uint8)
+
+    fake, peaks = FakeByteTokenizer(), []
+    monkeypatch.setattr(module, "tokenizer_from_json", lambda values: fake)
+    (tmp_path / "first.txt").write_text("This build imports what builds need.")
+    build(tmp_path / "first.txt", "first", tokenizer=fake)
+    for count in (2500, 7500):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text((json.dumps({"text": "x" * 1000}) + "\n") * count)
+        tracemalloc.start()
+        build_shards(shard_source(str(path), "text"), path.stem, fake, quiet, processes=1, shard_tokens=1_000_000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 @pytest.mark.parametrize(
