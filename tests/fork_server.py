@@ -324,7 +324,8 @@ def _run(words: list[str]) -> None:
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     """Without what is done for each by itself, and what torch sets when it is imported."""
-    left_out = (_UNBUFFERED, _ENCODING, "TORCHINDUCTOR_CACHE_DIR")
+    # With one thread, as in tests, there is nobody to wait for.
+    left_out = (_UNBUFFERED, _ENCODING, "TORCHINDUCTOR_CACHE_DIR", "OMP_WAIT_POLICY")
     return {name: value for name, value in environment.items() if _READ_AT_START.match(name) and name not in left_out}
 
 

@@ -15,6 +15,7 @@ import pytest
 from forks import wait_until
 
 from llmlab.core.paths import module_command
+from llmlab.jobs.launcher import worker_environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forked on Linux only")
 HERE = [sys.executable, "-m", "llmlab"]
@@ -46,6 +47,11 @@ def test_it_is_a_child_with_its_own_id_folder_and_session_and_can_be_killed(tmp_
         wait_until(lambda: seen.cwd() == str(tmp_path))
         process.kill()
         assert process.wait() == -signal.SIGKILL
+
+
+def test_a_process_that_trains_is_forked_with_all_that_its_environment_has() -> None:
+    template = fork_server.running() or fork_server._first_template()
+    assert template.fits(os.environ | worker_environment())
 
 
 def test_a_process_that_begins_otherwise_is_truly_started(tmp_path: Path) -> None:
