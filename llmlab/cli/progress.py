@@ -244,6 +244,8 @@ def _introduction(event: Started) -> list[str]:
     if event.parameters is None or event.train_tokens is None:
         return []
     where = f"{event.device} {event.precision}, {event.threads} threads"
+    if event.compile_seconds is not None:
+        where += f", compiled in {event.compile_seconds:.0f} s"
     begins = f"resumes at step {event.step}" if event.step else "starts"
     lines = [
         f"{event.run} {begins}: {text.count(event.parameters)} parameters, {text.count(event.train_tokens)} tokens "

@@ -27,6 +27,8 @@ else:
 T = TypeVar("T")
 # What `describe` found: the window and every preset ask many times.
 _described: dict[tuple[type, str], tuple[SettingInfo, ...]] = {}
+# Two of the choices of a setting that has more.
+_ON_OFF = {"on": True, "off": False}
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ def _convert(info: SettingInfo, value: Any) -> Any:
             return words[str(value).lower()]
         raise wrong
     if info.kind is str:
+        if _ON_OFF.keys() < set(info.choices) and str(value).lower() in ("true", "false"):
+            return "on" if str(value).lower() == "true" else "off"
         if _is_text(value):
             return value
         raise wrong
@@ -194,7 +198,12 @@ def with_values(settings: T, values: Mapping[str, Any]) -> T:
 
 def to_mapping(settings: Any) -> dict[str, dict[str, Any]]:
     """Settings as nested plain values, for run.json; the inverse of `from_mapping`."""
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
+    values = json.loads(json.dumps(dataclasses.asdict(settings)))
+    for info in describe(type(settings)):
+        if _ON_OFF.keys() < set(info.choices):  # it was a bool once, and files and their readers have it as one
+            section = values[info.section] if info.section else values
+            section[info.name] = _ON_OFF.get(section[info.name], section[info.name])
+    return values
 
 
 def differences(old: Any, new: Any) -> list[tuple[SettingInfo, Any, Any]]:

@@ -67,8 +67,11 @@ class GPT(nn.Module):
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Mean of -ln p(target) over all positions of ids, targets [B, T]: a scalar, in nats per token."""
-        stream = self.scaled(self.residual_stream(ids))  # [B, T, C]
-        return next_token_loss(stream, self.unembedding, targets, self.settings.logit_softcap)
+        return self.loss_at(self.residual_stream(ids), targets)
+
+    def loss_at(self, stream: Tensor, targets: Tensor) -> Tensor:
+        """The same from the stream at its end [B, T, C]."""
+        return next_token_loss(self.scaled(stream), self.unembedding, targets, self.settings.logit_softcap)
 
     def next_token(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> logits [B, vocab_size] of the token after the last; only the last `block_size` are read."""

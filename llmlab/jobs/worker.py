@@ -204,7 +204,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     run.change_info(lambda now: dataclasses.replace(now, threads=kept, device=device.kind, versions=versions))
     recorder.update(steps=settings.train.steps, doing="Measuring the device")
     peak = processes.size * peak_flops(device)
-    place = Workplace(run, device, recorder, control, threads, versions, peak, processes)
+    place = Workplace(run, device, recorder, control, threads, versions, peak, processes, info.compiled)
     try:
         _train_at(place, info)
     except Exception as error:
@@ -225,6 +225,8 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
         recorder.record(Stopped(begun.step, time.time(), begun.active_seconds, None))
         recorder.update(state="stopped", doing="")
         return
+    if processes.size == 1 and trainer.origin.compiled != info.compiled:
+        run.change_info(lambda now: dataclasses.replace(now, compiled=trainer.origin.compiled))
     loaded, skipped = _load_newest(run, trainer)
     if isinstance(trainer.tokenizer, Tokenizer):  # the lab's own; a base of another kind keeps its own
         write_json(run.tokenizer_json, trainer.tokenizer.to_json())
@@ -241,7 +243,7 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
         recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
     recorder.update(state="running", doing="")
     recorder.record(trainer.started(changed))
-    for sentence in skipped:
+    for sentence in [*skipped, *trainer.warnings]:
         recorder.record(Warned(trainer.progress.step, time.time(), sentence))
     trainer.choose_prompts()
     trainer.train()
@@ -332,6 +334,7 @@ def changes_since(kind: type[RunSettings], loaded: LoadedState, now: Origin) -> 
         ("The number of processes", loaded.origin.processes, now.processes),
         ("The device", loaded.origin.device, now.device),
         ("The precision", loaded.origin.precision, now.precision),
+        ("Whether the model is compiled", *(("no", "yes")[one.compiled] for one in (loaded.origin, now))),
         ("The torch version", loaded.origin.versions.get("torch"), now.versions.get("torch")),
     ):
         if before != after:

@@ -45,6 +45,8 @@ class Started(Event, name="started"):
     whose loss counts; a loss in bits per byte is loss / ln 2 / bytes_per_token. None where there is no such text, and
     in runs of earlier versions.
 
+    compile_seconds: that torch.compile took before the first step, found in a cache or not; None where it does nothing.
+
     settings, data_key: what the batches of its steps follow from; empty in runs of earlier versions.
 
     A worker that ends before it trains (its text could not be read, say) begins all the same: what it had not found
@@ -76,6 +78,7 @@ class Started(Event, name="started"):
     bytes_per_token: float | None = None
     processes: int = 1  # that train it together
     preparation: dict[str, float] = field(default_factory=dict)
+    compile_seconds: float | None = None
 
     @property
     def reached_training(self) -> bool:

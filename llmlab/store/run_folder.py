@@ -1,6 +1,6 @@
 """One run's folder: the interface between whatever trains and whatever watches.
 
-run.json        what was asked: settings, seed, parent, versions, device, threads
+run.json        what was asked: settings, seed, parent, versions, device, threads, compiled
 status.json     where it stands: state, step, process, heartbeat, last error; replaced atomically
 events.jsonl    what happened, append-only
 events.damaged.jsonl  lines of it that could not be read when a worker went on, append-only
@@ -104,6 +104,7 @@ class RunInfo:
     versions: dict[str, str] = field(default_factory=dict)  # of the libraries, filled in by the worker
     device: str = ""
     threads: int = 0
+    compiled: bool | None = None  # None: no worker has chosen yet
     format: int = RUN_FORMAT
 
     def settings_as(self, kind: type[S]) -> S:

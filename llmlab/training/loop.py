@@ -30,6 +30,7 @@ from llmlab.gpt.model import GPT
 from llmlab.models.scratch import load_weights
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.training import state
+from llmlab.training.compilation import compiled_loss
 from llmlab.training.control import StopRequested
 from llmlab.training.optimizer import average_weights, make_pretraining_optimizer, set_learning_rates
 from llmlab.training.parallel import Loss, Processes
@@ -147,7 +148,12 @@ class Trainer(FromScratch):
         self.sequences = Sequences(
             data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed
         )
-        self._loss_of: Loss = torch.compile(self.model.loss) if train.compile else self.model.loss
+        self._compiled, why_not = compiled_loss(self.model, settings, place)
+        if self._compiled is not None:
+            self.compile_seconds, self.origin.compiled = self._compiled.seconds, True
+        elif why_not:
+            self.warnings.append(why_not)
+        self._loss_of: Loss = self._compiled or self.model.loss
 
     def distribute(self) -> None:
         self._loss_of = self.processes.around(self.model, self._loss_of)
@@ -219,7 +225,8 @@ class Trainer(FromScratch):
             if not count and tokens is val:
                 starts = whole
             batches = (gather(tokens, starts[i : i + size], block) for i in range(0, len(starts), size))
-            found.append(mean_loss(self.shown, batches, self.device, self.processes))
+            compiled = self._compiled if self.averaged is None else None  # it computes with the weights that train
+            found.append(mean_loss(self.shown, batches, self.device, self.processes, compiled or self.shown.loss))
         return found[0], found[1]
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
@@ -284,10 +291,12 @@ def mean_loss(
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
     device: Device,
     processes: Processes,
+    loss_of: Loss,
 ) -> float:
     """Mean loss in nats per token over (x, y) batches of ids [batch, time], dropout off. Draws no random number.
 
-    Each of several processes reads its rows of every batch; the mean is over all.
+    Each of several processes reads its rows of every batch; the mean is over all. loss_of: the model's, compiled or as
+    it is.
     """
     total, count = 0.0, 0.0
     with state.evaluating(model):
@@ -295,7 +304,7 @@ def mean_loss(
             ids, targets, rows = processes.share(torch.from_numpy(x), torch.from_numpy(y))
             ids, targets = ids.to(device.kind), targets.to(device.kind)
             with device.autocast():
-                total += float(model.loss(ids, targets)) * (rows * targets.shape[1])
+                total += float(loss_of(ids, targets)) * (rows * targets.shape[1])
             count += rows * targets.shape[1]
     total, count = processes.total(total, count)
     return total / count

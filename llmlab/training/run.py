@@ -76,6 +76,8 @@ class TrainingRun(ABC):
             place.processes.size,
         )
         self.peak_flops, self.processes = place.peak_flops, place.processes
+        self.compile_seconds: float | None = None  # that torch.compile took, where it did anything
+        self.warnings: list[str] = []  # of what came before the first step
         self.progress = Progress()
         self._recent: deque[float] = deque(maxlen=_SPEED_STEPS)  # seconds of a step
         self._queued: list[float] = []  # of steps that a GPU may not have computed yet
@@ -169,6 +171,7 @@ class TrainingRun(ABC):
             data_key=self.origin.data_key,
             processes=self.processes.size,
             preparation=self.recorder.preparation,
+            compile_seconds=self.compile_seconds,
             **vars(self.facts()),
         )
 

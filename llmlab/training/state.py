@@ -67,6 +67,7 @@ class Origin:
     precision: str
     versions: dict[str, str]
     processes: int = 1
+    compiled: bool = False
 
 
 @dataclass

@@ -44,6 +44,7 @@ class Workplace:
     versions: dict[str, str]  # of the libraries
     peak_flops: float  # of all processes, measured in one: FLOP/s
     processes: Processes = field(default_factory=Processes)
+    compiled: bool | None = None  # whether the run's earlier workers compiled the model; None for its first
 
     def tell(self, what: str, done: float, total: float) -> None:
         """Says what keeps the run before its first step (`llmlab.core.progress`). Cancelled when a stop is asked."""

@@ -120,6 +120,8 @@ def _started(event: Started) -> str:
     up_to = "up to " if data.get("batch_warmup_steps") or data.get("length_warmup_steps") else ""
     steps = f"{event.steps:,} steps of {up_to}{event.tokens_per_step:,} tokens"
     place = f"on {event.device} in {event.precision}, {threads}"
+    if event.compile_seconds is not None:
+        place += f", compiled in {event.compile_seconds:.0f} s"
     return f"Training began: {steps}; {event.parameters:,} parameters; {vocabulary}; {place}."
 
 

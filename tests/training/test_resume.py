@@ -400,6 +400,7 @@ def test_settings_changed_on_resume_are_listed_and_what_breaks_exactness_is_said
         ("precision", "bf16", "The precision changed (fp32 -> bf16)"),
         ("versions", {"torch": "9.9"}, "The torch version changed"),
         ("data_key", "other", "The token file changed"),
+        ("compiled", True, "Whether the model is compiled changed (no -> yes)"),
     ],
 )
 def test_whatever_else_breaks_exactness_is_said(alone: RunFolder, field: str, value: Any, said: str) -> None:

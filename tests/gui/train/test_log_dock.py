@@ -42,9 +42,11 @@ def test_events_are_told_in_sentences(lab: FakeLab, dock: LogDock) -> None:
     assert "Training began: 1,000 steps of 768 tokens" in text
     began = fake.written[0]
     assert isinstance(began, Started)
-    warm = sentence(dataclasses.replace(began, settings={"data": {"batch_warmup_steps": 9}}))
+    assert "compiled" not in text
+    warm = sentence(dataclasses.replace(began, settings={"data": {"batch_warmup_steps": 9}}, compile_seconds=11.4))
     assert warm is not None
     assert "1,000 steps of up to 768 tokens" in warm.text
+    assert warm.text.endswith("1 thread, compiled in 11 s.")
     assert "Measured: validation loss" in text
     assert "The corpus is short." in text
     assert "The loss is not finite. It was inf at step 500. Lower the rate." in text
