@@ -98,11 +98,11 @@ class Pretraining(TrainingKind[PretrainSettings]):
         from llmlab.training.room import require_room
 
         data = load_dataset(settings.data, settings.model.block_size, place.tell)
-        place.tell("Making the model", 0, 0)
         device, asked = place.device, settings
         if device.kind != "cpu":  # attention keeps no patterns there, with dropout or without
             asked = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})
         if place.processes.rank == 0:  # the others begin when it has begun
+            place.recorder.prepare("Making the model")  # in a moment: a stop that is asked saves step 0
             need = estimate(asked, data.tokenizer.vocab_size).memory
             if device.kind != "cpu":  # each has a device of its own, and saves from main memory
                 need = replace(need, processes=1, saving=0)
