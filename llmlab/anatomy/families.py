@@ -20,7 +20,9 @@ from llmlab.anatomy.own_attention import OWN
 from llmlab.anatomy.probe import probe
 from llmlab.anatomy.sizes import context_length
 from llmlab.anatomy.unknown import discover
+from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import LabError
+from llmlab.core.memory import ran_out
 
 
 def transformers_anatomy(model: nn.Module, probed: Callable[[nn.Module, Anatomy], Anatomy] = probe) -> Anatomy:
@@ -28,7 +30,7 @@ def transformers_anatomy(model: nn.Module, probed: Callable[[nn.Module, Anatomy]
 
     probed: what asks the probe.
 
-    LabError, with the reason, when nothing of it could be trusted.
+    LabError, with the reason, when nothing of it could be trusted, or memory ran out.
     """
     plain: Any = base_model(model)
     config: Any = plain.config.get_text_config()
@@ -39,6 +41,8 @@ def transformers_anatomy(model: nn.Module, probed: Callable[[nn.Module, Anatomy]
     try:
         return probed(model, describe(plain, config, family or discover(plain, config)))
     except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise ran_out(type(plain).__name__) from error
         why = f"{type(plain).__name__} is not built like the models that the lab knows"
         raise LabError("This model cannot be looked into.", f"{why} ({type(error).__name__}: {error}).") from error
 

@@ -1,16 +1,17 @@
 """What the probe found, kept in the cache folder, so that a model that is opened again is not probed again.
 
 A probe takes about four short passes; knowing a model again takes one reading of its weights. It is known by what
-the verdict can depend on: the modules it is made of and their settings, its weights, the lab's code that reads them,
-and the versions of the libraries. Weights count by the sum of their bits as whole numbers: exact in any order, as
-fast as memory, and another one as soon as a file is replaced. It is no proof against someone who wants it to be equal;
-a cryptographic digest would take longer than the probe itself.
+the verdict can depend on: the modules it is made of, their code and their settings, its weights, the lab's code that
+reads them, and the versions of the libraries. Weights count by the sum of their bits as whole numbers: exact in any
+order, as fast as memory, and another one as soon as a file is replaced. It is no proof against someone who wants it to
+be equal; a cryptographic digest would take longer than the probe itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from itertools import chain
@@ -42,7 +43,7 @@ def probed_once(model: nn.Module, anatomy: Anatomy) -> Anatomy:
     """`llmlab.anatomy.probe.probe`, or what it found when this very model was opened before. Errors are not kept."""
     file = cache_dir() / "probes" / f"{_fingerprint(model, anatomy)}.json"
     known = read_record(_Verdict, file)
-    if known is not None:
+    if known is not None and known.n_kv_head > 0 and known.head_dim > 0:
         return replace(anatomy, refusals=known.refusals, n_kv_head=known.n_kv_head, head_dim=known.head_dim)
     found = probe(model, anatomy)
     with contextlib.suppress(OSError):  # a cache that cannot be written: the next one probes again
@@ -55,7 +56,9 @@ def probed_once(model: nn.Module, anatomy: Anatomy) -> Anatomy:
 def _fingerprint(model: nn.Module, anatomy: Anatomy) -> str:
     """Hex digest of all that the verdict can depend on."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    codes = {getattr(sys.modules.get(type(module).__module__), "__file__", None) for module in model.modules()}
+    written = {Path(code) for code in codes if code is not None and Path(code).is_file()}
+    for path in sorted(written.union(Path(__file__).parent.glob("*.py"))):
         digest.update(path.read_bytes())
     versions = [metadata.version(name) for name in _LIBRARIES]
     config = getattr(base_model(model), "config", None)
@@ -70,9 +73,14 @@ def _fingerprint(model: nn.Module, anatomy: Anatomy) -> str:
 
 
 def _sum_of_bits(weight: Tensor) -> int:
-    """The bytes of a weight, eight at a time, as whole numbers added up with what overflows left out."""
+    """The bytes of a weight, eight at a time, as whole numbers added up with what overflows left out.
+
+    A part of a larger tensor may begin between two such eights: then each byte is a number.
+    """
     if weight.is_meta or not weight.numel():
         return 0
-    raw = weight.detach().contiguous().view(-1).view(torch.uint8)
+    flat = weight.detach().contiguous()
+    raw = flat.as_strided((flat.numel(),), (1,)).view(torch.uint8)  # the stride of a single number may be 0
     whole = len(raw) // 8 * 8 if raw.storage_offset() % 8 == 0 else 0
-    return int(raw[:whole].view(torch.int64).sum()) + int(raw[whole:].sum(dtype=torch.int64))
+    eights = int(raw[:whole].view(torch.int64).sum()) if whole else 0
+    return eights + int(raw[whole:].sum(dtype=torch.int64))

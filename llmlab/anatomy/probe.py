@@ -25,6 +25,7 @@ from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, Refusals
 from llmlab.anatomy.capture import POINTS, AttentionCall, Intervener, Observer, Point, run
 from llmlab.anatomy.hf_attention import eager_attention_of
 from llmlab.anatomy.into_stream import heads_into_stream
+from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import LabError
 
 _TOKENS = 12
@@ -50,7 +51,8 @@ class _Tolerance:
 def probe(model: nn.Module, anatomy: Anatomy) -> Anatomy:
     """The same anatomy, with a reason in `refusals` for every panel that cannot be trusted.
 
-    LabError when watching the model changes what it predicts. What running it raises is passed on.
+    LabError when watching the model changes what it predicts. What running it raises is passed on, and so is every
+    error of memory: it is no reason that stays true.
     """
     count = min(_TOKENS, anatomy.context)
     ids = torch.randint(anatomy.id_limit, (count,), generator=torch.Generator().manual_seed(0))
@@ -130,6 +132,13 @@ class _Off(Intervener):
         return torch.zeros_like(x) if point == self._point else None
 
 
+def _said(error: Exception) -> str:
+    """What surprised, in words. Memory that ran out says nothing about the model, and is passed on."""
+    if is_out_of_memory(error):
+        raise error
+    return f"{type(error).__name__}: {error}"
+
+
 # The checks ---------------------------------------------------------------------------------------------------------
 
 
@@ -139,7 +148,7 @@ def _watching_attention(
     try:
         logits = run(model, anatomy, ids, [seen])[0]
     except _SURPRISES as error:
-        return f"Its attention cannot be watched ({type(error).__name__}: {error})."
+        return f"Its attention cannot be watched ({_said(error)})."
     changed = _unlike(logits, plain, tolerance.paths)
     return None if changed is None else f"Watching its attention changes its predictions by {changed}."
 
@@ -164,7 +173,7 @@ def _contributions(model: nn.Module, anatomy: Anatomy, ids: Tensor, seen: _Seen,
         pass_of = (model, anatomy, ids, tolerance)
         return _without_feed_forward(*pass_of) or _without_attention(*pass_of)
     except _SURPRISES as error:
-        return f"Its contributions cannot be changed in a pass ({type(error).__name__}: {error})."
+        return f"Its contributions cannot be changed in a pass ({_said(error)})."
 
 
 def _without_feed_forward(model: nn.Module, anatomy: Anatomy, ids: Tensor, tolerance: _Tolerance) -> str | None:
@@ -200,7 +209,7 @@ def _heads(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> str | None:
         try:
             whole = heads_into_stream(block).whole(z.flatten(-2))
         except _SURPRISES as error:
-            return f"The output projection of layer {layer} cannot be read ({error})."
+            return f"The output projection of layer {layer} cannot be read ({_said(error)})."
         if wrong := _unlike(whole, seen.layers[layer].residual["attn_out"], tolerance.paths):
             return f"In layer {layer} the head outputs do not add up to attn_out: they differ by {wrong}."
     return None

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from llmlab.anatomy.anatomy import Anatomy, scratch_anatomy
+from llmlab.anatomy.anatomy import Anatomy, anatomy_of
 from llmlab.anatomy.modules import base_model
 from llmlab.anatomy.sizes import LONGEST_PROMPT, context_limit
 from llmlab.core.errors import LabError
@@ -54,8 +54,8 @@ class OpenModel:
     @cached_property
     def anatomy(self) -> Anatomy:
         """Where its parts are, and which panels are refused. LabError when nothing of it could be trusted."""
-        if isinstance(self.model, GPT):
-            return scratch_anatomy(self.model)
+        if self.kind == "live" or isinstance(self.model, GPT):  # one that trains is another one at every look
+            return anatomy_of(self.model)
         from llmlab.anatomy.families import transformers_anatomy  # loads transformers, which takes seconds
         from llmlab.anatomy.kept_probe import probed_once
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import math
@@ -9,6 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import gguf
@@ -24,7 +26,7 @@ from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 
-from llmlab.anatomy import kept_probe
+from llmlab.anatomy import kept_probe, probe
 from llmlab.anatomy.anatomy import Anatomy, Refusals
 from llmlab.core import memory
 from llmlab.core.errors import Cancelled, LabError
@@ -34,6 +36,7 @@ from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.models import gguf_cache
 from llmlab.models.about import about
 from llmlab.models.generation import next_tokens, write
+from llmlab.models.model import ModelKind, OpenModel
 from llmlab.models.scratch import open_checkpoint
 from llmlab.models.source import open_model
 from llmlab.store.checkpoints import select
@@ -196,6 +199,88 @@ def test_a_model_that_is_opened_again_is_not_probed_again(
     for kept in (tmp_path / "cache" / "probes").iterdir():
         kept.write_text(kept.read_text().replace("3", "-"))
     assert [probes_of(folder) for _ in range(2)] == [1, 0]
+
+
+@pytest.fixture
+def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The models that the probe was asked about; what it found is kept in a folder of the test."""
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+    plain, found = kept_probe.probe, list[nn.Module]()
+
+    def counted(model: nn.Module, anatomy: Anatomy) -> Anatomy:
+        found.append(model)
+        return plain(model, anatomy)
+
+    monkeypatch.setattr(kept_probe, "probe", counted)
+    return found
+
+
+def opened_twice(model: nn.Module, kind: ModelKind = "huggingface") -> list[Anatomy]:
+    return [OpenModel("tiny", "tiny", kind, model, TOKENIZER).anatomy for _ in range(2)]
+
+
+def test_a_model_whose_code_has_changed_is_probed_again(
+    probed: list[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "another_norm.py"
+    code.write_text("from torch.nn import Identity\n\n\nclass Dropout(Identity):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = tiny_models.llama()
+    model.model.layers[0].add_module("dropout", importlib.import_module("another_norm").Dropout())
+    opened_twice(model)
+    assert len(probed) == 1
+    code.write_text(code.read_text() + "    more = 1\n")
+    opened_twice(model)
+    assert len(probed) == 2
+
+
+def test_weights_that_are_parts_of_larger_ones_are_known_again(probed: list[nn.Module]) -> None:
+    model = tiny_models.llama()
+    norm = model.model.norm
+    norm.weight = nn.Parameter(torch.cat((torch.zeros(1), norm.weight.detach()))[1:])  # 4 bytes behind an eight
+    norm.register_buffer("same", torch.tensor(1.0).expand(1))  # of stride 0
+    assert [anatomy.refusals for anatomy in opened_twice(model)] == [Refusals()] * 2
+    assert len(probed) == 1
+    with torch.no_grad():
+        norm.weight[-1] += 1
+    opened_twice(model)
+    assert len(probed) == 2
+
+
+def test_numbers_that_no_probe_finds_are_not_taken_from_the_cache(probed: list[nn.Module], tmp_path: Path) -> None:
+    model = tiny_models.llama()
+    found = opened_twice(model)[0]
+    for name in ("n_kv_head", "head_dim"):
+        (kept,) = (tmp_path / "cache" / "probes").iterdir()
+        kept.write_text(json.dumps(json.loads(kept.read_text()) | {name: 0}))
+        assert [(one.n_kv_head, one.head_dim) for one in opened_twice(model)] == [(found.n_kv_head, found.head_dim)] * 2
+    assert len(probed) == 3
+
+
+@pytest.mark.parametrize("passes", range(5))
+def test_memory_that_ran_out_in_a_probe_is_said_and_not_kept_as_a_fault_of_the_model(
+    probed: list[nn.Module], monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    plain, count = probe.run, itertools.count()
+
+    def full(*what: Any, **how: Any) -> torch.Tensor:
+        if next(count) == passes:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return plain(*what, **how)
+
+    monkeypatch.setattr(probe, "run", full)
+    model = tiny_models.llama()
+    if passes < 4:
+        with pytest.raises(LabError, match="Memory ran out"):
+            opened_twice(model)
+    assert [anatomy.refusals for anatomy in opened_twice(model)] == [Refusals()] * 2
+    assert len(probed) == (2 if passes < 4 else 1)
+
+
+def test_what_was_found_in_a_model_that_trains_is_not_kept(probed: list[nn.Module], tmp_path: Path) -> None:
+    """It is another one at every look: files would pile up that nobody ever reads."""
+    assert [anatomy.refusals for anatomy in opened_twice(tiny_models.llama(), "live")] == [Refusals()] * 2
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_checkpoint_is_the_labs_own_model(outputs: Path) -> None:
