@@ -68,6 +68,10 @@ class Findings:
         if whole:
             self.found = set()
 
+    def waits_for(self, slow: Sequence[str]) -> bool:
+        """Whether nothing is being looked for but what is slow."""
+        return bool(self._asked) and set(self._asked) <= set(slow)
+
     def take(self, archive: Archive) -> Archive:
         """They were found; returns everything that is known."""
         self.archive = self.with_part(archive)

@@ -35,7 +35,8 @@ LOADING = Working("Loading the model")  # before a text is written or a next tok
 class Request(QObject):
     """Something that the host was asked. It ends once: `ended`, then one of `answered`, `cancelled` and `failed`.
 
-    Dropped, it tells nothing more but `ended`. It is deleted when it has ended.
+    Dropped, it tells nothing more but `ended`, and each `part`, whose file is the asker's. It is deleted when it has
+    ended.
     """
 
     progressed = Signal(object)  # Working
@@ -225,7 +226,7 @@ class ModelHost(QObject):
             case "token":
                 request.tell(request.token, token_from(values))
             case "part":
-                request.tell(request.part, Path(values["path"]))
+                request.part.emit(Path(values["path"]))
             case "cancelled":
                 self._close(number)
                 request.end(request.cancelled)

@@ -109,6 +109,9 @@ class Requests(QObject):
             failed(error)
 
         def found(written: Path) -> None:
+            if not request.wanted:  # it was on its way
+                self._folder.discard(written)
+                return
             with contextlib.suppress(LabError):  # all of it follows
                 part(self._folder.open(written))  # type: ignore[misc]
 

@@ -96,6 +96,7 @@ class InspectionSession(PointedAt):
 
         What is known of that one is stale from now on: see `stale`.
         """
+        self._give_way()
         pending = Pending(f"Opening {reference}", bound=False, key="open")
         self._requests.wait(self.host.open(reference), pending, self._take_about, self._take_refusal)
         self._choose(reference)
@@ -183,8 +184,8 @@ class InspectionSession(PointedAt):
         if problem is not None or about is None:
             told(problem or LabError("No model is open."))
             return None
-        if key != "inspect" and self._findings.found:
-            self._requests.supersede("inspect")  # what is slow comes after what someone waits for
+        if key != "inspect":
+            self._give_way()
         asked = model or about.reference
         everything, noted = {**self._prompt(), **values}, self._noting(asked, then)
         return self._requests.ask(
@@ -196,6 +197,7 @@ class InspectionSession(PointedAt):
     ) -> Request | None:
         """Compares two models on the prompt (or on that in `values`). One at a time: the later one counts."""
         everything, told = {**self._prompt(), **values}, failed or self.failed.emit
+        self._give_way()
         return self._requests.ask(
             "compare", lambda path: self.host.compare(first, second, everything, path), then, told, "compare"
         )
@@ -203,6 +205,7 @@ class InspectionSession(PointedAt):
     def evolve(self, run: str, values: Mapping[str, Any], then: Then, failed: Failed | None = None) -> Request | None:
         """Follows the prompt (or that in `values`) along a run's checkpoints. One at a time, as above."""
         everything, told = {**self._prompt(), **values}, failed or self.failed.emit
+        self._give_way()
         return self._requests.ask("evolve", lambda path: self.host.evolve(run, everything, path), then, told, "evolve")
 
     def change(self, model: str, then: Then, failed: Failed) -> Request | None:
@@ -223,6 +226,11 @@ class InspectionSession(PointedAt):
         self._choose(self.about.reference if self.about is not None else "")
         if alone:
             self._set_trouble(LabError("The inspection was cancelled.", "", "Inspect again when you like."))
+
+    def _give_way(self) -> None:
+        """What is slow comes after what someone waits for; it is asked for again when that is answered."""
+        if self._findings.found:
+            self._requests.supersede("inspect")
 
     # What is stale ------------------------------------------------------------------------------------------------
 
@@ -295,11 +303,11 @@ class InspectionSession(PointedAt):
 
     def shutdown(self) -> None:
         """Ends the model's process and deletes the archives."""
-        for timer in (self._typing, self._look, self._follow_timer):
-            timer.stop()
         self.host.shutdown()
         self.inspection = None
         self._requests.shutdown()
+        for timer in (self._typing, self._look, self._follow_timer):
+            timer.stop()  # last: the end of a question is a reason to look again
 
     # Behind the scenes -------------------------------------------------------------------------------------------
 
@@ -400,13 +408,13 @@ class InspectionSession(PointedAt):
         if about.context and len(self.tokens) > about.context:
             self._take_trouble(too_long(about, len(self.tokens)))
             return
-        if self._requests.busy or self._requests.running(
-            "inspect"
-        ):  # what someone clicked goes first; the news that it is done leads here again
-            return
         what = what_to_ask(about, len(self.tokens), self._wanted())[0]
         slow = slow_aspects(about, len(self.tokens))
         what = self._findings.next(what, slow, whole=about.live)
+        if what and not set(what) & set(slow) and self._findings.waits_for(slow):
+            self._requests.supersede("inspect")  # a panel has come into sight that needs what is quick
+        if self._requests.busy or self._requests.running("inspect"):
+            return  # what someone clicked goes first; the news that it is done leads here again
         if what:
             self._findings.ask(what, whole=about.live)
             values = {**self._prompt(), "what": list(what)}

@@ -21,6 +21,7 @@ from llmlab_gui.inside.lens_data import (
     lens_grid,
     lens_rows,
     rank_line,
+    rows_read,
     target_text,
 )
 from llmlab_gui.lab.lab import Lab
@@ -74,10 +75,18 @@ class LensDock(InspectionDock):
         self._draw_pins()
 
     def draw(self, archive: Archive) -> None:
-        """The table of a new inspection; pins stay while the prompt has such positions."""
+        """The table of a new inspection; pins stay while the prompt has such positions.
+
+        A lens that begins anew, since another question came first, replaces the one in sight when it is as far.
+        """
         if "lens/ids" not in archive:  # found for other panels, before this one was in sight
             return
-        same = self._archive is not None and self._archive.metadata.token_ids == archive.metadata.token_ids
+        before = self._archive
+        same = before is not None and before.metadata.token_ids == archive.metadata.token_ids
+        if before is not None and same and not self.stale():
+            model = archive.metadata.weights_sha256
+            if before.metadata.weights_sha256 == model and rows_read(archive) < rows_read(before):
+                return
         self._archive = archive
         if not same:
             self.pins = []
@@ -111,8 +120,10 @@ class LensDock(InspectionDock):
         return (*header, "entropy", "kl"), found
 
     def tensors(self) -> tuple[Archive, list[str]] | None:
-        """The whole lens."""
-        return (self._archive, ["lens/"]) if self._archive is not None else None
+        """The whole lens, when it is."""
+        archive = self._archive
+        whole = archive is not None and rows_read(archive) == archive.shape("lens/ids")[0]
+        return (archive, ["lens/"]) if archive is not None and whole else None
 
     # Behind the scenes -------------------------------------------------------------------------------------------
 

@@ -37,6 +37,11 @@ def is_read(archive: Inspected, row: int) -> bool:
     return bool(archive["lens/ids"][row, 0, 0] >= 0)
 
 
+def rows_read(archive: Inspected) -> int:
+    """How many rows of a lens are there."""
+    return int(np.count_nonzero(archive["lens/ids"][:, 0, 0] >= 0))
+
+
 def lens_rows(archive: Inspected, *, halves: bool) -> list[LensRow]:
     """Rows from the embedding to the last residual; halves: also after each layer's attention."""
     count = archive.shape("lens/entropy")[0]

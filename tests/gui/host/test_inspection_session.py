@@ -7,20 +7,22 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PySide6.QtCore import QCoreApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
-from llmlab.inspection.archive import Archive
+from llmlab.inspection.archive import Archive, write_archive
 from llmlab_gui.host.archive_folder import ArchiveFolder
 from llmlab_gui.host.inspection_plan import PATTERNS_LIMIT, what_to_ask
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.session import InspectionSession
 
 
@@ -323,6 +325,20 @@ def test_what_a_model_refuses_is_not_asked(qtbot: QtBot, session: InspectionSess
     assert what_to_ask(session.about, 10, ("heads", "lens"))[0] == ("lens",)
 
 
+@pytest.fixture
+def endless_lens(session: InspectionSession, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Aspects that were asked for, one list a question. A lens takes until it is cancelled."""
+    monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
+    ask, told = session.host.ask, list[list[str]]()
+
+    def asked(model: str, question: str, values: Mapping[str, Any], out: Path) -> Request:
+        told.append(list(values.get("what", [question])))
+        return ask(model, question, {**values, "text": "slow"} if "lens" in told[-1] else values, out)
+
+    monkeypatch.setattr(session.host, "ask", asked)
+    return told
+
+
 def test_what_is_slow_comes_after_the_rest_and_is_joined_to_it(
     qtbot: QtBot, session: InspectionSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +371,52 @@ def test_a_question_that_someone_waits_for_goes_before_what_is_slow(
     assert order == ["pattern", "lens"]
 
 
+def test_a_panel_that_comes_into_sight_does_not_wait_for_what_is_slow(
+    qtbot: QtBot, session: InspectionSession, endless_lens: list[list[str]]
+) -> None:
+    session.need("panel", ())
+    session.need("lens", ("lens",))
+    opened(qtbot, session)
+    session.set_prompt("the king", False, at_once=True)
+    qtbot.waitUntil(lambda: endless_lens == [["lens"]], timeout=WAIT)
+    session.need("panel", ("heads",))
+    qtbot.waitUntil(lambda: endless_lens == [["lens"], ["heads"], ["lens"]], timeout=WAIT)
+    assert session.inspection is not None
+    assert "heads/mosaic" in session.inspection
+
+
+@pytest.mark.parametrize("asked", ["open", "compare", "evolve"])
+def test_what_someone_asks_for_does_not_wait_for_what_is_slow(
+    qtbot: QtBot, session: InspectionSession, endless_lens: list[list[str]], asked: str
+) -> None:
+    opened(qtbot, session)
+    inspected(qtbot, session)
+    session.need("lens", ("lens",))
+    qtbot.waitUntil(lambda: endless_lens == [["heads"], ["lens"]], timeout=WAIT)
+    answers: list[Archive] = []
+    if asked == "open":
+        with qtbot.waitSignal(session.about_changed, timeout=WAIT):
+            session.open("another")
+    elif asked == "compare":
+        session.compare("small", "small", {}, answers.append)
+    else:
+        session.evolve("small", {}, answers.append)
+    qtbot.waitUntil(lambda: asked == "open" or len(answers) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: endless_lens[-1] == ["lens"] and len(endless_lens) > 2, timeout=WAIT)
+
+
+def test_what_is_shut_down_in_the_midst_of_a_question_starts_no_other_process(
+    qtbot: QtBot, session: InspectionSession, endless_lens: list[list[str]]
+) -> None:
+    session.need("lens", ("lens",))
+    opened(qtbot, session)
+    inspected(qtbot, session)
+    qtbot.waitUntil(lambda: session.working is not None and endless_lens[-1] == ["lens"], timeout=WAIT)
+    session.shutdown()
+    QCoreApplication.processEvents()
+    assert session.host._process is None
+
+
 def test_an_answer_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_away(
     qtbot: QtBot, session: InspectionSession
 ) -> None:
@@ -371,3 +433,22 @@ def test_an_answer_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_
     session.host._answer(json.dumps(answer).encode())
     assert not late
     assert not path.exists()
+
+
+def test_a_part_that_was_on_its_way_when_nobody_wanted_it_any_more_is_thrown_away(
+    qtbot: QtBot, session: InspectionSession, endless_lens: list[list[str]]
+) -> None:
+    opened(qtbot, session)
+    inspected(qtbot, session)
+    before = session.inspection
+    session.need("lens", ("lens",))
+    qtbot.waitUntil(lambda: endless_lens == [["heads"], ["lens"]], timeout=WAIT)
+    (request,) = session._requests._pending
+    path = session._requests._pending[request].path
+    assert path is not None
+    part = path.with_suffix(".1.safetensors")
+    write_archive(part, {"lens/rank": np.ones((7, 5), np.int32)}, before.metadata)  # type: ignore[union-attr]
+    session.set_prompt("another one", False)
+    session.host._answer(json.dumps({"id": max(session.host._waiting), "event": "part", "path": str(part)}).encode())
+    assert session.inspection is before
+    assert not part.exists()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab.inspection.archive import read_archive
+from llmlab.inspection.archive import read_archive, write_archive
 from llmlab_gui.inside.contributions import ContributionsDock
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.lens import LensDock
@@ -299,6 +302,39 @@ def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qt
     assert "to" in dock.ranks.lines[0].label
     dock.unpin.click()
     assert not dock.ranks.isVisible()
+
+
+def test_a_lens_that_begins_anew_does_not_take_away_the_rows_in_sight(
+    lab: InspectionLab, qtbot: QtBot, tmp_path: Path
+) -> None:
+    dock, session = opened_lens(lab, qtbot), lab.inspection
+    whole = session.inspection
+    assert whole is not None
+
+    def told(rows: list[int], **about: Any) -> np.ndarray[Any, Any]:
+        """The rows in sight when some of a lens have come."""
+        tensors = {name: np.array(whole[name]) for name in whole if name.startswith("lens/")}
+        missing = [row for row in range(2 * LAYERS + 1) if row not in rows]
+        for name, values in tensors.items():
+            values[missing] = {"lens/ids": -1, "lens/rank": 0}.get(name, np.nan)
+        path = tmp_path / f"{next(numbers)}.safetensors"
+        write_archive(path, tensors, replace(whole.metadata, **about))
+        session._take_part(read_archive(path))
+        assert (dock.tensors() is not None) == (not np.isnan(dock.grid.grid.values).any())
+        return np.flatnonzero(np.isfinite(dock.grid.grid.values[:, 0]))
+
+    numbers = itertools.count()
+    everything = list(range(2 * LAYERS + 1))
+    dock.pins = [2]
+    assert told([0, 8]).tolist() == [0, 1, 2, 3, 4]
+    session._findings.clear()  # as when a person wants to look again, and the model's file is another one
+    assert told([0, 8], weights_sha256="another").tolist() == [0, 4]
+    assert np.isnan(dock.ranks.lines[0].y).tolist() == [row not in (0, 8) for row in everything]
+    assert told([0, 4, 8], weights_sha256="another").tolist() == [0, 2, 4]
+    assert told([0, 8], weights_sha256="another").tolist() == [0, 2, 4]
+    assert told(everything, weights_sha256="another").tolist() == [0, 1, 2, 3, 4]
+    session.set_prompt("another prompt of the same tokens", False)
+    assert told([0, 8], weights_sha256="another").tolist() == [0, 4]
 
 
 def test_hovering_in_one_panel_shows_in_the_other(lab: InspectionLab, qtbot: QtBot) -> None:
