@@ -113,9 +113,9 @@ def _threads() -> Finding:
     if fixed:
         return Finding("threads", "ok", f"how long threads spin while they wait for each other is fixed: {fixed}")
     said = f"{torch.get_num_threads()} threads spin while they wait for each other: long where they have their cores"
-    told = f"{said} to themselves, shortly where other processes want them; looked at every second, told in a run's log"
+    told = f"{said} to themselves, briefly where other processes want them; looked at every second, told in a run's log"
     if spin.waited_for_cores() is None:
-        told = f"{said.partition(':')[0]}: shortly, since this system does not say whether others want their cores"
+        told = f"{said.partition(':')[0]}: briefly, since this system does not say whether others want their cores"
     return Finding("threads", "ok", told)
 
 

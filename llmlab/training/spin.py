@@ -1,4 +1,4 @@
-"""How long OpenMP's threads spin before they sleep: long while they have their cores to themselves, else shortly.
+"""How long OpenMP's threads spin before they sleep: long while they have their cores to themselves, else briefly.
 
 The threads of one matrix product wait for each other hundreds of times a step. A thread that spins goes on at once
 when the others are done; one that sleeps has to be woken. But where another process wants the core, a spinning thread
@@ -21,11 +21,17 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from llmlab.core.processes import available_cores
 from llmlab.store.worker_folder import REMARK
 
 # What a process that trains is started with. libgomp's own spin is 300,000 rounds; from 10,000 on a step on a quiet
 # machine is as fast. OMP_WAIT_POLICY sets the short spin: 1,000 rounds with `active`, else 100.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "10000", "OMP_WAIT_POLICY": "active"}
+# In LLVM's and Intel's OpenMP, which reads it too, `active` means to spin for ever, unless this says how long: the
+# milliseconds that they have by themselves.
+_OF_OTHERS = {"KMP_BLOCKTIME": "200"}
+# Numbers that a thread takes of a tensor at least, where torch divides one (at::internal::GRAIN_SIZE).
+_GRAIN = 32_768
 
 _LOOK_SECONDS = 1.0
 # Seconds a second that threads which could run had no core, all threads together. Beyond the first, steps of the
@@ -79,15 +85,18 @@ class Spin:
     def _use(self, short: bool, why: str) -> None:
         if short != self.short or not self._told:
             self._told = True
-            self._tell(f"Threads spin {'shortly' if short else 'long'}: {why}.")
+            self._tell(f"Threads spin {'briefly' if short else 'long'}: {why}.")
         if short != self.short:
             self._change(short)
             self.short = short
 
 
 def environment() -> Mapping[str, str]:
-    """What to start a process that trains with; nothing where the environment has chosen a spin."""
-    return {} if ENVIRONMENT.keys() & os.environ.keys() else ENVIRONMENT
+    """What to start a process that trains with; nothing where the environment has chosen a spin, or on systems whose
+    torch comes with another OpenMP than GNU's."""
+    if sys.platform != "linux" or ENVIRONMENT.keys() & os.environ.keys():
+        return {}
+    return _OF_OTHERS | {name: os.environ[name] for name in _OF_OTHERS if name in os.environ} | ENVIRONMENT
 
 
 def fixed_by(started_with: Mapping[str, str]) -> str:
@@ -96,6 +105,8 @@ def fixed_by(started_with: Mapping[str, str]) -> str:
 
     if torch.get_num_threads() == 1:
         return "there is only one thread"
+    if torch.get_num_threads() > available_cores():  # which libgomp takes for a busy machine
+        return "there are more threads than cores"
     if sys.platform != "linux" or "libgomp" not in _libraries():
         return "this OpenMP is not GNU's"
     ours = ENVIRONMENT.items() <= started_with.items()
@@ -108,14 +119,14 @@ def waited_for_cores() -> float | None:
     Source: /proc/PID/task/*/schedstat (Documentation/scheduler/sched-stats.rst): time on the processor, time waiting
     for it, in nanoseconds.
     """
-    total, found = 0, False
+    ran = total = 0
     for file in Path("/proc/self/task").glob("*/schedstat"):
         try:
-            total += int(file.read_text().split()[1])
-            found = True
-        except (OSError, ValueError, IndexError):  # the thread has ended
+            on, waiting, _ = map(int, file.read_text().split())
+        except (OSError, ValueError):  # the thread has ended
             continue
-    return total / 1e9 if found else None
+        ran, total = ran + on, total + waiting
+    return total / 1e9 if ran else None  # a kernel that does not count writes zeros
 
 
 def _log(text: str) -> None:
@@ -142,8 +153,6 @@ class _Threads:
         """Makes them, or ends them."""
         import torch
 
-        from llmlab.core.device import available_cores
-
         if not short:
             self._end.set()
             for thread in self._threads:
@@ -151,18 +160,24 @@ class _Threads:
             self._threads = []
             return
         self._end = threading.Event()
-        threads = torch.get_num_threads()
-        # Each thread that computes brings threads - 1 more of its own.
-        for _ in range(math.ceil((available_cores() - threads + 1) / (threads - 1))):
+        # Each thread that computes brings threads - 1 more of its own. Those of the training itself do not count here:
+        # how many it has depends on how large its tensors are.
+        for _ in range(math.ceil(available_cores() / (torch.get_num_threads() - 1))):
             there = threading.Event()
             thread = threading.Thread(target=self._compute_once, args=(there,), daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more threads, and the training goes on without
+                return
             there.wait()
             self._threads.append(thread)
 
     def _compute_once(self, there: threading.Event) -> None:
         import torch
 
-        torch.zeros(1 << 20).add_(1)  # large enough to be divided among threads (at::internal::GRAIN_SIZE: 32,768)
-        there.set()
-        self._end.wait()
+        end = self._end
+        try:
+            torch.zeros(_GRAIN * torch.get_num_threads(), dtype=torch.uint8).add_(1)  # a part for every thread
+        finally:
+            there.set()
+        end.wait()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
+import torch
 
-from llmlab.training.spin import ENVIRONMENT, Spin, environment, waited_for_cores
+from llmlab.training.spin import ENVIRONMENT, Spin, _Threads, environment, fixed_by, waited_for_cores
 
 STEP = 0.05  # seconds
 
@@ -47,7 +50,7 @@ def test_the_spin_is_short_within_two_seconds_of_a_load_and_long_within_five_of_
     assert not machine.short
     long = "Threads spin long: no other process wants the cores."
     assert [machine.said[0], *machine.said[2:]] == [long, long]
-    assert machine.said[1].startswith("Threads spin shortly: others want the cores (")
+    assert machine.said[1].startswith("Threads spin briefly: others want the cores (")
 
 
 def test_a_load_between_the_two_bounds_changes_nothing() -> None:
@@ -72,7 +75,7 @@ def test_where_the_system_does_not_tell_the_spin_is_short() -> None:
     machine.train(60)
     assert machine.short
     assert not machine.spin.changes
-    assert machine.said == ["Threads spin shortly: this system does not say whether others want the cores."]
+    assert machine.said == ["Threads spin briefly: this system does not say whether others want the cores."]
 
 
 # Prints, for the long spin, the short one and the long one again: how many threads there are, and the losses.
@@ -106,11 +109,90 @@ def test_the_spin_changes_no_bit_of_what_is_computed() -> None:
 def test_what_the_environment_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
-    assert environment() == ENVIRONMENT
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert environment().items() >= ENVIRONMENT.items()
     assert not Spin().changes  # this process was started without
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     assert environment() == {}
     assert not Spin().changes
+
+
+def test_another_openmp_than_gnus_is_not_told_to_spin_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `active` means to LLVM's: KMP_BLOCKTIME is infinite where nothing sets it."""
+    for name in (*ENVIRONMENT, "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    for system in ("darwin", "win32"):  # whose torch never has GNU's
+        monkeypatch.setattr(sys, "platform", system)
+        assert environment() == {}
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert environment()["KMP_BLOCKTIME"] == "200"
+    monkeypatch.setenv("KMP_BLOCKTIME", "1")
+    assert environment()["KMP_BLOCKTIME"] == "1"
+
+
+def test_more_threads_than_cores_leave_nothing_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr("llmlab.training.spin.available_cores", lambda: 2)
+    assert fixed_by(ENVIRONMENT) == "there are more threads than cores"
+
+
+# Prints how many threads the system counts before, while and after the spin is short on a machine of 128 cores.
+_COUNTS = """
+import os, time, torch
+from llmlab.training import spin
+torch.set_num_threads(60)
+spin.available_cores = lambda: 128
+count = lambda: len(os.listdir("/proc/self/task"))
+before, threads = count(), spin._Threads()
+threads.use(True)
+during = count()
+threads.use(False)
+end = time.monotonic() + 60
+while count() > before and time.monotonic() < end:
+    time.sleep(0.01)
+print(before, during, count())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_threads_beyond_the_cores_are_there_on_a_large_machine_and_end_with_the_short_spin() -> None:
+    found = subprocess.run([sys.executable, "-c", _COUNTS], capture_output=True, text=True, check=True)
+    before, during, after = map(int, found.stdout.split())
+    assert during - before > 128
+    assert after == before
+
+
+def test_a_thread_that_finds_no_memory_does_not_keep_the_training_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise RuntimeError("not enough memory")
+
+    said: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: said.append(str(args.exc_value)))
+    monkeypatch.setattr(torch, "zeros", none_left)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    threads = _Threads()
+    user = threading.Thread(target=threads.use, args=(True,), daemon=True)
+    user.start()
+    user.join(30)
+    assert not user.is_alive()
+    threads.use(False)
+    assert said
+
+
+def test_a_system_that_gives_no_thread_does_not_end_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    threads = _Threads()
+    threads.use(True)
+    threads.use(False)
+
+
+def test_a_kernel_that_counts_nothing_does_not_say_that_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: "0 0 0\n")
+    assert waited_for_cores() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
