@@ -182,6 +182,10 @@ def _build(args: argparse.Namespace) -> int:
         name = args.built or re.sub(r"[^\w.-]+", "-", source.title.partition(".")[0]).strip("-")
         if any(corpus.name == name and corpus.kind != "built" for corpus in registry.corpora()):
             raise UsageError(f"{name} is a corpus already.", "", "Choose another --name.")
+        if args.vocab_size is not None and args.tokenizer != "bpe":
+            raise UsageError(
+                f"{args.tokenizer} has a vocabulary of its own.", "--vocab-size is for bpe.", "Add --tokenizer bpe."
+            )
         values = {"data.tokenizer": args.tokenizer, "data.max_tokens": _LEARNED_FROM}
         if args.vocab_size is not None:
             values["data.bpe_vocab_size"] = args.vocab_size

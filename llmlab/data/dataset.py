@@ -213,7 +213,14 @@ def _measures(
     loss, size = saved.get("unigram_loss"), saved.get("bytes_per_token")
     if isinstance(loss, float) and isinstance(size, float):
         return loss, size
-    loss = _unigram_loss(cache, boundary, val_start, tokenizer.vocab_size, progress)
+    try:
+        loss = _unigram_loss(cache, boundary, val_start, tokenizer.vocab_size, progress)
+    except ValueError as error:  # of shards, since the bytes of other tokens are checked
+        raise LabError(
+            f"The tokens in {cache.folder} are damaged.",
+            "Some ids are beyond the vocabulary.",
+            "Build the corpus again with the same command: what is whole is kept.",
+        ) from error
     val = _counts(cache.tokens[val_start:], tokenizer.vocab_size, progress)
     size = float(sum(int(val[id]) * tokenizer.byte_count(int(id)) for id in np.flatnonzero(val)) / val.sum())
     with contextlib.suppress(OSError):  # it is counted again the next time
@@ -222,7 +229,8 @@ def _measures(
 
 
 def _measures_file(cache: TokenCache, boundary: int, val_start: int) -> Path:
-    return cache.folder / f"unigram-{boundary}-{val_start}.json"
+    which = f"-{cache.sha256[:16]}" if cache.documents is None else ""  # shards may be made again in the same folder
+    return cache.folder / f"unigram-{boundary}-{val_start}{which}.json"
 
 
 def _unigram_loss(cache: TokenCache, boundary: int, val_start: int, vocab_size: int, progress: Progress) -> float:

@@ -217,8 +217,14 @@ def parquet_texts(
     path: Path, parquet: Any, column: str, groups: list[int] | None = None, first: int = 0
 ) -> Iterator[str]:
     """The texts of a column, of some row groups or all. first: the number of the first row, for what is said of one."""
-    texts = (value.as_py() for batch in _batches(path, parquet, column, groups) for value in batch.column(0))
-    for row, text in enumerate(texts, start=first):
+    values = (value for batch in _batches(path, parquet, column, groups) for value in batch.column(0))
+    for row, value in enumerate(values, start=first):
+        try:
+            text = value.as_py()
+        except UnicodeDecodeError as error:
+            raise LabError(
+                f"{path} has a row that is not UTF-8.", f"It is row {row:,}.", "Correct or remove it."
+            ) from error
         if text is None:
             raise LabError(f"{path} has a row without a text.", f"It is row {row:,}.", "Remove it.")
         yield text

@@ -61,7 +61,10 @@ class ShardSource(Corpus):
         return True
 
     def content_key(self) -> str:
-        return files_key(self.files) if self.files else self.name
+        try:
+            return files_key(self.files) if self.files else self.name
+        except OSError as error:
+            raise _unreadable(error.filename or self.title, error) from error
 
     def pieces(self) -> Iterator[Piece]:
         for block in self.blocks(Place(0, 0), quiet):
@@ -86,7 +89,7 @@ class ShardSource(Corpus):
         size = read = done = 0
         place = begin
         for number in range(max(1, len(self.files))):
-            length = self.files[number].stat().st_size if self.files else 0
+            length = self._size(number)
             if number < begin.file:
                 done += length
                 continue
@@ -106,6 +109,13 @@ class ShardSource(Corpus):
             done += length
         if items:
             yield Block(items, place, done)
+
+    def _size(self, number: int) -> int:
+        """Bytes of a file."""
+        try:
+            return self.files[number].stat().st_size if self.files else 0
+        except OSError as error:
+            raise _unreadable(self.files[number], error) from error
 
     def _items(self, number: int, skipped: int) -> Iterator[tuple[Item, int]]:
         """The items of a file, and the bytes of the file that are read by then. skipped: those that may be left out."""
@@ -128,13 +138,18 @@ class ShardSource(Corpus):
                 case _:
                     yield from self._lines(number)
         except OSError as error:
-            why = error.strerror or error
-            raise LabError(f"{path} could not be read.", f"{why}.", "Fetch or write it again.") from error
+            raise _unreadable(path, error) from error
 
     def _lines(self, number: int) -> Iterator[tuple[Item, int]]:
         with open_file(self.files[number]) as file, _unpacked(file, kind_of(self.files[number])) as lines:
             count = 0
             while line := lines.readline(_LONGEST_LINE):
+                if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+                    raise LabError(
+                        f"{self.files[number]} has a line of more than {_LONGEST_LINE >> 20} MB.",
+                        f"It is line {count + 1:,}; each line is to be one document.",
+                        "Write one JSON object a line.",
+                    )
                 if line.strip():
                     yield Item(Place(number, count), line, True), file.tell()
                 count += 1
@@ -199,6 +214,10 @@ def kind_of(path: Path) -> str:
 def _source(name: str, title: str, files: list[Path], size: int, text_field: str) -> ShardSource:
     about = {"description": "", "kind": "yours", "licence": "yours", "origin": name}
     return ShardSource(name=name, title=title, bytes=size, files=files, text_field=text_field, **about)
+
+
+def _unreadable(path: Path | str, error: OSError) -> LabError:
+    return LabError(f"{path} could not be read.", f"{error.strerror or error}.", "Fetch or write it again.")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -250,6 +251,8 @@ class _Build:
         kind = tokenizer.kind, tokenizer.key(), tokenizer.vocab_size
         asked = Manifest(_FORMAT, source.name, source.content_key(), source.text_field, *kind, dtype, size)
         found = _manifest(folder)
+        if found is not None and not found.tokens:
+            found = None  # a first try with another field, say, leaves nothing to protect
         if found is not None and replace(found, complete=False, shards=[]) != asked:
             raise UsageError(
                 f"{folder.name} was begun with another source, tokenizer or field, or its source has changed since.",
@@ -299,7 +302,7 @@ class _Build:
         block = next(stream, None)
         if block is None:
             return None
-        path = self._folder / f"shard-{number:05}.bin"
+        path = self._folder / _file_name(number)
         first = not any(shard.documents for shard in self._manifest.shards[:number])  # no document is before
         digest, count, documents, size = hashlib.sha256(), 0, 0, 0
         with replaced(path) as file:
@@ -349,7 +352,8 @@ class _Pool:
         try:
             while True:
                 for block in islice(blocks, self._ahead - len(pending)):
-                    pending.append((self._executor.submit(_encode, block.items), block.end, block.read))
+                    with _without_interrupts():  # submitting may start a process
+                        pending.append((self._executor.submit(_encode, block.items), block.end, block.read))
                 if not pending:
                     return
                 future, end, read = pending.popleft()
@@ -390,6 +394,19 @@ def _pool(source: ShardSource, tokenizer: Tokenizer, processes: int) -> Iterator
         executor.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that start meanwhile never hear Ctrl+C, not even while they import; this one hears it afterwards."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(source: ShardSource, tokenizer: dict[str, Any], parent: int | None = None) -> None:
     """What a process does first. parent: None where it is no process of its own."""
     global _tokenizes
@@ -417,8 +434,17 @@ def _encode(items: list[Item]) -> _Encoded:
 
 
 def _manifest(folder: Path) -> Manifest | None:
+    """None where there is none, it is of another format, or names what no build wrote."""
     found = read_record(Manifest, folder / "manifest.json")
-    return found if found is not None and found.format == _FORMAT else None
+    if found is None or found.format != _FORMAT or found.dtype not in ("<u2", "<u4"):
+        return None
+    if any(shard.file != _file_name(number) or shard.tokens < 0 for number, shard in enumerate(found.shards)):
+        return None
+    return found if found.tokens or not found.complete else None
+
+
+def _file_name(number: int) -> str:
+    return f"shard-{number:05}.bin"
 
 
 def _shards_dir() -> Path:

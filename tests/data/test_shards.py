@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import json
 import os
 import random
@@ -81,6 +82,15 @@ def folder(tmp_path: Path, texts: list[str]) -> Path:
 
 def lines(texts: list[str]) -> bytes:
     return "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in texts).encode()
+
+
+def parquet_of_bytes(content: bytes) -> bytes:
+    """A file with one row, whose text may be none."""
+    ends = pyarrow.py_buffer(np.array([0, len(content)], dtype=np.int32).tobytes())
+    text = pyarrow.StringArray.from_buffers(1, ends, pyarrow.py_buffer(content))
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": text}), file)
+    return file.getvalue()
 
 
 def build(path: Path, name: str = "built", progress: Any = quiet, tokenizer: Tokenizer | None = None) -> BuiltCorpus:
@@ -213,6 +223,73 @@ def test_another_source_under_the_name_is_refused(folder: Path) -> None:
     assert files_of(corpus) == before
 
 
+def test_a_first_try_without_a_finished_shard_does_not_hold_the_name(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"content": "good"}\n')
+    with pytest.raises(LabError, match="It has content"):
+        build(tmp_path / "a.jsonl")
+    corpus = build_shards(
+        shard_source(str(tmp_path / "a.jsonl"), "content"), "built", Gpt2Tokenizer(), quiet, processes=1
+    )
+    assert list(corpus.documents()) == ["good"]
+
+
+@pytest.mark.parametrize("change", [{"dtype": "object"}, {"shards": []}, {"file": "../../outside"}, {"tokens": -1}])
+def test_a_manifest_that_no_build_wrote_is_none(folder: Path, change: dict[str, Any]) -> None:
+    path = build(folder / "a.jsonl").folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    ((manifest["shards"][-1]) if change.keys() <= manifest["shards"][-1].keys() else manifest).update(change)
+    path.write_text(json.dumps(manifest))
+    assert module.built_corpora() == []
+
+
+def test_a_source_that_is_deleted_meanwhile_is_named(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.txt").write_text("text")
+    source = shard_source(str(tmp_path), "text")
+    (tmp_path / "1.txt").unlink()
+    with pytest.raises(LabError, match=r"1.txt could not be read"):
+        build_shards(source, "built", Gpt2Tokenizer(), quiet, processes=1)
+    with pytest.raises(LabError, match=r"1.txt could not be read"):
+        list(source.pieces())
+
+
+def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_sources, "_LONGEST_LINE", 1 << 20)
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n' + b"x" * (5 << 20))
+    blocks = shard_source(str(tmp_path / "a.jsonl"), "text").blocks(shard_sources.Place(0, 0), quiet)
+    with pytest.raises(LabError, match=r"a line of more than 1 MB. It is line 2;"):
+        next(blocks)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it cannot hold signals back")
+def test_processes_that_tokenize_start_without_hearing_interrupts() -> None:
+    with module._without_interrupts():
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3); print('whole')"], stdout=-1)
+        child.send_signal(signal.SIGINT)
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert child.communicate()[0] == b"whole\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_ids_beyond_the_vocabulary_are_told_as_damage(folder: Path) -> None:
+    corpus = build(folder)
+    path = corpus.folder / "shard-00001.bin"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    with pytest.raises(LabError, match=r"are damaged. Some ids are beyond the vocabulary"):
+        load_dataset(DataSettings(corpus="built", tokenizer="gpt2"), 16, quiet)
+
+
+def test_another_text_in_the_same_folder_has_its_own_frequencies(folder: Path) -> None:
+    asked, found = DataSettings(corpus="built", tokenizer="gpt2", max_tokens=3000), []
+    for name in ("a.jsonl", "b.jsonl.gz"):
+        corpus = build(folder / name)
+        found.append(load_dataset(asked, 16, quiet).unigram_loss)
+        (corpus.folder / "manifest.json").unlink()
+    assert found[0] != found[1]
+
+
 def test_ids_beyond_two_bytes_take_four(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FakeLargeTokenizer(Gpt2Tokenizer):
         def __init__(self) -> None:
@@ -256,6 +333,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.
         ("a.jsonl.gz", gzip.compress(b'{"text": "good"}\n' * 99)[:-12], "a.jsonl.gz could not be read"),
         ("a.jsonl.zst", b"none", "a.jsonl.zst could not be read"),
         ("a.parquet", b"none", "not a Parquet file"),
+        ("a.parquet", parquet_of_bytes(b"\xff\xfe"), "a.parquet has a row that is not UTF-8. It is row 0"),
         ("a.txt", b"\xff\xff", "not UTF-8"),
         ("a.txt", b"", "is empty"),
         ("a.csv", b"text\n", "nothing that shards can be made of"),
@@ -320,7 +398,13 @@ def test_the_command_builds_lists_and_says_what_to_type_next(folder: Path, capsy
     assert "llmlab-run pretrain --corpus many --set data.tokenizer=gpt2" in capsys.readouterr().out
     assert main(["corpora", "--json"]) == 0
     assert "many" in [corpus["name"] for corpus in json.loads(capsys.readouterr().out)]
-    for words in (["--name", "tiny"], ["--name", "a/b"], ["--field", "content"], ["--processes", "-1"]):
+    for words in (
+        ["--name", "tiny"],
+        ["--name", "a/b"],
+        ["--field", "content"],
+        ["--processes", "-1"],
+        ["--vocab-size", "500"],
+    ):
         assert main([*asked, *words]) in (1, 2)
         assert "error: " in capsys.readouterr().err
     assert main(["corpora", "build"]) == 2
