@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from llmlab.training.plain_optimizer import PlainOptimizer
+
 # Polynomials that together bring all singular values from 0.001 on as near to one as five can (Amsel et al. 2025, The
 # Polar Express, arXiv:2505.16932, algorithm 1); shrunk a little, as there, since rounding can make one more than 1.
 _SAFETY = 1.01
@@ -24,7 +26,7 @@ POLYNOMIALS = [
 _MOMENTUM = 0.95
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(PlainOptimizer):
     """Moves a matrix as far along every direction.
 
     A matrix maps vectors to vectors, and its gradient moves few directions of them much and most hardly at all. Muon
@@ -60,7 +62,10 @@ class Muon(torch.optim.Optimizer):
         """The gradients' running averages, a step ahead (Nesterov)."""
         gradients = torch.stack([matrix.grad for matrix in matrices if matrix.grad is not None])
         for matrix, gradient in zip(matrices, gradients, strict=True):
-            average = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(gradient))
+            kept = self.state[matrix]
+            if "momentum_buffer" not in kept:
+                kept["momentum_buffer"] = torch.zeros_like(gradient)
+            average = kept["momentum_buffer"]
             average.lerp_(gradient, 1 - momentum)
             gradient.lerp_(average, momentum)
         return gradients

@@ -12,6 +12,7 @@ from llmlab.core.settings import PretrainTrainSettings, TrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import width_ratio
 from llmlab.training.muon import Muon
+from llmlab.training.plain_optimizer import AdamW, PlainOptimizer
 from llmlab.training.schedule import learning_rate, muon_learning_rate
 
 
@@ -28,31 +29,6 @@ def make_optimizer(model: nn.Module, train: TrainSettings, without: Collection[t
     ]
     fused = all(parameter.device.type in ("cpu", "cuda", "mps") for parameter in parameters)
     return AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=fused)
-
-
-class AdamW(torch.optim.AdamW):
-    """torch's, without its compiler: that is imported by the first call of most methods of an optimizer, in which it
-    must not be lost, and takes more than a second of a start in which nothing is compiled."""
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """torch's own step; what is wrapped around it breaks a graph that a compiler would see."""
-        return _PLAIN_STEP(self, closure)
-
-
-_PLAIN_STEP: Callable[..., Any] = getattr(torch.optim.Adam.step, "__wrapped__", torch.optim.Adam.step)
-
-
-def _spare_the_compiler() -> None:
-    """Methods of optimizers that are hidden from the compiler ask it, once, for a function that is: this gives them
-    the function itself. Nothing that is compiled here calls them (torch 2.13: `torch._compile._disable_dynamo`)."""
-    for name in ("add_param_group", "state_dict", "load_state_dict", "zero_grad"):
-        function = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
-        if function is not None and not hasattr(function, "__dynamo_disable"):
-            setattr(function, "__dynamo_disable", function)
-
-
-_spare_the_compiler()
 
 
 def make_pretraining_optimizer(model: GPT, train: PretrainTrainSettings) -> torch.optim.Optimizer:
@@ -81,7 +57,7 @@ def make_pretraining_optimizer(model: GPT, train: PretrainTrainSettings) -> torc
     return MuonWithAdamW(Muon(groups, train.weight_decay, train.muon_iterations), adamw)
 
 
-class MuonWithAdamW(torch.optim.Optimizer):
+class MuonWithAdamW(PlainOptimizer):
     """Muon for matrices, AdamW for the rest: two optimizers that step, and are saved, as one.
 
     Queries, keys and values are one matrix here, and are treated as one, or head by head. An embedding maps no vectors,

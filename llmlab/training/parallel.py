@@ -338,6 +338,7 @@ def follow(processes: Several, trainer: FromScratch) -> None:
         match what:
             case "step":
                 trainer.optimizer_step()
+                trainer.spin.look()
             case "losses":
                 trainer.losses()
             case "weights":

@@ -87,7 +87,7 @@ class TrainingRun(ABC):
         self._prompts: list[str] = []
         self._measured: int | None = None  # the step at which this worker measured the losses last
         self.losses_by_source: dict[str, float] = {}  # validation, of a mixture
-        self._spin = Spin()
+        self.spin = Spin()
         self._spaced = frozenset(settings.checkpoints.log_spaced(settings.train.steps))  # steps
 
     # What each kind of training knows ----------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class TrainingRun(ABC):
             self.device.synchronize()
         self.write_report()  # of the step before, which a GPU has computed while this one was queued
         self._measure_speed(time.perf_counter() - begin, done=done)
-        self._spin.look()
+        self.spin.look()
         self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         if reported:
             self.report(result)

@@ -75,7 +75,7 @@ class Spin:
         share = (waited - self._before) / seconds
         self._quiet = self._quiet + 1 if share < _QUIET else 0
         short = self._quiet < _QUIET_LOOKS if self.short else share > _BUSY
-        others = f"others want the cores ({100 * share:.0f} % of the time a thread waits for one)"
+        others = f"others want the cores (threads wait {share:.2f} s for one in a second)"
         self._use(short, others if short else "no other process wants the cores")
         self._begin()
 

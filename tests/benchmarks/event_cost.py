@@ -74,7 +74,7 @@ def _measure(folder: Path, steps: int, reader: str) -> tuple[float, float]:
 
 def _follow(run: RunFolder, writer: subprocess.Popen[bytes]) -> None:
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        _Following(run, writer, EventFollower(run), JsonReport(run), Interrupts()).to_the_end()
+        _Following(run, writer, EventFollower(run), JsonReport(run), Interrupts(), None).to_the_end()
 
 
 def _watch(run: RunFolder, seconds: float) -> None:

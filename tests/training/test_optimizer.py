@@ -72,7 +72,7 @@ def test_training_equals_torchs_own_adamw_and_never_loads_the_compiler() -> None
 import sys
 import torch
 from small_models import VOCAB, shape, some_ids
-from llmlab.core.settings import TrainSettings
+from llmlab.core.settings import PretrainTrainSettings, TrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.training.loop import make_pretraining_optimizer
 from llmlab.training.optimizer import make_optimizer
@@ -97,7 +97,9 @@ def torchs(model):
     return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True)
 
 ours = trained(lambda model: make_optimizer(model, TrainSettings()))
+trained(lambda model: make_pretraining_optimizer(model, PretrainTrainSettings(optimizer="muon")))
 assert "torch._dynamo" not in sys.modules
+assert not hasattr(torch.optim.Optimizer.zero_grad.__wrapped__, "__dynamo_disable")  # as others find it
 assert all(map(torch.equal, ours, trained(torchs)))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

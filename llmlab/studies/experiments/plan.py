@@ -193,6 +193,8 @@ class _Variant:
 
 def _variants(request: Request) -> list[_Variant]:
     kind, settings = request.kind, request.settings
+    if request.grid and not kind.setting:
+        raise UsageError(f"{kind.title} varies no single setting, so it takes no values.", "", "Leave out --grid.")
     values = _values(request) if kind.setting else []
     match kind.name:
         case "speedrun":

@@ -17,7 +17,7 @@ from llmlab.studies.experiments.results import Gathered, point_of, value_text
 # What `TrialResult.seconds` counts (llmlab.training.run).
 _CLOCK = (
     "Training time is that of the steps: batches, both passes, the optimizer, averaging. Starting the process, "
-    "measuring losses, saving and compiling are not in it."
+    "measuring losses and saving are not in it; compiling, where a run compiles its model, is in its first step."
 )
 
 
@@ -35,9 +35,12 @@ def _race(gathered: Gathered) -> tuple[list[Finding], list[str]]:
         return [], ["The record and the baseline have not finished with a common seed yet."]
     losses = [{seed: gathered.loss(trial) or 0.0 for seed, trial in part.items()} for part in (baseline, record)]
     pairs = [(baseline[seed], record[seed]) for seed in seeds]
+    margins = [losses[0][seed] - losses[1][seed] for seed in seeds]
+    reached = float(np.mean(margins)) >= 0
     under = sum(losses[1][seed] <= float(np.mean([*losses[0].values()])) for seed in losses[1])
+    speedups = [a.seconds / b.seconds for a, b in pairs if b.seconds] if reached else []
     findings = [
-        _mean("speedup", "training time of the baseline over the record's", [a.seconds / b.seconds for a, b in pairs]),
+        *([_mean("speedup", "training time of the baseline over the record's", speedups)] if speedups else []),
         _mean("baseline_seconds", "training time of the baseline", [one.seconds for one in baseline.values()], "s"),
         _mean("record_seconds", "training time of the record", [one.seconds for one in record.values()], "s"),
         _mean("baseline_loss", "loss of the baseline", [*losses[0].values()], LOSS_AXIS.unit),
@@ -45,7 +48,7 @@ def _race(gathered: Gathered) -> tuple[list[Finding], list[str]]:
         _mean(
             "margin",
             "loss of the baseline minus the record's",
-            [losses[0][seed] - losses[1][seed] for seed in seeds],
+            margins,
             LOSS_AXIS.unit,
             f"{under} of {len(record)} seeds are at or below the baseline's mean",
         ),
@@ -56,9 +59,8 @@ def _race(gathered: Gathered) -> tuple[list[Finding], list[str]]:
     ):
         values = [getattr(b, of) / getattr(a, of) for a, b in pairs if getattr(a, of) and getattr(b, of)]
         findings += [_mean(name, label, values)] if values else []
-    short = next(one for one in findings if one.name == "margin").value
-    reached = short is not None and short >= 0
-    return findings, [] if reached else ["The record does not reach the baseline's loss, so its time is none to it."]
+    short = "The record does not reach the baseline's loss: there is no speedup to tell."
+    return findings, [] if reached else [short]
 
 
 def _worth(gathered: Gathered) -> list[Finding]:

@@ -113,6 +113,8 @@ def test_a_small_speedrun_keeps_the_share_of_its_steps_and_compares_what_is_aske
     assert settings_of(record, record.trial("record-s1")).train.steps == round(240 * goal.steps / long.steps)
     with pytest.raises(UsageError, match="There is no lever"):
         plan("speedrun", of_preset(PretrainSettings, "quick"))
+    with pytest.raises(UsageError, match="takes no values"):
+        plan("speedrun", grid=[1, 2])
 
 
 def _flat(settings: Any) -> dict[str, Any]:

@@ -260,6 +260,7 @@ def test_a_record_that_stays_above_the_baseline_has_no_time_to_its_loss(outputs:
     assert built(folder).value("speedup") is None
     finish_all(folder, lambda trial: 2.1 if trial.group == "record" else 2.0)
     assert any("does not reach the baseline's loss" in note for note in built(folder).notes)
+    assert built(folder).value("speedup") is None
 
 
 def test_data_size_is_judged_by_the_lowest_loss(outputs: Path) -> None:
