@@ -224,7 +224,7 @@ class _PatternWriter(Observer):
 
 
 class _PartWriter:
-    """Writes what a lens has found so far, each time into another archive."""
+    """Writes what a lens has found so far, each time into another archive; where there is room."""
 
     def __init__(self, out: Path, about: Metadata, part: Callable[[Path], None]) -> None:
         self._out, self._about, self._part = out, about, part
@@ -233,7 +233,10 @@ class _PartWriter:
     def __call__(self, found: Mapping[str, Tensor]) -> None:
         self._count += 1
         path = self._out.with_suffix(f".{self._count}{self._out.suffix}")
-        write_archive(path, {name: as_array(tensor) for name, tensor in found.items()}, self._about)
+        try:
+            write_archive(path, {name: as_array(tensor) for name, tensor in found.items()}, self._about)
+        except (OSError, LabError):  # the answer may have room without it
+            return
         self._part(path)
 
 

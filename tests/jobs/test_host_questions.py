@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -100,6 +102,24 @@ def test_a_lens_is_told_in_parts_with_the_words_of_its_tokens_in_between(
         assert 0 < there.sum() < len(there)
         for name in whole:
             assert np.array_equal(part[name][there], whole[name][there]), name
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), LabError("It is large.")])
+def test_a_part_that_has_no_room_on_the_disk_does_not_cost_the_answer(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    full = mock.Mock(side_effect=error)
+    monkeypatch.setattr("llmlab.inspection.inspect.write_archive", full)
+    out, said = tmp_path / "lens.safetensors", io.StringIO()
+    values = {"text": TEXT, "what": ["lens"], "parts": True}
+    host = Host(said, places["outputs"])
+    asked = {"id": 1, "do": "ask", "model": "bar", "question": "inspect", "values": values, "out": str(out)}
+    host.listen([json.dumps(asked)])
+    host.answer_all()
+    told = [json.loads(line)["event"] for line in said.getvalue().splitlines()]
+    assert [event for event in told if event != "progress"] == ["answered"]
+    assert full.called
+    assert (read_archive(out)["lens/ids"] >= 0).all()
 
 
 def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:
