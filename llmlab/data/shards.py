@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import signal
 import sys
 from collections import deque
@@ -181,10 +182,15 @@ def built_corpus(name: str) -> BuiltCorpus | None:
 def require_finished(name: str) -> None:
     """UsageError where a corpus of that name was begun and is not finished."""
     if _NAME.fullmatch(name) and (manifest := _manifest(_shards_dir() / name)) is not None and not manifest.complete:
+        asked = [manifest.source, "--name", name]
+        if manifest.text_field != "text":
+            asked += ["--field", manifest.text_field]
+        if manifest.tokenizer != "gpt2":
+            asked += ["--tokenizer", manifest.tokenizer, "--vocab-size", str(manifest.vocab_size)]
         raise UsageError(
             f"The corpus {name} is not finished.",
             f"{len(manifest.shards)} of its shards are.",
-            f"Go on with it: llmlab-run corpora build {manifest.source} --name {name}",
+            f"Go on with it: llmlab-run corpora build {shlex.join(asked)}",
         )
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -211,6 +212,31 @@ def test_a_cancelled_build_goes_on(folder: Path) -> None:
     with pytest.raises(Cancelled):
         build(folder, "other", CancelAfter(12))
     assert files_of(build(folder, "other")) == alone
+
+
+def test_the_command_that_is_told_goes_on_with_an_unfinished_build(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaced = folder.rename(tmp_path / "many texts") / "a.jsonl"
+    spaced.write_bytes(spaced.read_bytes().replace(b'"text"', b'"content"'))
+    monkeypatch.setitem(build_shards.__kwdefaults__, "shard_tokens", SIZE)
+    asked = ["--name", "other", "--field", "content", "--tokenizer", "bpe", "--vocab-size", "300", "--processes", "1"]
+    write, done = module._Build._write, []
+
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(write(self, *arguments))
+        return done[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Build, "_write", interrupted)
+        main(["corpora", "build", str(spaced), *asked])
+    with pytest.raises(UsageError, match=r"other is not finished. 2 of its shards are") as told:
+        find_corpus("other")
+    command = told.value.do.partition("llmlab-run ")[2]
+    assert main([*shlex.split(command), "--processes", "1"]) == 0
+    assert find_corpus("other").kind == "built"
 
 
 def test_another_source_under_the_name_is_refused(folder: Path) -> None:
