@@ -16,6 +16,7 @@ from llmlab.store.event_file import close_gaps, counted, set_aside, whole_bytes
 from llmlab.store.events import Evaluated, Event, Started, StepEvent, to_line
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import last_events
+from llmlab.store.worker_folder import LAUNCH_SECONDS
 
 # Room kept in the run's folder for its last words: when a disk is full, these must still be said. An event, a second
 # status.json beside the first, and the folder entries of both.
@@ -46,8 +47,11 @@ class Recorder:
         pid = os.getpid()
         self.begun = False  # whether this worker's `started` is written
         self.preparation: dict[str, float] = {}  # seconds by what was done before training
-        self._prepares = ("Starting the worker", recorded.heartbeat)  # and since when: whoever started it said so
-        self.status = dataclasses.replace(recorded, state="running", pid=pid, pid_start=process_start(pid), error=None)
+        began = process_start(pid)
+        # Since when: whoever started the worker said so just before; of one that somebody else started, nobody did.
+        since = recorded.heartbeat if began - recorded.heartbeat < LAUNCH_SECONDS else began
+        self._prepares = ("Starting the worker", since)
+        self.status = dataclasses.replace(recorded, state="running", pid=pid, pid_start=began, error=None)
 
     def begin(self, step: int, scan_from: int) -> int:
         """Cuts what happened after `step` and announces the attempt. scan_from: bytes known to be older.

@@ -7,6 +7,7 @@ import io
 import os
 import random
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,10 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from preset_settings import resolve_settings
 
+from llmlab.core.processes import process_start
 from llmlab.store.event_file import whole_bytes
 from llmlab.store.events import Evaluated, Failed, StepEvent, Warned, from_line, to_line
 from llmlab.store.recorder import Recorder
-from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_folder import RunFolder, RunStatus
 
 _SAVED = 6  # the checkpoint's step
 _LAST = 12
@@ -206,3 +208,14 @@ def test_a_line_for_which_there_is_no_room_is_taken_back(room: int, tmp_path: Pa
     with mock.patch.object(os, "write", _Pipe(room)), pytest.raises(OSError, match="No space"):
         recorder.record(Warned(2, 2.0, "hotter"))
     assert RunFolder(tmp_path).events.read_bytes() == before
+
+
+@pytest.mark.parametrize("state", ["queued", "stopped"])
+def test_the_start_of_a_worker_that_nobody_announced_is_counted_from_its_process(tmp_path: Path, state: str) -> None:
+    fake = FakeRun(tmp_path)
+    fake.run.write_status(RunStatus(state=state, heartbeat=time.time() - 1e6))
+    recorder = Recorder(fake.run)
+    recorder.update(doing="Making the model")
+    recorder.close()
+    passed = time.time() - process_start(os.getpid())
+    assert 0 < recorder.preparation["Starting the worker"] <= passed
