@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
 from llmlab.store.run_folder import RunFolder
+from llmlab.training.parallel import failed
 
 _LOOPBACK = "127.0.0.1"
+# A process that torchrun ends since others gave up says so later than this (llmlab.jobs.worker.SIGTERM_SECONDS).
+_STOPPED_SECONDS = 3.0
 _RESUME = "Resume the run: it goes on from its newest checkpoint."
 
 
@@ -34,20 +42,36 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
     if (loopback := _loopback()) is not None:  # the machine's own name may lead nowhere, without a network
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     where = ["--standalone", "--local-addr", _LOOPBACK, "--nproc-per-node", str(count), "--max-restarts", "0"]
+    worker = ["--no-python", *module_command("llmlab.jobs.worker"), str(run.path)]
     try:
-        torchrun(parse_args([*where, "--no-python", *module_command("llmlab.jobs.worker"), str(run.path)]))
+        with tempfile.TemporaryDirectory(prefix="llmlab-") as logs:  # torchrun would leave its own behind
+            torchrun(parse_args([*where, "--log-dir", logs, *worker]))
     except SignalException:
         return None
     except ChildFailedError as error:
         # Who was killed comes first: the others end by themselves when they notice, or by torchrun's SIGTERM.
+        for rank, failure in error.failures.items():
+            with suppress(ValueError, TypeError):  # it is torch's own message
+                return failed(rank, count, LabError(**json.loads(failure.message)))
         ends = {rank: failure.exitcode for rank, failure in error.failures.items()}
         rank = min(ends, key=lambda rank: (ends[rank] == -signal.SIGTERM, ends[rank]))
         if ends[rank] > 0 and 0 not in ends:  # others gave up
+            status = run.recorded_status()
+            if status.state == "stopped" and status.heartbeat < error.failures[rank].timestamp + _STOPPED_SECONDS:
+                return None  # as somebody asked rank 0, which did not wait for them
             return LabError(f"Process 0 of the run's {count} did not answer any more, and was ended.", "", _RESUME)
         how = f"was killed ({signal.Signals(-ends[rank]).name})" if ends[rank] < 0 else f"ended with {ends[rank]}"
         why = "The system does that where memory runs out." if ends[rank] == -signal.SIGKILL else ""
         return LabError(f"Process {rank} of the run's {count} {how}.", why, _RESUME)
     return None
+
+
+def tell_torchrun(error: LabError) -> None:
+    """Why this process fails, for the agent, which tells `run_ranks`: it may be the first, and not with the others."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError):
+            said = {"message": json.dumps(error.as_dict()), "timestamp": int(time.time())}
+            Path(path).write_text(json.dumps(said), encoding="utf-8")
 
 
 def started_by_torchrun() -> bool:

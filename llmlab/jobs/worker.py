@@ -30,7 +30,7 @@ from llmlab.core.memory import available_bytes
 from llmlab.core.processes import follow_parent
 from llmlab.core.settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
-from llmlab.jobs.ranks import run_ranks, started_by_torchrun
+from llmlab.jobs.ranks import run_ranks, started_by_torchrun, tell_torchrun
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
@@ -69,20 +69,23 @@ def _work(path: Path) -> None:
 
 
 def _lead(run: RunFolder, count: int) -> None:
-    """Has `count` processes train a run, and records their end where they could not. LabError when they failed."""
+    """Has `count` processes train a run, and records their end where they could not. LabError when they failed.
+
+    When one is lost, torchrun ends the others with a SIGTERM, and rank 0 takes it for somebody's wish to stop.
+    """
     began = run.recorded_status().attempt
     died = run_ranks(run, count)
     if died is None:
         return
     with run.held():
         status = run.recorded_status()
-        if status.live:
+        if status.live or status.state == "stopped":
             recorder = Recorder(run)
             if status.attempt > began:
                 recorder.take_over()
             _record_failure(run, run.info(), recorder, died)
             recorder.close()
-    if status.live or status.state == "failed":
+    if status.state != "finished":
         raise died
 
 
@@ -135,13 +138,15 @@ def _follow(run: RunFolder) -> None:
         else:
             checkpoint = checkpoints.select(run.checkpoints, str(step))
             trainer.load_weights(checkpoint)
+            loaded = load_state(checkpoint.path)  # before: from then on, rank 0 waits no longer than a step's timeout
             trainer.distribute()
-            restore(load_state(checkpoint.path), trainer.model, trainer.optimizer, trainer.scaler)
+            restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
         follow(processes, trainer)
     except Exception as error:
         failure = LOST if is_lost_contact(error) else explain(error, settings, run.outputs)
         if failure is not LOST:  # which is said by the one that is to blame
             log(traceback.format_exc())
+            tell_torchrun(failure)
         if isinstance(processes, Several):
             processes.say_failed(failure)
         raise failure from error
@@ -220,7 +225,7 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
     except Cancelled:
         place.control.stop_heard.set()
         begun = _started_early(run, info, recorder, place.device.kind, place.device.precision)
-        processes.order("end", 0)
+        _let_go(processes, 0)
         recorder.begin_early(begun)
         recorder.record(Stopped(begun.step, time.time(), begun.active_seconds, None))
         recorder.update(state="stopped", doing="")
@@ -247,7 +252,16 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
         recorder.record(Warned(trainer.progress.step, time.time(), sentence))
     trainer.choose_prompts()
     trainer.train()
-    processes.order("end", trainer.progress.step)
+    _let_go(processes, trainer.progress.step)
+
+
+def _let_go(processes: Processes, step: int) -> None:
+    """Tells the others that this is all. Who is gone before needs no telling: the run has ended without it."""
+    try:
+        processes.order("end", step)
+    except RuntimeError as error:
+        if not is_lost_contact(error):
+            raise
 
 
 def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: str = "", precision: str = "") -> Started:

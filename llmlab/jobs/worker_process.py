@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import select
 import signal
 import socket
@@ -30,6 +31,8 @@ from llmlab.store.worker_folder import WorkerFolder
 # How often a process that was told to end is looked at, and what it gets after a save to hear of it.
 _LISTEN_SECONDS = 0.1
 _AFTER_SECONDS = 1.0
+# What torchrun tells its processes. Where a shell has it, it is of another job, in which this process has no place.
+_OF_TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
 
 
 def launch(
@@ -70,13 +73,14 @@ def _launch(
     if die_with_parent:
         command += ["--follow-parent", str(os.getpid())]
     folder.write_status(status)
+    own = {name: value for name, value in os.environ.items() if not _OF_TORCHRUN.match(name)}
     with folder.log.open("ab") as log:
         worker = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+            env={**own, **environment, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # Ctrl-C in the terminal reaches the command, which then asks for a stop
         )
     with contextlib.suppress(psutil.Error):  # it has ended already

@@ -103,14 +103,22 @@ class FromScratch(TrainingRun):
         state.save_weights(folder, self.whole_weights())
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
-        """Of the model that is shown, by name."""
-        self.processes.order("weights", self.progress.step)
+        """Of the model that is shown, by name. Where each rank has all of it, none needs another to save it."""
+        if self.processes.sharded:
+            self.processes.order("weights", self.progress.step)
         return self.processes.whole(self.shown.state_dict())
 
     def whole_moments(self) -> dict[str, dict[str, torch.Tensor]]:
-        self.processes.order("moments", self.progress.step)
+        if self.processes.sharded:
+            self.processes.order("moments", self.progress.step)
         moments = super().whole_moments()
         return {name: self.processes.whole(values) for name, values in moments.items()}
+
+    def whole_gradients(self) -> dict[str, torch.Tensor]:
+        """Of a model that is held in parts, after a step: of the step's batches, clipped; by name."""
+        self.processes.order("gradients", self.progress.step)
+        named = self.model.named_parameters()
+        return self.processes.whole({name: weight.grad for name, weight in named if weight.grad is not None})
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         load_weights(checkpoint.path, self.model)
@@ -161,7 +169,12 @@ class Trainer(FromScratch):
             self.optimizer = make_pretraining_optimizer(self.model, self.settings.train)
 
     def plain_model(self) -> nn.Module:
-        return self._whole() if self.processes.sharded else super().plain_model()
+        if not self.processes.sharded:
+            return super().plain_model()
+        model = self._whole()
+        for name, gradient in self.whole_gradients().items():
+            model.get_parameter(name).grad = gradient
+        return model
 
     @property
     def shown(self) -> GPT:

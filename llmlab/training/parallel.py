@@ -75,7 +75,7 @@ _PATIENCE = timedelta(days=365)
 _ROLL_CALL_SECONDS = 2.0
 # Steps over which is averaged how long each rank computes: those of the speed (`llmlab.training.run`).
 _STEPS = 20
-_ORDERS = ("end", "join", "step", "losses", "weights", "moments")
+_ORDERS = ("end", "join", "step", "losses", "weights", "moments", "gradients")
 LOST = LabError(
     "A process of this run was lost, and the others cannot go on without it.",
     "",
@@ -242,7 +242,7 @@ class Several(Processes):
         for rank in range(self.size):
             said = None if rank == self.rank else self._said(rank)
             if said is not None and said.what != LOST.what:
-                return LabError(f"Process {rank} of the run's {self.size} failed. {said.what}", said.why, said.do)
+                return failed(rank, self.size, said)
             if said is None and rank != self.rank:
                 silent.append(rank)
         who = f"Process {silent[0]}" if len(silent) == 1 else "One"
@@ -345,8 +345,15 @@ def follow(processes: Several, trainer: FromScratch) -> None:
                 trainer.whole_weights()
             case "moments":
                 trainer.whole_moments()
+            case "gradients":
+                trainer.whole_gradients()
             case _:
                 return
+
+
+def failed(rank: int, size: int, error: LabError) -> LabError:
+    """What the run says where one of its processes failed."""
+    return LabError(f"Process {rank} of the run's {size} failed. {error.what}", error.why, error.do)
 
 
 def is_lost_contact(error: BaseException) -> bool:

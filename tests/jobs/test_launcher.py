@@ -189,6 +189,16 @@ def test_a_worker_that_cannot_be_started_is_a_sentence(outputs: Path) -> None:
         start_worker(run)
 
 
+def test_a_shell_that_is_part_of_another_job_trains_runs_as_any_other(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "4"), ("TORCHELASTIC_RUN_ID", "its")):
+        monkeypatch.setenv(name, value)
+    run = new_run(outputs, 2)
+    assert start_worker(run).wait() == 0
+    assert run.status().state == "finished"
+
+
 def test_a_request_to_a_run_that_does_not_train_is_a_sentence(finished: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"bar is not running \(it is finished"):
         request(finished, "pause")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,15 @@ from unittest import mock
 
 import psutil
 import pytest
-from forks import wait_until
+import safetensors.torch
+from forks import forked, wait_until
 from kills import differences, events_of
 from ranks import ranks, train_by
 from small_runs import names_of_events, new_run, quick_settings, train_here
 
 from llmlab.core.errors import UsageError
+from llmlab.jobs import ranks as jobs_ranks
+from llmlab.jobs import worker
 from llmlab.jobs.launcher import prepare_resume, request, start_worker
 from llmlab.store import checkpoints
 from llmlab.store.checkpoints import list_checkpoints
@@ -133,6 +137,9 @@ def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(outputs: Path
         request(run, "sample", prompts=["the"])
         request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
         wait_until(lambda: "inspected" in names_of_events(run))
+        answer = safetensors.torch.load_file(run.inspections / "parameters-0123456789ab.safetensors")
+        norms = answer["parameters/gradient"].square().sum().sqrt()
+        assert float(norms) == pytest.approx(min(1.0, events_of(run, "step")[-1]["grad_norm"]), rel=1e-4)
         at = run.recorded_status().step
         assert names_of_events(run)[-4:] == ["paused", "checkpoint_saved", "sampled", "inspected"]
         request(run, "resume")
@@ -210,6 +217,94 @@ def test_rank_0_is_killed_as_it_saves_or_finds_a_full_disk_and_nothing_saved_is_
         assert (run.status().state, [saved.step for saved in list_checkpoints(run.checkpoints)]) == (state, [5])
         train_by(run, 2)
         assert differences(alone, run) == []
+
+
+def test_a_process_that_is_slow_to_read_a_checkpoint_keeps_no_step_waiting(outputs: Path) -> None:
+    run = train_by(new_run(outputs, 5, **SETTINGS | {"distributed__strategy": "fsdp2", "distributed__timeout": 2}), 2)
+    prepare_resume(run, {"train.steps": 7})
+    plain = worker.load_state
+
+    def load_state(folder: Path) -> Any:
+        threading.Event().wait(4 * int(os.environ["RANK"]))
+        return plain(folder)
+
+    with mock.patch.object(worker, "load_state", load_state):
+        train_by(run, 2)
+    assert run.status().state == "finished"
+
+
+def test_what_was_learned_is_saved_though_another_process_is_lost_in_a_pause(outputs: Path) -> None:
+    run = new_run(outputs, 2000, **SETTINGS)
+    with ranks(run, 2) as forks:
+        wait_until(lambda: run.recorded_status().step > 2)
+        request(run, "pause")
+        wait_until(lambda: run.status().state == "paused")
+        forks[1].kill()
+        forks[0].terminate()  # as torchrun does then
+        assert forks[0].wait(30) == 0
+    assert run.status().state == "stopped"
+    assert list_checkpoints(run.checkpoints)[-1].step == run.status().step
+
+
+# A worker whose rank 1 finds no device, or whose rank 0 stands still in a step.
+_FAULTY = """
+import os, threading
+from unittest import mock
+from llmlab.core.errors import LabError
+from llmlab.jobs import worker
+from llmlab.training.loop import Trainer
+
+rank, fault = int(os.environ["RANK"]), os.environ["FAULT"]
+choose_device, loss_of_batch = worker.choose_device, Trainer.loss_of_batch
+
+def choose(train):
+    if fault == "no device" and rank == 1:
+        raise LabError("There is no GPU for process 1.", "This machine has 1.", "Set fewer.")
+    return choose_device(train)
+
+def loss(self, index):
+    if fault == "hangs" and rank == 0 and self.progress.step == 7:
+        threading.Event().wait()
+    return loss_of_batch(self, index)
+
+with mock.patch.object(worker, "choose_device", choose), mock.patch.object(Trainer, "loss_of_batch", loss):
+    with mock.patch.object(worker, "peak_flops", return_value=1e11):
+        raise SystemExit(worker.main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ("no device", "Process 1 of the run's 2 failed. There is no GPU for process 1."),
+        ("hangs", "Process 0 of the run's 2 did not answer any more, and was ended."),
+    ],
+)
+def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, fault: str, what: str
+) -> None:
+    monkeypatch.setenv("FAULT", fault)
+    monkeypatch.setattr(jobs_ranks, "module_command", lambda _: [sys.executable, "-c", _FAULTY])
+    run = new_run(outputs, 20, **SETTINGS, distributed__timeout=2, distributed__processes=2)
+    with forked(run) as fork:
+        assert fork.wait() == 1
+    assert run.status().state == "failed", run.log.read_text()
+    assert [event["what"] for event in events_of(run, "failed")] == [what]
+
+
+@pytest.mark.slow
+def test_a_run_whose_rank_0_is_asked_to_stop_in_a_step_that_does_not_end_was_stopped(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAULT", "hangs")
+    monkeypatch.setattr(jobs_ranks, "module_command", lambda _: [sys.executable, "-c", _FAULTY])
+    run = new_run(outputs, 20, **SETTINGS, distributed__processes=2)
+    with forked(run) as fork:
+        wait_until(lambda: run.events.exists() and len(events_of(run, "step")) == 7)
+        os.kill(run.status().pid or 0, signal.SIGTERM)
+        assert fork.wait() == 0
+    assert (run.status().state, names_of_events(run)[-1]) == ("stopped", "stopped")
 
 
 @pytest.mark.slow
