@@ -30,8 +30,10 @@ from llmlab.gpt.shapes import (
 )
 
 FLOAT = 4  # bytes of a number in fp32
-# Resident memory of a worker before its first step: interpreter and torch, measured on Linux.
-_WORKER_BYTES = 345_000_000
+# Resident memory of a worker beside what is counted below: interpreter and torch, measured on Linux (274 to 309 MB:
+# baby, nano), and torch's compiler, which DDP and FSDP2 load.
+_WORKER_BYTES = 290_000_000
+_COMPILER_BYTES = 80_000_000
 # Holes that the allocator leaves among activations, measured.
 _SCATTER = 1.05
 # Resident memory of torchrun's agent beside its workers: torch, and nothing done with it, measured on Linux.
@@ -180,7 +182,8 @@ def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Mem
         gathered = _gathered(model, parameters)
         learning = FLOAT * (2 * parameters + beside) // ranks + gathered
         saving = max(0, FLOAT * beside - gathered - activations - vocabulary)
-    return Memory(_WORKER_BYTES, learning, activations, vocabulary, ranks, saving)
+    process = _WORKER_BYTES + (_COMPILER_BYTES if ranks > 1 else 0)
+    return Memory(process, learning, activations, vocabulary, ranks, saving)
 
 
 def _gathered(model: ModelSettings, parameters: int) -> int:

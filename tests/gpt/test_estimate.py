@@ -166,7 +166,8 @@ def test_each_of_several_processes_holds_what_its_part_of_a_batch_takes_and_send
     }
     alone = estimate(with_values(base, {"data.batch_size": 3}), VOCAB).memory
     ddp, fsdp2 = (estimate(settings, VOCAB).memory for settings in by.values())
-    assert ddp.of_one == alone.total
+    assert (ddp.learning, ddp.activations, ddp.vocabulary) == (alone.learning, alone.activations, alone.vocabulary)
+    assert ddp.process > alone.process  # torch's compiler
     assert 4 * ddp.of_one < ddp.total == estimate(by["ddp"], VOCAB).memory_bytes
     assert (fsdp2.activations, fsdp2.vocabulary) == (alone.activations, alone.vocabulary)
     parameters = estimate(base, VOCAB).parameters
