@@ -44,6 +44,12 @@ def mixed_corpus(parts: list[tuple[str, str]], find: Callable[[str], Corpus]) ->
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise UsageError("A mixture names a corpus twice.", f"It names {', '.join(names)}.", "Add their weights.")
+    if commas := [name for name in names if "," in name]:
+        raise UsageError(
+            f"{commas[0]} cannot be part of a mixture.",
+            "A comma ends a name there.",
+            "Rename or move the file or folder.",
+        )
     if not all(given):
         raise UsageError("A weight of a mixture is 0.", "Its corpus would never be read.", "Leave it out.")
     weights = tuple(weight / sum(given) for weight in given)

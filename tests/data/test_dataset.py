@@ -192,3 +192,11 @@ def test_a_mixture_splits_each_source_and_counts_them_by_their_weights(
 def test_what_is_no_mixture_is_named(corpus: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         load(corpus=corpus)
+
+
+def test_a_folder_with_a_comma_is_no_part_of_a_mixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a,b").mkdir()
+    (tmp_path / "a,b" / "c.txt").write_text("text")
+    monkeypatch.chdir(tmp_path / "a,b")  # the run would be told the whole path
+    with pytest.raises(UsageError, match=r"c.txt cannot be part of a mixture. A comma ends a name"):
+        load(corpus="c.txt:1,tiny:1")

@@ -235,7 +235,7 @@ def _groups(request: Request) -> list[str]:
     if request.kind.name == "learning-rate" and isinstance(request.settings, PretrainSettings):
         # Does the best one depend on the width?
         wide = [with_values(request.settings, {"model.n_embd": width}) for width in request.groups]
-        return [f"w{settings.model.n_embd}" for settings in wide] or [""]
+        return list(dict.fromkeys(f"w{settings.model.n_embd}" for settings in wide)) or [""]
     if not known:
         if request.groups:
             raise UsageError(f"Pretraining has nothing to compare by {', '.join(request.groups)}.")
@@ -243,7 +243,7 @@ def _groups(request: Request) -> list[str]:
     for group in request.groups:
         if group not in known:
             raise UsageError(f"There is no {group!r} to compare.", f"There are: {', '.join(known)}.")
-    return list(request.groups or known)
+    return list(dict.fromkeys(request.groups or known))
 
 
 def _learning_rate(settings: Settings, value: float, group: str) -> _Variant:

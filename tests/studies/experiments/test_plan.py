@@ -160,7 +160,7 @@ def test_a_learning_rate_experiment_compares_lora_with_full(tuned: FinetuneSetti
 
 
 def test_a_learning_rate_experiment_of_models_from_scratch_compares_widths() -> None:
-    record = plan("learning-rate", grid=[1e-3, 1e-2], groups=["64", "256"])
+    record = plan("learning-rate", grid=[1e-3, 1e-2], groups=["64", "256", "64"])
     assert [(trial.group, trial.x) for trial in record.arms] == list(product(("w64", "w256"), (1e-3, 1e-2)))
     assert {f"w{settings_of(record, trial).model.n_embd}" == trial.group for trial in record.arms} == {True}
 
