@@ -136,8 +136,9 @@ class _Following:
                 if not self._interrupts.count or self._begun:
                     raise self._death()
                 return None
-            if not self._begun:
-                self._report.preparing(self._run.recorded_status().doing)
+            doing = self._run.recorded_status().doing
+            if doing or not self._begun:
+                self._report.preparing(doing)
             if self._interrupts.count:
                 self._stopping()
             self._watch_silence()

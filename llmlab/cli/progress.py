@@ -37,7 +37,7 @@ class Report:
     """Shows what happens in a run; this one shows nothing."""
 
     def preparing(self, doing: str) -> None:
-        """Called again and again before the first event. doing: the worker's own words, or nothing yet."""
+        """Called again and again while no step is computed. doing: the worker's own words, or nothing yet."""
 
     def event(self, event: Event) -> None:
         """One event of the run, in order."""
@@ -174,6 +174,7 @@ class PlainReport(Report):
                     for line in _answer(sample) if self._run.tunes else _sample(sample):
                         self._print(line, "dim")
             case Scored():
+                self._doing = ""  # is said again, of those at the end
                 self._scores.append(event)
                 self._print(f"step {event.step}   {event.correct} of {event.total} held-out items answered right")
             case Shared():

@@ -36,6 +36,7 @@ from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
 from llmlab.store.recorder import Recorder
 from llmlab.store.run_folder import RunFolder, RunInfo
+from llmlab.store.run_log import last_events
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.kinds import kind_of
 from llmlab.training.parallel import LOST, Place, Processes, Several, follow, is_lost_contact, join
@@ -236,6 +237,7 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
     if isinstance(trainer.tokenizer, Tokenizer):  # the lab's own; a base of another kind keeps its own
         write_json(run.tokenizer_json, trainer.tokenizer.to_json())
     changed = changes_since(type(settings), loaded, trainer.origin) if loaded is not None else []
+    failed = _failures_before(run)
     processes.order("join", -1 if loaded is None else loaded.progress.step)
     trainer.distribute()
     if loaded is not None:
@@ -248,7 +250,7 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
         recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
     recorder.update(state="running", doing="")
     recorder.record(trainer.started(changed))
-    for sentence in [*skipped, *trainer.warnings]:
+    for sentence in [*failed, *skipped, *trainer.warnings]:
         recorder.record(Warned(trainer.progress.step, time.time(), sentence))
     trainer.choose_prompts()
     trainer.train()
@@ -323,6 +325,18 @@ def _load_newest(run: RunFolder, trainer: TrainingRun) -> tuple[LoadedState | No
             f"No checkpoint of {run.id} can be used.", " ".join(skipped), "Delete them to train from the start again."
         )
     return None, []
+
+
+def _failures_before(run: RunFolder) -> list[str]:
+    """How the last attempt that trained and those after it failed: a resume makes void what said so."""
+    failed: list[str] = []
+    for event in last_events(run.events):
+        if isinstance(event, Started) and event.reached_training:
+            failed = []
+        elif isinstance(event, Failed):
+            why = " ".join(part for part in (event.what, event.why) if part)
+            failed.append(f"Before it was resumed it failed at step {event.step}: {why}")
+    return failed
 
 
 def _set_aside(run: RunFolder, damaged: int) -> str:

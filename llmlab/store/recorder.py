@@ -168,7 +168,7 @@ class Recorder:
         self._refresh()
 
     def prepare(self, doing: str) -> None:
-        """Says what keeps the run before its first step."""
+        """Says what keeps the run from its next step."""
         self._refresh(doing=doing)
 
     def close(self) -> None:

@@ -66,7 +66,7 @@ class RunStatus:
     best_val_loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
-    doing: str = ""  # what keeps it before the first step: "Reading shakespeare (40 %)"
+    doing: str = ""  # what keeps it from its next step: "Reading shakespeare (40 %)"
     error: dict[str, str] | None = None
 
     @property

@@ -23,6 +23,7 @@ from kills import differences, events_of, train_to_the_end, train_with_kills
 from small_runs import all_events, kill_and_resume, new_run, same_weights, train_here, weights_of
 
 from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
 from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings, PretrainSettings
 from llmlab.data import shard_sources
@@ -274,6 +275,25 @@ def test_a_damaged_line_is_set_aside_with_a_warning_and_the_curve_around_it_stay
     train_here(run)  # the place of the checkpoint is right again
     assert len(events_of(run, "warned")) == 1
     assert _steps(run) == [step for step in range(1, STEPS + 3) if step != 4]
+
+
+@pytest.mark.parametrize("at", [2, 13], ids=["before it saved", "after a checkpoint"])
+def test_a_resumed_run_says_how_it_failed_before(run: RunFolder, alone: RunFolder, at: int) -> None:
+    plain = Trainer.optimizer_step
+
+    def step(self: Trainer) -> Any:
+        if self.progress.step == at:
+            raise LabError("Process 1 is gone.", "Something killed it.", "Resume it.")
+        return plain(self)
+
+    with mock.patch.object(Trainer, "optimizer_step", step), pytest.raises(LabError, match="is gone"):
+        train_here(run)
+    train_here(run)
+    (warning,) = events_of(run, "warned")
+    assert warning["message"] == (
+        f"Before it was resumed it failed at step {at}: Process 1 is gone. Something killed it."
+    )
+    assert same_weights(alone, run)
 
 
 def test_a_run_whose_events_were_deleted_goes_on(run: RunFolder, alone: RunFolder) -> None:

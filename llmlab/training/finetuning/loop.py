@@ -13,6 +13,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from llmlab.anatomy.modules import base_model
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.settings import Sampling
-from llmlab.data.answer_scoring import checkable, score
+from llmlab.data.answer_scoring import ScoredItem, checkable, score
 from llmlab.data.examples import Example, Message
 from llmlab.data.finetuning_data import NOT_IN_LOSS, Batch, FinetuningData, load_finetuning_data
 from llmlab.models.adapter_file import BASE_DIGEST
@@ -106,16 +107,25 @@ class Finetuner(TrainingRun):
         items = checkable(self.data.held_out_examples)[: self.settings.data.scored]
         if not items:
             return
-        begin = time.perf_counter()
+        begin, scored = time.perf_counter(), list[ScoredItem]()
         try:
             with evaluating(self.model):
-                scored = list(score(items, self.data.chat, self._answer, self.control.stop_wanted))
+                self._tell_scored(0, len(items))
+                for item in score(items, self.data.chat, self._answer, self.control.stop_wanted):
+                    scored.append(item)
+                    self._tell_scored(len(scored), len(items))
         except Cancelled:  # someone wants to stop: the next step boundary hears it
+            scored.clear()
+        self.control.until_written(self, partial(self.recorder.update, doing=""))
+        if not scored:
             return
         self.progress.score_seconds = time.perf_counter() - begin
         right = sum(item.right for item in scored)
         told = [dict(vars(item)) for item in scored]
         self.record(Scored(self.progress.step, time.time(), right, len(scored), told, self.progress.score_seconds))
+
+    def _tell_scored(self, done: int, total: int) -> None:
+        self.recorder.prepare(f"Answering held-out questions ({done} of {total})")
 
     @property
     def tokens_per_step(self) -> float:

@@ -282,6 +282,23 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_spoils_the_weights(
     assert all(torch.isfinite(weight).all() for weight in safetensors.torch.load_file(last.weights).values())
 
 
+def test_what_it_does_and_how_far_is_said_while_held_out_questions_are_answered(outputs: Path, scratch: str) -> None:
+    run = tuning_run(outputs, scratch, "tasks", "answers", train__steps=1)
+    said: list[str] = []
+    plain = Finetuner._answer
+
+    def answer(self: Finetuner, ids: list[int]) -> str:
+        given = plain(self, ids)
+        self.recorder.update()
+        said.append(run.recorded_status().doing)
+        return given
+
+    with mock.patch.object(Finetuner, "_answer", answer):
+        train_here(run)
+    assert said == 2 * ["Answering held-out questions (0 of 2)", "Answering held-out questions (1 of 2)"]
+    assert run.recorded_status().doing == ""
+
+
 def test_a_live_run_answers_as_its_checkpoint_of_that_step(
     outputs: Path, base: str, examples: str, tmp_path: Path
 ) -> None:
