@@ -145,9 +145,10 @@ def load_state(folder: Path) -> LoadedState:
         progress = from_plain(Progress, raw["progress"])
         if checkpoint_name(progress.step) != folder.name:
             raise ValueError(f"it is the state of step {progress.step}")
+        asked = raw["origin"]["settings"].get("train", {}).get("compile") is True
         return LoadedState(
             progress=progress,
-            origin=from_plain(Origin, raw["origin"]),
+            origin=from_plain(Origin, {"compiled": asked, **raw["origin"]}),  # earlier versions did not record it
             events_bytes=max(0, int(raw["events_bytes"])),
             optimizer=raw["optimizer"],
             scaler=raw["scaler"],

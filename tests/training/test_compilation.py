@@ -18,8 +18,10 @@ from llmlab.core.config import from_mapping, to_mapping, with_values
 from llmlab.core.device import Device
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import prepare_resume
+from llmlab.store.checkpoints import STATE_FILE, select
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.compilation import CompiledLoss, pays
+from llmlab.training.state import load_state
 
 CPU, MPS, CUDA = (Device(kind, "fp32") for kind in ("cpu", "mps", "cuda"))
 STEPS = 12
@@ -125,6 +127,20 @@ def test_a_compiled_run_that_is_killed_ends_as_one_left_alone(outputs: Path, alo
     assert differences(compiled, run) == []
     assert events_of(run, "warned") == []
     assert not same_weights(alone, run)  # it was compiled
+
+
+def test_a_state_that_does_not_say_whether_it_was_compiled_was_where_that_was_asked_for(
+    alone: RunFolder, tmp_path: Path
+) -> None:
+    checkpoint = select(alone.checkpoints).path
+    for asked in (True, False):
+        folder = tmp_path / str(asked) / checkpoint.name
+        folder.mkdir(parents=True)
+        state = torch.load(checkpoint / STATE_FILE, weights_only=True)
+        del state["origin"]["compiled"]
+        state["origin"]["settings"]["train"]["compile"] = asked
+        torch.save(state, folder / STATE_FILE)
+        assert load_state(folder).origin.compiled is asked
 
 
 def test_the_setting_that_was_yes_or_no_is_still_read_and_written_so() -> None:
