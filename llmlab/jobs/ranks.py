@@ -49,10 +49,10 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
     except SignalException:
         return None
     except ChildFailedError as error:
-        # Who was killed comes first: the others end by themselves when they notice, or by torchrun's SIGTERM.
         for rank, failure in error.failures.items():
-            with suppress(ValueError, TypeError):  # it is torch's own message
+            with suppress(ValueError, TypeError):  # torch's own message: it was killed, or says nothing
                 return failed(rank, count, LabError(**json.loads(failure.message)))
+        # Who was killed comes first: the others end by themselves when they notice, or by torchrun's SIGTERM.
         ends = {rank: failure.exitcode for rank, failure in error.failures.items()}
         rank = min(ends, key=lambda rank: (ends[rank] == -signal.SIGTERM, ends[rank]))
         if ends[rank] > 0 and 0 not in ends:  # others gave up

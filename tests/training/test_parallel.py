@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -282,8 +283,10 @@ with mock.patch.object(worker, "choose_device", choose), mock.patch.object(Train
     ],
 )
 def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
-    outputs: Path, monkeypatch: pytest.MonkeyPatch, fault: str, what: str
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, what: str
 ) -> None:
+    (files := tmp_path / "files").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(files))
     monkeypatch.setenv("FAULT", fault)
     monkeypatch.setattr(jobs_ranks, "module_command", lambda _: [sys.executable, "-c", _FAULTY])
     run = new_run(outputs, 20, **SETTINGS, distributed__timeout=2, distributed__processes=2)
@@ -291,6 +294,7 @@ def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
         assert fork.wait() == 1
     assert run.status().state == "failed", run.log.read_text()
     assert [event["what"] for event in events_of(run, "failed")] == [what]
+    assert list(files.glob("*elastic*")) == []
 
 
 @pytest.mark.slow
