@@ -314,18 +314,19 @@ class Lab(QObject):
             self._by_hand = False
             self._make_current("")
         self._follow_shown()
-        self._choose(fresh)
+        self._choose()
         if not first:
             for row in fresh:
                 if row.id != self._current:
                     self.run_appeared.emit(row.id)
         self.runs_changed.emit()
 
-    def _choose(self, fresh: list[RunRow]) -> None:
-        """Turns to a run that just began, unless another is being watched; to any rather than to none."""
+    def _choose(self, in_turn: RunRow | None = None) -> None:
+        """Turns to any run rather than to none. Of those that begin later only to one whose turn in this window's queue
+        has come, unless another is being watched: Stop never means a run that came from elsewhere."""
         current = self.current()
-        if fresh and not self._by_hand and (current is None or not current.status.live):
-            self._make_current(fresh[0].id)
+        if in_turn is not None and not self._by_hand and (current is None or not current.status.live):
+            self._make_current(in_turn.id)
         elif current is None and self._rows:
             live = [row for row in self._rows.values() if row.status.live]
             self._make_current((live or list(self._rows.values()))[0].id)
@@ -345,7 +346,7 @@ class Lab(QObject):
             self._followed[row.id] = None  # what was seen is from before the start
         self._insert(row)
         if in_turn:
-            self._choose([row])
+            self._choose(row)
         else:
             self.set_current(row.id)
             self._by_hand = False  # the next one may take its place once it has ended

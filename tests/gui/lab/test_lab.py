@@ -29,13 +29,23 @@ def current_id(lab: Lab) -> str:
     return row.run.id if row else ""
 
 
-def test_at_the_start_it_turns_to_what_still_trains(qtbot: QtBot, outputs: Path) -> None:
-    FakeRun(outputs, "live", created=1.7e9).start().advance(20)
+def test_at_the_start_it_turns_to_what_still_trains_and_then_to_no_run_that_begins_elsewhere(
+    qtbot: QtBot, outputs: Path
+) -> None:
+    live = FakeRun(outputs, "live", created=1.7e9).start().advance(20)
     FakeRun(outputs, "newer", created=1.71e9).start().advance(20).finish()
     lab = Lab(outputs)
     wait_for_runs(qtbot, lab, 2)
     assert current_id(lab) == "live"
     assert [row.run.id for row in lab.runs()] == ["newer", "live"]
+    with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
+        live.finish()
+    with qtbot.waitSignal(lab.run_appeared, timeout=WAIT):
+        FakeRun(outputs, "elsewhere", created=1.72e9).start().advance(5)
+    assert current_id(lab) == "live"  # Stop would stop the other one
+    queued = FakeRun(outputs, "queued", created=1.73e9).start().advance(5)
+    lab.controller.took_turn.emit(queued.run)  # of this window's queue, and the one before has ended
+    assert current_id(lab) == "queued"
     lab.shutdown()
 
 
