@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _CORPORA_DETAILS = """Besides these, any .txt, folder of .txt, .jsonl or .parquet of your own works by its path.
 
 build: tokenizes a large text on all cores into shards that training maps into memory. SOURCE is a .txt, .jsonl,
-.jsonl.gz, .jsonl.zst or .parquet file, a folder of these, or a data set of the hub as owner/name. Cut off anywhere, the
-same command goes on; of a corpus that is finished, it checks every shard.
+.jsonl.gz, .jsonl.zst or .parquet file, a folder of these, or a data set of the hub as owner/name. The same command
+resumes an interrupted build, and checks every shard of a finished one.
 
 examples:
   llmlab-run corpora
@@ -64,14 +64,16 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add("corpora", corpora, "list the texts to learn from, fetch or build one", _CORPORA_DETAILS)
     parser.add_argument("action", nargs="?", default="list", choices=("list", "fetch", "build"))
     parser.add_argument("name", nargs="?", metavar="NAME|SOURCE", help="the corpus to fetch, or the text to build from")
-    parser.add_argument("--shards", action="store_true", help="build: into shards, which is what it does anyway")
+    parser.add_argument("--shards", action="store_true", help="build: write shards (the default)")
     parser.add_argument("--name", dest="built", metavar="N", help="build: the corpus's name (default: the source's)")
     parser.add_argument(
-        "--tokenizer", choices=("gpt2", "bpe"), default="gpt2", help="build: gpt2, or bpe learned from the first of it"
+        "--tokenizer", choices=("gpt2", "bpe"), default="gpt2", help="build: gpt2, or bpe learned from the text's start"
     )
     parser.add_argument("--vocab-size", metavar="N", type=int, help="build: tokens that bpe learns (default: 2048)")
-    parser.add_argument("--field", metavar="F", default="text", help="build: what of a row is its text (default: text)")
-    parser.add_argument("--processes", metavar="P", type=int, default=0, help="build: default, one a core")
+    parser.add_argument(
+        "--field", metavar="F", default="text", help="build: the field that holds the text (default: text)"
+    )
+    parser.add_argument("--processes", metavar="P", type=int, default=0, help="build: default, one per core")
     commands.add("presets", presets, "list the presets: model sizes with all their settings")
     parser = commands.add("settings", settings, "list every setting: value, range, meaning", _SETTINGS_DETAILS)
     parser.add_argument("--preset", metavar="NAME", help="show this preset's values instead of the defaults")
@@ -181,7 +183,7 @@ def _build(args: argparse.Namespace) -> int:
         source = shard_source(args.name, args.field, progress)
         name = args.built or re.sub(r"[^\w.-]+", "-", source.title.partition(".")[0]).strip("-")
         if any(corpus.name == name and corpus.kind != "built" for corpus in registry.corpora()):
-            raise UsageError(f"{name} is a corpus already.", "", "Choose another --name.")
+            raise UsageError(f"There is already a corpus named {name}.", "", "Choose another --name.")
         if args.vocab_size is not None and args.tokenizer != "bpe":
             raise UsageError(
                 f"{args.tokenizer} has a vocabulary of its own.", "--vocab-size is for bpe.", "Add --tokenizer bpe."
@@ -193,7 +195,7 @@ def _build(args: argparse.Namespace) -> int:
         try:
             corpus = build_shards(source, name, tokenizer, progress, processes=args.processes)
         except KeyboardInterrupt:
-            say("Finished shards are kept: the same command goes on behind them.")
+            say("Finished shards are kept: the same command resumes after them.")
             raise
     tokens, seconds = corpus.manifest.tokens, time.monotonic() - begin
     values = asdict(corpus.manifest) | {"tokens": tokens, "documents": corpus.manifest.documents}

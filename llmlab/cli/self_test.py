@@ -112,8 +112,8 @@ def _threads() -> Finding:
     fixed = spin.fixed_by({**spin.environment(), **os.environ})
     if fixed:
         return Finding("threads", "ok", f"how long threads spin while they wait for each other is fixed: {fixed}")
-    said = f"{torch.get_num_threads()} threads spin while they wait for each other: long where they have their cores"
-    told = f"{said} to themselves, briefly where other processes want them; looked at every second, told in a run's log"
+    said = f"{torch.get_num_threads()} threads spin while they wait for each other: for long where no other process"
+    told = f"{said} wants their cores, else briefly; checked every second, and a run's log says which"
     if spin.waited_for_cores() is None:
         told = f"{said.partition(':')[0]}: briefly, since this system does not say whether others want their cores"
     return Finding("threads", "ok", told)

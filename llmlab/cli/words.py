@@ -68,7 +68,7 @@ class Commands:
         parser.add_argument(
             "--debug",
             action="store_true",
-            help="print the traceback of an error too; of a training, where the time goes until its first step",
+            help="print the traceback of an error too; for a training run, where the time goes before step 1",
         )
         parser.set_defaults(command=command, parser=parser)
         self.names.append(name)

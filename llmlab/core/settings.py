@@ -84,8 +84,8 @@ class ModelSettings:
     )
     mup_base_width: int = setting(
         0,
-        "Width at which the learning rate was chosen: initialisation, rates and two multipliers follow n_embd so that "
-        "it stays the best one as the model grows (muP); 0 means off.",
+        "muP: the width at which the learning rate was chosen. Initialisation, rates and two multipliers then depend "
+        "on n_embd, so that the best rate stays about the same in a wider model; 0 means off.",
         unit="values per token",
         low=0,
         high=16384,
@@ -267,7 +267,7 @@ class PretrainTrainSettings(TrainSettings):
     )
     eval_windows: int = setting(
         192,
-        "Fixed sequences of each split that a measurement reads; 0 means the whole held-out text, end to end, and as "
+        "Fixed sequences of each split that an evaluation reads; 0 means the whole held-out text, end to end, and as "
         "many sequences of the training text.",
         unit="sequences",
         low=0,
@@ -275,7 +275,7 @@ class PretrainTrainSettings(TrainSettings):
     )
     muon_iterations: int = setting(
         5,
-        "Muon's Newton-Schulz iterations a step: fewer cost less, and leave directions less equal.",
+        "Newton-Schulz iterations in each step of Muon: fewer take less time, and directions move less equally.",
         low=1,
         high=5,
         advanced=True,
@@ -287,8 +287,8 @@ class PretrainTrainSettings(TrainSettings):
     )
     activation_checkpointing: bool = setting(
         False,
-        "Keep only each block's input for the backward pass, and compute the rest a second time there: less memory, "
-        "up to a third more time, and the same losses to the last bit.",
+        "Keep only each block's input for the backward pass, and compute its other activations again there: less "
+        "memory, about a third more time, and the same losses to the last bit.",
         advanced=True,
         exact=False,
     )
@@ -372,19 +372,19 @@ class DistributedSettings:
 
     strategy: str = setting(
         "none",
-        "none: one process. ddp: several, each with the whole model, read their parts of every batch. fsdp2: each "
-        "holds only a part of the model, too, for one that does not fit.",
+        "none: one process. ddp: each process holds the whole model and reads its part of every batch. fsdp2: each "
+        "also holds only a part of the model, for models that do not fit into one process's memory.",
         choices=("none", "ddp", "fsdp2"),
     )
     processes: int = setting(
         2,
-        "Processes on this machine, unless it is one; torchrun's own number counts where it starts them.",
+        "Processes on this machine; strategy none has one. Where you start them with torchrun, its number counts.",
         low=1,
         high=1024,
     )
     timeout: int = setting(
         60,
-        "How long a process may keep the others waiting in a step, until the run ends as failed.",
+        "How long the others wait in a step for a process that does not answer, before the run fails.",
         unit="seconds",
         low=1,
         high=86400,

@@ -69,7 +69,7 @@ def sentence(event: Event) -> Sentence | None:
         case Evaluated():
             best = ", the best so far" if event.best else ""
             each = ", ".join(f"{source} {loss:.3f}" for source, loss in event.val_losses.items())
-            of = f" (of the mixture; {each})" if each else ""
+            of = f" ({each})" if each else ""
             text = f"Measured: validation loss {event.val_loss:.3f}{of}{best}; training loss {event.train_loss:.3f}."
             return _say(event, text)
         case Sampled():

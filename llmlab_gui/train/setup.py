@@ -72,8 +72,9 @@ class SetupDock(RunSetupDock[PretrainSettings]):
 
     def work_out(self, settings: PretrainSettings) -> None:
         needed = estimate(settings)
-        each = f" ({needed.memory.processes} processes of {bytes_text(needed.memory.of_one)})"
-        each = each if needed.memory.processes > 1 else ""
+        count, of_one = needed.memory.processes, needed.memory.of_one
+        rest = bytes_text(needed.memory.total - count * of_one)  # torchrun, and what the first collects to save
+        each = f" ({bytes_text(of_one)} in each of {count} processes, {rest} beside them)" if count > 1 else ""
         parts = [
             f"About {minutes_text(needed.minutes)} here",
             f"{count_text(needed.parameters)} parameters ({count_text(needed.embedding_parameters)} in embeddings)",

@@ -12,7 +12,7 @@ from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 
 _CAPTION = (
     "Tokens trained on in a second; the share of the machine's own measured peak of matrix products (MFU); memory. "
-    "Of several processes: all of their tokens, the memory of the first and, dotted, how long the slowest one waits. "
+    "For several processes: the tokens of all, the memory of the first and, dotted, how much the slowest waits. "
     "Shaded: the run was paused or interrupted."
 )
 _MIB = 2.0**20

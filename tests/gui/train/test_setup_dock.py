@@ -188,6 +188,16 @@ def test_the_costs_are_told_before_the_start(dock: SetupDock, qtbot: QtBot) -> N
     qtbot.waitUntil(lambda: "124M parameters" in dock.estimate.text(), timeout=WAIT)
 
 
+def test_the_memory_of_several_processes_is_told_in_parts_that_make_the_whole(dock: SetupDock, qtbot: QtBot) -> None:
+    dock.form.set_values({"distributed.strategy": "fsdp2", "distributed.processes": 4})
+    memory = estimate(dock.form.settings()).memory
+    rest = memory.total - 4 * memory.of_one
+    assert rest > 0
+    each = f"{bytes_text(memory.of_one)} in each of 4 processes, {bytes_text(rest)} beside them"
+    told = unbroken(f"{bytes_text(memory.total)} of memory ({each})")
+    qtbot.waitUntil(lambda: told in dock.estimate.text(), timeout=WAIT)
+
+
 def test_what_it_costs_to_keep_checkpoints_is_told(dock: SetupDock, qtbot: QtBot) -> None:
     each = estimate(dock.form.settings()).checkpoint_bytes
     dock.form.set_values({"train.steps": 2000, "checkpoints.interval": 100, "checkpoints.keep_last": 2})
