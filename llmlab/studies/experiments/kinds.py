@@ -208,8 +208,8 @@ KINDS: dict[str, Kind] = {
             "nothing beside the others.",
             "Jordan et al. 2024, modded-nanogpt (github.com/KellerJordan/modded-nanogpt); Jordan et al. 2024, Muon "
             "(kellerjordan.github.io/posts/muon)",
-            "One lever after the other, from the base to the preset quick, and each left out alone, all for as many "
-            "steps; the base itself for its own.",
+            "From the base to the preset quick, one lever is added after the other; then each is left out by itself. "
+            "All these runs have the record's number of steps; the base also runs for its own.",
             "",
             {PRETRAINING: ()},
             Axis("levers added"),
