@@ -241,8 +241,9 @@ class TrainSettings:
     )
     compile: str = setting(
         "auto",
-        "torch.compile a GPT that learns from scratch. On CUDA a step takes about half the time, and the first waits "
-        "up to a minute: auto does it there, where training takes minutes. On a CPU it saves 1 to 5 % and costs 45 s.",
+        "torch.compile for a GPT that learns from scratch. auto: on CUDA, for runs of more than about 3 minutes; there "
+        "nanoGPT's README gives 135 ms a step in place of 250. Compiling takes up to a minute. On a CPU it saves 1 to "
+        "5 % of a step and takes 45 s.",
         choices=("auto", "on", "off"),
         advanced=True,
     )
