@@ -155,7 +155,11 @@ def _safe_cut(tokenizer: Tokenizer, ids: np.ndarray) -> int:
 
 def built_corpora() -> list[BuiltCorpus]:
     """The corpora that are built to their end, by name."""
-    found = (built_corpus(path.parent.name) for path in sorted(_shards_dir().glob("*/manifest.json")))
+    try:
+        manifests = sorted(_shards_dir().glob("*/manifest.json"))
+    except OSError:  # a cache folder that this user may not read
+        manifests = []
+    found = (built_corpus(path.parent.name) for path in manifests)
     return [corpus for corpus in found if corpus is not None]
 
 
