@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmlab.cli.doctor import Finding
-from llmlab.core.device import Device, choose_device, measured_peak
+from llmlab.core.device import Device, choose_device, choose_threads, measured_peak
 from llmlab.core.settings import ModelSettings, TrainSettings
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.model import GPT
@@ -34,13 +34,19 @@ _ROWS, _N_EMBD, _VOCABULARY = 4 * 64, 128, 50257
 
 
 def checks() -> Iterator[tuple[str, Callable[[], Finding]]]:
-    yield "devices", _devices
-    yield "cpu", partial(trains, Device("cpu", "fp32"))
-    for kind in _other_kinds():
-        yield kind, partial(trains, Device(kind, "fp32"))
-    yield "speed", _speed
-    yield "threads", _threads
-    yield "loss", _loss
+    """To be made one after the other, on as many threads as a run of the command line has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(choose_threads(TrainSettings(), 0, watched=False))
+    try:
+        yield "devices", _devices
+        yield "cpu", partial(trains, Device("cpu", "fp32"))
+        for kind in _other_kinds():
+            yield kind, partial(trains, Device(kind, "fp32"))
+        yield "speed", _speed
+        yield "threads", _threads
+        yield "loss", _loss
+    finally:
+        torch.set_num_threads(before)
 
 
 def _other_kinds() -> list[str]:
@@ -102,8 +108,9 @@ def _speed() -> Finding:
     device = choose_device(TrainSettings())
     peak = measured_peak(device)
     said = f"{peak / 1e9:.0f} GFLOP/s of {device.precision} matrix products on {device.kind}"
-    threads = f", {torch.get_num_threads()} threads" if device.kind == "cpu" else ""
-    told = f"{said}{threads}; remembered in the cache, so that runs need not measure it"
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'' if count == 1 else 's'}" if device.kind == "cpu" else ""
+    told = f"{said}{threads}; remembered in the cache, so that runs of as many need not measure it"
     return Finding("speed", "ok", told, values={"flops": peak})
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from fakes import FakeRun
 
 from llmlab.cli import self_test, text
@@ -149,13 +150,19 @@ def test_json_lines_of_events_that_came_together_reach_the_reader_together(
 # doctor ---------------------------------------------------------------------------------------------------------
 
 
-def test_doctor_finds_a_working_machine(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_finds_a_working_machine_with_the_threads_of_a_run(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab.core.device.available_cores", lambda: 3)
+    before = torch.get_num_threads()
     assert main(["doctor", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     findings = {finding["name"]: finding for finding in answer["findings"]}
     assert answer["ok"] is True
     assert findings["cpu"]["state"] == "ok"
     assert findings["speed"]["values"]["flops"] > 1e8
+    assert "on cpu, 3 threads; remembered" in findings["speed"]["said"]
+    assert torch.get_num_threads() == before
     assert findings["loss"]["values"]["difference"] < 1e-4
     assert findings["threads"]["state"] == "ok"
     assert str(outputs) in findings["outputs"]["said"]
