@@ -143,8 +143,10 @@ def resume(args: argparse.Namespace) -> int:
             f"Process {status.pid} holds it.",
             f"Ask it: llmlab-run request {spoken(run)} {'resume' if paused else 'stop'}",
         )
-    for sentence in prepare_resume(run, parse_assignments(assignments_of(args))):
+    assignments = assignments_of(args)
+    for sentence in prepare_resume(run, parse_assignments(assignments)):
         say(sentence)
+    _tell_unused(assignments, run.info().settings)
     return _train_and_tell(run, args)
 
 
@@ -154,7 +156,9 @@ def _chosen(
     """The preset's name, the settings, and the run and checkpoint of --from; None without it."""
     if args.parent is None:
         preset = args.preset or default
-        return preset, with_overrides(of_preset(kind, preset), args.settings, assignments), None
+        settings = with_overrides(of_preset(kind, preset), args.settings, assignments)
+        _tell_unused(assignments, settings)
+        return preset, settings, None
     if args.preset is not None:
         raise UsageError(
             "--preset and --from exclude each other.",
@@ -164,7 +168,15 @@ def _chosen(
     reference = resolve_run(args.parent, outputs_of(args))
     info = reference.run.info()
     settings = with_overrides(info.settings_as(kind), args.settings, assignments)
+    _tell_unused(assignments, settings)
     return info.preset, settings, (reference.run, reference.checkpoint())
+
+
+def _tell_unused(assignments: list[str], settings: RunSettings) -> None:
+    """Warns of a number of processes that was asked for and is not used."""
+    asked = parse_assignments(assignments).get("distributed.processes", "1")
+    if settings.distributed.strategy == "none" and asked != "1":
+        say("warning: one process trains it: distributed.strategy is none. Set distributed.strategy=ddp for several.")
 
 
 def _make_and_train(

@@ -382,6 +382,22 @@ def test_requests_from_another_terminal_reach_a_run(outputs: Path, capsys: pytes
         assert process.wait(SECONDS) == 0
 
 
+@pytest.mark.parametrize(
+    ("asked", "warned"),
+    [
+        (["distributed.processes=2"], True),
+        (["distributed.processes=2", "distributed.strategy=ddp"], False),
+        (["distributed.processes=1"], False),
+        ([], False),
+    ],
+)
+def test_processes_without_a_strategy_are_told_of(
+    outputs: Path, capsys: pytest.CaptureFixture[str], asked: list[str], warned: bool
+) -> None:
+    assert main(["pretrain", *TINY, "--no-start", *(word for one in asked for word in ("--set", one))]) == 0
+    assert ("one process trains it: distributed.strategy is none" in capsys.readouterr().err) == warned
+
+
 def test_no_start_makes_a_folder_that_resume_trains(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", *TINY, "--steps", str(STEPS), "--name", "later", "--no-start"]) == 0
     said = capsys.readouterr()
