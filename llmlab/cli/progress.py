@@ -244,7 +244,7 @@ def _introduction(event: Started) -> list[str]:
     """What begins, and what its losses will mean; nothing for a worker that ends before it trains."""
     if event.parameters is None or event.train_tokens is None:
         return []
-    where = f"{event.device} {event.precision}, {event.threads} threads"
+    where = f"{event.device} {event.precision}, {event.workers_text}"
     if event.compile_seconds is not None:
         where += f", compiled in {event.compile_seconds:.0f} s"
     begins = f"resumes at step {event.step}" if event.step else "starts"

@@ -188,8 +188,7 @@ def _description(
         yield f"  {label:<12} {fact}"
     if started is not None and started.parameters is not None:
         yield f"  model        {text.count(started.parameters)} parameters, vocabulary {started.vocab_size}"
-        by = f" in each of {started.processes} processes" if started.processes > 1 else ""
-        yield f"  computed on  {started.device} {started.precision}, {started.threads} threads{by}"
+        yield f"  computed on  {started.device} {started.precision}, {started.workers_text}"
         if started.unigram_loss is not None:
             yield f"  compare      {baselines(started)}"
     yield f"  loss         train {text.loss(status.loss)}, validation {text.loss(status.val_loss)}"

@@ -72,7 +72,12 @@ class Memory:
     @property
     def total(self) -> int:
         """What all hold, and torchrun, which started them."""
-        return self.processes * self.of_one + self.saving + (_TORCHRUN_BYTES if self.processes > 1 else 0)
+        return self.processes * self.of_one + self.saving + self.torchrun
+
+    @property
+    def torchrun(self) -> int:
+        """What torchrun holds beside the processes that it starts."""
+        return _TORCHRUN_BYTES if self.processes > 1 else 0
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,15 @@ class Started(Event, name="started"):
         return self.parameters is not None
 
     @property
+    def workers_text(self) -> str:
+        """`1 thread`, or `2 processes (ddp) of 1 thread each`."""
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        if self.processes == 1:
+            return threads
+        strategy = self.settings.get("distributed", {}).get("strategy", "")  # as a file has it, which may lack it
+        return f"{self.processes} processes{f' ({strategy})' if strategy else ''} of {threads} each"
+
+    @property
     def bits_per_byte(self) -> float | None:
         """What turns nats per token into bits per byte; None where it is not known how long the tokens are."""
         return 1 / math.log(2) / self.bytes_per_token if self.bytes_per_token else None
@@ -144,8 +153,9 @@ class Shared(Event, name="shared"):
 
     @property
     def words(self) -> str:
-        """`2 processes; the slowest (1) waits 12% of the time`."""
-        return f"{len(self.busy)} processes; the slowest ({self.slowest}) waits {self.waiting:.0%} of the time"
+        """`2 processes; 12% of the time goes to communication; process 1 computes longest`."""
+        shared = f"{self.waiting:.0%} of the time goes to communication"
+        return f"{len(self.busy)} processes; {shared}; process {self.slowest} computes longest"
 
 
 @dataclass

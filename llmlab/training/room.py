@@ -74,6 +74,8 @@ def needed_text(need: Memory) -> str:
     parts = sorted(_NAMES, key=lambda name: -getattr(need, name))
     told = ", ".join(f"{_NAMES[name]} {gigabytes(getattr(need, name))}" for name in parts if getattr(need, name))
     each = f" by {need.processes} processes, by each" if need.processes > 1 else ""
+    others = (("torchrun, which starts them", need.torchrun), ("saving, in the first", need.saving))
+    told += "".join(f"; {name} {gigabytes(count)}" for name, count in others if count)
     return f"About {gigabytes(need.total)} are needed{each}: {told}."
 
 

@@ -108,18 +108,17 @@ def _say(event: Event, text: str, tone: str = "plain") -> Sentence:
 
 def _started(event: Started) -> str:
     if not event.reached_training:
-        return f"Worker {event.attempt} began to read the text."
+        return f"Attempt {event.attempt} began to read the text."
     if event.attempt > 1:
         changed = f" Changed: {'; '.join(event.changed)}" if event.changed else ""
-        return f"Training resumed from step {event.step:,} (worker {event.attempt}).{changed}"
+        return f"Training resumed from step {event.step:,} (attempt {event.attempt}).{changed}"
     vocabulary = f"{event.tokenizer} vocabulary of {event.vocab_size:,}"
     if event.tokenizer not in _TOKENIZERS:  # a run that fine-tunes names the template that its examples are put into
         vocabulary = f"vocabulary of {event.vocab_size:,}; template {event.tokenizer}"
-    threads = f"{event.threads} thread{'s' if event.threads != 1 else ''}"
     data = event.settings.get("data", {})
     up_to = "up to " if data.get("batch_warmup_steps") or data.get("length_warmup_steps") else ""
     steps = f"{event.steps:,} steps of {up_to}{event.tokens_per_step:,} tokens"
-    place = f"on {event.device} in {event.precision}, {threads}"
+    place = f"on {event.device} in {event.precision}, {event.workers_text}"
     if event.compile_seconds is not None:
         place += f", compiled in {event.compile_seconds:.0f} s"
     return f"Training began: {steps}; {event.parameters:,} parameters; {vocabulary}; {place}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -80,10 +80,11 @@ class RunSetupDock(LabDock, Generic[S]):
         presets: Sequence[Preset[S]],
         first_preset: str,
         track: str,
+        titled: Callable[[Preset[Any]], str] = lambda preset: preset.title,
         parent: QWidget | None = None,
     ) -> None:
         """titles: of the form's sections. essentials: in sight without unfolding anything, with an editor of their own
-        where the usual one is not enough. track: the folder of such runs."""
+        where the usual one is not enough. track: the folder of such runs. titled: how each preset reads."""
         super().__init__(lab, dock_id, title, parent)
         self._first_preset, self._track = first_preset, track
         self._costs: Costs | None = None
@@ -99,7 +100,7 @@ class RunSetupDock(LabDock, Generic[S]):
             presets,
             first_preset,
             name="Preset",
-            titled=lambda preset: f"{preset.title} · {minutes_text(preset.minutes)}",
+            titled=titled,
             also={"name": self.name},
         )
         self.presets, self.form = self.chosen.presets, self.chosen.form

@@ -43,6 +43,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             presets=[load_preset(name) for name in preset_names()],
             first_preset=DEFAULT_PRESET,
             track=PRETRAINING,
+            titled=lambda preset: f"{preset.title} · {minutes_text(estimate(preset.settings).minutes)}",
             parent=parent,
         )
         self.caption("Settings of the run. Bold ones differ from the preset.", "optimisation")
@@ -66,6 +67,12 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             raise self.corpus.problem
         if self.corpus.missing and self.corpus.corpus is not None:
             raise LabError(f"{self.corpus.corpus.title} is not on this machine.", "", "Press Fetch, or choose another.")
+
+    def update_all(self) -> None:
+        several = self.form.fields["distributed.strategy"].editor.value() != "none"
+        for name in ("processes", "timeout"):
+            self.form.fields[f"distributed.{name}"].editor.setEnabled(several)
+        super().update_all()
 
     def reads(self) -> str:
         return self.corpus.combo.currentText()

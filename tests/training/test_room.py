@@ -21,7 +21,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import RunSettings
 from llmlab.gpt.estimate import Memory, estimate
 from llmlab.training.kinds import kind_of
-from llmlab.training.room import crowded, ran_out, require_room
+from llmlab.training.room import crowded, needed_text, ran_out, require_room
 
 GB = 10**9
 # Ten terabytes of weights, gradients and moments, and far more of activations.
@@ -67,6 +67,15 @@ def test_what_is_advised_fits_and_makes_smaller_what_takes_most(
     smaller = with_values(settings, advised(error))
     assert estimate(smaller).memory_bytes <= free
     assert smaller.tokens_per_step >= settings.tokens_per_step or "model.block_size" in named
+
+
+@pytest.mark.parametrize("strategy", ["none", "ddp", "fsdp2"])
+def test_what_is_said_of_memory_adds_up(strategy: str) -> None:
+    memory = estimate(resolve_settings("baby", overrides={"distributed.strategy": strategy})).memory
+    each, *beside = needed_text(memory).partition(" are needed")[2].split("; ")
+    parts = [[float(part) for part in re.findall(r"([0-9.]+) GB", text)] for text in (each, *beside)]
+    total = memory.processes * sum(parts[0]) + sum(part for one in parts[1:] for part in one)
+    assert total == pytest.approx(memory.total / GB, abs=0.02)
 
 
 def test_an_estimate_that_is_a_little_too_high_refuses_nothing() -> None:

@@ -332,7 +332,7 @@ def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: Qt
     lab.pump(fake)
     _wait(dock, qtbot)
     assert _points(dock.mfu_chart, "pretraining/fake waiting")[1] == [12.5]
-    words = "2 processes; the slowest (1) waits 12% of the time"
+    words = "2 processes; 12% of the time goes to communication; process 1 computes longest"
     assert dock.panel._note.text() == words
     ((span, _),) = dock.speed_chart.marks.spans
     assert span.high - span.low == pytest.approx(30.0)

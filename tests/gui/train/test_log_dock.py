@@ -47,6 +47,9 @@ def test_events_are_told_in_sentences(lab: FakeLab, dock: LogDock) -> None:
     assert warm is not None
     assert "1,000 steps of up to 768 tokens" in warm.text
     assert warm.text.endswith("1 thread, compiled in 11 s.")
+    shared = sentence(dataclasses.replace(began, processes=2, settings={"distributed": {"strategy": "ddp"}}))
+    assert shared is not None
+    assert shared.text.endswith("in fp32, 2 processes (ddp) of 1 thread each.")
     assert "Measured: validation loss" in text
     assert "The corpus is short." in text
     assert "The loss is not finite. It was inf at step 500. Lower the rate." in text
@@ -63,7 +66,7 @@ def test_a_resumed_run_tells_only_what_still_holds(lab: FakeLab, dock: LogDock) 
     lab.reload(fake)
     text = dock.events_view.toPlainText()
     assert "step 750" not in text
-    assert "Training resumed from step 500 (worker 2). Changed: train.steps: 1000 instead of 2000." in text
+    assert "Training resumed from step 500 (attempt 2). Changed: train.steps: 1000 instead of 2000." in text
 
 
 def test_markup_in_a_message_is_text(lab: FakeLab, dock: LogDock) -> None:

@@ -65,6 +65,21 @@ def test_every_setting_has_a_field_with_its_help_and_range(dock: SetupDock) -> N
         assert (field.editor.focusProxy() or field.editor).accessibleName()
 
 
+def test_a_presets_time_is_its_estimate(dock: SetupDock) -> None:
+    choose_preset(dock, "gpt2")
+    time = dock.presets.currentText().rpartition(" · ")[2]
+    dock.update_all()
+    assert f"About {time} here" in dock.estimate.text().replace("\u00a0", " ")
+
+
+def test_processes_can_be_set_with_a_strategy(dock: SetupDock) -> None:
+    processes = dock.form.fields["distributed.processes"].editor
+    assert not processes.isEnabled()
+    dock.form.set_values({"distributed.strategy": "ddp"})
+    dock.update_all()
+    assert processes.isEnabled()
+
+
 def test_the_name_of_a_setting_is_level_with_the_first_line_of_its_editor(dock: SetupDock) -> None:
     seen = [field for field in dock.form.fields.values() if field.label.isVisible()]
     assert len(seen) >= 3
