@@ -56,7 +56,7 @@ def mixed_corpus(parts: list[tuple[str, str]], find: Callable[[str], Corpus]) ->
     if math.lcm(*(weight.denominator for weight in weights)) > LONGEST_PERIOD:
         raise UsageError(
             "The weights of the mixture are too fine.",
-            f"Together they make a whole number of sequences only after more than {LONGEST_PERIOD:,}.",
+            f"The shares come out even only after more than {LONGEST_PERIOD:,} sequences.",
             "Write them with fewer digits, so that they sum to 1.",
         )
     return MixedCorpus(

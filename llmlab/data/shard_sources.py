@@ -199,7 +199,7 @@ def shard_source(name: str, text_field: str, progress: Progress = quiet) -> Shar
     readable = [file for file in files if kind_of(file)]
     if not readable:
         raise UsageError(
-            f"{path} is nothing that shards can be made of.",
+            f"Shards cannot be built from {path}.",
             f"The lab reads {', '.join(SUFFIXES)}, folders of these, and data sets of the hub as owner/name.",
             "Convert it: one JSON object with a text a line is the simplest.",
         )

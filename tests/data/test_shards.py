@@ -362,7 +362,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.
         ("a.parquet", parquet_of_bytes(b"\xff\xfe"), "a.parquet has a row that is not UTF-8. It is row 0"),
         ("a.txt", b"\xff\xff", "not UTF-8"),
         ("a.txt", b"", "is empty"),
-        ("a.csv", b"text\n", "nothing that shards can be made of"),
+        ("a.csv", b"text\n", "Shards cannot be built from"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
