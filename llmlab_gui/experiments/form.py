@@ -52,6 +52,7 @@ _TITLES = {
     "train": "Training",
     "samples": "Samples",
     "checkpoints": "Checkpoints",
+    "distributed": "Several processes",
 }
 _TRACK_NAMES = {PRETRAINING: "training from scratch", FINETUNING: "fine-tuning"}
 _GROUP_NAMES = {"lora": "LoRA", "feed_forward": "feed-forward"}  # that are not their names

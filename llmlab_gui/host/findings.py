@@ -54,13 +54,21 @@ class Findings:
 
         whole: all that is wanted or nothing, as of a model that changes from one answer to the next.
         """
-        missing = tuple(aspect for aspect in wanted if aspect not in self.found and aspect not in self._declined)
+        missing = self.missing(wanted)
         if not missing:
             return ()
         if whole:
             return tuple(wanted)
         quick = tuple(aspect for aspect in missing if aspect not in slow)
         return quick or missing
+
+    def missing(self, wanted: Iterable[str]) -> tuple[str, ...]:
+        """Those that were neither found nor given up."""
+        return tuple(aspect for aspect in wanted if aspect not in self.found and aspect not in self._declined)
+
+    def is_after(self, aspects: Iterable[str]) -> bool:
+        """Whether some of these were asked for last, and are not found yet."""
+        return not set(aspects).isdisjoint(self._asked)
 
     def ask(self, what: tuple[str, ...], *, whole: bool) -> None:
         """These are being looked for."""

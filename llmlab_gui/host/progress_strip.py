@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from PySide6.QtCore import QEvent, QObject, QTimer, SignalInstance
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer, SignalInstance
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
 
 from llmlab_gui.host.selection import Working
 from llmlab_gui.widgets.numbers import time_left_text
+from llmlab_gui.widgets.one_line import OneLine
 
 _WHOLE = 1000
 # Work that is done sooner is not spoken of: the panels would only twitch.
@@ -36,13 +37,12 @@ class ProgressStrip(QWidget):
         parent: QWidget | None = None,
         *,
         noun: str = "the inspection",
-        waits: Callable[[], bool] = lambda: True,
+        words: Callable[[str], str] = lambda what: what,
     ) -> None:
-        """noun: of what is done. waits: whether the panel waits for what is being done; hidden where it does not."""
+        """noun: of what is done. words: what the panel says of what is being done; hidden where that is ""."""
         super().__init__(parent)
-        self._session, self._waits = session, waits
-        self.what, self.left = QLabel(), QLabel()
-        self.what.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self._session, self._words = session, words
+        self.what, self.left = OneLine(elide=Qt.TextElideMode.ElideMiddle), QLabel()
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(8)
@@ -81,13 +81,14 @@ class ProgressStrip(QWidget):
 
     def _draw(self) -> None:
         working = self._session.working
-        if working is None or not self._waits():
+        words = self._words(working.what) if working is not None else ""
+        if working is None or not words:
             self._patience.stop()
             self.hide()
             return
         if self.isHidden() and not self._patience.isActive():
             self._patience.start()
-        self.what.setText(working.what)
+        self.what.say(words)
         self.bar.setRange(0, 0 if working.share is None else _WHOLE)
         if working.share is not None:
             self.bar.setValue(round(_WHOLE * working.share))

@@ -291,6 +291,14 @@ class InspectionSession(PointedAt):
         """Whether someone waits for an answer to a question with one of these keys."""
         return any(map(self._requests.running, keys))
 
+    def looks_for(self, aspects: Iterable[str]) -> bool:
+        """Whether some of these are being looked for."""
+        return self._requests.running("inspect") and self._findings.is_after(aspects)
+
+    def lacks(self, aspects: Iterable[str]) -> bool:
+        """Whether some of these were not found yet, and will be looked for."""
+        return bool(self._findings.missing(what_to_ask(self.about, len(self.tokens), aspects)[0]))
+
     @property
     def working(self) -> Working | None:
         """What the model's process is doing for the panels; None when it rests."""

@@ -70,7 +70,7 @@ class InspectionDock(LabDock):
         self._drawn: Archive | None = None
         self._drawn_from: tuple[Archive, ...] = ()  # where the tensors of its aspects are
         self._shown = False
-        self.strip = ProgressStrip(self.session, waits=self._waits)
+        self.strip = ProgressStrip(self.session, words=self._strip_words)
         self._veil: Veil | None = None
         self._exports_strip = ProgressStrip(self.exports, noun="the export")
         self._row = QWidget()
@@ -271,11 +271,16 @@ class InspectionDock(LabDock):
         if shown:
             self._come_to_sight()
 
-    def _waits(self) -> bool:
-        """Whether what the model's process does is for this panel, or keeps it waiting."""
+    def _strip_words(self, what: str) -> str:
+        """What is said of what the model's process does: "" where this panel has all that it needs."""
+        session = self.session
+        if session.waits(("open", *self.asks)):
+            return what
         if not self.needs_inspection:
-            return self.session.waits(("open", *self.asks))
-        return self.session.inspection is None or self.session.waits(("open", "inspect", *self.asks))
+            return ""
+        if session.inspection is None or session.looks_for(self.aspects):
+            return what
+        return f"Waits for: {what}" if session.lacks(self.aspects) else ""
 
     def _come_to_sight(self) -> None:
         self._draw_if_seen()

@@ -86,10 +86,12 @@ def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progr
     if None in (known.vocab_size, known.unigram_loss):
         with contextlib.suppress(LabError, OSError):  # a text that is not here, which the run will say
             known = known_losses(settings.data, progress)
-    about = "" if known.vocab_size or settings.data.tokenizer in ("gpt2", "bpe") else "about "
     size = known.vocab_size or expected_vocab_size(settings.data)
+    uniform = f"{math.log(size):.2f} (ln {size:,})"
+    if not known.vocab_size and settings.data.tokenizer not in ("gpt2", "bpe"):  # it follows from the text
+        uniform = f"about {math.log(size):.1f} (of about {size:,} tokens)"
     frequent = ": known after the first run" if known.unigram_loss is None else f" {known.unigram_loss:.2f}"
-    return [f"uniform guess {about}{math.log(size):.2f} (ln {size:,})", f"token frequencies alone (unigram){frequent}"]
+    return [f"uniform guess {uniform}", f"token frequencies alone (unigram){frequent}"]
 
 
 def _last_run(settings: RunSettings, preset: str, runs: Sequence[RunRow]) -> list[str]:

@@ -94,6 +94,9 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(
     dock: ExperimentDock, qtbot: QtBot, outputs: Path, started: list[ExperimentRecord]
 ) -> None:
     FakeExperiment(outputs, "taken")
+    for form in (dock.form.scratch.form, dock.form.finetune.form):
+        titles = {name: section.header.text() for name, section in form.sections.items()}
+        assert all(title != name for name, title in titles.items()), titles  # words, as in the set-up
     wrong: list[tuple[Any, str]] = [
         (lambda: dock.form.grid.setText("fast, slow"), "learning_rate"),
         (lambda: dock.form.grid.setText("0.1"), "at least two"),

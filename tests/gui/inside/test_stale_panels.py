@@ -239,6 +239,29 @@ def test_the_progress_of_the_next_model_is_drawn_over_the_shade_of_the_one_befor
     dock.shutdown()
 
 
+def test_a_panel_speaks_of_the_models_work_while_it_waits_for_it_and_no_longer(
+    qtbot: QtBot, lab: InspectionLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
+    bars, lens = ContributionsDock(lab), LensDock(lab)  # type: ignore[arg-type]
+    fill(qtbot, lab, bars)
+    qtbot.waitUntil(lambda: bars.attribution is not None and lab.inspection.working is None, timeout=WAIT)
+    lab.host.hold = {"inspect", "neurons"}
+    qtbot.addWidget(lens)
+    lens.show()
+    qtbot.waitUntil(lens.strip.isVisible, timeout=WAIT)
+    assert lens.strip.what.text() == lens.strip.what.toolTip() == "Reading the prompt"
+    assert bars.strip.isHidden()  # it has all that it shows
+    assert not bars.strip._patience.isActive()
+    lab.inspection.ask("neurons", {"layer": 0, "position": 0}, lambda _: None, key="neurons")
+    qtbot.waitUntil(bars.strip.isVisible, timeout=WAIT)
+    assert bars.strip.what.text() == "Reading the neurons"
+    qtbot.waitUntil(lambda: lens.strip.what.text() == "Waits for: Reading the neurons", timeout=WAIT)
+    qtbot.waitUntil(lens.strip.isVisible, timeout=WAIT)
+    for dock in (bars, lens):
+        dock.shutdown()
+
+
 def test_every_panel_that_cannot_ask_for_a_long_prompt_offers_to_shorten_it(qtbot: QtBot, lab: InspectionLab) -> None:
     lab.host.context = 4
     for make in PANELS:
