@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 from pathlib import Path
 from typing import TypeVar
@@ -127,6 +128,10 @@ def pretrain(args: argparse.Namespace) -> int:
 
 
 def finetune(args: argparse.Namespace) -> int:
+    if any(assignment.startswith("distributed.") for assignment in args.assignments):
+        raise UsageError(
+            "Fine-tuning has no distributed settings.", "One process fine-tunes a model.", "Leave them out."
+        )
     preset, settings, parent = _chosen(args, FinetuneSettings, FINETUNE_PRESET, finetuning_assignments_of(args))
     _check_finetuning(settings, outputs_of(args))
     return _make_and_train(args, preset, settings, parent)
@@ -187,6 +192,9 @@ def _make_and_train(
     )
     if args.no_start:
         say(f"Made {run.path}. It is trained by: llmlab-run resume {spoken(run)}")
+        if settings.distributed.strategy != "none":
+            by = f"torchrun --standalone --nproc-per-node {settings.distributed.processes} -m llmlab.jobs.worker"
+            say(f"Or, where torchrun is to start its processes: {by} {shlex.quote(str(run.path))}")
         return DONE
     return _train_and_tell(run, args)
 

@@ -15,7 +15,7 @@ from typing import Any
 from llmlab.core.config import differences, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.memory import gigabytes
-from llmlab.core.settings import RunSettings
+from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.gpt.estimate import Memory
 from llmlab.training.kinds import kind_of
 
@@ -80,8 +80,10 @@ def needed_text(need: Memory) -> str:
 
 
 def crowded(settings: RunSettings) -> str:
-    """What to say where a run's processes do not fit the cores of this machine; nothing where they do."""
+    """What to say where a run's processes do not fit its batches or this machine's cores; nothing where they do."""
     count, cores = settings.distributed.count, os.cpu_count() or 1
+    if isinstance(settings, PretrainSettings) and count > (rows := settings.data.batch_size):
+        return f"{count} processes share {rows} sequences a batch: {count - rows} of them have nothing to compute."
     if count == 1 or not computes_in_main_memory(settings):
         return ""
     if count > cores:

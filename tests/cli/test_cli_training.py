@@ -395,7 +395,11 @@ def test_processes_without_a_strategy_are_told_of(
     outputs: Path, capsys: pytest.CaptureFixture[str], asked: list[str], warned: bool
 ) -> None:
     assert main(["pretrain", *TINY, "--no-start", *(word for one in asked for word in ("--set", one))]) == 0
-    assert ("one process trains it: distributed.strategy is none" in capsys.readouterr().err) == warned
+    said = capsys.readouterr().err
+    assert ("one process trains it: distributed.strategy is none" in said) == warned
+    assert ("torchrun --standalone --nproc-per-node 2 -m llmlab.jobs.worker" in said) == (
+        "distributed.strategy=ddp" in asked
+    )
 
 
 def test_no_start_makes_a_folder_that_resume_trains(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,10 +146,11 @@ def test_the_worker_looks_again_whoever_started_it(tmp_path: Path, monkeypatch: 
         (2, 4, 0, "4 processes share 2 cores: more than 2 are not faster here."),
         (16, 2, 0, "2 processes of one thread use 2 of 16 cores: try train.threads=8."),
         (16, 2, 8, ""),
+        (16, 16, 0, "16 processes share 12 sequences a batch: 4 of them have nothing to compute."),
         (1, 1, 0, ""),
     ],
 )
-def test_processes_that_do_not_fit_the_cores_are_told_of(
+def test_processes_that_do_not_fit_the_cores_or_the_batch_are_told_of(
     monkeypatch: pytest.MonkeyPatch, cores: int, count: int, threads: int, said: str
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
