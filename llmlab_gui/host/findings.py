@@ -97,6 +97,14 @@ class Findings:
         self._asked = ()
         return bool(self.found)
 
+    def declined(self, aspects: Iterable[str]) -> bool:
+        """Whether one of these was cancelled, or could not be found, and is not being looked for any more."""
+        return not self._declined.isdisjoint(aspects)
+
+    def want_again(self) -> None:
+        """What was declined has to be looked for once more."""
+        self._declined = set()
+
     def give_up(self, aspects: Iterable[str]) -> None:
         """These are not looked for again until the prompt changes."""
         self._declined |= set(aspects)

@@ -153,6 +153,15 @@ class InspectionSession(PointedAt):
         else:
             self._tokenize_prompt()
 
+    def complete(self) -> None:
+        """Looks for what was cancelled or failed while the rest was found, which stays."""
+        self._findings.want_again()
+        self._look.start()
+
+    def incomplete(self, aspects: Iterable[str]) -> bool:
+        """Whether one of these was cancelled or failed while the rest was found; `complete` looks for it."""
+        return self._findings.declined(aspects)
+
     def need(self, panel: str, aspects: Sequence[str]) -> None:
         """What a panel needs of inspections from now on (`inspection_plan.ASPECTS`); nothing while it is hidden."""
         if self._needs.get(panel, ()) == tuple(aspects):
@@ -461,6 +470,7 @@ class InspectionSession(PointedAt):
     def _take_trouble(self, error: LabError) -> None:
         if self._findings.decline():  # the rest is shown all the same
             self.failed.emit(error)
+            self.trouble_changed.emit()
             return
         self._set_trouble(error)
         self._set_inspection(None)

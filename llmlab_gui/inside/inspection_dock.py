@@ -35,6 +35,7 @@ _KINDS = (
     ("csv", "Numbers (CSV)…"),
     ("safetensors", "Tensors (safetensors)…"),
 )
+AGAIN = "Inspect again"
 # Of numbers that were asked for with other fields than those in sight.
 BEFORE_CHANGE = "before the last change"
 
@@ -154,13 +155,17 @@ class InspectionDock(LabDock):
             self.show_body()
         elif self.needs_inspection and session.trouble is not None:
             trouble = session.trouble
-            self.show_empty(trouble.what, f"{trouble.why} {trouble.do}".strip(), "Inspect again", session.refresh)
+            self.show_empty(trouble.what, f"{trouble.why} {trouble.do}".strip(), AGAIN, session.refresh)
         elif self._no_prompt:
             self.show_empty(
                 "The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", self._prompt
             )
         elif session.inspection is None and session.working is None and not stale:
             self.show_empty("Nothing was inspected yet", "The prompt is read as soon as a panel is visible.")
+        elif (
+            session.inspection is not None and session.incomplete(self.aspects) and not self._found(session.inspection)
+        ):
+            self.show_empty("The inspection was not completed", "It was cancelled or failed.", AGAIN, session.complete)
         else:
             self.show_body()
             self._draw_if_seen()
@@ -290,13 +295,17 @@ class InspectionDock(LabDock):
         if archive is None:
             self._drawn, self._drawn_from = None, ()
         elif self._shown and self.needs_inspection and self._refusal() is None:
-            found = sources(archive)
-            mine = tuple({found[name]: None for name in found if name.split("/")[0] in self.aspects}) or (archive,)
+            mine = self._found(archive) or (archive,)
             if mine == self._drawn_from:  # what came is for other panels
                 return
             self._drawn, self._drawn_from = archive, mine
             self.draw(archive)
             self._mark_stale()
+
+    def _found(self, archive: Archive) -> tuple[Archive, ...]:
+        """Where the tensors of its aspects are; () where there is none of them."""
+        found = sources(archive)
+        return tuple({found[name]: None for name in found if name.split("/")[0] in self.aspects})
 
     def _mark_stale(self) -> str:
         """Dims what is about another model or prompt and says about which; returns that."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QPoint
-from PySide6.QtWidgets import QCheckBox, QWidget
+from PySide6.QtWidgets import QCheckBox, QLabel, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
 from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.host.token_texts import texts_of
 from llmlab_gui.inside.edits import interventions_of_cell, offer_interventions
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import AGAIN, InspectionDock, Table
 from llmlab_gui.inside.lens_data import (
     ENTROPY,
     KL,
@@ -54,7 +54,9 @@ class LensDock(InspectionDock):
         self.grid = ValueGrid("Top token by layer and position")
         self.ranks = LayerChart("rank", x_label="layers passed")
         self.ranks.set_log(x=False, y=True)
-        for widget in (self.coloring, self.halves, self.unpin):
+        self.cut_off = QLabel()
+        self.again = tool_button(AGAIN, "Read the rows that are missing")
+        for widget in (self.coloring, self.halves, self.unpin, self.cut_off, self.again):
             self.controls.addWidget(widget)
         self.set_body(split(self.grid, self.ranks, sizes=[320, 160], closes=True))
         self.caption(
@@ -67,6 +69,7 @@ class LensDock(InspectionDock):
         self.coloring.currentIndexChanged.connect(self._redraw)
         self.halves.toggled.connect(self._redraw)
         self.unpin.clicked.connect(self._unpin)
+        self.again.clicked.connect(lambda: self.session.complete())
         self.grid.clicked.connect(self._choose)
         self.grid.asked.connect(self._offer)
         self.grid.pointed.connect(lambda _row, column: self.session.hover(column))
@@ -125,10 +128,23 @@ class LensDock(InspectionDock):
         whole = archive is not None and rows_read(archive) == archive.shape("lens/ids")[0]
         return (archive, ["lens/"]) if archive is not None and whole else None
 
+    def update_state(self) -> None:
+        """Says, too, how much of a lens there is that was cancelled on its way."""
+        super().update_state()
+        self._tell_missing()
+
     # Behind the scenes -------------------------------------------------------------------------------------------
 
     def _text(self, token: int) -> str:
         return self._texts.text(self._archive.metadata.model, token) if self._archive is not None else ""
+
+    def _tell_missing(self) -> None:
+        archive = self._archive
+        read = sum(is_read(archive, row.place) for row in self._rows) if archive is not None else 0
+        missing = read < len(self._rows) and not self.stale() and self.session.incomplete(self.aspects)
+        self.cut_off.setText(f"{read} of {len(self._rows)} rows were read")
+        for widget in (self.cut_off, self.again):
+            widget.setVisible(missing)
 
     def _redraw(self) -> None:
         archive = self._archive
@@ -140,6 +156,7 @@ class LensDock(InspectionDock):
         self.grid.show_grid(lens_grid(archive, by, self._text, halves=halves))
         self._mark()
         self._draw_pins()
+        self._tell_missing()
 
     def _mark(self) -> None:
         if self._archive is None:

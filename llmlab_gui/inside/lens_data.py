@@ -89,7 +89,7 @@ def lens_tip(archive: Inspected, row: LensRow, column: int, text_of: TextOf) -> 
     """Everything about one cell, with exact numbers."""
     tokens = archive.metadata.tokens
     if not is_read(archive, row.place):
-        return f"{row.label}, at token {column} “{visible(tokens[column])}”: not read yet"
+        return f"{row.label}, at token {column} “{visible(tokens[column])}”: not read"
     ids = archive["lens/ids"][row.place, column].tolist()
     probabilities = archive["lens/probability"][row.place, column].tolist()
     lines = [f"{row.label}, at token {column} “{visible(tokens[column])}”"]

@@ -19,7 +19,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
-from llmlab.inspection.archive import read_archive, write_archive
+from llmlab.inspection.archive import Archive, read_archive, write_archive
 from llmlab_gui.inside.contributions import ContributionsDock
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.lens import LensDock
@@ -304,6 +304,65 @@ def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qt
     assert not dock.ranks.isVisible()
 
 
+def lens_of_rows(whole: Archive, rows: list[int], path: Path, **about: Any) -> Archive:
+    """As of a lens that is being read, when these rows have come."""
+    tensors = {name: np.array(whole[name]) for name in whole if name.startswith("lens/")}
+    missing = [row for row in range(2 * LAYERS + 1) if row not in rows]
+    for name, values in tensors.items():
+        values[missing] = {"lens/ids": -1, "lens/rank": 0}.get(name, np.nan)
+    write_archive(path, tensors, replace(whole.metadata, **about))
+    return read_archive(path)
+
+
+def test_a_lens_that_was_cancelled_says_how_much_of_it_there_is_and_is_read_again_alone(
+    lab: InspectionLab, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab_gui.host.inspection_plan._QUICK_LENS", 0)
+    session, host = lab.inspection, lab.host
+    dock = opened_lens(lab, qtbot)
+    session.need("another", ("contributions",))
+    whole = session.inspection
+    assert whole is not None
+    part = lens_of_rows(whole, [0, 4, 8], tmp_path / "part.safetensors")
+
+    def reads(what: str) -> None:
+        qtbot.waitUntil(lambda: session.working is not None and host.asked[-1][1]["what"] == [what], timeout=WAIT)
+
+    host.hold = {"inspect"}
+    session.refresh()
+    reads("contributions")
+    host.release()
+    reads("lens")
+    session._take_part(part)
+    dock._archive = part  # as of a prompt whose lens was never whole
+    dock._redraw()
+    assert not dock.again.isVisible()
+    session.cancel()
+    assert dock.cut_off.text() == "3 of 5 rows were read"
+    assert dock.cut_off.isVisible()
+    asked = len(host.asked)
+    dock.again.click()
+    reads("lens")
+    assert not dock.again.isVisible()
+    host.release()
+    qtbot.waitUntil(lambda: session.working is None, timeout=WAIT)
+    assert (dock.tensors() is not None, dock.again.isVisible(), len(host.asked) - asked) == (True, False, 1)
+
+    # Cancelled, or failed, before the first of it came: the panel has nothing of this prompt.
+    session.set_prompt("the queen said that", False, at_once=True)
+    reads("contributions")
+    host.release()
+    reads("lens")
+    session.cancel()
+    assert "not completed" in dock._empty._title.text()
+    dock._empty._button.click()
+    reads("lens")
+    host.fail = {"inspect": LabError("The lens failed.")}
+    host.release()
+    qtbot.waitUntil(lambda: session.working is None, timeout=WAIT)
+    assert "not completed" in dock._empty._title.text()
+
+
 def test_a_lens_that_begins_anew_does_not_take_away_the_rows_in_sight(
     lab: InspectionLab, qtbot: QtBot, tmp_path: Path
 ) -> None:
@@ -313,13 +372,7 @@ def test_a_lens_that_begins_anew_does_not_take_away_the_rows_in_sight(
 
     def told(rows: list[int], **about: Any) -> np.ndarray[Any, Any]:
         """The rows in sight when some of a lens have come."""
-        tensors = {name: np.array(whole[name]) for name in whole if name.startswith("lens/")}
-        missing = [row for row in range(2 * LAYERS + 1) if row not in rows]
-        for name, values in tensors.items():
-            values[missing] = {"lens/ids": -1, "lens/rank": 0}.get(name, np.nan)
-        path = tmp_path / f"{next(numbers)}.safetensors"
-        write_archive(path, tensors, replace(whole.metadata, **about))
-        session._take_part(read_archive(path))
+        session._take_part(lens_of_rows(whole, rows, tmp_path / f"{next(numbers)}.safetensors", **about))
         assert (dock.tensors() is not None) == (not np.isnan(dock.grid.grid.values).any())
         return np.flatnonzero(np.isfinite(dock.grid.grid.values[:, 0]))
 
