@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import QFileDialog, QMenu, QProgressBar, QPushButton, QToolButton, QWidget
+from PySide6.QtWidgets import QFileDialog, QInputDialog, QMenu, QProgressBar, QPushButton, QToolButton, QWidget
 
 from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.settings import corpus_title, mixture_parts
 from llmlab.data.corpora import Corpus, corpora, fetch, find_corpus
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.widgets.background import Background
@@ -26,7 +26,7 @@ _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 
 
 class CorpusEditor(Editor):
-    """The value is a corpus's name, or a path. `missing`: it is a known corpus that is not on this machine."""
+    """The value is a corpus's name, a path, or a mixture. `missing`: a known corpus that is not on this machine."""
 
     failed = Signal(object)  # LabError: fetching
     state_changed = Signal()  # it became known what the corpus is, or it arrived
@@ -48,6 +48,7 @@ class CorpusEditor(Editor):
         menu = QMenu(self.own)
         menu.addAction("A file: .txt, .jsonl or .parquet…", self._choose_file)
         menu.addAction("A folder of .txt files…", self._choose_folder)
+        menu.addAction("A mixture of texts…", self._choose_mixture)
         self.own.setMenu(menu)
         self.about = QuietLabel()
         self.fetch_button = QPushButton("Fetch")
@@ -62,6 +63,7 @@ class CorpusEditor(Editor):
         self._settle.timeout.connect(self._look)
         self._progress.connect(self._show_progress)
         self.combo.currentIndexChanged.connect(self._chosen)
+        self.combo.opens.connect(self._list)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
         self._list()
@@ -77,7 +79,7 @@ class CorpusEditor(Editor):
     def set_value(self, value: Any) -> None:
         place = self.combo.findData(str(value))
         if place < 0:
-            self.combo.addItem(Path(str(value)).name or str(value), str(value))
+            self.combo.addItem(corpus_title(str(value)) or str(value), str(value))
             place = self.combo.count() - 1
         self.combo.setCurrentIndex(place)
 
@@ -88,12 +90,17 @@ class CorpusEditor(Editor):
         self._fetcher.shutdown()
 
     def _list(self) -> None:
+        """Offers every corpus that has a name now: a terminal may have built one. What is chosen stays."""
+        kept = self.value()
+        self._named = {corpus.name: corpus for corpus in corpora()}
         self.combo.blockSignals(True)
-        for corpus in corpora():
-            self._named[corpus.name] = corpus
+        self.combo.clear()
+        for corpus in self._named.values():
             self.combo.addItem(corpus.title, corpus.name)
+        if kept:
+            self.set_value(kept)
         self.combo.blockSignals(False)
-        self.corpus = self._named.get(self.value())
+        self.corpus = self._named.get(self.value(), self.corpus)
         self._settle.start()
 
     def _chosen(self) -> None:
@@ -196,6 +203,18 @@ class CorpusEditor(Editor):
         name = QFileDialog.getExistingDirectory(self, "A folder of texts")
         if name:
             self.set_value(name)
+
+    def _choose_mixture(self) -> None:
+        now = str(self.value())
+        other = "austen" if now == "shakespeare" else "shakespeare"
+        typed, agreed = QInputDialog.getText(
+            self,
+            "A mixture of texts",
+            "Corpora or paths with the share of each in a batch:",
+            text=now if mixture_parts(now) else f"{now}:0.7,{other}:0.3",
+        )
+        if agreed and typed.strip():
+            self.set_value(typed.strip())
 
     def _restyle(self) -> None:
         self.own.setIcon(icon("folder"))

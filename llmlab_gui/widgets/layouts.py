@@ -81,7 +81,7 @@ def turn(halves: QSplitter, *, across: bool, sizes: Sequence[int], shares: Seque
         halves.setSizes(sizes)
 
 
-def choice_box(name: str, choices: Iterable[Sequence[str]] = (), *, tip: str = "", least: int = 0) -> QComboBox:
+def choice_box(name: str, choices: Iterable[Sequence[str]] = (), *, tip: str = "", least: int = 0) -> OneLineBox:
     """name: for screen readers. choices: each its data, its words, and perhaps a tool tip; none: it is filled later.
 
     least: characters in sight, whatever its entries have; 0: as many as the longest has when it is first shown.

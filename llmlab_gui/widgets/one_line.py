@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, QSize, Qt
+from PySide6.QtCore import QEvent, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPalette
 from PySide6.QtWidgets import (
     QComboBox,
@@ -38,6 +38,8 @@ class ChoiceBox(QComboBox):
 class OneLineBox(ChoiceBox):
     """No wider than a short name; longer ones are cut in the middle, and whole in the tool tip."""
 
+    opens = Signal()  # the list is about to be shown
+
     def sizeHint(self) -> QSize:
         return self._bounded(super().sizeHint())
 
@@ -45,6 +47,7 @@ class OneLineBox(ChoiceBox):
         return self._bounded(super().minimumSizeHint())
 
     def showPopup(self) -> None:
+        self.opens.emit()
         self.view().setTextElideMode(Qt.TextElideMode.ElideMiddle)
         tip = Qt.ItemDataRole.ToolTipRole
         for place in range(self.count()):
