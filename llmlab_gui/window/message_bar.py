@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QToolButton, QWidget
 
 from llmlab.core.errors import LabError
@@ -18,7 +18,7 @@ _PADDING = 5
 
 
 class MessageBar(QWidget):
-    """What happened, why, and what to do. The newest is shown; dismissing it shows the one before.
+    """What happened, why, and what to do. The newest is shown; dismissing it, by a click, shows the one before.
 
     Whoever owns it lays it over the top of its content, and again whenever `changed` says so.
     """
@@ -35,6 +35,8 @@ class MessageBar(QWidget):
         self.text.setTextFormat(Qt.TextFormat.RichText)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.text.setAccessibleName("Message")
+        self.text.installEventFilter(self)
+        self.setToolTip("Click to dismiss (Esc)")
         self._count = QLabel()
         self.log_button = QPushButton("Show log")
         self.log_button.setFlat(True)
@@ -77,6 +79,21 @@ class MessageBar(QWidget):
     def _want_log(self) -> None:
         if self._messages:
             self.log_wanted.emit(self._messages[-1])
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        event.accept()  # not for what is under the bar
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        if event.button() == Qt.MouseButton.LeftButton:
+            self.dismiss()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """A click on the text; one that ends a selection leaves it to be copied."""
+        released = event.type() == QEvent.Type.MouseButtonRelease
+        if released and isinstance(event, QMouseEvent) and not self.text.hasSelectedText():
+            self.mouseReleaseEvent(event)
+            return True
+        return super().eventFilter(watched, event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()

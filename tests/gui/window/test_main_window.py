@@ -874,6 +874,16 @@ def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: 
     assert "Free some space." in window.covers.messages.text.text()
     qtbot.keyClick(window.model_bar.button, Qt.Key.Key_Escape)
     assert window.covers.messages.isHidden()
+    bar = window.covers.messages
+    for where in (bar, bar.text, bar._sign, bar._count):  # what it hides is a click away, wherever that falls
+        window.lab.error_raised.emit(LabError("It hides the title of a panel."))
+        qtbot.mouseClick(where, Qt.MouseButton.LeftButton)
+        assert bar.isHidden(), where
+    window.lab.error_raised.emit(LabError("It can be copied."))
+    bar.text.setSelection(0, 5)
+    qtbot.mouseRelease(bar.text, Qt.MouseButton.LeftButton)  # the end of a selection
+    assert bar.isVisible()
+    bar.dismiss()
 
 
 def _drop(window: MainWindow, path: Path) -> None:
