@@ -81,7 +81,7 @@ def show(args: argparse.Namespace) -> int:
     for line in (*_description(run, info, status, history.worker, predicted), *_evaluation_table(history.evaluated)):
         print(line)
     names = ", ".join(_named(checkpoint) for checkpoint in saved) or "none"
-    print(f"{len(saved)} checkpoint{'' if len(saved) == 1 else 's'}: {names}")
+    print(f"{text.counted(len(saved), 'checkpoint')}: {names}")
     if not status.live:
         more = f" --steps {2 * status.step}" if status.state == "finished" else ""
         print(f"\nResume it: llmlab-run resume {spoken(run)}{more}")

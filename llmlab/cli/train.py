@@ -128,10 +128,6 @@ def pretrain(args: argparse.Namespace) -> int:
 
 
 def finetune(args: argparse.Namespace) -> int:
-    if any(assignment.startswith("distributed.") for assignment in args.assignments):
-        raise UsageError(
-            "Fine-tuning has no distributed settings.", "One process fine-tunes a model.", "Leave them out."
-        )
     preset, settings, parent = _chosen(args, FinetuneSettings, FINETUNE_PRESET, finetuning_assignments_of(args))
     _check_finetuning(settings, outputs_of(args))
     return _make_and_train(args, preset, settings, parent)
@@ -149,8 +145,10 @@ def resume(args: argparse.Namespace) -> int:
             f"Ask it: llmlab-run request {spoken(run)} {'resume' if paused else 'stop'}",
         )
     assignments = assignments_of(args)
-    for sentence in prepare_resume(run, parse_assignments(assignments)):
-        say(sentence)
+    changes = prepare_resume(run, parse_assignments(assignments))
+    if args.json:  # else the report has them, as the worker finds them changed since its checkpoint
+        for sentence in changes:
+            say(sentence)
     _tell_unused(assignments, run.info().settings)
     return _train_and_tell(run, args)
 

@@ -186,14 +186,28 @@ def with_values(settings: T, values: Mapping[str, Any]) -> T:
     for key, value in values.items():
         info = known.get(key)
         if info is None:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"Did you mean {nearest[0]}?" if nearest else "`llmlab-run settings` lists them all."
-            raise UsageError(f"There is no setting {key!r}.", "", hint)
+            raise _unknown(key, type(settings), known)
         sections.setdefault(info.section, {})[info.name] = parse_value(info, value)
     changed = {
         section: dataclasses.replace(getattr(settings, section), **fields) for section, fields in sections.items()
     }
     return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
+
+
+def _unknown(key: str, settings_type: type, known: Mapping[str, SettingInfo]) -> UsageError:
+    """What to say of a setting that there is not, or that only other kinds of training have."""
+    from llmlab.core.kinds import FINETUNING, KINDS  # which are made with this file
+
+    finetuning = settings_type is KINDS[FINETUNING]
+    lists = f"`llmlab-run settings{' --finetune' if finetuning else ''}` lists them all."
+    others = [kind.noun for kind in KINDS.values() if any(info.key == key for info in describe(kind))]
+    if others and settings_type in KINDS.values():
+        mine = settings_type.noun  # type: ignore[attr-defined]
+        return UsageError(
+            f"There is no setting {key!r} in {mine}.", f"It is a setting of {' and of '.join(others)}.", lists
+        )
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return UsageError(f"There is no setting {key!r}.", "", f"Did you mean {nearest[0]}?" if nearest else lists)
 
 
 def to_mapping(settings: Any) -> dict[str, dict[str, Any]]:

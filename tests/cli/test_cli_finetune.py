@@ -95,7 +95,10 @@ def refused(words: list[str], outputs: Path, capsys: pytest.CaptureFixture[str])
         (["--model", "base@final", "--preset", "smollm"], "Did you mean smollm2-135m?"),
         (["--model", "base@final", "--set", "model.backend=unsloth"], "Unsloth cannot be used here"),
         (["--from", "base@2"], "base is not a fine-tuning run"),
-        (["--model", "base@final", "--set", "distributed.strategy=ddp"], "One process fine-tunes a model"),
+        (
+            ["--model", "base@final", "--set", "distributed.strategy=ddp"],
+            "It is a setting of a run from scratch on text.",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_run_is_made(

@@ -153,6 +153,9 @@ def test_resume_takes_a_folder_from_anywhere_and_goes_on_where_the_run_ended(
     assert events[-1]["event"] == "finished"
     assert "train.steps: 12 -> 20" in output.err
     assert bar.events.read_text().endswith(output.out)
+    assert main(["resume", str(bar.path), "--steps", "22", "--set", "train.seed=9"]) == 0
+    told = "".join(capfd.readouterr())
+    assert (told.count("train.steps: 20 -> 22"), told.count("train.seed: 1 -> 9")) == (1, 1)
 
 
 def test_generate_at_temperature_0_writes_the_same_each_time(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from llmlab.core.config import (
     with_values,
 )
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.paths import resources_dir
 from llmlab.core.presets import load_preset, preset_names
 from llmlab.core.settings import PretrainSettings
@@ -140,6 +142,20 @@ def test_an_unknown_setting_is_answered_with_the_nearest_one() -> None:
         resolve_settings(overrides=["train.learning_rat=1"])
     with pytest.raises(UsageError, match="llmlab-run settings"):
         resolve_settings(overrides=["zzz=1"])
+    with pytest.raises(UsageError, match=r"no setting 'zzz'.*`llmlab-run settings --finetune` lists"):
+        with_values(FinetuneSettings(), {"zzz": 1})
+
+
+def test_a_setting_of_another_kind_of_training_is_told_of_as_one() -> None:
+    scratch, tuned = "a run from scratch on text", "a fine-tuning run"
+    for settings, key, mine, other in (
+        (FinetuneSettings(), "distributed.strategy", tuned, f"{scratch}. `llmlab-run settings --finetune` lists"),
+        (PretrainSettings(), "lora.rank", scratch, f"{tuned}. `llmlab-run settings` lists"),
+        (FinetuneSettings(), "model.n_layer", tuned, f"{scratch} and of a run on a task of a paper. "),
+    ):
+        said = f"There is no setting '{key}' in {mine}. It is a setting of {other}"
+        with pytest.raises(UsageError, match=re.escape(said)):
+            with_values(settings, {key: "1"})
 
 
 def test_an_assignment_needs_an_equals_sign_and_keeps_the_others() -> None:
