@@ -140,6 +140,7 @@ MEASURED = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator is set, and its peak read, on Linux alone")
+@pytest.mark.real_start  # the allocator is set, and memory counted, from a process's start
 @pytest.mark.parametrize("case", MEASURED)
 def test_a_worker_holds_about_what_was_estimated(tmp_path: Path, case: str) -> None:
     few = {
