@@ -119,7 +119,7 @@ def test_a_resume_says_which_settings_change(
     untrained: list[RunFolder], outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = FakeRun(outputs, "bar", steps=100).start().advance(100).finish()
-    assert main(["resume", str(fake.run.path), "--steps", "300", "--set", "train.eval_interval=10"]) == 0
+    assert main(["resume", str(fake.run.path), "--steps", "300", "--set", "train.eval_interval=10", "--json"]) == 0
     output = capsys.readouterr()
     assert "train.steps: 100 -> 300" in output.err
     assert "train.eval_interval: 250 -> 10." in output.err

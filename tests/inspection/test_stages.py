@@ -57,7 +57,8 @@ def test_the_stages_of_a_pass_give_its_pattern_and_the_heads_answer(
     assert torch.equal(stages.pattern, seen.all_patterns()[layer, head])
     assert torch.allclose(stages.masked.softmax(-1), stages.pattern, atol=1e-6)
     assert torch.allclose(stages.query @ stages.key.T, stages.scores)
-    assert torch.allclose(stages.scores / math.sqrt(8), stages.scaled)
+    scale = 8 / 8 if options.get("mup_base_width") else 1 / math.sqrt(8)  # muP's own is 8 / D
+    assert torch.allclose(stages.scores * scale, stages.scaled)
     assert torch.equal(stages.masked.tril(), stages.scaled.tril())
     assert stages.masked.triu(1).tolist() == torch.full((12, 12), -math.inf).triu(1).tolist()
     assert torch.allclose(stages.pattern @ stages.value, seen.z[layer][:, head], atol=1e-5)

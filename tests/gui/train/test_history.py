@@ -74,7 +74,7 @@ def test_a_worker_that_ended_before_it_trained_changes_nothing_that_is_known(tmp
     alone.extend([early, stopped])
     assert alone.ended == stopped
     assert reference_lines(alone) == []
-    assert next(told.text for told in history_sentences(alone, 10)) == "Worker 2 began to read the text."
+    assert next(told.text for told in history_sentences(alone, 10)) == "Attempt 2 began to read the text."
 
 
 def test_a_long_history_is_thinned_and_keeps_its_spikes(tmp_path: Path) -> None:
