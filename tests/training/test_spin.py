@@ -187,7 +187,9 @@ def test_a_system_that_gives_no_thread_does_not_end_the_training(monkeypatch: py
     monkeypatch.setattr(threading.Thread, "start", none_left)
     threads = _Threads()
     threads.use(True)
+    assert not [thread for thread in threading.enumerate() if thread in threads._threads]
     threads.use(False)
+    assert threads._threads == []
 
 
 def test_a_kernel_that_counts_nothing_does_not_say_that_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
