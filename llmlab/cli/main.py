@@ -24,6 +24,7 @@ from llmlab.cli import (
     models,
     notebook,
     paper,
+    practice,
     runs,
     train,
     upkeep,
@@ -97,6 +98,7 @@ def _run(words: Sequence[str]) -> int:
         adapter,
         notebook,
         paper,
+        practice,
         catalogue,
         doctor,
     )

@@ -1,0 +1,186 @@
+"""What was answered, what comes back when, and what comes next: outputs/practice.json. No torch.
+
+The file holds the answers alone, and each is only ever added. When a kind of question comes back follows from its
+answers, by FSRS (the scheduler of Anki: Ye, Su, Cao 2022, "A Stochastic Shortest Path Algorithm for Optimizing Spaced
+Repetition Scheduling"): right is its Good, wrong its Again. What is remembered is the kind, not the question: it comes
+back about another model, another text, other numbers. In days, not minutes: what is asked again at once is only echoed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from llmlab.core.errors import LabError
+from llmlab.core.files import StillHeld, locked, read_json, write_json
+from llmlab.notebook.calibration import Calibration, Statement, calibration
+from llmlab.notebook.scoring import brier
+from llmlab.practice.question import CONFIDENCE, INTERVAL, WAYS, Marked, Question
+
+FILE = "practice.json"
+HANDFUL = 5  # questions of a day
+_FORMAT = 1
+_LOCK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said to one question. time: Unix seconds. given, answer: as text. missed: of an interval, in widths."""
+
+    kind: str
+    way: str
+    concept: str
+    form: str
+    given: str
+    right: bool
+    answer: str
+    time: float
+    text: str = ""
+    model: str = ""
+    seed: int = 0
+    missed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tally:
+    """answered, right: how often; now_right: of the kinds asked, those whose last answer was right."""
+
+    answered: int
+    right: int
+    kinds: int
+    now_right: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """All answers, the oldest first, and what follows from them. due: by kind, when it comes back, Unix seconds."""
+
+    answers: tuple[Answer, ...] = ()
+    due: Mapping[str, float] = field(default_factory=dict)
+
+    def by_concept(self) -> dict[str, Tally]:
+        """How it stands with each concept page, the least sure first."""
+        tallies = {
+            name: _tally([one for one in self.answers if one.concept == name]) for name in self._names("concept")
+        }
+        return dict(sorted(tallies.items(), key=lambda pair: (pair[1].now_right / pair[1].kinds, pair[0])))
+
+    def by_way(self) -> dict[str, Tally]:
+        """How it stands with knowing, reading and predicting."""
+        return {
+            way: _tally([one for one in self.answers if one.way == way]) for way in WAYS if way in self._names("way")
+        }
+
+    def calibration(self) -> Calibration:
+        """Of the intervals: of ten, eight should hold the value."""
+        stated = [
+            Statement(one.time, CONFIDENCE, one.right, brier(CONFIDENCE, one.right), one.kind)
+            for one in self.answers
+            if one.form == INTERVAL
+        ]
+        return calibration(stated)
+
+    def choose(self, kinds: Sequence[str], count: int, now: float, random: Random) -> list[str]:
+        """Which kinds come next: those that are due, the longest first; new ones in a random order; then the rest,
+        the soonest first."""
+        due = sorted((kind for kind in kinds if self.due.get(kind, now + 1) <= now), key=lambda kind: self.due[kind])
+        fresh = [kind for kind in kinds if kind not in self.due]
+        random.shuffle(fresh)
+        later = sorted((kind for kind in kinds if self.due.get(kind, 0.0) > now), key=lambda kind: self.due[kind])
+        return [*due, *fresh, *later][:count]
+
+    def _names(self, attribute: str) -> set[str]:
+        return {getattr(one, attribute) for one in self.answers}
+
+
+def _tally(answers: Sequence[Answer]) -> Tally:
+    last = {one.kind: one.right for one in answers}
+    return Tally(len(answers), sum(one.right for one in answers), len(last), sum(last.values()))
+
+
+class Deck:
+    """The answers of an outputs folder. Cheap to make; reads nothing until asked."""
+
+    def __init__(self, outputs: Path) -> None:
+        self.path = outputs / FILE
+
+    def read(self) -> Record:
+        """All that was answered. LabError when the file is damaged, or a newer version's: it is left as it is."""
+        answers = tuple(_answer(row) for row in self._rows())
+        return Record(answers, due_times(answers))
+
+    def add(self, question: Question, marked: Marked, now: float | None = None) -> Answer:
+        """Keeps an answer. LabError when that cannot be done; nothing that was there is lost."""
+        answer = Answer(
+            kind=question.kind,
+            way=question.way,
+            concept=question.concept,
+            form=question.form,
+            given=marked.given,
+            right=marked.right,
+            answer=question.answer,
+            time=time.time() if now is None else now,
+            text=question.text,
+            model=question.model,
+            seed=question.seed,
+            missed=marked.missed,
+        )
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.path.with_name(f".{FILE}.lock"), _LOCK_SECONDS):
+                rows = [*self._rows(), vars(answer)]  # as they stand there, also fields that this version lacks
+                write_json(self.path, {"format": _FORMAT, "answers": rows})
+        except StillHeld as error:
+            raise LabError("The answer could not be kept.", f"Another program holds {self.path}.") from error
+        except OSError as error:
+            raise LabError("The answer could not be kept.", f"{self.path}: {error.strerror or error}.") from error
+        return answer
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        values = read_json(self.path)
+        version = values.get("format") if values is not None else None
+        if isinstance(version, int) and version > _FORMAT:
+            raise LabError(f"{self.path} is of a newer version of the lab.", "", "Update the lab to practise on.")
+        rows = values.get("answers") if values is not None else None
+        if not isinstance(rows, list) or not all(_is_answer(row) for row in rows):
+            hint = "Put a copy of it back, or move it elsewhere to begin anew."
+            raise LabError("What was practised cannot be read.", f"{self.path} is damaged; it was left as it is.", hint)
+        return rows
+
+
+def due_times(answers: Sequence[Answer]) -> dict[str, float]:
+    """When each kind comes back, from all of its answers in their order."""
+    from fsrs import Card, Rating, Scheduler
+
+    scheduler = Scheduler(learning_steps=(), relearning_steps=(), enable_fuzzing=False)
+    cards: dict[str, Card] = {}
+    for answer in answers:
+        when = datetime.fromtimestamp(answer.time, timezone.utc)
+        card = cards.get(answer.kind) or Card(card_id=0, due=when)
+        rating = Rating.Good if answer.right else Rating.Again
+        cards[answer.kind], _ = scheduler.review_card(card, rating, when)
+    return {kind: card.due.timestamp() for kind, card in cards.items()}
+
+
+def when_words(due: float, now: float) -> str:
+    """When something comes back, in a few words."""
+    days = timedelta(seconds=due - now).total_seconds() / 86400
+    return "today" if days < 0.5 else "tomorrow" if days < 1.5 else f"in {days:,.0f} days"
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    return Answer(**{one.name: row[one.name] for one in fields(Answer) if one.name in row})
+
+
+def _is_answer(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("time"), (int, float)):
+        return False
+    texts = ("kind", "way", "concept", "form", "given", "answer")
+    return isinstance(row.get("right"), bool) and all(isinstance(row.get(name), str) for name in texts)

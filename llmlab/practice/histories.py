@@ -1,0 +1,171 @@
+"""What one's own run did: its losses, its best step, its speed, read from its events."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import numpy as np
+
+from llmlab.practice.kinds import RUN, Draft, NothingToAsk, interval, kind, ordered, shown, value
+from llmlab.practice.question import KNOW, PREDICT, READ
+from llmlab.practice.subject import Subject
+
+
+def _evaluations(subject: Subject, least: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, training and validation losses that are finite. NothingToAsk where there are fewer than `least`."""
+    rows = subject.history.evaluations
+    steps, train, val = (np.array(rows[name]) for name in ("step", "train_loss", "val_loss"))
+    kept = np.isfinite(train) & np.isfinite(val)
+    if kept.sum() < least:
+        raise NothingToAsk("It was evaluated too seldom.")
+    return steps[kept], train[kept], val[kept]
+
+
+def _column(subject: Subject, name: str) -> tuple[np.ndarray, np.ndarray]:
+    columns = subject.history.step_columns
+    steps, values = np.array(columns["step"]), np.array(columns[name])
+    kept = np.isfinite(values)
+    if kept.sum() < 5:
+        raise NothingToAsk("It took too few steps.")
+    return steps[kept], values[kept]
+
+
+@kind("loss-at-a-step", "loss-curves", PREDICT, "loss", RUN)
+def loss_at_a_step(subject: Subject, random: Random) -> Draft:
+    steps, _, val = _evaluations(subject)
+    at = random.randrange(1, len(steps) - 1)
+    text = (
+        f"{subject.name} had a validation loss of {val[0]:.2f} at step "
+        f"{steps[0]:,.0f} and of {val[-1]:.2f} at step {steps[-1]:,.0f}. "
+        f"What was it at step {steps[at]:,.0f}?"
+    )
+    return interval(text, float(val[at]), f"Evaluated there: {val[at]:.4f}.", unit="nats")
+
+
+@kind("best-step", "checkpoints", READ, "loss", RUN)
+def best_step(subject: Subject, random: Random) -> Draft:
+    steps, _, val = _evaluations(subject)
+    best = int(steps[val.argmin()])
+    text = f"At which step was the validation loss of {subject.name} lowest?"
+    return value(text, best, f"{val.min():.4f} at step {best:,}; @best is its checkpoint.", within=0.01)
+
+
+@kind("the-gap", "loss-curves", READ, "loss", RUN)
+def the_gap(subject: Subject, random: Random) -> Draft:
+    _, train, val = _evaluations(subject, 1)
+    gap = float(val[-1] - train[-1])
+    text = f"At its last evaluation, by how much is the validation loss of {subject.name} above its training loss?"
+    return interval(text, gap, f"{val[-1]:.4f} − {train[-1]:.4f}.", unit="nats")
+
+
+@kind("half-of-the-fall", "loss-curves", PREDICT, "loss", RUN)
+def half_of_the_fall(subject: Subject, random: Random) -> Draft:
+    steps, _, val = _evaluations(subject)
+    if val[-1] >= val[0]:
+        raise NothingToAsk("Its loss did not fall.")
+    middle = (val[0] + val[-1]) / 2
+    first = int(steps[np.argmax(val <= middle)])
+    share = 100 * (first - steps[0]) / (steps[-1] - steps[0])
+    text = (
+        f"The validation loss of {subject.name} fell from {val[0]:.2f} to "
+        f"{val[-1]:.2f}. After which share of the steps was half of that fall done?"
+    )
+    return interval(
+        text, float(share), f"It was {middle:.2f} or less first at step {first:,} of {steps[-1]:,.0f}.", unit="%"
+    )
+
+
+@kind("overfits", "loss-curves", READ, "loss", RUN)
+def overfits(subject: Subject, random: Random) -> Draft:
+    _, _, val = _evaluations(subject)
+    rise = float(val[-1] / val.min() - 1)
+    choices = ("it was lowest at the end", "it rose again by less than 1 %", "it rose again by more than 1 %")
+    text = f"What did the validation loss of {subject.name} do at the end?"
+    right = choices[0 if rise == 0 else 1 if rise < 0.01 else 2]
+    return ordered(text, choices, right, f"Lowest {val.min():.4f}, last {val[-1]:.4f}.")
+
+
+@kind("rate-at-a-step", "learning-rate", KNOW, "learning_rate", RUN)
+def rate_at_a_step(subject: Subject, random: Random) -> Draft:
+    steps, rates = _column(subject, "lr")
+    at = random.randrange(len(steps))
+    train = subject.settings.train
+    text = (
+        f"{subject.name}: {train.schedule} schedule over {train.steps:,} steps, "
+        f"{train.warmup_steps} of warm-up, from {train.learning_rate:g} to "
+        f"{train.min_learning_rate:g}. Which learning rate had step {steps[at]:,.0f}?"
+    )
+    return value(text, float(rates[at]), f"It was recorded: {rates[at]:.4g}.", within=0.15)
+
+
+@kind("largest-gradient", "optimisation", READ, "learning_rate", RUN)
+def largest_gradient(subject: Subject, random: Random) -> Draft:
+    steps, norms = _column(subject, "grad_norm")
+    at = int(norms.argmax())
+    third = 3 * (steps[at] - steps[0]) / max(1.0, steps[-1] - steps[0])
+    choices = ("in the first third", "in the second third", "in the last third")
+    text = f"When was the norm of the gradient of {subject.name} largest?"
+    return ordered(
+        text, choices, choices[min(2, int(third))], f"{norms[at]:.3g} at step {steps[at]:,.0f} of {steps[-1]:,.0f}."
+    )
+
+
+@kind("clipped-share", "optimisation", PREDICT, "learning_rate", RUN)
+def clipped_share(subject: Subject, random: Random) -> Draft:
+    limit = subject.settings.train.grad_clip
+    _, norms = _column(subject, "grad_norm")
+    if not limit:
+        raise NothingToAsk("Its gradients were not clipped.")
+    share = 100 * float((norms > limit).mean())
+    text = (
+        f"{subject.name} clipped gradients at a norm of {limit:g}. In "
+        "which share of its recorded steps was there something to clip?"
+    )
+    return interval(
+        text, share, f"{(norms > limit).sum()} of {len(norms)} recorded norms are above {limit:g}.", unit="%"
+    )
+
+
+@kind("how-fast", "optimisation", PREDICT, "throughput", RUN)
+def how_fast(subject: Subject, random: Random) -> Draft:
+    _, speeds = _column(subject, "tokens_per_second")
+    speed = float(np.median(speeds))
+    text = f"How many tokens a second did {subject.name} train on?"
+    return interval(text, speed, f"The median of its recorded speeds: {shown(speed)}.", unit="tokens/s")
+
+
+@kind("tokens-in-all", "tokens", READ, "throughput", RUN)
+def tokens_in_all(subject: Subject, random: Random) -> Draft:
+    steps, tokens = _column(subject, "tokens")
+    text = f"How many tokens has {subject.name} read in its {steps[-1]:,.0f} steps?"
+    each = tokens[-1] / max(1.0, steps[-1])
+    return value(text, float(tokens[-1]), f"{each:,.0f} a step, on average.", within=0.1)
+
+
+@kind("beyond-counting", "loss-curves", READ, "loss", RUN)
+def beyond_counting(subject: Subject, random: Random) -> Draft:
+    counted = getattr(subject.history.started, "unigram_loss", None)
+    steps, _, val = _evaluations(subject)
+    if not counted or (val > counted).all():
+        raise NothingToAsk("It is not known how far counting tokens would come.")
+    first = int(steps[np.argmax(val <= counted)])
+    text = (
+        f"Whoever knows only how often each token comes has a loss of {counted:.2f} "
+        f"nats on the text of {subject.name}. By which step was its loss below that?"
+    )
+    return interval(text, first, f"The first evaluation at or below {counted:.3f} was at step {first:,}.", unit="steps")
+
+
+@kind("bits-a-byte", "loss", KNOW, "loss", RUN)
+def bits_a_byte(subject: Subject, random: Random) -> Draft:
+    _, _, val = _evaluations(subject, 1)
+    each = getattr(subject.history.started, "bytes_per_token", None)
+    if not each:
+        raise NothingToAsk("How long its tokens are was not recorded.")
+    bits = float(val[-1]) / math.log(2) / each
+    text = (
+        f"{subject.name} ended at {val[-1]:.3f} nats per token, and a token is "
+        f"{each:.3g} bytes long, on average. How many bits per byte are that?"
+    )
+    return value(text, bits, f"{val[-1]:.3f} / ln 2 / {each:.3g} = {bits:.3f}.", within=0.04)

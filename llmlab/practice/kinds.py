@@ -1,0 +1,153 @@
+"""The kinds of question: a name, the page and the panel that it belongs to, and a function that makes one.
+
+A kind is made by the decorator `kind` over a function (subject, random) -> Draft, which draws from `random` alone. What
+it needs of the subject is checked before it is called. One that finds nothing to ask raises `NothingToAsk`, and another
+one takes its place.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from llmlab.core.errors import LabError, UsageError
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, Question
+from llmlab.practice.subject import Subject
+
+# Where kinds are; each is a short file of small functions.
+_MODULES = ("shapes", "schedules", "readings", "predictions", "source_lines", "claims", "histories")
+# What a kind can need of a subject: nothing; the settings of the lab's own GPT; a run's events; an open model.
+NOTHING, SETTINGS, RUN, MODEL = "nothing", "settings", "run", "model"
+
+
+class NothingToAsk(LabError):
+    """A subject has not what this kind asks about."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a kind's function returns: a question without what the kind itself knows."""
+
+    form: str
+    text: str
+    answer: str
+    how: str
+    choices: tuple[str, ...] = ()
+    right: tuple[str, ...] = ()
+    low: float = float("nan")
+    high: float = float("nan")
+    unit: str = ""
+    prompt: str = ""
+
+
+Make = Callable[[Subject, Random], Draft]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """name: unique. concept: the page that it belongs to. way: know, read or predict. panel: the dock that shows it."""
+
+    name: str
+    concept: str
+    way: str
+    panel: str
+    needs: str
+    make: Make
+
+    def ask(self, subject: Subject, seed: int) -> Question:
+        """One of this kind; equal seeds give equal questions about an equal subject. NothingToAsk, LabError."""
+        subject.seed = seed
+        draft = self.make(subject, Random(f"{self.name}/{seed}"))
+        return Question(
+            kind=self.name,
+            way=self.way,
+            concept=self.concept,
+            panel=self.panel,
+            model=subject.name if self.needs != NOTHING else "",
+            seed=seed,
+            **vars(draft),
+        )
+
+
+_found: dict[str, Kind] = {}
+
+
+def kind(name: str, concept: str, way: str, panel: str, needs: str = NOTHING) -> Callable[[Make], Make]:
+    """Adds a function to the kinds."""
+
+    def add(make: Make) -> Make:
+        assert name not in _found, name
+        _found[name] = Kind(name, concept, way, panel, needs, make)
+        return make
+
+    return add
+
+
+@cache
+def all_kinds() -> dict[str, Kind]:
+    """Every kind by its name."""
+    for module in _MODULES:
+        importlib.import_module(f"llmlab.practice.{module}")
+    return dict(_found)
+
+
+def kinds_for(subject: Subject, *, concept: str = "", name: str = "") -> list[Kind]:
+    """Those that this subject can be asked. UsageError for a name or a page that no kind has."""
+    kinds = all_kinds()
+    if name and name not in kinds:
+        raise UsageError(f"There is no kind {name!r} of question.", "", "`llmlab-run practice --list` lists them.")
+    if concept and all(kind.concept != concept for kind in kinds.values()):
+        there = ", ".join(sorted({kind.concept for kind in kinds.values()}))
+        raise UsageError(f"No question belongs to the page {concept!r}.", f"There are some for: {there}.")
+    wanted = [kind for kind in kinds.values() if name in ("", kind.name) and concept in ("", kind.concept)]
+    return [kind for kind in wanted if subject.has(kind.needs)]
+
+
+# Forms ------------------------------------------------------------------------------------------------------------
+
+
+def choice(random: Random, text: str, right: str, wrong: Sequence[str], how: str, *, prompt: str = "") -> Draft:
+    """One of a few, in a random order; of what is wrong, at most four, none of them twice or like what is right."""
+    others = [one for one in dict.fromkeys(wrong) if one != right]
+    if not others:
+        raise NothingToAsk("There is nothing to choose from.")
+    choices = [right, *(others if len(others) <= 4 else random.sample(others, 4))]
+    random.shuffle(choices)
+    return Draft(CHOICE, text, right, how, choices=tuple(choices), right=(right,), prompt=prompt)
+
+
+def ordered(text: str, choices: Sequence[str], right: str, how: str, *, prompt: str = "") -> Draft:
+    """One of a few whose order means something."""
+    return Draft(CHOICE, text, right, how, choices=tuple(choices), right=(right,), prompt=prompt)
+
+
+def value(text: str, answer: float, how: str, *, unit: str = "", within: float = 0.02, off: float = 0.0) -> Draft:
+    """A number. within: what may be missing, as a share of it; off: the same in its unit."""
+    slack = max(abs(answer) * within, off)
+    said = f"{shown(answer)}{' ' + unit if unit else ''}"
+    return Draft(VALUE, text, said, how, low=answer - slack, high=answer + slack, unit=unit)
+
+
+def interval(text: str, answer: float, how: str, *, unit: str = "", prompt: str = "") -> Draft:
+    """A number of which an interval is asked."""
+    said = f"{shown(answer)}{' ' + unit if unit else ''}"
+    return Draft(INTERVAL, text, said, how, low=answer, high=answer, unit=unit, prompt=prompt)
+
+
+def head(text: str, scores: dict[tuple[int, int], float], how: str, *, prompt: str = "") -> Draft:
+    """The head with the highest score; those that cannot be told from it are right, too."""
+    if len(scores) < 2:
+        raise NothingToAsk("It has too few heads.")
+    best = max(scores.values())
+    right = tuple(f"{layer}.{head}" for (layer, head), score in scores.items() if score >= best - 0.005)
+    return Draft(HEAD, text, " or ".join(right), how, right=right, prompt=prompt)
+
+
+def shown(number: float) -> str:
+    """A number with about four digits, thousands apart."""
+    if abs(number) >= 1000 or number == int(number):
+        return f"{number:,.0f}"
+    return f"{number:.4g}"

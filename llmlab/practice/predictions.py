@@ -1,0 +1,285 @@
+"""Predictions that are then run: something is changed, and the loss is measured again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from llmlab.anatomy.capture import Intervener, run
+from llmlab.core.errors import LabError
+from llmlab.inspection.edits import Interventions, parse_intervention, require_intervention
+from llmlab.practice.kinds import MODEL, SETTINGS, Draft, NothingToAsk, interval, kind, ordered
+from llmlab.practice.question import PREDICT
+from llmlab.practice.subject import MEASURED_ROWS, Subject
+from llmlab.practice.twin import BATCH, LAYERS, STEPS, WIDTH, twin_loss
+
+_RISES = (
+    "it falls, or rises by less than 0.01",
+    "it rises by 0.01 to 0.1",
+    "it rises by 0.1 to 1",
+    "it rises by more than 1",
+)
+_CHANGES = ("lower by more than 0.05", "within 0.05 of it", "higher by 0.05 to 0.5", "higher by more than 0.5")
+
+
+def loss_of(subject: Subject, ids: torch.Tensor, edits: Sequence[str] = ()) -> float:
+    """Mean loss in nats over rows of ids [B, T + 1], with interventions as they are written ("zero head:2.1")."""
+    opened, changes = subject.opened, [parse_intervention(edit) for edit in edits]
+    try:
+        for change in changes:
+            require_intervention(opened.anatomy, change)
+    except LabError as error:
+        raise NothingToAsk(error.what, error.why) from error
+    made: list[Intervener] = [Interventions(changes, ids.shape[1] - 1)] if changes else []
+    logits = run(opened.model, opened.anatomy, ids[:, :-1], (), made).float()
+    return float(F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].to(logits.device).flatten()))
+
+
+def _rise(subject: Subject, what: str, edit: str) -> Draft:
+    """What becomes of the loss when something is changed."""
+    before, after = loss_of(subject, subject.measured), loss_of(subject, subject.measured, [edit])
+    rise = after - before
+    text = f"{subject.name}: {what} What becomes of its loss, in nats per token, on {MEASURED_ROWS} passages of text?"
+    right = _RISES[0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3]
+    return ordered(
+        text,
+        _RISES,
+        right,
+        f"Measured: {before:.4f} before, {after:.4f} with `{edit}`: {rise:+.4f}.",
+        prompt=subject.prompt,
+    )
+
+
+def _layer(subject: Subject, random: Random) -> int:
+    return random.randrange(subject.opened.anatomy.n_layer)
+
+
+@kind("without-a-head", "ablation-and-patching", PREDICT, "interventions", MODEL)
+def without_a_head(subject: Subject, random: Random) -> Draft:
+    layer, number = _layer(subject, random), random.randrange(subject.opened.anatomy.n_head)
+    return _rise(subject, f"head {layer}.{number} is set to zero.", f"zero head:{layer}.{number}")
+
+
+@kind("without-attention", "ablation-and-patching", PREDICT, "interventions", MODEL)
+def without_attention(subject: Subject, random: Random) -> Draft:
+    layer = _layer(subject, random)
+    return _rise(subject, f"all that attention of layer {layer} adds is set to zero.", f"zero attention:{layer}")
+
+
+@kind("without-feed-forward", "feed-forward", PREDICT, "interventions", MODEL)
+def without_feed_forward(subject: Subject, random: Random) -> Draft:
+    layer = _layer(subject, random)
+    return _rise(
+        subject, f"all that the feed-forward of layer {layer} adds is set to zero.", f"zero feed_forward:{layer}"
+    )
+
+
+@kind("without-a-layer", "residual-stream", PREDICT, "interventions", MODEL)
+def without_a_layer(subject: Subject, random: Random) -> Draft:
+    layer = _layer(subject, random)
+    return _rise(subject, f"layer {layer} is skipped.", f"zero layer:{layer}")
+
+
+@kind("half-a-layer", "residual-stream", PREDICT, "interventions", MODEL)
+def half_a_layer(subject: Subject, random: Random) -> Draft:
+    layer = _layer(subject, random)
+    return _rise(subject, f"what attention of layer {layer} adds is halved.", f"scale:0.5 attention:{layer}")
+
+
+@kind("twice-a-head", "ablation-and-patching", PREDICT, "interventions", MODEL)
+def twice_a_head(subject: Subject, random: Random) -> Draft:
+    layer, number = _layer(subject, random), random.randrange(subject.opened.anatomy.n_head)
+    return _rise(subject, f"what head {layer}.{number} adds is doubled.", f"scale:2 head:{layer}.{number}")
+
+
+@kind("most-needed-layer", "ablation-and-patching", PREDICT, "interventions", MODEL)
+def most_needed_layer(subject: Subject, random: Random) -> Draft:
+    layers = subject.opened.anatomy.n_layer
+    if layers < 2:
+        raise NothingToAsk("It has one layer.")
+    asked = sorted(random.sample(range(layers), min(4, layers)))
+    losses = {f"layer {layer}": loss_of(subject, subject.measured, [f"zero layer:{layer}"]) for layer in asked}
+    text = f"{subject.name}: one of these layers is skipped. Without which is the loss highest?"
+    how = "Measured: " + ", ".join(f"{loss:.3f} without {name}" for name, loss in losses.items()) + "."
+    return ordered(text, tuple(losses), max(losses, key=lambda name: losses[name]), how, prompt=subject.prompt)
+
+
+@kind("attention-or-feed-forward", "feed-forward", PREDICT, "interventions", MODEL)
+def attention_or_feed_forward(subject: Subject, random: Random) -> Draft:
+    layer = _layer(subject, random)
+    names = {"attention": f"zero attention:{layer}", "the feed-forward": f"zero feed_forward:{layer}"}
+    losses = {name: loss_of(subject, subject.measured, [edit]) for name, edit in names.items()}
+    text = f"{subject.name}, layer {layer}: without which of its two halves is the loss higher?"
+    how = "Measured: " + ", ".join(f"{loss:.3f} without {name}" for name, loss in losses.items()) + "."
+    return ordered(text, tuple(names), max(losses, key=lambda name: losses[name]), how, prompt=subject.prompt)
+
+
+@kind("shuffled-words", "embeddings", PREDICT, "prompt", MODEL)
+def shuffled_words(subject: Subject, random: Random) -> Draft:
+    ids = subject.measured
+    order = torch.randperm(ids.shape[1], generator=torch.Generator().manual_seed(subject.seed))
+    before, after = loss_of(subject, ids), loss_of(subject, ids[:, order])
+    text = (
+        f"{subject.name} has a loss of {before:.2f} nats on {MEASURED_ROWS} "
+        "passages. What is it when their tokens are shuffled?"
+    )
+    return interval(text, after, f"Measured on the same tokens in another order: {after:.3f}.", unit="nats")
+
+
+@kind("short-memory", "attention", PREDICT, "prompt", MODEL)
+def short_memory(subject: Subject, random: Random) -> Draft:
+    ids, kept = subject.measured, 4
+    rows = ids.unfold(1, kept + 1, 1).flatten(0, 1)  # each token's own window [N, kept + 1]
+    logits = run(subject.opened.model, subject.opened.anatomy, rows[:, :-1])[:, -1].float()
+    after = float(F.cross_entropy(logits, rows[:, -1].to(logits.device)))
+    before = loss_of(subject, ids)
+    text = (
+        f"{subject.name} has a loss of {before:.2f} nats on passages of {ids.shape[1] - 1} "
+        f"tokens. What is it when it sees only the last {kept} tokens before each?"
+    )
+    return interval(text, after, f"Measured, each token from the {kept} before it: {after:.3f}.", unit="nats")
+
+
+@kind("read-twice", "induction-heads", PREDICT, "attention", MODEL)
+def read_twice(subject: Subject, random: Random) -> Draft:
+    half = (subject.measured.shape[1] - 1) // 2
+    draws = torch.Generator().manual_seed(subject.seed)
+    once = torch.randint(subject.opened.vocab_size, (MEASURED_ROWS, half), generator=draws)
+    twice = torch.cat([once, once], 1)
+    logits = run(subject.opened.model, subject.opened.anatomy, twice[:, :-1]).float()
+    losses = F.cross_entropy(logits.transpose(1, 2), twice[:, 1:].to(logits.device), reduction="none")
+    first, second = float(losses[:, : half - 1].mean()), float(losses[:, half:].mean())
+    fall = first - second
+    marks = ("by less than 0.5 nats, or not at all", "by 0.5 to 2 nats", "by more than 2 nats")
+    text = f"{subject.name} reads {half} random tokens twice in a row. By how much is its loss lower the second time?"
+    right = marks[0 if fall < 0.5 else 1 if fall < 2 else 2]
+    return ordered(text, marks, right, f"Measured: {first:.2f} nats the first time, {second:.2f} the second.")
+
+
+@kind("rounded-weights", "quantisation", PREDICT, "parameters", MODEL)
+def rounded_weights(subject: Subject, random: Random) -> Draft:
+    bits = random.choice((8, 4, 3))
+    before, after = loss_of(subject, subject.measured), _with_rounded(subject, bits)
+    rise = after - before
+    text = (
+        f"Each row of the matrices of {subject.name} is rounded to {bits} "
+        "bits, with one scale for the row. What becomes of its loss?"
+    )
+    right = _RISES[0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3]
+    return ordered(text, _RISES, right, f"Measured: {before:.4f} before, {after:.4f} after: {rise:+.4f}.")
+
+
+@torch.no_grad()
+def _with_rounded(subject: Subject, bits: int) -> float:
+    """The loss with rounded matrices; the weights are put back, also after an error."""
+    matrices = [
+        weight for weight in subject.opened.model.parameters() if weight.dim() == 2 and weight.is_floating_point()
+    ]
+    kept = [weight.clone() for weight in matrices]
+    levels = 2 ** (bits - 1) - 1
+    try:
+        for weight in matrices:
+            scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / levels
+            weight.copy_((weight / scale).round().clamp(-levels, levels) * scale)
+        return loss_of(subject, subject.measured)
+    finally:
+        for weight, old in zip(matrices, kept, strict=True):
+            weight.copy_(old)
+
+
+@kind("beats-its-own-choice", "loss", PREDICT, "lens", MODEL)
+def beats_its_own_choice(subject: Subject, random: Random) -> Draft:
+    ids = subject.measured
+    logits = run(subject.opened.model, subject.opened.anatomy, ids[:, :-1])
+    right = float((logits.argmax(-1).cpu() == ids[:, 1:]).float().mean())
+    text = (
+        f"How often is the most likely next token of {subject.name} the one that "
+        f"follows, on {MEASURED_ROWS} passages of {ids.shape[1] - 1} tokens?"
+    )
+    return interval(text, 100 * right, f"Counted: {100 * right:.1f} %.", unit="%")
+
+
+@kind("sharper-softmax", "loss", PREDICT, "write", MODEL)
+def sharper_softmax(subject: Subject, random: Random) -> Draft:
+    ids = subject.measured
+    logits = run(subject.opened.model, subject.opened.anatomy, ids[:, :-1]).float().flatten(0, 1)
+    targets = ids[:, 1:].to(logits.device).flatten()
+    before, after = float(F.cross_entropy(logits, targets)), float(F.cross_entropy(2 * logits, targets))
+    rise = after - before
+    text = f"{subject.name} has a loss of {before:.2f} nats. What becomes of it at temperature 0.5, all logits doubled?"
+    right = _RISES[0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3]
+    return ordered(text, _RISES, right, f"Measured: {before:.4f} before, {after:.4f} after: {rise:+.4f}.")
+
+
+# Predictions that are trained ---------------------------------------------------------------------------------------
+
+
+def _trained(subject: Subject, what: str, plain: float, changed: float) -> Draft:
+    """What becomes of a twin's loss when one setting of its training is another."""
+    text = (
+        f"A small twin of {subject.name} ({LAYERS} layers, width "
+        f"{WIDTH}, bytes of the same text) is trained for {STEPS} steps "
+        f"with its learning rate, {subject.settings.train.learning_rate:g}, "
+        f"and ends at a loss of {plain:.2f} nats. {what} "
+        "Where does it end?"
+    )
+    if not math.isfinite(changed):
+        return ordered(text, _CHANGES, _CHANGES[3], f"Trained: it diverged; {plain:.3f} without the change.")
+    rise = changed - plain
+    right = _CHANGES[0 if rise < -0.05 else 1 if rise < 0.05 else 2 if rise < 0.5 else 3]
+    return ordered(text, _CHANGES, right, f"Trained, both: {plain:.3f} and {changed:.3f}, {rise:+.3f}.")
+
+
+def _plain(subject: Subject) -> float:
+    """The loss of the twin that nothing is changed in: trained once for each seed."""
+    if subject.seed not in subject.twins:
+        subject.twins[subject.seed] = twin_loss(subject)
+    return subject.twins[subject.seed]
+
+
+@kind("ten-times-the-rate", "learning-rate", PREDICT, "learning_rate", SETTINGS)
+def ten_times_the_rate(subject: Subject, random: Random) -> Draft:
+    train = subject.settings.train
+    rates: dict[str, Any] = {
+        "learning_rate": 10 * train.learning_rate,
+        "min_learning_rate": 10 * train.min_learning_rate,
+    }
+    return _trained(subject, "Now with ten times the learning rate.", _plain(subject), twin_loss(subject, **rates))
+
+
+@kind("a-tenth-of-the-rate", "learning-rate", PREDICT, "learning_rate", SETTINGS)
+def a_tenth_of_the_rate(subject: Subject, random: Random) -> Draft:
+    train = subject.settings.train
+    rates: dict[str, Any] = {
+        "learning_rate": train.learning_rate / 10,
+        "min_learning_rate": train.min_learning_rate / 10,
+    }
+    return _trained(subject, "Now with a tenth of the learning rate.", _plain(subject), twin_loss(subject, **rates))
+
+
+@kind("one-layer-less", "residual-stream", PREDICT, "setup", SETTINGS)
+def one_layer_less(subject: Subject, random: Random) -> Draft:
+    return _trained(subject, "Now with one layer instead of two.", _plain(subject), twin_loss(subject, {"n_layer": 1}))
+
+
+@kind("a-quarter-of-the-batch", "optimisation", PREDICT, "setup", SETTINGS)
+def a_quarter_of_the_batch(subject: Subject, random: Random) -> Draft:
+    what = f"Now with {BATCH // 4} sequences a batch instead of {BATCH}."
+    return _trained(subject, what, _plain(subject), twin_loss(subject, batch=BATCH // 4))
+
+
+@kind("one-head", "attention", PREDICT, "setup", SETTINGS)
+def one_head(subject: Subject, random: Random) -> Draft:
+    return _trained(subject, "Now with one head instead of four.", _plain(subject), twin_loss(subject, {"n_head": 1}))
+
+
+@kind("sees-four-tokens", "attention", PREDICT, "setup", SETTINGS)
+def sees_four_tokens(subject: Subject, random: Random) -> Draft:
+    return _trained(
+        subject, "Now with a context of 4 bytes instead of 32.", _plain(subject), twin_loss(subject, {"block_size": 4})
+    )

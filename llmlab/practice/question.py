@@ -1,0 +1,131 @@
+"""A question with its answer, and how what was given is marked. No torch: the window marks with it, too.
+
+Four forms. A choice is one of a few; a number is right inside a stated range; an interval should hold the value with a
+confidence of 80 %, and is scored as predictions are (llmlab.notebook.scoring); a head is LAYER.HEAD, typed or picked in
+the mosaic of Attention.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llmlab.core.errors import UsageError
+
+KNOW, READ, PREDICT = WAYS = ("know", "read", "predict")
+CHOICE, VALUE, INTERVAL, HEAD = "choice", "number", "interval", "head"
+CONFIDENCE = 0.8  # of an interval: of ten, eight should hold the value
+_NUMBER = re.compile(r"([-+]?(?:\d[\d,_]*)?\.?\d*(?:[eE][-+]?\d+)?)\s*([kKMBG]?)\s*(.*)", re.DOTALL)
+_FACTORS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, and all that is told once it was answered.
+
+    kind: its name in `llmlab.practice.kinds`. way: know, read or predict. concept: the page that explains it. panel:
+    the dock that shows it. form: choice, number, interval or head. choices: of a choice, in the order shown. answer:
+    what came, as text for people. right: the choices or heads that are right. low, high: of a number, the range that
+    is; of an interval, the value twice. unit: of numbers, also shown. how: how it was computed. model, seed: with the
+    kind, these give the same question again. prompt: the text that it is about, for the panel.
+    """
+
+    kind: str
+    way: str
+    concept: str
+    panel: str
+    form: str
+    text: str
+    answer: str
+    how: str
+    choices: tuple[str, ...] = ()
+    right: tuple[str, ...] = ()
+    low: float = math.nan
+    high: float = math.nan
+    unit: str = ""
+    model: str = ""
+    seed: int = 0
+    prompt: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: without the range where there is none."""
+        return {name: value for name, value in asdict(self).items() if value == value}
+
+    @property
+    def expects(self) -> str:
+        """What can be answered, in a few words."""
+        if self.form == CHOICE:
+            return f"a number from 1 to {len(self.choices)}"
+        if self.form == HEAD:
+            return "LAYER.HEAD, counted from 0, like 2.1"
+        unit = f" in {self.unit}" if self.unit else ""
+        if self.form == INTERVAL:
+            return f"an interval{unit} that holds it with 80 %, like 2..5"
+        return f"a number{unit}"
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What came of an answer. given: as it was understood. missed: of an interval, how far outside, in its widths."""
+
+    right: bool
+    given: str
+    missed: float = 0.0
+
+
+def question_from(values: dict[str, Any]) -> Question:
+    """The inverse of `Question.as_dict`. Raises TypeError for what is none."""
+    lists = {name: tuple(values.get(name, ())) for name in ("choices", "right")}
+    return Question(**(values | lists))
+
+
+def mark(question: Question, given: str) -> Marked:
+    """Whether an answer is right. UsageError for what cannot be an answer to this question, which then stays open."""
+    text = given.strip()
+    if question.form == CHOICE:
+        chosen = _chosen(question, text)
+        return Marked(chosen in question.right, chosen)
+    if question.form == HEAD:
+        if not re.fullmatch(r"\d+\.\d+", text):
+            raise UsageError(f"{given!r} is not a head.", f"The answer is {question.expects}.")
+        head = ".".join(str(int(part)) for part in text.split("."))
+        return Marked(head in question.right, head)
+    if question.form == INTERVAL:
+        ends = text.split("..")
+        if len(ends) != 2:
+            raise UsageError(f"{given!r} is not an interval.", f"The answer is {question.expects}.")
+        low, high = (number(end) for end in ends)
+        if not low < high:
+            raise UsageError(f"{given!r} is not an interval.", "Its first end has to be the smaller one.")
+        outside = max(low - question.low, question.low - high, 0.0)
+        return Marked(outside == 0, f"{low:g}..{high:g}", outside / (high - low))
+    value = number(text)
+    return Marked(question.low <= value <= question.high, f"{value:g}")
+
+
+def number(text: str) -> float:
+    """A number as people write it: 1,234, 1.2k, 3.5 M, 40 %, 6 MB. UsageError when it is none."""
+    match = _NUMBER.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError(text)
+        value, factor, unit = match.groups()
+        value = float(value.replace(",", "").replace("_", ""))
+    except ValueError:
+        raise UsageError(f"{text.strip()!r} is not a number.", "Write digits, like 1234, 1.2k or 3e5.") from None
+    # 6 MB is six of the question's MB, and 6 M is six million.
+    scaled = value if unit.strip() and factor else value * _FACTORS[factor]
+    if not math.isfinite(scaled):
+        raise UsageError(f"{text.strip()!r} is not a finite number.")
+    return scaled
+
+
+def _chosen(question: Question, text: str) -> str:
+    """A choice by its number or its words."""
+    if text in question.choices:
+        return text
+    if text.isdecimal() and 1 <= int(text) <= len(question.choices):
+        return question.choices[int(text) - 1]
+    raise UsageError(f"{text!r} is none of the choices.", f"The answer is {question.expects}.")

@@ -1,0 +1,200 @@
+"""What questions are about: a model or a run, opened only as far as a kind of question needs it."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from llmlab.core.errors import LabError
+from llmlab.core.presets import load_preset
+from llmlab.core.progress import Progress, quiet
+from llmlab.core.settings import ModelSettings, PretrainSettings
+from llmlab.gpt.estimate import expected_vocab_size
+from llmlab.models.reference import LATEST, LiveRun, Reference, SavedRun, is_fine_tuned, is_task, parse
+from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llmlab.inspection.archive import Archive
+    from llmlab.models.model import OpenModel
+    from llmlab.store.history import RunHistory
+
+# Tokens of a passage that is read closely, and of each of those whose loss is measured.
+PASSAGE, MEASURED = 24, 64
+MEASURED_ROWS = 8
+_CHARACTERS = 400_000  # of a corpus, from its start: enough to draw passages from
+# Settings of questions where there is no run of the lab's own GPT yet.
+_EXAMPLE = "baby"
+
+
+class Subject:
+    """A model, a run, or, where there is neither, the settings of a preset.
+
+    name: what the reference says; the preset's name without one.
+    """
+
+    def __init__(
+        self, reference: Reference | None, outputs: Path, progress: Progress = quiet, opened: OpenModel | None = None
+    ) -> None:
+        """opened: the model, where it is open already."""
+        self.reference, self._outputs, self.progress = reference, outputs, progress
+        self.name = _EXAMPLE if reference is None else str(reference)
+        self.seed = 0  # decides which passages are read; set by whoever asks
+        self._opened = opened
+        self._seen: dict[int, Archive] = {}
+        self.twins: dict[int, float] = {}  # losses of twins that were trained, by seed
+
+    def has(self, needs: str) -> bool:
+        """Whether a kind that needs this can be asked: see `llmlab.practice.kinds`."""
+        match needs:
+            case "settings":
+                return self.own
+            case "run":
+                return self.run is not None and self.own and self.reference is not None
+            case "model":
+                return self._opened is not None or (self.reference is not None and not self._unreadable)
+        return True
+
+    @property
+    def _unreadable(self) -> bool:
+        """A run that trains changes under the question; a task of a paper has no text."""
+        return isinstance(self.reference, LiveRun) or (self.run is not None and is_task(self.run))
+
+    @property
+    def run(self) -> RunFolder | None:
+        return self.reference.run if isinstance(self.reference, (SavedRun, LiveRun)) else None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the lab's own GPT, trained from scratch: or the preset that stands for one."""
+        return self.reference is None or (
+            self.run is not None and not is_fine_tuned(self.run) and not is_task(self.run)
+        )
+
+    @cached_property
+    def settings(self) -> PretrainSettings:
+        """Of a run that trains from scratch, or of the preset."""
+        if self.run is None:
+            return load_preset(_EXAMPLE).settings
+        return self.run.info().settings_as(PretrainSettings)
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        return self.settings.model
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Tokens that can come next; of a preset, as many as are expected."""
+        if self._opened is not None or self.run is None:
+            return expected_vocab_size(self.settings.data) if self.reference is None else self.opened.vocab_size
+        from llmlab.models.scratch import read_tokenizer
+
+        return read_tokenizer(self.run).vocab_size
+
+    @cached_property
+    def history(self) -> RunHistory:
+        from llmlab.store.history import read_history
+
+        assert self.run is not None
+        return read_history(self.run)
+
+    @cached_property
+    def opened(self) -> OpenModel:
+        if self._opened is not None:
+            return self._opened
+        from llmlab.models.source import open_model
+
+        assert self.reference is not None
+        return open_model(self.reference, self._outputs, self.progress)
+
+    # Texts -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def text(self) -> str:
+        """The start of the text that it was trained on; of another model, or where that is not here, Austen's."""
+        from llmlab.data.corpora import find_corpus
+
+        named = self.settings.data.corpus if self.own else "tiny"
+        for name in (named, "tiny"):
+            try:
+                corpus = find_corpus(name)
+                pieces = iter(corpus.pieces()) if corpus.here() else iter(())
+                text = ""
+                while len(text) < _CHARACTERS and (piece := next(pieces, None)) is not None:
+                    text += piece.text
+                if len(text) > 2000:
+                    return text[:_CHARACTERS]
+            except LabError:  # a text of one's own that was moved or deleted
+                continue
+        raise LabError("There is no text to ask about.", "The texts that come with the lab are missing.")
+
+    def ids(self, random: Random, count: int) -> list[int]:
+        """That many tokens of the text, from the beginning of a word."""
+        text = self.text
+        start = random.randrange(max(1, len(text) - 40 * count))
+        start = text.find(" ", start) + 1
+        tokenizer = self.opened.tokenizer
+        ids = tokenizer.encode(text[start : start + 40 * count])[:count]
+        ids = tokenizer.encode(tokenizer.decode(ids))[:count]  # as the text of a prompt is read
+        if len(ids) < count:
+            raise LabError("The text is too short to ask about.", f"{count} tokens are needed.")
+        return ids
+
+    @property
+    def _context(self) -> int:
+        return self.opened.anatomy.context or 10**9
+
+    @property
+    def seen(self) -> Archive:
+        """A passage, and all that the panels of Look inside show of it: the seed decides which one."""
+        if self.seed not in self._seen:
+            from llmlab.inspection.answers import answer
+            from llmlab.inspection.archive import read_archive
+
+            ids = self.ids(Random(f"passage/{self.seed}"), min(PASSAGE, self._context))
+            path = Path(self._folder.name) / f"{self.seed}.safetensors"
+            self._seen[self.seed] = read_archive(answer(self.opened, "inspect", {"ids": ids}, path, self.progress))
+        return self._seen[self.seed]
+
+    @property
+    def prompt(self) -> str:
+        """The passage as text."""
+        return self.opened.tokenizer.decode(self.seen.metadata.token_ids)
+
+    @cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="llmlab-practice-", ignore_cleanup_errors=True)
+
+    @property
+    def measured(self) -> Tensor:
+        """Passages whose loss is measured, [MEASURED_ROWS, T + 1] ids, T at most MEASURED."""
+        import torch
+
+        count = min(MEASURED, self._context) + 1
+        return torch.tensor([self.ids(Random(f"measured/{self.seed}/{row}"), count) for row in range(MEASURED_ROWS)])
+
+
+def subject_of(text: str, outputs: Path, progress: Progress = quiet) -> Subject:
+    """What a reference names; without one, the newest run that has a checkpoint, else the preset that stands for one.
+
+    UsageError when nothing bears that name.
+    """
+    if text:
+        return Subject(parse(text, outputs), outputs, progress)
+    for run in sorted(list_runs(outputs), key=lambda run: _created(run), reverse=True):
+        if not is_task(run) and list_checkpoints(run.checkpoints):
+            return Subject(parse(f"{run.path}@{LATEST}", outputs), outputs, progress)
+    return Subject(None, outputs, progress)
+
+
+def _created(run: RunFolder) -> float:
+    try:
+        return run.info().created
+    except LabError:  # damaged: it is not what anyone practises on
+        return 0.0

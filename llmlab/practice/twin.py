@@ -1,0 +1,75 @@
+"""A twin: a GPT small enough to train while someone waits, on bytes of the same text, with a run's own rates.
+
+It answers what would happen if one setting were another one, in seconds, and by doing it. It is no model of the run
+itself: it is two layers of width 64, so its losses are not the run's, and the difference between two twins is what a
+question is about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llmlab.core.settings import ModelSettings, PretrainTrainSettings
+from llmlab.practice.subject import Subject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STEPS, LAYERS, WIDTH, HEADS, CONTEXT, BATCH = 200, 2, 64, 4, 32, 12
+_BYTES = 256
+_HELD_OUT = 64  # sequences whose loss is taken at the end
+
+
+def twin_settings(subject: Subject) -> tuple[ModelSettings, PretrainTrainSettings]:
+    """The twin's shape, and how it is trained: the run's rates, warm-up at most a tenth of its steps."""
+    model = ModelSettings(n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, block_size=CONTEXT, position="rotary")
+    train = subject.settings.train
+    warm_up = min(train.warmup_steps, STEPS // 10)
+    return model, replace(train, steps=STEPS, warmup_steps=warm_up, optimizer="adamw", weight_decay=0.1)
+
+
+def twin_loss(subject: Subject, model_changes: dict[str, Any] | None = None, **changes: Any) -> float:
+    """The loss of a twin on text held out, in nats per byte, after STEPS steps; infinite when it diverged.
+
+    model_changes: of ModelSettings; changes: of the training settings, and `batch`, sequences in a batch.
+    """
+    import torch
+
+    from llmlab.gpt.model import GPT
+    from llmlab.training.optimizer import make_optimizer, set_learning_rates
+
+    model_settings, train = twin_settings(subject)
+    batch_size = changes.pop("batch", BATCH)
+    model_settings, train = replace(model_settings, **(model_changes or {})), replace(train, **changes)
+    data = torch.frombuffer(bytearray(subject.text.encode()), dtype=torch.uint8).long()
+    held = len(data) // 10
+    draws = torch.Generator().manual_seed(subject.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(subject.seed)
+        model = GPT(model_settings, _BYTES)
+    optimizer = make_optimizer(model, train)
+    for step in range(train.steps):
+        subject.progress("Training a small twin", step, train.steps)
+        ids, targets = _drawn(data[:-held], batch_size, model_settings.block_size, draws)
+        set_learning_rates(optimizer, step, train)
+        loss = model.loss(ids, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        if train.grad_clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), train.grad_clip)
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        ids, targets = _drawn(data[-held:], _HELD_OUT, model_settings.block_size, torch.Generator().manual_seed(0))
+        loss = model.loss(ids, targets)
+    return float(loss) if bool(loss.isfinite()) else float("inf")
+
+
+def _drawn(data: Tensor, count: int, time: int, draws: Any) -> tuple[Tensor, Tensor]:
+    """Sequences and what follows each of their tokens, [count, time] each."""
+    import torch
+
+    starts = torch.randint(len(data) - time - 1, (count,), generator=draws)
+    rows = torch.stack([data[start : start + time + 1] for start in starts])
+    return rows[:, :-1], rows[:, 1:]

@@ -1,0 +1,153 @@
+"""Marks, the store of answers, when a kind comes back, and asking in the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from llmlab.cli.main import main
+from llmlab.core.errors import LabError, UsageError
+from llmlab.practice.deck import Answer, Deck, Record, due_times, when_words
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, Question, mark, number, question_from
+
+DAY = 86400.0
+
+
+def asked(form: str = VALUE, **changes: object) -> Question:
+    values = {
+        "kind": "kv-cache",
+        "way": "know",
+        "concept": "attention",
+        "panel": "parameters",
+        "form": form,
+        "text": "How much?",
+        "answer": "4 MB",
+        "how": "Counted.",
+        "low": 3.9,
+        "high": 4.1,
+    }
+    return Question(**(values | changes))  # type: ignore[arg-type]
+
+
+def answer(kind: str, right: bool, day: float, **changes: object) -> Answer:
+    values = {"way": "know", "concept": "attention", "form": VALUE, "given": "1", "answer": "2"}
+    return Answer(kind=kind, right=right, time=day * DAY, **(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,234", 1234),
+        ("1.2k", 1200),
+        ("3.5 M", 3.5e6),
+        ("6 MB", 6),
+        ("40 %", 40),
+        ("3e5", 3e5),
+        ("-2", -2),
+        (".5", 0.5),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
+    assert number(text) == pytest.approx(value)
+
+
+def test_answers_are_marked_and_what_cannot_be_one_is_said() -> None:
+    assert mark(asked(), "4").right
+    assert not mark(asked(), "5").right
+    choice = asked(CHOICE, choices=("a", "b"), right=("b",))
+    assert mark(choice, "2").right
+    assert mark(choice, "b").right
+    assert not mark(choice, "1").right
+    head = asked(HEAD, right=("2.1", "0.0"))
+    assert mark(head, "02.1").right
+    assert not mark(head, "1.1").right
+    interval = asked(INTERVAL, low=4.0, high=4.0)
+    assert mark(interval, "3..5").right
+    assert mark(interval, "5..7").missed == pytest.approx(0.5)
+    for question, wrong in ((asked(), "much"), (choice, "3"), (head, "2"), (interval, "5..3"), (interval, "4")):
+        with pytest.raises(UsageError):
+            mark(question, wrong)
+
+
+def test_a_question_survives_json() -> None:
+    for question in (asked(), asked(CHOICE, choices=("a", "b"), right=("b",))):
+        assert question_from(json.loads(json.dumps(question.as_dict()))) == question
+    assert "low" not in asked(CHOICE, low=float("nan")).as_dict()
+
+
+def test_what_was_missed_comes_back_before_what_was_right() -> None:
+    due = due_times([answer("right", True, 0), answer("wrong", False, 0)])
+    assert DAY / 2 < due["wrong"] <= 1.5 * DAY < due["right"]
+    again = due_times([answer("right", True, 0), answer("right", True, due["right"] / DAY)])
+    assert again["right"] - due["right"] > due["right"]  # known twice, it comes back later still
+    assert when_words(due["wrong"], 0.0) == "tomorrow"
+
+
+def test_due_kinds_are_asked_first_then_new_ones() -> None:
+    record = Record(due={"old": 1.0, "older": 0.0, "later": 99.0})
+    chosen = record.choose(["later", "old", "older", "new"], 4, 10.0, Random(0))
+    assert chosen == ["older", "old", "new", "later"]
+
+
+def test_answers_are_kept_with_what_others_wrote_beside_them(tmp_path: Path) -> None:
+    deck = Deck(tmp_path)
+    assert deck.read() == Record()
+    deck.add(asked(), mark(asked(), "4"), now=0.0)
+    values = json.loads(deck.path.read_text())
+    values["answers"][0]["of a later version"] = 1
+    deck.path.write_text(json.dumps(values))
+    deck.add(asked(INTERVAL, low=4.0, high=4.0), mark(asked(INTERVAL, low=4.0, high=4.0), "5..7"), now=DAY)
+    kept = json.loads(deck.path.read_text())["answers"]
+    assert [row["right"] for row in kept] == [True, False]
+    assert kept[0]["of a later version"] == 1
+    record = deck.read()
+    assert record.by_concept()["attention"].answered == 2
+    assert record.by_way()["know"].now_right == 0  # the last answer of the kind was wrong
+    assert record.calibration().count == 1
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["practice.json"]
+
+
+@pytest.mark.parametrize("text", ["{", '{"format": 9, "answers": []}', '{"answers": [{"kind": 1}]}', "[]"])
+def test_a_file_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, text: str) -> None:
+    deck = Deck(tmp_path)
+    deck.path.write_text(text)
+    with pytest.raises(LabError):
+        deck.read()
+    with pytest.raises(LabError):
+        deck.add(asked(), mark(asked(), "4"))
+    assert deck.path.read_text() == text
+
+
+def test_the_terminal_asks_marks_and_keeps(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["practice", "--json", "--kind", "perplexity", "--seed", "1"]) == 0
+    (question,) = json.loads(capsys.readouterr().out)
+    right = (question["low"] + question["high"]) / 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"much\n{right}\n"))
+    assert main(["practice", "--kind", "perplexity", "--seed", "1"]) == 0
+    said = capsys.readouterr()
+    assert "Right. It is" in said.out
+    assert question["how"] in said.out
+    assert "is not a number" in said.err
+    assert "1 of 1 right" in said.err
+    assert main(["practice", "--progress", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ways"]["know"] == {
+        "answered": 1,
+        "right": 1,
+        "kinds": 1,
+        "now_right": 1,
+    }
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))  # one is given up, and the input ends
+    assert main(["practice", "--count", "2", "--concept", "attention"]) == 0
+    assert [row.right for row in Deck(outputs).read().answers] == [True, False]
+    for wrong in (["--kind", "no"], ["--concept", "no"], ["--kind", "without-a-head"], ["--count", "0"], ["nothing"]):
+        assert main(["practice", *wrong]) == 2
+    capsys.readouterr()
+    assert main(["practice", "--list", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) >= 60

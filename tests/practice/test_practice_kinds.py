@@ -1,0 +1,587 @@
+"""Every kind of question: its answer is what an independent computation gives."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_runs import all_events, new_run, train_here
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from llmlab.core.paths import resources_dir
+from llmlab.core.settings import ModelSettings
+from llmlab.data.papers import list_papers
+from llmlab.gpt.model import GPT
+from llmlab.practice import twin
+from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, WAYS, Question, mark
+from llmlab.practice.source_lines import LINES, lines_of
+from llmlab.practice.subject import Subject, subject_of
+from llmlab.training.finetuning.lora import LoraLinear, insert
+from llmlab.training.optimizer import make_optimizer
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs")
+    train_here(new_run(folder, model__n_layer=2, model__n_head=2, train__warmup_steps=4, train__grad_clip=0.5))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def subject(outputs: Path) -> Iterator[Subject]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(twin, "STEPS", 3)
+        patch.setattr(twin, "_HELD_OUT", 4)
+        yield subject_of("run", outputs)
+
+
+@pytest.fixture(scope="module")
+def model(subject: Subject) -> GPT:
+    assert isinstance(subject.opened.model, GPT)
+    return subject.opened.model
+
+
+def ask(subject: Subject, name: str, seed: int = 0) -> Question:
+    return all_kinds()[name].ask(subject, seed)
+
+
+def middle(question: Question) -> float:
+    return (question.low + question.high) / 2
+
+
+# All of them ------------------------------------------------------------------------------------------------------
+
+
+def test_there_are_sixty_kinds_of_every_way_and_each_belongs_to_a_page() -> None:
+    kinds = all_kinds().values()
+    assert len(kinds) >= 60
+    assert {kind.way for kind in kinds} == set(WAYS)
+    pages = {path.stem for path in (resources_dir() / "concepts").glob("*.md")}
+    assert {kind.concept for kind in kinds} <= pages
+
+
+def test_every_question_has_one_answer_that_is_marked_right_and_others_that_are_not(subject: Subject) -> None:
+    asked = set()
+    for kind, seed in product(all_kinds().values(), SEEDS[:2]):
+        try:
+            question = kind.ask(subject, seed)
+        except NothingToAsk:
+            continue
+        asked.add(kind.name)
+        assert question.text, kind.name
+        assert question.how, kind.name
+        if question.form == CHOICE:
+            marks = [mark(question, choice).right for choice in question.choices]
+            assert len(set(question.choices)) == len(question.choices) >= 2, kind.name
+            assert marks.count(True) == 1, kind.name
+        elif question.form == HEAD:
+            assert mark(question, question.right[0]).right, kind.name
+            assert not mark(question, "9.9").right, kind.name
+        elif question.form == INTERVAL:
+            low, high = sorted((question.low * 0.5 - 1, question.low * 1.5 + 1))
+            assert mark(question, f"{low}..{high}").right, kind.name
+            assert not mark(question, f"{high}..{high + 1}").right, kind.name
+        else:
+            assert question.form == VALUE
+            assert mark(question, f"{middle(question)!r}").right, kind.name
+            assert not mark(question, f"{2 * question.high + 1}").right, kind.name
+    left_out = set(all_kinds()) - asked
+    assert len(left_out) <= 3, left_out
+
+
+def test_equal_seeds_give_equal_questions(subject: Subject, outputs: Path) -> None:
+    again, before = subject_of("run", outputs), {}
+    for name in all_kinds():
+        try:
+            before[name] = ask(subject, name, 5).as_dict()
+        except NothingToAsk:
+            continue
+        assert json.dumps(ask(again, name, 5).as_dict()) == json.dumps(before[name]), name
+    assert any(ask(subject, name, 6).as_dict()["text"] != before[name]["text"] for name in before)
+
+
+def test_without_a_run_there_are_questions_that_need_none(tmp_path: Path) -> None:
+    nobody = subject_of("", tmp_path)
+    for kind in all_kinds().values():
+        assert nobody.has(kind.needs) == (kind.needs in (NOTHING, SETTINGS))
+    assert ask(nobody, "kv-cache").form == VALUE
+    assert ask(nobody, "what-refutes").model == ""
+
+
+# Counts and shapes ------------------------------------------------------------------------------------------------
+
+
+def fresh(settings: ModelSettings, vocab: int) -> GPT:
+    return GPT(settings, vocab)
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def matrices(model: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
+
+
+def cache_of(model: GPT, tokens: int) -> int:
+    """Numbers of all keys and values of so many tokens, had from one token."""
+    attention = [block.attention for block in model.blocks]
+    kept = [a.heads(a.qkv(torch.zeros(1, 1, model.settings.n_embd)))[1:] for a in attention]
+    return tokens * sum(keys.numel() + values.numel() for keys, values in kept)
+
+
+def flops(part: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        part()
+    return counter.get_total_flops()
+
+
+def adam_bytes(subject: Subject, model: GPT) -> tuple[int, int, int]:
+    """Of weights, gradients and the optimizer's two moments, after a step."""
+    learner = copy.deepcopy(model).train()
+    optimizer = make_optimizer(learner, subject.settings.train)
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    learner.loss(ids, ids).backward()
+    optimizer.step()
+    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    weights = list(learner.parameters())
+    return (
+        4 * count(learner),
+        sum(4 * w.grad.numel() for w in weights if w.grad is not None),
+        sum(4 * m.numel() for m in moments),
+    )
+
+
+def lora_count(subject: Subject, rank: int) -> int:
+    learner = GPT(subject.model_settings, subject.vocab_size)
+    layers = [name for name, part in learner.named_modules() if isinstance(part, torch.nn.Linear)]
+    insert(learner, rank, 1.0, 0.0, [name for name in layers if ".attention." in name])
+    adapters = [part for part in learner.modules() if isinstance(part, LoraLinear)]
+    return sum(part.lora_A.weight.numel() + part.lora_B.weight.numel() for part in adapters)
+
+
+def test_counts_are_those_of_the_real_model(subject: Subject, model: GPT) -> None:
+    settings, vocab, block = model.settings, model.vocab_size, model.blocks[0]
+    embeddings = [part for part in model.children() if isinstance(part, torch.nn.Embedding)]
+    linear = [part for part in block.modules() if isinstance(part, torch.nn.Linear)]
+    ids = torch.zeros(subject.settings.data.batch_size, settings.block_size, dtype=torch.long)
+    weights, gradients, moments = adam_bytes(subject, model)
+    batch = subject.settings.tokens_per_step
+    expected: dict[str, float] = {
+        "block-weights": matrices(block),
+        "attention-weights": matrices(block.attention),
+        "feed-forward-share": 100 * matrices(block.feed_forward) / matrices(block),
+        "embedding-share": 100 * sum(count(part) for part in embeddings) / count(model),
+        "all-parameters": count(model),
+        "one-more-layer": count(fresh(replace(settings, n_layer=settings.n_layer + 1), vocab)) - count(model),
+        "twice-as-wide": matrices(fresh(replace(settings, n_embd=2 * settings.n_embd), vocab).blocks[0])
+        / matrices(block),
+        "head-width": block.attention.heads(torch.zeros(1, 1, sum(block.attention.dims)))[0].shape[-1],
+        "logits-memory": model(ids).numel() * 4 / 1e6,
+        "kv-cache-grouped": 100 * cache_of(fresh(replace(settings, n_kv_head=1), vocab), 1) / cache_of(model, 1),
+        "twice-the-context-grows": count(fresh(replace(settings, block_size=2 * settings.block_size), vocab))
+        - count(model),
+        "forward-flops": len(model.blocks)
+        * sum(flops(lambda part=part: part(torch.zeros(1, part.in_features))) for part in linear),
+        "training-flops": 6 * count(model),
+        "adamw-memory": (weights + gradients + moments) / 1e6,
+        "adamw-state": (weights + moments) / weights,
+        "norm-parameters": sum(w.numel() for name, w in model.named_parameters() if "norm" in name),
+        "vocabulary-doubled": count(fresh(settings, 2 * model.token_embedding.num_embeddings)) - count(model),
+        "tokens-a-step": batch,
+        "twenty-tokens": 20 * count(model) / batch,
+        "hidden-width": block.feed_forward.down.in_features,
+    }
+    for name, value in expected.items():
+        assert middle(ask(subject, name)) == pytest.approx(value, rel=1e-6), name
+    assert ask(subject, "query-shape").answer == str(list(_queries(model, ids).shape))
+    assert ask(subject, "logits-shape").answer == str(list(model(ids).shape))
+
+
+def _queries(model: GPT, ids: Tensor) -> Tensor:
+    attention = model.blocks[0].attention
+    return attention.heads(attention.qkv(model.token_embedding(ids)))[0]
+
+
+def test_counts_that_are_drawn_are_those_of_what_was_drawn(subject: Subject, model: GPT) -> None:
+    for seed in SEEDS:
+        cached = ask(subject, "kv-cache", seed)
+        tokens = next(n for n in (128, 256, 1024, 4096) if f"for {n:,} tokens" in cached.text)
+        assert middle(cached) == pytest.approx(cache_of(model, tokens) * 4 / 1e6)
+        pattern = ask(subject, "pattern-numbers", seed)
+        tokens = next(n for n in (16, 32, 64, 100) if f"of {n} tokens" in pattern.text)
+        assert middle(pattern) == torch.ones(tokens, tokens).tril().sum()
+        half = ask(subject, "half-precision", seed)
+        bits = next(bits for words, bits in (("bf16", 16), ("8 bits", 8), ("4 bits", 4)) if words in half.text)
+        assert middle(half) == pytest.approx(count(model) * bits / 8 / 1e6)
+        lora = ask(subject, "lora-parameters", seed)
+        rank = next(rank for rank in (2, 4, 8, 16) if f"rank {rank} " in lora.text)
+        assert middle(lora) == lora_count(subject, rank)
+        bits_ = ask(subject, "bits-of-loss", seed)
+        assert any(middle(bits_) == pytest.approx(math.log2(math.exp(loss))) for loss in (0.9, 1.4, 2.1, 2.8, 3.3))
+        even = round(middle(ask(subject, "perplexity", seed)), 9)
+        assert any(math.log(even) == pytest.approx(loss) for loss in (0.7, 1.1, 1.6, 2.3, 3.0))
+    untrained = fresh(model.settings, model.vocab_size)
+    ids = torch.randint(model.vocab_size, (16, 17), generator=torch.Generator().manual_seed(0))
+    assert (
+        ask(subject, "first-loss").low
+        < float(untrained.loss(ids[:, :-1], ids[:, 1:]).detach())
+        < ask(subject, "first-loss").high
+    )
+
+
+def test_attention_grows_fourfold_and_costs_more_than_the_matrices_beyond_the_length_that_is_named(
+    subject: Subject,
+) -> None:
+    def scores(time: int) -> int:
+        query = torch.zeros(1, 1, time, 8)
+        return flops(lambda: query @ query.transpose(2, 3)) // 16  # 2 · D for each score
+
+    assert scores(32) == 4 * scores(16)
+    assert ask(subject, "twice-the-context").answer == "the scores of attention"
+    question, width = ask(subject, "attention-cost"), subject.model_settings.n_embd
+    time = subject.model_settings.block_size
+    last, all_ = torch.zeros(1, width), torch.zeros(time, width)
+    scored = flops(lambda: last @ all_.T) + flops(lambda: torch.zeros(1, time) @ all_)
+    linear = [
+        part for part in subject.opened.model.get_submodule("blocks.0").modules() if isinstance(part, torch.nn.Linear)
+    ]
+    products = sum(flops(lambda part=part: part(torch.zeros(1, part.in_features))) for part in linear)
+    assert question.answer == ("the weight matrices" if products > scored else "scores and weighted values")
+
+
+# Schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_rates_and_steps_are_those_that_the_optimizer_takes(subject: Subject) -> None:
+    train = subject.settings.train
+    assert middle(ask(subject, "half-way-rate")) == pytest.approx(
+        (train.learning_rate + train.min_learning_rate) / 2, rel=0.03
+    )
+    warm = ask(subject, "warm-up-rate")
+    steps = int(warm.text.rsplit("after ", 1)[1].split()[0])
+    rising = torch.linspace(0, train.learning_rate, train.warmup_steps + 2)[1:]
+    assert middle(warm) == pytest.approx(float(rising[steps]))
+    assert ask(subject, "largest-fall").answer == "second and third"
+
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = torch.optim.AdamW([weight], lr=train.learning_rate, weight_decay=train.weight_decay or 0.1)
+    for _ in range(1000):
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+    assert middle(ask(subject, "decay-pull")) == pytest.approx(100 * float(weight[0, 0].detach()), rel=1e-3)
+
+    for gradient in (0.002, 4.0):
+        weight = torch.nn.Parameter(torch.zeros(1))
+        weight.grad = torch.full_like(weight, gradient)
+        torch.optim.AdamW([weight], lr=train.learning_rate, weight_decay=0.0).step()
+        assert middle(ask(subject, "first-adam-step")) == pytest.approx(abs(float(weight.detach())), rel=1e-4)
+
+    kept = steps = 1
+    while kept * train.beta2 > 0.5:
+        kept, steps = kept * train.beta2, steps + 1
+    assert ask(subject, "momentum-memory").low < steps < ask(subject, "momentum-memory").high
+
+    question = ask(subject, "clipped")
+    norm = float(question.text.split("norm of ")[1].split(",")[0])
+    weight = torch.nn.Parameter(torch.zeros(4))
+    weight.grad = torch.full_like(weight, norm / 2)
+    torch.nn.utils.clip_grad_norm_([weight], train.grad_clip)
+    assert middle(question) == pytest.approx(float(weight.grad[0]) / (norm / 2), rel=1e-3)
+
+
+# Readings: everything computed again, from the model's own parts ---------------------------------------------------
+
+
+class Pass:
+    """A forward pass of the lab's GPT, written out: patterns by layer, streams, what each part adds."""
+
+    @torch.no_grad()
+    def __init__(self, model: GPT, ids: Tensor) -> None:
+        time = len(ids)
+        x = model.token_embedding(ids)[None]
+        if model.settings.position == "learned":
+            x = x + model.position_embedding.weight[:time]
+        self.patterns, self.added, self.streams, self.by_head = [], [("embedding", x[0, -1])], [x[0]], {}
+        future = torch.ones(time, time).triu(1).bool()
+        self.norms: dict[str, float] = {}
+        for layer, block in enumerate(model.blocks):
+            attention = block.attention
+            q, k, v = attention.heads(attention.qkv(block.attention_norm(x)))
+            pattern = (q @ k.transpose(2, 3) * attention.scale).masked_fill(future, -math.inf).softmax(-1)
+            self.patterns.append(pattern[0])
+            z = (pattern @ v).transpose(1, 2).flatten(2)
+            dim = attention.head_dim
+            for head in range(attention.n_head):
+                part = slice(head * dim, (head + 1) * dim)
+                self.by_head[layer, head] = z[0, -1, part] @ attention.out.weight[:, part].T
+            add = attention.out(z)
+            self.added.append((f"attention of layer {layer}", add[0, -1]))
+            x = x + add
+            self.streams.append(x[0])
+            add = block.feed_forward(block.feed_forward_norm(x))
+            self.added.append((f"feed-forward of layer {layer}", add[0, -1]))
+            x = x + add
+            self.streams.append(x[0])
+        self.logits = model.logits(model.final_norm(x))[0, :, : model.vocab_size]
+        self.model = model
+
+    @torch.no_grad()
+    def read(self, row: int) -> Tensor:
+        """Logits of the lens at the last position: streams 0, after layer 0, 1 ..."""
+        return self.model.logits(self.model.final_norm(self.streams[2 * row][-1:]))[0, : self.model.vocab_size]
+
+    @torch.no_grad()
+    def bar(self, added: Tensor, id: int) -> float:
+        """How much a vector at the last position adds to a token's logit, with the last norm's size frozen."""
+        last, norm = self.streams[-1][-1], self.model.final_norm
+        size = (
+            (last - last.mean()).pow(2).mean().add(norm.EPS).sqrt()
+            if norm.kind == "layernorm"
+            else last.pow(2).mean().add(norm.EPS).sqrt()
+        )
+        centred = added - added.mean() if norm.kind == "layernorm" else added
+        return float((centred / size * norm.weight) @ self.model.unembedding[id])
+
+
+def test_readings_are_those_of_a_pass_written_out(subject: Subject, model: GPT) -> None:
+    for seed in SEEDS:
+        ask(subject, "how-many-tokens", seed)
+        ids = torch.tensor(subject.seen.metadata.token_ids)
+        made, tokens = Pass(model, ids), subject.seen.metadata.tokens
+        pairs = list(product(range(2), range(2)))
+        by_row = {pair: made.patterns[pair[0]][pair[1]][1:] for pair in pairs}
+        places = torch.arange(len(ids))
+        behind = places[1:, None] - places
+        entropies = {pair: float(-(rows * (rows + 1e-30).log()).sum(1).mean()) for pair, rows in by_row.items()}
+        scores = {
+            "previous-token-head": {pair: float(rows.diagonal().mean()) for pair, rows in by_row.items()},
+            "first-token-head": {pair: float(rows[:, 0].mean()) for pair, rows in by_row.items()},
+            "farthest-head": {pair: float((rows * behind).sum(1).mean()) for pair, rows in by_row.items()},
+            "sharpest-head": {pair: -entropy for pair, entropy in entropies.items()},
+            "widest-head": entropies,
+        }
+        answer = int(made.logits[-1].argmax())
+        scores["carried-by-head"] = {pair: made.bar(added, answer) for pair, added in made.by_head.items()}
+        for name, of_heads in scores.items():
+            best = max(of_heads, key=lambda pair: of_heads[pair])
+            assert f"{best[0]}.{best[1]}" in ask(subject, name, seed).right, name
+
+        def text(id: int | Tensor) -> str:
+            return repr(subject.opened.tokenizer.token_text(int(id)))
+
+        reads = [int(made.read(row).argmax()) for row in range(3)]
+        settled = next(row for row in range(3) if all(read == reads[-1] for read in reads[row:]))
+        losses = F.cross_entropy(made.logits[:-1], ids[1:], reduction="none")
+        worst = int(losses.argmax()) + 1
+        chances = made.logits[-1].softmax(-1)
+        bars = {name: made.bar(added, answer) for name, added in made.added}
+        longest = max(made.added[1:], key=lambda pair: float(pair[1].norm()))[0]
+        turns = [
+            float(F.cosine_similarity(made.streams[2 * n][-1], made.streams[2 * n + 2][-1], dim=0)) for n in range(2)
+        ]
+        answers = {
+            "settled-after": ("before layer 0", "after layer 0", "after layer 1")[settled],
+            "lens-before-blocks": text(reads[0]),
+            "most-likely-next": text(answer),
+            "worst-predicted": f"{worst}: {tokens[worst]!r}",
+            "carried-by": max(bars, key=lambda name: bars[name]),
+            "loudest-part": longest,
+            "turned-most": f"layer {turns.index(min(turns))}",
+        }
+        for name, expected in answers.items():
+            assert ask(subject, name, seed).answer == expected, name
+        growth = made.streams[-1].norm(dim=1).mean() / made.streams[0].norm(dim=1).mean()
+        values = {
+            "surest-share": 100 * float(chances.max()),
+            "passage-loss": float(losses.mean()),
+            "uncertainty": float((-(chances * chances.log()).sum()).exp()),
+            "stream-growth": float(growth),
+        }
+        for name, number in values.items():
+            assert middle(ask(subject, name, seed)) == pytest.approx(number, rel=1e-3), name
+        for name in ("looked-at", "weight-on-first", "effective-tokens"):
+            question = ask(subject, name, seed)
+            layer, head = re.findall(r"head (\d+)\.(\d+)", question.text)[0]
+            row = made.patterns[int(layer)][int(head)][-1]
+            if name == "looked-at":
+                assert question.answer == f"{int(row.argmax())}: {tokens[int(row.argmax())]!r}"
+            else:
+                number = float(row[0]) if name == "weight-on-first" else float((-(row * row.log()).sum()).exp())
+                assert middle(question) == pytest.approx(number, rel=1e-3)
+        early = ask(subject, "ranked-early", seed)
+        row = 0 if "before layer 0" in early.text else 1
+        rank = int((made.read(row) > made.read(row)[answer]).sum()) + 1
+        assert early.how == f"The lens gives it rank {rank:,} there."
+        cut = ask(subject, "how-many-tokens", seed)
+        assert (
+            str(len(subject.opened.tokenizer.encode(eval(cut.text.split(" cut ")[1].rsplit(" (", 1)[0])))) == cut.answer
+        )
+
+
+def test_heads_that_find_repeats_are_found_on_repeats(subject: Subject, model: GPT) -> None:
+    for name, shift in (("induction-head", 1), ("duplicate-head", 0)):
+        scores = subject.seen[f"heads/{name.removesuffix('-head')}"]
+        layer, head = divmod(int(scores.argmax()), 2)
+        assert f"{layer}.{head}" in ask(subject, name).right, (name, shift)
+
+
+# Predictions ------------------------------------------------------------------------------------------------------
+
+
+def rise_words(rise: float) -> int:
+    return 0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3
+
+
+def test_losses_after_a_change_are_those_of_a_model_with_other_weights(subject: Subject, model: GPT) -> None:
+    """Each ablation again, by weights that are set to zero in a copy."""
+
+    def loss(changed: GPT, ids: Tensor) -> float:
+        with torch.no_grad():
+            return float(F.cross_entropy(changed(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()))
+
+    for seed in SEEDS:
+        for name in (
+            "without-a-head",
+            "twice-a-head",
+            "without-attention",
+            "half-a-layer",
+            "without-feed-forward",
+            "without-a-layer",
+        ):
+            question = ask(subject, name, seed)
+            edit = question.how.split("`")[1]
+            layer = int(edit.split(":")[-1].split(".")[0])
+            changed = copy.deepcopy(model)
+            block, factor = changed.blocks[layer], 2.0 if "scale:2" in edit else 0.5 if "scale" in edit else 0.0
+            with torch.no_grad():
+                if "head:" in edit:
+                    dim = block.attention.head_dim
+                    head = int(edit.rpartition(".")[2])
+                    block.attention.out.weight[:, head * dim : (head + 1) * dim] *= factor
+                else:
+                    if "feed_forward" not in edit:
+                        block.attention.out.weight *= factor
+                    if "attention" not in edit:
+                        block.feed_forward.down.weight *= factor
+            rise = loss(changed, subject.measured) - loss(model, subject.measured)
+            assert question.choices.index(question.answer) == rise_words(rise), (name, rise)
+            assert float(question.how.split()[-1].rstrip(".")) == pytest.approx(rise, abs=2e-4), name
+    ids = subject.measured
+    with torch.no_grad():
+        guesses = model(ids[:, :-1]).argmax(-1) == ids[:, 1:]
+        sharp = F.cross_entropy(2 * model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        windows = [row[at : at + 5] for row in ids for at in range(ids.shape[1] - 4)]
+        short = [F.cross_entropy(model(window[None, :4])[0, -1:], window[4:]) for window in windows]
+    assert middle(ask(subject, "beats-its-own-choice", seed)) == pytest.approx(100 * float(guesses.float().mean()))
+    assert middle(ask(subject, "short-memory", seed)) == pytest.approx(float(torch.stack(short).mean()), rel=1e-4)
+    sharper = ask(subject, "sharper-softmax", seed)
+    assert sharper.choices.index(sharper.answer) == rise_words(float(sharp) - loss(model, ids))
+
+
+def test_rounding_the_weights_leaves_them_as_they_were(subject: Subject, model: GPT) -> None:
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    question = ask(subject, "rounded-weights", 3)
+    bits = next(bits for bits in (8, 4, 3) if f"to {bits} bits" in question.text)
+    levels = 2 ** (bits - 1) - 1
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in changed.parameters():
+            if weight.dim() == 2:
+                for row in weight:
+                    scale = row.abs().max() / levels
+                    row.copy_((row / scale).round() * scale if scale else row)
+        ids = subject.measured
+        losses = [
+            float(F.cross_entropy(one(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())) for one in (model, changed)
+        ]
+    assert question.choices.index(question.answer) == rise_words(losses[1] - losses[0])
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+
+
+def test_a_twin_learns_alike_for_equal_seeds_and_diverges_at_a_rate_beyond_all(subject: Subject) -> None:
+    subject.seed = 0
+    plain = twin.twin_loss(subject)
+    assert plain == twin.twin_loss(subject)
+    assert plain < twin.twin_loss(subject, learning_rate=0.0, min_learning_rate=0.0)
+    assert twin.twin_loss(subject, learning_rate=1e9, min_learning_rate=1e9, grad_clip=0.0) > plain + 1
+
+
+# Code, papers, runs -----------------------------------------------------------------------------------------------
+
+
+def test_the_line_that_is_asked_for_is_the_only_one_of_its_function(subject: Subject) -> None:
+    for line in LINES:
+        assert sum(line.has in one for one in lines_of(line.symbol)) == 1, line.name
+        question = ask(subject, line.name)
+        assert [choice for choice in question.choices if line.has in choice] == [question.answer], line.name
+
+
+def test_claims_are_asked_with_their_own_words(subject: Subject) -> None:
+    claims = [claim for paper in list_papers() for claim in paper.claims]
+    for name, field in (
+        ("what-refutes", "refutes"),
+        ("what-supports", "supports"),
+        ("which-test", "test"),
+        ("held-against", "contested"),
+    ):
+        for seed in SEEDS:
+            question = ask(subject, name, seed)
+            about = next(claim for claim in claims if claim.statement in question.text)
+            assert getattr(about, field).startswith(question.answer.removesuffix(" ..."))
+            wrong = [choice for choice in question.choices if choice != question.answer]
+            assert not any(getattr(about, field).startswith(choice.removesuffix(" ...")) for choice in wrong)
+    for seed in SEEDS:
+        question = ask(subject, "whose-claim", seed)
+        paper = next(paper for paper in list_papers() if paper.title == question.answer)
+        assert any(claim.statement in question.text for claim in paper.claims)
+        untested = ask(subject, "cannot-be-tested", seed)
+        tested = {claim.statement: bool(claim.sizes) for claim in claims}
+        for choice in untested.choices:
+            found = next(tested[statement] for statement in tested if statement.startswith(choice.removesuffix(" ...")))
+            assert found == (choice != untested.answer)
+
+
+def test_a_run_is_asked_about_what_its_events_say(subject: Subject) -> None:
+    assert subject.run is not None
+    events = all_events(subject.run)
+    evaluated = [event for event in events if event["event"] == "evaluated"]
+    steps = [event for event in events if event["event"] == "step"]
+    losses = {event["step"]: event["val_loss"] for event in evaluated}
+    asked = ask(subject, "loss-at-a-step")
+    assert middle(asked) == pytest.approx(losses[int(asked.text.rsplit("step ", 1)[1].rstrip("?"))])
+    assert middle(ask(subject, "best-step")) == min(losses, key=lambda step: losses[step])
+    assert middle(ask(subject, "the-gap")) == pytest.approx(evaluated[-1]["val_loss"] - evaluated[-1]["train_loss"])
+    rate = ask(subject, "rate-at-a-step")
+    step = int(rate.text.rsplit("step ", 1)[1].rstrip("?"))
+    assert middle(rate) == pytest.approx(next(event["lr"] for event in steps if event["step"] == step))
+    assert middle(ask(subject, "tokens-in-all")) == steps[-1]["tokens"]
+    clipped = [event["grad_norm"] > 0.5 for event in steps]
+    assert middle(ask(subject, "clipped-share")) == pytest.approx(100 * sum(clipped) / len(clipped))
+    largest = max(steps, key=lambda event: event["grad_norm"])["step"]
+    third = min(2, int(3 * (largest - 1) / (steps[-1]["step"] - 1)))
+    assert (
+        ask(subject, "largest-gradient").answer
+        == ("in the first third", "in the second third", "in the last third")[third]
+    )
+    started = next(event for event in events if event["event"] == "started")
+    bits = evaluated[-1]["val_loss"] / math.log(2) / started["bytes_per_token"]
+    assert middle(ask(subject, "bits-a-byte")) == pytest.approx(bits)
+    speeds = sorted(event["tokens_per_second"] for event in steps)
+    assert speeds[0] <= middle(ask(subject, "how-fast")) <= speeds[-1]
+    lowest, last = min(losses.values()), evaluated[-1]["val_loss"]
+    ending = 0 if last == lowest else 1 if last / lowest < 1.01 else 2
+    assert ask(subject, "overfits").choices.index(ask(subject, "overfits").answer) == ending
