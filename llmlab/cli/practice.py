@@ -12,12 +12,12 @@ from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import UsageError
 from llmlab.practice.deck import HANDFUL, Deck, Record, Tally, when_words
-from llmlab.practice.question import CHOICE, Question, mark
+from llmlab.practice.question import CHOICE, Marked, Question, mark
 
 _DETAILS = """Without REF it asks about the newest run; before there is one, about a preset, code and papers.
 
-An answer is typed; Enter alone shows what is right. What was missed comes back, a day later at first. Of an interval
-(like 2..5) you should be sure to 80 %: of ten, eight should hold the value.
+An answer is typed; Enter alone shows what is right, and counts as missed. What was missed comes back, a day later at
+first. Of an interval (like 2..5) you should be sure to 80 %: of ten, eight should hold the value.
 
 examples:
   llmlab-run practice                            five questions about the newest run
@@ -75,11 +75,10 @@ def _ask_all(deck: Deck, first: Question, rest: Iterator[Question]) -> None:
         given = _read(question)
         if given is None:
             break
-        marked = mark(question, given) if given else None
-        if marked is not None:
-            deck.add(question, marked)
-            right, count = right + marked.right, count + 1
-            print("Right." if marked.right else "Not right.", end=" ")
+        marked = mark(question, given) if given else Marked(False, "")
+        deck.add(question, marked)
+        right, count = right + marked.right, count + 1
+        print("Right. " if marked.right else "Not right. " if given else "", end="")
         print(f"It is {question.answer}.\n{question.how}\n(Page: {question.concept}; panel: {question.panel}.)\n")
         with terminal_progress() as progress:
             progress("Making the next question", 0, 0)
