@@ -28,6 +28,7 @@ from llmlab.cli import (
     runs,
     train,
     upkeep,
+    walk,
 )
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
 from llmlab.cli.words import Commands, Parser, unknown
@@ -95,6 +96,7 @@ def _run(words: Sequence[str]) -> int:
         experiment,
         examples,
         intervene,
+        walk,
         adapter,
         notebook,
         paper,

@@ -47,6 +47,11 @@ class LayerCache:
         self._slots = slots
         self._kept: list[Tensor] = []  # keys and values, [B, slots, H_kv, D] each
 
+    @property
+    def kept(self) -> list[Tensor]:
+        """Keys and values of all slots, [B, slots, H_kv, D] each; [] before anything was read."""
+        return self._kept
+
     def extended(self, *new: Tensor) -> list[Tensor]:
         """New keys and values [B, H_kv, T, D] -> all up to them [B, H_kv, S, D]; the new ones are kept."""
         if not self._kept:  # zeros: what is masked still takes part, with weight 0, and 0 times NaN is NaN

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -53,7 +53,8 @@ from llmlab.models.reference import LiveRun, parse
 from llmlab.models.source import open_model
 
 # By name: what is asked, and what answers it into a file.
-_QUESTIONS: dict[str, tuple[type, Callable[[OpenModel, Any, Path, Progress], None]]] = {
+Questions: TypeAlias = Mapping[str, tuple[type, Callable[[OpenModel, Any, Path, Progress], None]]]
+_QUESTIONS: Questions = {
     "inspect": (Inspect, inspect),
     "pattern": (Pattern, pattern),
     "stages": (Stages, stages),
@@ -72,17 +73,20 @@ def answer(
     out: Path,
     progress: Progress = quiet,
     part: Callable[[Path], None] | None = None,
+    more: Questions | None = None,
 ) -> Path:
     """Answers `question` into the file `out` and returns it.
 
-    part: hears of archives with what was found so far, where a question wants to be answered in parts.
+    part: hears of archives with what was found so far, where a question wants to be answered in parts. more: questions
+    besides those here, of packages above this one (`llmlab.walk.answers`).
 
     UsageError for an unknown question or field. LabError when a panel is refused for this model, when memory runs
     out (with what to do) or the disk is full. Cancelled when `progress` says so; nothing half-written is left.
     """
-    if question not in _QUESTIONS:
-        raise UsageError(f"There is no question {question!r}.", f"There are: {', '.join(_QUESTIONS)}.")
-    kind, answered = _QUESTIONS[question]
+    questions = {**_QUESTIONS, **(more or {})}
+    if question not in questions:
+        raise UsageError(f"There is no question {question!r}.", f"There are: {', '.join(questions)}.")
+    kind, answered = questions[question]
     try:
         asked: Any = from_values(kind, values)
         if isinstance(asked, Inspect):

@@ -165,13 +165,24 @@ class Host:
 
     def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.answers import answer
+        from llmlab.walk.answers import WALKS
 
         reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
         if isinstance(reference, LiveRun):
+            if question in WALKS:
+                raise LabError(
+                    f"{reference} cannot be walked through while it trains.",
+                    "Its weights would change between two stages.",
+                    f"Choose its newest checkpoint, {reference.named}@latest.",
+                )
             ask_live(reference, question, values, out, _Reporter(self, number))
         else:
             opened, reporter = self._model(number, reference), _Reporter(self, number)
-            answer(opened, question, values, out, reporter, lambda path: self.send(number, "part", path=str(path)))
+
+            def tell_part(path: Path) -> None:
+                self.send(number, "part", path=str(path))
+
+            answer(opened, question, values, out, reporter, tell_part, WALKS)
 
     def _compare(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.compare import compare

@@ -1,0 +1,365 @@
+"""Stages of attention: norm, query, key and value, rotation, one score, mask, softmax, weighted sum, output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from llmlab.walk.norms import into_stream, is_direct, norm_stage
+from llmlab.walk.place import Place, differing, norm_of, product, value
+from llmlab.walk.stage import Stage, Value
+from llmlab.walk.sums import bracketed, dot, number, total
+
+_VECTORS = ("query", "key", "value")
+_WHY = {
+    "query": "The query says what this position looks for.",
+    "key": "The key says what a position has to offer; queries are compared with it.",
+    "value": "The value is what a position hands over to those that attend to it.",
+}
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """The chosen head's vector of each kind, as its projection gives it. rows: of the module's output."""
+
+    module: nn.Module
+    rows: Tensor  # [D]
+    vectors: Tensor  # [T, D]
+
+
+def attention_stages(place: Place) -> Iterator[Stage]:
+    """From the stream before the layer to the stream between its halves."""
+    seen, p, j = place.seen, place.position, place.key
+    if seen.norm is not None:
+        why = "Attention reads a copy of the stream at a standard size, whatever the stream has grown to."
+        yield norm_stage(place, "norm", "Norm before attention", seen.norm, why)
+    projected = _projected(place)
+    for kind, at in zip(_VECTORS, (p, j, j), strict=True):
+        yield _projection(place, kind, at, projected.get(kind))
+    if place.parts.query_norms:
+        yield _query_norm(place, projected)
+    if getattr(place.parts.attention, "value_mix", None) is not None:
+        yield _value_mix(place, projected)
+    if seen.rotary is not None:
+        yield _rotation(place, projected)
+    yield from _pattern_stages(place)
+    yield from _output_stages(place)
+
+
+def _projected(place: Place) -> dict[str, _Projected]:
+    """By kind; empty where the layout of the projections is none of those known here.
+
+    What proves a layout is the value, which nothing turns on its way to the weighted sum.
+    """
+    parts, seen, anatomy = place.parts, place.seen, place.anatomy
+    dims = (seen.heads.query.shape[-1], seen.heads.key.shape[-1], seen.heads.value.shape[-1])
+    group = anatomy.n_head // anatomy.n_kv_head
+    heads = (anatomy.n_head, anatomy.n_kv_head, anatomy.n_kv_head)
+    chosen = (place.head, place.head // group, place.head // group)
+    modules = parts.projections
+    if not modules or any(module not in seen.outputs for module in modules):
+        return {}
+    outputs = [seen.outputs[module] for module in modules]
+    layouts: list[list[Tensor]] = []  # rows of each kind
+    if len(modules) == 3:
+        layouts.append([torch.arange(dim) + head * dim for dim, head in zip(dims, chosen, strict=True)])
+        outputs_of, modules_of = outputs, list(modules)
+    else:
+        size, dim = outputs[0].shape[-1], dims[0]
+        all_rows = torch.arange(size)
+        if size == sum(count * width for count, width in zip(heads, dims, strict=True)):
+            blocks = all_rows.split([count * width for count, width in zip(heads, dims, strict=True)])
+            side_by_side = zip(blocks, heads, chosen, strict=True)
+            layouts.append([rows.view(count, -1)[head] for rows, count, head in side_by_side])
+            own = all_rows.view(anatomy.n_kv_head, group + 2, dim)[chosen[1]]  # queries of a group, its key, its value
+            layouts.append([own[place.head % group], own[group], own[group + 1]])
+        outputs_of, modules_of = outputs * 3, list(modules) * 3
+    mixed = getattr(parts.attention, "value_mix", None) is not None
+    for rows in layouts:
+        if any(int(one.max()) >= output.shape[-1] for one, output in zip(rows, outputs_of, strict=True)):
+            continue
+        vectors = [output[:, one] for output, one in zip(outputs_of, rows, strict=True)]
+        if mixed or differing(vectors[2], seen.heads.value) <= 1e-3 * max(1.0, float(vectors[2].abs().max())):
+            found = zip(_VECTORS, modules_of, rows, vectors, strict=True)
+            return {kind: _Projected(module, one, x) for kind, module, one, x in found}
+    return {}
+
+
+def _projection(place: Place, kind: str, at: int, projected: _Projected | None) -> Stage:
+    letter, heads = kind[0], place.seen.heads
+    title = f"{kind.capitalize()} of position {at} ({place.tokens[at]!r})"
+    if projected is None:
+        own = {"query": heads.query, "key": heads.key, "value": heads.value}[kind]
+        values = [value(letter, ("dimension of the head",), own[at]), _by_position(f"all {kind} vectors", own)]
+        return place.stage(kind, title, "", "", _WHY[kind], "attention", values, None, own)
+    x, seen = place.seen.inputs[projected.module][at], projected.vectors[at]
+    made = product(projected.module, x, projected.rows)
+    formula = numbers = ""
+    if made is not None:
+        formula, numbers = made.formula(letter, f"W_{letter.upper()}", "norm(x)"), made.numbers(letter)
+    values = [value(letter, ("dimension of the head",), seen)]
+    if kind != "query":
+        values.append(_by_position(f"all {kind} vectors", projected.vectors))
+    recomputed = None if made is None else made.y
+    return place.stage(kind, title, formula, numbers, _WHY[kind], "attention", values, recomputed, seen)
+
+
+def _by_position(name: str, x: Tensor) -> Value:
+    return value(name, ("position", "dimension of the head"), x)
+
+
+def _query_norm(place: Place, projected: dict[str, _Projected]) -> Stage:
+    """Queries and keys brought to one size, head by head."""
+    module, p = place.parts.query_norms[0], place.position
+    title, why = "Norm of the query", "Queries and keys of one size keep scores small, however training moves them."
+    query = projected.get("query")
+    output = place.seen.outputs.get(module)
+    as_used = [value("q as attention gets it", ("dimension of the head",), place.seen.heads.query[p])]
+    if query is None or output is None:
+        return place.stage("query_norm", title, "", "", why, "attention", as_used, None, place.seen.heads.query)
+    before, size = query.vectors[p], query.vectors.shape[-1]
+    norm = norm_of(module, size)
+    # A family may norm [T, H, D] or [H, T, D]: the formula tells which.
+    heads = place.anatomy.n_head
+    candidates = [output[p, place.head]] if output.shape[:2] == (len(place.ids), heads) else []
+    candidates += [output[place.head, p]] if output.shape[:2] == (heads, len(place.ids)) else []
+    if norm is None or not candidates:
+        return place.stage("query_norm", title, "", "", why, "attention", as_used, None, place.seen.heads.query)
+    recomputed = norm.apply(before)
+    seen = min(candidates, key=lambda one: differing(one, recomputed))
+    scale = float(norm.scale(before))
+    weight = bracketed(float(norm.weight[0]))
+    numbers = f"q[0] = {bracketed(float(before[0]))} / {number(scale)} · {weight} = {number(float(seen[0]))}"
+    values = [value("q", ("dimension of the head",), seen), value("q before", ("dimension of the head",), before)]
+    formula = "q = q / √(mean(q²) + ε) · w"
+    return place.stage("query_norm", title, formula, numbers, why, "attention", values, recomputed, seen)
+
+
+def _value_mix(place: Place, projected: dict[str, _Projected]) -> Stage:
+    """Only in the lab's own GPT: values of a later layer have the first one's in them."""
+    attention, own = place.parts.attention, projected["value"]
+    first = place.seen.first_values
+    assert first is not None
+    share = float(attention.value_mix)  # type: ignore[arg-type]
+    theirs, ours, j = first[:, own.rows], own.vectors, place.key
+    seen = place.seen.heads.value
+    numbers = (
+        f"v[0] = {number(share)}·{bracketed(float(theirs[j, 0]))} + {number(1 - share)}·{bracketed(float(ours[j, 0]))}"
+        f" = {number(float(seen[j, 0]))}"
+    )
+    return place.stage(
+        "value_mix",
+        "Value mixed with layer 0's",
+        "v = s · v of layer 0 + (1 − s) · v",
+        numbers,
+        "What the first layer saw of a token reaches every later one without a detour.",
+        "attention",
+        [value("v", ("dimension of the head",), seen[j]), _by_position("all value vectors", seen)],
+        share * theirs + (1 - share) * ours,
+        seen,
+    )
+
+
+def _rotation(place: Place, projected: dict[str, _Projected]) -> Stage:
+    assert place.seen.rotary is not None
+    p, (cos, sin) = place.position, place.seen.rotary
+    seen = place.seen.heads.query[p]
+    why = "The product of a turned query and a turned key depends only on how far apart they stand."
+    title = f"Rotation by position {p}"
+    axes = ("dimension of the head",)
+    before = _before_rotation(place, projected)
+    if before is None:
+        return place.stage("rotation", title, "", "", why, "attention", [value("q", axes, seen)], None, seen)
+    width = cos.shape[-1]
+    choices = [(turned(before, cos[p], sin[p]), width // 2), (turned_in_pairs(before, cos[p], sin[p]), 1)]
+    recomputed, apart = min(choices, key=lambda choice: differing(choice[0], seen))
+    angle = torch.atan2(sin[p], cos[p])
+    numbers = (
+        f"angle[0] = {number(float(angle[0]))} rad: "
+        f"q[0] = {bracketed(float(before[0]))}·{bracketed(float(cos[p, 0]))} − "
+        f"{bracketed(float(before[apart]))}·{bracketed(float(sin[p, 0]))} = {number(float(seen[0]))}"
+    )
+    values = [value("q", axes, seen), value("q before", axes, before), value("angle", ("component",), angle)]
+    values += [_by_position("all turned keys", place.seen.heads.key)]
+    formula = f"(q[i], q[i + {apart}]) turned by position · θ[i]"
+    note = "" if width == len(seen) else f"Only the first {width} of {len(seen)} dimensions are turned."
+    return place.stage("rotation", title, formula, numbers, why, "attention", values, recomputed, seen, note)
+
+
+def _before_rotation(place: Place, projected: dict[str, _Projected]) -> Tensor | None:
+    query = projected.get("query")
+    if query is None:
+        return None
+    before = query.vectors[place.position]
+    if place.parts.query_norms:
+        norm = norm_of(place.parts.query_norms[0], len(before))
+        return None if norm is None else norm.apply(before)
+    return before
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [..., D] with pairs (i, i + R/2) of its first R dimensions turned; cos and sin [R]."""
+    part, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    first, second = part.chunk(2, -1)
+    return torch.cat((part * cos + torch.cat((-second, first), -1) * sin, rest), -1)
+
+
+def turned_in_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The same with pairs (2i, 2i + 1); cos and sin hold each angle twice in a row, or in two halves."""
+    part, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    half = cos.shape[-1] // 2
+    if not torch.equal(cos[0::2], cos[1::2]):
+        cos, sin = cos[:half].repeat_interleave(2), sin[:half].repeat_interleave(2)
+    swapped = torch.stack((-part[..., 1::2], part[..., 0::2]), -1).flatten(-2)
+    return torch.cat((part * cos + swapped * sin, rest), -1)
+
+
+def _pattern_stages(place: Place) -> Iterator[Stage]:
+    heads, p, j, labels = place.seen.heads, place.position, place.key, place.token_labels
+    q, k = heads.query[p], heads.key[j]
+    products, score = q * k, float(heads.scores[p, j])
+    scaled = heads.scaled[p]
+    size = len(q)
+    scale = "/ √D" if math.isclose(heads.scale, size**-0.5, rel_tol=1e-6) else f"· {number(heads.scale)}"
+    shown = f"/ √{size}" if scale == "/ √D" else scale
+    axes = ("key position",)
+    yield place.stage(
+        "score",
+        f"Score of {place.tokens[p]!r} ({p}) with {place.tokens[j]!r} ({j})",
+        f"score = q · k {scale}",
+        f"({dot(q, k, score)}) {shown} = {number(float(scaled[j]))}",
+        "A score is high where a key offers what the query looks for.",
+        "attention",
+        [
+            value("products q[i]·k[i]", ("dimension of the head",), products),
+            value("scores of this position", axes, scaled, labels),
+            value("all scores", ("query position", "key position"), heads.scaled),
+        ],
+        (heads.key @ q) * heads.scale,
+        scaled,
+    )
+    row = scaled
+    if heads.capped is not None and heads.softcap is not None:
+        row, cap, old = heads.capped[p], number(heads.softcap), number(float(scaled[j]))
+        yield place.stage(
+            "softcap",
+            "Softcap of the scores",
+            "score = c · tanh(score / c)",
+            f"{cap} · tanh({old} / {cap}) = {number(float(row[j]))}",
+            "No score can run away beyond the cap.",
+            "attention",
+            [value("scores of this position", axes, row, labels)],
+            heads.softcap * torch.tanh(scaled / heads.softcap),
+            row,
+        )
+    masked, window = heads.masked[p], place.anatomy.blocks[place.layer].window
+    places = torch.arange(len(row))
+    hidden = (places > p) | ((places <= p - window) if window is not None else False)
+    causal = row.masked_fill(hidden, -math.inf)
+    biased = "" if differing(causal, masked) < 1e-3 else "A bias for the distance is added to the scores, too."
+    seen_words = f"{int((~hidden).sum())} of {len(row)} positions are seen"
+    yield place.stage(
+        "mask",
+        "Mask",
+        "score = −∞ for every later position" + ("" if window is None else f", and for those {window} or more back"),
+        f"{seen_words}; score with position {j} is {number(float(masked[j]))}",
+        "A prediction must not see what it predicts.",
+        "attention",
+        [
+            value("masked scores of this position", axes, masked, labels),
+            value("all masked scores", ("query position", "key position"), heads.masked),
+        ],
+        causal,
+        masked,
+        biased,
+    )
+    pattern, sink = heads.pattern[p], 0.0 if heads.sink is None else float(heads.sink[p])
+    highest = masked.max()
+    powers = (masked - highest).exp()
+    terms = [number(one) for one in powers[powers > 0].tolist()]
+    yield place.stage(
+        "softmax",
+        "Softmax: the attention pattern",
+        "a = exp(score − max) / Σ exp(score − max)",
+        f"a[{j}] = {number(float(powers[j]))} / ({total(terms, float(powers.sum()))})"
+        + ("" if not sink else f" · {number(1 - sink)}")
+        + f" = {number(float(pattern[j]))}",
+        "Weights that are positive and sum to one: how much of each value is taken.",
+        "attention",
+        [
+            value("pattern of this position", axes, pattern, labels),
+            value("whole pattern", ("query position", "key position"), heads.pattern),
+        ],
+        powers / powers.sum() * (1 - sink),
+        pattern,
+        "" if heads.sink is None else f"A sink outside the prompt takes {number(sink)} of the attention.",
+    )
+    values, z = heads.value, place.seen.z[p, place.head]
+    terms = [f"{number(a)}·{bracketed(v)}" for a, v in zip(pattern.tolist(), values[:, 0].tolist(), strict=True) if a]
+    yield place.stage(
+        "weighted_sum",
+        "Weighted sum of the values",
+        "z = Σ a[j] · v[j]",
+        f"z[0] = {total(terms, float(z[0]))}",
+        "Here information moves: from the positions that are attended to, to this one.",
+        "attention",
+        [
+            value("z", ("dimension of the head",), z),
+            value("a[j] · v[j]", ("position", "dimension of the head"), pattern[:, None] * values),
+        ],
+        pattern @ values,
+        z,
+    )
+
+
+def _output_stages(place: Place) -> Iterator[Stage]:
+    p, parts, seen = place.position, place.parts, place.seen
+    all_z, out = seen.z[p].flatten(), seen.outputs[parts.out][p]
+    made = product(parts.out, all_z)
+    values, numbers, formula = [], "", ""
+    if made is not None:
+        n_head = place.anatomy.n_head
+        by_head = torch.einsum("chd,hd->hc", made.weight.unflatten(1, (n_head, -1)), all_z.view(n_head, -1))
+        terms = [bracketed(one) for one in by_head[:, 0].tolist()]
+        if made.bias is not None:
+            terms.append(bracketed(float(made.bias[0])))
+        formula = made.formula("out", "W_O", "(z of all heads)")
+        numbers = f"out[0], head by head: {total(terms, float(made.y[0]))}"
+        values = [value("by head", ("head", "component"), by_head)]
+    block, added = place.anatomy.blocks[place.layer], seen.added["attn_out"][place.layer]
+    direct = is_direct(block.attn, parts.out)
+    values.insert(0, value("out", ("component",), added if direct else out))
+    yield place.stage(
+        "attention" if direct else "output_projection",
+        "Output projection",
+        formula,
+        numbers,
+        "What the heads have gathered is written in the language of the stream.",
+        "contributions",
+        values,
+        None if made is None else made.y,
+        added if direct else out,
+    )
+    if not direct:
+        yield into_stream(place, "attention", out, added, block.attn)
+    if not block.parallel:
+        x, after = seen.added["pre_attn"][place.layer], seen.added["post_attn"][place.layer]
+        yield place.stage(
+            "middle",
+            "Back into the residual stream",
+            "x = x + out",
+            f"x[0] = {bracketed(float(x[0]))} + {bracketed(float(added[0]))} = {number(float(after[0]))}",
+            "Attention adds to the stream and replaces nothing: what was there stays.",
+            "residual",
+            [
+                value("x", ("component",), after),
+                value("x before", ("component",), x),
+                value("out", ("component",), added),
+            ],
+            x + added,
+            after,
+        )

@@ -1,0 +1,166 @@
+"""Stages of the feed-forward: norm, up, activation, down, back into the stream; then the layers that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llmlab.gpt.model import FeedForward
+from llmlab.walk.norms import into_stream, is_direct, norm_stage
+from llmlab.walk.place import Place, product, value
+from llmlab.walk.stage import Stage
+from llmlab.walk.sums import bracketed, number, total
+
+
+def feed_forward_stages(place: Place) -> Iterator[Stage]:
+    """From the stream between the layer's halves to the stream behind the layer."""
+    seen, parts, p = place.seen, place.parts, place.position
+    if seen.feed_forward_norm is not None:
+        why = "The feed-forward, too, reads a copy of the stream at a standard size."
+        yield norm_stage(place, "feed_forward_norm", "Norm before the feed-forward", seen.feed_forward_norm, why)
+    block = place.anatomy.blocks[place.layer]
+    added = seen.added["mlp_out"][place.layer]
+    if parts.up is None or parts.down is None or parts.down not in seen.inputs or parts.up not in seen.outputs:
+        note = "Its parts cannot be followed one by one here, as with experts: the value is what the whole of it adds."
+        why = "It works on each position alone, and holds most of the model's parameters."
+        values = [value("out", ("component",), added)]
+        yield place.stage("feed_forward", "Feed-forward", "", "", why, "contributions", values, None, added, note)
+    else:
+        up, gate = _up_and_gate(place)
+        yield _up(place, up, gate)
+        yield _neurons(place, up, gate)
+        direct = is_direct(block.mlp, parts.down)
+        yield _down(place, added if direct else seen.outputs[parts.down][p], "feed_forward" if direct else "down")
+        if not direct:
+            yield into_stream(place, "feed_forward", seen.outputs[parts.down][p], added, block.mlp)
+    yield _after(place, added)
+    if place.layer + 1 < place.anatomy.n_layer:
+        yield _rest(place)
+
+
+def _up_and_gate(place: Place) -> tuple[Tensor, Tensor | None]:
+    parts, p = place.parts, place.position
+    assert parts.up is not None
+    up = place.seen.outputs[parts.up][p]
+    if parts.gated_up:
+        gate, up = up.chunk(2)
+        return up, gate
+    return up, None if parts.gate is None else place.seen.outputs[parts.gate][p]
+
+
+def _up(place: Place, up: Tensor, gate: Tensor | None) -> Stage:
+    parts = place.parts
+    assert parts.up is not None
+    x = place.seen.inputs[parts.up][place.position]
+    rows = torch.arange(len(up)) + (len(up) if parts.gated_up else 0)
+    made = product(parts.up, x, rows)
+    values = [value("h", ("neuron",), up)]
+    formula = numbers = ""
+    if made is not None:
+        formula, numbers = made.formula("h", "W_up", "norm(x)"), made.numbers("h")
+    if gate is not None:
+        values.append(value("gate", ("neuron",), gate))
+        formula += ",  g = W_gate · norm(x)"
+        numbers += f"; g[0] = {number(float(gate[0]))}"
+    why = "Each neuron looks for one direction in the stream; there are several times as many neurons as components."
+    recomputed = None if made is None else made.y
+    return place.stage("up", "Up", formula, numbers, why, "parameters", values, recomputed, up)
+
+
+def _neurons(place: Place, up: Tensor, gate: Tensor | None) -> Stage:
+    parts = place.parts
+    assert parts.down is not None
+    seen = place.seen.inputs[parts.down][place.position]
+    activate, name = _activation(place)
+    into = up if gate is None else gate
+    recomputed = None
+    if activate is not None:
+        recomputed = activate(into) if gate is None else activate(into) * up
+    formula = f"n = {name}(h)" if gate is None else f"n = {name}(g) · h"
+    numbers = f"n[0] = {name}({number(float(into[0]))})" + ("" if gate is None else f" · {bracketed(float(up[0]))}")
+    positive = int((seen > 0).sum())
+    numbers += f" = {number(float(seen[0]))}; {positive:,} of {len(seen):,} neurons are above zero"
+    values = [value("n", ("neuron",), seen), value("before", ("neuron",), into)]
+    why = "Without this bend two linear layers would be one, and no number of layers could do more than one."
+    return place.stage("neurons", "Activation", formula, numbers, why, "parameters", values, recomputed, seen)
+
+
+def _activation(place: Place) -> tuple[Callable[[Tensor], Tensor] | None, str]:
+    """The function, None where the family keeps it nowhere, and its name."""
+    parts = place.parts
+    if isinstance(parts.feed_forward, FeedForward):
+        match parts.feed_forward.activation:
+            case "swiglu":
+                return F.silu, "SiLU"
+            case "relu2":
+                return (lambda x: F.relu(x).square()), "ReLU²"
+            case "gelu_exact":
+                return F.gelu, "GELU"
+            case _:
+                return (lambda x: F.gelu(x, approximate="tanh")), "GELU"
+    if parts.activation is None:
+        return None, "activation"
+    module = parts.activation
+    names = {"SiLUActivation": "SiLU", "NewGELUActivation": "GELU", "GELUActivation": "GELU", "GELUTanh": "GELU"}
+    kind = type(module).__name__
+    return module.forward, names.get(kind, kind)
+
+
+def _down(place: Place, seen: Tensor, name: str) -> Stage:
+    parts = place.parts
+    assert parts.down is not None
+    x = place.seen.inputs[parts.down][place.position]
+    made = product(parts.down, x)
+    formula, numbers = ("", "") if made is None else (made.formula("out", "W_down", "n"), made.numbers("out"))
+    why = "Each neuron that is active writes its own direction into the stream: what the model knows by heart is here."
+    values, recomputed = [value("out", ("component",), seen)], None if made is None else made.y
+    return place.stage(name, "Down", formula, numbers, why, "contributions", values, recomputed, seen)
+
+
+def _after(place: Place, added: Tensor) -> Stage:
+    seen, layer = place.seen, place.layer
+    x, after = seen.added["post_attn"][layer], seen.added["post_ffn"][layer]
+    formula = "x = x + out"
+    numbers = f"x[0] = {bracketed(float(x[0]))} + {bracketed(float(added[0]))} = {number(float(after[0]))}"
+    note = ""
+    if place.anatomy.blocks[layer].parallel:
+        note = "Attention and feed-forward read the same stream in this family; x before is that stream + attention."
+    why = "The layer is done: the stream has what attention gathered and what the feed-forward made of it."
+    values = [value("x", ("component",), after), value("x before", ("component",), x)]
+    return place.stage(
+        "after",
+        f"Residual stream after layer {layer}",
+        formula,
+        numbers,
+        why,
+        "residual",
+        values,
+        x + added,
+        after,
+        note,
+    )
+
+
+def _rest(place: Place) -> Stage:
+    """What the layers behind the chosen one add, in one stage."""
+    seen, first, last = place.seen, place.layer + 1, place.anatomy.n_layer - 1
+    start, final = seen.added["post_ffn"][place.layer], seen.final
+    parts = torch.stack([seen.added["attn_out"][first:], seen.added["mlp_out"][first:]], 1).flatten(0, 1)  # [2n, C]
+    names = [f"{half} of layer {at}" for at in range(first, last + 1) for half in ("attention", "feed-forward")]
+    terms = [bracketed(float(start[0])), *(bracketed(one) for one in parts[:, 0].tolist())]
+    values = [value("x", ("component",), final), value("length of what is added", ("part",), parts.norm(dim=-1), names)]
+    layers = f"layer {first}" if first == last else f"layers {first} to {last}"
+    return place.stage(
+        "rest",
+        f"… {layers}",
+        f"x = x + what {layers} added",
+        f"x[0] = {total(terms, float(final[0]))}",
+        "The same stages again, with weights of their own: choose another layer to walk through it.",
+        "lens",
+        values,
+        start + parts.sum(0),
+        final,
+    )

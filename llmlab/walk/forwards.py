@@ -1,0 +1,126 @@
+"""The walk forwards: one prompt through the model, for one layer, head and position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from llmlab.anatomy.anatomy import require
+from llmlab.core.config import describe, parse_value
+from llmlab.core.errors import UsageError
+from llmlab.core.settings import Sampling
+from llmlab.inspection.questions import Prompt, position_of
+from llmlab.models.model import OpenModel
+from llmlab.walk.attending import attention_stages
+from llmlab.walk.cached import with_cache
+from llmlab.walk.feeding import feed_forward_stages
+from llmlab.walk.inputs import input_stages
+from llmlab.walk.place import Place
+from llmlab.walk.predicting import prediction_stages
+from llmlab.walk.stage import Stage, marked
+from llmlab.walk.watched import Changes, Seen, parse_changes, watch
+
+_SAMPLING = ("temperature", "top_k", "top_p")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk(Prompt):
+    """What is walked. key: the position whose score is written out, None for the one that is attended to most.
+
+    Sampling as `llmlab.core.settings.Sampling`. drawn: how many of the prompt's last tokens this seed drew already.
+    changes: see `llmlab.walk.watched`; each value is then marked against what it was without them. cache: also walk the
+    newest token with a KV cache, and say what of each stage it holds.
+    """
+
+    layer: int = 0
+    head: int = 0
+    position: int = -1
+    key: int | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    drawn: int = 0
+    changes: tuple[str, ...] = ()
+    cache: bool = False
+
+
+@torch.no_grad()
+def walk(opened: OpenModel, asked: Walk) -> list[Stage]:
+    """The stages in their order. UsageError for a layer, head or position that is not there.
+
+    LabError where the lab does not look into this model's attention or stream.
+    """
+    _check(opened, asked)
+    ids = asked.token_ids(opened)
+    changes = parse_changes(asked.changes)
+    position = position_of(asked.position, len(ids))
+    seen = watch(opened, ids, asked.layer, asked.head, position)
+    key = _key(seen, position, asked.key, len(ids))
+    place = _place(opened, asked, ids, seen, position, key, Changes())
+    before = _stages(place)
+    if asked.cache and asked.changes:
+        raise UsageError("The KV cache cannot be walked with changes.", "", "Leave one of the two out.")
+    if not asked.changes:
+        return with_cache(place, before) if asked.cache else before
+    others = changes.ids(opened, ids)
+    with changes.weights_changed(opened.model):
+        changed = watch(opened, others, asked.layer, asked.head, position, changes, seen)
+        return marked(_stages(_place(opened, asked, others, changed, position, key, changes)), before)
+
+
+@torch.no_grad()
+def next_token(opened: OpenModel, asked: Walk) -> int:
+    """The id that the walk of `asked` draws at its last stage."""
+    (token,) = (stage.values[0].array for stage in walk(opened, asked) if stage.name == "next")
+    return int(token[0])
+
+
+def _stages(place: Place) -> list[Stage]:
+    def all_of() -> Iterator[Stage]:
+        yield from input_stages(place)
+        yield from attention_stages(place)
+        yield from feed_forward_stages(place)
+        yield from prediction_stages(place)
+
+    return list(all_of())
+
+
+def _place(
+    opened: OpenModel, asked: Walk, ids: list[int], seen: Seen, position: int, key: int, changes: Changes
+) -> Place:
+    text = asked.text if asked.text and not asked.ids and not changes.tokens else opened.tokenizer.decode(ids)
+    how = Sampling(asked.temperature, asked.top_k, asked.top_p)
+    return Place(
+        opened, seen, text, tuple(ids), asked.layer, asked.head, position, key, changes, how, asked.seed, asked.drawn
+    )
+
+
+def _key(seen: Seen, position: int, key: int | None, time: int) -> int:
+    return int(seen.heads.pattern[position].argmax()) if key is None else position_of(key, time)
+
+
+def _check(opened: OpenModel, asked: Walk) -> None:
+    anatomy = opened.anatomy
+    for refusal in (
+        anatomy.refusals.attention,
+        anatomy.refusals.contributions,
+        anatomy.refusals.heads,
+        anatomy.refusals.attribution,
+    ):
+        require(refusal, "A walk")
+    if not (0 <= asked.layer < anatomy.n_layer and 0 <= asked.head < anatomy.n_head):
+        raise UsageError(
+            f"There is no head {asked.layer}.{asked.head}.",
+            f"The model has {anatomy.n_layer} layers of {anatomy.n_head} heads, both counted from 0.",
+        )
+    for info in describe(Sampling, "sampling"):
+        if info.name in _SAMPLING:
+            parse_value(info, getattr(asked, info.name))
+    block = anatomy.blocks[asked.layer]
+    if block.attention is None or block.projection is None:
+        raise UsageError(
+            f"Layer {asked.layer} has no attention pattern.", "It mixes tokens in another way.", "Choose another layer."
+        )

@@ -1,0 +1,136 @@
+"""Stages from the text to the stream in front of the chosen layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from llmlab.gpt.model import GPT
+from llmlab.walk.parts import position_embedding
+from llmlab.walk.place import Place, differing, value
+from llmlab.walk.stage import Stage, Value
+from llmlab.walk.sums import bracketed, number, total, vector
+from llmlab.walk.tokens import merge_numbers, merge_words
+
+
+def input_stages(place: Place) -> Iterator[Stage]:
+    """Text, bytes, tokens, embedding, position, and the stream that the layer reads."""
+    yield from _text_stages(place)
+    yield _embedding(place)
+    yield _position(place)
+    yield _stream(place)
+
+
+def _text_stages(place: Place) -> Iterator[Stage]:
+    text, tokenizer, p = place.text, place.opened.tokenizer, place.position
+    spelled = text.encode(errors="replace")
+    yield Stage(
+        "text",
+        "Text",
+        "a row of characters",
+        f"{len(text):,} characters: {text!r}",
+        "All that the model is given is this text; it knows nothing of its letters.",
+        "prompt",
+    )
+    shown = " ".join(f"{byte:02x}" for byte in spelled[:12])
+    yield Stage(
+        "bytes",
+        "Bytes",
+        "UTF-8: one to four bytes for each character",
+        f"{len(spelled):,} bytes: {shown}{' …' if len(spelled) > 12 else ''}",
+        "Bytes are an alphabet of 256 signs in which every text can be written.",
+        "prompt",
+        (Value("bytes", ("byte",), np.frombuffer(spelled, np.uint8).astype(np.float32)),) if spelled else (),
+    )
+    ids = torch.tensor(place.ids, dtype=torch.float64)
+    merges = merge_words(tokenizer, place.ids[p], merge_numbers(tokenizer))
+    yield Stage(
+        "tokens",
+        "Tokens and their merges",
+        "the earliest merge in the vocabulary's list that fits, again and again",
+        f"{len(ids):,} tokens. Position {p} is {place.tokens[p]!r}, id {place.ids[p]:,}: {merges}.",
+        "Frequent pairs of signs become one token, so that a text is a shorter row of more telling parts.",
+        "prompt",
+        (value("ids", ("position",), ids, place.token_labels),),
+    )
+
+
+def _embedding(place: Place) -> Stage:
+    id = place.ids[place.position]
+    table = place.anatomy.embedding.weight
+    assert isinstance(table, torch.Tensor)
+    row = table[id].detach().float().cpu()
+    seen = place.seen.outputs[place.anatomy.embedding][place.position]
+    factor = 1.0 if differing(row, seen) == 0 else float(seen @ row / (row @ row))
+    scaled = "" if factor == 1.0 else f" · {number(factor)}"
+    return place.stage(
+        "embedding",
+        "Row of the embedding",
+        f"e = E[id]{scaled}",
+        f"E[{id}]{scaled} = {vector(seen)}, a row of E [{table.shape[0]:,} tokens, {table.shape[1]:,} components]",
+        "Each token has a learned vector of its own: the only thing that the model knows of it by itself.",
+        "geometry",
+        [value("e", ("component",), seen)],
+        row * factor,
+        seen,
+    )
+
+
+def _position(place: Place) -> Stage:
+    p, seen = place.position, place.seen
+    e, x = seen.outputs[place.anatomy.embedding][p], seen.added["pre_attn"][0]
+    model = place.opened.model
+    module = position_embedding(model)
+    values = [value("x0", ("component",), x)]
+    why = "Attention alone cannot tell an order: without positions a prompt would be a bag of tokens."
+    title, panel = "Position", "geometry"
+    if module is not None:
+        if isinstance(model, GPT):
+            vectors = model.position_embedding.weight.detach().float().cpu()
+            at = vectors[p]
+        else:
+            at = seen.outputs[module][p] if module in seen.outputs else torch.zeros_like(x)
+        numbers = f"x₀[0] = {bracketed(float(e[0]))} + {bracketed(float(at[0]))} = {number(float(x[0]))}"
+        values.append(value("P[position]", ("component",), at))
+        return place.stage("position", title, "x₀ = e + P[position]", numbers, why, panel, values, e + at, x)
+    factor = 1.0 if differing(e, x) <= 1e-6 else float(x @ e / (e @ e))
+    formula = "x₀ = e" if factor == 1.0 else "x₀ = e · c"
+    numbers = f"x₀ = {vector(x)}"
+    if factor != 1.0:
+        numbers = f"x₀[0] = {bracketed(float(e[0]))} · {number(factor)} = {number(float(x[0]))}"
+    if seen.rotary is None:
+        note = "Nothing is added here, nor does this layer turn queries: position is a bias of the scores, or nowhere."
+    else:
+        note = "Nothing is added here: position enters later, when queries and keys are turned by it (Rotation)."
+    return place.stage("position", title, formula, numbers, why, panel, values, e * factor, x, note)
+
+
+def _stream(place: Place) -> Stage:
+    layer, added = place.layer, place.seen.added
+    x = added["pre_attn"][layer]
+    start = added["pre_attn"][0]
+    parts = torch.stack([added["attn_out"][:layer], added["mlp_out"][:layer]], 1)  # [l, 2, C]
+    summed = start + parts.sum((0, 1))
+    if layer == 0:
+        formula, numbers = "x = x₀", f"x = {vector(x)}"
+    else:
+        formula = f"x = x₀ + what {'layer 0' if layer == 1 else f'layers 0 to {layer - 1}'} added"
+        terms = [bracketed(float(start[0])), *(bracketed(one) for one in parts[:, :, 0].flatten().tolist())]
+        numbers = f"x[0] = {total(terms, float(x[0]))}"
+    values = [value("x", ("component",), x)]
+    if layer:
+        names = [f"{half} of layer {at}" for at in range(layer) for half in ("attention", "feed-forward")]
+        values.append(value("length of what was added", ("part",), parts.flatten(0, 1).norm(dim=-1), names))
+    return place.stage(
+        "stream",
+        f"Residual stream before layer {layer}",
+        formula,
+        numbers,
+        "Every layer reads this vector and adds to it: it carries all that is known at this position.",
+        "residual",
+        values,
+        summed,
+        x,
+    )

@@ -1,0 +1,173 @@
+"""Stages from the stream at its end to the next token: final norm, logits, temperature, top-k, top-p, the draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from llmlab.gpt.generate import choose, sampling_steps
+from llmlab.inspection.readout import text_of
+from llmlab.walk.norms import norm_stage
+from llmlab.walk.place import Place, value
+from llmlab.walk.stage import Stage, Value
+from llmlab.walk.sums import bracketed, dot, number, total
+
+# Tokens that a stage names.
+_SHOWN = 12
+_WHY = {
+    "temperature": "Below 1 the likely become likelier, above 1 all become more alike; at 0 the most likely is left.",
+    "top_k": "The long tail of unlikely tokens is cut after a fixed number.",
+    "top_p": "The tail is cut where the kept tokens have this probability together: many when unsure, few when sure.",
+    "min_p": "What is far less likely than the most likely token is cut.",
+    "repetition_penalty": "What the text holds already becomes less likely.",
+}
+_TITLES = {"temperature": "Temperature", "top_k": "Top-k", "top_p": "Top-p", "min_p": "Min-p"}
+
+
+def prediction_stages(place: Place) -> Iterator[Stage]:
+    """Final norm, logits, each sampling setting that is not neutral, the probabilities, the draw, the next token."""
+    anatomy, seen, p = place.anatomy, place.seen, place.position
+    why = "The last norm brings the stream to the size for which the unembedding was trained."
+    yield norm_stage(place, "final_norm", "Final norm", anatomy.final_norm, why)
+    yield _logits(place)
+    logits, how = seen.logits, place.sampling
+    before = logits
+    for name, after in sampling_steps(logits, how, place.ids[: p + 1]):
+        yield _sampled(place, name, before, after)
+        before = after
+    yield _probabilities(place, before)
+    yield from _draw(place, before)
+
+
+def _logits(place: Place) -> Stage:
+    anatomy, seen = place.anatomy, place.seen
+    x, logits = seen.outputs[anatomy.final_norm][place.position], seen.logits
+    best = int(logits.argmax())
+    unembedding = anatomy.unembedding.detach().float().cpu()
+    product = unembedding @ x
+    recomputed = anatomy.finish(product)[: len(logits)]
+    numbers = f"logit of {_text(place, best)} = {dot(unembedding[best], x, float(product[best]))}"
+    formula = "logit[token] = U[token] · y"
+    if anatomy.unembedding_bias is not None:
+        formula += " + b[token]"
+        numbers += f", + {bracketed(float(anatomy.unembedding_bias[best]))}"
+    if anatomy.logit_scale != 1.0:
+        formula += f" · {number(anatomy.logit_scale)}"
+        numbers += f", · {number(anatomy.logit_scale)}"
+    if anatomy.logit_softcap is not None:
+        formula += ", softcap"
+        numbers += f", capped at {number(anatomy.logit_softcap)}"
+    if not numbers.endswith(number(float(logits[best]))):
+        numbers += f": {number(float(logits[best]))}"
+    values = [_top(place, "most likely", logits), value("all logits", ("token of the vocabulary",), logits)]
+    why = "Each token's row is compared with the stream: the better it fits, the higher its logit."
+    return place.stage("logits", "Logits", formula, numbers, why, "lens", values, recomputed, logits)
+
+
+def _sampled(place: Place, name: str, before: Tensor, after: Tensor) -> Stage:
+    how, best = place.sampling, int(before.argmax())
+    kept = int((after > -torch.inf).sum())
+    p = before.softmax(-1)
+    match name:
+        case "temperature" if how.temperature == 0:
+            formula, numbers = "only the most likely token is left", f"it is {_text(place, best)}"
+        case "temperature":
+            formula = "logit = logit / T"
+            divided = f"{number(float(before[best]))} / {number(how.temperature)} = {number(float(after[best]))}"
+            numbers = f"{_text(place, best)}: {divided}"
+        case "top_k":
+            formula = "logit = −∞ except for the k largest"
+            least = float(after[after > -torch.inf].min())
+            numbers = f"k = {how.top_k}: {kept:,} of {len(after):,} tokens are left, down to a logit of {number(least)}"
+        case "top_p":
+            formula = "logit = −∞ except for the fewest that have probability p together"
+            together = float(p[after > -torch.inf].sum())
+            numbers = f"p = {number(how.top_p)}: {kept:,} tokens are left, which have {number(together)} together"
+        case _:
+            formula, numbers = name.replace("_", " "), f"{kept:,} of {len(after):,} tokens are left"
+    title = _TITLES.get(name, name.replace("_", " ").capitalize())
+    return place.stage(name, title, formula, numbers, _WHY[name], "write", [_top(place, "logits left", after)])
+
+
+def _probabilities(place: Place, final: Tensor) -> Stage:
+    best, p = int(final.argmax()), final.softmax(-1)
+    powers = (final - final.max()).exp()
+    terms = [number(one) for one in powers.topk(min(_SHOWN, len(powers))).values.tolist() if one > 0]
+    numbers = f"p of {_text(place, best)} = 1 / ({total(terms, float(powers.sum()))}) = {number(float(p[best]))}"
+    if len(terms) < int((powers > 0).sum()):
+        numbers += f" (over all {int((powers > 0).sum()):,} tokens)"
+    why = "Numbers that are positive and sum to one: the model's bet on every token."
+    formula = "p = exp(logit − max) / Σ exp(logit − max)"
+    values = [_top(place, "most likely", p), value("all probabilities", ("token of the vocabulary",), p)]
+    shares = powers / powers.sum()
+    return place.stage("probabilities", "Probabilities", formula, numbers, why, "write", values, shares, p)
+
+
+def _draw(place: Place, final: Tensor) -> Iterator[Stage]:
+    """The draw as torch.multinomial makes it: an exponential number for each token, and the largest p / e wins."""
+    chosen, numbers_drawn = draw(place.seen.logits, place)
+    why = "Chance decides in proportion to the probabilities; the same seed gives the same text again."
+    if numbers_drawn is None:
+        numbers = "At temperature 0 nothing is drawn."
+        yield place.stage("draw", "Draw", "the most likely token", numbers, why, "write", [])
+    else:
+        p = final.softmax(-1)
+        race = p / numbers_drawn
+        order = race.topk(min(_SHOWN, int((p > 0).sum()))).indices
+        labels = [_text(place, int(id)) for id in order]
+        rows = zip(labels, p[order].tolist(), numbers_drawn[order].tolist(), race[order].tolist(), strict=True)
+        first = [f"{label}: {number(share)} / {number(e)} = {number(result)}" for label, share, e, result in rows]
+        numbers = "; next came ".join(first[:2])
+        yield place.stage(
+            "draw",
+            f"Draw (seed {place.seed}, draw {place.drawn + 1})",
+            "the token with the largest p / e, where each e is a random number with the density exp(−e)",
+            numbers,
+            why,
+            "write",
+            [
+                value("p / e", ("token",), race[order], labels),
+                value("p", ("token",), p[order], labels),
+                value("random number e", ("token",), numbers_drawn[order], labels),
+            ],
+            race.argmax()[None],
+            torch.tensor([chosen]),
+        )
+    yield place.stage(
+        "next",
+        "Next token",
+        "text = text + token",
+        f"{_text(place, chosen)}, id {chosen:,}",
+        "It is put behind the text, and everything begins anew with one token more.",
+        "write",
+        [value("id", ("token",), torch.tensor([float(chosen)]), [_text(place, chosen)])],
+    )
+
+
+def draw(logits: Tensor, place: Place) -> tuple[int, Tensor | None]:
+    """The next token's id as `llmlab.gpt.generate.choose` draws it, and the random numbers [V] that decided.
+
+    None at temperature 0. Each earlier draw of the same seed used up as many numbers.
+    """
+    how, text = place.sampling, place.ids[: place.position + 1]
+    generator = torch.Generator().manual_seed(place.seed)
+    if how.temperature == 0:
+        return choose(logits, how, text, generator).id, None
+    p = torch.empty_like(logits)
+    for _ in range(place.drawn):
+        p.exponential_(generator=generator)
+    ours = torch.Generator()
+    ours.set_state(generator.get_state())
+    numbers = torch.empty_like(logits).exponential_(generator=ours)
+    return choose(logits, how, text, generator).id, numbers
+
+
+def _top(place: Place, name: str, x: Tensor) -> Value:
+    kept = x.topk(min(_SHOWN, int((x > -torch.inf).sum())))
+    return value(name, ("token",), kept.values, [_text(place, id) for id in kept.indices.tolist()])
+
+
+def _text(place: Place, id: int) -> str:
+    return repr(text_of(place.opened.tokenizer, id))

@@ -1,0 +1,147 @@
+"""One stage of a walk: its formula with the model's numbers in it, its values, its code. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines of a file. file: as in a checkout (`llmlab/gpt/model.py`) or below site-packages (`transformers/...`)."""
+
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Value:
+    """One vector or matrix of a stage. axes: what each axis counts; labels: names along the last axis, if it has any.
+
+    was: the same before a change; None where nothing was changed.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    array: Array
+    labels: tuple[str, ...] = ()
+    was: Array | None = None
+
+    @property
+    def shape_words(self) -> str:
+        """`[2 positions, 32 components]`."""
+        sizes = (f"{axis} {size:,}" for axis, size in zip(self.axes, self.array.shape, strict=True))
+        return f"[{', '.join(sizes)}]"
+
+    @property
+    def changed(self) -> int:
+        """How many of its numbers are not what they were."""
+        if self.was is None:
+            return 0
+        return self.array.size if self.was.shape != self.array.shape else int((self.was != self.array).sum())
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the computation.
+
+    formula: in symbols; numbers: the same with this model's. why: one sentence. panel: the dock that shows it at large.
+    difference: the largest difference between the stage recomputed by the formula and what the model computed; None
+    where nothing is computed, or where the lab cannot take this family's step apart (then `note` says so).
+    reused: what of it a KV cache holds already; "" when the walk is without one.
+    """
+
+    name: str
+    title: str
+    formula: str
+    numbers: str
+    why: str
+    panel: str
+    values: tuple[Value, ...] = ()
+    code: Code | None = None
+    difference: float | None = None
+    note: str = ""
+    reused: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, all numbers included; what is infinite is written as text."""
+        values = [
+            {"name": one.name, "axes": one.axes, "shape": one.array.shape, "values": _plain(one.array)}
+            | ({"labels": one.labels} if one.labels else {})
+            | ({} if one.was is None else {"was": _plain(one.was), "changed": one.changed})
+            for one in self.values
+        ]
+        return {**self._texts(), "values": values}
+
+    def _texts(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(replace(self, values=())).items() if name != "values"}
+
+
+def _plain(array: Array) -> Any:
+    if array.ndim:
+        return [_plain(row) for row in array]
+    number = array.item()
+    return number if np.isfinite(number) else str(number)
+
+
+def marked(stages: Sequence[Stage], before: Sequence[Stage]) -> list[Stage]:
+    """The stages with what each value was in `before`; stages and values are matched by their names."""
+    old = {(stage.name, value.name): value.array for stage in before for value in stage.values}
+    return [
+        replace(stage, values=tuple(replace(value, was=old.get((stage.name, value.name))) for value in stage.values))
+        for stage in stages
+    ]
+
+
+# In an archive ---------------------------------------------------------------------------------------------------
+
+
+def to_archive(stages: Sequence[Stage]) -> tuple[dict[str, Array], str]:
+    """-> tensors by name (`stage/value`, what it was as `was/stage/value`), and the rest as JSON for the metadata."""
+    tensors: dict[str, Array] = {}
+    texts = []
+    for stage in stages:
+        for value in stage.values:
+            tensors[f"{stage.name}/{value.name}"] = value.array
+            if value.was is not None:
+                tensors[f"was/{stage.name}/{value.name}"] = value.was
+        about = [{"name": value.name, "axes": value.axes, "labels": value.labels} for value in stage.values]
+        texts.append({**stage._texts(), "values": about})
+    return tensors, json.dumps(texts, ensure_ascii=False)
+
+
+def from_archive(archive: Archive) -> list[Stage]:
+    """The inverse. LabError where the archive holds no walk."""
+    try:
+        return [_stage(archive, texts) for texts in json.loads(archive.metadata.more["stages"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabError(f"{archive.path.name} holds no walk.", f"{error}.") from error
+
+
+def _stage(archive: Archive, texts: Mapping[str, Any]) -> Stage:
+    values = []
+    for about in texts["values"]:
+        name = f"{texts['name']}/{about['name']}"
+        was = f"was/{name}"
+        values.append(
+            Value(
+                about["name"],
+                tuple(about["axes"]),
+                archive[name],
+                tuple(about["labels"]),
+                archive.get(was),
+            )
+        )
+    code = None if texts["code"] is None else Code(**texts["code"])
+    return Stage(**{**texts, "values": tuple(values), "code": code})

@@ -1,0 +1,67 @@
+"""`walk` on a run that was just trained: its words, its JSON, its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_runs import new_run, train_here
+
+from llmlab.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outputs folder with the finished run `bar`."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    train_here(new_run(outputs, steps=12, name="bar"))
+    return outputs
+
+
+def run(trained: Path, *words: str) -> int:
+    return main(["walk", "bar", "--outputs", str(trained), "--prompt", "the king said", *words])
+
+
+def test_walk_prints_every_stage_and_the_same_as_json(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(trained, "--temperature", "0.8", "--cache") == 0
+    printed = capsys.readouterr().out
+    assert run(trained, "--temperature", "0.8", "--cache", "--json") == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["tokens"] == list("the king said")
+    for number, stage in enumerate(value["stages"], 1):
+        assert f"{number:>2}  {stage['title']}  ({stage['name']})" in printed
+        assert stage["formula"] in printed
+    scores = next(stage for stage in value["stages"] if stage["name"] == "mask")["values"][1]
+    assert scores["shape"] == [13, 13]
+    assert scores["values"][0][1] == "-inf"
+    assert "llmlab/gpt/model.py:" in printed
+    assert run(trained, "--stage", "softmax") == 0
+    alone = capsys.readouterr().out
+    assert "(softmax)" in alone
+    assert "(score)" not in alone
+
+
+def test_walk_appends_what_generate_writes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--temperature", "0.9", "--top-k", "5", "--seed", "4", "--json"]
+    assert (
+        main(["generate", "bar", "--outputs", str(trained), "--prompt", "the king said", "--tokens", "3", *words]) == 0
+    )
+    written = json.loads(capsys.readouterr().out)["tokens"]
+    assert run(trained, "--append", "3", *words) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"][-3:] == [token["text"] for token in written]
+
+
+def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--layer", "9"], "no head 9.0"),
+        (["--stage", "scores"], "Did you mean score?"),
+        (["--change", "nothing"], "is no change"),
+        (["--append", "1", "--position", "0"], "--append goes on at the end"),
+        (["--position", "0", "--cache"], "KV cache"),
+        (["--temperature", "-1"], "temperature"),
+        (["--top-p", "7"], "top_p"),
+        (["--append", "-1"], "--append"),
+    ):
+        assert run(trained, *words) == 2
+        assert said in capsys.readouterr().err

@@ -1,0 +1,238 @@
+"""Every number of a walk equals what the model computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from family_models import family_model
+from small_models import lively, shape
+from tiny_models import TOKENIZER, gpt2
+from torch import nn
+from watched_models import SETTINGS, name
+
+from llmlab.core.errors import UsageError
+from llmlab.core.settings import Sampling
+from llmlab.gpt.generate import generate
+from llmlab.models.generation import continued
+from llmlab.models.model import OpenModel
+from llmlab.walk.forwards import Walk, next_token, walk
+from llmlab.walk.stage import Stage
+
+TEXT = "the king of the kings"
+IDS = (5, 17, 3, 40, 22, 5, 8)
+# What is computed in every family that the lab takes apart wholly.
+COMPUTED = {
+    "embedding",
+    "position",
+    "stream",
+    "norm",
+    "query",
+    "key",
+    "value",
+    "score",
+    "mask",
+    "softmax",
+    "weighted_sum",
+    "attention",
+    "middle",
+    "feed_forward_norm",
+    "up",
+    "neurons",
+    "feed_forward",
+    "after",
+    "final_norm",
+    "logits",
+    "probabilities",
+    "draw",
+}
+
+
+def opened(model: nn.Module) -> OpenModel:
+    return OpenModel("tiny", "tiny", "scratch" if type(model).__name__ == "GPT" else "huggingface", model, TOKENIZER)
+
+
+def scratch(**options: Any) -> OpenModel:
+    return opened(lively(shape(block_size=24, **options), TOKENIZER.vocab_size).requires_grad_(False))
+
+
+def by_name(stages: list[Stage]) -> dict[str, Stage]:
+    assert len({stage.name for stage in stages}) == len(stages)
+    return {stage.name: stage for stage in stages}
+
+
+def array(stages: list[Stage], stage: str, value: int = 0) -> np.ndarray:
+    return by_name(stages)[stage].values[value].array
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=name)
+def test_each_stage_of_the_labs_own_gpt_recomputed_is_what_the_model_computed(options: dict[str, Any]) -> None:
+    model = scratch(**options)
+    for layer, head, position in ((0, 0, -1), (1, 3, 2)):
+        asked = Walk(text=TEXT, layer=layer, head=head, position=position, temperature=0.8, top_k=9, top_p=0.9)
+        stages = walk(model, asked)
+        named = by_name(stages)
+        expected = COMPUTED | ({"rest"} if layer == 0 else set())
+        expected |= {"rotation"} if options["position"] == "rotary" else set()
+        expected |= {"query_norm"} if options.get("qk_norm") else set()
+        expected |= {"value_mix"} if options.get("value_residual") and layer else set()
+        assert {stage.name for stage in stages if stage.difference is not None} == expected
+        assert all(stage.difference is None or stage.difference < 1e-4 for stage in stages)
+        assert {"text", "bytes", "tokens", "temperature", "top_k", "top_p", "next"} <= named.keys()
+        assert all(stage.why and stage.title and stage.numbers for stage in stages)
+        assert all(stage.code is not None for stage in stages if stage.name in expected), [
+            stage.name for stage in stages if stage.name in expected and stage.code is None
+        ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacking", "more"),
+    [
+        ("llama", set(), {"rotation"}),
+        ("qwen2", set(), {"rotation"}),
+        ("qwen3", set(), {"rotation", "query_norm"}),
+        ("mistral", set(), {"rotation"}),
+        ("gemma2", set(), {"rotation", "softcap", "output_projection", "down"}),
+        ("gpt2", set(), set()),
+        ("phi3", set(), {"rotation"}),
+        ("gpt_neox parallel", {"middle"}, {"rotation"}),
+        ("glm4", set(), {"rotation", "output_projection", "down"}),
+    ],
+)
+def test_each_stage_of_a_family_recomputed_is_what_the_model_computed(
+    kind: str, lacking: set[str], more: set[str]
+) -> None:
+    stages = walk(opened(family_model(kind)), Walk(ids=IDS, layer=1, head=2, position=-2))
+    computed = {stage.name for stage in stages if stage.difference is not None}
+    assert computed == (COMPUTED | more | {"rest"}) - lacking
+    code = {stage.name: stage.code for stage in stages if stage.difference is not None}
+    assert not [name for name, lines in code.items() if lines is None and name not in ("stream", "position")]
+    assert all(lines is None or lines.file.startswith(("transformers/", "llmlab/gpt/")) for lines in code.values())
+
+
+def test_every_family_that_can_be_walked_shows_the_models_own_numbers() -> None:
+    for kind in ("gptj", "bloom", "mixtral", "olmo2", "granite", "falcon new"):
+        model = opened(family_model(kind))
+        stages = walk(model, Walk(ids=IDS, layer=0, head=1))
+        logits = model.model(input_ids=torch.tensor([IDS])).logits[0, -1]
+        assert np.allclose(array(stages, "logits", 1), logits.detach().numpy(), atol=1e-4)
+        assert all(stage.note for stage in stages if stage.name in COMPUTED and stage.difference is None)
+
+
+def test_the_code_of_a_stage_is_what_stands_at_its_line() -> None:
+    from pathlib import Path
+
+    import transformers
+
+    import llmlab
+
+    roots = (Path(llmlab.__file__).parents[1], Path(transformers.__file__).parents[1])
+    for model in (scratch(), opened(gpt2())):
+        for stage in walk(model, Walk(text=TEXT)):
+            if stage.code is None:
+                continue
+            path = next(root / stage.code.file for root in roots if (root / stage.code.file).is_file())
+            line = path.read_text(encoding="utf-8").splitlines()[stage.code.line - 1]
+            assert line.strip() == stage.code.text.splitlines()[0].strip()
+
+
+def test_the_merges_of_a_token_end_in_that_token() -> None:
+    king = by_name(walk(scratch(), Walk(text="the king")))["tokens"].numbers
+    assert "k + i = ki (merge 3), n + g = ng (merge 4), ki + ng = king (merge 5), Ġ + king = Ġking (merge 6)" in king
+
+
+@pytest.mark.parametrize("how", [Sampling(), Sampling(0.7, 20, 0.9), Sampling(0.0)])
+def test_tokens_drawn_by_walks_are_those_that_generation_writes(how: Sampling) -> None:
+    for model in (scratch(), opened(gpt2())):
+        ids = tuple(TOKENIZER.encode(TEXT))
+        if type(model.model).__name__ == "GPT":
+            written = [token.id for token in generate(model.model, ids, 4, how, seed=3)]  # type: ignore[arg-type]
+        else:
+            written = [token.id for token in continued(model.model, list(ids), 4, how, seed=3)]
+        drawn: list[int] = []
+        for _ in written:
+            asked = Walk(
+                ids=(*ids, *drawn),
+                temperature=how.temperature,
+                top_k=how.top_k,
+                top_p=how.top_p,
+                seed=3,
+                drawn=len(drawn),
+            )
+            drawn.append(next_token(model, asked))
+        assert drawn == written
+
+
+@pytest.mark.parametrize("options", [{}, {"position": "rotary", "n_kv_head": 2}])
+def test_with_a_cache_keys_values_and_logits_are_those_without(options: dict[str, Any]) -> None:
+    for model in (scratch(**options), opened(family_model("llama")), opened(gpt2())):
+        stages = walk(model, Walk(ids=IDS, layer=1, head=3, cache=True))
+        cache = by_name(stages)["cache"]
+        assert cache.difference is not None
+        assert cache.difference < 1e-4
+        assert "6 rows of this head kept, 1 new" in cache.numbers
+        assert by_name(stages)["softmax"].reused.startswith("One row")
+        assert not by_name(stages)["tokens"].reused
+    for wrong in (Walk(ids=IDS, position=2, cache=True), Walk(ids=(5,), cache=True)):
+        with pytest.raises(UsageError, match="KV cache"):
+            walk(model, wrong)
+
+
+def test_a_changed_number_is_followed_downstream_and_marked_against_what_was() -> None:
+    model = scratch(position="rotary", norm="rmsnorm", activation="swiglu")
+    plain = walk(model, Walk(text=TEXT, layer=1))
+    for stage in ("stream", "norm", "weighted_sum", "attention", "feed_forward_norm", "up", "neurons", "feed_forward"):
+        changed = walk(model, Walk(text=TEXT, layer=1, changes=(f"{stage}[3]=1.5",)))
+        names = [one.name for one in changed]
+        at = names.index(stage)
+        assert array(changed, stage)[3] == 1.5
+        assert "set to 1.5" in changed[at].note
+        assert not any(value.changed for one in changed[:at] for value in one.values)
+        assert by_name(changed)["logits"].values[1].changed
+        assert np.array_equal(by_name(changed)["logits"].values[1].was, array(plain, "logits", 1))  # type: ignore[arg-type]
+        assert all(one.difference is None or one.difference < 1e-4 for one in changed)
+        assert {one.name for one in changed if one.difference is not None} == {
+            one.name for one in plain if one.difference is not None
+        }
+    for final in ("after[0]=2", "final_norm[0]=-1e1"):
+        assert by_name(walk(model, Walk(text=TEXT, layer=0, changes=(final,))))["logits"].values[1].changed
+
+
+def test_a_changed_token_and_a_changed_weight_are_those_of_another_model() -> None:
+    model = scratch()
+    changed = walk(model, Walk(text="the king of", changes=("token:1= the",)))
+    other = walk(model, Walk(ids=tuple(TOKENIZER.encode("the the of"))))
+    assert np.array_equal(array(changed, "logits", 1), array(other, "logits", 1))
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    weight = "blocks.0.attention.out.weight"
+    changed = walk(model, Walk(text=TEXT, changes=(f"weight:{weight}[2,5]=3",)))
+    assert all(torch.equal(one, before[key]) for key, one in model.model.state_dict().items())
+    model.model.get_parameter(weight)[2, 5] = 3.0
+    assert np.array_equal(array(changed, "logits", 1), array(walk(model, Walk(text=TEXT)), "logits", 1))
+    assert by_name(changed)["attention"].values[0].changed == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"layer": 2},
+        {"head": 4},
+        {"position": 99},
+        {"key": 99},
+        {"text": ""},
+        {"changes": ("norm[999]=1",)},
+        {"changes": ("norm=1",)},
+        {"changes": ("scores[1]=1",)},
+        {"changes": ("token:77= the",)},
+        {"changes": ("token:0=the king",)},
+        {"changes": ("weight:nothing[0]=1",)},
+        {"changes": ("weight:final_norm.weight[0,1]=1",)},
+        {"changes": ("weight:final_norm.weight[999]=1",)},
+        {"changes": ("norm[0]=1",), "cache": True},
+    ],
+)
+def test_what_cannot_be_walked_is_said_in_a_sentence(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        walk(scratch(), Walk(**({"text": TEXT} | wrong)))
