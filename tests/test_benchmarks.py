@@ -26,6 +26,7 @@ SMALLEST = {
     "gui_responsiveness": "--seconds 0.3",
     "inspection_cost": "--model MODEL --tokens 16 --rounds 1 --passes 1 --threads 1",
     "model_loads": "--loads 2 --inspect",
+    "mystery_tells": "--seeds 1 --faults frozen --steps 12 --threads 1",
     "pretrain_estimate": "--cases baby",
     "random_kills": "--kills 1 --steps 10 --longest 0.1",
     "shards": "--megabytes 1",

@@ -20,6 +20,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, load_preset
 from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
+from llmlab.core.source_code import find_source
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.stories import story_entropy
@@ -29,7 +30,6 @@ from llmlab_gui.pages.library import READ_FIRST, READING_ORDER, load_all
 from llmlab_gui.pages.links import read_link
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, PAPERS, markdown
 from llmlab_gui.pages.places import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
-from llmlab_gui.pages.source_code import find_source
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

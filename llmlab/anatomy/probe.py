@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, Refusals
 from llmlab.anatomy.capture import POINTS, AttentionCall, Intervener, Observer, Point, run
-from llmlab.anatomy.hf_attention import eager_attention_of
 from llmlab.anatomy.into_stream import heads_into_stream
 from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import LabError
@@ -236,6 +235,8 @@ def _attention(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> tuple[st
         if block.gated or kept.z is None:
             continue
         if unlike := _unlike(kept.z, answers.transpose(0, 1), tolerance.paths):
+            from llmlab.anatomy.hf_attention import eager_attention_of  # loads transformers: the lab's own GPT has none
+
             why = f"In layer {layer} the head outputs are not what is projected into the stream, by {unlike}."
             # The interface goes on with the answers shown: then what follows is unknown, but the pattern is not.
             return None if eager_attention_of(block.attention) is not None else why, why

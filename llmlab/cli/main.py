@@ -22,6 +22,7 @@ from llmlab.cli import (
     inspect,
     intervene,
     models,
+    mystery,
     notebook,
     paper,
     practice,
@@ -101,6 +102,7 @@ def _run(words: Sequence[str]) -> int:
         notebook,
         paper,
         practice,
+        mystery,
         catalogue,
         doctor,
     )

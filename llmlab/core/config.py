@@ -200,7 +200,8 @@ def _unknown(key: str, settings_type: type, known: Mapping[str, SettingInfo]) ->
 
     finetuning = settings_type is KINDS[FINETUNING]
     lists = f"`llmlab-run settings{' --finetune' if finetuning else ''}` lists them all."
-    others = [kind.noun for kind in KINDS.values() if any(info.key == key for info in describe(kind))]
+    kinds = [kind for kind in KINDS.values() if not set(KINDS.values()) & set(kind.__mro__[1:])]
+    others = [kind.noun for kind in kinds if any(info.key == key for info in describe(kind))]
     if others and settings_type in KINDS.values():
         mine = settings_type.noun  # type: ignore[attr-defined]
         return UsageError(

@@ -6,8 +6,12 @@ The rest of a kind is in two files of its own: its settings beside this one, and
 from __future__ import annotations
 
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.core.task_settings import TaskSettings
 
-KINDS: dict[str, type[RunSettings]] = {kind.track: kind for kind in (PretrainSettings, FinetuneSettings, TaskSettings)}
+KINDS: dict[str, type[RunSettings]] = {
+    kind.track: kind for kind in (PretrainSettings, FinetuneSettings, TaskSettings, MysterySettings)
+}
 PRETRAINING, FINETUNING, PAPERS = PretrainSettings.track, FinetuneSettings.track, TaskSettings.track
+MYSTERIES = MysterySettings.track

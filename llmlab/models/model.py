@@ -14,6 +14,7 @@ from torch import nn
 
 from llmlab.anatomy.anatomy import Anatomy, anatomy_of
 from llmlab.anatomy.modules import base_model
+from llmlab.anatomy.probe import probe
 from llmlab.anatomy.sizes import LONGEST_PROMPT, context_limit
 from llmlab.core.errors import LabError
 from llmlab.core.memory import require_memory
@@ -55,7 +56,8 @@ class OpenModel:
     def anatomy(self) -> Anatomy:
         """Where its parts are, and which panels are refused. LabError when nothing of it could be trusted."""
         if self.kind == "live" or isinstance(self.model, GPT):  # one that trains is another one at every look
-            return anatomy_of(self.model)
+            found = anatomy_of(self.model)
+            return probe(self.model, found) if getattr(self.model, "rebuilt", False) else found
         from llmlab.anatomy.families import transformers_anatomy  # loads transformers, which takes seconds
         from llmlab.anatomy.kept_probe import probed_once
 

@@ -27,7 +27,7 @@ from typing import TypeAlias
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import kind_of_no_file, read_json
-from llmlab.core.kinds import FINETUNING, PAPERS
+from llmlab.core.kinds import FINETUNING, MYSTERIES, PAPERS
 from llmlab.models.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
 from llmlab.store.checkpoints import select
 from llmlab.store.registry import list_runs, runs_called
@@ -309,6 +309,11 @@ def is_fine_tuned(run: RunFolder) -> bool:
 def is_task(run: RunFolder) -> bool:
     """Whether a run learns a task of a paper: its tokens are no text's."""
     return (read_json(run.run_json) or {}).get("track") == PAPERS
+
+
+def is_sealed(run: RunFolder) -> bool:
+    """Whether a run has a sealed fault: its model may be built in another way."""
+    return (read_json(run.run_json) or {}).get("track") == MYSTERIES
 
 
 def _is_which(word: str) -> bool:

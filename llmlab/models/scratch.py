@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors
@@ -27,9 +28,16 @@ _FLOAT = 4  # bytes of a weight
 
 
 def open_checkpoint(
-    run: RunFolder, checkpoint: Checkpoint, named: str | None = None, progress: Progress = quiet, *, with_bytes: int = 0
+    run: RunFolder,
+    checkpoint: Checkpoint,
+    named: str | None = None,
+    progress: Progress = quiet,
+    *,
+    with_bytes: int = 0,
+    rebuild: Callable[[GPT], None] | None = None,
 ) -> OpenModel:
-    """Loads a checkpoint on the CPU. named: how the run is called in the reference; its id if not given.
+    """Loads a checkpoint on the CPU. named: how the run is called in the reference; its id if not given. rebuild: makes
+    of a fresh GPT the one that was trained, where that is another.
 
     LabError when it or its run is damaged, or when it does not fit into memory.
     """
@@ -45,6 +53,8 @@ def open_checkpoint(
     require_memory(2 * size + with_bytes, what)  # the file's weights and the model's, for a moment
     progress("Loading the weights", 1, 3)
     model = GPT(settings, vocab_size)
+    if rebuild is not None:
+        rebuild(model)
     load_weights(checkpoint.path, model)
     require_finite(model, what)
     progress("Loading the weights", 3, 3)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
+from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.core.task_settings import TaskSettings
@@ -36,6 +37,7 @@ from llmlab.models.reference import (
     Reference,
     SavedRun,
     is_fine_tuned,
+    is_sealed,
     is_task,
     parse,
 )
@@ -52,6 +54,8 @@ def source_of(reference: Reference) -> Source:
     """The source of a model."""
     match reference:
         case SavedRun(run):
+            if is_sealed(run):
+                return SealedRun(reference)
             kind = FineTunedRun if is_fine_tuned(run) else TaskRun if is_task(run) else PretrainedRun
             return kind(reference)
         case LiveRun():
@@ -162,6 +166,24 @@ class TaskRun(PretrainedRun):
 
     def own_settings(self) -> Any:
         """None: its GPT reads no text, and is no other program's model."""
+        return None
+
+
+class SealedRun(PretrainedRun):
+    """A checkpoint of a run with a sealed fault: it opens as it was built, rightly or wrongly."""
+
+    def open(self, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
+        from llmlab.models.scratch import open_checkpoint
+
+        rebuild = self.run.info().settings_as(MysterySettings).rebuild
+        named = self.reference.named
+        return open_checkpoint(self.run, self.checkpoint, named, progress, with_bytes=with_bytes, rebuild=rebuild)
+
+    def context(self) -> int:
+        return described_model(self.run, self.checkpoint)[0].block_size
+
+    def own_settings(self) -> Any:
+        """None: it may be no GPT that another program knows."""
         return None
 
 

@@ -91,10 +91,15 @@ class Pretraining(TrainingKind[PretrainSettings]):
     def memory(self, settings: PretrainSettings, outputs: Path, *, read: bool = False) -> Memory:
         return estimate(settings).memory
 
+    def trainer(self, settings: PretrainSettings) -> type[Trainer]:
+        """What takes its steps."""
+        from llmlab.training.loop import Trainer
+
+        return Trainer
+
     def make(self, place: Workplace, settings: PretrainSettings) -> Trainer:
         """Raises LabError when it cannot fit into the memory of the device."""
         from llmlab.data.dataset import load_dataset
-        from llmlab.training.loop import Trainer
         from llmlab.training.room import require_room
 
         data = load_dataset(settings.data, settings.model.block_size, place.tell)
@@ -107,4 +112,4 @@ class Pretraining(TrainingKind[PretrainSettings]):
             if device.kind != "cpu":  # each has a device of its own, and saves from main memory
                 need = replace(need, processes=1, saving=0)
             require_room(asked, need, device.free_bytes(), place.run.outputs)
-        return Trainer(place, settings, data)
+        return self.trainer(settings)(place, settings, data)

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import resources_dir
+from llmlab.core.source_code import find_source
 from llmlab_gui.pages.links import FILE, PAGE, read_link
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, Page, anchor_of, markdown
-from llmlab_gui.pages.source_code import find_source
 
 _PARTS = {"code": "lines of our own code", "question": "question", "run": "run that answers"}
 # What a page of each group cannot do without.

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from PySide6.QtGui import QColor, QFontDatabase
 
 from llmlab.core.errors import LabError
+from llmlab.core.source_code import find_source
 from llmlab_gui.pages.page import Block, Page, anchor_of, markdown
-from llmlab_gui.pages.source_code import colored_html, find_source
+from llmlab_gui.pages.source_code import colored_html
 from llmlab_gui.widgets.theme import current_theme, mix
 
 

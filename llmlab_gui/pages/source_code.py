@@ -1,68 +1,9 @@
-"""Our own source, found by name and coloured: what a concept page shows is the code that runs."""
+"""Our own source, coloured."""
 
 from __future__ import annotations
 
-import ast
 import html
-import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-
-import llmlab
-from llmlab.core.errors import LabError
-
-# Where `llmlab/...` and `llmlab_gui/...` begin: a checkout's root, or site-packages.
-CODE_ROOT = Path(llmlab.__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class Source:
-    """Lines of a file that define one symbol, decorators included, without their common indentation."""
-
-    path: str
-    symbol: str
-    first_line: int
-    last_line: int
-    code: str
-
-
-def find_source(reference: str, root: Path = CODE_ROOT) -> Source:
-    """The source that `llmlab/gpt/model.py::GPT.forward` names; a bare path names the whole file.
-
-    LabError when there is no such file or symbol.
-    """
-    path, _, symbol = reference.partition("::")
-    try:
-        text = (root / path).read_text(encoding="utf-8")
-        tree = ast.parse(text)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise LabError(f"The source {path} cannot be shown.", str(error)) from error
-    lines = text.splitlines()
-    first, last = 1, len(lines)
-    if symbol:
-        node: ast.AST = tree
-        for name in symbol.split("."):
-            node = _child(node, name, reference)
-        decorators = getattr(node, "decorator_list", [])
-        first = min([node.lineno, *(decorator.lineno for decorator in decorators)])  # type: ignore[attr-defined]
-        last = node.end_lineno  # type: ignore[attr-defined]
-    code = textwrap.dedent("\n".join(lines[first - 1 : last]))
-    return Source(path, symbol, first, last, code)
-
-
-def _child(node: ast.AST, name: str, reference: str) -> ast.AST:
-    """The class, function or assignment called `name` directly inside `node`."""
-    for child in getattr(node, "body", []):
-        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if child.name == name:
-                return child
-        elif isinstance(child, ast.Assign):
-            if any(isinstance(target, ast.Name) and target.id == name for target in child.targets):
-                return child
-        elif isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name) and child.target.id == name:
-            return child
-    raise LabError(f"{reference} names nothing.", f"There is no {name!r} there.")
 
 
 def colored_html(code: str, colors: Mapping[str, str]) -> str:

@@ -1,0 +1,1 @@
+"""Runs in which one thing is broken, sealed until the learner has said what."""

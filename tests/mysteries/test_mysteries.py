@@ -1,0 +1,270 @@
+"""Runs with a sealed fault: what each changes, that nothing tells its name, and what an answer is worth."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from small_runs import kill_and_resume, same_weights, train_here, weights_of
+
+from llmlab.core.config import to_mapping, with_values
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.mystery_settings import MysterySettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.core.source_code import find_source
+from llmlab.data.sequences import Sequences
+from llmlab.jobs.launcher import create_run
+from llmlab.mysteries import case as mysteries
+from llmlab.mysteries.broken_loop import InOrder, Spiked
+from llmlab.mysteries.faults import LEVELS, NOTHING, candidates, fault_of, faults
+from llmlab.mysteries.readings import curves_of, data_of, measures_of
+from llmlab.mysteries.seal import seal
+from llmlab.mysteries.tells import TELLS, Readings, showing, solve
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.loop import FromScratch
+
+# Of what is written alone: the weights learn as in a healthy run. (Dropout draws random numbers in evaluation, too.)
+_ONLY_SHOWN = {"wrong-tokenizer"}
+STEPS = 24
+
+
+def small(fault: str, **changes: Any) -> MysterySettings:
+    """The settings of a mystery, so small that a run takes a tenth of a second."""
+    values = {
+        "mystery.token": seal(fault),
+        "model.n_layer": 2,
+        "model.n_head": 2,
+        "model.n_embd": 16,
+        "model.block_size": 16,
+        "data.corpus": "tiny",
+        "data.batch_size": 4,
+        "data.train_tokens": 600,
+        "train.steps": STEPS,
+        "train.warmup_steps": 5,
+        "train.eval_interval": 10,
+        "train.eval_windows": 8,
+        "train.sample_interval": STEPS,
+        "train.threads": 1,
+        "train.seed": 3,
+        "samples.prompts": "T",
+        "samples.tokens": 8,
+    }
+    return with_values(MysterySettings(), values | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
+    """One of each fault, all of one seed."""
+    torch.set_num_threads(1)
+    outputs = tmp_path_factory.mktemp("mysteries")
+    return {name: train_here(create_run(outputs, small(name), name=f"run-{at}")) for at, name in enumerate(faults())}
+
+
+@pytest.fixture(scope="module")
+def readings(runs: dict[str, RunFolder]) -> dict[str, Readings]:
+    data = data_of(runs[NOTHING])
+    return {name: Readings(curves_of(run, data), measures_of(run, data)) for name, run in runs.items()}
+
+
+def test_each_level_has_eight_causes_and_one_of_them_is_that_nothing_is_broken() -> None:
+    every = [name for level in LEVELS for name in candidates(level)]
+    assert [len(candidates(level)) for level in LEVELS] == [8, 8, 8]
+    assert set(every) == set(faults())
+    assert set(TELLS) == set(faults()) - {NOTHING}
+
+
+def test_the_lines_that_a_page_compares_are_there() -> None:
+    for fault in faults().values():
+        if fault.name == NOTHING:
+            continue
+        right, broken = fault.lines()
+        assert find_source(fault.right).code.count(fault.at) >= 1, fault.name
+        assert fault.at in right, fault.name
+        assert broken.strip(), fault.name
+
+
+def test_a_run_in_which_nothing_is_broken_is_a_run_from_scratch(outputs: Path, runs: dict[str, RunFolder]) -> None:
+    sections = to_mapping(small(NOTHING))
+    plain = with_values(
+        PretrainSettings(),
+        {f"{section}.{key}": v for section, f in sections.items() if section != "mystery" for key, v in f.items()},
+    )
+    assert same_weights(train_here(create_run(outputs, plain, name="plain")), runs[NOTHING])
+
+
+def test_every_other_fault_changes_what_is_learned_or_only_what_is_shown_of_it(runs: dict[str, RunFolder]) -> None:
+    shapes = {name: weights_of(run, "final") for name, run in runs.items()}
+    for name in set(faults()) - {NOTHING}:
+        same = shapes[name].keys() == shapes[NOTHING].keys() and all(
+            torch.equal(shapes[name][key], shapes[NOTHING][key]) for key in shapes[name]
+        )
+        if name == "spike":  # its noise comes later than a run as short as this
+            continue
+        assert same == (name in _ONLY_SHOWN), name
+
+
+def test_the_broken_sequences_are_the_right_ones_but_for_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.random.default_rng(0).integers(0, 50, 2000)
+    monkeypatch.setattr(Spiked, "NOISY", (1, 5))
+    right, spiked, ordered = (kind(tokens, 16, 4, "sliding", seed=1) for kind in (Sequences, Spiked, InOrder))
+    noisy = [at for at in range(8) if not np.array_equal(right.batch(at)[0], spiked.batch(at)[0])]
+    assert noisy == [1, 5]
+    for at in range(right.batches_per_epoch):
+        assert np.array_equal(ordered.starts(at), 64 * at + 16 * np.arange(4))
+        assert np.array_equal(ordered.batch(at)[1], ordered.batch(at + right.batches_per_epoch)[1])
+
+
+def test_a_checkpoint_opens_as_the_model_that_was_trained(readings: dict[str, Readings]) -> None:
+    for name, read in readings.items():
+        assert (abs(read.curves.val - read.measures.same) < 1e-5) == (name != "dropout-on"), name
+
+
+def test_the_tell_tales_of_wrong_building_show_at_once_and_in_no_healthy_run(readings: dict[str, Readings]) -> None:
+    healthy = readings[NOTHING]
+    for level in LEVELS:
+        assert not showing(healthy, healthy, candidates(level))
+    for name in ("no-mask", "no-residual", "no-norm", "frozen", "untied", "bf16", "rate-low"):
+        read, among = readings[name], candidates(faults()[name].level)
+        assert name in showing(read, healthy, among), name
+        assert solve(read, healthy, among)[name] > 1 / len(among), name
+    assert "ahead" in readings["no-mask"].measures.refused["attention"]
+
+
+@pytest.mark.parametrize("fault", ["untied", "bf16", "repeated", "no-warmup"])
+def test_a_broken_run_that_was_killed_ends_as_one_that_was_not(
+    outputs: Path, runs: dict[str, RunFolder], fault: str
+) -> None:
+    run = create_run(outputs, small(fault), name="killed")
+    assert same_weights(kill_and_resume(run, STEPS - 3), runs[fault])
+
+
+def test_nothing_in_a_runs_files_names_its_fault(
+    runs: dict[str, RunFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, run in runs.items():
+        told = [path for path in run.path.rglob("*") if path.suffix in (".json", ".jsonl", ".log", ".md")]
+        words = "\n".join(path.read_text() for path in told) + run.info().settings.title
+        for tell in (name, faults()[name].title, *re.findall(r"::(\w+)", faults()[name].broken)):
+            assert tell == NOTHING or not re.search(rf"\b{re.escape(tell)}\b", words), (name, tell)
+        assert fault_of(json.loads(run.run_json.read_text())["settings"]["mystery"]["token"]).name == name
+
+
+def test_a_broken_run_that_fails_does_not_say_what_is_broken(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = create_run(outputs, small("rate-high"), name="run")
+    wrong = LabError("The loss at step 1 is not a finite number.")
+    with mock.patch.object(FromScratch, "optimizer_step", side_effect=wrong), pytest.raises(LabError):
+        train_here(run)
+    logged = capsys.readouterr().err
+    assert "Traceback" in logged
+    assert "RateTooHigh" not in logged
+    assert "in_effect" not in logged
+
+
+def test_what_is_logged_of_the_learning_rate_is_what_was_asked_for(runs: dict[str, RunFolder]) -> None:
+    rates = {
+        name: [e["lr"] for e in map(json.loads, run.events.read_text().splitlines()) if e["event"] == "step"]
+        for name, run in runs.items()
+    }
+    assert all(found == rates[NOTHING] for found in rates.values())
+
+
+def test_a_damaged_seal_is_said_in_a_sentence() -> None:
+    with pytest.raises(LabError, match="seal of this run is damaged"):
+        fault_of("0123-4567")
+
+
+def _mystery(outputs: Path, level: int = 1) -> RunFolder:
+    run = mysteries.start(outputs, level, seed=3)
+    run.change_info(lambda now: now.__class__(**{**vars(now), "settings": small(_cause(run))}))
+    return run
+
+
+def _cause(run: RunFolder) -> str:
+    return fault_of(run.info().settings_as(MysterySettings).mystery.token).name
+
+
+def test_a_mystery_is_answered_once_and_its_score_is_the_log_loss(outputs: Path) -> None:
+    run = _mystery(outputs)
+    with pytest.raises(UsageError, match="not answered yet"):
+        mysteries.revealed(run)
+    cause = _cause(run)
+    case = mysteries.answer(run, {cause: 0.5, "other": 0.5})
+    assert case.bits == pytest.approx(1.0)
+    assert (case.cause, case.chance) == (cause, 3.0)
+    assert mysteries.revealed(run).name == cause
+    with pytest.raises(UsageError, match="answered already"):
+        mysteries.answer(run, {cause: 1.0})
+    (score,) = mysteries.scores(outputs)
+    assert (score.cause, score.given, score.bits, score.right) == (cause, 0.5, case.bits, True)
+    assert mysteries.calibrated(outputs).count == 1
+
+
+def test_certainty_that_was_wrong_costs_as_much_as_the_notebook_lets_it(outputs: Path) -> None:
+    run = _mystery(outputs)
+    wrong = next(name for name in candidates(1) if name != _cause(run))
+    assert mysteries.answer(run, {wrong: 1.0}).bits == pytest.approx(math.log2(100))
+
+
+def test_probabilities_make_up_a_hundred_per_cent_and_what_is_not_named_shares_the_rest() -> None:
+    among = ["a", "b", "c", "nothing"]
+    assert mysteries.parse_answer("a=0.6,other=0.4", among) == pytest.approx(
+        {"a": 0.6, "b": 0.4 / 3, "c": 0.4 / 3, "nothing": 0.4 / 3}
+    )
+    assert mysteries.parse_answer("a=60%, b=20%", among)["c"] == pytest.approx(0.1)
+    for words in (
+        "a=0.6,other=0.1",
+        "a=0.9,b=0.3",
+        "a=2",
+        "a=nan",
+        "a=0.5,a=0.5",
+        "d=1",
+        "a",
+        "a=0.1,b=0,c=0,nothing=0",
+    ):
+        with pytest.raises(UsageError):
+            mysteries.parse_answer(words, among)
+
+
+def test_further_experiments_cost_until_the_answer_and_never_twice(outputs: Path) -> None:
+    run = _mystery(outputs)
+    healthy = mysteries.ask(run, "healthy")
+    assert healthy is not None
+    assert (_cause(healthy), healthy.info().settings.train.seed) == (NOTHING, 3)
+    assert mysteries.ask(run, "healthy") == healthy
+    assert mysteries.case_of(run).left == 2
+    other = mysteries.ask(run, "seed")
+    assert other is not None
+    assert (_cause(other), other.info().settings.train.seed) == (_cause(run), 4)
+    with pytest.raises(UsageError, match="measure costs 2, and 1 of 4 is left"):
+        mysteries.ask(run, "measure")
+    mysteries.give_up(run)
+    assert mysteries.ask(run, "measure") is None
+    assert mysteries.case_of(run).left == 1
+    assert [found.id for found in mysteries.cases(outputs)] == [run.id]
+
+
+def test_evidence_is_kept_with_the_panel_that_has_it(outputs: Path) -> None:
+    run = _mystery(outputs)
+    mysteries.mark(run, "loss@10", "falls  too far")
+    case = mysteries.mark(run, "head@1.0")
+    assert [(mark.where, mark.note, mark.dock) for mark in case.marks] == [
+        ("loss@10", "falls too far", "loss"),
+        ("head@1.0", "", "attention"),
+    ]
+    assert [mark.where for mark in mysteries.unmark(run, 0).marks] == ["head@1.0"]
+    with pytest.raises(UsageError, match="no place for evidence"):
+        mysteries.mark(run, "somewhere")
+
+
+def test_a_resume_cannot_exchange_the_fault(outputs: Path) -> None:
+    from llmlab.jobs.launcher import prepare_resume
+
+    with pytest.raises(UsageError, match=r"mystery\.token cannot change"):
+        prepare_resume(_mystery(outputs), {"mystery.token": seal(NOTHING)})
