@@ -47,6 +47,16 @@ class Batch:
         """Tokens that count in the loss."""
         return int((self.labels != NOT_IN_LOSS).sum())
 
+    @property
+    def predicted(self) -> int:
+        """Trained tokens that something stands before: those that have a loss."""
+        return int((self.labels[:, 1:] != NOT_IN_LOSS).sum())
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that there are, in the order of the fields."""
+        return tuple(tensor for tensor in vars(self).values() if tensor is not None)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
         positions = None if self.position_ids is None else self.position_ids.to(device)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings, RunSettings
 from llmlab.gpt.shapes import (
     CHUNK_ROWS,
     FEW_LOGITS,
@@ -33,7 +33,7 @@ FLOAT = 4  # bytes of a number in fp32
 # Resident memory of a worker beside what is counted below: interpreter and torch, measured on Linux (274 to 309 MB:
 # baby, nano), and torch's compiler, which DDP and FSDP2 load.
 _WORKER_BYTES = 290_000_000
-_COMPILER_BYTES = 80_000_000
+COMPILER_BYTES = 80_000_000
 # Holes that the allocator leaves among activations, measured.
 _SCATTER = 1.05
 # Resident memory of torchrun's agent beside its workers: torch, and nothing done with it, measured on Linux.
@@ -110,10 +110,7 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     threads = min(cores, ranks * (train.threads or 1)) if ranks > 1 else train.threads or cores
     seconds = flops / (FLOPS_PER_CORE * threads * REACHED)
     seconds += train.grad_accum * (STEP_SECONDS + model.n_layer * LAYER_SECONDS)
-    if ranks > 1:
-        seconds += _WAIT_SECONDS + bytes_sent(settings, parameters) / _SENT_PER_SECOND
-        if settings.distributed.strategy == "fsdp2":
-            seconds += train.grad_accum * model.n_layer * _GATHER_SECONDS
+    seconds += seconds_sending(settings, parameters, parameters, model.n_layer)
     memory = _memory(settings, vocab, parameters)
     return Estimate(
         parameters=parameters,
@@ -138,11 +135,24 @@ def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
     return 6.0 * weights + 12.0 * model.n_layer * model.n_embd * model.block_size
 
 
-def bytes_sent(settings: PretrainSettings, parameters: int) -> float:
-    """What each of several processes sends the others in a step: llmlab/training/parallel.py has the formulas."""
+def bytes_sent(settings: RunSettings, parameters: int, learning: int) -> float:
+    """What each of several processes sends the others in a step: llmlab/training/parallel.py has the formulas.
+
+    learning: how many of the parameters learn. Under fsdp2 all weights are gathered, twice for each batch.
+    """
     ranks = settings.distributed.count
-    times = 2 * settings.train.grad_accum + 1 if settings.distributed.strategy == "fsdp2" else 2
-    return times * (ranks - 1) / ranks * FLOAT * parameters
+    gathered = 2 * settings.train.grad_accum * parameters if settings.distributed.strategy == "fsdp2" else learning
+    return (gathered + learning) * (ranks - 1) / ranks * FLOAT
+
+
+def seconds_sending(settings: RunSettings, parameters: int, learning: int, layers: int) -> float:
+    """What a step takes longer because several processes take it together."""
+    if settings.distributed.count == 1:
+        return 0.0
+    seconds = _WAIT_SECONDS + bytes_sent(settings, parameters, learning) / _SENT_PER_SECOND
+    if settings.distributed.strategy == "fsdp2":
+        seconds += settings.train.grad_accum * layers * _GATHER_SECONDS
+    return seconds
 
 
 def muon_flops(model: ModelSettings, train: PretrainTrainSettings) -> float:
@@ -187,7 +197,7 @@ def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Mem
         gathered = _gathered(model, parameters)
         learning = FLOAT * (2 * parameters + beside) // ranks + gathered
         saving = max(0, FLOAT * beside - gathered - activations - vocabulary)
-    process = _WORKER_BYTES + (_COMPILER_BYTES if ranks > 1 else 0)
+    process = _WORKER_BYTES + (COMPILER_BYTES if ranks > 1 else 0)
     return Memory(process, learning, activations, vocabulary, ranks, saving)
 
 

@@ -44,7 +44,8 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, unembedding: Tensor, targets: Tensor, softcap: float) -> Tensor:
         """rows [N, C], unembedding [V, C], targets [N] -> the mean loss, a scalar."""
         rows_grad = torch.empty_like(rows)  # [N, C]
-        unembedding_grad = torch.zeros_like(unembedding)  # [V, C]
+        learns = ctx.needs_input_grad[1]  # not where adapters learn alone
+        unembedding_grad = torch.zeros_like(unembedding) if learns else None  # [V, C]
         total = rows.new_zeros(())
         # One buffer for all chunks, and softmax in place: each pass over the logits is a trip to main memory.
         buffer = rows.new_empty(min(CHUNK_ROWS, rows.shape[0]), unembedding.shape[0])  # [R, V]
@@ -64,13 +65,14 @@ class _ChunkedLoss(torch.autograd.Function):
             if softcap:
                 logits_grad.mul_(slope)
             torch.mm(logits_grad, unembedding, out=rows_grad[start : start + CHUNK_ROWS])
-            unembedding_grad.addmm_(logits_grad.t(), chunk)
+            if unembedding_grad is not None:
+                unembedding_grad.addmm_(logits_grad.t(), chunk)
         ctx.save_for_backward(rows_grad, unembedding_grad)
         return total / rows.shape[0]
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         """The stored gradients, times the upstream gradient (1, or a share under accumulation)."""
         rows_grad, unembedding_grad = ctx.saved_tensors
         scale = upstream[0] / rows_grad.shape[0]
-        return rows_grad * scale, unembedding_grad * scale, None, None
+        return rows_grad * scale, None if unembedding_grad is None else unembedding_grad * scale, None, None

@@ -116,7 +116,7 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
 
 def _follow(run: RunFolder) -> None:
     """What a process of rank 1 and higher does. Raises LabError with what it told the others."""
-    from llmlab.training.loop import FromScratch  # with all that a model needs
+    from llmlab.training.loop import Loop  # with all that a model needs
 
     settings = run.info().settings
     # The system asks all processes at once, and this one is needed for the step at whose end rank 0 stops.
@@ -133,7 +133,7 @@ def _follow(run: RunFolder) -> None:
         nobody: Any = None  # only rank 0 writes, and only rank 0 is asked
         place = Workplace(run, device, nobody, nobody, torch.get_num_threads(), _versions(), 1.0, processes)
         trainer = kind_of(settings).make(place, settings)
-        assert isinstance(trainer, FromScratch), "one process trains a run of this kind"
+        assert isinstance(trainer, Loop), "one process trains a run of this kind"
         if step < 0:
             trainer.distribute()
         else:

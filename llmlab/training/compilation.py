@@ -52,7 +52,7 @@ def compiled_loss(model: GPT, settings: PretrainSettings, place: Workplace) -> t
     place.tell("Compiling the model: up to a minute, seconds the next time", 0, 0)
     try:
         whole = torch.zeros(settings.data.batch_size, settings.model.block_size, dtype=torch.int64)
-        compiled = CompiledLoss(model, place.processes.share(whole, whole)[0].to(place.device.kind), place.device)
+        compiled = CompiledLoss(model, place.processes.share(whole)[0][0].to(place.device.kind), place.device)
     except Exception as error:  # what writes code, compiles and links it can fail in as many ways
         print(traceback.format_exc(), file=sys.stderr)
         why = _CAUSES.get(type(getattr(error, "inner_exception", error)).__name__, "The reason is in worker.log.")

@@ -1,8 +1,8 @@
 """A worker answers questions about its own model: at a step boundary, or while it is paused.
 
 Nothing of the training is touched: random generators and the model's mode are put back as they were, gradients and
-weights are only read, and the time is not counted as training. No error in here ends a run; it goes to whoever
-asked. `llmlab.models.live` is the other side.
+weights are only read, and the time is not counted as training. No error in here ends a run, but one while several
+processes collect their parts of a model; it goes to whoever asked. `llmlab.models.live` is the other side.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ def answer_request(trainer: TrainingRun, options: dict[str, Any], stop_wanted: C
     question, values, name = (options.get(key) for key in ("question", "values", "out"))
     if not (isinstance(question, str) and isinstance(values, dict) and isinstance(name, str) and _NAME.fullmatch(name)):
         return None  # not from this lab; there is nobody to tell
-    stem = trainer.run.inspections / name
+    stem, together = trainer.run.inspections / name, trainer.processes.sharded
     out = stem.with_name(f"{name}.safetensors")
     try:
         stem.parent.mkdir(exist_ok=True)
         _tidy(stem.parent)
-        _answer(trainer, question, values, out, _Teller(stem, stop_wanted))
+        model = unwrapped(trainer.plain_model())
+        together = False
+        _answer(trainer, model, question, values, out, _Teller(stem, stop_wanted))
         return Inspected(trainer.progress.step, time.time(), out.relative_to(trainer.run.path).as_posix())
     except Cancelled:
         if stop_wanted():
@@ -59,6 +61,8 @@ def answer_request(trainer: TrainingRun, options: dict[str, Any], stop_wanted: C
     except Exception as error:  # whatever a question causes: the run goes on
         print(traceback.format_exc(), file=sys.stderr)
         _say(stem, LabError("The run could not answer.", f"{type(error).__name__}: {error}", "See its worker.log."))
+        if together:  # the other processes still wait for their part of the model to be taken
+            raise
     finally:
         with suppress(OSError):
             for ending in ("progress.json", "cancel"):
@@ -75,12 +79,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _answer(trainer: TrainingRun, question: str, values: dict[str, Any], out: Path, progress: _Teller) -> None:
+def _answer(
+    trainer: TrainingRun, model: nn.Module, question: str, values: dict[str, Any], out: Path, progress: _Teller
+) -> None:
     from llmlab.inspection.answers import answer  # not before somebody asks
     from llmlab.models.model import OpenModel
 
-    step, model = trainer.progress.step, unwrapped(trainer.plain_model())
-    random = random_state()
+    step, random = trainer.progress.step, random_state()
     try:
         with evaluating(model):
             opened = OpenModel(

@@ -1,4 +1,4 @@
-"""Training from scratch: read `FromScratch.train` first, it is the whole of it. `Trainer` trains a GPT on text."""
+"""Training: read `Loop.train` first, it is the whole of it. `Trainer` trains a GPT on text, from scratch."""
 
 from __future__ import annotations
 
@@ -38,14 +38,17 @@ from llmlab.training.run import TrainingRun
 from llmlab.training.workplace import Facts, StepResult, Workplace
 
 
-class FromScratch(TrainingRun):
-    """A model whose every weight is learned, from batches that are a function of their number."""
-
-    settings: PretrainSettings | TaskSettings
+class Loop(TrainingRun):
+    """Optimizer steps on batches that are a function of their number, and what several processes do together."""
 
     @abstractmethod
-    def loss_of_batch(self, index: int) -> torch.Tensor:
-        """Mean loss of training batch number `index`, nats: a scalar with its graph."""
+    def part_of_loss(self, index: int, batches: int) -> torch.Tensor:
+        """What training batch number `index`, of so many in its step, adds to the step's mean loss in nats: a scalar
+        with its graph."""
+
+    @abstractmethod
+    def size_of_step(self, step: int) -> tuple[int, int]:
+        """Batches, and tokens in all of them, of the step that follows `step` finished ones."""
 
     def train(self) -> None:
         self.model.train()
@@ -62,8 +65,9 @@ class FromScratch(TrainingRun):
 
     def optimizer_step(self) -> StepResult:
         """One step of the optimizer on the mean gradient of `grad_accum` batches, or of fewer during a warm-up."""
-        train, (batches, tokens) = self.settings.train, self.size_of_step(self.progress.step)
+        train = self.settings.train
         self.processes.order("step", self.progress.step)
+        batches, tokens = self.size_of_step(self.progress.step)
         lr = set_learning_rates(self.optimizer, self.progress.step, train)
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device.kind)
@@ -71,9 +75,9 @@ class FromScratch(TrainingRun):
             index = self.progress.step * train.grad_accum + micro
             with self.processes.batch(train.seed, index, last=micro + 1 == batches):
                 with self.device.autocast():
-                    share = self.loss_of_batch(index) / batches
-                self.scaler.scale(share).backward()
-            loss += share.detach()
+                    part = self.part_of_loss(index, batches)
+                self.scaler.scale(part).backward()
+            loss += part.detach()
         loss = self.processes.mean(loss)
         self.scaler.unscale_(self.optimizer)
         limit = train.grad_clip or math.inf
@@ -86,27 +90,9 @@ class FromScratch(TrainingRun):
         self.scaler.update()
         return result
 
-    @property
-    def tokens_per_step(self) -> int:
-        return self.settings.tokens_per_step
-
-    def size_of_step(self, step: int) -> tuple[int, int]:
-        """Batches, and tokens in all of them, of the step that follows `step` finished ones."""
-        return self.settings.train.grad_accum, self.tokens_per_step
-
-    @property
-    def shown(self) -> nn.Module:
-        """What is measured, sampled, inspected and saved: the model, or its average where one is kept."""
-        return self.model if self.averaged is None else self.averaged
-
-    def save_weights(self, folder: Path) -> None:
-        state.save_weights(folder, self.whole_weights())
-
+    @abstractmethod
     def whole_weights(self) -> dict[str, torch.Tensor]:
-        """Of the model that is shown, by name. Where each rank has all of it, none needs another to save it."""
-        if self.processes.sharded:
-            self.processes.order("weights", self.progress.step)
-        return self.processes.whole(self.shown.state_dict())
+        """What is saved, by name. Where each rank has all of it, none needs another to save it."""
 
     def whole_moments(self) -> dict[str, dict[str, torch.Tensor]]:
         if self.processes.sharded:
@@ -119,6 +105,45 @@ class FromScratch(TrainingRun):
         self.processes.order("gradients", self.progress.step)
         named = self.model.named_parameters()
         return self.processes.whole({name: weight.grad for name, weight in named if weight.grad is not None})
+
+    def whole_parameters(self) -> dict[str, torch.Tensor]:
+        """Of a model that is held in parts: all of them, those that do not learn among them; by name."""
+        self.processes.order("parameters", self.progress.step)
+        return self.processes.whole(dict(self.model.named_parameters()))
+
+
+class FromScratch(Loop):
+    """A model whose every weight is learned."""
+
+    settings: PretrainSettings | TaskSettings
+
+    @abstractmethod
+    def loss_of_batch(self, index: int) -> torch.Tensor:
+        """Mean loss of training batch number `index`, nats: a scalar with its graph."""
+
+    def part_of_loss(self, index: int, batches: int) -> torch.Tensor:
+        return self.loss_of_batch(index) / batches
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.settings.tokens_per_step
+
+    def size_of_step(self, step: int) -> tuple[int, int]:
+        return self.settings.train.grad_accum, self.tokens_per_step
+
+    @property
+    def shown(self) -> nn.Module:
+        """What is measured, sampled, inspected and saved: the model, or its average where one is kept."""
+        return self.model if self.averaged is None else self.averaged
+
+    def save_weights(self, folder: Path) -> None:
+        state.save_weights(folder, self.whole_weights())
+
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """Of the model that is shown."""
+        if self.processes.sharded:
+            self.processes.order("weights", self.progress.step)
+        return self.processes.whole(self.shown.state_dict())
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         load_weights(checkpoint.path, self.model)
@@ -164,7 +189,7 @@ class Trainer(FromScratch):
         self._loss_of: Loss = self._compiled or self.model.loss
 
     def distribute(self) -> None:
-        self._loss_of = self.processes.around(self.model, self._loss_of)
+        self._loss_of = self.processes.around(self.model, self._loss_of, self.model.blocks)
         if self.processes.sharded:  # the model has other parameters then
             self.optimizer = make_pretraining_optimizer(self.model, self.settings.train)
 
@@ -314,8 +339,8 @@ def mean_loss(
     total, count = 0.0, 0.0
     with state.evaluating(model):
         for x, y in batches:
-            ids, targets, rows = processes.share(torch.from_numpy(x), torch.from_numpy(y))
-            ids, targets = ids.to(device.kind), targets.to(device.kind)
+            mine, rows = processes.share(torch.from_numpy(x), torch.from_numpy(y))
+            ids, targets = (each.to(device.kind) for each in mine)
             with device.autocast():
                 total += float(loss_of(ids, targets)) * (rows * targets.shape[1])
             count += rows * targets.shape[1]

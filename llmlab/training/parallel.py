@@ -50,7 +50,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,11 +63,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
+from llmlab.gpt.model import Block
 
 if TYPE_CHECKING:
-    from llmlab.training.loop import FromScratch
+    from llmlab.training.loop import Loop
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # ids, targets [B, T] -> the mean loss, a scalar
+# ids, targets and what else a batch has, [B, T] each -> a mean over B, a scalar
+Loss: TypeAlias = Callable[..., Tensor]
 
 # How long the others wait for an order: a pause may last for months. Who dies meanwhile closes its connections.
 _PATIENCE = timedelta(days=365)
@@ -75,7 +77,7 @@ _PATIENCE = timedelta(days=365)
 _ROLL_CALL_SECONDS = 2.0
 # Steps over which is averaged how long each rank computes: those of the speed (`llmlab.training.run`).
 _STEPS = 20
-_ORDERS = ("end", "join", "step", "losses", "weights", "moments", "gradients")
+_ORDERS = ("end", "join", "step", "losses", "weights", "moments", "gradients", "parameters")
 LOST = LabError(
     "A process of this run was lost, and the others cannot go on without it.",
     "",
@@ -108,12 +110,16 @@ class Processes:
     def order(self, what: str, step: int) -> None:
         """Rank 0 tells the others what comes now, and after how many finished steps; of others it is no word."""
 
-    def share(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int]:
-        """This rank's rows of a batch [B, T], and how many: [B_r, T]; where it has none, the first, which count 0."""
-        return ids, targets, len(ids)
+    def share(self, *batch: Tensor) -> tuple[tuple[Tensor, ...], int]:
+        """This rank's rows of a batch's tensors [B, T], and how many: [B_r, T]; where it has none, the first, which
+        count 0."""
+        return batch, len(batch[0])
 
-    def around(self, model: nn.Module, loss: Loss) -> Loss:
-        """The loss of a whole batch by all processes: what each returns is its part, whose mean over ranks it is."""
+    def around(self, model: nn.Module, loss: Loss, blocks: Iterable[nn.Module] = ()) -> Loss:
+        """The loss of a whole batch by all processes: what each returns is its part, whose mean over ranks it is.
+
+        blocks: what of the model is gathered at a time, where each rank holds a part.
+        """
         return loss
 
     def batch(self, seed: int, index: int, *, last: bool) -> contextlib.AbstractContextManager[Any]:
@@ -182,12 +188,13 @@ class Several(Processes):
         dist.broadcast(heard, 0)
         return _ORDERS[int(heard[0])], int(heard[1])
 
-    def share(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, int]:
-        begin, end = (rank * len(ids) // self.size for rank in (self.rank, self.rank + 1))
+    def share(self, *batch: Tensor) -> tuple[tuple[Tensor, ...], int]:
+        rows = len(batch[0])
+        begin, end = (rank * rows // self.size for rank in (self.rank, self.rank + 1))
         mine = slice(begin, end) if end > begin else slice(1)  # a rank that stays away would keep the others waiting
-        return ids[mine], targets[mine], end - begin
+        return tuple(each[mine] for each in batch), end - begin
 
-    def around(self, model: nn.Module, loss: Loss) -> Loss:
+    def around(self, model: nn.Module, loss: Loss, blocks: Iterable[nn.Module] = ()) -> Loss:
         dist.barrier()  # some may still be reading; from here on they wait only so long for each other
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has a new name for one of these
@@ -261,28 +268,35 @@ class Several(Processes):
 class Sharded(Several):
     """N processes with FSDP2."""
 
-    _model: Any  # an FSDPModule, once `fully_shard` made it one
+    _model: Any = None  # an FSDPModule, once `fully_shard` made it one
 
     @property
     def sharded(self) -> bool:
         return True
 
-    def around(self, model: nn.Module, loss: Loss) -> Loss:
+    def order(self, what: str, step: int) -> None:
+        super().order(what, step)
+        if self._model is not None:  # a measurement leaves gathered what is outside of the blocks
+            self._model.reshard()
+
+    def around(self, model: nn.Module, loss: Loss, blocks: Iterable[nn.Module] = ()) -> Loss:
         from torch.distributed.device_mesh import DeviceMesh  # half a second that other runs do without
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
         dist.barrier()
         mesh = DeviceMesh.from_group(self._group, self._device.kind)
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-        for block in model.blocks:  # type: ignore[union-attr]
-            if self._device.precision == "bf16":  # the matrices, which are multiplied in it; norms stay fp32
+        for block in blocks:
+            if self._device.precision == "bf16" and isinstance(block, Block):  # its matrices; norms stay fp32
                 fully_shard(block.attention, mesh=mesh, mp_policy=half)
                 fully_shard(block.feed_forward, mesh=mesh, mp_policy=half)
             fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-        register_fsdp_forward_method(model, "loss")  # FSDP2, too, acts on `forward` alone
-        self._model = model
-        return _Weighted(model, self._model.loss, self)
+        if loss == getattr(model, "loss", None):  # FSDP2, too, acts on `forward` alone
+            self._model = fully_shard(model, mesh=mesh)
+            register_fsdp_forward_method(model, "loss")
+            return _Weighted(model, self._model.loss, self)
+        self._model = fully_shard(_Weighted(model, loss, self), mesh=mesh)
+        return self._model
 
     @contextlib.contextmanager
     def batch(self, seed: int, index: int, *, last: bool) -> Iterator[None]:
@@ -330,7 +344,7 @@ def join(strategy: str, device: Device, seconds: float) -> Processes:
     return (Sharded if strategy == "fsdp2" else Several)(place, device, seconds)
 
 
-def follow(processes: Several, trainer: FromScratch) -> None:
+def follow(processes: Several, trainer: Loop) -> None:
     """What every rank but 0 does: what it hears, until it hears that this is all."""
     trainer.model.train()
     while True:
@@ -347,6 +361,8 @@ def follow(processes: Several, trainer: FromScratch) -> None:
                 trainer.whole_moments()
             case "gradients":
                 trainer.whole_gradients()
+            case "parameters":
+                trainer.whole_parameters()
             case _:
                 return
 
@@ -374,10 +390,10 @@ class _Weighted(nn.Module):
         self.model = model  # for DDP to find the parameters
         self._loss, self._processes = loss, processes
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """ids, targets [B, T] of the whole batch -> weight_r loss_r: a scalar."""
-        mine, wanted, rows = self._processes.share(ids, targets)
-        return self._loss(mine, wanted) * (self._processes.size * rows / len(ids))
+    def forward(self, *batch: Tensor) -> Tensor:
+        """ids, targets and what else the whole batch has, [B, T] each -> weight_r loss_r: a scalar."""
+        mine, rows = self._processes.share(*batch)
+        return self._loss(*mine) * (self._processes.size * rows / len(batch[0]))
 
 
 def _warmed(ddp: DistributedDataParallel, device: Device) -> None:

@@ -82,8 +82,9 @@ def needed_text(need: Memory) -> str:
 def crowded(settings: RunSettings) -> str:
     """What to say where a run's processes do not fit its batches or this machine's cores; nothing where they do."""
     count, cores = settings.distributed.count, os.cpu_count() or 1
-    if isinstance(settings, PretrainSettings) and count > (rows := settings.data.batch_size):
-        return f"{count} processes share {rows} sequences a batch: {count - rows} of them have nothing to compute."
+    if count > (rows := settings.data.batch_size):
+        what = "sequences" if isinstance(settings, PretrainSettings) else "examples"
+        return f"{count} processes share {rows} {what} a batch: {count - rows} of them have nothing to compute."
     if count == 1 or not computes_in_main_memory(settings):
         return ""
     if count > cores:

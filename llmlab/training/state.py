@@ -20,10 +20,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import LabError, brief
 from llmlab.core.records import from_plain
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
 from llmlab.training.optimizer import is_muons
+from llmlab.training.parallel import is_lost_contact
 
 # 2 holds weights. A state without them is still written as 1, which every version of the lab resumes.
 STATE_FORMAT = 2
@@ -191,6 +193,8 @@ def restore(
         scaler.load_state_dict(state.scaler)
         restore_random(state.random)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        if is_lost_contact(error) or is_out_of_memory(error):
+            raise
         raise LabError("The training state does not fit this model.", str(error)) from error
 
 

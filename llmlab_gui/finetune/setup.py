@@ -18,10 +18,10 @@ from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
 from llmlab.training.finetuning.unsloth import probe_unsloth
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
-from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text
+from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text
+from llmlab_gui.widgets.numbers import count_text, minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -33,6 +33,7 @@ _TITLES = {
     "train": "Training",
     "samples": "Samples",
     "checkpoints": "Checkpoints",
+    "distributed": "Several processes",
 }
 _ESSENTIAL = ("model.method", "lora.rank", "train.learning_rate", "train.steps")
 
@@ -165,7 +166,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         parts = [
             f"About {minutes_text(needed.seconds / 60)} here",
             learned if method == FULL else f"{learned} ({100 * share:.2g} %)",
-            f"{bytes_text(needed.memory_bytes)} of memory",
+            memory_text(needed.memory),
             checkpoints_text(settings, needed.checkpoint_bytes),
         ]
         disk = needed.checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)

@@ -16,6 +16,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
 from llmlab.core.presets import Preset
 from llmlab.core.settings import RunSettings
+from llmlab.gpt.estimate import Memory
 from llmlab.jobs.launcher import require_free, require_name
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.run_folder import RunFolder
@@ -217,6 +218,9 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def update_all(self) -> None:
         """Says what is wrong, or else what the run will need."""
+        several = self.form.fields["distributed.strategy"].editor.value() != "none"
+        for name in ("processes", "timeout"):
+            self.form.fields[f"distributed.{name}"].editor.setEnabled(several)
         self.reset_button.setEnabled(len(self.form.changed()) > 0)
         self.form.complain()
         try:
@@ -334,6 +338,15 @@ def _scroll_to(widget: QWidget) -> None:
         if isinstance(area, QScrollArea):
             area.ensureWidgetVisible(widget)
         area = area.parentWidget()
+
+
+def memory_text(need: Memory) -> str:
+    """What a run holds at its peak, and what each of several processes does."""
+    count, text = need.processes, f"{bytes_text(need.total)} of memory"
+    if count == 1:
+        return text
+    rest = bytes_text(need.total - count * need.of_one)  # torchrun, and what the first collects to save
+    return f"{text} ({bytes_text(need.of_one)} in each of {count} processes, {rest} beside them)"
 
 
 def checkpoints_text(settings: RunSettings, each: int) -> str:

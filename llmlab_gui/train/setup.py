@@ -12,8 +12,8 @@ from llmlab.core.presets import DEFAULT_PRESET, load_preset, preset_names
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate
 from llmlab_gui.forms.corpus_editor import CorpusEditor
-from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text
-from llmlab_gui.widgets.numbers import bytes_text, count_text, minutes_text
+from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text
+from llmlab_gui.widgets.numbers import count_text, minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -68,24 +68,15 @@ class SetupDock(RunSetupDock[PretrainSettings]):
         if self.corpus.missing and self.corpus.corpus is not None:
             raise LabError(f"{self.corpus.corpus.title} is not on this machine.", "", "Press Fetch, or choose another.")
 
-    def update_all(self) -> None:
-        several = self.form.fields["distributed.strategy"].editor.value() != "none"
-        for name in ("processes", "timeout"):
-            self.form.fields[f"distributed.{name}"].editor.setEnabled(several)
-        super().update_all()
-
     def reads(self) -> str:
         return self.corpus.combo.currentText()
 
     def work_out(self, settings: PretrainSettings) -> None:
         needed = estimate(settings)
-        count, of_one = needed.memory.processes, needed.memory.of_one
-        rest = bytes_text(needed.memory.total - count * of_one)  # torchrun, and what the first collects to save
-        each = f" ({bytes_text(of_one)} in each of {count} processes, {rest} beside them)" if count > 1 else ""
         parts = [
             f"About {minutes_text(needed.minutes)} here",
             f"{count_text(needed.parameters)} parameters ({count_text(needed.embedding_parameters)} in embeddings)",
-            f"{bytes_text(needed.memory_bytes)} of memory{each}",
+            memory_text(needed.memory),
             checkpoints_text(settings, needed.checkpoint_bytes),
             f"{count_text(settings.tokens_until(settings.train.steps))} tokens read",
         ]

@@ -10,18 +10,20 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from llmlab.anatomy.modules import base_model
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import ALL, FULL, QLORA, FinetuneSettings, LoraSettings
 from llmlab.core.progress import Progress
+from llmlab.data.finetuning_data import NOT_IN_LOSS, Batch
 from llmlab.data.hf_tokenizer import IdTokenizer, has_tokenizer
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.model import GPT
@@ -31,6 +33,7 @@ from llmlab.models.file_sources import Folder, Hub, Source
 from llmlab.models.huggingface import open_folder, translated
 from llmlab.models.model import OpenModel, context_of
 from llmlab.models.source import base_named
+from llmlab.training.finetuning.head import Head, find_head
 from llmlab.training.finetuning.kind import no_tokenizer
 from llmlab.training.finetuning.lora import insert, merge
 from llmlab.training.finetuning.quantise import (
@@ -47,9 +50,6 @@ from llmlab.training.finetuning.unsloth import open_with_unsloth, require_unslot
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import require_room
 
-if TYPE_CHECKING:
-    from llmlab.data.finetuning_data import Batch
-
 _ADAPTER = "default"  # what PEFT calls an adapter that was given no name; it is part of names in memory, not in files
 
 
@@ -59,7 +59,8 @@ class Prepared:
 
     base: the reference that opens the base again. context: the longest row of tokens. adapter_config: what PEFT
     reads as adapter_config.json; None when all weights learn. trainable, total: how many numbers; adapters belong to
-    the total, and a number in 4 bits counts as one. patched: Unsloth rewrote the model's modules for training.
+    the total, and a number in 4 bits counts as one. patched: Unsloth rewrote the model's modules for training. head:
+    what turns the residual stream into logits, where that can be told apart (`llmlab.training.finetuning.head`).
     """
 
     model: nn.Module
@@ -70,6 +71,7 @@ class Prepared:
     trainable: int
     total: int
     patched: bool = False
+    head: Head | None = None
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, T] tokens -> [B, T, V]; a row's examples (packing) do not see each other."""
@@ -77,12 +79,26 @@ class Prepared:
         ids = batch.ids.to(device)
         positions = None if batch.position_ids is None else batch.position_ids.to(device)
         if isinstance(self.model, GPT):
-            return self.model(ids) if positions is None else _one_by_one(self.model, ids, positions)
+            return self.model.logits(_stream(self.model, ids, positions))
         # Without a mask, transformers takes positions that begin anew for a new example, and keeps them apart.
         mask = batch.attention_mask.to(device) if positions is None else None
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
         logits: Tensor = unsloth_logits(self.model, inputs) if self.patched else self.model(**inputs).logits
         return logits
+
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """Sum of the losses of a batch's trained tokens, nats. No logits are computed where none is trained on."""
+        device = next(self.model.parameters()).device
+        labels = F.pad(batch.labels[:, 1:].to(device), (0, 1), value=NOT_IN_LOSS)  # each position predicts the next
+        places = labels != NOT_IN_LOSS  # [B, T]
+        wanted = labels[places]  # [N]
+        if isinstance(self.model, GPT):
+            positions = None if batch.position_ids is None else batch.position_ids.to(device)
+            stream = _stream(self.model, batch.ids.to(device), positions)[places]  # [N, C]
+            return self.model.loss_at(stream, wanted) * len(wanted) if len(wanted) else stream.sum()
+        if self.head is None:
+            return F.cross_entropy(self.logits(batch)[places].float(), wanted, reduction="sum")
+        return self.head.loss_sum(lambda: self.logits(batch), places, wanted)
 
     def trained_weights(self) -> dict[str, Tensor]:
         """What learned, by the names of files: PEFT's, or the model's own. The tensors themselves, no copies."""
@@ -136,16 +152,20 @@ class Prepared:
         return copied.eval().requires_grad_(False)
 
 
-def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress: Progress, seed: int) -> Prepared:
+def prepare(
+    settings: FinetuneSettings, outputs: Path, device: Device, progress: Progress, seed: int, rank: int = 0
+) -> Prepared:
     """Opens settings.model.base and makes it ready for its method. seed: of the adapters' first weights.
 
-    torch's global generators are seeded with it. LabError in sentences when the base cannot be opened, has no
-    tokenizer, has no layer for an adapter, or does not fit into memory.
+    rank: which of the run's processes this is; the first looks whether there is room for all. torch's global generators
+    are seeded with `seed`. LabError in sentences when the base cannot be opened, has no tokenizer, has no layer for an
+    adapter, or does not fit into memory.
     """
     base = _base(settings, outputs)
     if settings.model.method == QLORA:
         require_four_bits(device)
-    _require_room(settings, outputs, device)
+    if rank == 0:
+        _require_room(settings, outputs, device)
     if settings.model.backend == "unsloth":
         return _with_unsloth(base, settings, progress, seed)
     opened = _open(base, settings.model.method, device, progress)
@@ -163,6 +183,8 @@ def prepare(settings: FinetuneSettings, outputs: Path, device: Device, progress:
             insert(model, settings.lora.rank, settings.lora.alpha, settings.lora.dropout, targets)
         else:
             model = _with_peft(model, adapter_config, targets)
+    if settings.train.activation_checkpointing:
+        _recompute(model)
     return _prepared(model.to(device.kind), opened.reference, opened.tokenizer, adapter_config)
 
 
@@ -183,6 +205,8 @@ def _require_room(settings: FinetuneSettings, outputs: Path, device: Device) -> 
     except LabError:  # no sizes without downloading it, or damaged files: who opens them says which
         return
     if need is not None:
+        if device.kind != "cpu":  # each process has a device of its own, and saves from main memory
+            need = replace(need, processes=1, saving=0)
         require_room(settings, need, device.free_bytes(), outputs)
 
 
@@ -196,11 +220,28 @@ def _open(base: Source, method: str, device: Device, progress: Progress) -> Open
     return opened
 
 
+def _recompute(model: nn.Module) -> None:
+    """Has the backward pass compute blocks anew, with the dropout that they had. LabError where a family cannot."""
+    if isinstance(model, GPT):
+        model.recomputes = True
+        return
+    plain: Any = base_model(model)
+    newer = getattr(plain, "activation_checkpointing_enable", None)  # its name since transformers 5.24
+    try:
+        (newer or plain.gradient_checkpointing_enable)({"use_reentrant": False})
+    except ValueError as error:
+        raise LabError(
+            f"{type(plain).__name__} cannot compute its blocks anew in the backward pass.",
+            "transformers has no activation checkpointing for it.",
+            "Set train.activation_checkpointing=false.",
+        ) from error
+
+
 def _prepared(
     model: nn.Module, base: str, tokenizer: TextTokenizer, adapter_config: dict[str, Any] | None, patched: bool = False
 ) -> Prepared:
     parameters = list(model.parameters())
-    return Prepared(
+    what = Prepared(
         model=model,
         base=base,
         tokenizer=tokenizer,
@@ -210,6 +251,9 @@ def _prepared(
         total=sum(number_count(p) for p in parameters),
         patched=patched,
     )
+    if not isinstance(model, GPT) and not patched:
+        what.head = find_head(model, lambda ids: what.logits(Batch(ids, ids, torch.ones_like(ids))))
+    return what
 
 
 def _with_unsloth(base: Source, settings: FinetuneSettings, progress: Progress, seed: int) -> Prepared:
@@ -305,15 +349,17 @@ def _peft_name(name: str) -> str:
     return name if name.startswith(PEFT_PREFIX) else f"{PEFT_PREFIX}{name}"
 
 
-def _one_by_one(model: GPT, ids: Tensor, positions: Tensor) -> Tensor:
-    """The lab's GPT sees all that is before a token: examples that share a row go through it in rows of their own.
+def _stream(model: GPT, ids: Tensor, positions: Tensor | None) -> Tensor:
+    """The residual stream of the lab's GPT at its end, [B, T, C].
 
-    ids, positions [B, T]; an example begins wherever positions say 0. -> [B, T, V]
+    The GPT sees all that is before a token: examples that share a row go through it in rows of their own. ids,
+    positions [B, T]; an example begins wherever positions say 0.
     """
+    if positions is None:
+        return model.residual_stream(ids)
     time = ids.shape[1]
     example = (positions == 0).flatten().cumsum(0) - 1  # [B * T] number of the example; each row begins one
     columns = positions.flatten()
     rows = ids.new_zeros(int(example[-1]) + 1, min(time, int(columns.max()) + 1))
     rows[example, columns] = ids.flatten()
-    logits: Tensor = model(rows)[example, columns]
-    return logits.view(*ids.shape, -1)
+    return model.residual_stream(rows)[example, columns].view(*ids.shape, -1)

@@ -4,10 +4,14 @@ Memory is what a worker holds at its peak, when the backward pass begins (or, in
 
     weights         4 bytes a number; in 4 bits 4.127 / 8 bytes for linear layers of blocks
     what learns     its gradient and AdamW's two moments, and for adapters themselves: 12 or 16 bytes a number
-    activations     what each layer keeps for the backward pass, for every token of a batch
-    logits          [tokens, vocabulary] in fp32: their own copy and their gradient's; for 49,152 tokens, 0.2 MB a token
+    activations     what each layer keeps for the backward pass, for every token of a batch (with activation
+                    checkpointing: their inputs, and what one layer keeps)
+    logits          of some tokens that are trained on at a time, [tokens, vocabulary] in fp32, which become their own
+                    gradient
 
-Rows are taken to be full (`data.max_length`), which is what a machine must be able to hold; shorter examples need less.
+Of several processes (llmlab/training/parallel.py) each holds that, for its part of every batch; under fsdp2 a part of
+what there is besides, and one block after the other whole. Rows are taken to be full (`data.max_length`), which is what
+a machine must be able to hold; shorter examples need less.
 """
 
 from __future__ import annotations
@@ -18,20 +22,25 @@ from pathlib import Path
 
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import ATTENTION, FEED_FORWARD, FULL, QLORA, FinetuneSettings
-from llmlab.gpt.estimate import FLOAT, FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS, Memory
+from llmlab.gpt.estimate import (
+    COMPILER_BYTES,
+    FLOAT,
+    FLOPS_PER_CORE,
+    LAYER_SECONDS,
+    REACHED,
+    STEP_SECONDS,
+    Memory,
+    seconds_sending,
+)
+from llmlab.gpt.shapes import CHUNK_ROWS, FEW_LOGITS
 from llmlab.models.base_shape import BaseShape
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.packing import packing_refusal
 
 # Bytes of a weight in NF4: 4 bits, 8 bits a block of 64, 32 bits for 256 of these (`quantise` beside this).
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
-# Resident memory of a worker before its first step: interpreter, torch, transformers' Trainer and PEFT, on Linux.
+# Resident memory of a worker before its first step: interpreter, torch, transformers and PEFT, on Linux.
 _WORKER_BYTES = 560_000_000
-# Copies of a batch's logits that are held at once: they, their gradient, that of their slice; and of those rows that
-# are trained on: the log-softmax (`Finetuner.loss_sum`). Fitted to peaks of runs with a tenth and all of their tokens
-# trained on: blocks that are freed and blocks that are needed next are not always of one size.
-_LOGITS = 3.2
-_TRAINED_LOGITS = 1.0
 # Holes that the allocator leaves among activations.
 _SCATTER = 1.05
 # Seconds a number, measured on one core: AdamW's step, and turning a weight back from 4 bits.
@@ -77,14 +86,27 @@ def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 
     adapters = sum(settings.lora.rank * (layer.width_in + layer.width_out) for layer in targeted)
     trainable = base.parameters if method == FULL else adapters
     row = min(row_tokens or data.max_length, data.max_length, base.context)
-    tokens = row * data.batch_size
-    seconds = _step_seconds(base, settings, tokens, row, adapters)
-    learning = _weights(base, method) + (3 if method == FULL else 4) * FLOAT * trainable
-    kept = FLOAT * _SCATTER * tokens * activations(base, settings, row)
-    memory = Memory(_WORKER_BYTES, round(learning), round(kept), round(_logits(base, settings, tokens)))
+    seconds = _step_seconds(base, settings, row * data.batch_size, row, adapters)
+    ranks = settings.distributed.count
+    tokens = row * -(-data.batch_size // ranks)  # of one process
+    beside = (3 if method == FULL else 4) * FLOAT * trainable
+    learning, saving = _weights(base, method) + beside, 0.0
+    kept = activations(base, settings, row)
+    if train.activation_checkpointing:
+        kept = base.n_layer * base.n_embd + kept / base.n_layer
+    kept *= FLOAT * _SCATTER * tokens
+    logits = _logits(base, settings, tokens)
+    if settings.distributed.strategy == "fsdp2" and ranks > 1:
+        in_blocks = sum(layer.numbers for layer in base.layers)
+        gathered = FLOAT * (base.parameters - in_blocks + 2 * in_blocks / base.n_layer) * (2 if method == FULL else 1)
+        # To write, the first collects all weights; to save, what the optimizer keeps.
+        saving = max(0.0, FLOAT * max(base.parameters, 2 * trainable) - gathered - kept - logits)
+        learning = learning / ranks + gathered
+    process = _WORKER_BYTES + (COMPILER_BYTES if ranks > 1 else 0)
+    memory = Memory(process, round(learning), round(kept), round(logits), ranks, round(saving))
     opening = round(base.load_copies * FLOAT * base.parameters)
-    if memory.total < _WORKER_BYTES + opening:
-        memory = Memory(_WORKER_BYTES, opening, 0, 0)
+    if memory.of_one < process + opening:  # each opens the whole of it
+        memory = Memory(process, opening, 0, 0, ranks)
     return FinetuneEstimate(
         trainable=trainable,
         total=base.parameters + adapters,
@@ -138,8 +160,16 @@ def activations(base: BaseShape, settings: FinetuneSettings, row: int) -> float:
 
 
 def _logits(base: BaseShape, settings: FinetuneSettings, tokens: int) -> float:
-    trained = 1.0 if settings.data.train_on == "all" else _ANSWERS
-    return FLOAT * tokens * base.vocab_size * (_LOGITS + _TRAINED_LOGITS * trained)
+    """Bytes that come from there being a vocabulary (`llmlab.gpt.head`, `llmlab.training.finetuning.head`)."""
+    vocab, head = base.vocab_size, base.vocab_size * base.n_embd
+    trained = tokens * (1.0 if settings.data.train_on == "all" else _ANSWERS)
+    learns = settings.model.method == FULL
+    if trained * vocab < FEW_LOGITS:  # all of them, their log-softmax, their gradient
+        return FLOAT * (3 * trained * vocab + (head if learns else 0))
+    # The chunk, which becomes its own gradient, and the log-softmax of one in an evaluation; of a head that learns,
+    # its gradient before and after the mean is taken.
+    chunks = 2 if settings.train.eval_interval else 1
+    return FLOAT * (chunks * min(trained, CHUNK_ROWS) * vocab + (2 * head if learns else 0))
 
 
 def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row: int, adapters: int) -> float:
@@ -148,10 +178,14 @@ def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row:
     multiplied = sum(layer.numbers for layer in base.layers) + base.vocab_size * base.n_embd
     flops = tokens * ((6 if method == FULL else 4) * multiplied + 6 * adapters)
     flops += tokens * 12 * base.n_layer * base.heads * row  # attention's own products, as in pretraining
-    cores = settings.train.threads or os.cpu_count() or 1
-    seconds = flops / (FLOPS_PER_CORE * cores * REACHED)
+    if settings.train.activation_checkpointing:  # the blocks' forward pass once more
+        flops += tokens * (2 * sum(layer.numbers for layer in base.layers) + 4 * base.n_layer * base.heads * row)
+    ranks, cores = settings.distributed.count, os.cpu_count() or 1
+    threads = min(cores, ranks * (settings.train.threads or 1)) if ranks > 1 else settings.train.threads or cores
+    seconds = flops / (FLOPS_PER_CORE * threads * REACHED)
     seconds += STEP_SECONDS + base.n_layer * LAYER_SECONDS
     if method == QLORA:  # once forward, once backward
         seconds += 2 * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
     learning = base.parameters if method == FULL else adapters
-    return settings.train.grad_accum * seconds + _ADAM_SECONDS * learning
+    seconds = settings.train.grad_accum * seconds + _ADAM_SECONDS * learning
+    return seconds + seconds_sending(settings, base.parameters + adapters, learning, base.n_layer)

@@ -34,6 +34,10 @@ def _shorter_rows(settings: FinetuneSettings) -> dict[str, Any] | None:
     return {"data.max_length": settings.data.max_length // 2} if settings.data.max_length >= 32 else None
 
 
+def _recomputed(settings: FinetuneSettings) -> dict[str, Any] | None:
+    return None if settings.train.activation_checkpointing else {"train.activation_checkpointing": True}
+
+
 def _fewer_that_learn(settings: FinetuneSettings) -> dict[str, Any] | None:
     less = {FULL: LORA, LORA: QLORA}.get(settings.model.method)
     return None if less is None else {"model.method": less}
@@ -43,7 +47,7 @@ class Finetuning(TrainingKind[FinetuneSettings]):
     """A model that exists learns from examples."""
 
     levers: ClassVar[Levers] = {
-        "activations": (smaller_batch, _shorter_rows),
+        "activations": (smaller_batch, _recomputed, _shorter_rows),
         "vocabulary": (smaller_batch, _shorter_rows),
         "learning": (_fewer_that_learn,),
     }

@@ -1,28 +1,24 @@
-"""Fine-tuning a model that exists: transformers' Trainer takes the steps, the lab watches between them.
+"""Fine-tuning a model that exists, by the loop of all trainings (`llmlab.training.loop`).
 
-`Finetuner.train` hands a dataset, an optimizer and a schedule to transformers' Trainer, which does the loop. At its
-step boundaries our callback answers requests and does what every training of the lab does (`llmlab.training.run`).
-Batches, learning rate and dropout follow from seed and step, so a resumed run is what an uninterrupted one would be.
+A step's loss is the mean over the trained tokens of all its batches, which hold different numbers of them: each batch
+adds its own sum, divided by the tokens of the step. Where several processes train, each reads some rows of a batch.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-import transformers
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from llmlab.anatomy.modules import base_model
 from llmlab.core.errors import Cancelled, LabError
@@ -30,7 +26,7 @@ from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.settings import Sampling
 from llmlab.data.answer_scoring import ScoredItem, checkable, score
 from llmlab.data.examples import Example, Message
-from llmlab.data.finetuning_data import NOT_IN_LOSS, Batch, FinetuningData, load_finetuning_data
+from llmlab.data.finetuning_data import Batch, FinetuningData, load_finetuning_data
 from llmlab.models.adapter_file import BASE_DIGEST
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.generation import continued, text_after
@@ -38,20 +34,21 @@ from llmlab.models.reference import parse
 from llmlab.models.source import source_of
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint
 from llmlab.store.events import Scored, Warned
-from llmlab.training.control import StopRequested
 from llmlab.training.finetuning.backends import Prepared, prepare
 from llmlab.training.finetuning.packing import require_apart
+from llmlab.training.finetuning.targets import blocks_of
+from llmlab.training.finetuning.whole import filled, hollow
+from llmlab.training.loop import Loop
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.run import TrainingRun
-from llmlab.training.schedule import learning_rate
-from llmlab.training.state import evaluating, random_state, restore_random, system_errors
-from llmlab.training.workplace import Facts, StepResult, Workplace
+from llmlab.training.parallel import Loss
+from llmlab.training.state import evaluating, system_errors
+from llmlab.training.workplace import Facts, Workplace
 
 # Held-out examples whose answers are shown as samples, where the settings name no prompts.
 _SAMPLES = 3
 
 
-class Finetuner(TrainingRun):
+class Finetuner(Loop):
     """A base, what of it learns, and its examples. `train` runs until the end, a stop, or an error."""
 
     settings: FinetuneSettings
@@ -61,7 +58,9 @@ class Finetuner(TrainingRun):
         if place.device.precision == "fp16":
             raise LabError("Fine-tuning has no fp16.", "It needs a scaler of gradients.", "Set train.precision=auto.")
         seed = settings.train.seed
-        self.prepared: Prepared = prepare(settings, place.run.outputs, place.device, place.tell, seed)
+        self.prepared: Prepared = prepare(
+            settings, place.run.outputs, place.device, place.tell, seed, place.processes.rank
+        )
         self.model, self.tokenizer = self.prepared.model, self.prepared.tokenizer
         self.data: FinetuningData = load_finetuning_data(
             settings.data, seed, self.tokenizer, self.prepared.context, place.tell
@@ -76,31 +75,56 @@ class Finetuner(TrainingRun):
         self.flops_per_token = 4.0 * self.prepared.total + 2.0 * self.prepared.trainable
         self._base_sha256 = source_of(parse(self.prepared.base, place.run.outputs)).digest()
         self._asked: dict[str, Example] = {}
+        self._loss_of: Loss = self._mean_of_rows
+        self._step_batches: tuple[int, list[Batch]] | None = None
+        self._hollow: nn.Module | None = None  # where the model is held in parts: what holds its parameters whole
+        self._writer: nn.Module | None = None
         self._mean_tokens = sum(len(one.ids) for one in self.data.train) / len(self.data.train)
 
-    def train(self) -> None:
-        """Steps until `train.steps`, by transformers' Trainer."""
-        try:
-            if self.progress.step == 0 and self.data.bad:
-                self.record(Warned(0, time.time(), self._left_out()))
-            self.begin()
-            if self.progress.step == 0 and not self.progress.score_seconds:
-                self.score()
-            if self.goes_on:  # a run that was killed before its last word has no step left, which the Trainer refuses
-                with tempfile.TemporaryDirectory() as nothing:  # it wants a folder, and is told to save nothing
-                    _Trainer(self, nothing).train()
+    def distribute(self) -> None:
+        if self.processes.sharded and self.processes.rank == 0:
+            self._hollow = hollow(self.model)
+        self._loss_of = self.processes.around(self.model, self._loss_of, blocks_of(self.model))
+        if self.processes.sharded:  # the model has other parameters then
+            self.optimizer = make_optimizer(self.model, self.settings.train)
+
+    def begin(self) -> None:
+        if self.progress.step == 0 and self.data.bad:
+            self.record(Warned(0, time.time(), self._left_out()))
+        super().begin()
+        if self.progress.step == 0 and not self.progress.score_seconds:
             self.score()
-            self.finish()
-        except StopRequested:
-            self.stop()
+
+    def finish(self) -> None:
+        self.score()
+        super().finish()
+
+    def size_of_step(self, step: int) -> tuple[int, int]:
+        batches = self._batches_of(step)
+        return len(batches), sum(int(batch.attention_mask.sum()) for batch in batches)
+
+    def part_of_loss(self, index: int, batches: int) -> Tensor:
+        step, number = divmod(index, batches)
+        of_step = self._batches_of(step)
+        batch = of_step[number]
+        return self._loss_of(*batch.tensors) * (len(batch.ids) / sum(one.predicted for one in of_step))
+
+    def _batches_of(self, step: int) -> list[Batch]:
+        """Those of the step that follows `step` finished ones; kept for it."""
+        if self._step_batches is None or self._step_batches[0] != step:
+            count = self.settings.train.grad_accum
+            self._step_batches = step, [self.data.batch(step * count + number) for number in range(count)]
+        return self._step_batches[1]
+
+    def _mean_of_rows(self, ids: Tensor, labels: Tensor, mask: Tensor | None = None, *positions: Tensor) -> Tensor:
+        """A row's summed loss, nats: a mean over a batch's rows. Of trained tokens, some rows have more than others."""
+        batch = Batch(ids, labels, torch.ones_like(ids) if mask is None else mask, *positions)
+        return self.loss_sum(batch) / len(ids)
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """Sum of the losses of the batch's trained tokens, nats."""
         with self.device.autocast():
-            logits = self.prepared.logits(batch)[:, :-1]  # [B, T - 1, V]: each position predicts the next token
-        labels = batch.labels[:, 1:].to(logits.device)
-        counts = labels != NOT_IN_LOSS
-        return F.cross_entropy(logits[counts].float(), labels[counts], reduction="sum")
+            return self.prepared.loss_sum(batch)
 
     def score(self) -> None:
         """Lets the model answer held-out items that a program can check, and writes `scored`."""
@@ -109,7 +133,7 @@ class Finetuner(TrainingRun):
             return
         begin, scored = time.perf_counter(), list[ScoredItem]()
         try:
-            with evaluating(self.model):
+            with self._writing():
                 self._tell_scored(0, len(items))
                 for item in score(items, self.data.chat, self._answer, self.control.stop_wanted):
                     scored.append(item)
@@ -149,19 +173,21 @@ class Finetuner(TrainingRun):
 
     def losses(self) -> tuple[float, float]:
         """Over the trained tokens of fixed examples of both splits."""
+        self.processes.order("losses", self.progress.step)
         found = []
         with evaluating(self.model), torch.no_grad():
             for split in ("train", "val"):
                 total, count = 0.0, 0
                 for batch in self.data.fixed_batches(split, self.settings.train.eval_windows):
-                    total += float(self.loss_sum(batch))
-                    count += int((batch.labels[:, 1:] != NOT_IN_LOSS).sum())
-                found.append(total / count)
+                    total += float(self._loss_of(*batch.tensors)) * len(batch.ids)
+                    count += batch.predicted
+                (total,) = self.processes.total(total)
+                found.append(total / self.processes.size / count)
         return found[0], found[1]
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
         how, written = self.settings.samples, []
-        with evaluating(self.model):
+        with self._writing():
             for number, prompt in enumerate(prompts):
                 ids = self.data.chat.prompt_ids(self._asked.get(prompt) or _question(prompt))
                 text = self._continue(ids, Sampling(how.temperature, how.top_k), seed + number)
@@ -178,7 +204,7 @@ class Finetuner(TrainingRun):
 
     def save_weights(self, folder: Path) -> None:
         """What learned: an adapter as PEFT writes it, or every weight."""
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self.prepared.trained_weights().items()}
+        weights = {name: tensor.cpu().contiguous() for name, tensor in self.whole_weights().items()}
         config = self.prepared.adapter_config
         about = {"format": "pt", "base": self.prepared.base, BASE_DIGEST: self._base_sha256}
         with system_errors(folder):
@@ -186,6 +212,12 @@ class Finetuner(TrainingRun):
             safetensors.torch.save_file(weights, file, about)
         if config is not None:
             (folder / ADAPTER_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """Of what learned."""
+        if self.processes.sharded:
+            self.processes.order("weights", self.progress.step)
+        return self.processes.whole(self.prepared.trained_weights())
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         try:
@@ -205,7 +237,7 @@ class Finetuner(TrainingRun):
 
     def plain_model(self) -> nn.Module:
         """A copy with the adapters merged."""
-        return self.prepared.merged()
+        return replace(self.prepared, model=self._whole()).merged()
 
     def facts(self) -> Facts:
         """Of examples and what learns."""
@@ -229,132 +261,32 @@ class Finetuner(TrainingRun):
             "`llmlab-run data` lists them."
         )
 
+    def _whole(self) -> nn.Module:
+        """The model; where it is held in parts, a copy in main memory."""
+        return filled(self._hollow, self.whole_parameters()) if self._hollow is not None else self.model
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Inside, `_continue` writes, with dropout off."""
+        self._writer = self._whole()
+        try:
+            with evaluating(self._writer):
+                yield
+        finally:
+            self._writer = None
+
     def _answer(self, prompt: list[int]) -> str:
         return self._continue(prompt, Sampling(temperature=0.0), seed=0)
 
     def _continue(self, prompt: list[int], how: Sampling, seed: int) -> str:
         """The model's words after a prompt, up to where its answer ends."""
         written: list[int] = []
-        for token in continued(self.model, prompt, self.settings.samples.tokens, how, seed=seed):
+        assert self._writer is not None, "nothing writes outside of `_writing`"
+        for token in continued(self._writer, prompt, self.settings.samples.tokens, how, seed=seed):
             if token.id in self.data.chat.end_ids:
                 break
             written.append(token.id)
         return text_after(self.tokenizer, prompt, written)
-
-
-class _Trainer(transformers.Trainer):
-    """transformers' Trainer on the lab's batches and loss; it takes the steps that are left."""
-
-    def __init__(self, finetuner: Finetuner, folder: str) -> None:
-        settings, begin = finetuner.settings, finetuner.progress.step
-        train, self.finetuner, self.step_loss = settings.train, finetuner, torch.zeros(())
-        random = random_state()  # Trainer seeds every generator when it is made
-        for group in finetuner.optimizer.param_groups:
-            group["lr"] = 1.0  # what the schedule below is a multiple of
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            finetuner.optimizer, lambda done: learning_rate(begin + done, train)
-        )
-        logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
-        super().__init__(
-            model=finetuner.model,
-            args=transformers.TrainingArguments(
-                output_dir=folder,
-                max_steps=train.steps - begin,
-                gradient_accumulation_steps=train.grad_accum,
-                max_grad_norm=0.0,  # clipped in `on_pre_optimizer_step`, where the norm is looked at as well
-                logging_strategy="no",
-                logging_nan_inf_filter=False,
-                save_strategy="no",
-                eval_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                use_cpu=finetuner.device.kind == "cpu",
-                seed=train.seed,
-            ),
-            optimizers=(finetuner.optimizer, schedule),
-            callbacks=[_Between(self, random)],
-        )
-        self.remove_callback(transformers.PrinterCallback)
-
-    def get_train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Every batch that is left, in order; where they begin follows from the step."""
-        batches = _Batches(self.finetuner)
-        # A generator of its own: making an iterator would otherwise draw from the global one.
-        return DataLoader(batches, batch_size=None, generator=torch.Generator())
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: Any = None
-    ) -> tuple[list[dict[str, Tensor]], int]:
-        """The batches of one step, and how many trained tokens they hold: the loss is the mean over these."""
-        batches = [next(epoch_iterator) for _ in range(num_batches)]
-        self.step_tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-        return batches, sum(int((batch["labels"][:, 1:] != NOT_IN_LOSS).sum()) for batch in batches)
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward on one batch; gradients add up until the step is whole."""
-        model.train()
-        loss = self.finetuner.loss_sum(Batch(**inputs)) / num_items_in_batch
-        loss.backward()
-        self.step_loss = self.step_loss.to(loss.device) + loss.detach()
-        return loss.detach()
-
-    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
-        """Not counted: see `Finetuner.flops_per_token`."""
-        return 0
-
-
-class _Between(transformers.TrainerCallback):
-    """What the lab does at the step boundaries of transformers' Trainer."""
-
-    def __init__(self, trainer: _Trainer, random: dict[str, Any]) -> None:
-        self._trainer, self._finetuner, self._random = trainer, trainer.finetuner, random
-        self._first = True
-        self._begin = 0.0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Requests, before anything of the step is computed."""
-        if self._first:
-            restore_random(self._random)
-            self._first = False
-        self._finetuner.control.handle_requests(self._finetuner)
-        self._trainer.step_loss = torch.zeros(())
-        self._begin = time.perf_counter()
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Gradients are clipped, and looked at before they can spoil the weights."""
-        tuner, trainer = self._finetuner, self._trainer
-        learning = [parameter for parameter in tuner.model.parameters() if parameter.requires_grad]
-        limit = tuner.settings.train.grad_clip or math.inf
-        grad_norm = torch.nn.utils.clip_grad_norm_(learning, limit, foreach=True)
-        step = tuner.progress.step
-        lr = learning_rate(step, tuner.settings.train)
-        self._result = StepResult(step + 1, trainer.step_loss, grad_norm, lr, trainer.step_tokens, tuner.device)
-        tuner.require_finite(self._result)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        self._finetuner.after_step(self._result, self._begin)
-        if not self._finetuner.goes_on:
-            control.should_training_stop = True
-        return control
-
-
-class _Batches(Dataset[dict[str, Tensor]]):
-    """The training batches from where a run stands to its end."""
-
-    def __init__(self, finetuner: Finetuner) -> None:
-        self._data = finetuner.data
-        train, begin = finetuner.settings.train, finetuner.progress.step
-        self._begin, self._count = begin * train.grad_accum, (train.steps - begin) * train.grad_accum
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if index >= self._count:
-            raise IndexError(index)
-        batch = self._data.batch(self._begin + index)
-        return {name: value for name, value in vars(batch).items() if value is not None}
 
 
 def _question(text: str) -> Example:

@@ -70,7 +70,7 @@ def quantise_layers(model: nn.Module, names: Collection[str], device: Device, pr
         progress("Quantising the weights", number, len(names))
         model.set_submodule(name, quantise(model.get_submodule(name), device))
     give_back()
-    # What peft and transformers' Trainer ask, as they ask a model that was quantised while it was read.
+    # What peft asks, as it asks a model that was quantised while it was read.
     model.__dict__["is_loaded_in_4bit"] = True
 
 

@@ -39,6 +39,15 @@ def target_layers(model: nn.Module, targets: str) -> list[str]:
     return found
 
 
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a model, adapters inside."""
+    if isinstance(model, GPT):
+        return list(model.blocks)
+    plain = base_model(model)
+    config: Any = plain.config.get_text_config()  # type: ignore[operator, union-attr]
+    return [block for _, block in _blocks(plain, config.num_hidden_layers)]
+
+
 def layer_size(layer: nn.Module) -> tuple[int, int]:
     """(in, out) of a linear layer, whichever way its matrix lies."""
     if is_conv1d(layer):

@@ -107,6 +107,23 @@ def test_the_newest_own_model_is_offered_and_costs_are_told(qtbot: QtBot, base: 
     qtbot.waitUntil(lambda: dock.estimate.text() != small and "%" not in dock.estimate.text(), timeout=WAIT)
 
 
+def test_several_processes_can_be_set_with_a_strategy_and_their_memory_is_told(
+    qtbot: QtBot, base: str, dock: FinetuneSetupDock
+) -> None:
+    dock.set_base(base)
+    ready(qtbot, dock)
+    processes = dock.form.fields["distributed.processes"].editor
+    assert not processes.isEnabled()
+    dock.form.set_values({"distributed.strategy": "ddp"})
+    dock.update_all()
+    assert processes.isEnabled()
+    qtbot.waitUntil(lambda: "in each of 2 processes" in dock.estimate.text().replace("\u00a0", " "), timeout=WAIT)
+    dock.form.set_values({"distributed.strategy": "fsdp2", "model.method": "qlora"})
+    dock.update_all()
+    assert "Set model.method=lora, or distributed.strategy=ddp." in dock.problem.text()
+    assert not dock.train_button.isEnabled()
+
+
 def test_start_and_queue_ask_for_exactly_what_the_form_says(
     qtbot: QtBot, lab: Lab, base: str, dock: FinetuneSetupDock
 ) -> None:

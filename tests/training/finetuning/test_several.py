@@ -1,0 +1,191 @@
+"""Several processes fine-tune the model that one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import safetensors.torch
+import torch
+from bases import make_bases
+from forks import wait_until
+from kills import differences, events_of
+from preset_settings import resolve_finetune_settings
+from ranks import ranks, train_by
+from small_runs import names_of_events, new_run, train_here
+
+from llmlab.core.errors import UsageError
+from llmlab.jobs.launcher import create_run, prepare_resume, request
+from llmlab.models.source import open_model
+from llmlab.store.checkpoints import list_checkpoints, select
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.finetuning.loop import Finetuner
+
+pytestmark = pytest.mark.long
+STEPS = 6
+BOUND = 1e-5  # of a loss: sums are taken in another order, in fp32
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def bases(outputs: Path) -> dict[str, str]:
+    wide = {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300, "model__block_size": 64, "model__dropout": 0.0}
+    train_here(new_run(outputs, 2, "wide", **wide))
+    return make_bases(outputs) | {"scratch": "wide@final"}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Answers of one to four words: a mean over rows is not the mean over tokens."""
+    path = tmp_path_factory.mktemp("examples") / "pairs.jsonl"
+    words = ("the", "king", "queen", "sea", "sky", "old")
+    rows = [
+        {"prompt": f"{a} {b}?", "completion": " ".join([b] * (1 + n % 4))} for n, a in enumerate(words) for b in words
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def tuning(outputs: Path, base: str, examples: str, name: str, **changed: Any) -> RunFolder:
+    """Batches of three rows, of which two processes read one and two, and four processes none or one."""
+    values = {
+        "model.base": base,
+        "data.source": examples,
+        "data.max_length": 48,
+        "data.batch_size": 3,
+        "data.scored": 2,
+        "lora.rank": 4,
+        "train.steps": STEPS,
+        "train.learning_rate": 0.01,
+        "train.warmup_steps": 2,
+        "train.grad_accum": 2,
+        "train.eval_interval": 3,
+        "train.eval_windows": 4,
+        "train.sample_interval": 6,
+        "train.threads": 1,
+        "samples.tokens": 3,
+        "checkpoints.interval": 2,
+        "checkpoints.keep_last": 9,
+    }
+    values |= {key.replace("__", "."): value for key, value in changed.items()}
+    return create_run(outputs, resolve_finetune_settings("scratch", overrides=values), name=name)
+
+
+def losses(run: RunFolder) -> list[float]:
+    steps = [event[name] for event in events_of(run, "step") for name in ("loss", "grad_norm")]
+    return steps + [event[name] for event in events_of(run, "evaluated") for name in ("train_loss", "val_loss")]
+
+
+def learned(run: RunFolder) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(select(run.checkpoints, "final").weights)
+
+
+CASES = [
+    ("scratch", "lora", "ddp", {}),
+    ("scratch", "lora", "fsdp2", {"data__source": "tasks", "data__max_examples": 40, "data__packing": True}),
+    ("llama", "lora", "ddp", {"data__packing": True}),
+    ("llama", "lora", "fsdp2", {"train__activation_checkpointing": True}),
+    ("qwen2", "full", "fsdp2", {}),
+    ("qwen2", "full", "ddp", {"train__activation_checkpointing": True}),
+    ("llama", "qlora", "ddp", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "method", "strategy", "changed"), CASES)
+def test_two_processes_follow_the_curve_of_one_and_save_the_same(
+    outputs: Path, bases: dict[str, str], examples: str, kind: str, method: str, strategy: str, changed: dict[str, Any]
+) -> None:
+    name, changed = f"{kind}-{method}-{strategy}", changed | {"model__method": method}
+    alone = train_here(tuning(outputs, bases[kind], examples, f"{name}-alone", **changed))
+    pair = train_by(tuning(outputs, bases[kind], examples, name, distributed__strategy=strategy, **changed), 2)
+    assert losses(pair) == pytest.approx(losses(alone), rel=BOUND)
+    for run in (alone, pair):
+        assert {"sampled", "evaluated"} <= set(names_of_events(run))
+        assert ("scored" in names_of_events(run)) == (run.info().settings.reads == "tasks")
+    written = [[sample["text"] for sample in events_of(run, "sampled")[-1]["samples"]] for run in (alone, pair)]
+    assert written[0] == written[1]
+    ours, theirs = learned(pair), learned(alone)
+    assert ours.keys() == theirs.keys()
+    for weight, tensor in theirs.items():
+        torch.testing.assert_close(ours[weight], tensor, rtol=1e-3, atol=1e-4)
+    assert [event["tokens"] for event in events_of(pair, "step")] == [
+        event["tokens"] for event in events_of(alone, "step")
+    ]
+    assert events_of(pair, "started")[0]["processes"] == 2
+    assert open_model(f"{pair.id}@final", outputs).name
+
+
+def _killed_in_step(number: int, rank: int) -> Any:
+    plain = Finetuner.optimizer_step
+
+    def step(self: Finetuner) -> Any:
+        if self.processes.rank == rank and self.progress.step + 1 == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self)
+
+    return mock.patch.object(Finetuner, "optimizer_step", step)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_run_that_loses_a_process_says_so_and_goes_on_in_one_or_bitwise_in_two(
+    outputs: Path, bases: dict[str, str], examples: str, strategy: str
+) -> None:
+    changed = {"distributed__strategy": strategy, "lora__dropout": 0.2}
+    whole = train_by(tuning(outputs, bases["llama"], examples, f"whole-{strategy}", **changed), 2)
+    run = tuning(outputs, bases["llama"], examples, f"killed-{strategy}", **changed)
+    with _killed_in_step(4, 1), ranks(run, 2) as forks:
+        assert (forks[0].wait(), forks[1].wait()) == (1, -signal.SIGKILL)
+    assert run.status().state == "failed"
+    assert "Process 1 of the run's 2 was ended from outside" in events_of(run, "failed")[0]["why"]
+    train_by(run, 2)
+    assert differences(whole, run) == []
+    alone = train_here(tuning(outputs, bases["llama"], examples, f"alone-{strategy}"))
+    moved = tuning(outputs, bases["llama"], examples, f"moved-{strategy}", distributed__strategy=strategy)
+    with _killed_in_step(4, 0), ranks(moved, 2) as forks:
+        assert forks[0].wait() == -signal.SIGKILL
+    prepare_resume(moved, {"distributed.strategy": "none"})
+    train_here(moved)
+    assert losses(moved) == pytest.approx(losses(alone), rel=BOUND)
+    assert [event["step"] for event in events_of(moved, "started")] == [0, 3]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(
+    outputs: Path, bases: dict[str, str], examples: str, strategy: str
+) -> None:
+    changed = {"train__steps": 5000, "checkpoints__interval": 0, "distributed__strategy": strategy}
+    run = tuning(outputs, bases["llama"], examples, f"paused-{strategy}", **changed)
+    with ranks(run, 2) as forks:
+        wait_until(lambda: run.recorded_status().step > 2)
+        request(run, "pause")
+        wait_until(lambda: run.status().state == "paused")
+        request(run, "save")
+        request(run, "sample", prompts=["the sea?"])
+        request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
+        wait_until(lambda: "inspected" in names_of_events(run))
+        at = run.recorded_status().step
+        request(run, "resume")
+        wait_until(lambda: run.recorded_status().step > at)
+        request(run, "stop")
+        assert [fork.wait() for fork in forks] == [0, 0]
+    assert names_of_events(run)[-1] == "stopped"
+    assert at in [saved.step for saved in list_checkpoints(run.checkpoints)]
+
+
+def test_what_cannot_be_trained_by_several_is_refused(outputs: Path, examples: str) -> None:
+    for changed, words in (
+        ({"model__method": "qlora", "distributed__strategy": "fsdp2"}, "qlora does not work with distributed.strategy"),
+        ({"model__backend": "unsloth", "distributed__strategy": "ddp"}, "Unsloth trains in one process"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            tuning(outputs, "base@final", examples, "refused", **changed)
