@@ -149,7 +149,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest_one() -> None:
 def test_a_setting_of_another_kind_of_training_is_told_of_as_one() -> None:
     scratch, tuned = "a run from scratch on text", "a fine-tuning run"
     for settings, key, mine, other in (
-        (FinetuneSettings(), "distributed.strategy", tuned, f"{scratch}. `llmlab-run settings --finetune` lists"),
+        (FinetuneSettings(), "train.optimizer", tuned, f"{scratch}. `llmlab-run settings --finetune` lists"),
         (PretrainSettings(), "lora.rank", scratch, f"{tuned}. `llmlab-run settings` lists"),
         (FinetuneSettings(), "model.n_layer", tuned, f"{scratch} and of a run on a task of a paper. "),
     ):
