@@ -43,6 +43,7 @@ SERVED = {
     "llmlab.jobs.worker": True,  # a run of several processes
     "llmlab.studies.worker": True,
     "llmlab.jobs.model_host": False,
+    "llmlab.exercises.check_process": False,
 }
 BENCHMARKS = Path(__file__).parent / "benchmarks"  # each may start others
 # What takes long to import, besides the lab's own modules.

@@ -1,0 +1,1 @@
+"""Exercises: the pieces of a GPT, written by whoever learns, checked, and trained with."""

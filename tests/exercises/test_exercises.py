@@ -1,0 +1,236 @@
+"""Exercises: our own code passes each check, each listed mistake is caught by its name, and no file is written over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from llmlab.cli.main import main
+from llmlab.core.settings import ModelSettings
+from llmlab.core.source_code import find_source
+from llmlab.exercises import checking
+from llmlab.exercises.checker import Answer, answer_from_json, check_file
+from llmlab.exercises.checking import Wrong, load_file, load_parts, recognised, steps_of, take
+from llmlab.exercises.parts import Draw, Part
+from llmlab.exercises.pieces import Piece, Workbook, all_pieces, find_piece
+from llmlab.gpt.model import GPT
+
+PIECES = [piece.name for piece in all_pieces()]
+SHAPE = ModelSettings(n_layer=2, n_head=2, n_embd=16, block_size=8)
+ATTENTION = """
+import math, torch
+def attention(q, k, v, softmax):
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    return softmax(scores.masked_fill(later, -torch.inf)) @ v
+"""
+
+
+def first_wrong(
+    parts: tuple[Part, ...], functions: dict[str, Callable[..., Any]], file: Path = Path("yours.py")
+) -> tuple[str, Wrong] | None:
+    """The step that fails, and the fact; None where all pass."""
+    for step in steps_of(parts):
+        try:
+            take(step, parts, functions, file)
+        except Wrong as wrong:
+            return step.name, wrong
+    return None
+
+
+def right(parts: tuple[Part, ...]) -> dict[str, Callable[..., Any]]:
+    return {part.name: part.right for part in parts}
+
+
+def written(piece: str, code: str, tmp_path: Path) -> tuple[str, str]:
+    """The step at which a file fails, and its fact."""
+    parts, file = load_parts(find_piece(piece).folder), tmp_path / f"{piece}.py"
+    file.write_text(code, encoding="utf-8")
+    try:
+        functions = load_file(file, [part.name for part in parts])
+    except Wrong as wrong:
+        return "runs", str(wrong)
+    found = first_wrong(parts, functions, file)
+    return ("", "") if found is None else (found[0], str(found[1]))
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_our_own_code_passes_and_ten_mistakes_are_caught_by_their_names(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "_FREE_SECONDS", 60.0)  # what is fast is not asked here
+    parts = load_parts(find_piece(name).folder)
+    assert first_wrong(parts, right(parts)) is None
+    mistakes = {id(mistake): (part, mistake) for part in parts for mistake in part.mistakes}.values()
+    assert len(mistakes) >= 10
+    for part, mistake in mistakes:
+        assert mistake.why
+        assert recognised(part, part.right) is None
+        found = first_wrong(parts, {**right(parts), part.name: mistake.function})
+        assert found is not None, mistake.name
+        known = found[1].mistake
+        assert known is not None, (mistake.name, str(found[1]))
+        assert known.name == mistake.name
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_piece_has_a_page_hints_a_skeleton_without_solution_and_our_code(name: str, tmp_path: Path) -> None:
+    piece = find_piece(name)
+    assert len(piece.hints) == 3
+    assert "## " not in piece.page
+    assert [find_source(line[6:]).code for line in piece.ours.splitlines() if line.startswith("@code ")]
+    step, fact = written(name, piece.skeleton, tmp_path)
+    assert step == "runs"
+    assert fact.endswith("is not written yet.")
+
+
+def the_function(piece: str, name: str) -> Callable[..., Any]:
+    return right(load_parts(find_piece(piece).folder))[name]
+
+
+def test_the_right_functions_are_what_our_gpt_computes() -> None:
+    """The checks compare with them, so they must be the lab's own model, part by part."""
+    torch.manual_seed(1)
+    model, draw = GPT(SHAPE, 11), Draw(0)
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) / 10)
+    block, x = model.blocks[0], draw(2, 8, 16)
+    one_head, many = the_function("attention", "attention"), the_function("heads", "heads")
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return one_head(q, k, v, lambda scores: scores.softmax(-1))
+
+    def norm_of(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: the_function("layer-norm", "layer_norm")(x, norm.weight, norm.bias, norm.EPS)
+
+    def close(mine: Tensor, theirs: Tensor) -> None:
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+    close(norm_of(block.attention_norm)(x), block.attention_norm(x))
+    close(many(x, block.attention.qkv.weight, block.attention.out.weight, 2, attention), block.attention(x))
+    feed_forward = block.feed_forward
+    close(
+        the_function("feed-forward", "feed_forward")(x, feed_forward.up.weight, feed_forward.down.weight),
+        feed_forward(x),
+    )
+    close(
+        the_function("block", "block")(x, block.attention_norm, block.attention, block.feed_forward_norm, feed_forward),
+        block(x),
+    )
+    ids, rows = draw.ids(11, 2, 8), model.token_embedding.weight
+    gpt = the_function("gpt", "gpt")
+    logits = gpt(ids, rows, model.position_embedding.weight, list(model.blocks), model.final_norm)
+    close(logits, model(ids))
+    tokens = draw.ids(11, 2, 9)
+    loss = the_function("loss", "loss")(model, tokens, the_function("cross-entropy", "cross_entropy"))
+    close(loss, model.loss(tokens[:, :-1], tokens[:, 1:]))
+
+
+def test_gpt2s_merges_give_gpt2s_tokens() -> None:
+    checks: ModuleType = checking._import(find_piece("bpe").folder / "checks.py", "bpe_checks")
+    for word in checks._WORDS:
+        assert checks.encode(checks._bytes_of(word), checks._gpt2()) == checks.gpt2_ids(word)
+
+
+def test_the_first_fact_is_said_with_its_numbers(tmp_path: Path) -> None:
+    for code, step, fact in (
+        (ATTENTION, "", ""),
+        ("def attention(q, k, v, softmax)\n    return v", "runs", "Line 1 is not Python"),
+        ("def other(): ...", "runs", "There is no function attention in it."),
+        ("def attention(q, k, v, softmax): pass", "runs", "returns None. Is the `return` missing?"),
+        ("def attention(q, k, v, softmax):\n    return q @ k", "runs", "Line 2: return q @ k"),
+        ("def attention(q, k, v, softmax):\n    return v[0]", "shape", "Its shape is [6, 8], and should be [2, 6, 8]."),
+        (ATTENTION.replace("triu(1)", "triu(4)"), "causal", "Row 0 attends to position 1, which it must not see"),
+        (ATTENTION.replace("@ v", "@ (2 * v)"), "hand", "two positions: it gives [[20.0000], [35.0000]], and should"),
+        (ATTENTION.replace("@ v", "@ v.detach()"), "gradient", "No gradient reaches v"),
+        (ATTENTION.replace("scores = q", "v.mul_(1.5); scores = q"), "runs", "changes its argument v in place"),
+    ):
+        got = written("attention", code, tmp_path)
+        assert got[0] == step, got
+        assert fact in got[1], got
+
+
+def test_a_loop_in_python_is_too_slow(tmp_path: Path) -> None:
+    loop = """
+import math, torch
+def softmax(x):
+    rows = [[math.exp(n) for n in row] for row in x.reshape(-1, x.shape[-1]).tolist()]
+    return torch.tensor([[n / whole for n in row] for row in rows for whole in [sum(row)]]).view_as(x)
+"""
+    parts = load_parts(find_piece("softmax").folder)
+    file = tmp_path / "softmax.py"
+    file.write_text(loop, encoding="utf-8")
+    functions = load_file(file, ["softmax"])
+    speed = next(step for step in steps_of(parts) if step.name == "speed")
+    with pytest.raises(Wrong, match="ms of processor time on \\[256, 1024\\]"):
+        take(speed, parts, functions, file)
+
+
+def checked(piece: Piece, code: str, tmp_path: Path, **limits: Any) -> Answer:
+    file = tmp_path / f"{piece.name}.py"
+    file.write_text(code, encoding="utf-8")
+    return check_file(piece, file, **limits)
+
+
+def test_what_a_file_does_stays_in_its_process(tmp_path: Path) -> None:
+    attention = find_piece("attention")
+    begun = "def attention(q, k, v, softmax):\n    "
+    answer = checked(attention, f"import os\n{begun}print('about to end', flush=True)\n    os._exit(7)", tmp_path)
+    assert (answer.passed, answer.fact) == (False, "It ended the process that checks it (exit code 7).")
+    assert answer.printed == "about to end\n"
+    answer = checked(attention, f"import time\n{begun}time.sleep(600)", tmp_path, seconds=8)
+    assert answer.fact == "It did not end within 8 seconds. Is there a loop without an end?"
+    assert [step.state for step in answer.steps][:2] == ["failed", "waits"]
+    answer = checked(attention, f"import torch\n{begun}return torch.ones(1 << 30)", tmp_path, memory=1 << 28)
+    assert answer.fact == "It needs more memory than it is given. Line 3: return torch.ones(1 << 30)"
+    answer = checked(attention, f"{begun}print('x' * 100_000)\n    raise SystemExit", tmp_path)
+    assert answer.fact.startswith("SystemExit")
+    assert answer.printed == "x" * 2000 + "\n… (cut)"
+    assert answer_from_json(json.loads(json.dumps(answer.as_json()))) == answer
+
+
+def test_a_file_is_started_once_checked_and_remembered(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workbook, piece = Workbook(outputs), find_piece("attention")
+    assert main(["exercise", "check", "attention"]) == 2
+    assert "llmlab-run exercise start attention" in capsys.readouterr().err
+    assert main(["exercise", "start", "attention"]) == 0
+    file = workbook.file(piece)
+    assert str(file) in capsys.readouterr().out
+    assert file.read_text(encoding="utf-8") == piece.skeleton
+    file.write_text(ATTENTION, encoding="utf-8")
+    assert main(["exercise", "start", "attention"]) == 0
+    assert f"your file is {file}" in capsys.readouterr().out
+    assert file.read_text(encoding="utf-8") == ATTENTION
+    assert main(["exercise", "show", "attention", "--hints", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert piece.hints[1] in shown
+    assert piece.hints[2] not in shown
+    assert "scaled_dot_product_attention" not in shown  # ours is shown after it has passed
+    assert main(["exercise", "check", "attention", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+    assert workbook.state(piece) == "passed"
+    assert main(["exercise", "show", "attention"]) == 0
+    assert "scaled_dot_product_attention" in capsys.readouterr().out
+    file.write_text(f"{ATTENTION}\n# better", encoding="utf-8")
+    assert workbook.state(piece) == "changed"
+    assert main(["exercise", "list", "--json"]) == 0
+    states = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert states["attention"] == "changed"
+    assert states["softmax"] == "new"
+
+
+def test_no_piece_of_that_name_and_nothing_to_do_are_said(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["check", "atention"], "Did you mean attention?"),
+        (["start"], "takes the name of one piece"),
+        (["dance"], "There are: list, start, check"),
+    ):
+        assert main(["exercise", *words]) == 2
+        assert said in capsys.readouterr().err
