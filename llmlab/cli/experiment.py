@@ -15,10 +15,13 @@ from llmlab.cli.experiment_follow import begin, cancel, findings_table, follow, 
 from llmlab.cli.output import DONE, answer, print_json
 from llmlab.cli.words import (
     Commands,
+    add_cluster,
+    add_jobs,
     add_outputs,
     add_predict,
     add_settings,
     add_settings_file,
+    add_take_over,
     assignments_of,
     finetuning_assignments_of,
     outputs_of,
@@ -50,8 +53,9 @@ from llmlab.studies.records import (
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
 _DETAILS = f"""experiments: {", ".join(KINDS)}
-The runs are normal runs, one after the other: outputs/<track>/<experiment>-<trial>. Ctrl-C stops and keeps everything;
-the same command with the same --name, or `experiment resume ID`, goes on, and finished runs stay as they are.
+The runs are normal runs, outputs/<track>/<experiment>-<trial>: one after the other, or --jobs N at once. Ctrl-C stops
+and keeps everything; the same command with the same --name, or `experiment resume ID`, goes on, and finished runs stay
+as they are.
 Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
 
 examples:
@@ -90,6 +94,9 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--target", metavar="LOSS", type=float, dest="loss", help="loss-curves: a loss to time")
     parser.add_argument("--name", help="the experiment's id (default: made from date and kind)")
     parser.add_argument("--plan", action="store_true", help="print the plan and its time, and run nothing")
+    add_jobs(parser)
+    add_cluster(parser)
+    add_take_over(parser)
     add_predict(parser)
     add_outputs(parser)
 
@@ -116,7 +123,7 @@ def _begin(args: argparse.Namespace, kind: Kind) -> int:
     record = standing(folder, record, is_same, "It was started with other settings.")
     if args.plan:
         return answer(args, asdict(record), (*_plan_lines(record), *_trial_table(record)))
-    return begin(folder, record, _plan_lines(record), as_json=args.json)
+    return begin(folder, record, _plan_lines(record), args)
 
 
 def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
@@ -217,7 +224,8 @@ def _show(args: argparse.Namespace) -> int:
 
 def _description(folder: ExperimentFolder, record: ExperimentRecord, status: ExperimentStatus) -> Iterator[str]:
     yield from _plan_lines(record)
-    yield f"  state       {status.state}{f', at {status.arm}' if status.arm else ''}"
+    at = ", ".join(status.training) or status.arm
+    yield f"  state       {status.state}{f', at {at}' if at else ''}"
     if status.error:
         yield f"  error       {' '.join(part for part in status.error.values() if part)}"
     yield ""
@@ -235,7 +243,7 @@ def _description(folder: ExperimentFolder, record: ExperimentRecord, status: Exp
 
 
 def _resume(args: argparse.Namespace) -> int:
-    return follow(_named(args), as_json=args.json)
+    return follow(_named(args), args)
 
 
 def _cancel(args: argparse.Namespace) -> int:
@@ -280,7 +288,12 @@ def _named(args: argparse.Namespace) -> ExperimentFolder:
 
 
 def command_of(args: argparse.Namespace) -> str:
-    """The command line, without what names only a place on this machine."""
+    """The command line, without what names only a place on this machine, or how much of it to use."""
     words: list[str] = args.words
-    kept = [word for i, word in enumerate(words) if word != "--outputs" and (i == 0 or words[i - 1] != "--outputs")]
+    left_out = ("--outputs", "--jobs", "--cluster", "--cluster-set")
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before not in left_out and word.partition("=")[0] not in left_out
+    ]
     return shlex.join(["llmlab-run", *kept])

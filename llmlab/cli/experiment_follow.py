@@ -47,42 +47,50 @@ def begin(
     folder: ExperimentFolder,
     record: ExperimentRecord,
     lines: Iterable[str],
-    *,
-    as_json: bool,
+    args: argparse.Namespace,
     conclude: Conclusion | None = None,
 ) -> int:
     """Makes the folder unless it is there, says the plan, and follows it."""
     if not folder.experiment_json.is_file():
         make_folder(folder, record)
-    if not as_json:
+    if not args.json:
         print("\n".join(lines))
-    return follow(folder, as_json=as_json, conclude=conclude)
+    return follow(folder, args, conclude)
 
 
 def cancel(folder: ExperimentFolder, args: argparse.Namespace) -> int:
     stop_experiment(folder)
-    said = f"{folder.id} stops: its run saves first. Resume later: {folder.resume_command}"
+    said = f"{folder.id} stops: what trains saves first. Resume later: {folder.resume_command}"
     return answer(args, {folder.noun: folder.id, "request": "stop"}, [said])
 
 
-def follow(folder: ExperimentFolder, *, as_json: bool, conclude: Conclusion | None = None) -> int:
+def follow(folder: ExperimentFolder, args: argparse.Namespace, conclude: Conclusion | None = None) -> int:
     """Runs what is left of an experiment and shows it; returns the exit code. LabError when it fails.
 
     conclude: says what came out, instead of the experiment's findings.
 
     The first Ctrl-C asks it to stop, and waits until the run that trains has saved; a second one ends it at once.
     """
-    record = folder.record()
+    record, as_json = folder.record(), args.json
+    if args.take_over:
+        for one in (folder, *(folder.run_of(trial, record.track) for trial in record.arms)):
+            one.take_over()
     shown = _Shown(record, as_json)
     with Interrupts() as interrupts:
-        worker = start_experiment(folder, follow_parent=True)
+        worker = start_experiment(
+            folder,
+            jobs=args.jobs,
+            cluster=args.cluster,
+            cluster_options=dict(args.cluster_options),
+            follow_parent=True,
+        )
         interrupts.answer_first_with(lambda number: ask_to_stop(folder, worker, number))
         told = False
         try:
             while worker.poll() is None:
                 if interrupts.count and not told:
                     told = True
-                    shown.note("Stopping: the run that trains saves first. Press Ctrl-C again to end it immediately.")
+                    shown.note("Stopping: what trains saves first. Press Ctrl-C again to end it immediately.")
                 shown.status(folder.recorded_status())
                 time.sleep(_POLL_SECONDS)
             shown.status(folder.recorded_status())
@@ -197,10 +205,14 @@ class _Shown:
 
     def _words(self, status: ExperimentStatus) -> tuple[str, str]:
         """Which run it is, of how many; and what it does, with the time left for the whole plan."""
-        one, all_runs = status.arms.get(status.arm), len(self._record.arms)
+        one, all_runs, training = status.arms.get(status.arm), len(self._record.arms), status.training
         at = f"step {one.step}/{one.steps}  loss {text.loss(one.loss)}" if one is not None and one.steps else ""
         left = f"{text.duration(status.eta_seconds)} left" if status.eta_seconds is not None else ""
         place = f"run {min(status.ended_trials + 1, all_runs)}/{all_runs}" if all_runs else ""
+        if len(training) > 1:
+            place = f"runs {status.ended_trials + 1}-{status.ended_trials + len(training)}/{all_runs}"
+            at = ", ".join(f"{name} {trial.step}/{trial.steps}" for name, trial in training.items())
+            return place, "  ".join(part for part in (status.doing or at, left) if part)
         return place, "  ".join(part for part in (status.arm, status.doing or at, left) if part)
 
 

@@ -10,7 +10,7 @@ from llmlab.cli import text
 from llmlab.cli.experiment import command_of
 from llmlab.cli.experiment_follow import begin, cancel, follow, standing
 from llmlab.cli.output import answer, print_json
-from llmlab.cli.words import Commands, add_outputs, outputs_of, parts_of, unknown
+from llmlab.cli.words import Commands, add_cluster, add_jobs, add_outputs, add_take_over, outputs_of, parts_of, unknown
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import SIZES, Paper, list_papers, read_paper
@@ -33,7 +33,7 @@ _DETAILS = """actions:
   show PAPER     its claims: what would support or refute each, and how it is tested here
   run PAPER      trains what a check needs and judges; under a --name that is there, it goes on
   resume ID      goes on with a check that was interrupted
-  cancel ID      asks a check to stop: its run saves first
+  cancel ID      asks a check to stop: what trains saves first
   verdict ID     what came out
 
 examples:
@@ -68,6 +68,9 @@ def add_commands(commands: Commands) -> None:
         'keys="not supported@60%%"; again for each',
     )
     parser.add_argument("--plan", action="store_true", help="print the runs and their time, and start nothing")
+    add_jobs(parser)
+    add_cluster(parser)
+    add_take_over(parser)
     add_outputs(parser)
 
 
@@ -153,7 +156,7 @@ def _run(args: argparse.Namespace) -> int:
         rows = [(trial.name, str(trial.seed), text.duration(trial.estimated_seconds)) for trial in record.arms]
         table = text.table(("run", "seed", "about"), rows, right=(1, 2))
         return answer(args, asdict(record), (*_plan_lines(record), *table))
-    return begin(folder, record, _plan_lines(record), as_json=args.json, conclude=_conclude)
+    return begin(folder, record, _plan_lines(record), args, _conclude)
 
 
 def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
@@ -167,7 +170,7 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    return follow(find_check(args.target, outputs_of(args)), as_json=args.json, conclude=_conclude)
+    return follow(find_check(args.target, outputs_of(args)), args, _conclude)
 
 
 def _cancel(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from llmlab.notebook.words import altered_sentence, stated
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Evaluated, Started
 from llmlab.store.registry import list_runs, resolve_run, short_name
-from llmlab.store.run_folder import SILENT, RunFolder, RunInfo, RunStatus
+from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunFolder, RunInfo, RunStatus
 from llmlab.studies.lab_notebook import lab_notebook
 
 # A request is answered at the next step boundary; a long step answers later than this.
@@ -166,7 +166,7 @@ class _RunLine:
         values |= {"state": status.state, "track": info.track, "created": info.created, "preset": info.preset}
         values |= info.settings.words.summary
         values |= {"step": status.step, "steps": info.settings.train.steps}
-        names = ("loss", "val_loss", "best_val_loss", "tokens_per_second", "eta_seconds", "pid", "silent_since")
+        names = ("loss", "val_loss", "best_val_loss", "tokens_per_second", "eta_seconds", "host", "pid", "silent_since")
         return values | {name: getattr(status, name) for name in names}
 
 
@@ -176,7 +176,8 @@ def _description(
     settings = info.settings
     yield f"{run.id}: {status.words} at step {status.step} of {settings.train.steps}"
     if status.silent_since is not None:
-        yield f"  silent       process {status.pid}. {SILENT}"
+        said = f"on {status.host}. {SILENT_ELSEWHERE}" if status.elsewhere else f"process {status.pid}. {SILENT}"
+        yield f"  silent       {said}"
     if status.error:
         yield f"  error        {' '.join(part for part in status.error.values() if part)}"
     yield f"  folder       {run.path}"

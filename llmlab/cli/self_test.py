@@ -5,8 +5,11 @@ Imports torch. Whatever is checked is the code that training runs: model, loss, 
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,16 +20,25 @@ from torch import Tensor
 
 from llmlab.cli.doctor import Finding
 from llmlab.core.device import Device, choose_device, choose_threads, measured_peak
+from llmlab.core.errors import LabError
+from llmlab.core.paths import module_command
 from llmlab.core.settings import ModelSettings, TrainSettings
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.model import GPT
+from llmlab.jobs import ranks
 from llmlab.training import spin
 from llmlab.training.optimizer import make_optimizer
+from llmlab.training.parallel import Processes, join
 
 _STEPS = 20
 # Largest difference of a loss from the CPU's within 20 steps, in nats. Rounding in another order makes about 1e-5;
 # a device that computes something else (pytorch/pytorch#109457 on MPS) is off by tenths.
 _TOLERANCE = 1e-3
+# The same of several processes on the CPU, which add in another order: measured 1e-6 (tests/training/test_parallel.py).
+_SUM_TOLERANCE = 1e-4
+_STRATEGIES, _PROCESSES = ("ddp", "fsdp2"), 2
+_SECONDS = 60.0  # that the processes get to start and train
+_ALONE = "Train on one process: distributed.strategy=none."
 # Largest difference between the chunked loss's gradient and plain cross-entropy's, relative to the largest entry.
 _GRADIENT_TOLERANCE = 1e-4
 # A third of the nano preset's batch, for a quick answer: sequences x context, n_embd, vocabulary.
@@ -42,6 +54,9 @@ def checks() -> Iterator[tuple[str, Callable[[], Finding]]]:
         yield "cpu", partial(trains, Device("cpu", "fp32"))
         for kind in _other_kinds():
             yield kind, partial(trains, Device(kind, "fp32"))
+        yield from _several(Device("cpu", "fp32"))
+        if torch.cuda.device_count() >= _PROCESSES:
+            yield from _several(Device("cuda", "fp32"))
         yield "speed", _speed
         yield "threads", _threads
         yield "loss", _loss
@@ -81,8 +96,78 @@ def trains(device: Device) -> Finding:
     return Finding(device.kind, "ok", said, values={"difference": off})
 
 
-def training_losses(device: Device) -> list[float]:
-    """Losses of 20 steps of a tiny GPT; the same on every device, but for rounding."""
+def _several(device: Device) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    """Each strategy on two processes, which are started once for all of them."""
+    losses: dict[str, list[float]] = {}
+
+    def check(strategy: str) -> Finding:
+        if not losses:
+            losses.update(_losses_of_several(device))
+        return _agrees(strategy, device, losses[strategy])
+
+    for strategy in _STRATEGIES:
+        yield strategy if device.kind == "cpu" else f"{strategy} {device.kind}", partial(check, strategy)
+
+
+def _agrees(strategy: str, device: Device, losses: list[float]) -> Finding:
+    """What two processes computed, beside what one computes on the CPU."""
+    name = strategy if device.kind == "cpu" else f"{strategy} {device.kind}"
+    reference = training_losses(Device("cpu", "fp32"))
+    off = [abs(a - b) for a, b in zip(losses, reference, strict=True)]
+    said = (
+        f"{_PROCESSES} processes on {device.kind}: the loss is at most {max(off[:2]):.1e} from that of one on the CPU"
+    )
+    said += f" after one step, {max(off):.1e} after {_STEPS}"
+    bound = _TOLERANCE if device.queues else _SUM_TOLERANCE
+    if not max(off) <= bound:  # nor where it is no number
+        return Finding(name, "broken", f"{said}, beyond {bound:g}: it computes something else.", _ALONE)
+    return Finding(name, "ok", f"{said} (bound: {bound:g})", values={"difference": max(off), "first": max(off[:2])})
+
+
+def _losses_of_several(device: Device) -> dict[str, list[float]]:
+    """By strategy, what rank 0 of new processes says. LabError where they cannot work together."""
+    # Kept here, as torchrun keeps it, so that no port can be taken by another between two processes.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {"WORLD_SIZE": str(_PROCESSES), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": "1", **ranks.interface()}
+    children = []
+    for rank in range(_PROCESSES):
+        environment = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        command = [*module_command("llmlab.cli.self_test"), device.kind]
+        children.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    try:
+        said = [child.communicate(timeout=_SECONDS) for child in children]
+    except subprocess.TimeoutExpired as error:
+        why = f"They did not end within {_SECONDS:g} seconds."
+        raise LabError("Several processes cannot train together here.", why, _ALONE) from error
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    for (_, errors), child in zip(said, children, strict=True):
+        if child.returncode:
+            last = errors.strip().rpartition("\n")[2]
+            raise LabError("Several processes cannot train together here.", last, _ALONE)
+    found: dict[str, list[float]] = json.loads(said[0][0].strip().rpartition("\n")[2])
+    return found
+
+
+def _as_rank(kind: str) -> None:
+    """What each of those processes does; prints the losses by strategy."""
+    device, losses = Device(kind, "fp32"), {}
+    torch.set_num_threads(1)
+    for place, strategy in enumerate(_STRATEGIES):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(place)  # each has names of its own in the store
+        losses[strategy] = training_losses(device, join(strategy, device, _SECONDS))
+        torch.distributed.destroy_process_group()
+    print(json.dumps(losses))
+
+
+def training_losses(device: Device, processes: Processes | None = None) -> list[float]:
+    """Losses of 20 steps of a tiny GPT; the same on every device and any number of processes, but for rounding."""
+    processes = processes or Processes()
     settings = ModelSettings(n_layer=2, n_head=2, n_embd=32, block_size=32)
     generator = torch.Generator().manual_seed(0)
     starts = torch.randint(0, 64, (8, 1), generator=generator)
@@ -91,15 +176,17 @@ def training_losses(device: Device) -> list[float]:
     torch.manual_seed(0)  # weights are drawn on the CPU and then moved
     model = GPT(settings, vocab_size=64).to(device.kind)
     torch.set_rng_state(state)
+    loss_of = processes.around(model, model.loss)
     optimizer = make_optimizer(model, TrainSettings(learning_rate=1e-2))
     losses = []
-    for _ in range(_STEPS):
+    for step in range(_STEPS):
         optimizer.zero_grad(set_to_none=True)
-        loss = model.loss(tokens[:, :-1], tokens[:, 1:])
-        loss.backward()
+        with processes.batch(0, step, last=True):
+            loss = loss_of(tokens[:, :-1], tokens[:, 1:])
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(float(processes.mean(loss.detach())))
     return losses
 
 
@@ -164,3 +251,7 @@ def _gradients(
 
 def _avoid(device: Device) -> str:
     return "Install torch again." if device.kind == "cpu" else "Set train.device=cpu."
+
+
+if __name__ == "__main__":
+    _as_rank(sys.argv[1])

@@ -21,19 +21,20 @@ from llmlab.cli.words import (
     add_run,
     add_settings,
     add_settings_file,
+    add_take_over,
     assignments_of,
     finetuning_assignments_of,
     outputs_of,
     spoken,
 )
 from llmlab.core.config import parse_assignments, with_overrides
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.memory import available_bytes
 from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset
 from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.gpt.estimate import estimate
-from llmlab.jobs.launcher import create_run, prepare_resume
+from llmlab.jobs.launcher import already_trained, create_run, prepare_resume
 from llmlab.models.available import cached_models
 from llmlab.models.reference import HubModel, parse
 from llmlab.store.checkpoints import Checkpoint
@@ -83,6 +84,7 @@ def add_commands(commands: Commands) -> None:
 
     parser = commands.add("resume", resume, "resume a run that ended or was interrupted", _RESUME_DETAILS)
     add_run(parser)
+    add_take_over(parser)
     add_settings(parser)
 
     about = "fine-tune an existing model: LoRA, QLoRA or all weights"
@@ -136,14 +138,11 @@ def finetune(args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     """Goes on with a run from its newest checkpoint."""
     run = resolve_run(args.run, outputs_of(args)).run
+    if args.take_over:
+        run.take_over()
     status = run.recorded_status()
     if status.live and run.has_worker(status):
-        paused = status.state == "paused"
-        raise LabError(
-            f"{run.id} is being trained already (it is {status.state}).",
-            f"Process {status.pid} holds it.",
-            f"Ask it: llmlab-run request {spoken(run)} {'resume' if paused else 'stop'}",
-        )
+        raise already_trained(run, status)
     assignments = assignments_of(args)
     changes = prepare_resume(run, parse_assignments(assignments))
     if args.json:  # else the report has them, as the worker finds them changed since its checkpoint

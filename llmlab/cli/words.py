@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from llmlab.core.errors import UsageError
 from llmlab.core.paths import expanded, outputs_dir
+from llmlab.jobs.cluster import CLUSTERS
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.registry import short_name
 from llmlab.store.run_folder import RunFolder
@@ -20,6 +21,8 @@ from llmlab.store.run_folder import RunFolder
 _SHORT_FOR = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}
 # The same, of fine-tuning alone.
 _SHORT_FOR_TUNING = {"model": "model.base", "data": "data.source", "method": "model.method"}
+
+_MOST_JOBS = 64  # more than workstations have cores
 
 
 class Parser(argparse.ArgumentParser):
@@ -117,6 +120,48 @@ def add_predict(parser: Parser) -> None:
         help="what you expect, locked before the start and scored at the end: val_loss=1.9..2.2@80%%; again for each "
         "(`llmlab-run notebook quantities` lists what can be predicted)",
     )
+
+
+def add_jobs(parser: Parser) -> None:
+    parser.add_argument(
+        "--jobs", metavar="N", type=_jobs, help="runs that train at once (default: 1, or as many as before)"
+    )
+
+
+def add_cluster(parser: Parser) -> None:
+    parser.add_argument(
+        "--cluster",
+        choices=(*CLUSTERS, "none"),
+        help="give each run to a job of a cluster, by submitit (default: none, or as before)",
+    )
+    parser.add_argument(
+        "--cluster-set",
+        metavar="NAME=VALUE",
+        dest="cluster_options",
+        action="append",
+        default=[],
+        type=_option,
+        help="a parameter of its jobs, in submitit's words; again for each: slurm_partition=gpu, timeout_min=90",
+    )
+
+
+def _option(word: str) -> tuple[str, str]:
+    name, is_there, value = word.partition("=")
+    if not is_there:
+        raise argparse.ArgumentTypeError(f"it takes NAME=VALUE, and {word!r} has no =")
+    return name.strip(), value.strip()
+
+
+def add_take_over(parser: Parser) -> None:
+    parser.add_argument(
+        "--take-over", action="store_true", help="resume here what another machine trained, which you know is gone"
+    )
+
+
+def _jobs(word: str) -> int:
+    if not word.isdecimal() or not 1 <= int(word) <= _MOST_JOBS:
+        raise argparse.ArgumentTypeError(f"1 to {_MOST_JOBS} runs can train at once, and {word!r} is no such number")
+    return int(word)
 
 
 def parts_of(words: str | None) -> list[str]:

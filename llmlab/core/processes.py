@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from functools import cache
 
 import psutil
 
@@ -24,6 +25,12 @@ def processor() -> str:
             return next(names, "")
     except OSError:
         return platform.processor()
+
+
+@cache
+def host_name() -> str:
+    """This machine's name in its network, or a container's own: process ids mean nothing under another."""
+    return platform.node()
 
 
 def available_cores() -> int:

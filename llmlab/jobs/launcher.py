@@ -49,12 +49,13 @@ def create_run(
     watched: bool = False,
     predictions: Sequence[Prediction | Mapping[str, Any]] = (),
     queued: str = "",
+    threads: int = 0,
 ) -> RunFolder:
     """A new run folder with run.json, state `queued`. No worker yet.
 
     name: the run's id; made from date, preset and corpus when not given. parent: the run and checkpoint that a
     branch begins from. watched: a window looks on, so the worker leaves one core to it. predictions: of the learner,
-    locked with this. queued: the id of the queue's item that it is made from.
+    locked with this. queued: the id of the queue's item that it is made from. threads: 0 lets its worker choose.
     Raises UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when
     the folder cannot be made.
     """
@@ -81,6 +82,7 @@ def create_run(
         watched=watched,
         predictions=lock(RUN, predictions),
         code_version=__version__,
+        threads=threads,
     )
     claim_name(run)
     try:
@@ -243,16 +245,25 @@ def start_worker(run: RunFolder, *, follow_parent: bool = False) -> subprocess.P
     def begin(held: bool) -> RunStatus:
         status = run.recorded_status()
         if status.live and run.has_worker(status, held=held):
-            raise LabError(
-                f"{run.id} is already being trained.",
-                f"Process {status.pid} holds it.",
-                f"Watch it in the window, or stop it first: llmlab-run request {short_name(run, run.outputs)} stop",
-            )
+            raise already_trained(run, status)
         if status.attempt:  # an earlier worker may have left requests that nobody means any more
             requests.clear(run.requests)
         return replace(status, state="queued", heartbeat=time.time(), pid=None, error=None)
 
     return launch("llmlab.jobs.worker", run, begin, worker_environment(), die_with_parent=follow_parent)
+
+
+def already_trained(run: RunFolder, status: RunStatus) -> LabError:
+    """Why no worker can be started on a run that has one."""
+    name, asks = short_name(run, run.outputs), "resume" if status.state == "paused" else "stop"
+    do = f"Ask it: llmlab-run request {name} {asks}"
+    if status.elsewhere:
+        do += f". Where you know that it is gone: llmlab-run resume {name} --take-over"
+    return LabError(
+        f"{run.id} is already being trained.",
+        f"Process {status.pid}{f' on {status.host}' if status.elsewhere else ''} holds it.",
+        do,
+    )
 
 
 def worker_environment() -> dict[str, str]:

@@ -159,8 +159,8 @@ class RunQueue:
             return run
 
     def busy(self) -> bool:
-        """Whether a run of this outputs folder trains, waits in a pause, or is about to."""
-        return any(run.status().live for run in list_runs(self._outputs))
+        """Whether a run of this outputs folder trains on this machine, waits in a pause, or is about to."""
+        return any(one.live and not one.elsewhere for one in (run.status() for run in list_runs(self._outputs)))
 
     def _without_begun(self, state: QueueState) -> QueueState:
         """Without items whose run has begun: whoever made it was killed before the queue was written, and someone has

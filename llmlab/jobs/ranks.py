@@ -37,10 +37,8 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
     from torch.distributed.run import run as torchrun
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it too, and warn
-    if sys.platform == "win32":  # where torch is built without the library that its store uses elsewhere
-        os.environ.setdefault("USE_LIBUV", "0")
-    if (loopback := _loopback()) is not None:  # the machine's own name may lead nowhere, without a network
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    for name, value in interface().items():
+        os.environ.setdefault(name, value)
     where = ["--standalone", "--local-addr", _LOOPBACK, "--nproc-per-node", str(count), "--max-restarts", "0"]
     worker = ["--no-python", *module_command("llmlab.jobs.worker"), str(run.path)]
     try:
@@ -79,7 +77,10 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def _loopback() -> str | None:
-    """The name of the network interface that leads to this machine itself."""
-    interfaces = psutil.net_if_addrs().items()
-    return next((name for name, there in interfaces if any(one.address == _LOOPBACK for one in there)), None)
+def interface() -> dict[str, str]:
+    """By which processes of this machine find each other: variables that torch reads."""
+    found = {"USE_LIBUV": "0"} if sys.platform == "win32" else {}  # its torch lacks what the store uses elsewhere
+    for name, there in psutil.net_if_addrs().items():
+        if any(one.address == _LOOPBACK for one in there):  # the machine's own name may lead nowhere, without a network
+            return found | {"GLOO_SOCKET_IFNAME": name}
+    return found

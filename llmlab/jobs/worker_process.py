@@ -25,7 +25,7 @@ import psutil
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
-from llmlab.core.processes import follow_parent, process_start
+from llmlab.core.processes import follow_parent, host_name, process_start
 from llmlab.store.worker_folder import WorkerFolder
 
 # How often a process that was told to end is looked at, and what it gets after a save to hear of it.
@@ -72,6 +72,7 @@ def _launch(
     command = [*module_command(module), str(folder.path)]
     if die_with_parent:
         command += ["--follow-parent", str(os.getpid())]
+    status = dataclasses.replace(status, host=host_name())
     folder.write_status(status)
     own = {name: value for name, value in os.environ.items() if not _OF_TORCHRUN.match(name)}
     with folder.log.open("ab") as log:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmlab.core.files import is_disk_full
-from llmlab.core.processes import process_start
+from llmlab.core.processes import host_name, process_start
 from llmlab.store.event_file import close_gaps, counted, set_aside, whole_bytes
 from llmlab.store.events import Evaluated, Event, Started, StepEvent, to_line
 from llmlab.store.run_folder import RunFolder
@@ -51,7 +51,9 @@ class Recorder:
         # Since when: whoever started the worker said so just before; of one that somebody else started, nobody did.
         since = recorded.heartbeat if began - recorded.heartbeat < LAUNCH_SECONDS else began
         self._prepares = ("Starting the worker", since)
-        self.status = dataclasses.replace(recorded, state="running", pid=pid, pid_start=began, error=None)
+        self.status = dataclasses.replace(
+            recorded, state="running", host=host_name(), pid=pid, pid_start=began, error=None
+        )
 
     def begin(self, step: int, scan_from: int) -> int:
         """Cuts what happened after `step` and announces the attempt. scan_from: bytes known to be older.

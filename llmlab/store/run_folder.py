@@ -16,6 +16,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from llmlab.core.config import from_mapping, to_mapping
@@ -25,13 +26,12 @@ from llmlab.core.kinds import FINETUNING, KINDS, PRETRAINING
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
 from llmlab.core.settings import RunSettings
-from llmlab.store.worker_folder import LAUNCH_SECONDS, Inside, WorkerFolder
+from llmlab.store.worker_folder import LAUNCH_SECONDS, LIVE_STATES, Inside, WorkerFolder, is_elsewhere
 
 S = TypeVar("S", bound=RunSettings)
 
 RUN_FORMAT = 1
 _LOCK_SECONDS = 30.0  # whoever changes run.json writes one small file
-LIVE_STATES = ("queued", "running", "paused", "stopping")
 # What a silent worker may be, and what to do about it.
 SILENT = (
     "Its process is stopped, or it hangs. A stopped one goes on with `kill -CONT` and its process id; Stop, or "
@@ -39,12 +39,33 @@ SILENT = (
 )
 
 
+SILENT_ELSEWHERE = (
+    "Its machine, or the way by which its folder gets here, gives no more news. Where you know that it is gone, "
+    "`llmlab-run resume` with --take-over goes on here."
+)
+# News from another machine come as often as its folder is copied here.
+_PATIENCE_ELSEWHERE = 900.0
+_seen: dict[Path, tuple[float, float]] = {}  # by status.json: the heartbeat in it, and when that was first seen here
+
+
+def _unchanged_seconds(status_json: Path, heartbeat: float) -> float:
+    """For how long this process has seen that heartbeat. The clock that wrote it is another's, and may be off by hours.
+
+    0 for whoever looks only once.
+    """
+    now = time.monotonic()
+    known = _seen.get(status_json)
+    if known is None or known[0] != heartbeat:
+        known = _seen[status_json] = heartbeat, now
+    return now - known[1]
+
+
 @dataclass(frozen=True)
 class RunStatus:
     """Where a run stands, as status.json says it.
 
     state: queued running paused stopping stopped finished failed. `RunFolder.status()` adds `interrupted`.
-    pid_start: the process's start time (Unix seconds), since process ids are used again.
+    host: the machine of its process. pid_start: the process's start time (Unix seconds), since ids are used again.
     events_start: bytes of events.jsonl when this worker began, after it cut what came after its checkpoint.
     heartbeat: when its worker last got on with something. patience: seconds after it in which to hear nothing means
     nothing; 0: unknown. silent_since: `RunFolder.status()` adds it for a worker that is stopped, or quiet for longer
@@ -54,6 +75,7 @@ class RunStatus:
     state: str = "queued"
     step: int = 0
     steps: int = 0
+    host: str = ""
     pid: int | None = None
     pid_start: float | None = None
     heartbeat: float = 0.0
@@ -76,12 +98,17 @@ class RunStatus:
 
     @property
     def words(self) -> str:
-        """The state as people read it, with since when its worker is silent."""
+        """The state as people read it, with another machine's name, and since when its worker is silent."""
         if self.silent_since is None:
-            return self.state
+            return f"{self.state} on {self.host}" if self.elsewhere else self.state
         today = time.time() - self.silent_since < 12 * 3600
         since = time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M", time.localtime(self.silent_since))
         return f"{self.state}, silent since {since}"
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another machine trains it, by its own word."""
+        return self.live and is_elsewhere(self)
 
 
 @dataclass(frozen=True)
@@ -174,6 +201,10 @@ class RunFolder(WorkerFolder):
             if status.state == "queued" and abs(time.time() - status.heartbeat) < LAUNCH_SECONDS:
                 return status
             return dataclasses.replace(status, state="interrupted")
+        if status.elsewhere:
+            seconds = _unchanged_seconds(self.status_json, status.heartbeat)
+            silent = seconds > max(status.patience, _PATIENCE_ELSEWHERE) and status.state != "paused"
+            return dataclasses.replace(status, silent_since=time.time() - seconds) if silent else status
         # A pause is quiet for as long as it likes.
         quiet = status.state != "paused" and 0 < status.patience < time.time() - status.heartbeat
         if quiet or process_stopped(status.pid):

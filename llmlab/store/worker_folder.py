@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmlab.core.errors import LabError
-from llmlab.core.files import write_json
-from llmlab.core.processes import process_alive, process_exists
+from llmlab.core.files import read_json, write_json
+from llmlab.core.processes import host_name, process_alive, process_exists
 from llmlab.core.records import read_record, to_plain
 
 if TYPE_CHECKING:
     import filelock
 
 T = TypeVar("T")
+LIVE_STATES = ("queued", "running", "paused", "stopping")
 # A worker has no process until it begins; its launcher gets so long before it counts as interrupted.
 LAUNCH_SECONDS = 60.0
 # A worker that was just killed may hold its lock for a moment until the system has taken it down.
@@ -26,13 +27,24 @@ _LAST_WORDS_BYTES, _LAST_WORDS = 4096, 300  # of the log's end that are read; ch
 
 
 class NamesProcess(Protocol):
-    """A status: it names the process that works. pid_start: Unix seconds, since process ids are used again."""
+    """A status: it names the process that works, and the machine on which it does; host is "" where nobody said.
+
+    pid_start: Unix seconds, since process ids are used again.
+    """
+
+    @property
+    def host(self) -> str: ...
 
     @property
     def pid(self) -> int | None: ...
 
     @property
     def pid_start(self) -> float | None: ...
+
+
+def is_elsewhere(status: NamesProcess) -> bool:
+    """Whether the process is another machine's: then its id and its clock are none of this one's."""
+    return status.host not in ("", host_name())
 
 
 class Inside:
@@ -105,10 +117,20 @@ class WorkerFolder:
 
         Linux counts start times from the clock of now: when someone sets the clock, those of all processes move, and
         none is what was written down. The lock then tells.
+        Nobody can see from here whether a process of another machine lives, and the lock may not reach so far: it does,
+        until it says itself that it has ended.
         """
         if process_alive(status.pid, status.pid_start):
             return True
+        if is_elsewhere(status):
+            return True
         return not held and status.pid is not None and process_exists(status.pid) and self._is_locked()
+
+    def take_over(self) -> None:
+        """Forgets a worker on another machine: whoever calls knows that it is gone. OSError."""
+        status = read_json(self.status_json) or {}
+        if status.get("state") in LIVE_STATES and status.get("host", "") not in ("", host_name()):
+            write_json(self.status_json, status | {"host": "", "pid": None, "pid_start": None, "heartbeat": 0.0})
 
     def _is_locked(self) -> bool:
         if not self.lock.is_file():

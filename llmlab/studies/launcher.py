@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import new_folder
 from llmlab.core.settings import PretrainSettings
+from llmlab.jobs.cluster import require_cluster
 from llmlab.jobs.launcher import claim_name, require_free
 from llmlab.jobs.worker_process import launch
 from llmlab.notebook.locked import lock
 from llmlab.notebook.seals import seal_new
 from llmlab.store import requests
+from llmlab.store.worker_folder import is_elsewhere
 from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.records import EXPERIMENTS, ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
 
@@ -71,29 +74,48 @@ def _require_text(record: ExperimentRecord) -> None:
             next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
 
 
-def start_experiment(folder: ExperimentFolder, *, follow_parent: bool = False) -> subprocess.Popen[bytes]:
+def start_experiment(
+    folder: ExperimentFolder,
+    *,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    cluster_options: Mapping[str, str] | None = None,
+    follow_parent: bool = False,
+) -> subprocess.Popen[bytes]:
     """Starts the worker that runs what is left of the plan; finished runs stay as they are.
 
-    follow_parent: the worker dies with this process (a command in a terminal); otherwise it outlives it (the
-    window). Raises LabError when a worker is already there.
+    jobs: runs at once. cluster: whose jobs they are, "none" for this machine's own processes; None, of all three: as
+    before. Jobs of a cluster all wait at once unless `jobs` is said. follow_parent: the worker dies with this process
+    (a command in a terminal); otherwise it outlives it (the window). Raises LabError when a worker is already there.
     """
+
+    if cluster not in (None, "none"):
+        require_cluster(cluster)
 
     def begin(held: bool) -> ExperimentStatus:
         status = folder.recorded_status()
         if status.live and folder.has_worker(status, held=held):
             raise LabError(
                 f"{folder.id} is already running.",
-                f"Process {status.pid} is at it.",
+                f"Process {status.pid}{f' on {status.host}' if is_elsewhere(status) else ''} is at it.",
                 f"Watch it in the window, or stop it first: {folder.cancel_command}",
             )
         requests.clear(folder.requests)
-        return replace(status, state="running", pid=None, heartbeat=time.time(), error=None)
+        if cluster is not None:
+            status = replace(status, cluster="" if cluster == "none" else cluster, cluster_options={})
+        if cluster_options:
+            status = replace(status, cluster_options=dict(cluster_options))
+        at_once = status.jobs if jobs is None else jobs
+        if jobs is None and cluster is not None:
+            at_once = len(status.arms) if status.cluster else 1
+        at_once = min(at_once, max(1, len(status.arms)))
+        return replace(status, state="running", pid=None, heartbeat=time.time(), error=None, jobs=at_once)
 
     return launch("llmlab.studies.worker", folder, begin, {}, die_with_parent=follow_parent)
 
 
 def stop_experiment(folder: ExperimentFolder) -> None:
-    """Asks the worker to stop: the run that trains saves, the rest of the plan waits. LabError when none is there."""
+    """Asks the worker to stop: what trains saves, the rest of the plan waits. LabError when none is there."""
     status = folder.status()
     if not status.live:
         raise LabError(

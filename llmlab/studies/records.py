@@ -86,7 +86,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """Where a trial stands. note: why it failed or was stopped, as a sentence."""
+    """Where a trial stands.
+
+    doing: what keeps it from its next step. note: why it failed or was stopped, as a sentence. at_once: how many
+    trained at the same time, which `wall_seconds` depends on.
+    """
 
     state: str = "planned"
     step: int = 0
@@ -95,7 +99,9 @@ class TrialStatus:
     val_loss: float | None = None
     active_seconds: float = 0.0  # training time
     wall_seconds: float = 0.0  # with starting, measuring and saving, over all sessions
+    doing: str = ""
     note: str = ""
+    at_once: int = 1
 
     @property
     def ended(self) -> bool:
@@ -151,7 +157,8 @@ class ExperimentStatus:
     """Where an experiment stands.
 
     state: planned running stopping stopped finished failed; `ExperimentFolder.status()` adds `interrupted`.
-    arm: name of the one that runs. eta_seconds: of all that is left. doing: between the runs, in words.
+    arm: name of the one that runs, the first where several do. eta_seconds: of all that is left. doing: between the
+    runs, in words. jobs: runs that train at once. cluster, cluster_options: whose jobs they are (llmlab.jobs.cluster).
     """
 
     state: str = "planned"
@@ -160,10 +167,14 @@ class ExperimentStatus:
     arms: dict[str, TrialStatus] = field(default_factory=dict)
     eta_seconds: float | None = None
     active_seconds: float = 0.0  # time spent by its workers so far
+    host: str = ""
     pid: int | None = None
     pid_start: float | None = None
     heartbeat: float = 0.0
     attempt: int = 0
+    jobs: int = 1
+    cluster: str = ""
+    cluster_options: dict[str, str] = field(default_factory=dict)
     error: dict[str, str] | None = None
 
     @property
@@ -175,6 +186,16 @@ class ExperimentStatus:
     def ended_trials(self) -> int:
         """Trials to which nothing more will happen."""
         return sum(trial.ended for trial in self.arms.values())
+
+    @property
+    def share(self) -> int:
+        """How many runs share this machine."""
+        return 1 if self.cluster == "slurm" else self.jobs
+
+    @property
+    def training(self) -> dict[str, TrialStatus]:
+        """Trials that train now, by name."""
+        return {name: trial for name, trial in self.arms.items() if trial.state == "running"}
 
 
 @dataclass(frozen=True)

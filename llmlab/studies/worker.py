@@ -1,8 +1,9 @@
 """The process that runs an experiment, or a check of a paper: `python -m llmlab.studies.worker <its folder>`.
 
-It takes the folder's lock and runs the trials one after the other, each in a worker of its own like any run. What
-has ended is never touched again; a run that was interrupted goes on from its checkpoint. Everything that decides
-where the experiment stands is in the runs' own folders, so this process can be killed at any moment.
+It takes the folder's lock and runs the trials, each in a worker of its own like any run: one after the other, or as
+many at once as status.json says (`jobs`). What has ended is never touched again; a run that was interrupted goes on
+from its checkpoint. Everything that decides where the experiment stands is in the runs' own folders, so this process
+can be killed at any moment.
 A check asks the paper's own module to measure and to judge.
 Exit codes: llmlab.jobs.worker_process.
 """
@@ -12,11 +13,11 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
+from collections import deque
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
@@ -26,16 +27,12 @@ from typing import Any, cast
 from llmlab import __version__
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter, read_json
-from llmlab.core.processes import process_start
-from llmlab.jobs.launcher import create_run, start_worker
+from llmlab.core.processes import host_name, process_start
 from llmlab.jobs.worker_process import work_as
 from llmlab.store import requests
 from llmlab.store.history import read_history
-from llmlab.store.run_folder import RunFolder
-from llmlab.store.run_log import EventFollower
-from llmlab.studies.experiments.divergence import DivergenceWatch
 from llmlab.studies.experiments.outcomes import MEASURED_KINDS, write_results
-from llmlab.studies.experiments.plan import seconds_left, settings_of
+from llmlab.studies.experiments.plan import seconds_left
 from llmlab.studies.experiments.results import build_results, forecast_next, hardware, trial_result
 from llmlab.studies.papers.checks import PLANS, options_of
 from llmlab.studies.papers.interface import Check, Judge, Measured
@@ -49,13 +46,10 @@ from llmlab.studies.records import (
     TrialStatus,
 )
 from llmlab.studies.report import write_check_report, write_report
+from llmlab.studies.trials import Training
 
 _POLL_SECONDS = 0.2
 _STATUS_SECONDS = 1.0
-# A run whose worker is killed again and again has a reason that starting it anew does not mend.
-_ATTEMPTS = 3
-# A run saves and ends within this time of being asked, or is killed: its last checkpoint counts then.
-_STOP_SECONDS = 120.0
 
 
 class Stop(Cancelled):
@@ -68,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(path: Path) -> None:
-    """Runs the plan in a folder. SIGTERM ends it when the run that trains has saved."""
+    """Runs the plan in a folder. SIGTERM ends it when the runs that train have saved."""
     check = CheckFolder(path)
     worker = CheckWorker(check) if check.experiment_json.is_file() else ExperimentWorker(ExperimentFolder(path))
 
@@ -90,6 +84,8 @@ class ExperimentWorker:
         self.stop_signal = threading.Event()
         self.terminated = False  # by SIGTERM, whose sender waits for seconds only
         self.status = folder.recorded_status()
+        self._training: list[Training] = []
+        self._ended: deque[Trial] = deque()  # finished runs that are to be measured
         self._began = time.monotonic()
         self._seconds_before = self.status.active_seconds
         self._last_status = 0.0
@@ -102,7 +98,8 @@ class ExperimentWorker:
             self.status = self.folder.recorded_status()
             pid = os.getpid()
             attempt = self.status.attempt + 1
-            self._update(state="running", attempt=attempt, pid=pid, pid_start=process_start(pid), error=None)
+            here = {"host": host_name(), "pid": pid, "pid_start": process_start(pid)}
+            self._update(state="running", attempt=attempt, error=None, **here)
             try:
                 try:
                     self._run_plan()
@@ -121,101 +118,78 @@ class ExperimentWorker:
         standing = {trial.name: self._standing(trial) for trial in self.record.arms}
         again = {name: replace(one, state="stopped") for name, one in standing.items() if one.state == "failed"}
         self._update(arms=standing | again)
-        for trial in self.record.arms:
-            self._require_go()
-            if not self.status.arms[trial.name].ended:
-                self._run_trial(trial)
-                self._write_results()
-            if self.status.arms[trial.name].state == "finished":
-                self._update(arm=trial.name, doing=f"Measuring {trial.name}")
-                self._measure(trial)
+        waiting = deque(trial for trial in self.record.arms if not self.status.arms[trial.name].ended)
+        self._ended.extend(trial for trial in self.record.arms if self.status.arms[trial.name].state == "finished")
+        try:
+            while waiting or self._training or self._ended:
+                self._require_go()
+                while waiting and self._may_begin(waiting[0]):
+                    self._begin(waiting.popleft())
+                self._look()
+                if self._ended:
+                    trial = self._ended.popleft()
+                    self._update(arm=trial.name, doing=f"Measuring {trial.name}")
+                    self._measure(trial)
+                elif self._training:
+                    time.sleep(_POLL_SECONDS)
+        except Stop:
+            self._update(state="stopping")
+            while self._training:
+                self._look()
+                time.sleep(_POLL_SECONDS)
+            raise
         whole = all(self.status.arms[trial.name].ended for trial in self.record.arms)
         self._conclude("finished" if whole else "stopped")
 
-    def _run_trial(self, trial: Trial) -> None:
-        before, began = self.status.arms[trial.name], time.monotonic()
+    def _may_begin(self, trial: Trial) -> bool:
+        """Whether there is room for one more. What is to be predicted from the others waits for all of them."""
+        room = len(self._training) + len(self._ended) < self.status.jobs
+        return room and (not trial.forecast or all(one.trial.forecast for one in self._training))
+
+    def _begin(self, trial: Trial) -> None:
+        before = self.status.arms[trial.name]
         self._update(arm=trial.name, doing="")
         try:
             if trial.forecast:
                 forecast_next(self.folder, self.record, trial)  # written down before the run begins
-            self._train(trial, self._ready(trial))
-            ended = self._standing(trial)
+            self._training.append(Training(self.folder, self.record, trial, self.status))
         except LabError as error:  # this one cannot be made or started; the others can
-            ended = replace(before, state="failed", note=str(error))
-        except Stop:
-            self._set(trial, self._standing(trial), before, began)
-            raise
-        self._set(trial, ended, before, began)
+            self._set(trial, replace(before, state="failed", note=str(error)))
+            self._write_results()
 
-    def _set(self, trial: Trial, standing: TrialStatus, before: TrialStatus, began: float) -> None:
-        seconds = before.wall_seconds + time.monotonic() - began
-        self._update(arms=self.status.arms | {trial.name: replace(standing, wall_seconds=seconds)})
+    def _look(self) -> None:
+        """At all that train: what is over is written down, and is to be measured where it finished."""
+        for one in list(self._training):
+            stop = self._stop_wanted()
+            try:
+                if not one.look(stop=stop, terminate=self.terminated):
+                    continue
+                ended = self._standing(one.trial)
+            except LabError as error:
+                ended = replace(one.before, state="failed", note=str(error))
+            self._training.remove(one)
+            self._set(one.trial, replace(ended, wall_seconds=one.seconds, at_once=self.status.share))
+            if not stop:
+                self._write_results()
+            if ended.state == "finished":
+                self._ended.append(one.trial)
+        self._show()
 
-    def _ready(self, trial: Trial) -> RunFolder:
-        """The trial's run, made if it is not there yet. LabError when it cannot be made."""
-        run = self.folder.run_of(trial, self.record.track)
-        if run.run_json.is_file():
-            return run
-        settings, record = settings_of(self.record, trial), self.record
-        return create_run(self.folder.outputs, settings, name=trial.run, preset=record.preset, watched=record.watched)
+    def _set(self, trial: Trial, standing: TrialStatus) -> None:
+        self._update(arms=self.status.arms | {trial.name: standing})
 
-    def _train(self, trial: Trial, run: RunFolder) -> None:
-        """Until the run has ended by itself or was cut by the rule. Raises Stop when one is wanted and it has saved.
-
-        A run that someone else trains already is followed; one whose worker was killed is started again.
-        """
-        for _ in range(_ATTEMPTS):
-            if run.status().state == "finished":
-                return
-            status = run.recorded_status()
-            foreign = status.live and run.has_worker(status)
-            watch = self._follow(trial, run, None if foreign else start_worker(run, follow_parent=True))
-            if self._stop_wanted():
-                raise Stop
-            if watch.note or run.status().state != "interrupted":
-                return
-        raise LabError(f"The worker of {run.id} was killed {_ATTEMPTS} times.", f"Its log: {run.log}.")
-
-    def _follow(self, trial: Trial, run: RunFolder, worker: subprocess.Popen[bytes] | None) -> DivergenceWatch:
-        """Watches one worker of a run until it is gone; asks it to stop when it must."""
-        watch, follower = DivergenceWatch(self.record.rule), EventFollower(run)
-        asked: float | None = None
-        while True:
-            # Asked before reading, so that its last words are read.
-            gone = worker.poll() is not None if worker is not None else not run.status().live
-            while events := follower.poll():
-                for event in events:
-                    watch.add(event)
-            if gone:
-                return watch
-            self._show(trial, run)
-            if asked is None and (watch.note or self._stop_wanted()):
-                asked = time.monotonic()
-                if self.terminated and worker is not None:
-                    worker.terminate()
-                else:
-                    requests.send(run.requests, "stop")
-            if self._stop_wanted() and self.status.state != "stopping":
-                self._update(state="stopping")
-            if worker is not None and asked is not None and time.monotonic() - asked > _STOP_SECONDS:
-                worker.kill()
-            time.sleep(_POLL_SECONDS)
-
-    def _show(self, trial: Trial, run: RunFolder) -> None:
-        """Where the run that trains stands, about once a second."""
-        if time.monotonic() - self._last_status < _STATUS_SECONDS:
+    def _show(self) -> None:
+        """Where the runs that train stand, about once a second."""
+        if not self._training or time.monotonic() - self._last_status < _STATUS_SECONDS:
             return
-        now = run.recorded_status()
-        standing = replace(
-            self.status.arms[trial.name],
-            state="running",
-            step=now.step,
-            steps=now.steps,
-            loss=now.loss,
-            val_loss=now.val_loss,
-            note="",
-        )
-        self._update(arms=self.status.arms | {trial.name: standing}, doing=now.doing)
+        now = self._now()
+        doing = [(name, one.doing) for name, one in now.items() if one.doing]
+        words = "; ".join(what if len(now) == 1 else f"{name}: {what}" for name, what in doing)
+        self._update(arms=self.status.arms | now, arm=next(iter(now)), doing=words)
+
+    def _now(self) -> dict[str, TrialStatus]:
+        """Where those that train are, by their names."""
+        return {one.trial.name: one.standing() for one in self._training}
 
     def _standing(self, trial: Trial) -> TrialStatus:
         """Where a trial stands, from its run's folder alone; only the time it took is kept."""
@@ -245,7 +219,7 @@ class ExperimentWorker:
 
     def _seconds_left(self, status: ExperimentStatus) -> float:
         """Of the whole plan."""
-        return seconds_left(self.record, status.arms)
+        return seconds_left(self.record, status.arms, status.jobs, status.share)
 
     # What a kind of plan does with its runs ----------------------------------------------------------------------
 
@@ -365,7 +339,8 @@ class CheckWorker(ExperimentWorker):
 
     def _tell(self, what: str, done: float, total: float) -> None:
         self._require_go()
-        self._update(doing=f"{what} ({100 * done / total:.0f} %)" if total else what)
+        words = f"{what} ({100 * done / total:.0f} %)" if total else what
+        self._update(arms=self.status.arms | self._now(), doing=words)
 
     def _result(self) -> CheckResult:
         histories = [read_history(self.folder.run_of(trial, self.record.track)) for trial in self.record.arms]

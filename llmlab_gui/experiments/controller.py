@@ -13,6 +13,7 @@ import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.core.errors import LabError
+from llmlab.store.worker_folder import is_elsewhere
 from llmlab.studies.launcher import start_experiment, stop_experiment
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.experiments.source import Source
@@ -40,26 +41,26 @@ class ExperimentController(QObject):
         self._timer = QTimer(self, interval=_TICK_MS)
         self._timer.timeout.connect(self._tick)
 
-    def start(self, record: ExperimentRecord) -> None:
-        """A new experiment, run by a worker of its own."""
-        self._launch(lambda: self._source.create(self._outputs, record), "was started")
+    def start(self, record: ExperimentRecord, jobs: int = 1) -> None:
+        """A new experiment, run by a worker of its own, `jobs` of its runs at once."""
+        self._launch(lambda: self._source.create(self._outputs, record), "was started", jobs)
 
     def go_on(self, folder: ExperimentFolder) -> None:
         """Runs what is left of the plan; what has ended stays as it is."""
-        self._launch(lambda: folder, "resumes where it was")
+        self._launch(lambda: folder, "resumes where it was", None)
 
     def stop(self, folder: ExperimentFolder) -> None:
-        """The run that trains saves and ends; the rest of the plan waits."""
+        """What trains saves and ends; the rest of the plan waits."""
 
         def done(_: object) -> None:
-            self.said.emit(f"{folder.id} stops as soon as the current run has saved.")
+            self.said.emit(f"{folder.id} stops as soon as what trains has saved.")
 
         self._background.run(lambda: stop_experiment(folder), done, self.failed.emit)
 
     def kill(self, folder: ExperimentFolder) -> None:
-        """Ends its worker at once, and the run that it trains with it. What was saved stays."""
+        """Ends its worker at once, and the runs that it trains with it. What was saved stays."""
         status = folder.recorded_status()
-        if status.pid is not None and folder.has_worker(status):
+        if status.pid is not None and not is_elsewhere(status) and folder.has_worker(status):
             with contextlib.suppress(psutil.Error):  # it ended meanwhile
                 psutil.Process(status.pid).kill()
 
@@ -71,11 +72,11 @@ class ExperimentController(QObject):
             worker.poll()
         self._workers.clear()
 
-    def _launch(self, make: Callable[[], ExperimentFolder], words: str) -> None:
+    def _launch(self, make: Callable[[], ExperimentFolder], words: str, jobs: int | None) -> None:
         def work() -> tuple[ExperimentFolder, subprocess.Popen[bytes], int]:
             folder = make()
             attempt = folder.recorded_status().attempt
-            return folder, start_experiment(folder), attempt
+            return folder, start_experiment(folder, jobs=jobs), attempt
 
         def done(result: tuple[ExperimentFolder, subprocess.Popen[bytes], int]) -> None:
             folder, worker, attempt = result

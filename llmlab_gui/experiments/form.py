@@ -346,6 +346,7 @@ class ExperimentForm(StudyForm[Asked]):
             ("seeds", self.seeds),
             ("run", self.subject),
             ("option", self.option),
+            ("at once", self.jobs),
             ("name", self.name),
         )
         for row, widget in enumerate((self.kinds, self.question, self.hypothesis, self.varies, self.tracks)):
@@ -358,7 +359,7 @@ class ExperimentForm(StudyForm[Asked]):
             grid.addWidget(editor, 5 + place, 1)
         self.group_label, self.option_label = labels["compared"], labels["option"]
         self._value_parts: tuple[QWidget, ...] = (labels["values"], self.grid)
-        self._training_parts: tuple[QWidget, ...] = (labels["seeds"], self.seeds)
+        self._training_parts: tuple[QWidget, ...] = (labels["seeds"], self.seeds, labels["at once"], self.jobs)
         self._looking_parts: tuple[QWidget, ...] = (labels["run"], self.subject)
         self.forms = QStackedWidget()
         self.forms.addWidget(self.scratch)

@@ -52,7 +52,7 @@ class StudyPanel(QWidget):
         buttons = QWidget()
         self._buttons = FlowRow(buttons)
         self.resume_button = self.add_button("Resume", "Run what is left; finished runs are kept", self.go_on)
-        self.stop_button = self.add_button("Stop", "The current run saves and stops; the others wait", self.stop)
+        self.stop_button = self.add_button("Stop", "What trains saves and stops; the others wait", self.stop)
         self.open_button = self.add_button("Open run", "Show the selected run in all other panels", self.open_run)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 2, 0, 0)
@@ -169,12 +169,14 @@ def standing_text(row: ExperimentRow, about: str) -> str:
         trial = status.arms.get(status.arm)
         at = f": step {trial.step:,} of {trial.steps:,}" if trial is not None and trial.steps else ""
         parts = [f"Run {names.index(status.arm) + 1} of {len(names)} ({status.arm}){at}."]
+        if len(training := status.training) > 1:
+            parts = [f"{len(training)} of {len(names)} runs train: {', '.join(training)}; {status.ended_trials} ended."]
     elif names:
         parts = [f"{status.ended_trials} of {len(names)} runs have ended."]
     if not status.live:
         parts.append(f"It is {status.state}.")
     elif status.state == "stopping":
-        parts.append("It stops as soon as the current run has saved.")
+        parts.append("It stops as soon as what trains has saved.")
     if status.doing and status.live:
         parts.append(f"{status.doing.rstrip('.')}.")
     left = left_text(status)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import QDockWidget, QLabel, QLineEdit, QWidget
+from PySide6.QtWidgets import QDockWidget, QLabel, QLineEdit, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.processes import available_cores
 from llmlab.notebook.predictions import Prediction
 from llmlab.studies.experiments.plan import LONGEST_NAME
 from llmlab.studies.records import ExperimentRecord
@@ -42,6 +43,12 @@ class StudyForm(QWidget, Generic[A]):
         self.name.setPlaceholderText(name_hint)
         self.name.setToolTip(f"The {noun}'s folder: letters, digits and . _ + -")
         self.name.textChanged.connect(lambda _: self.edited.emit())
+        self.jobs = QSpinBox()
+        self.jobs.setRange(1, available_cores())
+        self.jobs.setAccessibleName("Runs at once")
+        self.jobs.setToolTip(
+            "Runs that train at the same time and share the processor's cores. A run's rounding depends on its threads."
+        )
 
     def read(self) -> A:
         """What is in it. LabError naming the first thing that is wrong."""
@@ -116,7 +123,7 @@ class StudySetup(QWidget, Generic[A, P]):
         if predictions is None:
             return
         stated = [prediction.as_dict() for prediction in predictions]  # locked when its folder is made
-        self._controller.start(replace(record, predictions=stated))
+        self._controller.start(replace(record, predictions=stated), self._form.jobs.value())
         self.record = None  # its name is taken
         self.button.setEnabled(False)
 

@@ -199,7 +199,10 @@ class RunController(QObject):
     def kill(self, run: RunFolder) -> None:
         """Ends the worker at once. What was saved before stays; later steps are lost."""
         status = run.status()
-        if status.live:
+        if status.elsewhere:
+            why = f"It trains on {status.host}."
+            self.failed.emit(LabError(f"{run.id} cannot be killed from here.", why, "Stop it: a request reaches it."))
+        elif status.live:
             self.killed.add(run.path)
             _signal(run, status, psutil.Process.kill)
             self._stopping.setdefault(run.path, _Stopping(run, time.monotonic())).rung = 2
@@ -266,6 +269,8 @@ class RunController(QObject):
             del self._stopping[stopping.run.path]
             self.stopping_changed.emit()
             return
+        if status.elsewhere:  # it can be asked, and no more
+            return
         now = time.monotonic()
         waited, silence = now - stopping.since, stopping.silence(status.heartbeat, now)
         patient = status.patience > 0 and silence <= status.patience
@@ -287,7 +292,7 @@ class RunController(QObject):
 
 def _signal(run: RunFolder, status: RunStatus, send: Callable[[psutil.Process], None]) -> None:
     """To the process that trains the run, if it still lives."""
-    if status.pid is not None and run.has_worker(status):
+    if status.pid is not None and not status.elsewhere and run.has_worker(status):
         # It may have ended meanwhile, or belong to someone else; the next look at its status tells.
         with contextlib.suppress(psutil.Error):
             send(psutil.Process(status.pid))

@@ -48,7 +48,8 @@ class CheckForm(StudyForm[CheckRequest]):
         line = self.model.lineEdit()
         if line is not None:
             line.setPlaceholderText("the pretrained models that are here")
-        self.seeds.setMinimumHeight(self.name.sizeHint().height())  # a grid with lines that break gives it less
+        for box in (self.seeds, self.jobs):
+            box.setMinimumHeight(self.name.sizeHint().height())  # a grid with lines that break gives it less
         self.note = QuietLabel()
         self._lay_out()
         self.size_box.currentIndexChanged.connect(lambda _: self.edited.emit())
@@ -154,6 +155,7 @@ class CheckForm(StudyForm[CheckRequest]):
             (QLabel("claims"), self.claim_row),
             (QLabel("seeds"), self.seeds),
             (self._model_label, self.model),
+            (QLabel("at once"), self.jobs),
             (QLabel("name"), self.name),
         )
         for place, (label, editor) in enumerate(rows):

@@ -9,7 +9,7 @@ from PySide6.QtCore import QRect, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QPainter
 from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTableView
 
-from llmlab.store.run_folder import SILENT, RunStatus
+from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunStatus
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.widgets.numbers import count_text, created_text
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
@@ -197,7 +197,7 @@ def _tip(row: RunRow) -> str:
     if status.doing:
         lines.append(status.doing)
     if status.silent_since is not None:
-        lines.append(SILENT)
+        lines.append(SILENT_ELSEWHERE if status.elsewhere else SILENT)
     if status.error:
         lines.append(status.error.get("what", ""))
     return "\n".join(lines)

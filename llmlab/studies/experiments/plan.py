@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 import statistics
 import time
@@ -118,24 +119,25 @@ def settings_of(record: ExperimentRecord, trial: Trial | None = None) -> Setting
     return base if trial is None else with_values(base, trial.settings)
 
 
-def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus]) -> float:
+def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus], jobs: int = 1, share: int = 1) -> float:
     """Time until every trial has ended: the estimates, corrected by what the ended ones really took.
 
-    The correction is the median of taken / estimated over finished trials; the one that runs counts by its steps.
+    The correction is the median of taken / estimated over finished trials; one that runs counts by its steps.
+    jobs: that train at once; as one ends, the next begins. share: how many of them have one machine together.
     """
     ratios = [
-        status.wall_seconds / trial.estimated_seconds
+        status.wall_seconds / (trial.estimated_seconds * status.at_once)
         for trial in record.arms
         if (status := trials.get(trial.name)) and status.state == "finished" and trial.estimated_seconds > 0
     ]
     ratio = statistics.median(ratios) if ratios else 1.0
-    left = 0.0
+    free = [0.0] * jobs  # when each is, from now on: a heap
     for trial in record.arms:
         status = trials.get(trial.name, TrialStatus())
         if not status.ended:
             done = status.step / status.steps if status.steps else 0.0
-            left += trial.estimated_seconds * ratio * (1 - done)
-    return left
+            heapq.heapreplace(free, free[0] + trial.estimated_seconds * ratio * share * (1 - done))
+    return max(free)
 
 
 def _seeds(request: Request) -> list[int]:

@@ -226,6 +226,18 @@ def test_the_time_left_follows_what_finished_runs_took() -> None:
     assert seconds_left(record, trials) == pytest.approx(expected)
 
 
+def test_the_time_left_of_runs_at_once_is_until_the_last_of_them_ends() -> None:
+    """Each has its share of the machine: only what finished ones say wins time, and the last run has no company."""
+    record = plan("width", grid=[16, 32, 64])
+    seconds = [trial.estimated_seconds for trial in record.arms]
+    assert seconds_left(record, {}, 2, 2) == pytest.approx(2 * max(seconds[0] + seconds[2], seconds[1]))
+    # Two took as long at once as one alone: the machine does twice as much.
+    first = TrialStatus("finished", wall_seconds=seconds[0], at_once=2)
+    assert seconds_left(record, {record.arms[0].name: first}, 2, 2) == pytest.approx(max(seconds[1:]))
+    assert seconds_left(record, {record.arms[0].name: first}, 1) == pytest.approx(sum(seconds[1:]) / 2)
+    assert seconds_left(record, {}, 3) == pytest.approx(max(seconds))  # each has a machine of its own
+
+
 def test_rates_that_differ_in_any_digit_are_runs_of_different_names() -> None:
     grid = [1e-3, 1.0000001e-3, math.nextafter(1e-3, 1.0), 3e-4, 0.01, 2.5e-5]
     names = [trial.name for trial in plan("learning-rate", grid=grid).arms]

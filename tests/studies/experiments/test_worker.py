@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from llmlab.core.errors import LabError
 from llmlab.core.processes import follow_parent
 from llmlab.jobs.launcher import create_run
 from llmlab.store import worker_folder
+from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies import worker
+from llmlab.studies import trials, worker
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import Request, make_plan
@@ -50,7 +52,7 @@ def forked_runs(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
         parent = os.getpid()
         return Fork(lambda: _run(run, parent))
 
-    monkeypatch.setattr(worker, "start_worker", start)
+    monkeypatch.setattr(trials, "start_worker", start)
     monkeypatch.setattr(worker, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(worker, "_STATUS_SECONDS", 0.2)
     monkeypatch.setattr(worker_folder, "_LOCK_SECONDS", 0.2)
@@ -69,33 +71,36 @@ def planned(
     change: Callable[[ExperimentRecord], ExperimentRecord] = lambda record: record,
     **more: Any,
 ) -> ExperimentFolder:
-    """Three depths of a tiny GPT."""
-    settings = quick_settings(steps, checkpoints__interval=20, train__eval_interval=20)
-    request = Request(find_kind("depth"), settings, outputs, id="deep", grid=[1, 2, 3], **more)
+    """Three depths of a tiny GPT. more: settings."""
+    settings = quick_settings(steps, checkpoints__interval=20, train__eval_interval=20, **more)
+    request = Request(find_kind("depth"), settings, outputs, id="deep", grid=[1, 2, 3])
     return create_experiment(outputs, change(make_plan(request)))
 
 
-@pytest.fixture
-def held(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
-    """`held(depth)`: a run of that depth waits before each step after its thirtieth, while the file it gives is there.
-
-    So it is interrupted on its way, however few its steps are.
-    """
+def holding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, int], Path]:
+    """`hold(outputs, depth)`: a run of that depth waits before each step after its thirtieth, while the file that it
+    gives is there. So it is interrupted on its way, however few its steps are."""
     plain = FromScratch.optimizer_step
 
     def step(self: FromScratch) -> object:
-        if self.progress.step > 30 and (outputs / f"hold-{self.settings.model.n_layer}").exists():
+        if self.progress.step > 30 and (self.run.outputs / f"hold-{self.settings.model.n_layer}").exists():
             time.sleep(0.2)
         return plain(self)
 
     monkeypatch.setattr(FromScratch, "optimizer_step", step)
 
-    def hold(depth: int) -> Path:
+    def hold(outputs: Path, depth: int) -> Path:
         file = outputs / f"hold-{depth}"
         file.touch()
         return file
 
     return hold
+
+
+@pytest.fixture
+def held(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
+    """The same, of runs in `outputs`."""
+    return partial(holding(monkeypatch), outputs)
 
 
 @pytest.fixture
@@ -239,6 +244,111 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
     assert states(folder) == ["finished"] * 3
     assert '"event": "started", "time"' in run.events.read_text()
     assert 30 < done < 60
+
+
+def at_once(folder: ExperimentFolder, jobs: int) -> ExperimentFolder:
+    folder.write_status(replace(folder.recorded_status(), jobs=jobs))
+    return folder
+
+
+def outcome(folder: ExperimentFolder) -> tuple[Any, dict[str, str]]:
+    """results.json without times, and the weights of each run."""
+    found = json.loads(folder.results_json.read_text())
+    for timed in (found, *found["arms"]):
+        timed.pop("seconds")
+    for charts in (found["charts"], found["other_unit"]):
+        for chart in [chart for chart in charts if chart["x_axis"]["unit"] == "seconds"]:
+            charts.remove(chart)
+    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
+    weights = [sorted(run.checkpoints.glob("*/model.safetensors"))[-1] for run in runs]
+    return found, {file.parts[-4]: hashlib.sha256(file.read_bytes()).hexdigest() for file in weights}
+
+
+def test_runs_at_once_give_the_very_results_of_one_after_the_other(
+    tmp_path: Path, begun: Callable[[ExperimentFolder], Fork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed on the way, too: the worker, with all that trains, and then one run alone."""
+    hold = holding(monkeypatch)
+    outcomes = {}
+    for jobs in (1, 2):
+        folder = at_once(planned(tmp_path / str(jobs), steps=60, train__threads=1), jobs)
+        assert begun(folder).wait() == 0
+        outcomes[jobs] = outcome(folder)
+    folder = at_once(planned(tmp_path / "3", steps=60, train__threads=1), 2)
+    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
+    holds = [hold(tmp_path / "3", depth) for depth in (1, 2, 3)]
+    fork = begun(folder)
+    wait_until(lambda: all(run.recorded_status().step > 30 for run in runs[:2]))
+    fork.kill()
+    wait_until(lambda: not any(run.status().live for run in runs))
+    holds[0].unlink()
+    holds[1].unlink()
+    fork = begun(folder)
+    wait_until(lambda: runs[2].recorded_status().step > 30)
+    pid = runs[2].recorded_status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    holds[2].unlink()
+    assert fork.wait() == 0
+    assert [run.recorded_status().attempt for run in runs] == [2, 2, 2]
+    outcomes[3] = outcome(folder)
+    assert outcomes[1] == outcomes[2] == outcomes[3]
+
+
+def test_as_many_train_at_once_as_wanted_and_all_save_when_it_is_stopped(
+    outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
+) -> None:
+    folder, holds = at_once(planned(outputs, steps=60), 2), [held(1), held(2)]
+    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
+    fork = begun(folder)
+    wait_until(lambda: all(run.recorded_status().step > 30 for run in runs[:2]))
+    wait_until(lambda: list(folder.recorded_status().training) == ["l1", "l2"])
+    assert not runs[2].path.exists()
+    stop_experiment(folder)
+    assert fork.wait() == 0
+    assert states(folder) == ["stopped", "stopped", "planned"]
+    assert all(run.status().state == "stopped" for run in runs[:2])
+    for hold in holds:
+        hold.unlink()
+    assert begun(folder).wait() == 0
+    assert states(folder) == ["finished"] * 3
+    assert {trial.at_once for trial in folder.recorded_status().arms.values()} == {2}
+
+
+def test_runs_that_share_a_machine_share_its_cores(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "available_cores", lambda: 7)
+    folder = planned(outputs)
+    record, status = folder.record(), folder.recorded_status()
+    shares = [
+        (replace(status, jobs=2), 3),
+        (status, 0),  # as its worker chooses
+        (replace(status, jobs=3, cluster="slurm"), 0),
+    ]
+    for trial, (now, threads) in zip(record.arms, shares, strict=True):
+        assert trials._ready(folder, record, trial, now).info().threads == threads
+    first = trials._ready(folder, record, record.arms[0], replace(status, jobs=7))
+    assert first.info().threads == 3  # its rounding stays
+
+
+def test_what_is_predicted_from_the_others_waits_for_all_of_them(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[str, int]] = []
+
+    class Watched(trials.Training):
+        def _begin(self) -> None:
+            training = sum(run.status().live for run in list_runs(outputs) if run.id != self.trial.run)
+            begun.append((self.trial.name, training))
+            super()._begin()
+
+    monkeypatch.setattr(worker, "Training", Watched)
+    settings = quick_settings(12, checkpoints__interval=20, train__eval_interval=6)
+    request = Request(find_kind("scaling"), settings, outputs, id="law", grid=[8, 16, 24, 32], seeds=1)
+    folder = at_once(create_experiment(outputs, make_plan(request)), 4)
+    worker.ExperimentWorker(folder).run()
+    assert states(folder) == ["finished"] * 4
+    assert [name for name, _ in begun] == ["w8", "w16", "w24", "w32"]
+    assert begun[-1] == ("w32", 0)
 
 
 def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:

@@ -1,0 +1,118 @@
+"""A trial while it trains: its run made, begun in a worker of its own, followed, asked to stop. No torch."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import time
+from dataclasses import replace
+
+from llmlab.core.errors import LabError
+from llmlab.core.processes import available_cores
+from llmlab.jobs.cluster import Job, submit
+from llmlab.jobs.launcher import create_run, start_worker
+from llmlab.store import requests
+from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import EventFollower
+from llmlab.studies.experiments.divergence import DivergenceWatch
+from llmlab.studies.experiments.plan import settings_of
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, Trial, TrialStatus
+
+# A run whose worker is killed again and again has a reason that starting it anew does not mend.
+_ATTEMPTS = 3
+# A run saves and ends within this time of being asked, or is killed: its last checkpoint counts then.
+_STOP_SECONDS = 120.0
+
+
+def _ready(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, status: ExperimentStatus) -> RunFolder:
+    """The trial's run, made if it is not there yet. LabError when it cannot be made.
+
+    Runs that train here at once share the cores. One that is there keeps its threads: its rounding depends on them.
+    """
+    run = folder.run_of(trial, record.track)
+    if run.run_json.is_file():
+        return run
+    settings, watched = settings_of(record, trial), record.watched
+    threads = max(1, (available_cores() - watched) // status.share) if status.share > 1 else 0
+    return create_run(folder.outputs, settings, name=trial.run, preset=record.preset, watched=watched, threads=threads)
+
+
+class Training:
+    """One trial that trains. A run that someone else trains already is followed."""
+
+    def __init__(
+        self, folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, status: ExperimentStatus
+    ) -> None:
+        """Begins. LabError when it cannot be made or started."""
+        self.trial, self.before = trial, status.arms[trial.name]
+        self.run = _ready(folder, record, trial, status)
+        self.began = time.monotonic()
+        self._folder, self._record, self._status = folder, record, status
+        self._attempts = 0
+        self._asked: float | None = None  # to stop, time.monotonic()
+        self._worker: subprocess.Popen[bytes] | Job | None = None
+        self._begin()
+
+    @property
+    def seconds(self) -> float:
+        """That it took, over all sessions."""
+        return self.before.wall_seconds + time.monotonic() - self.began
+
+    def standing(self) -> TrialStatus:
+        """Where it is now, and what keeps it from its next step."""
+        now = self.run.recorded_status()
+        return replace(
+            self.before,
+            state="running",
+            step=now.step,
+            steps=now.steps,
+            loss=now.loss,
+            val_loss=now.val_loss,
+            doing=now.doing,
+            note="",
+        )
+
+    def look(self, *, stop: bool, terminate: bool) -> bool:
+        """Whether it is over: it has ended by itself, was cut by the rule, or saved since it was asked to (`stop`).
+
+        A run whose worker was killed is begun again: LabError when that happens again and again. terminate: asks by
+        SIGTERM, after which a worker has seconds only.
+        """
+        # Asked before reading, so that its last words are read.
+        gone = self._worker.poll() is not None if self._worker is not None else not self.run.status().live
+        while events := self._follower.poll():
+            for event in events:
+                self._watch.add(event)
+        if gone:
+            if stop or self._watch.note or self.run.status().state != "interrupted":
+                return True
+            if self._attempts == _ATTEMPTS:
+                raise LabError(
+                    f"The worker of {self.run.id} was killed {_ATTEMPTS} times.", f"Its log: {self.run.log}."
+                )
+            self._begin()
+            return False
+        if self._asked is None and (self._watch.note or stop):
+            self._asked = time.monotonic()
+            if isinstance(self._worker, Job) or (terminate and self._worker is not None):
+                self._worker.terminate()
+            else:
+                requests.send(self.run.requests, "stop")
+        if self._worker is not None and self._asked is not None and time.monotonic() - self._asked > _STOP_SECONDS:
+            self._worker.kill()
+            self._asked = math.inf  # once
+        return False
+
+    def _begin(self) -> None:
+        self._attempts += 1
+        self._watch, self._follower = DivergenceWatch(self._record.rule), EventFollower(self.run)
+        self._asked = self._worker = None
+        status = self.run.recorded_status()
+        foreign = status.live and self.run.has_worker(status)
+        if foreign or self.run.status().state == "finished":
+            return
+        if cluster := self._status.cluster:
+            seconds, options = self.trial.estimated_seconds, self._status.cluster_options
+            self._worker = submit(self.run, cluster, self._folder.path / "cluster", seconds, options)
+        else:
+            self._worker = start_worker(self.run, follow_parent=True)

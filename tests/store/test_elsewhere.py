@@ -1,0 +1,101 @@
+"""A run that another machine trains, watched over a shared or copied folder: nothing here calls it dead."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from small_runs import new_run
+
+from llmlab.core.errors import LabError
+from llmlab.core.processes import host_name, process_start
+from llmlab.jobs.launcher import request, start_worker
+from llmlab.jobs.queue import RunQueue
+from llmlab.store import requests, run_folder
+from llmlab.store.run_folder import RunFolder, RunStatus
+
+HOURS = 3600.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """This machine's own: `clock["now"]` can be moved on."""
+    now = {"now": 0.0}
+    monkeypatch.setattr(run_folder.time, "monotonic", lambda: now["now"])
+    return now
+
+
+def unused_pid() -> int:
+    return next(pid for pid in range(4_000_000, 1, -1) if not psutil.pid_exists(pid))
+
+
+def trained(run: RunFolder, heartbeat: float | None = None, **changes: Any) -> None:
+    """What its worker on another machine wrote last."""
+    now = time.time() if heartbeat is None else heartbeat
+    values: dict[str, Any] = {"state": "running", "host": "gpu-node-7", "pid": unused_pid(), "pid_start": now - 60.0}
+    values |= {"heartbeat": now, "patience": 120.0, "step": 40, "attempt": 1}
+    run.write_status(RunStatus(**(values | changes)))
+
+
+def test_whatever_its_clock_says_and_its_process_id_means_here_it_lives(outputs: Path) -> None:
+    run, mine = new_run(outputs), os.getpid()
+    for shift in (-26 * HOURS, -5 * HOURS, 0.0, 5 * HOURS, 26 * HOURS):
+        for pid in (unused_pid(), mine):
+            trained(run, time.time() + shift, pid=pid)
+            status = run.status()
+            assert (status.state, status.silent_since, status.elsewhere) == ("running", None, True)
+            assert status.words == "running on gpu-node-7"
+    trained(run, host=host_name())  # by its word of this machine, where no such process is
+    assert run.status().state == "interrupted"
+    trained(run, host=host_name(), pid=mine, pid_start=process_start(mine))
+    assert not run.status().elsewhere
+
+
+def test_it_is_silent_when_no_news_came_for_long_by_the_clock_of_whoever_watches(
+    outputs: Path, clock: dict[str, float]
+) -> None:
+    run, behind = new_run(outputs), time.time() - 5 * HOURS
+    trained(run, behind)
+    assert run.status().silent_since is None
+    clock["now"] += 800.0
+    trained(run, behind + 800.0)  # copied here a quarter of an hour later
+    assert run.status().silent_since is None
+    clock["now"] += 901.0
+    status = run.status()
+    assert status.silent_since == pytest.approx(time.time() - 901.0, abs=5.0)  # not five hours ago
+    assert status.state == "running"
+    trained(run, behind + 1800.0)
+    assert run.status().silent_since is None
+    clock["now"] += 5000.0
+    trained(run, behind + 1800.0, state="paused")
+    assert run.status().silent_since is None
+
+
+def test_requests_reach_it_and_no_worker_of_this_machine_takes_its_place(outputs: Path) -> None:
+    run = new_run(outputs)
+    trained(run)
+    for name in ("pause", "save", "stop"):
+        request(run, name)
+    assert [one.name for one in requests.take(run.requests)] == ["pause", "save", "stop"]
+    with pytest.raises(LabError, match=r"on gpu-node-7 holds it.*--take-over"):
+        start_worker(run)
+    assert not RunQueue(outputs).busy()  # its own machine is
+    run.take_over()
+    assert run.status().state == "interrupted"
+    assert run.recorded_status().step == 40
+
+
+def test_what_this_machine_trains_is_not_taken_over(outputs: Path) -> None:
+    run, mine = new_run(outputs), os.getpid()
+    trained(run, host=host_name(), pid=mine, pid_start=process_start(mine))
+    before = run.recorded_status()
+    run.take_over()
+    assert run.recorded_status() == before
+    run.write_status(replace(before, host=""))  # as earlier versions wrote
+    run.take_over()
+    assert run.status().state == "running"
