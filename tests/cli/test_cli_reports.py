@@ -165,6 +165,9 @@ def test_doctor_finds_a_working_machine_with_the_threads_of_a_run(
     assert torch.get_num_threads() == before
     assert findings["loss"]["values"]["difference"] < 1e-4
     assert findings["threads"]["state"] == "ok"
+    for strategy in ("ddp", "fsdp2"):
+        assert findings[strategy]["state"] == "ok"
+        assert 0 < findings[strategy]["values"]["difference"] < 1e-4  # others add in another order
     assert str(outputs) in findings["outputs"]["said"]
 
 
@@ -189,6 +192,14 @@ def test_a_device_that_computes_something_else_is_found_broken(monkeypatch: pyte
     assert self_test.trains(Device("cpu", "fp32")).state == "broken"
     monkeypatch.setattr(self_test, "training_losses", lambda device: [float("nan")] * 20)
     assert self_test.trains(Device("cpu", "fp32")).state == "broken"
+
+
+def test_a_strategy_that_computes_something_else_is_found_broken() -> None:
+    cpu = Device("cpu", "fp32")
+    right = self_test.training_losses(cpu)
+    assert self_test._agrees("ddp", cpu, right).state == "ok"
+    for wrong in ([*right[:1], *(loss + 0.001 for loss in right[1:])], [float("nan")] * 20):
+        assert self_test._agrees("ddp", cpu, wrong).state == "broken"
 
 
 def test_a_check_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

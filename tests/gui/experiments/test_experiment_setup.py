@@ -47,11 +47,21 @@ def planned(dock: ExperimentDock, qtbot: QtBot) -> ExperimentRecord:
 
 
 @pytest.fixture
-def started(dock: ExperimentDock, monkeypatch: pytest.MonkeyPatch) -> list[ExperimentRecord]:
-    """What would be started."""
+def started(dock: ExperimentDock, jobs: list[int], monkeypatch: pytest.MonkeyPatch) -> list[ExperimentRecord]:
+    """What would be started; `jobs` holds how many runs of it at once."""
     asked: list[ExperimentRecord] = []
-    monkeypatch.setattr(dock.lab.experiments.controller, "start", asked.append)
+
+    def start(record: ExperimentRecord, at_once: int) -> None:
+        asked.append(record)
+        jobs.append(at_once)
+
+    monkeypatch.setattr(dock.lab.experiments.controller, "start", start)
     return asked
+
+
+@pytest.fixture
+def jobs() -> list[int]:
+    return []
 
 
 def test_every_kind_has_a_plan_or_says_what_it_lacks(dock: ExperimentDock, qtbot: QtBot) -> None:
@@ -116,9 +126,16 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(
 
 
 def test_what_was_predicted_is_started_with_the_plan(
-    dock: ExperimentDock, qtbot: QtBot, lab: WholeLab, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
+    dock: ExperimentDock,
+    qtbot: QtBot,
+    lab: WholeLab,
+    started: list[ExperimentRecord],
+    jobs: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record = planned(dock, qtbot)
+    dock.form.jobs.setMaximum(8)  # on a machine with so many cores
+    dock.form.jobs.setValue(3)
     asked: list[Any] = []
 
     def answer(_: object, book: object, about: str, quantities: list[Any], *, anchors: Anchors) -> list[Any] | None:
@@ -132,6 +149,7 @@ def test_what_was_predicted_is_started_with_the_plan(
     dock.setup.start()
     assert [row["quantity"] for row in started[0].predictions] == ["best_lr"]
     assert started[0].arms == record.arms
+    assert jobs == [3]
     assert record.question in asked[0][0]
     assert asked[0][2].startswith("Validation loss to go by: uniform guess")
     assert not dock.setup.button.isEnabled()  # until there is a plan with another name

@@ -243,7 +243,7 @@ def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
     qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
-    monkeypatch.setattr(lab.papers.checks.controller, "start", started.append)
+    monkeypatch.setattr(lab.papers.checks.controller, "start", lambda record, _: started.append(record))
     read(qtbot, lab)
     check_dock.setup.start()  # there is no plan yet
     check_dock.form.seeds.setValue(2)
@@ -256,7 +256,7 @@ def test_what_is_edited_after_run_was_pressed_is_not_started_by_it(
 def test_a_check_that_could_not_be_started_can_be_tried_again(
     qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(*_: object) -> None:
+    def no_room(*_: object, **how: object) -> None:
         raise LabError("There is no room on the disk.")
 
     monkeypatch.setattr(controller, "start_experiment", no_room)

@@ -1,0 +1,101 @@
+"""Runs as jobs of a cluster: handed to submitit, followed through their folders, taken back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from small_runs import new_run
+
+from llmlab.core.errors import LabError
+from llmlab.jobs import cluster
+from llmlab.store import requests
+from llmlab.store.run_folder import RunFolder
+
+
+class Handed:
+    """A job that a cluster has taken."""
+
+    over, cancelled = False, 0
+
+    def done(self) -> bool:
+        return self.over
+
+    def cancel(self, check: bool) -> None:
+        self.cancelled += 1
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a cluster was given."""
+    found: dict[str, Any] = {"job": Handed()}
+
+    def submit(work: cluster.Work) -> Handed:
+        found["work"] = work
+        job: Handed = found["job"]
+        return job
+
+    executor = SimpleNamespace(update_parameters=lambda **values: found.update(values), submit=submit)
+    monkeypatch.setattr(cluster, "_executor", lambda name, folder: executor)
+    return found
+
+
+def submitted(run: RunFolder, **options: str) -> cluster.Job:
+    return cluster.submit(run, "slurm", run.outputs / "jobs", 7200.0, options)
+
+
+def test_a_job_gets_time_and_parameters_and_its_run_waits_with_it(outputs: Path, taken: dict[str, Any]) -> None:
+    run = new_run(outputs)
+    requests.send(run.requests, "stop")  # to a worker of long ago
+    job = submitted(run, slurm_partition="gpu", gpus_per_node="2")
+    assert (taken["name"], taken["timeout_min"]) == ("run", 480)
+    assert (taken["slurm_partition"], taken["gpus_per_node"]) == ("gpu", 2)
+    assert requests.take(run.requests) == []
+    assert job.poll() is None
+    assert run.status().words == "queued on slurm, where it waits"
+
+
+def test_what_has_not_begun_is_taken_back_and_what_trains_is_asked(outputs: Path, taken: dict[str, Any]) -> None:
+    run = new_run(outputs)
+    job = submitted(run)
+    job.terminate()
+    assert taken["job"].cancelled == 1
+    run.write_status(cluster.replace(run.recorded_status(), state="running", host="node-3"))
+    job.terminate()
+    assert taken["job"].cancelled == 1
+    assert [one.name for one in requests.take(run.requests)] == ["stop"]
+
+
+def test_a_job_that_ended_without_a_word_leaves_a_run_that_can_go_on(
+    outputs: Path, taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, now = new_run(outputs), [100.0]
+    job = submitted(run)
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: now[0])
+    taken["job"].over = True
+    assert job.poll() is None  # its last word may be on its way here
+    now[0] += 61.0
+    assert job.poll() == 0
+    assert run.status().state == "interrupted"
+
+
+def test_a_cluster_that_refuses_leaves_no_run_that_waits(outputs: Path, taken: dict[str, Any]) -> None:
+    def refuse(work: object) -> None:
+        raise RuntimeError("sbatch: error: invalid partition\nand more")
+
+    run = new_run(outputs)
+    cluster._executor("slurm", outputs).submit = refuse
+    with pytest.raises(LabError, match="invalid partition"):
+        submitted(run)
+    assert run.status().state == "interrupted"
+
+
+def test_without_submitit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(LabError, match="pip install submitit"):
+        cluster.require_cluster("slurm")
+    with pytest.raises(LabError, match="no cluster 'pbs'"):
+        cluster.require_cluster("pbs")
