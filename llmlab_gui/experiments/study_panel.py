@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
 _WHOLE = 1000  # of the bar
+# Pixels of a header and five rows. A table that was empty when its panel became small would stay small.
+_LEAST_TABLE = 160
 
 
 class StudyPanel(QWidget):
@@ -49,6 +51,7 @@ class StudyPanel(QWidget):
         self.problem.setAccessibleName("Errors")
         self.arms = TrialsModel(self, columns)
         self.arms_table = rows_table(self.arms, f"Runs of the {noun}", columns)
+        self.arms_table.setMinimumHeight(_LEAST_TABLE)
         buttons = QWidget()
         self._buttons = FlowRow(buttons)
         self.resume_button = self.add_button("Resume", "Run what is left; finished runs are kept", self.go_on)

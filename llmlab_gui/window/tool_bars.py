@@ -28,8 +28,9 @@ class WorkspaceBar(QToolBar):
             action = QAction(name, window)
             action.setObjectName(f"action.workspace.{number}")
             action.setCheckable(True)
-            action.setShortcut(QKeySequence(f"Ctrl+{number}"))
-            action.setToolTip(f"Workspace {name} (Ctrl+{number})")
+            key = f"Ctrl+{number % 10}" if number <= 10 else ""  # the keyboard has ten digits
+            action.setShortcut(QKeySequence(key))
+            action.setToolTip(f"Workspace {name}" + (f" ({key})" if key else ""))
             action.triggered.connect(partial(_called, use, name))
             group.addAction(action)
             self.addAction(action)

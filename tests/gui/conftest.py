@@ -16,16 +16,16 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
-from windows import MakeWindow
+from windows import MakeWindow, make_active
 
 from llmlab_gui.lab import folder_poller, run_queue
 from llmlab_gui.lab.book import Asking
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.pages.places import TRAIN
+from llmlab_gui.pages.places import TRAIN, WORKSPACES
 from llmlab_gui.train import checkpoints, run_setup
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.focus_ring import FocusRing
-from llmlab_gui.widgets.theme import apply_theme
+from llmlab_gui.widgets.theme import LIGHT, apply_theme, current_theme, style_sheet
 from llmlab_gui.window.main_window import MainWindow
 
 
@@ -122,13 +122,27 @@ def window_of_the_file(qapp: QApplication, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def same_window(window_of_the_file: MainWindow, qtbot: QtBot) -> MainWindow:
+def same_window(window_of_the_file: MainWindow, qapp: QApplication, qtbot: QtBot) -> MainWindow:
     """The file's window, in Train as at the first start: for tests that start nothing and leave no choice made."""
-    qtbot.waitUntil(lambda: window_of_the_file.lab.looked, timeout=WAIT)
-    window_of_the_file.use_workspace(TRAIN)
-    window_of_the_file.reset_layout()
-    QApplication.processEvents()
-    return window_of_the_file
+    window = window_of_the_file
+    qtbot.waitUntil(lambda: window.lab.looked, timeout=WAIT)
+    window.setWindowState(Qt.WindowState.WindowNoState)
+    window.show()
+    window.resize(1280, 800)
+    if current_theme() != LIGHT:
+        apply_theme(qapp, LIGHT.name)
+        qtbot.waitUntil(
+            lambda: {dock.styleSheet() for dock in window.docks.values()} == {style_sheet(LIGHT)}, timeout=WAIT
+        )
+    window.covers.end_tour()
+    while window.covers.messages.messages:
+        window.covers.messages.dismiss()
+    window.use_workspace(TRAIN)
+    for workspace in WORKSPACES:
+        window.settings.forget_docks(workspace)
+    window.reset_layout()
+    make_active(window, qtbot)
+    return window
 
 
 def _main_window(outputs: Path, ini: Path, *, asks: bool, docks: bool) -> MainWindow:

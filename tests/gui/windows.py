@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -47,6 +48,21 @@ def dock_in_sight(qtbot: QtBot, dock: Dock, width: int, height: int) -> Iterator
         yield dock
     finally:
         dock.shutdown()
+
+
+def make_active(window: QWidget, qtbot: QtBot) -> None:
+    """Gives a window the keyboard. The offscreen platform takes one that was hidden and shown again for active still,
+    and says nothing to Qt, which does not: another in between helps."""
+    QApplication.processEvents()
+    if not window.isActiveWindow():
+        other = QWidget()
+        qtbot.addWidget(other)
+        other.show()
+        other.activateWindow()
+        QApplication.processEvents()
+        other.close()
+        window.activateWindow()
+        qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
 
 
 def press_train(window: MainWindow, qtbot: QtBot, name: str, steps: int) -> RunFolder:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,7 @@ from PySide6.QtWidgets import (
     QPlainTextEdit,
     QScrollArea,
     QTabBar,
+    QTableView,
     QTableWidget,
     QTextEdit,
     QWidget,
@@ -131,7 +133,6 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
     window = same_window
     FakeRun(window.lab.outputs, "a-run-with-a-long-name" * 7, steps=2000).start().advance(600)
     qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
-    window.setWindowState(Qt.WindowState.WindowNoState)
     window.resize(1280, 640)
     places: dict[str, list[QRect]] = {}
     for said in ("", "The disk is full. " * 20):
@@ -152,7 +153,10 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
                     assert not dock.geometry().intersects(other.geometry()), (dock.objectName(), other.objectName())
             # Bars are placed after the docks, and some are made anew.
             qtbot.waitUntil(lambda: not tabs_outside(window, window.status.geometry().top()), timeout=WAIT)
-            assert places.setdefault(workspace, [dock.geometry() for dock in shown]) == [d.geometry() for d in shown]
+            there = [dock.geometry() for dock in shown]
+            for before, now in zip(places.setdefault(workspace, there), there, strict=True):
+                assert before.adjusted(-2, -2, 2, 2).contains(now)  # shares of a height are rounded
+                assert now.adjusted(-2, -2, 2, 2).contains(before)
     assert window.covers.messages.isVisible()
     window.use_workspace(LOOK_INSIDE)
     bar = window.covers.messages.geometry()
@@ -162,24 +166,24 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
         for x in (100, 640, 1000):
             assert window.covers.messages.isAncestorOf(window.childAt(x, bar.center().y())), x
     window.covers.messages.dismiss()
-    window.resize(1280, 800)
 
 
-def test_no_panel_of_a_small_window_scrolls_sideways(same_window: MainWindow) -> None:
+def test_no_panel_of_a_small_window_scrolls_sideways(same_window: MainWindow, qtbot: QtBot) -> None:
     """Only what is in one may: wide tables and grids."""
     window = same_window
-    window.setWindowState(Qt.WindowState.WindowNoState)
     window.resize(960, 540)
     for workspace in WORKSPACES:
         window.use_workspace(workspace)
         window.reset_layout()
         for dock in [dock for dock in window.docks.values() if not dock.isHidden()]:
             dock.raise_()
-            QApplication.processEvents()
             room = dock.widget().findChild(QScrollArea, options=Qt.FindChildOption.FindDirectChildrenOnly)
-            assert room.horizontalScrollBar().maximum() == 0, (workspace, dock.objectName())
+
+            def fits(room: QScrollArea = room, where: tuple[str, str] = (workspace, dock.objectName())) -> None:
+                assert room.horizontalScrollBar().maximum() == 0, where
+
+            qtbot.waitUntil(fits, timeout=WAIT)  # a page of Learn comes a little later
         assert (window.width(), window.height()) == (960, 540), workspace
-    window.resize(1280, 800)
 
 
 def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: MainWindow, qtbot: QtBot) -> None:
@@ -191,7 +195,6 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
     window.lab.refresh()
     window.docks["experiments"].desk.refresh()
     window.lab.notebook.refresh()
-    window.setWindowState(Qt.WindowState.WindowNoState)
     window.resize(1366, 720)  # what title bar and panel leave of 768
     experiments, notebook = window.docks["experiments"], window.docks["notebook"]
     runs = window.docks["runs"].table
@@ -208,15 +211,18 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
         window.use_workspace(workspace)
         window.reset_layout()
         window.show_dock(dock)
-        qtbot.waitUntil(lambda table=table: table.isVisible() and table.model().rowCount() > 0, timeout=WAIT)
-        QApplication.processEvents()
-        rows = table.viewport().height() / table.verticalHeader().defaultSectionSize()
-        assert rows >= 5, (workspace, dock, rows)
+
+        def has_room(table: QTableView = table, where: tuple[str, str] = (workspace, dock)) -> None:
+            assert table.isVisible(), where
+            assert table.model().rowCount() > 0, where
+            rows = table.viewport().height() / table.verticalHeader().defaultSectionSize()
+            assert rows >= 5, (*where, table.accessibleName(), rows)
+
+        qtbot.waitUntil(has_room, timeout=WAIT)
         titles = [table.model().headerData(at, Qt.Orientation.Horizontal) for at in range(table.model().columnCount())]
         for title in columns:
             at = titles.index(title)
             assert table.columnViewportPosition(at) + table.columnWidth(at) <= table.viewport().width(), (dock, title)
-    window.resize(1280, 800)
 
 
 def test_a_name_of_170_characters_makes_nothing_wider_than_its_dock(same_window: MainWindow, qtbot: QtBot) -> None:
@@ -229,7 +235,6 @@ def test_a_name_of_170_characters_makes_nothing_wider_than_its_dock(same_window:
     window.lab.notebook.refresh()
     qtbot.waitUntil(lambda: window.lab.row(run.run.full_name) is not None, timeout=WAIT)
     window.lab.set_current(run.run.full_name)
-    window.setWindowState(Qt.WindowState.WindowNoState)
     window.resize(1366, 720)
     wide = []
     for dock_id, dock in window.docks.items():
@@ -248,7 +253,6 @@ def test_a_name_of_170_characters_makes_nothing_wider_than_its_dock(same_window:
     qtbot.waitUntil(lambda: box.findText(name) >= 0, timeout=WAIT)
     box.setCurrentIndex(box.findText(name))  # another test's run may have been chosen before
     assert box.sizeHint().width() < 300
-    window.resize(1280, 800)
 
 
 def test_the_workspaces_are_in_the_toolbar_and_under_keys(same_window: MainWindow, qtbot: QtBot) -> None:
@@ -256,8 +260,9 @@ def test_the_workspaces_are_in_the_toolbar_and_under_keys(same_window: MainWindo
     actions = window.workspace_bar.actions()
     assert [action.text() for action in actions] == list(WORKSPACES)
     window.use_workspace(WORKSPACES[0])
-    assert [action.isChecked() for action in actions] == [True] + [False] * 7
-    assert [action.shortcut().toString() for action in actions] == [f"Ctrl+{number}" for number in range(1, 9)]
+    assert [action.isChecked() for action in actions] == [True] + [False] * (len(WORKSPACES) - 1)
+    keys = [f"Ctrl+{digit}" for digit in "1234567890"] + [""] * len(WORKSPACES)
+    assert [action.shortcut().toString() for action in actions] == keys[: len(WORKSPACES)]
     actions[1].trigger()
     assert actions[1].isChecked()
     assert window.docks["attention"].isVisible()
@@ -501,8 +506,6 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
     ring: FocusRing, same_window: MainWindow, qtbot: QtBot
 ) -> None:
     window = same_window
-    window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
     for workspace in (TRAIN, LOOK_INSIDE, EXPERIMENTS, PAPER):
         window.use_workspace(workspace)
         QApplication.processEvents()
@@ -515,7 +518,7 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
             now = QApplication.focusWidget()
             where = (workspace, _dock_of(now), now)
             drawn = next(ring for ring in window.findChildren(QWidget, "focusRing") if ring.isVisible())
-            assert whole(drawn), where
+            qtbot.waitUntil(partial(whole, drawn), timeout=WAIT)
             if isinstance(now, QLabel):
                 assert now.hasSelectedText(), where  # a link of it
             else:
@@ -538,8 +541,6 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
 
 def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
-    window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
     for workspace in (LOOK_INSIDE, EXPERIMENTS, PAPER, TRAIN):
         window.use_workspace(workspace)
         window.reset_layout()  # an earlier test brought every panel there to the front
@@ -636,8 +637,6 @@ def test_without_runs_one_button_trains_the_default_preset(
 def test_the_tour_goes_through_the_window_and_is_remembered(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     window.settings.tour_seen = False
-    window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
     window.covers.start_tour()
     tour = window.findChild(Tour)
     assert tour is not None
