@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _WHOLE = 1000  # of the bar
 # Pixels of a header and five rows. A table that was empty when its panel became small would stay small.
-_LEAST_TABLE = 160
+_LEAST_TABLE = 176
 
 
 class StudyPanel(QWidget):
