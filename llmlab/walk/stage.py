@@ -14,6 +14,19 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 
 Array = npt.NDArray[Any]
+# Stages whose vector can be changed, one component at a time (`llmlab.walk.watched`).
+CHANGEABLE = (
+    "stream",
+    "norm",
+    "weighted_sum",
+    "attention",
+    "feed_forward_norm",
+    "up",
+    "neurons",
+    "feed_forward",
+    "after",
+    "final_norm",
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A walk can be asked with changes, each of one token, one number or one weight:
     norm[5]=0.3                      component 5 of a stage's vector, at the position that is walked
     weight:blocks.0.attention.out.weight[3,4]=0.1    one weight, for this pass alone
 
-Vectors that can be changed are those of `CHANGEABLE`.
+Vectors that can be changed are those of `llmlab.walk.stage.CHANGEABLE`.
 """
 
 from __future__ import annotations
@@ -29,21 +29,16 @@ from llmlab.inspection.questions import token_of
 from llmlab.inspection.stages import HeadStages, stages_of
 from llmlab.models.model import OpenModel
 from llmlab.walk.parts import LayerParts, layer_parts, position_embedding
+from llmlab.walk.stage import CHANGEABLE
 
 # Numbers of all logits of a prompt: 256 MB in fp32.
 _MOST_LOGITS = 64 * 1024 * 1024
-# Stages whose vector can be changed, with the point of the stream where that is done; None: a module of the layer.
-CHANGEABLE: dict[str, Point | None] = {
+# Of the stages that can be changed: the point of the stream where that is done. The others are a module's.
+_POINTS: dict[str, Point] = {
     "stream": "pre_attn",
-    "norm": None,
-    "weighted_sum": None,
     "attention": "attn_out",
-    "feed_forward_norm": None,
-    "up": None,
-    "neurons": None,
     "feed_forward": "mlp_out",
     "after": "post_ffn",
-    "final_norm": None,
 }
 _NUMBER = r"(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 _TOKEN = re.compile(r"token:(?P<position>-?\d+)=(?P<text>.*)", re.DOTALL)
@@ -221,9 +216,7 @@ class _Changer(Intervener):
     def __init__(self, layer: int, head: int, position: int, changes: Changes) -> None:
         self._head, self._position = head, position
         self._at: dict[Slot, tuple[int, float]] = {
-            (layer, point): changes.vectors[stage]
-            for stage, point in CHANGEABLE.items()
-            if point is not None and stage in changes.vectors
+            (layer, point): changes.vectors[stage] for stage, point in _POINTS.items() if stage in changes.vectors
         }
         if "weighted_sum" in changes.vectors:
             self._at[layer, HEADS] = changes.vectors["weighted_sum"]

@@ -8,7 +8,8 @@ from llmlab_gui.pages.page import CONCEPTS, Page
 
 TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS = "Train", "Look inside", "Fine-tune", "Experiments"
 PAPER, COMPARE, WRITE, LEARN = "Paper", "Compare runs", "Write", "Learn"
-WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN)
+WALK = "Walk"
+WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN, WALK)
 # By dock: its title, and the concept pages that its caption leads to, the chief one first.
 DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens", "many-processes")),
@@ -55,6 +56,10 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "geometry": ("Embedding geometry", ("embeddings",)),
     "parameters": ("Parameters", ("optimisation", "feed-forward")),
+    "walk": (
+        "Walk",
+        ("attention", "tokens", "embeddings", "residual-stream", "feed-forward", "loss"),
+    ),
     "finetune_setup": ("Fine-tune set-up", ("fine-tuning", "lora", "quantisation", "learning-rate")),
     "data": ("Data", ("chat-templates", "fine-tuning")),
     "adapter": ("Adapter", ("lora", "fine-tuning", "quantisation")),

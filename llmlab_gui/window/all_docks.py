@@ -44,6 +44,7 @@ from llmlab_gui.train.runs import RunsDock
 from llmlab_gui.train.samples import SamplesDock
 from llmlab_gui.train.setup import SetupDock
 from llmlab_gui.train.throughput import ThroughputDock
+from llmlab_gui.walk.dock import WalkDock
 from llmlab_gui.write.dock import WriteDock
 
 
@@ -89,6 +90,7 @@ def make_docks(
         EvolutionDock(lab, window),
         GeometryDock(lab, window),
         ParametersDock(lab, window),
+        WalkDock(lab, window),
         FinetuneSetupDock(lab, window),
         DataDock(lab, window),
         AdapterDock(lab, window),

@@ -53,6 +53,7 @@ _ALSO = {
     "dock:residual": "norms stream",
     "dock:lens": "early exit predictions layers",
     "dock:interventions": "remove a head ablation ablate knock out patching causal tracing",
+    "dock:walk": "step by step forward pass stages formula numbers backpropagation",
     "dock:compare": "difference two models",
     "dock:evolution": "over time film while training",
     "dock:geometry": "pca neighbours cosine similarity vectors",

@@ -12,7 +12,7 @@ from PySide6.QtGui import QAction, QActionGroup, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
 from llmlab.core.kinds import FINETUNING
-from llmlab_gui.pages.places import EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WRITE
+from llmlab_gui.pages.places import EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WALK, WRITE
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import THEME_CHOICES
@@ -28,6 +28,7 @@ _RECENT_RUNS = 12
 _FEATURES = {
     "train": TRAIN,
     "inside": LOOK_INSIDE,
+    "walk": WALK,
     "finetune": FINE_TUNE,
     "experiments": EXPERIMENTS,
     "paper": PAPER,

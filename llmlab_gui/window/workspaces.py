@@ -11,7 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.pages.places import COMPARE, EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WRITE
+from llmlab_gui.pages.places import COMPARE, EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WALK, WRITE
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ _ARRANGEMENTS: Mapping[str, Split] = {
             _stacked(
                 (48, _tabs("contributions", "interventions", "geometry", "parameters")),
                 (52, _tabs("lens", "residual", "checkpoints", "runs", "learn")),
+            ),
+        ),
+    ),
+    WALK: _beside(
+        (64, _tabs("walk")),
+        (
+            36,
+            _stacked(
+                (34, _tabs("prompt")),
+                (66, _tabs("attention", "contributions", "residual", "lens", "learn")),
             ),
         ),
     ),

@@ -1,0 +1,1 @@
+"""The workspace Walk: one prompt through the window's model, stage by stage."""

@@ -1,0 +1,299 @@
+"""The Walk panel: the stages of one prediction at the left, the chosen one at the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PySide6.QtCore import QEvent, QObject, Qt
+from PySide6.QtGui import QKeyEvent
+from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QLineEdit, QListWidget, QPushButton, QSpinBox, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.inspection.archive import Archive
+from llmlab.walk.stage import Array, Stage, from_archive
+from llmlab_gui.inside.inspection_dock import AskingDock, Table
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.walk.stage_view import StageView
+from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.buttons import toggle_button, tool_button
+from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.layouts import beside, column, settling_timer, split
+
+_CAPTION = (
+    "One prompt on its way through the model. The arrow keys go from stage to stage, and each number is the model's."
+)
+_CHANGE_HINT = "norm[5]=0.3, token:3= king, or weight:NAME[3,4]=0.1"
+# Milliseconds after which a field that was typed into is taken for finished.
+_SETTLED = 400
+
+
+class WalkDock(AskingDock):
+    """Choosers above, stages at the left, one stage at the right."""
+
+    asks = ("walk",)
+    refusals = ("attention", "contributions", "heads", "attribution")
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "walk", "Walk", parent)
+        self.stages: list[Stage] = []
+        self.list, self.view, self.problem = QListWidget(), StageView(), ProblemLabel()
+        self.layer, self.head, self.position = QSpinBox(), QSpinBox(), QSpinBox()
+        self.temperature, self.top_k, self.top_p, self.seed = QDoubleSpinBox(), QSpinBox(), QDoubleSpinBox(), QSpinBox()
+        self.change, self.undo = QLineEdit(), QPushButton("Undo")
+        self.cache = toggle_button("KV cache", "Walk the last token with a cache, and mark what of each stage it holds")
+        self.append = tool_button("Append", "Put the drawn token behind the text, and walk again from there")
+        self.take_back = tool_button("Take back", "The prompt without the tokens that were appended")
+        self._appended: list[int] = []
+        self._trouble: LabError | None = None
+        self._lay_out()
+        self.caption(_CAPTION, "attention")
+        self._connect()
+
+    def main_part(self) -> QWidget | None:
+        return self.list if self.stages and self.list.isVisible() else super().main_part()
+
+    def update_state(self) -> None:
+        """The walk, or why there is none."""
+        super().update_state()
+        if self._trouble is not None and self.archive is None and self.session.about is not None:
+            self.show_empty(self._trouble.what, f"{self._trouble.why} {self._trouble.do}".strip())
+
+    def pictures(self) -> list[QWidget]:
+        return [self.view.picture] if self.view.chosen_value() is not None else []
+
+    def table(self) -> Table | None:
+        """Every value of every stage."""
+        if not self.stages:
+            return None
+        rows = [
+            (stage.name, value.name, " ".join(map(str, at)), float(number))
+            for stage in self.stages
+            for value in stage.values
+            for at, number in _numbered(value.array)
+        ]
+        return ("stage", "value", "place", "number"), rows
+
+    # Asking ------------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Unless that is what is shown or asked for."""
+        about, session = self.session.about, self.session
+        if about is None or not self._shown or not session.tokens or session.readable:
+            return
+        values = self._values()
+        asked = (about.reference, session.text, session.beginning, repr(values))
+        if asked != self._asked:
+            self._asked = asked
+            session.ask("walk", values, self._take, self._refuse, "walk")
+
+    def _values(self) -> dict[str, Any]:
+        chosen, tokens = self.session.selection, self.session.tokens
+        count = len(tokens) + len(self._appended)
+        position = chosen.token_at(len(tokens))
+        if self._appended or self.cache.isChecked():
+            position = count - 1
+        values: dict[str, Any] = {
+            "layer": chosen.layer,
+            "head": chosen.head,
+            "position": position,
+            "temperature": self.temperature.value(),
+            "top_k": self.top_k.value(),
+            "top_p": self.top_p.value(),
+            "seed": self.seed.value(),
+            "drawn": len(self._appended),
+        }
+        if self.cache.isChecked():
+            values["cache"] = True
+        if changes := self.change.text().lstrip():
+            values["changes"] = [changes]
+        if self._appended:
+            values["ids"] = [*(token.id for token in tokens), *self._appended]
+        return values
+
+    def _take(self, archive: Archive) -> None:
+        self.archive, self._trouble = archive, None
+        self.problem.say("")
+        self.stages = from_archive(archive)
+        self.update_state()
+        self._show_choosers()
+        self._fill()
+
+    def _refuse(self, error: LabError) -> None:
+        if self.archive is None:
+            self._trouble = error
+            self.update_state()
+        else:
+            self.problem.say(str(error))
+
+    def _forget(self) -> None:
+        self.archive, self._asked, self._trouble, self.stages = None, (), None, []
+        self._appended = []
+        self.change.clear()
+        self._fill()
+        self.update_state()
+
+    # Showing -----------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """The list of stages; the one of the same name stays chosen."""
+        shown = self.view.stage.name if self.view.stage is not None else ""
+        self.list.blockSignals(True)
+        self.list.clear()
+        for number, stage in enumerate(self.stages, 1):
+            changed = any(value.changed for value in stage.values)
+            self.list.addItem(f"{number}. {stage.title}{'  · changed' if changed else ''}")
+            self.list.item(number - 1).setToolTip(stage.why)
+        names = [stage.name for stage in self.stages]
+        self.list.setCurrentRow(names.index(shown) if shown in names else 0 if names else -1)
+        self.list.blockSignals(False)
+        self._show_stage()
+
+    def _show_stage(self) -> None:
+        place = self.list.currentRow()
+        stage = self.stages[place] if 0 <= place < len(self.stages) else None
+        self.view.show_stage(stage)
+        self._draw_row.setVisible(stage is not None and stage.panel == "write")
+
+    def _show_choosers(self) -> None:
+        about, archive = self.session.about, self.archive
+        if about is None or archive is None:
+            return
+        asked, tokens = archive.metadata.question, archive.metadata.tokens
+        self.position.setEnabled(not self._appended and not self.cache.isChecked())
+        for box, most, value in (
+            (self.layer, about.n_layer - 1, int(asked.get("layer", 0))),
+            (self.head, about.n_head - 1, int(asked.get("head", 0))),
+            (self.position, len(tokens) - 1, int(asked.get("position", -1)) % len(tokens)),
+        ):
+            box.blockSignals(True)
+            box.setRange(0, max(most, 0))
+            box.setValue(value)
+            box.blockSignals(False)
+        self.token.setText(visible(tokens[self.position.value()]))
+        self.take_back.setVisible(bool(self._appended))
+        self.append.setEnabled(self.position.value() == len(tokens) - 1)
+        self.undo.setEnabled(bool(self.change.text()))
+
+    def _select(self) -> None:
+        self.session.select(layer=self.layer.value(), head=self.head.value(), token=self.position.value())
+
+    def _append(self) -> None:
+        """The drawn token, behind the text."""
+        drawn = [stage for stage in self.stages if stage.name == "next"]
+        if drawn:
+            self._appended.append(int(drawn[0].values[0].array[0]))
+            self.change.clear()
+            self._ask()
+
+    def _take_back(self) -> None:
+        self._appended = []
+        self._ask()
+
+    def _new_prompt(self) -> None:
+        """Tokens that were appended belong to the text before."""
+        self._appended = []
+
+    def _undo(self) -> None:
+        self.change.clear()
+        self._ask()
+
+    def _start_change(self, stage: str, component: int) -> None:
+        """A number that was clicked can be typed over."""
+        self.change.setText(f"{stage}[{component}]=")
+        self.change.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def _change_typed(self) -> None:
+        """An unfinished change is waited for."""
+        text = self.change.text().strip()
+        if not text or not text.endswith("="):
+            self._ask()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Left and right, too, go from stage to stage."""
+        if event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
+            step = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1}.get(Qt.Key(event.key()), 0)
+            if step:
+                self.list.setCurrentRow(min(max(self.list.currentRow() + step, 0), self.list.count() - 1))
+                return True
+        return super().eventFilter(watched, event)
+
+    def _connect(self) -> None:
+        session = self.session
+        session.selection_changed.connect(self._ask)
+        session.tokens_changed.disconnect(self._ask)  # what was appended goes first
+        session.tokens_changed.connect(self._new_prompt)
+        session.tokens_changed.connect(self._ask)
+        self.list.currentRowChanged.connect(self._show_stage)
+        self.list.installEventFilter(self)
+        for box in (self.layer, self.head, self.position):
+            box.valueChanged.connect(self._select)
+        self._settled = settling_timer(self, _SETTLED, self._ask)
+        for number in (self.temperature, self.top_k, self.top_p, self.seed):
+            number.valueChanged.connect(self._settled.start)
+        self.change.returnPressed.connect(self._change_typed)
+        self.undo.clicked.connect(self._undo)
+        self.cache.toggled.connect(self._ask)
+        self.append.clicked.connect(self._append)
+        self.take_back.clicked.connect(self._take_back)
+        self.view.panel_wanted.connect(self.lab.dock_requested)
+        self.view.number_chosen.connect(self._start_change)
+
+    def _lay_out(self) -> None:
+        for box, name in ((self.layer, "Layer"), (self.head, "Head"), (self.position, "Position")):
+            box.setAccessibleName(f"{name} that is walked through")
+            box.setKeyboardTracking(False)
+            self._add(self.controls, name, box)
+        self.token = QLabel()
+        self.controls.addWidget(self.token)
+        self.take_back.hide()
+        for button in (self.cache, self.append, self.take_back):
+            self.controls.addWidget(button)
+        self.temperature.setRange(0.0, 10.0)
+        self.temperature.setSingleStep(0.1)
+        self.temperature.setValue(1.0)
+        self.top_k.setRange(0, 1_000_000)
+        self.top_p.setRange(0.0, 1.0)
+        self.top_p.setSingleStep(0.05)
+        self.top_p.setValue(1.0)
+        self.seed.setRange(0, 2**31 - 1)
+        self._draw_row = QWidget()
+        row = FlowRow(self._draw_row)
+        sampling: Sequence[tuple[str, QSpinBox | QDoubleSpinBox]] = (
+            ("Temperature", self.temperature),
+            ("Top-k", self.top_k),
+            ("Top-p", self.top_p),
+            ("Seed", self.seed),
+        )
+        for name, field in sampling:
+            field.setAccessibleName(f"{name} of the draw")
+            self._add(row, name, field)
+        self._draw_row.hide()
+        self.change.setAccessibleName("A number, token or weight to change")
+        self.change.setPlaceholderText(_CHANGE_HINT)
+        self.change.setToolTip(f"Change one number and see what follows: {_CHANGE_HINT}. Enter applies it.")
+        self.undo.setToolTip("The model's own numbers again")
+        self.undo.setEnabled(False)
+        self.list.setAccessibleName("Stages of the walk")
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self.list.setMinimumWidth(120)
+        label = QLabel("Change")
+        label.setBuddy(self.change)
+        row_of_change = beside(label, self.change, self.undo, grows=self.change)
+        halves = split(self.list, (column(self._draw_row, (self.view, 1), spacing=3), 1), across=True, sizes=[230, 520])
+        numbers = column((halves, 1))
+        self.set_body(column((numbers, 1), row_of_change, self.problem, spacing=4), numbers)
+
+    @staticmethod
+    def _add(row: FlowRow, name: str, box: QWidget) -> None:
+        label = QLabel(name)
+        label.setBuddy(box)
+        row.addWidget(label)
+        row.addWidget(box)
+
+
+def _numbered(array: Array) -> list[tuple[tuple[int, ...], float]]:
+    return [(tuple(map(int, at)), float(number)) for at, number in np.ndenumerate(array)]

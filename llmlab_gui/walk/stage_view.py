@@ -1,0 +1,177 @@
+"""One stage of a walk: formula and numbers, code, why; and its values as a strip, a heatmap or a table."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QFont, QFontDatabase
+from PySide6.QtWidgets import QLabel, QStackedWidget, QTableView, QWidget
+
+from llmlab.walk.stage import CHANGEABLE, Array, Stage, Value
+from llmlab_gui.charts.heatmap import Heat, Heatmap
+from llmlab_gui.pages.html import page_colors
+from llmlab_gui.pages.places import DOCK_PAGES
+from llmlab_gui.pages.source_code import colored_html
+from llmlab_gui.walk.numbers import NumbersModel
+from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.buttons import toggle_button
+from llmlab_gui.widgets.labels import QuietLabel, scrolled
+from llmlab_gui.widgets.layouts import beside, choice_box, column, split
+from llmlab_gui.widgets.theme import theme_notifier
+
+# Decides which values are drawn from zero on: a strip of bytes has no sign.
+_POSITIVE = -1e-12
+
+
+class StageView(QWidget):
+    """panel_wanted(dock id): its link was followed. number_chosen(stage, component): of what can be changed."""
+
+    panel_wanted = Signal(str)
+    number_chosen = Signal(str, int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.stage: Stage | None = None
+        self.title, self.formula, self.numbers = QLabel(), QLabel(), QLabel()
+        self.note, self.code, self.why = QuietLabel(), QLabel(), QuietLabel()
+        self.value = choice_box("Value of the stage that is drawn", least=24)
+        self.as_table = toggle_button("Numbers", "All numbers of this value, as a table")
+        self.against = toggle_button("Difference", "What the change did: now minus before")
+        self.picture, self.table, self._model = (
+            Heatmap("Value of the stage", square=False),
+            QTableView(),
+            NumbersModel(),
+        )
+        self._lay_out()
+        self.value.currentIndexChanged.connect(self._draw)
+        self.as_table.toggled.connect(self._draw)
+        self.against.toggled.connect(self._draw)
+        self.picture.clicked.connect(self._choose)
+        self.why.linkActivated.connect(lambda link: self.panel_wanted.emit(link.removeprefix("dock:")))
+        theme_notifier.changed.connect(self._say)
+
+    def show_stage(self, stage: Stage | None) -> None:
+        """Another stage; the value of the same name stays chosen."""
+        kept = self.value.currentData()
+        self.stage = stage
+        self._say()
+        self.value.blockSignals(True)
+        self.value.clear()
+        for value in stage.values if stage is not None else ():
+            changed = f": {value.changed:,} changed" if value.was is not None else ""
+            self.value.addItem(f"{value.name} {value.shape_words}{changed}", value.name)
+        self.value.setCurrentIndex(max(0, self.value.findData(kept)))
+        self.value.blockSignals(False)
+        self._draw()
+
+    def chosen_value(self) -> Value | None:
+        """The one that is drawn."""
+        place = self.value.currentIndex()
+        return self.stage.values[place] if self.stage is not None and 0 <= place < len(self.stage.values) else None
+
+    def _say(self) -> None:
+        stage = self.stage
+        self.title.setText(stage.title if stage is not None else "")
+        for label, words in (
+            (self.formula, stage.formula if stage is not None else ""),
+            (self.numbers, stage.numbers if stage is not None else ""),
+        ):
+            label.setText(words)
+            label.setVisible(bool(words))
+        if stage is None:
+            for quiet in (self.note, self.code, self.why):
+                quiet.setText("")
+            return
+        equal = ""
+        if stage.difference is not None:
+            exact = (
+                f"equal to the model's numbers to {stage.difference:.1g}" if stage.difference else "exactly the model's"
+            )
+            equal = f"Recomputed: {exact}."
+        notes = [words for words in (stage.note, stage.reused, equal) if words]
+        self.note.setText(" ".join(notes))
+        self.note.setVisible(bool(notes))
+        title = DOCK_PAGES.get(stage.panel, ("",))[0]
+        link = f' <a href="dock:{stage.panel}">{html.escape(title)}</a> shows it at large.' if title else ""
+        self.why.setText(html.escape(stage.why) + link)
+        self.code.setVisible(stage.code is not None)
+        if stage.code is not None:
+            lines = colored_html(stage.code.text, page_colors().code)
+            lines = lines.replace("\n", "<br>").replace("    ", "&nbsp; &nbsp; ")
+            self.code.setText(f"{html.escape(stage.code.file)}:{stage.code.line}<br>{lines}")
+
+    def _draw(self) -> None:
+        value = self.chosen_value()
+        self.against.setVisible(value is not None and value.changed > 0)
+        for part in (self.value, self.as_table, self._pages):
+            part.setVisible(value is not None)
+        self._pages.setCurrentIndex(int(self.as_table.isChecked()))
+        if value is None:
+            return
+        if self.as_table.isChecked():
+            self._model.show(value)
+            return
+        array, rows = value.array, [""]
+        if self.against.isChecked() and value.changed and value.was is not None and value.was.shape == array.shape:
+            with np.errstate(invalid="ignore"):  # minus infinity minus itself is none
+                array = array - value.was
+            rows = ["now − was"]
+        elif value.changed and array.ndim == 1 and value.was is not None and value.was.shape == array.shape:
+            array, rows = np.stack([array, value.was]), ["now", "was"]
+        self.picture.show_heat(_heat(value, array, rows))
+
+    def _choose(self, row: int, component: int) -> None:
+        self.picture.choose(row, component)
+        stage, value = self.stage, self.chosen_value()
+        if stage is not None and stage.name in CHANGEABLE and value is stage.values[0]:
+            self.number_chosen.emit(stage.name, component)
+
+    def _lay_out(self) -> None:
+        bold = QFont(self.title.font())
+        bold.setWeight(QFont.Weight.DemiBold)
+        bold.setPointSizeF(bold.pointSizeF() * 1.1)
+        self.title.setFont(bold)
+        self.code.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.code.setTextFormat(Qt.TextFormat.RichText)
+        for plain in (self.title, self.formula, self.numbers, self.note):
+            plain.setTextFormat(Qt.TextFormat.PlainText)
+        for label, name in (
+            (self.title, "Stage"),
+            (self.formula, "Formula"),
+            (self.numbers, "The formula with this model's numbers"),
+            (self.code, "The lines of code that do it"),
+        ):
+            label.setWordWrap(True)
+            label.setAccessibleName(name)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        for quiet in (self.note, self.why):
+            quiet.setWordWrap(True)
+        self.table.setModel(self._model)
+        self.table.setAccessibleName("Numbers of the value")
+        self.table.setTabKeyNavigation(False)
+        self._pages = QStackedWidget()
+        self._pages.addWidget(self.picture)
+        self._pages.addWidget(self.table)
+        self._pages.setMinimumHeight(90)
+        words = column(
+            self.title, self.formula, self.numbers, self.note, self.why, self.code, (QWidget(), 1), spacing=5
+        )
+        row = beside(self.value, self.as_table, self.against, grows=self.value)
+        drawn = column(row, (self._pages, 1), spacing=3)
+        self._halves = split((scrolled(words), 1), (drawn, 1), sizes=[230, 220])
+        column((self._halves, 1), into=self)
+
+
+def _heat(value: Value, array: Array, rows: list[str]) -> Heat:
+    """A vector as one row, or two; a matrix as it is. Names along its positions are the tokens'."""
+    flat = np.atleast_2d(np.asarray(array, np.float64))
+    if len(flat) != len(rows) or value.array.ndim == 2:
+        rows = [str(place) for place in range(len(flat))]
+    labels = [visible(label) for label in value.labels]
+    columns = labels or [str(place) for place in range(flat.shape[1])]
+    finite = flat[np.isfinite(flat)]
+    signed = bool(finite.size and finite.min() < _POSITIVE)
+    first = value.axes[0] if value.array.ndim == 2 else ""
+    return Heat(flat, rows, columns, first, value.axes[-1], signed)

@@ -1,0 +1,156 @@
+"""The Walk panel shows what the model's process answered, goes through it by keys, and asks for what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_model import FakeModelHost, Made
+from inspection_lab import InspectionLab
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+
+from llmlab.core.errors import LabError
+from llmlab.walk.stage import Code, Stage, Value, marked, to_archive
+from llmlab_gui.walk.dock import WalkDock
+
+
+def stages_of(values: Mapping[str, Any], count: int) -> list[Stage]:
+    vector = np.linspace(-1, 1, 8)
+    if values.get("changes"):
+        vector = vector + 1
+    code = Code("llmlab/gpt/model.py", 154, "x = x + self.attention(self.attention_norm(x), past, first)")
+    pattern = np.tril(np.ones((count, count))) / np.arange(1, count + 1)[:, None]
+    y, a = Value("y", ("component",), vector), Value("a", ("query", "key"), pattern)
+    id = Value("id", ("token",), np.array([7.0]), ("'w7'",))
+    return [
+        Stage("text", "Text", "a row of characters", "3 characters", "All there is.", "prompt"),
+        Stage("norm", "Norm", "y = x / s", "1 / 2", "Size.", "residual", (y,), code, 1e-7),
+        Stage("softmax", "Softmax", "a = e", "1", "Sum.", "attention", (a,)),
+        Stage("next", "Next token", "t", "'w7'", "Again.", "write", (id,)),
+    ]
+
+
+def make_walk(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
+    stages = stages_of(values, len(ids))
+    tensors, texts = to_archive(marked(stages, stages_of({}, len(ids))) if values.get("changes") else stages)
+    return tensors, {"stages": texts}
+
+
+@pytest.fixture
+def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
+    host = FakeModelHost()
+    host.answers["walk"] = make_walk
+    made = InspectionLab(tmp_path, host)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def dock(lab: InspectionLab, qtbot: QtBot) -> WalkDock:
+    made = WalkDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, made, prompt="w1 w2 w3")
+    qtbot.waitUntil(lambda: bool(made.stages), timeout=WAIT)
+    return made
+
+
+def asked(lab: InspectionLab) -> dict[str, Any]:
+    return [values for question, values in lab.host.asked if question == "walk"][-1]
+
+
+def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbot: QtBot) -> None:
+    assert [dock.list.item(row).text() for row in range(dock.list.count())][:2] == ["1. Text", "2. Norm"]
+    dock.list.setFocus()
+    for key in (Qt.Key.Key_Right, Qt.Key.Key_Down):
+        qtbot.keyClick(dock.list, key)
+    assert dock.view.stage is dock.stages[2]
+    qtbot.keyClick(dock.list, Qt.Key.Key_Left)
+    view = dock.view
+    assert (view.title.text(), view.formula.text(), view.numbers.text()) == ("Norm", "y = x / s", "1 / 2")
+    assert "llmlab/gpt/model.py:154" in view.code.text()
+    assert "equal to the model's numbers to 1e-07" in view.note.text()
+    assert view.picture.heat is not None
+    assert view.picture.heat.values.shape == (1, 8)
+    assert view.picture.heat.signed
+    view.as_table.setChecked(True)
+    assert [view.table.model().index(row, 0).data() for row in (0, 7)] == ["-1", "1"]
+    with qtbot.waitSignal(dock.lab.dock_requested) as wanted:
+        view.why.linkActivated.emit("dock:residual")
+    assert wanted.args == ["residual"]
+    table = dock.table()
+    assert table is not None
+    assert len(table[1]) == 8 + 9 + 1
+
+
+def test_layer_head_position_and_the_draw_are_asked_for(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
+    assert (asked(lab)["layer"], asked(lab)["head"], asked(lab)["position"]) == (0, 0, 2)
+    dock.layer.setValue(3)
+    dock.head.setValue(1)
+    dock.position.setValue(0)
+    assert (asked(lab)["layer"], asked(lab)["head"], asked(lab)["position"]) == (3, 1, 0)
+    assert lab.inspection.selection.layer == 3
+    qtbot.waitUntil(lambda: not dock.append.isEnabled(), timeout=WAIT)  # a position with others behind it
+    dock.list.setCurrentRow(3)
+    assert dock.temperature.isVisible()
+    dock.temperature.setValue(0.5)
+    qtbot.waitUntil(lambda: asked(lab)["temperature"] == 0.5, timeout=WAIT)
+    assert dock.view.stage is not None
+    assert dock.view.stage.name == "next"  # stays where it was
+    dock.list.setCurrentRow(0)
+    assert not dock.temperature.isVisible()
+
+
+def test_a_change_is_marked_against_what_was_and_can_be_undone(
+    dock: WalkDock, lab: InspectionLab, qtbot: QtBot
+) -> None:
+    dock.list.setCurrentRow(1)
+    dock.view.picture.clicked.emit(0, 5)
+    assert dock.change.text() == "norm[5]="
+    count = len(lab.host.asked)
+    qtbot.keyClick(dock.change, Qt.Key.Key_Return)  # not finished
+    assert len(lab.host.asked) == count
+    qtbot.keyClicks(dock.change, "2.5")
+    qtbot.keyClick(dock.change, Qt.Key.Key_Return)
+    assert asked(lab)["changes"] == ["norm[5]=2.5"]
+    qtbot.waitUntil(lambda: "changed" in dock.list.item(1).text(), timeout=WAIT)
+    assert "changed" not in dock.list.item(0).text()
+    heat = dock.view.picture.heat
+    assert heat is not None
+    assert list(heat.rows) == ["now", "was"]
+    dock.view.against.setChecked(True)
+    assert np.allclose(dock.view.picture.heat.values, 1)  # type: ignore[union-attr]
+    lab.host.fail["walk"] = LabError("'x' is no change.")
+    dock.change.setText("x")
+    qtbot.keyClick(dock.change, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: "is no change" in dock.problem.text(), timeout=WAIT)
+    assert dock.stages  # what was there stays
+    lab.host.fail.clear()
+    qtbot.mouseClick(dock.undo, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "changed" not in dock.list.item(1).text(), timeout=WAIT)
+    assert not dock.problem.text()
+
+
+def test_the_drawn_token_is_appended_and_walked_again(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
+    dock.append.click()
+    assert (asked(lab)["ids"], asked(lab)["drawn"], asked(lab)["position"]) == ([1, 2, 3, 7], 1, 3)
+    qtbot.waitUntil(lambda: dock.take_back.isVisible(), timeout=WAIT)
+    dock.cache.setChecked(True)
+    assert asked(lab)["cache"] is True
+    dock.take_back.click()
+    assert "ids" not in asked(lab)
+    dock.append.click()
+    lab.inspection.set_prompt("w4 w5", False, at_once=True)  # another text has none appended
+    qtbot.waitUntil(lambda: asked(lab)["text"] == "w4 w5", timeout=WAIT)
+    assert "ids" not in asked(lab)
+
+
+def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot) -> None:
+    lab.host.fail["walk"] = LabError("bar@live cannot be walked through while it trains.", "Its weights change.")
+    dock = WalkDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock, prompt="w1 w2")
+    qtbot.waitUntil(lambda: dock._trouble is not None, timeout=WAIT)
+    assert "cannot be walked through" in dock._empty.text
