@@ -42,7 +42,8 @@ class Fault:
         """The right lines, cut down to those around `at`, and the broken ones. LabError when they cannot be read."""
         code = find_source(self.right).code.splitlines()
         middle = next((number for number, line in enumerate(code) if self.at in line), 0)
-        around = code[max(0, middle - _AROUND) : middle + _AROUND + 1]
+        docstring = max((number + 1 for number, line in enumerate(code[:middle]) if '"""' in line), default=0)
+        around = code[max(docstring, middle - _AROUND) : middle + _AROUND + 1]
         return textwrap.dedent("\n".join(around)), find_source(self.broken).code
 
 

@@ -67,11 +67,11 @@ TELLS: dict[str, Tell] = {
         lambda run, healthy: run.curves.train - run.curves.steps - (healthy.curves.train - healthy.curves.steps), 0.3
     ),
     # What other held-out text costs more, beyond what it does in a healthy run.
-    "leaked": Tell(lambda run, healthy: _gap(run) - _gap(healthy), 0.1),
-    "dropout-on": Tell(lambda run, _: run.curves.val - run.measures.same, 0.02),
+    "leaked": Tell(lambda run, healthy: _gap(run) - _gap(healthy), 0.05),
+    "dropout-on": Tell(lambda run, _: run.curves.val - run.measures.same, 0.01),
     "no-scale": Tell(lambda run, healthy: run.measures.uneven / healthy.measures.uneven, 3.0),
     "no-norm": Tell(_refused("attribution"), 0.5),
-    "no-warmup": Tell(lambda run, healthy: run.curves.early - healthy.curves.early, -0.3, above=False),
+    "no-warmup": Tell(lambda run, healthy: run.curves.early - healthy.curves.early, -0.15, above=False),
     "unshuffled": Tell(lambda run, _: run.curves.again, 0.5),
     "bf16": Tell(lambda run, _: run.measures.bf16, 0.99),
     "frozen": Tell(lambda run, _: min(run.measures.by_block), 1e-6, above=False),

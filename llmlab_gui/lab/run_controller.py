@@ -95,6 +95,10 @@ class RunController(QObject):
             begun=begun,
         )
 
+    def train_made(self, run: RunFolder) -> None:
+        """Trains a run that is made already, and waits for its worker."""
+        self._launch(lambda: run, lambda made: f"{made.id} was started.")
+
     def start_queued(self, queue: RunQueue, item_id: str = "") -> None:
         """The next run of a queue, or a certain one. `queue_answered` tells that it was tried."""
         self._launch(

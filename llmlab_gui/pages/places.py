@@ -9,7 +9,8 @@ from llmlab_gui.pages.page import CONCEPTS, Page
 TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS = "Train", "Look inside", "Fine-tune", "Experiments"
 PAPER, COMPARE, WRITE, LEARN = "Paper", "Compare runs", "Write", "Learn"
 WALK = "Walk"
-WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN, WALK)
+DIAGNOSE = "Diagnose"
+WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN, WALK, DIAGNOSE)
 # By dock: its title, and the concept pages that its caption leads to, the chief one first.
 DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens", "many-processes")),
@@ -83,6 +84,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Evidence",
         ("experiments", "statistics-of-claims", "predicting", "bayesian-reasoning", "grokking", "induction-heads"),
     ),
+    "diagnose": ("Diagnose", ("loss-curves", "optimisation", "attention-patterns", "predicting")),
     "check_report": ("Check report", ("statistics-of-claims", "experiments")),
 }
 DOCK_IDS = (*DOCK_PAGES, "learn")

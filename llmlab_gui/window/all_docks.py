@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from PySide6.QtWidgets import QWidget
 
 from llmlab.studies.experiments.outcomes import ExperimentResults
+from llmlab_gui.diagnose.dock import DiagnoseDock
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.losses import ExperimentLossesDock
@@ -106,5 +107,6 @@ def make_docks(
         ClaimsDock(lab, papers, window),
         EvidenceDock(lab, papers, window),
         check_report(lab, papers, window),
+        DiagnoseDock(lab, window),
     ]
     return {dock.objectName().removeprefix("dock."): dock for dock in docks}

@@ -12,7 +12,7 @@ from PySide6.QtGui import QAction, QActionGroup, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
 from llmlab.core.kinds import FINETUNING
-from llmlab_gui.pages.places import EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WALK, WRITE
+from llmlab_gui.pages.places import DIAGNOSE, EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WALK, WRITE
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import THEME_CHOICES
@@ -35,6 +35,7 @@ _FEATURES = {
     "write": WRITE,
     "notebook": "Notebook",
     "learn": LEARN,
+    "diagnose": DIAGNOSE,
 }
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 

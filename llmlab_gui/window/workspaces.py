@@ -11,7 +11,18 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.pages.places import COMPARE, EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WALK, WRITE
+from llmlab_gui.pages.places import (
+    COMPARE,
+    DIAGNOSE,
+    EXPERIMENTS,
+    FINE_TUNE,
+    LEARN,
+    LOOK_INSIDE,
+    PAPER,
+    TRAIN,
+    WALK,
+    WRITE,
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,16 @@ _ARRANGEMENTS: Mapping[str, Split] = {
     LEARN: _beside(
         (50, _tabs("learn")),
         (50, _stacked((56, _tabs("loss")), (44, _tabs("setup", "runs", "samples", "learning_rate")))),
+    ),
+    DIAGNOSE: _beside(
+        (40, _tabs("diagnose", "runs", "learn")),
+        (
+            60,
+            _stacked(
+                (50, _tabs("loss", "learning_rate", "attention", "contributions", "lens")),
+                (50, _tabs("samples", "checkpoints", "parameters", "prompt", "log")),
+            ),
+        ),
     ),
 }
 

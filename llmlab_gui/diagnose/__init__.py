@@ -1,0 +1,1 @@
+"""Finding what is wrong with a run: evidence, an answer in probabilities, the reveal."""

@@ -1,0 +1,122 @@
+"""The Diagnose dock: a mystery is started, evidence is kept, an answer is scored, and the seal is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from whole_lab import WholeLab
+
+from llmlab.core.mystery_settings import MysterySettings
+from llmlab.mysteries import case as mysteries
+from llmlab.mysteries.faults import fault_of
+from llmlab.store.run_folder import RunFolder
+from llmlab_gui.diagnose.dock import REVEAL, DiagnoseDock
+
+
+@pytest.fixture
+def trained(lab: WholeLab, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the runs that would be trained: no worker is started."""
+    found: list[str] = []
+    monkeypatch.setattr(lab.controller, "train_made", lambda run: found.append(run.id))
+    return found
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: WholeLab, trained: list[str]) -> Iterator[DiagnoseDock]:
+    made = DiagnoseDock(lab)
+    qtbot.addWidget(made)
+    made.resize(420, 560)
+    made.show()
+    yield made
+    made.shutdown()
+
+
+def _started(qtbot: QtBot, dock: DiagnoseDock, level: int = 1) -> RunFolder:
+    dock.level.setCurrentIndex(level - 1)
+    dock.start_button.click()
+    qtbot.waitUntil(lambda: dock.case is not None, timeout=WAIT)
+    assert dock.run is not None
+    return dock.run
+
+
+def _cause(run: RunFolder) -> str:
+    return fault_of(run.info().settings_as(MysterySettings).mystery.token).name
+
+
+def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
+    qtbot: QtBot, outputs: Path, dock: DiagnoseDock, lab: WholeLab, trained: list[str]
+) -> None:
+    assert "Start one" in dock.standing.text()
+    assert not dock.tabs.isVisible()
+    run = _started(qtbot, dock, level=2)
+    assert trained == [run.id]
+    assert lab.current() is not None
+    assert lab.current().id == run.full_name  # type: ignore[union-attr]
+    assert "level 2, middle" in dock.standing.text()
+    assert not dock.tabs.isTabEnabled(REVEAL)
+
+    evidence = dock.evidence
+    evidence.at.setText("120")
+    QTest.keyClicks(evidence.note, "stands still")
+    QTest.keyClick(evidence.note, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: evidence.marks.count() == 1, timeout=WAIT)
+    assert evidence.marks.item(0).text() == "loss@120  stands still"
+    with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+        evidence.marks.setCurrentRow(0)
+        evidence.marks.itemActivated.emit(evidence.marks.item(0))
+    assert asked.args == ["loss"]
+
+    causes, cause = dock.causes, _cause(run)
+    assert list(causes.fields) == mysteries.case_of(run).candidates
+    assert all(field.accessibleName() for field in causes.fields.values())
+    assert not causes.answer_button.isEnabled()
+    causes.fields[cause].setValue(60)
+    assert causes.total.text() == "Together 60 %, of 100 %"
+    causes.spread_button.click()
+    assert sum(field.value() for field in causes.fields.values()) == 100
+    causes.answer_button.click()
+    qtbot.waitUntil(lambda: dock.tabs.currentIndex() == REVEAL, timeout=WAIT)
+    words = dock.reveal.toPlainText()
+    fault = mysteries.revealed(run)
+    assert f"It was: {fault.title}" in words
+    assert "60 %" in words
+    if fault.right:
+        assert all(" ".join(lines.split()) in " ".join(words.split()) for lines in fault.lines())
+    assert not any(field.isEnabled() for field in causes.fields.values())
+    assert len(mysteries.scores(outputs)) == 1
+
+
+def test_further_experiments_are_made_paid_for_and_shown_beside(
+    qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, trained: list[str]
+) -> None:
+    run = _started(qtbot, dock)
+    dock.evidence.questions["healthy"].click()
+    qtbot.waitUntil(lambda: "2 of 4" in dock.evidence.budget.text(), timeout=WAIT)
+    assert trained == [run.id, f"{run.id}-healthy"]
+    assert dock.evidence.questions["healthy"].text() == "Healthy run"
+    dock.evidence.questions["seed"].click()
+    qtbot.waitUntil(lambda: "1 of 4" in dock.evidence.budget.text(), timeout=WAIT)
+    assert not dock.evidence.questions["measure"].isEnabled()
+    qtbot.waitUntil(lambda: lab.shown() == [run.full_name, f"{run.full_name}-seed"], timeout=WAIT)
+    assert [row.id for row in dock.rows()] == [run.full_name]
+    errors: list[object] = []
+    lab.error_raised.connect(errors.append)
+    dock.evidence.marked.emit("nowhere", "")
+    qtbot.waitUntil(lambda: len(errors) == 1, timeout=WAIT)
+    assert "no place for evidence" in str(errors[0])
+
+
+def test_what_is_typed_in_is_kept_while_the_run_trains(qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab) -> None:
+    run = _started(qtbot, dock)
+    dock.causes.fields["nothing"].setValue(30)
+    dock.refresh()
+    mysteries.mark(run, "lens")
+    dock._read()
+    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
+    assert dock.causes.fields["nothing"].value() == 30
