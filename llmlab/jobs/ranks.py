@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from llmlab.training.parallel import failed
 _LOOPBACK = "127.0.0.1"
 # A process that torchrun ends since others gave up says so later than this (llmlab.jobs.worker.SIGTERM_SECONDS).
 _STOPPED_SECONDS = 3.0
+# How often a process looks whether rank 0 gets on.
+_LOOK_SECONDS = 1.0
 _RESUME = "Resume the run: it goes on from its newest checkpoint."
 
 
@@ -62,6 +65,28 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
         why = "The system does that where memory runs out." if ends[rank] == -signal.SIGKILL else ""
         return LabError(f"Process {rank} of the run's {count} {how}.", why, _RESUME)
     return None
+
+
+def follow_rank_0(run: RunFolder, seconds: float) -> None:
+    """Ends this process, one of those that wait for rank 0's orders, when rank 0 hangs between two of them: no step is
+    waited for then, and no connection is closed. torchrun ends rank 0, and `run_ranks` says which it was.
+
+    It hangs when it has got on with nothing for `seconds` longer than anything took so far (`RunStatus.patience`). A
+    pause is none. Looks are counted, and no clock is read: all processes may be stopped together, or on machines
+    whose clocks differ.
+    """
+
+    def watch() -> None:
+        heard, quiet = 0.0, 0.0
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            status = run.recorded_status()
+            quiet = quiet + _LOOK_SECONDS if status.heartbeat == heard and status.state != "paused" else 0.0
+            heard = status.heartbeat
+            if 0 < status.patience < quiet - seconds:
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def tell_torchrun(error: LabError) -> None:

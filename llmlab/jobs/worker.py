@@ -30,7 +30,7 @@ from llmlab.core.memory import available_bytes
 from llmlab.core.processes import follow_parent
 from llmlab.core.settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
-from llmlab.jobs.ranks import run_ranks, started_by_torchrun, tell_torchrun
+from llmlab.jobs.ranks import follow_rank_0, run_ranks, started_by_torchrun, tell_torchrun
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
@@ -127,6 +127,7 @@ def _follow(run: RunFolder) -> None:
         processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
         assert isinstance(processes, Several)
         torch.set_num_threads(choose_threads(settings.train, 0, False, processes.size))
+        follow_rank_0(run, settings.distributed.timeout)
         what, step = processes.hear()
         if what == "end":
             return

@@ -77,7 +77,8 @@ class Loop(TrainingRun):
                 with self.device.autocast():
                     part = self.part_of_loss(index, batches)
                 self.scaler.scale(part).backward()
-            loss += part.detach()
+            part = part.detach()  # or the graph, of which layers in 4 bits keep their part, would stay for a step
+            loss += part
         loss = self.processes.mean(loss)
         self.scaler.unscale_(self.optimizer)
         limit = train.grad_clip or math.inf

@@ -17,19 +17,23 @@ from unittest import mock
 import psutil
 import pytest
 import safetensors.torch
+import torch
 from forks import forked, wait_until
 from kills import differences, events_of
 from ranks import ranks, train_by
 from small_runs import names_of_events, new_run, quick_settings, train_here
+from torch import nn
 
 from llmlab.core.errors import UsageError
 from llmlab.jobs import ranks as jobs_ranks
 from llmlab.jobs import worker
 from llmlab.jobs.launcher import prepare_resume, request, start_worker
 from llmlab.store import checkpoints
-from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder
+from llmlab.training import parallel
 from llmlab.training.loop import Trainer
+from llmlab.training.state import load_state, restore
 
 # Of a loss, after 30 steps: its sums are taken in another order, in fp32, and each step adds to what differs.
 BOUND = 1e-5
@@ -150,6 +154,33 @@ def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(outputs: Path
     assert (run.status().state, events_of(run, "stopped")[0]["step"]) == ("stopped", run.status().step)
 
 
+def test_a_run_whose_rank_0_runs_out_of_memory_as_it_collects_the_model_ends_with_a_sentence(outputs: Path) -> None:
+    run = new_run(outputs, 2000, **SETTINGS | {"distributed__strategy": "fsdp2", "checkpoints__interval": 0})
+    plain = parallel.Sharded.whole
+
+    def whole(self: parallel.Sharded, tensors: Any) -> Any:
+        if self.rank == 0:
+            raise MemoryError
+        return plain(self, tensors)
+
+    with mock.patch.object(parallel.Sharded, "whole", whole), ranks(run, 2) as forks:
+        wait_until(lambda: run.recorded_status().step > 2)
+        request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
+        assert [fork.wait(30) for fork in forks] == [1, 1]
+    assert run.status().state == "failed"
+    assert events_of(run, "failed")[0]["what"] == "There was not enough memory."
+
+
+def test_a_connection_that_is_lost_while_a_state_is_taken_is_no_state_that_does_not_fit(outputs: Path) -> None:
+    run = train_here(new_run(outputs, 2))
+    state = load_state(select(run.checkpoints, "final").path)
+    model = nn.Linear(2, 2)
+    state.optimizer = {"weight": {"exp_avg": torch.zeros(2, 2)}}
+    for error in (RuntimeError("[gloo] Connection closed by peer"), MemoryError()):
+        with mock.patch("llmlab.training.state._as_held", side_effect=error), pytest.raises(type(error)):
+            restore(state, model, torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu", enabled=False))
+
+
 def test_what_does_not_work_in_parts_of_a_model_is_refused() -> None:
     for key, value in (("optimizer", "muon"), ("ema_decay", 0.9), ("compile", True), ("precision", "fp16")):
         with pytest.raises(UsageError, match=f"train.{key}.* does not work with distributed.strategy=fsdp2"):
@@ -247,16 +278,17 @@ def test_what_was_learned_is_saved_though_another_process_is_lost_in_a_pause(out
     assert list_checkpoints(run.checkpoints)[-1].step == run.status().step
 
 
-# A worker whose rank 1 finds no device, or whose rank 0 stands still in a step.
+# A worker whose rank 1 finds no device, or whose rank 0 stands still in a step, or between two.
 _FAULTY = """
 import os, threading
 from unittest import mock
 from llmlab.core.errors import LabError
 from llmlab.jobs import worker
+from llmlab.store import recorder
 from llmlab.training.loop import Trainer
 
 rank, fault = int(os.environ["RANK"]), os.environ["FAULT"]
-choose_device, loss_of_batch = worker.choose_device, Trainer.loss_of_batch
+choose_device, loss_of_batch, report = worker.choose_device, Trainer.loss_of_batch, Trainer.report
 
 def choose(train):
     if fault == "no device" and rank == 1:
@@ -268,6 +300,15 @@ def loss(self, index):
         threading.Event().wait()
     return loss_of_batch(self, index)
 
+def between(self, result):
+    report(self, result)
+    if fault == "hangs between steps" and self.progress.step == 7:
+        recorder._LEAST_PATIENCE, recorder._PATIENCE_GAPS = 1.0, 1
+        self.recorder.beat(0.0)
+        self.recorder.update()
+        threading.Event().wait()
+
+Trainer.report = between
 with mock.patch.object(worker, "choose_device", choose), mock.patch.object(Trainer, "loss_of_batch", loss):
     with mock.patch.object(worker, "peak_flops", return_value=1e11):
         raise SystemExit(worker.main())
@@ -280,6 +321,7 @@ with mock.patch.object(worker, "choose_device", choose), mock.patch.object(Train
     [
         ("no device", "Process 1 of the run's 2 failed. There is no GPU for process 1."),
         ("hangs", "Process 0 of the run's 2 did not answer any more, and was ended."),
+        ("hangs between steps", "Process 0 of the run's 2 did not answer any more, and was ended."),
     ],
 )
 def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(

@@ -39,8 +39,9 @@ from llmlab.training.finetuning.packing import packing_refusal
 
 # Bytes of a weight in NF4: 4 bits, 8 bits a block of 64, 32 bits for 256 of these (`quantise` beside this).
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
-# Resident memory of a worker before its first step: interpreter, torch, transformers and PEFT, on Linux.
-_WORKER_BYTES = 560_000_000
+# Resident memory of a worker before its first step: interpreter, torch, and for all but the lab's own GPT transformers
+# and PEFT, on Linux.
+_WORKER_BYTES, _OWN_WORKER_BYTES = 560_000_000, 370_000_000
 # Holes that the allocator leaves among activations.
 _SCATTER = 1.05
 # Seconds a number, measured on one core: AdamW's step, and turning a weight back from 4 bits.
@@ -102,7 +103,7 @@ def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 
         # To write, the first collects all weights; to save, what the optimizer keeps.
         saving = max(0.0, FLOAT * max(base.parameters, 2 * trainable) - gathered - kept - logits)
         learning = learning / ranks + gathered
-    process = _WORKER_BYTES + (COMPILER_BYTES if ranks > 1 else 0)
+    process = (_OWN_WORKER_BYTES if base.own else _WORKER_BYTES) + (COMPILER_BYTES if ranks > 1 else 0)
     memory = Memory(process, round(learning), round(kept), round(logits), ranks, round(saving))
     opening = round(base.load_copies * FLOAT * base.parameters)
     if memory.of_one < process + opening:  # each opens the whole of it
@@ -166,10 +167,10 @@ def _logits(base: BaseShape, settings: FinetuneSettings, tokens: int) -> float:
     learns = settings.model.method == FULL
     if trained * vocab < FEW_LOGITS:  # all of them, their log-softmax, their gradient
         return FLOAT * (3 * trained * vocab + (head if learns else 0))
-    # The chunk, which becomes its own gradient, and the log-softmax of one in an evaluation; of a head that learns,
-    # its gradient before and after the mean is taken.
+    # The chunk, which becomes its own gradient, and the log-softmax of one in an evaluation; the gradient of a head
+    # that learns, before the mean is taken.
     chunks = 2 if settings.train.eval_interval else 1
-    return FLOAT * (chunks * min(trained, CHUNK_ROWS) * vocab + (2 * head if learns else 0))
+    return FLOAT * (chunks * min(trained, CHUNK_ROWS) * vocab + (head if learns else 0))
 
 
 def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row: int, adapters: int) -> float:

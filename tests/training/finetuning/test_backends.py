@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -295,6 +296,19 @@ def test_no_room_in_memory(bases: dict[str, str], outputs: Path, monkeypatch: py
     said = str(refused(settings_for(bases["llama"]), outputs))
     assert "does not fit into memory" in said
     assert "qlora" in said
+
+
+def test_a_family_that_cannot_compute_its_blocks_anew_is_refused(
+    bases: dict[str, str], outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise ValueError("It does not support gradient checkpointing.")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "activation_checkpointing_enable", none, raising=False)
+    monkeypatch.setattr(transformers.PreTrainedModel, "gradient_checkpointing_enable", none)
+    settings = settings_for(bases["llama"])
+    settings = replace(settings, train=replace(settings.train, activation_checkpointing=True))
+    assert "Set train.activation_checkpointing=false." in str(refused(settings, outputs))
 
 
 def test_unsloth_is_refused_in_a_sentence_where_it_is_absent(bases: dict[str, str], outputs: Path) -> None:

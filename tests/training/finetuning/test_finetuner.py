@@ -178,6 +178,21 @@ def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, example
         assert torch.allclose(weight, ours[name], atol=1e-5), name
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_blocks_that_are_computed_anew_give_the_same_losses_and_weights_bit_for_bit(
+    outputs: Path, base: str, examples: str, method: str
+) -> None:
+    """With the dropout of adapters, which must be drawn again."""
+    runs = []
+    for anew in (False, True):
+        changed = {"model__method": method, "train__activation_checkpointing": anew}
+        runs.append(train_here(tuning_run(outputs, base, examples, f"anew-{anew}", **changed)))
+    losses = [[(event["loss"], event["grad_norm"]) for event in events_of(run, "step")] for run in runs]
+    assert losses[0] == losses[1]
+    plain, again = (safetensors.torch.load_file(select(run.checkpoints, "final").weights) for run in runs)
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+
+
 def test_bits_per_byte_are_the_bits_of_the_held_out_answers_by_the_bytes_of_their_text(
     outputs: Path, base: str, examples: str
 ) -> None:
