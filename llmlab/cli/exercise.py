@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 
 from llmlab.cli import text
+from llmlab.cli.exercise_use import use
 from llmlab.cli.output import DONE, FAILED, answer, print_json
-from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.cli.words import Commands, add_outputs, add_settings, outputs_of
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.presets import DEFAULT_PRESET
 from llmlab.core.source_code import find_source
 from llmlab.exercises.checker import PASSED, Answer, check
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces, find_piece
@@ -22,12 +24,15 @@ which may take a gigabyte of memory and a minute; it has your rights, as any pro
   start NAME            write outputs/exercises/NAME.py: signature, shapes, an example; never over a file of yours
   check NAME            run it, and say the first fact that does not hold
   show NAME             the page; after it has passed, the lab's own code, too
+  use [NAME ...]        train with these pieces of yours, or all that have passed, and the lab's own run of the same
+                        seed beside it; the run's worker is a process that runs your code
 
 examples:
   llmlab-run exercise list
   llmlab-run exercise start attention
   llmlab-run exercise check attention
-  llmlab-run exercise show attention --hints 1"""
+  llmlab-run exercise show attention --hints 1
+  llmlab-run exercise use attention softmax --steps 300"""
 
 _MARKS = {"new": "", "begun": "begun", "passed": "passed", "changed": "changed since it passed"}
 
@@ -35,8 +40,11 @@ _MARKS = {"new": "", "begun": "begun", "passed": "passed", "changed": "changed s
 def add_commands(commands: Commands) -> None:
     parser = commands.add("exercise", exercise, "rebuild a GPT piece by piece, and have it checked", _DETAILS)
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
-    parser.add_argument("names", metavar="NAME", nargs="*", help="a piece")
+    parser.add_argument("names", metavar="PIECE", nargs="*", help="a piece; use: several")
     parser.add_argument("--hints", metavar="N", type=int, default=0, help="show: the first N of up to three hints")
+    parser.add_argument("--preset", metavar="NAME", help=f"use: where to start from (default: {DEFAULT_PRESET})")
+    parser.add_argument("--name", help="use: the run's id")
+    add_settings(parser)
     add_outputs(parser)
 
 
@@ -136,4 +144,8 @@ def _with_code(page: str) -> Iterator[str]:
         yield f"{source.path}, lines {source.first_line} to {source.last_line}:\n\n{source.code}"
 
 
-_ACTIONS = {"list": _list, "start": _start, "check": _check, "show": _show}
+def _use(args: argparse.Namespace, workbook: Workbook) -> int:
+    return use(args)
+
+
+_ACTIONS = {"list": _list, "start": _start, "check": _check, "show": _show, "use": _use}

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.mystery_settings import MysterySettings
+from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.core.settings import PretrainSettings, RunSettings
 from llmlab.core.task_settings import TaskSettings
 
 KINDS: dict[str, type[RunSettings]] = {
-    kind.track: kind for kind in (PretrainSettings, FinetuneSettings, TaskSettings, MysterySettings)
+    kind.track: kind for kind in (PretrainSettings, FinetuneSettings, TaskSettings, MysterySettings, RebuiltSettings)
 }
 PRETRAINING, FINETUNING, PAPERS = PretrainSettings.track, FinetuneSettings.track, TaskSettings.track
 MYSTERIES = MysterySettings.track

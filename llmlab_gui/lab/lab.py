@@ -260,7 +260,8 @@ class Lab(QObject):
         """Puts a run's settings into the set-up panel of its kind; name and predictions of one that was not made."""
         sections = to_mapping(settings).items()
         values = {f"{section}.{name}": value for section, fields in sections for name, value in fields.items()}
-        values.pop("mystery.token", None)  # a run that is set up by hand has nothing sealed
+        for key in ("mystery.token", "pieces.yours"):  # a run that is set up by hand has nothing sealed, and no pieces
+            values.pop(key, None)
         scratch = isinstance(settings, PretrainSettings)
         (self.setup_requested if scratch else self.finetune_requested).emit(
             {"preset": preset, "name": name or "", "predictions": tuple(predictions), **values}

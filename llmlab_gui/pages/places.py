@@ -10,7 +10,8 @@ TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS = "Train", "Look inside", "Fine-tune"
 PAPER, COMPARE, WRITE, LEARN = "Paper", "Compare runs", "Write", "Learn"
 WALK = "Walk"
 DIAGNOSE = "Diagnose"
-WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN, WALK, DIAGNOSE)
+REBUILD = "Rebuild"
+WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN, WALK, DIAGNOSE, REBUILD)
 # By dock: its title, and the concept pages that its caption leads to, the chief one first.
 DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens", "many-processes")),
@@ -61,6 +62,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Walk",
         ("attention", "tokens", "embeddings", "residual-stream", "feed-forward", "loss"),
     ),
+    "rebuild": ("Rebuild", ("attention", "feed-forward", "loss", "optimisation", "tokens", "lora", "logit-lens")),
     "finetune_setup": ("Fine-tune set-up", ("fine-tuning", "lora", "quantisation", "learning-rate")),
     "data": ("Data", ("chat-templates", "fine-tuning")),
     "adapter": ("Adapter", ("lora", "fine-tuning", "quantisation")),

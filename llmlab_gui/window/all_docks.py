@@ -36,6 +36,7 @@ from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.paper.evidence import EvidenceDock
 from llmlab_gui.paper.notes import PaperDock
+from llmlab_gui.rebuild.dock import RebuildDock
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.learning_rate import LearningRateDock
 from llmlab_gui.train.log import LogDock
@@ -92,6 +93,7 @@ def make_docks(
         GeometryDock(lab, window),
         ParametersDock(lab, window),
         WalkDock(lab, window),
+        RebuildDock(lab, window),
         FinetuneSetupDock(lab, window),
         DataDock(lab, window),
         AdapterDock(lab, window),

@@ -54,6 +54,7 @@ _ALSO = {
     "dock:lens": "early exit predictions layers",
     "dock:interventions": "remove a head ablation ablate knock out patching causal tracing",
     "dock:walk": "step by step forward pass stages formula numbers backpropagation",
+    "dock:rebuild": "exercises write code yourself implement from scratch pieces",
     "dock:compare": "difference two models",
     "dock:evolution": "over time film while training",
     "dock:geometry": "pca neighbours cosine similarity vectors",

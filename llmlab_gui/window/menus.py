@@ -12,7 +12,18 @@ from PySide6.QtGui import QAction, QActionGroup, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
 from llmlab.core.kinds import FINETUNING
-from llmlab_gui.pages.places import DIAGNOSE, EXPERIMENTS, FINE_TUNE, LEARN, LOOK_INSIDE, PAPER, TRAIN, WALK, WRITE
+from llmlab_gui.pages.places import (
+    DIAGNOSE,
+    EXPERIMENTS,
+    FINE_TUNE,
+    LEARN,
+    LOOK_INSIDE,
+    PAPER,
+    REBUILD,
+    TRAIN,
+    WALK,
+    WRITE,
+)
 from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import THEME_CHOICES
@@ -36,6 +47,7 @@ _FEATURES = {
     "notebook": "Notebook",
     "learn": LEARN,
     "diagnose": DIAGNOSE,
+    "rebuild": REBUILD,
 }
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 

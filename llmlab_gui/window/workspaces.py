@@ -19,6 +19,7 @@ from llmlab_gui.pages.places import (
     LEARN,
     LOOK_INSIDE,
     PAPER,
+    REBUILD,
     TRAIN,
     WALK,
     WRITE,
@@ -91,6 +92,10 @@ _ARRANGEMENTS: Mapping[str, Split] = {
                 (66, _tabs("attention", "contributions", "residual", "lens", "learn")),
             ),
         ),
+    ),
+    REBUILD: _beside(
+        (64, _tabs("rebuild")),
+        (36, _stacked((56, _tabs("loss", "throughput", "samples")), (44, _tabs("runs", "learn")))),
     ),
     FINE_TUNE: _beside(
         (27, _stacked((38, _tabs("runs", "queue")), (62, _tabs("finetune_setup")))),

@@ -1,0 +1,78 @@
+"""The settings of a run that trains with pieces of the learner's own: pretraining, and which pieces. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from llmlab.core.config import setting
+from llmlab.core.errors import UsageError
+from llmlab.core.settings import PretrainSettings, RunWords
+
+# What the pieces compute: GPT-2's form without biases. Each setting, and the values that it may have.
+_PLAIN: dict[str, tuple[object, ...]] = {
+    "model.dropout": (0.0,),
+    "model.bias": (False,),
+    "model.norm": ("layernorm",),
+    "model.position": ("learned",),
+    "model.activation": ("gelu",),
+    "model.n_kv_head": (0,),
+    "model.qk_norm": (False,),
+    "model.zero_init": (False,),
+    "model.untied_head": (False,),
+    "model.logit_softcap": (0.0,),
+    "model.value_residual": (False,),
+    "model.mup_base_width": (0,),
+    "train.optimizer": ("adamw",),
+    "train.schedule": ("cosine",),
+    "train.ema_decay": (0.0,),
+    "train.activation_checkpointing": (False,),
+    "train.compile": ("auto", "off"),
+    "distributed.strategy": ("none",),
+}
+
+
+@dataclass(frozen=True)
+class PiecesSettings:
+    """What of the run is the learner's."""
+
+    yours: tuple[str, ...] = setting(
+        (),
+        "Pieces of your own that the run trains with in place of the lab's; copies of them lie in its folder.",
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class RebuiltSettings(PretrainSettings):
+    """As of a run from scratch, in the plain form that the pieces have."""
+
+    track = "rebuilt"
+    noun = "a run with pieces of yours"
+    trained_by = "llmlab.exercises.rebuilding:Rebuilding"
+
+    pieces: PiecesSettings = field(default_factory=PiecesSettings)
+
+    @property
+    def words(self) -> RunWords:
+        words, names = super().words, ", ".join(self.pieces.yours)
+        return replace(
+            words,
+            does="pretraining, yours",
+            makes=f"{words.makes}, with pieces of yours",
+            facts={**words.facts, "yours": names},
+            details=[*words.details, f"Yours: {names}"],
+            summary={**words.summary, "yours": names},
+        )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, values in _PLAIN.items():
+            section, name = key.split(".")
+            value = getattr(getattr(self, section), name)
+            if value not in values:
+                shown = str(values[0]).lower() if isinstance(values[0], bool) else values[0]
+                raise UsageError(
+                    f"A run with pieces of yours cannot have {key}={value}.",
+                    "The pieces build GPT-2's form, without biases and dropout, trained by AdamW in one process.",
+                    f"Set {key}={shown}.",
+                )

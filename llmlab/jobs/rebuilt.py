@@ -1,0 +1,88 @@
+"""A run with pieces of the learner's own, the lab's own run beside it, and what the two have come to. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llmlab.core.config import from_mapping, to_mapping, with_values
+from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.exercises.pieces import Workbook
+from llmlab.exercises.rebuilding import put_pieces, usable
+from llmlab.jobs.launcher import create_run, free_name
+from llmlab.store.history import RunHistory
+from llmlab.store.registry import list_runs
+from llmlab.store.run_folder import RunFolder
+
+
+def make_yours(
+    outputs: Path,
+    names: Sequence[str],
+    settings: PretrainSettings,
+    *,
+    name: str | None = None,
+    preset: str = "",
+    watched: bool = False,
+) -> RunFolder:
+    """A new run with those pieces, or all that have passed. UsageError for a piece or a setting that cannot be used."""
+    workbook = Workbook(outputs)
+    chosen = usable(workbook, names)
+    mine = from_mapping(RebuiltSettings, to_mapping(settings))
+    mine = with_values(mine, {"pieces.yours": tuple(chosen)})
+    run = create_run(
+        outputs, mine, name=name or f"{free_name(outputs, mine, preset)}-yours", preset=preset, watched=watched
+    )
+    put_pieces(run, workbook, chosen)
+    return run
+
+
+def twin_of(run: RunFolder) -> RunFolder | None:
+    """The lab's own finished run of the same settings and seed, the newest; None where there is none."""
+    plain = plain_settings(run)
+    for other in list_runs(run.outputs):
+        finished = other.path.parent.name == plain.track and other.recorded_status().state == "finished"
+        if finished and other.info().settings == plain:
+            return other
+    return None
+
+
+def make_ours(run: RunFolder, *, watched: bool = False) -> RunFolder:
+    """A new run of the lab's own, of the same settings and seed."""
+    info = run.info()
+    name = f"{run.id.removesuffix('-yours')}-ours"
+    return create_run(run.outputs, plain_settings(run), name=name, preset=info.preset, watched=watched)
+
+
+def plain_settings(run: RunFolder) -> PretrainSettings:
+    """A run's settings without its pieces."""
+    values = to_mapping(run.info().settings_as(RebuiltSettings))
+    del values["pieces"]
+    return from_mapping(PretrainSettings, values)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Two runs of one seed. losses: step, validation loss of yours, of ours, where both were measured. speeds: the
+    median of tokens a second; 0 where nothing was trained."""
+
+    losses: list[tuple[int, float, float]]
+    your_speed: float
+    our_speed: float
+
+
+def beside(yours: RunHistory, ours: RunHistory) -> Beside:
+    """What two runs have come to so far."""
+    mine = {event.step: event.val_loss for event in yours.evaluated}
+    theirs = {event.step: event.val_loss for event in ours.evaluated}
+    losses = [(step, mine[step], theirs[step]) for step in sorted(mine.keys() & theirs.keys())]
+    return Beside(losses, _speed(yours), _speed(ours))
+
+
+def _speed(history: RunHistory) -> float:
+    speeds = history.step_columns["tokens_per_second"]
+    known = speeds[np.isfinite(speeds)]
+    return float(np.median(known)) if len(known) else 0.0

@@ -1,0 +1,1 @@
+"""The Rebuild workspace: pieces of a GPT that learners write themselves."""

@@ -1,0 +1,80 @@
+"""Checks of the learner's files: the command line's `exercise check`, in a process beside the window."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from PySide6.QtCore import QObject, QProcess, Qt, Signal
+
+from llmlab.core.errors import LabError
+from llmlab.core.paths import module_command
+from llmlab.exercises.checker import answer_from_json
+
+CHECK_COMMAND = tuple(module_command("llmlab"))
+
+
+class Checks(QObject):
+    """Runs one check at a time; what is asked for meanwhile comes after it. Then `answered(Answer)` or `failed`."""
+
+    began = Signal(str)  # a piece's name
+    answered = Signal(object)  # Answer
+    failed = Signal(object)  # LabError
+
+    def __init__(self, outputs: Path, parent: QObject | None = None, command: Sequence[str] = CHECK_COMMAND) -> None:
+        super().__init__(parent)
+        self._outputs, self._command = outputs, list(command)
+        self._process: QProcess | None = None
+        self._next = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a check is under way."""
+        return self._process is not None
+
+    def ask(self, name: str) -> None:
+        """Checks the file of a piece as it is when its turn comes."""
+        if self._process is not None:
+            self._next = name
+            return
+        process = QProcess(self)
+        process.finished.connect(self._ended)
+        process.errorOccurred.connect(self._error, Qt.ConnectionType.QueuedConnection)
+        self._process = process
+        words = ["exercise", "check", name, "--json", "--outputs", str(self._outputs)]
+        process.start(self._command[0], [*self._command[1:], *words])
+        self.began.emit(name)
+
+    def shutdown(self) -> None:
+        """Ends the process and returns when it is gone; no signal follows. What it checks ends with it."""
+        process, self._process, self._next = self._process, None, ""
+        if process is None:
+            return
+        process.kill()
+        process.waitForFinished(3000)
+        process.deleteLater()
+
+    def _error(self, error: QProcess.ProcessError) -> None:
+        if error == QProcess.ProcessError.FailedToStart:
+            self._finish(LabError("The check could not be started.", f"{self._command[0]} cannot be run."))
+
+    def _ended(self) -> None:
+        if (process := self._process) is None:
+            return
+        said = bytes(process.readAllStandardOutput().data()).decode("utf-8", errors="replace")
+        try:
+            self._finish(answer_from_json(json.loads(said)))
+        except (ValueError, TypeError, KeyError):
+            words = bytes(process.readAllStandardError().data()).decode("utf-8", errors="replace").strip().splitlines()
+            self._finish(LabError("The check failed.", (words or ["It said nothing."])[-1].removeprefix("error: ")))
+
+    def _finish(self, found: object) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.deleteLater()
+        (self.failed if isinstance(found, LabError) else self.answered).emit(found)
+        name, self._next = self._next, ""
+        if name and not self.busy:
+            self.ask(name)

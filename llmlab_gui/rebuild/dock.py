@@ -1,0 +1,267 @@
+"""The Rebuild panel: the pieces at the left; the task, the answer, and yours beside ours at the right."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import QFileSystemWatcher, Qt, QUrl
+from PySide6.QtGui import QDesktopServices, QImage
+from PySide6.QtWidgets import QListWidget, QListWidgetItem, QPushButton, QTabWidget, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.core.presets import DEFAULT_PRESET, load_preset
+from llmlab.exercises.checker import FAILED, PASSED, Answer
+from llmlab.exercises.pieces import Piece, Workbook, all_pieces
+from llmlab.jobs.rebuilt import make_ours, make_yours
+from llmlab.store.run_folder import RunFolder
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.page import Page
+from llmlab_gui.rebuild.checks import CHECK_COMMAND, Checks
+from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import column, flow, settling_timer, split
+from llmlab_gui.widgets.theme import theme_notifier
+
+_CAPTION = (
+    "Write a GPT piece by piece in an editor of your own. Each time you save, the piece is checked in a process of its "
+    "own, and the first fact that does not hold is said."
+)
+_SAVED_MS = 300  # after a change of the file: editors write it in several steps
+_MARKS = {"new": " ", "begun": "…", "passed": "✓", "changed": "↻"}
+_WORDS = {"new": "not started", "begun": "started", "passed": "passed", "changed": "changed since it passed"}
+_STEP_MARKS = {PASSED: "✓", FAILED: "✗"}
+
+
+class _Browser(PageBrowser):
+    """A page of an exercise; none has figures."""
+
+    def figure(self, name: str) -> QImage | None:
+        return None
+
+
+class RebuildDock(LabDock):
+    """The learner's workbook. Saving a file checks it, whether or not the panel is in sight."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None, command: tuple[str, ...] = CHECK_COMMAND) -> None:
+        super().__init__(lab, "rebuild", "Rebuild", parent)
+        self._workbook, self._pieces = Workbook(lab.outputs), all_pieces()
+        self._hints: dict[str, int] = {}  # how many were asked for
+        self._answers: dict[str, Answer] = {}
+        self.checks = Checks(lab.outputs, self, command)
+        self.list, self.file = QListWidget(), QuietLabel()
+        self.start, self.check = QPushButton("Start"), QPushButton("Check")
+        self.hint, self.train = QPushButton("Hint"), QPushButton("Train with mine")
+        self.ours = QPushButton("Train ours")
+        self.tabs, self.task, self.steps = QTabWidget(), _Browser("Task"), QListWidget()
+        self.verdict, self.yours, self.lab_code = QuietLabel(), _Browser("Your code"), _Browser("Our code")
+        self._watcher = QFileSystemWatcher(self)
+        self._saved = settling_timer(self, _SAVED_MS, self._look)
+        self._digests: dict[str, bytes] = {}
+        self._lay_out()
+        self._connect()
+        self.caption(_CAPTION, "attention")
+        if not self._pieces:
+            self.show_empty("There are no pieces", "The folder resources is missing from this installation.")
+            return
+        for piece in self._pieces:
+            self._watch(piece)
+        self.list.setCurrentRow(0)
+
+    @property
+    def piece(self) -> Piece:
+        """The one that is chosen."""
+        return self._pieces[max(0, self.list.currentRow())]
+
+    def main_part(self) -> QWidget | None:
+        return self.list if self.list.isVisible() else super().main_part()
+
+    def shutdown(self) -> None:
+        self.checks.shutdown()
+        super().shutdown()
+
+    def _lay_out(self) -> None:
+        for widget, name in ((self.list, "Pieces"), (self.steps, "Answer, step by step"), (self.tabs, "Piece")):
+            widget.setAccessibleName(name)
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)  # titles are cut
+        self.steps.setWordWrap(True)
+        self.verdict.setWordWrap(True)
+        self.file.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.file.setWordWrap(True)
+        self.train.setToolTip("A run of the smallest preset with all pieces of yours that have passed")
+        self.ours.setToolTip("The lab's own run of the same settings and seed, to compare with yours")
+        self.tabs.addTab(self.task, "Task")
+        self.tabs.addTab(column(self.verdict, (self.steps, 1)), "Answer")
+        self.tabs.addTab(split(self.yours, self.lab_code, across=True), "Yours and ours")
+        for item in self._pieces:
+            self.list.addItem(QListWidgetItem(item.title))
+        buttons = flow(self.start, self.check, self.hint, right=(self.train, self.ours))
+        right = column(buttons, self.file, (self.tabs, 1))
+        self.set_body(split((self.list, 1), (right, 3), across=True, sizes=(230, 600)))
+
+    def _connect(self) -> None:
+        self.list.currentRowChanged.connect(lambda _: self._show())
+        self.list.itemActivated.connect(lambda _: self._begin())
+        self.start.clicked.connect(self._begin)
+        self.check.clicked.connect(lambda: self._ask(self.piece))
+        self.hint.clicked.connect(self._more_hints)
+        self.train.clicked.connect(self._train)
+        self.ours.clicked.connect(self._train_ours)
+        for browser in (self.task, self.yours, self.lab_code):
+            browser.anchorClicked.connect(self._follow)
+        self.checks.began.connect(lambda name: self._show_answer())
+        self.checks.answered.connect(self._take)
+        self.checks.failed.connect(self._refused)
+        self._watcher.fileChanged.connect(lambda _: self._saved.start())
+        self._watcher.directoryChanged.connect(lambda _: self._saved.start())
+        self.lab.runs_changed.connect(self._update_training)
+        theme_notifier.changed.connect(self._show)
+
+    # What is shown ---------------------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        """The chosen piece as it stands."""
+        if not self._pieces:
+            return
+        piece, states = self.piece, [self._workbook.state(one) for one in self._pieces]
+        for row, state in enumerate(states):
+            item = self.list.item(row)
+            item.setText(f"{_MARKS[state]}  {row + 1}. {self._pieces[row].title}")
+            item.setToolTip(_WORDS[state])
+            item.setData(Qt.ItemDataRole.AccessibleTextRole, f"{self._pieces[row].title}, {_WORDS[state]}")
+        state = states[self.list.currentRow()]
+        path = self._workbook.file(piece)
+        self.start.setText("Start" if state == "new" else "Open in editor")
+        self.check.setEnabled(state != "new")
+        self.file.setText(f"{path}" if state != "new" else f"Start writes {path}, and opens it in your editor.")
+        told = self._hints.get(piece.name, 0)
+        self.hint.setEnabled(told < len(piece.hints))
+        self.hint.setText(f"Hint {min(told + 1, len(piece.hints))} of {len(piece.hints)}")
+        hints = "".join(f"\n\n**Hint {number}.** {hint}" for number, hint in enumerate(piece.hints[:told], 1))
+        self._put(self.task, piece.page + hints)
+        self._show_answer()
+        self.tabs.setTabEnabled(2, state == "passed")
+        if state == "passed":
+            self._put(self.yours, f"# Yours\n\n```python\n{_read(path)}\n```\n")
+            self._put(self.lab_code, f"# Ours\n\n{piece.ours}")
+        self._update_training()
+
+    def _put(self, browser: PageBrowser, text: str) -> None:
+        scroll = browser.verticalScrollBar().value() if browser.property("piece") == self.piece.name else 0
+        browser.setProperty("piece", self.piece.name)
+        browser.show_page(Page(self.piece.name, self.piece.title, text), scroll)
+
+    def _show_answer(self) -> None:
+        answer = self._answers.get(self.piece.name)
+        self.steps.clear()
+        if self.checks.busy:
+            self.verdict.setText("Checking …")
+        elif answer is None:
+            self.verdict.setText("Save your file, or press Check, to have it checked.")
+        elif answer.passed:
+            self.verdict.setText("It passes.")
+        else:
+            mistake = (
+                f" This is what comes of a known mistake: {answer.mistake}. {answer.why}" if answer.mistake else ""
+            )
+            self.verdict.setText(f"{answer.fact}{mistake}")
+        for step in answer.steps if answer is not None else ():
+            self.steps.addItem(
+                f"{_STEP_MARKS.get(step.state, ' ')}  {step.title}{': ' if step.fact else ''}{step.fact}"
+            )
+        if answer is not None and answer.printed.strip():
+            self.steps.addItem(f"It printed:\n{answer.printed.rstrip()}")
+
+    def _update_training(self) -> None:
+        if not self._pieces:
+            return
+        self.train.setEnabled(any(self._workbook.state(piece) == "passed" for piece in self._pieces))
+        self.ours.setEnabled(self._last_of_theirs() is not None)
+
+    # What is done ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Starts the piece, or opens its file where it is started."""
+        piece = self.piece
+        try:
+            self._workbook.start(piece)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+            return
+        self._watch(piece)
+        path = self._workbook.file(piece)
+        # Windows may run a Python file instead of opening it.
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(path.parent if os.name == "nt" else path)))
+        self._show()
+
+    def _ask(self, piece: Piece) -> None:
+        self.checks.ask(piece.name)
+        self.tabs.setCurrentIndex(1)
+
+    def _take(self, answer: Answer) -> None:
+        self._answers[answer.piece] = answer
+        self._show()
+
+    def _refused(self, error: LabError) -> None:
+        self._show_answer()
+        self.lab.error_raised.emit(error)
+
+    def _more_hints(self) -> None:
+        name = self.piece.name
+        self._hints[name] = min(self._hints.get(name, 0) + 1, len(self.piece.hints))
+        self._show()
+        self.tabs.setCurrentIndex(0)
+        self.task.verticalScrollBar().setValue(self.task.verticalScrollBar().maximum())
+
+    def _follow(self, url: QUrl) -> None:
+        if url.scheme() == "concept":
+            self.lab.open_concept(url.path())
+
+    def _watch(self, piece: Piece) -> None:
+        """From now on a change of its file is seen."""
+        path = self._workbook.file(piece)
+        if path.exists():
+            self._watcher.addPaths([str(path.parent), str(path)])
+            self._digests.setdefault(piece.name, _bytes(path))
+
+    def _look(self) -> None:
+        """Checks what was saved. An editor that puts a new file in the old one's place ends the watch of the old."""
+        for piece in self._pieces:
+            path = self._workbook.file(piece)
+            if path.exists() and (now := _bytes(path)) != self._digests.get(piece.name):
+                self._digests[piece.name] = now
+                if piece.name == self.piece.name:
+                    self._ask(piece)
+            self._watch(piece)
+        self._show()
+
+    def _train(self) -> None:
+        settings = load_preset(DEFAULT_PRESET).settings
+        make = partial(make_yours, self.lab.outputs, (), settings, preset=DEFAULT_PRESET, watched=True)
+        self._background.run(make, self.lab.controller.train_made, self.lab.error_raised.emit)
+
+    def _train_ours(self) -> None:
+        if (run := self._last_of_theirs()) is not None:
+            make = partial(make_ours, run, watched=True)
+            self._background.run(make, self.lab.controller.train_made, self.lab.error_raised.emit)
+
+    def _last_of_theirs(self) -> RunFolder | None:
+        """The newest run with pieces of the learner's that has no run of ours beside it."""
+        ids = {row.run.id for row in self.lab.runs()}
+        for row in self.lab.runs():  # newest first
+            if row.info.track == "rebuilt" and f"{row.run.id.removesuffix('-yours')}-ours" not in ids:
+                return row.run
+        return None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _read(path: Path) -> str:
+    return _bytes(path).decode("utf-8", errors="replace").rstrip()

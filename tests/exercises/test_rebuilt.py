@@ -1,0 +1,150 @@
+"""Training with the learner's pieces: the same model and steps as the lab's own, recorded as theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from written_pieces import WRITTEN
+
+from llmlab.cli.main import main
+from llmlab.core.files import sha256_of
+from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.core.settings import ModelSettings, PretrainTrainSettings
+from llmlab.exercises.checking import load_file, load_parts, steps_of, take
+from llmlab.exercises.pieces import Workbook, all_pieces, find_piece
+from llmlab.exercises.put_in import KeptCache, rebuilt
+from llmlab.exercises.rebuilding import NOT_IN_A_RUN
+from llmlab.exercises.rebuilt_run import RebuiltAdamW
+from llmlab.gpt.model import GPT
+from llmlab.jobs.rebuilt import beside
+from llmlab.store.history import read_history
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.optimizer import make_pretraining_optimizer, set_learning_rates
+
+SHAPE = ModelSettings(n_layer=2, n_head=2, n_embd=16, block_size=8)
+SMALL = ["--set", "model.n_layer=2", "--set", "model.n_embd=16", "--set", "model.block_size=16"]
+QUICK = [
+    "--steps",
+    "6",
+    "--set",
+    "train.eval_interval=3",
+    "--set",
+    "train.eval_windows=4",
+    "--set",
+    "samples.tokens=24",
+]
+
+
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[..., Any]]:
+    """All that the written pieces have, by name."""
+    folder, found = tmp_path_factory.mktemp("written"), {}
+    for name, code in WRITTEN.items():
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+        found |= load_file(folder / f"{name}.py", [part.name for part in load_parts(find_piece(name).folder)])
+    return found
+
+
+@pytest.mark.parametrize("name", [piece.name for piece in all_pieces()])
+def test_a_piece_written_from_its_page_passes(name: str, tmp_path: Path) -> None:
+    parts, file = load_parts(find_piece(name).folder), tmp_path / f"{name}.py"
+    file.write_text(WRITTEN[name], encoding="utf-8")
+    written = load_file(file, [part.name for part in parts])
+    for step in steps_of(parts):
+        if step.name != "speed":
+            take(step, parts, written, file)
+
+
+def test_a_rebuilt_model_computes_what_ours_does(functions: dict[str, Callable[..., Any]]) -> None:
+    """All pieces at once, and each by itself: weights, logits, loss, gradients; token by token with the cache."""
+    torch.manual_seed(3)
+    ours = GPT(SHAPE, 11)
+    ids, targets = torch.randint(11, (2, 9)).split((8, 1), dim=1)
+    targets = torch.cat((ids[:, 1:], targets), 1)
+    ours.loss(ids, targets).backward()
+    for chosen in [functions, *({name: function} for name, function in functions.items())]:
+        torch.manual_seed(3)
+        mine = rebuilt(SHAPE, 11, chosen)
+        assert mine.state_dict().keys() == ours.state_dict().keys()
+        for name, parameter in ours.named_parameters():
+            assert torch.equal(mine.get_parameter(name), parameter), (chosen, name)
+        torch.testing.assert_close(mine(ids), ours(ids), rtol=1e-4, atol=1e-5)
+        mine.loss(ids, targets).backward()
+        for name, parameter in ours.named_parameters():
+            torch.testing.assert_close(mine.get_parameter(name).grad, parameter.grad, rtol=1e-3, atol=1e-5)
+    mine, cache = rebuilt(SHAPE, 11, functions), KeptCache(2)
+    mine.load_state_dict(ours.state_dict())
+    rows = []
+    for places in (range(3), range(3, 4), range(4, 8)):
+        cache.positions = torch.tensor([list(places)])
+        rows.append(mine.residual_stream(ids[:1, list(places)], cache))
+    torch.testing.assert_close(torch.cat(rows, 1), ours.residual_stream(ids[:1]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_rebuilt_optimizer_takes_our_steps(functions: dict[str, Callable[..., Any]]) -> None:
+    train = PretrainTrainSettings(steps=20, warmup_steps=3, learning_rate=1e-2, min_learning_rate=1e-3)
+    torch.manual_seed(3)
+    ours = GPT(SHAPE, 11)
+    mine = rebuilt(SHAPE, 11, {})
+    mine.load_state_dict(ours.state_dict())
+    optimizers = [make_pretraining_optimizer(model, train) for model in (ours, mine)]
+    optimizers[1].__class__ = type("Mine", (RebuiltAdamW,), {"functions": functions})
+    ids = torch.randint(11, (2, 9))
+    for step in range(5):
+        for model, optimizer in zip((ours, mine), optimizers, strict=True):
+            optimizer.zero_grad()
+            model.loss(ids[:, :-1], ids[:, 1:]).backward()
+            rate = set_learning_rates(optimizer, step, train)
+            if model is mine:
+                optimizer.rate = functions["learning_rate"](step, 20, 3, 1e-2, 1e-3)
+                assert optimizer.rate == pytest.approx(rate)
+            optimizer.step()
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(mine.get_parameter(name), parameter, rtol=1e-4, atol=1e-5)
+    kept = [{key: value for values in one.state.values() for key, value in values.items()} for one in optimizers]
+    assert kept[0].keys() == kept[1].keys()  # a checkpoint of one is a checkpoint of the other
+
+
+def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workbook = Workbook(outputs)
+    workbook.folder.mkdir(parents=True)
+    used = [piece for piece in all_pieces() if piece.name not in NOT_IN_A_RUN]
+    for piece in used:
+        workbook.file(piece).write_text(WRITTEN[piece.name], encoding="utf-8")
+        workbook.record(piece, sha256_of(workbook.file(piece)), True)
+    words = ["exercise", "use", "--name", "mine", "--set", "data.corpus=tiny", *SMALL, *QUICK]
+    assert main([*words, "--set", "model.norm=rmsnorm"]) == 2
+    assert "Set model.norm=layernorm." in capsys.readouterr().err
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "times as fast" in said
+    mine, ours = RunFolder(outputs / "rebuilt" / "mine"), RunFolder(outputs / "pretraining" / "mine-ours")
+    info = mine.info()
+    assert info.settings_as(RebuiltSettings).pieces.yours == tuple(piece.name for piece in used)
+    assert info.settings.words.does == "pretraining, yours"
+    assert (mine.path / "pieces" / "attention.py").read_text(encoding="utf-8") == WRITTEN["attention"]
+    found = beside(read_history(mine), read_history(ours))
+    assert [step for step, _, _ in found.losses] == [0, 3, 6]
+    for _, my_loss, our_loss in found.losses:
+        assert my_loss == pytest.approx(our_loss, abs=2e-3)
+    assert found.losses[-1][1] < found.losses[0][1]
+    samples = read_history(mine).samples
+    assert samples
+    workbook.file(find_piece("attention")).write_text("broken", encoding="utf-8")  # the run has a copy
+    assert main(["resume", "mine", "--steps", "8"]) == 0
+    assert mine.recorded_status().step == 8
+    assert main(["generate", "mine@final", "--prompt", "The", "--tokens", "3"]) == 0  # by the lab's own model
+    capsys.readouterr()
+    assert main(["exercise", "use", "attention"]) == 2
+    assert "attention has not passed as it stands." in capsys.readouterr().err
+    assert main(["exercise", "use", "lora"]) == 2
+    assert "lora is no part of training from scratch." in capsys.readouterr().err
+    assert main(["runs", "--json"]) == 0
+    assert {"mine", "mine-ours"} <= {row["id"] for row in json.loads(capsys.readouterr().out)}

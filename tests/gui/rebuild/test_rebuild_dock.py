@@ -1,0 +1,109 @@
+"""The Rebuild panel: the workbook's files are started, checked when they are saved, and shown beside ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+from PySide6.QtGui import QDesktopServices
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from whole_lab import WholeLab
+
+from llmlab.core.errors import LabError
+from llmlab_gui.rebuild.dock import RebuildDock
+
+# In place of the lab's command, whose check needs torch: right is what says so.
+CHECK = """
+import hashlib, json, pathlib, sys
+name, outputs = sys.argv[3], pathlib.Path(sys.argv[6])
+file = outputs / "exercises" / f"{name}.py"
+if not file.exists():
+    sys.exit("error: it is gone")
+right = "right" in file.read_text()
+if right:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    (outputs / "exercises" / "passed.json").write_text(json.dumps({name: digest}))
+states = ("passed", "passed", "passed") if right else ("passed", "failed", "waits")
+rows = zip(("It runs", "A case", "Edges"), states)
+steps = [{"name": t, "title": t, "state": s, "fact": "1 is 2." if s == "failed" else ""} for t, s in rows]
+known = ("", "") if right else ("off by one", "Count from 0.")
+print(json.dumps({"piece": name, "file": str(file), "passed": right, "steps": steps, "printed": "",
+                  "mistake": known[0], "why": known[1]}))
+sys.exit(not right)
+"""
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    found: list[str] = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: found.append(url.toLocalFile()))
+    return found
+
+
+@pytest.fixture
+def dock(lab: WholeLab, qtbot: QtBot, opened: list[str]) -> Iterator[RebuildDock]:
+    made = RebuildDock(lab, command=(sys.executable, "-c", CHECK))
+    qtbot.addWidget(made)
+    made.resize(820, 560)
+    made.show()
+    yield made
+    made.shutdown()
+
+
+def texts(dock: RebuildDock) -> list[str]:
+    return [dock.steps.item(row).text().strip() for row in range(dock.steps.count())]
+
+
+def test_a_piece_is_started_checked_when_it_is_saved_and_shown_beside_ours(
+    dock: RebuildDock, qtbot: QtBot, opened: list[str]
+) -> None:
+    assert dock.list.count() == 16
+    dock.list.setCurrentRow(1)
+    file = dock.lab.outputs / "exercises" / "softmax.py"
+    assert (dock.start.text(), dock.check.isEnabled(), dock.tabs.isTabEnabled(2)) == ("Start", False, False)
+    dock.start.click()
+    assert opened == [str(file)]
+    assert file.is_file()
+    assert dock.start.text() == "Open in editor"
+    assert str(file) in dock.file.text()
+    file.write_text("def softmax(scores): return wrong", encoding="utf-8")
+    qtbot.waitUntil(lambda: texts(dock) == ["✓  It runs", "✗  A case: 1 is 2.", "Edges"], timeout=WAIT)
+    assert dock.tabs.currentIndex() == 1
+    assert "1 is 2. This is what comes of a known mistake: off by one. Count from 0." in dock.verdict.text()
+    replacement = file.with_suffix(".new")  # as editors save: another file takes its place
+    replacement.write_text("def softmax(scores): return right", encoding="utf-8")
+    replacement.replace(file)
+    qtbot.waitUntil(lambda: dock.verdict.text() == "It passes.", timeout=WAIT)
+    assert dock.tabs.isTabEnabled(2)
+    assert "return right" in dock.yours.toPlainText()
+    assert "_ChunkedLoss.forward" in dock.lab_code.toPlainText()
+    assert dock.list.item(1).text() == "✓  2. Softmax"
+    assert dock.train.isEnabled()
+
+
+def test_hints_come_one_by_one(dock: RebuildDock) -> None:
+    piece = dock.piece
+    assert piece.hints[0] not in dock.task.toPlainText()
+    for number in (1, 2, 3):
+        assert dock.hint.text() == f"Hint {number} of 3"
+        dock.hint.click()
+        assert f"Hint {number}." in dock.task.toPlainText()
+    assert not dock.hint.isEnabled()
+    dock.list.setCurrentRow(3)
+    assert "Hint 1." not in dock.task.toPlainText()
+
+
+def test_a_check_that_fails_itself_is_said(dock: RebuildDock, qtbot: QtBot, lab: WholeLab) -> None:
+    dock.start.click()
+    (lab.outputs / "exercises" / "bpe.py").unlink()
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as raised:
+        dock.check.click()
+    error = raised.args[0]
+    assert isinstance(error, LabError)
+    assert (error.what, error.why) == ("The check failed.", "it is gone")
+
+
+def test_nothing_is_wider_than_a_narrow_window(dock: RebuildDock) -> None:
+    assert dock.minimumSizeHint().width() < 560
