@@ -79,7 +79,7 @@ class Finetuner(Loop):
         self._step_batches: tuple[int, list[Batch]] | None = None
         self._hollow: nn.Module | None = None  # where the model is held in parts: what holds its parameters whole
         self._writer: nn.Module | None = None
-        self._mean_tokens = sum(len(one.ids) for one in self.data.train) / len(self.data.train)
+        self._mean_tokens = sum(len(one.ids) for one in self.data.train) / len(self.data.rows)  # of a row
 
     def distribute(self) -> None:
         if self.processes.sharded and self.processes.rank == 0:
@@ -106,8 +106,8 @@ class Finetuner(Loop):
     def part_of_loss(self, index: int, batches: int) -> Tensor:
         step, number = divmod(index, batches)
         of_step = self._batches_of(step)
-        batch = of_step[number]
-        return self._loss_of(*batch.tensors) * (len(batch.ids) / sum(one.predicted for one in of_step))
+        batch, tokens = of_step[number], sum(one.predicted for one in of_step)
+        return self._loss_of(*batch.tensors) * (len(batch.ids) / max(1, tokens))
 
     def _batches_of(self, step: int) -> list[Batch]:
         """Those of the step that follows `step` finished ones; kept for it."""

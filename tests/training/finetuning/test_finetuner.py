@@ -228,6 +228,18 @@ def test_packed_examples_cost_what_each_costs_alone(outputs: Path, base: str, ex
     assert sums[1][2] < sums[0][2]
 
 
+def test_the_tokens_of_a_step_of_packed_examples_are_those_of_whole_rows(
+    outputs: Path, llama: str, examples: str
+) -> None:
+    run = train_here(
+        tuning_run(outputs, llama, examples, "packed", data__packing=True, data__max_length=64, train__steps=1)
+    )
+    alone = train_here(tuning_run(outputs, llama, examples, "single", train__steps=1))
+    (step,), (single,) = events_of(run, "step"), events_of(alone, "step")
+    assert step["tokens"] > 1.3 * single["tokens"]
+    assert events_of(run, "started")[0]["tokens_per_step"] == pytest.approx(step["tokens"], rel=0.15)
+
+
 def test_an_answer_keeps_the_space_that_a_tokenizer_drops_where_a_text_begins(
     outputs: Path, examples: str, tmp_path: Path
 ) -> None:
