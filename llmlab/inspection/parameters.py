@@ -39,7 +39,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import Observer, run
+from llmlab.anatomy.capture import AttentionCall, Observer, run
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
@@ -89,7 +89,10 @@ def parameters(opened: OpenModel, question: Parameters, out: Path, progress: Pro
         ids = question.token_ids(opened)
         progress("Reading the text", 0, 0)
         neurons = _Neurons()
-        run(opened.model, anatomy, ids, [neurons], last=True)
+        kept = _Kept()
+        run(opened.model, anatomy, ids, [neurons] if anatomy.refusals.attention else [neurons, kept], last=True)
+        if kept.bytes:
+            notes.append(_cache_words(kept.bytes // len(ids), anatomy.context))
         more["dead"] = neurons.add_to(tensors, anatomy.n_layer, question.threshold)
         if missing := [str(layer) for layer in range(anatomy.n_layer) if layer not in neurons.largest]:
             notes.append(
@@ -97,6 +100,23 @@ def parameters(opened: OpenModel, question: Parameters, out: Path, progress: Pro
             )
     about = describe(opened, "parameters", ids, question, **more)
     write_archive(out, tensors, replace(about, notes=[*about.notes, *notes]))
+
+
+class _Kept(Observer):
+    """Bytes of the keys and values of all layers, which a key-value cache keeps."""
+
+    bytes = 0
+
+    def attention(self, layer: int, call: AttentionCall) -> None:
+        self.bytes += sum(kept.numel() * kept.element_size() for kept in (call.key, call.value))
+
+
+def _cache_words(each: int, context: int) -> str:
+    whole = f", {each * context / 1e6:,.3g} MB for its context of {context:,}" if context else ""
+    return (
+        f"Its key-value cache (KV cache) takes {each:,} bytes for each token: {each * 1024 / 1e6:,.3g} MB for 1,024 "
+        f"tokens{whole}."
+    )
 
 
 def layers_of(anatomy: Anatomy, named: Mapping[str, nn.Parameter]) -> dict[str, int]:

@@ -21,6 +21,8 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
                                                   -> previewed (preview: see llmlab.data.example_preview)
      settings: of the section `data` of a fine-tuning run; place: which example, from 0
+    {"id": 11, "do": "practice", "model": REF or "", "seed": N, "concept": PAGE, "without": [KIND, ...]}
+                                                  -> asked (question: see llmlab.practice.question, null for none left)
     {"do": "cancel", "id": 1}                                     -> cancelled
 
 Long work says progress (what, done, total, eta_seconds or null) in between. Any of them may end with error (what,
@@ -40,6 +42,7 @@ import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -121,7 +124,7 @@ class Host:
                 out = Path(request["out"])
                 getattr(self, f"_{do}")(number, request, out)
                 self.send(number, "answered", path=str(out), seconds=time.perf_counter() - begin)
-            case "open" | "tokenize" | "generate" | "next" | "preview" as do:
+            case "open" | "tokenize" | "generate" | "next" | "preview" | "practice" as do:
                 getattr(self, f"_{do}")(number, request)
             case unknown:
                 raise LabError(f"The model host cannot {unknown!r}.")
@@ -252,6 +255,21 @@ class Host:
             _Reporter(self, number),
         )
         self.send(number, "previewed", preview=asdict(preview))
+
+    def _practice(self, number: int, request: dict[str, Any]) -> None:
+        """The next question about a model, or about a preset where there is none yet."""
+        from llmlab.practice.asking import handful
+        from llmlab.practice.deck import Deck
+        from llmlab.practice.subject import Subject
+
+        use_free_cores(self._outputs)
+        reference = self._parse(request["model"]) if request["model"] else None
+        subject = Subject(reference, self._outputs, _Reporter(self, number), partial(self._model, number))
+        record, concept = Deck(self._outputs).read(), str(request.get("concept") or "")
+        without = [str(kind) for kind in request.get("without", ())]
+        asked = handful(subject, record, 1, int(request["seed"]), time.time(), concept=concept, without=without)
+        question = next(asked, None)
+        self.send(number, "asked", question=question.as_dict() if question is not None else None)
 
     def _parse(self, text: Any) -> Reference:
         return parse(str(text), self._outputs)

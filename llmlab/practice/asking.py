@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from random import Random
 
 from llmlab.practice.deck import Record
@@ -32,7 +32,17 @@ def questions(
 
 
 def handful(
-    subject: Subject, record: Record, count: int, seed: int, now: float, *, concept: str = "", kind: str = ""
+    subject: Subject,
+    record: Record,
+    count: int,
+    seed: int,
+    now: float,
+    *,
+    concept: str = "",
+    kind: str = "",
+    without: Collection[str] = (),
 ) -> Iterator[Question]:
-    """The same of all kinds that this subject can be asked, or of one concept page or one kind."""
-    return questions(subject, record, count, seed, now, kinds_for(subject, concept=concept, name=kind))
+    """The same of all kinds that this subject can be asked, or of one concept page or one kind. without: kinds that
+    were asked just now."""
+    kinds = [one for one in kinds_for(subject, concept=concept, name=kind) if one.name not in without]
+    return questions(subject, record, count, seed, now, kinds)

@@ -13,15 +13,17 @@ from llmlab.practice.subject import Subject
 _LONGEST = 260  # characters of a choice
 
 
-def _drawn(random: Random, has: Callable[[Claim], str]) -> tuple[Paper, Claim, list[str]]:
-    """A claim that has such a text, and the same of others: of the same paper first, then of the others."""
+def _drawn(random: Random, has: Callable[[Claim], str], of: str = "") -> tuple[Paper, Claim, list[str]]:
+    """A claim that has such a text, and the same of others: of the same paper first, then of the others. of: its paper,
+    "" for any."""
     papers = list_papers()
     claims = [(paper, claim) for paper in papers for claim in paper.claims if has(claim)]
-    if len(claims) < 3:
+    drawn = [(paper, claim) for paper, claim in claims if of in ("", paper.name)]
+    if not drawn or len(claims) < 3:
         raise NothingToAsk("There are too few claims.")
-    paper, claim = random.choice(claims)
-    beside = [has(other) for of, other in claims if of is paper and other is not claim]
-    far = [has(other) for of, other in claims if of is not paper]
+    paper, claim = random.choice(drawn)
+    beside = [has(other) for its, other in claims if its is paper and other is not claim]
+    far = [has(other) for its, other in claims if its is not paper]
     random.shuffle(beside)
     random.shuffle(far)
     return paper, claim, [_short(text) for text in [*beside, *far][:3]]
@@ -89,3 +91,23 @@ def cannot_be_tested(subject: Subject, random: Random) -> Draft:
     claim = random.choice(untested)
     wrong = [_short(other.statement) for other in random.sample([one for one in claims if one.sizes], 3)]
     return choice(random, "Which of these claims can the lab not test?", _short(claim.statement), wrong, claim.test)
+
+
+def _of_a_page(page: str, name: str) -> None:
+    """The same two questions about the one paper that a page is about."""
+
+    @kind(f"refutes-{page}", page, READ, "claims", NOTHING)
+    def refutes(subject: Subject, random: Random) -> Draft:
+        paper, claim, wrong = _drawn(random, lambda claim: claim.refutes, name)
+        text = f"{_of(paper, claim)} Which result would refute it?"
+        return choice(random, text, _short(claim.refutes), wrong, _where(paper, claim, "refutes"))
+
+    @kind(f"against-{page}", page, READ, "evidence", NOTHING)
+    def against(subject: Subject, random: Random) -> Draft:
+        paper, claim, wrong = _drawn(random, lambda claim: claim.contested, name)
+        text = f"{_of(paper, claim)} What is held against it?"
+        return choice(random, text, _short(claim.contested), wrong, _where(paper, claim, "contested"))
+
+
+for _page, _paper in (("grokking", "grokking"), ("bayesian-reasoning", "bayesian-geometry")):
+    _of_a_page(_page, _paper)

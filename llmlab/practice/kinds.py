@@ -18,7 +18,7 @@ from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, Question
 from llmlab.practice.subject import Subject
 
 # Where kinds are; each is a short file of small functions.
-_MODULES = ("shapes", "schedules", "readings", "predictions", "source_lines", "claims", "histories")
+_MODULES = ("shapes", "arithmetic", "schedules", "readings", "predictions", "source_lines", "claims", "histories")
 # What a kind can need of a subject: nothing; the settings of the lab's own GPT; a run's events; an open model.
 NOTHING, SETTINGS, RUN, MODEL = "nothing", "settings", "run", "model"
 
@@ -37,8 +37,8 @@ class Draft:
     how: str
     choices: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
-    low: float = float("nan")
-    high: float = float("nan")
+    low: float = 0.0
+    high: float = 0.0
     unit: str = ""
     prompt: str = ""
 

@@ -42,16 +42,16 @@ class Question:
     how: str
     choices: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
-    low: float = math.nan
-    high: float = math.nan
+    low: float = 0.0
+    high: float = 0.0
     unit: str = ""
     model: str = ""
     seed: int = 0
     prompt: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: without the range where there is none."""
-        return {name: value for name, value in asdict(self).items() if value == value}
+        """For JSON."""
+        return asdict(self)
 
     @property
     def expects(self) -> str:

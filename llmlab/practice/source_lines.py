@@ -9,8 +9,7 @@ from pathlib import Path
 from random import Random
 
 import llmlab
-from llmlab.core.errors import LabError
-from llmlab.practice.kinds import NOTHING, Draft, choice, kind
+from llmlab.practice.kinds import NOTHING, Draft, NothingToAsk, choice, kind
 from llmlab.practice.question import READ
 from llmlab.practice.subject import Subject
 
@@ -109,18 +108,18 @@ LINES = (
         "optimisation",
         "learning_rate",
         "Which line keeps a single bad batch from throwing the weights far?",
-        "llmlab/training/loop.py::FromScratch.optimizer_step",
+        "llmlab/training/loop.py::Loop.optimizer_step",
         "clip_grad_norm_",
         "All gradients are scaled down together when their common norm is above the limit.",
     ),
     Line(
-        "line-accumulates",
+        "line-forgets-gradients",
         "optimisation",
         "setup",
-        "Which line makes several batches count as one, in their mean?",
-        "llmlab/training/loop.py::FromScratch.optimizer_step",
-        "/ batches",
-        "Each loss is divided by the number of batches before its gradient is added to the others.",
+        "Which line forgets the gradients of the step before?",
+        "llmlab/training/loop.py::Loop.optimizer_step",
+        "zero_grad(",
+        "Gradients are added up by each backward pass, so a step begins without any.",
     ),
     Line(
         "line-decay",
@@ -180,7 +179,7 @@ LINES = (
 
 
 def lines_of(symbol: str) -> list[str]:
-    """The lines of code of FILE::NAME, without docstring, comments and blank lines. LabError when it is not there."""
+    """The code of FILE::NAME by lines: no docstring, comments, blank lines. NothingToAsk when it is not there."""
     path, _, name = symbol.partition("::")
     try:
         text = (_ROOT / path).read_text(encoding="utf-8")
@@ -188,7 +187,7 @@ def lines_of(symbol: str) -> list[str]:
         for part in name.split("."):
             node = next(child for child in getattr(node, "body", ()) if getattr(child, "name", "") == part)
     except (OSError, SyntaxError, ValueError, StopIteration) as error:
-        raise LabError(f"The source of {symbol} cannot be read.", f"{error}") from error
+        raise NothingToAsk(f"The source of {symbol} cannot be read.", f"{error}") from error
     assert isinstance(node, ast.FunctionDef)
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     lines = textwrap.dedent("\n".join(text.splitlines()[body[0].lineno - 1 : node.end_lineno])).splitlines()
@@ -200,7 +199,9 @@ def _ask(line: Line) -> None:
     @kind(line.name, line.concept, READ, line.panel, NOTHING)
     def found(subject: Subject, random: Random) -> Draft:
         lines = lines_of(line.symbol)
-        right = next(one for one in lines if line.has in one)
+        right = next((one for one in lines if line.has in one), "")
+        if not right:
+            raise NothingToAsk(f"{line.symbol} has no such line.")
         others = [one[:_LONGEST] for one in lines if line.has not in one]
         path, _, name = line.symbol.partition("::")
         how = f"`{name}` in {path}. {line.why}"

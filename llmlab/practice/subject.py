@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -40,13 +41,17 @@ class Subject:
     """
 
     def __init__(
-        self, reference: Reference | None, outputs: Path, progress: Progress = quiet, opened: OpenModel | None = None
+        self,
+        reference: Reference | None,
+        outputs: Path,
+        progress: Progress = quiet,
+        opener: Callable[[Reference], OpenModel] | None = None,
     ) -> None:
-        """opened: the model, where it is open already."""
+        """opener: opens the model when a question needs it; where it is held already, from there."""
         self.reference, self._outputs, self.progress = reference, outputs, progress
         self.name = _EXAMPLE if reference is None else str(reference)
         self.seed = 0  # decides which passages are read; set by whoever asks
-        self._opened = opened
+        self._opener = opener
         self._seen: dict[int, Archive] = {}
         self.twins: dict[int, float] = {}  # losses of twins that were trained, by seed
 
@@ -58,7 +63,7 @@ class Subject:
             case "run":
                 return self.run is not None and self.own and self.reference is not None
             case "model":
-                return self._opened is not None or (self.reference is not None and not self._unreadable)
+                return self.reference is not None and not self._unreadable
         return True
 
     @property
@@ -91,7 +96,7 @@ class Subject:
     @cached_property
     def vocab_size(self) -> int:
         """Tokens that can come next; of a preset, as many as are expected."""
-        if self._opened is not None or self.run is None:
+        if self.run is None:
             return expected_vocab_size(self.settings.data) if self.reference is None else self.opened.vocab_size
         from llmlab.models.scratch import read_tokenizer
 
@@ -106,11 +111,11 @@ class Subject:
 
     @cached_property
     def opened(self) -> OpenModel:
-        if self._opened is not None:
-            return self._opened
         from llmlab.models.source import open_model
 
         assert self.reference is not None
+        if self._opener is not None:
+            return self._opener(self.reference)
         return open_model(self.reference, self._outputs, self.progress)
 
     # Texts -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.data.example_preview import preview_from
+from llmlab.practice.question import question_from
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.selection import PromptToken, Working
 
@@ -122,6 +123,7 @@ ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "opened": lambda values: about_from(values["about"]),
     "tokens": cut_from,
     "answered": lambda values: Path(values["path"]),
+    "asked": lambda values: None if values["question"] is None else question_from(values["question"]),
     "previewed": lambda values: preview_from(values["preview"]),
     "done": lambda values: float(values.get("seconds", 0.0)),
 }

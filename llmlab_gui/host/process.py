@@ -143,6 +143,14 @@ class ModelHost(QObject):
         values = {"settings": dict(settings), "seed": seed, "place": place}
         return self._send({"do": "preview", "model": model, **values})
 
+    def practice(self, model: str, seed: int, concept: str, without: Sequence[str]) -> Request:
+        """Asks for the next question about a model, or a preset for ""; a Question, or None when none is left.
+
+        concept: only of that page; "" for any. without: kinds that were asked just now.
+        """
+        values = {"seed": seed, "concept": concept, "without": list(without)}
+        return self._send({"do": "practice", "model": model, **values})
+
     def shutdown(self) -> None:
         """Ends the process: asks, terminates, kills; returns when it is gone. Unanswered requests end silently."""
         process, self._process = self._process, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl
@@ -31,12 +32,15 @@ from llmlab.core.paths import resources_dir
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_list import PageList, fill_combo
 from llmlab_gui.learn.page_opener import PageOpener
+from llmlab_gui.learn.yours import with_yours, yours
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.library import load_all
-from llmlab_gui.pages.page import Page
+from llmlab_gui.pages.page import FIRST_HOUR, Page
 from llmlab_gui.pages.places import with_panels
-from llmlab_gui.widgets.layouts import beside
+from llmlab_gui.practice.page_questions import PageQuestions
+from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.layouts import beside, split
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
@@ -74,6 +78,7 @@ class LearnDock(LabDock):
         super().__init__(lab, "learn", "Learn", parent)
         self._pages: list[Page] = []
         self._page: Page | None = None
+        self._yours: dict[str, str] = {}  # what the reader's own runs show, by page
         self._stale = False  # it was drawn in the colours of another theme
         self._past: list[tuple[str, int]] = []  # page and scroll position
         self._future: list[tuple[str, int]] = []
@@ -96,13 +101,16 @@ class LearnDock(LabDock):
         self.nothing = QLabel()
         self.nothing.setWordWrap(True)
         self.nothing.hide()
+        self.outcome = ProblemLabel()  # what became of a prediction, for whoever reads on meanwhile
 
         self._top = QBoxLayout(QBoxLayout.Direction.LeftToRight)
         self._top.addLayout(beside(self.back_button, self.forward_button, self.combo, grows=self.combo), 1)
         self._top.addLayout(beside(self.search, self.previous_button, self.next_button, grows=self.search), 1)
         self._splitter = QSplitter(Qt.Orientation.Horizontal)
         self._splitter.addWidget(self.list)
-        self._splitter.addWidget(self.browser)
+        self.questions = PageQuestions(lab)
+        self.questions.hide()
+        self._splitter.addWidget(split((self.browser, 3), (self.questions, 2)))
         self._splitter.setStretchFactor(1, 1)
         self._splitter.setSizes([220, 600])
         self._splitter.setChildrenCollapsible(False)
@@ -112,6 +120,7 @@ class LearnDock(LabDock):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self._top)
         layout.addWidget(self.nothing)
+        layout.addWidget(self.outcome)
         layout.addWidget(self._splitter, 1)
         self.set_body(body)
 
@@ -136,6 +145,8 @@ class LearnDock(LabDock):
         self._coming.timeout.connect(self._shown)
         self.visibilityChanged.connect(self._come_to_sight)  # its tab was chosen
         lab.concept_requested.connect(self.go)  # the window brings the dock to the front
+        lab.notebook.said.connect(self._tell_outcome)
+        lab.run_ended.connect(self._look_at_runs)
         theme_notifier.changed.connect(self._restyle)
 
     @property
@@ -152,6 +163,7 @@ class LearnDock(LabDock):
         self._load()
         name, _, term = name.partition("#")
         if name != self.page_name:
+            self.outcome.say("")
             if self._page is not None:
                 self._past.append(self._place())
                 self._future.clear()
@@ -282,6 +294,7 @@ class LearnDock(LabDock):
             return
         self._page = page
         self._render(scroll)
+        self._look_at_runs()
         names = [page.name for page in self._pages]
         self.previous_button.setEnabled(name != names[0])
         self.next_button.setEnabled(name != names[-1])
@@ -293,8 +306,26 @@ class LearnDock(LabDock):
     def _render(self, scroll: int) -> None:
         assert self._page is not None
         self._stale = False
-        self.browser.show_page(with_panels(self._page), scroll)
+        self.browser.show_page(with_yours(with_panels(self._page), self._yours.get(self._page.name, "")), scroll)
+        self.questions.show_page(self._page)
         self._mark_matches()
+
+    def _tell_outcome(self, said: str) -> None:
+        self.outcome.say(said, wrong=False)
+
+    def _look_at_runs(self, _ended: str = "") -> None:
+        """What the reader's runs show on this page, as they stand now."""
+        page = self._page
+        if page is None or page.group != FIRST_HOUR:
+            return
+
+        def tell(told: str) -> None:
+            if told != self._yours.get(page.name, ""):
+                self._yours[page.name] = told
+                if self._page is page:
+                    self._render(self.browser.verticalScrollBar().value())
+
+        self._background.run(partial(yours, page.name, self.lab.outputs), tell, self.lab.error_raised.emit)
 
     def _width_changed(self) -> None:
         if self._page is not None and figures_of(self._page.text):
@@ -303,6 +334,10 @@ class LearnDock(LabDock):
     def _restyle(self) -> None:
         self._stale = self._page is not None
         self._shown()
+
+    def shutdown(self) -> None:
+        self.questions.shutdown()
+        super().shutdown()
 
     def _focus_search(self) -> None:
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)

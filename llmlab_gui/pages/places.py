@@ -11,7 +11,21 @@ PAPER, COMPARE, WRITE, LEARN = "Paper", "Compare runs", "Write", "Learn"
 WALK = "Walk"
 DIAGNOSE = "Diagnose"
 REBUILD = "Rebuild"
-WORKSPACES = (TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS, PAPER, COMPARE, WRITE, LEARN, WALK, DIAGNOSE, REBUILD)
+PRACTICE = "Practice"
+WORKSPACES = (
+    TRAIN,
+    LOOK_INSIDE,
+    FINE_TUNE,
+    EXPERIMENTS,
+    PAPER,
+    COMPARE,
+    WRITE,
+    LEARN,
+    WALK,
+    DIAGNOSE,
+    REBUILD,
+    PRACTICE,
+)
 # By dock: its title, and the concept pages that its caption leads to, the chief one first.
 DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens", "many-processes")),
@@ -73,6 +87,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "experiment_report": ("Report", ("experiments",)),
     "experiments": ("Experiments", ("experiments",)),
     "notebook": ("Notebook", ("predicting", "experiments", "bayesian-reasoning")),
+    "practice": ("Practice", ("predicting",)),
     "paper": (
         "Paper",
         ("experiments", "predicting", "bayesian-reasoning", "grokking", "induction-heads", "statistics-of-claims"),

@@ -36,6 +36,7 @@ from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.paper.evidence import EvidenceDock
 from llmlab_gui.paper.notes import PaperDock
+from llmlab_gui.practice.dock import PracticeDock
 from llmlab_gui.rebuild.dock import RebuildDock
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.learning_rate import LearningRateDock
@@ -110,5 +111,6 @@ def make_docks(
         EvidenceDock(lab, papers, window),
         check_report(lab, papers, window),
         DiagnoseDock(lab, window),
+        PracticeDock(lab, window),
     ]
     return {dock.objectName().removeprefix("dock."): dock for dock in docks}

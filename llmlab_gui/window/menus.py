@@ -19,6 +19,7 @@ from llmlab_gui.pages.places import (
     LEARN,
     LOOK_INSIDE,
     PAPER,
+    PRACTICE,
     REBUILD,
     TRAIN,
     WALK,
@@ -48,6 +49,7 @@ _FEATURES = {
     "learn": LEARN,
     "diagnose": DIAGNOSE,
     "rebuild": REBUILD,
+    "practice": PRACTICE,
 }
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 

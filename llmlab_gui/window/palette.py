@@ -35,7 +35,12 @@ _ROWS = 14  # in sight at once
 # Where fewer commands have the words, those with the letters follow, and pages with the words.
 _FEW = 6
 _WORD = re.compile(r"[^\W_]+")
-_LITTLE = frozenset(("a", "an", "the", "of", "to", "in", "on", "is", "and", "my", "i", "do", "how", "what"))
+_LITTLE = frozenset(
+    _WORD.findall(
+        "a an the of to in on at for is are was and or my i it its this do does did how what which why when if much "
+        "many take over one"
+    )
+)
 # What a word is worth where it stands: the whole word, and its beginning.
 _IN_TEXT, _IN_ALSO, _IN_ABOUT = (12.0, 9.0), (8.0, 5.0), (3.0, 1.0)
 # Of equal matches, what is done or shown comes before what is read, and runs, of which there are many, last.
@@ -79,6 +84,8 @@ class Finder:
             return self.commands[:_MOST]
         places = self.by_words(wanted)
         if len(places) < _FEW:
+            places += [place for place in self.by_most_words(wanted) if place not in places]
+        if len(places) < _FEW:
             places += [place for place in self.by_letters(wanted) if place not in places]
         return [self.commands[place] for place in places]
 
@@ -94,6 +101,23 @@ class Finder:
             found = {place: points + more[place] for place, points in found.items() if place in more}
         phrase = wanted.strip().lower()
         scored = ((points + self._rank(place, phrase), -place) for place, points in found.items())
+        return [-place for _, place in heapq.nlargest(_MOST, scored)]
+
+    def by_most_words(self, wanted: str) -> list[int]:
+        """The places of the commands that have at least half of the words of a question, best first; a question has
+        three words or more that mean something."""
+        words = meant(_words(wanted))
+        if len(words) < 3:
+            return []
+        found: dict[int, list[float]] = defaultdict(list)
+        for word in words:
+            for place, points in self._with(word).items():
+                found[place].append(points)
+        scored = (
+            (sum(points) * len(points) + _FIRST.get(self.commands[place].kind, 0.0), -place)
+            for place, points in found.items()
+            if 2 * len(points) >= len(words)
+        )
         return [-place for _, place in heapq.nlargest(_MOST, scored)]
 
     def by_letters(self, wanted: str) -> list[int]:

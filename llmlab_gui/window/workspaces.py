@@ -19,6 +19,7 @@ from llmlab_gui.pages.places import (
     LEARN,
     LOOK_INSIDE,
     PAPER,
+    PRACTICE,
     REBUILD,
     TRAIN,
     WALK,
@@ -133,6 +134,10 @@ _ARRANGEMENTS: Mapping[str, Split] = {
     WRITE: _beside(
         (58, _tabs("write")),
         (42, _stacked((58, _tabs("checkpoints")), (42, _tabs("samples", "loss", "runs", "log")))),
+    ),
+    PRACTICE: _beside(
+        (54, _tabs("practice")),
+        (46, _stacked((32, _tabs("notebook", "runs")), (68, _tabs("learn")))),
     ),
     LEARN: _beside(
         (50, _tabs("learn")),

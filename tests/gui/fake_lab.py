@@ -61,6 +61,7 @@ class FakeLab(QObject):
     shown_changed = Signal()
     events_arrived = Signal(str, list)
     history_reset = Signal(str)
+    run_ended = Signal(str)
     error_raised = Signal(object)
     said = Signal(str)
     concept_requested = Signal(str)

@@ -28,6 +28,7 @@ from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.learn.dock import LearnDock
+from llmlab_gui.practice.dock import PracticeDock
 from llmlab_gui.train import checkpoint_rows
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.log import LogDock
@@ -91,7 +92,9 @@ def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("background")]
 
 
-@pytest.mark.parametrize("make", [SamplesDock, CheckpointsDock, data_dock, write_dock, LogDock, LearnDock])
+@pytest.mark.parametrize(
+    "make", [SamplesDock, CheckpointsDock, data_dock, write_dock, LogDock, LearnDock, PracticeDock]
+)
 def test_a_dock_that_was_used_and_closed_leaves_nothing(
     qtbot: QtBot, tmp_path: Path, make: Callable[[FakeLab], LabDock]
 ) -> None:

@@ -12,6 +12,8 @@ from experiment_models import hooks_of, opened
 from torch import Tensor
 
 from llmlab.core.errors import UsageError
+from llmlab.gpt.cache import Cache
+from llmlab.gpt.model import GPT
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.models.model import OpenModel
@@ -123,3 +125,18 @@ def test_wrong_numbers_are_refused(tmp_path: Path) -> None:
     for values in ({"values": 0}, {"threshold": 0.0}, {"threshold": float("nan")}):
         with pytest.raises(UsageError, match="above 0"):
             measured(opened(), tmp_path, **values)
+
+
+@pytest.mark.parametrize("heads", [0, 1])
+def test_the_key_value_cache_is_as_large_as_one_that_was_filled(heads: int, tmp_path: Path) -> None:
+    model = opened(n_kv_head=heads)
+    assert isinstance(model.model, GPT)
+    ids = torch.tensor([model.tokenizer.encode("the king")])
+    cache = Cache(model.model.settings.n_layer, ids.shape[1])
+    cache.expect(torch.arange(ids.shape[1])[None])
+    with torch.no_grad():
+        model.model.residual_stream(ids, cache)
+    kept = [value for layer in cache.layers for value in layer._kept]
+    each = sum(value.numel() * value.element_size() for value in kept) // ids.shape[1]
+    notes = " ".join(measured(model, tmp_path, text="the king").metadata.notes)
+    assert f"takes {each:,} bytes for each token: {each * 1024 / 1e6:,.3g} MB for 1,024 tokens" in notes

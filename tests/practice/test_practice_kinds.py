@@ -70,7 +70,9 @@ def test_there_are_sixty_kinds_of_every_way_and_each_belongs_to_a_page() -> None
     assert len(kinds) >= 60
     assert {kind.way for kind in kinds} == set(WAYS)
     pages = {path.stem for path in (resources_dir() / "concepts").glob("*.md")}
-    assert {kind.concept for kind in kinds} <= pages
+    of_pages = [kind.concept for kind in kinds]
+    assert {page for page in pages if of_pages.count(page) >= 2} == pages  # each page ends with two
+    assert set(of_pages) == pages
 
 
 def test_every_question_has_one_answer_that_is_marked_right_and_others_that_are_not(subject: Subject) -> None:
@@ -261,6 +263,51 @@ def test_attention_grows_fourfold_and_costs_more_than_the_matrices_beyond_the_le
     ]
     products = sum(flops(lambda part=part: part(torch.zeros(1, part.in_features))) for part in linear)
     assert question.answer == ("the weight matrices" if products > scored else "scores and weighted values")
+
+
+def test_sums_are_those_that_another_way_gives(subject: Subject) -> None:
+    for seed in range(6):
+        numbers = {name: [float(n) for n in re.findall(r"[\d.]*\d", ask(subject, name, seed).text)] for name in SUMS}
+        for name, way in SUMS.items():
+            question = ask(subject, name, seed)
+            got = question.answer if question.form == CHOICE else middle(question)
+            assert got == (
+                way(*numbers[name]) if question.form == CHOICE else pytest.approx(way(*numbers[name]), rel=1e-3)
+            )
+        score = ask(subject, "brier-score", seed)
+        stated = float(re.findall(r"(\d+) %", score.text)[0]) / 100
+        assert middle(score) == pytest.approx((1 - stated) ** 2 if "it comes true" in score.text else stated**2)
+    total = count(subject.opened.model)
+    assert middle(ask(subject, "bytes-of-gradients")) == pytest.approx(4 * total / 1e6)
+
+
+def divergence(p: float, q: float) -> float:
+    one, other = torch.tensor([p, 1 - p]), torch.tensor([q, 1 - q])
+    return float(F.kl_div(other.log(), one, reduction="sum"))
+
+
+def lora_share(rank: float, width: float, _: float) -> float:
+    layer = torch.nn.Linear(int(width), int(width), bias=False)
+    adapted = LoraLinear(layer, (int(width), int(width)), int(rank), 1.0, 0.0)
+    return 100 * sum(w.numel() for w in adapted.parameters() if w.requires_grad) / layer.weight.numel()
+
+
+SUMS: dict[str, Callable[..., float | str]] = {
+    "bits-of-surprise": lambda percent: math.log2(100 / percent),
+    "tokens-of-processes": lambda *n: math.prod(n),
+    "masked-loss": lambda asked, answer: 100 * sum([0] * int(asked) + [1] * int(answer)) / (asked + answer),
+    "padded-batch": lambda *n: 100 * sum(max(n) - one for one in n) / (len(n) * max(n)),
+    "share-that-learns": lora_share,
+    "state-of-adapters": lambda _, learns, bits: 3 * learns * bits / 8,
+    "forgotten-perplexity": lambda before, after: math.exp(after) / math.exp(before),
+    "forgotten-more": lambda a, b, c, d: "A" if b - a > d - c else "B",
+    "divergence-of-two": divergence,
+    "divergence-both-ways": lambda p, q: "KL(A ‖ B)" if divergence(p, q) > divergence(q, p) else "KL(B ‖ A)",
+    "periodic-checkpoints": lambda steps, every: sum(step % every == 0 for step in range(1, int(steps) + 1)),
+    "wider-at-eighty": lambda count, _, held: {0.5: "wider", 0.6: "wider", 0.8: "as they are", 1.0: "narrower"}[
+        held / count
+    ],
+}
 
 
 # Schedules --------------------------------------------------------------------------------------------------------

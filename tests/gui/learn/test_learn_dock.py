@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_lab import FakeLab
+from practice_questions import Questions, question
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QTextDocument
 from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.practice.deck import Deck
+from llmlab.practice.question import CHOICE
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
@@ -30,7 +34,7 @@ def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
 
 
 @pytest.fixture
-def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LearnDock:
+def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LearnDock]:
     """Four pages of our own; the shipped ones are checked in test_concepts.py."""
     pages = tmp_path / "pages"
     pages.mkdir()
@@ -57,7 +61,8 @@ def dock(qtbot: QtBot, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyP
     dock.resize(800, 500)
     dock.show()
     qtbot.waitUntil(lambda: dock.page_name != "", timeout=WAIT)
-    return dock
+    yield dock
+    dock.shutdown()
 
 
 def test_the_first_page_opens_by_itself_with_live_code(dock: LearnDock) -> None:
@@ -277,3 +282,31 @@ def test_a_new_theme_keeps_page_and_place(dock: LearnDock) -> None:
     theme_notifier.changed.emit()
     assert dock.page_name == "attention"
     assert bar.value() == 40
+
+
+def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.go("attention")
+    host = Questions([question(CHOICE, 0), question(CHOICE, 1)])
+    lab.inspection.host = host  # type: ignore[assignment]
+    box = dock.questions
+    assert box.isVisible()
+    for number in range(2):
+        (box.card.next_button if number else box.button).click()
+        host.say()
+        assert host.asked[-1][1] == "attention"
+        qtbot.keyClick(box.card.choices, Qt.Key.Key_2)
+        assert "So." in box.card.result.text()
+    box.card.next_button.click()
+    assert not box.room.isVisible()
+    qtbot.waitUntil(lambda: len(Deck(lab.outputs).read().answers) == 2, timeout=WAIT)
+    dock.go("results/loss")
+    assert not box.isVisible()
+
+
+def test_what_became_of_a_prediction_is_said_over_the_page(dock: LearnDock, lab: FakeLab) -> None:
+    dock.go("attention")
+    lab.notebook.said.emit("You said 2; it was 3.")
+    assert dock.outcome.isVisible()
+    assert dock.outcome.text() == "You said 2; it was 3."
+    dock.go("loss")
+    assert not dock.outcome.isVisible()

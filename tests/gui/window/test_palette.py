@@ -136,6 +136,30 @@ def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
     assert ("Setting", "batch size") in [(command.kind, command.text) for command in finder.find("minibatch")]
 
 
+QUESTIONS = {  # of a learner, as they are typed, and where each is answered
+    "Which head attends to the previous token?": ("Show", "Attention"),
+    "What does it predict after each layer?": ("Show", "Logit lens"),
+    "What if I remove head 2.1?": ("Show", "Interventions"),
+    "How did induction heads appear over training?": ("Show", "Evolution"),
+    "What did fine-tuning change?": ("Show", "Compare"),
+    "How much memory does the KV cache take at 1,024 tokens?": ("Show", "Parameters"),
+    "Why does the loss start at ln V?": ("Learn", "What the loss means"),
+    "What is a good learning rate for this model?": ("Learn", "Choosing a learning rate"),
+    "How is one number of a pattern calculated?": ("Show", "Attention"),
+    "Which text causes a loss spike?": ("Show", "Loss"),
+    'Does it know bigrams? What does it expect after "the"?': ("Show", "Write"),
+    "What does AdamW do to one weight?": ("Learn", "Optimisation"),
+}
+
+
+def test_a_question_that_is_typed_finds_where_it_is_answered(same_window: MainWindow) -> None:
+    finder = Finder(same_window.menus.commands())
+    for asked, place in QUESTIONS.items():
+        first = [(command.kind, command.text) for command in finder.find(asked)[:3]]
+        assert place in first, (asked, first)
+    assert ("Show", "Practice") in [(command.kind, command.text) for command in finder.find("quiz me")[:3]]
+
+
 def test_other_words_are_those_of_something(same_window: MainWindow) -> None:
     settings = {info.key for of in (PretrainSettings, FinetuneSettings) for info in describe(of)}
     pages = {f"concept:{page.name}" for page in load_all()}

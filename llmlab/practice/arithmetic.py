@@ -1,0 +1,159 @@
+"""Small sums that a page is about, with numbers drawn anew: no model is needed."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+from llmlab.gpt.shapes import parameter_count
+from llmlab.notebook.scoring import brier
+from llmlab.practice.kinds import NOTHING, SETTINGS, Draft, kind, ordered, value
+from llmlab.practice.question import KNOW
+from llmlab.practice.subject import Subject
+
+
+@kind("brier-score", "predicting", KNOW, "notebook", NOTHING)
+def brier_score(subject: Subject, random: Random) -> Draft:
+    confidence, right = random.choice((0.6, 0.7, 0.8, 0.9)), random.random() < 0.5
+    came = "comes true" if right else "does not come true"
+    text = f"You state something with {100 * confidence:.0f} % confidence, and it {came}. What is its Brier score?"
+    return value(text, brier(confidence, right), f"({confidence} − {int(right)})².", within=0.02)
+
+
+@kind("bits-of-surprise", "predicting", KNOW, "notebook", NOTHING)
+def bits_of_surprise(subject: Subject, random: Random) -> Draft:
+    chance = random.choice((0.5, 0.25, 0.2, 0.1, 0.05))
+    text = (
+        f"What comes had a probability of {100 * chance:.0f} % in your prediction. How many bits of surprise is that?"
+    )
+    return value(text, -math.log2(chance), f"−log₂ {chance} = {-math.log2(chance):.3f}.", within=0.03)
+
+
+@kind("wider-at-eighty", "predicting", KNOW, "practice", NOTHING)
+def wider_at_eighty(subject: Subject, random: Random) -> Draft:
+    count, right = random.choice(((20, 10), (20, 20), (30, 24), (40, 24), (40, 40)))
+    marks = ("wider", "as they are", "narrower")
+    share = right / count
+    # Two standard deviations of a share of `count` at 80 %.
+    slack = 2 * math.sqrt(0.8 * 0.2 / count)
+    text = f"Of {count} intervals that you stated at 80 %, {right} held the value. How should the next ones be?"
+    answer = marks[0 if share < 0.8 - slack else 2 if share > 0.8 + slack else 1]
+    how = f"{100 * share:.0f} % held; 80 % ± {100 * slack:.0f} % is what {count} can be expected to show."
+    return ordered(text, marks, answer, how)
+
+
+@kind("tokens-of-processes", "many-processes", KNOW, "throughput", SETTINGS)
+def tokens_of_processes(subject: Subject, random: Random) -> Draft:
+    processes = random.choice((2, 4, 8))
+    data, tokens = subject.settings.data, subject.settings.data.batch_size * subject.model_settings.block_size
+    text = (
+        f"{processes} processes train together, each on its own batch of {data.batch_size} sequences of "
+        f"{subject.model_settings.block_size} tokens. How many tokens does one step of theirs learn from?"
+    )
+    return value(text, processes * tokens, f"{processes} · {tokens:,}.", within=0.01)
+
+
+@kind("bytes-of-gradients", "many-processes", KNOW, "throughput", SETTINGS)
+def bytes_of_gradients(subject: Subject, random: Random) -> Draft:
+    total = parameter_count(subject.model_settings, subject.vocab_size)
+    text = (
+        f"{subject.name} has {total:,} parameters. Processes that train it together (DDP) exchange their gradients at "
+        "each step, in fp32. How large are those of one process?"
+    )
+    return value(text, 4 * total / 1e6, f"4 bytes for each parameter: {4 * total:,}.", unit="MB", within=0.05)
+
+
+@kind("masked-loss", "chat-templates", KNOW, "data", NOTHING)
+def masked_loss(subject: Subject, random: Random) -> Draft:
+    asked, answer = random.randrange(20, 60), random.randrange(5, 20)
+    text = (
+        f"An example has {asked} tokens of prompt and {answer} of answer; the "
+        "loss counts the answer alone. Which share of its tokens is that?"
+    )
+    return value(text, 100 * answer / (asked + answer), f"{answer} of {asked + answer}.", unit="%", within=0.05)
+
+
+@kind("padded-batch", "chat-templates", KNOW, "data", NOTHING)
+def padded_batch(subject: Subject, random: Random) -> Draft:
+    lengths = [random.randrange(10, 80) for _ in range(4)]
+    share = 100 * (1 - sum(lengths) / (len(lengths) * max(lengths)))
+    text = (
+        f"Four examples of {', '.join(map(str, lengths))} tokens are "
+        "padded to one length. Which share of the batch is padding?"
+    )
+    return value(
+        text, share, f"4 · {max(lengths)} places, {sum(lengths)} of them filled.", unit="%", within=0.05, off=1
+    )
+
+
+@kind("share-that-learns", "fine-tuning", KNOW, "finetune_setup", NOTHING)
+def share_that_learns(subject: Subject, random: Random) -> Draft:
+    width, rank = random.choice((256, 512, 768, 1024)), random.choice((4, 8, 16))
+    text = (
+        f"LoRA of rank {rank} sits on a matrix of {width} by {width}. "
+        "Which share of that matrix's own parameters does it train?"
+    )
+    share = 100 * 2 * rank * width / width**2
+    return value(text, share, f"{rank} · ({width} + {width}) of {width}².", unit="%", within=0.05)
+
+
+@kind("state-of-adapters", "fine-tuning", KNOW, "finetune_setup", NOTHING)
+def state_of_adapters(subject: Subject, random: Random) -> Draft:
+    whole, learns = random.choice((135, 500, 1500)), random.choice((1, 5, 10))
+    text = (
+        f"A model of {whole} million parameters is fine-tuned by an adapter of {learns} million. How much memory do "
+        "gradients and AdamW's moments take, in fp32?"
+    )
+    how = f"Only what learns has them: 3 · 4 bytes · {learns} million; full fine-tuning would take {12 * whole:,} MB."
+    return value(text, 12 * learns, how, unit="MB", within=0.05)
+
+
+@kind("forgotten-perplexity", "forgetting", KNOW, "experiment_result", NOTHING)
+def forgotten_perplexity(subject: Subject, random: Random) -> Draft:
+    before, rise = random.choice((2.6, 3.1, 3.4)), random.choice((0.1, 0.2, 0.35, 0.5))
+    text = (
+        f"On general text the loss rises from {before} to {before + rise:.2f} "
+        "nats during fine-tuning. By which factor does the perplexity grow?"
+    )
+    return value(text, math.exp(rise), f"exp({before + rise:.2f} − {before}) = {math.exp(rise):.3f}.", within=0.03)
+
+
+@kind("forgotten-more", "forgetting", KNOW, "experiment_result", NOTHING)
+def forgotten_more(subject: Subject, random: Random) -> Draft:
+    first, second = random.sample((0.04, 0.09, 0.17, 0.31), 2)
+    starts = random.sample((2.2, 2.9, 3.6), 2)
+    names = ("A", "B", "both alike")
+    text = (
+        f"General loss of A goes from {starts[0]:.2f} to {starts[0] + first:.2f}, that of B from {starts[1]:.2f} to "
+        f"{starts[1] + second:.2f}, on the same text. Which has forgotten more?"
+    )
+    return ordered(text, names, names[first < second], f"After minus before: {first:.2f} and {second:.2f} nats.")
+
+
+@kind("divergence-of-two", "comparing-models", KNOW, "compare", NOTHING)
+def divergence_of_two(subject: Subject, random: Random) -> Draft:
+    p, q = random.choice(((0.9, 0.5), (0.8, 0.6), (0.5, 0.9), (0.7, 0.3)))
+    bits = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+    text = f"Only two tokens can follow. A gives the first {p}, B gives it {q}. What is KL(A ‖ B), in nats?"
+    how = f"{p} · ln({p}/{q}) + {1 - p:.1f} · ln({1 - p:.1f}/{1 - q:.1f}) = {bits:.4f}."
+    return value(text, bits, how, within=0.05)
+
+
+@kind("divergence-both-ways", "comparing-models", KNOW, "compare", NOTHING)
+def divergence_both_ways(subject: Subject, random: Random) -> Draft:
+    p, q = random.choice(((0.99, 0.5), (0.5, 0.99), (0.9, 0.6), (0.6, 0.9)))
+
+    def divergence(a: float, b: float) -> float:
+        return a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b))
+
+    ways, there, back = ("KL(A ‖ B)", "KL(B ‖ A)", "they are equal"), divergence(p, q), divergence(q, p)
+    text = f"Only two tokens can follow. A gives the first {p}, B gives it {q}. Which is larger?"
+    return ordered(text, ways, ways[there < back], f"{there:.4f} and {back:.4f} nats.")
+
+
+@kind("periodic-checkpoints", "checkpoints", KNOW, "checkpoints", SETTINGS)
+def periodic_checkpoints(subject: Subject, random: Random) -> Draft:
+    steps = subject.settings.train.steps
+    every = max(1, steps // random.randrange(3, 9) - 1)
+    text = f"A run of {steps:,} steps saves a checkpoint every {every} steps. How many periodic ones does it write?"
+    return value(text, steps // every, f"{steps:,} / {every}, rounded down; the final one comes beside them.", within=0)

@@ -1,0 +1,104 @@
+"""What the reader's own runs show, on pages of the first hour: in place of what these quote of the lab's."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from llmlab.core.errors import LabError
+from llmlab.store.history import RunHistory, read_history
+from llmlab.store.registry import list_runs, runs_called
+from llmlab_gui.pages.page import Page
+
+# The paragraphs that quote the lab's own runs begin so.
+_OURS = re.compile(r"^For this page\b.*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def with_yours(page: Page, told: str) -> Page:
+    """The page with what the reader's runs show in place of what the lab's showed; as it is where nothing is told."""
+    if not told:
+        return page
+    return replace(page, text=_OURS.sub(lambda _: f"**Yours.** {told}", page.text, count=1))
+
+
+def yours(page: str, outputs: Path) -> str:
+    """What the runs of that page show, in a few sentences; "" where they are not there, or have not ended."""
+    tell = _PAGES.get(page)
+    return tell(outputs) if tell is not None else ""
+
+
+def _first(outputs: Path) -> str:
+    run = _run(outputs, "first-gpt")
+    if run is None:
+        return ""
+    steps, losses = _losses(run)
+    known = run.started.unigram_loss if run.started is not None else None
+    counted = f" Knowing how often each token occurs costs {known:.2f}." if known else ""
+    said = _first_line(run.samples[-1].samples[0]["text"]) if run.samples and run.samples[-1].samples else ""
+    wrote = f" At the end it wrote “{said}”." if said else ""
+    minutes = run.active_seconds / 60
+    return (
+        f"The validation loss of `first-gpt` went from {losses[0]:.3f} "
+        f"to {losses[-1]:.3f} in {steps[-1]:,.0f} steps, a "
+        f"perplexity of {math.exp(losses[-1]):,.0f}, after {minutes:.1f} minutes of training.{counted}{wrote}"
+    )
+
+
+def _one_layer(outputs: Path) -> str:
+    four, one = _run(outputs, "first-gpt"), _run(outputs, "one-layer")
+    if four is None or one is None:
+        return ""
+    before, after = _losses(four)[1][-1], _losses(one)[1][-1]
+    differs = after - before
+    side = "above" if differs > 0 else "below"
+    return (
+        f"`one-layer` ended at {after:.3f} and `first-gpt` with four "
+        f"at {before:.3f}: one layer is {abs(differs):.3f} nats "
+        f"{side} four. It trained for {one.active_seconds / 60:.1f} minutes instead of {four.active_seconds / 60:.1f}."
+    )
+
+
+def _answers(outputs: Path) -> str:
+    run = _run(outputs, "answers")
+    if run is None or len(run.scores) < 2:
+        return ""
+    _, losses = _losses(run)
+    first, last = run.scores[0], run.scores[-1]
+    item = last.items[0] if last.items else {}
+    prompt, answer = (_first_line(str(item.get(name, ""))) for name in ("prompt", "answer"))
+    asked = f" Asked “{prompt}” it answers “{answer}”." if prompt and answer else ""
+    return (
+        f"The validation loss of `answers` went from {losses[0]:.3f} to {losses[-1]:.3f} nats. {first.correct} of "
+        f"{first.total} held-out questions were answered right before, "
+        f"and {last.correct} of {last.total} at the end.{asked}"
+    )
+
+
+_PAGES: dict[str, Callable[[Path], str]] = {
+    "first-hour/1-train": _first,
+    "first-hour/3-predict": _one_layer,
+    "first-hour/4-fine-tune": _answers,
+}
+
+
+def _run(outputs: Path, name: str) -> RunHistory | None:
+    """The past of the run called so, if it has finished and was evaluated."""
+    found = runs_called(name, list_runs(outputs))
+    try:
+        history = read_history(found[0], every_step=False) if len(found) == 1 else None
+    except LabError:  # damaged: the page quotes the lab's run
+        return None
+    return history if history is not None and history.finished is not None and len(history.evaluations) > 1 else None
+
+
+def _losses(run: RunHistory) -> tuple[list[float], list[float]]:
+    return run.evaluations["step"].tolist(), run.evaluations["val_loss"].tolist()
+
+
+def _first_line(text: str) -> str:
+    """What a model wrote is no Markdown."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return re.sub(r"[`*_<>\[\]]", "", line)

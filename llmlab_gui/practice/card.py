@@ -1,0 +1,251 @@
+"""A question, its answer by keyboard, and then how it was computed and the panel that shows it."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QFont, QKeyEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from llmlab.core.errors import UsageError
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, Marked, Question, mark
+from llmlab_gui.pages.places import DOCK_PAGES
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}
+
+
+class QuestionCard(QWidget):
+    """Shows one question at a time. `answered` comes once for each; `next_wanted` when the reader goes on."""
+
+    answered = Signal(object, object)  # Question, Marked
+    next_wanted = Signal()
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._lab = lab
+        self.question: Question | None = None
+        self.marked: Marked | None = None
+        self.kind = QuietLabel()
+        self.text = QLabel()
+        self.text.setWordWrap(True)
+        self.text.setTextFormat(Qt.TextFormat.PlainText)
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        font = QFont(self.text.font())
+        font.setPointSizeF(font.pointSizeF() * 1.1)
+        self.text.setFont(font)
+        self.choices = _Choices()
+        self.choices.setAccessibleName("Choices")
+        self.choices.setWordWrap(True)
+        self.choices.setTextElideMode(Qt.TextElideMode.ElideNone)
+        self.choices.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.choices.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.choices.setResizeMode(QListWidget.ResizeMode.Adjust)
+        self.choices.setSpacing(2)
+        self.choices.installEventFilter(self)
+        self.choices.itemDoubleClicked.connect(lambda _: self.submit())
+        self.line = QLineEdit()
+        self.line.setAccessibleName("Answer")
+        self.line.returnPressed.connect(self._return_pressed)
+        self.problem = ProblemLabel()
+        self.result = QLabel()
+        self.result.setWordWrap(True)
+        self.result.setTextFormat(Qt.TextFormat.RichText)
+        self.result.linkActivated.connect(self._follow)
+        kinds = Qt.TextInteractionFlag
+        self.result.setTextInteractionFlags(kinds.LinksAccessibleByMouse | kinds.LinksAccessibleByKeyboard)
+        self.answer_button, self.next_button = PrimaryButton("Answer"), PrimaryButton("Next question")
+        self.give_up_button, self.panel_button = QPushButton("I don't know"), QPushButton()
+        self.answer_button.clicked.connect(self.submit)
+        self.give_up_button.clicked.connect(self.give_up)
+        self.panel_button.clicked.connect(self.open_panel)
+        self.next_button.clicked.connect(self.next_wanted)
+        buttons = QHBoxLayout()
+        for button in (self.answer_button, self.give_up_button, self.next_button, self.panel_button):
+            buttons.addWidget(button)
+        buttons.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 8, 8, 8)
+        for part in (self.kind, self.text, self.choices, self.line, self.problem, self.result):
+            layout.addWidget(part)
+        layout.addLayout(buttons)
+        layout.addStretch(1)
+        lab.inspection.selection_changed.connect(self._head_picked)
+        theme_notifier.changed.connect(self._show_result)
+
+    def show_question(self, question: Question, note: str = "") -> None:
+        """Asks it; the keyboard goes to the answer where it was here before. note: which one of how many it is."""
+        had = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
+        self.question, self.marked = question, None
+        about = f" · about {_short(question.model)}" if question.model else ""
+        self.kind.setText(html.escape(f"{_WAYS[question.way]}{about}{note and f' · {note}'}"))
+        self.text.setText(question.text)
+        self.choices.clear()
+        self.choices.addItems([f"{number}.  {one}" for number, one in enumerate(question.choices, 1)])
+        self.choices.setVisible(question.form == CHOICE)
+        self.choices.setEnabled(True)
+        self.line.clear()
+        self.line.setReadOnly(False)
+        self.line.setPlaceholderText(question.expects)
+        self.line.setAccessibleDescription(question.expects)
+        self.line.setVisible(question.form != CHOICE)
+        self.problem.say("")
+        self.panel_button.setText(f"Open {DOCK_PAGES[question.panel][0]}" if question.panel in DOCK_PAGES else "")
+        self._show_result()
+        if had:
+            self.take_keyboard()
+
+    def take_keyboard(self) -> None:
+        """Gives the keyboard to where an answer is given, or to what goes on."""
+        if self.marked is not None:
+            self.next_button.setFocus()
+        elif self.question is not None:
+            (self.choices if self.question.form == CHOICE else self.line).setFocus()
+
+    def submit(self) -> None:
+        """Marks what is typed or chosen; what cannot be an answer is said, and the question stays open."""
+        question = self.question
+        if question is None or self.marked is not None:
+            return
+        if question.form == CHOICE:
+            row = self.choices.currentRow()
+            given = question.choices[row] if row >= 0 and self.choices.selectedItems() else ""
+        else:
+            given = self.line.text()
+        if not given.strip():
+            self.problem.say(f"The answer is {question.expects}.", wrong=False)
+            return
+        try:
+            self._end(mark(question, given))
+        except UsageError as error:
+            self.problem.say(str(error))
+
+    def give_up(self) -> None:
+        """Shows what is right; that counts as missed."""
+        if self.question is not None and self.marked is None:
+            self._end(Marked(False, ""))
+
+    def open_panel(self) -> None:
+        """The panel that shows the answer, on the model and the text that the question is about."""
+        question, session = self.question, self._lab.inspection
+        if question is None:
+            return
+        if question.prompt:
+            session.set_prompt(question.prompt, False, at_once=True)
+            if question.model and (session.about is None or session.about.reference != question.model):
+                session.open(question.model)
+        self._lab.dock_requested.emit(question.panel)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """In the choices, a digit answers with that one, and Enter with the one that is marked."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and self.marked is None:
+            place = event.key() - Qt.Key.Key_1
+            if 0 <= place < self.choices.count():
+                self.choices.setCurrentRow(place)
+                self.submit()
+                return True
+            if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                self.submit()
+                return True
+        return super().eventFilter(watched, event)
+
+    def _return_pressed(self) -> None:
+        if self.marked is None:
+            self.submit()
+        else:
+            self.next_wanted.emit()
+
+    def _end(self, marked: Marked) -> None:
+        assert self.question is not None
+        here = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
+        self.marked = marked
+        self.problem.say("")
+        self.choices.setEnabled(False)
+        self.line.setReadOnly(True)
+        self._show_result()
+        if here:
+            self.take_keyboard()
+        QTimer.singleShot(0, self, self._scroll_to_result)  # when it has its place
+        self.answered.emit(self.question, marked)
+
+    def _scroll_to_result(self) -> None:
+        """What came of it is in sight, down to the button that goes on."""
+        around = self.parentWidget()
+        while around is not None and not isinstance(around, QScrollArea):
+            around = around.parentWidget()
+        if around is not None:
+            around.ensureWidgetVisible(self.next_button)
+
+    def _head_picked(self) -> None:
+        """A head was clicked in the mosaic: that answers a question for a head, once it is confirmed."""
+        if self.question is not None and self.marked is None and self.question.form == HEAD:
+            selection = self._lab.inspection.selection
+            self.line.setText(f"{selection.layer}.{selection.head}")
+
+    def _show_result(self) -> None:
+        done, question = self.marked, self.question
+        for button, shown in (
+            (self.answer_button, done is None),
+            (self.give_up_button, done is None),
+            (self.next_button, done is not None),
+        ):
+            button.setVisible(shown and question is not None)
+        picks = question is not None and question.form == HEAD and done is None
+        self.panel_button.setVisible(
+            question is not None and bool(self.panel_button.text()) and (done is not None or picks)
+        )
+        self.result.setVisible(done is not None)
+        if done is None or question is None:
+            return
+        theme = current_theme()
+        color, word = (theme.good, "Right.") if done.right else (theme.bad, "Not right." if done.given else "Missed.")
+        missed = ""
+        if question.form == INTERVAL and not done.right and done.given:
+            missed = f" It is {done.missed:.1f} widths of your interval outside."
+        page = f'<a href="{question.concept}" style="color:{theme.accent}">The page that explains it</a>'
+        said = f"It is {question.answer.removesuffix('.')}."
+        self.result.setText(
+            f'<p><b style="color:{color}">{word}</b> <b>{html.escape(said)}</b>{missed}</p>'
+            f"<p>{html.escape(question.how)}</p><p>{page}</p>"
+        )
+        self.result.setAccessibleName(f"{word} {said} {question.how}")
+
+    def _follow(self, page: str) -> None:
+        self._lab.open_concept(page)
+
+
+class _Choices(QListWidget):
+    """As high as what it holds, wrapped at its width."""
+
+    def sizeHint(self) -> QSize:
+        rows = sum(self.visualItemRect(self.item(row)).height() for row in range(self.count()))
+        return QSize(super().sizeHint().width(), rows + 2 * self.spacing() * (self.count() + 1) + 2 * self.frameWidth())
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(super().minimumSizeHint().width(), self.sizeHint().height())
+
+    def updateGeometries(self) -> None:
+        super().updateGeometries()
+        self.updateGeometry()
+
+
+def _short(reference: str) -> str:
+    """A reference without the folders before the run's name."""
+    name, at, which = reference.rpartition("@")
+    return f"{name.rpartition('/')[2]}{at}{which}" if at else reference

@@ -1,0 +1,173 @@
+"""The Practice dock: a handful of questions a day about the active model, and how it stands with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QHeaderView, QStackedWidget, QTableWidget, QTableWidgetItem, QTabWidget, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab.practice.deck import HANDFUL, Record, when_words
+from llmlab.practice.question import Marked, Question
+from llmlab_gui.host.selection import Working
+from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.notebook.charts import BrierChart, CalibrationChart
+from llmlab_gui.practice.asker import Asker
+from llmlab_gui.practice.card import QuestionCard
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel, scrolled
+from llmlab_gui.widgets.layouts import column, split
+
+if TYPE_CHECKING:
+    from llmlab_gui.lab.lab import Lab
+
+_COLUMNS = ("", "Answered", "Right", "Kinds", "Right last time")
+_WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}
+_CAPTION = "Computed from your own model. What was missed comes back, spaced by FSRS; Enter answers, a digit chooses."
+
+
+class PracticeDock(LabDock):
+    """Question, progress and calibration in three tabs."""
+
+    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+        super().__init__(lab, "practice", "Practice", parent)
+        self.asker, self.card = Asker(lab, self), QuestionCard(lab)
+        self.record = Record()
+        self._done: list[bool] = []  # of this handful
+        self._begun = False
+        self.table = QTableWidget(0, len(_COLUMNS))
+        self.table.setAccessibleName("Progress by way and by page")
+        self.table.setHorizontalHeaderLabels(_COLUMNS)
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self.table.verticalHeader().hide()
+        self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.due, self.verdict = QuietLabel(), QuietLabel()
+        self.calibration, self.brier = CalibrationChart(), BrierChart()
+        self.tabs = QTabWidget()
+        self.tabs.setAccessibleName("Practice")
+        self._words, self._place = EmptyState(), QStackedWidget()
+        self._asked = scrolled(self.card)
+        self._place.addWidget(self._words)
+        self._place.addWidget(self._asked)
+        self.tabs.addTab(self._place, "Question")
+        self.tabs.addTab(column(self.due, (self.table, 1)), "Progress")
+        charts = split((self.calibration, 1), (self.brier, 1), across=True)
+        self.tabs.addTab(column(self.verdict, (charts, 1)), "Calibration")
+        self.set_body(self.tabs)
+        self.caption(_CAPTION, "predicting")
+        self.card.answered.connect(self._take_answer)
+        self.card.next_wanted.connect(self.go_on)
+        self.asker.came.connect(self._take)
+        self.asker.working.connect(self._tell)
+        self.asker.failed.connect(self._fail)
+        self.asker.kept.connect(self.show_record)
+        lab.inspection.about_changed.connect(self._other_model)
+        self._offer()
+
+    def main_part(self) -> QWidget | None:
+        """Where the answer goes."""
+        card = self.card
+        if self.tabs.currentIndex() == 0 and card.question is not None and card.isVisible():
+            return card.next_button if card.marked is not None else card.line if card.line.isVisible() else card.choices
+        return super().main_part()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if not self._begun:
+            self.asker.look()
+
+    def begin(self) -> None:
+        """A new handful."""
+        self._begun, self._done = True, []
+        self.asker.begin()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """The next question, or what came of the handful."""
+        if self._done and len(self._done) % HANDFUL == 0 and self.card.marked is not None:
+            self._close()
+            return
+        self.asker.next()
+
+    def show_record(self, record: Record) -> None:
+        """What was answered so far."""
+        self.record = record
+        now = time.time()
+        due = sum(when <= now for when in record.due.values())
+        waiting = [when for when in record.due.values() if when > now]
+        again = f" The next one comes back {when_words(min(waiting), now)}." if waiting else ""
+        self.due.setText(
+            f"{due} due now.{again}" if record.answers else "Nothing was answered yet. Answer a question first."
+        )
+        ways = [(_WAYS[way], tally) for way, tally in record.by_way().items()]
+        rows = [*ways, *record.by_concept().items()]
+        self.table.setRowCount(len(rows))
+        for row, (name, tally) in enumerate(rows):
+            values = (name, tally.answered, tally.right, tally.kinds, tally.now_right)
+            for place, value in enumerate(values):
+                item = QTableWidgetItem(str(value))
+                if place:
+                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                self.table.setItem(row, place, item)
+        found = record.calibration()
+        self.verdict.setText(f"Intervals at 80 %. {found.verdict} The Notebook has that of your predictions.")
+        self.calibration.show_calibration(found)
+        self.brier.show_calibration(found)
+
+    def shutdown(self) -> None:
+        self.asker.shutdown()
+        super().shutdown()
+
+    def _take(self, question: Question | None) -> None:
+        if question is None:
+            self._close("There is nothing more to ask today.")
+            return
+        self.card.show_question(question, f"question {len(self._done) % HANDFUL + 1} of {HANDFUL}")
+        self._place.setCurrentWidget(self._asked)
+
+    def _take_answer(self, question: Question, marked: Marked) -> None:
+        self._done.append(marked.right)
+        self.asker.keep(question, marked)
+        if len(self._done) % HANDFUL:
+            self.asker.prepare()
+        else:
+            self.card.next_button.setText("Finish")
+
+    def _close(self, why: str = "") -> None:
+        """The end of a handful: what came of it, and the way to more."""
+        self.card.next_button.setText("Next question")
+        right, waiting = sum(self._done), [when for when in self.record.due.values() if when > time.time()]
+        again = f"What you missed comes back {when_words(min(waiting), time.time())}." if waiting else ""
+        self._say(why or f"{right} of {len(self._done)} right", again, "Five more", self._more)
+
+    def _more(self) -> None:
+        self._done = []
+        self.asker.next()
+
+    def _say(self, title: str, hint: str, action: str = "", slot: Callable[[], object] | None = None) -> None:
+        """Instead of a question: why there is none, and what to do."""
+        self._words.say(title, hint, action, slot)
+        self._place.setCurrentWidget(self._words)
+
+    def _offer(self) -> None:
+        hint = (
+            "Five questions about the active model or the current run: counts, readings, predictions that are then "
+            "run, code and papers. What you miss comes back on another day."
+        )
+        self._say("Practise on your own model", hint, "Ask me", self.begin)
+
+    def _tell(self, news: Working) -> None:
+        share = f" ({100 * news.share:.0f} %)" if news.share is not None else ""
+        self._say(f"{news.what or 'Computing a question'}{share}", "The answer is computed before you are asked.")
+
+    def _fail(self, error: LabError) -> None:
+        self._say(error.what, f"{error.why} {error.do}".strip(), "Try again", self.begin)
+
+    def _other_model(self) -> None:
+        """Another model is asked about from the next handful on; before the first, nothing has to change."""
+        if self._begun and self.card.question is None:
+            self._offer()

@@ -1,0 +1,127 @@
+"""Practice in the window: a question is asked, answered by keyboard, explained, kept; then the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_lab import FakeLab
+from practice_questions import Questions, question
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from windows import dock_in_sight
+
+from llmlab.core.errors import LabError
+from llmlab.practice.deck import HANDFUL, Deck
+from llmlab.practice.kinds import all_kinds
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, Question
+from llmlab_gui.pages.places import DOCK_IDS
+from llmlab_gui.practice.dock import PracticeDock
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
+    return FakeLab(tmp_path)
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[PracticeDock]:
+    with dock_in_sight(qtbot, PracticeDock(lab), 620, 480) as made:  # type: ignore[arg-type]
+        yield made
+
+
+def begin(dock: PracticeDock, lab: FakeLab, *questions: Question | LabError | None) -> Questions:
+    host = Questions(questions)
+    lab.inspection.host = host  # type: ignore[assignment]
+    dock.begin()
+    host.say()
+    return host
+
+
+def test_every_kind_leads_to_a_panel() -> None:
+    assert {kind.panel for kind in all_kinds().values()} <= set(DOCK_IDS)
+
+
+def test_a_choice_is_answered_by_its_digit_and_explained(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
+    begin(dock, lab, question(CHOICE))
+    dock.take_keyboard()
+    card = dock.card
+    assert card.choices.hasFocus()
+    qtbot.keyClick(card.choices, Qt.Key.Key_2)
+    assert card.marked is not None
+    assert card.marked.right
+    assert "So." in card.result.text()
+    assert card.next_button.hasFocus()
+    qtbot.waitUntil(lambda: len(dock.record.answers) == 1, timeout=WAIT)
+    assert Deck(lab.outputs).read().answers[0].right
+    with qtbot.waitSignal(lab.dock_requested) as asked:
+        card.panel_button.click()
+    assert asked.args == ["parameters"]
+
+
+def test_a_number_that_is_none_leaves_the_question_open(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
+    begin(dock, lab, question(INTERVAL))
+    card = dock.card
+    for wrong in ("", "much", "4", "6..5"):
+        card.line.setText(wrong)
+        qtbot.keyClick(card.line, Qt.Key.Key_Return)
+        assert card.marked is None, wrong
+        assert card.problem.text(), wrong
+    card.line.setText("5..6")
+    qtbot.keyClick(card.line, Qt.Key.Key_Return)
+    assert "1.0 widths" in card.result.text()
+    qtbot.waitUntil(lambda: dock.record.calibration().count == 1, timeout=WAIT)
+    assert "0 of 1" in dock.verdict.text()
+    assert dock.table.rowCount() == 2  # its way and its page
+
+
+def test_a_head_is_answered_by_a_click_in_the_mosaic(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
+    begin(dock, lab, question(HEAD))
+    with qtbot.waitSignal(lab.dock_requested) as asked:
+        dock.card.panel_button.click()
+    assert asked.args == ["attention"]
+    assert lab.inspection.text == "The king"
+    lab.inspection.select(layer=1, head=0)
+    assert dock.card.line.text() == "1.0"
+    dock.card.submit()
+    assert dock.card.marked is not None
+    assert dock.card.marked.right
+
+
+def test_a_handful_ends_and_more_is_offered_and_nothing_comes_twice(
+    dock: PracticeDock, lab: FakeLab, qtbot: QtBot
+) -> None:
+    asked = [question(VALUE, number) for number in range(HANDFUL)]
+    host = begin(dock, lab, *asked, None)
+    for number in range(HANDFUL):
+        assert dock.card.question == asked[number]
+        dock.card.line.setText("4" if number else "")
+        if number:
+            dock.card.submit()
+        else:
+            dock.card.give_up()
+        if number < HANDFUL - 1:
+            host.say()  # it was made while this one was answered
+        qtbot.waitUntil(lambda: len(dock.record.answers) == number + 1, timeout=WAIT)  # noqa: B023
+        dock.card.next_button.click()
+    assert "4 of 5 right" in dock._words.text
+    assert "comes back tomorrow" in dock._words.text
+    assert host.asked[-1][2] == [f"number-{number}" for number in range(HANDFUL - 1)]
+    dock._words._button.click()
+    host.say()
+    assert "nothing more to ask" in dock._words.text
+
+
+def test_what_fails_is_said_with_the_way_to_try_again(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
+    assert "Ask me" in dock._words._button.text()
+    host = begin(dock, lab, LabError("It is gone.", "Really."), question(VALUE))
+    assert "It is gone." in dock._words.text
+    dock._words._button.click()
+    host.say()
+    assert dock.card.question is not None
+    (lab.outputs / "practice.json").write_text("{")
+    dock.card.give_up()
+    qtbot.waitUntil(lambda: len(lab.errors) == 1, timeout=WAIT)
+    assert (lab.outputs / "practice.json").read_text() == "{"
