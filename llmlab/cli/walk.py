@@ -1,4 +1,4 @@
-"""`walk`: one prompt through a model, stage by stage and number by number."""
+"""`walk`: one prompt forwards or one window backwards through a model, stage by stage and number by number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from llmlab.cli.output import answer, terminal_progress
 from llmlab.cli.question import add_prompt, listed
 from llmlab.cli.words import Commands, add_model, outputs_of, unknown
 from llmlab.core.errors import UsageError
-from llmlab.models.reference import LiveRun, parse
+from llmlab.core.progress import Progress
+from llmlab.models.live import require_still
+from llmlab.models.reference import Reference, parse
 
 if TYPE_CHECKING:
     from llmlab.models.model import OpenModel
@@ -29,11 +31,17 @@ Changes (--change, again for each) show what follows downstream, against what wa
                                 feed_forward_norm, up, neurons, feed_forward, after, final_norm
   weight:NAME[3,4]=0.1          one weight of the model, for this walk alone
 
+--backwards takes the prompt as a window of training: its loss, the gradient on its way back through the layer, one
+weight's gradient, and one AdamW step for it. A run's checkpoint brings its settings, the optimizer's means and the next
+window; of any other model it is a first step with the default settings.
+
 examples:
   llmlab-run walk bar --prompt "The king said" --layer 2 --head 1
   llmlab-run walk bar --prompt "The king said" --stage score --stage softmax
   llmlab-run walk bar@best --prompt "To be, or" --temperature 0.8 --top-k 40 --seed 7 --append 3
   llmlab-run walk bar --prompt "The king said" --cache
+  llmlab-run walk bar --prompt "The king said to the" --backwards
+  llmlab-run walk bar --prompt "The king said to the" --backwards --weight blocks.0.attention.out.weight[3,4]
   llmlab-run walk my-model/ --prompt "The capital of France is" --change "token:1= colour" --json"""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -70,28 +78,29 @@ def add_commands(commands: Commands) -> None:
         metavar="NAME",
         help="this one alone, with all its numbers",
     )
+    parser.add_argument("--backwards", action="store_true", help="walk back from the loss of the prompt as a window")
+    parser.add_argument(
+        "--weight",
+        default="",
+        metavar="NAME[I,J]",
+        help="with --backwards: which (default: the largest gradient of up)",
+    )
+    parser.add_argument("--next", default="", metavar="TEXT", help="with --backwards: another window, measured too")
 
 
 def walk(args: argparse.Namespace) -> int:
     reference = parse(args.reference, outputs_of(args))
-    if isinstance(reference, LiveRun):
-        raise UsageError(
-            f"{reference} cannot be walked through while it trains.",
-            "Its weights would change between two stages.",
-            f"Name {reference.named}@latest, its newest checkpoint.",
-        )
+    require_still(reference)
+    _check_direction(args)
     from llmlab.models.source import open_model  # brings torch
-    from llmlab.walk.forwards import Walk
-    from llmlab.walk.forwards import walk as walk_through
 
-    names = ("layer", "head", "position", "key", "temperature", "top_k", "top_p", "seed", "beginning", "cache")
-    asked = Walk(text=args.prompt, changes=tuple(args.changes), **{name: getattr(args, name) for name in names})
     with terminal_progress(not args.json) as progress:
         opened = open_model(reference, outputs_of(args), progress)
-        asked = _appended(opened, asked, args.append)
-        stages = walk_through(opened, asked)
+        if args.backwards:
+            stages, ids = _backwards(args, opened, reference, progress)
+        else:
+            stages, ids = _forwards(args, opened)
     shown = _chosen(stages, args.stages)
-    ids = asked.token_ids(opened)
     tokens = [opened.tokenizer.token_text(id) for id in ids]
     value: dict[str, Any] = {
         "model": opened.reference,
@@ -104,6 +113,35 @@ def walk(args: argparse.Namespace) -> int:
     lines = (line for number, stage in enumerate(stages, 1) if stage in shown for line in _lines(number, stage, whole))
     head = f"{opened.reference}, layer {args.layer}, head {args.head}; {listed(tokens)}"
     return answer(args, value, (head, *lines))
+
+
+def _check_direction(args: argparse.Namespace) -> None:
+    """UsageError for words of the other direction."""
+    if args.backwards and (args.append or args.cache or args.changes):
+        raise UsageError("--backwards goes with neither --append, --cache nor --change.")
+    if not args.backwards and (args.weight or args.next):
+        raise UsageError("--weight and --next belong to the way back.", "", "Add --backwards.")
+
+
+def _forwards(args: argparse.Namespace, opened: OpenModel) -> tuple[list[Stage], list[int]]:
+    from llmlab.walk.forwards import Walk
+    from llmlab.walk.forwards import walk as walk_through
+
+    names = ("layer", "head", "position", "key", "temperature", "top_k", "top_p", "seed", "beginning", "cache")
+    asked = Walk(text=args.prompt, changes=tuple(args.changes), **{name: getattr(args, name) for name in names})
+    asked = _appended(opened, asked, args.append)
+    return walk_through(opened, asked), asked.token_ids(opened)
+
+
+def _backwards(
+    args: argparse.Namespace, opened: OpenModel, reference: Reference, progress: Progress
+) -> tuple[list[Stage], list[int]]:
+    from llmlab.walk.adamw import training_of
+    from llmlab.walk.backwards import WalkBack, walk_back
+
+    names = ("layer", "head", "position", "weight", "next", "beginning")
+    asked = WalkBack(text=args.prompt, **{name: getattr(args, name) for name in names})
+    return walk_back(opened, asked, training_of(reference, progress)), asked.token_ids(opened)
 
 
 def _appended(opened: OpenModel, asked: Walk, count: int) -> Walk:

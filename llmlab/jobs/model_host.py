@@ -51,12 +51,13 @@ from llmlab.core.memory import give_back
 from llmlab.core.paths import outputs_dir
 from llmlab.core.settings import Sampling
 from llmlab.data.tokenizers import TextTokenizer
-from llmlab.models.live import ask_live
+from llmlab.models.live import ask_live, require_still
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_fine_tuned, parse
 from llmlab.models.source import open_model, source_of
 
 if TYPE_CHECKING:
+    from llmlab.inspection.answers import Questions
     from llmlab.training.finetuning.preview import Previewer
 
 # News between two frames of the window would only be drawn over.
@@ -168,16 +169,15 @@ class Host:
 
     def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.answers import answer
-        from llmlab.walk.answers import WALKS
 
         reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
+        walks: Questions | None = None
+        if question.startswith("walk"):
+            from llmlab.walk.answers import walks_of
+
+            require_still(reference)
+            walks = walks_of(reference)
         if isinstance(reference, LiveRun):
-            if question in WALKS:
-                raise LabError(
-                    f"{reference} cannot be walked through while it trains.",
-                    "Its weights would change between two stages.",
-                    f"Choose its newest checkpoint, {reference.named}@latest.",
-                )
             ask_live(reference, question, values, out, _Reporter(self, number))
         else:
             opened, reporter = self._model(number, reference), _Reporter(self, number)
@@ -185,7 +185,7 @@ class Host:
             def tell_part(path: Path) -> None:
                 self.send(number, "part", path=str(path))
 
-            answer(opened, question, values, out, reporter, tell_part, WALKS)
+            answer(opened, question, values, out, reporter, tell_part, walks)
 
     def _compare(self, number: int, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.compare import compare

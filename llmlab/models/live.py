@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
 from llmlab.core.progress import Progress, quiet
-from llmlab.models.reference import LiveRun
+from llmlab.models.reference import LiveRun, Reference
 from llmlab.store import requests
 from llmlab.store.run_folder import RunFolder
 
@@ -102,6 +102,16 @@ def _tell(stands: dict[str, Any], progress: Progress) -> None:
     except (KeyError, TypeError, ValueError):
         return
     progress(what, done, total)
+
+
+def require_still(reference: Reference) -> None:
+    """UsageError for a run that trains: a walk through a model looks at it many times, and always at the same."""
+    if isinstance(reference, LiveRun):
+        raise UsageError(
+            f"{reference} cannot be walked through while it trains.",
+            "Its weights would change between two stages.",
+            f"Choose its newest checkpoint, {reference.named}@latest.",
+        )
 
 
 def _require_alive(run: RunFolder, reference: LiveRun) -> None:

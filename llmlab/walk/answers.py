@@ -1,18 +1,24 @@
 """Walks as questions to an open model, answered into an archive like all others: what the model host asks.
 
     walk        STAGE/VALUE, every value of each stage (`llmlab.walk.stage`); was/STAGE/VALUE before a change
+    walk_back   the same, backwards
 
 Metadata besides the usual: stages, JSON: the rest of each stage, in order.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from llmlab.core.progress import Progress
+from llmlab.inspection.answers import Questions
 from llmlab.inspection.archive import write_archive
 from llmlab.inspection.inspect import describe
 from llmlab.models.model import OpenModel
+from llmlab.models.reference import Reference
+from llmlab.walk.adamw import training_of
+from llmlab.walk.backwards import WalkBack, walk_back
 from llmlab.walk.forwards import Walk, walk
 from llmlab.walk.stage import to_archive
 
@@ -24,4 +30,14 @@ def write_walk(opened: OpenModel, question: Walk, out: Path, progress: Progress)
     write_archive(out, tensors, describe(opened, "walk", question.token_ids(opened), question, stages=texts))
 
 
-WALKS = {"walk": (Walk, write_walk)}
+def write_walk_back(reference: Reference, opened: OpenModel, question: WalkBack, out: Path, progress: Progress) -> None:
+    """Writes the walk backwards. reference: what the model was opened from."""
+    trained = training_of(reference, progress)
+    progress("Walking back through the model", 0, 0)
+    tensors, texts = to_archive(walk_back(opened, question, trained))
+    write_archive(out, tensors, describe(opened, "walk", question.token_ids(opened), question, stages=texts))
+
+
+def walks_of(reference: Reference) -> Questions:
+    """The walks by the names of their questions. reference: of the model that is asked."""
+    return {"walk": (Walk, write_walk), "walk_back": (WalkBack, partial(write_walk_back, reference))}

@@ -37,20 +37,20 @@ def attention_stages(place: Place) -> Iterator[Stage]:
     if seen.norm is not None:
         why = "Attention reads a copy of the stream at a standard size, whatever the stream has grown to."
         yield norm_stage(place, "norm", "Norm before attention", seen.norm, why)
-    projected = _projected(place)
+    found = projected(place)
     for kind, at in zip(_VECTORS, (p, j, j), strict=True):
-        yield _projection(place, kind, at, projected.get(kind))
+        yield _projection(place, kind, at, found.get(kind))
     if place.parts.query_norms:
-        yield _query_norm(place, projected)
+        yield _query_norm(place, found)
     if getattr(place.parts.attention, "value_mix", None) is not None:
-        yield _value_mix(place, projected)
+        yield _value_mix(place, found)
     if seen.rotary is not None:
-        yield _rotation(place, projected)
+        yield _rotation(place, found)
     yield from _pattern_stages(place)
     yield from _output_stages(place)
 
 
-def _projected(place: Place) -> dict[str, _Projected]:
+def projected(place: Place) -> dict[str, _Projected]:
     """By kind; empty where the layout of the projections is none of those known here.
 
     What proves a layout is the value, which nothing turns on its way to the weighted sum.

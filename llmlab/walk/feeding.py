@@ -29,7 +29,7 @@ def feed_forward_stages(place: Place) -> Iterator[Stage]:
         values = [value("out", ("component",), added)]
         yield place.stage("feed_forward", "Feed-forward", "", "", why, "contributions", values, None, added, note)
     else:
-        up, gate = _up_and_gate(place)
+        up, gate = up_and_gate(place)
         yield _up(place, up, gate)
         yield _neurons(place, up, gate)
         direct = is_direct(block.mlp, parts.down)
@@ -41,7 +41,7 @@ def feed_forward_stages(place: Place) -> Iterator[Stage]:
         yield _rest(place)
 
 
-def _up_and_gate(place: Place) -> tuple[Tensor, Tensor | None]:
+def up_and_gate(place: Place) -> tuple[Tensor, Tensor | None]:
     parts, p = place.parts, place.position
     assert parts.up is not None
     up = place.seen.outputs[parts.up][p]
@@ -74,7 +74,7 @@ def _neurons(place: Place, up: Tensor, gate: Tensor | None) -> Stage:
     parts = place.parts
     assert parts.down is not None
     seen = place.seen.inputs[parts.down][place.position]
-    activate, name = _activation(place)
+    activate, name = activation_of(place)
     into = up if gate is None else gate
     recomputed = None
     if activate is not None:
@@ -88,7 +88,7 @@ def _neurons(place: Place, up: Tensor, gate: Tensor | None) -> Stage:
     return place.stage("neurons", "Activation", formula, numbers, why, "parameters", values, recomputed, seen)
 
 
-def _activation(place: Place) -> tuple[Callable[[Tensor], Tensor] | None, str]:
+def activation_of(place: Place) -> tuple[Callable[[Tensor], Tensor] | None, str]:
     """The function, None where the family keeps it nowhere, and its name."""
     parts = place.parts
     if isinstance(parts.feed_forward, FeedForward):

@@ -53,7 +53,10 @@ def walk(opened: OpenModel, asked: Walk) -> list[Stage]:
 
     LabError where the lab does not look into this model's attention or stream.
     """
-    _check(opened, asked)
+    check(opened, asked.layer, asked.head)
+    for info in describe(Sampling, "sampling"):
+        if info.name in _SAMPLING:
+            parse_value(info, getattr(asked, info.name))
     ids = asked.token_ids(opened)
     changes = parse_changes(asked.changes)
     position = position_of(asked.position, len(ids))
@@ -102,7 +105,8 @@ def _key(seen: Seen, position: int, key: int | None, time: int) -> int:
     return int(seen.heads.pattern[position].argmax()) if key is None else position_of(key, time)
 
 
-def _check(opened: OpenModel, asked: Walk) -> None:
+def check(opened: OpenModel, layer: int, head: int) -> None:
+    """UsageError where there is no such head, LabError where the lab does not look into the model's parts."""
     anatomy = opened.anatomy
     for refusal in (
         anatomy.refusals.attention,
@@ -111,16 +115,13 @@ def _check(opened: OpenModel, asked: Walk) -> None:
         anatomy.refusals.attribution,
     ):
         require(refusal, "A walk")
-    if not (0 <= asked.layer < anatomy.n_layer and 0 <= asked.head < anatomy.n_head):
+    if not (0 <= layer < anatomy.n_layer and 0 <= head < anatomy.n_head):
         raise UsageError(
-            f"There is no head {asked.layer}.{asked.head}.",
+            f"There is no head {layer}.{head}.",
             f"The model has {anatomy.n_layer} layers of {anatomy.n_head} heads, both counted from 0.",
         )
-    for info in describe(Sampling, "sampling"):
-        if info.name in _SAMPLING:
-            parse_value(info, getattr(asked, info.name))
-    block = anatomy.blocks[asked.layer]
+    block = anatomy.blocks[layer]
     if block.attention is None or block.projection is None:
         raise UsageError(
-            f"Layer {asked.layer} has no attention pattern.", "It mixes tokens in another way.", "Choose another layer."
+            f"Layer {layer} has no attention pattern.", "It mixes tokens in another way.", "Choose another layer."
         )

@@ -20,12 +20,15 @@ from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button, tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel
-from llmlab_gui.widgets.layouts import beside, column, settling_timer, split
+from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer, split
 
 _CAPTION = (
     "One prompt on its way through the model. The arrow keys go from stage to stage, and each number is the model's."
 )
 _CHANGE_HINT = "norm[5]=0.3, token:3= king, or weight:NAME[3,4]=0.1"
+_WEIGHT_HINT = "blocks.0.attention.out.weight[3,4]; empty: the largest gradient of up"
+_CHANGE_NAME = "A number, token or weight to change"
+FORWARDS, BACKWARDS = "walk", "walk_back"
 # Milliseconds after which a field that was typed into is taken for finished.
 _SETTLED = 400
 
@@ -40,6 +43,8 @@ class WalkDock(AskingDock):
         super().__init__(lab, "walk", "Walk", parent)
         self.stages: list[Stage] = []
         self.list, self.view, self.problem = QListWidget(), StageView(), ProblemLabel()
+        directions = ((FORWARDS, "Forwards"), (BACKWARDS, "Backwards"))
+        self.direction = choice_box("Direction of the walk", directions)
         self.layer, self.head, self.position = QSpinBox(), QSpinBox(), QSpinBox()
         self.temperature, self.top_k, self.top_p, self.seed = QDoubleSpinBox(), QSpinBox(), QDoubleSpinBox(), QSpinBox()
         self.change, self.undo = QLineEdit(), QPushButton("Undo")
@@ -84,12 +89,30 @@ class WalkDock(AskingDock):
         if about is None or not self._shown or not session.tokens or session.readable:
             return
         values = self._values()
-        asked = (about.reference, session.text, session.beginning, repr(values))
+        asked = (about.reference, session.text, session.beginning, self.direction.currentData(), repr(values))
         if asked != self._asked:
             self._asked = asked
-            session.ask("walk", values, self._take, self._refuse, "walk")
+            session.ask(self.direction.currentData(), values, self._take, self._refuse, "walk")
+
+    @property
+    def _back(self) -> bool:
+        return self.direction.currentData() == BACKWARDS
 
     def _values(self) -> dict[str, Any]:
+        return self._values_back() if self._back else self._values_forwards()
+
+    def _values_back(self) -> dict[str, Any]:
+        """The prompt is a window: its last token is predicted, and predicts nothing."""
+        chosen, count = self.session.selection, len(self.session.tokens)
+        place = min(chosen.token_at(count), max(count - 2, 0))
+        return {
+            "layer": chosen.layer,
+            "head": chosen.head,
+            "position": place,
+            "weight": self.change.text().strip(),
+        }
+
+    def _values_forwards(self) -> dict[str, Any]:
         chosen, tokens = self.session.selection, self.session.tokens
         count = len(tokens) + len(self._appended)
         position = chosen.token_at(len(tokens))
@@ -162,11 +185,11 @@ class WalkDock(AskingDock):
         if about is None or archive is None:
             return
         asked, tokens = archive.metadata.question, archive.metadata.tokens
-        self.position.setEnabled(not self._appended and not self.cache.isChecked())
+        self.position.setEnabled(self._back or not (self._appended or self.cache.isChecked()))
         for box, most, value in (
             (self.layer, about.n_layer - 1, int(asked.get("layer", 0))),
             (self.head, about.n_head - 1, int(asked.get("head", 0))),
-            (self.position, len(tokens) - 1, int(asked.get("position", -1)) % len(tokens)),
+            (self.position, len(tokens) - 1 - self._back, int(asked.get("position", -1)) % len(tokens)),
         ):
             box.blockSignals(True)
             box.setRange(0, max(most, 0))
@@ -174,8 +197,19 @@ class WalkDock(AskingDock):
             box.blockSignals(False)
         self.token.setText(visible(tokens[self.position.value()]))
         self.take_back.setVisible(bool(self._appended))
-        self.append.setEnabled(self.position.value() == len(tokens) - 1)
+        self.append.setEnabled(not self._back and self.position.value() == len(tokens) - 1)
+        self.cache.setEnabled(not self._back)
         self.undo.setEnabled(bool(self.change.text()))
+
+    def _turn(self) -> None:
+        """The other direction: what was typed and appended was for the one before."""
+        self._appended = []
+        self.change.clear()
+        self._change_label.setText("Weight" if self._back else "Change")
+        self.change.setPlaceholderText(_WEIGHT_HINT if self._back else _CHANGE_HINT)
+        self.change.setAccessibleName("The weight whose step is shown" if self._back else _CHANGE_NAME)
+        self.undo.setVisible(not self._back)
+        self._ask()
 
     def _select(self) -> None:
         self.session.select(layer=self.layer.value(), head=self.head.value(), token=self.position.value())
@@ -202,6 +236,8 @@ class WalkDock(AskingDock):
 
     def _start_change(self, stage: str, component: int) -> None:
         """A number that was clicked can be typed over."""
+        if self._back:
+            return
         self.change.setText(f"{stage}[{component}]=")
         self.change.setFocus(Qt.FocusReason.OtherFocusReason)
 
@@ -230,6 +266,7 @@ class WalkDock(AskingDock):
         self.list.installEventFilter(self)
         for box in (self.layer, self.head, self.position):
             box.valueChanged.connect(self._select)
+        self.direction.currentIndexChanged.connect(self._turn)
         self._settled = settling_timer(self, _SETTLED, self._ask)
         for number in (self.temperature, self.top_k, self.top_p, self.seed):
             number.valueChanged.connect(self._settled.start)
@@ -242,6 +279,7 @@ class WalkDock(AskingDock):
         self.view.number_chosen.connect(self._start_change)
 
     def _lay_out(self) -> None:
+        self.controls.addWidget(self.direction)
         for box, name in ((self.layer, "Layer"), (self.head, "Head"), (self.position, "Position")):
             box.setAccessibleName(f"{name} that is walked through")
             box.setKeyboardTracking(False)
@@ -271,7 +309,7 @@ class WalkDock(AskingDock):
             field.setAccessibleName(f"{name} of the draw")
             self._add(row, name, field)
         self._draw_row.hide()
-        self.change.setAccessibleName("A number, token or weight to change")
+        self.change.setAccessibleName(_CHANGE_NAME)
         self.change.setPlaceholderText(_CHANGE_HINT)
         self.change.setToolTip(f"Change one number and see what follows: {_CHANGE_HINT}. Enter applies it.")
         self.undo.setToolTip("The model's own numbers again")
@@ -280,9 +318,9 @@ class WalkDock(AskingDock):
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.list.setMinimumWidth(120)
-        label = QLabel("Change")
-        label.setBuddy(self.change)
-        row_of_change = beside(label, self.change, self.undo, grows=self.change)
+        self._change_label = QLabel("Change")
+        self._change_label.setBuddy(self.change)
+        row_of_change = beside(self._change_label, self.change, self.undo, grows=self.change)
         halves = split(self.list, (column(self._draw_row, (self.view, 1), spacing=3), 1), across=True, sizes=[230, 520])
         numbers = column((halves, 1))
         self.set_body(column((numbers, 1), row_of_change, self.problem, spacing=4), numbers)

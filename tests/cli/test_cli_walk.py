@@ -52,6 +52,22 @@ def test_walk_appends_what_generate_writes(trained: Path, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out)["tokens"][-3:] == [token["text"] for token in written]
 
 
+def test_walk_goes_backwards_with_what_the_runs_optimizer_kept(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(trained, "--backwards", "--next", "to the queen") == 0
+    printed = capsys.readouterr().out
+    assert "Settings and means of bar at step 12." in printed
+    assert "AdamW step 13 of" in printed
+    assert "; the next window " in printed
+    assert run(trained, "--backwards", "--json") == 0  # the next window is the run's own
+    value = json.loads(capsys.readouterr().out)
+    step = next(stage for stage in value["stages"] if stage["name"] == "step")
+    assert step["values"][0]["labels"][-1] == "the next window, after"
+    before, after = step["values"][0]["values"][:2]
+    assert after < before
+
+
 def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
         (["--layer", "9"], "no head 9.0"),
@@ -62,6 +78,9 @@ def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixtur
         (["--temperature", "-1"], "temperature"),
         (["--top-p", "7"], "top_p"),
         (["--append", "-1"], "--append"),
+        (["--backwards", "--cache"], "--backwards goes with neither"),
+        (["--weight", "x[0,0]"], "Add --backwards"),
+        (["--backwards", "--weight", "x[0,0]"], "no weight of a linear layer"),
     ):
         assert run(trained, *words) == 2
         assert said in capsys.readouterr().err

@@ -44,7 +44,7 @@ def make_walk(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) ->
 @pytest.fixture
 def lab(tmp_path: Path, qtbot: QtBot) -> Iterator[InspectionLab]:
     host = FakeModelHost()
-    host.answers["walk"] = make_walk
+    host.answers |= {"walk": make_walk, "walk_back": make_walk}
     made = InspectionLab(tmp_path, host)
     yield made
     made.close()
@@ -146,6 +146,24 @@ def test_the_drawn_token_is_appended_and_walked_again(dock: WalkDock, lab: Inspe
     lab.inspection.set_prompt("w4 w5", False, at_once=True)  # another text has none appended
     qtbot.waitUntil(lambda: asked(lab)["text"] == "w4 w5", timeout=WAIT)
     assert "ids" not in asked(lab)
+
+
+def test_backwards_the_prompt_is_a_window_and_a_weight_can_be_named(
+    dock: WalkDock, lab: InspectionLab, qtbot: QtBot
+) -> None:
+    dock.direction.setCurrentIndex(1)
+    question, values = lab.host.asked[-1]
+    assert (question, values["position"], values["weight"]) == ("walk_back", 1, "")  # the last token predicts nothing
+    qtbot.waitUntil(lambda: dock.position.maximum() == 1, timeout=WAIT)
+    assert not dock.append.isEnabled()
+    assert not dock.cache.isEnabled()
+    dock.change.setText("blocks.0.attention.out.weight[3,4]")
+    qtbot.keyClick(dock.change, Qt.Key.Key_Return)
+    assert lab.host.asked[-1][1]["weight"] == "blocks.0.attention.out.weight[3,4]"
+    dock.direction.setCurrentIndex(0)
+    assert not dock.change.text()
+    assert lab.host.asked[-1][0] == "walk"
+    qtbot.waitUntil(lambda: dock.position.maximum() == 2, timeout=WAIT)
 
 
 def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot) -> None:

@@ -1,0 +1,270 @@
+"""Stages of one weight's AdamW step: gradient, clipping, two means and their corrections, decay, schedule, result."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmlab.anatomy.modules import is_conv1d
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.progress import Progress, quiet
+from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, TrainSettings
+from llmlab.data.dataset import load_dataset
+from llmlab.data.sequences import Sequences
+from llmlab.gpt.model import GPT
+from llmlab.models.reference import Reference, SavedRun, is_fine_tuned, is_task
+from llmlab.store.checkpoints import select
+from llmlab.training import loop
+from llmlab.training.optimizer import is_muons, make_optimizer, make_pretraining_optimizer, set_learning_rates
+from llmlab.training.schedule import learning_rate
+from llmlab.training.state import load_state
+from llmlab.walk.code import code_of
+from llmlab.walk.gradients import Back
+from llmlab.walk.place import value
+from llmlab.walk.stage import Stage
+from llmlab.walk.sums import bracketed, number, total
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the model is trained, as far as a run says so. moments: what its optimizer kept of each weight, by name.
+
+    following: ids of the run's next training sequence. said: where all this is from, a sentence.
+    """
+
+    settings: TrainSettings = field(default_factory=PretrainTrainSettings)
+    step: int = 0
+    moments: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    following: Sequence[int] = ()
+    said: str = "No run's optimizer is known: a first step with the default settings, both means from zero."
+
+
+def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
+    """Of a run's checkpoint its own settings and means; of anything else a first step with the defaults."""
+    if not isinstance(reference, SavedRun) or is_fine_tuned(reference.run) or is_task(reference.run):
+        return Trained()
+    settings = reference.run.info().settings_as(PretrainSettings)
+    checkpoint = select(reference.run.checkpoints, reference.which)
+    state = load_state(checkpoint.path)
+    said = f"Settings and means of {reference.run.id} at step {checkpoint.step:,}."
+    if state.weights:
+        said += " The model shown is the average of its weights, the means are of those that train."
+    try:
+        data = load_dataset(settings.data, settings.model.block_size, progress)
+        batches, seed = settings.data, settings.train.seed
+        sequences = Sequences(data.train, settings.model.block_size, 1, batches.order, batches.stride, seed)
+        following = sequences.batch(checkpoint.step)[0][0].tolist()
+    except (LabError, OSError):  # the text is not here any more
+        following = []
+    return Trained(settings.train, checkpoint.step, state.optimizer, following, said)
+
+
+def step_stages(back: Back, trained: Trained, name: str, following: Sequence[int]) -> Iterator[Stage]:
+    """One optimizer step of a copy of the model on this window's gradient, told for the weight `name` at its place.
+
+    UsageError where Muon moves the weight.
+    """
+    model = back.place.opened.model
+    settings = trained.settings
+    stepped = copy.deepcopy(model)
+    if isinstance(stepped, GPT) and isinstance(settings, PretrainTrainSettings):
+        optimizer: Any = make_pretraining_optimizer(stepped, settings)
+    else:
+        optimizer = make_optimizer(stepped, settings)
+    for ours, theirs in zip(stepped.parameters(), model.parameters(), strict=True):
+        ours.grad = None if theirs.grad is None else theirs.grad.clone()
+    parameters = dict(stepped.named_parameters())
+    for key, values in trained.moments.items():
+        if key in parameters and "exp_avg" in values:
+            optimizer.state[parameters[key]] = {each: tensor.clone() for each, tensor in values.items()}
+    set_learning_rates(optimizer, trained.step, settings)
+    weight = parameters[name]
+    group = next(group for group in optimizer.param_groups if any(one is weight for one in group["params"]))
+    if is_muons(group):
+        raise UsageError(
+            f"{name} is moved by Muon.", "An AdamW step is walked here.", "Choose a weight outside the blocks."
+        )
+    norm = float(torch.nn.utils.clip_grad_norm_(stepped.parameters(), settings.grad_clip or math.inf))
+    yield _weight_gradient(back)
+    yield _clipping(back, settings, norm, weight)
+    before = float(weight.detach()[back.index])
+    state = optimizer.state.get(weight, {})
+    old = [float(state[key][back.index]) if key in state else 0.0 for key in ("exp_avg", "exp_avg_sq")]
+    count = int(float(state["step"])) + 1 if "step" in state else 1
+    gradient = float(weight.grad[back.index]) if weight.grad is not None else 0.0
+    optimizer.step()
+    after, new = weight.detach()[back.index], optimizer.state[weight]
+    seen = [float(new[key][back.index]) for key in ("exp_avg", "exp_avg_sq")]
+    yield from _adamw(back, trained, group, name, gradient, old, count, before, seen, after)
+    yield _what_it_did(back, model, stepped, following)
+
+
+def _weight_gradient(back: Back) -> Stage:
+    """dL/dW[i, j] as a sum over positions."""
+    module, place = back.module, back.place
+    weight: Any = module.weight
+    row, column = back.index
+    out, into = (column, row) if is_conv1d(module) else (row, column)
+    given, got = back.given(module), back.inputs.get(module)
+    x = None if got is None else got.detach().float().cpu()
+    seen = weight.grad[back.index].detach().float().cpu()
+    if given is None or x is None:
+        return back.stage("weight_gradient", "Gradient of one weight", "", "", "", "parameters", [], None, seen)
+    x = x[0] if x.dim() > 2 else x
+    theirs, ours = given[:, out], x[:, into]
+    terms = theirs * ours
+    shown = [f"{bracketed(a)}·{bracketed(b)}" for a, b in zip(theirs.tolist(), ours.tolist(), strict=True)]
+    return back.stage(
+        "weight_gradient",
+        f"Gradient of weight [{row}, {column}]",
+        "∂L/∂W[i, j] = Σ over positions of ∂L/∂out[i] · in[j]",
+        total(shown, float(seen)),
+        "Every position has a say in how the weight should move, and they are simply added.",
+        "parameters",
+        [value("share of each position", ("position",), terms, place.token_labels)],
+        terms.sum(),
+        seen,
+    )
+
+
+def _clipping(back: Back, settings: TrainSettings, norm: float, weight: Tensor) -> Stage:
+    original: Any = back.module.weight
+    whole = torch.stack(
+        [p.grad.float().norm() for p in back.place.opened.model.parameters() if p.grad is not None]
+    ).norm()
+    g, limit = float(original.grad[back.index]), settings.grad_clip
+    factor = min(1.0, limit / (norm + 1e-6)) if limit else 1.0  # torch.nn.utils.clip_grad_norm_ adds 1e-6
+    assert weight.grad is not None
+    clipped = weight.grad[back.index].float()
+    numbers = f"length of all gradients {number(float(whole))}, limit {number(limit) if limit else 'none'}: "
+    numbers += f"g = {bracketed(g)} · {number(factor)} = {number(float(clipped))}"
+    return back.stage(
+        "clipping",
+        "Clipping",
+        "g = g · min(1, limit / ‖all gradients‖)",
+        numbers,
+        "One strange window must not throw the model far away.",
+        "learning_rate",
+        [value("g before, after", ("step",), torch.tensor([g, float(clipped)]), ("before", "after"))],
+        torch.tensor(g * factor),
+        clipped.cpu(),
+        code_of(loop.FromScratch.optimizer_step, "clip_grad_norm_"),
+    )
+
+
+def _adamw(
+    back: Back,
+    trained: Trained,
+    group: Mapping[str, Any],
+    name: str,
+    g: float,
+    old: Sequence[float],
+    count: int,
+    before: float,
+    seen: Sequence[float],
+    after: Tensor,
+) -> Iterator[Stage]:
+    beta1, beta2 = group["betas"]
+    lr, decay, eps = float(group["lr"]), float(group["weight_decay"]), float(group["eps"])
+    settings, code = trained.settings, code_of(make_optimizer, "AdamW(groups")
+    yield back.stage(
+        "schedule",
+        "Schedule",
+        f"the learning rate of the step that follows {trained.step:,}: {settings.schedule}",
+        f"warm-up {settings.warmup_steps:,} of {settings.steps:,} steps, peak {number(settings.learning_rate)}, "
+        f"end {number(settings.min_learning_rate)}: lr = {number(lr)}",
+        f"Large steps first, small ones at the end. {trained.said}",
+        "learning_rate",
+        [],
+        torch.tensor(learning_rate(trained.step, settings) * group.get("rate_share", 1.0)),
+        torch.tensor(lr),
+        code_of(learning_rate, "math.cos"),
+    )
+    means = [beta1 * old[0] + (1 - beta1) * g, beta2 * old[1] + (1 - beta2) * g * g]
+    rows = (
+        ("first_mean", "m", "Mean of the gradient", beta1, "g", "It averages out what single windows want."),
+        ("second_mean", "v", "Mean of its square", beta2, "g²", "It knows how large this gradient usually is."),
+    )
+    for at, (stage, letter, title, beta, what, why) in enumerate(rows):
+        term = number(g * g) if at else bracketed(g)
+        yield back.stage(
+            stage,
+            title,
+            f"{letter} = β · {letter} + (1 − β) · {what}",
+            f"{number(beta)}·{bracketed(old[at])} + {number(1 - beta)}·{term} = {number(means[at])}",
+            why,
+            "parameters",
+            [value(f"{letter} before, after", ("step",), torch.tensor([old[at], seen[at]]), ("before", "after"))],
+            torch.tensor(means[at]),
+            torch.tensor(seen[at]),
+            code,
+        )
+    corrected = [means[0] / (1 - beta1**count), means[1] / (1 - beta2**count)]
+    update = lr * corrected[0] / (math.sqrt(corrected[1]) + eps)
+    result = before * (1 - lr * decay) - update
+    yield back.stage(
+        "adamw",
+        f"AdamW step {count:,} of {name}[{', '.join(map(str, back.index))}]",
+        "w = w · (1 − lr · decay) − lr · m̂ / (√v̂ + ε),  m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)",
+        f"m̂ = {number(corrected[0])}, v̂ = {number(corrected[1])}: "
+        f"{bracketed(before)} · (1 − {number(lr)}·{number(decay)}) "
+        f"− {number(lr)} · {bracketed(corrected[0])} / (√{number(corrected[1])} + {number(eps)}) = {number(result)}",
+        "The step is about lr, whatever the gradient's size: only its direction and steadiness count.",
+        "parameters",
+        [value("w before, after", ("step",), torch.tensor([before, float(after)]), ("before", "after"))],
+        torch.tensor(result),
+        after.detach().float().cpu(),
+        code,
+    )
+
+
+@torch.no_grad()
+def _what_it_did(back: Back, model: nn.Module, stepped: nn.Module, following: Sequence[int]) -> Stage:
+    """The losses of this window and of the next, before the step and after it."""
+    windows = [("this window", (*back.place.ids, back.targets[-1]))]
+    if len(following) > 1:
+        windows.append(("the next window", tuple(following)))
+    losses, labels = [], []
+    for label, ids in windows:
+        for when, one in (("before", model), ("after", stepped)):
+            losses.append(loss_of(one, ids))
+            labels.append(f"{label}, {when}")
+    moved = [
+        float((theirs.grad * (ours - theirs)).sum())
+        for ours, theirs in zip(stepped.parameters(), model.parameters(), strict=True)
+        if theirs.grad is not None
+    ]
+    numbers = f"this window {number(losses[0])} → {number(losses[1])}; its gradient had promised {number(sum(moved))}"
+    if len(losses) > 2:
+        numbers += f"; the next window {number(losses[2])} → {number(losses[3])}"
+    return back.stage(
+        "step",
+        "What the step did",
+        "ΔL ≈ Σ ∂L/∂w · Δw over all weights",
+        numbers,
+        "A step that helps this window may hurt the next: what is common to many windows is what stays.",
+        "loss",
+        [value("loss", ("window",), torch.tensor(losses), labels)],
+        torch.tensor(back.loss),
+        torch.tensor(losses[0]),
+    )
+
+
+def forward_logits(model: nn.Module, ids: Sequence[int]) -> Tensor:
+    """ids [T] -> logits [T, V], padding of the vocabulary included, as training has it."""
+    batch = torch.tensor([list(ids)], device=next(model.parameters()).device)
+    logits: Tensor = model(batch) if isinstance(model, GPT) else model(input_ids=batch, use_cache=False).logits
+    return logits[0]
+
+
+def loss_of(model: nn.Module, ids: Sequence[int]) -> float:
+    """Mean of -ln p of each token but the first, in nats."""
+    logits = forward_logits(model, ids[:-1])
+    return float(F.cross_entropy(logits.float(), torch.tensor(list(ids[1:]), device=logits.device)))

@@ -1,0 +1,377 @@
+"""Stages of the way back: from the loss to the stream before the layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from llmlab.anatomy.anatomy import FinalNorm
+from llmlab.anatomy.modules import linear_numbers
+from llmlab.core.errors import LabError
+from llmlab.gpt.head import next_token_loss
+from llmlab.walk.attending import projected, turned, turned_in_pairs
+from llmlab.walk.code import code_of
+from llmlab.walk.feeding import activation_of, up_and_gate
+from llmlab.walk.norms import is_direct
+from llmlab.walk.place import Place, differing, norm_of, value
+from llmlab.walk.stage import Code, Stage, Value
+from llmlab.walk.sums import number, total
+
+# Of the largest number of a gradient: sums in another order, in fp32.
+_TOLERANCE = 1e-3
+_OTHERWISE = "This family computes this step in its own way: the gradient is autograd's, without a formula."
+
+
+@dataclass(frozen=True)
+class Back:
+    """A backward pass over one window.
+
+    place: the walk forwards over the window's inputs. index: the weight's place in its matrix as it is stored.
+    """
+
+    place: Place
+    targets: tuple[int, ...]
+    loss: float
+    logits: Tensor  # [T, V], with its gradient
+    inputs: dict[nn.Module, Tensor]  # [1, T, ...], with their gradients
+    outputs: dict[nn.Module, Tensor]
+    module: nn.Module  # the linear layer whose weight is followed
+    index: tuple[int, int]
+
+    def given(self, module: nn.Module | None) -> Tensor | None:
+        """Gradient of what a module gave, [T, ...]."""
+        return None if module is None else _gradient(self.outputs.get(module))
+
+    def got(self, module: nn.Module | None) -> Tensor | None:
+        """Gradient of what a module got, [T, ...]."""
+        return None if module is None else _gradient(self.inputs.get(module))
+
+    def stage(
+        self,
+        name: str,
+        title: str,
+        formula: str,
+        numbers: str,
+        why: str,
+        panel: str,
+        values: Sequence[Value],
+        recomputed: Tensor | None = None,
+        seen: Tensor | None = None,
+        code: Code | None = None,
+    ) -> Stage:
+        """A stage whose recomputed gradient must be autograd's; where it is not, it goes without formula."""
+        stage = Stage(name, title, formula, numbers, why, panel, tuple(values), code)
+        if seen is None:
+            return stage
+        without = replace(stage, formula="", numbers=_length(seen), note=_OTHERWISE)
+        if recomputed is None:
+            return without
+        difference = differing(recomputed, seen)
+        if not difference <= _TOLERANCE * float(seen.abs().max()) + 1e-9:
+            return without
+        return replace(stage, difference=difference, numbers=f"{numbers}; {_length(seen)}" if seen.dim() else numbers)
+
+
+def _gradient(x: Tensor | None) -> Tensor | None:
+    if x is None or not x.retains_grad or x.grad is None:
+        return None
+    gradient = x.grad.detach().float().cpu()
+    return gradient[0] if gradient.dim() > 2 else gradient
+
+
+def _length(gradient: Tensor) -> str:
+    return f"length {number(float(gradient.norm()))}"
+
+
+def gradient_stages(back: Back) -> Iterator[Stage]:
+    """From the loss to the stream before the layer."""
+    yield _loss(back)
+    yield from _from_the_end(back)
+    yield from _feed_forward(back)
+    yield from _attention(back)
+
+
+def _loss(back: Back) -> Stage:
+    place, p = back.place, back.place.position
+    logits = back.logits.detach().float().cpu()
+    targets = torch.tensor(back.targets)
+    losses = -logits.log_softmax(-1)[torch.arange(len(targets)), targets]
+    tokens = [place.opened.tokenizer.token_text(id) for id in back.targets]
+    labels = [f"{before!r} → {after!r}" for before, after in zip(place.tokens, tokens, strict=True)]
+    terms = [number(one) for one in losses.tolist()]
+    likely = float((-losses[p]).exp())
+    return back.stage(
+        "loss",
+        "Loss of the window",
+        "L = (1/T) Σ −ln p(next token)",
+        f"({total(terms, float(losses.sum()))}) / {len(terms)} = {number(back.loss)}; "
+        f"position {p} gave {tokens[p]!r} the probability {number(likely)}",
+        "One number for how surprised the model was: all that training makes smaller.",
+        "loss",
+        [value("−ln p", ("position",), losses, labels)],
+        losses.mean(),
+        torch.tensor(back.loss),
+        code_of(next_token_loss, "mean", "loss"),
+    )
+
+
+def _from_the_end(back: Back) -> Iterator[Stage]:
+    place, p, anatomy = back.place, back.place.position, back.place.anatomy
+    logits = back.logits.detach().float().cpu()[p]
+    at_logits = back.logits.grad
+    assert at_logits is not None
+    grad = at_logits.detach().float().cpu()[p]
+    target, count = back.targets[p], len(back.targets)
+    one_hot = torch.zeros_like(logits)
+    one_hot[target] = 1
+    likely = float(logits.softmax(-1)[target])
+    text = repr(place.opened.tokenizer.token_text(target))
+    yield back.stage(
+        "logits_gradient",
+        "Gradient of the logits",
+        "∂L/∂logit = (p − [token is the next]) / T",
+        f"for {text}: ({number(likely)} − 1) / {count} = {number(float(grad[target]))}",
+        "The next token is pushed up, all others down, each by its probability.",
+        "lens",
+        [value("∂L/∂logits", ("token of the vocabulary",), grad)],
+        (logits.softmax(-1) - one_hot) / count,
+        grad,
+    )
+    slope = torch.full_like(logits, anatomy.logit_scale)
+    if anatomy.logit_softcap is not None:
+        slope = slope * (1 - (logits / anatomy.logit_softcap).square())
+    seen = back.given(anatomy.final_norm)
+    unembedding = anatomy.unembedding.detach().float().cpu()
+    at_norm = (grad * slope) @ unembedding
+    yield _vector(
+        back,
+        "final_norm_gradient",
+        "Gradient behind the final norm",
+        "∂L/∂y = Uᵀ · ∂L/∂logits",
+        "Each token's row of U is added, weighted by how much its logit should move.",
+        "lens",
+        at_norm,
+        None if seen is None else seen[p],
+    )
+    yield _through_norm(back, "end_gradient", "Gradient at the end of the stream", anatomy.final_norm, None)
+    lengths, names = [], []
+    for layer, block in enumerate(anatomy.blocks):
+        gradient = back.given(block.block)
+        if gradient is not None:
+            lengths.append(float(gradient.norm()))
+            names.append(f"after layer {layer}")
+    lengths_said = ", ".join(f"{name} {number(one)}" for name, one in zip(names, lengths, strict=True))
+    yield back.stage(
+        "rest_gradient",
+        "… back through the layers",
+        "∂L/∂x before = ∂L/∂x after + what comes back through the halves",
+        f"length over all positions: {lengths_said}",
+        "The stream leads the gradient back unweakened; each half adds its own part to it.",
+        "residual",
+        [value("length of ∂L/∂x", ("layer",), torch.tensor(lengths), names)],
+    )
+
+
+def _vector(
+    back: Back,
+    name: str,
+    title: str,
+    formula: str,
+    why: str,
+    panel: str,
+    recomputed: Tensor | None,
+    seen: Tensor | None,
+) -> Stage:
+    """A gradient at the position, as a strip."""
+    shown = seen if seen is not None else recomputed
+    values = [] if shown is None else [value("gradient", ("component",), shown)]
+    numbers = "" if shown is None else f"first component {number(float(shown[0]))}"
+    return back.stage(name, title, formula, numbers, why, panel, values, recomputed, seen)
+
+
+def through_norm(norm: FinalNorm, x: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient of a norm's output [C] -> of its input x [C]."""
+    centred, scale = norm.centred(x), norm.scale(x)
+    unit, weighted = centred / scale, gradient * norm.weight
+    inner = weighted - unit * (weighted * unit).mean()
+    if norm.kind == "layernorm":
+        inner = inner - weighted.mean()
+    return inner / scale
+
+
+def _through_norm(back: Back, name: str, title: str, module: nn.Module, straight: Tensor | None) -> Stage:
+    """The gradient before a norm; straight: what comes along the stream itself."""
+    p, x = back.place.position, back.place.seen.inputs[module]
+    given, got = back.given(module), back.got(module)
+    norm = norm_of(module, x.shape[-1])
+    recomputed = None
+    if norm is not None and given is not None:
+        recomputed = through_norm(norm, x[p], given[p])
+        if straight is not None:
+            recomputed = recomputed + straight
+    along = "" if straight is None else "∂L/∂x of the stream + "
+    centring = " − mean(w·g)" if norm is not None and norm.kind == "layernorm" else ""
+    formula = f"∂L/∂x = {along}(w·g − x̂ · mean(w·g·x̂){centring}) / s"
+    why = "A norm lets nothing through that would only change the vector's length: its output would not change."
+    return _vector(back, name, title, formula, why, "residual", recomputed, None if got is None else got[p])
+
+
+def _matrix(module: nn.Module) -> Tensor | None:
+    """[out, in] of a linear layer."""
+    try:
+        return linear_numbers(module).weight.detach().float().cpu()
+    except LabError:
+        return None
+
+
+def _back_through(module: nn.Module, gradient: Tensor | None) -> Tensor | None:
+    matrix = _matrix(module)
+    return None if matrix is None or gradient is None else gradient @ matrix
+
+
+def _feed_forward(back: Back) -> Iterator[Stage]:
+    place, p = back.place, back.place.position
+    parts, block = place.parts, place.anatomy.blocks[place.layer]
+    after = back.given(block.block)
+    if after is None:
+        return
+    added = back.given(parts.down) if is_direct(block.mlp, parts.down) else None
+    yield back.stage(
+        "after_gradient",
+        f"Gradient after layer {place.layer}",
+        "∂L/∂out = ∂L/∂x",
+        f"first component {number(float(after[p, 0]))}",
+        "What was added gets the gradient of the sum, and so does what it was added to.",
+        "residual",
+        [value("∂L/∂x", ("component",), after[p]), value("at all positions", ("position", "component"), after)],
+        after[p],
+        None if added is None else added[p],
+    )
+    if parts.up is None or parts.down is None or back.got(parts.down) is None:
+        return
+    out, neurons, up = back.given(parts.down), back.got(parts.down), back.given(parts.up)
+    assert neurons is not None
+    why = "A neuron's gradient says how much the loss would rise with its activation."
+    title, formula = "Gradient of the neurons", "∂L/∂n = W_downᵀ · ∂L/∂out"
+    recomputed = _back_through(parts.down, None if out is None else out[p])
+    yield _vector(back, "neurons_gradient", title, formula, why, "parameters", recomputed, neurons[p])
+    if up is not None:
+        yield _bend(back, neurons[p], up[p])
+    if place.seen.feed_forward_norm is not None and up is not None:
+        norm = place.seen.feed_forward_norm
+        behind = _back_through(parts.up, up[p])
+        gate = back.given(parts.gate)
+        if parts.gate is not None and gate is not None and behind is not None:
+            other = _back_through(parts.gate, gate[p])
+            behind = None if other is None else behind + other
+        seen = back.given(norm)
+        formula = "∂L/∂y = W_upᵀ · ∂L/∂h" + (" + W_gateᵀ · ∂L/∂g" if parts.gate is not None else "")
+        why = "Every neuron sends back the direction that it looks for."
+        shared = norm is place.seen.norm  # attention reads the same norm, too
+        yield _vector(
+            back, "feed_forward_norm_gradient", "Gradient behind the norm", formula, why, "residual",
+            None if shared else behind, None if seen is None else seen[p],
+        )  # fmt: skip
+        if not block.parallel:
+            yield _through_norm(back, "middle_gradient", "Gradient between the halves", norm, after[p])
+
+
+def _bend(back: Back, neurons: Tensor, seen: Tensor) -> Stage:
+    """Through the activation, by its slope."""
+    place = back.place
+    h, gate = up_and_gate(place)
+    activate, name = activation_of(place)
+    recomputed = None
+    if activate is not None:
+        into = (h if gate is None else gate).clone().requires_grad_(True)
+        with torch.enable_grad():
+            bent = activate(into)
+            (slope,) = torch.autograd.grad(bent.sum(), into)
+        if gate is None:
+            recomputed = neurons * slope
+        else:
+            recomputed = neurons * bent.detach()
+            if place.parts.gated_up:
+                recomputed = torch.cat([neurons * h * slope, recomputed])
+    formula = f"∂L/∂h = ∂L/∂n · {name}'(h)" if gate is None else f"∂L/∂h = ∂L/∂n · {name}(g)"
+    why = "Where the activation is flat, nothing comes back: a silent neuron learns nothing here."
+    return _vector(back, "up_gradient", "Gradient before the activation", formula, why, "parameters", recomputed, seen)
+
+
+def _attention(back: Back) -> Iterator[Stage]:
+    place, p = back.place, back.place.position
+    parts, seen, anatomy = place.parts, place.seen, place.anatomy
+    out, z = back.given(parts.out), back.got(parts.out)
+    if out is None or z is None:
+        return
+    why = "Each head gets the part of the gradient that its own columns of W_O lead to."
+    yield _vector(
+        back, "weighted_sum_gradient", "Gradient of the heads' outputs", "∂L/∂z = W_Oᵀ · ∂L/∂out", why, "attention",
+        _back_through(parts.out, out[p]), z[p],
+    )  # fmt: skip
+    found = projected(place)
+    by_head = z.unflatten(-1, (anatomy.n_head, -1))  # [T, H, D]
+    group = anatomy.n_head // anatomy.n_kv_head
+    first = place.head // group * group
+    pattern, heads = seen.heads.pattern, seen.heads
+    slopes = pattern[p] * (by_head[p, place.head] @ heads.value.T)
+    scores = slopes - pattern[p] * slopes.sum()
+    yield back.stage(
+        "score_gradient",
+        "Gradient of the scores",
+        "∂L/∂score[j] = a[j] · (∂L/∂a[j] − Σ a · ∂L/∂a),  ∂L/∂a[j] = ∂L/∂z · v[j]",
+        f"with position {place.key}: {number(float(scores[place.key]))}",
+        "A score should rise where the value there would help more than the mean of what was taken.",
+        "attention",
+        [value("∂L/∂score", ("key position",), scores, place.token_labels)],
+    )
+    if "query" in found and not parts.query_norms:
+        projection = back.given(found["query"].module)
+        if projection is not None:
+            gradient = heads.scale * (scores @ heads.key)
+            if heads.softcap is not None and heads.capped is not None:
+                bend = 1 - (heads.capped[p] / heads.softcap).square()
+                gradient = heads.scale * ((scores * bend) @ heads.key)
+            own = projection[p, found["query"].rows]
+            if seen.rotary is not None:
+                cos, sin = seen.rotary
+                ways = [turned(gradient, cos[p], -sin[p]), turned_in_pairs(gradient, cos[p], -sin[p])]
+                gradient = min(ways, key=lambda way: differing(way, own))
+            why = "Autograd's own, so that the scores' gradient above is proved by it."
+            formula = "∂L/∂q = scale · Σ ∂L/∂score[j] · k[j]" + (", turned back" if seen.rotary is not None else "")
+            yield _vector(back, "query_gradient", "Gradient of the query", formula, why, "attention", gradient, own)
+    if "value" in found and group == 1 and heads.sink is None:
+        projection = back.given(found["value"].module)
+        if projection is not None and getattr(parts.attention, "value_mix", None) is None:
+            j = place.key
+            recomputed = pattern[:, j] @ by_head[:, first]
+            own = projection[j, found["value"].rows]
+            why = "A value gets back from every position that took some of it, as much as it took."
+            title, formula = f"Gradient of the value of position {j}", "∂L/∂v[j] = Σ a[i, j] · ∂L/∂z[i]"
+            yield _vector(back, "value_gradient", title, formula, why, "attention", recomputed, own)
+    yield from _before_attention(back)
+
+
+def _before_attention(back: Back) -> Iterator[Stage]:
+    place, p = back.place, back.place.position
+    norm, block = place.seen.norm, place.anatomy.blocks[place.layer]
+    if norm is None:
+        return
+    shared = norm is place.seen.feed_forward_norm
+    parts = [_back_through(one, None if (g := back.given(one)) is None else g[p]) for one in place.parts.projections]
+    behind: Tensor | None = None
+    if parts and not shared and all(one is not None for one in parts):
+        behind = torch.stack([one for one in parts if one is not None]).sum(0)
+    seen = back.given(norm)
+    why = "Query, key and value of all heads send back what they read."
+    yield _vector(
+        back, "norm_gradient", "Gradient behind the norm before attention",
+        "∂L/∂y = W_Qᵀ·∂L/∂q + W_Kᵀ·∂L/∂k + W_Vᵀ·∂L/∂v", why, "residual", behind, None if seen is None else seen[p],
+    )  # fmt: skip
+    straight = back.got(block.mid) if block.mid is not None else None
+    if straight is not None:
+        title = f"Gradient before layer {place.layer}"
+        yield _through_norm(back, "stream_gradient", title, norm, straight[p])

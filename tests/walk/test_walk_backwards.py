@@ -1,0 +1,163 @@
+"""Every gradient of a walk backwards is autograd's, and its step is torch.optim.AdamW's."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from family_models import family_model
+from test_walk_forwards import IDS, TEXT, by_name, opened, scratch
+from tiny_models import TOKENIZER
+from torch import nn
+from watched_models import SETTINGS, name
+
+from llmlab.core.errors import UsageError
+from llmlab.core.settings import PretrainTrainSettings
+from llmlab.models.model import OpenModel
+from llmlab.training.schedule import learning_rate
+from llmlab.walk.adamw import Trained
+from llmlab.walk.backwards import WalkBack, walk_back
+from llmlab.walk.stage import Stage
+
+# Gradients that are recomputed in every family, and the step.
+COMPUTED = {
+    "loss",
+    "logits_gradient",
+    "final_norm_gradient",
+    "end_gradient",
+    "neurons_gradient",
+    "up_gradient",
+    "feed_forward_norm_gradient",
+    "middle_gradient",
+    "weighted_sum_gradient",
+    "norm_gradient",
+    "stream_gradient",
+    "weight_gradient",
+    "clipping",
+    "schedule",
+    "first_mean",
+    "second_mean",
+    "adamw",
+    "step",
+}
+
+
+def ids_of(model: OpenModel) -> list[int]:
+    return TOKENIZER.encode(TEXT) if type(model.model).__name__ == "GPT" else list(IDS)
+
+
+def loss(model: nn.Module, ids: list[int]) -> torch.Tensor:
+    """By the models' own way."""
+    batch = torch.tensor([ids])
+    if type(model).__name__ == "GPT":
+        return model.loss(batch[:, :-1], batch[:, 1:])  # type: ignore[operator]
+    return F.cross_entropy(model(input_ids=batch[:, :-1]).logits[0], batch[0, 1:])
+
+
+def numbers(stages: list[Stage], stage: str, value: int = 0) -> list[float]:
+    return by_name(stages)[stage].values[value].array.tolist()
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=name)
+def test_each_gradient_of_the_labs_own_gpt_recomputed_is_autograds(options: dict[str, Any]) -> None:
+    model = scratch(**options)
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    stages = walk_back(model, WalkBack(text=TEXT, layer=1, head=3, position=-2), Trained())
+    assert all(torch.equal(weight, before[key]) for key, weight in model.model.state_dict().items())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.model.parameters())
+    expected = COMPUTED | {"after_gradient"}
+    expected |= set() if options.get("qk_norm") else {"query_gradient"}
+    expected |= {"value_gradient"} if not options.get("n_kv_head") else set()
+    assert {stage.name for stage in stages if stage.difference is not None} == expected
+    twin = copy.deepcopy(model.model).requires_grad_(True)
+    whole = loss(twin, ids_of(model))
+    assert float(whole.detach()) == pytest.approx(numbers(stages, "step")[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("llama", {"query_gradient", "after_gradient"}),
+        ("gpt2", {"query_gradient", "value_gradient", "after_gradient"}),
+        ("qwen2", {"query_gradient", "after_gradient"}),
+        ("qwen3", {"after_gradient"}),
+        ("gemma2", {"query_gradient"}),
+    ],
+)
+def test_each_gradient_of_a_family_recomputed_is_autograds(kind: str, more: set[str]) -> None:
+    model = opened(family_model(kind))
+    stages = walk_back(model, WalkBack(ids=IDS, layer=1, head=2, position=3), Trained())
+    assert {stage.name for stage in stages if stage.difference is not None} == COMPUTED | more
+    assert all(parameter.grad is None for parameter in model.model.parameters())
+
+
+@pytest.mark.parametrize("which", ["blocks.0.attention.qkv.weight[5,7]", "blocks.1.feed_forward.down.weight[1,2]"])
+def test_a_weights_gradient_and_its_adamw_step_are_those_of_torch(which: str) -> None:
+    model = scratch()
+    train = PretrainTrainSettings(steps=50, warmup_steps=4, learning_rate=0.01, weight_decay=0.2, grad_clip=0.5)
+    twin = copy.deepcopy(model.model).requires_grad_(True)
+    decayed = [one for one in twin.parameters() if one.dim() >= 2]
+    groups = [
+        {"params": decayed, "weight_decay": 0.2},
+        {"params": [one for one in twin.parameters() if one.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(train.beta1, train.beta2))
+    for step in range(3):  # the means of a run that has trained
+        optimizer.zero_grad()
+        loss(twin, TOKENIZER.encode("the king of the ring")[step:]).backward()
+        optimizer.step()
+    model.model.load_state_dict(twin.state_dict())
+    moments = {key: dict(optimizer.state[one]) for key, one in twin.named_parameters()}
+    moments = {key: {each: tensor.clone() for each, tensor in one.items()} for key, one in moments.items()}
+    stages = walk_back(
+        model, WalkBack(text=TEXT, weight=which, next="the ring"), Trained(train, 3, moments, (), "a run")
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(3, train)
+    optimizer.zero_grad()
+    loss(twin, ids_of(model)).backward()
+    key, _, place = which.partition("[")
+    index = tuple(map(int, place.rstrip("]").split(",")))
+    weight = twin.get_parameter(key)
+    assert weight.grad is not None
+    shares = numbers(stages, "weight_gradient")
+    assert len(shares) == len(ids_of(model)) - 1
+    assert sum(shares) == pytest.approx(float(weight.grad[index]), rel=1e-3)
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+    assert numbers(stages, "clipping")[1] == pytest.approx(float(weight.grad[index]), rel=1e-4)
+    before = float(weight.detach()[index])
+    optimizer.step()
+    state = optimizer.state[weight]
+    assert numbers(stages, "first_mean")[1] == pytest.approx(float(state["exp_avg"][index]), rel=1e-3)
+    assert numbers(stages, "second_mean")[1] == pytest.approx(float(state["exp_avg_sq"][index]), rel=1e-3)
+    assert numbers(stages, "adamw") == pytest.approx([before, float(weight[index])], rel=1e-5)
+    assert all(by_name(stages)[one].difference is not None for one in ("clipping", "adamw", "schedule"))
+    with torch.no_grad():
+        expected = [float(loss(twin, ids)) for ids in (ids_of(model), TOKENIZER.encode("the ring"))]
+    measured = numbers(stages, "step")
+    assert [measured[1], measured[3]] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"text": "the"},
+        {"layer": 5},
+        {"position": 99},
+        {"weight": "nothing"},
+        {"weight": "final_norm.weight[0,0]"},
+        {"weight": "blocks.0.attention.out.weight[999,0]"},
+    ],
+)
+def test_what_cannot_be_walked_back_is_said_in_a_sentence(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        walk_back(scratch(), WalkBack(**({"text": TEXT} | wrong)), Trained())
+
+
+def test_a_weight_that_muon_moves_is_refused() -> None:
+    trained = Trained(PretrainTrainSettings(optimizer="muon"))
+    with pytest.raises(UsageError, match="Muon"):
+        walk_back(scratch(), WalkBack(text=TEXT), trained)
