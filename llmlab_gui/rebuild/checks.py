@@ -26,7 +26,7 @@ class Checks(QObject):
         super().__init__(parent)
         self._outputs, self._command = outputs, list(command)
         self._process: QProcess | None = None
-        self._next = ""
+        self._waiting: list[str] = []
 
     @property
     def busy(self) -> bool:
@@ -36,7 +36,7 @@ class Checks(QObject):
     def ask(self, name: str) -> None:
         """Checks the file of a piece as it is when its turn comes."""
         if self._process is not None:
-            self._next = name
+            self._waiting = [*(one for one in self._waiting if one != name), name]
             return
         process = QProcess(self)
         process.finished.connect(self._ended)
@@ -48,7 +48,7 @@ class Checks(QObject):
 
     def shutdown(self) -> None:
         """Ends the process and returns when it is gone; no signal follows. What it checks ends with it."""
-        process, self._process, self._next = self._process, None, ""
+        process, self._process, self._waiting = self._process, None, []
         if process is None:
             return
         process.kill()
@@ -75,6 +75,5 @@ class Checks(QObject):
             return
         process.deleteLater()
         (self.failed if isinstance(found, LabError) else self.answered).emit(found)
-        name, self._next = self._next, ""
-        if name and not self.busy:
-            self.ask(name)
+        if self._waiting and not self.busy:
+            self.ask(self._waiting.pop(0))

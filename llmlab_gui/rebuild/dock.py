@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QFileSystemWatcher, Qt, QUrl
-from PySide6.QtGui import QDesktopServices, QImage
-from PySide6.QtWidgets import QListWidget, QListWidgetItem, QPushButton, QTabWidget, QWidget
+from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
+from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.presets import DEFAULT_PRESET, load_preset
@@ -19,6 +19,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.page import Page
 from llmlab_gui.rebuild.checks import CHECK_COMMAND, Checks
 from llmlab_gui.widgets.labels import QuietLabel
@@ -36,7 +37,12 @@ _STEP_MARKS = {PASSED: "✓", FAILED: "✗"}
 
 
 class _Browser(PageBrowser):
-    """A page of an exercise; none has figures."""
+    """A page of an exercise; none has figures. Code is wrapped: two stand beside each other."""
+
+    def show_page(self, page: Page, scroll: int) -> None:
+        wrapped = '<pre style="white-space:pre-wrap;'
+        self.setHtml(page_html(page, page_colors()).replace('<pre style="', wrapped))
+        self.verticalScrollBar().setValue(scroll)
 
     def figure(self, name: str) -> QImage | None:
         return None
@@ -56,7 +62,7 @@ class RebuildDock(LabDock):
         self.hint, self.train = QPushButton("Hint"), QPushButton("Train with mine")
         self.ours = QPushButton("Train ours")
         self.tabs, self.task, self.steps = QTabWidget(), _Browser("Task"), QListWidget()
-        self.verdict, self.yours, self.lab_code = QuietLabel(), _Browser("Your code"), _Browser("Our code")
+        self.verdict, self.yours, self.lab_code = QLabel(), _Browser("Your code"), _Browser("Our code")
         self._watcher = QFileSystemWatcher(self)
         self._saved = settling_timer(self, _SAVED_MS, self._look)
         self._digests: dict[str, bytes] = {}
@@ -78,6 +84,10 @@ class RebuildDock(LabDock):
     def main_part(self) -> QWidget | None:
         return self.list if self.list.isVisible() else super().main_part()
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._show()
+
     def shutdown(self) -> None:
         self.checks.shutdown()
         super().shutdown()
@@ -88,6 +98,9 @@ class RebuildDock(LabDock):
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)  # titles are cut
         self.steps.setWordWrap(True)
         self.verdict.setWordWrap(True)
+        self.verdict.setTextFormat(Qt.TextFormat.PlainText)
+        self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.verdict.setMargin(4)
         self.file.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.file.setWordWrap(True)
         self.train.setToolTip("A run of the smallest preset with all pieces of yours that have passed")
@@ -122,8 +135,8 @@ class RebuildDock(LabDock):
     # What is shown ---------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        """The chosen piece as it stands."""
-        if not self._pieces:
+        """The chosen piece as it stands; when the panel comes to sight, since files and pages are read for it."""
+        if not self._pieces or not self.isVisible():
             return
         piece, states = self.piece, [self._workbook.state(one) for one in self._pieces]
         for row, state in enumerate(states):
@@ -175,7 +188,7 @@ class RebuildDock(LabDock):
             self.steps.addItem(f"It printed:\n{answer.printed.rstrip()}")
 
     def _update_training(self) -> None:
-        if not self._pieces:
+        if not self._pieces or not self.isVisible():
             return
         self.train.setEnabled(any(self._workbook.state(piece) == "passed" for piece in self._pieces))
         self.ours.setEnabled(self._last_of_theirs() is not None)
@@ -232,8 +245,9 @@ class RebuildDock(LabDock):
             path = self._workbook.file(piece)
             if path.exists() and (now := _bytes(path)) != self._digests.get(piece.name):
                 self._digests[piece.name] = now
+                self.checks.ask(piece.name)
                 if piece.name == self.piece.name:
-                    self._ask(piece)
+                    self.tabs.setCurrentIndex(1)
             self._watch(piece)
         self._show()
 

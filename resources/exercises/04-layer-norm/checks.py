@@ -85,7 +85,7 @@ PARTS = (
         ),
         mistakes=(
             Mistake(
-                "biased variance",
+                "unbiased variance",
                 "torch.var divides by C - 1; LayerNorm divides by C (correction=0).",
                 _unbiased,
             ),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, tensor
 
 from llmlab.exercises.parts import Case, Draw, Mistake, Part
+from llmlab.training.plain_optimizer import AdamW
 
 Three = tuple[Tensor, Tensor, Tensor]
 
@@ -27,7 +28,7 @@ def adamw(
 ) -> Three:
     learns = torch.nn.Parameter(weight.clone())
     learns.grad = gradient
-    optimizer = torch.optim.AdamW([learns], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay)
+    optimizer = AdamW([learns], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay)
     state = {"step": tensor(step - 1.0), "exp_avg": m.clone(), "exp_avg_sq": v.clone()}
     optimizer.state[learns] = state
     optimizer.step()
