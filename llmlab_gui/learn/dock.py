@@ -36,7 +36,7 @@ from llmlab_gui.learn.yours import with_yours, yours
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.library import load_all
-from llmlab_gui.pages.page import FIRST_HOUR, Page
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, REVEAL, Page, without_outcomes
 from llmlab_gui.pages.places import with_panels
 from llmlab_gui.practice.page_questions import PageQuestions
 from llmlab_gui.widgets.labels import ProblemLabel
@@ -78,6 +78,8 @@ class LearnDock(LabDock):
         super().__init__(lab, "learn", "Learn", parent)
         self._pages: list[Page] = []
         self._page: Page | None = None
+        self._hides = False  # whether they are hidden on the page that is shown
+        self._revealed: set[str] = set()  # pages on which it is seen what came of their questions
         self._yours: dict[str, str] = {}  # what the reader's own runs show, by page
         self._stale = False  # it was drawn in the colours of another theme
         self._past: list[tuple[str, int]] = []  # page and scroll position
@@ -197,6 +199,10 @@ class LearnDock(LabDock):
 
     def open_link(self, url: QUrl) -> None:
         """Follows a link of the page that is shown."""
+        if url.toString() == REVEAL and self._page is not None:
+            self._revealed.add(self._page.name)
+            self._render(self.browser.verticalScrollBar().value())
+            return
         self._opener.open(url, self._page, self._pages)
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -258,6 +264,8 @@ class LearnDock(LabDock):
         self.list.fill(found or self._pages, self.page_name, counts if words and found else None)
         if words and found and self.page_name not in counts:
             self.go(found[0].name)
+        elif wanted and self._hides:
+            self._render(self.browser.verticalScrollBar().value())  # what is searched is not hidden
         self._mark_matches()
 
     def _mark_matches(self) -> None:
@@ -306,7 +314,9 @@ class LearnDock(LabDock):
     def _render(self, scroll: int) -> None:
         assert self._page is not None
         self._stale = False
-        self.browser.show_page(with_yours(with_panels(self._page), self._yours.get(self._page.name, "")), scroll)
+        page = with_yours(with_panels(self._page), self._yours.get(self._page.name, ""))
+        self._hides = page.group == CONCEPTS and page.name not in self._revealed and not self.search.text().strip()
+        self.browser.show_page(without_outcomes(page) if self._hides else page, scroll)
         self.questions.show_page(self._page)
         self._mark_matches()
 

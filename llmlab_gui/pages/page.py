@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,20 @@ class Block:
 
     kind: str
     text: str
+
+
+# What came of a question stands behind these words, in the paragraph of its run.
+_CAME = " For this page"
+REVEAL = "reveal:"  # the link in place of what is hidden
+
+
+def without_outcomes(page: Page) -> Page:
+    """A page whose questions are still open: what came of each is behind a link."""
+    lines = []
+    for line in page.text.split("\n"):
+        shown, came, _ = line.partition(_CAME)
+        lines.append(f"{shown} [Show what came]({REVEAL})" if came and line.startswith("! ") else line)
+    return replace(page, text="\n".join(lines))
 
 
 @dataclass(frozen=True)

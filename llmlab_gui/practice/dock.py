@@ -11,6 +11,8 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QHeaderView, QStackedWidget, QTableWidget, QTableWidgetItem, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.notebook.calibration import calibration
+from llmlab.notebook.entries import statements
 from llmlab.practice.deck import HANDFUL, Record, when_words
 from llmlab.practice.question import Marked, Question
 from llmlab_gui.host.selection import Working
@@ -114,7 +116,10 @@ class PracticeDock(LabDock):
                     item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self.table.setItem(row, place, item)
         found = record.calibration()
-        self.verdict.setText(f"Intervals at 80 %. {found.verdict} The Notebook has that of your predictions.")
+        predicted = calibration(statements(self.lab.notebook.entries))
+        self.verdict.setText(
+            f"Intervals here, at 80 %: {found.verdict}\nPredictions in the Notebook: {predicted.verdict}"
+        )
         self.calibration.show_calibration(found)
         self.brier.show_calibration(found)
 

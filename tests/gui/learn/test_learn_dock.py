@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from llmlab_gui.learn.dock import LearnDock
 from llmlab_gui.pages import browser as page_browser
 from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.library import load_glossary, load_pages, load_tree
-from llmlab_gui.pages.page import RESULTS, Page
+from llmlab_gui.pages.page import RESULTS, Page, without_outcomes
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -310,3 +311,29 @@ def test_what_became_of_a_prediction_is_said_over_the_page(dock: LearnDock, lab:
     assert dock.outcome.text() == "You said 2; it was 3."
     dock.go("loss")
     assert not dock.outcome.isVisible()
+
+
+def test_what_came_of_a_question_is_seen_when_it_is_asked_for_or_searched(dock: LearnDock) -> None:
+    attention = next(page for page in dock._pages if page.name == "attention")
+    dock._pages[dock._pages.index(attention)] = replace(
+        attention, text=f"{attention.text.rstrip()} For this page it was 7.\n"
+    )
+    dock.go("loss")
+    dock.go("attention")
+    assert "it was 7" not in dock.browser.toPlainText()
+    assert "Show what came" in dock.browser.toPlainText()
+    dock.open_link(QUrl("reveal:"))
+    assert "For this page it was 7." in dock.browser.toPlainText()
+    dock._revealed.clear()
+    dock.go("loss")
+    dock.go("attention")
+    assert "it was 7" not in dock.browser.toPlainText()
+    dock.search.setText("was 7")
+    assert "For this page it was 7." in dock.browser.toPlainText()
+
+
+def test_every_outcome_of_a_concept_page_can_be_hidden() -> None:
+    hidden = [page.name for page in load_pages() if without_outcomes(page).text != page.text]
+    assert len(hidden) > 20
+    for page in load_pages():
+        assert len(without_outcomes(page).blocks) == len(page.blocks), page.name
