@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -28,6 +29,7 @@ from llmlab.core.paths import cache_dir
 from llmlab.core.records import read_record
 
 _LIBRARIES = ("torch", "transformers")
+_KEPT = 500  # verdicts, the last used ones: each checkpoint that was looked into has one, of some hundred bytes
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,16 @@ def probed_once(model: nn.Module, anatomy: Anatomy) -> Anatomy:
     file = cache_dir() / "probes" / f"{_fingerprint(model, anatomy)}.json"
     known = read_record(_Verdict, file)
     if known is not None and known.n_kv_head > 0 and known.head_dim > 0:
+        with contextlib.suppress(OSError):
+            os.utime(file)  # it was used: others go before it
         return replace(anatomy, refusals=known.refusals, n_kv_head=known.n_kv_head, head_dim=known.head_dim)
     found = probe(model, anatomy)
     with contextlib.suppress(OSError):  # a cache that cannot be written: the next one probes again
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, asdict(_Verdict(found.refusals, found.n_kv_head, found.head_dim)), durable=False)
+        by_age = sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for old in by_age[:-_KEPT]:
+            old.unlink(missing_ok=True)
     return found
 
 

@@ -197,13 +197,20 @@ def _check_branch(parent: RunFolder, checkpoint: Checkpoint, settings: RunSettin
 def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
     """Changes a run's settings for its next worker; returns what changes, as sentences. Writes nothing if nothing does.
 
-    Raises UsageError for what a run cannot change (its model and vocabulary: a checkpoint would not fit), and when
-    all planned steps are done.
+    Raises UsageError for what a run cannot change (its model and vocabulary: a checkpoint would not fit), when all
+    planned steps are done, and for fewer steps than are done.
     """
     info = run.info()
     settings = with_values(info.settings, overrides)
     rows = differences(info.settings, settings)
     _refuse_unfit(rows, settings)
+    saved = max((one.step for one in list_checkpoints(run.checkpoints)), default=0)
+    if saved > settings.train.steps:
+        raise UsageError(
+            f"{run.id} cannot end at step {settings.train.steps}: it has saved step {saved}.",
+            "",
+            f"Give it at least --steps {saved}, or branch from an earlier checkpoint: --from {run.id}@STEP",
+        )
     done = run.recorded_status()
     if done.state == "finished" and done.step >= settings.train.steps:
         raise UsageError(

@@ -64,6 +64,8 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("forgotten_full", "the same for full fine-tuning", EXPERIMENT, unit="nats per token"),
     Quantity("lora_to_full", "best LoRA learning rate over the best of full fine-tuning", EXPERIMENT, log=True),
     Quantity("speedup", "training time of the baseline over the record's", EXPERIMENT, log=True),
+    Quantity("processes_gain", "tokens a second of the fastest, over one process", EXPERIMENT, log=True),
+    Quantity("losses_difference", "largest relative difference from one process", EXPERIMENT, log=True),
     Quantity("spikes", "spikes of the training loss", EXPERIMENT),
     Quantity("overfitting_step", "step at which overfitting begins", EXPERIMENT, unit="steps", log=True),
     Quantity("noise_scale", "gradient noise scale", EXPERIMENT, unit="sequences", log=True),

@@ -7,6 +7,7 @@ outputs/experiments/<id>/
     report.md          the same for people; figures/ holds its PNG and SVG files
     forecast.json      what a fit predicts for a run, written before that run begins
     measurements/      what was measured on a run's checkpoints after it: one JSON file a trial
+    cluster/           submitit's files, where its runs are jobs of a cluster
     worker.log, worker.lock, requests/
 
 Each trial is a normal run, outputs/<track>/<experiment id>-<trial>, and can be opened like any other.

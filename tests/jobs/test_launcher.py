@@ -125,6 +125,14 @@ def test_a_finished_run_has_nothing_to_resume_until_it_gets_more_steps(finished:
     assert prepare_resume(run, {"train.steps": 12}) == []
 
 
+def test_a_run_cannot_be_resumed_for_fewer_steps_than_it_has_saved(finished: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(finished.path, tmp_path / "copy"))
+    before, saved = run.info(), list_checkpoints(run.checkpoints)[-1].step
+    with pytest.raises(UsageError, match=f"cannot end at step {saved - 1}: it has saved step {saved}"):
+        prepare_resume(run, {"train.steps": saved - 1})
+    assert run.info() == before
+
+
 def test_an_unknown_setting_changes_nothing(finished: RunFolder) -> None:
     before = finished.run_json.read_bytes()
     with pytest.raises(UsageError, match=r"Did you mean train\.steps"):

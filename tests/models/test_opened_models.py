@@ -219,6 +219,25 @@ def opened_twice(model: nn.Module, kind: ModelKind = "huggingface") -> list[Anat
     return [OpenModel("tiny", "tiny", kind, model, TOKENIZER).anatomy for _ in range(2)]
 
 
+def test_of_what_the_probe_found_the_last_used_is_kept(
+    probed: list[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_probe, "_KEPT", 2)
+    first, second, third = (tiny_models.llama(seed=seed) for seed in range(3))
+    for model in (first, second):
+        opened_twice(model)
+    files = sorted((tmp_path / "cache" / "probes").iterdir())
+    for file in files:
+        os.utime(file, (1.0, 1.0))
+    opened_twice(first)  # used again, so that the second is the oldest
+    opened_twice(third)
+    assert len(list((tmp_path / "cache" / "probes").iterdir())) == 2
+    opened_twice(first)
+    assert len(probed) == 3
+    opened_twice(second)
+    assert len(probed) == 4
+
+
 def test_a_model_whose_code_has_changed_is_probed_again(
     probed: list[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

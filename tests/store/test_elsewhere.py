@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes import FakeRun
 from small_runs import new_run
 
 from llmlab.core.errors import LabError
@@ -17,7 +19,9 @@ from llmlab.core.processes import host_name, process_start
 from llmlab.jobs.launcher import request, start_worker
 from llmlab.jobs.queue import RunQueue
 from llmlab.store import requests, run_folder
+from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder, RunStatus
+from llmlab.store.run_log import EventFollower
 
 HOURS = 3600.0
 
@@ -88,6 +92,45 @@ def test_requests_reach_it_and_no_worker_of_this_machine_takes_its_place(outputs
     run.take_over()
     assert run.status().state == "interrupted"
     assert run.recorded_status().step == 40
+
+
+def mirrored(there: Path, here: Path, leave_out: str) -> None:
+    """Copies as rsync does: each file under another name, then renamed, in the order of their names."""
+    for path in sorted(path for path in there.rglob("*") if path.is_file()):
+        name = path.relative_to(there)
+        if leave_out in name.parts or path.suffix == ".lock":
+            continue
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        partial = (here / name).with_name(f".{name.name}.Ab12")
+        shutil.copy2(path, partial)
+        os.replace(partial, here / name)
+
+
+def test_a_copied_run_is_followed_step_by_step_and_gets_each_request_once(tmp_path: Path) -> None:
+    fake = FakeRun(tmp_path / "there", "wide", steps=100)
+    there, here = fake.run, RunFolder(tmp_path / "here" / "pretraining" / "wide")
+    fake.start().advance(20)
+    mirrored(there.path, here.path, "requests")
+    follower, history = EventFollower(here), RunHistory()
+    asked = []
+    for number in range(6):
+        if number == 2:
+            requests.send(here.requests, "save")
+        if number == 4:
+            fake.resume_from(40)  # a worker began again there, and cut what came after its checkpoint
+        fake.advance(10)
+        for file in sorted(here.requests.glob("*.json")) if here.requests.is_dir() else []:
+            there.requests.mkdir(exist_ok=True)
+            shutil.move(file, there.requests / file.name)  # --remove-source-files
+        asked += [one.name for one in requests.take(there.requests)]
+        mirrored(there.path, here.path, "requests")
+        while events := follower.poll():
+            history.extend(events)
+        assert history.step_columns["step"].tolist() == list(range(1, fake.step + 1))
+        there.write_status(replace(there.recorded_status(), host="gpu-node-7", pid=unused_pid()))
+        mirrored(there.path, here.path, "requests")
+        assert here.status().words == "running on gpu-node-7"
+    assert asked == ["save"]
 
 
 def test_what_this_machine_trains_is_not_taken_over(outputs: Path) -> None:

@@ -25,6 +25,7 @@ from llmlab.studies.experiments.outcomes import (
     TrialResult,
     read_measurement,
 )
+from llmlab.studies.experiments.parallel import parallel
 from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.experiments.results import Gathered, law_of_others, mean_points, point_of
 from llmlab.studies.experiments.speedrun import speedrun
@@ -46,6 +47,7 @@ def analyse(gathered: Gathered) -> Analysis:
         "width": _size,
         "depth": _size,
         "speedrun": speedrun,
+        "parallel": parallel,
     }
     return kinds[gathered.kind.name](gathered)
 

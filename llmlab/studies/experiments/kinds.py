@@ -217,6 +217,23 @@ KINDS: dict[str, Kind] = {
             seeds=3,
             groups=PARTS,
         ),
+        Kind(
+            "parallel",
+            "Several processes",
+            "What do several processes cost and gain here, and do they compute the same?",
+            "Their losses are those of one process up to rounding. They compute N times as fast at best, and wait for "
+            "what they send, which depends on the parameters alone: they gain where a step reads many tokens and each "
+            "has cores or a GPU of its own. FSDP2 sends half as much again as DDP.",
+            "Li et al. 2020, PyTorch Distributed (arXiv:2006.15704); Zhao et al. 2023, PyTorch FSDP (arXiv:2304.11277)",
+            "distributed.processes, for each distributed.strategy; without dropout, and for 60 steps unless you say "
+            "more.",
+            "distributed.processes",
+            {PRETRAINING: (1, 2, 4)},
+            Axis("processes"),
+            ("processes_gain", "losses_difference", "best_loss"),
+            Axis("tokens a second"),
+            groups=("ddp", "fsdp2"),
+        ),
     )
 }
 

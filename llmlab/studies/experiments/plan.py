@@ -37,6 +37,8 @@ _FULL_SHARE = 0.1
 _MEASUREMENTS = 5
 _MOST_TRIALS = 200
 _NANOGPT_CHARACTERS = 1_115_394  # of its Shakespeare: a speedrun reads as many
+_QUICK_STEPS = 60  # of `parallel`: twice those for which its bound holds
+ALONE = "none"  # the strategy of one process
 LONGEST_NAME = 60  # of a plan, in characters: its runs are called by it and more
 
 
@@ -108,6 +110,11 @@ def lean(settings: Settings, kind: Kind, given: Collection[str]) -> Settings:
         changes |= {"train.eval_windows": 0, "train.eval_early": False, "train.eval_interval": max(1, -(-steps // 4))}
         if isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char":
             changes |= {"data.max_tokens": _NANOGPT_CHARACTERS}
+    if kind.name == "parallel":
+        changes |= {"model.dropout": 0.0}  # each process draws masks of its own
+        if "train.steps" not in given:
+            changes |= {"train.steps": _QUICK_STEPS, "checkpoints.interval": _QUICK_STEPS}
+            changes |= {"train.warmup_steps": _QUICK_STEPS // 10, "train.eval_interval": _QUICK_STEPS // 3}
     if kind.name == "forgetting":  # every one of them is measured afterwards
         changes |= {"checkpoints.interval": max(1, -(-steps // _MEASUREMENTS)), "checkpoints.keep_last": 1000}
     return with_values(settings, {key: value for key, value in changes.items() if key not in given})
@@ -208,6 +215,9 @@ def _variants(request: Request) -> list[_Variant]:
             return [_rank(settings, int(value), group) for group in _groups(request) for value in values]
         case "forgetting":
             return [_rank(settings, int(value)) for value in values] + [_full(settings)]
+        case "parallel":
+            several = [_processes(int(value), group) for group in _groups(request) for value in values if value > 1]
+            return [_processes(1, ALONE), *several]
         case "batch-size":
             return [_batch_size(settings, int(value)) for value in values]
         case "scaling":
@@ -275,6 +285,12 @@ def _full(settings: Settings) -> _Variant:
     value = settings.train.learning_rate * _FULL_SHARE
     changed = {"model.method": FULL, **_rates(settings, value)}
     return _Variant("full", changed, {"model.method": FULL}, 0.0, "full")
+
+
+def _processes(count: int, strategy: str) -> _Variant:
+    changed = {"distributed.strategy": strategy, "distributed.processes": count}
+    name = "one" if strategy == ALONE else f"{strategy}-{count}"
+    return _Variant(name, changed, {"distributed.processes": count}, count, strategy)
 
 
 def _batch_size(settings: Settings, value: int) -> _Variant:
