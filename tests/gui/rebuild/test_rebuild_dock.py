@@ -12,6 +12,9 @@ from waits import WAIT
 from whole_lab import WholeLab
 
 from llmlab.core.errors import LabError
+from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.jobs.rebuilt import plain_settings
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui.rebuild.dock import RebuildDock
 
 # In place of the lab's command, whose check needs torch: right is what says so.
@@ -107,3 +110,26 @@ def test_a_check_that_fails_itself_is_said(dock: RebuildDock, qtbot: QtBot, lab:
 
 def test_nothing_is_wider_than_a_narrow_window(dock: RebuildDock) -> None:
     assert dock.minimumSizeHint().width() < 560
+
+
+def test_what_passed_is_trained_with_and_ours_beside_it(
+    dock: RebuildDock, qtbot: QtBot, lab: WholeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RunFolder] = []
+    monkeypatch.setattr(lab.controller, "train_made", made.append)
+    dock.list.setCurrentRow(1)
+    dock.start.click()
+    (lab.outputs / "exercises" / "softmax.py").write_text("right = 1", encoding="utf-8")
+    qtbot.waitUntil(dock.train.isEnabled, timeout=WAIT)
+    assert not dock.ours.isEnabled()
+    dock.train.click()
+    qtbot.waitUntil(lambda: len(made) == 1, timeout=WAIT)
+    yours = made[0]
+    assert yours.info().settings_as(RebuiltSettings).pieces.yours == ("softmax",)
+    assert (yours.path / "pieces" / "softmax.py").read_text(encoding="utf-8") == "right = 1"
+    lab.open_run(yours)
+    qtbot.waitUntil(dock.ours.isEnabled, timeout=WAIT)
+    dock.ours.click()
+    qtbot.waitUntil(lambda: len(made) == 2, timeout=WAIT)
+    assert made[1].id == f"{yours.id.removesuffix('-yours')}-ours"
+    assert made[1].info().settings == plain_settings(yours)
