@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +17,16 @@ from watched_models import SETTINGS, name
 
 from llmlab.core.errors import UsageError
 from llmlab.core.settings import PretrainTrainSettings
+from llmlab.inspection.answers import answer
+from llmlab.inspection.archive import read_archive
 from llmlab.models.model import OpenModel
+from llmlab.models.reference import GgufFile
 from llmlab.training.schedule import learning_rate
 from llmlab.walk.adamw import Trained
+from llmlab.walk.answers import walks_of
 from llmlab.walk.backwards import WalkBack, walk_back
-from llmlab.walk.stage import Stage
+from llmlab.walk.forwards import Walk, walk
+from llmlab.walk.stage import Stage, from_archive
 
 # Gradients that are recomputed in every family, and the step.
 COMPUTED = {
@@ -139,6 +145,22 @@ def test_a_weights_gradient_and_its_adamw_step_are_those_of_torch(which: str) ->
         expected = [float(loss(twin, ids)) for ids in (ids_of(model), TOKENIZER.encode("the ring"))]
     measured = numbers(stages, "step")
     assert [measured[1], measured[3]] == pytest.approx(expected, rel=1e-4)
+
+
+def test_walks_come_back_from_their_archives_as_they_were(tmp_path: Path) -> None:
+    model = scratch()
+    for question, values in (
+        ("walk", {"text": TEXT, "changes": ["norm[1]=2"]}),
+        ("walk", {"text": TEXT, "cache": True}),
+        ("walk_back", {"text": TEXT, "next": "the king"}),
+    ):
+        out = answer(model, question, values, tmp_path / "walk", more=walks_of(GgufFile(tmp_path)))
+        came = from_archive(read_archive(out))
+        if question == "walk":
+            went = walk(model, Walk(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}))  # type: ignore[arg-type]
+        else:
+            went = walk_back(model, WalkBack(**values), Trained())  # type: ignore[arg-type]
+        assert [stage.as_dict() for stage in came] == [stage.as_dict() for stage in went]
 
 
 @pytest.mark.parametrize(
