@@ -125,6 +125,14 @@ def test_two_processes_follow_the_curve_of_one_and_save_the_same(
     assert open_model(f"{pair.id}@final", outputs).name
 
 
+def test_four_processes_of_which_one_has_no_row_take_the_same_steps(
+    outputs: Path, bases: dict[str, str], examples: str
+) -> None:
+    alone = train_here(tuning(outputs, bases["llama"], examples, "four-alone"))
+    four = train_by(tuning(outputs, bases["llama"], examples, "four", distributed__strategy="fsdp2"), 4)
+    assert losses(four) == pytest.approx(losses(alone), rel=BOUND)
+
+
 def _killed_in_step(number: int, rank: int) -> Any:
     plain = Finetuner.optimizer_step
 
