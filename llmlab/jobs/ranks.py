@@ -16,7 +16,9 @@ import psutil
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
+from llmlab.jobs.worker_process import log
 from llmlab.store.run_folder import RunFolder
+from llmlab.store.worker_folder import REMARK
 from llmlab.training.parallel import failed
 
 _LOOPBACK = "127.0.0.1"
@@ -24,6 +26,7 @@ _LOOPBACK = "127.0.0.1"
 _STOPPED_SECONDS = 3.0
 # How often a process looks whether rank 0 gets on.
 _LOOK_SECONDS = 1.0
+_SAY_SECONDS = 5.0  # after which a run that torchrun started first says where it is
 _RESUME = "Resume the run: it goes on from its newest checkpoint."
 
 
@@ -62,7 +65,11 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
                 return None  # as somebody asked rank 0, which did not wait for them
             return LabError(f"Process 0 of the run's {count} did not answer any more, and was ended.", "", _RESUME)
         how = f"was killed ({signal.Signals(-ends[rank]).name})" if ends[rank] < 0 else f"ended with {ends[rank]}"
-        why = "The system does that where memory runs out." if ends[rank] == -signal.SIGKILL else ""
+        why = (
+            "The system does that where memory runs out, and so does Kill in the window."
+            if ends[rank] == -signal.SIGKILL
+            else ""
+        )
         return LabError(f"Process {rank} of the run's {count} {how}.", why, _RESUME)
     return None
 
@@ -100,6 +107,26 @@ def tell_torchrun(error: LabError) -> None:
 def started_by_torchrun() -> bool:
     """Whether this process is one of those that torchrun started."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def say_where(run: RunFolder) -> None:
+    """To the terminal or log of whoever started torchrun."""
+    status = run.recorded_status()
+    loss = "" if status.loss is None else f", loss {status.loss:.4f}"
+    log(f"{REMARK}{run.id} is {status.state}: {status.doing or f'step {status.step} of {status.steps}{loss}'}")
+
+
+def say_now_and_then(run: RunFolder) -> None:
+    """The same while the run goes on, ever more seldom: each time after a quarter of what has passed, so that no log
+    grows with a long run."""
+
+    def say() -> None:
+        began = time.monotonic()
+        while True:
+            time.sleep(max(_SAY_SECONDS, (time.monotonic() - began) / 4))
+            say_where(run)
+
+    threading.Thread(target=say, daemon=True).start()
 
 
 def interface() -> dict[str, str]:

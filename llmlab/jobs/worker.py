@@ -30,7 +30,7 @@ from llmlab.core.memory import available_bytes
 from llmlab.core.processes import follow_parent
 from llmlab.core.settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
-from llmlab.jobs.ranks import follow_rank_0, run_ranks, started_by_torchrun, tell_torchrun
+from llmlab.jobs.ranks import follow_rank_0, run_ranks, say_now_and_then, say_where, started_by_torchrun, tell_torchrun
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
@@ -66,7 +66,11 @@ def _work(path: Path) -> None:
     elif place is None and not started_by_torchrun() and count > 1:  # torchrun may start one process alone
         _lead(run, count)
     else:
+        if started_by_torchrun():  # by hand it has a terminal, or a cluster's log; by the lab, worker.log
+            say_now_and_then(run)
         train_run(run, handle_signals=True)
+        if started_by_torchrun():
+            say_where(run)
 
 
 def _lead(run: RunFolder, count: int) -> None:

@@ -369,6 +369,7 @@ def test_the_launcher_starts_all_processes_and_none_outlives_torchrun(outputs: P
     assert launched.wait() == 1
     assert run.status().state == "failed"
     assert events_of(run, "failed")[0]["what"] == "Process 0 of the run's 2 was killed (SIGKILL)."
+    assert f"run is stopped: step {at} of 5000, loss " in run.log.read_text()  # for whoever starts torchrun by hand
     launched = start_worker(run)
     wait_until(lambda: run.recorded_status().attempt == 3 and run.recorded_status().step > 2)
     processes = psutil.Process(launched.pid).children()
