@@ -176,7 +176,7 @@ def training_losses(device: Device, processes: Processes | None = None) -> list[
     torch.manual_seed(0)  # weights are drawn on the CPU and then moved
     model = GPT(settings, vocab_size=64).to(device.kind)
     torch.set_rng_state(state)
-    loss_of = processes.around(model, model.loss)
+    loss_of = processes.around(model, model.loss, model.blocks)
     optimizer = make_optimizer(model, TrainSettings(learning_rate=1e-2))
     losses = []
     for step in range(_STEPS):
