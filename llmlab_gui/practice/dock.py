@@ -18,6 +18,7 @@ from llmlab.practice.question import Marked, Question
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.notebook.charts import BrierChart, CalibrationChart
+from llmlab_gui.pages.library import load_pages
 from llmlab_gui.practice.asker import Asker
 from llmlab_gui.practice.card import QuestionCard
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel, scrolled
@@ -46,7 +47,9 @@ class PracticeDock(LabDock):
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
         self.table.verticalHeader().hide()
-        self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.due, self.verdict = QuietLabel(), QuietLabel()
         self.calibration, self.brier = CalibrationChart(), BrierChart()
         self.tabs = QTabWidget()
@@ -106,7 +109,8 @@ class PracticeDock(LabDock):
             f"{due} due now.{again}" if record.answers else "Nothing was answered yet. Answer a question first."
         )
         ways = [(_WAYS[way], tally) for way, tally in record.by_way().items()]
-        rows = [*ways, *record.by_concept().items()]
+        titles = {page.name: page.title for page in load_pages()}
+        rows = [*ways, *((titles.get(page, page), tally) for page, tally in record.by_concept().items())]
         self.table.setRowCount(len(rows))
         for row, (name, tally) in enumerate(rows):
             values = (name, tally.answered, tally.right, tally.kinds, tally.now_right)
