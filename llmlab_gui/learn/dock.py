@@ -33,7 +33,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_list import PageList, fill_combo
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.learn.yours import with_yours, yours
-from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.browser import PageBrowser, drawing
 from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, REVEAL, Page, without_outcomes
@@ -68,7 +68,9 @@ class _LearnBrowser(PageBrowser):
         if self._page is None:
             return None
         path = (self._page.folder / name).resolve()
-        return QImage(str(path)) if path.is_relative_to(resources_dir().resolve()) else None
+        if not path.is_relative_to(resources_dir().resolve()) or not path.is_file():
+            return None
+        return drawing(path) if path.suffix == ".svg" else QImage(str(path))
 
 
 class LearnDock(LabDock):

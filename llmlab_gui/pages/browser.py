@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Qt, QTimer, QUrl, Signal
-from PySide6.QtGui import QImage, QPixmap, QResizeEvent, QTextDocument
+from PySide6.QtCore import QBuffer, Qt, QTimer, QUrl, Signal
+from PySide6.QtGui import QImage, QImageReader, QPixmap, QResizeEvent, QTextDocument
 from PySide6.QtWidgets import QTextBrowser, QWidget
 
 from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.page import Page
+from llmlab_gui.widgets.theme import LIGHT, current_theme
 
 _MARGIN = 14
 _FIGURE_SHARE = 0.7  # of their own pixels: figures are drawn for print
+_DRAWN_LARGER = 2  # than a drawing says: it stays sharp on dense screens
 # While a panel is being dragged wider, figures are not scaled at every pixel.
 _RESIZE_MS = 150
+
+
+def drawing(path: Path) -> QImage:
+    """An SVG file, written in the light theme's colours, in those of the theme in use; null where it is none."""
+    ours, drawn = asdict(current_theme()), asdict(LIGHT)
+    colors = {drawn[name]: ours[name] for name in ("surface", "text", "quiet", "grid", "edge", "accent")}
+    text = re.sub("#[0-9a-f]{6}", lambda color: colors.get(color[0], color[0]), path.read_text(encoding="utf-8"))
+    buffer = QBuffer()
+    buffer.setData(text.encode())
+    reader = QImageReader(buffer, b"svg")
+    reader.setScaledSize(reader.size() * _DRAWN_LARGER)
+    return reader.read()
 
 
 class PageBrowser(QTextBrowser):

@@ -26,7 +26,7 @@ from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.library import load_glossary, load_pages, load_tree
 from llmlab_gui.pages.page import RESULTS, Page, without_outcomes
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.theme import theme_notifier
+from llmlab_gui.widgets.theme import DARK, LIGHT, theme_notifier
 
 
 @pytest.fixture
@@ -231,6 +231,18 @@ def test_a_figure_is_never_wider_than_the_page(qtbot: QtBot, dock: LearnDock) ->
         dock.resize(width, 500)
         qtbot.waitUntil(lambda: dock.browser.document().size().width() <= dock.browser.viewport().width() + 1)
         assert dock.browser.horizontalScrollBar().maximum() == 0
+
+
+def test_a_drawing_has_the_colours_of_the_theme(dock: LearnDock, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmlab.core.paths import resources_dir
+
+    path = resources_dir() / "concepts" / "figures" / "forward-pass.svg"
+    for theme, other in ((LIGHT, DARK), (DARK, LIGHT)):
+        monkeypatch.setattr(page_browser, "current_theme", lambda theme=theme: theme)
+        image = page_browser.drawing(path)
+        colors = {image.pixelColor(x, 344).name() for x in range(image.width())}  # along the stream
+        assert theme.accent in colors
+        assert other.accent not in colors
 
 
 def test_groups_have_headings_that_cannot_be_chosen(qtbot: QtBot, dock: LearnDock) -> None:

@@ -1,0 +1,153 @@
+"""What the concept pages compute: their code prints what they say, and their tables follow from their formulas."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmlab.core.paths import resources_dir
+from llmlab.core.presets import load_preset
+from llmlab.core.settings import ModelSettings
+from llmlab.gpt.cache import Cache
+from llmlab.gpt.model import GPT
+
+_FOLDER = resources_dir() / "concepts"
+# Code, and what it prints.
+_PRINTED = re.compile(r"^```python\n(.*?)^```\n\n^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"^```python\n", re.MULTILINE)
+
+
+def page(name: str) -> str:
+    return (_FOLDER / f"{name}.md").read_text(encoding="utf-8")
+
+
+def rows_of(name: str, first: str) -> list[list[str]]:
+    """The cells of the table whose first head is `first`, without heads."""
+    found = re.search(rf"^\| {re.escape(first)} \|.*\n\| ---.*\n((?:\|.*\n)+)", page(name), re.MULTILINE)
+    assert found is not None
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
+
+
+WITH_CODE = [path.stem for path in sorted(_FOLDER.glob("*.md")) if _CODE.search(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_the_code_on_a_page_prints_what_the_page_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what it writes
+    blocks = _PRINTED.findall(page(name))
+    assert len(blocks) == len(_CODE.findall(page(name)))
+    names: dict[str, object] = {}
+    for code, printed in blocks:
+        exec(compile(code, name, "exec"), names)
+        assert capsys.readouterr().out == printed
+
+
+def the_toy() -> tuple[GPT, torch.Tensor]:
+    torch.manual_seed(0)
+    toy = GPT(ModelSettings(n_layer=2, n_head=2, n_embd=4, block_size=5, bias=False), vocab_size=6)
+    for weight in toy.parameters():
+        weight.data *= 20 if weight.dim() == 2 else 1
+    return toy, torch.tensor([[0, 1, 2, 3, 0]])
+
+
+def test_shapes_and_parameters_of_the_forward_pass() -> None:
+    toy, ids = the_toy()
+    block = toy.blocks[0]
+    assert isinstance(block.attention, torch.nn.Module)
+    x = toy.token_embedding(ids)
+    q, _, v = block.attention.heads(block.attention.qkv(x))
+    weights = {name: weight.numel() for name, weight in toy.named_parameters()}
+    of = lambda part: sum(number for name, number in weights.items() if part in name)  # noqa: E731
+    expected = [
+        (x.shape[1:], "24 + 20", of("token_embedding") + of("position_embedding")),
+        (x.shape[1:], "16", of("norm") - of("final_norm")),
+        (q.shape[1:], "96", of("qkv")),
+        ((*q.shape[1:3], q.shape[2]), "0", 0),
+        (v.shape[1:], "0", 0),
+        (block.attention(x).shape[1:], "32", of("attention.out")),
+        (block.feed_forward.up(x).shape[1:], "128", of("up")),
+        (block.feed_forward(x).shape[1:], "128", of("down")),
+        (x.shape[1:], "4", of("final_norm")),
+        (toy(ids).shape[1:], "0: E is used again", 0),
+    ]
+    for (_, _, _, here, parameters), (shape, said, number) in zip(
+        rows_of("forward-pass", "stage"), expected, strict=True
+    ):
+        assert here == " × ".join(map(str, shape))
+        assert parameters == said
+        assert sum(int(part) for part in re.findall(r"\d+", said)) == number
+    assert f"These are {sum(weights.values())} parameters" in page("forward-pass")
+
+
+def test_a_changed_word_changes_later_rows_alone() -> None:
+    toy, ids = the_toy()
+    changed = (toy(torch.tensor([[0, 1, 4, 3, 0]])) - toy(ids))[0].abs().amax(-1)
+    assert (changed > 1e-3).tolist() == [False, False, True, True, True]
+    assert changed[:2].max() < 1e-6
+
+
+def test_the_bytes_of_the_key_value_caches() -> None:
+    toy, ids = the_toy()
+    cache = Cache(n_layer=2, slots=5)
+    cache.expect(torch.arange(4)[None])
+    toy.residual_stream(ids[:, :4], cache)
+    cache.expect(torch.tensor([[4]]))
+    last = toy.logits(toy.residual_stream(ids[:, 4:], cache))
+    torch.testing.assert_close(last, toy(ids)[:, 4:])
+    held = sum(part.nbytes for layer in cache.layers for part in layer.kept)
+    sizes = []
+    for _, layers, width, tokens, each, said in rows_of("sampling", "model"):
+        number = 2 * math.prod(int(cell.replace(",", "")) for cell in (layers, width, tokens, each))
+        amount, unit = said.split()
+        scale = {"bytes": 1, "MB": 1e6, "GB": 1e9}[unit]
+        digits = len(amount.partition(".")[2])
+        assert f"{number / scale:.{digits}f}" == amount
+        sizes.append(number)
+    assert sizes[0] == held
+    for name, row in (("baby", 1), ("gpt2", 2)):
+        model = load_preset(name).settings.model
+        _, *cells = rows_of("sampling", "model")[row][:4]
+        assert [int(cell.replace(",", "")) for cell in cells] == [model.n_layer, model.n_embd, model.block_size]
+
+
+def test_the_formats_of_numbers() -> None:
+    bits = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    exponents = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+    for name, said, largest, smallest, step in rows_of("mixed-precision", "format"):
+        info = torch.finfo(bits[name])
+        exponent, fraction = map(int, said.split(", "))
+        assert 1 + exponent + fraction == info.bits
+        assert info.eps == 2.0**-fraction
+        for cell, value in ((largest, info.max), (smallest, info.smallest_normal), (step, info.eps)):
+            number = float(cell.replace(",", "").replace(" · 10", "e").translate(exponents))
+            assert number == pytest.approx(value, rel=0.03)
+
+
+def test_what_a_batch_costs() -> None:
+    steps, sequences = rows_of("critical-batch-size", "B / B_crit")
+    for share, step, sequence in zip((1 / 16, 1 / 4, 1, 4, 16), steps[1:], sequences[1:], strict=True):
+        assert float(step) == pytest.approx(1 + 1 / share, abs=0.005)
+        assert float(sequence) == pytest.approx(1 + share, abs=0.005)
+        assert (1 / share) * share == 1  # (S / S_min - 1) (E / E_min - 1)
+
+
+def test_how_uncertain_and_how_sudden_a_score_is() -> None:
+    (_, *halves) = rows_of("evaluation", "questions n")[0]
+    for count, said in zip((32, 100, 1_000, 10_000), halves, strict=True):
+        assert float(said.removesuffix(" %")) == pytest.approx(196 * math.sqrt(0.25 / count), rel=0.03)
+    (_, *wholes) = rows_of("evaluation", "q")[0]
+    for each, said in zip((0.5, 0.8, 0.9, 0.95, 0.99), wholes, strict=True):
+        assert said == f"{each**10:.1%}".replace("%", " %")
+
+
+def test_the_fine_tuning_pages_interval_of_a_score() -> None:
+    error = math.sqrt(0.25 / 32)
+    low, high = 0.5 - 1.96 * error, 0.5 + 1.96 * error
+    said = f"that is {error:.3f}, so with 95 % confidence 50 % means somewhere between {low:.0%} and {high:.0%}"
+    assert said.replace("33%", "33 %").replace("67%", "67 %") in page("fine-tuning")
