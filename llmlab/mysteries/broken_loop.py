@@ -113,7 +113,7 @@ class NeverZeroed(AdamW):
 
 
 class KeepsGradients(Sealed):
-    """The optimizer never clears its gradients."""
+    """The optimizer never clears its gradients. (What they add up to is not saved: a resume begins anew with them.)"""
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         optimizer = super().new_optimizer()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class Curves:
     first: validation loss at step 0 above ln V. early: validation loss after ten steps. train, val: measured at the
     end. steps: mean loss of the last steps. gradient: median norm of the second half; jump: the largest norm after
     warm-up over that median, and where. again: how alike the bumps of the step loss are an epoch apart, a correlation.
-    words: share of the words in the last samples that stand in the training text.
+    pairs: share of the pairs of characters in the last samples that stand in the training text, too.
     """
 
     first: float
@@ -58,7 +58,7 @@ class Curves:
     jump: float
     jump_step: int
     again: float
-    words: float
+    pairs: float
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def curves_of(run: RunFolder, data: Dataset) -> Curves:
         jump=float(norms[place]) / second_half,
         jump_step=place + 1,
         again=_again(losses, max(1, sequences // settings.data.batch_size)),
-        words=_known_words(history, data),
+        pairs=_known_pairs(history, data),
     )
 
 
@@ -219,11 +219,10 @@ def _again(losses: np.ndarray, epoch: int) -> float:
     return float(np.corrcoef(bumps[:-epoch], bumps[epoch:])[0, 1])
 
 
-def _known_words(history: RunHistory, data: Dataset) -> float:
+def _known_pairs(history: RunHistory, data: Dataset) -> float:
     """1 where nothing was sampled."""
-    if not history.samples:
-        return 1.0
-    known = set(re.findall(r"[a-z]{3,}", data.tokenizer.decode(np.asarray(data.train).tolist()).lower()))
-    written = " ".join(sample["text"] for sample in history.samples[-1].samples).lower()
-    words = re.findall(r"[a-z]{3,}", written)
-    return sum(word in known for word in words) / len(words) if words else 0.0
+    text = data.tokenizer.decode(np.asarray(data.train).tolist())
+    known = set(pairwise(text))
+    samples = history.samples[-1].samples if history.samples else []
+    written = [pair for sample in samples for pair in pairwise(sample["text"])]
+    return sum(pair in known for pair in written) / len(written) if written else 1.0

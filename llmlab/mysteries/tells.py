@@ -53,9 +53,9 @@ TELLS: dict[str, Tell] = {
     "rate-high": Tell(lambda run, healthy: run.measures.moved / healthy.measures.moved, 2.5),
     "rate-low": Tell(lambda run, healthy: run.measures.moved / healthy.measures.moved, 0.3, above=False),
     "large-init": Tell(lambda run, _: run.curves.first, 1.0),
-    # Readable words beside a loss that is good.
+    # Writing that is unlike the text beside a loss that is good.
     "wrong-tokenizer": Tell(
-        lambda run, healthy: run.curves.words - healthy.curves.words + max(0.0, run.curves.val - healthy.curves.val),
+        lambda run, healthy: run.curves.pairs - healthy.curves.pairs + max(0.0, run.curves.val - healthy.curves.val),
         -0.3,
         above=False,
     ),
