@@ -212,8 +212,8 @@ def _adamw(
     yield back.stage(
         "adamw",
         f"AdamW step {count:,} of {name}[{', '.join(map(str, back.index))}]",
-        "w = w · (1 − lr · decay) − lr · m̂ / (√v̂ + ε),  m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)",
-        f"m̂ = {number(corrected[0])}, v̂ = {number(corrected[1])}: "
+        "w = w · (1 − lr · decay) − lr · m′ / (√v′ + ε),  m′ = m / (1 − β₁ᵗ),  v′ = v / (1 − β₂ᵗ)",
+        f"m′ = {number(corrected[0])}, v′ = {number(corrected[1])}: "
         f"{bracketed(before)} · (1 − {number(lr)}·{number(decay)}) "
         f"− {number(lr)} · {bracketed(corrected[0])} / (√{number(corrected[1])} + {number(eps)}) = {number(result)}",
         "The step is about lr, whatever the gradient's size: only its direction and steadiness count.",

@@ -214,8 +214,8 @@ def _through_norm(back: Back, name: str, title: str, module: nn.Module, straight
             recomputed = recomputed + straight
     along = "" if straight is None else "∂L/∂x of the stream + "
     centring = " − mean(w·g)" if norm is not None and norm.kind == "layernorm" else ""
-    formula = f"∂L/∂x = {along}(w·g − x̂ · mean(w·g·x̂){centring}) / s"
-    why = "A norm lets nothing through that would only change the vector's length: its output would not change."
+    formula = f"∂L/∂x = {along}(w·g − u · mean(w·g·u){centring}) / s"
+    why = "u is the normalised x. A norm lets nothing through that would only change the length of its input."
     return _vector(back, name, title, formula, why, "residual", recomputed, None if got is None else got[p])
 
 

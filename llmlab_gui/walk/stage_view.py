@@ -86,9 +86,8 @@ class StageView(QWidget):
             return
         equal = ""
         if stage.difference is not None:
-            exact = (
-                f"equal to the model's numbers to {stage.difference:.1g}" if stage.difference else "exactly the model's"
-            )
+            near = f"equal to the model's numbers to {stage.difference:.1g}"
+            exact = near if stage.difference else "exactly the model's numbers"
             equal = f"Recomputed: {exact}."
         notes = [words for words in (stage.note, stage.reused, equal) if words]
         self.note.setText(" ".join(notes))

@@ -85,12 +85,12 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         ),
     ),
     WALK: _beside(
-        (64, _tabs("walk")),
+        (58, _tabs("walk")),
         (
-            36,
+            42,
             _stacked(
                 (34, _tabs("prompt")),
-                (66, _tabs("attention", "contributions", "residual", "lens", "learn")),
+                (66, _tabs("residual", "attention", "contributions", "lens", "learn")),
             ),
         ),
     ),
