@@ -82,6 +82,7 @@ def _block(block: Block, colors: PageColors) -> str:
     content = _TERM.sub(
         lambda term: f'<p><a name="{anchor_of(term[1])}"></a>{term[0][3:]}', markdown().render(block.text)
     )
+    content = content.replace("<p><img", '<p style="line-height:100%"><img')  # not 140 % of a figure's height
     if block.kind == "question":
         return _callout("Predict", content, colors.question, colors.question_background)
     if block.kind == "run":

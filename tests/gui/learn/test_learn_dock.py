@@ -17,6 +17,7 @@ from waits import WAIT
 
 from llmlab.practice.deck import Deck
 from llmlab.practice.question import CHOICE
+from llmlab.core.paths import resources_dir
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
@@ -233,9 +234,13 @@ def test_a_figure_is_never_wider_than_the_page(qtbot: QtBot, dock: LearnDock) ->
         assert dock.browser.horizontalScrollBar().maximum() == 0
 
 
-def test_a_drawing_has_the_colours_of_the_theme(dock: LearnDock, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmlab.core.paths import resources_dir
+def test_there_is_no_gap_below_a_figure(dock: LearnDock) -> None:
+    """Lines are 140 % high, and a figure would be a line."""
+    page = Page("p", "P", "# P\n\n![f](f.png)\n")
+    assert '<p style="line-height:100%"><img' in page_html(page, page_colors())
 
+
+def test_a_drawing_has_the_colours_of_the_theme(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
     path = resources_dir() / "concepts" / "figures" / "forward-pass.svg"
     for theme, other in ((LIGHT, DARK), (DARK, LIGHT)):
         monkeypatch.setattr(page_browser, "current_theme", lambda theme=theme: theme)
