@@ -15,9 +15,9 @@ from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
 from llmlab.practice.question import CHOICE
-from llmlab.core.paths import resources_dir
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
