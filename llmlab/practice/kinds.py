@@ -66,7 +66,7 @@ class Kind:
             way=self.way,
             concept=self.concept,
             panel=self.panel,
-            model=subject.name if self.needs != NOTHING else "",
+            model=subject.model if self.needs != NOTHING else "",
             seed=seed,
             **vars(draft),
         )

@@ -37,7 +37,7 @@ _EXAMPLE = "baby"
 class Subject:
     """A model, a run, or, where there is neither, the settings of a preset.
 
-    name: what the reference says; the preset's name without one.
+    model: its reference, "" for a preset. name: for a sentence, without the folders that it is in.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class Subject:
     ) -> None:
         """opener: opens the model when a question needs it; where it is held already, from there."""
         self.reference, self._outputs, self.progress = reference, outputs, progress
-        self.name = _EXAMPLE if reference is None else str(reference)
+        self.model = "" if reference is None else str(reference)
+        self.name = self.model.rpartition("/")[2] or _EXAMPLE
         self.seed = 0  # decides which passages are read; set by whoever asks
         self._opener = opener
         self._seen: dict[int, Archive] = {}
