@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from llmlab.cli import text
 from llmlab.cli.experiment import command_of
 from llmlab.cli.experiment_follow import begin, cancel, follow, standing
-from llmlab.cli.output import answer, print_json
+from llmlab.cli.output import DONE, FAILED, answer, print_json
 from llmlab.cli.words import Commands, add_cluster, add_jobs, add_outputs, add_take_over, outputs_of, parts_of, unknown
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import PAPERS
@@ -18,6 +18,7 @@ from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, options_of, plan_check
+from llmlab.studies.papers.own import CLAIMS_FILE, NOTES_FILE, OwnPaper, find_own_paper, new_paper, own_papers
 from llmlab.studies.papers.records import CheckResult, read_result
 from llmlab.studies.records import (
     CheckFolder,
@@ -29,8 +30,10 @@ from llmlab.studies.records import (
 )
 
 _DETAILS = """actions:
-  list           the papers that the lab knows, and the checks that were started
+  list           the papers that the lab knows, yours, and the checks that were started
   show PAPER     its claims: what would support or refute each, and how it is tested here
+  new NAME       a paper of your own: files for notes and claims, with the questions to ask of each claim
+  missing NAME   which of these questions your notes and claims leave open; exit code 1 while there are any
   run PAPER      trains what a check needs and judges; under a --name that is there, it goes on
   resume ID      goes on with a check that was interrupted
   cancel ID      asks a check to stop: what trains saves first
@@ -40,7 +43,8 @@ examples:
   llmlab-run paper run bayesian-geometry --plan
   llmlab-run paper run bayesian-geometry --size minutes --claims calibration --name wind-tunnel
   llmlab-run paper run bayesian-geometry --predict calibration=supported@70% --predict "keys=not supported@60%"
-  llmlab-run paper verdict wind-tunnel"""
+  llmlab-run paper verdict wind-tunnel
+  llmlab-run paper new in-context --title "In-context Learning and Induction Heads" --link https://example.org/paper"""
 
 
 def add_commands(commands: Commands) -> None:
@@ -67,6 +71,8 @@ def add_commands(commands: Commands) -> None:
         help="the verdict that you expect on a claim, locked before the start and scored at the end: "
         'keys="not supported@60%%"; again for each',
     )
+    parser.add_argument("--title", default="", help="of the paper that `new` begins")
+    parser.add_argument("--link", metavar="URL", default="", help="where that paper can be read")
     parser.add_argument("--plan", action="store_true", help="print the runs and their time, and start nothing")
     add_jobs(parser)
     add_cluster(parser)
@@ -85,15 +91,23 @@ def paper(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    papers, checks = list_papers(), list_checks(outputs_of(args))
+    papers, own, checks = list_papers(), own_papers(outputs_of(args)), list_checks(outputs_of(args))
     about = [{"name": one.name, "title": one.title, "claims": [claim.id for claim in one.claims]} for one in papers]
     states = [{"id": one.id, "state": one.status().state} for one in checks]
-    return answer(args, {"papers": about, "checks": states}, _list_lines(papers, checks))
+    yours = [
+        {"name": one.paper.name, "title": one.paper.title, "standing": one.standing, "folder": str(one.folder)}
+        for one in own
+    ]
+    return answer(args, {"papers": about, "own": yours, "checks": states}, _list_lines(papers, own, checks))
 
 
-def _list_lines(papers: list[Paper], checks: list[CheckFolder]) -> Iterator[str]:
+def _list_lines(papers: list[Paper], own: list[OwnPaper], checks: list[CheckFolder]) -> Iterator[str]:
     rows = [(one.name, str(one.year), ", ".join(claims_tested(one)) or "-", one.title) for one in papers]
     yield from text.table(("paper", "year", "tested here", "title"), rows)
+    if own:
+        yield ""
+        mine = [(one.paper.name, str(len(one.paper.claims)), one.standing, one.paper.title) for one in own]
+        yield from text.table(("your paper", "claims", "notes and claims", "title"), mine, right=(1,))
     if checks:
         yield ""
         yield from text.table(("check", "state", "started", "verdicts"), [_check_row(folder) for folder in checks])
@@ -111,20 +125,68 @@ def _check_row(folder: CheckFolder) -> tuple[str, str, str, str]:
     return folder.id, folder.status().state, begun, verdicts
 
 
+def _new(args: argparse.Namespace) -> int:
+    folder = new_paper(args.target, outputs_of(args), args.title, args.link)
+    lines = (
+        f"{folder}",
+        f"  {CLAIMS_FILE}  one block per claim, a question above each answer",
+        f"  {NOTES_FILE}     what you make of it",
+        f"What is still missing: llmlab-run paper missing {args.target}",
+    )
+    return answer(args, {"name": args.target, "folder": str(folder)}, lines)
+
+
+def _missing(args: argparse.Namespace) -> int:
+    own = find_own_paper(args.target, outputs_of(args))
+    if own is None:
+        here = [one.paper.name for one in own_papers(outputs_of(args))]
+        why = f"Yours: {', '.join(here)}." if here else "You have none yet."
+        raise UsageError(f"There is no paper of yours named {args.target!r}.", why, "llmlab-run paper new NAME")
+    value = {
+        "name": own.paper.name,
+        "complete": not own.missing,
+        "missing": [asdict(one) | {"sentence": one.sentence} for one in own.missing],
+    }
+    answer(args, value, _missing_lines(own))
+    return FAILED if own.missing else DONE
+
+
+def _missing_lines(own: OwnPaper) -> Iterator[str]:
+    if not own.missing:
+        yield f"{own.paper.name} is complete: {text.counted(len(own.paper.claims), 'claim')}, each with its answers."
+        return
+    yield f"{own.paper.name}: {own.standing}. {own.folder}"
+    for where in ("", *(claim.id for claim in own.paper.claims)):
+        found = [one for one in own.missing if one.claim == where]
+        if found:
+            yield f"\n{where or 'the paper itself'}"
+        for one in found:
+            yield from text.hanging("  ", one.sentence)
+
+
+def _paper_of(args: argparse.Namespace) -> Paper:
+    """The reader's own, or one of the lab's."""
+    own = find_own_paper(args.target, outputs_of(args))
+    return own.paper if own is not None else read_paper(args.target)
+
+
 def _show(args: argparse.Namespace) -> int:
-    found = read_paper(args.target)
+    found = _paper_of(args)
     tested = claims_tested(found)
     return answer(args, asdict(found) | {"tested": tested}, _paper_lines(found, tested))
 
 
 def _paper_lines(found: Paper, tested: Collection[str]) -> Iterator[str]:
-    yield f"{found.title}\n{found.authors}, {found.year}\n"
+    yield f"{found.title}\n{found.authors or 'authors not noted'}, {found.year or 'year not noted'}\n"
     yield from (f"  {link}" for link in found.links)
     for claim in found.claims:
         yield f"\n{claim.id}: {claim.title}{'' if claim.id in tested else ' (no runs test it here yet)'}"
         parts = (
             ("claim", claim.statement),
             ("where", claim.where),
+            ("of what", claim.about),
+            ("measured", claim.measured),
+            ("control", claim.control),
             ("supports", claim.supports),
             ("refutes", claim.refutes),
             ("test", claim.test),
@@ -139,7 +201,7 @@ def _paper_lines(found: Paper, tested: Collection[str]) -> Iterator[str]:
 def _run(args: argparse.Namespace) -> int:
     outputs = outputs_of(args)
     claims = parts_of(args.claims)
-    paper = read_paper(args.target)
+    paper = _paper_of(args)
     record = plan_check(
         CheckRequest(paper, args.size, outputs, claims, args.seeds, args.model, args.name, command_of(args))
     )
@@ -218,6 +280,8 @@ def _verdict_lines(result: CheckResult, folder: ExperimentFolder) -> Iterator[st
 _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": _list,
     "show": _show,
+    "new": _new,
+    "missing": _missing,
     "run": _run,
     "resume": _resume,
     "cancel": _cancel,

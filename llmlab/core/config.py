@@ -236,11 +236,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's content; UsageError with the line when it is not TOML or cannot be read."""
     try:
         with open_file(path) as file:
-            return tomllib.load(file)
+            text = file.read().decode()
     except OSError as error:
         raise UsageError(f"{path} could not be read.", f"{error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} could not be read.", f"It is not UTF-8: {error}.") from error
+    return parse_toml(text, path)
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """What a text says in TOML; UsageError with the line when it is none. path: the file that it is of, in words."""
+    try:
+        return tomllib.loads(text)
     except RecursionError as error:
         raise UsageError(f"{path} is not valid TOML.", "It nests too deeply.") from error
     except ValueError as error:  # besides bad syntax: numbers beyond any reader

@@ -31,7 +31,8 @@ class Claim:
     id: short and unique within the paper. statement: the claim, with the paper's numbers. where: sections or figures.
     supports, refutes: what would. test: what the lab does. papers_criterion: when the paper itself calls it shown, ""
     where it names no such bound. contested: what others, or the paper itself, hold against it, "" where nothing is
-    known. sizes: the sizes of a check that test it, of SIZES; none where the lab has no test for it.
+    known. about, measured, control: of which models and data, by which quantity, against what, "" where the statement
+    says it. sizes: the sizes of a check that test it, of SIZES; none where the lab has no test for it.
     """
 
     id: str
@@ -43,6 +44,9 @@ class Claim:
     test: str
     papers_criterion: str = ""
     contested: str = ""
+    about: str = ""
+    measured: str = ""
+    control: str = ""
     sizes: tuple[str, ...] = ()
 
 

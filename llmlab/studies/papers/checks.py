@@ -28,6 +28,7 @@ from llmlab.studies.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMET
 from llmlab.studies.papers.grokking.plan import PLAN as GROKKING
 from llmlab.studies.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
 from llmlab.studies.papers.interface import PaperPlan, PlannedRun
+from llmlab.studies.papers.own import CLAIMS_FILE
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab.training.task import task_seconds
 
@@ -93,6 +94,8 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
         raise UsageError(f"{request.seeds} seeds cannot be planned.", "1 to 100 can.")
     name = request.name or f"{time.strftime('%Y%m%d-%H%M%S')}-{paper.name}"
     require_name(name, "a check", LONGEST_NAME)
+    if (request.outputs / PAPERS / name / CLAIMS_FILE).exists():
+        raise UsageError(f"{name!r} is a paper of yours.", "", "Choose another name for the check.")
     if (plan := PLANS.get(paper.name)) is None:
         raise UsageError(f"The lab has no runs that test {paper.name}.", "", f"llmlab-run paper show {paper.name}")
     models = _models(request, plan)

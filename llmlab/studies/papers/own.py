@@ -1,0 +1,386 @@
+"""Papers that a reader notes down: a folder of notes and claims with the questions of a careful reader. No torch.
+
+outputs/papers/<name>/
+    claims.toml    as in resources/papers (`llmlab.data.papers`), each question in a comment above its answer
+    notes.md       a heading for each question, the answer under it
+
+TOML, and not JSON, because people write it: it has comments, which hold the questions, and texts of several lines; and
+a folder that is complete is a paper of the lab's own, as it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from llmlab.core.config import parse_toml
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import is_unicode, new_folder, open_file, write_atomic
+from llmlab.core.kinds import PAPERS
+from llmlab.data.papers import SIZES, Claim, Paper, list_papers
+from llmlab.jobs.launcher import require_name
+from llmlab.studies.experiments.plan import LONGEST_NAME
+
+CLAIMS_FILE, NOTES_FILE = "claims.toml", "notes.md"
+# In the order in which they are asked. Of the paper, and of each claim.
+PAPER_QUESTIONS = {
+    "title": "What is its title?",
+    "authors": "Who wrote it?",
+    "year": "In which year?",
+    "links": "Where can it be read?",
+}
+CLAIM_QUESTIONS = {
+    "title": "Which claim is this, in a few words?",
+    "statement": "What is claimed? One sentence that could be false, with the paper's number.",
+    "where": "Where does the paper say and show it: which section, figure, table?",
+    "about": "Of what is it claimed: which models, sizes, data?",
+    "measured": "Measured how: which quantity, on what, how many times?",
+    "control": "Against which control? What would reach the same number with nothing behind it?",
+    "supports": "Which result would support it? Name the number, before you know it.",
+    "refutes": "Which result would refute it?",
+    "test": "What of it can be tested here, with which run or model? If nothing: why?",
+}
+NOTES_QUESTIONS = (
+    "What is the idea, in your own words?",
+    "What is contested, by others or by the paper itself?",
+    "What cannot be tested here, and why?",
+)
+# What people write where they mean to come back.
+_PLACEHOLDERS = {"", "?", "??", "???", "-", "...", "…", "todo", "tbd", "fixme", "xxx"}
+_OF_FEW_WORDS = ("title", "where")
+_LEAST_WORDS = 3  # ours: nobody can be held to fewer
+_HEADER = re.compile(r"^\s*\[\[?\s*(paper|claims)\s*\]\]?\s*(#.*)?$")
+_LARGEST = 1 << 20  # bytes of a file that a person wrote
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a paper's notes and claims lack. claim: its id, "" for the paper itself. line: of the file, from 1, 0 where
+    it has none. why: what is wrong with what stands there. question: to be answered."""
+
+    file: str
+    line: int
+    claim: str
+    field: str
+    why: str
+    question: str
+
+    @property
+    def sentence(self) -> str:
+        """`claims.toml, line 12: control of sink has no answer. Against which control? ...`"""
+        at = f"{self.file}, line {self.line}" if self.line else self.file
+        what = f"{self.field} of {self.claim}" if self.claim else self.field
+        return f"{at}: {what} {self.why}. {self.question}"
+
+
+@dataclass(frozen=True)
+class OwnPaper:
+    """A reader's paper. paper: what stands there, unanswered fields "". problem: why its files cannot be read; the
+    paper is then its name alone."""
+
+    paper: Paper
+    folder: Path
+    missing: tuple[Missing, ...] = ()
+    problem: LabError | None = None
+
+    @property
+    def standing(self) -> str:
+        """`complete`, `7 answers missing`, or `cannot be read`."""
+        if self.problem is not None:
+            return "cannot be read"
+        count = len(self.missing)
+        return f"{count} {'answer' if count == 1 else 'answers'} missing" if count else "complete"
+
+
+# Making and finding ---------------------------------------------------------------------------------------------------
+
+
+def new_paper(name: str, outputs: Path, title: str = "", link: str = "") -> Path:
+    """The folder of a paper, with all questions and one claim to begin with; a folder of that name stays as it is.
+
+    UsageError for a name that cannot be, or is taken. LabError where nothing can be written.
+    """
+    require_name(name, "a paper", LONGEST_NAME)
+    folder = outputs / PAPERS / name
+    if name in [paper.name for paper in list_papers()]:
+        raise UsageError(f"The lab has a paper {name!r} already.", "", f"Choose another name; `paper show {name}`.")
+    if folder.exists():
+        raise UsageError(f"{name!r} is already there.", f"It is in {folder}.", "Choose another name.")
+    if link and not re.match(r"https?://\S+$", link):
+        raise UsageError(f"{link!r} is no link.", "", "One begins with https://.")
+    title = " ".join(title.split())
+    notes = "".join(f"\n## {question}\n\n" for question in NOTES_QUESTIONS)
+    claims = f"{_paper_block(name, title, link)}\n{_claim_block('first')}"
+    try:
+        with new_folder(folder) as staging:
+            write_atomic(staging / NOTES_FILE, f"# {title or name}\n{notes}".encode())
+            write_atomic(staging / CLAIMS_FILE, claims.encode())
+    except OSError as error:
+        raise LabError(f"{folder} could not be written.", f"{error.strerror or error}.") from error
+    return folder
+
+
+def own_papers(outputs: Path) -> list[OwnPaper]:
+    """All papers that a reader has begun, by name."""
+    paths = sorted((outputs / PAPERS).glob(f"*/{CLAIMS_FILE}"))
+    return [_read(path.parent) for path in paths if not path.parent.name.startswith(".")]
+
+
+def find_own_paper(name: str, outputs: Path) -> OwnPaper | None:
+    """The one of that name; None where there is none. LabError for one whose files cannot be read."""
+    found = next((own for own in own_papers(outputs) if own.paper.name == name), None)
+    if found is not None and found.problem is not None:
+        raise found.problem
+    return found
+
+
+# Answers --------------------------------------------------------------------------------------------------------------
+
+
+def write_answer(folder: Path, place: int | None, field: str, words: str) -> None:
+    """Puts an answer into claims.toml and leaves all else there as it is, comments too.
+
+    place: of the claim, from 0; None for the paper itself. UsageError for what cannot be an answer, or for a file in
+    which its place is not found: then nothing is written.
+    """
+    text = _text_of(folder / CLAIMS_FILE)
+    value = _answer(field, words)
+    lines = text.rstrip().split("\n")
+    start, end = _block(lines, place)
+    first = next((n for n in range(start + 1, end) if _is_field(lines[n], field)), None)
+    new = f"{field} = {value}"
+    changed = [*lines]
+    if first is None:
+        changed.insert(start + 1, new)
+    else:
+        changed[first : _end_of(lines, first, end)] = [new]
+    _write(folder, text, "\n".join(changed) + "\n", place, field)
+
+
+def add_claim(folder: Path, id: str) -> int:
+    """Another claim with all its questions, after the last. -> its place. UsageError for an id that is taken."""
+    require_name(id, "a claim", LONGEST_NAME)
+    text = _text_of(folder / CLAIMS_FILE)
+    claims = parse_toml(text, folder / CLAIMS_FILE).get("claims", [])
+    if id in [row.get("id") for row in claims]:
+        raise UsageError(f"There is a claim {id!r} already.", "", "Choose another id.")
+    write_atomic(folder / CLAIMS_FILE, f"{text.rstrip()}\n\n{_claim_block(id)}".encode())
+    return len(claims)
+
+
+def _write(folder: Path, old: str, new: str, place: int | None, field: str) -> None:
+    """Only if nothing but that answer differs: a header inside a long text can be taken for one."""
+    path = folder / CLAIMS_FILE
+    before, after = parse_toml(old, path), parse_toml(new, path)
+    row = after["paper"] if place is None else after["claims"][place]
+    other = before["paper"] if place is None else before["claims"][place]
+    other[field] = row.get(field)
+    if before != after:
+        raise UsageError(f"{field} was not written.", f"Its place in {path} was not found.", "Write it in an editor.")
+    write_atomic(path, new.encode())
+
+
+def _answer(field: str, words: str) -> str:
+    words = words.strip()
+    if not is_unicode(words):
+        raise UsageError("This answer cannot be written.", "It has half a character in it.", "Type it again.")
+    if field == "year":
+        if not words.isascii() or not words.isdigit() or len(words) != 4:
+            raise UsageError(f"{words!r} is no year.", "", "It has four digits.")
+        return words
+    if field == "links":
+        links = words.split()
+        if wrong := [link for link in links if not re.match(r"https?://\S+$", link)]:
+            raise UsageError(f"{wrong[0]!r} is no link.", "", "One begins with https://; a space stands between two.")
+        return f"[{', '.join(map(_quoted, links))}]"
+    return _quoted(words)
+
+
+def _quoted(words: str) -> str:
+    """A text as TOML has it; of its escapes JSON knows all that are needed but one."""
+    return json.dumps(words, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _paper_block(name: str, title: str, link: str) -> str:
+    values = {"title": _quoted(title), "authors": '""', "year": "0", "links": f"[{_quoted(link) if link else ''}]"}
+    rows = [f"# {question}\n{field} = {values[field]}" for field, question in PAPER_QUESTIONS.items()]
+    head = (
+        '# Answer between the quotes. A text of several lines stands between three: """like this""".\n'
+        f"# What is still missing: llmlab-run paper missing {name}\n"
+    )
+    return "\n".join([head, "[paper]", *rows, ""])
+
+
+def _claim_block(id: str) -> str:
+    rows = [f'# {question}\n{field} = ""' for field, question in CLAIM_QUESTIONS.items()]
+    return "\n".join(
+        ["# One such block per claim, each with an id of its own.", "[[claims]]", f'id = "{id}"', *rows, ""]
+    )
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def _read(folder: Path) -> OwnPaper:
+    try:
+        return _read_files(folder)
+    except LabError as error:
+        nothing = Paper(folder.name, folder.name, "", 0, (), f"# {folder.name}\n", ())
+        return OwnPaper(nothing, folder, (), error)
+
+
+def _read_files(folder: Path) -> OwnPaper:
+    path = folder / CLAIMS_FILE
+    text = _text_of(path)
+    values, lines = parse_toml(text, path), text.split("\n")
+    about, rows = values.get("paper", {}), values.get("claims", [])
+    if not isinstance(about, dict) or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        do = "Write [paper] once, and [[claims]], in two brackets each, above every claim."
+        raise UsageError(f"{path} does not describe a paper.", "", do)
+    _require_known(path, lines, None, about, PAPER_QUESTIONS)
+    known = ("id", *CLAIM_QUESTIONS, "papers_criterion", "contested", "sizes")
+    for place, row in enumerate(rows):
+        _require_known(path, lines, place, row, known)
+    notes = _text_of(folder / NOTES_FILE)
+    ids = _ids(rows)
+    claims = tuple(
+        Claim(**{field: str(row.get(field, "")).strip() for field in known if field not in ("id", "sizes")}, id=id)
+        for id, row in zip(ids, rows, strict=True)
+    )
+    title = str(about.get("title", "")).strip()
+    links = tuple(map(str, about.get("links", ())))
+    paper = Paper(
+        folder.name, title or folder.name, str(about.get("authors", "")), about.get("year", 0), links, notes, claims
+    )
+    missing = [*_missing_of_paper(lines, about), *_missing_claims(lines, rows, ids), *_missing_notes(notes)]
+    return OwnPaper(paper, folder, tuple(missing))
+
+
+def _require_known(path: Path, lines: Sequence[str], place: int | None, row: dict[str, Any], known: Any) -> None:
+    """Each field is one that is asked for, and of its kind; UsageError with the line otherwise."""
+    for field, value in row.items():
+        line = _line_of(lines, place, field)
+        at = f"{path}, line {line}," if line else f"{path}"
+        if field not in known:
+            raise UsageError(f"{at} has {field!r}, which is no question.", f"There are: {', '.join(known)}.")
+        if field == "year":
+            right, kind = isinstance(value, int) and not isinstance(value, bool), "a number, as in year = 2024"
+        elif field in ("links", "sizes"):
+            right = isinstance(value, list) and all(isinstance(part, str) for part in value)
+            kind = 'texts in brackets, as in links = ["https://..."]'
+            right = right and (field == "links" or set(value) <= set(SIZES))
+        else:
+            right, kind = isinstance(value, str), f'a text in quotes, as in {field} = "..."'
+        if not right:
+            raise UsageError(f"{at} has {value!r:.60} as {field}.", "", f"Write {kind}.")
+
+
+def _ids(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One each, also where a claim has none yet, or another's."""
+    ids: list[str] = []
+    for place, row in enumerate(rows):
+        id = row.get("id", "").strip()
+        ids.append(id if id and id not in ids else f"claim-{place + 1}")
+    return ids
+
+
+def _missing_of_paper(lines: Sequence[str], about: dict[str, Any]) -> Iterator[Missing]:
+    for field, question in PAPER_QUESTIONS.items():
+        value = about.get(field)
+        if not value or (isinstance(value, str) and _is_empty(value)):
+            yield Missing(CLAIMS_FILE, _line_of(lines, None, field), "", field, "has no answer", question)
+
+
+def _missing_claims(lines: Sequence[str], rows: Sequence[dict[str, Any]], ids: Sequence[str]) -> Iterator[Missing]:
+    if not rows:
+        yield Missing(CLAIMS_FILE, 0, "", "claims", "are none", "What does the paper claim?")
+    for place, (row, id) in enumerate(zip(rows, ids, strict=True)):
+        if row.get("id", "").strip() != id:
+            line = _line_of(lines, place, "id")
+            yield Missing(CLAIMS_FILE, line, id, "id", "is empty, or another claim's", "How is it called in one word?")
+        for field, question in CLAIM_QUESTIONS.items():
+            if why := _lacks(row, field):
+                yield Missing(CLAIMS_FILE, _line_of(lines, place, field), id, field, why, question)
+
+
+def _lacks(row: dict[str, Any], field: str) -> str:
+    """What is wrong with an answer, "" where nothing is."""
+    words = row.get(field, "").strip()
+    if _is_empty(words):
+        return "has no answer"
+    if field not in _OF_FEW_WORDS and len(words.split()) < _LEAST_WORDS:
+        return f"is {words!r}, which is too short to be held to"
+    if field == "refutes" and words.casefold() == row.get("supports", "").strip().casefold():
+        return "is what supports it, too, so nothing could decide"
+    return ""
+
+
+def _missing_notes(notes: str) -> Iterator[Missing]:
+    """Headings with nothing under them, up to the next."""
+    lines = [*notes.splitlines(), "# end"]
+    heads = [n for n, line in enumerate(lines) if re.match(r"#{1,6} ", line)]
+    written = False
+    for start, end in pairwise(heads):
+        empty = _is_empty("".join(lines[start + 1 : end]).strip())
+        written |= not empty
+        if empty and lines[start].startswith("## "):
+            yield Missing(NOTES_FILE, start + 1, "", "this heading", "has nothing under it", lines[start][3:].strip())
+    if not written and not any(lines[n].startswith("## ") for n in heads[:-1]):
+        yield Missing(NOTES_FILE, 0, "", "it", "has no notes", NOTES_QUESTIONS[0])
+
+
+def _is_empty(words: str) -> bool:
+    return words.strip().casefold() in _PLACEHOLDERS
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with open_file(path) as file:
+            return file.read(_LARGEST).decode().replace("\r\n", "\n")
+    except OSError as error:
+        raise UsageError(f"{path} could not be read.", f"{error.strerror or error}.", "Put it back.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} could not be read.", f"It is not UTF-8: {error}.", "Save it as UTF-8.") from error
+
+
+# Lines ----------------------------------------------------------------------------------------------------------------
+
+
+def _block(lines: Sequence[str], place: int | None) -> tuple[int, int]:
+    """The line of a header, and the one behind its block, from 0. UsageError where there is none."""
+    heads = [(n, found[1]) for n, line in enumerate(lines) if (found := _HEADER.match(line))]
+    wanted = "paper" if place is None else "claims"
+    starts = [n for n, name in heads if name == wanted]
+    if (place or 0) >= len(starts):
+        raise UsageError(f"{CLAIMS_FILE} has no [{wanted}] for this answer.", "", "Write it in an editor.")
+    start = starts[place or 0]
+    return start, next((n for n, _ in heads if n > start), len(lines))
+
+
+def _is_field(line: str, field: str) -> bool:
+    return re.match(rf"\s*{re.escape(field)}\s*=", line) is not None
+
+
+def _end_of(lines: Sequence[str], first: int, end: int) -> int:
+    """The line behind a value: it ends as soon as what is read is TOML."""
+    for last in range(first + 1, end + 1):
+        try:
+            parse_toml("\n".join(lines[first:last]), Path(CLAIMS_FILE))
+        except UsageError:
+            continue
+        return last
+    return first + 1
+
+
+def _line_of(lines: Sequence[str], place: int | None, field: str) -> int:
+    """Where a field stands, from 1; of a missing one its header's line; 0 where neither is found."""
+    try:
+        start, end = _block(lines, place)
+    except UsageError:
+        return 0
+    return 1 + next((n for n in range(start + 1, end) if _is_field(lines[n], field)), start)

@@ -1,0 +1,175 @@
+"""A reader's own paper: its questions, what is missing, answers put in place, files told of by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.kinds import PAPERS
+from llmlab.data.papers import PAPERS_DIR, read_paper
+from llmlab.studies.papers.own import (
+    CLAIM_QUESTIONS,
+    NOTES_QUESTIONS,
+    PAPER_QUESTIONS,
+    OwnPaper,
+    add_claim,
+    find_own_paper,
+    new_paper,
+    own_papers,
+    write_answer,
+)
+
+# As somebody types it: quotes, a backslash, lines, a header that is none.
+HARD = 'It says "0.3 nats", and C:\\x.\n[[claims]]\ntest = "no"\n\tin all of 5 seeds \x7f'
+
+
+def found(outputs: Path, name: str = "mine") -> OwnPaper:
+    own = find_own_paper(name, outputs)
+    assert own is not None
+    return own
+
+
+def fill(folder: Path, places: int = 1) -> None:
+    """Answers every question of paper, claims and notes."""
+    for field, words in (("title", "On Mirrors"), ("authors", "A. Reader"), ("year", "2020")):
+        write_answer(folder, None, field, words)
+    write_answer(folder, None, "links", "https://example.org/a https://example.org/b")
+    for place in range(places):
+        for field in CLAIM_QUESTIONS:
+            write_answer(folder, place, field, f"an answer about {field}")
+    notes = folder / "notes.md"
+    notes.write_text(notes.read_text().replace("?\n", "?\n\nSomething.\n"))
+
+
+def test_a_new_paper_asks_every_question_and_misses_every_answer(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    own = found(tmp_path)
+    asked = [(one.claim, one.field) for one in own.missing if one.file == "claims.toml"]
+    assert asked == [("", field) for field in PAPER_QUESTIONS] + [("first", field) for field in CLAIM_QUESTIONS]
+    assert [one.question for one in own.missing if one.file == "notes.md"] == list(NOTES_QUESTIONS)
+    for one in own.missing:  # each where it says
+        line = (folder / one.file).read_text().splitlines()[one.line - 1]
+        assert line.startswith(f"{one.field} =" if one.file == "claims.toml" else f"## {one.question}")
+        assert one.question in one.sentence
+    assert own.standing == f"{len(own.missing)} answers missing"
+
+
+def test_what_is_answered_is_missed_no_more_until_it_is_complete(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path, "On Mirrors", "https://example.org/a")
+    before = found(tmp_path)
+    assert {"title", "links"}.isdisjoint(one.field for one in before.missing if not one.claim)
+    assert before.paper.title == "On Mirrors"
+    write_answer(folder, 0, "control", "Windows of the same size.")
+    assert {one.field for one in before.missing if one.claim} - {
+        one.field for one in found(tmp_path).missing if one.claim
+    } == {"control"}
+    fill(folder)
+    assert found(tmp_path).missing == ()
+    assert found(tmp_path).standing == "complete"
+
+
+def test_a_complete_paper_is_one_as_the_labs_own(tmp_path: Path) -> None:
+    fill(new_paper("mine", tmp_path))
+    assert read_paper("mine", tmp_path / PAPERS) == found(tmp_path).paper
+
+
+@pytest.mark.parametrize(
+    ("answers", "field", "why"),
+    [
+        ({"control": "TODO"}, "control", "has no answer"),
+        ({"test": "no"}, "test", "too short"),
+        ({"supports": "Five of five seeds.", "refutes": "five of five Seeds."}, "refutes", "supports it, too"),
+    ],
+)
+def test_an_answer_that_holds_nobody_to_anything_is_missing(
+    tmp_path: Path, answers: dict[str, str], field: str, why: str
+) -> None:
+    folder = new_paper("mine", tmp_path)
+    fill(folder)
+    for name, words in answers.items():
+        write_answer(folder, 0, name, words)
+    (missing,) = found(tmp_path).missing
+    assert missing.field == field
+    assert why in missing.sentence
+
+
+def test_an_answer_is_read_back_as_it_was_written_and_leaves_all_else_alone(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    assert add_claim(folder, "second") == 1
+    path = folder / "claims.toml"
+    path.write_text(path.read_text() + '# my remark\ncontested = """\nof three\nlines"""\n')
+    before = path.read_text()
+    for place, field in ((1, "statement"), (0, "test"), (1, "contested"), (0, "control"), (1, "statement")):
+        write_answer(folder, place, field, HARD)
+    first, second = found(tmp_path).paper.claims
+    assert first.test == first.control == second.statement == second.contested == HARD.strip()
+    assert first.statement == second.test == ""
+    kept = [line for line in before.splitlines() if line.startswith("#")]
+    assert [line for line in path.read_text().splitlines() if line.startswith("#")] == kept
+
+
+def test_an_answer_whose_place_is_in_doubt_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    path = folder / "claims.toml"
+    misleading = (
+        '[paper]\ntitle = "a b"\n[[claims]]\nid = "one"\nstatement = """\n[[claims]]\n"""\n[[claims]]\nid = "two"\n'
+    )
+    path.write_text(misleading)
+    with pytest.raises(UsageError, match="editor"):
+        write_answer(folder, 1, "test", "this and that")
+    for field, words in (("year", "20x"), ("links", "example.org"), ("title", "\ud800")):
+        with pytest.raises(UsageError):
+            write_answer(folder, None, field, words)
+    assert path.read_text() == misleading
+
+
+def test_two_claims_of_one_id_are_told_apart_and_told_of(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    with pytest.raises(UsageError, match="already"):
+        add_claim(folder, "first")
+    add_claim(folder, "second")
+    path = folder / "claims.toml"
+    path.write_text(path.read_text().replace('"second"', '"first"'))
+    own = found(tmp_path)
+    assert [claim.id for claim in own.paper.claims] == ["first", "claim-2"]
+    assert [one.claim for one in own.missing if one.field == "id"] == ["claim-2"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('statement = ""', "statement = no quotes", "line 2"),
+        ('statement = ""', "statement = 3", "line 2"),
+        ('statement = ""', 'statemnt = ""', "'statemnt'"),
+        ("year = 0", 'year = "2020"', "Write a number"),
+        ("[[claims]]", "[claims]", "two brackets"),
+    ],
+)
+def test_a_broken_file_is_told_of_with_its_place_and_stays_in_the_list(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    folder = new_paper("mine", tmp_path)
+    path = folder / "claims.toml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(LabError, match=r"claims\.toml") as told_of:
+        find_own_paper("mine", tmp_path)
+    assert told in str(told_of.value)
+    (own,) = own_papers(tmp_path)
+    assert own.standing == "cannot be read"
+    assert own.paper.name == "mine"
+
+
+def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    (tmp_path / PAPERS / "a-check").mkdir()
+    before = (folder / "claims.toml").read_bytes()
+    taken = next(path.parent.name for path in sorted(PAPERS_DIR.glob("*/claims.toml")))
+    for name in ("mine", "a-check", taken, "../out", "", "a b"):
+        with pytest.raises(UsageError):
+            new_paper(name, tmp_path)
+    with pytest.raises(UsageError, match="link"):
+        new_paper("other", tmp_path, link="file:///x")
+    assert (folder / "claims.toml").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / PAPERS).iterdir()) == ["a-check", "mine"]
