@@ -42,7 +42,7 @@ from llmlab_gui.practice.page_questions import PageQuestions
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import beside, split
 from llmlab_gui.widgets.one_line import ChoiceBox
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import DARK, current_theme, theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -54,7 +54,7 @@ _LEAST_WIDTH, _ONE_ROW = 40, 56  # characters: with the buttons in two rows, and
 
 
 class _LearnBrowser(PageBrowser):
-    """Figures lie beside the page; only those that come with the lab are shown."""
+    """Figures lie beside the page, some with a twin for dark themes; only those that come with the lab are shown."""
 
     def __init__(self) -> None:
         super().__init__("Page")
@@ -70,7 +70,10 @@ class _LearnBrowser(PageBrowser):
         path = (self._page.folder / name).resolve()
         if not path.is_relative_to(resources_dir().resolve()) or not path.is_file():
             return None
-        return drawing(path) if path.suffix == ".svg" else QImage(str(path))
+        if path.suffix == ".svg":
+            return drawing(path)
+        dark = path.with_stem(f"{path.stem}-dark")
+        return QImage(str(dark if current_theme() is DARK and dark.is_file() else path))
 
 
 class LearnDock(LabDock):

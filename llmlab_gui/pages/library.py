@@ -7,7 +7,17 @@ from functools import cache
 from pathlib import Path
 
 from llmlab.core.paths import resources_dir
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, GLOSSARY, HOW_TO, RESULTS, Page, anchor_of, read_page
+from llmlab_gui.pages.page import (
+    CONCEPTS,
+    FIRST_HOUR,
+    GLOSSARY,
+    HOW_TO,
+    HOW_TO_READ,
+    RESULTS,
+    Page,
+    anchor_of,
+    read_page,
+)
 from llmlab_gui.pages.papers import load_paper_pages
 
 # Results and guides that are read before the others, in this order.
@@ -73,6 +83,7 @@ def load_all() -> list[Page]:
         *load_tree(root / "first-hour", "first-hour", FIRST_HOUR),
         *load_pages(),
         *load_glossary(),
+        *load_tree(root / "how-to-read", "how-to-read", HOW_TO_READ),
         *load_paper_pages(results),
         *results,
         *load_tree(root / "guides", "guides", HOW_TO),

@@ -3,6 +3,7 @@
     First hour   resources/first-hour/*.md    named first-hour/1-train
     Concepts     resources/concepts/*.md      named attention
     Glossary     resources/glossary.md        named glossary
+    How to read  resources/how-to-read/*.md   named how-to-read/1-loss-curve
     Papers       resources/papers/*/notes.md  named papers/grokking (papers.py)
     Results      resources/results/**/*.md    named results/experiments, results/experiments/forgetting/report
     How to       resources/guides/*.md        named guides/corpus
@@ -28,10 +29,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-FIRST_HOUR, CONCEPTS, GLOSSARY, PAPERS, RESULTS, HOW_TO = GROUPS = (
+FIRST_HOUR, CONCEPTS, GLOSSARY, HOW_TO_READ, PAPERS, RESULTS, HOW_TO = GROUPS = (
     "First hour",
     "Concepts",
     "Glossary",
+    "How to read",
     "Papers",
     "Results",
     "How to",

@@ -248,8 +248,9 @@ def _read_files(folder: Path) -> OwnPaper:
         _require_known(path, lines, place, row, known)
     notes = _text_of(folder / NOTES_FILE)
     ids = _ids(rows)
+    texts = [field for field in known if field not in ("id", "sizes")]
     claims = tuple(
-        Claim(**{field: str(row.get(field, "")).strip() for field in known if field not in ("id", "sizes")}, id=id)
+        Claim(**{field: row.get(field, "").strip() for field in texts}, id=id, sizes=tuple(row.get("sizes", ())))
         for id, row in zip(ids, rows, strict=True)
     )
     title = str(about.get("title", "")).strip()
