@@ -74,7 +74,10 @@ class ClaimsDock(LabDock):
         check = self.desk.check
         found = Counter(row.state for row in rows if row.verdict is not None)
         said = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
-        if check is None:
+        own = self.desk.own.get(self.desk.paper.name) if self.desk.paper is not None else None
+        if own is not None:
+            words = f"Yours, {own.standing}: no check tests it."
+        elif check is None:
             words = f"{len(self.desk.tested)} of {len(rows)} claims can be tested here; no check has been run yet."
         else:
             more = " so far" if check.status.state != "finished" else ""

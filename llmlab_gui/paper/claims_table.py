@@ -10,7 +10,7 @@ from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, predic
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
 
 CLAIM_COLUMNS: tuple[Column[ClaimRow], ...] = (
-    Column("Claim", lambda row: row.claim.title, "What the paper says", width=50),
+    Column("Claim", lambda row: row.claim.title or row.claim.id, "What the paper says", width=50),
     Column("Verdict", lambda row: row.state, "What the check found, or why there is no verdict", width=21),
     Column(
         "You expected",

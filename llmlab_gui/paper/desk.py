@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.data.papers import Paper, readable_papers
 from llmlab.studies.papers.checks import claims_of_models, claims_tested
+from llmlab.studies.papers.own import OwnPaper, own_papers
 from llmlab.studies.papers.records import CheckResult
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.check_source import CHECKS
-from llmlab_gui.paper.claim_rows import ClaimRow, check_options, claim_rows
+from llmlab_gui.paper.claim_rows import UNTESTED, ClaimRow, check_options, claim_rows
 from llmlab_gui.widgets.background import Background
 
 
@@ -31,6 +34,7 @@ class PaperDesk(QObject):
         super().__init__(parent)
         self._lab, self._book = lab, lab.notebook
         self.papers: list[Paper] = []
+        self.own: dict[str, OwnPaper] = {}  # those of them that are the reader's, by name
         self.looked = False  # whether the papers were read
         self.wanted: tuple[str, str, str] | None = None  # paper, its one claim, and model of a check to be set up
         self.checks: ExperimentDesk[CheckResult] = ExperimentDesk(lab.outputs, CHECKS, self)
@@ -52,7 +56,12 @@ class PaperDesk(QObject):
         if not self._asked:
             self._asked = True
             self._book.refresh()
-            self._background.run(readable_papers, self._take, self._lab.error_raised.emit)
+            self.reread()
+
+    def reread(self) -> None:
+        """Reads the papers anew: one of the reader's own was begun, or answers were written."""
+        outputs = self._lab.outputs
+        self._background.run(lambda: (*readable_papers(), own_papers(outputs)), self._take, self._lab.error_raised.emit)
 
     # What is looked at -----------------------------------------------------------------------------------------
 
@@ -73,7 +82,8 @@ class PaperDesk(QObject):
         if paper is None:
             return []
         lines = self._book.lines(check.folder, check.record) if check is not None else []
-        return claim_rows(paper, claims_tested(paper), check, self.result, lines)
+        rows = claim_rows(paper, claims_tested(paper), check, self.result, lines)
+        return [replace(row, state=UNTESTED) for row in rows] if paper.name in self.own else rows
 
     @property
     def tested(self) -> list[str]:
@@ -147,11 +157,12 @@ class PaperDesk(QObject):
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
-    def _take(self, found: tuple[list[Paper], list[LabError]]) -> None:
-        papers, errors = found
+    def _take(self, found: tuple[list[Paper], list[LabError], list[OwnPaper]]) -> None:
+        papers, errors, own = found
         for error in errors:
             self._lab.error_raised.emit(error)
-        self.papers, self.looked = papers, True
+        self.own = {one.paper.name: one for one in own}
+        self.papers, self.looked = [*papers, *(one.paper for one in own)], True
         if self.paper is None:
             self._by_hand = False
             self._paper = papers[0].name if papers else ""

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QUrl
-from PySide6.QtGui import QImage, QShowEvent
-from PySide6.QtWidgets import QWidget
+from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
+from PySide6.QtWidgets import QPushButton, QWidget
 
+from llmlab.core.errors import LabError
 from llmlab.data.papers import Paper
+from llmlab.studies.papers.own import OwnPaper, find_own_paper, new_paper
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.papers import title_and_notes
-from llmlab_gui.paper.pages import notes_page
-from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.paper.pages import notes_page, own_page
+from llmlab_gui.paper.questions import PaperQuestions
+from llmlab_gui.widgets.layouts import choice_box, column, flow
+from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -44,7 +48,16 @@ class PaperDock(LabDock):
         self.papers = choice_box("Which paper", tip="The papers whose claims the lab knows", least=16)
         self.browser = NotesBrowser("Notes on the paper")
         self.browser.anchorClicked.connect(self.open_link)
-        self.set_body(column(self.papers, (self.browser, 1)))
+        self.new_button = QPushButton("New paper…")
+        self.new_button.setToolTip("Notes and claims of a paper that you read, asked for one by one")
+        self.ask_button, self.folder_button = QPushButton("Answer questions…"), QPushButton("Open its folder")
+        self.ask_button.setToolTip("Goes on with the first question that is open")
+        self.folder_button.setToolTip("notes.md and claims.toml, to write by hand")
+        self.new_button.clicked.connect(self.begin_paper)
+        self.ask_button.clicked.connect(self.ask_questions)
+        self.folder_button.clicked.connect(self._open_folder)
+        buttons = flow(self.new_button, self.ask_button, self.folder_button)
+        self.set_body(column(self.papers, buttons, (self.browser, 1)))
         self.caption(_CAPTION, "experiments")
         self.papers.activated.connect(lambda place: self.desk.set_paper(self.papers.itemData(place)))
         self.desk.paper_changed.connect(self._refresh)
@@ -54,6 +67,41 @@ class PaperDock(LabDock):
     def open_link(self, url: QUrl) -> None:
         """The paper on the web, a concept page, a panel, another paper."""
         self._opener.open(url, self._page, [])
+
+    def begin_paper(self) -> None:
+        """Asks for a name, makes the folder, and asks the questions."""
+        made: list[str] = []
+
+        def make(name: str) -> None:
+            new_paper(name, self.lab.outputs)
+            made.append(name)
+
+        LineQuestion(self, "New paper", "A short name of the paper, which its folder gets:", "", make).exec()
+        if made:
+            self._ask(find_own_paper(made[0], self.lab.outputs))
+
+    def ask_questions(self) -> None:
+        """Goes on with the questions of the paper that is read, from its files as they are now."""
+        paper = self.desk.paper
+        try:
+            self._ask(find_own_paper(paper.name, self.lab.outputs) if paper is not None else None)
+        except LabError as error:
+            self.lab.error_raised.emit(error)
+
+    def _ask(self, own: OwnPaper | None) -> None:
+        if own is not None:
+            PaperQuestions(own, self).exec()
+            self.desk.set_paper(own.paper.name)
+        self.desk.reread()
+
+    def _open_folder(self) -> None:
+        own = self._own()
+        if own is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(own.folder)))
+
+    def _own(self) -> OwnPaper | None:
+        paper = self.desk.paper
+        return self.desk.own.get(paper.name) if paper is not None else None
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -65,10 +113,14 @@ class PaperDock(LabDock):
     def _refresh(self) -> None:
         papers, paper = self.desk.papers, self.desk.paper
         names = [one.name for one in papers]
-        if names != [self.papers.itemData(place) for place in range(self.papers.count())]:
+        offered = [(one.name, self._offer(one)) for one in papers]
+        if offered != [(self.papers.itemData(n), self.papers.itemText(n)) for n in range(self.papers.count())]:
             self.papers.clear()
-            for one in papers:
-                self.papers.addItem(f"{title_and_notes(one)[0]} ({one.year})", one.name)
+            for name, words in offered:
+                self.papers.addItem(words, name)
+        own = self._own()
+        self.ask_button.setVisible(own is not None)
+        self.folder_button.setVisible(own is not None)
         if paper is None:
             hint = "The folder resources/papers is missing from this installation."
             self.show_empty("There are no papers", hint) if self.desk.looked else self.show_empty("Reading…", "")
@@ -77,8 +129,12 @@ class PaperDock(LabDock):
         self.papers.setCurrentIndex(names.index(paper.name))
         if self.isVisible() and paper is not self._drawn:
             self._drawn = paper
-            self._page = notes_page(paper)
+            self._page = notes_page(paper) if own is None else own_page(own)
             self.browser.show_page(self._page, 0)
+
+    def _offer(self, paper: Paper) -> str:
+        own = self.desk.own.get(paper.name)
+        return f"{title_and_notes(paper)[0]} ({paper.year})" if own is None else f"Yours: {paper.title}"
 
     def _restyle(self) -> None:
         self._drawn = None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from llmlab.core.charts import Table
 from llmlab.data.papers import PAPERS_DIR, Paper
 from llmlab.notebook.words import altered_sentence
+from llmlab.studies.papers.own import OwnPaper
 from llmlab.studies.papers.records import Verdict
 from llmlab_gui.pages.page import PAPERS, Page
 from llmlab_gui.pages.papers import title_and_notes
@@ -15,6 +16,7 @@ from llmlab_gui.paper.claim_rows import (
     NO_TEST,
     NO_VERDICT,
     NOT_ASKED,
+    UNTESTED,
     ClaimRow,
     p_text,
     prediction_text,
@@ -25,6 +27,7 @@ from llmlab_gui.paper.claim_rows import (
 _LONGEST_TEXT, _LONGEST_CELL, _MOST_ROWS, _MOST_COLUMNS, _MOST_TABLES = 4000, 200, 60, 16, 20
 _WHAT_TO_DO = {
     NO_TEST: "The lab has no test of this claim. Below: what would support or refute it.",
+    UNTESTED: "A claim of your own reading: no check tests it.",
     NO_CHECK: "Choose a size in Check and press Run: you are asked for your prediction first.",
     NOT_ASKED: "The check that is shown was not asked about it. Tick it in Check, and run another.",
     NO_VERDICT: "The check finished without a verdict on it: Check report says more.",
@@ -44,6 +47,22 @@ def notes_page(paper: Paper) -> Page:
     return Page(f"papers/{paper.name}", title, text, PAPERS, PAPERS_DIR / paper.name)
 
 
+def own_page(own: OwnPaper) -> Page:
+    """A reader's own paper: what is still to be answered, then the notes."""
+    paper = own.paper
+    links = " · ".join(f"[{link.partition('://')[2]}]({link})" for link in paper.links)
+    about = f"{paper.authors}, {paper.year}" if paper.authors and paper.year else ""
+    if own.problem is not None:
+        lacks = f"**It cannot be read.** {own.problem}"
+    elif own.missing:
+        lacks = "\n".join([f"**{own.standing.capitalize()}:**", "", *(f"- {one.sentence}" for one in own.missing)])
+    else:
+        lacks = "**Complete.** Each question has its answer."
+    notes = paper.notes.partition("\n")[2].strip() if paper.notes.startswith("# ") else paper.notes
+    parts = [f"# {paper.title}", about, links, lacks, notes]
+    return Page(f"papers/{paper.name}", paper.title, "\n\n".join(part for part in parts if part), PAPERS, own.folder)
+
+
 def claim_page(row: ClaimRow) -> Page:
     """What a claim says, what was found, and what that rests on. Its title and verdict stand above it."""
     return Page(row.claim.id, row.claim.title, "\n\n".join(_parts(row)))
@@ -57,8 +76,12 @@ def _parts(row: ClaimRow) -> Iterator[str]:
         yield from _found(verdict, final=row.final)
     if row.predicted is not None:
         yield f"**You expected:** {prediction_text(row)}. {altered_sentence(row.predicted)}".rstrip()
-    yield f"**The claim.** {claim.statement} ({claim.where}.)"
+    if claim.statement:
+        yield f"**The claim.** {claim.statement}" + (f" ({claim.where.rstrip('.')}.)" if claim.where else "")
     for label, words in (
+        ("Of what", claim.about),
+        ("Measured", claim.measured),
+        ("Control", claim.control),
         ("Supported by", claim.supports),
         ("Refuted by", claim.refutes),
         ("Tested here", claim.test),

@@ -54,7 +54,7 @@ NOTES_QUESTIONS = (
 _PLACEHOLDERS = {"", "?", "??", "???", "-", "...", "…", "todo", "tbd", "fixme", "xxx"}
 _OF_FEW_WORDS = ("title", "where")
 _LEAST_WORDS = 3  # ours: nobody can be held to fewer
-_HEADER = re.compile(r"^\s*\[\[?\s*(paper|claims)\s*\]\]?\s*(#.*)?$")
+_HEADER = re.compile(r"^\s*(?:\[\s*(paper)\s*\]|\[\[\s*(claims)\s*\]\])\s*(#.*)?$")
 _LARGEST = 1 << 20  # bytes of a file that a person wrote
 
 
@@ -149,6 +149,7 @@ def write_answer(folder: Path, place: int | None, field: str, words: str) -> Non
     which its place is not found: then nothing is written.
     """
     text = _text_of(folder / CLAIMS_FILE)
+    parse_toml(text, folder / CLAIMS_FILE)  # a broken file is told of by its line
     value = _answer(field, words)
     lines = text.rstrip().split("\n")
     start, end = _block(lines, place)
@@ -354,7 +355,7 @@ def _text_of(path: Path) -> str:
 
 def _block(lines: Sequence[str], place: int | None) -> tuple[int, int]:
     """The line of a header, and the one behind its block, from 0. UsageError where there is none."""
-    heads = [(n, found[1]) for n, line in enumerate(lines) if (found := _HEADER.match(line))]
+    heads = [(n, found[1] or found[2]) for n, line in enumerate(lines) if (found := _HEADER.match(line))]
     wanted = "paper" if place is None else "claims"
     starts = [n for n, name in heads if name == wanted]
     if (place or 0) >= len(starts):

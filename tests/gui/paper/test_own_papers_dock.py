@@ -1,0 +1,108 @@
+"""A reader's own paper in the workspace Paper: begun and answered by keyboard alone, left and gone on with."""
+
+from __future__ import annotations
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDialog
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+from whole_lab import WholeLab
+from windows import dock_in_sight
+
+from llmlab.studies.papers.own import CLAIM_QUESTIONS, NOTES_QUESTIONS, OwnPaper, find_own_paper, new_paper
+from llmlab_gui.paper.claim_rows import UNTESTED
+from llmlab_gui.paper.claims import ClaimsDock
+from llmlab_gui.paper.notes import PaperDock
+from llmlab_gui.paper.questions import PaperQuestions
+from llmlab_gui.widgets.question import LineQuestion
+
+
+def own_of(lab: WholeLab) -> OwnPaper:
+    own = find_own_paper("mine", lab.outputs)
+    assert own is not None
+    return own
+
+
+def type_answer(qtbot: QtBot, dialog: PaperQuestions, words: str) -> None:
+    qtbot.keyClicks(dialog.answer, words)
+    qtbot.keyClick(dialog.answer, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+
+
+def test_a_paper_is_begun_answered_by_keyboard_left_and_gone_on_with(
+    qtbot: QtBot, lab: WholeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(dialog: LineQuestion) -> int:
+        dialog.line.setText("mine")
+        dialog.accept()
+        return dialog.result()
+
+    def questions(dialog: PaperQuestions) -> int:
+        dialog.show()
+        type_answer(qtbot, dialog, "On Mirrors")
+        type_answer(qtbot, dialog, "A. Reader")
+        type_answer(qtbot, dialog, "soon")
+        assert "four digits" in dialog.problem.text()
+        dialog.answer.clear()
+        type_answer(qtbot, dialog, "2020")
+        qtbot.keyClicks(dialog.answer, "https://example.org/a")
+        qtbot.keyClick(dialog, Qt.Key.Key_Escape)  # which keeps it
+        assert dialog.result() == QDialog.DialogCode.Rejected
+        return 0
+
+    monkeypatch.setattr(LineQuestion, "exec", line)
+    monkeypatch.setattr(PaperQuestions, "exec", questions)
+    with (
+        dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock,
+        dock_in_sight(qtbot, ClaimsDock(lab, lab.papers), 900, 300) as claims,
+    ):
+        qtbot.waitUntil(lambda: lab.papers.looked, timeout=WAIT)
+        assert not dock.ask_button.isVisible()  # of the lab's own papers
+        dock.new_button.click()
+        qtbot.waitUntil(lambda: lab.papers.paper is not None and lab.papers.paper.name == "mine", timeout=WAIT)
+        assert dock.ask_button.isVisible()
+        assert dock.folder_button.isVisible()
+        paper = own_of(lab).paper
+        assert (paper.title, paper.authors, paper.year) == ("On Mirrors", "A. Reader", 2020)
+        assert paper.links == ("https://example.org/a",)
+        qtbot.waitUntil(lambda: "control of first has no answer" in dock.browser.toPlainText(), timeout=WAIT)
+        assert [row.state for row in claims.model.rows] == [UNTESTED]
+        assert claims.model.table()[1][0][:2] == ["first", UNTESTED]
+        assert "answers missing" in claims.standing.text()
+
+
+def test_the_questions_go_on_where_they_were_left_and_end(qtbot: QtBot, lab: WholeLab) -> None:
+    new_paper("mine", lab.outputs, "On Mirrors", "https://example.org/a")
+    asked = []
+    for _ in range(2):  # left in between
+        dialog = PaperQuestions(own_of(lab))
+        qtbot.addWidget(dialog)
+        dialog.show()
+        for _ in range(6):
+            asked.append(dialog.question.text())
+            field = dialog.answer.accessibleName()
+            assert field == dialog.question.text()
+            answers = {"In which year?": "2020", "Where can it be read?": "https://example.org/b"}
+            type_answer(qtbot, dialog, answers.get(field, f"about {len(asked)} and more"))
+            if dialog.result():
+                break
+        dialog.leave_button.click()
+    assert len(set(asked)) == len(asked) == 3 + len(CLAIM_QUESTIONS)
+    assert [one.question for one in own_of(lab).missing] == list(NOTES_QUESTIONS)
+
+
+def test_another_claim_is_asked_for_and_a_file_changed_by_hand_is_told_of(qtbot: QtBot, lab: WholeLab) -> None:
+    folder = new_paper("mine", lab.outputs)
+    dialog = PaperQuestions(own_of(lab))
+    qtbot.addWidget(dialog)
+    dialog.show()
+    dialog._add("second")
+    assert "Claim second" in dialog.where.text()
+    (folder / "claims.toml").write_text("no toml", encoding="utf-8")
+    type_answer(qtbot, dialog, "A title of some words")
+    assert "line 1" in dialog.problem.text()
+    assert dialog.answer.toPlainText() == "A title of some words"
+    (folder / "claims.toml").unlink()
+    dialog.leave_button.click()
+    assert "could not be read" in dialog.problem.text()
+    dialog.answer.clear()
