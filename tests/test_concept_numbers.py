@@ -6,12 +6,15 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from llmlab.core.paths import resources_dir
 from llmlab.core.presets import load_preset
-from llmlab.core.settings import ModelSettings
+from llmlab.core.progress import quiet
+from llmlab.core.settings import DataSettings, ModelSettings
+from llmlab.data.dataset import load_dataset
 from llmlab.gpt.cache import Cache
 from llmlab.gpt.model import GPT
 
@@ -151,3 +154,14 @@ def test_the_fine_tuning_pages_interval_of_a_score() -> None:
     low, high = 0.5 - 1.96 * error, 0.5 + 1.96 * error
     said = f"that is {error:.3f}, so with 95 % confidence 50 % means somewhere between {low:.0%} and {high:.0%}"
     assert said.replace("33%", "33 %").replace("67%", "67 %") in page("fine-tuning")
+
+
+def test_bigrams_of_shakespeares_letters_are_as_good_as_the_page_says() -> None:
+    text = load_dataset(DataSettings(corpus="shakespeare", tokenizer="char"), 64, quiet)
+    size = text.tokenizer.vocab_size
+    train, val = (np.asarray(part, dtype=np.int64) for part in (text.train, text.val))
+    one = (np.bincount(train, minlength=size) + 1 / size) / (len(train) + 1)
+    two = np.bincount(train[:-1] * size + train[1:], minlength=size * size).reshape(size, size)
+    p = (two + one) / (two.sum(1, keepdims=True) + 1)
+    losses = -np.log(one[val]).mean(), -np.log(p[val[:-1], val[1:]]).mean()
+    assert "print {:.3f}, {:.3f}, 2.036".format(*losses) in page("n-grams")
