@@ -23,7 +23,7 @@ from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.paper.claim_chart import ClaimChart
-from llmlab_gui.paper.claim_rows import NO_TEST, ClaimRow, check_options
+from llmlab_gui.paper.claim_rows import NO_TEST, UNTESTED, ClaimRow, check_options
 from llmlab_gui.paper.notes import NotesBrowser
 from llmlab_gui.paper.pages import claim_page
 from llmlab_gui.paper.verdict_badge import Badge
@@ -203,7 +203,7 @@ def _no_chart(row: ClaimRow) -> tuple[str, str]:
     """Why there is none, and what is there instead."""
     if row.verdict is not None:
         return "This verdict has no chart", "Its reasons are given in words."
-    if row.state == NO_TEST:
+    if row.state in (NO_TEST, UNTESTED):
         return "Nothing to draw", "The lab does not test this claim."
     return "No chart yet", "Its charts appear here during a check."
 

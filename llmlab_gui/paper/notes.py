@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
-from PySide6.QtWidgets import QPushButton, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.data.papers import Paper
@@ -18,7 +18,8 @@ from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.papers import title_and_notes
 from llmlab_gui.paper.pages import notes_page, own_page
 from llmlab_gui.paper.questions import PaperQuestions
-from llmlab_gui.widgets.layouts import choice_box, column, flow
+from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.layouts import beside, choice_box, column
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -48,16 +49,12 @@ class PaperDock(LabDock):
         self.papers = choice_box("Which paper", tip="The papers whose claims the lab knows", least=16)
         self.browser = NotesBrowser("Notes on the paper")
         self.browser.anchorClicked.connect(self.open_link)
-        self.new_button = QPushButton("New paper…")
-        self.new_button.setToolTip("Notes and claims of a paper that you read, asked for one by one")
-        self.ask_button, self.folder_button = QPushButton("Answer questions…"), QPushButton("Open its folder")
-        self.ask_button.setToolTip("Goes on with the first question that is open")
-        self.folder_button.setToolTip("notes.md and claims.toml, to write by hand")
-        self.new_button.clicked.connect(self.begin_paper)
-        self.ask_button.clicked.connect(self.ask_questions)
-        self.folder_button.clicked.connect(self._open_folder)
-        buttons = flow(self.new_button, self.ask_button, self.folder_button)
-        self.set_body(column(self.papers, buttons, (self.browser, 1)))
+        self.own_button = menu_button("Your papers", "Notes and claims of a paper that you read, asked for one by one")
+        menu = self.own_button.menu()
+        self.new_action = menu.addAction("New paper…", self.begin_paper)
+        self.ask_action = menu.addAction("Answer its questions…", self.ask_questions)
+        self.folder_action = menu.addAction("Open its folder", self._open_folder)
+        self.set_body(column(beside(self.papers, self.own_button, grows=self.papers), (self.browser, 1)))
         self.caption(_CAPTION, "experiments")
         self.papers.activated.connect(lambda place: self.desk.set_paper(self.papers.itemData(place)))
         self.desk.paper_changed.connect(self._refresh)
@@ -119,8 +116,8 @@ class PaperDock(LabDock):
             for name, words in offered:
                 self.papers.addItem(words, name)
         own = self._own()
-        self.ask_button.setVisible(own is not None)
-        self.folder_button.setVisible(own is not None)
+        self.ask_action.setEnabled(own is not None)
+        self.folder_action.setEnabled(own is not None)
         if paper is None:
             hint = "The folder resources/papers is missing from this installation."
             self.show_empty("There are no papers", hint) if self.desk.looked else self.show_empty("Reading…", "")

@@ -57,11 +57,11 @@ def test_a_paper_is_begun_answered_by_keyboard_left_and_gone_on_with(
         dock_in_sight(qtbot, ClaimsDock(lab, lab.papers), 900, 300) as claims,
     ):
         qtbot.waitUntil(lambda: lab.papers.looked, timeout=WAIT)
-        assert not dock.ask_button.isVisible()  # of the lab's own papers
-        dock.new_button.click()
+        assert not dock.ask_action.isEnabled()  # of the lab's own papers
+        dock.new_action.trigger()
         qtbot.waitUntil(lambda: lab.papers.paper is not None and lab.papers.paper.name == "mine", timeout=WAIT)
-        assert dock.ask_button.isVisible()
-        assert dock.folder_button.isVisible()
+        assert dock.ask_action.isEnabled()
+        assert dock.folder_action.isEnabled()
         paper = own_of(lab).paper
         assert (paper.title, paper.authors, paper.year) == ("On Mirrors", "A. Reader", 2020)
         assert paper.links == ("https://example.org/a",)
