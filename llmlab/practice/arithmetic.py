@@ -157,3 +157,46 @@ def periodic_checkpoints(subject: Subject, random: Random) -> Draft:
     every = max(1, steps // random.randrange(3, 9) - 1)
     text = f"A run of {steps:,} steps saves a checkpoint every {every} steps. How many periodic ones does it write?"
     return value(text, steps // every, f"{steps:,} / {every}, rounded down; the final one comes beside them.", within=0)
+
+
+@kind("after-one", "mixed-precision", KNOW, "setup", NOTHING)
+def after_one(subject: Subject, random: Random) -> Draft:
+    name, bits = random.choice((("bf16", 7), ("fp16", 10), ("fp32", 23)))
+    text = f"{name} keeps {bits} bits behind the leading one. How far from 1 is the next larger number that it has?"
+    return value(
+        text, 2.0**-bits, f"2 to the power of −{bits}: {2.0**-bits:.4g}. What is added to 1 below half of it is lost."
+    )
+
+
+@kind("half-the-bytes", "mixed-precision", KNOW, "setup", SETTINGS)
+def half_the_bytes(subject: Subject, random: Random) -> Draft:
+    model, data = subject.model_settings, subject.settings.data
+    numbers = data.batch_size * model.block_size * model.n_embd
+    text = (
+        f"The residual stream of {subject.name} is {model.n_embd} wide. "
+        "How much memory does it take at one depth in bf16, for a "
+        f"batch of {data.batch_size} sequences of {model.block_size} tokens?"
+    )
+    how = f"{data.batch_size} · {model.block_size} · {model.n_embd} numbers of 2 bytes."
+    return value(text, 2 * numbers / 1e3, how, unit="kB", within=0.05)
+
+
+@kind("rank-of-a-circuit", "qk-and-ov", KNOW, "parameters", SETTINGS)
+def rank_of_a_circuit(subject: Subject, random: Random) -> Draft:
+    model = subject.model_settings
+    rank = model.n_embd // model.n_head
+    text = (
+        f"{subject.name} is {model.n_embd} wide and has {model.n_head} "
+        "heads. Which rank can the QK circuit of a head have at most?"
+    )
+    return value(text, rank, f"It goes through the {rank} dimensions of the head.", within=0)
+
+
+@kind("size-of-a-circuit", "qk-and-ov", KNOW, "parameters", SETTINGS)
+def size_of_a_circuit(subject: Subject, random: Random) -> Draft:
+    model = subject.model_settings
+    text = (
+        f"Multiplied out, the OV circuit of one head of {subject.name} is one "
+        f"matrix over its {model.n_embd} dimensions. How many numbers has it?"
+    )
+    return value(text, model.n_embd**2, f"From the stream and into it: {model.n_embd} · {model.n_embd}.", within=0.01)

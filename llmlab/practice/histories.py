@@ -143,7 +143,7 @@ def tokens_in_all(subject: Subject, random: Random) -> Draft:
     return value(text, float(tokens[-1]), f"{each:,.0f} a step, on average.", within=0.1)
 
 
-@kind("beyond-counting", "loss-curves", READ, "loss", RUN)
+@kind("beyond-counting", "n-grams", READ, "loss", RUN)
 def beyond_counting(subject: Subject, random: Random) -> Draft:
     counted = getattr(subject.history.started, "unigram_loss", None)
     steps, _, val = _evaluations(subject)
@@ -157,7 +157,7 @@ def beyond_counting(subject: Subject, random: Random) -> Draft:
     return interval(text, first, f"The first evaluation at or below {counted:.3f} was at step {first:,}.", unit="steps")
 
 
-@kind("bits-a-byte", "loss", KNOW, "loss", RUN)
+@kind("bits-a-byte", "evaluation", KNOW, "loss", RUN)
 def bits_a_byte(subject: Subject, random: Random) -> Draft:
     _, _, val = _evaluations(subject, 1)
     each = getattr(subject.history.started, "bytes_per_token", None)

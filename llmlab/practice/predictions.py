@@ -131,7 +131,7 @@ def shuffled_words(subject: Subject, random: Random) -> Draft:
     return interval(text, after, f"Measured on the same tokens in another order: {after:.3f}.", unit="nats")
 
 
-@kind("short-memory", "attention", PREDICT, "prompt", MODEL)
+@kind("short-memory", "n-grams", PREDICT, "prompt", MODEL)
 def short_memory(subject: Subject, random: Random) -> Draft:
     ids, kept = subject.measured, 4
     rows = ids.unfold(1, kept + 1, 1).flatten(0, 1)  # each token's own window [N, kept + 1]
@@ -192,7 +192,7 @@ def _with_rounded(subject: Subject, bits: int) -> float:
             weight.copy_(old)
 
 
-@kind("beats-its-own-choice", "loss", PREDICT, "lens", MODEL)
+@kind("beats-its-own-choice", "evaluation", PREDICT, "lens", MODEL)
 def beats_its_own_choice(subject: Subject, random: Random) -> Draft:
     ids = subject.measured
     logits = run(subject.opened.model, subject.opened.anatomy, ids[:, :-1])
@@ -267,7 +267,7 @@ def one_layer_less(subject: Subject, random: Random) -> Draft:
     return _trained(subject, "Now with one layer instead of two.", _plain(subject), twin_loss(subject, {"n_layer": 1}))
 
 
-@kind("a-quarter-of-the-batch", "optimisation", PREDICT, "setup", SETTINGS)
+@kind("a-quarter-of-the-batch", "critical-batch-size", PREDICT, "setup", SETTINGS)
 def a_quarter_of_the_batch(subject: Subject, random: Random) -> Draft:
     what = f"Now with {BATCH // 4} sequences a batch instead of {BATCH}."
     return _trained(subject, what, _plain(subject), twin_loss(subject, batch=BATCH // 4))

@@ -113,7 +113,7 @@ def head_width(subject: Subject, random: Random) -> Draft:
     return value(text, _head_dim(subject), f"{model.n_embd} / {model.n_head} = {_head_dim(subject)}.", within=0)
 
 
-@kind("query-shape", "attention", KNOW, "attention", SETTINGS)
+@kind("query-shape", "forward-pass", KNOW, "attention", SETTINGS)
 def query_shape(subject: Subject, random: Random) -> Draft:
     model, batch = subject.model_settings, subject.settings.data.batch_size
     heads, time, dim = model.n_head, model.block_size, _head_dim(subject)
@@ -129,7 +129,7 @@ def query_shape(subject: Subject, random: Random) -> Draft:
     return choice(random, text, right, [str(list(shape)) for shape in shapes], how)
 
 
-@kind("logits-shape", "loss", KNOW, "samples", SETTINGS)
+@kind("logits-shape", "forward-pass", KNOW, "samples", SETTINGS)
 def logits_shape(subject: Subject, random: Random) -> Draft:
     model, batch = subject.model_settings, subject.settings.data.batch_size
     vocab, time, width = padded_vocab_size(model, subject.vocab_size), model.block_size, model.n_embd
@@ -152,7 +152,7 @@ def logits_memory(subject: Subject, random: Random) -> Draft:
     return value(text, numbers * _FLOAT / _MB, how, unit="MB", within=0.1)
 
 
-@kind("kv-cache", "attention", KNOW, "parameters", SETTINGS)
+@kind("kv-cache", "sampling", KNOW, "parameters", SETTINGS)
 def kv_cache(subject: Subject, random: Random) -> Draft:
     model, tokens = subject.model_settings, random.choice((128, 256, 1024, 4096))
     size = 2 * model.n_layer * _kv_dim(subject) * tokens * _FLOAT
@@ -164,7 +164,7 @@ def kv_cache(subject: Subject, random: Random) -> Draft:
     return value(text, size / _MB, how, unit="MB", within=0.06)
 
 
-@kind("kv-cache-grouped", "attention", KNOW, "setup", SETTINGS)
+@kind("kv-cache-grouped", "sampling", KNOW, "setup", SETTINGS)
 def kv_cache_grouped(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
     has = model.n_kv_head or model.n_head
@@ -226,7 +226,7 @@ def forward_flops(subject: Subject, random: Random) -> Draft:
     return value(text, 2 * weights, how, within=0.05)
 
 
-@kind("training-flops", "scaling-laws", KNOW, "throughput", SETTINGS)
+@kind("training-flops", "backpropagation", KNOW, "throughput", SETTINGS)
 def training_flops(subject: Subject, random: Random) -> Draft:
     total = _parameters(subject)
     text = (
@@ -332,7 +332,7 @@ def perplexity(subject: Subject, random: Random) -> Draft:
     return value(text, math.exp(loss), f"exp({loss}) = {shown(math.exp(loss))}.", within=0.06)
 
 
-@kind("tokens-a-step", "optimisation", KNOW, "setup", SETTINGS)
+@kind("tokens-a-step", "critical-batch-size", KNOW, "setup", SETTINGS)
 def tokens_a_step(subject: Subject, random: Random) -> Draft:
     data, train, time = subject.settings.data, subject.settings.train, subject.model_settings.block_size
     tokens = data.batch_size * train.grad_accum * time

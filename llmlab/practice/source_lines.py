@@ -114,7 +114,7 @@ LINES = (
     ),
     Line(
         "line-forgets-gradients",
-        "optimisation",
+        "backpropagation",
         "setup",
         "Which line forgets the gradients of the step before?",
         "llmlab/training/loop.py::Loop.optimizer_step",
@@ -141,7 +141,7 @@ LINES = (
     ),
     Line(
         "line-temperature",
-        "loss",
+        "sampling",
         "write",
         "Which line applies the temperature when text is written?",
         "llmlab/gpt/generate.py::sampling_steps",
@@ -150,7 +150,7 @@ LINES = (
     ),
     Line(
         "line-nucleus",
-        "loss",
+        "sampling",
         "write",
         "Which line decides which tokens top_p rules out?",
         "llmlab/gpt/generate.py::sampling_steps",

@@ -277,6 +277,19 @@ def test_sums_are_those_that_another_way_gives(subject: Subject) -> None:
         score = ask(subject, "brier-score", seed)
         stated = float(re.findall(r"(\d+) %", score.text)[0]) / 100
         assert middle(score) == pytest.approx((1 - stated) ** 2 if "it comes true" in score.text else stated**2)
+        after = ask(subject, "after-one", seed)
+        kept = getattr(torch, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[after.text.split()[0]])
+        assert middle(after) == torch.finfo(kept).eps
+    model = subject.opened.model
+    assert isinstance(model, GPT)
+    attention, width = model.blocks[0].attention, model.settings.n_embd
+    dim = attention.head_dim
+    query, key, value = (part[:dim] for part in attention.qkv.weight.detach().split(attention.dims))
+    circuit = attention.out.weight.detach()[:, :dim] @ value
+    assert middle(ask(subject, "rank-of-a-circuit")) == torch.linalg.matrix_rank(query.T @ key)
+    assert middle(ask(subject, "size-of-a-circuit")) == circuit.numel() == width**2
+    stream = torch.zeros(subject.settings.data.batch_size, model.settings.block_size, width, dtype=torch.bfloat16)
+    assert middle(ask(subject, "half-the-bytes")) == pytest.approx(stream.numel() * stream.element_size() / 1e3)
     total = count(subject.opened.model)
     assert middle(ask(subject, "bytes-of-gradients")) == pytest.approx(4 * total / 1e6)
 
