@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from PySide6.QtCore import QObject, Signal
 
@@ -58,10 +59,12 @@ class PaperDesk(QObject):
             self._book.refresh()
             self.reread()
 
-    def reread(self) -> None:
-        """Reads the papers anew: one of the reader's own was begun, or answers were written."""
+    def reread(self, name: str = "") -> None:
+        """Reads the papers anew, as after answers were written. name: the paper to be shown then."""
         outputs = self._lab.outputs
-        self._background.run(lambda: (*readable_papers(), own_papers(outputs)), self._take, self._lab.error_raised.emit)
+        self._background.run(
+            lambda: (*readable_papers(), own_papers(outputs)), partial(self._take, name), self._lab.error_raised.emit
+        )
 
     # What is looked at -----------------------------------------------------------------------------------------
 
@@ -157,12 +160,14 @@ class PaperDesk(QObject):
 
     # Behind the scenes -----------------------------------------------------------------------------------------
 
-    def _take(self, found: tuple[list[Paper], list[LabError], list[OwnPaper]]) -> None:
+    def _take(self, name: str, found: tuple[list[Paper], list[LabError], list[OwnPaper]]) -> None:
         papers, errors, own = found
         for error in errors:
             self._lab.error_raised.emit(error)
         self.own = {one.paper.name: one for one in own}
         self.papers, self.looked = [*papers, *(one.paper for one in own)], True
+        if name:
+            self._by_hand, self._paper = True, name
         if self.paper is None:
             self._by_hand = False
             self._paper = papers[0].name if papers else ""

@@ -87,9 +87,10 @@ class PaperDock(LabDock):
 
     def _ask(self, own: OwnPaper | None) -> None:
         if own is not None:
-            PaperQuestions(own, self).exec()
-            self.desk.set_paper(own.paper.name)
-        self.desk.reread()
+            dialog = PaperQuestions(own, self)
+            dialog.exec()
+            dialog.deleteLater()
+            self.desk.reread(own.paper.name)
 
     def _open_folder(self) -> None:
         own = self._own()

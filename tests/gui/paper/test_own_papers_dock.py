@@ -106,3 +106,16 @@ def test_another_claim_is_asked_for_and_a_file_changed_by_hand_is_told_of(qtbot:
     dialog.leave_button.click()
     assert "could not be read" in dialog.problem.text()
     dialog.answer.clear()
+
+
+def test_a_paper_whose_file_is_broken_is_offered_and_says_what_to_mend(qtbot: QtBot, lab: WholeLab) -> None:
+    folder = new_paper("mine", lab.outputs)
+    (folder / "claims.toml").write_text("[paper]\ntitle = none\n", encoding="utf-8")
+    told: list[str] = []
+    lab.error_raised.connect(lambda error: told.append(str(error)))
+    with dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock:
+        lab.papers.show("mine")
+        qtbot.waitUntil(lambda: "It cannot be read" in dock.browser.toPlainText(), timeout=WAIT)
+        assert "line 2" in dock.browser.toPlainText()
+        dock.ask_action.trigger()
+        assert "line 2" in told[-1]
