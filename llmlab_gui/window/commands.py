@@ -54,7 +54,8 @@ _ALSO = {
     "dock:residual": "norms stream",
     "dock:lens": "early exit predictions layers what does it predict after each layer",
     "dock:interventions": "what if i remove a head ablation ablate knock out patching causal tracing",
-    "dock:walk": "step by step forward pass stages formula numbers backpropagation",
+    "dock:walk": "step by step forward pass stages formula numbers backpropagation how is one number of a pattern "
+    "calculated what does adamw do to one weight",
     "dock:rebuild": "exercises write code yourself implement from scratch pieces",
     "dock:compare": "difference two models what did fine-tuning change",
     "dock:evolution": "over time film while training how did induction heads appear over training",
@@ -76,6 +77,7 @@ _ALSO = {
     "weight decay gradient descent",
     "concept:loss": "why does the loss start at ln v curve overfitting perplexity validation "
     "training cross-entropy bigram",
+    "concept:n-grams": "does it know bigrams trigram counts",
     "concept:loss-curves": "overfitting generalisation plateau",
     "concept:learning-rate": "what is a good learning rate for this model lr sweep schedule",
     "concept:ablation-and-patching": "remove a head knock out activation patching causal tracing",

@@ -145,10 +145,11 @@ QUESTIONS = {  # of a learner, as they are typed, and where each is answered
     "How much memory does the KV cache take at 1,024 tokens?": ("Show", "Parameters"),
     "Why does the loss start at ln V?": ("Learn", "What the loss means"),
     "What is a good learning rate for this model?": ("Learn", "Choosing a learning rate"),
-    "How is one number of a pattern calculated?": ("Show", "Attention"),
+    "How is one number of a pattern calculated?": ("Show", "Walk"),
+    "Does it know bigrams?": ("Learn", "N-grams, and why they lose"),
     "Which text causes a loss spike?": ("Show", "Loss"),
     'Does it know bigrams? What does it expect after "the"?': ("Show", "Write"),
-    "What does AdamW do to one weight?": ("Learn", "Optimisation"),
+    "What does AdamW do to one weight?": ("Show", "Walk"),
 }
 
 
