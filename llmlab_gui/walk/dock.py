@@ -67,7 +67,7 @@ class WalkDock(AskingDock):
             self.show_empty(self._trouble.what, f"{self._trouble.why} {self._trouble.do}".strip())
 
     def pictures(self) -> list[QWidget]:
-        return [self.view.picture] if self.view.chosen_value() is not None else []
+        return [self.view.picture] if self.view.is_drawn() else []
 
     def table(self) -> Table | None:
         """Every value of every stage."""
@@ -137,12 +137,15 @@ class WalkDock(AskingDock):
         return values
 
     def _take(self, archive: Archive) -> None:
+        begins = not self.stages
         self.archive, self._trouble = archive, None
         self.problem.say("")
         self.stages = from_archive(archive)
         self.update_state()
         self._show_choosers()
         self._fill()
+        if begins and self.direction.hasFocus():  # from the button that opened the model, which is gone
+            self.list.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _refuse(self, error: LabError) -> None:
         if self.archive is None:
@@ -185,7 +188,9 @@ class WalkDock(AskingDock):
         if about is None or archive is None:
             return
         asked, tokens = archive.metadata.question, archive.metadata.tokens
-        self.position.setEnabled(self._back or not (self._appended or self.cache.isChecked()))
+        last = not self._back and bool(self._appended or self.cache.isChecked())
+        self.position.setEnabled(not last)
+        self.position.setToolTip("With a KV cache, and after Append, the last token is walked." if last else "")
         for box, most, value in (
             (self.layer, about.n_layer - 1, int(asked.get("layer", 0))),
             (self.head, about.n_head - 1, int(asked.get("head", 0))),
@@ -198,7 +203,6 @@ class WalkDock(AskingDock):
         self.token.setText(visible(tokens[self.position.value()]))
         self.take_back.setVisible(bool(self._appended))
         self.append.setEnabled(not self._back and self.position.value() == len(tokens) - 1)
-        self.cache.setEnabled(not self._back)
         self.undo.setEnabled(bool(self.change.text()))
 
     def _turn(self) -> None:
@@ -208,7 +212,8 @@ class WalkDock(AskingDock):
         self._change_label.setText("Weight" if self._back else "Change")
         self.change.setPlaceholderText(_WEIGHT_HINT if self._back else _CHANGE_HINT)
         self.change.setAccessibleName("The weight whose step is shown" if self._back else _CHANGE_NAME)
-        self.undo.setVisible(not self._back)
+        for forwards in (self.undo, self.cache, self.append):
+            forwards.setVisible(not self._back)
         self._ask()
 
     def _select(self) -> None:

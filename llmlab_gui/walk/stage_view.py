@@ -21,6 +21,8 @@ from llmlab_gui.widgets.labels import QuietLabel, scrolled
 from llmlab_gui.widgets.layouts import beside, choice_box, column, split
 from llmlab_gui.widgets.theme import theme_notifier
 
+# Values that a table shows better: their digits count, and a colour of one cell says nothing.
+_FEW = 4
 # Decides which values are drawn from zero on: a strip of bytes has no sign.
 _POSITIVE = -1e-12
 
@@ -71,6 +73,10 @@ class StageView(QWidget):
         place = self.value.currentIndex()
         return self.stage.values[place] if self.stage is not None and 0 <= place < len(self.stage.values) else None
 
+    def is_drawn(self) -> bool:
+        """Whether a picture is what is shown, and no table."""
+        return self.chosen_value() is not None and self._pages.currentWidget() is self.picture
+
     def _say(self) -> None:
         stage = self.stage
         self.title.setText(stage.title if stage is not None else "")
@@ -103,13 +109,16 @@ class StageView(QWidget):
 
     def _draw(self) -> None:
         value = self.chosen_value()
-        self.against.setVisible(value is not None and value.changed > 0)
-        for part in (self.value, self.as_table, self._pages):
+        few = value is not None and value.array.size <= _FEW
+        for part in (self.value, self._pages):
             part.setVisible(value is not None)
-        self._pages.setCurrentIndex(int(self.as_table.isChecked()))
+        self.as_table.setVisible(value is not None and not few)
+        self.against.setVisible(value is not None and value.changed > 0 and not few)
+        as_table = few or self.as_table.isChecked()
+        self._pages.setCurrentIndex(int(as_table))
         if value is None:
             return
-        if self.as_table.isChecked():
+        if as_table:
             self._model.show(value)
             return
         array, rows = value.array, [""]

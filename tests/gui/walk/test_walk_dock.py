@@ -76,7 +76,9 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     assert view.picture.heat is not None
     assert view.picture.heat.values.shape == (1, 8)
     assert view.picture.heat.signed
+    assert dock.pictures() == [view.picture]
     view.as_table.setChecked(True)
+    assert dock.pictures() == []
     assert [view.table.model().index(row, 0).data() for row in (0, 7)] == ["-1", "1"]
     with qtbot.waitSignal(dock.lab.dock_requested) as wanted:
         view.why.linkActivated.emit("dock:residual")
@@ -155,8 +157,8 @@ def test_backwards_the_prompt_is_a_window_and_a_weight_can_be_named(
     question, values = lab.host.asked[-1]
     assert (question, values["position"], values["weight"]) == ("walk_back", 1, "")  # the last token predicts nothing
     qtbot.waitUntil(lambda: dock.position.maximum() == 1, timeout=WAIT)
-    assert not dock.append.isEnabled()
-    assert not dock.cache.isEnabled()
+    assert dock.append.isHidden()
+    assert dock.cache.isHidden()
     dock.change.setText("blocks.0.attention.out.weight[3,4]")
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
     assert lab.host.asked[-1][1]["weight"] == "blocks.0.attention.out.weight[3,4]"
