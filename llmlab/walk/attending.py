@@ -177,15 +177,17 @@ def _rotation(place: Place, projected: dict[str, _Projected]) -> Stage:
     width = cos.shape[-1]
     choices = [(turned(before, cos[p], sin[p]), width // 2), (turned_in_pairs(before, cos[p], sin[p]), 1)]
     recomputed, apart = min(choices, key=lambda choice: differing(choice[0], seen))
-    angle = torch.atan2(sin[p], cos[p])
+    # A turn by one position is below half a circle in every family, so that it can be told from its sine and cosine.
+    theta = torch.atan2(sin[1], cos[1]) if p else torch.zeros_like(sin[0])
+    angle = p * theta
     numbers = (
-        f"angle[0] = {number(float(angle[0]))} rad: "
+        f"angle[0] = {p} · {number(float(theta[0]))} = {number(float(angle[0]))} rad: "
         f"q[0] = {bracketed(float(before[0]))}·{bracketed(float(cos[p, 0]))} − "
         f"{bracketed(float(before[apart]))}·{bracketed(float(sin[p, 0]))} = {number(float(seen[0]))}"
     )
     values = [value("q", axes, seen), value("q before", axes, before), value("angle", ("component",), angle)]
     values += [_by_position("all turned keys", place.seen.heads.key)]
-    formula = f"(q[i], q[i + {apart}]) turned by position · θ[i]"
+    formula = f"(q[i], q[i + {apart}]) turned by position · θ[i]; each key by its own position"
     note = "" if width == len(seen) else f"Only the first {width} of {len(seen)} dimensions are turned."
     return place.stage("rotation", title, formula, numbers, why, "attention", values, recomputed, seen, note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import HookPoint
@@ -38,7 +39,10 @@ def _norm(place: Place, name: str, title: str, module: nn.Module, x: Tensor, y: 
         f"y[0] = {top} / {number(scale)} · {bracketed(weight)}{added} = {number(float(y[0]))}; "
         f"the vector's length goes from {number(float(x.norm()))} to {number(float(y.norm()))}"
     )
-    return place.stage(name, title, formula, numbers, why, "residual", values, norm.apply(x), y)
+    stored = module.weight
+    plus_one = isinstance(stored, Tensor) and not torch.equal(norm.weight, stored.detach().float().cpu())
+    note = "w is 1 + the stored weight in this family." if plus_one else ""
+    return place.stage(name, title, formula, numbers, why, "residual", values, norm.apply(x), y, note)
 
 
 def is_direct(half: HookPoint, last: nn.Module | None) -> bool:

@@ -264,8 +264,6 @@ _SAMPLING = {
     "temperature": ("sampling_steps", "/ how.temperature"),
     "top_k": ("sampling_steps", "logits.topk("),
     "top_p": ("sampling_steps", "less_likely ="),
-    "min_p": ("sampling_steps", "how.min_p * p.max()"),
-    "repetition_penalty": ("sampling_steps", "at * how.repetition_penalty"),
     "probabilities": ("choose", "softmax(-1)"),
     "draw": ("choose", "torch.multinomial("),
     "next": ("generate_batch", "text + new"),

@@ -20,10 +20,8 @@ _WHY = {
     "temperature": "Below 1 the likely become likelier, above 1 all become more alike; at 0 the most likely is left.",
     "top_k": "The long tail of unlikely tokens is cut after a fixed number.",
     "top_p": "The tail is cut where the kept tokens have this probability together: many when unsure, few when sure.",
-    "min_p": "What is far less likely than the most likely token is cut.",
-    "repetition_penalty": "What the text holds already becomes less likely.",
 }
-_TITLES = {"temperature": "Temperature", "top_k": "Top-k", "top_p": "Top-p", "min_p": "Min-p"}
+_TITLES = {"temperature": "Temperature", "top_k": "Top-k", "top_p": "Top-p"}
 
 
 def prediction_stages(place: Place) -> Iterator[Stage]:
@@ -63,7 +61,9 @@ def _logits(place: Place) -> Stage:
         numbers += f": {number(float(logits[best]))}"
     values = [_top(place, "most likely", logits), value("all logits", ("token of the vocabulary",), logits)]
     why = "Each token's row is compared with the stream: the better it fits, the higher its logit."
-    return place.stage("logits", "Logits", formula, numbers, why, "lens", values, recomputed, logits)
+    tied = anatomy.unembedding.data_ptr() == anatomy.embedding.weight.data_ptr()  # type: ignore[operator]
+    note = "U is the embedding E itself: its head is tied." if tied else ""
+    return place.stage("logits", "Logits", formula, numbers, why, "lens", values, recomputed, logits, note)
 
 
 def _sampled(place: Place, name: str, before: Tensor, after: Tensor) -> Stage:
@@ -81,14 +81,11 @@ def _sampled(place: Place, name: str, before: Tensor, after: Tensor) -> Stage:
             formula = "logit = −∞ except for the k largest"
             least = float(after[after > -torch.inf].min())
             numbers = f"k = {how.top_k}: {kept:,} of {len(after):,} tokens are left, down to a logit of {number(least)}"
-        case "top_p":
+        case _:
             formula = "logit = −∞ except for the fewest that have probability p together"
             together = float(p[after > -torch.inf].sum())
             numbers = f"p = {number(how.top_p)}: {kept:,} tokens are left, which have {number(together)} together"
-        case _:
-            formula, numbers = name.replace("_", " "), f"{kept:,} of {len(after):,} tokens are left"
-    title = _TITLES.get(name, name.replace("_", " ").capitalize())
-    return place.stage(name, title, formula, numbers, _WHY[name], "write", [_top(place, "logits left", after)])
+    return place.stage(name, _TITLES[name], formula, numbers, _WHY[name], "write", [_top(place, "logits left", after)])
 
 
 def _probabilities(place: Place, final: Tensor) -> Stage:
@@ -142,7 +139,7 @@ def _draw(place: Place, final: Tensor) -> Iterator[Stage]:
         f"{_text(place, chosen)}, id {chosen:,}",
         "It is put behind the text, and everything begins anew with one token more.",
         "write",
-        [value("id", ("token",), torch.tensor([float(chosen)]), [_text(place, chosen)])],
+        [value("id", ("token",), torch.tensor([float(chosen)]))],
     )
 
 

@@ -110,11 +110,21 @@ def _plain(array: Array) -> Any:
 
 def marked(stages: Sequence[Stage], before: Sequence[Stage]) -> list[Stage]:
     """The stages with what each value was in `before`; stages and values are matched by their names."""
-    old = {(stage.name, value.name): value.array for stage in before for value in stage.values}
+    old = {(stage.name, value.name): value for stage in before for value in stage.values}
     return [
-        replace(stage, values=tuple(replace(value, was=old.get((stage.name, value.name))) for value in stage.values))
+        replace(
+            stage, values=tuple(replace(one, was=_was(one, old.get((stage.name, one.name)))) for one in stage.values)
+        )
         for stage in stages
     ]
+
+
+def _was(value: Value, before: Value | None) -> Array | None:
+    """What a value was; of a list of tokens what each of them was, NaN where it was not listed."""
+    if before is None or not (value.labels and value.axes == ("token",)):
+        return None if before is None else before.array
+    listed = dict(zip(before.labels, before.array.tolist(), strict=True))
+    return np.array([listed.get(label, np.nan) for label in value.labels], value.array.dtype)
 
 
 # In an archive ---------------------------------------------------------------------------------------------------

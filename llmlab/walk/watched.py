@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import POINTS, AttentionCall, Intervener, Observer, Point, run
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.inspection.edits import HEADS, Slot
 from llmlab.inspection.questions import token_of
 from llmlab.inspection.stages import HeadStages, stages_of
@@ -157,6 +157,9 @@ def watch(
             assert module is not None
             hooks.watch(module)
         logits = run(model, anatomy, ids, [watcher], [changer])[0, position, : opened.vocab_size]
+    if not logits.isfinite().all():
+        why = "Nothing can be drawn from them."
+        raise LabError("The logits are not finite.", why, "Choose a smaller number." if changes != Changes() else "")
     heads, z, final = watcher.heads_found, watcher.z, watcher.last
     assert heads is not None
     assert z is not None
@@ -260,6 +263,8 @@ def _change_modules(
         if module is None:
             raise UsageError(f"{stage} of this layer cannot be changed.", "This family has it nowhere by itself.")
         component, value = changes.vectors[stage]
+        if stage == "up" and parts.gated_up:  # the gate's half stands first
+            component += before.outputs[module].shape[-1] // 2
         if stage == "neurons":
             take = partial(_changed_input, position, component, value)
             hooks.callback(module.register_forward_pre_hook(take).remove)

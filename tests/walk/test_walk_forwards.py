@@ -13,7 +13,7 @@ from tiny_models import TOKENIZER, gpt2
 from torch import nn
 from watched_models import SETTINGS, name
 
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.settings import Sampling
 from llmlab.gpt.generate import generate
 from llmlab.models.generation import continued
@@ -212,6 +212,55 @@ def test_a_changed_token_and_a_changed_weight_are_those_of_another_model() -> No
     model.model.get_parameter(weight)[2, 5] = 3.0
     assert np.array_equal(array(changed, "logits", 1), array(walk(model, Walk(text=TEXT)), "logits", 1))
     assert by_name(changed)["attention"].values[0].changed == 1
+
+
+def test_what_is_listed_by_token_is_marked_against_the_same_token() -> None:
+    model = scratch()
+    stages = walk(model, Walk(text=TEXT, changes=("final_norm[0]=4",)))
+    plain = array(walk(model, Walk(text=TEXT)), "logits", 1)
+    most = by_name(stages)["logits"].values[0]
+    assert most.was is not None
+    old = {repr(TOKENIZER.token_text(id)): one for id, one in enumerate(plain.tolist())}
+    known = {label: float(was) for label, was in zip(most.labels, most.was, strict=True) if np.isfinite(was)}
+    assert known
+    assert len(known) < len(most.labels)  # the others were not listed before
+    assert all(was == pytest.approx(old[label]) for label, was in known.items())
+
+
+def test_a_changed_neuron_of_up_is_that_one_where_gate_and_up_are_one_matrix() -> None:
+    model = opened(family_model("phi3"))
+    plain = by_name(walk(model, Walk(ids=IDS)))
+    changed = by_name(walk(model, Walk(ids=IDS, changes=("up[3]=1.5",))))
+    assert changed["up"].values[0].array[3] == 1.5
+    assert changed["up"].values[0].changed == 1
+    assert np.array_equal(changed["up"].values[1].array, plain["up"].values[1].array)  # the gate
+
+
+def test_numbers_that_run_away_are_said_in_a_sentence() -> None:
+    for change in ("final_norm[0]=1e999", "stream[0]=1e999"):
+        with pytest.raises(LabError):
+            walk(scratch(), Walk(text=TEXT, changes=(change,)))
+
+
+def test_the_angle_of_a_rotation_is_position_times_theta() -> None:
+    for model in (scratch(position="rotary"), opened(family_model("llama"))):
+        for position in (0, 1, 5):
+            stage = by_name(walk(model, Walk(ids=IDS, position=position)))["rotation"]
+            angle = next(value for value in stage.values if value.name == "angle").array
+            assert angle[0] == pytest.approx(position, abs=1e-4)
+            assert np.all(angle > -1e-5)
+    alone = by_name(walk(scratch(position="rotary"), Walk(ids=(5,))))["rotation"]
+    assert not next(value for value in alone.values if value.name == "angle").array.any()
+
+
+def test_what_a_formula_takes_for_granted_is_noted() -> None:
+    tied, gemma = (
+        by_name(walk(scratch(), Walk(text=TEXT))),
+        by_name(walk(opened(family_model("gemma2")), Walk(ids=IDS))),
+    )
+    assert "U is the embedding E itself" in tied["logits"].note
+    assert "w is 1 + the stored weight" in gemma["norm"].note
+    assert not tied["norm"].note
 
 
 @pytest.mark.parametrize(
