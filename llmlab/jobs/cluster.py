@@ -6,6 +6,7 @@ whoever watches reads that folder. submitit is imported when the first job is su
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import subprocess
@@ -78,10 +79,10 @@ class Work:
             environment |= {} if self._visible is None else {_VISIBLE: self._visible}
         command = [*module_command("llmlab.jobs.worker"), str(run.path), "--follow-parent", str(os.getpid())]
         with run.log.open("ab") as log:
-            self._worker = subprocess.Popen(
+            worker = self._worker = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
-        return self._worker.wait()
+        return worker.wait()
 
     def checkpoint(self, *_: Any) -> Any:
         """By submitit, when the job's time is nearly up: the run saves, and the same is submitted again."""
@@ -89,7 +90,9 @@ class Work:
 
         if self._worker is not None:
             self._worker.terminate()
-            self._worker.wait()
+            # This runs in a signal's handler, inside `wait` above, whose lock Popen's own `wait` would wait for.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._worker.pid, os.WEXITED | os.WNOWAIT)
             self._worker = None
         return DelayedSubmission(self)
 

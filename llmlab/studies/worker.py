@@ -132,7 +132,8 @@ class ExperimentWorker:
                     self._measure(trial)
                 elif self._training:
                     time.sleep(_POLL_SECONDS)
-        except Stop:
+        except Exception:  # a stop, or an error: what trains saves first
+            self.stop_signal.set()
             self._update(state="stopping")
             while self._training:
                 self._look()

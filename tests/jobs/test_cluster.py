@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +82,29 @@ def test_a_job_that_ended_without_a_word_leaves_a_run_that_can_go_on(
     now[0] += 61.0
     assert job.poll() == 0
     assert run.status().state == "interrupted"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="submitit's signals are POSIX")
+def test_a_job_whose_time_is_up_saves_and_is_handed_in_again(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes while the job waits for its worker, in the same thread."""
+    pytest.importorskip("submitit")
+    waits = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(7)); print('up', flush=True); signal.pause()"
+    work, again, begin = cluster.Work(new_run(outputs).path), [], subprocess.Popen
+
+    def start(command: object, **options: Any) -> subprocess.Popen[bytes]:
+        worker = begin([sys.executable, "-c", waits], stdout=subprocess.PIPE)
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"up\n"
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        return worker
+
+    monkeypatch.setattr(cluster.subprocess, "Popen", start)
+    before = signal.signal(signal.SIGALRM, lambda *_: again.append(work.checkpoint()))
+    try:
+        assert work() == 7
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert [one.function for one in again] == [work]
 
 
 def test_a_cluster_that_refuses_leaves_no_run_that_waits(outputs: Path, taken: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.launcher import create_experiment, start_experiment, stop_experiment
-from llmlab.studies.records import DivergenceRule, ExperimentFolder, ExperimentRecord
+from llmlab.studies.records import DivergenceRule, ExperimentFolder, ExperimentRecord, Trial
 from llmlab.training.loop import FromScratch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")
@@ -313,6 +313,25 @@ def test_as_many_train_at_once_as_wanted_and_all_save_when_it_is_stopped(
     assert begun(folder).wait() == 0
     assert states(folder) == ["finished"] * 3
     assert {trial.at_once for trial in folder.recorded_status().arms.values()} == {2}
+
+
+def test_an_error_beside_a_run_that_trains_lets_it_save(
+    outputs: Path, held: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = at_once(planned(outputs, steps=60), 2)
+    second = folder.run_of(folder.record().arms[1], "pretraining")
+    held(2)
+
+    def measure(self: worker.ExperimentWorker, trial: Trial) -> None:
+        wait_until(lambda: second.recorded_status().step > 30)
+        raise LabError("Out of memory.")
+
+    monkeypatch.setattr(worker.ExperimentWorker, "_measure", measure)
+    with pytest.raises(LabError, match="Out of memory"):
+        worker.ExperimentWorker(folder).run()
+    assert folder.status().state == "failed"
+    assert states(folder) == ["finished", "stopped", "planned"]
+    assert second.status().state == "stopped"
 
 
 def test_runs_that_share_a_machine_share_its_cores(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
