@@ -65,7 +65,9 @@ def walk(opened: OpenModel, asked: Walk) -> list[Stage]:
     place = _place(opened, asked, ids, seen, position, key, Changes())
     before = _stages(place)
     if asked.cache and asked.changes:
-        raise UsageError("The KV cache cannot be walked with changes.", "", "Leave one of the two out.")
+        raise UsageError(
+            "The KV cache cannot be walked with changes.", "", "Switch the cache off, or take the change out."
+        )
     if not asked.changes:
         return with_cache(place, before) if asked.cache else before
     others = changes.ids(opened, ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -125,9 +126,8 @@ def _draw(place: Place, final: Tensor) -> Iterator[Stage]:
             why,
             "write",
             [
-                value("p / e", ("token",), race[order], labels),
-                value("p", ("token",), p[order], labels),
-                value("random number e", ("token",), numbers_drawn[order], labels),
+                _picked(place, name, of, order)
+                for name, of in (("p / e", race), ("p", p), ("random number e", numbers_drawn))
             ],
             race.argmax()[None],
             torch.tensor([chosen]),
@@ -162,8 +162,14 @@ def draw(logits: Tensor, place: Place) -> tuple[int, Tensor | None]:
 
 
 def _top(place: Place, name: str, x: Tensor) -> Value:
-    kept = x.topk(min(_SHOWN, int((x > -torch.inf).sum())))
-    return value(name, ("token",), kept.values, [_text(place, id) for id in kept.indices.tolist()])
+    return _picked(place, name, x, x.topk(min(_SHOWN, int((x > -torch.inf).sum()))).indices)
+
+
+def _picked(place: Place, name: str, x: Tensor, order: Tensor) -> Value:
+    """Of x [V] the numbers of a few tokens."""
+    ids = order.tolist()
+    few = value(name, ("token",), x[order], [_text(place, id) for id in ids])
+    return replace(few, picked=tuple(ids), whole=x.float().cpu().numpy())
 
 
 def _text(place: Place, id: int) -> str:

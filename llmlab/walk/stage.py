@@ -42,7 +42,8 @@ class Code:
 class Value:
     """One vector or matrix of a stage. axes: what each axis counts; labels: names along the last axis, if it has any.
 
-    was: the same before a change; None where nothing was changed.
+    was: the same before a change; None where nothing was changed. picked: where its numbers are those of a few tokens,
+    the tokens' ids, and whole: those of all tokens, [V], from which they were picked.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Value:
     array: Array
     labels: tuple[str, ...] = ()
     was: Array | None = None
+    picked: tuple[int, ...] = ()
+    whole: Array | None = None
 
     @property
     def shape_words(self) -> str:
@@ -109,22 +112,20 @@ def _plain(array: Array) -> Any:
 
 
 def marked(stages: Sequence[Stage], before: Sequence[Stage]) -> list[Stage]:
-    """The stages with what each value was in `before`; stages and values are matched by their names."""
+    """The stages with what each value was in `before`; stages and values are matched by their names, and picked tokens
+    with themselves, also where others were picked before."""
     old = {(stage.name, value.name): value for stage in before for value in stage.values}
+
+    def was(stage: Stage, value: Value) -> Array | None:
+        known = old.get((stage.name, value.name))
+        if known is None or known.whole is None:
+            return None if known is None else known.array
+        return known.whole[list(value.picked)]
+
     return [
-        replace(
-            stage, values=tuple(replace(one, was=_was(one, old.get((stage.name, one.name)))) for one in stage.values)
-        )
+        replace(stage, values=tuple(replace(value, was=was(stage, value)) for value in stage.values))
         for stage in stages
     ]
-
-
-def _was(value: Value, before: Value | None) -> Array | None:
-    """What a value was; of a list of tokens what each of them was, NaN where it was not listed."""
-    if before is None or not (value.labels and value.axes == ("token",)):
-        return None if before is None else before.array
-    listed = dict(zip(before.labels, before.array.tolist(), strict=True))
-    return np.array([listed.get(label, np.nan) for label in value.labels], value.array.dtype)
 
 
 # In an archive ---------------------------------------------------------------------------------------------------

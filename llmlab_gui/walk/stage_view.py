@@ -55,15 +55,18 @@ class StageView(QWidget):
         theme_notifier.changed.connect(self._say)
 
     def show_stage(self, stage: Stage | None) -> None:
-        """Another stage; the value of the same name stays chosen."""
+        """Another stage; the value of the same name stays chosen, unless it is not what a change has changed."""
         kept = self.value.currentData()
+        changed = [value.name for value in stage.values if value.changed] if stage is not None else []
+        if changed and kept not in changed:
+            kept = changed[0]
         self.stage = stage
         self._say()
         self.value.blockSignals(True)
         self.value.clear()
         for value in stage.values if stage is not None else ():
-            changed = f": {value.changed:,} changed" if value.was is not None else ""
-            self.value.addItem(f"{value.name} {value.shape_words}{changed}", value.name)
+            marked = f": {value.changed:,} changed" if value.was is not None else ""
+            self.value.addItem(f"{value.name} {value.shape_words}{marked}", value.name)
         self.value.setCurrentIndex(max(0, self.value.findData(kept)))
         self.value.blockSignals(False)
         self._draw()
