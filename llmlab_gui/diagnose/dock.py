@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from PySide6.QtWidgets import QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import MYSTERIES
+from llmlab.core.paths import module_command
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.case import CASE, HEALTHY, MEASURE, Case
 from llmlab.mysteries.faults import LEVELS
@@ -21,6 +21,7 @@ from llmlab_gui.diagnose.evidence import EvidenceForm
 from llmlab_gui.diagnose.reveal import RevealView
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import RunRow
+from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, scrolled
 from llmlab_gui.widgets.layouts import beside, choice_box, column
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 EVIDENCE, ANSWER, REVEAL = range(3)
 _LEVELS = dict(zip(LEVELS, ("loud", "middle", "quiet"), strict=True))
 _CAPTION = "One thing is broken in this run, or nothing is. Every panel works on it."
-# Opening two checkpoints and measuring them, on a machine that is busy.
-_MEASURE_SECONDS = 120.0
+# How often it is asked whether anybody still waits for the measures.
+_LOOK_SECONDS = 0.2
 
 
 class DiagnoseDock(LabDock):
@@ -41,6 +42,7 @@ class DiagnoseDock(LabDock):
         super().__init__(lab, "diagnose", "Diagnose", parent)
         self.case: Case | None = None
         self.run: RunFolder | None = None
+        self._measuring = Background(self)  # for seconds, in which evidence can be kept
         self.chosen = choice_box("Mystery", least=10)
         self.level = choice_box("Level of a new mystery")
         for level, words in _LEVELS.items():
@@ -61,7 +63,7 @@ class DiagnoseDock(LabDock):
         self.start_button.clicked.connect(self.start)
         self.chosen.activated.connect(lambda _: self._choose(self.chosen.currentData()))
         self.evidence.asked.connect(self.ask)
-        self.evidence.marked.connect(lambda where, note: self._change(mysteries.mark, where, note))
+        self.evidence.marked.connect(self.mark)
         self.evidence.unmarked.connect(lambda place: self._change(mysteries.unmark, place))
         self.evidence.opened.connect(lab.dock_requested)
         self.causes.answered.connect(self.answer)
@@ -92,7 +94,9 @@ class DiagnoseDock(LabDock):
                 "panel, and say what is wrong. It takes about a minute."
             )
             return
-        if self.run is None or self.run.full_name not in names:
+        if self.run is not None and self.run.full_name not in names:
+            self.run = None
+        if self.run is None:
             self._follow_current()
         if self.run is None:
             self._show(rows[0])
@@ -112,7 +116,9 @@ class DiagnoseDock(LabDock):
             return
         if what == MEASURE:
             self.evidence.show_measures(["Measuring the checkpoints …"])
-            self._background.run(partial(_measured, run), self.evidence.show_measures, self._unmeasured)
+            measured = partial(self._measured, run)
+            failed = partial(self._unmeasured, run)
+            self._measuring.run(partial(_measure, run, self._measuring.check), measured, failed)
             return
 
         def made() -> RunFolder:
@@ -120,7 +126,11 @@ class DiagnoseDock(LabDock):
             assert experiment is not None
             return experiment
 
-        self._launch(made, self._beside)
+        self._launch(made, partial(self._beside, run))
+
+    def mark(self, where: str, note: str) -> None:
+        """Keeps evidence. What was written stays in its field where it cannot be kept."""
+        self._change(mysteries.mark, where, note, then=self.evidence.note.clear)
 
     def answer(self, probabilities: dict[str, float]) -> None:
         """Scores it and shows what was broken."""
@@ -146,8 +156,11 @@ class DiagnoseDock(LabDock):
 
     def _show(self, row: RunRow) -> None:
         if self.run is None or self.run.path != row.run.path:
-            self.evidence.show_measures([])
+            self.case = None
+            self.standing.clear()
+            self.evidence.clear()
             self.causes.clear()
+            self.tabs.setTabEnabled(REVEAL, False)
             self.tabs.setCurrentIndex(EVIDENCE)
         self.run = row.run
         self.chosen.setCurrentIndex(max(0, self.chosen.findData(row.id)))
@@ -215,22 +228,40 @@ class DiagnoseDock(LabDock):
             self._show(row)
             self.refresh()
 
-    def _beside(self, run: RunFolder) -> None:
-        self._read()
-        if self.run is not None:
-            self.lab.set_shown([self.run.full_name, run.full_name])
+    def _beside(self, run: RunFolder, experiment: RunFolder) -> None:
+        if run == self.run:
+            self._read()
+            self.lab.set_shown([run.full_name, experiment.full_name])
 
-    def _unmeasured(self, error: LabError) -> None:
-        self.evidence.show_measures([])
+    def _measured(self, run: RunFolder, lines: list[str]) -> None:
+        if run == self.run:
+            self.evidence.show_measures(lines)
+            self._read()
+
+    def _unmeasured(self, run: RunFolder, error: LabError) -> None:
+        self._measured(run, [])
         self.lab.error_raised.emit(error)
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._measuring.shutdown()
 
-def _measured(run: RunFolder) -> list[str]:
+
+def _measure(run: RunFolder, check: Callable[[], None]) -> list[str]:
     """What `mystery ask NAME measure` says: in a process of its own, since measuring needs torch."""
-    command = [sys.executable, "-m", "llmlab", "mystery", "ask", str(run.path), MEASURE]
-    done = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", timeout=_MEASURE_SECONDS, check=False
-    )
-    if done.returncode:
-        raise LabError(done.stderr.strip().removeprefix("error: ") or f"{run.id} could not be measured.")
-    return done.stdout.splitlines()
+    command = [*module_command("llmlab"), "mystery", "ask", str(run.path), MEASURE]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, encoding="utf-8") as process:
+        try:
+            while True:
+                check()
+                try:
+                    said, why = process.communicate(timeout=_LOOK_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            process.kill()
+    if process.returncode:
+        raise LabError(f"{run.id} could not be measured.", why.strip().removeprefix("error: "))
+    return said.splitlines()

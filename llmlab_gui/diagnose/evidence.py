@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QLineEdit, QListWidget, QPushButton, QWidget
 
-from llmlab.mysteries.case import HEALTHY, MEASURE, QUESTIONS, RATE, SEED, Case
+from llmlab.mysteries.case import HEALTHY, MEASURE, QUESTIONS, RATE, SEED, Case, Mark
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import beside, choice_box, column, flow
@@ -62,7 +62,7 @@ class EvidenceForm(QWidget):
         self.marks.itemActivated.connect(lambda _: self._open())
         delete = QShortcut(QKeySequence(Qt.Key.Key_Delete), self.marks, context=Qt.ShortcutContext.WidgetShortcut)
         delete.activated.connect(self._remove)
-        self._docks: list[str] = []
+        self._marks: list[Mark] = []
         column(
             self.budget,
             flow(*self.questions.values()),
@@ -87,10 +87,19 @@ class EvidenceForm(QWidget):
             cost = 0 if done or what in asked else QUESTIONS[what][0]
             button.setText(_QUESTIONS[what] + (f" ({cost})" if cost else ""))
             button.setEnabled(cost <= case.left or done)
-        if [mark.dock for mark in case.marks] != self._docks or self.marks.count() != len(case.marks):
-            self._docks = [mark.dock for mark in case.marks]
+        if case.marks != self._marks:
+            self._marks = case.marks
             self.marks.clear()
             self.marks.addItems([f"{mark.where}  {mark.note}".rstrip() for mark in case.marks])
+
+    def clear(self) -> None:
+        """Nothing of a mystery, until the next is shown."""
+        self.budget.clear()
+        for button in self.questions.values():
+            button.setEnabled(False)
+        self._marks = []
+        self.marks.clear()
+        self.show_measures([])
 
     def show_measures(self, lines: list[str]) -> None:
         """What was measured; nothing for no lines."""
@@ -111,15 +120,14 @@ class EvidenceForm(QWidget):
 
     def _add(self) -> None:
         self.marked.emit(self.where(), self.note.text())
-        self.note.clear()
 
     def _remove(self) -> None:
         if self.marks.currentRow() >= 0:
             self.unmarked.emit(self.marks.currentRow())
 
     def _open(self) -> None:
-        if 0 <= self.marks.currentRow() < len(self._docks):
-            self.opened.emit(self._docks[self.marks.currentRow()])
+        if 0 <= self.marks.currentRow() < len(self._marks):
+            self.opened.emit(self._marks[self.marks.currentRow()].dock)
 
 
 _WHERE_CHOICES = [(key, words) for key, words, _ in _WHERE]

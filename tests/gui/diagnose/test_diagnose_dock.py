@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from waits import WAIT
 from whole_lab import WholeLab
 
 from llmlab.core.mystery_settings import MysterySettings
+from llmlab.core.settings import PretrainSettings
+from llmlab.jobs.launcher import create_run
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.faults import fault_of
 from llmlab.store.run_folder import RunFolder
+from llmlab_gui.diagnose import dock as diagnose
 from llmlab_gui.diagnose.dock import REVEAL, DiagnoseDock
 
 
@@ -120,3 +125,73 @@ def test_what_is_typed_in_is_kept_while_the_run_trains(qtbot: QtBot, dock: Diagn
     dock._read()
     qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
     assert dock.causes.fields["nothing"].value() == 30
+
+
+def _found(qtbot: QtBot, lab: WholeLab, run: RunFolder) -> RunFolder:
+    lab.refresh()
+    qtbot.waitUntil(lambda: lab.row(run.full_name) is not None, timeout=WAIT)
+    return run
+
+
+def test_a_mystery_is_shown_without_what_another_had(
+    qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, go = _started(qtbot, dock), threading.Event()
+    mysteries.mark(first, "loss@10", "mine")
+    second = mysteries.start(outputs, 1)
+    mysteries.mark(second, "loss@50", "yours")
+    _found(qtbot, lab, second)
+    monkeypatch.setattr(diagnose, "_measure", lambda run, _: [f"{go.wait(WAIT / 1000)}, of {run.id}"])
+    dock.ask("measure")
+    dock._choose(second.full_name)
+    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
+    assert dock.evidence.marks.item(0).text() == "loss@50  yours"
+    with qtbot.waitSignal(dock._measuring._finished, timeout=WAIT):
+        go.set()
+    assert not dock.evidence.measures.text()
+    damaged = mysteries.start(outputs, 1)
+    (damaged.path / "mystery.json").write_text("{")
+    _found(qtbot, lab, damaged)
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+        dock._choose(damaged.full_name)
+    assert not dock.evidence.marks.count()
+    assert not dock.causes.fields
+    assert not dock.standing.text()
+    dock._choose(first.full_name)
+    qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
+    assert dock.evidence.marks.item(0).text() == "loss@10  mine"
+
+
+def test_what_was_measured_is_paid_for_on_screen(
+    qtbot: QtBot, dock: DiagnoseDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _started(qtbot, dock)
+    monkeypatch.setattr(diagnose, "_measure", lambda run, _: [f"measured: {mysteries.ask(run, 'measure')}"])
+    dock.evidence.questions["measure"].click()
+    qtbot.waitUntil(lambda: "2 of 4" in dock.evidence.budget.text(), timeout=WAIT)
+    assert dock.evidence.measures.text() == "measured: None"
+
+
+def test_a_note_that_cannot_be_kept_stays_where_it_was_written(qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab) -> None:
+    _started(qtbot, dock)
+    dock.evidence.at.setText("the end")
+    dock.evidence.note.setText("falls again")
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
+        dock.evidence.add_button.click()
+    assert dock.evidence.note.text() == "falls again"
+    dock.evidence.at.setText("390")
+    dock.evidence.add_button.click()
+    qtbot.waitUntil(lambda: not dock.evidence.note.text(), timeout=WAIT)
+    assert dock.evidence.marks.count() == 1
+
+
+def test_where_a_mystery_was_deleted_another_is_shown(
+    qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, outputs: Path
+) -> None:
+    gone = _started(qtbot, dock)
+    other = _found(qtbot, lab, mysteries.start(outputs, 1))
+    lab.set_current(_found(qtbot, lab, create_run(outputs, PretrainSettings(), name="plain")).full_name)
+    shutil.rmtree(gone.path)
+    lab.refresh()
+    qtbot.waitUntil(lambda: dock.run == other and dock.case is not None, timeout=WAIT)
+    assert other.id in dock.standing.text()
