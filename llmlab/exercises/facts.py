@@ -17,7 +17,8 @@ def wrong_form(got: Any, want: Any) -> str:
         return "It returns None. Is the `return` missing?"
     if isinstance(want, tuple):
         if not isinstance(got, (tuple, list)) or len(got) != len(want):
-            return f"It returns {described(got)}, and should return {len(want)} things: {described(want)}."
+            things = ", ".join(described(one) for one in want)
+            return f"It returns {described(got)}, and should return {len(want)} things: {things}."
         return next((f"Number {i + 1} of what it returns: {fact}" for i, fact in _each(wrong_form, got, want)), "")
     if isinstance(want, Tensor):
         if not isinstance(got, Tensor):
@@ -58,11 +59,14 @@ def agrees(got: Any, want: Any, tolerance: float = 1e-4) -> bool:
 
 def described(value: Any) -> str:
     """A value by what it is."""
+    if value is None:
+        return "None"
     if isinstance(value, Tensor):
         return f"a tensor [{', '.join(map(str, value.shape))}]" if value.dim() else "a tensor of one number"
     if isinstance(value, (tuple, list)) and 0 < len(value) <= 3 and any(isinstance(one, Tensor) for one in value):
-        return ", ".join(described(one) for one in value)
-    return f"a {type(value).__name__}"
+        return f"a {type(value).__name__} of {', '.join(described(one) for one in value)}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeinou' else 'a'} {name}"
 
 
 def _each(what: Any, got: Any, want: Any) -> list[tuple[int, str]]:

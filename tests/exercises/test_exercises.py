@@ -152,10 +152,38 @@ def test_the_first_fact_is_said_with_its_numbers(tmp_path: Path) -> None:
         (ATTENTION.replace("@ v", "@ (2 * v)"), "hand", "two positions: it gives [[20.0000], [35.0000]], and should"),
         (ATTENTION.replace("@ v", "@ v.detach()"), "gradient", "No gradient reaches v"),
         (ATTENTION.replace("scores = q", "v.mul_(1.5); scores = q"), "runs", "changes its argument v in place"),
+        ("def attention(q, k, v, softmax): assert q is k", "runs", "AssertionError. Line 1: def attention"),
+        ("def attention(q, k, v, softmax): return q,", "shape", "a tuple of a tensor [2, 6, 8], and should return a t"),
+        (ATTENTION.replace("triu(1)", "triu(0)"), "causal", "Row 0 has nan or infinity in it."),
     ):
         got = written("attention", code, tmp_path)
         assert got[0] == step, got
         assert fact in got[1], got
+    attend = "def attend(q, k, v, kept): return "
+    for code, fact in (
+        (f"{attend}None", "attend: It returns None, and should return two things: the answers, and what is kept."),
+        (f"{attend}q", "attend: It returns a tensor [2, 3, 1, 4], and should return two things"),
+        (f"{attend}(k, v), q", "It returns a tuple of a tensor [2, 3, 1, 4], a tensor [2, 3, 1, 4], and should"),
+    ):
+        got = written("kv-cache", code, tmp_path)
+        assert got[0] == "runs", got
+        assert fact in got[1], got
+    parts = load_parts(find_piece("gpt").folder)
+    found = first_wrong(parts, {**right(parts), "initialise": lambda parameters, n_layer: None})
+    assert found is not None
+    assert "0.02, and mean of token_embedding.weight: It gives [50.0906, " in str(found[1])
+
+
+def test_a_function_that_fits_a_mistake_only_on_an_edge_case_is_not_taken_for_it() -> None:
+    """Of two numbers the mean deviation is the standard deviation: on an edge case it is `eps outside the root`."""
+    (part,) = load_parts(find_piece("layer-norm").folder)
+
+    def by_mean_deviation(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        normal = centred / (centred.abs().mean(-1, keepdim=True) + eps) * weight
+        return normal if bias is None else normal + bias
+
+    assert recognised(part, by_mean_deviation) is None
 
 
 def test_a_loop_in_python_is_too_slow(tmp_path: Path) -> None:

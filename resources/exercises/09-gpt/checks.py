@@ -95,11 +95,9 @@ def _parameters(draw: Draw) -> tuple[Any, ...]:
     return parameters, 4
 
 
-def _seen(args: tuple[Any, ...], returned: Any) -> Tensor:
-    """Standard deviations, in units of 0.02, and means of all parameters, by their order."""
-    parameters = args[0].values()
-    deviations = [one.std(correction=0) / 0.02 for one in parameters]
-    return torch.stack([torch.stack(deviations), torch.stack([one.mean() for one in parameters])])
+def _seen(args: tuple[Any, ...], returned: Any) -> tuple[Tensor, ...]:
+    """Of each parameter, its standard deviation in units of 0.02, and its mean."""
+    return tuple(torch.stack([one.std(correction=0) / 0.02, one.mean()]) for one in args[0].values())
 
 
 def _filled(change: Callable[[dict[str, Tensor], int], None]) -> Callable[[dict[str, Tensor], int], None]:
@@ -197,7 +195,7 @@ PARTS = (
         "initialise",
         initialise,
         _parameters,
-        axes=("deviation (row 0, in units of 0.02) or mean (row 1):", "parameter number"),
+        axes=tuple(f"standard deviation, in units of 0.02, and mean of {name}" for name in _parameters(Draw(0))[0]),
         gradient=False,
         mutates=True,
         see=_seen,

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, tensor
 
+from llmlab.exercises.checking import Wrong
+from llmlab.exercises.facts import described, wrong_form
 from llmlab.exercises.parts import Case, Draw, Mistake, Part
 
 Attend = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]
@@ -50,10 +52,20 @@ def _attend(
     return scores.softmax(axis) @ v, kept
 
 
+def _stepped(function: Attend, q: Tensor, k: Tensor, v: Tensor, kept: Any) -> tuple[Tensor, Any]:
+    """A call, whose answers have the right form."""
+    returned = function(q, k, v, kept)
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise Wrong(f"It returns {described(returned)}, and should return two things: the answers, and what is kept.")
+    if fact := wrong_form(returned[0], q):
+        raise Wrong(f"The answers of {q.shape[-2]} new tokens, the first thing that it returns: {fact}")
+    return returned
+
+
 def _one_by_one(function: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     kept, answers = None, []
     for at in range(q.shape[-2]):
-        answer, kept = function(*(one[..., at : at + 1, :] for one in (q, k, v)), kept)
+        answer, kept = _stepped(function, *(one[..., at : at + 1, :] for one in (q, k, v)), kept)
         answers.append(answer)
     return torch.cat(answers, -2)
 
@@ -62,7 +74,7 @@ def _prompt_first(function: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Three at once, then two, then each."""
     kept, answers, at = None, [], 0
     for size in (3, 2, *[1] * (q.shape[-2] - 5)):
-        answer, kept = function(*(one[..., at : at + size, :] for one in (q, k, v)), kept)
+        answer, kept = _stepped(function, *(one[..., at : at + size, :] for one in (q, k, v)), kept)
         answers.append(answer)
         at += size
     return torch.cat(answers, -2)
