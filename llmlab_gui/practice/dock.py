@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QHeaderView, QStackedWidget, QTableWidget, QTableWidgetItem, QTabWidget, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QHeaderView,
+    QStackedWidget,
+    QTableWidget,
+    QTableWidgetItem,
+    QTabWidget,
+    QWidget,
+)
 
 from llmlab.core.errors import LabError
 from llmlab.notebook.calibration import calibration
@@ -135,8 +143,11 @@ class PracticeDock(LabDock):
         if question is None:
             self._close("There is nothing more to ask today.")
             return
+        keyboard = QApplication.focusWidget()
         self.card.show_question(question, f"question {len(self._done) % HANDFUL + 1} of {HANDFUL}")
         self._place.setCurrentWidget(self._asked)
+        if keyboard is not None and self.isAncestorOf(keyboard):  # on the button that is gone, or where Qt moved on
+            self.card.take_keyboard()
 
     def _take_answer(self, question: Question, marked: Marked) -> None:
         self._done.append(marked.right)

@@ -9,6 +9,7 @@ import pytest
 from fake_lab import FakeLab
 from practice_questions import Questions, question
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
@@ -75,6 +76,14 @@ def test_a_number_that_is_none_leaves_the_question_open(dock: PracticeDock, lab:
     qtbot.waitUntil(lambda: dock.record.calibration().count == 1, timeout=WAIT)
     assert "0 of 1" in dock.verdict.text()
     assert dock.table.rowCount() == 2  # its way and its page
+
+
+def test_who_pressed_ask_me_can_type_the_answer(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.activateWindow()
+    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    dock._words._button.setFocus()
+    begin(dock, lab, question(INTERVAL))
+    assert QApplication.focusWidget() is dock.card.line
 
 
 def test_a_head_is_answered_by_a_click_in_the_mosaic(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
