@@ -7,11 +7,10 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.data.papers import Paper
-from llmlab.studies.papers.own import CLAIM_QUESTIONS, PAPER_QUESTIONS, OwnPaper, add_claim, write_answer
+from llmlab.studies.papers.own import CLAIM_QUESTIONS, PAPER_QUESTIONS, OwnPaper, add_claim, answer_of, write_answer
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside
-from llmlab_gui.widgets.question import LineQuestion
+from llmlab_gui.widgets.question import LineQuestion, ask
 
 _WIDTH, _LINES = 64, 5  # characters, and lines of an answer in sight
 
@@ -43,13 +42,16 @@ class PaperQuestions(QDialog):
     def __init__(self, own: OwnPaper, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._folder = own.folder
-        self._asked: list[tuple[int | None, str, str, str]] = [  # place of the claim, its id, field, answer so far
-            (None, "the paper", field, _before(own.paper, field)) for field in PAPER_QUESTIONS
+        self._asked: list[
+            tuple[int | None, str, str, str]
+        ] = [  # claim's place; its id, or the paper's name; field; answer
+            (None, own.paper.name, field, answer_of(own.paper, field)) for field in PAPER_QUESTIONS
         ]
         for place, claim in enumerate(own.paper.claims):
-            self._asked += [(place, claim.id, field, getattr(claim, field)) for field in CLAIM_QUESTIONS]
-        open_ones = {(one.claim or "the paper", one.field) for one in own.missing}
-        self._at = next((n for n, (_, id, field, _) in enumerate(self._asked) if (id, field) in open_ones), 0)
+            self._asked += [(place, claim.id, field, answer_of(claim, field)) for field in CLAIM_QUESTIONS]
+        open_ones = {(one.claim, one.field) for one in own.missing}
+        keys = [("" if place is None else id, field) for place, id, field, _ in self._asked]
+        self._at = next((n for n, key in enumerate(keys) if key in open_ones), 0)
         self.setWindowTitle(own.paper.title)
         self.where, self.question, self.problem = QuietLabel(), QLabel(), ProblemLabel()
         self.question.setWordWrap(True)
@@ -72,7 +74,7 @@ class PaperQuestions(QDialog):
 
     def _show(self) -> None:
         place, id, field, words = self._asked[self._at]
-        about = "The paper" if place is None else f"Claim {id}"
+        about = "The paper" if place is None else f"Claim {id[:_WIDTH]}"
         question = (PAPER_QUESTIONS if place is None else CLAIM_QUESTIONS)[field]
         self.where.setText(f"{about}: question {self._at + 1} of {len(self._asked)}")
         self.question.setText(question)
@@ -88,21 +90,16 @@ class PaperQuestions(QDialog):
         """Writes the answer where it changed; False where it cannot be, which is said."""
         place, id, field, before = self._asked[self._at]
         words = self.answer.toPlainText().strip()
-        if words == before or (not words and field in ("year", "links")):
+        if words == before:
             return True
         try:
-            write_answer(self._folder, place, field, words)
+            words = write_answer(self._folder, place, field, words, (id, before))
         except LabError as error:
-            return self._refused(str(error))
-        except OSError as error:
-            return self._refused(f"The answer could not be written. {error.strerror or error}.")
+            self.problem.say(str(error))
+            self.answer.setFocus(Qt.FocusReason.OtherFocusReason)
+            return False
         self._asked[self._at] = (place, id, field, words)
         return True
-
-    def _refused(self, why: str) -> bool:
-        self.problem.say(why)
-        self.answer.setFocus(Qt.FocusReason.OtherFocusReason)
-        return False
 
     def _go(self, distance: int) -> None:
         if not self._keep():
@@ -118,8 +115,9 @@ class PaperQuestions(QDialog):
             self.accept()
 
     def reject(self) -> None:
-        """Escape loses nothing that can be kept."""
-        if self._keep():
+        """Escape loses nothing that can be kept, and asks about what cannot."""
+        left = {"close": "Close without it"}
+        if self._keep() or ask(self, "Close", "This answer is not kept.", self.problem.text(), left, harmful="close"):
             super().reject()
 
     def _ask_claim(self) -> None:
@@ -133,13 +131,3 @@ class PaperQuestions(QDialog):
         self._at = len(self._asked)
         self._asked += [(place, id, field, "") for field in CLAIM_QUESTIONS]
         self._show()
-
-
-def _before(paper: Paper, field: str) -> str:
-    """An answer as it is typed."""
-    if field == "year":
-        return str(paper.year) if paper.year else ""
-    if field == "links":
-        return " ".join(paper.links)
-    words = str(getattr(paper, field))
-    return "" if words == paper.name else words

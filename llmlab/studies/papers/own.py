@@ -53,7 +53,8 @@ NOTES_QUESTIONS = (
 # What people write where they mean to come back.
 _PLACEHOLDERS = {"", "?", "??", "???", "-", "...", "…", "todo", "tbd", "fixme", "xxx"}
 _OF_FEW_WORDS = ("title", "where")
-_LEAST_WORDS = 3  # ours: nobody can be held to fewer
+_OF_ONE_LINE = ("title", "authors", "year", "links")
+_LEAST_WORDS = 3  # ours: nobody can be held to fewer; not counted outside ASCII, where words may have no spaces
 _HEADER = re.compile(r"^\s*(?:\[\s*(paper)\s*\]|\[\[\s*(claims)\s*\]\])\s*(#.*)?$")
 _LARGEST = 1 << 20  # bytes of a file that a person wrote
 
@@ -111,8 +112,6 @@ def new_paper(name: str, outputs: Path, title: str = "", link: str = "") -> Path
         raise UsageError(f"The lab has a paper {name!r} already.", "", f"Choose another name; `paper show {name}`.")
     if folder.exists():
         raise UsageError(f"{name!r} is already there.", f"It is in {folder}.", "Choose another name.")
-    if link and not re.match(r"https?://\S+$", link):
-        raise UsageError(f"{link!r} is no link.", "", "One begins with https://.")
     title = " ".join(title.split())
     notes = "".join(f"\n## {question}\n\n" for question in NOTES_QUESTIONS)
     claims = f"{_paper_block(name, title, link)}\n{_claim_block('first')}"
@@ -127,30 +126,37 @@ def new_paper(name: str, outputs: Path, title: str = "", link: str = "") -> Path
 
 def own_papers(outputs: Path) -> list[OwnPaper]:
     """All papers that a reader has begun, by name."""
-    paths = sorted((outputs / PAPERS).glob(f"*/{CLAIMS_FILE}"))
-    return [_read(path.parent) for path in paths if not path.parent.name.startswith(".")]
+    return [_read(folder) for folder in _folders(outputs)]
 
 
 def find_own_paper(name: str, outputs: Path) -> OwnPaper | None:
     """The one of that name; None where there is none. LabError for one whose files cannot be read."""
-    found = next((own for own in own_papers(outputs) if own.paper.name == name), None)
-    if found is not None and found.problem is not None:
-        raise found.problem
-    return found
+    return next((_read_files(folder) for folder in _folders(outputs) if folder.name == name), None)
+
+
+def _folders(outputs: Path) -> list[Path]:
+    paths = sorted((outputs / PAPERS).glob(f"*/{CLAIMS_FILE}"))
+    return [path.parent for path in paths if not path.parent.name.startswith(".")]
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
 
 
-def write_answer(folder: Path, place: int | None, field: str, words: str) -> None:
-    """Puts an answer into claims.toml and leaves all else there as it is, comments too.
+def write_answer(folder: Path, place: int | None, field: str, words: str, seen: tuple[str, str] | None = None) -> str:
+    """Puts an answer into claims.toml and leaves all else there as it is, comments too. -> the answer as it is kept.
 
-    place: of the claim, from 0; None for the paper itself. UsageError for what cannot be an answer, or for a file in
-    which its place is not found: then nothing is written.
+    place: of the claim, from 0; None for the paper itself. seen: the claim's id, or the paper's name, and the answer,
+    as they were when this was asked.
+    UsageError for what cannot be an answer, for a file in which its place is not found or holds something else than
+    what was seen: then nothing is written. LabError where nothing can be written.
     """
-    text = _text_of(folder / CLAIMS_FILE)
-    parse_toml(text, folder / CLAIMS_FILE)  # a broken file is told of by its line
+    words = " ".join(words.split()) if field in _OF_ONE_LINE else words.strip()
     value = _answer(field, words)
+    text = _text_of(folder / CLAIMS_FILE)
+    if seen is not None and seen not in _standing(folder, place, field):
+        why = f"{field} in {folder / CLAIMS_FILE} is another now than when it was asked."
+        raise UsageError("Another program changed this answer.", why, "Close the questions, and open them again.")
+    parse_toml(text, folder / CLAIMS_FILE)  # a broken file is told of by its line
     lines = text.rstrip().split("\n")
     start, end = _block(lines, place)
     first = next((n for n in range(start + 1, end) if _is_field(lines[n], field)), None)
@@ -161,6 +167,17 @@ def write_answer(folder: Path, place: int | None, field: str, words: str) -> Non
     else:
         changed[first : _end_of(lines, first, end)] = [new]
     _write(folder, text, "\n".join(changed) + "\n", place, field)
+    return words
+
+
+def answer_of(about: Paper | Claim, field: str) -> str:
+    """An answer as it is typed."""
+    value = getattr(about, field)
+    if field == "links":
+        return " ".join(value)
+    if isinstance(about, Paper) and (field, value) in (("year", 0), ("title", about.name)):  # stands there for none
+        return ""
+    return str(value)
 
 
 def add_claim(folder: Path, id: str) -> int:
@@ -170,30 +187,52 @@ def add_claim(folder: Path, id: str) -> int:
     claims = parse_toml(text, folder / CLAIMS_FILE).get("claims", [])
     if id in [row.get("id") for row in claims]:
         raise UsageError(f"There is a claim {id!r} already.", "", "Choose another id.")
-    write_atomic(folder / CLAIMS_FILE, f"{text.rstrip()}\n\n{_claim_block(id)}".encode())
+    _store(folder / CLAIMS_FILE, f"{text.rstrip()}\n\n{_claim_block(id)}")
     return len(claims)
+
+
+def _standing(folder: Path, place: int | None, field: str) -> list[tuple[str, str]]:
+    """What an answer belongs to, and what it says now; empty where there is no such claim."""
+    paper = _read_files(folder).paper
+    if place is None:
+        return [(paper.name, answer_of(paper, field))]
+    return [(claim.id, answer_of(claim, field)) for claim in paper.claims[place : place + 1]]
 
 
 def _write(folder: Path, old: str, new: str, place: int | None, field: str) -> None:
     """Only if nothing but that answer differs: a header inside a long text can be taken for one."""
     path = folder / CLAIMS_FILE
-    before, after = parse_toml(old, path), parse_toml(new, path)
-    row = after["paper"] if place is None else after["claims"][place]
-    other = before["paper"] if place is None else before["claims"][place]
+    unfound = UsageError(f"{field} was not written.", f"Its place in {path} was not found.", "Write it in an editor.")
+    before = parse_toml(old, path)
+    try:
+        after = parse_toml(new, path)
+        row = after["paper"] if place is None else after["claims"][place]
+        other = before["paper"] if place is None else before["claims"][place]
+    except (UsageError, LookupError) as error:
+        raise unfound from error
     other[field] = row.get(field)
     if before != after:
-        raise UsageError(f"{field} was not written.", f"Its place in {path} was not found.", "Write it in an editor.")
-    write_atomic(path, new.encode())
+        raise unfound
+    _store(path, new)
+
+
+def _store(path: Path, text: str) -> None:
+    """With the ends of lines that the file has."""
+    try:
+        with open_file(path) as file:
+            windows = file.readline().endswith(b"\r\n")
+        write_atomic(path, (text.replace("\n", "\r\n") if windows else text).encode())
+    except OSError as error:
+        raise LabError(f"{path} could not be written.", f"{error.strerror or error}.") from error
 
 
 def _answer(field: str, words: str) -> str:
-    words = words.strip()
     if not is_unicode(words):
         raise UsageError("This answer cannot be written.", "It has half a character in it.", "Type it again.")
     if field == "year":
-        if not words.isascii() or not words.isdigit() or len(words) != 4:
+        if words and not re.fullmatch("[1-9][0-9]{3}", words):
             raise UsageError(f"{words!r} is no year.", "", "It has four digits.")
-        return words
+        return words or "0"
     if field == "links":
         links = words.split()
         if wrong := [link for link in links if not re.match(r"https?://\S+$", link)]:
@@ -208,8 +247,10 @@ def _quoted(words: str) -> str:
 
 
 def _paper_block(name: str, title: str, link: str) -> str:
-    values = {"title": _quoted(title), "authors": '""', "year": "0", "links": f"[{_quoted(link) if link else ''}]"}
-    rows = [f"# {question}\n{field} = {values[field]}" for field, question in PAPER_QUESTIONS.items()]
+    known = {"title": title, "links": link}
+    rows = [
+        f"# {question}\n{field} = {_answer(field, known.get(field, ''))}" for field, question in PAPER_QUESTIONS.items()
+    ]
     head = (
         '# Answer between the quotes. A text of several lines stands between three: """like this""".\n'
         f"# What is still missing: llmlab-run paper missing {name}\n"
@@ -266,9 +307,8 @@ def _read_files(folder: Path) -> OwnPaper:
 def _require_known(path: Path, lines: Sequence[str], place: int | None, row: dict[str, Any], known: Any) -> None:
     """Each field is one that is asked for, and of its kind; UsageError with the line otherwise."""
     for field, value in row.items():
-        line = _line_of(lines, place, field)
-        at = f"{path}, line {line}," if line else f"{path}"
         if field not in known:
+            at = _where(path, lines, place, field)
             raise UsageError(f"{at} has {field!r}, which is no question.", f"There are: {', '.join(known)}.")
         if field == "year":
             right, kind = isinstance(value, int) and not isinstance(value, bool), "a number, as in year = 2024"
@@ -279,7 +319,13 @@ def _require_known(path: Path, lines: Sequence[str], place: int | None, row: dic
         else:
             right, kind = isinstance(value, str), f'a text in quotes, as in {field} = "..."'
         if not right:
+            at = _where(path, lines, place, field)
             raise UsageError(f"{at} has {value!r:.60} as {field}.", "", f"Write {kind}.")
+
+
+def _where(path: Path, lines: Sequence[str], place: int | None, field: str) -> str:
+    line = _line_of(lines, place, field)
+    return f"{path}, line {line}," if line else f"{path}"
 
 
 def _ids(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -300,11 +346,13 @@ def _missing_of_paper(lines: Sequence[str], about: dict[str, Any]) -> Iterator[M
 
 def _missing_claims(lines: Sequence[str], rows: Sequence[dict[str, Any]], ids: Sequence[str]) -> Iterator[Missing]:
     if not rows:
-        yield Missing(CLAIMS_FILE, 0, "", "claims", "are none", "What does the paper claim?")
+        yield Missing(CLAIMS_FILE, 0, "", "[[claims]]", "is missing", "What does the paper claim?")
     for place, (row, id) in enumerate(zip(rows, ids, strict=True)):
         if row.get("id", "").strip() != id:
             line = _line_of(lines, place, "id")
-            yield Missing(CLAIMS_FILE, line, id, "id", "is empty, or another claim's", "How is it called in one word?")
+            yield Missing(
+                CLAIMS_FILE, line, id, "id", "is empty, or another claim's", "What is it called, in one word?"
+            )
         for field, question in CLAIM_QUESTIONS.items():
             if why := _lacks(row, field):
                 yield Missing(CLAIMS_FILE, _line_of(lines, place, field), id, field, why, question)
@@ -315,7 +363,7 @@ def _lacks(row: dict[str, Any], field: str) -> str:
     words = row.get(field, "").strip()
     if _is_empty(words):
         return "has no answer"
-    if field not in _OF_FEW_WORDS and len(words.split()) < _LEAST_WORDS:
+    if field not in _OF_FEW_WORDS and words.isascii() and len(words.split()) < _LEAST_WORDS:
         return f"is {words!r}, which is too short to be held to"
     if field == "refutes" and words.casefold() == row.get("supports", "").strip().casefold():
         return "is what supports it, too, so nothing could decide"
@@ -323,9 +371,9 @@ def _lacks(row: dict[str, Any], field: str) -> str:
 
 
 def _missing_notes(notes: str) -> Iterator[Missing]:
-    """Headings with nothing under them, up to the next."""
+    """Headings with nothing under them, up to the next; smaller ones belong to what is under them."""
     lines = [*notes.splitlines(), "# end"]
-    heads = [n for n, line in enumerate(lines) if re.match(r"#{1,6} ", line)]
+    heads = [n for n, line in enumerate(lines) if re.match(r"#{1,2} ", line)]
     written = False
     for start, end in pairwise(heads):
         empty = _is_empty("".join(lines[start + 1 : end]).strip())
@@ -343,7 +391,10 @@ def _is_empty(words: str) -> bool:
 def _text_of(path: Path) -> str:
     try:
         with open_file(path) as file:
-            return file.read(_LARGEST).decode().replace("\r\n", "\n")
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise UsageError(f"{path} is too large.", f"It has more than {_LARGEST:,} bytes.", "Shorten it.")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")  # editors on Windows begin a file with a mark
     except OSError as error:
         raise UsageError(f"{path} could not be read.", f"{error.strerror or error}.", "Put it back.") from error
     except UnicodeDecodeError as error:

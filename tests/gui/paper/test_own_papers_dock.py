@@ -10,7 +10,15 @@ from waits import WAIT
 from whole_lab import WholeLab
 from windows import dock_in_sight
 
-from llmlab.studies.papers.own import CLAIM_QUESTIONS, NOTES_QUESTIONS, OwnPaper, find_own_paper, new_paper
+from llmlab.studies.papers.own import (
+    CLAIM_QUESTIONS,
+    NOTES_QUESTIONS,
+    OwnPaper,
+    find_own_paper,
+    new_paper,
+    write_answer,
+)
+from llmlab_gui.paper import questions
 from llmlab_gui.paper.claim_rows import UNTESTED
 from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.notes import PaperDock
@@ -37,7 +45,7 @@ def test_a_paper_is_begun_answered_by_keyboard_left_and_gone_on_with(
         dialog.accept()
         return dialog.result()
 
-    def questions(dialog: PaperQuestions) -> int:
+    def answer_some(dialog: PaperQuestions) -> int:
         dialog.show()
         type_answer(qtbot, dialog, "On Mirrors")
         type_answer(qtbot, dialog, "A. Reader")
@@ -51,7 +59,7 @@ def test_a_paper_is_begun_answered_by_keyboard_left_and_gone_on_with(
         return 0
 
     monkeypatch.setattr(LineQuestion, "exec", line)
-    monkeypatch.setattr(PaperQuestions, "exec", questions)
+    monkeypatch.setattr(PaperQuestions, "exec", answer_some)
     with (
         dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock,
         dock_in_sight(qtbot, ClaimsDock(lab, lab.papers), 900, 300) as claims,
@@ -91,7 +99,9 @@ def test_the_questions_go_on_where_they_were_left_and_end(qtbot: QtBot, lab: Who
     assert [one.question for one in own_of(lab).missing] == list(NOTES_QUESTIONS)
 
 
-def test_another_claim_is_asked_for_and_a_file_changed_by_hand_is_told_of(qtbot: QtBot, lab: WholeLab) -> None:
+def test_another_claim_is_asked_for_and_a_file_changed_by_hand_is_told_of(
+    qtbot: QtBot, lab: WholeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = new_paper("mine", lab.outputs)
     dialog = PaperQuestions(own_of(lab))
     qtbot.addWidget(dialog)
@@ -105,7 +115,32 @@ def test_another_claim_is_asked_for_and_a_file_changed_by_hand_is_told_of(qtbot:
     (folder / "claims.toml").unlink()
     dialog.leave_button.click()
     assert "could not be read" in dialog.problem.text()
+    chosen = ["", "close"]
+    monkeypatch.setattr(questions, "ask", lambda *_, **__: chosen.pop(0))
+    dialog.reject()
+    assert dialog.isVisible()
+    assert dialog.answer.toPlainText() == "A title of some words"
+    dialog.reject()  # nobody is held up by a file that is gone
+    assert not dialog.isVisible()
+
+
+def test_an_answer_changed_by_hand_meanwhile_is_not_written_over_and_one_can_be_emptied(
+    qtbot: QtBot, lab: WholeLab
+) -> None:
+    folder = new_paper("mine", lab.outputs, "On Mirrors", "https://example.org/a")
+    dialog = PaperQuestions(own_of(lab))
+    qtbot.addWidget(dialog)
+    dialog.show()
+    write_answer(folder, None, "authors", "Somebody")
+    type_answer(qtbot, dialog, "A. Reader")
+    assert "Another program changed" in dialog.problem.text()
+    assert own_of(lab).paper.authors == "Somebody"
     dialog.answer.clear()
+    type_answer(qtbot, dialog, "")
+    type_answer(qtbot, dialog, "2020")
+    dialog.answer.clear()
+    type_answer(qtbot, dialog, "")
+    assert own_of(lab).paper.links == ()
 
 
 def test_a_paper_whose_file_is_broken_is_offered_and_says_what_to_mend(qtbot: QtBot, lab: WholeLab) -> None:

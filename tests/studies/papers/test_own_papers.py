@@ -173,3 +173,74 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
         new_paper("other", tmp_path, link="file:///x")
     assert (folder / "claims.toml").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / PAPERS).iterdir()) == ["a-check", "mine"]
+
+
+def test_a_file_too_large_is_refused_and_stays_whole(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    path = folder / "claims.toml"
+    path.write_bytes(path.read_bytes() + b"# " + b"x" * (1 << 20))
+    before = path.read_bytes()
+    for change in (lambda: write_answer(folder, 0, "test", "this and that"), lambda: add_claim(folder, "second")):
+        with pytest.raises(UsageError, match="too large"):
+            change()
+    assert own_papers(tmp_path)[0].standing == "cannot be read"
+    assert path.read_bytes() == before
+
+
+def test_a_file_as_editors_on_windows_save_it_is_read_and_keeps_its_ends_of_lines(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    path = folder / "claims.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    write_answer(folder, 0, "test", HARD)
+    add_claim(folder, "second")
+    assert found(tmp_path).paper.claims[0].test == HARD.strip()
+    assert path.read_bytes().count(b"\n") == path.read_bytes().count(b"\r\n") > 40
+
+
+def test_an_answer_that_another_program_changed_is_not_written_over(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    path = folder / "claims.toml"
+    kept = write_answer(folder, None, "authors", "A.\nReader ", ("mine", ""))
+    assert write_answer(folder, None, "authors", "B. Reader", ("mine", kept)) == "B. Reader"
+    path.write_text(path.read_text().replace("[[claims]]", '[[claims]]\nid = "before"\n\n[[claims]]'))
+    before = path.read_text()
+    for place, seen in ((None, ("mine", kept)), (0, ("first", "")), (7, ("first", ""))):
+        with pytest.raises(UsageError, match="Another program"):
+            write_answer(folder, place, "authors" if place is None else "test", "this and that", seen)
+    assert path.read_text() == before
+    write_answer(folder, 1, "test", "this and that", ("first", ""))
+
+
+def test_year_and_links_can_be_emptied_and_a_year_begins_with_no_zero(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path, link="https://example.org/a")
+    write_answer(folder, None, "year", "2020")
+    with pytest.raises(UsageError, match="no year"):
+        write_answer(folder, None, "year", "0123")
+    for field in ("year", "links"):
+        write_answer(folder, None, field, "")
+    assert (found(tmp_path).paper.year, found(tmp_path).paper.links) == (0, ())
+
+
+def test_what_stands_under_a_smaller_heading_of_the_notes_counts(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    fill(folder)
+    notes = folder / "notes.md"
+    notes.write_text(notes.read_text().replace("\nSomething.", "\n### Part\n\nSomething."))
+    assert found(tmp_path).missing == ()
+
+
+def test_a_field_that_cannot_be_put_in_place_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    path = folder / "claims.toml"
+    path.write_text(path.read_text().replace("control =", '"control" ='))
+    with pytest.raises(UsageError, match="editor"):
+        write_answer(folder, 0, "control", "this and that")
+    with pytest.raises(UsageError, match="half a character"):
+        new_paper("other", tmp_path, "\udcff")
+
+
+def test_an_answer_in_a_script_without_spaces_is_long_enough(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    fill(folder)
+    write_answer(folder, 0, "control", "与同样大小的随机模型比较")
+    assert found(tmp_path).missing == ()
