@@ -50,7 +50,7 @@ def twin_loss(subject: Subject, model_changes: dict[str, Any] | None = None, **c
         model = GPT(model_settings, _BYTES)
     optimizer = make_optimizer(model, train)
     for step in range(train.steps):
-        subject.progress("Training a small twin", step, train.steps)
+        subject.progress("Training a small model, whose losses are the answer", step, train.steps)
         ids, targets = _drawn(data[:-held], batch_size, model_settings.block_size, draws)
         set_learning_rates(optimizer, step, train)
         loss = model.loss(ids, targets)
