@@ -79,8 +79,9 @@ def follow_rank_0(run: RunFolder, seconds: float) -> None:
     waited for then, and no connection is closed. torchrun ends rank 0, and `run_ranks` says which it was.
 
     It hangs when it has got on with nothing for `seconds` longer than anything took so far (`RunStatus.patience`). A
-    pause is none. Looks are counted, and no clock is read: all processes may be stopped together, or on machines
-    whose clocks differ.
+    pause is none, nor is what it says it does (`RunStatus.doing`): a first save or an answer takes as long as it
+    takes. Looks are counted, and no clock is read: all processes may be stopped together, or on machines whose clocks
+    differ.
     """
 
     def watch() -> None:
@@ -88,7 +89,8 @@ def follow_rank_0(run: RunFolder, seconds: float) -> None:
         while True:
             time.sleep(_LOOK_SECONDS)
             status = run.recorded_status()
-            quiet = quiet + _LOOK_SECONDS if status.heartbeat == heard and status.state != "paused" else 0.0
+            same = status.heartbeat == heard and status.state != "paused" and not status.doing
+            quiet = quiet + _LOOK_SECONDS if same else 0.0
             heard = status.heartbeat
             if 0 < status.patience < quiet - seconds:
                 os._exit(1)

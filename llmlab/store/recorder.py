@@ -7,7 +7,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmlab.core.files import is_disk_full
@@ -172,6 +172,17 @@ class Recorder:
     def prepare(self, doing: str) -> None:
         """Says what keeps the run from its next step."""
         self._refresh(doing=doing)
+
+    @contextlib.contextmanager
+    def busy(self, doing: str) -> Iterator[None]:
+        """Inside, something keeps the run from its next step that takes as long as it takes."""
+        with contextlib.suppress(OSError):  # what is done here says what the disk lacks
+            self.update(doing=doing)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                self.update(doing="")
 
     def close(self) -> None:
         """Gives the events file and the reserve back."""

@@ -113,7 +113,8 @@ class Control:
             case "sample":
                 self._sample(trainer, request)
             case "inspect":
-                inspected = answer_request(trainer, request.options, self.stop_wanted)
+                with self._recorder.busy("Answering a question about the model"):
+                    inspected = answer_request(trainer, request.options, self.stop_wanted)
                 if inspected is not None:
                     with contextlib.suppress(OSError):  # the answer is there; to say so may wait for a disk with room
                         self._recorder.record(inspected)

@@ -301,7 +301,8 @@ class TrainingRun(ABC):
             self.require_finite(result)
         self.control.saving = True
         try:
-            return self._save(labels)
+            with self.recorder.busy("Saving a checkpoint"):
+                return self._save(labels)
         finally:
             self.control.saving = False
 

@@ -278,13 +278,15 @@ def test_what_was_learned_is_saved_though_another_process_is_lost_in_a_pause(out
     assert list_checkpoints(run.checkpoints)[-1].step == run.status().step
 
 
-# A worker whose rank 1 finds no device, or whose rank 0 stands still in a step, or between two.
+# A worker whose rank 1 finds no device, or whose rank 0 stands still in a step, or between two, or saves and answers
+# for longer than anything took so far.
 _FAULTY = """
 import os, threading
 from unittest import mock
 from llmlab.core.errors import LabError
 from llmlab.jobs import worker
 from llmlab.store import recorder
+from llmlab.training import inspections
 from llmlab.training.loop import Trainer
 
 rank, fault = int(os.environ["RANK"]), os.environ["FAULT"]
@@ -308,7 +310,18 @@ def between(self, result):
         self.recorder.update()
         threading.Event().wait()
 
-Trainer.report = between
+def slowly(does):
+    def slow(*given):
+        if fault == "works for long":
+            recorder._LEAST_PATIENCE, recorder._PATIENCE_GAPS, recorder._FIRST_PATIENCE = 1.0, 0, 1.0
+            trainer = given[0]
+            trainer.recorder.beat(0.0)
+            trainer.recorder.update()
+            threading.Event().wait(6)
+        return does(*given)
+    return slow
+
+Trainer.report, Trainer._save, inspections._answer = between, slowly(Trainer._save), slowly(inspections._answer)
 with mock.patch.object(worker, "choose_device", choose), mock.patch.object(Trainer, "loss_of_batch", loss):
     with mock.patch.object(worker, "peak_flops", return_value=1e11):
         raise SystemExit(worker.main())
@@ -337,6 +350,21 @@ def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
     assert run.status().state == "failed", run.log.read_text()
     assert [event["what"] for event in events_of(run, "failed")] == [what]
     assert list(files.glob("*elastic*")) == []
+
+
+@pytest.mark.slow
+def test_rank_0_that_saves_or_answers_for_longer_than_anything_took_is_waited_for(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAULT", "works for long")
+    monkeypatch.setattr(jobs_ranks, "module_command", lambda _: [sys.executable, "-c", _FAULTY])
+    settings = SETTINGS | {"checkpoints__interval": 3, "distributed__timeout": 2, "distributed__processes": 2}
+    run = new_run(outputs, 5, **settings)
+    request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
+    with forked(run) as fork:
+        assert fork.wait() == 0
+    assert (run.status().state, run.status().doing) == ("finished", "")
+    assert "inspected" in names_of_events(run)
 
 
 @pytest.mark.slow
