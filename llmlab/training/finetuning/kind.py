@@ -35,7 +35,9 @@ def _shorter_rows(settings: FinetuneSettings) -> dict[str, Any] | None:
 
 
 def _recomputed(settings: FinetuneSettings) -> dict[str, Any] | None:
-    return None if settings.train.activation_checkpointing else {"train.activation_checkpointing": True}
+    if settings.train.activation_checkpointing or settings.model.backend == "unsloth":  # which always does
+        return None
+    return {"train.activation_checkpointing": True}
 
 
 def _fewer_that_learn(settings: FinetuneSettings) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ from llmlab.training.finetuning.backends import _recompute
 from llmlab.training.finetuning.estimate import activations, estimate
 from llmlab.training.finetuning.lora import insert
 from llmlab.training.finetuning.targets import layer_size, target_layers
+from llmlab.training.room import ran_out
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
@@ -220,6 +221,17 @@ def test_memory_grows_with_what_it_is_made_of(bases: dict[str, str], outputs: Pa
 def test_a_fine_tuned_run_is_as_large_as_its_base(bases: dict[str, str], outputs: Path) -> None:
     create_run(outputs, settings_for(bases["llama"]), name="tuned")
     assert base_named("tuned", outputs).shape() == base_named(bases["llama"], outputs).shape()
+
+
+def test_blocks_computed_anew_are_not_advised_where_unsloth_does_so_anyway(
+    bases: dict[str, str], outputs: Path
+) -> None:
+    plain = settings_for(bases["llama"])
+    settings = replace(plain, data=replace(plain.data, batch_size=1, max_length=64))
+    for backend in ("peft", "unsloth"):
+        tried = replace(settings, model=replace(settings.model, backend=backend))
+        advised = str(ran_out(tried, outputs, 0))
+        assert ("train.activation_checkpointing" in advised) == (backend == "peft"), advised
 
 
 def test_what_is_not_here_is_not_guessed(outputs: Path) -> None:
