@@ -144,4 +144,18 @@ def load_pieces(run: RunFolder, names: Sequence[str]) -> dict[str, Callable[...,
             functions |= load_file(file, wanted)
         except Wrong as wrong:
             raise LabError(f"Your piece {name} of {run.id} cannot be used.", str(wrong), f"It is {file}.") from wrong
-    return functions
+    return {name: _beside_its_arguments(function) for name, function in functions.items()}
+
+
+def _beside_its_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What it makes itself, such as a mask, is made on the device of its arguments: pieces are checked on the CPU, and
+    pass without a word of devices."""
+
+    def call(*given: Any) -> Any:
+        device = next((one.device for one in given if isinstance(one, Tensor)), None)
+        if device is None or device.type == "cpu":
+            return function(*given)
+        with device:
+            return function(*given)
+
+    return call

@@ -19,7 +19,7 @@ from llmlab.exercises.checking import load_file, load_parts, steps_of, take
 from llmlab.exercises.pieces import Workbook, all_pieces, find_piece
 from llmlab.exercises.put_in import KeptCache, rebuilt
 from llmlab.exercises.rebuilding import NOT_IN_A_RUN
-from llmlab.exercises.rebuilt_run import RebuiltAdamW
+from llmlab.exercises.rebuilt_run import RebuiltAdamW, load_pieces
 from llmlab.gpt.model import GPT
 from llmlab.jobs.rebuilt import beside
 from llmlab.store.history import read_history
@@ -84,6 +84,16 @@ def test_a_rebuilt_model_computes_what_ours_does(functions: dict[str, Callable[.
         cache.positions = torch.tensor([list(places)])
         rows.append(mine.residual_stream(ids[:1, list(places)], cache))
     torch.testing.assert_close(torch.cat(rows, 1), ours.residual_stream(ids[:1]), rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_piece_makes_itself_is_on_the_device_of_its_arguments(tmp_path: Path) -> None:
+    """A mask of torch.ones without a device, as the hint has it; `meta` mixes with the CPU no better than a GPU."""
+    (tmp_path / "pieces").mkdir()
+    (tmp_path / "pieces" / "attention.py").write_text(WRITTEN["attention"], encoding="utf-8")
+    attention = load_pieces(RunFolder(tmp_path), ["attention"])["attention"]
+    for device in ("cpu", "meta"):
+        q = torch.ones(2, 6, 8, device=device)
+        assert attention(q, q, q, lambda scores: scores.softmax(-1)).device.type == device
 
 
 def test_a_rebuilt_optimizer_takes_our_steps(functions: dict[str, Callable[..., Any]]) -> None:
