@@ -64,7 +64,8 @@ def load_file(path: Path, functions: Sequence[str]) -> dict[str, Callable[..., A
     try:
         module = _import(path, f"yours_{path.stem.replace('-', '_')}")
     except SyntaxError as error:
-        raise Wrong(f"Line {error.lineno or '?'} is not Python: {error.msg}.") from None
+        place = f"Line {error.lineno}" if error.lineno else "It"
+        raise Wrong(f"{place} is not Python: {error.msg}.") from None
     except Exception as error:
         raise Wrong(said(error, path)) from None
     missing = [name for name in functions if not callable(getattr(module, name, None))]

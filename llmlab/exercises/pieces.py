@@ -132,12 +132,13 @@ class Workbook:
         path = self.file(piece)
         passed = self._passed().get(piece.name)
         try:
-            digest = sha256_of(path)
+            size = path.stat().st_size
+            if not isinstance(passed, str):
+                return "begun"
+            same = size <= _LARGEST_FILE and sha256_of(path) == passed
         except OSError:
             return "new"
-        if not isinstance(passed, str):
-            return "begun"
-        return "passed" if passed == digest else "changed"
+        return "passed" if same else "changed"
 
     def record(self, piece: Piece, digest: str, passed: bool) -> None:
         """Keeps that a file of this digest has passed. What passed before stays when another version fails."""

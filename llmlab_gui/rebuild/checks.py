@@ -16,7 +16,8 @@ CHECK_COMMAND = tuple(module_command("llmlab"))
 
 
 class Checks(QObject):
-    """Runs one check at a time; what is asked for meanwhile comes after it. Then `answered(Answer)` or `failed`."""
+    """Runs one check at a time; what is asked for meanwhile comes after it, and a piece that is asked for again while
+    it is checked is checked anew at once: what is under way has no use. Then `answered(Answer)` or `failed`."""
 
     began = Signal(str)  # a piece's name
     answered = Signal(object)  # Answer
@@ -26,31 +27,40 @@ class Checks(QObject):
         super().__init__(parent)
         self._outputs, self._command = outputs, list(command)
         self._process: QProcess | None = None
-        self._waiting: list[str] = []
+        self._asked: list[str] = []  # the first is being checked
 
-    @property
-    def busy(self) -> bool:
-        """Whether a check is under way."""
-        return self._process is not None
+    def awaited(self, name: str) -> bool:
+        """Whether the answer on a piece is still to come."""
+        return name in self._asked
 
     def ask(self, name: str) -> None:
         """Checks the file of a piece as it is when its turn comes."""
-        if self._process is not None:
-            self._waiting = [*(one for one in self._waiting if one != name), name]
-            return
-        process = QProcess(self)
+        if self._process is not None and name == self._asked[0]:
+            self._end()
+        elif name not in self._asked:
+            self._asked.append(name)
+        if self._process is None:
+            self._begin()
+        self.began.emit(name)
+
+    def _begin(self) -> None:
+        name, process = self._asked[0], QProcess(self)
         process.finished.connect(self._ended)
         process.errorOccurred.connect(self._error, Qt.ConnectionType.QueuedConnection)
         self._process = process
         words = ["exercise", "check", name, "--json", "--outputs", str(self._outputs)]
         process.start(self._command[0], [*self._command[1:], *words])
-        self.began.emit(name)
 
     def shutdown(self) -> None:
         """Ends the process and returns when it is gone; no signal follows. What it checks ends with it."""
-        process, self._process, self._waiting = self._process, None, []
+        self._asked = []
+        self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
         if process is None:
             return
+        process.finished.disconnect(self._ended)
         process.kill()
         process.waitForFinished(3000)
         process.deleteLater()
@@ -74,6 +84,7 @@ class Checks(QObject):
         if process is None:
             return
         process.deleteLater()
+        del self._asked[0]
+        if self._asked:
+            self._begin()
         (self.failed if isinstance(found, LabError) else self.answered).emit(found)
-        if self._waiting and not self.busy:
-            self.ask(self._waiting.pop(0))

@@ -65,7 +65,7 @@ class RebuildDock(LabDock):
         self.verdict, self.yours, self.lab_code = QLabel(), _Browser("Your code"), _Browser("Our code")
         self._watcher = QFileSystemWatcher(self)
         self._saved = settling_timer(self, _SAVED_MS, self._look)
-        self._digests: dict[str, bytes] = {}
+        self._saves: dict[str, tuple[int, int, int]] = {}  # what tells one save from another
         self._lay_out()
         self._connect()
         self.caption(_CAPTION, "attention")
@@ -124,7 +124,7 @@ class RebuildDock(LabDock):
         self.ours.clicked.connect(self._train_ours)
         for browser in (self.task, self.yours, self.lab_code):
             browser.anchorClicked.connect(self._follow)
-        self.checks.began.connect(lambda name: self._show_answer())
+        self.checks.began.connect(self._await)
         self.checks.answered.connect(self._take)
         self.checks.failed.connect(self._refused)
         self._watcher.fileChanged.connect(lambda _: self._saved.start())
@@ -169,7 +169,7 @@ class RebuildDock(LabDock):
     def _show_answer(self) -> None:
         answer = self._answers.get(self.piece.name)
         self.steps.clear()
-        if self.checks.busy:
+        if self.checks.awaited(self.piece.name):
             self.verdict.setText("Checking …")
         elif answer is None:
             self.verdict.setText("Save your file, or press Check, to have it checked.")
@@ -213,6 +213,10 @@ class RebuildDock(LabDock):
         self.checks.ask(piece.name)
         self.tabs.setCurrentIndex(1)
 
+    def _await(self, name: str) -> None:
+        self._answers.pop(name, None)  # of a file that was another
+        self._show_answer()
+
     def _take(self, answer: Answer) -> None:
         self._answers[answer.piece] = answer
         self._show()
@@ -237,14 +241,17 @@ class RebuildDock(LabDock):
         path = self._workbook.file(piece)
         if path.exists():
             self._watcher.addPaths([str(path.parent), str(path)])
-            self._digests.setdefault(piece.name, _bytes(path))
+            self._saves.setdefault(piece.name, _save_of(path))
 
     def _look(self) -> None:
         """Checks what was saved. An editor that puts a new file in the old one's place ends the watch of the old."""
         for piece in self._pieces:
             path = self._workbook.file(piece)
-            if path.exists() and (now := _bytes(path)) != self._digests.get(piece.name):
-                self._digests[piece.name] = now
+            if not path.exists():
+                self._answers.pop(piece.name, None)
+                self._saves.pop(piece.name, None)
+            elif (now := _save_of(path)) != self._saves.get(piece.name):
+                self._saves[piece.name] = now
                 self.checks.ask(piece.name)
                 if piece.name == self.piece.name:
                     self.tabs.setCurrentIndex(1)
@@ -270,12 +277,16 @@ class RebuildDock(LabDock):
         return None
 
 
-def _bytes(path: Path) -> bytes:
+def _save_of(path: Path) -> tuple[int, int, int]:
     try:
-        return path.read_bytes()
+        found = path.stat()
     except OSError:
-        return b""
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _read(path: Path) -> str:
-    return _bytes(path).decode("utf-8", errors="replace").rstrip()
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").rstrip()
+    except OSError:
+        return ""

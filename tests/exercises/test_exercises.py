@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from llmlab.cli.main import main
 from llmlab.core.settings import ModelSettings
 from llmlab.core.source_code import find_source
-from llmlab.exercises import checking
+from llmlab.exercises import checker, checking
 from llmlab.exercises.checker import Answer, answer_from_json, check_file
 from llmlab.exercises.checking import Wrong, load_file, load_parts, recognised, steps_of, take
 from llmlab.exercises.parts import Draw, Part
@@ -253,6 +253,22 @@ def test_a_file_is_started_once_checked_and_remembered(outputs: Path, capsys: py
     states = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
     assert states["attention"] == "changed"
     assert states["softmax"] == "new"
+
+
+def test_what_is_saved_while_an_older_version_is_checked_has_not_passed(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workbook, piece = Workbook(outputs), find_piece("attention")
+    workbook.start(piece)
+
+    def saved_meanwhile(piece: Piece, path: Path, **limits: Any) -> Answer:
+        path.write_text("another version", encoding="utf-8")
+        return Answer(piece.name, str(path), passed=True)
+
+    monkeypatch.setattr(checker, "check_file", saved_meanwhile)
+    checker.check(piece, workbook)
+    workbook.file(piece).write_text(piece.skeleton, encoding="utf-8")
+    assert workbook.state(piece) == "begun"
 
 
 def test_no_piece_of_that_name_and_nothing_to_do_are_said(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,13 @@ from llmlab_gui.rebuild.dock import RebuildDock
 
 # In place of the lab's command, whose check needs torch: right is what says so.
 CHECK = """
-import hashlib, json, pathlib, sys
+import hashlib, json, pathlib, sys, time
 name, outputs = sys.argv[3], pathlib.Path(sys.argv[6])
 file = outputs / "exercises" / f"{name}.py"
 if not file.exists():
     sys.exit("error: it is gone")
+if "endless" in file.read_text():
+    time.sleep(600)
 right = "right" in file.read_text()
 if right:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -84,6 +86,23 @@ def test_a_piece_is_started_checked_when_it_is_saved_and_shown_beside_ours(
     assert "_ChunkedLoss.forward" in dock.lab_code.toPlainText()
     assert dock.list.item(1).text() == "✓  2. Softmax"
     assert dock.train.isEnabled()
+
+
+def test_a_save_ends_the_check_of_what_was_saved_before(dock: RebuildDock, qtbot: QtBot) -> None:
+    """Not a minute later, when a loop without an end is given up; other pieces are not said to be checked."""
+    dock.list.setCurrentRow(1)
+    dock.start.click()
+    file = dock.lab.outputs / "exercises" / "softmax.py"
+    file.write_text("endless", encoding="utf-8")
+    qtbot.waitUntil(lambda: dock.verdict.text() == "Checking …", timeout=WAIT)
+    dock.list.setCurrentRow(2)
+    assert dock.verdict.text().startswith("Save your file")
+    dock.list.setCurrentRow(1)
+    file.write_text("right", encoding="utf-8")
+    qtbot.waitUntil(lambda: dock.verdict.text() == "It passes.", timeout=WAIT)
+    file.unlink()  # and nothing is said of a file that is gone
+    qtbot.waitUntil(lambda: dock.verdict.text().startswith("Save your file"), timeout=WAIT)
+    assert not texts(dock)
 
 
 def test_hints_come_one_by_one(dock: RebuildDock) -> None:
