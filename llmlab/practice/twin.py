@@ -39,6 +39,7 @@ def twin_loss(subject: Subject, model_changes: dict[str, Any] | None = None, **c
     from llmlab.gpt.model import GPT
     from llmlab.training.optimizer import make_optimizer, set_learning_rates
 
+    what = "Training a small model with the change" if model_changes or changes else "Training a small model as it is"
     model_settings, train = twin_settings(subject)
     batch_size = changes.pop("batch", BATCH)
     model_settings, train = replace(model_settings, **(model_changes or {})), replace(train, **changes)
@@ -50,7 +51,7 @@ def twin_loss(subject: Subject, model_changes: dict[str, Any] | None = None, **c
         model = GPT(model_settings, _BYTES)
     optimizer = make_optimizer(model, train)
     for step in range(train.steps):
-        subject.progress("Training a small model, whose losses are the answer", step, train.steps)
+        subject.progress(what, step, train.steps)
         ids, targets = _drawn(data[:-held], batch_size, model_settings.block_size, draws)
         set_learning_rates(optimizer, step, train)
         loss = model.loss(ids, targets)

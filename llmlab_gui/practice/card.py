@@ -106,7 +106,8 @@ class QuestionCard(QWidget):
         self.line.setAccessibleDescription(question.expects)
         self.line.setVisible(question.form != CHOICE)
         self.problem.say("")
-        self.panel_button.setText(f"Open {DOCK_PAGES[question.panel][0]}" if question.panel in DOCK_PAGES else "")
+        title = DOCK_PAGES[question.panel][0].replace("&", "&&") if question.panel in DOCK_PAGES else ""
+        self.panel_button.setText(title and f"Open {title}")
         self._show_result()
         if had:
             self.take_keyboard()

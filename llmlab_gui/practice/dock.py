@@ -182,7 +182,12 @@ class PracticeDock(LabDock):
 
     def _tell(self, news: Working) -> None:
         share = f" ({100 * news.share:.0f} %)" if news.share is not None else ""
-        self._say(f"{news.what or 'Computing a question'}{share}", "The answer is computed before you are asked.")
+        what = f"{news.what or 'Computing a question'}{share}"
+        self._say(what, "The answer is computed before you are asked.", "Cancel", self._cancel)
+
+    def _cancel(self) -> None:
+        self.asker.end()
+        self._offer()
 
     def _fail(self, error: LabError) -> None:
         self._say(error.what, f"{error.why} {error.do}".strip(), "Try again", self.begin)

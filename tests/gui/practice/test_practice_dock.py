@@ -78,6 +78,16 @@ def test_a_number_that_is_none_leaves_the_question_open(dock: PracticeDock, lab:
     assert dock.table.rowCount() == 2  # its way and its page
 
 
+def test_a_question_that_is_computed_can_be_cancelled(dock: PracticeDock, lab: FakeLab) -> None:
+    host = Questions((question(INTERVAL),))
+    lab.inspection.host = host  # type: ignore[assignment]
+    dock.begin()
+    dock._words._button.click()
+    assert "Practise" in dock._words.text
+    host.say()
+    assert dock.card.question is None
+
+
 def test_who_pressed_ask_me_can_type_the_answer(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
     dock.activateWindow()
     qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
