@@ -12,7 +12,7 @@ from llmlab.cli.follow import train
 from llmlab.cli.output import DONE, answer, say, terminal_progress
 from llmlab.cli.progress import make_report
 from llmlab.cli.words import Commands, add_outputs, outputs_of
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.case import HEALTHY, QUESTIONS, Case, Score
 from llmlab.mysteries.faults import Fault, faults
@@ -64,7 +64,12 @@ def mystery(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     _words(args, "list")
-    rows = [(run, mysteries.case_of(run)) for run in mysteries.cases(outputs_of(args))]
+    rows: list[tuple[RunFolder, Case]] = []
+    for run in mysteries.cases(outputs_of(args)):
+        try:
+            rows.append((run, mysteries.case_of(run)))
+        except LabError as error:  # the others are there all the same
+            say(str(error))
     values = [{"name": run.id, "state": run.status().state} | _plain(case) for run, case in rows]
     header = ("mystery", "level", "run", "left", "answer")
     cells = [
@@ -101,11 +106,20 @@ def _ask(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace, run: RunFolder) -> int:
+    """The same of the healthy run, once it is there: some tell-tales are seen only beside it."""
     from llmlab.mysteries.readings import data_of, measures_of  # brings torch
 
+    healthy = RunFolder(run.path.with_name(f"{run.id}-{HEALTHY}"))
     with terminal_progress(not args.json) as progress:
-        found = measures_of(run, data_of(run, progress), progress)
-    return answer(args, found.as_dict(), found.lines())
+        data = data_of(run, progress)
+        found = measures_of(run, data, progress)
+        finished = healthy.path.is_dir() and healthy.status().state == "finished"
+        beside = measures_of(healthy, data, progress) if finished else None
+    values, lines = found.as_dict(), found.lines()
+    if beside is not None:
+        values["healthy"] = beside.as_dict()
+        lines += ["", f"{healthy.id}, without a fault:", *beside.lines()]
+    return answer(args, values, lines)
 
 
 def _mark(args: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ from llmlab.mysteries.seal import seal
 from llmlab.notebook.calibration import Calibration, Statement, calibration
 from llmlab.notebook.predictions import LEAST_CONFIDENCE
 from llmlab.notebook.scoring import brier
+from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 
 CASE, SCORES = "mystery.json", "scores.jsonl"
@@ -121,14 +122,14 @@ def start(
 
 def cases(outputs: Path) -> list[RunFolder]:
     """The runs of all mysteries, the newest first."""
-    found = [path.parent for path in (outputs / MysterySettings.track).glob(f"*/{CASE}")]
-    return [RunFolder(path) for path in sorted(found, key=lambda path: path.stat().st_ctime, reverse=True)]
+    folder = outputs / MysterySettings.track
+    return [run for run in list_runs(outputs) if run.path.parent == folder and (run.path / CASE).is_file()]
 
 
 def case_of(run: RunFolder) -> Case:
     """A mystery's. LabError for a run that is none."""
     case = read_record(Case, run.path / CASE)
-    if case is None or not set(case.candidates) <= faults().keys():
+    if case is None or not _is_whole(case):
         why = f"Its {CASE} is missing or damaged."
         raise LabError(f"{run.id} is no mystery.", why, "`llmlab-run mystery list` lists them.")
     return case
@@ -137,15 +138,14 @@ def case_of(run: RunFolder) -> Case:
 def ask(run: RunFolder, what: str, *, watched: bool = False) -> RunFolder | None:
     """Spends what a further experiment costs, and makes its run; None for `measure`, which trains nothing.
 
-    UsageError when that cannot be asked, or not enough is left. After the answer all is free; what was asked before is
-    there already, and costs nothing.
+    UsageError when that cannot be asked, or not enough is left. After the answer all is free; what was asked before
+    costs nothing, and its run is made again where it was deleted.
     """
     if what not in QUESTIONS:
         raise UsageError(f"{what!r} cannot be asked.", f"It is one of {', '.join(QUESTIONS)}.")
     case, made = case_of(run), RunFolder(run.path.with_name(f"{run.id}-{what}"))
-    if any(asked.what == what for asked in case.asked):
-        return _made(made) if what != MEASURE else None
-    cost = QUESTIONS[what][0] if case.answer is None else 0
+    asked = any(asked.what == what for asked in case.asked)
+    cost = QUESTIONS[what][0] if case.answer is None and not asked else 0
     if cost > case.left:
         raise UsageError(
             f"{what} costs {cost}, and {case.left} of {case.budget} is left.",
@@ -154,7 +154,10 @@ def ask(run: RunFolder, what: str, *, watched: bool = False) -> RunFolder | None
         )
     if what != MEASURE and not made.path.exists():
         create_run(run.outputs, _settings_of(run, what), name=made.id, preset="mystery", watched=watched)
-    _change(run, lambda now: replace(now, asked=[*now.asked, Asked(what, cost, "" if what == MEASURE else made.id)]))
+    if not asked:
+        _change(
+            run, lambda now: replace(now, asked=[*now.asked, Asked(what, cost, "" if what == MEASURE else made.id)])
+        )
     return made if what != MEASURE else None
 
 
@@ -206,7 +209,7 @@ def checked_answer(given: Mapping[str, float], among: list[str]) -> dict[str, fl
             "Together they are 100 %.",
             "Name other=... for the rest." if unnamed else "Change one of them.",
         )
-    return {name: given[name] if name in given else (1 - total) / len(unnamed) for name in among}
+    return {name: given[name] if name in given else max(0.0, 1 - total) / len(unnamed) for name in among}
 
 
 def answer(run: RunFolder, probabilities: Mapping[str, float]) -> Case:
@@ -292,10 +295,12 @@ def _settings_of(run: RunFolder, what: str) -> MysterySettings:
     return with_values(settings, changes)
 
 
-def _made(run: RunFolder) -> RunFolder:
-    if not run.path.exists():
-        raise LabError(f"{run.id} was deleted.", "It was asked for, and cannot be had twice.")
-    return run
+def _is_whole(case: Case) -> bool:
+    """Whether its parts fit each other: a file may be damaged, or somebody else's."""
+    answered = {case.answer is not None, case.bits is not None, bool(case.cause)}
+    fits = case.answer is None or (set(case.answer) == set(case.candidates) and case.cause in case.answer)
+    known = bool(case.candidates) and set(case.candidates) <= faults().keys() and case.level in LEVELS
+    return known and fits and len(answered) == 1 and all(_WHERE.fullmatch(mark.where) for mark in case.marks)
 
 
 def _free_name(outputs: Path) -> str:

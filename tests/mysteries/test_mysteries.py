@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,14 +14,17 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_runs import kill_and_resume, same_weights, train_here, weights_of
 
+from llmlab.cli.main import main
 from llmlab.core.config import to_mapping, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.core.source_code import find_source
 from llmlab.data.sequences import Sequences
+from llmlab.inspection.answers import ask
 from llmlab.jobs.launcher import create_run
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.broken_loop import InOrder, Spiked
@@ -28,7 +33,9 @@ from llmlab.mysteries.readings import curves_of, data_of, measures_of
 from llmlab.mysteries.seal import seal
 from llmlab.mysteries.tells import TELLS, Readings, showing, solve
 from llmlab.store.run_folder import RunFolder
+from llmlab.training.inspections import answer_request
 from llmlab.training.loop import FromScratch
+from llmlab.training.run import TrainingRun
 
 # Of what is written alone: the weights learn as in a healthy run. (Dropout draws random numbers in evaluation, too.)
 _ONLY_SHOWN = {"wrong-tokenizer"}
@@ -230,6 +237,7 @@ def test_probabilities_make_up_a_hundred_per_cent_and_what_is_not_named_shares_t
     ):
         with pytest.raises(UsageError):
             mysteries.parse_answer(words, among)
+    assert mysteries.parse_answer("a=0.5,b=0.5005", among)["c"] == 0.0  # what is rounded is no negative probability
 
 
 def test_further_experiments_cost_until_the_answer_and_never_twice(outputs: Path) -> None:
@@ -244,6 +252,11 @@ def test_further_experiments_cost_until_the_answer_and_never_twice(outputs: Path
     assert (_cause(other), other.info().settings.train.seed) == (_cause(run), 4)
     with pytest.raises(UsageError, match="measure costs 2, and 1 of 4 is left"):
         mysteries.ask(run, "measure")
+    shutil.rmtree(healthy.path)
+    again = mysteries.ask(run, "healthy")
+    assert again == healthy
+    assert _cause(healthy) == NOTHING
+    assert mysteries.case_of(run).left == 1
     mysteries.give_up(run)
     assert mysteries.ask(run, "measure") is None
     assert mysteries.case_of(run).left == 1
@@ -261,6 +274,76 @@ def test_evidence_is_kept_with_the_panel_that_has_it(outputs: Path) -> None:
     assert [mark.where for mark in mysteries.unmark(run, 0).marks] == ["head@1.0"]
     with pytest.raises(UsageError, match="no place for evidence"):
         mysteries.mark(run, "somewhere")
+
+
+def test_a_damaged_mystery_is_none_and_the_others_are_listed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = _mystery(outputs), _mystery(outputs)
+    known = json.loads((run.path / "mystery.json").read_text())
+    even = dict.fromkeys(known["candidates"], 0.125)
+    for change in (
+        {"candidates": []},
+        {"candidates": ["what"]},
+        {"level": 9},
+        {"cause": "no-mask"},
+        {"answer": even},
+        {"answer": even, "bits": 3.0, "cause": "what"},
+        {"answer": {"no-mask": 1.0}, "bits": 0.0, "cause": "no-mask"},
+        {"marks": [{"where": "what"}]},
+    ):
+        (run.path / "mystery.json").write_text(json.dumps(known | change))
+        with pytest.raises(LabError, match="is no mystery"):
+            mysteries.case_of(run)
+    assert main(["mystery", "list", "--json"]) == 0
+    listed = capsys.readouterr()
+    assert [value["name"] for value in json.loads(listed.out)] == [other.id]
+    assert f"{run.id} is no mystery" in listed.err
+
+
+def test_the_newest_mystery_is_listed_first_whichever_was_changed(outputs: Path) -> None:
+    old, new = _mystery(outputs), _mystery(outputs)
+    for run, seconds in ((old, 1e9), (new, 2e9)):
+        os.utime(run.run_json, (seconds, seconds))
+    mysteries.mark(old, "lens")
+    assert [run.id for run in mysteries.cases(outputs)] == [new.id, old.id]
+
+
+def test_measures_have_those_of_the_healthy_run_beside_them(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train_here(_mystery(outputs))
+    assert "healthy" not in _measured(run, capsys)
+    healthy = mysteries.ask(run, "healthy")
+    assert healthy is not None
+    train_here(healthy)
+    assert _measured(run, capsys)["healthy"]["moved"] == measures_of(healthy, data_of(run)).moved
+    assert mysteries.case_of(run).left == 0
+
+
+def _measured(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["mystery", "ask", run.id, "measure", "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_wrongly_built_run_answers_while_it_trains_as_its_checkpoint_does(outputs: Path, tmp_path: Path) -> None:
+    asked, plain, out = {"text": "The"}, TrainingRun.after_step, tmp_path / "saved.safetensors"
+
+    def after_step(self: TrainingRun, *of_step: Any) -> None:
+        plain(self, *of_step)
+        if self.progress.step == 10:
+            assert answer_request(self, {"question": "inspect", "values": asked, "out": "live"}, lambda: False)
+
+    for name in ("no-mask", "no-residual", "no-norm", "untied", "nothing"):
+        run = create_run(outputs, small(name), name=name)
+        with mock.patch.object(TrainingRun, "after_step", after_step):
+            train_here(run)
+        ask(f"{run.id}@10", "inspect", asked, out, outputs)
+        saved, found = load_file(out), load_file(run.inspections / "live.safetensors")
+        assert saved.keys() == found.keys()
+        assert ("attention/0" in found) == (name != "no-mask"), name
+        assert ("contributions/norm/pre_attn" in found) == (name != "no-residual"), name
+        assert ("lens/entropy" in found) == (name != "no-norm"), name
+        for key, value in saved.items():
+            assert torch.allclose(value.double(), found[key].double(), atol=1e-5, equal_nan=True), (name, key)
 
 
 def test_a_resume_cannot_exchange_the_fault(outputs: Path) -> None:
