@@ -73,8 +73,7 @@ def follow(folder: ExperimentFolder, args: argparse.Namespace, conclude: Conclus
     """
     record, as_json = folder.record(), args.json
     if args.take_over:
-        for one in (folder, *(folder.run_of(trial, record.track) for trial in record.arms)):
-            one.take_over()
+        folder.take_over_all()
     shown = _Shown(record, as_json)
     with Interrupts() as interrupts:
         worker = start_experiment(

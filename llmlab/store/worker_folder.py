@@ -127,9 +127,13 @@ class WorkerFolder:
         return not held and status.pid is not None and process_exists(status.pid) and self._is_locked()
 
     def take_over(self) -> None:
-        """Forgets a worker on another machine: whoever calls knows that it is gone. OSError."""
+        """Forgets a worker on another machine: whoever calls knows that it is gone. OSError.
+
+        Not one that holds the lock: it lives, here and under this machine's earlier name, say.
+        """
         status = read_json(self.status_json) or {}
-        if status.get("state") in LIVE_STATES and status.get("host", "") not in ("", host_name()):
+        there = status.get("state") in LIVE_STATES and status.get("host", "") not in ("", host_name())
+        if there and not self._is_locked():
             write_json(self.status_json, status | {"host": "", "pid": None, "pid_start": None, "heartbeat": 0.0})
 
     def _is_locked(self) -> bool:

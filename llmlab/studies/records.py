@@ -274,6 +274,12 @@ class ExperimentFolder(WorkerFolder):
             return status
         return dataclasses.replace(status, state="interrupted")
 
+    def take_over_all(self) -> None:
+        """Forgets workers on other machines, its own and its runs': whoever calls knows that they are gone."""
+        record = self.record()
+        for one in (self, *(self.run_of(trial, record.track) for trial in record.arms)):
+            one.take_over()
+
     def run_of(self, trial: Trial, track: str) -> RunFolder:
         """The run of a trial, whether or not it has begun."""
         return RunFolder(self.outputs / track / trial.run)

@@ -98,7 +98,9 @@ class Training:
                 self._worker.terminate()
             else:
                 requests.send(self.run.requests, "stop")
-        if self._worker is not None and self._asked is not None and time.monotonic() - self._asked > _STOP_SECONDS:
+        if self._asked is not None and time.monotonic() - self._asked > _STOP_SECONDS:
+            if self._worker is None:  # another's, who has heard it or never will
+                return True
             self._worker.kill()
             self._asked = math.inf  # once
         return False

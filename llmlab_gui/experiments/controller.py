@@ -45,9 +45,15 @@ class ExperimentController(QObject):
         """A new experiment, run by a worker of its own, `jobs` of its runs at once."""
         self._launch(lambda: self._source.create(self._outputs, record), "was started", jobs)
 
-    def go_on(self, folder: ExperimentFolder) -> None:
-        """Runs what is left of the plan; what has ended stays as it is."""
-        self._launch(lambda: folder, "resumes where it was", None)
+    def go_on(self, folder: ExperimentFolder, *, take_over: bool = False) -> None:
+        """Runs what is left of the plan; what has ended stays as it is. take_over: also what another machine has."""
+
+        def make() -> ExperimentFolder:
+            if take_over:
+                folder.take_over_all()
+            return folder
+
+        self._launch(make, "resumes where it was", None)
 
     def stop(self, folder: ExperimentFolder) -> None:
         """What trains saves and ends; the rest of the plan waits."""

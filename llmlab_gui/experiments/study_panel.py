@@ -10,10 +10,12 @@ from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.store.worker_folder import is_elsewhere
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import TrialRow, TrialsModel, left_text
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.question import ask_where_to_resume
 from llmlab_gui.widgets.row_tables import Column, rows_table, selected_key
 
 if TYPE_CHECKING:
@@ -106,8 +108,12 @@ class StudyPanel(QWidget):
 
     def go_on(self) -> None:
         """Goes on with it."""
-        if self.row is not None:
-            self._desk.controller.go_on(self.row.folder)
+        row = self.row
+        if row is None:
+            return
+        elsewhere = row.status.live and is_elsewhere(row.status)
+        if not elsewhere or ask_where_to_resume(self, row.id, row.status.host):
+            self._desk.controller.go_on(row.folder, take_over=elsewhere)
 
     def open_run(self) -> None:
         """Makes the selected run, or the one that trains, the run that all other docks are about."""
@@ -139,8 +145,8 @@ class StudyPanel(QWidget):
 
 
 def can_go_on(row: ExperimentRow) -> bool:
-    """Whether something of its plan is left, and nobody is at it."""
-    return not row.status.live and row.status.state != "finished"
+    """Whether something of its plan is left, and nobody is at it here."""
+    return (not row.status.live or is_elsewhere(row.status)) and row.status.state != "finished"
 
 
 def share_done(row: ExperimentRow) -> float:
@@ -178,6 +184,8 @@ def standing_text(row: ExperimentRow, about: str) -> str:
         parts = [f"{status.ended_trials} of {len(names)} runs have ended."]
     if not status.live:
         parts.append(f"It is {status.state}.")
+    elif is_elsewhere(status):
+        parts.append(f"It is {status.state} on {status.host}.")
     elif status.state == "stopping":
         parts.append("It stops as soon as what trains has saved.")
     if status.doing and status.live:

@@ -204,4 +204,4 @@ class StudySetup(QWidget, Generic[A, P]):
 def busy_with(lab: Lab) -> list[str]:
     """Ids of what runs now: experiments and checks, or else runs of their own."""
     plans = [row.id for desk in lab.desks for row in desk.live()]
-    return plans or [row.name for row in lab.runs() if row.status.state == "running"]
+    return plans or [row.name for row in lab.runs() if row.trains_here]

@@ -133,11 +133,13 @@ class RunController(QObject):
 
         self._launch(make, lambda made: f"{made.id} was started from {run.id}@{checkpoint.step}.")
 
-    def resume(self, run: RunFolder, overrides: Mapping[str, Any] | None = None) -> None:
-        """Trains a run that ended from its newest checkpoint on."""
+    def resume(self, run: RunFolder, overrides: Mapping[str, Any] | None = None, *, take_over: bool = False) -> None:
+        """Trains a run that ended from its newest checkpoint on. take_over: also one that another machine has."""
         changes: list[str] = []
 
         def make() -> RunFolder:
+            if take_over:
+                run.take_over()
             changes.extend(launcher.prepare_resume(run, overrides or {}))
             return run
 

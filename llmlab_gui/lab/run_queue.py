@@ -50,7 +50,7 @@ class QueueRunner(QObject):
     @property
     def live(self) -> list[RunRow]:
         """The runs that have to end first."""
-        return [row for row in self._runs() if row.status.live]
+        return [row for row in self._runs() if row.status.live and not row.status.elsewhere]
 
     def waiting(self) -> list[QueuedRun]:
         """What will be started in time."""

@@ -35,6 +35,16 @@ class RunRow:
         """How people read it, and references name it: with its track only where two tracks hold that id."""
         return self.id if self.shares_name else self.run.id
 
+    @property
+    def trains_here(self) -> bool:
+        """Whether it trains now, on this machine."""
+        return self.status.state == "running" and not self.status.elsewhere
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it waits after a pause, has ended, or is on a machine that may be gone."""
+        return self.status.state == "paused" or not self.status.live or self.status.elsewhere
+
 
 def told_apart(rows: Sequence[RunRow]) -> list[RunRow]:
     """The same rows, with those marked that share their name."""

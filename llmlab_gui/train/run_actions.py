@@ -18,7 +18,7 @@ from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.train.run_setup import short_of_disk
 from llmlab_gui.widgets.icons import icon
-from llmlab_gui.widgets.question import ask
+from llmlab_gui.widgets.question import ask, ask_where_to_resume
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -67,9 +67,11 @@ class RunActions(QObject):
         self.pause.setEnabled(state == "running" and not asked)
         self.save.setEnabled(state in ("running", "paused") and not asked)
         self.stop.setEnabled(state in ("queued", "running", "paused") and not asked)
-        self.resume.setEnabled(row is not None and not asked and (state == "paused" or not row.status.live))
+        self.resume.setEnabled(row is not None and not asked and row.can_resume)
         if state == "finished":
             tip = "Train it longer, from its last checkpoint"
+        elif row is not None and row.status.elsewhere:
+            tip = f"Resume it here, where you know that {row.status.host} does not train it any more"
         elif row is not None and not row.status.live:
             tip = "Resume from its newest checkpoint"
         else:
@@ -129,8 +131,13 @@ class RunActions(QObject):
         row = self._lab.row(run_id)
         if row is None:
             return
-        if row.status.state == "paused":
+        paused, elsewhere = row.status.state == "paused", row.status.elsewhere
+        answer = "ask" if paused else "here"
+        if elsewhere:
+            answer = ask_where_to_resume(self._window, row.name, row.status.host, paused=paused)
+        if answer == "ask":
             self._lab.controller.unpause(row.run)
+        if answer != "here":
             return
         overrides: dict[str, object] = {}
         if row.status.state == "finished":
@@ -143,7 +150,7 @@ class RunActions(QObject):
         if answer == "pause":
             self._pause(others)
         if answer != "cancel":
-            self._lab.controller.resume(row.run, overrides)
+            self._lab.controller.resume(row.run, overrides, take_over=elsewhere)
 
     def ask_steps(self, row: RunRow) -> int | None:
         """How many steps a finished run should have in all; None for none."""
@@ -170,7 +177,7 @@ class RunActions(QObject):
 
     def _others(self, for_run: str) -> list[RunRow]:
         """What trains now on this machine beside a run."""
-        return [row for row in self._lab.runs() if row.status.state == "running" and row.id != for_run]
+        return [row for row in self._lab.runs() if row.trains_here and row.id != for_run]
 
     def _pause(self, rows: list[RunRow]) -> None:
         """Those that still train: some may have ended while a question was answered."""

@@ -296,7 +296,7 @@ class RunsDock(LabDock):
         actions["compare"].setText("Compare with its base" if one is not None else "Compare the two")
         actions["compare"].setEnabled(len(rows) == 2 if one is None else bool(one.info.settings.base))
         actions["pause"].setEnabled(state == "running")
-        actions["resume"].setEnabled(one is not None and (state == "paused" or not one.status.live))
+        actions["resume"].setEnabled(one is not None and one.can_resume)
         actions["stop"].setEnabled(state in ("queued", "running", "paused"))
         actions["rename"].setEnabled(one is not None and not one.status.live)
         actions["delete"].setEnabled(not any(row.status.live for row in rows))

@@ -56,6 +56,17 @@ def ask(
     return next((key for key, button in buttons.items() if button is chosen), "")
 
 
+def ask_where_to_resume(parent: QWidget, name: str, host: str, *, paused: bool = False) -> str:
+    """What to do about work that another machine has, by its own word: "ask" it to go on after a pause, go on "here",
+    or "" for nothing."""
+    more = (
+        f"Resume it here only where you know that nothing works at it there any more, or where {host} is an earlier "
+        "name of this machine. It goes on from its newest checkpoint, and two at once would spoil it."
+    )
+    answers = ({"ask": "Ask it to resume there"} if paused else {}) | {"here": "Resume here"}
+    return ask(parent, "Resume", f"{name} is on {host}, by its last word.", more, answers, harmful="here")
+
+
 class LineQuestion(QDialog):
     """A question that is answered with a line of text.
 

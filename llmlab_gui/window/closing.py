@@ -27,8 +27,8 @@ class CloseChoice(enum.Enum):
 
 
 def runs_to_ask_about(lab: Lab) -> list[RunRow]:
-    """The live runs that a window started. Those of a terminal belong to it, and closing changes nothing for them."""
-    return [row for row in lab.runs() if row.status.live and row.info.watched]
+    """The live runs that a window started here. Closing changes nothing for those of a terminal or another machine."""
+    return [row for row in lab.runs() if row.status.live and row.info.watched and not row.status.elsewhere]
 
 
 def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoice:

@@ -139,6 +139,10 @@ def test_what_this_machine_trains_is_not_taken_over(outputs: Path) -> None:
     before = run.recorded_status()
     run.take_over()
     assert run.recorded_status() == before
+    trained(run)
+    with run.held():  # by a worker that lives, and began under another name of this machine
+        run.take_over()
+    assert run.status().elsewhere
     run.write_status(replace(before, host=""))  # as earlier versions wrote
     run.take_over()
     assert run.status().state == "running"

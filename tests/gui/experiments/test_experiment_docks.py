@@ -36,6 +36,7 @@ from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.experiments.setup import ExperimentDock
 from llmlab_gui.experiments.study_panel import share_done
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.widgets import question
 from llmlab_gui.widgets.theme import theme_notifier
 
 
@@ -72,6 +73,25 @@ def found(lab: WholeLab, qtbot: QtBot, *, curves: int = 0) -> None:
 
 def text(dock: LabDock) -> str:
     return dock._empty.text if dock._stack.currentWidget() is dock._empty else ""
+
+
+def test_what_another_machine_runs_says_so_and_is_resumed_here_when_somebody_says_that_it_is_gone(
+    qtbot: QtBot, lab: WholeLab, fake: FakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dock = ExperimentsDock(lab, lab.experiments)
+    shown(dock, qtbot)
+    fake.folder.write_status(replace(fake.folder.recorded_status(), host="dhcp-17", pid=None))
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: "It is running on dhcp-17." in dock.study.standing.text(), timeout=WAIT)
+    asked, answers = [], iter(["", "here"])
+    monkeypatch.setattr(question, "ask", lambda *words, **_: asked.append(words[2]) or next(answers))
+    monkeypatch.setattr(lab.experiments.controller, "_launch", lambda make, *_: make())
+    assert dock.study.resume_button.isVisible()
+    dock.study.resume_button.click()
+    assert fake.folder.status().state == "running"
+    dock.study.resume_button.click()
+    assert fake.folder.status().state == "interrupted"
+    assert asked == ["rates is on dhcp-17, by its last word."] * 2
 
 
 # Empty states -----------------------------------------------------------------------------------------------------

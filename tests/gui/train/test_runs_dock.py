@@ -9,16 +9,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
 from fake_archives import ABOUT
 from fakes import FakeRun
 from PySide6.QtCore import QItemSelectionModel, QPoint, QRect, Qt, QTimer
 from PySide6.QtGui import QStandardItem, QStandardItemModel
-from PySide6.QtWidgets import QApplication, QMenu, QPushButton, QStyleOptionViewItem
+from PySide6.QtWidgets import QApplication, QMenu, QPushButton, QStyleOptionViewItem, QWidget
 from pytestqt.qtbot import QtBot
 from windows import dock_in_sight
 
+from llmlab.core.errors import LabError
+from llmlab.jobs import launcher
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
@@ -29,8 +32,10 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train import run_deletions
 from llmlab_gui.train import runs as runs_dock
+from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.train.runs import RunsDock, Ticked
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, STATE
+from llmlab_gui.widgets import question
 from llmlab_gui.widgets.numbers import created_text
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE
@@ -104,6 +109,40 @@ def test_a_silent_worker_is_told_with_since_when_in_its_row_and_in_the_status_ba
     assert (bar.speed.text(), bar.left.text()) == ("", "")  # they are from before
     tip = str(cell(dock, "third", "Name", Qt.ItemDataRole.ToolTipRole))
     assert "Its process is stopped, or it hangs" in tip
+
+
+def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_gone(
+    qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or of this one under an earlier name: nothing else tells that from here."""
+    window, run, asked, started = QWidget(), runs["third"].run, list[str](), list[str]()
+    qtbot.addWidget(window)
+    answers = iter(["", "here"])
+
+    def ask(parent: QWidget, title: str, text: str, more: str, buttons: dict[str, str], **_: object) -> str:
+        asked.append(text)
+        return next(answers)
+
+    def start(run: RunFolder) -> Any:
+        started.append(run.status().state)
+        raise LabError("Nothing is started.")
+
+    monkeypatch.setattr(question, "ask", ask)
+    monkeypatch.setattr(launcher, "start_worker", start)
+    lab.set_current("pretraining/third")
+    actions = RunActions(lab, lambda: None, window)
+    assert not actions.resume.isEnabled()
+    run.write_status(replace(run.recorded_status(), host="dhcp-17", pid=None))
+    qtbot.waitUntil(actions.resume.isEnabled, timeout=WAIT)
+    row = lab.row("pretraining/third")
+    assert row is not None
+    assert not row.trains_here
+    actions.resume.trigger()
+    assert run.status().elsewhere
+    with qtbot.waitSignal(lab.controller.failed, timeout=WAIT):
+        actions.resume.trigger()
+    assert asked == ["third is on dhcp-17, by its last word."] * 2
+    assert started == ["interrupted"]
 
 
 def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:

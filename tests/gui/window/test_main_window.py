@@ -852,7 +852,7 @@ def test_resuming_a_finished_run_asks_for_more_steps(
     window = settled(qtbot, make_main_window(docks=False))
     qtbot.waitUntil(window.run_actions.resume.isEnabled, timeout=WAIT)
     asked: list[dict[str, int]] = []
-    monkeypatch.setattr(window.lab.controller, "resume", lambda run, overrides: asked.append(overrides))
+    monkeypatch.setattr(window.lab.controller, "resume", lambda run, overrides, **_: asked.append(overrides))
     monkeypatch.setattr(window.run_actions, "ask_steps", lambda row: steps)
     window.run_actions.resume.trigger()
     assert asked == resumed

@@ -23,7 +23,7 @@ from small_runs import new_run, quick_settings, train_here
 from llmlab.core.errors import LabError
 from llmlab.core.processes import follow_parent
 from llmlab.jobs.launcher import create_run
-from llmlab.store import worker_folder
+from llmlab.store import requests, worker_folder
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies import trials, worker
@@ -332,6 +332,21 @@ def test_an_error_beside_a_run_that_trains_lets_it_save(
     assert folder.status().state == "failed"
     assert states(folder) == ["finished", "stopped", "planned"]
     assert second.status().state == "stopped"
+
+
+def test_a_stop_does_not_wait_for_ever_for_a_run_of_another_machine(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "_STOP_SECONDS", 0.5)
+    folder = planned(outputs)
+    record = folder.record()
+    run = trials._ready(folder, record, record.arms[0], folder.recorded_status())
+    run.write_status(replace(run.recorded_status(), state="running", host="gpu-node-7", step=9))
+    training = trials.Training(folder, record, record.arms[0], folder.recorded_status())
+    assert not training.look(stop=True, terminate=False)
+    wait_until(lambda: training.look(stop=True, terminate=False))
+    assert [one.name for one in requests.take(run.requests)] == ["stop"]
+    assert run.status().elsewhere
 
 
 def test_runs_that_share_a_machine_share_its_cores(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
