@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtWidgets import QTabWidget, QWidget
@@ -42,6 +43,7 @@ class DiagnoseDock(LabDock):
         super().__init__(lab, "diagnose", "Diagnose", parent)
         self.case: Case | None = None
         self.run: RunFolder | None = None
+        self._sent: set[Path] = set()  # runs whose training was asked for here, and may not have begun
         self._measuring = Background(self)  # for seconds, in which evidence can be kept
         self.chosen = choice_box("Mystery", least=10)
         self.level = choice_box("Level of a new mystery")
@@ -214,7 +216,8 @@ class DiagnoseDock(LabDock):
         """Makes a run and trains it, unless it has ended already."""
 
         def made(run: RunFolder) -> None:
-            if run.recorded_status().state == "queued":
+            if run.recorded_status().state == "queued" and run.path not in self._sent:
+                self._sent.add(run.path)
                 self.lab.controller.train_made(run)
             self.lab.refresh()
             then(run)
