@@ -79,7 +79,7 @@ def _ask_all(deck: Deck, first: Question, rest: Iterator[Question]) -> None:
         deck.add(question, marked)
         right, count = right + marked.right, count + 1
         print("Right. " if marked.right else "Not right. " if given else "", end="")
-        print(f"It is {question.answer}.\n{question.how}\n(Page: {question.concept}; panel: {question.panel}.)\n")
+        print(f"The answer: {question.answer}.\n{question.how}\n(Page: {question.concept}; panel: {question.panel}.)\n")
         with terminal_progress() as progress:
             progress("Making the next question", 0, 0)
             question = next(rest, None)

@@ -220,7 +220,7 @@ class QuestionCard(QWidget):
         if question.form == INTERVAL and not done.right and done.given:
             missed = f" It is {done.missed:.1f} widths of your interval outside."
         page = f'<a href="{question.concept}" style="color:{theme.accent}">The page that explains it</a>'
-        said = f"It is {question.answer.removesuffix('.')}."
+        said = f"The answer: {question.answer.removesuffix('.')}."
         self.result.setText(
             f'<p><b style="color:{color}">{word}</b> <b>{html.escape(said)}</b>{missed}</p>'
             f"<p>{html.escape(question.how)}</p><p>{page}</p>"
