@@ -131,7 +131,7 @@ def test_the_terminal_asks_marks_and_keeps(
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"much\n{right}\n"))
     assert main(["practice", "--kind", "perplexity", "--seed", "1"]) == 0
     said = capsys.readouterr()
-    assert "Right. It is" in said.out
+    assert "Right. The answer: " in said.out
     assert question["how"] in said.out
     assert "is not a number" in said.err
     assert "1 of 1 right" in said.err
