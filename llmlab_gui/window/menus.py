@@ -129,7 +129,6 @@ class Menus(QObject):
     def _build_view(self) -> None:
         window = self._window
         menu = self._menu("&View")
-        menu.addSection("Workspace")
         menu.addActions(window.workspace_bar.actions())
         self._add(menu, "reset_layout", "Reset layout", window.reset_layout)
         menu.addSeparator()
