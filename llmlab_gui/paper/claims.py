@@ -64,8 +64,11 @@ class ClaimsDock(LabDock):
     def _refresh(self) -> None:
         rows = self.desk.claims()
         self.model.show(rows)
-        if not rows:
+        if not rows and self.desk.paper is None:
             self.show_empty("No paper is open", "Choose one in Paper: its claims are listed here.")
+            return
+        if not rows:
+            self.show_empty("No claims are here", "The page of your paper, in Paper, says what its files lack.")
             return
         self.show_body()
         self._select()

@@ -162,10 +162,13 @@ class PaperDesk(QObject):
 
     def _take(self, name: str, found: tuple[list[Paper], list[LabError], list[OwnPaper]]) -> None:
         papers, errors, own = found
+        mine = {one.paper.name: one for one in own}
+        everything = [*papers, *(one.paper for one in own)]
+        if self.looked and not name and (everything, mine) == (self.papers, self.own):
+            return
         for error in errors:
             self._lab.error_raised.emit(error)
-        self.own = {one.paper.name: one for one in own}
-        self.papers, self.looked = [*papers, *(one.paper for one in own)], True
+        self.own, self.papers, self.looked = mine, everything, True
         if name:
             self._by_hand, self._paper = True, name
         if self.paper is None:

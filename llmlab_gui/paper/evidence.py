@@ -123,7 +123,7 @@ class EvidenceDock(LabDock):
             return
         same = self._drawn is not None and self._drawn.claim == row.claim
         self._drawn = row
-        self.title.setText(row.claim.title)
+        self.title.setText(row.claim.title or row.claim.id)
         self.badge.say(row.state)
         self.words.show_page(claim_page(row), self.words.verticalScrollBar().value() if same else 0)
         self._offer_charts(keep=same)

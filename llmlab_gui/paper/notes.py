@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QUrl
+from PySide6.QtCore import QEvent, QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
 from PySide6.QtWidgets import QWidget
 
-from llmlab.core.errors import LabError
 from llmlab.data.papers import Paper
 from llmlab.studies.papers.own import OwnPaper, find_own_paper, new_paper
 from llmlab_gui.lab.dock import LabDock
@@ -43,7 +43,7 @@ class PaperDock(LabDock):
     def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "paper", "Paper", parent)
         self.desk = desk
-        self._drawn: Paper | None = None
+        self._drawn: Paper | OwnPaper | None = None
         self._page: Page | None = None
         self._opener = PageOpener(lab, lab.open_concept)
         self.papers = choice_box("Which paper", tip="The papers whose claims the lab knows", least=16)
@@ -73,17 +73,20 @@ class PaperDock(LabDock):
             new_paper(name, self.lab.outputs)
             made.append(name)
 
-        LineQuestion(self, "New paper", "A short name of the paper, which its folder gets:", "", make).exec()
+        question = LineQuestion(self, "New paper", "A short name of the paper, which its folder gets:", "", make)
+        question.exec()
+        question.deleteLater()
         if made:
-            self._ask(find_own_paper(made[0], self.lab.outputs))
+            self._ask_of(made[0])
 
     def ask_questions(self) -> None:
         """Goes on with the questions of the paper that is read, from its files as they are now."""
-        paper = self.desk.paper
-        try:
-            self._ask(find_own_paper(paper.name, self.lab.outputs) if paper is not None else None)
-        except LabError as error:
-            self.lab.error_raised.emit(error)
+        if self.desk.paper is not None:
+            self._ask_of(self.desk.paper.name)
+
+    def _ask_of(self, name: str) -> None:
+        found = partial(find_own_paper, name, self.lab.outputs)
+        self._background.run(found, self._ask, self.lab.error_raised.emit)
 
     def _ask(self, own: OwnPaper | None) -> None:
         if own is not None:
@@ -103,10 +106,18 @@ class PaperDock(LabDock):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self.desk.need()
+        self._read()
         self._refresh()
 
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ActivationChange and self.isVisible() and self.isActiveWindow():
+            self._read()  # whoever comes back from an editor
+
     # Behind the scenes -----------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        self.desk.reread() if self.desk.looked else self.desk.need()
 
     def _refresh(self) -> None:
         papers, paper = self.desk.papers, self.desk.paper
@@ -125,10 +136,11 @@ class PaperDock(LabDock):
             return
         self.show_body()
         self.papers.setCurrentIndex(names.index(paper.name))
-        if self.isVisible() and paper is not self._drawn:
-            self._drawn = paper
+        if self.isVisible() and (own or paper) != self._drawn:
+            self._drawn, before = own or paper, self._page
             self._page = notes_page(paper) if own is None else own_page(own)
-            self.browser.show_page(self._page, 0)
+            same = before is not None and before.name == self._page.name
+            self.browser.show_page(self._page, self.browser.verticalScrollBar().value() if same else 0)
 
     def _offer(self, paper: Paper) -> str:
         own = self.desk.own.get(paper.name)

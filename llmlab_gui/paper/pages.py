@@ -50,7 +50,7 @@ def notes_page(paper: Paper) -> Page:
 def own_page(own: OwnPaper) -> Page:
     """A reader's own paper: what is still to be answered, then the notes."""
     paper = own.paper
-    links = " · ".join(f"[{link.partition('://')[2]}]({link})" for link in paper.links)
+    links = " · ".join(f"[{link.partition('://')[2] or link}]({link})" for link in paper.links)
     about = f"{paper.authors}, {paper.year}" if paper.authors and paper.year else ""
     if own.problem is not None:
         lacks = f"**It cannot be read.** {own.problem}"

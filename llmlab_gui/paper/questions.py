@@ -42,9 +42,8 @@ class PaperQuestions(QDialog):
     def __init__(self, own: OwnPaper, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._folder = own.folder
-        self._asked: list[
-            tuple[int | None, str, str, str]
-        ] = [  # claim's place; its id, or the paper's name; field; answer
+        # The claim's place, its id or the paper's name, the field, and the answer so far.
+        self._asked: list[tuple[int | None, str, str, str]] = [
             (None, own.paper.name, field, answer_of(own.paper, field)) for field in PAPER_QUESTIONS
         ]
         for place, claim in enumerate(own.paper.claims):
@@ -126,6 +125,7 @@ class PaperQuestions(QDialog):
             return
         question = LineQuestion(self, "Add", "A short name of the claim, one word:", "", self._add)
         question.exec()
+        question.deleteLater()
 
     def _add(self, id: str) -> None:
         place = add_claim(self._folder, id)

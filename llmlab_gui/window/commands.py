@@ -30,6 +30,7 @@ _ALSO = {
     "Resume": "continue go on unpause longer more steps",
     "Stop": "cancel abort kill end",
     "Save now": "checkpoint write disk",
+    "New paper": "own reading notes claims questions",
     "New run": "set-up settings hyperparameters",
     "Open a run's folder": "load import",
     "Train on your own text": "corpus file data load",

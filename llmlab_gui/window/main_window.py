@@ -46,6 +46,7 @@ from llmlab_gui.window.workspaces import Workspaces
 
 if TYPE_CHECKING:
     from llmlab_gui.finetune.setup import FinetuneSetupDock
+    from llmlab_gui.paper.notes import PaperDock
     from llmlab_gui.train.log import LogDock
     from llmlab_gui.train.run_setup import RunSetupDock
     from llmlab_gui.train.setup import SetupDock
@@ -231,6 +232,11 @@ class MainWindow(drops.TakesDrops, QMainWindow):
     def check_paper(self) -> None:
         """Where a check of a paper's claims is set up."""
         self._show_in(PAPER, "check")
+
+    def new_paper(self) -> None:
+        """Begins a paper of the reader's own."""
+        self._show_in(PAPER, "paper")
+        cast("PaperDock", self.docks["paper"]).begin_paper()
 
     def open_window_log(self) -> None:
         """The window's own log in the system's editor."""

@@ -121,6 +121,7 @@ class Menus(QObject):
         self._add(menu, "queue", "Pause or resume the queue", self._window.lab.queue.toggle_paused)
         check = self._add(menu, "check", "Check a paper's claims", self._window.check_paper)
         check.setStatusTip("Its notes, its claims and the runs that test them, in the workspace Paper")
+        self._add(menu, "new_paper", "New paper…", self._window.new_paper)
         self._compare = self._add(menu, "compare_base", "Compare with its base", self._compare_with_base)
         self._compare.setStatusTip("What fine-tuning changed: the run's newest checkpoint and its base on one prompt")
         self._window.lab.current_changed.connect(self._fit_to_run)

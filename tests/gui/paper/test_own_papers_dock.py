@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QDialog
+from PySide6.QtCore import QEvent, Qt
+from PySide6.QtWidgets import QApplication, QDialog
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
@@ -19,6 +19,7 @@ from llmlab.studies.papers.own import (
     write_answer,
 )
 from llmlab_gui.paper import questions
+from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.claim_rows import UNTESTED
 from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.notes import PaperDock
@@ -153,4 +154,36 @@ def test_a_paper_whose_file_is_broken_is_offered_and_says_what_to_mend(qtbot: Qt
         qtbot.waitUntil(lambda: "It cannot be read" in dock.browser.toPlainText(), timeout=WAIT)
         assert "line 2" in dock.browser.toPlainText()
         dock.ask_action.trigger()
-        assert "line 2" in told[-1]
+        qtbot.waitUntil(lambda: "line 2" in "".join(told), timeout=WAIT)
+        claims = ClaimsDock(lab, lab.papers)
+        qtbot.addWidget(claims)
+        assert "says what its files lack" in claims._empty.text
+
+
+def test_what_is_written_in_an_editor_is_seen_when_the_window_is_in_front_again(qtbot: QtBot, lab: WholeLab) -> None:
+    folder = new_paper("mine", lab.outputs)
+    with dock_in_sight(qtbot, PaperDock(lab, lab.papers), 480, 600) as dock:
+        lab.papers.show("mine")
+        qtbot.waitUntil(lambda: NOTES_QUESTIONS[0] in dock.browser.toPlainText(), timeout=WAIT)
+        notes = folder / "notes.md"
+        notes.write_text(notes.read_text(encoding="utf-8") + "\nWeights of another size.\n", encoding="utf-8")
+        QApplication.sendEvent(dock, QEvent(QEvent.Type.ActivationChange))
+        qtbot.waitUntil(lambda: "Weights of another size." in dock.browser.toPlainText(), timeout=WAIT)
+        changes: list[str] = []
+        lab.papers.paper_changed.connect(lambda: changes.append("changed"))
+        lab.papers.reread()  # nothing is new
+        lab.papers.reread("mine")
+        qtbot.waitUntil(lambda: bool(changes), timeout=WAIT)
+        assert changes == ["changed"]
+
+
+def test_check_says_of_a_paper_without_tests_what_one_can_do(qtbot: QtBot, lab: WholeLab) -> None:
+    new_paper("mine", lab.outputs)
+    with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 480, 600) as dock:
+        lab.papers.show("mine")
+        qtbot.waitUntil(lambda: "An experiment of your own" in dock._empty.text, timeout=WAIT)
+        assert not dock.form.isVisible()
+        assert not dock.setup.problem.isVisible()
+        with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
+            dock._empty._button.click()
+        assert asked.args == ["experiment"]
