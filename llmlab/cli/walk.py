@@ -154,7 +154,10 @@ def _appended(opened: OpenModel, asked: Walk, count: int) -> Walk:
     for _ in range(count):
         ids = asked.token_ids(opened)
         asked = dataclasses.replace(
-            asked, ids=(*ids, next_token(opened, asked)), beginning=False, drawn=asked.drawn + 1
+            asked,
+            ids=(*ids, next_token(opened, dataclasses.replace(asked, cache=False))),
+            beginning=False,
+            drawn=asked.drawn + 1,
         )
     return asked
 
@@ -192,11 +195,16 @@ def _value_lines(value: Value, whole: bool) -> Iterator[str]:
     yield f"    {text.printable(value.name)} {value.shape_words} {picture}{changed}".rstrip()
     if value.labels and value.array.ndim == 1 and (whole or value.array.size <= 12):
         pairs = zip(value.labels, value.array.tolist(), strict=True)
-        yield from _wrapped(", ".join(f"{text.printable(label)} {one:.4g}" for label, one in pairs))
+        yield from _wrapped(", ".join(f"{text.printable(label)} {_short(one)}" for label, one in pairs))
     elif whole:
         rows = value.array if value.array.ndim == 2 else value.array[None]
         for row in rows:
             yield from _wrapped(" ".join(f"{one:.6g}" for one in row.tolist()))
+
+
+def _short(number: float) -> str:
+    """Four digits; an id is whole."""
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:.4g}"
 
 
 def _strip(x: Array) -> str:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmlab.anatomy.modules import is_conv1d
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, TrainSettings
 from llmlab.data.dataset import load_dataset
@@ -22,6 +22,7 @@ from llmlab.gpt.model import GPT
 from llmlab.models.reference import Reference, SavedRun, is_fine_tuned, is_task
 from llmlab.store.checkpoints import select
 from llmlab.training import loop
+from llmlab.training.muon import Muon
 from llmlab.training.optimizer import is_muons, make_optimizer, make_pretraining_optimizer, set_learning_rates
 from llmlab.training.schedule import learning_rate
 from llmlab.training.state import load_state
@@ -69,7 +70,7 @@ def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
 def step_stages(back: Back, trained: Trained, name: str, following: Sequence[int]) -> Iterator[Stage]:
     """One optimizer step of a copy of the model on this window's gradient, told for the weight `name` at its place.
 
-    UsageError where Muon moves the weight.
+    A weight that Muon moves has no AdamW step: its own is told without a formula.
     """
     model = back.place.opened.model
     settings = trained.settings
@@ -82,19 +83,20 @@ def step_stages(back: Back, trained: Trained, name: str, following: Sequence[int
         ours.grad = None if theirs.grad is None else theirs.grad.clone()
     parameters = dict(stepped.named_parameters())
     for key, values in trained.moments.items():
-        if key in parameters and "exp_avg" in values:
+        if key in parameters:
             optimizer.state[parameters[key]] = {each: tensor.clone() for each, tensor in values.items()}
     set_learning_rates(optimizer, trained.step, settings)
     weight = parameters[name]
     group = next(group for group in optimizer.param_groups if any(one is weight for one in group["params"]))
-    if is_muons(group):
-        raise UsageError(
-            f"{name} is moved by Muon.", "An AdamW step is walked here.", "Choose a weight outside the blocks."
-        )
     norm = float(torch.nn.utils.clip_grad_norm_(stepped.parameters(), settings.grad_clip or math.inf))
     yield _weight_gradient(back)
     yield _clipping(back, settings, norm, weight)
     before = float(weight.detach()[back.index])
+    if is_muons(group):
+        optimizer.step()
+        yield _muon(back, name, before, float(weight.detach()[back.index]))
+        yield _what_it_did(back, model, stepped, following)
+        return
     state = optimizer.state.get(weight, {})
     old = [float(state[key][back.index]) if key in state else 0.0 for key in ("exp_avg", "exp_avg_sq")]
     count = int(float(state["step"])) + 1 if "step" in state else 1
@@ -215,13 +217,28 @@ def _adamw(
         "w = w · (1 − lr · decay) − lr · m′ / (√v′ + ε),  m′ = m / (1 − β₁ᵗ),  v′ = v / (1 − β₂ᵗ)",
         f"m′ = {number(corrected[0])}, v′ = {number(corrected[1])}: "
         f"{bracketed(before)} · (1 − {number(lr)}·{number(decay)}) "
-        f"− {number(lr)} · {bracketed(corrected[0])} / (√{number(corrected[1])} + {number(eps)}) = {number(result)}",
+        f"− {number(lr)} · {bracketed(corrected[0])} / (√{number(corrected[1])} + {number(eps)}) = {result:.7g}, "
+        f"a change of {number(result - before)}",
         "The step is about lr, whatever the gradient's size: only its direction and steadiness count.",
         "parameters",
         [value("w before, after", ("step",), torch.tensor([before, float(after)]), ("before", "after"))],
         torch.tensor(result),
         after.detach().float().cpu(),
         code,
+    )
+
+
+def _muon(back: Back, name: str, before: float, after: float) -> Stage:
+    return back.stage(
+        "muon",
+        f"Muon step of {name}[{', '.join(map(str, back.index))}]",
+        "",
+        f"w = {before:.7g} → {after:.7g}, a change of {number(after - before)}",
+        "Muon gives every direction of a matrix a step of one size: how far one weight goes depends on all of them, "
+        "and no formula of its own gradient tells it.",
+        "parameters",
+        [value("w before, after", ("step",), torch.tensor([before, after]), ("before", "after"))],
+        code=code_of(Muon.step, "orthogonalised("),
     )
 
 

@@ -340,7 +340,7 @@ def _attention(back: Back) -> Iterator[Stage]:
                 cos, sin = seen.rotary
                 ways = [turned(gradient, cos[p], -sin[p]), turned_in_pairs(gradient, cos[p], -sin[p])]
                 gradient = min(ways, key=lambda way: differing(way, own))
-            why = "Autograd's own, so that the scores' gradient above is proved by it."
+            why = "Each key is added, weighted by how much its score should move."
             formula = "∂L/∂q = scale · Σ ∂L/∂score[j] · k[j]" + (", turned back" if seen.rotary is not None else "")
             yield _vector(back, "query_gradient", "Gradient of the query", formula, why, "attention", gradient, own)
     if "value" in found and group == 1 and heads.sink is None:

@@ -14,6 +14,8 @@ from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, number, total, vector
 from llmlab.walk.tokens import merge_numbers, merge_words
 
+_SHOWN = 300  # characters of a prompt that are written out
+
 
 def input_stages(place: Place) -> Iterator[Stage]:
     """Text, bytes, tokens, embedding, position, and the stream that the layer reads."""
@@ -30,7 +32,7 @@ def _text_stages(place: Place) -> Iterator[Stage]:
         "text",
         "Text",
         "a row of characters",
-        f"{len(text):,} characters: {text!r}",
+        f"{len(text):,} characters: {text[:_SHOWN]!r}{' …' if len(text) > _SHOWN else ''}",
         "All that the model is given is this text; it knows nothing of its letters.",
         "prompt",
     )

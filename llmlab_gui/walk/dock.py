@@ -92,6 +92,7 @@ class WalkDock(AskingDock):
         asked = (about.reference, session.text, session.beginning, self.direction.currentData(), repr(values))
         if asked != self._asked:
             self._asked = asked
+            self.append.setEnabled(False)  # the token that is shown was drawn for what was asked before
             session.ask(self.direction.currentData(), values, self._take, self._refuse, "walk")
 
     @property
@@ -153,6 +154,7 @@ class WalkDock(AskingDock):
             self.update_state()
         else:
             self.problem.say(str(error))
+            self.take_back.setVisible(bool(self._appended))
 
     def _forget(self) -> None:
         self.archive, self._asked, self._trouble, self.stages = None, (), None, []

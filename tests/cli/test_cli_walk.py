@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
+from llmlab.cli.walk import _value_lines
+from llmlab.walk.stage import Value
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,15 @@ def test_walk_appends_what_generate_writes(trained: Path, capsys: pytest.Capture
     written = json.loads(capsys.readouterr().out)["tokens"]
     assert run(trained, "--append", "3", *words) == 0
     assert json.loads(capsys.readouterr().out)["tokens"][-3:] == [token["text"] for token in written]
+
+
+def test_walk_appends_to_one_token_before_it_takes_a_cache_and_prints_ids_whole(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["walk", "bar", "--outputs", str(trained), "--prompt", "t", "--cache", "--append", "2"]) == 0
+    assert "2 rows of this head kept, 1 new" in capsys.readouterr().out
+    ids = Value("ids", ("position",), np.array([40303.0, 218.0]), ("0 a", "1 b"))
+    assert "0 a 40303, 1 b 218" in "".join(_value_lines(ids, whole=False))
 
 
 def test_walk_goes_backwards_with_what_the_runs_optimizer_kept(

@@ -179,7 +179,12 @@ def test_what_cannot_be_walked_back_is_said_in_a_sentence(wrong: dict[str, Any])
         walk_back(scratch(), WalkBack(**({"text": TEXT} | wrong)), Trained())
 
 
-def test_a_weight_that_muon_moves_is_refused() -> None:
-    trained = Trained(PretrainTrainSettings(optimizer="muon"))
-    with pytest.raises(UsageError, match="Muon"):
-        walk_back(scratch(), WalkBack(text=TEXT), trained)
+def test_the_step_of_a_weight_that_muon_moves_is_told_without_adamws_formula() -> None:
+    model, settings = scratch(), PretrainTrainSettings(optimizer="muon", warmup_steps=0)
+    stages = walk_back(model, WalkBack(text=TEXT, weight="blocks.0.attention.out.weight[3,4]"), Trained(settings))
+    before, after = numbers(stages, "muon")
+    assert before == float(model.model.get_parameter("blocks.0.attention.out.weight")[3, 4])
+    assert before != after
+    assert not {"adamw", "first_mean", "second_mean"} & by_name(stages).keys()
+    loss_before, loss_after = numbers(stages, "step")
+    assert loss_after < loss_before

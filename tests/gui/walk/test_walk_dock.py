@@ -144,10 +144,20 @@ def test_the_drawn_token_is_appended_and_walked_again(dock: WalkDock, lab: Inspe
     assert asked(lab)["cache"] is True
     dock.take_back.click()
     assert "ids" not in asked(lab)
+    dock.cache.setChecked(False)
+    qtbot.waitUntil(dock.append.isEnabled, timeout=WAIT)
     dock.append.click()
+    assert asked(lab)["ids"] == [1, 2, 3, 7]
     lab.inspection.set_prompt("w4 w5", False, at_once=True)  # another text has none appended
     qtbot.waitUntil(lambda: asked(lab)["text"] == "w4 w5", timeout=WAIT)
     assert "ids" not in asked(lab)
+
+
+def test_a_token_is_appended_once_until_the_next_one_is_drawn(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
+    dock.append.click()
+    dock.append.click()  # what is drawn behind the first is not known yet
+    assert asked(lab)["ids"] == [1, 2, 3, 7]
+    qtbot.waitUntil(dock.take_back.isVisible, timeout=WAIT)
 
 
 def test_backwards_the_prompt_is_a_window_and_a_weight_can_be_named(
