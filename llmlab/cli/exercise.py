@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 from collections.abc import Iterator
+from typing import NoReturn
 
 from llmlab.cli import text
 from llmlab.cli.exercise_use import use
@@ -83,13 +85,22 @@ def _start(args: argparse.Namespace, workbook: Workbook) -> int:
 
 def _check(args: argparse.Namespace, workbook: Workbook) -> int:
     piece = _one(args)
-    found = check(piece, workbook)
+    before = signal.signal(signal.SIGTERM, _ended)
+    try:
+        found = check(piece, workbook)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if args.json:
         print_json(found.as_json())
     else:
         for line in _lines(piece, found):
             print(line)
     return DONE if found.passed else FAILED
+
+
+def _ended(number: int, frame: object) -> NoReturn:
+    """The window ends a check that has no use any more: what the learner's code has started ends with it."""
+    raise SystemExit(128 + number)
 
 
 def _lines(piece: Piece, found: Answer) -> Iterator[str]:

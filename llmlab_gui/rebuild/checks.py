@@ -61,8 +61,10 @@ class Checks(QObject):
         if process is None:
             return
         process.finished.disconnect(self._ended)
-        process.kill()
-        process.waitForFinished(3000)
+        process.terminate()
+        if not process.waitForFinished(1500):
+            process.kill()
+            process.waitForFinished(3000)
         process.deleteLater()
 
     def _error(self, error: QProcess.ProcessError) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 import torch
+from forks import wait_until
 from torch import Tensor, nn
 
 from llmlab.cli.main import main
+from llmlab.core.paths import module_command
 from llmlab.core.settings import ModelSettings
 from llmlab.core.source_code import find_source
 from llmlab.exercises import checker, checking
@@ -223,6 +228,26 @@ def test_what_a_file_does_stays_in_its_process(tmp_path: Path) -> None:
     assert answer.fact.startswith("SystemExit")
     assert answer.printed == "x" * 2000 + "\n… (cut)"
     assert answer_from_json(json.loads(json.dumps(answer.as_json()))) == answer
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without telling it")
+def test_what_the_code_of_a_check_that_is_ended_has_started_ends_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "exercises"
+    folder.mkdir()
+    code = "import subprocess, time\none = subprocess.Popen(['sleep', '600'])\nopen('begun', 'w').write(str(one.pid))\n"
+    (folder / "softmax.py").write_text(f"{code}time.sleep(600)", encoding="utf-8")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [*module_command("llmlab"), "exercise", "check", "softmax", "--outputs", str(tmp_path)],
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    wait_until(lambda: (folder / "begun").exists() and (folder / "begun").read_text())
+    process.terminate()
+    process.wait(timeout=60)
+    started = int((folder / "begun").read_text())
+    wait_until(lambda: not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE)
+    assert not list(temporary.glob("llmlab-check-*"))
 
 
 def test_a_file_is_started_once_checked_and_remembered(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
