@@ -113,7 +113,7 @@ class Control:
             case "sample":
                 self._sample(trainer, request)
             case "inspect":
-                with self._recorder.busy("Answering a question about the model"):
+                with trainer.busy("Answering a question about the model"):
                     inspected = answer_request(trainer, request.options, self.stop_wanted)
                 if inspected is not None:
                     with contextlib.suppress(OSError):  # the answer is there; to say so may wait for a disk with room

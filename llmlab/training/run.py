@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -301,10 +302,14 @@ class TrainingRun(ABC):
             self.require_finite(result)
         self.control.saving = True
         try:
-            with self.recorder.busy("Saving a checkpoint"):
+            with self.busy("Saving a checkpoint"):
                 return self._save(labels)
         finally:
             self.control.saving = False
+
+    def busy(self, doing: str) -> AbstractContextManager[None]:
+        """Around what takes rank 0 as long as it takes: the others do not count it as silence."""
+        return self.recorder.busy(doing) if self.processes.size > 1 else nullcontext()
 
     def _save(self, labels: set[str]) -> str:
         begin = time.perf_counter()
