@@ -34,7 +34,7 @@ from llmlab.mysteries.seal import seal
 from llmlab.mysteries.tells import TELLS, Readings, showing, solve
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.inspections import answer_request
-from llmlab.training.loop import FromScratch
+from llmlab.training.loop import Trainer
 from llmlab.training.run import TrainingRun
 
 # Of what is written alone: the weights learn as in a healthy run. (Dropout draws random numbers in evaluation, too.)
@@ -164,14 +164,13 @@ def test_nothing_in_a_runs_files_names_its_fault(
 
 
 def test_a_broken_run_that_fails_does_not_say_what_is_broken(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = create_run(outputs, small("rate-high"), name="run")
-    wrong = LabError("The loss at step 1 is not a finite number.")
-    with mock.patch.object(FromScratch, "optimizer_step", side_effect=wrong), pytest.raises(LabError):
+    run = create_run(outputs, small("dropout-on"), name="run")
+    wrong = LabError("The losses cannot be measured.")
+    with mock.patch.object(Trainer, "losses", side_effect=wrong), pytest.raises(LabError):
         train_here(run)
     logged = capsys.readouterr().err
     assert "Traceback" in logged
-    assert "RateTooHigh" not in logged
-    assert "in_effect" not in logged
+    assert "in losses" not in logged  # where this fault overrides the loop
 
 
 def test_what_is_logged_of_the_learning_rate_is_what_was_asked_for(runs: dict[str, RunFolder]) -> None:
