@@ -133,9 +133,12 @@ def _query_norm(place: Place, projected: dict[str, _Projected]) -> Stage:
     seen = min(candidates, key=lambda one: differing(one, recomputed))
     scale = float(norm.scale(before))
     weight = bracketed(float(norm.weight[0]))
-    numbers = f"q[0] = {bracketed(float(before[0]))} / {number(scale)} · {weight} = {number(float(seen[0]))}"
+    above = bracketed(float(norm.centred(before)[0]))
+    bias = "" if norm.bias is None else f" + {bracketed(float(norm.bias[0]))}"
+    numbers = f"q[0] = {above} / {number(scale)} · {weight}{bias} = {number(float(seen[0]))}"
     values = [value("q", ("dimension of the head",), seen), value("q before", ("dimension of the head",), before)]
-    formula = "q = q / √(mean(q²) + ε) · w"
+    formula = "q = q / √(mean(q²) + ε) · w" if norm.kind == "rmsnorm" else "q = (q − mean) / √(var + ε) · w"
+    formula += "" if norm.bias is None else " + b"
     return place.stage("query_norm", title, formula, numbers, why, "attention", values, recomputed, seen)
 
 

@@ -255,6 +255,19 @@ def test_the_angle_of_a_rotation_is_position_times_theta() -> None:
     assert not next(value for value in alone.values if value.name == "angle").array.any()
 
 
+def test_the_formula_of_a_querys_norm_takes_the_mean_away_where_the_norm_does() -> None:
+    model = family_model("qwen3")
+    attention = model.get_submodule("model.layers.0.self_attn")
+    assert by_name(walk(opened(model), Walk(ids=IDS)))["query_norm"].formula.startswith("q = q / ")
+    attention.q_norm = nn.LayerNorm(attention.head_dim).requires_grad_(False)  # as in Phi
+    stage = by_name(walk(opened(model), Walk(ids=IDS)))["query_norm"]
+    assert stage.difference is not None
+    assert stage.formula == "q = (q − mean) / √(var + ε) · w + b"
+    q, before = (value.array for value in stage.values)
+    assert f"{before[0] - before.mean():.4g}".replace("-", "\u2212") in stage.numbers
+    assert stage.numbers.endswith(f"= {q[0]:.4g}".replace("-", "\u2212"))
+
+
 def test_what_a_formula_takes_for_granted_is_noted() -> None:
     tied, gemma = (
         by_name(walk(scratch(), Walk(text=TEXT))),
