@@ -46,8 +46,8 @@ class CausesForm(QWidget):
             font = self._labels[name].font()
             font.setBold(name == cause)
             self._labels[name].setFont(font)
-        for button in (self.spread_button, self.answer_button):
-            button.setVisible(answer is None)
+        for part in (self.total, self.spread_button, self.answer_button):  # an answer's parts are rounded here
+            part.setVisible(answer is None)
         self._count()
 
     def clear(self) -> None:
