@@ -26,6 +26,7 @@ FILE = "practice.json"
 HANDFUL = 5  # questions of a day
 _FORMAT = 1
 _LOCK_SECONDS = 10.0
+_LAST_TIME = 4e9  # Unix seconds: the year 2096; FSRS adds years to it, and dates end in 9999
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ def _answer(row: Mapping[str, Any]) -> Answer:
 
 
 def _is_answer(row: Any) -> bool:
-    if not isinstance(row, dict) or not isinstance(row.get("time"), (int, float)):
+    time = row.get("time") if isinstance(row, dict) else None
+    if not isinstance(time, (int, float)) or not 0 <= time < _LAST_TIME:
         return False
     texts = ("kind", "way", "concept", "form", "given", "answer")
     return isinstance(row.get("right"), bool) and all(isinstance(row.get(name), str) for name in texts)

@@ -148,6 +148,8 @@ def short_memory(subject: Subject, random: Random) -> Draft:
 @kind("read-twice", "induction-heads", PREDICT, "attention", MODEL)
 def read_twice(subject: Subject, random: Random) -> Draft:
     half = (subject.measured.shape[1] - 1) // 2
+    if half < 2:
+        raise NothingToAsk("Its context is too short.")
     draws = torch.Generator().manual_seed(subject.seed)
     once = torch.randint(subject.opened.vocab_size, (MEASURED_ROWS, half), generator=draws)
     twice = torch.cat([once, once], 1)
@@ -221,6 +223,8 @@ def sharper_softmax(subject: Subject, random: Random) -> Draft:
 
 def _trained(subject: Subject, what: str, plain: float, changed: float) -> Draft:
     """What becomes of a twin's loss when one setting of its training is another."""
+    if not math.isfinite(plain):
+        raise NothingToAsk("The twin diverges at this learning rate.")
     text = (
         f"A small twin of {subject.name} ({LAYERS} layers, width "
         f"{WIDTH}, bytes of the same text) is trained for {STEPS} steps "

@@ -17,8 +17,13 @@ from llmlab.core.errors import UsageError
 KNOW, READ, PREDICT = WAYS = ("know", "read", "predict")
 CHOICE, VALUE, INTERVAL, HEAD = "choice", "number", "interval", "head"
 CONFIDENCE = 0.8  # of an interval: of ten, eight should hold the value
-_NUMBER = re.compile(r"([-+]?(?:\d[\d,_]*)?\.?\d*(?:[eE][-+]?\d+)?)\s*([kKMBG]?)\s*(.*)", re.DOTALL)
-_FACTORS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
+_NUMBER = re.compile(
+    r"([-+]?(?:\d{1,3}(?:,\d{3})+\.?\d*|[\d_]*\.?\d*)(?:[eE][-+]?\d+)?)\s*(?:([kKMBGT])(?![A-Za-z]))?\s*(\D*)",
+    re.DOTALL,
+)
+_FACTORS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
+_FACTOR_WORDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
+_BYTES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
 
 
 @dataclass(frozen=True)
@@ -96,30 +101,49 @@ def mark(question: Question, given: str) -> Marked:
         ends = text.split("..")
         if len(ends) != 2:
             raise UsageError(f"{given!r} is not an interval.", f"The answer is {question.expects}.")
-        low, high = (number(end) for end in ends)
+        low, high = (number(end, question.unit) for end in ends)
         if not low < high:
             raise UsageError(f"{given!r} is not an interval.", "Its first end has to be the smaller one.")
         outside = max(low - question.low, question.low - high, 0.0)
         return Marked(outside == 0, f"{low:g}..{high:g}", outside / (high - low))
-    value = number(text)
+    value = number(text, question.unit)
     return Marked(question.low <= value <= question.high, f"{value:g}")
 
 
-def number(text: str) -> float:
-    """A number as people write it: 1,234, 1.2k, 3.5 M, 40 %, 6 MB. UsageError when it is none."""
-    match = _NUMBER.fullmatch(text.strip())
+def number(text: str, unit: str = "") -> float:
+    """A number as people write it, in the unit that is asked for: 1,234, 1.2k, 3.5 million, 40 %, 6 MB.
+
+    UsageError when it is none, or in another unit than one that can be converted.
+    """
+    match = _NUMBER.fullmatch(text.strip().replace("−", "-"))
     try:
         if match is None:
             raise ValueError(text)
-        value, factor, unit = match.groups()
-        value = float(value.replace(",", "").replace("_", ""))
+        digits, letter, word = match.groups(default="")
+        value = float(digits.replace(",", "").replace("_", ""))
     except ValueError:
         raise UsageError(f"{text.strip()!r} is not a number.", "Write digits, like 1234, 1.2k or 3e5.") from None
-    # 6 MB is six of the question's MB, and 6 M is six million.
-    scaled = value if unit.strip() and factor else value * _FACTORS[factor]
-    if not math.isfinite(scaled):
+    factor = _factor(letter, word.strip(), unit)
+    if factor is None:
+        raise UsageError(f"{text.strip()!r} is in another unit.", f"The answer is a number in {unit}.")
+    if not math.isfinite(value * factor):
         raise UsageError(f"{text.strip()!r} is not a finite number.")
-    return scaled
+    return value * factor
+
+
+def _factor(letter: str, word: str, unit: str) -> float | None:
+    """What a number before `letter` (k, M ...) and `word` is multiplied by to be in `unit`; None where it cannot be."""
+    if unit in ("kB", "MB"):  # 6 M are 6 MB there, and 6 B are bytes
+        prefix = (letter + word).lower().removesuffix("bytes").removesuffix("byte").removesuffix("b")
+        return 1.0 if not letter + word else _BYTES[prefix] / _BYTES[unit[0].lower()] if prefix in _BYTES else None
+    first, _, rest = word.partition(" ")
+    factor = _FACTORS[letter] * _FACTOR_WORDS.get(first.lower(), 1.0)
+    rest = rest if first.lower() in _FACTOR_WORDS else word
+    if rest in ("%", "percent", "per cent"):
+        return factor if unit == "%" else 0.01 * factor if not unit else None
+    if not unit:  # whatever is counted: 32 dimensions, 1.5 MFLOPs
+        return factor * (_FACTORS.get(rest[0], 1.0) if rest[1:].lower().startswith("flop") else 1.0)
+    return factor if unit.lower().startswith(rest.lower()) else None
 
 
 def _chosen(question: Question, text: str) -> str:

@@ -57,12 +57,12 @@ def _scored(subject: Subject, name: str, words: str, sign: float = 1.0) -> Draft
 
 @kind("previous-token-head", "attention-patterns", READ, "attention", MODEL)
 def previous_token_head(subject: Subject, random: Random) -> Draft:
-    return _scored(subject, "previous", "Which head gives most of its weight to the token before?")
+    return _scored(subject, "previous", "Which head gives the most weight to the token before, on average?")
 
 
 @kind("first-token-head", "attention-patterns", READ, "attention", MODEL)
 def first_token_head(subject: Subject, random: Random) -> Draft:
-    return _scored(subject, "first", "Which head gives most of its weight to the first token?")
+    return _scored(subject, "first", "Which head gives the most weight to the first token, on average?")
 
 
 @kind("sharpest-head", "attention-patterns", READ, "attention", MODEL)
@@ -113,7 +113,7 @@ def looked_at(subject: Subject, random: Random) -> Draft:
     row = subject.seen[f"attention/{layer}"][number, -1]
     best = int(row.argmax())
     last = len(row) - 1
-    text = f"{_about(subject)} At its last token: which token gets most of the weight of head {layer}.{number}?"
+    text = f"{_about(subject)} At its last token: to which token does head {layer}.{number} give the most weight?"
     how = f"The last row of its pattern: {row[best]:.3f} on token {best}, the largest weight."
     others = [_token(subject, at) for at in np.argsort(-row)[1:5]]
     return choice(random, text, _token(subject, best), others or _tokens(subject, last), how, prompt=subject.prompt)
@@ -152,7 +152,8 @@ def settled_after(subject: Subject, random: Random) -> Draft:
         "from where on does its most likely next token stay the same?"
     )
     said = ", ".join(f"{name} {_text(subject, id)}" for name, id in zip(names, first, strict=True))
-    shown_names = names if len(names) <= 9 else names[max(0, settled - 4) : settled + 5]
+    first_shown = max(0, min(settled - random.randrange(9), len(names) - 9))  # of many layers, nine with the right one
+    shown_names = names[first_shown : first_shown + 9]
     return ordered(text, shown_names, names[settled], f"Most likely {said}.", prompt=subject.prompt)
 
 
@@ -191,7 +192,7 @@ def surest_share(subject: Subject, random: Random) -> Draft:
 def worst_predicted(subject: Subject, random: Random) -> Draft:
     share = _needed(subject, "lens/target_probability")[-1, :-1]  # of the token that follows each position
     worst = int(share.argmin())
-    others = random.sample([at for at in range(len(share)) if at != worst], 4)
+    others = [at for at in range(len(share)) if at != worst]
     text = f"{_about(subject)} Which of these tokens surprises it most?"
     how = (
         f"It gave token {worst + 1} a probability of {share[worst]:.2g}: "
@@ -263,7 +264,8 @@ def stream_growth(subject: Subject, random: Random) -> Draft:
     before = float(_needed(subject, "contributions/norm/pre_attn")[0].mean())
     after = float(_needed(subject, "contributions/norm/post_ffn")[-1].mean())
     text = (
-        f"{_about(subject)} By which factor is the residual stream longer after the last layer than before the first?"
+        f"{_about(subject)} By which factor is the norm of the residual stream, averaged over "
+        "the tokens, larger after the last layer than before the first?"
     )
     how = f"Mean norm over the tokens: {after:.3g} after, {before:.3g} before."
     return interval(text, after / before, how, prompt=subject.prompt)

@@ -25,7 +25,8 @@ def warm_up_rate(subject: Subject, random: Random) -> Draft:
         f"rate of {train.learning_rate:g}. What is it after {step} steps?"
     )
     how = f"{train.learning_rate:g} · ({step} + 1) / ({train.warmup_steps} + 1) = {rate:.4g}."
-    return value(text, rate, how, within=0.05)
+    naive = train.learning_rate * step / train.warmup_steps  # counted from 0, as most would
+    return value(text, rate, how, within=0.05, off=1.01 * abs(rate - naive))
 
 
 @kind("half-way-rate", "learning-rate", KNOW, "learning_rate", SETTINGS)
@@ -42,7 +43,7 @@ def half_way_rate(subject: Subject, random: Random) -> Draft:
 
 @kind("largest-fall", "learning-rate", KNOW, "learning_rate", SETTINGS)
 def largest_fall(subject: Subject, random: Random) -> Draft:
-    train = replace(subject.settings.train, schedule="cosine", warmup_steps=0)
+    train = replace(subject.settings.train, schedule="cosine", warmup_steps=0, steps=1000, min_learning_rate=0.0)
     marks = [round(train.steps * share) for share in (0, 0.25, 0.5, 0.75, 1)]
     rates = [learning_rate(min(step, train.steps), train) for step in marks]
     falls = [before - after for before, after in pairwise(rates)]

@@ -252,7 +252,7 @@ def adamw_memory(subject: Subject, random: Random) -> Draft:
 def adamw_state(subject: Subject, random: Random) -> Draft:
     text = (
         f"A checkpoint of {subject.name} that training can resume from holds AdamW's "
-        "state beside the weights. How many times as large as the weights alone is it?"
+        "state beside the weights. How many times as large as the weights alone are both together?"
     )
     return value(
         text, 3, "Weights, and two moments for each: m, the mean gradient, and v, that of its square.", within=0
@@ -285,11 +285,13 @@ def lora_parameters(subject: Subject, random: Random) -> Draft:
 @kind("norm-parameters", "residual-stream", KNOW, "parameters", SETTINGS)
 def norm_parameters(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
-    each = model.n_embd * (2 if model.bias and model.norm == "layernorm" else 1)
+    biased = model.bias and model.norm == "layernorm"
+    each = model.n_embd * (2 if biased else 1)
     count = (2 * model.n_layer + 1) * each
     text = (
-        "Pre-norm blocks have two norms each, and one follows the last. How many parameters "
-        f"do the norms of {subject.name} have ({model.n_layer} layers, width {model.n_embd})?"
+        f"{subject.name} has {model.n_layer} layers and a width of {model.n_embd}. Its pre-norm blocks have two norms "
+        f"each, and one follows the last; each norm has a scale{' and a shift' if biased else ''} per dimension. How "
+        "many parameters do these norms have?"
     )
     how = f"(2 · {model.n_layer} + 1) norms of {each} parameters each."
     return value(text, count, how, within=0)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
-import llmlab
+from llmlab.core.errors import LabError
+from llmlab.core.source_code import find_source
 from llmlab.practice.kinds import NOTHING, Draft, NothingToAsk, choice, kind
 from llmlab.practice.question import READ
 from llmlab.practice.subject import Subject
 
-_ROOT = Path(llmlab.__file__).resolve().parent.parent
 _LONGEST = 110  # characters of a line that is shown
 
 
@@ -89,7 +88,7 @@ LINES = (
         "line-small-start",
         "residual-stream",
         "parameters",
-        "Which line keeps the residual stream from growing with depth at the start of training?",
+        "Which line computes the smaller start of the projections into the residual stream, the deeper the model?",
         "llmlab/gpt/model.py::GPT.initialise",
         "math.sqrt(2 * self.settings.n_layer)",
         "2 · n_layer projections add up in the stream, so each begins smaller by the root of their number.",
@@ -180,14 +179,11 @@ LINES = (
 
 def lines_of(symbol: str) -> list[str]:
     """The code of FILE::NAME by lines: no docstring, comments, blank lines. NothingToAsk when it is not there."""
-    path, _, name = symbol.partition("::")
     try:
-        text = (_ROOT / path).read_text(encoding="utf-8")
-        node: ast.AST = ast.parse(text)
-        for part in name.split("."):
-            node = next(child for child in getattr(node, "body", ()) if getattr(child, "name", "") == part)
-    except (OSError, SyntaxError, ValueError, StopIteration) as error:
-        raise NothingToAsk(f"The source of {symbol} cannot be read.", f"{error}") from error
+        text = find_source(symbol).code
+    except LabError as error:
+        raise NothingToAsk(f"The source of {symbol} cannot be read.", error.why) from error
+    node = ast.parse(text).body[0]
     assert isinstance(node, ast.FunctionDef)
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     lines = textwrap.dedent("\n".join(text.splitlines()[body[0].lineno - 1 : node.end_lineno])).splitlines()

@@ -56,6 +56,10 @@ class Asker(QObject):
         self._asked, self._ahead = [], []
         self._about, self._concept = self.about(), concept
 
+    def changed(self) -> bool:
+        """Whether a new set would be about another model than this one."""
+        return self.about() != self._about
+
     def next(self) -> None:
         """Wants one more: `came` or `failed` follows."""
         self._wanted = True

@@ -28,6 +28,10 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
+# Panels that show nothing unless the model of the question is open.
+_OF_A_MODEL = frozenset(
+    ("prompt", "attention", "contributions", "residual", "lens", "interventions", "geometry", "parameters", "write")
+)
 _WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}
 
 
@@ -149,8 +153,11 @@ class QuestionCard(QWidget):
             return
         if question.prompt:
             session.set_prompt(question.prompt, False, at_once=True)
+        if question.panel in _OF_A_MODEL:
             if question.model and (session.about is None or session.about.reference != question.model):
                 session.open(question.model)
+        elif question.model and (row := self._lab.row_called(question.model.rpartition("@")[0])) is not None:
+            self._lab.set_current(row.id)
         self._lab.dock_requested.emit(question.panel)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:

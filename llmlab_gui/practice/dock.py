@@ -161,12 +161,15 @@ class PracticeDock(LabDock):
         """The end of a handful: what came of it, and the way to more."""
         self.card.next_button.setText("Next question")
         right, waiting = sum(self._done), [when for when in self.record.due.values() if when > time.time()]
-        again = f"What you missed comes back {when_words(min(waiting), time.time())}." if waiting else ""
+        again = f"The next one comes back {when_words(min(waiting), time.time())}." if waiting else ""
         self._say(why or f"{right} of {len(self._done)} right", again, "Five more", self._more)
 
     def _more(self) -> None:
-        self._done = []
-        self.asker.next()
+        if self.asker.changed():
+            self.begin()
+        else:
+            self._done = []
+            self.asker.next()
 
     def _say(self, title: str, hint: str, action: str = "", slot: Callable[[], object] | None = None) -> None:
         """Instead of a question: why there is none, and what to do."""

@@ -10,7 +10,7 @@ from small_runs import new_run, train_here
 
 from llmlab.jobs.model_host import Host
 from llmlab.practice.kinds import all_kinds
-from llmlab.practice.question import mark, question_from
+from llmlab.practice.question import INTERVAL, mark, question_from
 from llmlab.practice.subject import subject_of
 
 
@@ -30,7 +30,8 @@ def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(t
         question = question_from(last["question"])
         asked.append(question.kind)
         assert question == all_kinds()[question.kind].ask(subject_of("run", tmp_path), 7)
-        assert mark(question, question.right[0] if question.right else f"{question.low - 1}..{question.high + 1}")
+        ends = f"{question.low - 1}..{question.high + 1}" if question.form == INTERVAL else f"{question.low}"
+        assert mark(question, question.right[0] if question.right else ends).right
     assert sorted(asked) == sorted(kinds)
     assert host._held is not None  # the panels and the questions share one model
     host._answer_or_say_why({"id": 99, "do": "practice", "model": "", "seed": 7, "concept": "attention", "without": []})

@@ -40,20 +40,43 @@ def answer(kind: str, right: bool, day: float, **changes: object) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("text", "unit", "value"),
     [
-        ("1,234", 1234),
-        ("1.2k", 1200),
-        ("3.5 M", 3.5e6),
-        ("6 MB", 6),
-        ("40 %", 40),
-        ("3e5", 3e5),
-        ("-2", -2),
-        (".5", 0.5),
+        ("1,234", "", 1234),
+        ("1,234.5", "", 1234.5),
+        ("1.2k", "", 1200),
+        ("1.2k parameters", "", 1200),
+        ("3 million", "", 3e6),
+        ("3.5 M", "", 3.5e6),
+        ("1.5 MFLOPs", "", 1.5e6),
+        ("32 dimensions", "", 32),
+        ("6 MB", "MB", 6),
+        ("6 M", "MB", 6),
+        ("1.5 GB", "MB", 1500),
+        ("500 kB", "MB", 0.5),
+        ("1.5 MB", "kB", 1500),
+        ("3,226,112 B", "MB", 3.226112),
+        ("2 MiB", "MB", 2.097152),
+        ("2k tokens/s", "tokens/s", 2000),
+        ("1 step", "steps", 1),
+        ("40 %", "%", 40),
+        ("40 %", "", 0.4),
+        ("3e5", "", 3e5),
+        ("-2", "", -2),
+        ("−2", "", -2),
+        (".5", "", 0.5),
     ],
 )
-def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
-    assert number(text) == pytest.approx(value)
+def test_numbers_are_read_as_people_write_them(text: str, unit: str, value: float) -> None:
+    assert number(text, unit) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"), [("1,5", ""), ("1 234", ""), ("2..5", ""), ("40 %", "MB"), ("3 apples", "steps"), ("", "")]
+)
+def test_what_could_be_meant_otherwise_is_no_number(text: str, unit: str) -> None:
+    with pytest.raises(UsageError):
+        number(text, unit)
 
 
 def test_answers_are_marked_and_what_cannot_be_one_is_said() -> None:
@@ -111,7 +134,20 @@ def test_answers_are_kept_with_what_others_wrote_beside_them(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["practice.json"]
 
 
-@pytest.mark.parametrize("text", ["{", '{"format": 9, "answers": []}', '{"answers": [{"kind": 1}]}', "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"format": 9, "answers": []}',
+        '{"answers": [{"kind": 1}]}',
+        "[]",
+        *(
+            '{"format": 1, "answers": [{"kind": "a", "way": "know", "concept": "b", "form": "number", "given": "1", '
+            f'"answer": "2", "right": true, "time": {time}}}]}}'
+            for time in ("NaN", "1e300", "-1e300")
+        ),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, text: str) -> None:
     deck = Deck(tmp_path)
     deck.path.write_text(text)

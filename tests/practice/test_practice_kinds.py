@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -22,7 +23,7 @@ from llmlab.core.paths import resources_dir
 from llmlab.core.settings import ModelSettings
 from llmlab.data.papers import list_papers
 from llmlab.gpt.model import GPT
-from llmlab.practice import twin
+from llmlab.practice import readings, twin
 from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, WAYS, Question, mark
 from llmlab.practice.source_lines import LINES, lines_of
@@ -102,6 +103,29 @@ def test_every_question_has_one_answer_that_is_marked_right_and_others_that_are_
             assert not mark(question, f"{2 * question.high + 1}").right, kind.name
     left_out = set(all_kinds()) - asked
     assert len(left_out) <= 3, left_out
+
+
+def test_the_smallest_run_is_asked_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twin, "STEPS", 1)
+    train_here(new_run(tmp_path, model__n_head=1, model__block_size=4, train__steps=1, train__warmup_steps=0))
+    small = subject_of("run", tmp_path)
+    asked = set()
+    for kind in all_kinds().values():
+        with contextlib.suppress(NothingToAsk):
+            asked.add(kind.ask(small, 0).kind)
+    assert {"largest-fall", "worst-predicted"} <= asked
+
+
+def test_the_layer_that_settles_is_not_given_away_by_its_place(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.zeros(2 * 20 + 1, 1, 1, dtype=torch.long).numpy()
+    ids[:21] = 1  # another token up to row 20, before layer 10
+    monkeypatch.setattr(readings, "_needed", lambda *_: ids)
+    asked = [ask(subject, "settled-after", seed) for seed in range(12)]
+    assert {question.answer for question in asked} == {"after layer 10"}
+    assert {len(question.choices) for question in asked} == {9}
+    assert len({question.choices.index("after layer 10") for question in asked}) > 3
 
 
 def test_equal_seeds_give_equal_questions(subject: Subject, outputs: Path) -> None:
@@ -335,6 +359,7 @@ def test_rates_and_steps_are_those_that_the_optimizer_takes(subject: Subject) ->
     steps = int(warm.text.rsplit("after ", 1)[1].split()[0])
     rising = torch.linspace(0, train.learning_rate, train.warmup_steps + 2)[1:]
     assert middle(warm) == pytest.approx(float(rising[steps]))
+    assert mark(warm, f"{train.learning_rate * steps / train.warmup_steps}").right  # counted from 0
     assert ask(subject, "largest-fall").answer == "second and third"
 
     weight = torch.nn.Parameter(torch.ones(2, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,31 @@ def test_a_handful_ends_and_more_is_offered_and_nothing_comes_twice(
     dock._words._button.click()
     host.say()
     assert "nothing more to ask" in dock._words.text
+
+
+def test_five_more_are_about_the_model_that_is_active_by_then(
+    dock: PracticeDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = begin(dock, lab, *(question(VALUE, number) for number in range(2 * HANDFUL)))
+    for number in range(HANDFUL):
+        dock.card.give_up()
+        if number < HANDFUL - 1:
+            host.say()
+        dock.card.next_button.click()
+    monkeypatch.setattr(dock.asker, "about", lambda: "another@latest")
+    dock._words._button.click()
+    host.say()
+    assert [about for about, *_ in host.asked] == [""] * HANDFUL + ["another@latest"]
+
+
+def test_the_panel_of_a_model_has_it_open_also_where_no_prompt_is_asked_about(
+    dock: PracticeDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    begin(dock, lab, replace(question(HEAD), prompt=""))
+    monkeypatch.setattr(lab.inspection, "open", opened.append)
+    dock.card.open_panel()
+    assert opened == ["bar@150"]
 
 
 def test_what_fails_is_said_with_the_way_to_try_again(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
