@@ -72,7 +72,7 @@ class RebuildDock(LabDock):
         if not self._pieces:
             self.show_empty("There are no pieces", "The folder resources is missing from this installation.")
             return
-        for piece in self._pieces:
+        for piece in self._pieces:  # saves are seen before the panel is
             self._watch(piece)
         self.list.setCurrentRow(0)
 
@@ -140,6 +140,7 @@ class RebuildDock(LabDock):
             return
         piece, states = self.piece, [self._workbook.state(one) for one in self._pieces]
         for row, state in enumerate(states):
+            self._watch(self._pieces[row])  # it may have been started in a terminal
             item = self.list.item(row)
             item.setText(f"{_MARKS[state]}  {row + 1}. {self._pieces[row].title}")
             item.setToolTip(_WORDS[state])

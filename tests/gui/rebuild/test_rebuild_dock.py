@@ -13,6 +13,7 @@ from whole_lab import WholeLab
 
 from llmlab.core.errors import LabError
 from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.exercises.pieces import Workbook, find_piece
 from llmlab.jobs.rebuilt import plain_settings
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.rebuild.dock import RebuildDock
@@ -103,6 +104,13 @@ def test_a_save_ends_the_check_of_what_was_saved_before(dock: RebuildDock, qtbot
     file.unlink()  # and nothing is said of a file that is gone
     qtbot.waitUntil(lambda: dock.verdict.text().startswith("Save your file"), timeout=WAIT)
     assert not texts(dock)
+
+
+def test_a_piece_that_is_started_in_a_terminal_is_checked_when_it_is_saved(dock: RebuildDock, qtbot: QtBot) -> None:
+    Workbook(dock.lab.outputs).start(find_piece("softmax"))
+    dock.list.setCurrentRow(1)
+    (dock.lab.outputs / "exercises" / "softmax.py").write_text("right", encoding="utf-8")
+    qtbot.waitUntil(lambda: dock.verdict.text() == "It passes.", timeout=WAIT)
 
 
 def test_hints_come_one_by_one(dock: RebuildDock) -> None:
