@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import new_folder
+from llmlab.core.processes import available_cores
 from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.cluster import require_cluster
 from llmlab.jobs.launcher import claim_name, require_free
@@ -85,8 +86,9 @@ def start_experiment(
     """Starts the worker that runs what is left of the plan; finished runs stay as they are.
 
     jobs: runs at once. cluster: whose jobs they are, "none" for this machine's own processes; None, of all three: as
-    before. Jobs of a cluster all wait at once unless `jobs` is said. follow_parent: the worker dies with this process
-    (a command in a terminal); otherwise it outlives it (the window). Raises LabError when a worker is already there.
+    before. Unless `jobs` is said, all jobs of Slurm wait at once, and local ones share the cores.
+    follow_parent: the worker dies with this process (a command in a terminal); otherwise it outlives it (the window).
+    Raises LabError when a worker is already there.
     """
 
     if cluster not in (None, "none"):
@@ -95,10 +97,13 @@ def start_experiment(
     def begin(held: bool) -> ExperimentStatus:
         status = folder.recorded_status()
         if status.live and folder.has_worker(status, held=held):
+            do = f"Watch it in the window, or stop it first: {folder.cancel_command}"
+            if is_elsewhere(status):
+                do += f". Where you know that it is gone: {folder.resume_command} --take-over"
             raise LabError(
                 f"{folder.id} is already running.",
                 f"Process {status.pid}{f' on {status.host}' if is_elsewhere(status) else ''} is at it.",
-                f"Watch it in the window, or stop it first: {folder.cancel_command}",
+                do,
             )
         requests.clear(folder.requests)
         if cluster is not None:
@@ -107,7 +112,7 @@ def start_experiment(
             status = replace(status, cluster_options=dict(cluster_options))
         at_once = status.jobs if jobs is None else jobs
         if jobs is None and cluster is not None:
-            at_once = len(status.arms) if status.cluster else 1
+            at_once = {"slurm": len(status.arms), "local": available_cores()}.get(status.cluster, 1)
         at_once = min(at_once, max(1, len(status.arms)))
         return replace(status, state="running", pid=None, heartbeat=time.time(), error=None, jobs=at_once)
 

@@ -76,6 +76,8 @@ def parallel(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str]]
         _by_step(gathered, alone, several),
     ]
     notes = [] if alone else ["No run of one process has finished yet: there is nothing to compare with."]
+    if any(one.at_once > 1 for one in gathered.folder.recorded_status().arms.values()):
+        notes.append("Some of its runs trained at the same time: speed and waiting are not those of a run alone.")
     settings = settings_of(gathered.record)
     if getattr(settings.model, "dropout", 0.0):
         notes.append("With dropout each process draws masks of its own, and losses differ by more than rounding.")

@@ -12,6 +12,7 @@ from forks import wait_until
 from small_runs import quick_settings, same_weights
 from waits import SECONDS
 
+from llmlab.core.processes import available_cores
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, make_plan
@@ -39,7 +40,7 @@ def test_jobs_give_the_results_of_runs_that_were_started_here(tmp_path: Path) ->
     here, there = planned(tmp_path / "here", 12), planned(tmp_path / "there", 12)
     for folder, cluster in ((here, None), (there, "local")):
         assert start_experiment(folder, cluster=cluster).wait(SECONDS) == 0
-    assert there.recorded_status().jobs == 2  # all that a cluster can take
+    assert there.recorded_status().jobs == min(2, available_cores())
     assert losses(here) == losses(there)
     assert all(same_weights(*pair) for pair in zip(runs_of(here), runs_of(there), strict=True))
 

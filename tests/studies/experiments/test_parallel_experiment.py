@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.experiments.parallel import bytes_sent
 from llmlab.studies.experiments.plan import lean
 from llmlab.studies.experiments.results import build_results
-from llmlab.studies.records import ExperimentFolder, Trial
+from llmlab.studies.records import ExperimentFolder, Trial, TrialStatus
 
 PLAN = ["one", "ddp-2", "ddp-4", "fsdp2-2", "fsdp2-4"]
 
@@ -77,6 +78,14 @@ def test_what_each_costs_and_how_far_its_losses_are_off_is_found(outputs: Path) 
 def test_losses_beyond_the_bound_are_called_so(outputs: Path) -> None:
     found = {one.name: one for one in results_of(experiment(outputs, "parallel"), 1e-6).findings}
     assert found["losses_difference"].text == "BEYOND the bound of 1e-05"
+
+
+def test_runs_that_trained_at_the_same_time_are_said_to_have_other_speeds(outputs: Path) -> None:
+    folder = experiment(outputs, "parallel")
+    assert not any("same time" in note for note in results_of(folder, 1e-7).notes)
+    status = folder.recorded_status()
+    folder.write_status(replace(status, arms=status.arms | {"one": TrialStatus(state="finished", at_once=2)}))
+    assert any("same time" in note for note in build_results(folder, folder.record()).notes)
 
 
 def test_bytes_are_those_of_the_rings() -> None:

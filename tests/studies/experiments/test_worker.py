@@ -349,6 +349,13 @@ def test_a_stop_does_not_wait_for_ever_for_a_run_of_another_machine(
     assert run.status().elsewhere
 
 
+def test_an_experiment_of_another_machine_says_how_to_take_it_over(outputs: Path) -> None:
+    folder = planned(outputs)
+    folder.write_status(replace(folder.recorded_status(), state="running", host="dhcp-17", pid=9))
+    with pytest.raises(LabError, match=r"on dhcp-17 is at it.*experiment resume deep --take-over"):
+        start_experiment(folder)
+
+
 def test_runs_that_share_a_machine_share_its_cores(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "available_cores", lambda: 7)
     folder = planned(outputs)
