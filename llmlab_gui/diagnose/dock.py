@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtWidgets import QTabWidget, QWidget
+from PySide6.QtWidgets import QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import MYSTERIES
@@ -46,6 +46,9 @@ class DiagnoseDock(LabDock):
         self._sent: set[Path] = set()  # runs whose training was asked for here, and may not have begun
         self._measuring = Background(self)  # for seconds, in which evidence can be kept
         self.chosen = choice_box("Mystery", least=10)
+        self.bring_button = QPushButton("Show its run")
+        self.bring_button.setToolTip("Makes the run of this mystery the one that all other panels show")
+        self.bring_button.hide()
         self.level = choice_box("Level of a new mystery")
         for level, words in _LEVELS.items():
             self.level.addItem(f"Level {level}: {words}", level)
@@ -60,10 +63,13 @@ class DiagnoseDock(LabDock):
         for page, title in zip(pages, ("Evidence", "Answer", "Reveal"), strict=True):
             self.tabs.addTab(page, title)
         new = beside(self.level, self.start_button, grows=self.level)
-        self.set_body(column(new, self.chosen, self.standing, (self.tabs, 1)))
+        self.set_body(
+            column(new, beside(self.chosen, self.bring_button, grows=self.chosen), self.standing, (self.tabs, 1))
+        )
         self.caption(_CAPTION, "loss-curves")
         self.start_button.clicked.connect(self.start)
         self.chosen.activated.connect(lambda _: self._choose(self.chosen.currentData()))
+        self.bring_button.clicked.connect(lambda: self._choose(self.chosen.currentData()))
         self.evidence.asked.connect(self.ask)
         self.evidence.marked.connect(self.mark)
         self.evidence.unmarked.connect(lambda place: self._change(mysteries.unmark, place))
@@ -90,6 +96,7 @@ class DiagnoseDock(LabDock):
         self.chosen.setVisible(bool(rows))
         self.tabs.setVisible(bool(rows))
         if not rows:
+            self.bring_button.hide()
             self.run = self.case = None
             self.standing.setText(
                 "A run is trained with one thing broken, chosen at random and sealed. Start one, look at it in every "
@@ -149,6 +156,7 @@ class DiagnoseDock(LabDock):
         row = self.lab.current()
         if row is not None and row.info.track == MYSTERIES and (row.run.path / CASE).is_file():
             self._show(row)
+        self._stand()
 
     def _choose(self, run_id: str) -> None:
         row = self.lab.row(run_id)
@@ -195,7 +203,11 @@ class DiagnoseDock(LabDock):
             return
         row = self.lab.row(self.run.full_name)
         status = "" if row is None else f", {row.status.words}, step {row.status.step:,} of {row.status.steps:,}"
-        self.standing.setText(f"{self.run.id}: level {self.case.level}, {_LEVELS[self.case.level]}{status}")
+        current = self.lab.current()
+        other = current is not None and not current.id.startswith(self.run.full_name)  # nor one of its experiments
+        shown = f". The panels show {current.name}" if current is not None and other else ""
+        self.bring_button.setVisible(other)
+        self.standing.setText(f"{self.run.id}: level {self.case.level}, {_LEVELS[self.case.level]}{status}{shown}")
         healthy = self.lab.row(f"{MYSTERIES}/{self.run.id}-{HEALTHY}")
         self.healthy_button.setText(
             "Train a healthy run of the same seed" if healthy is None else "Show the healthy run"

@@ -31,6 +31,8 @@ _DOING = {
     "neurons": "Reading the neurons",
     "geometry": "Measuring the embeddings",
     "parameters": "Measuring the parameters",
+    "walk": "Walking forwards",
+    "walk_back": "Walking backwards",
 }
 
 

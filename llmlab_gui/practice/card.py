@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
@@ -35,6 +36,12 @@ _OF_A_MODEL = frozenset(
 _WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}
 
 
+def _rich(text: str) -> str:
+    """As HTML, with what stands in backticks as code."""
+    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return f'<span style="white-space: pre-wrap">{coded}</span>'
+
+
 class QuestionCard(QWidget):
     """Shows one question at a time. `answered` comes once for each; `next_wanted` when the reader goes on."""
 
@@ -49,7 +56,7 @@ class QuestionCard(QWidget):
         self.kind = QuietLabel()
         self.text = QLabel()
         self.text.setWordWrap(True)
-        self.text.setTextFormat(Qt.TextFormat.PlainText)
+        self.text.setTextFormat(Qt.TextFormat.RichText)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         font = QFont(self.text.font())
         font.setPointSizeF(font.pointSizeF() * 1.1)
@@ -99,7 +106,7 @@ class QuestionCard(QWidget):
         self.question, self.marked = question, None
         about = f" · about {_short(question.model)}" if question.model else ""
         self.kind.setText(html.escape(f"{_WAYS[question.way]}{about}{note and f' · {note}'}"))
-        self.text.setText(question.text)
+        self.text.setText(_rich(question.text))
         self.choices.clear()
         self.choices.addItems([f"{number}.  {one}" for number, one in enumerate(question.choices, 1)])
         self.choices.setVisible(question.form == CHOICE)
@@ -230,7 +237,7 @@ class QuestionCard(QWidget):
         said = f"The answer: {question.answer.removesuffix('.')}."
         self.result.setText(
             f'<p><b style="color:{color}">{word}</b> <b>{html.escape(said)}</b>{missed}</p>'
-            f"<p>{html.escape(question.how)}</p><p>{page}</p>"
+            f"<p>{_rich(question.how)}</p><p>{page}</p>"
         )
         self.result.setAccessibleName(f"{word} {said} {question.how}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class RebuildDock(LabDock):
         self.verdict, self.yours, self.lab_code = QLabel(), _Browser("Your code"), _Browser("Our code")
         self._watcher = QFileSystemWatcher(self)
         self._saved = settling_timer(self, _SAVED_MS, self._look)
+        self._making = False  # a run to train, which is not in the list of runs yet
         self._saves: dict[str, tuple[int, int, int]] = {}  # what tells one save from another
         self._lay_out()
         self._connect()
@@ -191,8 +193,10 @@ class RebuildDock(LabDock):
     def _update_training(self) -> None:
         if not self._pieces or not self.isVisible():
             return
-        self.train.setEnabled(any(self._workbook.state(piece) == "passed" for piece in self._pieces))
-        self.ours.setEnabled(self._last_of_theirs() is not None)
+        passed = any(self._workbook.state(piece) == "passed" for piece in self._pieces)
+        one = not self._making and not any(row.info.track == "rebuilt" and row.status.live for row in self.lab.runs())
+        self.train.setEnabled(passed and one)
+        self.ours.setEnabled(one and self._last_of_theirs() is not None)
 
     # What is done ----------------------------------------------------------------------------------------------------
 
@@ -261,13 +265,28 @@ class RebuildDock(LabDock):
 
     def _train(self) -> None:
         settings = load_preset(DEFAULT_PRESET).settings
-        make = partial(make_yours, self.lab.outputs, (), settings, preset=DEFAULT_PRESET, watched=True)
-        self._background.run(make, self.lab.controller.train_made, self.lab.error_raised.emit)
+        self._make(partial(make_yours, self.lab.outputs, (), settings, preset=DEFAULT_PRESET, watched=True))
 
     def _train_ours(self) -> None:
         if (run := self._last_of_theirs()) is not None:
-            make = partial(make_ours, run, watched=True)
-            self._background.run(make, self.lab.controller.train_made, self.lab.error_raised.emit)
+            self._make(partial(make_ours, run, watched=True))
+
+    def _make(self, make: Callable[[], RunFolder]) -> None:
+        """Makes a run and trains it; until it has ended there is no second one."""
+
+        def made(run: RunFolder) -> None:
+            self._making = False
+            self.lab.controller.train_made(run)
+            self.lab.refresh()
+
+        def failed(error: LabError) -> None:
+            self._making = False
+            self._update_training()
+            self.lab.error_raised.emit(error)
+
+        self._making = True
+        self._update_training()
+        self._background.run(make, made, failed)
 
     def _last_of_theirs(self) -> RunFolder | None:
         """The newest run with pieces of the learner's that has no run of ours beside it."""

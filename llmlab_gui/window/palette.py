@@ -143,7 +143,7 @@ class Finder:
         text, command = self._lower[place], self.commands[place]
         points = _FIRST.get(command.kind, 0.0) - 0.01 * len(text)
         if phrase in (text.partition(":")[0], self._also[place]):  # its name, or the one other name for it
-            points += 8.5 if command.kind == "Setting" else 8.0  # before the glossary's entry of its name
+            points += {"Setting": 8.5, "Learn": 9.5}.get(command.kind, 8.0)  # before the glossary's entry of its name
         elif phrase in text:
             points += 4.0 if text.startswith(phrase) else 2.0
         elif phrase in self._also[place]:

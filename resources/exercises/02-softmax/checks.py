@@ -35,6 +35,7 @@ PARTS = (
         ),
         mistakes=(
             Mistake("softmax over the wrong axis", "Each row has sum one, not each column.", lambda x: x.softmax(-2)),
+            Mistake("softmax over the first axis", "Each row has sum one: the last axis.", lambda x: x.softmax(0)),
             Mistake(
                 "softmax over all axes at once",
                 "Each row has sum one by itself.",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 from pytestqt.qtbot import QtBot
@@ -118,6 +119,23 @@ def test_further_experiments_are_made_paid_for_and_shown_beside(
     dock.evidence.marked.emit("nowhere", "")
     qtbot.waitUntil(lambda: len(errors) == 1, timeout=WAIT)
     assert "no place for evidence" in str(errors[0])
+
+
+def test_where_the_panels_show_another_run_that_is_said_and_a_button_brings_this_one(
+    qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, outputs: Path
+) -> None:
+    run = _started(qtbot, dock)
+    assert not dock.bring_button.isVisible()
+    FakeRun(outputs, "tuned").start().advance(10).finish()
+    lab.refresh()
+    qtbot.waitUntil(lambda: lab.row("pretraining/tuned") is not None, timeout=WAIT)
+    lab.set_current("pretraining/tuned")
+    assert dock.run == run
+    assert "The panels show tuned" in dock.standing.text()
+    dock.bring_button.click()
+    assert lab.current().id == run.full_name  # type: ignore[union-attr]
+    assert not dock.bring_button.isVisible()
+    assert "The panels" not in dock.standing.text()
 
 
 def test_what_is_typed_in_is_kept_while_the_run_trains(qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab) -> None:

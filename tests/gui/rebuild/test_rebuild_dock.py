@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from PySide6.QtGui import QDesktopServices
@@ -155,6 +156,11 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     assert yours.info().settings_as(RebuiltSettings).pieces.yours == ("softmax",)
     assert (yours.path / "pieces" / "softmax.py").read_text(encoding="utf-8") == "right = 1"
     lab.open_run(yours)
+    qtbot.waitUntil(lambda: lab.row(yours.full_name) is not None, timeout=WAIT)
+    assert not dock.train.isEnabled()  # it has not ended
+    assert not dock.ours.isEnabled()
+    yours.write_status(replace(yours.recorded_status(), state="finished"))
+    lab.refresh()
     qtbot.waitUntil(dock.ours.isEnabled, timeout=WAIT)
     dock.ours.click()
     qtbot.waitUntil(lambda: len(made) == 2, timeout=WAIT)

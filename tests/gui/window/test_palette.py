@@ -158,6 +158,8 @@ def test_a_question_that_is_typed_finds_where_it_is_answered(same_window: MainWi
     for asked, place in QUESTIONS.items():
         first = [(command.kind, command.text) for command in finder.find(asked)[:3]]
         assert place in first, (asked, first)
+    first = finder.find("backpropagation")[0]
+    assert (first.kind, first.text) == ("Learn", "Backpropagation")
     assert ("Show", "Practice") in [(command.kind, command.text) for command in finder.find("quiz me")[:3]]
 
 
