@@ -29,6 +29,8 @@ HOUR = sorted(name for name in DOCUMENTS if name.startswith("first-hour/"))
 NOT_RUN = {
     "corpora fetch": "it needs a network",
     "corpora build": "it needs a folder of texts: tests/data/test_shards.py",
+    "mystery start": "it trains for a minute: tests/cli/test_cli_mystery.py",
+    "practice": "it waits for answers: tests/practice/test_practice_deck.py",
     "request": "it needs a run that trains meanwhile: tests/cli/test_cli_runs.py",
     "finetune --preset smollm2-135m": "it needs a model from a package, and minutes: tests/test_real_model.py",
 }
@@ -85,6 +87,7 @@ HOW: dict[str, Callable[[str], str]] = {
     "experiment": _experiment,
     **dict.fromkeys(("generate", "export", "inspect", "intervene", "compare", "evolve", "adapter"), _looks),
     **dict.fromkeys(("models", "data", "notebook", "paper", "runs", "show", "checkpoints"), _as_it_is),
+    **dict.fromkeys(("walk", "exercise", "mystery", "practice"), _as_it_is),
     "delete": _agreed,
     "rename": _as_it_is,
     **dict.fromkeys(("corpora", "presets", "settings", "doctor", "request"), _as_it_is),

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from llmlab.cli import text
-from llmlab.cli.exercise_use import use
 from llmlab.cli.output import DONE, FAILED, answer, print_json
 from llmlab.cli.words import Commands, add_outputs, add_settings, outputs_of
 from llmlab.core.errors import LabError, UsageError
@@ -156,6 +155,8 @@ def _with_code(page: str) -> Iterator[str]:
 
 
 def _use(args: argparse.Namespace, workbook: Workbook) -> int:
+    from llmlab.cli.exercise_use import use  # with numpy, which help needs not
+
     return use(args)
 
 

@@ -16,7 +16,6 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.case import HEALTHY, QUESTIONS, Case, Score
 from llmlab.mysteries.faults import Fault, faults
-from llmlab.store.history import read_history
 from llmlab.store.registry import resolve_run
 from llmlab.store.run_folder import RunFolder
 
@@ -245,6 +244,8 @@ def _page(run: RunFolder, healthy: RunFolder, case: Case, fault: Fault) -> Itera
 
 
 def _losses(run: RunFolder) -> dict[int, float]:
+    from llmlab.store.history import read_history  # with numpy, which help needs not
+
     return {event.step: event.val_loss for event in read_history(run, every_step=False).evaluated}
 
 

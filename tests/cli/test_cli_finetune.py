@@ -96,7 +96,7 @@ def refused(words: list[str], outputs: Path, capsys: pytest.CaptureFixture[str])
         (["--model", "base@final", "--set", "model.backend=unsloth"], "Unsloth cannot be used here"),
         (["--from", "base@2"], "base is not a fine-tuning run"),
         (
-            ["--model", "base@final", "--set", "distributed.strategy=ddp"],
+            ["--model", "base@final", "--set", "train.muon_heads=true"],
             "It is a setting of a run from scratch on text.",
         ),
     ],
