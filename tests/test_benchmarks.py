@@ -19,6 +19,7 @@ SMALLEST = {
     "event_cost": "--seconds 0.3",
     "family_folders": "--families llama",
     "finetune_estimate": "--cases scratch-lora --steps 3 --rows 1",
+    "gui_first_token": "--model MODEL --rounds 1",
     "gui_inspection": "--tokens 80 --rounds 1",
     "gui_long_run": "--lines 3000",
     "gui_palette": "--runs 10",
@@ -31,6 +32,7 @@ SMALLEST = {
     "random_kills": "--kills 1 --steps 10 --longest 0.1",
     "shards": "--megabytes 1",
     "speedrun": "--peer PEER --seeds 1 --share 0.002 --threads 1",
+    "spin_choice": "--neighbours 0 --rounds 1 --steps 8 --spins 1000 --threads 1",
     "training_speed": "--configs baby --rounds 1 --seconds 0.1 --threads 1",
     "writing_speed": "--model MODEL --length 32 --rounds 1 --tokens 4 --threads 1",
 }

@@ -94,13 +94,13 @@ def main() -> None:
         tokens = settings.data.batch_size * settings.model.block_size
         speed_ratios, limits, memory_ratios = [], [], []
         for number in range(arguments.rounds):
-            with tempfile.TemporaryDirectory() as folder, _neighbours(arguments.neighbours):
+            with tempfile.TemporaryDirectory() as folder, neighbours(arguments.neighbours):
                 if number % 2:
                     peer = _train_peer(Path(folder), settings, arguments.peer)
                 if config == "baby-json":
                     ours = _train_by_command(Path(folder), preset, wanted)
                 else:
-                    ours = _train_ours(Path(folder), settings)
+                    ours = train_ours(Path(folder), settings)
                 if number % 2 == 0:
                     peer = _train_peer(Path(folder), settings, arguments.peer)
                 products = _seconds_of_products(Path(folder), settings, ours.vocab_size, arguments.seconds)
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _neighbours(count: int) -> Iterator[None]:
+def neighbours(count: int) -> Iterator[None]:
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -135,7 +135,7 @@ def _neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
-def _train_ours(folder: Path, settings: PretrainSettings) -> Result:
+def train_ours(folder: Path, settings: PretrainSettings) -> Result:
     run = create_run(folder, settings, name="ours")
     worker = start_worker(run)
     return _result(run, worker.pid)

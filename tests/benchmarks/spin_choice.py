@@ -1,0 +1,67 @@
+"""How near the spin that the lab chooses comes to the best fixed one, on a quiet machine and beside a busy process.
+
+    python tests/benchmarks/spin_choice.py [--neighbours 0 1] [--rounds 3] [--spins 300000 10000 1000]
+
+Whole runs of the preset `baby` as the window and the command line start them, the ways in turn, each round in another
+order: `chosen` (`llmlab.training.spin`), and GOMP_SPINCOUNT fixed. Bar: on a quiet machine 97 % of the best way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+from training_speed import COMMON, neighbours, train_ours
+
+from llmlab.core.config import with_values
+from llmlab.core.presets import of_preset
+from llmlab.core.settings import PretrainSettings
+
+CHOSEN = "chosen"
+BAR = 0.97
+
+
+def main() -> int:
+    """Prints a table for each number of neighbours."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--neighbours", type=int, nargs="+", default=[0, 1], help="other processes that use a core each"
+    )
+    parser.add_argument("--spins", nargs="+", default=["300000", "10000", "1000"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=170)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    wanted = COMMON | {"train.steps": arguments.steps, "train.threads": arguments.threads}
+    settings = with_values(of_preset(PretrainSettings, "baby"), wanted | {"train.warmup_steps": arguments.steps // 2})
+    missed = False
+    for count in arguments.neighbours:
+        steps: dict[str, list[float]] = {way: [] for way in (CHOSEN, *arguments.spins)}
+        for number in range(arguments.rounds):
+            ways = list(steps)
+            for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
+                fixed = {} if way == CHOSEN else {"GOMP_SPINCOUNT": way}
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    mock.patch.dict(os.environ, fixed),
+                    neighbours(count),
+                ):
+                    steps[way].append(statistics.median(train_ours(Path(folder), settings).seconds))
+        best = min(statistics.median(seconds) for seconds in steps.values())
+        print(f"{count} neighbours: ms a step, the median of {arguments.rounds} runs (all of them)")
+        for way, seconds in steps.items():
+            share = best / statistics.median(seconds)
+            listed = ", ".join(f"{1e3 * one:.1f}" for one in seconds)
+            print(f"  {way:>7}  {1e3 * statistics.median(seconds):6.1f}  {100 * share:4.0f} % of the best  ({listed})")
+            missed |= count == 0 and way == CHOSEN and share < BAR
+    print(f"bar: {100 * BAR:.0f} % on a quiet machine: {'MISSED' if missed else 'met'}")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
