@@ -14,7 +14,7 @@ from llmlab.cli.progress import make_report
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.mysteries import case as mysteries
-from llmlab.mysteries.case import HEALTHY, QUESTIONS, Case, Score
+from llmlab.mysteries.case import HEALTHY, MEASURE, QUESTIONS, Case, Score
 from llmlab.mysteries.faults import Fault, faults
 from llmlab.store.registry import resolve_run
 from llmlab.store.run_folder import RunFolder
@@ -96,16 +96,18 @@ def _show(args: argparse.Namespace) -> int:
 def _ask(args: argparse.Namespace) -> int:
     name, what = _words(args, "ask NAME WHAT")
     run = _run(args, name)
-    experiment = mysteries.ask(run, what)
-    if experiment is None:
+    if what == MEASURE:
         return _measure(args, run)
+    experiment = mysteries.ask(run, what)
+    assert experiment is not None
     if experiment.status().state == "finished":
         return answer(args, {"name": experiment.id}, [f"It is there already: {experiment.id}"])
     return _trained(args, experiment, f"It is {QUESTIONS[what][1]}: {experiment.id}")
 
 
 def _measure(args: argparse.Namespace, run: RunFolder) -> int:
-    """The same of the healthy run, once it is there: some tell-tales are seen only beside it."""
+    """The same of the healthy run, once it is there: some tell-tales are seen only beside it. Paid for afterwards."""
+    mysteries.price(run, MEASURE)
     from llmlab.mysteries.readings import data_of, measures_of  # brings torch
 
     healthy = RunFolder(run.path.with_name(f"{run.id}-{HEALTHY}"))
@@ -114,6 +116,7 @@ def _measure(args: argparse.Namespace, run: RunFolder) -> int:
         found = measures_of(run, data, progress)
         finished = healthy.path.is_dir() and healthy.status().state == "finished"
         beside = measures_of(healthy, data, progress) if finished else None
+    mysteries.ask(run, MEASURE)
     values, lines = found.as_dict(), found.lines()
     if beside is not None:
         values["healthy"] = beside.as_dict()

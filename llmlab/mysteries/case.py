@@ -138,20 +138,12 @@ def case_of(run: RunFolder) -> Case:
 def ask(run: RunFolder, what: str, *, watched: bool = False) -> RunFolder | None:
     """Spends what a further experiment costs, and makes its run; None for `measure`, which trains nothing.
 
-    UsageError when that cannot be asked, or not enough is left. After the answer all is free; what was asked before
-    costs nothing, and its run is made again where it was deleted.
+    Errors as `price`. After the answer all is free; what was asked before costs nothing, and its run is made again
+    where it was deleted. `measure` is asked for once it has succeeded: what cannot be measured costs nothing.
     """
-    if what not in QUESTIONS:
-        raise UsageError(f"{what!r} cannot be asked.", f"It is one of {', '.join(QUESTIONS)}.")
+    cost = price(run, what)
     case, made = case_of(run), RunFolder(run.path.with_name(f"{run.id}-{what}"))
     asked = any(asked.what == what for asked in case.asked)
-    cost = QUESTIONS[what][0] if case.answer is None and not asked else 0
-    if cost > case.left:
-        raise UsageError(
-            f"{what} costs {cost}, and {case.left} of {case.budget} is left.",
-            "Each mystery has a budget for further experiments.",
-            "Answer with what you know: a probability says how sure you are.",
-        )
     if what != MEASURE and not made.path.exists():
         create_run(run.outputs, _settings_of(run, what), name=made.id, preset="mystery", watched=watched)
     if not asked:
@@ -159,6 +151,22 @@ def ask(run: RunFolder, what: str, *, watched: bool = False) -> RunFolder | None
             run, lambda now: replace(now, asked=[*now.asked, Asked(what, cost, "" if what == MEASURE else made.id)])
         )
     return made if what != MEASURE else None
+
+
+def price(run: RunFolder, what: str) -> int:
+    """What a further experiment costs now. UsageError when it cannot be asked, or not enough is left for it."""
+    if what not in QUESTIONS:
+        raise UsageError(f"{what!r} cannot be asked.", f"It is one of {', '.join(QUESTIONS)}.")
+    case = case_of(run)
+    known = case.answer is not None or any(asked.what == what for asked in case.asked)
+    cost = 0 if known else QUESTIONS[what][0]
+    if cost > case.left:
+        raise UsageError(
+            f"{what} costs {cost}, and {case.left} of {case.budget} is left.",
+            "Each mystery has a budget for further experiments.",
+            "Answer with what you know: a probability says how sure you are.",
+        )
+    return cost
 
 
 def mark(run: RunFolder, where: str, note: str = "") -> Case:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtWidgets import QPushButton, QTabWidget, QWidget
+from PySide6.QtWidgets import QApplication, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import MYSTERIES
@@ -24,7 +24,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import RunRow
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, scrolled
-from llmlab_gui.widgets.layouts import beside, choice_box, column
+from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -68,6 +68,9 @@ class DiagnoseDock(LabDock):
         )
         self.caption(_CAPTION, "loss-curves")
         self.start_button.clicked.connect(self.start)
+        self._startable = settling_timer(
+            self, QApplication.doubleClickInterval(), partial(self.start_button.setEnabled, True)
+        )
         self.chosen.activated.connect(lambda _: self._choose(self.chosen.currentData()))
         self.bring_button.clicked.connect(lambda: self._choose(self.chosen.currentData()))
         self.evidence.asked.connect(self.ask)
@@ -114,9 +117,11 @@ class DiagnoseDock(LabDock):
             self._stand()
 
     def start(self) -> None:
-        """A new mystery of the chosen level."""
+        """A new mystery of the chosen level; a double click makes one."""
         level = self.level.currentData()
-        self._launch(lambda: mysteries.start(self.lab.outputs, level, watched=True), self._begun)
+        self.start_button.setEnabled(False)
+        make = partial(mysteries.start, self.lab.outputs, level, watched=True)
+        self._launch(make, self._begun, self._startable.start)
 
     def ask(self, what: str) -> None:
         """A further experiment; its run is trained at once, and shown beside this one."""
@@ -224,17 +229,24 @@ class DiagnoseDock(LabDock):
 
         self._background.run(lambda: change(run, *values), done, self.lab.error_raised.emit)
 
-    def _launch(self, make: Callable[[], RunFolder], then: Callable[[RunFolder], None]) -> None:
-        """Makes a run and trains it, unless it has ended already."""
+    def _launch(
+        self, make: Callable[[], RunFolder], then: Callable[[RunFolder], None], after: Callable[[], None] = lambda: None
+    ) -> None:
+        """Makes a run and trains it, unless it has ended already. after: called also where that was impossible."""
 
         def made(run: RunFolder) -> None:
+            after()
             if run.recorded_status().state == "queued" and run.path not in self._sent:
                 self._sent.add(run.path)
                 self.lab.controller.train_made(run)
             self.lab.refresh()
             then(run)
 
-        self._background.run(make, made, self.lab.error_raised.emit)
+        def failed(error: LabError) -> None:
+            after()
+            self.lab.error_raised.emit(error)
+
+        self._background.run(make, made, failed)
 
     def _begun(self, run: RunFolder) -> None:
         self.lab.open_run(run)

@@ -21,11 +21,15 @@ from llmlab.cli.main import main
 from llmlab.core.config import to_mapping, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.mystery_settings import MysterySettings
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import PretrainSettings, Sampling
 from llmlab.core.source_code import find_source
 from llmlab.data.sequences import Sequences
+from llmlab.gpt.generate import generate_batch
+from llmlab.gpt.model import GPT
 from llmlab.inspection.answers import ask
 from llmlab.jobs.launcher import create_run
+from llmlab.models.reference import SavedRun
+from llmlab.models.source import SealedRun
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.broken_loop import InOrder, Spiked
 from llmlab.mysteries.faults import LEVELS, NOTHING, candidates, fault_of, faults
@@ -126,6 +130,19 @@ def test_the_broken_sequences_are_the_right_ones_but_for_what_is_broken(monkeypa
     for at in range(right.batches_per_epoch):
         assert np.array_equal(ordered.starts(at), 64 * at + 16 * np.arange(4))
         assert np.array_equal(ordered.batch(at)[1], ordered.batch(at + right.batches_per_epoch)[1])
+
+
+def test_a_model_without_a_mask_writes_what_it_predicts_for_the_whole_text(runs: dict[str, RunFolder]) -> None:
+    """Its keys and values change with every token that follows: those of a cache would be wrong."""
+    opened = SealedRun(SavedRun(runs["no-mask"], "r")).open()
+    assert isinstance(opened.model, GPT)
+    prompts = [[3, 1, 4, 1, 5], [9, 2]]
+    texts = [list(prompt) for prompt in prompts]
+    for written in generate_batch(opened.model, prompts, 20, Sampling(0.0), seeds=[0, 0]):  # beyond its 16 positions
+        for text, token in zip(texts, written, strict=True):
+            expected = opened.model.next_token(torch.tensor([text]))[0]
+            assert torch.allclose(token.logits, expected, atol=1e-5)
+            text.append(token.id)
 
 
 def test_a_checkpoint_opens_as_the_model_that_was_trained(readings: dict[str, Readings]) -> None:
@@ -314,6 +331,17 @@ def test_measures_have_those_of_the_healthy_run_beside_them(outputs: Path, capsy
     train_here(healthy)
     assert _measured(run, capsys)["healthy"]["moved"] == measures_of(healthy, data_of(run)).moved
     assert mysteries.case_of(run).left == 0
+
+
+def test_what_cannot_be_measured_costs_nothing(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = _mystery(outputs)
+    assert main(["mystery", "ask", run.id, "measure"]) == 1
+    assert "no two checkpoints" in capsys.readouterr().err
+    assert mysteries.case_of(run).left == 4
+    mysteries.ask(run, "healthy")
+    mysteries.ask(run, "seed")
+    assert main(["mystery", "ask", run.id, "measure"]) == 2  # before anything is measured
+    assert "costs 2, and 1 of 4 is left" in capsys.readouterr().err
 
 
 def _measured(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

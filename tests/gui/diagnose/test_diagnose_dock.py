@@ -99,6 +99,15 @@ def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
     assert len(mysteries.scores(outputs)) == 1
 
 
+def test_a_double_click_starts_one_mystery(qtbot: QtBot, dock: DiagnoseDock, trained: list[str]) -> None:
+    qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: len(trained) == 1, timeout=WAIT)
+    qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)  # its run was made between the two
+    qtbot.waitUntil(dock.start_button.isEnabled, timeout=WAIT)
+    assert len(trained) == 1
+
+
 def test_further_experiments_are_made_paid_for_and_shown_beside(
     qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, trained: list[str]
 ) -> None:
