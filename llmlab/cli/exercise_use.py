@@ -1,26 +1,43 @@
-"""`exercise use`: training with the learner's pieces, and the lab's own run beside it."""
+"""`exercise use`: training with the learner's pieces, and the lab's own run beside it; lens and LoRA on a model."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmlab.cli import text
 from llmlab.cli.follow import train
-from llmlab.cli.output import DONE, print_json, say
+from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
 from llmlab.cli.progress import make_report
 from llmlab.cli.words import assignments_of, outputs_of
 from llmlab.core.config import with_overrides
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.presets import DEFAULT_PRESET, of_preset
+from llmlab.core.progress import Progress
 from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.core.settings import PretrainSettings
+from llmlab.exercises.pieces import Workbook, find_piece
+from llmlab.exercises.rebuilding import NOT_IN_A_RUN, require_passed
 from llmlab.jobs.rebuilt import Beside, beside, make_ours, make_yours, twin_of
+from llmlab.models.reference import Reference, parse
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from llmlab.models.model import OpenModel
+
+LENS = "logit-lens"
+Functions: TypeAlias = dict[str, Callable[..., Any]]
 
 
 def use(args: argparse.Namespace) -> int:
     """Trains with the pieces named, or with all that have passed; then the lab's own run, unless it is there."""
+    if len(args.names) == 1 and args.names[0] in NOT_IN_A_RUN:
+        return _on_a_model(args, args.names[0])
+    if args.model or args.prompt:
+        words = " or ".join(NOT_IN_A_RUN)
+        raise UsageError(f"--model and --prompt belong to {words}, used alone.", "", "Leave them out.")
     preset = args.preset or DEFAULT_PRESET
     settings = with_overrides(of_preset(PretrainSettings, preset), None, assignments_of(args))
     yours = make_yours(outputs_of(args), args.names, settings, name=args.name, preset=preset)
@@ -43,6 +60,65 @@ def use(args: argparse.Namespace) -> int:
         for line in _lines(yours, ours, found):
             print(line)
     return DONE
+
+
+def _on_a_model(args: argparse.Namespace, name: str) -> int:
+    """The learner's lens or adapters, in this process, which runs their code."""
+    if not (args.model and args.prompt):
+        do = f'llmlab-run exercise use {name} --model RUN --prompt "The king"'
+        raise UsageError(f"{name} is used on a model and a prompt.", "", do)
+    workbook, piece = Workbook(outputs_of(args)), find_piece(name)
+    require_passed(workbook, name)
+    from llmlab.exercises.checking import Wrong, load_file, load_parts, said  # brings torch
+
+    file, reference = workbook.file(piece), parse(args.model, outputs_of(args))
+    with terminal_progress(not args.json) as progress:
+        try:
+            functions = load_file(file, [part.name for part in load_parts(piece.folder)])
+            return (_lens if name == LENS else _lora)(args, reference, functions, progress)
+        except LabError:
+            raise
+        except Wrong as wrong:
+            raise LabError(f"Your {name} cannot be used.", str(wrong)) from wrong
+        except Exception as error:  # of the learner's code
+            raise LabError(f"Your {name} failed on this model.", said(error, file)) from error
+
+
+def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, progress: Progress) -> int:
+    from llmlab.exercises.own_lens import lens_beside_ours
+    from llmlab.models.source import open_model
+
+    opened = open_model(reference, outputs_of(args), progress)
+    found = lens_beside_ours(opened, opened.tokenizer.encode(args.prompt), functions["logit_lens"])
+    rows = [
+        (
+            str(row.layer),
+            f"{_token(opened, row.yours)} {row.your_probability:.4f}",
+            f"{_token(opened, row.ours)} {row.our_probability:.4f}",
+            f"{row.apart:.1g}",
+        )
+        for row in found
+    ]
+    table = text.table(("after layer", "yours", "ours", "largest difference"), rows, right=(0, 3))
+    return answer(args, {"model": opened.reference, "rows": [vars(row) for row in found]}, table)
+
+
+def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, progress: Progress) -> int:
+    from llmlab.exercises.own_lora import lora_beside_ours, open_both
+
+    base, tuned, adapters = open_both(reference, progress)
+    found = lora_beside_ours(base, tuned, adapters, tuned.tokenizer.encode(args.prompt), functions)
+    rows = [(_token(tuned, id), *(f"{p:.4f}" for p in probabilities)) for id, *probabilities in found.rows]
+    lines = [
+        *text.table(("next token", "yours", "ours", "without the adapters"), rows, right=(1, 2, 3)),
+        f"Your lora computed {found.layers} layers. Probabilities differ by at most {found.apart:.1g}, "
+        f"weights of your merged matrices by {found.merged:.1g}.",
+    ]
+    return answer(args, {"model": tuned.reference, **vars(found)}, lines)
+
+
+def _token(opened: OpenModel, id: int) -> str:
+    return text.printable(repr(opened.tokenizer.token_text(id)))
 
 
 def _lines(yours: RunFolder, ours: RunFolder, found: Beside) -> Iterator[str]:

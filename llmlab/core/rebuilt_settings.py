@@ -66,13 +66,19 @@ class RebuiltSettings(PretrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        wrong = {}
         for key, values in _PLAIN.items():
             section, name = key.split(".")
             value = getattr(getattr(self, section), name)
             if value not in values:
-                shown = str(values[0]).lower() if isinstance(values[0], bool) else values[0]
-                raise UsageError(
-                    f"A run with pieces of yours cannot have {key}={value}.",
-                    "The pieces build GPT-2's form, without biases and dropout, trained by AdamW in one process.",
-                    f"Set {key}={shown}.",
-                )
+                wrong[key] = value
+        if wrong:
+            raise UsageError(
+                f"A run with pieces of yours cannot have {', '.join(f'{key}={has}' for key, has in wrong.items())}.",
+                "The pieces build GPT-2's form, without biases and dropout, trained by AdamW in one process.",
+                f"Add {' '.join(f'--set {key}={_shown(_PLAIN[key][0])}' for key in wrong)}",
+            )
+
+
+def _shown(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value

@@ -21,8 +21,8 @@ from llmlab.training.pretraining import Pretraining
 if TYPE_CHECKING:
     from llmlab.training.loop import Trainer
 
-# Pieces that training from scratch has no place for: text is tokenized before, nothing is fine-tuned or inspected.
-NOT_IN_A_RUN = ("bpe", "lora", "logit-lens")
+# Pieces that training from scratch has no place for: they are used on a model, in the process of `exercise use`.
+NOT_IN_A_RUN = ("lora", "logit-lens")
 
 
 class Rebuilding(Pretraining):
@@ -37,24 +37,44 @@ class Rebuilding(Pretraining):
         return RebuiltTrainer
 
 
-def usable(workbook: Workbook, names: Sequence[str]) -> list[str]:
-    """The pieces to train with, in order: those named, or all that have passed. UsageError for what cannot be used."""
+def usable(workbook: Workbook, names: Sequence[str], settings: PretrainSettings) -> list[str]:
+    """The pieces to train with, in order: those named, or all that have passed and that such a run has a place for.
+
+    UsageError for what cannot be used.
+    """
+    refused = {name: _why_not(name, settings) for name in (piece.name for piece in all_pieces())}
     for name in names:
         find_piece(name)
-        if name in NOT_IN_A_RUN:
-            raise UsageError(f"{name} is no part of training from scratch.", "It is checked, and not used in a run.")
-    states = {piece.name: workbook.state(piece) for piece in all_pieces() if piece.name not in NOT_IN_A_RUN}
+        if (error := refused[name]) is not None:
+            raise error
+    states = {piece.name: workbook.state(piece) for piece in all_pieces() if refused[piece.name] is None}
     chosen = [name for name, state in states.items() if (name in names if names else state == "passed")]
     if not chosen:
         raise UsageError(
             "No piece of yours can be used yet.", "None has passed.", "Begin with: llmlab-run exercise start softmax"
         )
     for name in chosen:
-        if states[name] != "passed":
-            raise UsageError(
-                f"{name} has not passed as it stands.", "Only what passes is used.", f"llmlab-run exercise check {name}"
-            )
+        require_passed(workbook, name)
     return chosen
+
+
+def require_passed(workbook: Workbook, name: str) -> None:
+    """UsageError for a piece that has not passed as it stands."""
+    if workbook.state(find_piece(name)) != "passed":
+        raise UsageError(
+            f"{name} has not passed as it stands.", "Only what passes is used.", f"llmlab-run exercise check {name}"
+        )
+
+
+def _why_not(name: str, settings: PretrainSettings) -> UsageError | None:
+    """Why a run from scratch has no place for a piece."""
+    if name in NOT_IN_A_RUN:
+        do = f"llmlab-run exercise use {name} --model RUN --prompt TEXT"
+        return UsageError(f"{name} is no part of training from scratch.", "It is used on a model, alone.", do)
+    if name == "bpe" and settings.data.tokenizer == "char":
+        why = "data.tokenizer is char, which merges nothing."
+        return UsageError("This run has no place for bpe.", why, "Add --set data.tokenizer=bpe")
+    return None
 
 
 def put_pieces(run: RunFolder, workbook: Workbook, names: Sequence[str]) -> None:

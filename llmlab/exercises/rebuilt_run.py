@@ -14,6 +14,7 @@ from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.core.settings import Sampling
 from llmlab.data.dataset import Dataset
 from llmlab.exercises.checking import Wrong, load_file, load_parts
+from llmlab.exercises.own_tokens import OwnEncoding
 from llmlab.exercises.pieces import find_piece
 from llmlab.exercises.put_in import KeptCache, rebuilt
 from llmlab.exercises.rebuilding import pieces_of
@@ -34,8 +35,12 @@ class RebuiltTrainer(Trainer):
     settings: RebuiltSettings
 
     def __init__(self, place: Workplace, settings: RebuiltSettings, data: Dataset) -> None:
-        super().__init__(place, settings, data)
         self.functions = load_pieces(place.run, settings.pieces.yours)
+        self.encode: Callable[[str], list[int]] = data.tokenizer.encode
+        if (encode := self.functions.get("encode")) is not None:
+            self.encode = own = OwnEncoding(data.tokenizer, encode)
+            data = replace(data, train=own.again(data.train), val=own.again(data.val))
+        super().__init__(place, settings, data)
         torch.manual_seed(settings.train.seed)
         self.model = rebuilt(settings.model, data.tokenizer.vocab_size, self.functions).to(place.device.kind)
         self.optimizer = make_pretraining_optimizer(self.model, settings.train)
@@ -61,7 +66,7 @@ class RebuiltTrainer(Trainer):
         return model
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
-        if not {"probabilities", "attend"} & self.functions.keys():
+        if not {"probabilities", "attend", "encode"} & self.functions.keys():
             return super().continuations(prompts, seed)
         with state.evaluating(self.model), torch.no_grad():
             texts = [self._written(prompt, seed + number) for number, prompt in enumerate(prompts)]
@@ -71,7 +76,7 @@ class RebuiltTrainer(Trainer):
         """A sample, token by token, with the learner's cache and distribution where they are there."""
         tokenizer, samples = self.data.tokenizer, self.settings.samples
         context, generator = self.settings.model.block_size, torch.Generator().manual_seed(seed)
-        start = tokenizer.encode(prompt) or [tokenizer.end_of_text or 0]
+        start = self.encode(prompt) or [tokenizer.end_of_text or 0]
         ids, cache = start[-context:], KeptCache(self.settings.model.n_layer)
         begun, unread = len(ids), list(ids)
         for _ in range(samples.tokens):

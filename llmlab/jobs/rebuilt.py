@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.pieces import Workbook
 from llmlab.exercises.rebuilding import put_pieces, usable
 from llmlab.jobs.launcher import create_run, free_name
+from llmlab.notebook.predictions import Prediction
 from llmlab.store.history import RunHistory
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
@@ -27,15 +29,15 @@ def make_yours(
     name: str | None = None,
     preset: str = "",
     watched: bool = False,
+    predictions: Sequence[Prediction] = (),
 ) -> RunFolder:
     """A new run with those pieces, or all that have passed. UsageError for a piece or a setting that cannot be used."""
     workbook = Workbook(outputs)
-    chosen = usable(workbook, names)
+    chosen = usable(workbook, names, settings)
     mine = from_mapping(RebuiltSettings, to_mapping(settings))
     mine = with_values(mine, {"pieces.yours": tuple(chosen)})
-    run = create_run(
-        outputs, mine, name=name or f"{free_name(outputs, mine, preset)}-yours", preset=preset, watched=watched
-    )
+    name = name or _untaken(outputs, f"{free_name(outputs, mine, preset)}-yours")
+    run = create_run(outputs, mine, name=name, preset=preset, watched=watched, predictions=predictions)
     put_pieces(run, workbook, chosen)
     return run
 
@@ -51,10 +53,16 @@ def twin_of(run: RunFolder) -> RunFolder | None:
 
 
 def make_ours(run: RunFolder, *, watched: bool = False) -> RunFolder:
-    """A new run of the lab's own, of the same settings and seed."""
+    """A new run of the lab's own, of the same settings and seed; beside one that was stopped or failed, another."""
     info = run.info()
-    name = f"{run.id.removesuffix('-yours')}-ours"
+    name = _untaken(run.outputs, f"{run.id.removesuffix('-yours')}-ours")
     return create_run(run.outputs, plain_settings(run), name=name, preset=info.preset, watched=watched)
+
+
+def _untaken(outputs: Path, stem: str) -> str:
+    """The stem, with a number where a run has that name."""
+    taken = {run.id for run in list_runs(outputs)}
+    return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
 
 
 def plain_settings(run: RunFolder) -> PretrainSettings:

@@ -13,12 +13,16 @@ from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QPushButton,
 
 from llmlab.core.errors import LabError
 from llmlab.core.presets import DEFAULT_PRESET, load_preset
+from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.checker import FAILED, PASSED, Answer
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces
-from llmlab.jobs.rebuilt import make_ours, make_yours
+from llmlab.jobs.rebuilt import Beside, beside, make_ours, make_yours
+from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.page import Page
@@ -34,6 +38,10 @@ _CAPTION = (
 _SAVED_MS = 300  # after a change of the file: editors write it in several steps
 _MARKS = {"new": " ", "begun": "…", "passed": "✓", "changed": "↻"}
 _WORDS = {"new": "not started", "begun": "started", "passed": "passed", "changed": "changed since it passed"}
+_RUNS = 3  # the tab with the outcome
+_NO_OURS = (
+    "**Train ours** trains the lab's own run of the same settings and seed, and their losses and speeds stand here."
+)
 _STEP_MARKS = {PASSED: "✓", FAILED: "✗"}
 
 
@@ -64,6 +72,8 @@ class RebuildDock(LabDock):
         self.ours = QPushButton("Train ours")
         self.tabs, self.task, self.steps = QTabWidget(), _Browser("Task"), QListWidget()
         self.verdict, self.yours, self.lab_code = QLabel(), _Browser("Your code"), _Browser("Our code")
+        self.outcome = _Browser("Your run beside ours")
+        self._compared: tuple[object, ...] = ()  # which two runs the outcome is of, and how far they were
         self._watcher = QFileSystemWatcher(self)
         self._saved = settling_timer(self, _SAVED_MS, self._look)
         self._making = False  # a run to train, which is not in the list of runs yet
@@ -110,6 +120,7 @@ class RebuildDock(LabDock):
         self.tabs.addTab(self.task, "Task")
         self.tabs.addTab(column(self.verdict, (self.steps, 1)), "Answer")
         self.tabs.addTab(split(self.yours, self.lab_code, across=True), "Yours and ours")
+        self.tabs.addTab(self.outcome, "Runs")
         for item in self._pieces:
             self.list.addItem(QListWidgetItem(item.title))
         buttons = flow(self.start, self.check, self.hint, right=(self.train, self.ours))
@@ -196,7 +207,28 @@ class RebuildDock(LabDock):
         passed = any(self._workbook.state(piece) == "passed" for piece in self._pieces)
         one = not self._making and not any(row.info.track == "rebuilt" and row.status.live for row in self.lab.runs())
         self.train.setEnabled(passed and one)
-        self.ours.setEnabled(one and self._last_of_theirs() is not None)
+        yours, ours = self._pair()
+        self.ours.setEnabled(one and yours is not None and ours is None)
+        self._compare(yours, ours)
+
+    def _compare(self, yours: RunRow | None, ours: RunRow | None) -> None:
+        """Losses and speeds of the newest run of theirs beside ours, as far as both are."""
+        self.tabs.setTabEnabled(_RUNS, yours is not None)
+        rows = tuple((row.id, row.status.step, row.status.state) for row in (yours, ours) if row is not None)
+        if yours is None or rows == self._compared:
+            return
+        self._compared = rows
+        if ours is None:
+            self.outcome.show_page(_page(f"{yours.name}: {yours.status.words}. {_NO_OURS}"), 0)
+            return
+
+        def read() -> Beside:
+            return beside(read_history(yours.run), read_history(ours.run))
+
+        def show(found: Beside) -> None:
+            self.outcome.show_page(_page(_outcome(yours, ours, found)), self.outcome.verticalScrollBar().value())
+
+        self._background.run(read, show, self.lab.error_raised.emit)
 
     # What is done ----------------------------------------------------------------------------------------------------
 
@@ -265,11 +297,15 @@ class RebuildDock(LabDock):
 
     def _train(self) -> None:
         settings = load_preset(DEFAULT_PRESET).settings
-        self._make(partial(make_yours, self.lab.outputs, (), settings, preset=DEFAULT_PRESET, watched=True))
+        predictions = ask_of_run(self, self.lab, settings, DEFAULT_PRESET)
+        if predictions is not None:
+            make = partial(make_yours, self.lab.outputs, (), settings, preset=DEFAULT_PRESET)
+            self._make(partial(make, watched=True, predictions=predictions))
 
     def _train_ours(self) -> None:
-        if (run := self._last_of_theirs()) is not None:
-            self._make(partial(make_ours, run, watched=True))
+        yours, _ = self._pair()
+        if yours is not None:
+            self._make(partial(make_ours, yours.run, watched=True))
 
     def _make(self, make: Callable[[], RunFolder]) -> None:
         """Makes a run and trains it; until it has ended there is no second one."""
@@ -278,6 +314,7 @@ class RebuildDock(LabDock):
             self._making = False
             self.lab.controller.train_made(run)
             self.lab.refresh()
+            self.tabs.setCurrentIndex(_RUNS)  # where the run is told of
 
         def failed(error: LabError) -> None:
             self._making = False
@@ -288,13 +325,38 @@ class RebuildDock(LabDock):
         self._update_training()
         self._background.run(make, made, failed)
 
-    def _last_of_theirs(self) -> RunFolder | None:
-        """The newest run with pieces of the learner's that has no run of ours beside it."""
-        ids = {row.run.id for row in self.lab.runs()}
-        for row in self.lab.runs():  # newest first
-            if row.info.track == "rebuilt" and f"{row.run.id.removesuffix('-yours')}-ours" not in ids:
-                return row.run
-        return None
+    def _pair(self) -> tuple[RunRow | None, RunRow | None]:
+        """The newest run with pieces of the learner's, and ours beside it; one that was stopped or failed is none."""
+        rows = self.lab.runs()  # newest first
+        yours = next((row for row in rows if row.info.track == RebuiltSettings.track), None)
+        if yours is None:
+            return None, None
+        stem = f"{yours.run.id.removesuffix('-yours')}-ours"
+        named = (row for row in rows if row.info.track == PretrainSettings.track and row.run.id.startswith(stem))
+        return yours, next((row for row in named if row.status.live or row.status.state == "finished"), None)
+
+
+def _page(text: str) -> Page:
+    return Page("rebuilt-runs", "Runs", f"# Your run and ours\n\n{text}\n")
+
+
+def _outcome(yours: RunRow, ours: RunRow, found: Beside) -> str:
+    """As `llmlab-run exercise use` has it."""
+    pieces = ", ".join(yours.info.settings_as(RebuiltSettings).pieces.yours)
+    lines = [
+        f"Yours is {yours.name}, with your {pieces}: {yours.status.words}. Ours is {ours.name}: {ours.status.words}."
+    ]
+    lines += ["", "| validation loss at step | yours | ours | difference |", "| --- | --- | --- | --- |"]
+    lines += [f"| {step:,} | {mine:.4f} | {theirs:.4f} | {mine - theirs:+.4f} |" for step, mine, theirs in found.losses]
+    if found.our_speed and found.your_speed:
+        share = found.your_speed / found.our_speed
+        lines += ["", "| | yours | ours | times as fast |", "| --- | --- | --- | --- |"]
+        lines += [f"| tokens per second | {found.your_speed:,.0f} | {found.our_speed:,.0f} | {share:.2f} |"]
+    lines += [
+        "",
+        "The two have one seed: their losses differ by rounding alone where your pieces compute what ours do.",
+    ]
+    return "\n".join(lines)
 
 
 def _save_of(path: Path) -> tuple[int, int, int]:

@@ -6,22 +6,31 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+from small_runs import new_run, quick_settings, train_here
+from tuned_runs import SCRATCH_TARGETS, lora_run
 from written_pieces import WRITTEN
 
 from llmlab.cli.main import main
+from llmlab.core.config import with_values
+from llmlab.core.errors import LabError
 from llmlab.core.files import sha256_of
+from llmlab.core.progress import quiet
 from llmlab.core.rebuilt_settings import RebuiltSettings
-from llmlab.core.settings import ModelSettings, PretrainTrainSettings
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainTrainSettings
+from llmlab.data.dataset import load_dataset
 from llmlab.exercises.checking import load_file, load_parts, steps_of, take
+from llmlab.exercises.own_tokens import OwnEncoding
 from llmlab.exercises.pieces import Workbook, all_pieces, find_piece
 from llmlab.exercises.put_in import KeptCache, rebuilt
 from llmlab.exercises.rebuilding import NOT_IN_A_RUN
 from llmlab.exercises.rebuilt_run import RebuiltAdamW, load_pieces
 from llmlab.gpt.model import GPT
-from llmlab.jobs.rebuilt import beside
+from llmlab.jobs.rebuilt import beside, make_ours, make_yours
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.optimizer import make_pretraining_optimizer, set_learning_rates
@@ -131,13 +140,16 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
         workbook.record(piece, sha256_of(workbook.file(piece)), True)
     words = ["exercise", "use", "--name", "mine", "--set", "data.corpus=tiny", *SMALL, *QUICK]
     assert main([*words, "--set", "model.norm=rmsnorm"]) == 2
-    assert "Set model.norm=layernorm." in capsys.readouterr().err
+    assert "--set model.norm=layernorm" in capsys.readouterr().err
+    assert main([*words, "--set", "model.norm=rmsnorm", "--set", "train.schedule=linear"]) == 2
+    assert "Add --set model.norm=layernorm --set train.schedule=cosine" in capsys.readouterr().err
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "times as fast" in said
     mine, ours = RunFolder(outputs / "rebuilt" / "mine"), RunFolder(outputs / "pretraining" / "mine-ours")
     info = mine.info()
-    assert info.settings_as(RebuiltSettings).pieces.yours == tuple(piece.name for piece in used)
+    in_the_run = tuple(piece.name for piece in used if piece.name != "bpe")  # characters are not merged
+    assert info.settings_as(RebuiltSettings).pieces.yours == in_the_run
     assert info.settings.words.does == "pretraining, yours"
     assert (mine.path / "pieces" / "attention.py").read_text(encoding="utf-8") == WRITTEN["attention"]
     found = beside(read_history(mine), read_history(ours))
@@ -154,7 +166,86 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
     capsys.readouterr()
     assert main(["exercise", "use", "attention"]) == 2
     assert "attention has not passed as it stands." in capsys.readouterr().err
-    assert main(["exercise", "use", "lora"]) == 2
+    assert main(["exercise", "use", "lora", "softmax"]) == 2
     assert "lora is no part of training from scratch." in capsys.readouterr().err
+    assert main(["exercise", "use", "bpe"]) == 2
+    assert "Add --set data.tokenizer=bpe" in capsys.readouterr().err
+    assert make_ours(mine).id == "mine-ours-2"  # the first was deleted, perhaps, or failed
     assert main(["runs", "--json"]) == 0
     assert {"mine", "mine-ours"} <= {row["id"] for row in json.loads(capsys.readouterr().out)}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bpe", "compact"])
+def test_a_text_encoded_by_the_learners_merges_is_the_labs(
+    kind: str, functions: dict[str, Callable[..., Any]], outputs: Path
+) -> None:
+    settings = DataSettings(corpus="tiny", tokenizer=kind, bpe_vocab_size=300)
+    data = load_dataset(settings, 8, quiet)
+    own = OwnEncoding(data.tokenizer, functions["encode"])
+    for tokens in (data.train, data.val, data.train[3:-2]):
+        assert np.array_equal(own.again(tokens), tokens)
+        assert own.again(tokens).dtype == tokens.dtype
+    for text in ("The naïve king said: 1,234 —  tea!\n\nIt's", "", "\u2019tis"):
+        assert own(text) == data.tokenizer.encode(text)
+    lazy = OwnEncoding(data.tokenizer, lambda ids, merges: ids)
+    with pytest.raises(LabError, match="does not encode this corpus rightly"):
+        lazy.again(data.train)
+
+
+def test_a_run_reads_the_text_as_the_learner_encodes_it(outputs: Path) -> None:
+    passed(outputs, "bpe")
+    assignments = {"data.corpus": "tiny", "data.tokenizer": "bpe", "data.bpe_vocab_size": 300, "model.dropout": 0.0}
+    run = make_yours(outputs, ["bpe"], with_values(quick_settings(2), assignments), name="mine")
+    called: list[int] = []
+    plain = OwnEncoding.again
+    with mock.patch.object(
+        OwnEncoding, "again", lambda self, tokens: called.append(len(tokens)) or plain(self, tokens)
+    ):
+        train_here(run)
+    assert len(called) == 2
+    assert run.recorded_status().state == "finished"
+
+
+def test_the_learners_logit_lens_reads_a_model_beside_ours(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_here(new_run(outputs, 4, "bar", model__n_layer=2))
+    words = ["exercise", "use", "logit-lens", "--model", "bar", "--prompt", "the king"]
+    assert main(words) == 2
+    assert "logit-lens has not passed as it stands." in capsys.readouterr().err
+    file = passed(outputs, "logit-lens")
+    assert main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["layer"] for row in rows] == [0, 1]
+    assert all(row["yours"] == row["ours"] and row["apart"] < 1e-5 for row in rows)
+    file.write_text(
+        "def logit_lens(streams, final_norm, unembedding):\n    return streams / 0 @ nothing\n", encoding="utf-8"
+    )
+    passed(outputs, "logit-lens", file.read_text(encoding="utf-8"))
+    assert main(words) == 1
+    assert "Line 2" in capsys.readouterr().err
+    assert main(words[:3]) == 2
+    assert "--model RUN" in capsys.readouterr().err
+
+
+def test_adapters_that_the_learner_computes_make_the_model_that_was_fine_tuned(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_here(new_run(outputs, 4, "bar"))
+    lora_run(outputs, "bar@final", SCRATCH_TARGETS)
+    passed(outputs, "lora")
+    words = ["exercise", "use", "lora", "--prompt", "the king", "--json", "--model"]
+    assert main([*words, "tuned"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["apart"] < 1e-5
+    assert found["merged"] < 1e-5
+    assert any(abs(ours - base) > 1e-3 for _, _, ours, base in found["rows"])
+    assert main([*words, "bar"]) == 2
+    assert "has no adapter" in capsys.readouterr().err
+
+
+def passed(outputs: Path, name: str, code: str = "") -> Path:
+    """A piece of the workbook that has passed."""
+    workbook, piece = Workbook(outputs), find_piece(name)
+    workbook.folder.mkdir(parents=True, exist_ok=True)
+    workbook.file(piece).write_text(code or WRITTEN[name], encoding="utf-8")
+    workbook.record(piece, sha256_of(workbook.file(piece)), True)
+    return workbook.file(piece)

@@ -16,7 +16,10 @@ from llmlab.core.errors import LabError
 from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.exercises.pieces import Workbook, find_piece
 from llmlab.jobs.rebuilt import plain_settings
+from llmlab.notebook.predictions import Prediction, parse_prediction
+from llmlab.store.events import Evaluated, to_line
 from llmlab.store.run_folder import RunFolder
+from llmlab_gui.rebuild import dock as rebuild
 from llmlab_gui.rebuild.dock import RebuildDock
 
 # In place of the lab's command, whose check needs torch: right is what says so.
@@ -145,14 +148,21 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
 ) -> None:
     made: list[RunFolder] = []
     monkeypatch.setattr(lab.controller, "train_made", made.append)
+    expected = parse_prediction("val_loss=1..2@80%")
+    answers: list[list[Prediction] | None] = [None, [expected]]
+    monkeypatch.setattr(rebuild, "ask_of_run", lambda *_: answers.pop(0))
     dock.list.setCurrentRow(1)
     dock.start.click()
     (lab.outputs / "exercises" / "softmax.py").write_text("right = 1", encoding="utf-8")
     qtbot.waitUntil(dock.train.isEnabled, timeout=WAIT)
     assert not dock.ours.isEnabled()
+    dock.train.click()  # the question is cancelled, and with it the start
     dock.train.click()
     qtbot.waitUntil(lambda: len(made) == 1, timeout=WAIT)
     yours = made[0]
+    assert not answers
+    assert dock.tabs.currentIndex() == 3
+    assert yours.info().predictions
     assert yours.info().settings_as(RebuiltSettings).pieces.yours == ("softmax",)
     assert (yours.path / "pieces" / "softmax.py").read_text(encoding="utf-8") == "right = 1"
     lab.open_run(yours)
@@ -166,3 +176,10 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     qtbot.waitUntil(lambda: len(made) == 2, timeout=WAIT)
     assert made[1].id == f"{yours.id.removesuffix('-yours')}-ours"
     assert made[1].info().settings == plain_settings(yours)
+    for run, loss in ((yours, 2.5), (made[1], 2.25)):
+        run.events.write_text(to_line(Evaluated(0, 1.0, 2.0, loss, True, 0.1)), encoding="utf-8")
+        run.write_status(replace(run.recorded_status(), state="finished"))
+    lab.refresh()
+    qtbot.waitUntil(lambda: "+0.2500" in dock.outcome.toPlainText(), timeout=WAIT)
+    assert not dock.ours.isEnabled()
+    assert dock.tabs.isTabEnabled(3)
