@@ -35,8 +35,8 @@ class Quantity:
 
     @property
     def label(self) -> str:
-        """Its name in a sentence: of a claim, which has its paper before it, the id alone."""
-        return self.name.rpartition("/")[2]
+        """In a sentence: what it is; of a claim its id, since its paper's words are a sentence themselves."""
+        return self.name.rpartition("/")[2] if self.name.startswith(CLAIM) else self.title
 
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -55,13 +55,18 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("best_rank", "LoRA rank of the lowest loss", EXPERIMENT, CHOICE, log=True),
     Quantity("best", "varied value of the lowest loss", EXPERIMENT, CHOICE, log=True),
     Quantity("best_arm", "trial with the lowest loss", EXPERIMENT, CHOICE),
-    Quantity("best_loss", "lowest loss: mean over the seeds of a value", EXPERIMENT, unit="nats per token"),
+    Quantity("best_loss", "lowest loss (mean over the seeds of a value)", EXPERIMENT, unit="nats per token"),
     Quantity("spread", "loss of the worst finished trial minus the best", EXPERIMENT, unit="nats per token"),
     Quantity("diverged", "trials that diverge", EXPERIMENT, unit="trials"),
     Quantity("exponent", "exponent of the scaling law", EXPERIMENT),
     Quantity("next_loss", "loss of the next size", EXPERIMENT, unit="nats per token"),
     Quantity("forgotten", "loss on general text, after minus before", EXPERIMENT, unit="nats per token"),
-    Quantity("forgotten_full", "the same for full fine-tuning", EXPERIMENT, unit="nats per token"),
+    Quantity(
+        "forgotten_full",
+        "loss on general text, after minus before, of full fine-tuning",
+        EXPERIMENT,
+        unit="nats per token",
+    ),
     Quantity("lora_to_full", "best LoRA learning rate over the best of full fine-tuning", EXPERIMENT, log=True),
     Quantity("speedup", "training time of the baseline over the record's", EXPERIMENT, log=True),
     Quantity("processes_gain", "tokens a second of the fastest, over one process", EXPERIMENT, log=True),

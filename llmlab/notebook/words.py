@@ -14,7 +14,7 @@ SURPRISING, _STRONG = 2.0, 5.0
 
 
 def stated(prediction: Prediction) -> str:
-    """What a prediction says: `val_loss 1.9 to 2.2, 80 % sure`."""
+    """What a prediction says: `final validation loss: 1.9 to 2.2, 80 % sure`."""
     sure = "" if prediction.confidence is None else f", {100 * prediction.confidence:.3g} % sure"
     if prediction.kind == TEXT:
         return f"“{prediction.text}”{sure}"
@@ -23,8 +23,8 @@ def stated(prediction: Prediction) -> str:
         return f"{prediction.about.label}: a curve through {len(prediction.points)} points{near}{sure}"
     if prediction.is_range:
         low, _, high = said(prediction).partition("..")
-        return f"{prediction.about.label} {low} to {high}{sure}"
-    return f"{prediction.about.label} {said(prediction)}{sure}"
+        return f"{prediction.about.label}: {low} to {high}{sure}"
+    return f"{prediction.about.label}: {said(prediction)}{sure}"
 
 
 def outcome_text(prediction: Prediction, score: Score) -> str:
@@ -52,9 +52,9 @@ def verdict(line: Line) -> str:
 
 
 def outcome_sentence(line: Line) -> str:
-    """`Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.053: inside.`, or what was altered."""
+    """`You predicted final validation loss: 1.9 to 2.2, 80 % sure. It became 2.053: inside.`, or what was altered."""
     prediction, score = line.locked.prediction, line.score
-    words, judged = f"Your prediction: {stated(prediction)}.", verdict(line)
+    words, judged = f"You predicted {stated(prediction)}.", verdict(line)
     if score is None:
         words += "" if line.altered else f" {_missing(line)}"
     elif prediction.kind == TEXT:

@@ -25,7 +25,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         width=13,
         order=lambda line: line.entry.about.lower(),
     ),
-    Column("Predicted", lambda line: stated(line.locked.prediction), width=21),
+    Column("Predicted", lambda line: stated(line.locked.prediction), width=32),
     Column("Outcome", lambda line: _became(line), "The result", width=10),
     Column("", verdict, "Inside the range, or the right choice; or altered after it was locked", width=7),
     Column(

@@ -29,7 +29,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_the_list_shows_prediction_and_outcome(bar: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     out = said(capsys)
-    assert "val_loss 1.9 to 2.2, 80 % sure" in out
+    assert "final validation loss: 1.9 to 2.2, 80 % sure" in out
     assert "2.05" in out
     assert "inside" in out
     assert "to judge" in out
@@ -57,7 +57,7 @@ def test_an_entry_goes_from_a_judgement_to_a_sentence_to_the_calibration(
 
 def test_a_run_shows_what_was_predicted_of_it(bar: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "bar"]) == 0
-    assert "predicted    val_loss 1.9 to 2.2, 80 % sure" in capsys.readouterr().out
+    assert "predicted    final validation loss: 1.9 to 2.2, 80 % sure" in capsys.readouterr().out
     assert main(["show", "bar", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["predictions"] == bar.run.info().predictions
 
@@ -80,7 +80,9 @@ def test_an_empty_notebook_says_how_to_begin(outputs: Path, capsys: pytest.Captu
 
 def test_a_run_that_waits_can_be_predicted(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     FakeRun(outputs, "foo", steps=20)
-    assert "gap 0 to 1, 70 % sure" in said(capsys, "predict", "foo", "gap=0..1@70%", "overfits=no@60%")
+    assert "validation minus training loss at the end: 0 to 1, 70 % sure" in said(
+        capsys, "predict", "foo", "gap=0..1@70%", "overfits=no@60%"
+    )
     (entry,) = json.loads(said(capsys, "--json"))
     assert [p["quantity"] for p in entry["predictions"]] == ["gap", "overfits"]
 

@@ -52,7 +52,9 @@ def test_a_prediction_is_locked_scored_and_learned_from(outputs: Path) -> None:
     (entry,) = contents.entries
     assert entry.state == TO_JUDGE
     first, second = entry.lines()
-    assert outcome_sentence(first) == "Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.05: inside."
+    assert (
+        outcome_sentence(first) == "You predicted final validation loss: 1.9 to 2.2, 80 % sure. It became 2.05: inside."
+    )
     assert first.score is not None
     assert first.score.brier == pytest.approx(0.04)
     assert second.score is None

@@ -560,7 +560,7 @@ def test_seals_that_cannot_be_read_are_a_sentence_and_hinder_no_run(
     assert main(["notebook", "--outputs", str(outputs)]) == 1
     assert "The seals of the notebook cannot be read." in capsys.readouterr().err
     assert main(["show", "bar", "--outputs", str(outputs)]) == 0
-    assert "val_loss 1 to 2, 80 % sure" in capsys.readouterr().out
+    assert "final validation loss: 1 to 2, 80 % sure" in capsys.readouterr().out
     (folder / CHAIN).unlink()
     (line,) = entry_of(outputs).lines()
     assert (line.altered, line.found, line.locked.as_dict()) == ("", "", run.info().predictions[0])

@@ -89,7 +89,7 @@ def test_the_table_has_prediction_outcome_and_surprise(dock: NotebookDock) -> No
     found = rows(dock)
     assert [row[0] for row in found] == ["live", "surprising", *["expected"] * 4]  # newest first
     by_words = {row[1]: row for row in found if row[0] == "expected"}
-    row = by_words["val_loss 1.9 to 2.2, 80 % sure"]
+    row = by_words["final validation loss: 1.9 to 2.2, 80 % sure"]
     assert row[2:6] == ["2.05", "inside", "0.04", "0.0 bits"]
     assert by_words["“It works”, 60 % sure"][2:6] == ["", "", "", ""]
     assert found[0][6] == "waiting"
@@ -113,7 +113,13 @@ def test_what_was_altered_is_said_in_the_table_and_the_detail(
     cell = dock.proxy.index(row, VERDICT)
     assert cell.data() == "altered"
     assert cell.data(Qt.ItemDataRole.ForegroundRole) == QColor(current_theme().bad)
-    assert rows(dock)[row][1:6] == ["val_loss 1 to 1.2, 90 % sure", "2.2", "altered", "", ""]  # as it was sealed
+    assert rows(dock)[row][1:6] == [
+        "final validation loss: 1 to 1.2, 90 % sure",
+        "2.2",
+        "altered",
+        "",
+        "",
+    ]  # as it was sealed
     choose(dock, "surprising", "val_loss")
     assert "Altered: run.json says something else now. It counts as a miss." in dock.detail.sentence.text()
     assert current_theme().bad in dock.detail.sentence.text()
@@ -241,7 +247,7 @@ def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, li
     live.losses_of = lambda step: (1.8, 2.5)  # type: ignore[method-assign]
     live.advance(15, evaluate=False).append(Evaluated(20, 1.0, 1.8, 2.5, True, 0.1))
     live.finish()
-    told = "Your prediction: val_loss 1.9 to 2.2, 80 % sure. It became 2.5: outside."
+    told = "You predicted final validation loss: 1.9 to 2.2, 80 % sure. It became 2.5: outside."
     qtbot.waitUntil(lambda: told in said, timeout=WAIT)
     assert rows(dock)[0][3] == "outside"
 

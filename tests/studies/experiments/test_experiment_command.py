@@ -47,7 +47,7 @@ def test_a_whole_experiment_from_the_command_line(outputs: Path, capsys: pytest.
     assert {trial["run"] for trial in lines[-1]["results"]["arms"]} == {"wide-w8", "wide-w16"}
     report = Path(lines[-1]["report"]).read_text()
     assert "`llmlab-run experiment width --corpus tiny" in report
-    assert "best 16, 70 % sure" in report
+    assert "varied value of the lowest loss: 16, 70 % sure" in report
     # The same name with the same words goes on (here: there is nothing left); with others it is refused.
     before = (outputs / "pretraining" / "wide-w8" / "events.jsonl").read_bytes()
     assert run("resume", "wide") == 0

@@ -42,7 +42,7 @@ def begun(outputs: Path, *words: str) -> CheckFolder:
 
 def test_a_command_seals_what_it_predicts(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = begun(outputs, *PREDICTED)
-    assert "you expect  calibration supported, 70 % sure" in capsys.readouterr().out
+    assert "you expect  calibration: supported, 70 % sure" in capsys.readouterr().out
     locked = [read_locked(values) for values in folder.record().predictions]
     assert [one.found("check", "tunnel") for one in locked if one is not None] == ["", ""]
     assert main(["notebook", "--outputs", str(outputs), "--json"]) == 0
@@ -86,7 +86,7 @@ def test_a_check_is_scored_when_it_has_ended_and_not_when_it_was_interrupted(
     assert second.score is None
     assert main(["notebook", "show", "tunnel", "--outputs", str(outputs)]) == 0
     out = capsys.readouterr().out
-    assert "calibration supported, 70 % sure. It became inconclusive: wrong." in out
+    assert "calibration: supported, 70 % sure. It became inconclusive: wrong." in out
     assert "2.7 bits: a surprise" in out
     assert "- Predicted before it began: supported, 70 % sure" in folder.report.read_text()
 
