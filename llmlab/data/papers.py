@@ -1,7 +1,8 @@
 """The papers that come with the lab, and what they claim. No torch.
 
 resources/papers/<name>/
-    claims.toml    [paper] title, authors, year, links; one [[claims]] table a claim, with the fields of `Claim`
+    claims.toml    [paper] title, authors, year, links; one [[claims]] table a claim, with the fields of `Claim`; under
+                   it [claims.practice], with those of `Choices`
     notes.md       what the paper says, what is contested, what the lab cannot test, in the lab's own words
 """
 
@@ -25,6 +26,26 @@ PAPERS_DIR = resources_dir() / "papers"
 
 
 @dataclass(frozen=True)
+class Choices:
+    """Results and experiments to tell apart, which Practice asks about: sentences that can be read without the others.
+
+    supports, refutes, neither: a result of each sort; why: what `neither` leaves open. against: what is held against
+    the claim. tests: the experiment, with its control; flawed: the same with something amiss, and flaw what; all three
+    "" where the lab has no test. claims: the claim, where what is tested is not what its statement says.
+    """
+
+    supports: str
+    refutes: str
+    neither: str
+    why: str
+    against: str
+    tests: str = ""
+    flawed: str = ""
+    flaw: str = ""
+    claims: str = ""
+
+
+@dataclass(frozen=True)
 class Claim:
     """One thing that a paper says, and how it is put to the test. All texts are sentences for the learner.
 
@@ -32,7 +53,8 @@ class Claim:
     supports, refutes: what would. test: what the lab does. papers_criterion: when the paper itself calls it shown, ""
     where it names no such bound. contested: what others, or the paper itself, hold against it, "" where nothing is
     known. about, measured, control: of which models and data, by which quantity, against what, "" where the statement
-    says it. sizes: the sizes of a check that test it, of SIZES; none where the lab has no test for it.
+    says it. sizes: the sizes of a check that test it, of SIZES; none where the lab has no test for it. practice: None
+    where Practice asks nothing about it.
     """
 
     id: str
@@ -48,6 +70,7 @@ class Claim:
     measured: str = ""
     control: str = ""
     sizes: tuple[str, ...] = ()
+    practice: Choices | None = None
 
 
 @dataclass(frozen=True)
@@ -117,14 +140,19 @@ def read_paper(name: str, folder: Path = PAPERS_DIR) -> Paper:
 
 
 def _claim(row: Mapping[str, Any]) -> Claim:
-    known = [field.name for field in dataclasses.fields(Claim)]
-    if wrong := [name for name in row if name not in known]:
-        raise ValueError(f"a claim has no {wrong[0]!r}. {_nearest(wrong[0], known)}".strip())
-    texts = {name: _text(row, name) for name in row if name != "sizes"}
     sizes = tuple(row.get("sizes", ()))
     if wrong := [size for size in sizes if size not in SIZES]:
         raise ValueError(f"a check has no size {wrong[0]!r}")
-    return Claim(**texts, sizes=sizes)
+    practice = Choices(**_texts(row["practice"], Choices)) if "practice" in row else None
+    return Claim(**_texts(row, Claim, "sizes", "practice"), sizes=sizes, practice=practice)
+
+
+def _texts(row: Mapping[str, Any], of: type, *others: str) -> dict[str, str]:
+    """The texts of a table, named as the fields of a dataclass, but for `others`."""
+    known = [field.name for field in dataclasses.fields(of)]
+    if wrong := [name for name in row if name not in known]:
+        raise ValueError(f"a claim has no {wrong[0]!r}. {_nearest(wrong[0], known)}".strip())
+    return {name: _text(row, name) for name in row if name not in others}
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -1,76 +1,80 @@
-"""Reading papers: what a claim says, what would refute it, from the claims tables that checks are made of."""
+"""Reading papers: which result would support or refute a claim, which experiment tests it, what is held against it.
+
+Results and experiments stand beside the claims, in claims.toml (`llmlab.data.papers.Choices`): of each claim one result
+that supports it, one that refutes it, and one that looks like either and decides nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 
-from llmlab.data.papers import Claim, Paper, list_papers
+from llmlab.data.papers import Choices, Claim, Paper, list_papers
 from llmlab.practice.kinds import NOTHING, Draft, NothingToAsk, choice, kind
 from llmlab.practice.question import READ
 from llmlab.practice.subject import Subject
 
-_LONGEST = 260  # characters of a choice
+_LONGEST = 260  # characters of a statement among choices
+SUPPORTS, REFUTES, TEST, AGAINST = "supports", "refutes", "test", "against"
+_ASKED = {
+    SUPPORTS: "Which of these results would support that?",
+    REFUTES: "Which of these results would refute that?",
+    TEST: "Which experiment tests that, with a control that can tell?",
+    AGAINST: "What is held against it?",
+}
+# name, page, panel, what is asked, and the paper, "" for any
+_KINDS = (
+    ("what-supports", "statistics-of-claims", "claims", SUPPORTS, ""),
+    ("what-refutes", "statistics-of-claims", "claims", REFUTES, ""),
+    ("which-test", "experiments", "check", TEST, ""),
+    ("held-against", "statistics-of-claims", "evidence", AGAINST, ""),
+    ("refutes-grokking", "grokking", "claims", REFUTES, "grokking"),
+    ("against-grokking", "grokking", "evidence", AGAINST, "grokking"),
+    ("refutes-bayesian-reasoning", "bayesian-reasoning", "claims", REFUTES, "bayesian-geometry"),
+    ("against-bayesian-reasoning", "bayesian-reasoning", "evidence", AGAINST, "bayesian-geometry"),
+)
 
 
-def _drawn(random: Random, has: Callable[[Claim], str], of: str = "") -> tuple[Paper, Claim, list[str]]:
-    """A claim that has such a text, and the same of others: of the same paper first, then of the others. of: its paper,
-    "" for any."""
-    papers = list_papers()
-    claims = [(paper, claim) for paper in papers for claim in paper.claims if has(claim)]
-    drawn = [(paper, claim) for paper, claim in claims if of in ("", paper.name)]
-    if not drawn or len(claims) < 3:
-        raise NothingToAsk("There are too few claims.")
-    paper, claim = random.choice(drawn)
-    beside = [has(other) for its, other in claims if its is paper and other is not claim]
-    far = [has(other) for its, other in claims if its is not paper]
-    random.shuffle(beside)
-    random.shuffle(far)
-    return paper, claim, [_short(text) for text in [*beside, *far][:3]]
+def ask(random: Random, what: str, paper: Paper, claim: Claim) -> Draft:
+    """What is asked about a claim. NothingToAsk where its table has nothing of that."""
+    own = claim.practice
+    if own is None or (what == TEST and not own.tests):
+        raise NothingToAsk(f"The claim {claim.id} of {paper.name} has no such choices.")
+    text = f"{paper.title} ({paper.year}) claims: “{own.claims or claim.statement}” {_ASKED[what]}"
+    if what == TEST:
+        how = f"Another one comes close: “{own.flawed}” {own.flaw}"
+        return choice(random, text, own.tests, [own.flawed, *_of_others(random, paper, claim, "tests", 2)], how)
+    if what == AGAINST:
+        return choice(random, text, own.against, _of_others(random, paper, claim, "against", 3), claim.contested)
+    right, wrong = (own.supports, own.refutes) if what == SUPPORTS else (own.refutes, own.supports)
+    return choice(random, text, right, [wrong, own.neither], f"One decides nothing: “{own.neither}” {own.why}")
 
 
-def _short(text: str) -> str:
-    """The first sentences that fit."""
-    if len(text) <= _LONGEST:
-        return text
-    cut = text[:_LONGEST]
-    return cut[: cut.rfind(". ") + 1] if ". " in cut else cut.rsplit(" ", 1)[0] + " ..."
+def _of_others(random: Random, paper: Paper, claim: Claim, field: str, count: int) -> list[str]:
+    """The same of other claims: of this paper first, then of the others."""
+    papers = sorted(list_papers(), key=lambda other: (other.name != paper.name, random.random()))
+    every: list[Choices] = []
+    for other in papers:
+        every += random.sample(beside := [one.practice for one in other.claims if one.practice], len(beside))
+    own = getattr(claim.practice, field)
+    return [text for one in every if (text := getattr(one, field)) and text != own][:count]
 
 
-def _of(paper: Paper, claim: Claim) -> str:
-    return f"{paper.title} ({paper.year}) claims: “{claim.statement}”"
+def _add(name: str, page: str, panel: str, what: str, of: str) -> None:
+    @kind(name, page, READ, panel, NOTHING)
+    def about_a_claim(subject: Subject, random: Random) -> Draft:
+        claims = [
+            (paper, claim)
+            for paper in list_papers()
+            for claim in paper.claims
+            if of in ("", paper.name) and claim.practice and (what != TEST or claim.practice.tests)
+        ]
+        if not claims:
+            raise NothingToAsk("There is no such claim.")
+        return ask(random, what, *random.choice(claims))
 
 
-def _where(paper: Paper, claim: Claim, field: str) -> str:
-    return f"`{field}` of the claim {claim.id!r} in the claims table of {paper.name}; in the paper: {claim.where}."
-
-
-@kind("what-refutes", "statistics-of-claims", READ, "claims", NOTHING)
-def what_refutes(subject: Subject, random: Random) -> Draft:
-    paper, claim, wrong = _drawn(random, lambda claim: claim.refutes)
-    text = f"{_of(paper, claim)} Which result would refute it?"
-    return choice(random, text, _short(claim.refutes), wrong, _where(paper, claim, "refutes"))
-
-
-@kind("what-supports", "statistics-of-claims", READ, "claims", NOTHING)
-def what_supports(subject: Subject, random: Random) -> Draft:
-    paper, claim, wrong = _drawn(random, lambda claim: claim.supports)
-    text = f"{_of(paper, claim)} Which result would support it?"
-    return choice(random, text, _short(claim.supports), wrong, _where(paper, claim, "supports"))
-
-
-@kind("which-test", "experiments", READ, "check", NOTHING)
-def which_test(subject: Subject, random: Random) -> Draft:
-    paper, claim, wrong = _drawn(random, lambda claim: claim.test if claim.sizes else "")
-    text = f"{_of(paper, claim)} Which experiment, with its control, tests that?"
-    return choice(random, text, _short(claim.test), wrong, _where(paper, claim, "test"))
-
-
-@kind("held-against", "statistics-of-claims", READ, "evidence", NOTHING)
-def held_against(subject: Subject, random: Random) -> Draft:
-    paper, claim, wrong = _drawn(random, lambda claim: claim.contested)
-    text = f"{_of(paper, claim)} What is held against it?"
-    return choice(random, text, _short(claim.contested), wrong, _where(paper, claim, "contested"))
+for _row in _KINDS:
+    _add(*_row)
 
 
 @kind("whose-claim", "experiments", READ, "paper", NOTHING)
@@ -79,7 +83,7 @@ def whose_claim(subject: Subject, random: Random) -> Draft:
     paper = random.choice(papers)
     claim = random.choice(paper.claims)
     text = f"Which paper claims: “{claim.statement}”?"
-    return choice(random, text, paper.title, [other.title for other in papers], _where(paper, claim, "statement"))
+    return choice(random, text, paper.title, [other.title for other in papers], f"{claim.title} ({claim.where}).")
 
 
 @kind("cannot-be-tested", "experiments", READ, "claims", NOTHING)
@@ -93,21 +97,9 @@ def cannot_be_tested(subject: Subject, random: Random) -> Draft:
     return choice(random, "Which of these claims can the lab not test?", _short(claim.statement), wrong, claim.test)
 
 
-def _of_a_page(page: str, name: str) -> None:
-    """The same two questions about the one paper that a page is about."""
-
-    @kind(f"refutes-{page}", page, READ, "claims", NOTHING)
-    def refutes(subject: Subject, random: Random) -> Draft:
-        paper, claim, wrong = _drawn(random, lambda claim: claim.refutes, name)
-        text = f"{_of(paper, claim)} Which result would refute it?"
-        return choice(random, text, _short(claim.refutes), wrong, _where(paper, claim, "refutes"))
-
-    @kind(f"against-{page}", page, READ, "evidence", NOTHING)
-    def against(subject: Subject, random: Random) -> Draft:
-        paper, claim, wrong = _drawn(random, lambda claim: claim.contested, name)
-        text = f"{_of(paper, claim)} What is held against it?"
-        return choice(random, text, _short(claim.contested), wrong, _where(paper, claim, "contested"))
-
-
-for _page, _paper in (("grokking", "grokking"), ("bayesian-reasoning", "bayesian-geometry")):
-    _of_a_page(_page, _paper)
+def _short(text: str) -> str:
+    """The first sentences that fit."""
+    if len(text) <= _LONGEST:
+        return text
+    cut = text[:_LONGEST]
+    return cut[: cut.rfind(". ") + 1] if ". " in cut else cut.rsplit(" ", 1)[0] + " ..."

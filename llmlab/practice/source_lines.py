@@ -18,7 +18,10 @@ _LONGEST = 110  # characters of a line that is shown
 
 @dataclass(frozen=True)
 class Line:
-    """A line to find. symbol: FILE::NAME, as @code of pages. has: what no other line of it has. why: what is told."""
+    """A line to find. symbol: FILE::NAME, as @code of pages. has: what no other line of it has. why: what is told.
+
+    beside: the start of a line that could be meant as well, and is not offered; "" for none.
+    """
 
     name: str
     concept: str
@@ -27,6 +30,7 @@ class Line:
     symbol: str
     has: str
     why: str
+    beside: str = ""
 
 
 LINES = (
@@ -38,6 +42,7 @@ LINES = (
         "llmlab/gpt/model.py::CausalSelfAttention.forward",
         "scaled_dot_product_attention",
         "Its last argument but one, is_causal, is true where no mask is given: later positions get minus infinity.",
+        beside="mask =",
     ),
     Line(
         "line-residual",
@@ -198,7 +203,9 @@ def _ask(line: Line) -> None:
         right = next((one for one in lines if line.has in one), "")
         if not right:
             raise NothingToAsk(f"{line.symbol} has no such line.")
-        others = [one[:_LONGEST] for one in lines if line.has not in one]
+        others = [
+            one[:_LONGEST] for one in lines if line.has not in one and not (line.beside and one.startswith(line.beside))
+        ]
         path, _, name = line.symbol.partition("::")
         how = f"`{name}` in {path}. {line.why}"
         return choice(random, f"{line.asked} (In `{name}`.)", right[:_LONGEST], others, how)
