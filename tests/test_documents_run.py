@@ -148,7 +148,7 @@ QUOTES = {
         Quote("first of 64 tokens 5.9 %", "paper run attention", ("the first of 64", "would give it 5.9 %")),
         Quote(_HEADER, "paper run attention"),
         *(Quote(line, "paper run attention", trained=True) for line in _VERDICT),
-        Quote("4.7 % of the attention", "paper run attention", ("4.7 % of the attention",), trained=True),
+        Quote("got 4.7 % of the attention", "paper run attention", ("4.7 % of the attention",), trained=True),
         Quote("random weights at most 6.0 %", "paper run attention", ("at most 6.0 %",), trained=True),
         Quote("wrong. 2.3 bits: a surprise", "paper run attention", ("wrong. 2.3 bits: a surprise",), trained=True),
     ),

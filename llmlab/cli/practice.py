@@ -12,12 +12,13 @@ from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import UsageError
 from llmlab.practice.deck import HANDFUL, Deck, Record, Tally, when_words
-from llmlab.practice.question import CHOICE, Marked, Question, mark
+from llmlab.practice.question import CHOICE, INTERVAL, Marked, Question, interval_words, mark
 
 _DETAILS = """Without REF it asks about the newest run; before there is one, about a preset, code and papers.
 
 An answer is typed; Enter alone shows what is right, and counts as missed. What was missed comes back, a day later at
-first. Of an interval (like 2..5) you should be sure to 80 %: of ten, eight should hold the value.
+first. Of an interval (like 2..5) you should be sure to 80 %: of ten, eight should hold the value. One that is too wide
+to be useful counts as missed.
 
 examples:
   llmlab-run practice                            five questions about the newest run
@@ -78,8 +79,11 @@ def _ask_all(deck: Deck, first: Question, rest: Iterator[Question]) -> None:
         marked = mark(question, given) if given else Marked(False, "")
         deck.add(question, marked)
         right, count = right + marked.right, count + 1
-        print("Right. " if marked.right else "Not right. " if given else "", end="")
-        print(f"The answer: {question.answer}.\n{question.how}\n(Page: {question.concept}; panel: {question.panel}.)\n")
+        print("Right. " if marked.right else "Too wide. " if marked.held else "Not right. " if given else "", end="")
+        print(f"The answer: {question.answer}.")
+        if question.form == INTERVAL and (widths := interval_words(question, marked)):
+            print(widths)
+        print(f"{question.how}\n(Page: {question.concept}; panel: {question.panel}.)\n")
         with terminal_progress() as progress:
             progress("Making the next question", 0, 0)
             question = next(rest, None)
@@ -128,12 +132,19 @@ def _progress(args: argparse.Namespace, record: Record) -> int:
     now = time.time()
     due = sum(when <= now for when in record.due.values())
     concepts, ways, calibrated = record.by_concept(), record.by_way(), record.calibration()
+    widths = record.widths()
     plain = {
         "answered": len(record.answers),
         "due": due,
         "concepts": {name: vars(tally) for name, tally in concepts.items()},
         "ways": {name: vars(tally) for name, tally in ways.items()},
-        "intervals": {"count": calibrated.count, "right": calibrated.right, "verdict": calibrated.verdict},
+        "intervals": {
+            "count": calibrated.count,
+            "right": calibrated.right,
+            "verdict": calibrated.verdict,
+            "too_wide": widths.wide,
+            "scores": widths.over_time,
+        },
     }
     header = ("", "answered", "right", "kinds", "right last time")
     lines = [
@@ -141,7 +152,7 @@ def _progress(args: argparse.Namespace, record: Record) -> int:
         "",
         *text.table(header, _rows(concepts)),
         "",
-        f"{text.counted(due, 'kind')} due. Intervals at 80 %: {calibrated.verdict}",
+        f"{text.counted(due, 'kind')} due. Intervals at 80 %: {calibrated.verdict} {widths.verdict}",
     ]
     return answer(args, plain, lines if record.answers else ["Nothing was answered yet: llmlab-run practice"])
 

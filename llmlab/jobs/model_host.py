@@ -21,7 +21,8 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
                                                   -> previewed (preview: see llmlab.data.example_preview)
      settings: of the section `data` of a fine-tuning run; place: which example, from 0
-    {"id": 11, "do": "practice", "model": REF or "", "seed": N, "concept": PAGE, "without": [KIND, ...]}
+    {"id": 11, "do": "practice", "model": REF or "", "seed": N, "concept": PAGE, "without": [KIND, ...],
+     "quick": true or false}
                                                   -> asked (question: see llmlab.practice.question, null for none left)
     {"do": "cancel", "id": 1}                                     -> cancelled
 
@@ -266,8 +267,10 @@ class Host:
         reference = self._parse(request["model"]) if request["model"] else None
         subject = Subject(reference, self._outputs, _Reporter(self, number), partial(self._model, number))
         record, concept = Deck(self._outputs).read(), str(request.get("concept") or "")
-        without = [str(kind) for kind in request.get("without", ())]
-        asked = handful(subject, record, 1, int(request["seed"]), time.time(), concept=concept, without=without)
+        without, quick = [str(kind) for kind in request.get("without", ())], bool(request.get("quick"))
+        asked = handful(
+            subject, record, 1, int(request["seed"]), time.time(), concept=concept, without=without, quick=quick
+        )
         question = next(asked, None)
         self.send(number, "asked", question=question.as_dict() if question is not None else None)
 

@@ -71,14 +71,13 @@ def score_number(prediction: Prediction, outcome: float) -> Score:
     confidence = prediction.confidence
     if confidence is None:
         return Score(outcome, right, error, distance)
-    outside = max(low - outcome, outcome - high, 0.0)
     return Score(
         outcome,
         right,
         error,
         distance,
         brier=brier(confidence, right),
-        interval=(high - low) + 2 / (1 - confidence) * outside,
+        interval=interval_score(low, high, outcome, confidence),
         surprise=tail_surprise(confidence, distance),
     )
 
@@ -146,6 +145,11 @@ def score(
     if isinstance(outcome, (float, int)):
         outcome = f"{outcome:.6g}"
     return score_choice(prediction, outcome, options) if isinstance(outcome, str) and outcome else None
+
+
+def interval_score(low: float, high: float, outcome: float, confidence: float) -> float:
+    """Its width, and how far the outcome lies outside times 2 / (1 - confidence), in the unit of both."""
+    return (high - low) + 2 / (1 - confidence) * max(low - outcome, outcome - high, 0.0)
 
 
 def brier(confidence: float, right: bool) -> float:

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from random import Random
 
 from llmlab.practice.deck import Record
-from llmlab.practice.kinds import Kind, NothingToAsk, kinds_for
+from llmlab.practice.kinds import NothingToAsk, kinds_for
 from llmlab.practice.question import Question
 from llmlab.practice.subject import Subject
-
-
-def questions(
-    subject: Subject, record: Record, count: int, seed: int, now: float, kinds: Sequence[Kind]
-) -> Iterator[Question]:
-    """At most `count` questions of these kinds, made one after the other: the first is there before the last is.
-
-    seed: equal ones give equal questions, as long as nothing was answered between. LabError where a model cannot be
-    opened.
-    """
-    by_name = {kind.name: kind for kind in kinds}
-    asked = 0
-    for name in record.choose(list(by_name), len(by_name), now, Random(f"order/{seed}")):
-        if asked == count:
-            return
-        try:
-            yield by_name[name].ask(subject, seed)
-        except NothingToAsk:
-            continue
-        asked += 1
 
 
 def handful(
@@ -41,8 +21,25 @@ def handful(
     concept: str = "",
     kind: str = "",
     without: Collection[str] = (),
+    quick: bool = False,
 ) -> Iterator[Question]:
-    """The same of all kinds that this subject can be asked, or of one concept page or one kind. without: kinds that
-    were asked just now."""
-    kinds = [one for one in kinds_for(subject, concept=concept, name=kind) if one.name not in without]
-    return questions(subject, record, count, seed, now, kinds)
+    """At most `count` questions, made one after the other: the first is there before the last is. Every second one is
+    about the model or run itself, as far as there are such; the others are whatever comes next.
+
+    seed: equal ones give equal questions, as long as nothing was answered between. concept, kind: only of that page, or
+    of that kind. without: kinds that were asked just now. quick: none that small models are trained for. LabError where
+    a model cannot be opened.
+    """
+    kinds = {one.name: one for one in kinds_for(subject, concept=concept, name=kind)}
+    order = record.choose(list(kinds), len(kinds), now, Random(f"order/{seed}"))
+    left = [name for name in order if name not in without and not (quick and kinds[name].trains)]
+    asked = 0
+    while left and asked < count:
+        about_it = (len(without) + asked) % 2 == 0
+        name = next((one for one in left if about_it and kinds[one].own), left[0])
+        left.remove(name)
+        try:
+            yield kinds[name].ask(subject, seed)
+        except NothingToAsk:
+            continue
+        asked += 1

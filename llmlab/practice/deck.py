@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import StillHeld, locked, read_json, write_json
-from llmlab.notebook.calibration import Calibration, Statement, calibration
+from llmlab.notebook.calibration import WINDOW, Calibration, Statement, calibration
 from llmlab.notebook.scoring import brier
 from llmlab.practice.question import CONFIDENCE, INTERVAL, WAYS, Marked, Question
 
@@ -31,7 +32,11 @@ _LAST_TIME = 4e9  # Unix seconds: the year 2096; FSRS adds years to it, and date
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said to one question. time: Unix seconds. given, answer: as text. missed: of an interval, in widths."""
+    """What was said to one question. time: Unix seconds. given, answer: as text. missed: of an interval, in widths.
+
+    held, score: of an interval, as in `Marked`; held None in answers from before it was kept, when right meant that.
+    how: how the answer was computed, as it was told.
+    """
 
     kind: str
     way: str
@@ -45,6 +50,9 @@ class Answer:
     model: str = ""
     seed: int = 0
     missed: float = 0.0
+    held: bool | None = None
+    score: float = 0.0
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,26 @@ class Tally:
     right: int
     kinds: int
     now_right: int
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How useful intervals were. wide: of `count`, those that held the value and were too wide to be useful.
+
+    over_time: after each interval with a score, the mean of the last `WINDOW` scores, in useful widths.
+    """
+
+    count: int
+    wide: int
+    over_time: tuple[float, ...]
+
+    @property
+    def verdict(self) -> str:
+        """What it means, in a sentence or two."""
+        if not self.over_time:
+            return "No interval has a score yet."
+        wide = f"{self.wide} of {self.count} {'was' if self.wide == 1 else 'were'} too wide to be useful."
+        return f"Interval score: {self.over_time[-1]:.2f}, the mean of the last {WINDOW} (below 1 is useful). {wide}"
 
 
 @dataclass(frozen=True)
@@ -79,12 +107,17 @@ class Record:
 
     def calibration(self) -> Calibration:
         """Of the intervals: of ten, eight should hold the value."""
-        stated = [
-            Statement(one.time, CONFIDENCE, one.right, brier(CONFIDENCE, one.right), one.kind)
-            for one in self.answers
-            if one.form == INTERVAL
-        ]
-        return calibration(stated)
+        stated = [(one, one.right if one.held is None else one.held) for one in self.answers if one.form == INTERVAL]
+        return calibration(
+            [Statement(one.time, CONFIDENCE, held, brier(CONFIDENCE, held), one.kind) for one, held in stated]
+        )
+
+    def widths(self) -> Widths:
+        """Of the intervals: whether they were narrow enough to be useful, and held the value."""
+        intervals = [one for one in self.answers if one.form == INTERVAL]
+        scores = [one.score for one in intervals if one.score]
+        means = [fmean(scores[max(0, end - WINDOW) : end]) for end in range(1, len(scores) + 1)]
+        return Widths(len(intervals), sum(bool(one.held) and not one.right for one in intervals), tuple(means))
 
     def choose(self, kinds: Sequence[str], count: int, now: float, random: Random) -> list[str]:
         """Which kinds come next: those that are due, the longest first; new ones in a random order; then the rest,
@@ -130,6 +163,9 @@ class Deck:
             model=question.model,
             seed=question.seed,
             missed=marked.missed,
+            held=marked.held if question.form == INTERVAL else None,
+            score=marked.score,
+            how=question.how,
         )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,4 +221,6 @@ def _is_answer(row: Any) -> bool:
     if not isinstance(time, (int, float)) or not 0 <= time < _LAST_TIME:
         return False
     texts = ("kind", "way", "concept", "form", "given", "answer")
+    if not isinstance(row.get("score", 0.0), (int, float)):
+        return False
     return isinstance(row.get("right"), bool) and all(isinstance(row.get(name), str) for name in texts)

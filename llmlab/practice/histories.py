@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 
-from llmlab.practice.kinds import RUN, Draft, NothingToAsk, interval, kind, ordered, shown, value
+from llmlab.practice.kinds import NAT, PERCENT, RUN, Draft, NothingToAsk, interval, kind, ordered, shown, value
 from llmlab.practice.question import KNOW, PREDICT, READ
 from llmlab.practice.subject import Subject
 
@@ -40,7 +40,8 @@ def loss_at_a_step(subject: Subject, random: Random) -> Draft:
         f"{steps[0]:,.0f} and of {val[-1]:.2f} at step {steps[-1]:,.0f}. "
         f"What was it at step {steps[at]:,.0f}?"
     )
-    return interval(text, float(val[at]), f"Evaluated there: {val[at]:.4f}.", unit="nats")
+    how, fall = f"Evaluated there: {val[at]:.4f}.", abs(float(val[0] - val[-1]))
+    return interval(text, float(val[at]), how, unit="nats", useful=fall / 2)
 
 
 @kind("best-step", "checkpoints", READ, "loss", RUN)
@@ -56,7 +57,7 @@ def the_gap(subject: Subject, random: Random) -> Draft:
     _, train, val = _evaluations(subject, 1)
     gap = float(val[-1] - train[-1])
     text = f"At its last evaluation, by how much is the validation loss of {subject.name} above its training loss?"
-    return interval(text, gap, f"{val[-1]:.4f} − {train[-1]:.4f}.", unit="nats")
+    return interval(text, gap, f"{val[-1]:.4f} − {train[-1]:.4f}.", unit="nats", useful=NAT / 2)
 
 
 @kind("half-of-the-fall", "loss-curves", PREDICT, "loss", RUN)
@@ -71,9 +72,8 @@ def half_of_the_fall(subject: Subject, random: Random) -> Draft:
         f"The validation loss of {subject.name} fell from {val[0]:.2f} to "
         f"{val[-1]:.2f}. After which share of the steps was half of that fall done?"
     )
-    return interval(
-        text, float(share), f"It was {middle:.2f} or less first at step {first:,} of {steps[-1]:,.0f}.", unit="%"
-    )
+    how = f"It was {middle:.2f} or less first at step {first:,} of {steps[-1]:,.0f}."
+    return interval(text, float(share), how, unit="%", useful=PERCENT)
 
 
 @kind("overfits", "loss-curves", READ, "loss", RUN)
@@ -122,9 +122,8 @@ def clipped_share(subject: Subject, random: Random) -> Draft:
         f"{subject.name} clipped gradients at a norm of {limit:g}. In "
         "which share of its recorded steps was there something to clip?"
     )
-    return interval(
-        text, share, f"{(norms > limit).sum()} of {len(norms)} recorded norms are above {limit:g}.", unit="%"
-    )
+    how = f"{(norms > limit).sum()} of {len(norms)} recorded norms are above {limit:g}."
+    return interval(text, share, how, unit="%", useful=PERCENT)
 
 
 @kind("how-fast", "optimisation", PREDICT, "throughput", RUN)
@@ -154,7 +153,8 @@ def beyond_counting(subject: Subject, random: Random) -> Draft:
         f"Whoever knows only how often each token comes has a loss of {counted:.2f} "
         f"nats on the text of {subject.name}. By which step was its loss below that?"
     )
-    return interval(text, first, f"The first evaluation at or below {counted:.3f} was at step {first:,}.", unit="steps")
+    how = f"The first evaluation at or below {counted:.3f} was at step {first:,}."
+    return interval(text, first, how, unit="steps", useful=float(steps[-1]) / 2)
 
 
 @kind("bits-a-byte", "evaluation", KNOW, "loss", RUN)

@@ -14,11 +14,21 @@ from functools import cache
 from random import Random
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, Question
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, LOOK_INSIDE, VALUE, Question
 from llmlab.practice.subject import Subject
 
 # Where kinds are; each is a short file of small functions.
-_MODULES = ("shapes", "arithmetic", "schedules", "readings", "predictions", "source_lines", "claims", "histories")
+_MODULES = (
+    "shapes",
+    "arithmetic",
+    "schedules",
+    "readings",
+    "predictions",
+    "source_lines",
+    "claims",
+    "histories",
+    "first_hour",
+)
 # What a kind can need of a subject: nothing; the settings of the lab's own GPT; a run's events; an open model.
 NOTHING, SETTINGS, RUN, MODEL = "nothing", "settings", "run", "model"
 
@@ -39,6 +49,7 @@ class Draft:
     right: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0
+    useful: float = 0.0
     unit: str = ""
     prompt: str = ""
 
@@ -48,7 +59,8 @@ Make = Callable[[Subject, Random], Draft]
 
 @dataclass(frozen=True)
 class Kind:
-    """name: unique. concept: the page that it belongs to. way: know, read or predict. panel: the dock that shows it."""
+    """name: unique. concept: the page that it belongs to. way: know, read or predict. panel: the dock that shows it.
+    trains: making one takes a while, since small models are trained for it."""
 
     name: str
     concept: str
@@ -56,6 +68,12 @@ class Kind:
     panel: str
     needs: str
     make: Make
+    trains: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether it asks about a model or a run of the reader's, not about numbers drawn anew, code or papers."""
+        return self.needs in (RUN, MODEL)
 
     def ask(self, subject: Subject, seed: int) -> Question:
         """One of this kind; equal seeds give equal questions about an equal subject. NothingToAsk, LabError."""
@@ -75,12 +93,14 @@ class Kind:
 _found: dict[str, Kind] = {}
 
 
-def kind(name: str, concept: str, way: str, panel: str, needs: str = NOTHING) -> Callable[[Make], Make]:
+def kind(
+    name: str, concept: str, way: str, panel: str, needs: str = NOTHING, *, trains: bool = False
+) -> Callable[[Make], Make]:
     """Adds a function to the kinds."""
 
     def add(make: Make) -> Make:
         assert name not in _found, name
-        _found[name] = Kind(name, concept, way, panel, needs, make)
+        _found[name] = Kind(name, concept, way, panel, needs, make, trains)
         return make
 
     return add
@@ -103,6 +123,8 @@ def kinds_for(subject: Subject, *, concept: str = "", name: str = "") -> list[Ki
         there = ", ".join(sorted({kind.concept for kind in kinds.values()}))
         raise UsageError(f"No question belongs to the page {concept!r}.", f"There are some for: {there}.")
     wanted = [kind for kind in kinds.values() if name in ("", kind.name) and concept in ("", kind.concept)]
+    if not (name or concept):
+        wanted = [kind for kind in wanted if kind.concept != LOOK_INSIDE]
     return [kind for kind in wanted if subject.has(kind.needs)]
 
 
@@ -131,10 +153,21 @@ def value(text: str, answer: float, how: str, *, unit: str = "", within: float =
     return Draft(VALUE, text, said, how, low=answer - slack, high=answer + slack, unit=unit)
 
 
-def interval(text: str, answer: float, how: str, *, unit: str = "", prompt: str = "") -> Draft:
-    """A number of which an interval is asked."""
+def interval(
+    text: str, answer: float, how: str, *, unit: str = "", useful: float | None = None, prompt: str = ""
+) -> Draft:
+    """A number of which an interval is asked.
+
+    useful: the width above which it says too little: half of all that is possible, where that is known; None: as wide
+    as the value is large, from half of it to one and a half.
+    """
     said = f"{shown(answer)}{' ' + unit if unit else ''}"
-    return Draft(INTERVAL, text, said, how, low=answer, high=answer, unit=unit, prompt=prompt)
+    useful = abs(answer) if useful is None else useful
+    return Draft(INTERVAL, text, said, how, low=answer, high=answer, useful=useful, unit=unit, prompt=prompt)
+
+
+PERCENT = 50.0  # useful: half of 100 %
+NAT = 1.0  # useful, of a loss: a factor of e in perplexity
 
 
 def head(text: str, scores: dict[tuple[int, int], float], how: str, *, prompt: str = "") -> Draft:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -13,10 +14,10 @@ import torch.nn.functional as F
 from llmlab.anatomy.capture import Intervener, run
 from llmlab.core.errors import LabError
 from llmlab.inspection.edits import Interventions, parse_intervention, require_intervention
-from llmlab.practice.kinds import MODEL, SETTINGS, Draft, NothingToAsk, interval, kind, ordered
+from llmlab.practice.kinds import MODEL, NAT, PERCENT, SETTINGS, Draft, NothingToAsk, interval, kind, ordered
 from llmlab.practice.question import PREDICT
 from llmlab.practice.subject import MEASURED_ROWS, Subject
-from llmlab.practice.twin import BATCH, LAYERS, STEPS, WIDTH, twin_loss
+from llmlab.practice.twin import BATCH, LAYERS, STEPS, WIDTH, twin_losses
 
 _RISES = (
     "it falls, or rises by less than 0.01",
@@ -40,61 +41,60 @@ def loss_of(subject: Subject, ids: torch.Tensor, edits: Sequence[str] = ()) -> f
     return float(F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].to(logits.device).flatten()))
 
 
-def _rise(subject: Subject, what: str, edit: str) -> Draft:
-    """What becomes of the loss when something is changed."""
-    before, after = loss_of(subject, subject.measured), loss_of(subject, subject.measured, [edit])
+def _becomes(text: str, before: float, after: float, changed: str = "after", prompt: str = "") -> Draft:
+    """What becomes of a loss, from its values before and after a change."""
     rise = after - before
-    text = f"{subject.name}: {what} What becomes of its loss, in nats per token, on {MEASURED_ROWS} passages of text?"
     right = _RISES[0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3]
-    return ordered(
-        text,
-        _RISES,
-        right,
-        f"Measured: {before:.4f} before, {after:.4f} with `{edit}`: {rise:+.4f}.",
-        prompt=subject.prompt,
-    )
+    how = f"Measured: {before:.4f} before, {after:.4f} {changed}: {rise:+.4f}."
+    return ordered(text, _RISES, right, how, prompt=prompt)
+
+
+# name, page, what is done to which part, and the same as an intervention
+_EDITS = (
+    ("without-a-head", "ablation-and-patching", "head {head} is set to zero.", "zero head:{head}"),
+    (
+        "without-attention",
+        "ablation-and-patching",
+        "all that attention of layer {layer} adds is set to zero.",
+        "zero attention:{layer}",
+    ),
+    (
+        "without-feed-forward",
+        "feed-forward",
+        "all that the feed-forward of layer {layer} adds is set to zero.",
+        "zero feed_forward:{layer}",
+    ),
+    ("without-a-layer", "residual-stream", "layer {layer} is skipped.", "zero layer:{layer}"),
+    (
+        "half-a-layer",
+        "residual-stream",
+        "what attention of layer {layer} adds is halved.",
+        "scale:0.5 attention:{layer}",
+    ),
+    ("twice-a-head", "ablation-and-patching", "what head {head} adds is doubled.", "scale:2 head:{head}"),
+)
+
+
+def _add_edit(name: str, page: str, what: str, edit: str) -> None:
+    @kind(name, page, PREDICT, "interventions", MODEL)
+    def edited(subject: Subject, random: Random) -> Draft:
+        layer = _layer(subject, random)
+        part = {"layer": layer, "head": f"{layer}.{random.randrange(subject.opened.anatomy.n_head)}"}
+        words = edit.format(**part)
+        before, after = loss_of(subject, subject.measured), loss_of(subject, subject.measured, [words])
+        text = (
+            f"{subject.name}: {what.format(**part)} What becomes of its loss, in nats per token, on {MEASURED_ROWS} "
+            "passages of text?"
+        )
+        return _becomes(text, before, after, f"with `{words}`", subject.prompt)
 
 
 def _layer(subject: Subject, random: Random) -> int:
     return random.randrange(subject.opened.anatomy.n_layer)
 
 
-@kind("without-a-head", "ablation-and-patching", PREDICT, "interventions", MODEL)
-def without_a_head(subject: Subject, random: Random) -> Draft:
-    layer, number = _layer(subject, random), random.randrange(subject.opened.anatomy.n_head)
-    return _rise(subject, f"head {layer}.{number} is set to zero.", f"zero head:{layer}.{number}")
-
-
-@kind("without-attention", "ablation-and-patching", PREDICT, "interventions", MODEL)
-def without_attention(subject: Subject, random: Random) -> Draft:
-    layer = _layer(subject, random)
-    return _rise(subject, f"all that attention of layer {layer} adds is set to zero.", f"zero attention:{layer}")
-
-
-@kind("without-feed-forward", "feed-forward", PREDICT, "interventions", MODEL)
-def without_feed_forward(subject: Subject, random: Random) -> Draft:
-    layer = _layer(subject, random)
-    return _rise(
-        subject, f"all that the feed-forward of layer {layer} adds is set to zero.", f"zero feed_forward:{layer}"
-    )
-
-
-@kind("without-a-layer", "residual-stream", PREDICT, "interventions", MODEL)
-def without_a_layer(subject: Subject, random: Random) -> Draft:
-    layer = _layer(subject, random)
-    return _rise(subject, f"layer {layer} is skipped.", f"zero layer:{layer}")
-
-
-@kind("half-a-layer", "residual-stream", PREDICT, "interventions", MODEL)
-def half_a_layer(subject: Subject, random: Random) -> Draft:
-    layer = _layer(subject, random)
-    return _rise(subject, f"what attention of layer {layer} adds is halved.", f"scale:0.5 attention:{layer}")
-
-
-@kind("twice-a-head", "ablation-and-patching", PREDICT, "interventions", MODEL)
-def twice_a_head(subject: Subject, random: Random) -> Draft:
-    layer, number = _layer(subject, random), random.randrange(subject.opened.anatomy.n_head)
-    return _rise(subject, f"what head {layer}.{number} adds is doubled.", f"scale:2 head:{layer}.{number}")
+for _edit in _EDITS:
+    _add_edit(*_edit)
 
 
 @kind("most-needed-layer", "ablation-and-patching", PREDICT, "interventions", MODEL)
@@ -128,7 +128,7 @@ def shuffled_words(subject: Subject, random: Random) -> Draft:
         f"{subject.name} has a loss of {before:.2f} nats on {MEASURED_ROWS} "
         "passages. What is it when their tokens are shuffled?"
     )
-    return interval(text, after, f"Measured on the same tokens in another order: {after:.3f}.", unit="nats")
+    return interval(text, after, f"Measured on the same tokens in another order: {after:.3f}.", unit="nats", useful=NAT)
 
 
 @kind("short-memory", "n-grams", PREDICT, "prompt", MODEL)
@@ -142,7 +142,8 @@ def short_memory(subject: Subject, random: Random) -> Draft:
         f"{subject.name} has a loss of {before:.2f} nats on passages of {ids.shape[1] - 1} "
         f"tokens. What is it when it sees only the last {kept} tokens before each?"
     )
-    return interval(text, after, f"Measured, each token from the {kept} before it: {after:.3f}.", unit="nats")
+    how = f"Measured, each token from the {kept} before it: {after:.3f}."
+    return interval(text, after, how, unit="nats", useful=NAT)
 
 
 @kind("read-twice", "induction-heads", PREDICT, "attention", MODEL)
@@ -167,13 +168,11 @@ def read_twice(subject: Subject, random: Random) -> Draft:
 def rounded_weights(subject: Subject, random: Random) -> Draft:
     bits = random.choice((8, 4, 3))
     before, after = loss_of(subject, subject.measured), _with_rounded(subject, bits)
-    rise = after - before
     text = (
         f"Each row of the matrices of {subject.name} is rounded to {bits} "
         "bits, with one scale for the row. What becomes of its loss?"
     )
-    right = _RISES[0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3]
-    return ordered(text, _RISES, right, f"Measured: {before:.4f} before, {after:.4f} after: {rise:+.4f}.")
+    return _becomes(text, before, after)
 
 
 @torch.no_grad()
@@ -203,7 +202,7 @@ def beats_its_own_choice(subject: Subject, random: Random) -> Draft:
         f"How often is the most likely next token of {subject.name} the one that "
         f"follows, on {MEASURED_ROWS} passages of {ids.shape[1] - 1} tokens?"
     )
-    return interval(text, 100 * right, f"Counted: {100 * right:.1f} %.", unit="%")
+    return interval(text, 100 * right, f"Counted: {100 * right:.1f} %.", unit="%", useful=PERCENT)
 
 
 @kind("sharper-softmax", "loss", PREDICT, "write", MODEL)
@@ -212,25 +211,56 @@ def sharper_softmax(subject: Subject, random: Random) -> Draft:
     logits = run(subject.opened.model, subject.opened.anatomy, ids[:, :-1]).float().flatten(0, 1)
     targets = ids[:, 1:].to(logits.device).flatten()
     before, after = float(F.cross_entropy(logits, targets)), float(F.cross_entropy(2 * logits, targets))
-    rise = after - before
     text = f"{subject.name} has a loss of {before:.2f} nats. What becomes of it at temperature 0.5, all logits doubled?"
-    right = _RISES[0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3]
-    return ordered(text, _RISES, right, f"Measured: {before:.4f} before, {after:.4f} after: {rise:+.4f}.")
+    return _becomes(text, before, after)
 
 
 # Predictions that are trained ---------------------------------------------------------------------------------------
 
 
-def _trained(subject: Subject, what: str, plain: float, changed: float) -> Draft:
+@dataclass(frozen=True)
+class Change:
+    """What is changed in a twin: settings of its model, its learning rate by a factor, or its batch."""
+
+    name: str
+    concept: str
+    panel: str
+    words: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    rate: float = 1.0
+    batch: int = BATCH
+
+
+CHANGES = (
+    Change("ten-times-the-rate", "learning-rate", "learning_rate", "ten times the learning rate", rate=10.0),
+    Change("a-tenth-of-the-rate", "learning-rate", "learning_rate", "a tenth of the learning rate", rate=0.1),
+    Change("one-layer-less", "residual-stream", "setup", "one layer instead of two", {"n_layer": 1}),
+    Change(
+        "a-quarter-of-the-batch",
+        "critical-batch-size",
+        "setup",
+        f"{BATCH // 4} sequences a batch instead of {BATCH}",
+        batch=BATCH // 4,
+    ),
+    Change("one-head", "attention", "setup", "one head instead of four", {"n_head": 1}),
+    Change("sees-four-tokens", "attention", "setup", "a context of 4 bytes instead of 32", {"block_size": 4}),
+)
+
+
+def _trained(subject: Subject, change: Change) -> Draft:
     """What becomes of a twin's loss when one setting of its training is another."""
+    train = subject.settings.train
+    rates = {
+        "learning_rate": change.rate * train.learning_rate,
+        "min_learning_rate": change.rate * train.min_learning_rate,
+    }
+    plain, changed = twin_losses(subject, change.model, batch=change.batch, **rates)
     if not math.isfinite(plain):
         raise NothingToAsk("The twin diverges at this learning rate.")
     text = (
-        f"A small twin of {subject.name} ({LAYERS} layers, width "
-        f"{WIDTH}, bytes of the same text) is trained for {STEPS} steps "
-        f"with its learning rate, {subject.settings.train.learning_rate:g}, "
-        f"and ends at a loss of {plain:.2f} nats. {what} "
-        "Where does it end?"
+        f"A small model ({LAYERS} layers, width {WIDTH}, bytes of the text of {subject.name}) is trained for {STEPS} "
+        f"steps with the learning rate of {subject.name}, {train.learning_rate:g}, and ends at a loss of {plain:.2f} "
+        f"nats. Now with {change.words}. Where does it end?"
     )
     if not math.isfinite(changed):
         return ordered(text, _CHANGES, _CHANGES[3], f"Trained: it diverged; {plain:.3f} without the change.")
@@ -239,51 +269,11 @@ def _trained(subject: Subject, what: str, plain: float, changed: float) -> Draft
     return ordered(text, _CHANGES, right, f"Trained, both: {plain:.3f} and {changed:.3f}, {rise:+.3f}.")
 
 
-def _plain(subject: Subject) -> float:
-    """The loss of the twin that nothing is changed in: trained once for each seed."""
-    if subject.seed not in subject.twins:
-        subject.twins[subject.seed] = twin_loss(subject)
-    return subject.twins[subject.seed]
+def _add(change: Change) -> None:
+    @kind(change.name, change.concept, PREDICT, change.panel, SETTINGS, trains=True)
+    def trained(subject: Subject, random: Random) -> Draft:
+        return _trained(subject, change)
 
 
-@kind("ten-times-the-rate", "learning-rate", PREDICT, "learning_rate", SETTINGS)
-def ten_times_the_rate(subject: Subject, random: Random) -> Draft:
-    train = subject.settings.train
-    rates: dict[str, Any] = {
-        "learning_rate": 10 * train.learning_rate,
-        "min_learning_rate": 10 * train.min_learning_rate,
-    }
-    return _trained(subject, "Now with ten times the learning rate.", _plain(subject), twin_loss(subject, **rates))
-
-
-@kind("a-tenth-of-the-rate", "learning-rate", PREDICT, "learning_rate", SETTINGS)
-def a_tenth_of_the_rate(subject: Subject, random: Random) -> Draft:
-    train = subject.settings.train
-    rates: dict[str, Any] = {
-        "learning_rate": train.learning_rate / 10,
-        "min_learning_rate": train.min_learning_rate / 10,
-    }
-    return _trained(subject, "Now with a tenth of the learning rate.", _plain(subject), twin_loss(subject, **rates))
-
-
-@kind("one-layer-less", "residual-stream", PREDICT, "setup", SETTINGS)
-def one_layer_less(subject: Subject, random: Random) -> Draft:
-    return _trained(subject, "Now with one layer instead of two.", _plain(subject), twin_loss(subject, {"n_layer": 1}))
-
-
-@kind("a-quarter-of-the-batch", "critical-batch-size", PREDICT, "setup", SETTINGS)
-def a_quarter_of_the_batch(subject: Subject, random: Random) -> Draft:
-    what = f"Now with {BATCH // 4} sequences a batch instead of {BATCH}."
-    return _trained(subject, what, _plain(subject), twin_loss(subject, batch=BATCH // 4))
-
-
-@kind("one-head", "attention", PREDICT, "setup", SETTINGS)
-def one_head(subject: Subject, random: Random) -> Draft:
-    return _trained(subject, "Now with one head instead of four.", _plain(subject), twin_loss(subject, {"n_head": 1}))
-
-
-@kind("sees-four-tokens", "attention", PREDICT, "setup", SETTINGS)
-def sees_four_tokens(subject: Subject, random: Random) -> Draft:
-    return _trained(
-        subject, "Now with a context of 4 bytes instead of 32.", _plain(subject), twin_loss(subject, {"block_size": 4})
-    )
+for _change in CHANGES:
+    _add(_change)

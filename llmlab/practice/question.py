@@ -1,8 +1,8 @@
 """A question with its answer, and how what was given is marked. No torch: the window marks with it, too.
 
 Four forms. A choice is one of a few; a number is right inside a stated range; an interval should hold the value with a
-confidence of 80 %, and is scored as predictions are (llmlab.notebook.scoring); a head is LAYER.HEAD, typed or picked in
-the mosaic of Attention.
+confidence of 80 %, and be narrow enough to be useful: it is scored as predictions are (llmlab.notebook.scoring); a head
+is LAYER.HEAD, typed or picked in the mosaic of Attention.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmlab.core.errors import UsageError
+from llmlab.notebook.scoring import interval_score
 
 KNOW, READ, PREDICT = WAYS = ("know", "read", "predict")
 CHOICE, VALUE, INTERVAL, HEAD = "choice", "number", "interval", "head"
+# The page of the first hour that has questions of its own: they are asked there, and nowhere else.
+LOOK_INSIDE = "first-hour/2-look-inside"
+TRAINING = "Training two small models"  # begins what is said while a question takes that: it can be skipped
 CONFIDENCE = 0.8  # of an interval: of ten, eight should hold the value
 _NUMBER = re.compile(
     r"([-+]?(?:\d{1,3}(?:,\d{3})+\.?\d*|[\d_]*\.?\d*)(?:[eE][-+]?\d+)?)\s*(?:([kKMBGT])(?![A-Za-z]))?\s*(\D*)",
@@ -33,7 +37,8 @@ class Question:
     kind: its name in `llmlab.practice.kinds`. way: know, read or predict. concept: the page that explains it. panel:
     the dock that shows it. form: choice, number, interval or head. choices: of a choice, in the order shown. answer:
     what came, as text for people. right: the choices or heads that are right. low, high: of a number, the range that
-    is; of an interval, the value twice. unit: of numbers, also shown. how: how it was computed. model, seed: with the
+    is; of an interval, the value twice. useful: of an interval, the width above which it says too little; 0 for none.
+    unit: of numbers, also shown. how: how it was computed. model, seed: with the
     kind, these give the same question again. prompt: the text that it is about, for the panel.
     """
 
@@ -49,6 +54,7 @@ class Question:
     right: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0
+    useful: float = 0.0
     unit: str = ""
     model: str = ""
     seed: int = 0
@@ -73,11 +79,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Marked:
-    """What came of an answer. given: as it was understood. missed: of an interval, how far outside, in its widths."""
+    """What came of an answer. given: as it was understood.
+
+    Of an interval: missed: how far outside the value lies, in its widths. held: whether it holds the value; it is right
+    where it is narrow enough to be useful as well. score: its interval score in useful widths, 0 where none is known.
+    """
 
     right: bool
     given: str
     missed: float = 0.0
+    held: bool = False
+    score: float = 0.0
 
 
 def question_from(values: dict[str, Any]) -> Question:
@@ -105,9 +117,28 @@ def mark(question: Question, given: str) -> Marked:
         if not low < high:
             raise UsageError(f"{given!r} is not an interval.", "Its first end has to be the smaller one.")
         outside = max(low - question.low, question.low - high, 0.0)
-        return Marked(outside == 0, f"{low:g}..{high:g}", outside / (high - low))
+        score = interval_score(low, high, question.low, CONFIDENCE) / question.useful if question.useful else 0.0
+        right = outside == 0 and (not question.useful or high - low <= question.useful)
+        return Marked(right, f"{low:g}..{high:g}", outside / (high - low), outside == 0, score)
     value = number(text, question.unit)
     return Marked(question.low <= value <= question.high, f"{value:g}")
+
+
+def interval_words(question: Question, marked: Marked) -> str:
+    """What is to be said of an interval beside hit or miss; "" where there is nothing."""
+    unit = question.unit and f" {question.unit}"
+    said = []
+    if marked.given and not marked.held:
+        said.append(f"The value lies {marked.missed:.1f} widths of your interval outside.")
+    if marked.held and not marked.right:
+        low, high = map(float, marked.given.split(".."))
+        said.append(
+            f"Your interval holds the value, but it is too wide to be useful: {high - low:.4g}{unit}. "
+            f"{question.useful:.3g}{unit} would do."
+        )
+    if marked.score:
+        said.append(f"Interval score: {marked.score:.2f} (1: as wide as is useful, and held; less is better).")
+    return " ".join(said)
 
 
 def number(text: str, unit: str = "") -> float:

@@ -8,103 +8,99 @@ from random import Random
 import numpy as np
 
 from llmlab.inspection.readout import text_of
-from llmlab.practice.kinds import MODEL, Draft, NothingToAsk, choice, head, interval, kind, ordered, shown, value
+from llmlab.practice.kinds import (
+    MODEL,
+    NAT,
+    PERCENT,
+    Draft,
+    NothingToAsk,
+    choice,
+    head,
+    interval,
+    kind,
+    ordered,
+    shown,
+    value,
+)
 from llmlab.practice.question import READ
 from llmlab.practice.subject import Subject
 
 
-def _about(subject: Subject) -> str:
+def about(subject: Subject) -> str:
     """The beginning of a question about the passage."""
     return f"{subject.name} reads {subject.prompt!r}."
 
 
-def _needed(subject: Subject, name: str) -> np.ndarray:
+def needed(subject: Subject, name: str) -> np.ndarray:
     """A tensor of the passage. NothingToAsk where the family's panel is refused, or has nothing."""
     if name not in subject.seen or not np.isfinite(found := subject.seen[name]).any():
         raise NothingToAsk(f"{subject.name} has no {name}.")
     return found
 
 
-def _by_head(scores: np.ndarray) -> dict[tuple[int, int], float]:
+def by_head(scores: np.ndarray) -> dict[tuple[int, int], float]:
     """[L, H] -> by layer and head; those without a pattern are left out."""
     layers, heads = scores.shape
     pairs = ((layer, head) for layer in range(layers) for head in range(heads))
     return {pair: float(scores[pair]) for pair in pairs if math.isfinite(scores[pair])}
 
 
-def _text(subject: Subject, id: int) -> str:
+def text_of_id(subject: Subject, id: int) -> str:
     return repr(text_of(subject.opened.tokenizer, int(id)))
 
 
-def _token(subject: Subject, position: int) -> str:
+def token(subject: Subject, position: int) -> str:
     """One token of the passage, told apart from others like it by its position."""
     return f"{position}: {subject.seen.metadata.tokens[position]!r}"
 
 
 def _tokens(subject: Subject, last: int) -> list[str]:
-    return [_token(subject, position) for position in range(last + 1)]
+    return [token(subject, position) for position in range(last + 1)]
 
 
-def _scored(subject: Subject, name: str, words: str, sign: float = 1.0) -> Draft:
-    """The head with the highest score, or, with sign -1, the lowest."""
-    scores = _by_head(_needed(subject, f"heads/{name}"))
-    best = sorted(scores.items(), key=lambda pair: -sign * pair[1])[:3]
-    found = ", ".join(f"{layer}.{head}: {score:.3f}" for (layer, head), score in best)
-    how = f"Score “{name}” of each head on this text ({'highest' if sign > 0 else 'lowest'} three: {found})."
-    signed = {pair: sign * score for pair, score in scores.items()}
-    return head(f"{_about(subject)} {words}", signed, how, prompt=subject.prompt)
+# name, score (with - before it, the lowest is asked for), question
+_OF_TEXT = (
+    ("previous-token-head", "previous", "Which head gives the most weight to the token before, on average?"),
+    ("first-token-head", "first", "Which head gives the most weight to the first token, on average?"),
+    ("sharpest-head", "-entropy", "Which head spreads its weight least (the lowest entropy)?"),
+    ("widest-head", "entropy", "Which head spreads its weight most (the highest entropy)?"),
+    ("farthest-head", "distance", "Which head looks back farthest, on average?"),
+)
+_OF_REPEATS = (
+    ("induction-head", "induction", "at what followed the last time"),
+    ("duplicate-head", "duplicate", "at the same token, the first time"),
+)
 
 
-@kind("previous-token-head", "attention-patterns", READ, "attention", MODEL)
-def previous_token_head(subject: Subject, random: Random) -> Draft:
-    return _scored(subject, "previous", "Which head gives the most weight to the token before, on average?")
+def _add(name: str, score: str, words: str) -> None:
+    @kind(name, "attention-patterns", READ, "attention", MODEL)
+    def scored(subject: Subject, random: Random) -> Draft:
+        sign, column = (-1, score[1:]) if score.startswith("-") else (1, score)
+        scores = {pair: sign * value for pair, value in by_head(needed(subject, f"heads/{column}")).items()}
+        best = sorted(scores.items(), key=lambda pair: -pair[1])[:3]
+        found = ", ".join(f"{layer}.{head}: {sign * value:.3f}" for (layer, head), value in best)
+        how = f"Score “{column}” of each head on this text ({'highest' if sign > 0 else 'lowest'} three: {found})."
+        return head(f"{about(subject)} {words}", scores, how, prompt=subject.prompt)
 
 
-@kind("first-token-head", "attention-patterns", READ, "attention", MODEL)
-def first_token_head(subject: Subject, random: Random) -> Draft:
-    return _scored(subject, "first", "Which head gives the most weight to the first token, on average?")
+def _add_of_repeats(name: str, score: str, words: str) -> None:
+    @kind(name, "induction-heads", READ, "attention", MODEL)
+    def scored(subject: Subject, random: Random) -> Draft:
+        scores = by_head(needed(subject, f"heads/{score}"))
+        text = f"{subject.name} reads random tokens twice in a row. Which of its heads looks most {words}?"
+        (layer, number), best = max(scores.items(), key=lambda pair: pair[1])
+        how = f"Score “{score}”, the mean weight on that token: {layer}.{number} has {best:.3f}."
+        return head(text, scores, how)
 
 
-@kind("sharpest-head", "attention-patterns", READ, "attention", MODEL)
-def sharpest_head(subject: Subject, random: Random) -> Draft:
-    return _scored(subject, "entropy", "Which head spreads its weight least (the lowest entropy)?", -1)
-
-
-@kind("widest-head", "attention-patterns", READ, "attention", MODEL)
-def widest_head(subject: Subject, random: Random) -> Draft:
-    return _scored(subject, "entropy", "Which head spreads its weight most (the highest entropy)?")
-
-
-@kind("farthest-head", "attention-patterns", READ, "attention", MODEL)
-def farthest_head(subject: Subject, random: Random) -> Draft:
-    return _scored(subject, "distance", "Which head looks back farthest, on average?")
-
-
-@kind("induction-head", "induction-heads", READ, "attention", MODEL)
-def induction_head(subject: Subject, random: Random) -> Draft:
-    scores = _by_head(_needed(subject, "heads/induction"))
-    text = (
-        f"{subject.name} reads random tokens twice in a row. Which "
-        "of its heads looks most at what followed the last time?"
-    )
-    (layer, number), score = max(scores.items(), key=lambda pair: pair[1])
-    how = f"Induction score, the mean weight on that token: {layer}.{number} has {score:.3f}."
-    return head(text, scores, how)
-
-
-@kind("duplicate-head", "induction-heads", READ, "attention", MODEL)
-def duplicate_head(subject: Subject, random: Random) -> Draft:
-    scores = _by_head(_needed(subject, "heads/duplicate"))
-    text = (
-        f"{subject.name} reads random tokens twice in a row. Which "
-        "of its heads looks most at the same token, the first time?"
-    )
-    (layer, number), score = max(scores.items(), key=lambda pair: pair[1])
-    return head(text, scores, f"Duplicate-token score: {layer}.{number} has {score:.3f}.")
+for _row in _OF_TEXT:
+    _add(*_row)
+for _row in _OF_REPEATS:
+    _add_of_repeats(*_row)
 
 
 def _head_of(subject: Subject, random: Random) -> tuple[int, int]:
-    return random.choice(sorted(_by_head(_needed(subject, "heads/previous"))))
+    return random.choice(sorted(by_head(needed(subject, "heads/previous"))))
 
 
 @kind("looked-at", "attention", READ, "attention", MODEL)
@@ -113,18 +109,19 @@ def looked_at(subject: Subject, random: Random) -> Draft:
     row = subject.seen[f"attention/{layer}"][number, -1]
     best = int(row.argmax())
     last = len(row) - 1
-    text = f"{_about(subject)} At its last token: to which token does head {layer}.{number} give the most weight?"
+    text = f"{about(subject)} At its last token: to which token does head {layer}.{number} give the most weight?"
     how = f"The last row of its pattern: {row[best]:.3f} on token {best}, the largest weight."
-    others = [_token(subject, at) for at in np.argsort(-row)[1:5]]
-    return choice(random, text, _token(subject, best), others or _tokens(subject, last), how, prompt=subject.prompt)
+    others = [token(subject, at) for at in np.argsort(-row)[1:5]]
+    return choice(random, text, token(subject, best), others or _tokens(subject, last), how, prompt=subject.prompt)
 
 
 @kind("weight-on-first", "attention-patterns", READ, "attention", MODEL)
 def weight_on_first(subject: Subject, random: Random) -> Draft:
     layer, number = _head_of(subject, random)
     weight = float(subject.seen[f"attention/{layer}"][number, -1, 0])
-    text = f"{_about(subject)} How much weight does head {layer}.{number} put on the first token, at the last one?"
-    return interval(text, weight, f"Its pattern, last row, first column: {weight:.3f}.", prompt=subject.prompt)
+    text = f"{about(subject)} How much weight does head {layer}.{number} put on the first token, at the last one?"
+    how = f"Its pattern, last row, first column: {weight:.3f}."
+    return interval(text, weight, how, useful=PERCENT / 100, prompt=subject.prompt)
 
 
 @kind("effective-tokens", "attention-patterns", READ, "attention", MODEL)
@@ -134,24 +131,23 @@ def effective_tokens(subject: Subject, random: Random) -> Draft:
     entropy = float(-(row * np.log(row + 1e-30)).sum())
     tokens = subject.seen.metadata.tokens
     text = (
-        f"{_about(subject)} Among how many tokens does head {layer}.{number} "
+        f"{about(subject)} Among how many tokens does head {layer}.{number} "
         f"spread its weight at the last of the {len(tokens)} (exp of its entropy)?"
     )
-    return interval(
-        text, math.exp(entropy), f"Entropy of its last row: {entropy:.3f} nats; exp of it.", prompt=subject.prompt
-    )
+    how = f"Entropy of its last row: {entropy:.3f} nats; exp of it."
+    return interval(text, math.exp(entropy), how, useful=len(tokens) / 2, prompt=subject.prompt)
 
 
 @kind("settled-after", "logit-lens", READ, "lens", MODEL)
 def settled_after(subject: Subject, random: Random) -> Draft:
-    first = _needed(subject, "lens/ids")[::2, -1, 0]  # at the last token: before layer 0, after layer 0, 1 ...
+    first = needed(subject, "lens/ids")[::2, -1, 0]  # at the last token: before layer 0, after layer 0, 1 ...
     settled = max(row for row in range(len(first)) if row == 0 or first[row - 1] != first[-1])
     names = ["before layer 0", *(f"after layer {layer}" for layer in range(len(first) - 1))]
     text = (
-        f"{_about(subject)} Read with the logit lens at the last token: "
+        f"{about(subject)} Read with the logit lens at the last token: "
         "from where on does its most likely next token stay the same?"
     )
-    said = ", ".join(f"{name} {_text(subject, id)}" for name, id in zip(names, first, strict=True))
+    said = ", ".join(f"{name} {text_of_id(subject, id)}" for name, id in zip(names, first, strict=True))
     first_shown = max(0, min(settled - random.randrange(9), len(names) - 9))  # of many layers, nine with the right one
     shown_names = names[first_shown : first_shown + 9]
     return ordered(text, shown_names, names[settled], f"Most likely {said}.", prompt=subject.prompt)
@@ -159,10 +155,10 @@ def settled_after(subject: Subject, random: Random) -> Draft:
 
 @kind("lens-before-blocks", "logit-lens", READ, "lens", MODEL)
 def lens_before_blocks(subject: Subject, random: Random) -> Draft:
-    ids = _needed(subject, "lens/ids")[:, -1]
-    right, wrong = _text(subject, ids[0, 0]), [_text(subject, id) for id in [*ids[0, 1:], *ids[-1]]]
+    ids = needed(subject, "lens/ids")[:, -1]
+    right, wrong = text_of_id(subject, ids[0, 0]), [text_of_id(subject, id) for id in [*ids[0, 1:], *ids[-1]]]
     text = (
-        f"{_about(subject)} What does the logit lens read at the last "
+        f"{about(subject)} What does the logit lens read at the last "
         "token before the first layer, from the embedding alone?"
     )
     return choice(random, text, right, wrong, "The first row of the lens, last position.", prompt=subject.prompt)
@@ -170,56 +166,61 @@ def lens_before_blocks(subject: Subject, random: Random) -> Draft:
 
 @kind("most-likely-next", "loss", READ, "lens", MODEL)
 def most_likely_next(subject: Subject, random: Random) -> Draft:
-    ids, share = (_needed(subject, f"lens/{name}")[-1, -1] for name in ("ids", "probability"))
-    text = f"{_about(subject)} Which token does it expect next?"
+    ids, share = (needed(subject, f"lens/{name}")[-1, -1] for name in ("ids", "probability"))
+    text = f"{about(subject)} Which token does it expect next?"
     how = (
-        f"Its last row: {_text(subject, ids[0])} with {100 * share[0]:.1f} "
-        f"%, then {_text(subject, ids[1])} with {100 * share[1]:.1f} %."
+        f"Its last row: {text_of_id(subject, ids[0])} with {100 * share[0]:.1f} "
+        f"%, then {text_of_id(subject, ids[1])} with {100 * share[1]:.1f} %."
     )
     return choice(
-        random, text, _text(subject, ids[0]), [_text(subject, id) for id in ids[1:]], how, prompt=subject.prompt
+        random,
+        text,
+        text_of_id(subject, ids[0]),
+        [text_of_id(subject, id) for id in ids[1:]],
+        how,
+        prompt=subject.prompt,
     )
 
 
 @kind("surest-share", "loss", READ, "lens", MODEL)
 def surest_share(subject: Subject, random: Random) -> Draft:
-    ids, share = (_needed(subject, f"lens/{name}")[-1, -1] for name in ("ids", "probability"))
-    text = f"{_about(subject)} How likely is its most likely next token, {_text(subject, ids[0])}?"
-    return interval(text, 100 * float(share[0]), "The last row of the lens.", unit="%", prompt=subject.prompt)
+    ids, share = (needed(subject, f"lens/{name}")[-1, -1] for name in ("ids", "probability"))
+    text = f"{about(subject)} How likely is its most likely next token, {text_of_id(subject, ids[0])}?"
+    how = "The last row of the lens."
+    return interval(text, 100 * float(share[0]), how, unit="%", useful=PERCENT, prompt=subject.prompt)
 
 
 @kind("worst-predicted", "loss", READ, "lens", MODEL)
 def worst_predicted(subject: Subject, random: Random) -> Draft:
-    share = _needed(subject, "lens/target_probability")[-1, :-1]  # of the token that follows each position
+    share = needed(subject, "lens/target_probability")[-1, :-1]  # of the token that follows each position
     worst = int(share.argmin())
     others = [at for at in range(len(share)) if at != worst]
-    text = f"{_about(subject)} Which of these tokens surprises it most?"
+    text = f"{about(subject)} Which of these tokens surprises it most?"
     how = (
         f"It gave token {worst + 1} a probability of {share[worst]:.2g}: "
         f"{-math.log(max(share[worst], 1e-30)):.2f} nats."
     )
     return choice(
-        random, text, _token(subject, worst + 1), [_token(subject, at + 1) for at in others], how, prompt=subject.prompt
+        random, text, token(subject, worst + 1), [token(subject, at + 1) for at in others], how, prompt=subject.prompt
     )
 
 
 @kind("passage-loss", "loss", READ, "lens", MODEL)
 def passage_loss(subject: Subject, random: Random) -> Draft:
-    share = _needed(subject, "lens/target_probability")[-1, :-1].astype(np.float64)
+    share = needed(subject, "lens/target_probability")[-1, :-1].astype(np.float64)
     loss = float(-np.log(np.maximum(share, 1e-30)).mean())
     text = (
-        f"{_about(subject)} What is its mean loss over these tokens, in nats "
+        f"{about(subject)} What is its mean loss over these tokens, in nats "
         f"(a uniform guess: {math.log(subject.opened.vocab_size):.2f})?"
     )
-    return interval(
-        text, loss, f"−ln p of {len(share)} tokens, their mean: {loss:.3f}.", unit="nats", prompt=subject.prompt
-    )
+    how = f"−ln p of {len(share)} tokens, their mean: {loss:.3f}."
+    return interval(text, loss, how, unit="nats", useful=NAT, prompt=subject.prompt)
 
 
 @kind("uncertainty", "loss", READ, "lens", MODEL)
 def uncertainty(subject: Subject, random: Random) -> Draft:
-    entropy = float(_needed(subject, "lens/entropy")[-1, -1])
-    text = f"{_about(subject)} Its next token: as uncertain as a choice among how many equally likely ones?"
+    entropy = float(needed(subject, "lens/entropy")[-1, -1])
+    text = f"{about(subject)} Its next token: as uncertain as a choice among how many equally likely ones?"
     return interval(
         text,
         math.exp(entropy),
@@ -230,12 +231,12 @@ def uncertainty(subject: Subject, random: Random) -> Draft:
 
 @kind("ranked-early", "logit-lens", READ, "lens", MODEL)
 def ranked_early(subject: Subject, random: Random) -> Draft:
-    ranks = _needed(subject, "lens/rank")
+    ranks = needed(subject, "lens/rank")
     layer = random.randrange((len(ranks) - 1) // 2)
     rank = int(ranks[2 * layer, -1])
-    answer = _text(subject, _needed(subject, "lens/ids")[-1, -1, 0])
+    answer = text_of_id(subject, needed(subject, "lens/ids")[-1, -1, 0])
     where = "before layer 0" if layer == 0 else f"after layer {layer - 1}"
-    text = f"{_about(subject)} It ends at {answer}. On which rank was that token {where} (1 is the most likely)?"
+    text = f"{about(subject)} It ends at {answer}. On which rank was that token {where} (1 is the most likely)?"
     marks = ("1", "2 to 10", "11 to 100", "more than 100")
     right = marks[0 if rank == 1 else 1 if rank <= 10 else 2 if rank <= 100 else 3]
     return ordered(text, marks, right, f"The lens gives it rank {rank:,} there.", prompt=subject.prompt)
@@ -243,7 +244,7 @@ def ranked_early(subject: Subject, random: Random) -> Draft:
 
 @kind("loudest-part", "residual-stream", READ, "contributions", MODEL)
 def loudest_part(subject: Subject, random: Random) -> Draft:
-    norms = {part: _needed(subject, f"contributions/norm/{part}")[:, -1] for part in ("attn_out", "mlp_out")}
+    norms = {part: needed(subject, f"contributions/norm/{part}")[:, -1] for part in ("attn_out", "mlp_out")}
     words = {"attn_out": "attention", "mlp_out": "feed-forward"}
     sizes = {
         f"{words[part]} of layer {layer}": float(norm)
@@ -251,7 +252,7 @@ def loudest_part(subject: Subject, random: Random) -> Draft:
         for layer, norm in enumerate(all_)
     }
     right = max(sizes, key=lambda name: sizes[name])
-    text = f"{_about(subject)} What adds the longest vector to the residual stream at the last token?"
+    text = f"{about(subject)} What adds the longest vector to the residual stream at the last token?"
     how = (
         "Norms of what is added: "
         f"{', '.join(f'{name} {size:.3g}' for name, size in sorted(sizes.items(), key=lambda one: -one[1])[:4])}."
@@ -261,10 +262,10 @@ def loudest_part(subject: Subject, random: Random) -> Draft:
 
 @kind("stream-growth", "residual-stream", READ, "residual", MODEL)
 def stream_growth(subject: Subject, random: Random) -> Draft:
-    before = float(_needed(subject, "contributions/norm/pre_attn")[0].mean())
-    after = float(_needed(subject, "contributions/norm/post_ffn")[-1].mean())
+    before = float(needed(subject, "contributions/norm/pre_attn")[0].mean())
+    after = float(needed(subject, "contributions/norm/post_ffn")[-1].mean())
     text = (
-        f"{_about(subject)} By which factor is the norm of the residual stream, averaged over "
+        f"{about(subject)} By which factor is the norm of the residual stream, averaged over "
         "the tokens, larger after the last layer than before the first?"
     )
     how = f"Mean norm over the tokens: {after:.3g} after, {before:.3g} before."
@@ -273,9 +274,9 @@ def stream_growth(subject: Subject, random: Random) -> Draft:
 
 @kind("turned-most", "residual-stream", READ, "residual", MODEL)
 def turned_most(subject: Subject, random: Random) -> Draft:
-    cosines = _needed(subject, "contributions/cosine/block")[:, -1]
+    cosines = needed(subject, "contributions/cosine/block")[:, -1]
     names = [f"layer {layer}" for layer in range(len(cosines))]
-    text = f"{_about(subject)} Which layer turns the residual stream most at the last token?"
+    text = f"{about(subject)} Which layer turns the residual stream most at the last token?"
     how = (
         "Cosine between the stream before and after: "
         + ", ".join(f"{name} {cos:.3f}" for name, cos in zip(names, cosines, strict=True))
@@ -286,14 +287,14 @@ def turned_most(subject: Subject, random: Random) -> Draft:
 
 @kind("carried-by", "direct-attribution", READ, "contributions", MODEL)
 def carried_by(subject: Subject, random: Random) -> Draft:
-    parts = {"embedding": float(_needed(subject, "attribution/embedding")[0])}
+    parts = {"embedding": float(needed(subject, "attribution/embedding")[0])}
     for name, words in (("attention", "attention"), ("feed_forward", "feed-forward")):
         parts |= {
-            f"{words} of layer {layer}": float(bar) for layer, bar in enumerate(_needed(subject, f"attribution/{name}"))
+            f"{words} of layer {layer}": float(bar) for layer, bar in enumerate(needed(subject, f"attribution/{name}"))
         }
     right = max(parts, key=lambda name: parts[name])
-    answer = _text(subject, int(subject.seen.metadata.more["answer"]))
-    text = f"{_about(subject)} It predicts {answer}. Which part adds most to that token's logit?"
+    answer = text_of_id(subject, int(subject.seen.metadata.more["answer"]))
+    text = f"{about(subject)} It predicts {answer}. Which part adds most to that token's logit?"
     best = sorted(parts.items(), key=lambda pair: -pair[1])[:4]
     return choice(
         random,
@@ -307,10 +308,10 @@ def carried_by(subject: Subject, random: Random) -> Draft:
 
 @kind("carried-by-head", "direct-attribution", READ, "contributions", MODEL)
 def carried_by_head(subject: Subject, random: Random) -> Draft:
-    bars = _by_head(_needed(subject, "attribution/heads"))
-    answer = _text(subject, int(subject.seen.metadata.more["answer"]))
+    bars = by_head(needed(subject, "attribution/heads"))
+    answer = text_of_id(subject, int(subject.seen.metadata.more["answer"]))
     (layer, number), bar = max(bars.items(), key=lambda pair: pair[1])
-    text = f"{_about(subject)} It predicts {answer}. Which head adds most to that token's logit?"
+    text = f"{about(subject)} It predicts {answer}. Which head adds most to that token's logit?"
     return head(text, bars, f"Direct attribution by head: {layer}.{number} adds {bar:+.3f}.", prompt=subject.prompt)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -53,7 +54,8 @@ class Subject:
         self.name = self.model.rpartition("/")[2] or _EXAMPLE
         self.seed = 0  # decides which passages are read; set by whoever asks
         self._opener = opener
-        self._seen: dict[int, Archive] = {}
+        self._given = ""  # the passage, where it is not drawn
+        self._seen: dict[tuple[int, str], Archive] = {}
         self.twins: dict[int, float] = {}  # losses of twins that were trained, by seed
 
     def has(self, needs: str) -> bool:
@@ -156,17 +158,30 @@ class Subject:
     def _context(self) -> int:
         return self.opened.anatomy.context or 10**9
 
+    @contextmanager
+    def reading(self, text: str) -> Iterator[None]:
+        """Inside, the passage is this text, or as much of its end as the model can read."""
+        self._given = text
+        try:
+            yield
+        finally:
+            self._given = ""
+
     @property
     def seen(self) -> Archive:
         """A passage, and all that the panels of Look inside show of it: the seed decides which one."""
-        if self.seed not in self._seen:
+        key = self.seed, self._given
+        if key not in self._seen:
             from llmlab.inspection.answers import answer
             from llmlab.inspection.archive import read_archive
 
-            ids = self.ids(Random(f"passage/{self.seed}"), min(PASSAGE, self._context))
-            path = Path(self._folder.name) / f"{self.seed}.safetensors"
-            self._seen[self.seed] = read_archive(answer(self.opened, "inspect", {"ids": ids}, path, self.progress))
-        return self._seen[self.seed]
+            if self._given:
+                ids = self.opened.tokenizer.encode(self._given)[-self._context :]
+            else:
+                ids = self.ids(Random(f"passage/{self.seed}"), min(PASSAGE, self._context))
+            path = Path(self._folder.name) / f"{len(self._seen)}.safetensors"
+            self._seen[key] = read_archive(answer(self.opened, "inspect", {"ids": ids}, path, self.progress))
+        return self._seen[key]
 
     @property
     def prompt(self) -> str:

@@ -7,16 +7,19 @@ question is about.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmlab.core.settings import ModelSettings, PretrainTrainSettings
+from llmlab.practice.question import TRAINING
 from llmlab.practice.subject import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STEPS, LAYERS, WIDTH, HEADS, CONTEXT, BATCH = 200, 2, 64, 4, 32, 12
+_WORDS = f"{TRAINING} to compare ({LAYERS} layers, {STEPS} steps each)"
 _BYTES = 256
 _HELD_OUT = 64  # sequences whose loss is taken at the end
 
@@ -29,17 +32,29 @@ def twin_settings(subject: Subject) -> tuple[ModelSettings, PretrainTrainSetting
     return model, replace(train, steps=STEPS, warmup_steps=warm_up, optimizer="adamw", weight_decay=0.1)
 
 
-def twin_loss(subject: Subject, model_changes: dict[str, Any] | None = None, **changes: Any) -> float:
+def twin_losses(subject: Subject, model_changes: Mapping[str, Any], **changes: Any) -> tuple[float, float]:
+    """The losses of a twin as it is, which is trained once for each seed, and of one that is changed."""
+    fresh = subject.seed not in subject.twins
+    steps = (1 + fresh) * STEPS
+    if fresh:
+        subject.twins[subject.seed] = twin_loss(subject, of=steps)
+    changed = twin_loss(subject, model_changes, done=fresh * STEPS, of=steps, **changes)
+    return subject.twins[subject.seed], changed
+
+
+def twin_loss(
+    subject: Subject, model_changes: Mapping[str, Any] | None = None, *, done: int = 0, of: int = 0, **changes: Any
+) -> float:
     """The loss of a twin on text held out, in nats per byte, after STEPS steps; infinite when it diverged.
 
-    model_changes: of ModelSettings; changes: of the training settings, and `batch`, sequences in a batch.
+    model_changes: of ModelSettings; changes: of the training settings, and `batch`, sequences in a batch. done, of:
+    steps that were trained before it, and in all, as progress tells them.
     """
     import torch
 
     from llmlab.gpt.model import GPT
     from llmlab.training.optimizer import make_optimizer, set_learning_rates
 
-    what = "Training a small model with the change" if model_changes or changes else "Training a small model as it is"
     model_settings, train = twin_settings(subject)
     batch_size = changes.pop("batch", BATCH)
     model_settings, train = replace(model_settings, **(model_changes or {})), replace(train, **changes)
@@ -51,7 +66,7 @@ def twin_loss(subject: Subject, model_changes: dict[str, Any] | None = None, **c
         model = GPT(model_settings, _BYTES)
     optimizer = make_optimizer(model, train)
     for step in range(train.steps):
-        subject.progress(what, step, train.steps)
+        subject.progress(_WORDS, done + step, of or train.steps)
         ids, targets = _drawn(data[:-held], batch_size, model_settings.block_size, draws)
         set_learning_rates(optimizer, step, train)
         loss = model.loss(ids, targets)

@@ -143,12 +143,12 @@ class ModelHost(QObject):
         values = {"settings": dict(settings), "seed": seed, "place": place}
         return self._send({"do": "preview", "model": model, **values})
 
-    def practice(self, model: str, seed: int, concept: str, without: Sequence[str]) -> Request:
+    def practice(self, model: str, seed: int, concept: str, without: Sequence[str], quick: bool = False) -> Request:
         """Asks for the next question about a model, or a preset for ""; a Question, or None when none is left.
 
-        concept: only of that page; "" for any. without: kinds that were asked just now.
+        concept: only of that page; "" for any. without: kinds that were asked just now. quick: none is trained for.
         """
-        values = {"seed": seed, "concept": concept, "without": list(without)}
+        values = {"seed": seed, "concept": concept, "without": list(without), "quick": quick}
         return self._send({"do": "practice", "model": model, **values})
 
     def shutdown(self) -> None:

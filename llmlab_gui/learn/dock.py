@@ -38,9 +38,9 @@ from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, REVEAL, Page, without_outcomes
 from llmlab_gui.pages.places import with_panels
-from llmlab_gui.practice.page_questions import PageQuestions
+from llmlab_gui.practice.page_questions import PageQuestions, with_questions
 from llmlab_gui.widgets.labels import ProblemLabel
-from llmlab_gui.widgets.layouts import beside, split
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.theme import DARK, current_theme, theme_notifier
 
@@ -84,7 +84,7 @@ class LearnDock(LabDock):
         self._pages: list[Page] = []
         self._page: Page | None = None
         self._hides = False  # whether they are hidden on the page that is shown
-        self._revealed: set[str] = set()  # pages on which it is seen what came of their questions
+        self._revealed: dict[str, set[int]] = {}  # of which questions of a page it is seen what came
         self._yours: dict[str, str] = {}  # what the reader's own runs show, by page
         self._stale = False  # it was drawn in the colours of another theme
         self._past: list[tuple[str, int]] = []  # page and scroll position
@@ -116,8 +116,8 @@ class LearnDock(LabDock):
         self._splitter = QSplitter(Qt.Orientation.Horizontal)
         self._splitter.addWidget(self.list)
         self.questions = PageQuestions(lab)
-        self.questions.hide()
-        self._splitter.addWidget(split((self.browser, 3), (self.questions, 2)))
+        self.browser.set_guest(self.questions)
+        self._splitter.addWidget(self.browser)
         self._splitter.setStretchFactor(1, 1)
         self._splitter.setSizes([220, 600])
         self._splitter.setChildrenCollapsible(False)
@@ -154,6 +154,7 @@ class LearnDock(LabDock):
         lab.concept_requested.connect(self.go)  # the window brings the dock to the front
         lab.notebook.said.connect(self._tell_outcome)
         lab.run_ended.connect(self._look_at_runs)
+        self.questions.asker.kept.connect(lambda _: self._look_at_runs())
         theme_notifier.changed.connect(self._restyle)
 
     @property
@@ -204,8 +205,8 @@ class LearnDock(LabDock):
 
     def open_link(self, url: QUrl) -> None:
         """Follows a link of the page that is shown."""
-        if url.toString() == REVEAL and self._page is not None:
-            self._revealed.add(self._page.name)
+        if url.scheme() == REVEAL[:-1] and self._page is not None:
+            self._revealed.setdefault(self._page.name, set()).add(int(url.path()))
             self._render(self.browser.verticalScrollBar().value())
             return
         self._opener.open(url, self._page, self._pages)
@@ -319,10 +320,11 @@ class LearnDock(LabDock):
     def _render(self, scroll: int) -> None:
         assert self._page is not None
         self._stale = False
-        page = with_yours(with_panels(self._page), self._yours.get(self._page.name, ""))
-        self._hides = page.group == CONCEPTS and page.name not in self._revealed and not self.search.text().strip()
-        self.browser.show_page(without_outcomes(page) if self._hides else page, scroll)
-        self.questions.show_page(self._page)
+        page = with_yours(with_questions(with_panels(self._page)), self._yours.get(self._page.name, ""))
+        self._hides = page.group in (CONCEPTS, FIRST_HOUR) and not self.search.text().strip()
+        self.questions.show_page(page)
+        shown = self._revealed.get(page.name, ())
+        self.browser.show_page(without_outcomes(page, shown) if self._hides else page, scroll)
         self._mark_matches()
 
     def _tell_outcome(self, said: str) -> None:

@@ -1,4 +1,4 @@
-"""What the reader's own runs show, on pages of the first hour: in place of what these quote of the lab's."""
+"""What the reader's own runs and answers show, on pages of the first hour: in place of what these quote of ours."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from llmlab.core.errors import LabError
+from llmlab.notebook.words import outcome_sentence, surprise_text
+from llmlab.practice.deck import Deck
+from llmlab.practice.question import LOOK_INSIDE
 from llmlab.store.history import RunHistory, read_history
 from llmlab.store.registry import list_runs, runs_called
+from llmlab.studies.lab_notebook import lab_notebook
+from llmlab.studies.papers.checks import options_of
+from llmlab.studies.papers.records import read_result
+from llmlab.studies.records import list_checks
 from llmlab_gui.pages.page import Page
 
 # The paragraphs that quote the lab's own runs begin so.
@@ -77,10 +84,46 @@ def _answers(outputs: Path) -> str:
     )
 
 
+def _look(outputs: Path) -> str:
+    """What the page's questions were answered with, about the run as it is now."""
+    run = _run(outputs, "first-gpt")
+    if run is None or run.finished is None:
+        return ""
+    told: dict[str, str] = {}
+    try:
+        answers = Deck(outputs).read().answers
+    except LabError:  # damaged: Practice says so
+        return ""
+    for answer in answers:
+        own = answer.concept == LOOK_INSIDE and _run_of(answer.model) == "first-gpt"
+        if own and answer.time > run.finished.time:
+            told[answer.kind] = _first_line(answer.how)
+    return " ".join(told.values()) if len(told) == 2 else ""  # what it tells answers both
+
+
+def _sink(outputs: Path) -> str:
+    """The newest verdict on the first hour's model, and what was predicted of it."""
+    for folder in list_checks(outputs):
+        try:
+            record, result = folder.record(), read_result(folder.results_json)
+            models = options_of(record).models
+        except LabError:  # it has not ended, or is damaged
+            continue
+        verdict = next((one for one in result.verdicts if one.claim == "sink"), None)
+        if result.paper != "attention-sinks" or verdict is None or [*map(_run_of, models)] != ["first-gpt"]:
+            continue
+        lines = lab_notebook(outputs).read().lines(folder, record.created, record.predictions)
+        predicted = [f"{outcome_sentence(line)} {surprise_text(line.surprise)}".strip() for line in lines if line.score]
+        return " ".join([f"The verdict is **{verdict.verdict}**. {verdict.reason.partition('. ')[0]}.", *predicted])
+    return ""
+
+
 _PAGES: dict[str, Callable[[Path], str]] = {
     "first-hour/1-train": _first,
+    "first-hour/2-look-inside": _look,
     "first-hour/3-predict": _one_layer,
     "first-hour/4-fine-tune": _answers,
+    "first-hour/5-check-a-claim": _sink,
 }
 
 
@@ -92,6 +135,11 @@ def _run(outputs: Path, name: str) -> RunHistory | None:
     except LabError:  # damaged: the page quotes the lab's run
         return None
     return history if history is not None and history.finished is not None and len(history.evaluations) > 1 else None
+
+
+def _run_of(reference: str) -> str:
+    """The run's name in `outputs/pretraining/first-gpt@final`."""
+    return PurePath(reference.rpartition("@")[0]).name
 
 
 def _losses(run: RunHistory) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""The charts of the notebook: a prediction over its result, calibration, and the Brier score over time."""
+"""The charts of the notebook: a prediction over its result, calibration, and scores over time."""
 
 from __future__ import annotations
 
@@ -255,29 +255,27 @@ class CalibrationChart(NotebookChart):
         self.set_legend([ideal, came])
 
 
-class BrierChart(NotebookChart):
-    """Mean Brier score of the last statements, as it went."""
+class ScoreChart(NotebookChart):
+    """The mean of the last scores, as it went."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(f"Brier score, last {WINDOW}", from_zero=True, parent=parent)
-        self.setAccessibleName("Brier score over time")
+    def __init__(self, name: str, mark: ReferenceLine, parent: QWidget | None = None) -> None:
+        """name: of the score. mark: a score to compare them with."""
+        super().__init__(f"{name}, last {WINDOW}", from_zero=True, parent=parent)
+        self.setAccessibleName(f"{name} over time")
         self.set_x_axis("scored predictions", "count")
-        self._found: Calibration | None = None
+        self._key, self._mark, self._means = name.partition(" ")[0].lower(), mark, np.zeros(0)
 
-    def show_calibration(self, found: Calibration) -> None:
-        """One point a statement."""
-        self._found = found
+    def show_means(self, means: Sequence[float]) -> None:
+        """One point a statement: the mean of the last `WINDOW` of them."""
+        self._means = np.array(means, dtype=float)
         self.fill()
         self.set_follow(True)
 
     def fill(self) -> None:
-        if self._found is None:
-            return
-        moments = self._found.over_time
-        x = np.arange(1.0, len(moments) + 1)
+        x = np.arange(1.0, len(self._means) + 1)
         style = CurveStyle(QColor(current_theme().accent), f"mean of the last {WINDOW}", width=2.0, markers="o")
-        self.set_curve("brier", x, np.array([moment.brier for moment in moments]), style)
-        self.set_reference_lines([ReferenceLine(0.25, "0.25: always saying 50 %")])
+        self.set_curve(self._key, x, self._means, style)
+        self.set_reference_lines([self._mark])
 
 
 def _density(

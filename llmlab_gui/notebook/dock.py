@@ -25,11 +25,12 @@ from llmlab.notebook.quantities import RUN
 from llmlab.notebook.words import SURPRISING, outcome_sentence, surprise_text
 from llmlab.store.events import Evaluated
 from llmlab_gui.charts.line_chart import LineChart
+from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.charts.picture import save_picture
 from llmlab_gui.charts.points import points, save_points
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.notebook.charts import BrierChart, CalibrationChart
+from llmlab_gui.notebook.charts import CalibrationChart, ScoreChart
 from llmlab_gui.notebook.detail import NotebookDetail
 from llmlab_gui.notebook.table import COLUMNS, MADE, SHOWN, NotebookFilter, NotebookModel
 from llmlab_gui.widgets.buttons import menu_button
@@ -71,7 +72,8 @@ class NotebookDock(LabDock):
         self.ask.setToolTip("Before a run starts, ask for your prediction")
         self.export_button = menu_button("Export", "Save the notebook as Markdown, the table, or the charts in sight")
         self.detail = NotebookDetail()
-        self.calibration, self.brier, self.verdict = CalibrationChart(), BrierChart(), QuietLabel()
+        self.calibration, self.verdict = CalibrationChart(), QuietLabel()
+        self.brier = ScoreChart("Brier score", ReferenceLine(0.25, "0.25: always saying 50 %"))
         self.surprises = QListWidget()
         self.tabs = QTabWidget()
         self._build()
@@ -228,7 +230,7 @@ class NotebookDock(LabDock):
         self._show_chosen()
         found = calibration(statements(entries))
         self.calibration.show_calibration(found)
-        self.brier.show_calibration(found)
+        self.brier.show_means([moment.brier for moment in found.over_time])
         self.verdict.setText(found.verdict)
         self._fill_surprises()
 

@@ -80,7 +80,7 @@ def load_all() -> list[Page]:
     root = resources_dir()
     results = load_tree(root / "results", "results", RESULTS)
     return [
-        *load_tree(root / "first-hour", "first-hour", FIRST_HOUR),
+        *load_first_hour(),
         *load_pages(),
         *load_glossary(),
         *load_tree(root / "how-to-read", "how-to-read", HOW_TO_READ),
@@ -88,6 +88,11 @@ def load_all() -> list[Page]:
         *results,
         *load_tree(root / "guides", "guides", HOW_TO),
     ]
+
+
+def load_first_hour() -> list[Page]:
+    """The pages to begin with, in their order."""
+    return load_tree(resources_dir() / "first-hour", "first-hour", FIRST_HOUR)
 
 
 def load_pages(folder: Path | None = None) -> list[Page]:

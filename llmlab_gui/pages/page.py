@@ -21,7 +21,7 @@ Where links can lead is in links.py. Formulas are plain text in block quotes or 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,17 +53,31 @@ class Block:
     text: str
 
 
-# What came of a question stands behind these words, in the paragraph of its run.
-_CAME = " For this page"
-REVEAL = "reveal:"  # the link in place of what is hidden
+_CAME = "For this page"  # what came of a question begins with these words
+REVEAL = "reveal:"  # the link in place of what is hidden, with its number on the page
+_ENDS = ("#", "? ", "! ", "@code ")  # lines that end what came of a question
+_ENDS_OF_HOUR = ("Next:", "## Where to go")  # the same on a page of the first hour, whose later sections tell it, too
 
 
-def without_outcomes(page: Page) -> Page:
-    """A page whose questions are still open: what came of each is behind a link."""
-    lines = []
+def without_outcomes(page: Page, shown: Collection[int] = ()) -> Page:
+    """A page whose questions are still open: what came of each is behind a link.
+
+    That is the rest of the paragraph from its words on, with the tables and paragraphs under it. shown: the numbers of
+    those that are seen, counted from 0 down the page.
+    """
+    ends = _ENDS_OF_HOUR if page.group == FIRST_HOUR else _ENDS
+    lines, count, hidden, fenced = [], 0, False, False
     for line in page.text.split("\n"):
-        shown, came, _ = line.partition(_CAME)
-        lines.append(f"{shown} [Show what came]({REVEAL})" if came and line.startswith("! ") else line)
+        fenced ^= line.startswith("```")
+        if hidden and not fenced and line.startswith(ends):
+            hidden = False
+        before, came, _ = line.partition(_CAME)
+        if came and not hidden and not fenced and (not before or before.startswith("! ")):
+            hidden = count not in shown
+            lines.append(f"{before}[Show what came]({REVEAL}{count})\n" if hidden else line)
+            count += 1
+        elif not hidden:
+            lines.append(line)
     return replace(page, text="\n".join(lines))
 
 

@@ -1,1 +1,1 @@
-"""Practice: questions about the learner's own model, in a panel of their own and under the pages of Learn."""
+"""Practice: questions about the learner's own model, in a panel of their own and in the pages of Learn."""

@@ -35,6 +35,7 @@ class Asker(QObject):
         self._lab = lab
         self._background = Background(self)
         self._asked: list[str] = []
+        self._quick = False  # nothing is trained for a question of this set
         self._about = self._concept = ""
         self._request: Request | None = None
         self._ahead: list[Question | None] = []
@@ -50,11 +51,11 @@ class Asker(QObject):
             return ""
         return f"{row.run.path}@latest"
 
-    def begin(self, concept: str = "") -> None:
-        """A new set: of a page, or of all; what was asked before can come again."""
+    def begin(self, concept: str = "", about: str = "") -> None:
+        """A new set: of a page, or of all; what was asked before can come again. about: a reference, if another one."""
         self.end()
-        self._asked, self._ahead = [], []
-        self._about, self._concept = self.about(), concept
+        self._asked, self._ahead, self._quick = [], [], False
+        self._about, self._concept = about or self.about(), concept
 
     def changed(self) -> bool:
         """Whether a new set would be about another model than this one."""
@@ -72,6 +73,12 @@ class Asker(QObject):
         """Has the next one made while this one is answered."""
         if not self._ahead and self._request is None:
             self._ask()
+
+    def skip(self) -> None:
+        """Instead of one that small models are trained for, another one; no more such in this set."""
+        self.end()
+        self._quick = True
+        self.next()
 
     def end(self) -> None:
         """Nobody waits any more."""
@@ -100,7 +107,7 @@ class Asker(QObject):
 
     def _ask(self) -> None:
         seed = int(time.time() // _DAY)
-        request = self._lab.inspection.host.practice(self._about, seed, self._concept, self._asked)
+        request = self._lab.inspection.host.practice(self._about, seed, self._concept, self._asked, self._quick)
         request.progressed.connect(self._tell)
         request.answered.connect(partial(self._take, request))
         request.failed.connect(partial(self._fail, request))

@@ -21,7 +21,8 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.errors import UsageError
-from llmlab.practice.question import CHOICE, HEAD, INTERVAL, Marked, Question, mark
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, Marked, Question, interval_words, mark
+from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.places import DOCK_PAGES
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -202,7 +203,7 @@ class QuestionCard(QWidget):
     def _scroll_to_result(self) -> None:
         """What came of it is in sight, down to the button that goes on."""
         around = self.parentWidget()
-        while around is not None and not isinstance(around, QScrollArea):
+        while around is not None and not isinstance(around, (QScrollArea, PageBrowser)):
             around = around.parentWidget()
         if around is not None:
             around.ensureWidgetVisible(self.next_button)
@@ -230,16 +231,16 @@ class QuestionCard(QWidget):
             return
         theme = current_theme()
         color, word = (theme.good, "Right.") if done.right else (theme.bad, "Not right." if done.given else "Missed.")
-        missed = ""
-        if question.form == INTERVAL and not done.right and done.given:
-            missed = f" It is {done.missed:.1f} widths of your interval outside."
+        if done.held and not done.right:
+            color, word = theme.warning, "Too wide."
+        widths = html.escape(interval_words(question, done)) if question.form == INTERVAL else ""
         page = f'<a href="{question.concept}" style="color:{theme.accent}">The page that explains it</a>'
         said = f"The answer: {question.answer.removesuffix('.')}."
         self.result.setText(
-            f'<p><b style="color:{color}">{word}</b> <b>{html.escape(said)}</b>{missed}</p>'
+            f'<p><b style="color:{color}">{word}</b> <b>{html.escape(said)}</b> {widths}</p>'
             f"<p>{_rich(question.how)}</p><p>{page}</p>"
         )
-        self.result.setAccessibleName(f"{word} {said} {question.how}")
+        self.result.setAccessibleName(f"{word} {said} {widths} {question.how}")
 
     def _follow(self, page: str) -> None:
         self._lab.open_concept(page)

@@ -22,11 +22,12 @@ from llmlab.core.errors import LabError
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import statements
 from llmlab.practice.deck import HANDFUL, Record, when_words
-from llmlab.practice.question import Marked, Question
+from llmlab.practice.question import TRAINING, Marked, Question
+from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.notebook.charts import BrierChart, CalibrationChart
-from llmlab_gui.pages.library import load_pages
+from llmlab_gui.notebook.charts import CalibrationChart, ScoreChart
+from llmlab_gui.pages.library import load_first_hour, load_pages
 from llmlab_gui.practice.asker import Asker
 from llmlab_gui.practice.card import QuestionCard
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel, scrolled
@@ -59,7 +60,8 @@ class PracticeDock(LabDock):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.due, self.verdict = QuietLabel(), QuietLabel()
-        self.calibration, self.brier = CalibrationChart(), BrierChart()
+        self.calibration = CalibrationChart()
+        self.scores = ScoreChart("Interval score", ReferenceLine(1.0, "1: held, and as wide as is useful"))
         self.tabs = QTabWidget()
         self.tabs.setAccessibleName("Practice")
         self._words, self._place = EmptyState(), QStackedWidget()
@@ -67,9 +69,11 @@ class PracticeDock(LabDock):
         self._place.addWidget(self._words)
         self._place.addWidget(self._asked)
         self.tabs.addTab(self._place, "Question")
-        self.tabs.addTab(column(self.due, (self.table, 1)), "Progress")
-        charts = split((self.calibration, 1), (self.brier, 1), across=True)
-        self.tabs.addTab(column(self.verdict, (charts, 1)), "Calibration")
+        charts = split((self.calibration, 1), (self.scores, 1), across=True)
+        progress, calibrated = column(self.due, (self.table, 1)), column(self.verdict, (charts, 1))
+        for page, name in ((progress, "Progress"), (calibrated, "Calibration")):
+            page.setContentsMargins(8, 8, 8, 8)  # as the card has
+            self.tabs.addTab(page, name)
         self.set_body(self.tabs)
         self.caption(_CAPTION, "predicting")
         self.card.answered.connect(self._take_answer)
@@ -117,7 +121,7 @@ class PracticeDock(LabDock):
             f"{due} due now.{again}" if record.answers else "Nothing was answered yet. Answer a question first."
         )
         ways = [(_WAYS[way], tally) for way, tally in record.by_way().items()]
-        titles = {page.name: page.title for page in load_pages()}
+        titles = {page.name: page.title for page in (*load_first_hour(), *load_pages())}
         rows = [*ways, *((titles.get(page, page), tally) for page, tally in record.by_concept().items())]
         self.table.setRowCount(len(rows))
         for row, (name, tally) in enumerate(rows):
@@ -129,11 +133,13 @@ class PracticeDock(LabDock):
                 self.table.setItem(row, place, item)
         found = record.calibration()
         predicted = calibration(statements(self.lab.notebook.entries))
+        widths = record.widths()
         self.verdict.setText(
-            f"Intervals here, at 80 %: {found.verdict}\nPredictions in the Notebook: {predicted.verdict}"
+            f"Intervals here, at 80 %: {found.verdict}\n{widths.verdict}\n"
+            f"Predictions in the Notebook: {predicted.verdict}"
         )
         self.calibration.show_calibration(found)
-        self.brier.show_calibration(found)
+        self.scores.show_means(widths.over_time)
 
     def shutdown(self) -> None:
         self.asker.shutdown()
@@ -186,7 +192,11 @@ class PracticeDock(LabDock):
     def _tell(self, news: Working) -> None:
         share = f" ({100 * news.share:.0f} %)" if news.share is not None else ""
         what = f"{news.what or 'Computing a question'}{share}"
-        self._say(what, "The answer is computed before you are asked.", "Cancel", self._cancel)
+        if news.what.startswith(TRAINING):
+            hint = "What a change does is found out by training with it and without, on the text of your run."
+            self._say(what, hint, "Skip this question", self.asker.skip)
+        else:
+            self._say(what, "The answer is computed before you are asked.", "Cancel", self._cancel)
 
     def _cancel(self) -> None:
         self.asker.end()

@@ -1,52 +1,83 @@
-"""Two questions at the end of a page of Learn, about the reader's own model."""
+"""Two questions in a page of Learn, about the reader's own model: at the end of a page of concepts.
+
+Where they stand is a line of the page, `![Two questions](ask:)`, put there by `with_questions`; the file has none, so
+it reads the same in a terminal. A page of the first hour asks in the same way about the concept page that it leads to;
+the second one asks, under its own question, what that is for the model that the first one trained.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QHBoxLayout, QPushButton, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.practice.question import Marked, Question
+from llmlab.practice.question import LOOK_INSIDE, TRAINING, Marked, Question
+from llmlab.store.checkpoints import list_checkpoints
 from llmlab_gui.host.selection import Working
+from llmlab_gui.pages.browser import GUEST
 from llmlab_gui.pages.page import CONCEPTS, Page
 from llmlab_gui.practice.asker import Asker
 from llmlab_gui.practice.card import QuestionCard
-from llmlab_gui.widgets.labels import QuietLabel, scrolled
+from llmlab_gui.widgets.labels import QuietLabel
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
 COUNT = 2
+_PLACE = f"![Two questions]({GUEST})"
 # Pages of the first hour ask about the page of concepts that they lead to.
 _FIRST_HOUR = {
     "first-hour/1-train": "loss-curves",
-    "first-hour/2-look-inside": "logit-lens",
+    LOOK_INSIDE: LOOK_INSIDE,
     "first-hour/3-predict": "loss-curves",
     "first-hour/4-fine-tune": "fine-tuning",
     "first-hour/5-check-a-claim": "statistics-of-claims",
 }
+_MODEL = "first-gpt"  # of the first hour
+
+
+def concept_of(page: Page) -> str:
+    """The page that the questions of a page belong to; "" where it asks none."""
+    return page.name if page.group == CONCEPTS else _FIRST_HOUR.get(page.name, "")
+
+
+def with_questions(page: Page) -> Page:
+    """The page with a place for its questions at its end, or under its own; as it is where it asks none."""
+    if not concept_of(page):
+        return page
+    if page.name == LOOK_INSIDE:
+        text = re.sub(r"^\? .*\n\n", rf"\g<0>{_PLACE}\n\n", page.text, count=1, flags=re.MULTILINE)
+    else:
+        text = f"{page.text.rstrip()}\n\n## Two questions\n\n{_PLACE}\n"
+    return replace(page, text=text)
 
 
 class PageQuestions(QWidget):
-    """One line until it is opened; then a question, marked in place, and a second one."""
+    """One line until it is opened; then a question, marked in place, and a second one. The guest of a page."""
+
+    answered = Signal(str)  # the name of the page, after each answer was given
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._lab = lab
         self.asker, self.card = Asker(lab, self), QuestionCard(lab)
-        self._page = ""
+        self._page = self._concept = ""
         self._asked = 0
+        self._waits = self._trains = False  # for a question; for one that small models are trained for
         self.words, self.button = QuietLabel(), QPushButton("Ask me")
-        self.button.clicked.connect(self.begin)
+        self.button.clicked.connect(self._press)
         line = QHBoxLayout()
         line.addWidget(self.words, 1)
         line.addWidget(self.button)
-        self.room = scrolled(self.card)
-        self.room.hide()
+        self.card.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 4, 0, 0)
         layout.addLayout(line)
-        layout.addWidget(self.room, 1)
+        layout.addWidget(self.card)
         self.card.answered.connect(self._take_answer)
         self.card.next_wanted.connect(self._go_on)
         self.asker.came.connect(self._take)
@@ -54,54 +85,74 @@ class PageQuestions(QWidget):
         self.asker.failed.connect(self._fail)
 
     def show_page(self, page: Page) -> None:
-        """Offers the questions of a page, where it has some."""
-        concept = page.name if page.group == CONCEPTS else _FIRST_HOUR.get(page.name, "")
-        self.setVisible(bool(concept))
-        if concept != self._page:
+        """Offers the questions of a page, unless they are being asked already."""
+        if page.name != self._page:
             self.asker.end()
-            self._page = concept
+            self._page, self._concept = page.name, concept_of(page)
             self._offer()
 
     def begin(self) -> None:
         """The first question."""
+        about = self._about()
+        if about is None:
+            self._offer()
+            return
         self._asked = 0
-        self.asker.begin(self._page)
+        self.asker.begin(self._concept, about)
         self.asker.next()
 
     def shutdown(self) -> None:
         self.asker.shutdown()
 
-    def _share(self, own: int) -> None:
-        """Takes so many per cent of the height that it shares with the page."""
-        halves = self.parentWidget()
-        if isinstance(halves, QSplitter):
-            halves.setSizes([(100 - own) * halves.height() // 100, own * halves.height() // 100])
+    def _press(self) -> None:
+        if not self._waits:
+            self.begin()
+        elif self._trains:
+            self.asker.skip()
+        else:
+            self.asker.end()
+            self._offer()
+
+    def _about(self) -> str | None:
+        """The model of the first hour on its page, "" for what is active on others; None where it is not there yet."""
+        if self._concept != LOOK_INSIDE:
+            return ""
+        row = self._lab.row_called(_MODEL)
+        return f"{row.run.path}@final" if row is not None and list_checkpoints(row.run.checkpoints) else None
 
     def _offer(self, words: str = "") -> None:
-        self.room.hide()
-        self._share(0)  # one line
+        self.card.hide()
+        self._button("Ask me", waits=False)
+        if not words and self._about() is None:
+            words = f"Two questions about {_MODEL}, the model of the first page: train it, then press Ask me."
+        self.words.setText(words or "About this page, computed from your own model.")
+
+    def _button(self, text: str, *, waits: bool) -> None:
+        self._waits = waits
+        self.button.setText(text)
         self.button.show()
-        self.words.setText(words or "Two questions about this page, computed from your own model.")
 
     def _take(self, question: Question | None) -> None:
+        keyboard = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
+        self._waits = False
         if question is None:
-            hint = " Open a model, or train a run, for more." if not self.asker.about() else ""
+            hint = " Open a model, or train a run, for more." if not (self._about() or self.asker.about()) else ""
             self._offer(f"There is nothing more to ask here.{hint}")
             return
         self._asked += 1
         self.words.setText(f"Question {self._asked} of {COUNT}")
-        self.button.hide()
-        if self.room.isHidden():
-            self.room.show()
-            self._share(60)
+        self.card.show()
         self.card.show_question(question)
         self.card.next_button.setText("Next question" if self._asked < COUNT else "Back to the page")
-        self.card.take_keyboard()
+        if keyboard:  # who has read on meanwhile goes on reading
+            self.card.take_keyboard()
+        self.button.hide()
 
     def _take_answer(self, question: Question, marked: Marked) -> None:
         self.asker.keep(question, marked)
         if self._asked < COUNT:
             self.asker.prepare()
+        self.answered.emit(self._page)
 
     def _go_on(self) -> None:
         if self._asked < COUNT:
@@ -111,7 +162,9 @@ class PageQuestions(QWidget):
             self.button.setFocus()
 
     def _tell(self, news: Working) -> None:
+        self._trains = news.what.startswith(TRAINING)
         self.words.setText(f"{news.what or 'Computing a question'} ...")
+        self._button("Skip this question" if self._trains else "Cancel", waits=True)
 
     def _fail(self, error: LabError) -> None:
         self._offer(str(error))

@@ -35,8 +35,9 @@ class Questions:
     def __init__(self, questions: Sequence[Question | LabError | None]) -> None:
         self.left, self.requests, self.asked = list(questions), [], []  # type: ignore[var-annotated]
 
-    def practice(self, model: str, seed: int, concept: str, without: Sequence[str]) -> Request:
+    def practice(self, model: str, seed: int, concept: str, without: Sequence[str], quick: bool = False) -> Request:
         self.asked.append((model, concept, list(without)))
+        self.quick = quick
         self.requests.append(Request(lambda: None))
         return self.requests[-1]
 

@@ -30,7 +30,7 @@ def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(t
         question = question_from(last["question"])
         asked.append(question.kind)
         assert question == all_kinds()[question.kind].ask(subject_of("run", tmp_path), 7)
-        ends = f"{question.low - 1}..{question.high + 1}" if question.form == INTERVAL else f"{question.low}"
+        ends = f"{question.low - 1e-3}..{question.high + 1e-3}" if question.form == INTERVAL else f"{question.low}"
         assert mark(question, question.right[0] if question.right else ends).right
     assert sorted(asked) == sorted(kinds)
     assert host._held is not None  # the panels and the questions share one model

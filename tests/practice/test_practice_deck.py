@@ -13,7 +13,17 @@ import pytest
 from llmlab.cli.main import main
 from llmlab.core.errors import LabError, UsageError
 from llmlab.practice.deck import Answer, Deck, Record, due_times, when_words
-from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, Question, mark, number, question_from
+from llmlab.practice.question import (
+    CHOICE,
+    HEAD,
+    INTERVAL,
+    VALUE,
+    Question,
+    interval_words,
+    mark,
+    number,
+    question_from,
+)
 
 DAY = 86400.0
 
@@ -95,6 +105,37 @@ def test_answers_are_marked_and_what_cannot_be_one_is_said() -> None:
     for question, wrong in ((asked(), "much"), (choice, "3"), (head, "2"), (interval, "5..3"), (interval, "4")):
         with pytest.raises(UsageError):
             mark(question, wrong)
+
+
+def test_an_interval_that_is_too_wide_holds_the_value_and_is_not_right() -> None:
+    question = asked(INTERVAL, low=4.0, high=4.0, useful=2.0, unit="nats")
+    good, wide, off = (mark(question, given) for given in ("3..5", "0..100", "5..7"))
+    assert [(one.right, one.held) for one in (good, wide, off)] == [(True, True), (False, True), (False, False)]
+    assert good.score == pytest.approx(1.0)  # as wide as is useful
+    assert wide.score == pytest.approx(50.0)
+    assert off.score == pytest.approx((2 + 10 * 1) / 2)  # Gneiting and Raftery: the width, and 2 / (1 - 0.8) times 1
+    assert "too wide to be useful: 100 nats. 2 nats would do." in interval_words(question, wide)
+    assert "0.5 widths of your interval outside" in interval_words(question, off)
+    assert interval_words(question, mark(question, "3.5..4.5")).startswith("Interval score: 0.50")
+
+
+def test_calibration_counts_what_was_held_and_widths_what_was_useful(tmp_path: Path) -> None:
+    deck = Deck(tmp_path)
+    question = asked(INTERVAL, low=4.0, high=4.0, useful=2.0)
+    for place, given in enumerate(("3..5", "0..100", "5..7")):
+        deck.add(question, mark(question, given), now=place * DAY)
+    old = json.loads(deck.path.read_text())
+    old["answers"].append({k: v for k, v in old["answers"][0].items() if k not in ("held", "score", "how")})
+    deck.path.write_text(json.dumps(old))
+    record = deck.read()
+    assert (record.calibration().right, record.calibration().count) == (3, 4)  # one is from before it was kept
+    widths = record.widths()
+    assert (widths.wide, widths.count) == (1, 4)
+    assert widths.over_time == pytest.approx((1.0, 25.5, 19.0))
+    assert "19.00" in widths.verdict
+    assert "1 of 4 was too wide" in widths.verdict
+    assert record.by_way()["know"].right == 2
+    assert Record().widths().verdict == "No interval has a score yet."
 
 
 def test_a_question_survives_json() -> None:
@@ -179,7 +220,7 @@ def test_the_terminal_asks_marks_and_keeps(
         "now_right": 1,
     }
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))  # one is given up, and the input ends
-    assert main(["practice", "--count", "2", "--concept", "attention"]) == 0
+    assert main(["practice", "--count", "2", "--concept", "attention", "--seed", "1"]) == 0
     assert [row.right for row in Deck(outputs).read().answers] == [True, False]
     for wrong in (["--kind", "no"], ["--concept", "no"], ["--kind", "without-a-head"], ["--count", "0"], ["nothing"]):
         assert main(["practice", *wrong]) == 2

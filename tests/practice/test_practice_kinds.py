@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -23,9 +24,13 @@ from llmlab.core.paths import resources_dir
 from llmlab.core.settings import ModelSettings
 from llmlab.data.papers import list_papers
 from llmlab.gpt.model import GPT
-from llmlab.practice import readings, twin
-from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds
-from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, WAYS, Question, mark
+from llmlab.practice import claims, readings, twin
+from llmlab.practice.asking import handful
+from llmlab.practice.claims import AGAINST, REFUTES, SUPPORTS, TEST
+from llmlab.practice.deck import Record
+from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds, kinds_for
+from llmlab.practice.predictions import CHANGES
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, LOOK_INSIDE, TRAINING, VALUE, WAYS, Question, mark
 from llmlab.practice.source_lines import LINES, lines_of
 from llmlab.practice.subject import Subject, subject_of
 from llmlab.training.finetuning.lora import LoraLinear, insert
@@ -70,10 +75,11 @@ def test_there_are_sixty_kinds_of_every_way_and_each_belongs_to_a_page() -> None
     kinds = all_kinds().values()
     assert len(kinds) >= 60
     assert {kind.way for kind in kinds} == set(WAYS)
-    pages = {path.stem for path in (resources_dir() / "concepts").glob("*.md")}
+    pages = {path.stem for path in (resources_dir() / "concepts").glob("*.md")} | {LOOK_INSIDE}
     of_pages = [kind.concept for kind in kinds]
     assert {page for page in pages if of_pages.count(page) >= 2} == pages  # each page ends with two
     assert set(of_pages) == pages
+    assert (resources_dir() / f"{LOOK_INSIDE}.md").is_file()
 
 
 def test_every_question_has_one_answer_that_is_marked_right_and_others_that_are_not(subject: Subject) -> None:
@@ -95,7 +101,7 @@ def test_every_question_has_one_answer_that_is_marked_right_and_others_that_are_
             assert not mark(question, "9.9").right, kind.name
         elif question.form == INTERVAL:
             low, high = sorted((question.low * 0.5 - 1, question.low * 1.5 + 1))
-            assert mark(question, f"{low}..{high}").right, kind.name
+            assert mark(question, f"{low}..{high}").held, kind.name
             assert not mark(question, f"{high}..{high + 1}").right, kind.name
         else:
             assert question.form == VALUE
@@ -121,7 +127,8 @@ def test_the_layer_that_settles_is_not_given_away_by_its_place(
 ) -> None:
     ids = torch.zeros(2 * 20 + 1, 1, 1, dtype=torch.long).numpy()
     ids[:21] = 1  # another token up to row 20, before layer 10
-    monkeypatch.setattr(readings, "_needed", lambda *_: ids)
+    all_kinds()  # or a module that is imported only now would keep what follows
+    monkeypatch.setattr(readings, "needed", lambda *_: ids)
     asked = [ask(subject, "settled-after", seed) for seed in range(12)]
     assert {question.answer for question in asked} == {"after layer 10"}
     assert {len(question.choices) for question in asked} == {9}
@@ -597,12 +604,92 @@ def test_rounding_the_weights_leaves_them_as_they_were(subject: Subject, model: 
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
 
 
+def test_two_twins_are_trained_with_one_progress_that_does_not_run_back(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, float, float]] = []
+    monkeypatch.setattr(subject, "progress", lambda *news: told.append(news))
+    subject.twins.clear()
+    ask(subject, "one-layer-less", 11)
+    for count in (2, 1):  # the second time only the one with the change is left to train
+        training = [news for news in told if news[0].startswith(TRAINING)]
+        assert [(done, total) for _, done, total in training] == [
+            (step, count * twin.STEPS) for step in range(count * twin.STEPS)
+        ]
+        told.clear()
+        ask(subject, "one-head", 11)
+
+
 def test_a_twin_learns_alike_for_equal_seeds_and_diverges_at_a_rate_beyond_all(subject: Subject) -> None:
     subject.seed = 0
     plain = twin.twin_loss(subject)
     assert plain == twin.twin_loss(subject)
     assert plain < twin.twin_loss(subject, learning_rate=0.0, min_learning_rate=0.0)
     assert twin.twin_loss(subject, learning_rate=1e9, min_learning_rate=1e9, grad_clip=0.0) > plain + 1
+
+
+def test_an_interval_has_a_width_that_is_useful(subject: Subject) -> None:
+    for name, kind in all_kinds().items():
+        with contextlib.suppress(NothingToAsk):
+            question = kind.ask(subject, 0)
+            if question.form != INTERVAL or not question.useful:
+                continue
+            low = question.low - 0.4 * question.useful
+            assert mark(question, f"{low}..{low + 0.9 * question.useful}").right, name
+            wide = mark(question, f"{question.low - 1.1 * question.useful}..{question.low + 1e-9}")
+            assert wide.held, name
+            assert not wide.right, name
+
+
+def test_every_second_question_is_about_the_model_itself(subject: Subject, tmp_path: Path) -> None:
+    asked: list[str] = []
+    for _ in range(6):  # as the window asks: one at a time
+        asked.append(next(handful(subject, Record(), 1, 3, 0.0, without=asked)).kind)
+    kinds = all_kinds()
+    assert [kinds[name].own for name in asked[::2]] == [True] * 3
+    assert len(set(asked)) == 6
+    assert [question.kind for question in handful(subject, Record(), 6, 3, 0.0)] == asked
+    due = Record(due={"perplexity": -2.0, "kv-cache": -1.0})
+    second = [question.kind for question in handful(subject, due, 2, 3, 0.0)][1]
+    assert second == "perplexity"  # what is due comes in between
+    nobody = subject_of("", tmp_path)
+    assert len(list(handful(nobody, Record(), 3, 3, 0.0, quick=True))) == 3
+
+
+def test_nothing_is_trained_for_a_quick_question(subject: Subject) -> None:
+    trained = {kind.name for kind in all_kinds().values() if kind.trains}
+    assert trained == {change.name for change in CHANGES}
+    page = {name for name in trained if all_kinds()[name].concept == "learning-rate"}
+    left = {question.kind for question in handful(subject, Record(), 99, 0, 0.0, concept="learning-rate", quick=True)}
+    assert len(page) == 2
+    assert left
+    assert not left & trained
+
+
+def test_the_first_hours_page_asks_about_its_own_prompt_and_nowhere_else(subject: Subject, model: GPT) -> None:
+    ids = subject.opened.tokenizer.encode("I pray you, sir, I pray")[-model.settings.block_size :]
+    look, back = ask(subject, "first-look"), None
+    assert subject.opened.tokenizer.decode(ids) == look.prompt
+    with torch.no_grad():
+        shares = model(torch.tensor([ids]))[0, -1].softmax(-1)
+    best = float(shares.max())
+    assert f"{100 * best:.2f} %" in look.how
+    with contextlib.suppress(NothingToAsk):
+        back = ask(subject, "first-look-back")
+    if int(shares.argmax()) in ids:
+        assert back is not None
+        (first, second) = (float(share) for share in re.findall(r"from ([\d.]+) % to ([\d.]+) %", back.how)[0])
+        assert first == pytest.approx(100 * best, abs=0.006)
+        layer, head = map(int, re.search(r"Head (\d)\.(\d)", back.how).groups())  # type: ignore[union-attr]
+        changed = copy.deepcopy(model)
+        width = model.settings.n_embd // model.settings.n_head
+        with torch.no_grad():
+            changed.blocks[layer].attention.out.weight[:, head * width : (head + 1) * width] = 0
+            after = float(changed(torch.tensor([ids]))[0, -1].softmax(-1)[int(shares.argmax())])
+        assert second == pytest.approx(100 * after, abs=0.006)
+    general = {kind.name for kind in kinds_for(subject)}
+    assert not general & {"first-look", "first-look-back"}
+    assert ask(subject, "most-likely-next").prompt != look.prompt
 
 
 # Code, papers, runs -----------------------------------------------------------------------------------------------
@@ -613,28 +700,53 @@ def test_the_line_that_is_asked_for_is_the_only_one_of_its_function(subject: Sub
         assert sum(line.has in one for one in lines_of(line.symbol)) == 1, line.name
         question = ask(subject, line.name)
         assert [choice for choice in question.choices if line.has in choice] == [question.answer], line.name
+    offered = {choice for seed in range(9) for choice in ask(subject, "line-causal", seed).choices}
+    assert not [line for line in offered if line.startswith("mask =")]  # which is causal as well
 
 
-def test_claims_are_asked_with_their_own_words(subject: Subject) -> None:
-    claims = [claim for paper in list_papers() for claim in paper.claims]
-    for name, field in (
-        ("what-refutes", "refutes"),
-        ("what-supports", "supports"),
-        ("which-test", "test"),
-        ("held-against", "contested"),
-    ):
-        for seed in SEEDS:
-            question = ask(subject, name, seed)
-            about = next(claim for claim in claims if claim.statement in question.text)
-            assert getattr(about, field).startswith(question.answer.removesuffix(" ..."))
-            wrong = [choice for choice in question.choices if choice != question.answer]
-            assert not any(getattr(about, field).startswith(choice.removesuffix(" ...")) for choice in wrong)
+def test_what_is_asked_about_a_claim_can_be_read_without_its_table(subject: Subject) -> None:
+    """Of every claim, each question that can be made: its choices name what they are about, and one is right."""
+    for paper, claim in [(one, claim) for one in list_papers() for claim in one.claims]:
+        own = claim.practice
+        assert own is not None, claim.id
+        rights = {SUPPORTS: own.supports, REFUTES: own.refutes, AGAINST: own.against}
+        if claim.sizes:
+            rights[TEST] = own.tests
+        else:
+            assert not own.tests, claim.id
+        for what, right in rights.items():
+            draft = claims.ask(Random(0), what, paper, claim)
+            assert draft.right == (right,), (claim.id, what)
+            assert len(draft.choices) == (3 if what in (SUPPORTS, REFUTES) else 4), (claim.id, what)
+            assert (own.claims or claim.statement) in draft.text
+            for one in draft.choices:
+                assert not re.match(r"(It|They|This|These|Those|Neither|One of them|Less|Removing others)\b", one), one
+                assert one.endswith("."), one
+            if what != AGAINST:
+                close, why = (own.flawed, own.flaw) if what == TEST else (own.neither, own.why)
+                assert close in draft.choices
+                assert close in draft.how
+                assert why in draft.how
+
+
+def test_a_claim_that_practice_says_nothing_of_is_not_asked_about() -> None:
+    paper = list_papers()[0]
+    bare = replace(paper.claims[0], practice=None)
+    with pytest.raises(NothingToAsk):
+        claims.ask(Random(0), REFUTES, paper, bare)
+
+
+def test_papers_are_asked_with_their_own_words(subject: Subject) -> None:
+    every = [claim for paper in list_papers() for claim in paper.claims]
     for seed in SEEDS:
+        for name, page in (("refutes-grokking", "grokking"), ("against-bayesian-reasoning", "bayesian-geometry")):
+            (paper,) = [paper for paper in list_papers() if paper.name == page]
+            assert paper.title in ask(subject, name, seed).text
         question = ask(subject, "whose-claim", seed)
         paper = next(paper for paper in list_papers() if paper.title == question.answer)
         assert any(claim.statement in question.text for claim in paper.claims)
         untested = ask(subject, "cannot-be-tested", seed)
-        tested = {claim.statement: bool(claim.sizes) for claim in claims}
+        tested = {claim.statement: bool(claim.sizes) for claim in every}
         for choice in untested.choices:
             found = next(tested[statement] for statement in tested if statement.startswith(choice.removesuffix(" ...")))
             assert found == (choice != untested.answer)

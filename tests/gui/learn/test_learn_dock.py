@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,11 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
 from llmlab_gui.learn.dock import LearnDock
+from llmlab_gui.learn.yours import with_yours
 from llmlab_gui.pages import browser as page_browser
 from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.library import load_glossary, load_pages, load_tree
-from llmlab_gui.pages.page import RESULTS, Page, without_outcomes
+from llmlab_gui.pages.page import FIRST_HOUR, RESULTS, Page, without_outcomes
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.theme import DARK, LIGHT, theme_notifier
 
@@ -307,7 +309,10 @@ def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock
     host = Questions([question(CHOICE, 0), question(CHOICE, 1)])
     lab.inspection.host = host  # type: ignore[assignment]
     box = dock.questions
+    told: list[str] = []
+    box.answered.connect(told.append)
     assert box.isVisible()
+    box.button.setFocus()
     for number in range(2):
         (box.card.next_button if number else box.button).click()
         host.say()
@@ -315,10 +320,52 @@ def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock
         qtbot.keyClick(box.card.choices, Qt.Key.Key_2)
         assert "So." in box.card.result.text()
     box.card.next_button.click()
-    assert not box.room.isVisible()
+    assert not box.card.isVisible()
+    assert told == ["attention"] * 2
     qtbot.waitUntil(lambda: len(Deck(lab.outputs).read().answers) == 2, timeout=WAIT)
     dock.go("results/loss")
     assert not box.isVisible()
+
+
+def test_a_question_that_is_computed_in_a_page_can_be_cancelled(dock: LearnDock, lab: FakeLab) -> None:
+    dock.go("attention")
+    host = Questions([question(CHOICE)])
+    lab.inspection.host = host  # type: ignore[assignment]
+    dock.questions.button.click()
+    assert dock.questions.button.text() == "Cancel"
+    dock.questions.button.click()
+    assert dock.questions.button.text() == "Ask me"
+    host.say()
+    assert not dock.questions.card.isVisible()
+
+
+def test_the_questions_stand_in_the_page_and_scroll_with_it(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.go("attention")
+    browser, box, bar = dock.browser, dock.questions, dock.browser.verticalScrollBar()
+    lab.inspection.host = Questions([question(CHOICE)])  # type: ignore[assignment]
+
+    def place() -> tuple[int, int]:
+        """Its upper and lower edge on the page."""
+        return box.y() + bar.value(), box.geometry().bottom() + bar.value()
+
+    before = place()
+    assert before[1] <= browser.document().size().height()
+    box.button.setFocus()
+    box.button.click()
+    lab.inspection.host.say()  # type: ignore[attr-defined]
+    qtbot.waitUntil(lambda: box.card.isVisible() and box.height() >= box.layout().sizeHint().height(), timeout=WAIT)
+    top, end = place()
+    assert top == before[0]  # below the same words
+    assert end > before[1]
+    assert end <= browser.document().size().height()  # the page is longer by what it needs
+    assert box.width() <= browser.viewport().width()
+    bar.setValue(bar.maximum())
+    assert place() == (top, end)
+    assert 0 < box.geometry().bottom() < browser.viewport().height()
+    bar.setValue(0)
+    browser.ensureWidgetVisible(box.card.give_up_button)
+    low = box.card.give_up_button.mapTo(browser.viewport(), box.card.give_up_button.rect().bottomLeft()).y()
+    assert 0 < low <= browser.viewport().height()
 
 
 def test_what_became_of_a_prediction_is_said_over_the_page(dock: LearnDock, lab: FakeLab) -> None:
@@ -332,25 +379,51 @@ def test_what_became_of_a_prediction_is_said_over_the_page(dock: LearnDock, lab:
 
 def test_what_came_of_a_question_is_seen_when_it_is_asked_for_or_searched(dock: LearnDock) -> None:
     attention = next(page for page in dock._pages if page.name == "attention")
+    more = (
+        "\n\n| a | b |\n| --- | --- |\n| c | 8 |\n\nSo it is.\n\n? And then?\n\n! [Do](dock:loss). For this page, 9.\n"
+    )
     dock._pages[dock._pages.index(attention)] = replace(
-        attention, text=f"{attention.text.rstrip()} For this page it was 7.\n"
+        attention, text=f"{attention.text.rstrip()} For this page it was 7.{more}"
     )
     dock.go("loss")
     dock.go("attention")
-    assert "it was 7" not in dock.browser.toPlainText()
-    assert "Show what came" in dock.browser.toPlainText()
-    dock.open_link(QUrl("reveal:"))
-    assert "For this page it was 7." in dock.browser.toPlainText()
+
+    def seen() -> list[str]:
+        text = dock.browser.toPlainText()
+        return [words for words in ("it was 7.", "So it is.", "And then?", "For this page, 9.") if words in text]
+
+    assert seen() == ["And then?"]
+    assert dock.browser.toPlainText().count("Show what came") == 2
+    dock.open_link(QUrl("reveal:0"))
+    assert seen() == ["it was 7.", "So it is.", "And then?"]
+    dock.open_link(QUrl("reveal:1"))
+    assert len(seen()) == 4
     dock._revealed.clear()
     dock.go("loss")
     dock.go("attention")
-    assert "it was 7" not in dock.browser.toPlainText()
+    assert seen() == ["And then?"]
     dock.search.setText("was 7")
-    assert "For this page it was 7." in dock.browser.toPlainText()
+    assert len(seen()) == 4
 
 
 def test_every_outcome_of_a_concept_page_can_be_hidden() -> None:
     hidden = [page.name for page in load_pages() if without_outcomes(page).text != page.text]
     assert len(hidden) > 20
     for page in load_pages():
-        assert len(without_outcomes(page).blocks) == len(page.blocks), page.name
+        left = without_outcomes(page)
+        own = [[block.kind for block in one.blocks if block.kind != "prose"] for one in (page, left)]
+        assert own[0] == own[1], page.name
+        headings = [re.findall("^#+ .*", one.text, re.MULTILINE) for one in (page, left)]
+        assert headings[0] == headings[1], page.name
+        for block in left.blocks:
+            assert block.kind != "run" or "For this page" not in block.text, page.name
+
+
+def test_what_came_in_the_first_hour_is_hidden_until_the_readers_run_shows_it() -> None:
+    pages = load_tree(resources_dir() / "first-hour", "first-hour", FIRST_HOUR)
+    for page in pages:
+        left = without_outcomes(page).text
+        assert "For this page" not in left, page.name
+        assert "## What it means" not in left, page.name
+        assert ("Next:" if page is not pages[-1] else "## Where to go") in left, page.name
+        assert without_outcomes(with_yours(page, "Mine.")).text == with_yours(page, "Mine.").text, page.name

@@ -18,7 +18,8 @@ from windows import dock_in_sight
 from llmlab.core.errors import LabError
 from llmlab.practice.deck import HANDFUL, Deck
 from llmlab.practice.kinds import all_kinds
-from llmlab.practice.question import CHOICE, HEAD, INTERVAL, VALUE, Question
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, TRAINING, VALUE, Question
+from llmlab_gui.host.selection import Working
 from llmlab_gui.pages.places import DOCK_IDS
 from llmlab_gui.practice.dock import PracticeDock
 
@@ -87,6 +88,33 @@ def test_a_question_that_is_computed_can_be_cancelled(dock: PracticeDock, lab: F
     assert "Practise" in dock._words.text
     host.say()
     assert dock.card.question is None
+
+
+def test_a_question_that_models_are_trained_for_can_be_skipped(dock: PracticeDock, lab: FakeLab) -> None:
+    host = Questions((question(INTERVAL),))
+    lab.inspection.host = host  # type: ignore[assignment]
+    dock.begin()
+    first = host.requests[-1]
+    first.progressed.emit(Working(f"{TRAINING} to compare", 0.5))
+    assert "50 %" in dock._words.text
+    dock._words._button.click()
+    assert host.quick
+    host.say()
+    assert dock.card.question is not None
+    first.answered.emit(None)  # which nobody waits for
+    assert dock.card.question is not None
+
+
+def test_an_interval_that_is_too_wide_is_said_to_be(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
+    begin(dock, lab, replace(question(INTERVAL), useful=2.0, unit="nats"))
+    dock.card.line.setText("0..100")
+    qtbot.keyClick(dock.card.line, Qt.Key.Key_Return)
+    assert "Too wide." in dock.card.result.text()
+    assert "2 nats would do" in dock.card.result.text()
+    qtbot.waitUntil(lambda: dock.record.calibration().count == 1, timeout=WAIT)
+    assert "1 of 1 came true" in dock.verdict.text()
+    assert "1 of 1 was too wide" in dock.verdict.text()
+    assert dock.scores.curves()["interval"].y.tolist() == [50.0]
 
 
 def test_who_pressed_ask_me_can_type_the_answer(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
