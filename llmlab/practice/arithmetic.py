@@ -7,7 +7,7 @@ from random import Random
 
 from llmlab.gpt.shapes import parameter_count
 from llmlab.notebook.scoring import brier
-from llmlab.practice.kinds import NOTHING, SETTINGS, Draft, kind, ordered, value
+from llmlab.practice.kinds import NOTHING, SETTINGS, Draft, kind, ordered, shown, value
 from llmlab.practice.question import KNOW
 from llmlab.practice.subject import Subject
 
@@ -179,6 +179,19 @@ def half_the_bytes(subject: Subject, random: Random) -> Draft:
     )
     how = f"{data.batch_size} · {model.block_size} · {model.n_embd} numbers of 2 bytes."
     return value(text, 2 * numbers / 1e3, how, unit="kB", within=0.05)
+
+
+@kind("swing-at-a-rate", "edge-of-stability", KNOW, "learning_rate", NOTHING)
+def swing_at_a_rate(subject: Subject, random: Random) -> Draft:
+    curvature, rate = random.choice(((20, 0.04), (20, 0.12), (50, 0.03), (50, 0.05), (100, 0.018)))
+    steps = 3
+    factor = abs(1 - rate * curvature) ** steps
+    text = (
+        f"Plain gradient descent with a rate of {rate} crosses a valley whose curvature is {curvature} everywhere. By "
+        f"which factor has its distance from the floor changed after {steps} steps?"
+    )
+    how = f"Each step multiplies it by 1 − {rate} · {curvature} = {1 - rate * curvature:.3g}: {shown(factor)} in size."
+    return value(text, factor, how, within=0.03)
 
 
 @kind("rank-of-a-circuit", "qk-and-ov", KNOW, "parameters", SETTINGS)

@@ -90,6 +90,20 @@ def first_adam_step(subject: Subject, random: Random) -> Draft:
     return value(text, rate, how, within=0.02)
 
 
+@kind("adams-edge", "edge-of-stability", KNOW, "learning_rate", SETTINGS)
+def adams_edge(subject: Subject, random: Random) -> Draft:
+    rate, beta = subject.settings.train.learning_rate, subject.settings.train.beta1
+    if not rate:
+        raise NothingToAsk("Its learning rate is zero.")
+    edge = (2 + 2 * beta) / ((1 - beta) * rate)
+    text = (
+        f"AdamW with a learning rate of {rate:g} and β₁ = {beta:g} trains on a whole training set. Beyond which "
+        "curvature, measured in weights that are divided by √v̂, do its steps swing wider and wider?"
+    )
+    how = f"(2 + 2 · {beta:g}) / ((1 − {beta:g}) · {rate:g}) = {shown(edge)}; without β₁ it would be 2 / {rate:g}."
+    return value(text, edge, how, within=0.03)
+
+
 @kind("momentum-memory", "optimisation", KNOW, "setup", SETTINGS)
 def momentum_memory(subject: Subject, random: Random) -> Draft:
     beta = subject.settings.train.beta2

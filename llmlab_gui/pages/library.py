@@ -48,6 +48,7 @@ READING_ORDER = (
     "optimisation",
     "mixed-precision",
     "critical-batch-size",
+    "edge-of-stability",
     "loss-curves",
     "checkpoints",
     "many-processes",

@@ -336,6 +336,15 @@ def lora_share(rank: float, width: float, _: float) -> float:
     return 100 * sum(w.numel() for w in adapted.parameters() if w.requires_grad) / layer.weight.numel()
 
 
+def swing(rate: float, curvature: float, steps: int) -> float:
+    """How far from the floor of ½ · curvature · w² a weight is that was 1 away."""
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+    for _ in range(steps):
+        (slope,) = torch.autograd.grad(curvature * weight**2 / 2, weight)
+        weight = (weight - rate * slope).detach().requires_grad_()
+    return abs(float(weight.detach()))
+
+
 SUMS: dict[str, Callable[..., float | str]] = {
     "bits-of-surprise": lambda percent: math.log2(100 / percent),
     "tokens-of-processes": lambda *n: math.prod(n),
@@ -347,6 +356,7 @@ SUMS: dict[str, Callable[..., float | str]] = {
     "forgotten-more": lambda a, b, c, d: "A" if b - a > d - c else "B",
     "divergence-of-two": divergence,
     "divergence-both-ways": lambda p, q: "KL(A ‖ B)" if divergence(p, q) > divergence(q, p) else "KL(B ‖ A)",
+    "swing-at-a-rate": lambda rate, curvature, steps: swing(rate, curvature, int(steps)),
     "periodic-checkpoints": lambda steps, every: sum(step % every == 0 for step in range(1, int(steps) + 1)),
     "wider-at-eighty": lambda count, _, held: {0.5: "wider", 0.6: "wider", 0.8: "as they are", 1.0: "narrower"}[
         held / count
@@ -386,6 +396,15 @@ def test_rates_and_steps_are_those_that_the_optimizer_takes(subject: Subject) ->
     while kept * train.beta2 > 0.5:
         kept, steps = kept * train.beta2, steps + 1
     assert ask(subject, "momentum-memory").low < steps < ask(subject, "momentum-memory").high
+
+    edge, beta = middle(ask(subject, "adams-edge")), train.beta1
+    for curvature, grows in ((0.98 * edge, False), (1.02 * edge, True)):
+        mean, weight, far = 0.0, 1.0, []
+        for _ in range(2000):
+            mean = beta * mean + (1 - beta) * curvature * weight
+            weight -= train.learning_rate * mean
+            far.append(abs(weight))
+        assert (max(far[-50:]) > max(far[:50])) == grows
 
     question = ask(subject, "clipped")
     norm = float(question.text.split("norm of ")[1].split(",")[0])
