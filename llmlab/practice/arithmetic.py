@@ -194,6 +194,35 @@ def swing_at_a_rate(subject: Subject, random: Random) -> Draft:
     return value(text, factor, how, within=0.03)
 
 
+@kind("shortest-fit", "double-descent", KNOW, "experiment", NOTHING)
+def shortest_fit(subject: Subject, random: Random) -> Draft:
+    first, second, length = random.choice(((3, 4, 5), (6, 8, 10), (5, 12, 13), (8, 15, 17)))
+    target = length * random.choice((2, 3, 5))
+    text = (
+        f"The only example has the features {first} and {second} and the target {target}. Many weights fit it exactly. "
+        "How long is the shortest such vector of weights?"
+    )
+    how = f"It lies along the features: {target} / √({first}² + {second}²) = {target} / {length}."
+    return value(text, target / length, how, within=0.01)
+
+
+@kind("noise-of-a-fit", "double-descent", KNOW, "experiment", NOTHING)
+def noise_of_a_fit(subject: Subject, random: Random) -> Draft:
+    examples, features = 40, random.choice((20, 30, 50, 80, 160))
+    smaller, larger = sorted((examples, features))
+    error = smaller / (larger - smaller - 1)  # E tr((XᵀX)⁻¹) of a normal X, or of XXᵀ
+    text = (
+        f"{examples} targets are pure noise of variance 1. Least squares fits them with {features} independent normal "
+        "features, by the shortest weights where many fit. What is the mean square of the predictions on new "
+        "examples, where 0 would be right?"
+    )
+    how = (
+        f"The smaller of both numbers over their distance less one: {smaller} / ({larger} − {smaller} − 1). "
+        "It has no bound where they are equal."
+    )
+    return value(text, error, how, within=0.05)
+
+
 @kind("rank-of-a-circuit", "qk-and-ov", KNOW, "parameters", SETTINGS)
 def rank_of_a_circuit(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings

@@ -70,6 +70,7 @@ READING_ORDER = (
     "predicting",
     "experiments",
     "scaling-laws",
+    "double-descent",
     "statistics-of-claims",
     "bayesian-reasoning",
     "grokking",

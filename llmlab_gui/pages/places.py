@@ -57,6 +57,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "forgetting",
             "grokking",
             "edge-of-stability",
+            "double-descent",
         ),
     ),
     "learning_rate": (
@@ -125,9 +126,12 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "data": ("Data", ("chat-templates", "fine-tuning")),
     "adapter": ("Adapter", ("lora", "fine-tuning", "quantisation")),
     "queue": ("Queue", ("experiments",)),
-    "experiment": ("Experiment", ("experiments", "learning-rate", "forgetting", "scaling-laws", "critical-batch-size")),
+    "experiment": (
+        "Experiment",
+        ("experiments", "learning-rate", "forgetting", "scaling-laws", "critical-batch-size", "double-descent"),
+    ),
     "experiment_losses": ("Losses of the runs", ("experiments",)),
-    "experiment_result": ("Result", ("experiments", "scaling-laws", "forgetting")),
+    "experiment_result": ("Result", ("experiments", "scaling-laws", "forgetting", "double-descent")),
     "experiment_report": ("Report", ("experiments",)),
     "experiments": ("Experiments", ("experiments",)),
     "notebook": ("Notebook", ("predicting", "experiments", "bayesian-reasoning")),

@@ -357,11 +357,22 @@ SUMS: dict[str, Callable[..., float | str]] = {
     "divergence-of-two": divergence,
     "divergence-both-ways": lambda p, q: "KL(A ‖ B)" if divergence(p, q) > divergence(q, p) else "KL(B ‖ A)",
     "swing-at-a-rate": lambda rate, curvature, steps: swing(rate, curvature, int(steps)),
+    "shortest-fit": lambda a, b, target: float(torch.linalg.pinv(torch.tensor([[a, b]])).norm() * target),
     "periodic-checkpoints": lambda steps, every: sum(step % every == 0 for step in range(1, int(steps) + 1)),
     "wider-at-eighty": lambda count, _, held: {0.5: "wider", 0.6: "wider", 0.8: "as they are", 1.0: "narrower"}[
         held / count
     ],
 }
+
+
+def test_noise_is_fitted_worst_where_features_are_as_many_as_examples(subject: Subject) -> None:
+    draws = torch.Generator().manual_seed(0)
+    for seed in range(6):
+        question = ask(subject, "noise-of-a-fit", seed)
+        examples, _, features, _ = (int(n) for n in re.findall(r"\d+", question.text))
+        fits = torch.linalg.pinv(torch.randn(300, examples, features, generator=draws))
+        noise = torch.randn(300, examples, 1, generator=draws)
+        assert middle(question) == pytest.approx(float((fits @ noise).square().sum() / 300), rel=0.2)
 
 
 # Schedules --------------------------------------------------------------------------------------------------------
