@@ -14,7 +14,8 @@ import safetensors.torch
 import torch
 from preset_settings import resolve_settings
 
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.store.checkpoints import STATE_FILE, select
 from llmlab.store.run_folder import RunFolder

@@ -26,7 +26,8 @@ from llmlab.core.presets import (
     load_preset,
     preset_names,
 )
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from llmlab.cli.words import Commands, add_model, add_outputs, outputs_of
 from llmlab.core.config import describe, parse_value
 from llmlab.core.files import read_json
 from llmlab.core.paths import expanded
-from llmlab.core.settings import SampleSettings, Sampling
+from llmlab.core.run_settings import SampleSettings
+from llmlab.core.settings import Sampling
 from llmlab.models.available import ADAPTER_FILE, GGUF_SUFFIX, available_models
 from llmlab.models.file_sources import Files
 from llmlab.models.reference import Reference, SavedRun, parse

@@ -16,7 +16,7 @@ from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.core.config import differences, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.presets import of_preset
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.jobs.launcher import request as send_request
 from llmlab.notebook.entries import Line
 from llmlab.notebook.notebook import Contents

@@ -22,7 +22,8 @@ from llmlab.cli.doctor import Finding
 from llmlab.core.device import Device, choose_device, choose_threads, measured_peak
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
-from llmlab.core.settings import ModelSettings, TrainSettings
+from llmlab.core.run_settings import TrainSettings
+from llmlab.core.settings import ModelSettings
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.model import GPT
 from llmlab.jobs import ranks

@@ -32,7 +32,8 @@ from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.memory import available_bytes
 from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import already_trained, create_run, prepare_resume
 from llmlab.models.available import cached_models

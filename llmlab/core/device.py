@@ -18,7 +18,7 @@ from llmlab.core.files import read_json, write_json
 from llmlab.core.memory import available_bytes
 from llmlab.core.paths import cache_dir
 from llmlab.core.processes import available_cores, processor
-from llmlab.core.settings import TrainSettings
+from llmlab.core.run_settings import TrainSettings
 
 
 @dataclass(frozen=True)

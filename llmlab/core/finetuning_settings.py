@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
-from llmlab.core.settings import (
+from llmlab.core.run_settings import (
     CheckpointSettings,
     DistributedSettings,
     RunSettings,

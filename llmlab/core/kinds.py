@@ -8,7 +8,8 @@ from __future__ import annotations
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.rebuilt_settings import RebuiltSettings
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 
 KINDS: dict[str, type[RunSettings]] = {

@@ -7,15 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from llmlab.core.config import setting
-from llmlab.core.settings import (
-    CheckpointSettings,
-    DataSettings,
-    ModelSettings,
-    PretrainSettings,
-    PretrainTrainSettings,
-    RunWords,
-    SampleSettings,
-)
+from llmlab.core.run_settings import CheckpointSettings, RunWords, SampleSettings
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings
 
 
 @dataclass(frozen=True)

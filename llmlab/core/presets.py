@@ -11,7 +11,8 @@ from llmlab.core.config import from_mapping, read_toml
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.paths import resources_dir
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 
 S = TypeVar("S", bound=RunSettings)
 

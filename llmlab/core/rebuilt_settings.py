@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
-from llmlab.core.settings import PretrainSettings, RunWords
+from llmlab.core.run_settings import RunWords
+from llmlab.core.settings import PretrainSettings
 
 # What the pieces compute: GPT-2's form without biases. Each setting, and the values that it may have.
 _PLAIN: dict[str, tuple[object, ...]] = {

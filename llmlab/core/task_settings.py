@@ -6,15 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
-from llmlab.core.settings import (
-    CheckpointSettings,
-    ModelSettings,
-    RunSettings,
-    RunWords,
-    SampleSettings,
-    TrainSettings,
-    require_heads,
-)
+from llmlab.core.run_settings import CheckpointSettings, RunSettings, RunWords, SampleSettings, TrainSettings
+from llmlab.core.settings import ModelSettings, require_heads
 
 BIJECTION, DUPLICATES, HMM = "bijection", "duplicates", "hmm"
 MODULAR = "modular"

@@ -18,7 +18,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.shapes import (
     CHUNK_ROWS,
     FEW_LOGITS,

@@ -19,7 +19,7 @@ from llmlab import __version__
 from llmlab.core.config import SettingInfo, differences, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import new_folder
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.jobs.worker_process import launch
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import Prediction

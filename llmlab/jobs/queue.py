@@ -21,7 +21,7 @@ from llmlab.core.files import StillHeld, locked, read_json, write_json
 from llmlab.core.kinds import KINDS
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain, require_time
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.jobs.launcher import create_run, free_name, require_name
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder

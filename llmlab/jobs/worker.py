@@ -28,7 +28,7 @@ from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter, write_json
 from llmlab.core.memory import available_bytes
 from llmlab.core.processes import follow_parent
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.jobs.ranks import follow_rank_0, run_ranks, say_now_and_then, say_where, started_by_torchrun, tell_torchrun
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as

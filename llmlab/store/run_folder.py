@@ -25,7 +25,7 @@ from llmlab.core.files import StillHeld, locked, read_json, write_json
 from llmlab.core.kinds import FINETUNING, KINDS, PRETRAINING
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.store.worker_folder import LAUNCH_SECONDS, LIVE_STATES, Inside, WorkerFolder, is_elsewhere
 
 S = TypeVar("S", bound=RunSettings)

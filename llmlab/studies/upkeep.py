@@ -18,7 +18,7 @@ from llmlab.core.config import with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json, remove_folder, write_json
 from llmlab.core.progress import Progress, quiet
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.jobs.launcher import claim_name, require_free, require_name
 from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.models.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse

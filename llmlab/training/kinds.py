@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from llmlab.core.config import SettingInfo
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.gpt.estimate import Memory
 from llmlab.training.schedule import early_evaluations
 

@@ -18,7 +18,8 @@ from torch import nn
 from llmlab.core.config import to_mapping
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainSettings, SampleSettings, Sampling
+from llmlab.core.run_settings import SampleSettings
+from llmlab.core.settings import PretrainSettings, Sampling
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset
 from llmlab.data.sequences import Sequences, fixed_sequences, gather, sequences_end_to_end

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmlab.core.settings import PretrainTrainSettings, TrainSettings
+from llmlab.core.run_settings import TrainSettings
+from llmlab.core.settings import PretrainTrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import width_ratio
 from llmlab.training.muon import Muon

@@ -15,7 +15,8 @@ from typing import Any
 from llmlab.core.config import differences, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.memory import gigabytes
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import Memory
 from llmlab.training.kinds import kind_of
 

@@ -22,7 +22,8 @@ from torch import nn
 
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainTrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainTrainSettings
 from llmlab.store import checkpoints
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.events import (

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from llmlab.core.settings import PretrainTrainSettings, TrainSettings
+from llmlab.core.run_settings import TrainSettings
+from llmlab.core.settings import PretrainTrainSettings
 
 # 10, 30, 100 ... as far as steps can be set.
 _EARLY = tuple(digit * 10**power for power in range(1, 10) for digit in (1, 3))

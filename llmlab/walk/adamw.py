@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from llmlab.anatomy.modules import is_conv1d
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
-from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, TrainSettings
+from llmlab.core.run_settings import TrainSettings
+from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.sequences import Sequences
 from llmlab.gpt.model import GPT

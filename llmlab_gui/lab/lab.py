@@ -12,7 +12,8 @@ from PySide6.QtGui import QColor
 
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.events import Event, Paused, Resumed, Started

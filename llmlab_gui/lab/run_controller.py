@@ -15,7 +15,7 @@ from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.jobs import launcher
 from llmlab.jobs.queue import RunQueue
 from llmlab.notebook.predictions import Prediction

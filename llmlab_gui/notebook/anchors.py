@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.progress import Progress
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.data.dataset import KnownLosses, known_losses
 from llmlab.data.papers import VERDICTS
 from llmlab.gpt.estimate import expected_vocab_size

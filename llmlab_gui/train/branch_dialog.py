@@ -19,7 +19,8 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.config import parse_assignments, with_values
 from llmlab.core.errors import LabError
-from llmlab.core.settings import PretrainTrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainTrainSettings
 from llmlab_gui.widgets.theme import current_theme
 
 _PROBLEM_LINES = 2  # that nothing moves for; more make the dialog higher

@@ -15,7 +15,7 @@ from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QScrollArea, QWidg
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
 from llmlab.core.presets import Preset
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.gpt.estimate import Memory
 from llmlab.jobs.launcher import require_free, require_name
 from llmlab.notebook.predictions import Prediction

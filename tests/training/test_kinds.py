@@ -14,14 +14,8 @@ from llmlab.cli.main import main
 from llmlab.core.config import SettingInfo, setting, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import KINDS
-from llmlab.core.settings import (
-    CheckpointSettings,
-    PretrainSettings,
-    RunSettings,
-    RunWords,
-    SampleSettings,
-    TrainSettings,
-)
+from llmlab.core.run_settings import CheckpointSettings, RunSettings, RunWords, SampleSettings, TrainSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.training.kinds import TrainingKind, kind_of
 

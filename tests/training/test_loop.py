@@ -30,7 +30,7 @@ from small_runs import (
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.records import from_plain
-from llmlab.core.settings import CheckpointSettings, TrainSettings
+from llmlab.core.run_settings import CheckpointSettings, TrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.store import requests

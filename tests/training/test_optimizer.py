@@ -11,7 +11,8 @@ import pytest
 import torch
 from small_models import COMBINATIONS, VOCAB, shape, some_ids
 
-from llmlab.core.settings import PretrainTrainSettings, TrainSettings
+from llmlab.core.run_settings import TrainSettings
+from llmlab.core.settings import PretrainTrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.training.muon import POLYNOMIALS
 from llmlab.training.optimizer import is_muons, make_optimizer, make_pretraining_optimizer, set_learning_rates
@@ -72,7 +73,8 @@ def test_training_equals_torchs_own_adamw_and_never_loads_the_compiler() -> None
 import sys
 import torch
 from small_models import VOCAB, shape, some_ids
-from llmlab.core.settings import PretrainTrainSettings, TrainSettings
+from llmlab.core.settings import PretrainTrainSettings
+from llmlab.core.run_settings import TrainSettings
 from llmlab.gpt.model import GPT
 from llmlab.training.loop import make_pretraining_optimizer
 from llmlab.training.optimizer import make_optimizer

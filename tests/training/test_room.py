@@ -18,7 +18,7 @@ from llmlab.core.config import with_values
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.gpt.estimate import Memory, estimate
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import crowded, needed_text, ran_out, require_room

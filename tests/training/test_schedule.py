@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings, TrainSettings
+from llmlab.core.run_settings import TrainSettings
+from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings
 from llmlab.training.schedule import learning_rate, muon_learning_rate
 
 # Peak 1, minimum 0.1, 9 steps of warm-up, 109 in all: the decay spans 100 steps.

@@ -13,7 +13,8 @@ from llmlab.core.config import from_mapping
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.progress import quiet
-from llmlab.core.settings import PretrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset, load_dataset
 from llmlab.data.sequences import Sequences

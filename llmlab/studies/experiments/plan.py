@@ -18,7 +18,8 @@ from llmlab.core.config import from_mapping, to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.kinds import KINDS
-from llmlab.core.settings import PretrainSettings, PretrainTrainSettings, RunSettings
+from llmlab.core.run_settings import RunSettings
+from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llmlab.core.settings import TrainSettings
+from llmlab.core.run_settings import TrainSettings
 from llmlab.exercises.parts import Case, Draw, Mistake, Part
 from llmlab.training.schedule import learning_rate as ours
 

@@ -53,7 +53,7 @@ from windows import MakeWindow
 
 from llmlab.core.errors import LabError
 from llmlab.core.presets import load_preset
-from llmlab.core.settings import RunSettings
+from llmlab.core.run_settings import RunSettings
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab.store import requests

@@ -18,7 +18,8 @@ from preset_settings import resolve_finetune_settings
 from small_runs import new_run, train_here
 
 from llmlab.core.progress import quiet
-from llmlab.core.settings import PretrainSettings, TrainSettings
+from llmlab.core.run_settings import TrainSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.finetuning_data import Batch
 from llmlab.data.sequences import Sequences
