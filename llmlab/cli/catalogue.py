@@ -176,8 +176,8 @@ def _build(args: argparse.Namespace) -> int:
         )
     from llmlab.data import corpora as registry
     from llmlab.data.build_tokenizer import build_tokenizer
+    from llmlab.data.shard_build import build_shards
     from llmlab.data.shard_sources import shard_source
-    from llmlab.data.shards import build_shards
 
     begin = time.monotonic()
     with terminal_progress() as progress:

@@ -1,51 +1,31 @@
-"""Corpora that do not fit into memory: tokenized once, on all cores, into shards that training maps.
+"""Corpora that do not fit into memory: in shards, which training maps. `llmlab.data.shard_build` makes them.
 
 A built corpus is a folder cache_dir()/shards/<name>/ with shard-00000.bin, shard-00001.bin, ... (ids, little-endian),
-tokenizer.json and manifest.json, which grows by an entry with each finished shard: a build that was killed goes on
-behind the last one. What is in a shard follows from the source alone: text is cut into blocks in its order, any process
-may tokenize a block, and a shard ends with the block that fills it.
+tokenizer.json and manifest.json, which grows by an entry with each finished shard.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shlex
-import signal
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import StillHeld, is_disk_full, locked, read_json, replaced, sha256_of, write_json
+from llmlab.core.files import read_json
 from llmlab.core.paths import cache_dir
-from llmlab.core.processes import available_cores, follow_parent
-from llmlab.core.progress import Progress
 from llmlab.core.records import read_record
 from llmlab.data.corpus import Corpus, Piece
-from llmlab.data.shard_sources import Block, Item, Place, ShardSource
 from llmlab.data.sharded_tokens import ShardedTokens
 from llmlab.data.tokenizers import Tokenizer, tokenizer_from_json
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
-
 # Raised when the files' format or the way of cutting changes.
-_FORMAT = 1
-# 512 MB of two-byte ids: 100 billion tokens are 373 files. Each takes a file descriptor of a run, which has 1,024.
-SHARD_TOKENS = 1 << 28
-# Blocks on their way for each process: one that is tokenized, and one that waits.
-_BLOCKS_A_PROCESS = 2
-_LOOK_SECONDS = 0.2
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 # Tokens that are decoded at once, where the text of a built corpus is read again.
 _DECODED = 1 << 16
 
@@ -156,7 +136,7 @@ def _safe_cut(tokenizer: Tokenizer, ids: np.ndarray) -> int:
 def built_corpora() -> list[BuiltCorpus]:
     """The corpora that are built to their end, by name."""
     try:
-        manifests = sorted(_shards_dir().glob("*/manifest.json"))
+        manifests = sorted(shards_dir().glob("*/manifest.json"))
     except OSError:  # a cache folder that this user may not read
         manifests = []
     found = (built_corpus(path.parent.name) for path in manifests)
@@ -165,8 +145,8 @@ def built_corpora() -> list[BuiltCorpus]:
 
 def built_corpus(name: str) -> BuiltCorpus | None:
     """The built corpus of that name; None when there is none, or it is not finished."""
-    folder = _shards_dir() / name
-    manifest = _manifest(folder)
+    folder = shards_dir() / name
+    manifest = read_manifest(folder)
     if manifest is None or not manifest.complete:
         return None
     count = f"{len(manifest.shards)} shard{'' if len(manifest.shards) == 1 else 's'}"
@@ -185,7 +165,7 @@ def built_corpus(name: str) -> BuiltCorpus | None:
 
 def require_finished(name: str) -> None:
     """UsageError where a corpus of that name was begun and is not finished."""
-    if _NAME.fullmatch(name) and (manifest := _manifest(_shards_dir() / name)) is not None and not manifest.complete:
+    if NAME.fullmatch(name) and (manifest := read_manifest(shards_dir() / name)) is not None and not manifest.complete:
         asked = [manifest.source, "--name", name]
         if manifest.text_field != "text":
             asked += ["--field", manifest.text_field]
@@ -198,266 +178,21 @@ def require_finished(name: str) -> None:
         )
 
 
-def build_shards(
-    source: ShardSource,
-    name: str,
-    tokenizer: Tokenizer,
-    progress: Progress,
-    *,
-    processes: int = 0,
-    shard_tokens: int = SHARD_TOKENS,
-) -> BuiltCorpus:
-    """Tokenizes `source` into the corpus `name`, or goes on with that; finished shards are checked by their hashes.
-
-    processes: 0 for one a core. Memory does not grow with the source. Raises Cancelled, and LabError with finished
-    shards kept: when the source cannot be read, the disk is full, or a process is killed.
-    """
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot be the name of a corpus.", "It takes letters, digits, and . _ -", "Try --name."
-        )
-    if processes < 0:
-        raise UsageError(f"{processes} processes cannot work.", "", "Choose 1 or more, or 0 for one a core.")
-    folder = _shards_dir() / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock", 0.0), _pool(source, tokenizer, processes or available_cores()) as pool:
-            for litter in folder.glob(".tmp-*"):  # of a process that was killed; the lock is ours
-                litter.unlink()
-            _Build(folder, source, tokenizer, shard_tokens, pool, progress).run()
-    except StillHeld as error:
-        raise LabError(
-            f"{name} is being built by another process.", "", "Wait for it, or choose another --name."
-        ) from error
-    except OSError as error:
-        what = "The disk is full" if is_disk_full(error) else f"{name} could not be written"
-        raise LabError(
-            f"{what}: {error.strerror or error} ({folder}).",
-            f"{len(saved.shards) if (saved := _manifest(folder)) else 0} finished shards are kept.",
-            "Make room; the same command then goes on. Or set LLMLAB_CACHE to a folder on another disk.",
-        ) from error
-    found = built_corpus(name)
-    if found is None:
-        raise LabError(f"{name} could not be read back.", f"{folder} changed while it was written.")
-    return found
-
-
-class _Encoded(NamedTuple):
-    """A block in tokens. Each of its documents begins with the end of text."""
-
-    ids: np.ndarray
-    documents: int
-    bytes: int
-
-
-class _Build:
-    """A build under way: finished shards are passed over, the others are made."""
-
-    def __init__(
-        self, folder: Path, source: ShardSource, tokenizer: Tokenizer, size: int, pool: _Pool, progress: Progress
-    ) -> None:
-        self._folder, self._source, self._pool, self._progress = folder, source, pool, progress
-        dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-        kind = tokenizer.kind, tokenizer.key(), tokenizer.vocab_size
-        asked = Manifest(_FORMAT, source.name, source.content_key(), source.text_field, *kind, dtype, size)
-        found = _manifest(folder)
-        if found is not None and not found.tokens:
-            found = None  # a first try with another field, say, leaves nothing to protect
-        if found is not None and replace(found, complete=False, shards=[]) != asked:
-            raise UsageError(
-                f"{folder.name} was begun with another source, tokenizer or field, or its source has changed since.",
-                f"It was made from {found.source} with {found.tokenizer}.",
-                f"Choose another --name, or delete {folder}.",
-            )
-        self._manifest = found or asked
-        if found is None:
-            write_json(folder / "tokenizer.json", tokenizer.to_json())
-            self._save()
-
-    def run(self) -> None:
-        """Makes what is missing. The manifest is complete when it returns."""
-        place, number, stream = Place(0, 0), 0, None
-        known, complete = self._manifest.shards, self._manifest.complete
-        while True:
-            if number < len(known) and known[number].begin == list(place) and self._is_whole(known[number]):
-                stream = None  # what it has read ahead is in this shard
-                shard: Shard | None = known[number]
-            elif complete and number == len(known) and list(place) == known[-1].end:
-                break
-            else:
-                stream = stream or self._encoded(place)
-                shard = self._write(number, place, stream)
-            if shard is None:
-                break
-            if number >= len(known) or known[number] != shard:
-                known = [*known[:number], shard, *known[number + 1 :]]
-                self._save(shards=known, complete=False)
-            place, number = Place(*shard.end), number + 1
-        if not any(shard.tokens for shard in known[:number]):
-            raise LabError(f"{self._source.title} is empty.", "It holds no text.", "Name another source.")
-        for left in known[number:]:  # of a source that was longer
-            (self._folder / left.file).unlink(missing_ok=True)
-        self._save(shards=known[:number], complete=True)
-
-    def _is_whole(self, shard: Shard) -> bool:
-        path = self._folder / shard.file
-
-        def tell(what: str, done: float, total: float) -> None:
-            self._progress(f"Checking {shard.file}", done, path.stat().st_size)
-
-        return path.is_file() and sha256_of(path, tell) == shard.sha256
-
-    def _write(self, number: int, begin: Place, stream: Iterator[tuple[_Encoded, Place]]) -> Shard | None:
-        """The next shard; None when the source is at its end."""
-        block = next(stream, None)
-        if block is None:
-            return None
-        path = self._folder / _file_name(number)
-        first = not any(shard.documents for shard in self._manifest.shards[:number])  # no document is before
-        digest, count, documents, size = hashlib.sha256(), 0, 0, 0
-        with replaced(path) as file:
-            while block is not None:
-                encoded, end = block
-                ids = encoded.ids
-                if first and encoded.documents:  # the end of text stands between documents only
-                    ids, first = ids[1:], False
-                data = ids.tobytes()
-                file.write(data)
-                digest.update(data)
-                count, documents, size = count + len(ids), documents + encoded.documents, size + encoded.bytes
-                block = next(stream, None) if count < self._manifest.shard_tokens else None
-        return Shard(path.name, count, documents, size, digest.hexdigest(), list(begin), list(end))
-
-    def _encoded(self, begin: Place) -> Iterator[tuple[_Encoded, Place]]:
-        """The source's blocks in their order, in tokens, with the places where they end."""
-        done = 0
-
-        def tell() -> None:
-            self._progress(f"Tokenizing {self._source.title}", done, self._source.bytes)
-
-        for encoded, end, read in self._pool.encoded(self._source.blocks(begin, self._progress), tell):
-            done = read
-            tell()
-            yield encoded, end
-
-    def _save(self, **changed: object) -> None:
-        self._manifest = replace(self._manifest, **changed)  # type: ignore[arg-type]
-        write_json(self._folder / "manifest.json", asdict(self._manifest))
-
-
-class _Pool:
-    """Processes that tokenize."""
-
-    def __init__(self, executor: Executor, processes: int) -> None:
-        self._executor = executor
-        self._ahead = _BLOCKS_A_PROCESS * processes + 1
-
-    def encoded(self, blocks: Iterator[Block], look: Callable[[], None]) -> Iterator[tuple[_Encoded, Place, int]]:
-        """Blocks in their order, and the bytes of the source until there; no more are read ahead than keep all
-        processes busy. look: called while one takes long, and may raise Cancelled."""
-        from concurrent.futures import wait
-        from concurrent.futures.process import BrokenProcessPool
-
-        pending: deque[tuple[Future[_Encoded], Place, int]] = deque()
-        try:
-            while True:
-                for block in islice(blocks, self._ahead - len(pending)):
-                    with _without_interrupts():  # submitting may start a process
-                        pending.append((self._executor.submit(_encode, block.items), block.end, block.read))
-                if not pending:
-                    return
-                future, end, read = pending.popleft()
-                while not wait([future], _LOOK_SECONDS).done:
-                    look()
-                yield future.result(), end, read
-        except BrokenProcessPool as error:
-            raise LabError(
-                "A process that tokenizes was killed.",
-                "Most often memory ran out. Finished shards are kept.",
-                "The same command goes on; with --processes 1 it takes the least memory.",
-            ) from error
-        finally:
-            for future, _, _ in pending:
-                future.cancel()
-
-
-_tokenizes: tuple[ShardSource, Tokenizer] | None = None  # in a process that tokenizes
-
-
-@contextmanager
-def _pool(source: ShardSource, tokenizer: Tokenizer, processes: int) -> Iterator[_Pool]:
-    """One process is this one."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-
-    executor: Executor
-    if processes == 1:
-        executor = ThreadPoolExecutor(1, "tokenize", _begin, (source, tokenizer.to_json()))
-    else:
-        # Fresh processes: a fork would copy what this one holds, and its threads' locks.
-        context = multiprocessing.get_context("spawn")
-        known = source, tokenizer.to_json(), os.getpid()
-        executor = ProcessPoolExecutor(processes, context, _begin, known)
-    try:
-        yield _Pool(executor, processes)
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes that start meanwhile never hear Ctrl+C, not even while they import; this one hears it afterwards."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin(source: ShardSource, tokenizer: dict[str, Any], parent: int | None = None) -> None:
-    """What a process does first. parent: None where it is no process of its own."""
-    global _tokenizes
-    if parent is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the parent ends the others
-        follow_parent(parent)
-    _tokenizes = source, tokenizer_from_json(tokenizer)
-
-
-def _encode(items: list[Item]) -> _Encoded:
-    """Runs in a process that tokenizes."""
-    assert _tokenizes is not None
-    source, tokenizer = _tokenizes
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-    parts: list[np.ndarray] = [np.empty(0, dtype)]
-    documents = size = 0
-    for item in items:
-        for piece in source.pieces_of(item):
-            if piece.starts_document:
-                parts.append(np.array([tokenizer.end_of_text], dtype))
-                documents += 1
-            parts.append(tokenizer.encode_array(piece.text).astype(dtype))
-            size += len(piece.text.encode())
-    return _Encoded(np.concatenate(parts), documents, size)
-
-
-def _manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: Path) -> Manifest | None:
     """None where there is none, it is of another format, or names what no build wrote."""
     found = read_record(Manifest, folder / "manifest.json")
-    if found is None or found.format != _FORMAT or found.dtype not in ("<u2", "<u4"):
+    if found is None or found.format != FORMAT or found.dtype not in ("<u2", "<u4"):
         return None
-    if any(shard.file != _file_name(number) or shard.tokens < 0 for number, shard in enumerate(found.shards)):
+    if any(shard.file != shard_name(number) or shard.tokens < 0 for number, shard in enumerate(found.shards)):
         return None
     return found if found.tokens or not found.complete else None
 
 
-def _file_name(number: int) -> str:
+def shard_name(number: int) -> str:
     return f"shard-{number:05}.bin"
 
 
-def _shards_dir() -> Path:
+def shards_dir() -> Path:
     return cache_dir() / "shards"
 
 

@@ -31,14 +31,15 @@ from llmlab.cli.main import main
 from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
+from llmlab.data import shard_build as module
 from llmlab.data import shard_sources
-from llmlab.data import shards as module
 from llmlab.data.corpora import find_corpus
 from llmlab.data.dataset import known_losses, load_dataset
 from llmlab.data.own_texts import own_corpus
+from llmlab.data.shard_build import build_shards
 from llmlab.data.shard_sources import shard_source
 from llmlab.data.sharded_tokens import ShardedTokens
-from llmlab.data.shards import BuiltCorpus, build_shards
+from llmlab.data.shards import BuiltCorpus, built_corpora
 from llmlab.data.token_cache import token_cache
 from llmlab.data.tokenizers import BpeTokenizer, Gpt2Tokenizer, Tokenizer
 
@@ -134,10 +135,10 @@ def test_a_long_text_is_read_again_as_it_was(tmp_path: Path) -> None:
 def test_two_processes_write_what_one_writes(folder: Path, tmp_path: Path) -> None:
     alone = files_of(build(folder))
     script = (
-        "import sys; from pathlib import Path; from llmlab.data import shard_sources as s, shards;"
+        "import sys; from pathlib import Path; from llmlab.data import shard_build, shard_sources as s;"
         "from llmlab.data.tokenizers import Gpt2Tokenizer; from llmlab.core.progress import quiet;"
         f"s.BLOCK_CHARS = {BLOCK}; source = s.shard_source(sys.argv[1], 'text');"
-        f"shards.build_shards(source, 'built', Gpt2Tokenizer(), quiet, processes=2, shard_tokens={SIZE})"
+        f"shard_build.build_shards(source, 'built', Gpt2Tokenizer(), quiet, processes=2, shard_tokens={SIZE})"
     )
     environment = os.environ | {
         "LLMLAB_CACHE": str(tmp_path / "two"),
@@ -200,7 +201,7 @@ def test_a_full_disk_is_named_and_finished_shards_are_kept(folder: Path, monkeyp
         patch.setattr(module, "replaced", full)
         with pytest.raises(LabError, match=r"The disk is full.* 2 finished shards are kept"):
             build(folder, "other")
-    left = sorted(path.name for path in (module._shards_dir() / "other").iterdir())
+    left = sorted(path.name for path in (module.shards_dir() / "other").iterdir())
     assert left == ["lock", "manifest.json", "shard-00000.bin", "shard-00001.bin", "tokenizer.json"]
     with pytest.raises(UsageError, match="other is not finished"):
         find_corpus("other")
@@ -265,7 +266,7 @@ def test_a_manifest_that_no_build_wrote_is_none(folder: Path, change: dict[str, 
     manifest = json.loads(path.read_text())
     ((manifest["shards"][-1]) if change.keys() <= manifest["shards"][-1].keys() else manifest).update(change)
     path.write_text(json.dumps(manifest))
-    assert module.built_corpora() == []
+    assert built_corpora() == []
 
 
 def test_a_source_that_is_deleted_meanwhile_is_named(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from llmlab.core.settings import DataSettings, PretrainSettings
 from llmlab.data import shard_sources
 from llmlab.data.build_tokenizer import build_tokenizer
 from llmlab.data.corpora import find_corpus
+from llmlab.data.shard_build import build_shards
 from llmlab.data.shard_sources import shard_source
-from llmlab.data.shards import build_shards
 from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
 from llmlab.jobs.worker import changes_since
 from llmlab.models.scratch import open_checkpoint

@@ -21,8 +21,8 @@ from llmlab.core.presets import load_preset, preset_names
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.corpora import corpora
+from llmlab.data.shard_build import build_shards
 from llmlab.data.shard_sources import shard_source
-from llmlab.data.shards import build_shards
 from llmlab.data.tokenizers import Gpt2Tokenizer
 from llmlab.gpt.estimate import estimate
 from llmlab.notebook.predictions import parse_prediction
