@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QCheckBox,
-    QHBoxLayout,
     QLabel,
     QPlainTextEdit,
     QPushButton,
-    QSplitter,
     QTabWidget,
-    QVBoxLayout,
     QWidget,
 )
 
 from llmlab.core.errors import LabError
-from llmlab_gui.host.messages import NextToken
-from llmlab_gui.host.process import ModelHost, Request
+from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.alternatives import AlternativeList
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.layouts import beside, column, settling_timer, split
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.generation_form import GenerationForm
 from llmlab_gui.write.model_picker import ModelPicker
+from llmlab_gui.write.next_tokens import Asked, NextTokens
 from llmlab_gui.write.second_column import SecondAnswer
 from llmlab_gui.write.token_alternatives import TokenAlternatives
 from llmlab_gui.write.token_view import TintLegend, TokenView
@@ -54,7 +50,6 @@ class WriteDock(LabDock):
         super().__init__(lab, "write", "Write", parent)
         self.host = host or lab.inspection.host  # one process for all models of the window
         self._owned = host
-        self._asked_next: Request | None = None
         self.picker = ModelPicker(lab, self._background)
         self.note = QuietLabel()
         self.note.setTextFormat(Qt.TextFormat.RichText)
@@ -76,7 +71,6 @@ class WriteDock(LabDock):
         self._author = ""  # the model that wrote what is shown
         self._wrote = ""  # its reference
         self._asked_of = ("", "")  # what was chosen for it: a run, and which of its checkpoints, in a word
-        self._next_of: tuple[str, str, bool, str] | None = None  # model, prompt, chat and name of what comes next
         self.said = QLabel()
         self.said.setTextFormat(Qt.TextFormat.PlainText)  # words of a model's template, too
         self.said.setWordWrap(True)
@@ -85,16 +79,15 @@ class WriteDock(LabDock):
         self._how = self.form.how()  # of what is being written
         self._prompt_then = ""
         self._pointed_in = self.text
-        self.next_list, self.next_words = AlternativeList(), QLabel()
-        self.next_list.setAccessibleName("Next token after the prompt")
+        self.ahead = NextTokens(self.host)
+        self.next_list, self.next_words = self.ahead.list, self.ahead.words
         self.at_token = TokenAlternatives()
         self.token_list, self.token_words = self.at_token.list, self.at_token.words
-        self.next_words.setTextFormat(Qt.TextFormat.PlainText)
         self._text_veil = Veil(self.text)
         self._lay_out()
         self.caption("A model gives every possible next token a probability; the text is sampled from them.", "loss")
 
-        self._typing = self._single_shot(_TYPING_PAUSE_MS, self._ask_next)
+        self._typing = settling_timer(self, _TYPING_PAUSE_MS, self._ask_next)
         self._connect()
         self._model_changed()
 
@@ -167,57 +160,20 @@ class WriteDock(LabDock):
         self.copy_button = QPushButton("Copy text")
 
     def _lay_out(self) -> None:
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.generate_button)
-        buttons.addWidget(self.stop_button)
-        buttons.addWidget(self.chat)
-        buttons.addWidget(self.beside)
-        buttons.addWidget(self.said, 1)
-        written = QWidget()
-        writing = QVBoxLayout(written)
-        writing.setContentsMargins(0, 0, 0, 0)
-        writing.addWidget(self.first_name)
-        writing.addWidget(self.text, 1)
-        writing.addWidget(TintLegend())
-        below = QHBoxLayout()
-        below.addWidget(self.spaces)
+        buttons = beside(self.generate_button, self.stop_button, self.chat, self.beside, self.said, grows=self.said)
+        below = beside(self.spaces)
         below.addStretch(1)
         below.addWidget(self.copy_button)
-        writing.addLayout(below)
-        ahead = QWidget()
-        self.next_words.setWordWrap(True)
-        layout = QVBoxLayout(ahead)
-        layout.setContentsMargins(0, 4, 0, 0)
-        layout.addWidget(self.next_words)
-        layout.addWidget(self.next_list, 1)
+        written = column(self.first_name, (self.text, 1), TintLegend(), below)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
-        self.tabs.addTab(ahead, "Next token")
+        self.tabs.addTab(self.ahead, "Next token")
         self.tabs.addTab(self.at_token, "At a token")
-        self._page_veils = [Veil(ahead), Veil(self.at_token)]
-        self._sides = QSplitter(Qt.Orientation.Horizontal)
-        self._sides.addWidget(written)
-        self._sides.addWidget(self.second)
+        self._token_veil = Veil(self.at_token)
+        self._sides = split((written, 1), self.second, self.tabs, across=True, sizes=(560, 280, 280), closes=True)
         self.second.hide()
-        self._sides.addWidget(self.tabs)
-        self._sides.setSizes([560, 280, 280])
-        self._sides.setStretchFactor(0, 1)
-        above = QWidget()
-        top = QVBoxLayout(above)
-        top.setContentsMargins(0, 0, 0, 0)
-        top.addWidget(self.picker)
-        top.addWidget(self.note)
-        top.addWidget(self.prompt, 1)
-        top.addWidget(self.too_long)
-        top.addWidget(self.form)
-        top.addLayout(buttons)
-        self._halves = QSplitter(Qt.Orientation.Vertical)
-        self._halves.addWidget(above)
-        self._halves.addWidget(self._sides)
-        self._halves.setStretchFactor(1, 1)
-        self._halves.setSizes([170, 400])
-        self._halves.setChildrenCollapsible(False)
-        self.set_body(self._halves)
+        above = column(self.picker, self.note, (self.prompt, 1), self.too_long, self.form, buttons)
+        self.set_body(split(above, (self._sides, 1), sizes=(170, 400)))
 
     def _connect(self) -> None:
         lab = self.lab
@@ -245,6 +201,8 @@ class WriteDock(LabDock):
         for changed in (self.lab.inspection.about_changed, self.lab.inspection.chosen_changed):
             changed.connect(self._mark_stale)
         self.next_list.picked.connect(self._append_to_prompt)
+        self.ahead.answered.connect(self._mark_stale)
+        self.ahead.unread.connect(self._say_unread)
         self.token_list.picked.connect(self._branch_text)
         for keys, button in (
             ("Ctrl+Return", self.generate_button),
@@ -258,13 +216,6 @@ class WriteDock(LabDock):
         lab.runs_changed.connect(self._update_note)
         lab.write_requested.connect(self.show_model)
 
-    def _single_shot(self, milliseconds: int, slot) -> QTimer:  # type: ignore[no-untyped-def]
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.setInterval(milliseconds)
-        timer.timeout.connect(slot)
-        return timer
-
     # The model ---------------------------------------------------------------------------------------------------
 
     def _model_changed(self) -> None:
@@ -276,11 +227,7 @@ class WriteDock(LabDock):
         for view in (self.prompt, self.text, self.second.text):
             view.setFont(fixed if characters else QGuiApplication.font())  # the dock's own is its title's
         self._update_note()
-        self.next_list.show_pairs(())
-        self.next_words.clear()
-        self._say_unread(0)
-        self._next_of = None
-        self._forget_next()
+        self.ahead.clear()
         self._mark_stale()
         self._typing.start()
         if self.beside.isChecked():
@@ -313,17 +260,14 @@ class WriteDock(LabDock):
         self._text_veil.say(words if self._wrote else "")
         self.said.setEnabled(not self._text_veil.words)
         self.second.mark_stale(other)
-        ahead = ""
-        if self._next_of is not None and (model, prompt, chat) != self._next_of[:3]:
-            ahead = f"of {self._next_of[3]}" if model != self._next_of[0] else "of another prompt"
-        self._page_veils[NEXT_TAB].say(ahead)
+        self.ahead.mark_stale(model, prompt, chat)
         self._name_first()
         self._mark_pointed()
 
     def _mark_pointed(self) -> None:
         """What else could have come is about what its text is about."""
         of = self._text_veil if self._pointed_in is self.text else self.second.veil
-        self._page_veils[TOKEN_TAB].say(of.words if self._pointed_in.current >= 0 or self.token_list.pairs() else "")
+        self._token_veil.say(of.words if self._pointed_in.current >= 0 or self.token_list.pairs() else "")
 
     def _first_model(self) -> str:
         about, checkpoint = self.lab.inspection.about, self.picker.checkpoint
@@ -424,7 +368,7 @@ class WriteDock(LabDock):
 
     def _prompt_changed(self) -> None:
         self.tabs.setCurrentIndex(NEXT_TAB)
-        self._forget_next()
+        self.ahead.forget()
         self._stay()
         self._mark_stale()
         self._typing.start()
@@ -434,43 +378,11 @@ class WriteDock(LabDock):
         if self.picker.active:
             self.lab.inspection.stay()
 
-    def _forget_next(self) -> None:
-        """An answer to an earlier prompt, or of an earlier model, is not waited for."""
-        if self._asked_next is not None:
-            self._asked_next.drop()
-            self._asked_next = None
-
     def _ask_next(self) -> None:
         """Asks while someone looks."""
-        if not self.isVisible() or not self.picker.answers:
-            return
-        self._forget_next()
-        model, prompt, chat = self.picker.reference(), self.prompt.toPlainText(), self.chat.isChecked()
-        about = (model, prompt, chat, self._first_model())
-        self._asked_next = self.host.ask_next(model, prompt, chat=chat)
-        self._asked_next.answered.connect(partial(self._on_next, about))
-        self._asked_next.failed.connect(self._on_next_failed)
-
-    def _on_next(self, about: tuple[str, str, bool, str], answer: NextToken) -> None:
-        self._asked_next, self._next_of = None, about
-        self.next_list.show_pairs(answer.alternatives)
-        self._say_unread(answer.unread)
-        bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
-        chat = self.chat.isChecked()
-        self.next_words.setText(
-            f"{'The answer would start with' if chat else 'After the prompt'}. Entropy {answer.entropy:.2f} nats = "
-            f"{bits:.2f} bits: as uncertain as a choice among {equal:,.1f} equally likely tokens."
-            f"{'' if chat else ' Click one to append it.'}"
-        )
-        self._mark_stale()
-
-    def _on_next_failed(self, error: LabError) -> None:
-        """Typing goes on; a message bar at each key would not help."""
-        self._asked_next = self._next_of = None
-        self.next_list.show_pairs(())
-        self.next_words.setText(str(error))
-        self._say_unread(0)
-        self._mark_stale()
+        if self.isVisible() and self.picker.answers:
+            prompt, chat = self.prompt.toPlainText(), self.chat.isChecked()
+            self.ahead.ask(Asked(self.picker.reference(), prompt, chat, self._first_model()))
 
     def _say_unread(self, tokens: int) -> None:
         """Of a prompt beyond the model's context: that its beginning is not read."""

@@ -138,8 +138,8 @@ def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab
     dock.text.choose(2)
     dock.prompt.setPlainText("The queen")
     dock.prompt.setPlainText("The king")
-    qtbot.waitUntil(lambda: dock._next_of is not None, timeout=WAIT)
-    veils = (dock._text_veil, dock._page_veils[NEXT_TAB], dock._page_veils[TOKEN_TAB])
+    qtbot.waitUntil(lambda: dock.ahead.of is not None, timeout=WAIT)
+    veils = (dock._text_veil, dock.ahead.veil, dock._token_veil)
     assert [veil.words for veil in veils] == ["", "", ""]
     assert dock.said.isEnabled()
 

@@ -1,0 +1,96 @@
+"""What could come after the prompt, by the model's own distribution: asked for while someone types."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from llmlab.core.errors import LabError
+from llmlab_gui.host.messages import NextToken
+from llmlab_gui.host.process import ModelHost, Request
+from llmlab_gui.widgets.alternatives import AlternativeList
+from llmlab_gui.widgets.veil import Veil
+
+
+class Asked(NamedTuple):
+    """What a distribution is of. name: of the model, as people read it."""
+
+    model: str
+    prompt: str
+    chat: bool
+    name: str
+
+
+class NextTokens(QWidget):
+    """Words on how certain the model is, and the list. One question at a time: the later one counts."""
+
+    answered = Signal()  # or it could not be
+    unread = Signal(int)  # how many of the prompt's first tokens the model does not read
+
+    def __init__(self, host: ModelHost, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._host = host
+        self._waiting: Request | None = None
+        self.of: Asked | None = None  # what is shown
+        self.list, self.words = AlternativeList(), QLabel()
+        self.list.setAccessibleName("Next token after the prompt")
+        self.words.setTextFormat(Qt.TextFormat.PlainText)
+        self.words.setWordWrap(True)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 4, 0, 0)
+        layout.addWidget(self.words)
+        layout.addWidget(self.list, 1)
+        self.veil = Veil(self)
+
+    def ask(self, asked: Asked) -> None:
+        """Shows what comes next as soon as it is known."""
+        self.forget()
+        self._waiting = self._host.ask_next(asked.model, asked.prompt, chat=asked.chat)
+        self._waiting.answered.connect(partial(self._take, asked))
+        self._waiting.failed.connect(self._take_failure)
+
+    def forget(self) -> None:
+        """An answer to an earlier prompt, or of an earlier model, is not waited for."""
+        if self._waiting is not None:
+            self._waiting.drop()
+            self._waiting = None
+
+    def clear(self) -> None:
+        """Another model: nothing is known of it yet."""
+        self.forget()
+        self._show_nothing("")
+
+    def mark_stale(self, model: str, prompt: str, chat: bool) -> None:
+        """Dims what is of another model or prompt than these, and says of which."""
+        words = ""
+        if self.of is not None and self.of[:3] != (model, prompt, chat):
+            words = f"of {self.of.name}" if self.of.model != model else "of another prompt"
+        self.veil.say(words)
+
+    def _take(self, asked: Asked, answer: NextToken) -> None:
+        self._waiting, self.of = None, asked
+        self.list.show_pairs(answer.alternatives)
+        bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
+        self.words.setText(
+            f"{'The answer would start with' if asked.chat else 'After the prompt'}. Entropy {answer.entropy:.2f} nats "
+            f"= {bits:.2f} bits: as uncertain as a choice among {equal:,.1f} equally likely tokens."
+            f"{'' if asked.chat else ' Click one to append it.'}"
+        )
+        self.unread.emit(answer.unread)
+        self.answered.emit()
+
+    def _take_failure(self, error: LabError) -> None:
+        """Typing goes on; a message bar at each key would not help."""
+        self._waiting = None
+        self._show_nothing(str(error))
+        self.answered.emit()
+
+    def _show_nothing(self, why: str) -> None:
+        self.of = None
+        self.list.show_pairs(())
+        self.words.setText(why)
+        self.unread.emit(0)
