@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, Qt, QTimer
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QCheckBox, QMenu, QWidget
 
@@ -22,7 +22,7 @@ from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.layouts import split
+from llmlab_gui.widgets.layouts import settling_timer, split
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
 from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import ask_where
@@ -58,8 +58,7 @@ class ExperimentsDock(LabDock):
         self.table.addAction(self.delete_action)
         self.folder_action = self._action("Open its folder", self.study.open_folder)
         self._lay_out()
-        self._settle = QTimer(self, singleShot=True, interval=_SETTLE_MS)
-        self._settle.timeout.connect(self._choose)
+        self._settle = settling_timer(self, _SETTLE_MS, self._choose)
         self.table.clicked.connect(lambda _: self._settle.start())
         self.table.selectionModel().currentRowChanged.connect(self._row_changed)
         self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QDockWidget, QLabel, QLineEdit, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
@@ -19,7 +19,7 @@ from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel
-from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.question import ask
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ class StudySetup(QWidget, Generic[A, P]):
         self.button.setEnabled(False)  # until there is a plan
         self.buttons = beside(self.estimate, self.button, grows=self.estimate)
         column(self.problem, self.buttons, into=self)
-        self._settle = QTimer(self, singleShot=True, interval=_SETTLE_MS)
-        self._settle.timeout.connect(self.update_plan)
+        self._settle = settling_timer(self, _SETTLE_MS, self.update_plan)
         form.edited.connect(self._edited)
         dock.visibilityChanged.connect(self._seen)
         self.button.clicked.connect(self.start)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QPushButton, QStackedWidget, QWidget
 
@@ -24,7 +24,7 @@ from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.labels import EmptyState, scrolled
-from llmlab_gui.widgets.layouts import column, flow
+from llmlab_gui.widgets.layouts import column, flow, settling_timer
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -64,8 +64,7 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         self._lay_out()
         self.setAcceptDrops(True)
         self.caption(_CAPTION, "chat-templates")
-        self._settle = QTimer(self, singleShot=True, interval=_SETTLE_MS)
-        self._settle.timeout.connect(self._ask_if_changed)
+        self._settle = settling_timer(self, _SETTLE_MS, self._ask_if_changed)
         for editor in (self.examples, self.model):
             editor.edited.connect(self._edited)
         self.follow.toggled.connect(self._follow_plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QWidget
 
@@ -21,6 +21,7 @@ from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.layouts import settling_timer
 from llmlab_gui.widgets.numbers import count_text, minutes_text
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         self.train_button.setText("Fine-tune")
         self.setAcceptDrops(True)
         self.caption("What the model learns, and how. Bold settings differ from the preset.", "fine-tuning")
-        self._listing = QTimer(self, singleShot=True, interval=0)
-        self._listing.timeout.connect(self._list_offers)
+        self._listing = settling_timer(self, 0, self._list_offers)
         self.model.state_changed.connect(self._model_looked_at)
         self.examples.state_changed.connect(self.update_all)
         lab.finetune_requested.connect(self.fill)

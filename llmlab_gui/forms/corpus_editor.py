@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QFileDialog, QInputDialog, QMenu, QProgressBar, QPushButton, QToolButton, QWidget
 
 from llmlab.core.errors import Cancelled, LabError
@@ -16,7 +16,7 @@ from llmlab_gui.forms.editors import Editor
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import beside, choice_box, column
+from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -59,8 +59,7 @@ class CorpusEditor(Editor):
         across = beside(self.combo, self.own, grows=self.combo)
         below = beside(self.fetch_button, self.bar, grows=self.bar)
         self.hold(column(across, self.about, below, spacing=2), self.combo)
-        self._settle = QTimer(self, singleShot=True, interval=0)
-        self._settle.timeout.connect(self._look)
+        self._settle = settling_timer(self, 0, self._look)
         self._progress.connect(self._show_progress)
         self.combo.currentIndexChanged.connect(self._chosen)
         self.combo.opens.connect(self._list)

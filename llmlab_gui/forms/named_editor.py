@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QMenu, QToolButton, QWidget
 
 from llmlab.core.errors import LabError
@@ -14,7 +14,7 @@ from llmlab_gui.forms.reference_box import ReferenceBox
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
-from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.theme import theme_notifier
 
 # After the last key, before the disk is asked what the name means.
@@ -50,8 +50,7 @@ class NamedEditor(Editor):
         self.about = QuietLabel()
         self.wrong = ProblemLabel()
         self.hold(column(beside(self.box, self.button, grows=self.box), self.about, self.wrong, spacing=2), self.box)
-        self._settle = QTimer(self, singleShot=True, interval=_SETTLE_MS)
-        self._settle.timeout.connect(self.look)
+        self._settle = settling_timer(self, _SETTLE_MS, self.look)
         self.box.editTextChanged.connect(self._changed)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from PySide6.QtCore import QEvent, QObject, Qt, QTimer, SignalInstance
+from PySide6.QtCore import QEvent, QObject, Qt, SignalInstance
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
 
 from llmlab_gui.host.selection import Working
+from llmlab_gui.widgets.layouts import settling_timer
 from llmlab_gui.widgets.numbers import time_left_text
 from llmlab_gui.widgets.one_line import OneLine
 
@@ -56,10 +57,7 @@ class ProgressStrip(QWidget):
         layout.addWidget(self.bar, 1)
         layout.addWidget(self.left)
         layout.addWidget(self.cancel_button)
-        self._patience = QTimer(self)
-        self._patience.setSingleShot(True)
-        self._patience.setInterval(_PATIENCE_MS)
-        self._patience.timeout.connect(self._appear)
+        self._patience = settling_timer(self, _PATIENCE_MS, self._appear)
         session.working_changed.connect(self._draw)
         self.hide()
         self._draw()

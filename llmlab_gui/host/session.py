@@ -25,6 +25,7 @@ from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.requests import Failed, Pending, Requests, Then
 from llmlab_gui.host.selection import PromptToken, Working
 from llmlab_gui.host.subjects import Subject, Subjects
+from llmlab_gui.widgets.layouts import settling_timer
 
 # After so long without a key, the prompt is looked at.
 _TYPING_PAUSE_MS = 300
@@ -78,13 +79,8 @@ class InspectionSession(PointedAt):
         self._cut = False  # whether `tokens` are those of the prompt
         self._step_seen: int | None = None
         self._again = False  # the next look is one of many at a live model: nobody is told
-        self._typing = QTimer(self)
-        self._typing.setSingleShot(True)
-        self._typing.timeout.connect(self._tokenize_prompt)
-        self._look = QTimer(self)  # several panels that open at once ask once
-        self._look.setSingleShot(True)
-        self._look.setInterval(0)
-        self._look.timeout.connect(self._inspect_if_needed)
+        self._typing = settling_timer(self, _TYPING_PAUSE_MS, self._tokenize_prompt)
+        self._look = settling_timer(self, 0, self._inspect_if_needed)  # several panels that open at once ask once
         self._follow_timer = QTimer(self)
         self._follow_timer.setInterval(round(FOLLOW_SECONDS * 1000))
         self._follow_timer.timeout.connect(self._look_again)

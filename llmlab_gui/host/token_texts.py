@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QObject, Signal
 
 from llmlab_gui.host.messages import TokenizedPrompt
 from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.widgets.layouts import settling_timer
 
 UNKNOWN = "…"  # until the tokenizer has answered
 _MOST_MODELS = 4  # whose vocabularies are remembered
@@ -25,10 +26,7 @@ class TokenTexts(QObject):
         self._known: dict[str, dict[int, str]] = {}
         self._wanted: dict[str, set[int]] = {}
         self._asked: set[tuple[str, int]] = set()  # and not answered yet
-        self._ask = QTimer(self)  # all cells of a frame ask together
-        self._ask.setSingleShot(True)
-        self._ask.setInterval(0)
-        self._ask.timeout.connect(self._send)
+        self._ask = settling_timer(self, 0, self._send)  # all cells of a frame ask together
 
     def text(self, model: str, token: int) -> str:
         """One token's text; UNKNOWN at first, and `arrived` then tells when to look again."""

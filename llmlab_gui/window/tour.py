@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from PySide6.QtCore import QEvent, QObject, QPoint, QRect, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QObject, QPoint, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QHideEvent, QKeyEvent, QPainter, QPaintEvent, QPen, QShowEvent
 from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.labels import PrimaryButton
+from llmlab_gui.widgets.layouts import settling_timer
 from llmlab_gui.widgets.tab_order import move_on
 from llmlab_gui.widgets.theme import current_theme
 
@@ -49,8 +50,7 @@ class Tour(QWidget):
         self.setAccessibleName("Tour")
         self._window, self._stops, self._place = window, list(stops), 0
         self._target: QWidget | None = None
-        self._again = QTimer(self, singleShot=True, interval=0)  # once the docks have their places
-        self._again.timeout.connect(self._follow)
+        self._again = settling_timer(self, 0, self._follow)  # once the docks have their places
         self.card = _Card(window)
         self.card.setObjectName("tour")  # the style sheet of the window has its ground and edge
         self.card.setFixedWidth(_CARD_WIDTH)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import Generation, Token
 from llmlab_gui.host.process import LOADING, ModelHost, Request
 from llmlab_gui.host.selection import Working
+from llmlab_gui.widgets.layouts import settling_timer
 from llmlab_gui.write.token_view import TokenView
 
 # Tokens that come faster are shown together: one relayout a frame.
@@ -29,10 +30,7 @@ class Writer(QObject):
         self._request: Request | None = None
         self._stopping = False
         self._fresh: list[Token] = []
-        self._frame = QTimer(self)
-        self._frame.setSingleShot(True)
-        self._frame.setInterval(_FRAME_MS)
-        self._frame.timeout.connect(self._flush)
+        self._frame = settling_timer(self, _FRAME_MS, self._flush)
 
     @property
     def busy(self) -> bool:
