@@ -21,10 +21,9 @@ from llmlab.core.presets import (
     DEFAULT_PRESET,
     FINETUNE_PRESET,
     Preset,
-    finetune_preset_names,
-    load_finetune_preset,
-    load_preset,
+    of_preset,
     preset_names,
+    presets_of,
 )
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
@@ -104,8 +103,7 @@ def corpora(args: argparse.Namespace) -> int:
 
 
 def presets(args: argparse.Namespace) -> int:
-    every = [load_preset(name) for name in preset_names()]
-    fine_tuned = [load_finetune_preset(name) for name in finetune_preset_names()]
+    every, fine_tuned = presets_of(PretrainSettings), presets_of(FinetuneSettings)
     values = [_preset_dict(preset, PRETRAINING) | {"estimate": asdict(estimate(preset.settings))} for preset in every]
     values += [_preset_dict(preset, FINETUNING) for preset in fine_tuned]
     return answer(args, values, _preset_lines(every, fine_tuned))
@@ -147,9 +145,8 @@ def _values(args: argparse.Namespace) -> RunSettings:
     """Those of a preset of either kind, or the defaults."""
     if args.preset is None:
         return FinetuneSettings() if args.finetune else PretrainSettings()
-    if args.finetune or args.preset in finetune_preset_names():
-        return load_finetune_preset(args.preset).settings
-    return load_preset(args.preset).settings
+    fine_tunes = args.finetune or args.preset in preset_names(FinetuneSettings)
+    return of_preset(FinetuneSettings if fine_tunes else PretrainSettings, args.preset)
 
 
 def _fetch(args: argparse.Namespace) -> int:

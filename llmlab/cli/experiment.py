@@ -30,14 +30,9 @@ from llmlab.cli.words import (
 )
 from llmlab.core.config import parse_assignments, with_overrides
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.presets import (
-    DEFAULT_PRESET,
-    FINETUNE_PRESET,
-    finetune_preset_names,
-    load_finetune_preset,
-    load_preset,
-    preset_names,
-)
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset, preset_names
+from llmlab.core.settings import PretrainSettings
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.studies.experiments.outcomes import read_results
@@ -146,8 +141,8 @@ def _request(args: argparse.Namespace, kind: Kind, outputs: Path) -> Request:
         raise UsageError(f"{kind.name} takes no {args.target!r}.", "It trains runs of its own.", "")
     track, preset = _track(args, kind)
     assignments = finetuning_assignments_of(args) if track == FINETUNING else assignments_of(args)
-    preset_settings = (load_finetune_preset if track == FINETUNING else load_preset)(preset).settings
-    base = with_overrides(preset_settings, args.settings, assignments)
+    base = of_preset(FinetuneSettings if track == FINETUNING else PretrainSettings, preset)
+    base = with_overrides(base, args.settings, assignments)
     return request(
         settings=lean(base, kind, parse_assignments(assignments)),
         id=args.name or "",
@@ -163,8 +158,7 @@ def _track(args: argparse.Namespace, kind: Kind) -> tuple[str, str]:
     """pretraining or finetuning, as the words say, and the preset."""
     fine_tunes = bool(args.model or args.data) or kind.tracks == (FINETUNING,)
     if args.preset is not None:
-        known = finetune_preset_names()
-        fine_tunes = fine_tunes or (args.preset in known and args.preset not in preset_names())
+        fine_tunes |= args.preset in preset_names(FinetuneSettings) and args.preset not in preset_names()
     if fine_tunes and FINETUNING not in kind.tracks:
         hint = "Leave out --model, --data and presets of fine-tuning."
         raise UsageError(f"{kind.title} is an experiment of pretraining.", "", hint)

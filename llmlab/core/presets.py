@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from llmlab.core.config import from_mapping, read_toml
 from llmlab.core.errors import UsageError
@@ -18,9 +18,8 @@ S = TypeVar("S", bound=RunSettings)
 
 DEFAULT_PRESET = "baby"
 FINETUNE_PRESET = "scratch"  # fine-tuning's default
-_PRESETS = resources_dir() / "presets"
-_FINETUNING = _PRESETS / "finetuning"
-_FOLDERS: dict[type[RunSettings], Path] = {PretrainSettings: _PRESETS, FinetuneSettings: _FINETUNING}
+_FOLDER = resources_dir() / "presets"
+_FOLDERS: dict[type[RunSettings], Path] = {PretrainSettings: _FOLDER, FinetuneSettings: _FOLDER / "finetuning"}
 
 
 @dataclass(frozen=True)
@@ -39,32 +38,33 @@ def of_preset(kind: type[S], name: str) -> S:
     return _load(name, kind).settings if kind in _FOLDERS else kind()
 
 
-def preset_names() -> list[str]:
-    """Names of all pretraining presets, smallest model first."""
-    presets = [load_preset(path.stem) for path in _PRESETS.glob("*.toml")]
-    return [preset.name for preset in sorted(presets, key=_size)]
+def default_preset(kind: type[RunSettings]) -> str:
+    """The name of the preset that a run takes where none was chosen."""
+    return FINETUNE_PRESET if kind is FinetuneSettings else DEFAULT_PRESET
 
 
-def _size(preset: Preset[PretrainSettings]) -> tuple[int, int, int, str]:
-    model = preset.settings.model
+def presets_of(kind: type[S]) -> list[Preset[S]]:
+    """All presets of a kind: the smallest model first; to fine-tune, those first that run anywhere in minutes."""
+    return sorted((_load(path.stem, kind) for path in _FOLDERS[kind].glob("*.toml")), key=_order)
+
+
+def preset_names(kind: type[RunSettings] = PretrainSettings) -> list[str]:
+    """Their names."""
+    return [preset.name for preset in presets_of(kind)]
+
+
+def _order(preset: Preset[Any]) -> tuple[Any, ...]:
+    settings = preset.settings
+    if not isinstance(settings, PretrainSettings):
+        return preset.minutes, preset.name
+    model = settings.model
     # Characters come before a 50,257-token vocabulary at equal width.
-    return model.n_layer * model.n_embd**2, int(preset.settings.data.tokenizer != "char"), model.n_embd, preset.name
+    return model.n_layer * model.n_embd**2, settings.data.tokenizer != "char", model.n_embd, preset.name
 
 
 def load_preset(name: str) -> Preset[PretrainSettings]:
     """The pretraining preset of that name; UsageError naming the nearest when there is none."""
     return _load(name, PretrainSettings)
-
-
-def finetune_preset_names() -> list[str]:
-    """Names of all fine-tuning presets: those that run anywhere in minutes first."""
-    presets = [load_finetune_preset(path.stem) for path in _FINETUNING.glob("*.toml")]
-    return [preset.name for preset in sorted(presets, key=lambda preset: preset.minutes)]
-
-
-def load_finetune_preset(name: str) -> Preset[FinetuneSettings]:
-    """The fine-tuning preset of that name; UsageError naming the nearest when there is none."""
-    return _load(name, FinetuneSettings)
 
 
 def _load(name: str, kind: type[S]) -> Preset[S]:

@@ -21,14 +21,6 @@ from PySide6.QtWidgets import (
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.presets import (
-    DEFAULT_PRESET,
-    FINETUNE_PRESET,
-    finetune_preset_names,
-    load_finetune_preset,
-    load_preset,
-    preset_names,
-)
 from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
 from llmlab.studies.experiments.plan import Request, lean
@@ -45,15 +37,6 @@ from llmlab_gui.widgets.layouts import choice_box
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
-_TITLES = {
-    "model": "Model",
-    "lora": "Adapters",
-    "data": "Data",
-    "train": "Training",
-    "samples": "Samples",
-    "checkpoints": "Checkpoints",
-    "distributed": "Several processes",
-}
 _TRACK_NAMES = {PRETRAINING: "training from scratch", FINETUNING: "fine-tuning"}
 _GROUP_NAMES = {"lora": "LoRA", "feed_forward": "feed-forward"}  # that are not their names
 
@@ -119,18 +102,12 @@ class ExperimentForm(StudyForm[Asked]):
         self.corpus, self.model, self.examples = CorpusEditor(), ModelEditor(lab), ExamplesEditor(lab)
         self.scratch = PresetForm(
             PretrainSettings,
-            _TITLES,
             {"data.corpus": self.corpus, "train.steps": None, "train.learning_rate": None, "train.seed": None},
-            [load_preset(name) for name in preset_names()],
-            DEFAULT_PRESET,
         )
         self.finetune = PresetForm(
             FinetuneSettings,
-            _TITLES,
             {"model.base": self.model, "data.source": self.examples}
             | dict.fromkeys(("model.method", "train.steps", "train.learning_rate", "train.seed")),
-            [load_finetune_preset(name) for name in finetune_preset_names()],
-            FINETUNE_PRESET,
         )
         self._lay_out()
         self._connect()
@@ -264,15 +241,10 @@ class ExperimentForm(StudyForm[Asked]):
     def _check_base(self) -> None:
         """What no form can know: a text that is not on this machine, a model that is none."""
         if self.track == PRETRAINING:
-            if self.corpus.problem is not None:
-                raise self.corpus.problem
-            if self.corpus.missing and self.corpus.corpus is not None:
-                raise LabError(
-                    f"{self.corpus.corpus.title} is not on this machine.", "", "Press Fetch, or choose another."
-                )
-            return
-        self.model.check()
-        self.examples.check()
+            self.corpus.check()
+        else:
+            self.model.check()
+            self.examples.check()
 
     def _use_kind(self) -> None:
         kind = self.kind

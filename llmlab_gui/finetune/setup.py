@@ -11,8 +11,6 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
-from llmlab.core.kinds import FINETUNING
-from llmlab.core.presets import FINETUNE_PRESET, finetune_preset_names, load_finetune_preset
 from llmlab.models.reference import parse
 from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
 from llmlab.training.finetuning.unsloth import probe_unsloth
@@ -27,15 +25,6 @@ from llmlab_gui.widgets.numbers import count_text, minutes_text
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
-_TITLES = {
-    "model": "Backend",
-    "lora": "Adapters",
-    "data": "Examples",
-    "train": "Training",
-    "samples": "Samples",
-    "checkpoints": "Checkpoints",
-    "distributed": "Several processes",
-}
 _ESSENTIAL = ("model.method", "lora.rank", "train.learning_rate", "train.steps")
 
 
@@ -52,11 +41,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
             "finetune_setup",
             "Fine-tune set-up",
             settings_type=FinetuneSettings,
-            titles=_TITLES,
             essentials={"model.base": self.model, "data.source": self.examples} | dict.fromkeys(_ESSENTIAL),
-            presets=[load_finetune_preset(name) for name in finetune_preset_names()],
-            first_preset=FINETUNE_PRESET,
-            track=FINETUNING,
             parent=parent,
         )
         self._probing = Background(self)

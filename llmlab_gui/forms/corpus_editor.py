@@ -72,6 +72,13 @@ class CorpusEditor(Editor):
         """Whether the text must be fetched before a run can read it."""
         return self.corpus is not None and not self.corpus.here()
 
+    def check(self) -> None:
+        """LabError when a run could not read the text, as far as that is known."""
+        if self.problem is not None:
+            raise self.problem
+        if self.missing and self.corpus is not None:
+            raise LabError(f"{self.corpus.title} is not on this machine.", "", "Press Fetch, or choose another.")
+
     def value(self) -> Any:
         return self.combo.currentData() or ""
 

@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from llmlab.core.config import describe
-from llmlab.core.presets import Preset
+from llmlab.core.presets import Preset, default_preset, presets_of
 from llmlab.core.run_settings import RunSettings
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
@@ -28,25 +28,23 @@ class PresetForm(QWidget, Generic[S]):
     def __init__(
         self,
         settings_type: type[S],
-        titles: Mapping[str, str],
         essentials: Mapping[str, Editor | None],
-        presets: Sequence[Preset[S]],
-        first_preset: str,
         *,
         name: str = "Preset of the runs",
         titled: Callable[[Preset[Any]], str] = lambda preset: preset.title,
         also: Mapping[str, QWidget] | None = None,
     ) -> None:
-        """titles: of the form's sections. essentials: in sight without unfolding anything, with an editor of their own
-        where the usual one is not enough. name: of the presets, for screen readers. titled: how each reads. also: what
-        stands under the essentials, by its label."""
+        """essentials: in sight without unfolding anything, with an editor of their own where the usual one is not
+        enough. name: of the presets, for screen readers. titled: how each reads. also: what stands under the
+        essentials, by its label."""
         super().__init__()
+        presets = presets_of(settings_type)
         self._presets = {preset.name: preset for preset in presets}
-        self.presets = PresetBox(name, presets, first_preset, titled)
+        self.presets = PresetBox(name, presets, default_preset(settings_type), titled)
         self.about = QuietLabel()
         infos = {info.key: info for info in describe(settings_type)}
         self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
-        self.form: SettingsForm[S] = SettingsForm(settings_type, titles, self.essentials)
+        self.form: SettingsForm[S] = SettingsForm(settings_type, self.essentials)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(_grid(self.presets, self.about, self.essentials.values(), also or {}))

@@ -10,10 +10,22 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from llmlab.core.config import describe, with_values
 from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.section import Section
 
 T = TypeVar("T")
+# Of the sections. To fine-tune, the model and the examples themselves are chosen above them.
+_TITLES = {
+    "model": "Model",
+    "lora": "Adapters",
+    "data": "Data",
+    "train": "Training",
+    "samples": "Samples",
+    "checkpoints": "Checkpoints",
+    "distributed": "Several processes",
+}
+_OF_FINETUNING = {"model": "Backend", "data": "Examples"}
 
 
 class SettingsForm(QWidget, Generic[T]):
@@ -22,13 +34,8 @@ class SettingsForm(QWidget, Generic[T]):
     edited = Signal()
     entered = Signal(object)  # Field
 
-    def __init__(
-        self, settings_type: type[T], titles: Mapping[str, str], own: Mapping[str, Field], parent: QWidget | None = None
-    ) -> None:
-        """titles: of the sections. own: fields by key that the caller made and places itself.
-
-        Empty until `set_baseline`.
-        """
+    def __init__(self, settings_type: type[T], own: Mapping[str, Field], parent: QWidget | None = None) -> None:
+        """own: fields by key that the caller made and places itself. Empty until `set_baseline`."""
         super().__init__(parent)
         self._base = settings_type()
         self.fields: dict[str, Field] = {}
@@ -44,8 +51,9 @@ class SettingsForm(QWidget, Generic[T]):
                 grouped.setdefault(info.section, []).append(field)
             field.edited.connect(self._edited)
             field.entered.connect(self.entered)
+        titles = _TITLES | (_OF_FINETUNING if settings_type is FinetuneSettings else {})
         for name, fields in grouped.items():
-            self.sections[name] = Section(titles.get(name, name), fields)
+            self.sections[name] = Section(titles[name], fields)
             layout.addWidget(self.sections[name])
         layout.addStretch(1)
         self._quiet = False

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QScrollArea, QWidg
 
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
-from llmlab.core.presets import Preset
+from llmlab.core.presets import Preset, default_preset
 from llmlab.core.run_settings import RunSettings
 from llmlab.gpt.estimate import Memory
 from llmlab.jobs.launcher import require_free, require_name
@@ -76,34 +76,21 @@ class RunSetupDock(LabDock, Generic[S]):
         title: str,
         *,
         settings_type: type[S],
-        titles: Mapping[str, str],
         essentials: Mapping[str, Editor | None],
-        presets: Sequence[Preset[S]],
-        first_preset: str,
-        track: str,
         titled: Callable[[Preset[Any]], str] = lambda preset: preset.title,
         parent: QWidget | None = None,
     ) -> None:
-        """titles: of the form's sections. essentials: in sight without unfolding anything, with an editor of their own
-        where the usual one is not enough. track: the folder of such runs. titled: how each preset reads."""
+        """essentials: in sight without unfolding anything, with an editor of their own where the usual one is not
+        enough. titled: how each preset reads."""
         super().__init__(lab, dock_id, title, parent)
-        self._first_preset, self._track = first_preset, track
+        self._first_preset, self._track = default_preset(settings_type), settings_type.track
         self._costs: Costs | None = None
         self._predictions: tuple[Prediction, ...] = ()  # of the run that `fill` took out of the queue
         self.name = QLineEdit()
         self.name.setAccessibleName("Name of the run")
         self.name.setPlaceholderText("made from date, preset and text")
         self.name.setToolTip("The run's folder: letters, digits and . _ + -")
-        self.chosen = PresetForm(
-            settings_type,
-            titles,
-            essentials,
-            presets,
-            first_preset,
-            name="Preset",
-            titled=titled,
-            also={"name": self.name},
-        )
+        self.chosen = PresetForm(settings_type, essentials, name="Preset", titled=titled, also={"name": self.name})
         self.presets, self.form = self.chosen.presets, self.chosen.form
         self.estimate = QLabel()
         self.estimate.setWordWrap(True)

@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QWidget
 
-from llmlab.core.errors import LabError
-from llmlab.core.kinds import PRETRAINING
-from llmlab.core.presets import DEFAULT_PRESET, load_preset, preset_names
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate
 from llmlab_gui.forms.corpus_editor import CorpusEditor
@@ -17,15 +14,6 @@ from llmlab_gui.widgets.numbers import count_text, minutes_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
-
-_TITLES = {
-    "model": "Model",
-    "data": "Data",
-    "train": "Training",
-    "samples": "Samples",
-    "checkpoints": "Checkpoints",
-    "distributed": "Several processes",
-}
 
 
 class SetupDock(RunSetupDock[PretrainSettings]):
@@ -38,11 +26,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             "setup",
             "Set-up",
             settings_type=PretrainSettings,
-            titles=_TITLES,
             essentials={"data.corpus": self.corpus, "train.steps": None, "train.seed": None},
-            presets=[load_preset(name) for name in preset_names()],
-            first_preset=DEFAULT_PRESET,
-            track=PRETRAINING,
             titled=lambda preset: f"{preset.title} · {minutes_text(estimate(preset.settings).minutes)}",
             parent=parent,
         )
@@ -63,10 +47,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
         super().shutdown()
 
     def check(self) -> None:
-        if self.corpus.problem is not None:
-            raise self.corpus.problem
-        if self.corpus.missing and self.corpus.corpus is not None:
-            raise LabError(f"{self.corpus.corpus.title} is not on this machine.", "", "Press Fetch, or choose another.")
+        self.corpus.check()
 
     def reads(self) -> str:
         return self.corpus.combo.currentText()

@@ -10,7 +10,7 @@ from PySide6.QtGui import QAction, QKeySequence
 
 from llmlab.core.config import describe
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.presets import finetune_preset_names, load_finetune_preset, load_preset, preset_names
+from llmlab.core.presets import presets_of
 from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
@@ -186,13 +186,11 @@ def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Com
 
 def _setups(window: MainWindow) -> Iterator[Command]:
     lab = window.lab
-    for name in preset_names():
-        preset = load_preset(name)
-        asked = partial(lab.setup_requested.emit, {"preset": name})
+    for preset in presets_of(PretrainSettings):
+        asked = partial(lab.setup_requested.emit, {"preset": preset.name})
         yield Command(preset.title, asked, "Set up", about=preset.description)
-    for name in finetune_preset_names():
-        tuning = load_finetune_preset(name)
-        asked = partial(lab.finetune_requested.emit, {"preset": name})
+    for tuning in presets_of(FinetuneSettings):
+        asked = partial(lab.finetune_requested.emit, {"preset": tuning.name})
         yield Command(tuning.title, asked, "Fine-tune", about=tuning.description)
     for kind in KINDS.values():
         yield Command(kind.title, partial(lab.experiment_requested.emit, kind.name), "Experiment")

@@ -23,7 +23,7 @@ from windows import MakeWindow, dock_in_sight
 from llmlab.core.config import describe, differences
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.presets import finetune_preset_names, load_finetune_preset
+from llmlab.core.presets import of_preset, preset_names
 from llmlab.core.progress import Progress
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.finetune import setup as finetune_setup
@@ -79,10 +79,10 @@ def test_a_single_folded_setting_is_counted_as_one(dock: FinetuneSetupDock) -> N
     assert dock.form.sections["data"].more.text() == "1 more setting"
 
 
-@pytest.mark.parametrize("name", finetune_preset_names())
+@pytest.mark.parametrize("name", preset_names(FinetuneSettings))
 def test_a_preset_goes_through_the_form_unchanged(dock: FinetuneSetupDock, name: str) -> None:
     dock.presets.setCurrentIndex(dock.presets.findData(name))
-    assert dock.form.settings() == load_finetune_preset(name).settings
+    assert dock.form.settings() == of_preset(FinetuneSettings, name)
 
 
 def test_without_a_model_nothing_can_start_and_it_says_what_to_do(qtbot: QtBot, dock: FinetuneSetupDock) -> None:
@@ -141,7 +141,7 @@ def test_start_and_queue_ask_for_exactly_what_the_form_says(
             button.click()
         plan: Plan = asked.args[0]
         assert isinstance(plan.settings, FinetuneSettings)
-        scratch = load_finetune_preset("scratch").settings
+        scratch = of_preset(FinetuneSettings, "scratch")
         changed = {info.key: new for info, _, new in differences(scratch, plan.settings)}
         assert changed == {"model.base": base, "model.method": "full", "train.steps": 7}
         assert (plan.name, plan.preset) == ("mine", "scratch")
@@ -278,7 +278,7 @@ def test_unsloth_is_tried_only_when_asked_for_and_its_absence_said(
 
 def test_a_preset_without_a_model_keeps_the_chosen_one(qtbot: QtBot, base: str, dock: FinetuneSetupDock) -> None:
     dock.presets.setCurrentIndex(dock.presets.findData("qwen2.5-0.5b"))
-    assert dock.model.value() == load_finetune_preset("qwen2.5-0.5b").settings.model.base
+    assert dock.model.value() == of_preset(FinetuneSettings, "qwen2.5-0.5b").model.base
     dock.set_base(base)
     dock.presets.setCurrentIndex(dock.presets.findData("scratch"))
     assert dock.model.value() == base
