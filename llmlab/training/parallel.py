@@ -75,7 +75,7 @@ Loss: TypeAlias = Callable[..., Tensor]
 _PATIENCE = timedelta(days=365)
 # What all processes but the dead one take to say that they are there.
 _ROLL_CALL_SECONDS = 2.0
-# Steps over which is averaged how long each rank computes: those of the speed (`llmlab.training.run`).
+# Steps over which is averaged how long each rank computes: those of the speed (`llmlab.training.pace`).
 _STEPS = 20
 _ORDERS = ("end", "join", "step", "losses", "weights", "moments", "gradients", "parameters")
 LOST = LabError(

@@ -10,7 +10,6 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -38,6 +37,7 @@ from llmlab.store.events import (
     Stopped,
 )
 from llmlab.training import state
+from llmlab.training.pace import Pace
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
 from llmlab.training.spin import Spin
 from llmlab.training.state import Origin, Progress
@@ -46,8 +46,6 @@ from llmlab.training.workplace import Facts, StepResult, Workplace
 if TYPE_CHECKING:
     from llmlab.data.tokenizers import TextTokenizer
 
-# Steps over which speed is averaged: long enough to be calm, short enough to follow a change within seconds.
-_SPEED_STEPS = 20
 # Seconds between readings of the memory in use; a reading costs as much as a tenth of a small step.
 _MEMORY_SECONDS = 1.0
 # Between two `shared` events, and as a part of the training time so far: a week's training has some thousands of them.
@@ -81,8 +79,7 @@ class TrainingRun(ABC):
         self.compile_seconds: float | None = None  # that torch.compile took, where it did anything
         self.warnings: list[str] = []  # of what came before the first step
         self.progress = Progress()
-        self._recent: deque[float] = deque(maxlen=_SPEED_STEPS)  # seconds of a step
-        self._queued: list[float] = []  # of steps that a GPU may not have computed yet
+        self._pace = Pace(settings.train, self.tokens_until)
         self._unwritten: tuple[StepResult, Callable[..., StepEvent]] | None = None  # a report without its numbers
         self._memory, self._memory_read = 0, -math.inf
         self._shares_told: float | None = None  # active seconds at which this worker wrote `shared` last
@@ -207,7 +204,7 @@ class TrainingRun(ABC):
         if waits:  # for what a GPU has queued: that is time of the steps, and not of what follows
             self.device.synchronize()
         self.write_report()  # of the step before, which a GPU has computed while this one was queued
-        self._measure_speed(time.perf_counter() - begin, done=done)
+        self._pace.count(progress, time.perf_counter() - begin, done=done)
         self.spin.look()
         self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         if reported:
@@ -227,7 +224,7 @@ class TrainingRun(ABC):
         now = time.monotonic()
         if now - self._memory_read > _MEMORY_SECONDS:
             self._memory, self._memory_read = self.device.memory_bytes(), now
-        speed = self._recent_tokens() / progress.step_seconds
+        speed = self._pace.tokens_per_second(progress)
         event = partial(
             StepEvent,
             step=progress.step,
@@ -236,7 +233,7 @@ class TrainingRun(ABC):
             tokens=progress.tokens,
             tokens_per_second=speed,
             active_seconds=progress.active_seconds,
-            eta_seconds=self._seconds_left(),
+            eta_seconds=self._pace.seconds_left(progress),
             memory_bytes=self._memory,
             mfu=self.flops_per_token * speed / self.peak_flops,
         )
@@ -248,7 +245,7 @@ class TrainingRun(ABC):
     def _tell_shares(self, last: bool) -> None:
         """How the processes share the work: after the first steps, now and then, and at the end."""
         seconds = self.progress.active_seconds
-        first = self._shares_told is None and len(self._recent) == _SPEED_STEPS
+        first = self._shares_told is None and self._pace.settled
         due = self._shares_told is not None and seconds > self._shares_told + max(
             _SHARES_SECONDS, _SHARES_PART * seconds
         )
@@ -408,37 +405,6 @@ class TrainingRun(ABC):
     def _early_stop_due(self) -> bool:
         patience = self.settings.train.early_stop
         return patience > 0 and self.progress.evaluations_without_better >= patience
-
-    def _measure_speed(self, seconds: float, *, done: bool) -> None:
-        """done: this step and those before it are computed, and not only queued."""
-        self.progress.active_seconds += seconds
-        self._queued.append(seconds)
-        if not done:
-            return
-        self._recent.extend([sum(self._queued) / len(self._queued)] * len(self._queued))
-        self._queued.clear()
-        # After a resume the speed of the last worker holds until this one has warmed up.
-        if len(self._recent) == _SPEED_STEPS or self.progress.step_seconds == 0 or self.progress.step <= _SPEED_STEPS:
-            self.progress.step_seconds = sum(self._recent) / len(self._recent)
-
-    def _recent_tokens(self) -> float:
-        """Tokens of a step, averaged over the steps that the speed is."""
-        step = self.progress.step
-        steps = min(step, _SPEED_STEPS)
-        return (self.tokens_until(step) - self.tokens_until(step - steps)) / steps
-
-    def _seconds_left(self) -> float:
-        train, progress = self.settings.train, self.progress
-        tokens = self.tokens_until(train.steps) - self.tokens_until(progress.step)
-        left = tokens / self._recent_tokens() * progress.step_seconds  # a step of more tokens takes longer
-        for interval, seconds in (
-            (train.eval_interval, progress.evaluation_seconds),
-            (train.sample_interval, progress.sample_seconds),
-        ):
-            if interval:  # the last step counts also where it is no multiple of the interval
-                left += (-(-train.steps // interval) - progress.step // interval) * seconds
-        left += sum(step > progress.step for step in early_evaluations(train)) * progress.evaluation_seconds
-        return left
 
     def _diverged(self, what: str, step: int, lr: float) -> LabError:
         saved = checkpoints.list_checkpoints(self.run.checkpoints)

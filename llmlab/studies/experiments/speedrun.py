@@ -14,7 +14,7 @@ from llmlab.studies.experiments.outcomes import LOSS_AXIS, Chart, Curve, Finding
 from llmlab.studies.experiments.recipes import ADDED, BASELINE, RECORD, WITHOUT
 from llmlab.studies.experiments.results import Gathered, point_of, value_text
 
-# What `TrialResult.seconds` counts (llmlab.training.run).
+# What `TrialResult.seconds` counts (llmlab.training.pace).
 _CLOCK = (
     "Training time is that of the steps: batches, both passes, the optimizer, averaging. Starting the process, "
     "measuring losses and saving are not in it; compiling, where a run compiles its model, is in its first step."

@@ -1,0 +1,62 @@
+"""How fast a training's steps are, and how long those take that are left."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from llmlab.core.run_settings import TrainSettings
+from llmlab.training.schedule import early_evaluations
+from llmlab.training.state import Progress
+
+# Steps over which speed is averaged: long enough to be calm, short enough to follow a change within seconds.
+_STEPS = 20
+
+
+class Pace:
+    """The seconds of the last steps. tokens_until: how many tokens the first so many steps read."""
+
+    def __init__(self, train: TrainSettings, tokens_until: Callable[[int], float]) -> None:
+        self._train, self._tokens_until = train, tokens_until
+        self._recent: deque[float] = deque(maxlen=_STEPS)
+        self._queued: list[float] = []  # of steps that a GPU may not have computed yet
+
+    @property
+    def settled(self) -> bool:
+        """Whether there were as many steps as it is averaged over."""
+        return len(self._recent) == _STEPS
+
+    def count(self, progress: Progress, seconds: float, *, done: bool) -> None:
+        """Adds a step's seconds. done: this step and those before it are computed, and not only queued."""
+        progress.active_seconds += seconds
+        self._queued.append(seconds)
+        if not done:
+            return
+        self._recent.extend([sum(self._queued) / len(self._queued)] * len(self._queued))
+        self._queued.clear()
+        # After a resume the speed of the last worker holds until this one has warmed up.
+        if self.settled or progress.step_seconds == 0 or progress.step <= _STEPS:
+            progress.step_seconds = sum(self._recent) / len(self._recent)
+
+    def tokens_per_second(self, progress: Progress) -> float:
+        """Of the last steps."""
+        return self._tokens(progress.step) / progress.step_seconds
+
+    def seconds_left(self, progress: Progress) -> float:
+        """Of all steps to come, with what is measured and sampled between them."""
+        train = self._train
+        tokens = self._tokens_until(train.steps) - self._tokens_until(progress.step)
+        left = tokens / self.tokens_per_second(progress)  # a step of more tokens takes longer
+        for interval, seconds in (
+            (train.eval_interval, progress.evaluation_seconds),
+            (train.sample_interval, progress.sample_seconds),
+        ):
+            if interval:  # the last step counts also where it is no multiple of the interval
+                left += (-(-train.steps // interval) - progress.step // interval) * seconds
+        left += sum(step > progress.step for step in early_evaluations(train)) * progress.evaluation_seconds
+        return left
+
+    def _tokens(self, step: int) -> float:
+        """Of a step, averaged over the last ones."""
+        steps = min(step, _STEPS)
+        return (self._tokens_until(step) - self._tokens_until(step - steps)) / steps
