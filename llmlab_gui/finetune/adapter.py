@@ -11,11 +11,12 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import BarChart
 from llmlab_gui.charts.heatmap import Heatmap
 from llmlab_gui.finetune.adapter_views import VIEWS, AdapterTable, read_table
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.one_line import ChoiceBox
+from llmlab_gui.widgets.saving import Table
 
 _OPEN = "Open a checkpoint of a fine-tuning run, or a base with an adapter: BASE+ADAPTER."
 

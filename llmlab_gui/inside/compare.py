@@ -17,13 +17,14 @@ from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.recent import is_gone
 from llmlab_gui.inside import comparison
 from llmlab_gui.inside.comparison import POINTS, Names
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.ranked_tokens import RankedTokens
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.widgets.saving import Table
 
 PATTERN, HEADS, STREAM, POINT, LAYERS, PREDICTIONS = range(6)
 _VIEWS = (

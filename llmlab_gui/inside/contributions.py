@@ -11,12 +11,13 @@ from llmlab_gui.charts.bars import BarChart, Bars
 from llmlab_gui.inside import contribution_bars as bars_of
 from llmlab_gui.inside.contribution_bars import ATTENTION, FEED_FORWARD, LOGIT, NORM, SHARE, Target
 from llmlab_gui.inside.edits import interventions_of_part, offer_interventions
-from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, settling_timer, split
+from llmlab_gui.widgets.saving import Table
 
 _MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
 _CAPTIONS = {

@@ -24,11 +24,12 @@ from llmlab_gui.inside.contribution_bars import rows as bar_rows
 from llmlab_gui.inside.film import Film, Frame, film_of
 from llmlab_gui.inside.film_strip import FilmStrip
 from llmlab_gui.inside.head_scores import SCORES
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.lens_data import PROBABILITY, lens_grid
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, split
+from llmlab_gui.widgets.saving import Table
 
 HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
 _VIEWS = ("Head scores", "All patterns", "Logit lens", "Layer contributions")

@@ -11,11 +11,12 @@ from PySide6.QtWidgets import QHeaderView, QLabel, QLineEdit, QTreeWidget, QTree
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.scatter import Scatter
-from llmlab_gui.inside.inspection_dock import AskingDock, Table
+from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, split
+from llmlab_gui.widgets.saving import Table
 
 _MATRICES = (("tokens", "Token embeddings"), ("unembedding", "Unembedding"), ("positions", "Position embeddings"))
 _PAIRS = ((0, 1), (0, 2), (1, 2))

@@ -1,46 +1,31 @@
-"""What every inspection panel has: the active model and prompt, their work with its cancel, and export and copy."""
+"""What every inspection panel has: the active model and prompt, and their work with its cancel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QToolButton, QWidget
+from PySide6.QtWidgets import QWidget
 
-from llmlab.core.errors import LabError
-from llmlab.core.progress import Progress
-from llmlab.inspection.archive import Archive, ArchiveWriter
-from llmlab_gui.charts.picture import copy_picture, save_picture
+from llmlab.inspection.archive import Archive
 from llmlab_gui.host.findings import sources
 from llmlab_gui.host.inspection_plan import refusal_of, too_long
-from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
-from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.inside.exporting_dock import ExportingDock
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.layouts import column
-from llmlab_gui.widgets.saving import Table, ask_where, csv_text, save_csv
 from llmlab_gui.widgets.veil import Veil
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
 
-_KINDS = (
-    ("png", "Picture (PNG)…"),
-    ("svg", "Drawing (SVG)…"),
-    ("csv", "Numbers (CSV)…"),
-    ("safetensors", "Tensors (safetensors)…"),
-)
 AGAIN = "Inspect again"
 # Of numbers that were asked for with other fields than those in sight.
 BEFORE_CHANGE = "before the last change"
 
 
-class InspectionDock(LabDock):
+class InspectionDock(ExportingDock):
     """A dock about the active model and its prompt. Subclasses
 
     - set `aspects`: what of `inspection_plan.ASPECTS` they need while they are in sight; and `refusals`: fields of
@@ -66,17 +51,13 @@ class InspectionDock(LabDock):
 
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
-        self.session = lab.inspection
-        self.exports = LongWork(self)
         self._drawn: Archive | None = None
         self._drawn_from: tuple[Archive, ...] = ()  # where the tensors of its aspects are
         self._shown = False
         self.strip = ProgressStrip(self.session, words=self._strip_words)
         self._veil: Veil | None = None
-        self._exports_strip = ProgressStrip(self.exports, noun="the export")
         self._row = QWidget()
         self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once
-        self.export_button, self.copy_button = self._export_button(), self._copy_button()
         session = self.session
         for changed in (
             session.about_changed,
@@ -104,18 +85,6 @@ class InspectionDock(LabDock):
         """What that is about when it is not what is chosen: `of alpha, step 300`; "" when it is."""
         words = (self.session.stale(archive) for archive in self.shown() if archive is not None)
         return next((said for said in words if said), "")
-
-    def pictures(self) -> Sequence[QWidget]:
-        """The widgets that a picture or drawing consists of, below one another."""
-        return ()
-
-    def table(self) -> Table | None:
-        """Header and rows of what is shown, at full precision; None when there is nothing."""
-        return None
-
-    def tensors(self) -> tuple[Archive, Sequence[str]] | None:
-        """An archive, and the names in it that the panel shows (a name that ends with "/" means all below it)."""
-        return None
 
     def ready(self) -> bool:
         """Whether there is something to show."""
@@ -171,99 +140,9 @@ class InspectionDock(LabDock):
             self._draw_if_seen()
 
     def shutdown(self) -> None:
-        """Waits for a file that is being written."""
         self.session.need(self.objectName(), ())
         self._drawn, self._drawn_from = None, ()
         super().shutdown()
-        self.exports.shutdown()
-
-    # Export ------------------------------------------------------------------------------------------------------
-
-    @property
-    def export_name(self) -> str:
-        """What a file is called at first: the model and the panel."""
-        name = self.session.about.name if self.session.about is not None else "model"
-        safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name)
-        return f"{safe}-{self.objectName().removeprefix('dock.')}"
-
-    @property
-    def _picture_title(self) -> str:
-        about = self.session.about
-        return f"{self.windowTitle()}: {about.name}" if about is not None else self.windowTitle()
-
-    def export(self, path: Path) -> None:
-        """Writes what is shown to a .png, .svg, .csv or .safetensors file; the lab hears how it ended."""
-        try:
-            work = self._export_work(path)
-        except LabError as error:
-            self.lab.error_raised.emit(error)
-            return
-        self.exports.run(
-            f"Saving {path.name}", work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit
-        )
-
-    def copy_picture(self) -> None:
-        """The picture to the clipboard."""
-        if self.pictures():
-            copy_picture(self.pictures(), self._picture_title)
-            self.lab.said.emit("The picture was copied.")
-
-    def copy_table(self) -> None:
-        """The numbers to the clipboard, as CSV."""
-        table = self.table()
-        if table is not None:
-            self.exports.run(
-                "Copying the numbers", partial(csv_text, *table), self._copy_text, self.lab.error_raised.emit
-            )
-
-    def _copy_text(self, text: str) -> None:
-        QGuiApplication.clipboard().setText(text)
-        self.lab.said.emit("The numbers were copied.")
-
-    def _export_work(self, path: Path) -> Callable[[Progress], None]:
-        """What is left to do off the window's thread: pictures can only be painted on it."""
-        nothing = LabError(f"{self.windowTitle()} has nothing to save as {path.suffix[1:].upper()}.")
-        if path.suffix.lower() in (".png", ".svg"):
-            pictures = list(self.pictures())
-            if not pictures:
-                raise nothing
-            save = save_picture(pictures, path, self._picture_title)
-            return lambda _: save()
-        if path.suffix.lower() == ".safetensors":
-            tensors = self.tensors()
-            if tensors is None:
-                raise nothing
-            archive, names = tensors
-            return lambda _: _save_part(archive, names, path)
-        table = self.table()
-        if table is None:
-            raise nothing
-        header, rows = table
-        return lambda progress: save_csv(header, rows, path, progress)
-
-    def _choose_file(self, kind: str) -> None:
-        path = ask_where(self, "Export", Path.home() / f"{self.export_name}.{kind}", kind)
-        if path is not None:
-            self.export(path)
-
-    def _export_button(self) -> QToolButton:
-        button = menu_button("Export", "Save what is shown: as a picture, a drawing, numbers or tensors")
-        for kind, text in _KINDS:
-            button.menu().addAction(text).triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
-        button.menu().aboutToShow.connect(self._update_kinds)
-        return button
-
-    def _update_kinds(self) -> None:
-        """Only what there is something of can be chosen."""
-        picture, tensors = bool(self.pictures()), self.tensors() is not None
-        for action, (kind, _) in zip(self.export_button.menu().actions(), _KINDS, strict=True):
-            action.setEnabled(tensors if kind == "safetensors" else picture or kind == "csv")
-
-    def _copy_button(self) -> QToolButton:
-        button = menu_button("Copy", "Copy what is shown to the clipboard")
-        button.menu().addAction("Picture").triggered.connect(lambda _=False: self.copy_picture())
-        button.menu().addAction("Numbers (CSV)").triggered.connect(lambda _=False: self.copy_table())
-        return button
 
     # Behind the scenes -------------------------------------------------------------------------------------------
 
@@ -396,23 +275,3 @@ class AskingDock(InspectionDock):
         if about is not None and about.live and self.session.inspection is not None:
             self._asked = ()
             self._ask()
-
-
-def _save_part(archive: Archive, wanted: Iterable[str], path: Path) -> None:
-    """Writes the wanted tensors with the archive's metadata. LabError when there is none, or no room."""
-    names = _names_of(archive, wanted)
-    if not names:
-        raise LabError("There are no tensors to save.", "What is shown is not in the archive.")
-    try:
-        shapes = {name: (archive[name].dtype, archive.shape(name)) for name in names}
-        with ArchiveWriter(path, shapes, archive.metadata) as writer:
-            for name in names:
-                writer.write(name, archive[name])
-    except OSError as error:
-        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
-
-
-def _names_of(archive: Archive, wanted: Iterable[str]) -> list[str]:
-    """Names in the archive: those wanted, and all below those that end with "/"."""
-    chosen = list(wanted)
-    return [name for name in archive if any(name == w or (w.endswith("/") and name.startswith(w)) for w in chosen)]

@@ -12,13 +12,14 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.host.token_texts import texts_of
 from llmlab_gui.inside.edits import written
-from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock
 from llmlab_gui.inside.intervention_effect import InterventionEffect
 from llmlab_gui.inside.intervention_form import InterventionForm
 from llmlab_gui.inside.sweep_view import SweepView
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import column, settling_timer
+from llmlab_gui.widgets.saving import Table
 
 # Several clicks and keys are one question.
 _SETTLE_MS = 250

@@ -10,7 +10,7 @@ from llmlab_gui.charts.layer_chart import LayerChart, Line
 from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.host.token_texts import texts_of
 from llmlab_gui.inside.edits import interventions_of_cell, offer_interventions
-from llmlab_gui.inside.inspection_dock import AGAIN, InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import AGAIN, InspectionDock
 from llmlab_gui.inside.lens_data import (
     ENTROPY,
     KL,
@@ -27,6 +27,7 @@ from llmlab_gui.inside.lens_data import (
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.layouts import choice_box, split
+from llmlab_gui.widgets.saving import Table
 
 _COLORINGS = (
     (PROBABILITY, "Probability"),

@@ -13,11 +13,12 @@ from PySide6.QtWidgets import QHeaderView, QStackedWidget, QTreeWidget, QTreeWid
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line, numbered
-from llmlab_gui.inside.inspection_dock import AskingDock, Table
+from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, split
 from llmlab_gui.widgets.numbers import read_out
+from llmlab_gui.widgets.saving import Table
 
 LAYERS, NEURONS, TENSORS = range(3)
 _VIEWS = ("Norms by layer", "Neurons by layer", "All tensors")

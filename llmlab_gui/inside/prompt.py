@@ -10,13 +10,14 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QPlainTextEdit, QPushButton, QWidget
 
 from llmlab.inspection.archive import Archive
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.prompt_examples import ExamplePrompt, examples_for
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import beside, column, split, turn
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.one_line import OneLine
+from llmlab_gui.widgets.saving import Table
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab

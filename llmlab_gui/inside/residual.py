@@ -8,12 +8,13 @@ from PySide6.QtWidgets import QCheckBox, QStackedWidget, QWidget
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
-from llmlab_gui.inside.inspection_dock import InspectionDock, Table
+from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.residual_lines import QUANTITIES, Columns, cosine_lines, norm_lines, virtual
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.widgets.saving import Table
 
 NORMS, COSINES, MAP = "norms", "cosines", "map"
 _VIEWS = ((NORMS, "Norms by layer"), (COSINES, "Cosines by layer"), (MAP, "Layer by token"))

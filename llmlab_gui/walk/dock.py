@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QLineEdit, QListWidget, QP
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.walk.stage import Array, Stage, from_archive
-from llmlab_gui.inside.inspection_dock import AskingDock, Table
+from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.walk.stage_view import StageView
 from llmlab_gui.widgets.alternatives import visible
@@ -21,6 +21,7 @@ from llmlab_gui.widgets.buttons import toggle_button, tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer, split
+from llmlab_gui.widgets.saving import Table
 
 _CAPTION = (
     "One prompt on its way through the model. The arrow keys go from stage to stage, and each number is the model's."
