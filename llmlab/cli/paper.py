@@ -18,7 +18,9 @@ from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, options_of, plan_check
-from llmlab.studies.papers.own import CLAIMS_FILE, NOTES_FILE, OwnPaper, find_own_paper, new_paper, own_papers
+from llmlab.studies.papers.own import NOTES_FILE, OwnPaper, find_own_paper, own_papers
+from llmlab.studies.papers.own_answers import new_paper
+from llmlab.studies.papers.own_lines import CLAIMS_FILE
 from llmlab.studies.papers.records import CheckResult, read_result
 from llmlab.studies.records import (
     CheckFolder,

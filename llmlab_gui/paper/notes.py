@@ -10,7 +10,8 @@ from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from llmlab.data.papers import Paper
-from llmlab.studies.papers.own import OwnPaper, find_own_paper, new_paper
+from llmlab.studies.papers.own import OwnPaper, find_own_paper
+from llmlab.studies.papers.own_answers import new_paper
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.pages.browser import PageBrowser

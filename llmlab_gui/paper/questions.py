@@ -7,7 +7,8 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.studies.papers.own import CLAIM_QUESTIONS, PAPER_QUESTIONS, OwnPaper, add_claim, answer_of, write_answer
+from llmlab.studies.papers.own import CLAIM_QUESTIONS, PAPER_QUESTIONS, OwnPaper
+from llmlab.studies.papers.own_answers import add_claim, answer_of, write_answer
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.question import LineQuestion, ask

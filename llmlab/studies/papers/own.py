@@ -10,7 +10,6 @@ a folder that is complete is a paper of the lab's own, as it stands.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,12 @@ from typing import Any
 
 from llmlab.core.config import parse_toml
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import is_unicode, new_folder, open_file, write_atomic
+from llmlab.core.files import open_file
 from llmlab.core.kinds import PAPERS
-from llmlab.data.papers import SIZES, Claim, Paper, list_papers
-from llmlab.jobs.launcher import require_name
-from llmlab.studies.experiments.plan import LONGEST_NAME
+from llmlab.data.papers import SIZES, Claim, Paper
+from llmlab.studies.papers.own_lines import CLAIMS_FILE, line_of
 
-CLAIMS_FILE, NOTES_FILE = "claims.toml", "notes.md"
+NOTES_FILE = "notes.md"
 # In the order in which they are asked. Of the paper, and of each claim.
 PAPER_QUESTIONS = {
     "title": "What is its title?",
@@ -53,9 +51,7 @@ NOTES_QUESTIONS = (
 # What people write where they mean to come back.
 _PLACEHOLDERS = {"", "?", "??", "???", "-", "...", "…", "todo", "tbd", "fixme", "xxx"}
 _OF_FEW_WORDS = ("title", "where")
-_OF_ONE_LINE = ("title", "authors", "year", "links")
 _LEAST_WORDS = 3  # ours: nobody can be held to fewer; not counted outside ASCII, where words may have no spaces
-_HEADER = re.compile(r"^\s*(?:\[\s*(paper)\s*\]|\[\[\s*(claims)\s*\]\])\s*(#.*)?$")
 _LARGEST = 1 << 20  # bytes of a file that a person wrote
 
 
@@ -98,32 +94,6 @@ class OwnPaper:
         return f"{count} {'answer' if count == 1 else 'answers'} missing" if count else "complete"
 
 
-# Making and finding ---------------------------------------------------------------------------------------------------
-
-
-def new_paper(name: str, outputs: Path, title: str = "", link: str = "") -> Path:
-    """The folder of a paper, with all questions and one claim to begin with; a folder of that name stays as it is.
-
-    UsageError for a name that cannot be, or is taken. LabError where nothing can be written.
-    """
-    require_name(name, "a paper", LONGEST_NAME)
-    folder = outputs / PAPERS / name
-    if name in [paper.name for paper in list_papers()]:
-        raise UsageError(f"The lab has a paper {name!r} already.", "", f"Choose another name; `paper show {name}`.")
-    if folder.exists():
-        raise UsageError(f"{name!r} is already there.", f"It is in {folder}.", "Choose another name.")
-    title = " ".join(title.split())
-    notes = "".join(f"\n## {question}\n\n" for question in NOTES_QUESTIONS)
-    claims = f"{_paper_block(name, title, link)}\n{_claim_block('first')}"
-    try:
-        with new_folder(folder) as staging:
-            write_atomic(staging / NOTES_FILE, f"# {title or name}\n{notes}".encode())
-            write_atomic(staging / CLAIMS_FILE, claims.encode())
-    except OSError as error:
-        raise LabError(f"{folder} could not be written.", f"{error.strerror or error}.") from error
-    return folder
-
-
 def own_papers(outputs: Path) -> list[OwnPaper]:
     """All papers that a reader has begun, by name."""
     return [_read(folder) for folder in _folders(outputs)]
@@ -131,7 +101,7 @@ def own_papers(outputs: Path) -> list[OwnPaper]:
 
 def find_own_paper(name: str, outputs: Path) -> OwnPaper | None:
     """The one of that name; None where there is none. LabError for one whose files cannot be read."""
-    return next((_read_files(folder) for folder in _folders(outputs) if folder.name == name), None)
+    return next((read_files(folder) for folder in _folders(outputs) if folder.name == name), None)
 
 
 def _folders(outputs: Path) -> list[Path]:
@@ -139,146 +109,18 @@ def _folders(outputs: Path) -> list[Path]:
     return [path.parent for path in paths if not path.parent.name.startswith(".")]
 
 
-# Answers --------------------------------------------------------------------------------------------------------------
-
-
-def write_answer(folder: Path, place: int | None, field: str, words: str, seen: tuple[str, str] | None = None) -> str:
-    """Puts an answer into claims.toml and leaves all else there as it is, comments too. -> the answer as it is kept.
-
-    place: of the claim, from 0; None for the paper itself. seen: the claim's id, or the paper's name, and the answer,
-    as they were when this was asked.
-    UsageError for what cannot be an answer, for a file in which its place is not found or holds something else than
-    what was seen: then nothing is written. LabError where nothing can be written.
-    """
-    words = " ".join(words.split()) if field in _OF_ONE_LINE else words.strip()
-    value = _answer(field, words)
-    text = _text_of(folder / CLAIMS_FILE)
-    if seen is not None and seen not in _standing(folder, place, field):
-        why = f"{field} in {folder / CLAIMS_FILE} is another now than when it was asked."
-        raise UsageError("Another program changed this answer.", why, "Close the questions, and open them again.")
-    parse_toml(text, folder / CLAIMS_FILE)  # a broken file is told of by its line
-    lines = text.rstrip().split("\n")
-    start, end = _block(lines, place)
-    first = next((n for n in range(start + 1, end) if _is_field(lines[n], field)), None)
-    new = f"{field} = {value}"
-    changed = [*lines]
-    if first is None:
-        changed.insert(start + 1, new)
-    else:
-        changed[first : _end_of(lines, first, end)] = [new]
-    _write(folder, text, "\n".join(changed) + "\n", place, field)
-    return words
-
-
-def answer_of(about: Paper | Claim, field: str) -> str:
-    """An answer as it is typed."""
-    value = getattr(about, field)
-    if field == "links":
-        return " ".join(value)
-    if isinstance(about, Paper) and (field, value) in (("year", 0), ("title", about.name)):  # stands there for none
-        return ""
-    return str(value)
-
-
-def add_claim(folder: Path, id: str) -> int:
-    """Another claim with all its questions, after the last. -> its place. UsageError for an id that is taken."""
-    require_name(id, "a claim", LONGEST_NAME)
-    text = _text_of(folder / CLAIMS_FILE)
-    claims = parse_toml(text, folder / CLAIMS_FILE).get("claims", [])
-    if id in [row.get("id") for row in claims]:
-        raise UsageError(f"There is a claim {id!r} already.", "", "Choose another id.")
-    _store(folder / CLAIMS_FILE, f"{text.rstrip()}\n\n{_claim_block(id)}")
-    return len(claims)
-
-
-def _standing(folder: Path, place: int | None, field: str) -> list[tuple[str, str]]:
-    """What an answer belongs to, and what it says now; empty where there is no such claim."""
-    paper = _read_files(folder).paper
-    if place is None:
-        return [(paper.name, answer_of(paper, field))]
-    return [(claim.id, answer_of(claim, field)) for claim in paper.claims[place : place + 1]]
-
-
-def _write(folder: Path, old: str, new: str, place: int | None, field: str) -> None:
-    """Only if nothing but that answer differs: a header inside a long text can be taken for one."""
-    path = folder / CLAIMS_FILE
-    unfound = UsageError(f"{field} was not written.", f"Its place in {path} was not found.", "Write it in an editor.")
-    before = parse_toml(old, path)
-    try:
-        after = parse_toml(new, path)
-        row = after["paper"] if place is None else after["claims"][place]
-        other = before["paper"] if place is None else before["claims"][place]
-    except (UsageError, LookupError) as error:
-        raise unfound from error
-    other[field] = row.get(field)
-    if before != after:
-        raise unfound
-    _store(path, new)
-
-
-def _store(path: Path, text: str) -> None:
-    """With the ends of lines that the file has."""
-    try:
-        with open_file(path) as file:
-            windows = file.readline().endswith(b"\r\n")
-        write_atomic(path, (text.replace("\n", "\r\n") if windows else text).encode())
-    except OSError as error:
-        raise LabError(f"{path} could not be written.", f"{error.strerror or error}.") from error
-
-
-def _answer(field: str, words: str) -> str:
-    if not is_unicode(words):
-        raise UsageError("This answer cannot be written.", "It has half a character in it.", "Type it again.")
-    if field == "year":
-        if words and not re.fullmatch("[1-9][0-9]{3}", words):
-            raise UsageError(f"{words!r} is no year.", "", "It has four digits.")
-        return words or "0"
-    if field == "links":
-        links = words.split()
-        if wrong := [link for link in links if not re.match(r"https?://\S+$", link)]:
-            raise UsageError(f"{wrong[0]!r} is no link.", "", "One begins with https://; a space stands between two.")
-        return f"[{', '.join(map(_quoted, links))}]"
-    return _quoted(words)
-
-
-def _quoted(words: str) -> str:
-    """A text as TOML has it; of its escapes JSON knows all that are needed but one."""
-    return json.dumps(words, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _paper_block(name: str, title: str, link: str) -> str:
-    known = {"title": title, "links": link}
-    rows = [
-        f"# {question}\n{field} = {_answer(field, known.get(field, ''))}" for field, question in PAPER_QUESTIONS.items()
-    ]
-    head = (
-        '# Answer between the quotes. A text of several lines stands between three: """like this""".\n'
-        f"# What is still missing: llmlab-run paper missing {name}\n"
-    )
-    return "\n".join([head, "[paper]", *rows, ""])
-
-
-def _claim_block(id: str) -> str:
-    rows = [f'# {question}\n{field} = ""' for field, question in CLAIM_QUESTIONS.items()]
-    return "\n".join(
-        ["# One such block per claim, each with an id of its own.", "[[claims]]", f'id = "{id}"', *rows, ""]
-    )
-
-
-# Reading --------------------------------------------------------------------------------------------------------------
-
-
 def _read(folder: Path) -> OwnPaper:
     try:
-        return _read_files(folder)
+        return read_files(folder)
     except LabError as error:
         nothing = Paper(folder.name, folder.name, "", 0, (), f"# {folder.name}\n", ())
         return OwnPaper(nothing, folder, (), error)
 
 
-def _read_files(folder: Path) -> OwnPaper:
+def read_files(folder: Path) -> OwnPaper:
+    """A paper by its folder. UsageError, with the line, for what does not describe one, or cannot be read."""
     path = folder / CLAIMS_FILE
-    text = _text_of(path)
+    text = text_of(path)
     values, lines = parse_toml(text, path), text.split("\n")
     about, rows = values.get("paper", {}), values.get("claims", [])
     if not isinstance(about, dict) or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -288,7 +130,7 @@ def _read_files(folder: Path) -> OwnPaper:
     known = ("id", *CLAIM_QUESTIONS, "papers_criterion", "contested", "sizes")
     for place, row in enumerate(rows):
         _require_known(path, lines, place, row, known)
-    notes = _text_of(folder / NOTES_FILE)
+    notes = text_of(folder / NOTES_FILE)
     ids = _ids(rows)
     texts = [field for field in known if field not in ("id", "sizes")]
     claims = tuple(
@@ -324,7 +166,7 @@ def _require_known(path: Path, lines: Sequence[str], place: int | None, row: dic
 
 
 def _where(path: Path, lines: Sequence[str], place: int | None, field: str) -> str:
-    line = _line_of(lines, place, field)
+    line = line_of(lines, place, field)
     return f"{path}, line {line}," if line else f"{path}"
 
 
@@ -341,7 +183,7 @@ def _missing_of_paper(lines: Sequence[str], about: dict[str, Any]) -> Iterator[M
     for field, question in PAPER_QUESTIONS.items():
         value = about.get(field)
         if not value or (isinstance(value, str) and _is_empty(value)):
-            yield Missing(CLAIMS_FILE, _line_of(lines, None, field), "", field, "has no answer", question)
+            yield Missing(CLAIMS_FILE, line_of(lines, None, field), "", field, "has no answer", question)
 
 
 def _missing_claims(lines: Sequence[str], rows: Sequence[dict[str, Any]], ids: Sequence[str]) -> Iterator[Missing]:
@@ -349,13 +191,13 @@ def _missing_claims(lines: Sequence[str], rows: Sequence[dict[str, Any]], ids: S
         yield Missing(CLAIMS_FILE, 0, "", "[[claims]]", "is missing", "What does the paper claim?")
     for place, (row, id) in enumerate(zip(rows, ids, strict=True)):
         if row.get("id", "").strip() != id:
-            line = _line_of(lines, place, "id")
+            line = line_of(lines, place, "id")
             yield Missing(
                 CLAIMS_FILE, line, id, "id", "is empty, or another claim's", "What is it called, in one word?"
             )
         for field, question in CLAIM_QUESTIONS.items():
             if why := _lacks(row, field):
-                yield Missing(CLAIMS_FILE, _line_of(lines, place, field), id, field, why, question)
+                yield Missing(CLAIMS_FILE, line_of(lines, place, field), id, field, why, question)
 
 
 def _lacks(row: dict[str, Any], field: str) -> str:
@@ -388,7 +230,8 @@ def _is_empty(words: str) -> bool:
     return words.strip().casefold() in _PLACEHOLDERS
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What a person wrote, its lines ended as in TOML. UsageError where it cannot be read, or is too large."""
     try:
         with open_file(path) as file:
             data = file.read(_LARGEST + 1)
@@ -399,41 +242,3 @@ def _text_of(path: Path) -> str:
         raise UsageError(f"{path} could not be read.", f"{error.strerror or error}.", "Put it back.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} could not be read.", f"It is not UTF-8: {error}.", "Save it as UTF-8.") from error
-
-
-# Lines ----------------------------------------------------------------------------------------------------------------
-
-
-def _block(lines: Sequence[str], place: int | None) -> tuple[int, int]:
-    """The line of a header, and the one behind its block, from 0. UsageError where there is none."""
-    heads = [(n, found[1] or found[2]) for n, line in enumerate(lines) if (found := _HEADER.match(line))]
-    wanted = "paper" if place is None else "claims"
-    starts = [n for n, name in heads if name == wanted]
-    if (place or 0) >= len(starts):
-        raise UsageError(f"{CLAIMS_FILE} has no [{wanted}] for this answer.", "", "Write it in an editor.")
-    start = starts[place or 0]
-    return start, next((n for n, _ in heads if n > start), len(lines))
-
-
-def _is_field(line: str, field: str) -> bool:
-    return re.match(rf"\s*{re.escape(field)}\s*=", line) is not None
-
-
-def _end_of(lines: Sequence[str], first: int, end: int) -> int:
-    """The line behind a value: it ends as soon as what is read is TOML."""
-    for last in range(first + 1, end + 1):
-        try:
-            parse_toml("\n".join(lines[first:last]), Path(CLAIMS_FILE))
-        except UsageError:
-            continue
-        return last
-    return first + 1
-
-
-def _line_of(lines: Sequence[str], place: int | None, field: str) -> int:
-    """Where a field stands, from 1; of a missing one its header's line; 0 where neither is found."""
-    try:
-        start, end = _block(lines, place)
-    except UsageError:
-        return 0
-    return 1 + next((n for n in range(start + 1, end) if _is_field(lines[n], field)), start)

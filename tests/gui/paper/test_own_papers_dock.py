@@ -10,14 +10,8 @@ from waits import WAIT
 from whole_lab import WholeLab
 from windows import dock_in_sight
 
-from llmlab.studies.papers.own import (
-    CLAIM_QUESTIONS,
-    NOTES_QUESTIONS,
-    OwnPaper,
-    find_own_paper,
-    new_paper,
-    write_answer,
-)
+from llmlab.studies.papers.own import CLAIM_QUESTIONS, NOTES_QUESTIONS, OwnPaper, find_own_paper
+from llmlab.studies.papers.own_answers import new_paper, write_answer
 from llmlab_gui.paper import questions
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.claim_rows import UNTESTED

@@ -14,12 +14,10 @@ from llmlab.studies.papers.own import (
     NOTES_QUESTIONS,
     PAPER_QUESTIONS,
     OwnPaper,
-    add_claim,
     find_own_paper,
-    new_paper,
     own_papers,
-    write_answer,
 )
+from llmlab.studies.papers.own_answers import add_claim, new_paper, write_answer
 
 # As somebody types it: quotes, a backslash, lines, a header that is none.
 HARD = 'It says "0.3 nats", and C:\\x.\n[[claims]]\ntest = "no"\n\tin all of 5 seeds \x7f'
