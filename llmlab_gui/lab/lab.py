@@ -16,7 +16,7 @@ from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.checkpoints import list_checkpoints
-from llmlab.store.events import Event, Paused, Resumed, Started
+from llmlab.store.events import Event
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunFolder, RunStatus
@@ -24,17 +24,17 @@ from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
 from llmlab_gui.lab.plans import PlansDesk
+from llmlab_gui.lab.run_colors import RunColors
 from llmlab_gui.lab.run_controller import RunController
+from llmlab_gui.lab.run_ends import said_at_end, said_at_pause
 from llmlab_gui.lab.run_queue import QueueRunner
 from llmlab_gui.lab.run_watcher import RunWatcher
 from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, told_apart
-from llmlab_gui.widgets.theme import current_theme, mix
 
 __all__ = ["Lab", "RunRow"]
 
 # Several runs report at once; their news is told together.
 _COALESCE_MS = 100
-_SECOND_SHADE = 0.4  # of the text's colour in a run's: told apart from the hue itself, and as easily seen
 
 
 class Lab(QObject):
@@ -89,7 +89,7 @@ class Lab(QObject):
         self._current = ""
         self._by_hand = False  # the learner chose the current run: do not switch away from it
         self._overlaid: list[str] = []
-        self._slots: dict[str, int] = {}
+        self._colors = RunColors()
         self._histories: dict[str, RunHistory] = {}
         self._followed: dict[str, RunStatus | None] = {}  # as the watcher saw them
         self._subjects: dict[
@@ -178,9 +178,7 @@ class Lab(QObject):
 
     def color(self, run_id: str) -> QColor:
         """The colour of a run in charts and lists, which it keeps as long as the window is open."""
-        theme = current_theme()
-        turn, hue = divmod(self._slots.get(run_id, 0), len(theme.series))
-        return mix(theme.series[hue], theme.text, _SECOND_SHADE) if turn % 2 else QColor(theme.series[hue])
+        return self._colors.color(run_id)
 
     def open_run(self, run: RunFolder) -> None:
         """Shows a run, also one that lies elsewhere than in the outputs folder."""
@@ -232,8 +230,7 @@ class Lab(QObject):
         about = self.inspection.about
         name, _, which = about.reference.rpartition("@") if about is not None else ("", "", "")
         opened = self.row_called(name) if name else None
-        if run_id in self._slots:
-            self._slots[renamed] = self._slots.pop(run_id)
+        self._colors.rename(run_id, renamed)
         self.run_renamed.emit(run_id, renamed)
         row = RunRow(run, run.info(), run.status())
         others = [other for other in self.runs() if other.id != renamed]  # one that came to nothing gave up the name
@@ -375,9 +372,7 @@ class Lab(QObject):
     def _follow_shown(self) -> None:
         """Each shown run is followed, and has a colour of its own."""
         shown = [run_id for run_id in self.shown() if run_id in self._rows]
-        for run_id in shown:
-            if run_id not in self._slots:
-                self._slots[run_id] = self._free_slot(run_id, shown)
+        self._colors.give(shown, list(self._rows)[::-1])
         for run_id in list(self._followed):
             if run_id in shown and _subject(self._rows[run_id]) == self._subjects[run_id]:
                 continue
@@ -391,27 +386,13 @@ class Lab(QObject):
                 self._histories[run_id] = RunHistory()
                 self._watcher.follow(self._rows[run_id].run)
 
-    def _free_slot(self, run_id: str, shown: list[str]) -> int:
-        """Runs that began one after another differ, and tomorrow's colours are today's: the place by age decides.
-
-        Unless a run that is shown beside it has that hue. Once all hues are given away, they come in a second shade.
-        """
-        hues = len(current_theme().series)
-        beside = {self._slots[other] % hues for other in shown if other in self._slots}
-        by_age = len(self._rows) - 1 - list(self._rows).index(run_id)  # the oldest has the first
-        wanted = [(by_age + number) % hues for number in range(hues)]
-        slot = next((hue for hue in wanted if hue not in beside), wanted[0])
-        while slot in self._slots.values():
-            slot += hues
-        return slot
-
     def _take_events(self, run_id: str, events: list[Event]) -> None:
         if self.history(run_id).extend(events):
             self.history_reset.emit(run_id)
         self.events_arrived.emit(run_id, events)
-        row, pause = self._rows.get(run_id), _unended_pause(events)
-        if row is not None and row.status.live and pause is not None and pause.reason != "requested":
-            self.error_raised.emit(LabError(f"{row.name} has paused by itself at step {pause.step:,}.", pause.reason))
+        row = self._rows.get(run_id)
+        if row is not None and (paused := said_at_pause(row, events)) is not None:
+            self.error_raised.emit(paused)
 
     def _take_overview(self, run_id: str, overview: Overview) -> None:
         self.history(run_id).load(overview)
@@ -432,26 +413,13 @@ class Lab(QObject):
 
     def _tell_end(self, before: RunStatus, row: RunRow) -> None:
         """What a run that just ended has to say: its error, or its result."""
-        status = row.status
-        if not before.live or status.live:
+        if not before.live or row.status.live:
             return
-        if status.state == "failed" and status.error is not None:
-            parts = (str(status.error.get(part, "")) for part in ("what", "why", "do"))
-            self.error_raised.emit(LabError(*parts))
-        elif status.state == "interrupted" and row.run.path not in self.controller.killed:
-            saved = list_checkpoints(row.run.checkpoints)
-            self.error_raised.emit(
-                LabError(
-                    f"{row.name} was interrupted at step {status.step:,}.",
-                    "Its process ended without a word, as one does that the system kills when memory runs out.",
-                    f"Resume starts from its newest checkpoint, step {saved[-1].step:,}."
-                    if saved
-                    else "It has no checkpoint: Resume starts from the beginning.",
-                )
-            )
-        elif status.state == "finished":
-            loss = f" Validation loss {status.val_loss:.3f}." if status.val_loss is not None else ""
-            self.said.emit(f"{row.name} has finished.{loss}")
+        said = said_at_end(row, self.controller.killed)
+        if isinstance(said, LabError):
+            self.error_raised.emit(said)
+        elif said:
+            self.said.emit(said)
         self.run_ended.emit(row.id)
 
     def _leave_live(self, run_id: str) -> bool:
@@ -479,12 +447,6 @@ class Lab(QObject):
             self.error_raised.emit(error)
         else:
             self.refresh()  # deleted: the poller drops it
-
-
-def _unended_pause(events: list[Event]) -> Paused | None:
-    """The pause that these events end in; those of a log that is read again are long over."""
-    last = next((event for event in reversed(events) if isinstance(event, (Paused, Resumed, Started))), None)
-    return last if isinstance(last, Paused) else None
 
 
 def _subject(row: RunRow) -> tuple[Path, float]:
