@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.findings import Findings
+from llmlab_gui.host.following import Following
 from llmlab_gui.host.inspection_plan import first_tokens, slow_aspects, too_long, what_to_ask
 from llmlab_gui.host.messages import TokenizedPrompt
 from llmlab_gui.host.pointed_at import PointedAt
@@ -29,8 +30,6 @@ from llmlab_gui.widgets.layouts import settling_timer
 
 # After so long without a key, the prompt is looked at.
 _TYPING_PAUSE_MS = 300
-# How often a model that trains is looked at again, at first.
-FOLLOW_SECONDS = 5.0
 
 
 class InspectionSession(PointedAt):
@@ -67,8 +66,8 @@ class InspectionSession(PointedAt):
         self.trouble: LabError | None = None
         self.refused = False  # whether the model that was chosen last could not be opened
         self.recent = Recent()
-        self.follow = True  # look again while a live model trains
-        self._step_of = step_of
+        self.following = Following(step_of, self)
+        self.following.due.connect(self._look_again)
         self._chosen = ""  # the reference of the model that was chosen last
         self._subjects = Subjects()
         self._tokens_about: Subject | None = None
@@ -77,13 +76,9 @@ class InspectionSession(PointedAt):
         self._needs: dict[str, tuple[str, ...]] = {}
         self._findings = Findings()
         self._cut = False  # whether `tokens` are those of the prompt
-        self._step_seen: int | None = None
         self._again = False  # the next look is one of many at a live model: nobody is told
         self._typing = settling_timer(self, _TYPING_PAUSE_MS, self._tokenize_prompt)
         self._look = settling_timer(self, 0, self._inspect_if_needed)  # several panels that open at once ask once
-        self._follow_timer = QTimer(self)
-        self._follow_timer.setInterval(round(FOLLOW_SECONDS * 1000))
-        self._follow_timer.timeout.connect(self._look_again)
 
     # The model ---------------------------------------------------------------------------------------------------
 
@@ -105,9 +100,9 @@ class InspectionSession(PointedAt):
     def close(self) -> None:
         """No model is active any more."""
         self._typing.stop()
-        self._follow_timer.stop()
         self._drop_bound()
         self.about = None
+        self.following.open(None)
         self._choose("")
         self._forget()
         self.about_changed.emit()
@@ -273,19 +268,7 @@ class InspectionSession(PointedAt):
         self._choose(self._chosen, refused=True)
         self.failed.emit(error)
 
-    # Following a live model -------------------------------------------------------------------------------------------
-
-    def set_follow(self, follow: bool, seconds: float | None = None) -> None:
-        """Whether a live model is looked at again, and how often."""
-        if seconds is not None:
-            self._follow_timer.setInterval(max(200, round(seconds * 1000)))
-        self.follow = follow
-        self._update_follow()
-
-    @property
-    def follow_seconds(self) -> float:
-        """How often a live model is looked at again."""
-        return self._follow_timer.interval() / 1000
+    # What is under way -------------------------------------------------------------------------------------------
 
     @property
     def opening(self) -> bool:
@@ -319,7 +302,8 @@ class InspectionSession(PointedAt):
         self.host.shutdown()
         self.inspection = None
         self._requests.shutdown()
-        for timer in (self._typing, self._look, self._follow_timer):
+        self.following.stop()
+        for timer in (self._typing, self._look):
             timer.stop()  # last: the end of a question is a reason to look again
 
     # Behind the scenes -------------------------------------------------------------------------------------------
@@ -369,7 +353,7 @@ class InspectionSession(PointedAt):
         self.recent_changed.emit()
         self.about_changed.emit()
         self.select(layer=layer, head=head)
-        self._update_follow()
+        self.following.open(about)
         self._tokenize_prompt()
 
     def _forget(self) -> None:
@@ -448,8 +432,7 @@ class InspectionSession(PointedAt):
             self._again = False
 
     def _take_inspection(self, archive: Archive) -> None:
-        if self.about is not None and self.about.live:
-            self._step_seen = self._live_step()
+        self.following.saw()
         self.recent.add_prompt(self.text)
         self.recent_changed.emit()
         self._show(self._findings.take(archive))
@@ -476,27 +459,15 @@ class InspectionSession(PointedAt):
             self.inspection = archive
             self.inspection_changed.emit()
 
-    def _update_follow(self) -> None:
-        if self.follow and self.about is not None and self.about.live:
-            self._follow_timer.start()
-        else:
-            self._follow_timer.stop()
-
-    def _live_step(self) -> int | None:
-        return self._step_of(self.about.reference.removesuffix("@live")) if self.about is not None else None
-
     def _look_again(self) -> None:
         """A live model may have learned since."""
-        step = self._live_step()
-        found = self._findings.found
-        if self._requests.running("inspect") or not found or (step is not None and step == self._step_seen):
-            return
-        self._findings.clear()
-        self._again = True
-        self._look.start()
+        if self._findings.found and not self._requests.running("inspect") and self.following.has_news:
+            self._findings.clear()
+            self._again = True
+            self._look.start()
 
     def _stop_looking(self, error: LabError) -> None:
         """A live model answers no more: what was seen last stays."""
-        self._follow_timer.stop()
+        self.following.stop()
         self._findings.give_up(self._wanted())
         self.live_failed.emit(error)

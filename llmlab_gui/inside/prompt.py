@@ -94,9 +94,9 @@ class PromptDock(InspectionDock):
         self.seconds.setRange(0.5, 600)
         self.seconds.setDecimals(1)
         self.seconds.setSuffix(" s")
-        self.seconds.setValue(self.session.follow_seconds)
+        self.seconds.setValue(self.session.following.seconds)
         self.seconds.setAccessibleName("Seconds between two inspections of a model in training")
-        self.follow.setChecked(self.session.follow)
+        self.follow.setChecked(self.session.following.wanted)
         for widget in (self.examples_button, self.history_button, self.beginning, self.follow, self.seconds):
             self.controls.addWidget(widget)
         typed = column((self.text, 1), self.look, spacing=3)
@@ -188,7 +188,7 @@ class PromptDock(InspectionDock):
         self.session.set_prompt(self.text.toPlainText(), self.beginning.isChecked())
 
     def _followed(self) -> None:
-        self.session.set_follow(self.follow.isChecked(), self.seconds.value())
+        self.session.following.set(self.follow.isChecked(), self.seconds.value())
 
     def _fill_examples(self) -> None:
         menu = self.examples_button.menu()

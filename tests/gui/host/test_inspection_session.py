@@ -230,7 +230,7 @@ def test_a_live_model_is_looked_at_again_when_it_has_learned(qtbot: QtBot, tmp_p
     step = {"bar": 100}
     session = InspectionSession(tmp_path, host=ModelHost(command=FAKE_HOST), step_of=step.get)
     session.need("panel", ("heads",))
-    session.set_follow(True, 0.2)
+    session.following.set(True, 0.2)
     opened(qtbot, session, "bar@live")
     first = inspected(qtbot, session)
     qtbot.wait(600)
@@ -240,7 +240,7 @@ def test_a_live_model_is_looked_at_again_when_it_has_learned(qtbot: QtBot, tmp_p
     step["bar"] = 120
     qtbot.waitUntil(lambda: session.inspection is not None and session.inspection is not first, timeout=WAIT)
     assert not worked  # what comes every few seconds is not spoken of
-    session.set_follow(False)
+    session.following.set(False)
     second = session.inspection
     step["bar"] = 140
     qtbot.wait(600)
@@ -259,7 +259,7 @@ def test_what_was_seen_last_of_a_live_model_stays_when_it_answers_no_more(qtbot:
     session.host._process.kill()  # type: ignore[union-attr]
     qtbot.waitUntil(lambda: session.host._process is None, timeout=WAIT)
     session.host._command = ["/nonexistent/python"]
-    session.set_follow(True, 0.2)
+    session.following.set(True, 0.2)
     step["bar"] = 120
     qtbot.waitUntil(lambda: bool(errors), timeout=WAIT)
     qtbot.wait(600)

@@ -79,7 +79,7 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
 
     # Live: answered at its own steps, and again when it has learned.
     session.set_prompt("the king", False)
-    session.set_follow(True, 0.5)
+    session.following.set(True, 0.5)
     window.look_inside(f"{run.path}@live")
     prompt, attention = docks(window)
     assert prompt.isVisible()
