@@ -22,7 +22,6 @@ import filelock
 import numpy as np
 import torch
 
-from llmlab.core.config import differences, from_mapping
 from llmlab.core.device import choose_device, choose_threads, is_out_of_memory, peak_flops
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter, write_json
@@ -30,19 +29,18 @@ from llmlab.core.memory import available_bytes
 from llmlab.core.processes import follow_parent
 from llmlab.core.run_settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
+from llmlab.jobs.earlier_attempts import changes_since, failures_before, load_newest, set_aside
 from llmlab.jobs.ranks import follow_rank_0, run_ranks, say_now_and_then, say_where, started_by_torchrun, tell_torchrun
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
 from llmlab.store.recorder import Recorder
 from llmlab.store.run_folder import RunFolder, RunInfo
-from llmlab.store.run_log import last_events
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.kinds import kind_of
 from llmlab.training.parallel import LOST, Place, Processes, Several, follow, is_lost_contact, join
 from llmlab.training.room import ran_out
-from llmlab.training.run import TrainingRun
-from llmlab.training.state import LoadedState, Origin, load_state, restore
+from llmlab.training.state import load_state, restore
 from llmlab.training.workplace import Workplace
 
 # Whoever sends SIGTERM kills soon after (Docker after 10 seconds, Slurm after 30). A step that takes longer is not
@@ -238,11 +236,11 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
         return
     if processes.size == 1 and trainer.origin.compiled != info.compiled:
         run.change_info(lambda now: dataclasses.replace(now, compiled=trainer.origin.compiled))
-    loaded, skipped = _load_newest(run, trainer)
+    loaded, skipped = load_newest(run, trainer)
     if isinstance(trainer.tokenizer, Tokenizer):  # the lab's own; a base of another kind keeps its own
         write_json(run.tokenizer_json, trainer.tokenizer.to_json())
     changed = changes_since(type(settings), loaded, trainer.origin) if loaded is not None else []
-    failed = _failures_before(run)
+    failed = failures_before(run)
     processes.order("join", -1 if loaded is None else loaded.progress.step)
     trainer.distribute()
     if loaded is not None:
@@ -250,7 +248,7 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
         restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
         damaged = recorder.begin(loaded.progress.step, loaded.events_bytes)
         if damaged:
-            skipped.append(_set_aside(run, damaged))
+            skipped.append(set_aside(run, damaged))
     else:
         recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
     recorder.update(state="running", doing="")
@@ -298,82 +296,6 @@ def _started_early(run: RunFolder, info: RunInfo, recorder: Recorder, device: st
         active_seconds=active_seconds,
         pid=os.getpid(),
     )
-
-
-def _load_newest(run: RunFolder, trainer: TrainingRun) -> tuple[LoadedState | None, list[str]]:
-    """The newest checkpoint that verifies and loads, its weights in the model; and what was passed over, and why.
-
-    Raises LabError when there are checkpoints and none is good: starting over would hide the loss.
-    """
-    skipped: list[str] = []
-    readable = {checkpoint.name: checkpoint for checkpoint in checkpoints.list_checkpoints(run.checkpoints)}
-    names = [*readable, *checkpoints.unreadable(run.checkpoints)]
-    for name in sorted(names, key=lambda name: (len(name), name), reverse=True):  # newest first
-        checkpoint = readable.get(name)
-        if checkpoint is None:
-            skipped.append(f"{name} has no manifest that can be read. It is passed over.")
-            continue
-        problem = checkpoints.verify(checkpoint)
-        if problem is None:
-            trainer.require_same_text(checkpoint)
-            try:
-                loaded = load_state(checkpoint.path)
-                trainer.load_weights(checkpoint)
-                if checkpoint.about.get("run") != run.id:  # a branch's first: its place is in the parent's events
-                    loaded.events_bytes = 0
-                return loaded, skipped
-            except LabError as error:
-                problem = str(error)
-        skipped.append(f"{problem} It is passed over.")
-    if skipped:
-        raise LabError(
-            f"No checkpoint of {run.id} can be used.", " ".join(skipped), "Delete them to train from the start again."
-        )
-    return None, []
-
-
-def _failures_before(run: RunFolder) -> list[str]:
-    """How the last attempt that trained and those after it failed: a resume makes void what said so."""
-    failed: list[str] = []
-    for event in last_events(run.events):
-        if isinstance(event, Started) and event.reached_training:
-            failed = []
-        elif isinstance(event, Failed):
-            why = " ".join(part for part in (event.what, event.why) if part)
-            failed.append(f"Before it was resumed it failed at step {event.step}: {why}")
-    return failed
-
-
-def _set_aside(run: RunFolder, damaged: int) -> str:
-    lines = "A line" if damaged == 1 else f"{damaged} lines"
-    return (
-        f"{lines} of {run.events.name} could not be read, and {'is' if damaged == 1 else 'are'} set aside in "
-        f"{run.damaged_events.name}. What happened then is missing from the record; training is not affected."
-    )
-
-
-def changes_since(kind: type[RunSettings], loaded: LoadedState, now: Origin) -> list[str]:
-    """What differs from the run that saved the checkpoint, as sentences that say what it does to exactness."""
-    old, new = from_mapping(kind, loaded.origin.settings), from_mapping(kind, now.settings)
-    sentences = []
-    for info, before, after in differences(old, new):
-        if info.key == "model.base":  # a name, which `rename` changes; whether it is the same model was looked at
-            continue
-        effect = "the run is no longer what one uninterrupted run would be" if info.exact else "training is not touched"
-        sentences.append(f"{info.key}: {before} -> {after}; {effect}.")
-    for name, before, after in (
-        ("The token file", loaded.origin.data_key, now.data_key),
-        ("The number of threads", loaded.origin.threads, now.threads),
-        ("The number of processes", loaded.origin.processes, now.processes),
-        ("The device", loaded.origin.device, now.device),
-        ("The precision", loaded.origin.precision, now.precision),
-        ("Whether the model is compiled", *(("no", "yes")[one.compiled] for one in (loaded.origin, now))),
-        ("The torch version", loaded.origin.versions.get("torch"), now.versions.get("torch")),
-    ):
-        if before != after:
-            shown = "" if name == "The token file" else f" ({before} -> {after})"
-            sentences.append(f"{name} changed{shown}; rounding or data differ from an uninterrupted run.")
-    return sentences
 
 
 def explain(error: Exception, settings: RunSettings, outputs: Path) -> LabError:
