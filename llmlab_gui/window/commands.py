@@ -170,7 +170,7 @@ def _actions(window: MainWindow, actions: Iterable[QAction]) -> Iterator[Command
     for action in [*window.run_actions.all(), *actions]:
         if action.isEnabled():
             name = action.text().replace("&", "").rstrip("…")
-            text = window.train_text() if action is window.run_actions.train else name
+            text = window.setups.text() if action is window.run_actions.train else name
             yield Command(text, action.trigger, "Do", keys_text(action), _ALSO.get(name, ""))
 
 
@@ -216,10 +216,12 @@ def _settings(window: MainWindow) -> Iterator[Command]:
         ("finetune_setup", "Fine-tune set-up", FinetuneSettings),
     )
     # Those of the form that Train would use come first.
-    for dock_id, where, settings in sorted(kinds, key=lambda kind: window.docks.get(kind[0]) is not window.shown_setup):
+    for dock_id, where, settings in sorted(
+        kinds, key=lambda kind: window.docks.get(kind[0]) is not window.setups.shown
+    ):
         for info in describe(settings):
             also = f"{info.section} {' '.join(info.choices)} {_ALSO.get(info.key, '')}"
-            shown = partial(window.show_setting, dock_id, info.key)
+            shown = partial(window.setups.show_setting, dock_id, info.key)
             yield Command(info.name.replace("_", " "), shown, "Setting", where, also, info.help)
 
 

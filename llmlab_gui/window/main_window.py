@@ -23,7 +23,7 @@ from llmlab_gui.experiments.source import EXPERIMENTS
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.pages.places import FINE_TUNE, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
+from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops, tab_order
@@ -39,17 +39,15 @@ from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.notices import Notices
 from llmlab_gui.window.page_requests import PageRequests
 from llmlab_gui.window.part_styles import PartStyles
+from llmlab_gui.window.setups import Setups
 from llmlab_gui.window.status_bar import StatusBar
 from llmlab_gui.window.tool_bars import TrainBar, WorkspaceBar
 from llmlab_gui.window.uncaught import log_path
 from llmlab_gui.window.workspaces import Workspaces
 
 if TYPE_CHECKING:
-    from llmlab_gui.finetune.setup import FinetuneSetupDock
     from llmlab_gui.paper.notes import PaperDock
     from llmlab_gui.train.log import LogDock
-    from llmlab_gui.train.run_setup import RunSetupDock
-    from llmlab_gui.train.setup import SetupDock
 
 _FIRST_SIZE = QSize(1440, 900)
 _FRAME = 40  # about what the title bar needs
@@ -77,14 +75,14 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.papers = PaperDesk(self.lab, self)
         self.lab.notebook.remember(self.settings)
         self.docks: dict[str, LabDock] = {}
-        self.run_actions = RunActions(self.lab, self.train, self)
+        self.setups = Setups(self)
+        self.run_actions = RunActions(self.lab, self.setups.train, self)
         self.covers = Covers(self)
         self.keyboard = Keyboard(self)
         self._build_toolbars()
         self.status = StatusBar(self.lab, self)
         self.setStatusBar(self.status)
         self.menus = Menus(self)
-        self._tunes = False  # the set-up that was brought into sight last is that of fine-tuning
         self._may_close = False
         self._furnish_when_seen = later
         self._is_settled = False  # the docks were placed in a window of its real size
@@ -110,8 +108,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.workspaces = Workspaces(self, self.docks, self.settings)
         self.placed()
         connect_docks(self.docks, self.lab)
-        for name, tunes in (("setup", False), ("finetune_setup", True)):
-            self.docks[name].visibilityChanged.connect(partial(self._setup_seen, tunes))
+        self.setups.watch()
         for dock in self.docks.values():
             dock.remember(self.settings)
             # Later: a dock that comes into sight is raised right after it says so.
@@ -122,37 +119,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.furnished.emit()
 
     # What the menus and the palette call -----------------------------------------------------------------------
-
-    def train(self) -> None:
-        """Trains what the set-up panel in sight describes; where none is, brings one there instead."""
-        if self._sees_setup():
-            self.shown_setup.train()
-
-    def queue(self) -> None:
-        """Puts what the set-up panel in sight describes behind the runs that wait; the same."""
-        if self._sees_setup():
-            self.shown_setup.queue()
-
-    def train_text(self) -> str:
-        """What `train` would do."""
-        setup = self.shown_setup
-        verb = setup.train_button.text()
-        if not is_seen(setup):
-            return f"{verb}: first shows {setup.windowTitle()}"
-        return f"{verb}: {setup.in_words() or f'{setup.windowTitle()} says what is missing'}"
-
-    def show_setting(self, dock_id: str, key: str) -> None:
-        """Brings one setting of a set-up panel into sight, and gives it the keyboard."""
-        self.show_dock(dock_id)
-        cast("RunSetupDock[Any]", self.docks[dock_id]).reveal(key)
-
-    @property
-    def shown_setup(self) -> SetupDock | FinetuneSetupDock:
-        """The set-up panel that is in sight; of both, or of none, the one that was brought there last."""
-        tuning, setup = self._finetune_setup, self._setup
-        if is_seen(tuning) == is_seen(setup):
-            return tuning if self._tunes else setup
-        return tuning if is_seen(tuning) else setup
 
     def show_dock(self, dock_id: str) -> None:
         """Brings a dock to the front and gives it the keyboard."""
@@ -198,9 +164,9 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def open_path(self, path: Path) -> None:
         """A run, a checkpoint, a text or examples, by its file or folder."""
-        if drops.holds_examples(path, asked_for=self.shown_setup is self._finetune_setup):
+        if drops.holds_examples(path, asked_for=self.setups.shown is self.setups.tuning):
             self.show_dock("finetune_setup")
-            self._finetune_setup.take(path)
+            self.setups.tuning.take(path)
             return
         found = drops.meaning_at_once(path)
         if found is not None:
@@ -214,7 +180,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         """What was dropped."""
         self.covers.wave_welcome()
         if isinstance(found, drops.DroppedText):
-            self._setup.set_corpus(str(found.path))
+            self.setups.scratch.set_corpus(str(found.path))
             return
         if isinstance(found, drops.DroppedModel):
             self.look_inside(found.reference)
@@ -314,31 +280,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             closing.wait_for(self.lab, [row.id for row in rows], self, self.close_quietly)
 
     # Behind the scenes -----------------------------------------------------------------------------------------
-
-    def _sees_setup(self) -> bool:
-        """Whether a set-up panel is in sight. Nothing is started from a form that nobody sees."""
-        setup = self.shown_setup
-        if is_seen(setup):
-            return True
-        if setup.isHidden():  # not in this workspace, which stays as it is
-            self.use_workspace(FINE_TUNE if setup is self.docks["finetune_setup"] else TRAIN)
-        self.show_dock(setup.objectName().removeprefix("dock."))
-        self.lab.said.emit(f"{setup.windowTitle()} shows what would start. Start it from there.")
-        return False
-
-    def _setup_seen(self, tunes: bool, seen: bool) -> None:
-        if seen:
-            self._tunes = tunes
-
-    @property
-    def _setup(self) -> SetupDock:
-        self.furnish()
-        return cast("SetupDock", self.docks["setup"])
-
-    @property
-    def _finetune_setup(self) -> FinetuneSetupDock:
-        self.furnish()
-        return cast("FinetuneSetupDock", self.docks["finetune_setup"])
 
     @property
     def _desks(self) -> tuple[ExperimentDesk[Any], ...]:

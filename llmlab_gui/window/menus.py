@@ -117,7 +117,7 @@ class Menus(QObject):
         menu = self._menu("&Run")
         menu.addActions(self._window.run_actions.all())
         menu.addSeparator()
-        self._add(menu, "enqueue", "Add to the queue", self._window.queue, "Ctrl+Shift+T")
+        self._add(menu, "enqueue", "Add to the queue", self._window.setups.queue, "Ctrl+Shift+T")
         self._add(menu, "queue", "Pause or resume the queue", self._window.lab.queue.toggle_paused)
         check = self._add(menu, "check", "Check a paper's claims", self._window.check_paper)
         check.setStatusTip("Its notes, its claims and the runs that test them, in the workspace Paper")

@@ -67,7 +67,7 @@ def make_active(window: QWidget, qtbot: QtBot) -> None:
 
 def press_train(window: MainWindow, qtbot: QtBot, name: str, steps: int) -> RunFolder:
     window.lab.setup_requested.emit(SMALL | {"train.steps": str(steps)})
-    setup = window._setup
+    setup = window.setups.scratch
     setup.name.setText(name)
     qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
     with qtbot.waitSignal(window.lab.controller.started, timeout=WAIT) as started:

@@ -31,8 +31,8 @@ from llmlab.data.build_tokenizer import build_tokenizer
 from llmlab.data.corpora import find_corpus
 from llmlab.data.shard_build import build_shards
 from llmlab.data.shard_sources import shard_source
-from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
 from llmlab.jobs.earlier_attempts import changes_since
+from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
 from llmlab.models.scratch import open_checkpoint
 from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints, select, verify

@@ -378,12 +378,12 @@ def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dro
 ) -> None:
     window = make_main_window()
     window.use_workspace("Train")
-    qtbot.waitUntil(lambda: window.shown_setup is window.docks["setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown is window.docks["setup"], timeout=WAIT)
     window.use_workspace("Fine-tune")
-    qtbot.waitUntil(lambda: window.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
     window.use_workspace("Train")
     window.lab.finetune_requested.emit({"preset": "scratch"})  # beside Set-up, which stays in sight
-    qtbot.waitUntil(lambda: window.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
 
     table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
     table.write_text("prompt,completion\n1+1,2\n")
@@ -392,10 +392,10 @@ def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dro
     window.use_workspace("Train")
     window.reset_layout()
     window.open_path(lines)
-    assert window._setup.corpus.value() == str(lines)  # a text, where texts are chosen
+    assert window.setups.scratch.corpus.value() == str(lines)  # a text, where texts are chosen
     window.open_path(table)
     assert tuning.examples.value() == str(table)
     window.use_workspace("Fine-tune")
-    qtbot.waitUntil(lambda: window.shown_setup is tuning, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown is tuning, timeout=WAIT)
     window.open_path(lines)
     assert tuning.examples.value() == str(lines)

@@ -441,7 +441,7 @@ def test_train_asks_first(
     make_main_window: MakeWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     window = make_main_window(asks=True)
-    qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
     started: list[list[str]] = []
     monkeypatch.setattr(
         window.lab.controller, "start", lambda *given: started.append([str(prediction) for prediction in given[3]])

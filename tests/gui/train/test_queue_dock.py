@@ -222,8 +222,8 @@ def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
     window = make_main_window()
     qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
     monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
-    qtbot.waitUntil(window.shown_setup.queue_button.isEnabled, timeout=WAIT)
-    window.shown_setup.queue_button.click()
+    qtbot.waitUntil(window.setups.shown.queue_button.isEnabled, timeout=WAIT)
+    window.setups.shown.queue_button.click()
     qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1, timeout=WAIT)
     (queued,) = window.lab.queue.state.items
     assert queued.preset == "baby"

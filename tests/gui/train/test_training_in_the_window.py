@@ -81,7 +81,7 @@ def test_a_run_that_could_not_start_keeps_its_name_and_predictions(
     monkeypatch.setattr(RunQueue, "add", refuse)
     stated = (parse_prediction("val_loss=1..2@80%"),)
     window.lab.setup_requested.emit(SMALL | {"name": "mine", "predictions": stated})
-    setup = window._setup
+    setup = window.setups.scratch
     qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
     with qtbot.waitSignal(window.lab.error_raised, timeout=WAIT):
         getattr(setup, way)()

@@ -810,7 +810,7 @@ def test_a_second_run_at_once_is_asked_about(
     fake = FakeRun(outputs, steps=10).start().advance(5)
     window = settled(qtbot, make_main_window())
     qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
-    qtbot.waitUntil(window._setup.train_button.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
     starts: list[str] = []
     monkeypatch.setattr(
         window.lab.controller, "start", lambda settings, name, preset, predictions, begun: starts.append(preset)
@@ -923,7 +923,7 @@ def test_a_dropped_text_becomes_the_corpus_and_a_run_folder_is_opened(
     text.write_text("It was a dark and stormy night. " * 500)
     window = settled(qtbot, make_main_window())
     _drop(window, text)
-    setup = window._setup
+    setup = window.setups.scratch
     qtbot.waitUntil(lambda: setup.corpus.value() == str(text), timeout=WAIT)
     qtbot.waitUntil(lambda: setup.corpus.corpus is not None, timeout=WAIT)
     assert setup.plan().settings.data.corpus == str(text)

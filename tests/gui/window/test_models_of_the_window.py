@@ -28,8 +28,8 @@ from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets import drops
-from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.model_bar import ModelBar
+from llmlab_gui.window.setups import Setups
 from llmlab_gui.write.dock import WriteDock
 
 
@@ -79,8 +79,8 @@ def test_a_dropped_folder_is_searched_in_a_thread_and_the_search_cancelled(
 
     monkeypatch.setattr(drops, "meaning", endless)
     window = make_main_window(docks=False)
-    monkeypatch.setattr(MainWindow, "shown_setup", property(lambda _: None))
-    monkeypatch.setattr(MainWindow, "_finetune_setup", property(lambda _: object()))
+    monkeypatch.setattr(Setups, "shown", property(lambda _: None))
+    monkeypatch.setattr(Setups, "tuning", property(lambda _: object()))
     window.open_path(tmp_path)
     strip = window.covers.looking_strip
     qtbot.waitUntil(strip.isVisible, timeout=WAIT)
