@@ -21,10 +21,10 @@ class LabError(Exception):
         return {"what": self.what, "why": self.why, "do": self.do}
 
 
-def brief(error: BaseException, length: int = 160) -> str:
+def brief(error: BaseException) -> str:
     """The first sentence of what a library says, for where nothing better is known: one line, and not endless."""
     words = " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
-    return f"{words[:length]}…" if len(words) > length else f"{words}."
+    return f"{words[:160]}…" if len(words) > 160 else f"{words}."
 
 
 class UsageError(LabError):

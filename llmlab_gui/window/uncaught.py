@@ -48,10 +48,10 @@ def install(path: Path) -> ErrorPost:
     return post
 
 
-def last_lines(path: Path, count: int = 30) -> str:
-    """The end of a log file; empty when there is none."""
+def last_lines(path: Path) -> str:
+    """The last 30 lines of a log file; empty when there is none."""
     try:
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
     except OSError:
         return ""
 

@@ -87,10 +87,10 @@ def overall_permutation_p(
     return _permutation_p(_centred_ranks(x, everything), _centred_ranks(y, everything), strata, permutations, seed)
 
 
-def rising_p(y: Array, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
+def rising_p(y: Array) -> float:
     """How many orders of y [N] rise with the place as much as it does, by Spearman, itself among them: one-sided.
 
-    Exact, over all N! orders, for up to 8 numbers; for more (1 + k) / (1 + permutations) of random ones.
+    Exact, over all N! orders, for up to 8 numbers; for more (1 + k) / (1 + PERMUTATIONS) of random ones.
     """
     places = _centred_ranks(np.arange(len(y)), np.zeros(len(y)))
     x = _centred_ranks(y, np.zeros(len(y)))
@@ -98,9 +98,8 @@ def rising_p(y: Array, permutations: int = PERMUTATIONS, seed: int = 0) -> float
     if len(y) <= _ALL_ORDERS:
         orders = np.array(list(itertools.permutations(range(len(y)))))
         return float((x[orders] @ places >= x @ places - tie).mean())
-    random = np.random.default_rng(seed)
-    shuffled = random.permuted(np.tile(x, (permutations, 1)), axis=1)
-    return float(1 + (shuffled @ places >= x @ places - tie).sum()) / (1 + permutations)
+    shuffled = np.random.default_rng(0).permuted(np.tile(x, (PERMUTATIONS, 1)), axis=1)
+    return float(1 + (shuffled @ places >= x @ places - tie).sum()) / (1 + PERMUTATIONS)
 
 
 def _permutation_p(x: Array, y: Array, strata: Array, permutations: int, seed: int) -> float:
@@ -167,20 +166,14 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def bootstrap_interval(
-    x: Array,
-    statistic: Callable[..., Array] = np.mean,
-    draws: int = BOOTSTRAPS,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval (Efron 1979) of a statistic of independent numbers x [N], one a sequence or a seed.
+def bootstrap_interval(x: Array, statistic: Callable[..., Array] = np.mean) -> tuple[float, float]:
+    """95 % percentile interval (Efron 1979) of a statistic of independent numbers x [N], one a sequence or a seed.
 
     statistic: as numpy's own, with `axis`.
     """
     x = np.asarray(x)
-    drawn = x[np.random.default_rng(seed).integers(len(x), size=(draws, len(x)))]
-    tail = 100 * (1 - confidence) / 2
+    drawn = x[np.random.default_rng(0).integers(len(x), size=(BOOTSTRAPS, len(x)))]
+    tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(statistic(drawn, axis=1), [tail, 100 - tail])
     return float(low), float(high)
 
