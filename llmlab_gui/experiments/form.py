@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QSizePolicy,
     QSpinBox,
     QStackedWidget,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -32,7 +31,7 @@ from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import choice_box
+from llmlab_gui.widgets.layouts import choice_box, column
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -336,11 +335,7 @@ class ExperimentForm(StudyForm[Asked]):
         self.forms = QStackedWidget()
         self.forms.addWidget(self.scratch)
         self.forms.addWidget(self.finetune)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 6, 0)
-        column.addLayout(grid)
-        column.addWidget(self.forms)
-        column.addStretch(1)
+        column(grid, self.forms, 1, into=self, margins=(0, 0, 6, 0))
 
 
 def parse_values(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
-from PySide6.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QProgressBar, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.store.worker_folder import is_elsewhere
@@ -15,6 +15,7 @@ from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import TrialRow, TrialsModel, left_text
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.question import ask_where_to_resume
 from llmlab_gui.widgets.row_tables import Column, rows_table, selected_key
 
@@ -59,13 +60,9 @@ class StudyPanel(QWidget):
         self.resume_button = self.add_button("Resume", "Run what is left; finished runs are kept", self.go_on)
         self.stop_button = self.add_button("Stop", "What trains saves and stops; the others wait", self.stop)
         self.open_button = self.add_button("Open run", "Show the selected run in all other panels", self.open_run)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 2, 0, 0)
-        layout.setSpacing(4)
-        for widget in (buttons, self.bar, self.standing, self.problem):
-            layout.addWidget(widget)
-        layout.addWidget(self.arms_table, 1)
-        layout.addStretch(0)  # takes the table's room while there is none
+        # The last takes the table's room while there is none.
+        parts = (buttons, self.bar, self.standing, self.problem, (self.arms_table, 1), 0)
+        column(*parts, into=self, spacing=4, margins=(0, 2, 0, 0))
         self.arms_table.activated.connect(lambda _: self.open_run())
         self.arms_table.selectionModel().selectionChanged.connect(lambda *_: self._offer_run())
 

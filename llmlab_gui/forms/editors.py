@@ -7,9 +7,10 @@ from typing import Any
 
 from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLineEdit, QPlainTextEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QLineEdit, QPlainTextEdit, QWidget
 
 from llmlab.core.config import SettingInfo
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.one_line import ChoiceBox
 
 _PROMPT_LINES = 4
@@ -43,9 +44,7 @@ class Editor(QWidget):
 
     def hold(self, widget: QWidget, target: QWidget | None = None) -> None:
         """Makes `widget` the whole of this editor; `target` in it takes the keyboard."""
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(widget)
+        beside(widget, into=self)
         self.setFocusProxy(target or widget)
 
 

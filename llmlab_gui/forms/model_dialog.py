@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QFormLayout,
     QLineEdit,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -22,7 +21,7 @@ from llmlab.models.available import AvailableModel, available_models
 from llmlab_gui.host.recent import Recent
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
-from llmlab_gui.widgets.layouts import beside
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, RowsModel, rows_table
 
 _KINDS = {"run": "run", "live": "live run", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}
@@ -115,12 +114,7 @@ class ModelDialog(QDialog):
         buttons.addButton(self.open_button, QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.search)
-        layout.addWidget(self.table, 1)
-        layout.addLayout(form)
-        layout.addWidget(self.note)
-        layout.addWidget(buttons)
+        column(self.search, (self.table, 1), form, self.note, buttons, into=self, margins=None)
 
     def _connect(self) -> None:
         self.search.textChanged.connect(self._find)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QWidget
 
 from llmlab.core.config import describe
 from llmlab.core.presets import Preset, default_preset, presets_of
@@ -15,6 +15,7 @@ from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.one_line import OneLineBox
 
 S = TypeVar("S", bound=RunSettings)
@@ -45,10 +46,7 @@ class PresetForm(QWidget, Generic[S]):
         infos = {info.key: info for info in describe(settings_type)}
         self.essentials = {key: Field(infos[key], editor, parent=self) for key, editor in essentials.items()}
         self.form: SettingsForm[S] = SettingsForm(settings_type, self.essentials)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(_grid(self.presets, self.about, self.essentials.values(), also or {}))
-        layout.addWidget(self.form, 1)
+        column(_grid(self.presets, self.about, self.essentials.values(), also or {}), (self.form, 1), into=self)
         self.presets.currentIndexChanged.connect(self.use_preset)
         self.form.edited.connect(self.edited)
         self.use_preset()

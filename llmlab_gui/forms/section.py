@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QPushButton, QSizePolicy, QToolButton, QWidget
 
 from llmlab_gui.forms.field import Field
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.theme import theme_notifier
 
 
@@ -62,18 +63,10 @@ class Section(QWidget):
         grid.addWidget(self.more, 2 * ordinary, 0, 1, 4)
         for place, field in enumerate(ordered):
             row = 2 * place if place < ordinary else 2 * place + 1
-            for column, widget in enumerate(field.widgets):
-                grid.addWidget(widget, row, column)
+            for at, widget in enumerate(field.widgets):
+                grid.addWidget(widget, row, at)
             grid.addWidget(field.problem, row + 1, 0, 1, 4)
-        top = QHBoxLayout()
-        top.addWidget(self.header)
-        top.addWidget(self.summary, 1)
-        top.addStretch()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addLayout(top)
-        layout.addWidget(self.content)
+        column(beside(self.header, self.summary, 0, grows=self.summary), self.content, into=self, spacing=2)
         self.header.toggled.connect(self._fold)
         self.more.toggled.connect(self._show_more)
         theme_notifier.changed.connect(self._restyle)

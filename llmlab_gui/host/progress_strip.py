@@ -7,10 +7,10 @@ from typing import Protocol
 
 from PySide6.QtCore import QEvent, QObject, Qt, SignalInstance
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
+from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QWidget
 
 from llmlab_gui.host.selection import Working
-from llmlab_gui.widgets.layouts import settling_timer
+from llmlab_gui.widgets.layouts import beside, settling_timer
 from llmlab_gui.widgets.numbers import time_left_text
 from llmlab_gui.widgets.one_line import OneLine
 
@@ -51,12 +51,7 @@ class ProgressStrip(QWidget):
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setAccessibleName(f"Cancel {noun}")
         self.cancel_button.clicked.connect(lambda: session.cancel())
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(6, 2, 6, 2)
-        layout.addWidget(self.what, 2)
-        layout.addWidget(self.bar, 1)
-        layout.addWidget(self.left)
-        layout.addWidget(self.cancel_button)
+        beside((self.what, 2), (self.bar, 1), self.left, self.cancel_button, into=self, margins=(6, 2, 6, 2))
         self._patience = settling_timer(self, _PATIENCE_MS, self._appear)
         session.working_changed.connect(self._draw)
         self.hide()

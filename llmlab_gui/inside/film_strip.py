@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QSignalBlocker, Qt, QTimer, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSlider, QWidget
+from PySide6.QtWidgets import QLabel, QSlider, QWidget
 
 from llmlab_gui.inside.film import Film
 from llmlab_gui.widgets.buttons import toggle_button
+from llmlab_gui.widgets.layouts import beside
 
 # A frame long enough to be read, short enough to see it move.
 _FRAME_MS = 500
@@ -30,11 +31,7 @@ class FilmStrip(QWidget):
         self.words.setMinimumWidth(
             self.fontMetrics().horizontalAdvance("step 100,000 · validation loss 0.000 · 100 of 100")
         )
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.play)
-        layout.addWidget(self.slider, 1)
-        layout.addWidget(self.words)
+        beside(self.play, self.slider, self.words, grows=self.slider, into=self)
         self._timer = QTimer(self)
         self._timer.setInterval(_FRAME_MS)
         self._timer.timeout.connect(self._advance)

@@ -6,13 +6,11 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QListWidget,
     QSizePolicy,
     QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -21,7 +19,7 @@ from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.edits import HOWS, PARTS, words
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.widgets.layouts import beside, choice_box, column
 from llmlab_gui.widgets.numbers import count_text
 
 _ROWS_SHOWN = 4
@@ -100,13 +98,7 @@ class InterventionForm(QWidget):
         self.source.setMinimumWidth(200)
         _fill(below, QLabel("watch"), self.answer, QLabel("against"), self.against)
         _fill(below, QLabel("source"), self.source, self.align)
-        buttons = QVBoxLayout()
-        buttons.addWidget(self.remove)
-        buttons.addWidget(self.clear)
-        buttons.addStretch(1)
-        chosen = QHBoxLayout()
-        chosen.addWidget(self.list, 1)
-        chosen.addLayout(buttons)
+        chosen = beside(self.list, column(self.remove, self.clear, 1), grows=self.list)
         column(chosen, below, into=self, spacing=4)
 
     def _connect(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -62,9 +62,7 @@ class SweepView(QWidget):
         row = FlowRow()
         for widget in (self.over, self.action, self.point, self.run, self.cancel):
             row.addWidget(widget)
-        rest = QVBoxLayout()  # while there is no map
-        rest.addStretch(0)
-        column(row, self.note, (self.map, 1), rest, into=self, spacing=4)
+        column(row, self.note, (self.map, 1), 0, into=self, spacing=4)  # the last: while there is no map
         self.over.currentIndexChanged.connect(self._show_fields)
         self.run.clicked.connect(self.start)
         self.cancel.clicked.connect(self.stop)

@@ -14,13 +14,11 @@ from PySide6.QtWidgets import (
     QApplication,
     QDockWidget,
     QFrame,
-    QHBoxLayout,
     QMenu,
     QScrollArea,
     QSizePolicy,
     QStackedWidget,
     QStyle,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -28,6 +26,7 @@ from llmlab_gui.pages.library import load_pages, with_terms
 from llmlab_gui.pages.places import pages_of
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import RowsModel
 from llmlab_gui.widgets.saving import save_csv
 from llmlab_gui.widgets.tab_order import give_keyboard, main_part, move_on, stops
@@ -57,14 +56,8 @@ class LabDock(QDockWidget):
         self._caption = _Caption()
         self._caption.followed.connect(self._follow_caption)
         self._caption.hide()
-        content = QWidget()
-        layout = QVBoxLayout(content)
-        layout.setContentsMargins(8, 4, 8, 6)
-        layout.setSpacing(4)
         self._room = _Room(self._stack)
-        layout.addWidget(self._room, 1)
-        layout.addWidget(self._caption)
-        self.setWidget(content)
+        self.setWidget(column((self._room, 1), self._caption, spacing=4, margins=(8, 4, 8, 6)))
         float_button = self.findChild(QAbstractButton, "qt_dockwidget_floatbutton")
         self._docked_at = QRect()  # on the screen, before its button is pressed
         if float_button is not None:
@@ -248,10 +241,7 @@ class _Caption(QWidget):
             label.linkActivated.connect(self.followed)
         self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.links.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.text, 1)
-        layout.addWidget(self.links)
+        beside(self.text, self.links, grows=self.text, into=self)
 
     def say(self, words: str, links: str) -> None:
         """Replaces both."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
 
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, Quantity
 from llmlab_gui.notebook.prediction_form import CurveRow, ValueRow
 from llmlab_gui.notebook.start_question import StartQuestion
-from llmlab_gui.widgets.layouts import column
+from llmlab_gui.widgets.layouts import beside, column
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.book import Anchors, Book
@@ -59,10 +59,7 @@ class PredictionDialog(StartQuestion):
         self.draw_button.setVisible(self._expected is not None)
         self._values_place = QVBoxLayout()
         self._values_place.setSpacing(10)
-        tools = QHBoxLayout()
-        tools.addWidget(self.more)
-        tools.addWidget(self.draw_button)
-        tools.addStretch(1)
+        tools = beside(self.more, self.draw_button, 1)
         self._curve_place = QVBoxLayout()
         self._free = QWidget()
         content = column(self._values_place, tools, self._curve_place, (self._free, 1), spacing=10)

@@ -10,12 +10,10 @@ from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
     QDialog,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QStackedWidget,
     QStyle,
-    QVBoxLayout,
     QWidget,
 )
 from shiboken6 import isValid
@@ -24,6 +22,7 @@ from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.notebook.prediction_form import SentenceRow
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab_gui.widgets.layouts import beside, column
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.book import Anchors, Book
@@ -134,19 +133,9 @@ class StartQuestion(QDialog):
         """The question, what is asked, scrolled where it is high, the sentence, and the buttons."""
         self._content, self._area = content, scrolled(content)
         self._area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # what it scrolls is a form: Tab scrolls it
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.ask_again)
-        buttons.addStretch(1)
-        for button in (self.back_button, self.skip_button, self.start_button):
-            buttons.addWidget(button)
-        layout = QVBoxLayout(self)
-        layout.setSpacing(10)
-        layout.addWidget(self._what)
-        layout.addWidget(self.anchors)
-        layout.addWidget(self._area, 1)
-        layout.addWidget(self.sentence)
-        layout.addWidget(self._below)
-        layout.addLayout(buttons)
+        buttons = beside(self.ask_again, 1, self.back_button, self.skip_button, self.start_button)
+        parts = (self._what, self.anchors, (self._area, 1), self.sentence, self._below, buttons)
+        column(*parts, into=self, spacing=10, margins=None)
         self.setMinimumWidth(width)
         self.fit()
 

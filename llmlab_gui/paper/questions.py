@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.studies.papers.own import CLAIM_QUESTIONS, PAPER_QUESTIONS, OwnPaper
 from llmlab.studies.papers.own_answers import add_claim, answer_of, write_answer
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
-from llmlab_gui.widgets.layouts import beside
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.question import LineQuestion, ask
 
 _WIDTH, _LINES = 64, 5  # characters, and lines of an answer in sight
@@ -61,10 +61,8 @@ class PaperQuestions(QDialog):
         self.claim_button, self.leave_button = QPushButton("Another claim…"), QPushButton("Save and close")
         self.next_button.setToolTip("Keeps the answer (Ctrl+Enter); an empty one stays open")
         self.next_button.setDefault(True)
-        layout = QVBoxLayout(self)
-        for widget in (self.where, self.question, self.answer, self.problem):
-            layout.addWidget(widget)
-        layout.addLayout(beside(self.claim_button, QWidget(), self.leave_button, self.back_button, self.next_button))
+        buttons = beside(self.claim_button, QWidget(), self.leave_button, self.back_button, self.next_button)
+        column(self.where, self.question, self.answer, self.problem, buttons, into=self, margins=None)
         self.setMinimumWidth(self.fontMetrics().averageCharWidth() * _WIDTH)
         self.next_button.clicked.connect(lambda: self._go(1))
         self.back_button.clicked.connect(lambda: self._go(-1))

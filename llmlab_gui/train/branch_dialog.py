@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QPlainTextEdit,
     QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -21,6 +20,7 @@ from llmlab.core.config import parse_assignments, with_values
 from llmlab.core.errors import LabError
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainTrainSettings
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.theme import current_theme
 
 _PROBLEM_LINES = 2  # that nothing moves for; more make the dialog higher
@@ -79,11 +79,7 @@ class BranchDialog(QDialog):
         ):
             widget.setAccessibleName(label)
             form.addRow(label, widget)
-        layout = QVBoxLayout(self)
-        layout.addWidget(about)
-        layout.addLayout(form)
-        layout.addWidget(self.problem)
-        layout.addWidget(self.buttons)
+        column(about, form, self.problem, self.buttons, into=self, margins=None)
         self.setMinimumWidth(420)
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)

@@ -10,7 +10,6 @@ from PySide6.QtCore import QPoint, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QHBoxLayout,
     QLineEdit,
     QMenu,
     QStackedWidget,
@@ -29,7 +28,7 @@ from llmlab_gui.train.run_deletions import RunDeletions
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunDelegate, RunsModel
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState
-from llmlab_gui.widgets.layouts import column, settling_timer
+from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.numbers import stamp_text
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
@@ -74,9 +73,7 @@ class RunsDock(LabDock):
         self.menu_button = tool_button("Export", "Save the table as CSV")
         self._actions = self._build_actions()
         self._build_table()
-        row = QHBoxLayout()
-        row.addWidget(self.filter, 1)
-        row.addWidget(self.menu_button)
+        row = beside(self.filter, self.menu_button, grows=self.filter)
         self._none = EmptyState()
         self._places = QStackedWidget()
         for place in (self.table, self._none):

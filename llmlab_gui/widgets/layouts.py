@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from PySide6.QtCore import QObject, Qt, QTimer
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLayout, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QBoxLayout, QComboBox, QHBoxLayout, QLayout, QSplitter, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.one_line import OneLineBox
 
+Margins: TypeAlias = tuple[int, int, int, int]
+# A pair is a widget and its stretch; a number is the stretch of an empty place.
+Part: TypeAlias = "QWidget | QLayout | int | tuple[QWidget, int]"
+
 
 def column(
-    *parts: QWidget | QLayout | tuple[QWidget, int], into: QWidget | None = None, spacing: int | None = None
+    *parts: Part,
+    into: QWidget | None = None,
+    spacing: int | None = None,
+    margins: Margins | None = (0, 0, 0, 0),
 ) -> QWidget:
-    """The parts below one another, without margins; (widget, stretch) for what takes the room. into: a new widget."""
+    """The parts below one another. into: a new widget. margins: left, top, right, bottom; None: as dialogs have."""
     whole = into if into is not None else QWidget()
     layout = QVBoxLayout(whole)
-    layout.setContentsMargins(0, 0, 0, 0)
+    if margins is not None:
+        layout.setContentsMargins(*margins)
     if spacing is not None:
         layout.setSpacing(spacing)
+    _add(layout, parts)
+    return whole
+
+
+def beside(
+    *parts: Part, grows: QWidget | None = None, into: QWidget | None = None, margins: Margins = (0, 0, 0, 0)
+) -> QHBoxLayout:
+    """The parts in a row. grows: takes the free room. into: the widget that consists of them."""
+    layout = QHBoxLayout() if into is None else QHBoxLayout(into)
+    layout.setContentsMargins(*margins)
+    _add(layout, [(part, 1) if part is grows and isinstance(part, QWidget) else part for part in parts])
+    return layout
+
+
+def _add(layout: QBoxLayout, parts: Iterable[Part]) -> None:
     for part in parts:
         if isinstance(part, QLayout):
             layout.addLayout(part)
         elif isinstance(part, QWidget):
             layout.addWidget(part)
+        elif isinstance(part, int):
+            layout.addStretch(part)
         else:
             layout.addWidget(*part)
-    return whole
-
-
-def beside(*parts: QWidget, grows: QWidget | None = None) -> QHBoxLayout:
-    """The parts in a row. grows: takes the free room."""
-    layout = QHBoxLayout()
-    for part in parts:
-        layout.addWidget(part, int(part is grows))
-    return layout
 
 
 def flow(*left: QWidget, right: tuple[QWidget, ...] = ()) -> QWidget:

@@ -11,12 +11,12 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QMessageBox,
-    QVBoxLayout,
     QWidget,
 )
 
 from llmlab.core.errors import LabError
 from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.layouts import column
 
 GONE_FOR_GOOD = " The trash of this system cannot hold it, so this cannot be undone."
 _LINE_WIDTH = 60  # characters: most names of runs, whole
@@ -86,9 +86,7 @@ class LineQuestion(QDialog):
         self.problem = ProblemLabel()
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
         buttons.button(QDialogButtonBox.StandardButton.Ok).setText(title)
-        layout = QVBoxLayout(self)
-        for widget in (label, self.line, self.problem, buttons):
-            layout.addWidget(widget)
+        column(label, self.line, self.problem, buttons, into=self, margins=None)
         self.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LINE_WIDTH)
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)

@@ -14,12 +14,12 @@ from PySide6.QtWidgets import (
     QMessageBox,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
 import llmlab
 from llmlab.core.paths import cache_dir, resources_dir
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.row_tables import show_whole_rows
 from llmlab_gui.widgets.theme import current_theme
 from llmlab_gui.window.uncaught import last_lines, log_path
@@ -81,9 +81,7 @@ class ShortcutsDialog(QDialog):
         table.selectRow(0)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.reject)
-        layout = QVBoxLayout(self)
-        layout.addWidget(table)
-        layout.addWidget(buttons)
+        column(table, buttons, into=self, margins=None)
         self.resize(480, 520)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QProgressBar, QWidget
 
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.widgets import question
+from llmlab_gui.widgets.layouts import column
 
 # How long a stop may take before ending it by force is offered.
 _PATIENCE_SECONDS = 15
@@ -96,10 +97,7 @@ class StoppingDialog(QDialog):
         self.kill.setToolTip("Loses the steps since the last checkpoint")
         self.kill.hide()
         back = self.buttons.addButton("Do not close", QDialogButtonBox.ButtonRole.RejectRole)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.text)
-        layout.addWidget(bar)
-        layout.addWidget(self.buttons)
+        column(self.text, bar, self.buttons, into=self, margins=None)
         self.setMinimumWidth(440)
         self.leave.clicked.connect(self.kept)
         self.kill.clicked.connect(self._kill)

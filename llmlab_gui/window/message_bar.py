@@ -6,10 +6,11 @@ from html import escape
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QToolButton, QWidget
+from PySide6.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab_gui.widgets.icons import icon
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 # Older ones are let go: nobody reads back further.
@@ -45,13 +46,8 @@ class MessageBar(QWidget):
         self.close_button.setIconSize(QSize(14, 14))
         self.close_button.setAccessibleName("Dismiss the message")
         self.close_button.setToolTip("Dismiss (Esc)")
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(10, _PADDING, 6, _PADDING)
-        layout.addWidget(self._sign)
-        layout.addWidget(self.text, 1)
-        layout.addWidget(self._count)
-        layout.addWidget(self.log_button)
-        layout.addWidget(self.close_button)
+        parts = (self._sign, (self.text, 1), self._count, self.log_button, self.close_button)
+        beside(*parts, into=self, margins=(10, _PADDING, 6, _PADDING))
         self.log_button.clicked.connect(self._want_log)
         self.close_button.clicked.connect(self.dismiss)
         theme_notifier.changed.connect(self._restyle)

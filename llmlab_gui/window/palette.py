@@ -19,10 +19,10 @@ from PySide6.QtWidgets import (
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
-    QVBoxLayout,
     QWidget,
 )
 
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.theme import current_theme, mix
 
 _ROOT = QModelIndex()
@@ -208,10 +208,7 @@ class CommandPalette(QDialog):
         self.list.setItemDelegate(_CommandDelegate({command.kind for command in commands}, self.list))
         self._model = _CommandModel(self)
         self.list.setModel(self._model)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 8, 8, 8)
-        layout.addWidget(self.line)
-        layout.addWidget(self.list)
+        column(self.line, self.list, into=self, margins=(8, 8, 8, 8))
         self.line.installEventFilter(self)
         self.line.textChanged.connect(self._filter)
         self.list.clicked.connect(lambda _: self._run())

@@ -8,10 +8,10 @@ from typing import cast
 
 from PySide6.QtCore import QEvent, QObject, QPoint, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QHideEvent, QKeyEvent, QPainter, QPaintEvent, QPen, QShowEvent
-from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QWidget
 
 from llmlab_gui.widgets.labels import PrimaryButton
-from llmlab_gui.widgets.layouts import settling_timer
+from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.tab_order import move_on
 from llmlab_gui.widgets.theme import current_theme
 
@@ -63,17 +63,8 @@ class Tour(QWidget):
         self.back_button, self.next_button = QPushButton("Back"), PrimaryButton("Next")
         self.skip_button = QPushButton("Skip the tour")
         self.skip_button.setFlat(True)
-        row = QHBoxLayout()
-        row.addWidget(self.skip_button)
-        row.addStretch(1)
-        row.addWidget(self._count)
-        row.addWidget(self.back_button)
-        row.addWidget(self.next_button)
-        layout = QVBoxLayout(self.card)
-        layout.setContentsMargins(14, 12, 14, 12)
-        layout.addWidget(self.title)
-        layout.addWidget(self.words)
-        layout.addLayout(row)
+        row = beside(self.skip_button, 1, self._count, self.back_button, self.next_button)
+        column(self.title, self.words, row, into=self.card, margins=(14, 12, 14, 12))
         self.back_button.clicked.connect(lambda: self._go(self._place - 1))
         self.next_button.clicked.connect(lambda: self._go(self._place + 1))
         self.skip_button.clicked.connect(self.end)

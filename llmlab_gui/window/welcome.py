@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QPainter, QPainterPath, QPaintEvent, QPen
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _WORDS = (
@@ -45,12 +46,7 @@ class WelcomePanel(QWidget):
         for button in (self.setup_button, self.tour_button, self.hour_button):
             button.setFlat(True)
         picture = _LossSketch()
-        others = QHBoxLayout()
-        others.addStretch(1)
-        others.addWidget(self.setup_button)
-        others.addWidget(self.tour_button)
-        others.addWidget(self.hour_button)
-        others.addStretch(1)
+        others = beside(1, self.setup_button, self.tour_button, self.hour_button, 1)
         hint = QuietLabel("You can also drop a text file of your own onto this window.")
         hint.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         middle = Qt.AlignmentFlag.AlignHCenter
@@ -60,11 +56,7 @@ class WelcomePanel(QWidget):
         layout.addSpacing(12)
         layout.addWidget(title)
         layout.addSpacing(6)
-        across = QHBoxLayout()
-        across.addStretch(1)
-        across.addWidget(words, 3)
-        across.addStretch(1)
-        layout.addLayout(across)
+        layout.addLayout(beside(1, (words, 3), 1))
         layout.addSpacing(14)
         layout.addWidget(self.train_button, 0, middle)
         layout.addLayout(others)

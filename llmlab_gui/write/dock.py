@@ -161,10 +161,7 @@ class WriteDock(LabDock):
 
     def _lay_out(self) -> None:
         buttons = beside(self.generate_button, self.stop_button, self.chat, self.beside, self.said, grows=self.said)
-        below = beside(self.spaces)
-        below.addStretch(1)
-        below.addWidget(self.copy_button)
-        written = column(self.first_name, (self.text, 1), TintLegend(), below)
+        written = column(self.first_name, (self.text, 1), TintLegend(), beside(self.spaces, 1, self.copy_button))
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.addTab(self.ahead, "Next token")

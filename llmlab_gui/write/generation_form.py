@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QSpinBox, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QSpinBox, QToolButton, QWidget
 
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.layouts import beside, column
 
 
 class GenerationForm(QWidget):
@@ -62,19 +63,12 @@ class GenerationForm(QWidget):
             ("Min-p", self.min_p),
             ("Seed", self.seed),
         ):
-            held = QWidget()
-            column = QVBoxLayout(held)
-            column.setContentsMargins(0, 0, 0, 0)
-            column.setSpacing(1)
             name = QLabel(label)
             name.setBuddy(widget)
             widget.setAccessibleName(label)
             widget.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
-            column.addWidget(name)
-            line = QHBoxLayout()
-            line.addWidget(widget)
-            column.addLayout(line)
-            row.addWidget(held)
+            line = beside(widget)
+            row.addWidget(column(name, line, spacing=1))
         line.addWidget(self.new_seed)
 
     def resizeEvent(self, event: QResizeEvent) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QSizePolicy, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import Checkpoint, best_of, final_of, list_checkpoints
 from llmlab.store.events import CheckpointSaved, Event
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.one_line import OneLineBox
 
 if TYPE_CHECKING:
@@ -41,12 +42,7 @@ class ModelPicker(QWidget):
             combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             combo.setMinimumContentsLength(6)
             combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(QLabel("Run"))
-        layout.addWidget(self.runs, 3)
-        layout.addWidget(QLabel("Checkpoint"))
-        layout.addWidget(self.which, 2)
+        beside(QLabel("Run"), (self.runs, 3), QLabel("Checkpoint"), (self.which, 2), into=self)
         self.runs.activated.connect(self._choose_run)
         self.which.activated.connect(self._choose_checkpoint)
         lab.runs_changed.connect(self._list_runs)

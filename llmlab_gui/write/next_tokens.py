@@ -7,12 +7,13 @@ from functools import partial
 from typing import NamedTuple
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import NextToken
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.widgets.alternatives import AlternativeList
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.veil import Veil
 
 
@@ -40,10 +41,7 @@ class NextTokens(QWidget):
         self.list.setAccessibleName("Next token after the prompt")
         self.words.setTextFormat(Qt.TextFormat.PlainText)
         self.words.setWordWrap(True)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 4, 0, 0)
-        layout.addWidget(self.words)
-        layout.addWidget(self.list, 1)
+        column(self.words, (self.list, 1), into=self, margins=(0, 4, 0, 0))
         self.veil = Veil(self)
 
     def ask(self, asked: Asked) -> None:

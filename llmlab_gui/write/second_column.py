@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.models.reference import parse
@@ -14,6 +14,7 @@ from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.token_view import TokenView
 from llmlab_gui.write.writer import Writer
@@ -46,14 +47,7 @@ class SecondAnswer(QWidget):
         self._wrote = ("", "")  # reference and name of the model that wrote what is shown
         self.veil = Veil(self.text)
         self.box.currentTextChanged.connect(self.changed)
-        top = QHBoxLayout()
-        top.addWidget(QLabel("B"))
-        top.addWidget(self.box, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(top)
-        layout.addWidget(self.text, 1)
-        layout.addWidget(self.said)
+        column(beside(QLabel("B"), self.box, grows=self.box), (self.text, 1), self.said, into=self)
 
     def propose(self, first: str) -> None:
         """Offers what is here, and chooses the model that tells most beside `first`, unless someone has chosen."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 
-from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab_gui.host.messages import Generation, Token
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
+from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.one_line import OneLineBox
 
 
@@ -25,11 +26,7 @@ class TokenAlternatives(QWidget):
         self.list.setAccessibleName("Alternatives at the chosen token")
         self._shown: tuple[int, Token, Generation] | None = None
         self.steps.currentIndexChanged.connect(self._show)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 4, 0, 0)
-        layout.addWidget(self.words)
-        layout.addWidget(self.steps)
-        layout.addWidget(self.list, 1)
+        column(self.words, self.steps, (self.list, 1), into=self, margins=(0, 4, 0, 0))
         self.clear()
 
     def clear(self) -> None:
