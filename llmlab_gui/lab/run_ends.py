@@ -32,11 +32,14 @@ def said_at_end(row: RunRow, killed: Collection[Path]) -> LabError | str:
 
 
 def said_at_pause(row: RunRow, events: Sequence[Event]) -> LabError | None:
-    """Why a run that is live has paused, where nobody asked for it and these events end in that pause.
-
-    Pauses in a log that is read again are long over.
-    """
-    last = next((event for event in reversed(events) if isinstance(event, (Paused, Resumed, Started))), None)
-    if not row.status.live or not isinstance(last, Paused) or last.reason == "requested":
+    """Why a run that is live has paused, where nobody asked for it and these events end in that pause."""
+    pause = unended_pause(events)
+    if not row.status.live or pause is None or pause.reason == "requested":
         return None
-    return LabError(f"{row.name} has paused by itself at step {last.step:,}.", last.reason)
+    return LabError(f"{row.name} has paused by itself at step {pause.step:,}.", pause.reason)
+
+
+def unended_pause(events: Sequence[Event]) -> Paused | None:
+    """The pause that these events end in; those of a log that is read again are long over."""
+    last = next((event for event in reversed(events) if isinstance(event, (Paused, Resumed, Started))), None)
+    return last if isinstance(last, Paused) else None

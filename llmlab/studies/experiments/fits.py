@@ -108,12 +108,12 @@ class PowerLaw:
         low, high = np.percentile(a * np.asarray(x, dtype=float) ** -b + c, _BAND, axis=0)
         return low, high
 
-    def forecast(self, x: float) -> tuple[float, float] | None:
+    def forecast(self, x: float, seed: int = 0) -> tuple[float, float] | None:
         """90 % range of one new run at `x`: the curve's uncertainty and a run's own noise."""
         if not len(self.samples):
             return None
         a, b, c, noise = self.samples.T
-        drawn = a * x**-b + c + np.random.default_rng(0).normal(0, noise)
+        drawn = a * x**-b + c + np.random.default_rng(seed).normal(0, noise)
         return _range(drawn)
 
     def exponent_range(self) -> tuple[float, float] | None:

@@ -166,13 +166,15 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def bootstrap_interval(x: Array, statistic: Callable[..., Array] = np.mean) -> tuple[float, float]:
+def bootstrap_interval(
+    x: Array, statistic: Callable[..., Array] = np.mean, draws: int = BOOTSTRAPS
+) -> tuple[float, float]:
     """95 % percentile interval (Efron 1979) of a statistic of independent numbers x [N], one a sequence or a seed.
 
     statistic: as numpy's own, with `axis`.
     """
     x = np.asarray(x)
-    drawn = x[np.random.default_rng(0).integers(len(x), size=(BOOTSTRAPS, len(x)))]
+    drawn = x[np.random.default_rng(0).integers(len(x), size=(draws, len(x)))]
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(statistic(drawn, axis=1), [tail, 100 - tail])
     return float(low), float(high)

@@ -16,7 +16,8 @@ from windows import FAKE_HOST
 from llmlab.core.errors import LabError
 from llmlab.store.events import Paused, Resumed
 from llmlab_gui.lab import runs_poller as poller_module
-from llmlab_gui.lab.lab import Lab, _unended_pause
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.run_ends import unended_pause
 from llmlab_gui.lab.runs_poller import RunsPoller
 
 
@@ -206,8 +207,8 @@ def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how
 
 def test_of_a_log_that_is_read_again_only_a_pause_that_holds_counts() -> None:
     over, resumed, holds = Paused(20, 1.0, "The disk is full."), Resumed(20, 2.0, 1.0), Paused(30, 3.0, "Full again.")
-    assert _unended_pause([over, resumed]) is None
-    assert _unended_pause([over, resumed, holds]) is holds
+    assert unended_pause([over, resumed]) is None
+    assert unended_pause([over, resumed, holds]) is holds
 
 
 def test_a_run_whose_process_is_gone_says_so_and_where_it_would_go_on(
