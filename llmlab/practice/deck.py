@@ -17,16 +17,13 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from llmlab.core.errors import LabError
-from llmlab.core.files import StillHeld, locked, read_json, write_json
+from llmlab.core.rows import Rows
 from llmlab.notebook.calibration import WINDOW, Calibration, Statement, calibration
 from llmlab.notebook.scoring import brier
 from llmlab.practice.question import CONFIDENCE, INTERVAL, WAYS, Marked, Question
 
 FILE = "practice.json"
 HANDFUL = 5  # questions of a day
-_FORMAT = 1
-_LOCK_SECONDS = 10.0
 _LAST_TIME = 4e9  # Unix seconds: the year 2096; FSRS adds years to it, and dates end in 9999
 
 
@@ -142,11 +139,16 @@ class Deck:
 
     def __init__(self, outputs: Path) -> None:
         self.path = outputs / FILE
+        self._rows = Rows(self.path, "answers", _is_answer)
 
     def read(self) -> Record:
         """All that was answered. LabError when the file is damaged, or a newer version's: it is left as it is."""
-        answers = tuple(_answer(row) for row in self._rows())
+        answers = self.answers()
         return Record(answers, due_times(answers))
+
+    def answers(self) -> tuple[Answer, ...]:
+        """The same without what follows from them."""
+        return tuple(_answer(row) for row in self._rows.read())
 
     def add(self, question: Question, marked: Marked, now: float | None = None) -> Answer:
         """Keeps an answer. LabError when that cannot be done; nothing that was there is lost."""
@@ -167,29 +169,8 @@ class Deck:
             score=marked.score,
             how=question.how,
         )
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self.path.with_name(f".{FILE}.lock"), _LOCK_SECONDS):
-                rows = [*self._rows(), vars(answer)]  # as they stand there, also fields that this version lacks
-                write_json(self.path, {"format": _FORMAT, "answers": rows})
-        except StillHeld as error:
-            raise LabError("The answer could not be kept.", f"Another program holds {self.path}.") from error
-        except OSError as error:
-            raise LabError("The answer could not be kept.", f"{self.path}: {error.strerror or error}.") from error
+        self._rows.add(vars(answer))
         return answer
-
-    def _rows(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        values = read_json(self.path)
-        version = values.get("format") if values is not None else None
-        if isinstance(version, int) and version > _FORMAT:
-            raise LabError(f"{self.path} is of a newer version of the lab.", "", "Update the lab to practise on.")
-        rows = values.get("answers") if values is not None else None
-        if not isinstance(rows, list) or not all(_is_answer(row) for row in rows):
-            hint = "Put a copy of it back, or move it elsewhere to begin anew."
-            raise LabError("What was practised cannot be read.", f"{self.path} is damaged; it was left as it is.", hint)
-        return rows
 
 
 def due_times(answers: Sequence[Answer]) -> dict[str, float]:

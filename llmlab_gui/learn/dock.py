@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QSplitter,
+    QStackedWidget,
     QTextEdit,
     QToolButton,
     QVBoxLayout,
@@ -30,17 +31,20 @@ from PySide6.QtWidgets import (
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.learn.explain import ExplainIt
 from llmlab_gui.learn.page_list import PageList, fill_combo
 from llmlab_gui.learn.page_opener import PageOpener
+from llmlab_gui.learn.stations import ReadToEnd, StationFoot, Stations
 from llmlab_gui.learn.yours import with_yours, yours
 from llmlab_gui.pages.browser import PageBrowser, drawing
 from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.library import load_all
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, REVEAL, Page, without_outcomes
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, REVEAL, Page, without_outcomes
+from llmlab_gui.pages.paths import is_explanation, path_of_page
 from llmlab_gui.pages.places import with_panels
 from llmlab_gui.practice.page_questions import PageQuestions, with_questions
 from llmlab_gui.widgets.labels import ProblemLabel
-from llmlab_gui.widgets.layouts import beside
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.theme import DARK, current_theme, theme_notifier
 
@@ -117,7 +121,12 @@ class LearnDock(LabDock):
         self._splitter.addWidget(self.list)
         self.questions = PageQuestions(lab)
         self.browser.set_guest(self.questions)
-        self._splitter.addWidget(self.browser)
+        self.stations = Stations(lab.outputs, lab.error_raised.emit, self)
+        self.foot, self.explain = StationFoot(self.stations), ExplainIt(lab.outputs, self.stations)
+        self._read_or_explain = QStackedWidget()
+        self._read_or_explain.addWidget(self.browser)
+        self._read_or_explain.addWidget(self.explain)
+        self._splitter.addWidget(column((self._read_or_explain, 1), self.foot))
         self._splitter.setStretchFactor(1, 1)
         self._splitter.setSizes([220, 600])
         self._splitter.setChildrenCollapsible(False)
@@ -138,6 +147,12 @@ class LearnDock(LabDock):
         self._opener = PageOpener(lab, self.go)
         self.browser.anchorClicked.connect(self.open_link)
         self.browser.width_changed.connect(self._width_changed)
+        self._read_to_end = ReadToEnd(self.browser)
+        self._read_to_end.read.connect(self.stations.read)
+        self.questions.asker.kept.connect(lambda _: self.stations.refresh())
+        self.stations.changed.connect(self._standing_changed)
+        self.foot.go.connect(self.go)
+        self.explain.go.connect(self.go)
         for key, slot in (
             (QKeySequence.StandardKey.Back, self.back),
             (QKeySequence.StandardKey.Forward, self.forward),
@@ -254,6 +269,7 @@ class LearnDock(LabDock):
         if self._pages:
             return
         self._pages = load_all()
+        self.stations.refresh()
         self.list.fill(self._pages, self.page_name)
         fill_combo(self.combo, self._pages)
         if not self._pages:
@@ -307,8 +323,14 @@ class LearnDock(LabDock):
             )
             return
         self._page = page
+        self._read_to_end.begin(name)
         self._render(scroll)
         self._look_at_runs()
+        explains = path_of_page(name, self.stations.standing) if is_explanation(name) else None
+        self._read_or_explain.setCurrentWidget(self.browser if explains is None else self.explain)
+        if explains is not None:
+            self.explain.show_path(explains.path, {page.name: page.title for page in self._pages})
+        self.foot.show_page(name)
         names = [page.name for page in self._pages]
         self.previous_button.setEnabled(name != names[0])
         self.next_button.setEnabled(name != names[-1])
@@ -320,12 +342,20 @@ class LearnDock(LabDock):
     def _render(self, scroll: int) -> None:
         assert self._page is not None
         self._stale = False
-        page = with_yours(with_questions(with_panels(self._page)), self._yours.get(self._page.name, ""))
+        page = with_questions(self.stations.drawn(with_panels(self._page), self._pages))
+        page = with_yours(page, self._yours.get(self._page.name, ""))
         self._hides = page.group in (CONCEPTS, FIRST_HOUR) and not self.search.text().strip()
         self.questions.show_page(page)
         shown = self._revealed.get(page.name, ())
+        self._read_to_end.watch("")
         self.browser.show_page(without_outcomes(page, shown) if self._hides else page, scroll)
+        self._read_to_end.watch(page.name)
         self._mark_matches()
+
+    def _standing_changed(self) -> None:
+        """What was done is told on the pages of paths."""
+        if self._page is not None and self._page.group == PATHS:
+            self._render(self.browser.verticalScrollBar().value())
 
     def _tell_outcome(self, said: str) -> None:
         self.outcome.say(said, wrong=False)
@@ -353,6 +383,8 @@ class LearnDock(LabDock):
         self._shown()
 
     def shutdown(self) -> None:
+        self.explain.save()
+        self.stations.shutdown()
         self.questions.shutdown()
         super().shutdown()
 

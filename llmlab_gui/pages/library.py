@@ -13,12 +13,14 @@ from llmlab_gui.pages.page import (
     GLOSSARY,
     HOW_TO,
     HOW_TO_READ,
+    READINGS,
     RESULTS,
     Page,
     anchor_of,
     read_page,
 )
 from llmlab_gui.pages.papers import load_paper_pages
+from llmlab_gui.pages.paths import load_path_pages
 
 # Results and guides that are read before the others, in this order.
 READ_FIRST = (
@@ -81,15 +83,17 @@ def load_all() -> list[Page]:
     """Every page that comes with the lab, group by group."""
     root = resources_dir()
     results = load_tree(root / "results", "results", RESULTS)
-    return [
+    pages = [
         *load_first_hour(),
         *load_pages(),
         *load_glossary(),
         *load_tree(root / "how-to-read", "how-to-read", HOW_TO_READ),
+        *load_tree(root / "readings", "readings", READINGS),
         *load_paper_pages(results),
         *results,
         *load_tree(root / "guides", "guides", HOW_TO),
     ]
+    return [*load_path_pages(pages), *pages]
 
 
 def load_first_hour() -> list[Page]:

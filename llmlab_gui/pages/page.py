@@ -1,9 +1,11 @@
 """A page of Learn, read into blocks. There are groups of them:
 
+    Paths        resources/paths/*.toml       named paths, paths/text-to-text (paths.py)
     First hour   resources/first-hour/*.md    named first-hour/1-train
     Concepts     resources/concepts/*.md      named attention
     Glossary     resources/glossary.md        named glossary
     How to read  resources/how-to-read/*.md   named how-to-read/1-loss-curve
+    Readings     resources/readings/*.md      named readings/1-attention
     Papers       resources/papers/*/notes.md  named papers/grokking (papers.py)
     Results      resources/results/**/*.md    named results/experiments, results/experiments/forgetting/report
     How to       resources/guides/*.md        named guides/corpus
@@ -29,11 +31,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-FIRST_HOUR, CONCEPTS, GLOSSARY, HOW_TO_READ, PAPERS, RESULTS, HOW_TO = GROUPS = (
+PATHS, FIRST_HOUR, CONCEPTS, GLOSSARY, HOW_TO_READ, READINGS, PAPERS, RESULTS, HOW_TO = GROUPS = (
+    "Paths",
     "First hour",
     "Concepts",
     "Glossary",
     "How to read",
+    "Readings",
     "Papers",
     "Results",
     "How to",

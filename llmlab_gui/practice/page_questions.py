@@ -15,6 +15,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.learning.stations import questions_of
 from llmlab.practice.question import LOOK_INSIDE, TRAINING, Marked, Question
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab_gui.host.selection import Working
@@ -42,7 +43,7 @@ _MODEL = "first-gpt"  # of the first hour
 
 def concept_of(page: Page) -> str:
     """The page that the questions of a page belong to; "" where it asks none."""
-    return page.name if page.group == CONCEPTS else _FIRST_HOUR.get(page.name, "")
+    return page.name if page.group == CONCEPTS else _FIRST_HOUR.get(page.name) or questions_of(page.name)
 
 
 def with_questions(page: Page) -> Page:

@@ -73,6 +73,7 @@ _ALSO = {
     "concept:attention": "heads pattern softmax query key value qkv previous token induction sink map",
     "concept:feed-forward": "mlp relu gelu neurons",
     "concept:embeddings": "position rope rotary vectors",
+    "concept:paths": "paths stations course curriculum newcomer start here",
     "concept:tokens": "tokenizer bpe vocabulary subword",
     "concept:optimisation": "what does adamw do to one weight optimizer adamw adam muon sgd momentum warm-up "
     "weight decay gradient descent",

@@ -1,0 +1,171 @@
+"""Stations in Learn: what is done of them, the line under a page, and the explanation at a path's end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_lab import FakeLab
+from practice_questions import question
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+
+from llmlab.learning.progress import READ, State, StationLog
+from llmlab.learning.recall import Try, tries
+from llmlab.learning.stations import learning_paths
+from llmlab.practice.deck import Deck
+from llmlab.practice.question import CHOICE, Marked
+from llmlab_gui.learn import dock as learn
+from llmlab_gui.learn.dock import LearnDock
+from llmlab_gui.pages.page import Page
+from llmlab_gui.pages.paths import BEGIN, explain_page, load_path_pages, path_page
+
+NAME = "text-to-text"
+PATH = learning_paths()[NAME]
+FIRST, SECOND = (station.page for station in PATH.stations[:2])
+
+
+@pytest.fixture
+def lab(qtbot: QtBot, tmp_path: Path) -> FakeLab:
+    return FakeLab(tmp_path)
+
+
+@pytest.fixture
+def dock(qtbot: QtBot, lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[LearnDock]:
+    long = "\n\n".join(f"Paragraph {number}." for number in range(60))
+    pages = [Page(name, name.title(), f"# {name.title()}\n\n{long}\n") for name in (FIRST, SECOND, "checkpoints")]
+    monkeypatch.setattr(learn, "load_all", lambda: [*load_path_pages(pages), *pages])
+    dock = LearnDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    dock.resize(800, 500)
+    dock.show()
+    qtbot.waitUntil(lambda: dock.page_name != "", timeout=WAIT)
+    yield dock
+    dock.shutdown()
+
+
+def state_of(lab: FakeLab, page: str) -> State:
+    place = PATH.place(page)
+    assert place is not None
+    return StationLog(lab.outputs).standing()[NAME].stations[place]
+
+
+def last_try(lab: FakeLab) -> Try:
+    return tries(lab.outputs, PATH)[-1]
+
+
+def test_a_newcomer_sees_where_to_begin_and_goes_from_station_to_station(dock: LearnDock) -> None:
+    assert dock.page_name == BEGIN
+    assert "Begin with the first hour" in dock.browser.toPlainText()
+    assert not dock.foot.isVisible()
+    dock.go(path_page(NAME))
+    assert dock.foot.next_button.text() == "Begin ›"
+    dock.foot.next_button.click()
+    assert dock.page_name == FIRST
+    text = dock.browser.toPlainText()
+    assert f"Station 1 of 11 of {PATH.title}. {PATH.stations[0].asks}" in text
+    assert "To do at this station" in text
+    assert "station 1 of 11: open" in dock.foot.words.text()
+    dock.foot.next_button.click()
+    assert dock.page_name == SECOND
+    dock.foot.words.linkActivated.emit(f"concept:{path_page(NAME)}")
+    assert dock.page_name == path_page(NAME)
+    dock.go("checkpoints")
+    assert not dock.foot.isVisible()
+
+
+def test_a_page_is_read_when_it_was_scrolled_through_and_not_when_its_end_was_jumped_to(
+    dock: LearnDock, lab: FakeLab, qtbot: QtBot
+) -> None:
+    dock.go(FIRST)
+    bar = dock.browser.verticalScrollBar()
+    assert bar.maximum() > 2 * bar.pageStep()
+    bar.setValue(bar.maximum())
+    dock.go(SECOND)
+    bar = dock.browser.verticalScrollBar()
+    while bar.value() < bar.maximum():
+        bar.setValue(bar.value() + bar.pageStep())
+    qtbot.waitUntil(lambda: state_of(lab, SECOND).read, timeout=WAIT)
+    assert not state_of(lab, FIRST).read
+    qtbot.waitUntil(lambda: "page read, question open" in dock.foot.words.text(), timeout=WAIT)
+
+
+def test_a_station_is_done_by_reading_and_answering_or_by_hand(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.go(FIRST)
+    StationLog(lab.outputs).add(READ, pages=[FIRST])
+    Deck(lab.outputs).add(replace(question(CHOICE), concept=FIRST), Marked(False, "1"))
+    dock.questions.asker.look()  # as after an answer
+    qtbot.waitUntil(lambda: dock.foot.words.text().endswith(": done"), timeout=WAIT)
+    dock.go(SECOND)
+    dock.foot.mark_button.click()
+    qtbot.waitUntil(lambda: "marked as done" in dock.foot.words.text(), timeout=WAIT)
+    dock.foot.mark_button.click()
+    qtbot.waitUntil(lambda: not state_of(lab, SECOND).done, timeout=WAIT)
+    dock.go(path_page(NAME))
+    qtbot.waitUntil(lambda: "✓ " in dock.browser.toPlainText(), timeout=WAIT)
+    dock.foot.mark_button.click()  # begin anew
+    qtbot.waitUntil(lambda: "✓ " not in dock.browser.toPlainText(), timeout=WAIT)
+
+
+def test_an_explanation_is_saved_as_it_is_typed_ticked_and_opens_what_was_missing(
+    dock: LearnDock, lab: FakeLab, qtbot: QtBot
+) -> None:
+    dock.stations.mark(NAME, [FIRST, SECOND], done=True)
+    dock.go(explain_page(NAME))
+    box = dock.explain
+    assert box.isVisible()
+    assert not box.points.isVisible()
+    qtbot.keyClicks(box.text, "Text is cut into tokens.")
+    qtbot.waitUntil(lambda: bool(tries(lab.outputs, PATH)), timeout=WAIT)
+    assert last_try(lab).text == "Text is cut into tokens."
+    qtbot.keyClicks(box.text, " And more.")
+    dock.go("checkpoints")  # at once
+    assert last_try(lab).text == "Text is cut into tokens. And more."
+    dock.go(explain_page(NAME))
+    assert box.text.toPlainText() == "Text is cut into tokens. And more."
+    box.uncover_button.click()
+    assert box.text.isReadOnly()
+    assert box.points.count() == len(PATH.explain.points)
+    qtbot.keyClick(box.points, Qt.Key.Key_Space)  # the first point
+    box.keep_button.click()
+    assert last_try(lab).ticked == 1
+    assert 'href="concept:embeddings"' in box.result.text()
+    assert 'href="concept:tokens"' not in box.result.text()
+    qtbot.waitUntil(lambda: not state_of(lab, SECOND).done, timeout=WAIT)
+    assert state_of(lab, FIRST).done
+    qtbot.waitUntil(lambda: StationLog(lab.outputs).standing()[NAME].explained, timeout=WAIT)
+
+
+def test_a_second_try_says_what_is_new_and_the_first_stays(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.go(explain_page(NAME))
+    box = dock.explain
+    for text, row in (("first", 0), ("second", 1)):
+        box.text.setPlainText(text)
+        box.uncover_button.click()
+        box.points.item(row).setCheckState(Qt.CheckState.Checked)
+        box.keep_button.click()
+        if row == 0:
+            box.again_button.click()
+            assert box.text.toPlainText() == ""
+            assert not box.text.isReadOnly()
+    assert [one.text for one in tries(lab.outputs, PATH)] == ["first", "second"]
+    assert [box.points.item(row).text() for row in range(2)] == [
+        f"{PATH.explain.points[0].belongs} (was there at first)",
+        f"{PATH.explain.points[1].belongs} (new)",
+    ]
+    box.which.activated.emit(0)
+    assert box.text.toPlainText() == "first"
+    assert not box.keep_button.isVisible()  # it is as it was
+
+
+def test_an_explanation_that_cannot_be_saved_stays_in_sight(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    (lab.outputs / "explained").write_text("in the way")
+    dock.go(explain_page(NAME))
+    qtbot.keyClicks(dock.explain.text, "Mine.")
+    dock.explain.uncover_button.click()
+    assert dock.explain.problem.isVisible()
+    dock.go(explain_page("why-it-learns"))
+    assert dock.explain.text.toPlainText() == "Mine."
