@@ -11,6 +11,7 @@ from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.links import PAGE, WEB, read_link
 from llmlab_gui.pages.page import CONCEPTS, PATHS
 from llmlab_gui.pages.paths import BEGIN, explain_page, page_of_paths, path_page, with_station
+from llmlab_gui.practice.page_questions import concept_of
 
 PAGES = load_all()
 BY_NAME = {page.name: page for page in PAGES}
@@ -26,6 +27,7 @@ def test_each_station_is_a_page_and_what_there_is_to_do_opens_a_place() -> None:
             assert [kind for kind in kinds if kind not in (PAGE, WEB)]
             assert page.text.startswith(f"# {page.title}\n\n*Station ")
             assert page.text.endswith(f"{station.do}\n")
+            assert concept_of(page) == station.concept  # it asks in the page
     assert check_pages(list(told.values())) == []
 
 
