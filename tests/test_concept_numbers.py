@@ -149,6 +149,24 @@ def test_how_uncertain_and_how_sudden_a_score_is() -> None:
         assert said == f"{each**10:.1%}".replace("%", " %")
 
 
+def test_how_often_near_copies_are_found() -> None:
+    (_, *found), *_ = rows_of("data-quality", "J")
+    for alike, said in zip((0.5, 0.7, 0.75, 0.8, 0.85), found, strict=True):
+        in_no_band = (1 - alike**8) ** 14
+        assert said == f"{100 * (1 - in_no_band):.1f} %"
+
+
+def test_what_attention_moves() -> None:
+    _, printed = _PRINTED.findall(page("flash-attention"))[0]
+    for line in printed.splitlines()[1:]:
+        T, whole, _, blocked, _, same = line.split()
+        tokens, width, block = int(T), 64, 64
+        steps = tokens // block * (tokens // block + 1) // 2  # blocks up to the diagonal
+        assert float(whole) == round(4 * (4 * tokens**2 + 4 * tokens * width) / 1e6, 1)
+        assert float(blocked) == round(4 * (2 * tokens * width + steps * 2 * block * width) / 1e6, 1)
+        assert same == "True"
+
+
 def test_the_fine_tuning_pages_interval_of_a_score() -> None:
     error = math.sqrt(0.25 / 32)
     low, high = 0.5 - 1.96 * error, 0.5 + 1.96 * error

@@ -242,3 +242,108 @@ def size_of_a_circuit(subject: Subject, random: Random) -> Draft:
         f"matrix over its {model.n_embd} dimensions. How many numbers has it?"
     )
     return value(text, model.n_embd**2, f"From the stream and into it: {model.n_embd} · {model.n_embd}.", within=0.01)
+
+
+@kind("random-cosine", "superposition", KNOW, "geometry", SETTINGS)
+def random_cosine(subject: Subject, random: Random) -> Draft:
+    width = subject.model_settings.n_embd
+    text = (
+        f"{subject.name} is {width} wide. Two directions are drawn at random in so many dimensions. What is the root "
+        "mean square of their cosine?"
+    )
+    how = f"A cosine's mean square is 1 / C, with C = {width} dimensions: 1 / √{width} = {width**-0.5:.4g}."
+    return value(text, width**-0.5, how, within=0.06)
+
+
+@kind("on-the-circle", "superposition", KNOW, "geometry", NOTHING)
+def on_the_circle(subject: Subject, random: Random) -> Draft:
+    count = random.choice((3, 5, 6, 8))
+    read = math.cos(2 * math.pi / count)
+    text = (
+        f"{count} features share two dimensions: their directions, of length one, are spread evenly over the circle. "
+        "Only one is there, with the value 1. What does a neighbour's direction read, before any non-linearity?"
+    )
+    return value(text, read, f"The cosine of 360° / {count}: {read:.3f}.", within=0.03)
+
+
+@kind("bytes-of-patterns", "flash-attention", KNOW, "attention", SETTINGS)
+def bytes_of_patterns(subject: Subject, random: Random) -> Draft:
+    model, tokens = subject.model_settings, random.choice((1024, 4096, 16384))
+    numbers = model.n_head * tokens**2
+    text = (
+        f"A block of {subject.name} has {model.n_head} heads. If the patterns of one sequence of {tokens:,} tokens "
+        "were written to memory in fp32, how much would that be for the block?"
+    )
+    how = f"{model.n_head} · {tokens:,}² numbers of 4 bytes; FlashAttention writes none of them."
+    return value(text, 4 * numbers / 1e6, how, unit="MB", within=0.06)
+
+
+@kind("two-blocks-of-a-softmax", "flash-attention", KNOW, "attention", NOTHING)
+def two_blocks_of_a_softmax(subject: Subject, random: Random) -> Draft:
+    first, second = random.choice(((0.0, 2.0), (1.0, 3.0), (2.0, 1.0), (3.0, 1.0)))
+    sums = [random.choice((1.5, 2.0, 2.5)) for _ in range(2)]
+    largest = max(first, second)
+    total = sums[0] * math.exp(first - largest) + sums[1] * math.exp(second - largest)
+    text = (
+        f"The largest score of a first block is {first:g}, and the sum of e^(score − {first:g}) over it is "
+        f"{sums[0]:g}. In a second block the largest is {second:g}, and the sum of e^(score − {second:g}) is "
+        f"{sums[1]:g}. What is the sum of e^(score − {largest:g}) over both?"
+    )
+    how = f"{sums[0]:g} · e^({first - largest:g}) + {sums[1]:g} · e^({second - largest:g}) = {total:.3f}."
+    return value(text, total, how, within=0.03)
+
+
+@kind("rule-of-succession", "in-context-learning", KNOW, "lens", NOTHING)
+def rule_of_succession(subject: Subject, random: Random) -> Draft:
+    thrown = random.choice((4, 6, 8, 10))
+    ones = random.randrange(thrown + 1)
+    text = (
+        f"A coin whose bias is anything from 0 to 1, all equally likely, is thrown {thrown} times and shows {ones} "
+        "times a one. Which probability of a one should a perfect predictor give the next throw?"
+    )
+    how = f"Laplace's rule: (h + 1) / (n + 2) = {ones + 1} / {thrown + 2}."
+    return value(text, (ones + 1) / (thrown + 2), how, within=0.02)
+
+
+@kind("probe-parameters", "probes-and-steering", KNOW, "residual", SETTINGS)
+def probe_parameters(subject: Subject, random: Random) -> Draft:
+    width, labels = subject.model_settings.n_embd, random.choice((5, 12, 17, 40))
+    text = (
+        f"A linear probe reads which of {labels} labels a token has from the residual stream of {subject.name}, which "
+        f"is {width} wide: a weight vector and a bias for each label. How many parameters has it?"
+    )
+    return value(text, labels * (width + 1), f"{labels} · ({width} + 1).", within=0)
+
+
+@kind("above-the-majority", "probes-and-steering", KNOW, "interventions", NOTHING)
+def above_the_majority(subject: Subject, random: Random) -> Draft:
+    majority, right = random.choice(((60, 84), (70, 79), (80, 90), (90, 92), (50, 80)))
+    share = 100 * (right - majority) / (100 - majority)
+    text = (
+        f"The most frequent label is that of {majority} % of the tokens, and a probe names the right one for {right} "
+        "%. Of the mistakes that always naming the most frequent one makes, which share does the probe avoid?"
+    )
+    how = f"{100 - majority} % mistakes without it, {100 - right} % with it: {shown(share)} % of them are gone."
+    return value(text, share, how, unit="%", within=0.03)
+
+
+@kind("times-read", "data-quality", KNOW, "setup", NOTHING)
+def times_read(subject: Subject, random: Random) -> Draft:
+    share, source, budget = random.choice((5, 10, 20)), random.choice((2, 5, 20)), random.choice((100, 300, 1000))
+    text = (
+        f"A mixture takes {share} % of its sequences from a source of {source} billion tokens. A run reads {budget} "
+        "billion tokens in all. How many times does it read that source?"
+    )
+    return value(text, share / 100 * budget / source, f"{share / 100:g} · {budget} / {source}.", within=0.03)
+
+
+@kind("found-by-bands", "data-quality", KNOW, "setup", NOTHING)
+def found_by_bands(subject: Subject, random: Random) -> Draft:
+    alike, rows, bands = random.choice((0.4, 0.6, 0.8)), random.choice((4, 5, 8)), random.choice((10, 14, 20))
+    found = 100 * (1 - (1 - alike**rows) ** bands)
+    text = (
+        f"Two texts have a Jaccard similarity of {alike}. Their MinHash numbers are cut into "
+        f"{bands} bands of {rows}, and they are compared if all numbers of any band agree. How probable is that?"
+    )
+    how = f"1 − (1 − {alike}^{rows})^{bands} = {found:.1f} %."
+    return value(text, found, how, unit="%", within=0.03, off=1)

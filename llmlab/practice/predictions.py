@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from llmlab.anatomy.capture import Intervener, run
 from llmlab.core.errors import LabError
 from llmlab.inspection.edits import Interventions, parse_intervention, require_intervention
+from llmlab.inspection.geometry import matrix_of
 from llmlab.practice.kinds import MODEL, NAT, PERCENT, SETTINGS, Draft, NothingToAsk, interval, kind, ordered
 from llmlab.practice.question import PREDICT
 from llmlab.practice.subject import MEASURED_ROWS, Subject
@@ -25,6 +26,7 @@ _RISES = (
     "it rises by 0.1 to 1",
     "it rises by more than 1",
 )
+_ROWS = 2000  # of an embedding, drawn where it has more
 _CHANGES = ("lower by more than 0.05", "within 0.05 of it", "higher by 0.05 to 0.5", "higher by more than 0.5")
 
 
@@ -162,6 +164,39 @@ def read_twice(subject: Subject, random: Random) -> Draft:
     text = f"{subject.name} reads {half} random tokens twice in a row. By how much is its loss lower the second time?"
     right = marks[0 if fall < 0.5 else 1 if fall < 2 else 2]
     return ordered(text, marks, right, f"Measured: {first:.2f} nats the first time, {second:.2f} the second.")
+
+
+@kind("later-is-easier", "in-context-learning", PREDICT, "lens", MODEL)
+def later_is_easier(subject: Subject, random: Random) -> Draft:
+    ids = subject.measured
+    quarter = (ids.shape[1] - 1) // 4
+    if quarter < 2:
+        raise NothingToAsk("Its context is too short.")
+    logits = run(subject.opened.model, subject.opened.anatomy, ids[:, :-1]).float()
+    losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:].to(logits.device), reduction="none")  # [B, T]
+    early, late = float(losses[:, :quarter].mean()), float(losses[:, -quarter:].mean())
+    text = (
+        f"{subject.name} reads {MEASURED_ROWS} passages of {ids.shape[1] - 1} tokens. What is the mean loss of their "
+        f"last {quarter} tokens less that of their first {quarter}? (Below zero where the context helps.)"
+    )
+    return interval(text, late - early, f"Measured: {late:.3f} late, {early:.3f} early.", unit="nats", useful=NAT)
+
+
+@kind("embedding-cosines", "superposition", PREDICT, "geometry", MODEL)
+def embedding_cosines(subject: Subject, random: Random) -> Draft:
+    matrix = matrix_of(subject.opened, "tokens").float().cpu()
+    count, width = len(matrix), matrix.shape[1]
+    kept = torch.randperm(count, generator=torch.Generator().manual_seed(subject.seed))[:_ROWS]
+    rows = F.normalize(matrix[kept], dim=1)
+    upper = torch.ones(len(rows), len(rows), dtype=torch.bool).triu(1)
+    found = float((rows @ rows.T)[upper].abs().mean())
+    drawn = math.exp(math.lgamma(width / 2) - math.lgamma((width + 1) / 2)) / math.sqrt(math.pi)
+    text = (
+        f"{subject.name} keeps {count:,} tokens apart in {width} dimensions. How large is the cosine of two rows of "
+        f"its token embedding, without its sign, on average? (Of random directions in {width} dimensions: {drawn:.2f}.)"
+    )
+    how = f"Measured over all pairs of {len(rows):,} rows: {found:.3f}."
+    return interval(text, found, how, useful=PERCENT / 100)
 
 
 @kind("rounded-weights", "quantisation", PREDICT, "parameters", MODEL)

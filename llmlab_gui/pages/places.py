@@ -28,7 +28,7 @@ WORKSPACES = (
 )
 # By dock: its title, and the concept pages that its caption leads to, the chief one first.
 DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens", "many-processes")),
+    "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens", "many-processes", "data-quality")),
     "setup": (
         "Set-up",
         (
@@ -40,6 +40,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "scaling-laws",
             "many-processes",
             "mixed-precision",
+            "data-quality",
         ),
     ),
     "loss": (
@@ -58,6 +59,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "grokking",
             "edge-of-stability",
             "double-descent",
+            "data-quality",
         ),
     ),
     "learning_rate": (
@@ -72,27 +74,33 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "residual-stream",
         ),
     ),
-    "throughput": ("Throughput", ("optimisation", "scaling-laws", "many-processes", "mixed-precision")),
+    "throughput": (
+        "Throughput",
+        ("optimisation", "scaling-laws", "many-processes", "mixed-precision", "flash-attention"),
+    ),
     "samples": ("Samples", ("loss-curves", "sampling", "fine-tuning", "loss", "attention")),
     "checkpoints": ("Checkpoints", ("checkpoints",)),
     "write": ("Write", ("sampling", "loss", "tokens", "checkpoints", "loss-curves")),
     "log": ("Log", ("checkpoints",)),
     "prompt": ("Prompt", ("tokens", "embeddings", "attention-patterns", "residual-stream")),
-    "attention": ("Attention", ("attention-patterns", "attention", "qk-and-ov", "induction-heads")),
+    "attention": (
+        "Attention",
+        ("attention-patterns", "attention", "qk-and-ov", "induction-heads", "flash-attention", "in-context-learning"),
+    ),
     "contributions": (
         "Layer contributions",
         ("residual-stream", "direct-attribution", "feed-forward", "attention-patterns", "qk-and-ov"),
     ),
-    "residual": ("Residual stream", ("residual-stream",)),
-    "lens": ("Logit lens", ("logit-lens",)),
-    "interventions": ("Interventions", ("ablation-and-patching", "bayesian-reasoning")),
+    "residual": ("Residual stream", ("residual-stream", "probes-and-steering")),
+    "lens": ("Logit lens", ("logit-lens", "in-context-learning")),
+    "interventions": ("Interventions", ("ablation-and-patching", "bayesian-reasoning", "probes-and-steering")),
     "compare": ("Compare", ("comparing-models",)),
     "evolution": (
         "Evolution",
         ("induction-heads", "attention-patterns", "logit-lens", "direct-attribution", "comparing-models"),
     ),
-    "geometry": ("Embedding geometry", ("embeddings",)),
-    "parameters": ("Parameters", ("optimisation", "feed-forward")),
+    "geometry": ("Embedding geometry", ("embeddings", "superposition")),
+    "parameters": ("Parameters", ("optimisation", "feed-forward", "superposition")),
     "walk": (
         "Walk",
         (
@@ -120,6 +128,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "sampling",
             "lora",
             "logit-lens",
+            "flash-attention",
         ),
     ),
     "finetune_setup": ("Fine-tune set-up", ("fine-tuning", "lora", "quantisation", "learning-rate")),
@@ -128,21 +137,37 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "queue": ("Queue", ("experiments",)),
     "experiment": (
         "Experiment",
-        ("experiments", "learning-rate", "forgetting", "scaling-laws", "critical-batch-size", "double-descent"),
+        (
+            "experiments",
+            "learning-rate",
+            "forgetting",
+            "scaling-laws",
+            "critical-batch-size",
+            "double-descent",
+            "data-quality",
+        ),
     ),
     "experiment_losses": ("Losses of the runs", ("experiments",)),
     "experiment_result": ("Result", ("experiments", "scaling-laws", "forgetting", "double-descent")),
     "experiment_report": ("Report", ("experiments",)),
     "experiments": ("Experiments", ("experiments",)),
     "notebook": ("Notebook", ("predicting", "experiments", "bayesian-reasoning")),
-    "practice": ("Practice", ("predicting",)),
+    "practice": ("Practice", ("predicting", "in-context-learning")),
     "paper": (
         "Paper",
         ("experiments", "predicting", "bayesian-reasoning", "grokking", "induction-heads", "statistics-of-claims"),
     ),
     "check": (
         "Check",
-        ("experiments", "predicting", "statistics-of-claims", "bayesian-reasoning", "grokking", "qk-and-ov"),
+        (
+            "experiments",
+            "predicting",
+            "statistics-of-claims",
+            "bayesian-reasoning",
+            "grokking",
+            "qk-and-ov",
+            "probes-and-steering",
+        ),
     ),
     "claims": ("Claims", ("predicting", "statistics-of-claims", "experiments")),
     "evidence": (

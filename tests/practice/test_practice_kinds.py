@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from random import Random
 
@@ -321,6 +321,16 @@ def test_sums_are_those_that_another_way_gives(subject: Subject) -> None:
     assert middle(ask(subject, "size-of-a-circuit")) == circuit.numel() == width**2
     stream = torch.zeros(subject.settings.data.batch_size, model.settings.block_size, width, dtype=torch.bfloat16)
     assert middle(ask(subject, "half-the-bytes")) == pytest.approx(stream.numel() * stream.element_size() / 1e3)
+    drawn = F.normalize(torch.randn(4000, 2, width, generator=torch.Generator().manual_seed(0)), dim=2)
+    expected = float(drawn.prod(1).sum(1).square().mean().sqrt())
+    assert middle(ask(subject, "random-cosine")) == pytest.approx(expected, rel=0.05)
+    question = ask(subject, "bytes-of-patterns")
+    tokens = next(n for n in (1024, 4096, 16384) if f"of {n:,} tokens" in question.text)
+    small = torch.empty(attention.n_head, tokens // 64, tokens // 64)
+    assert middle(question) == pytest.approx(small.nbytes * 64**2 / 1e6)
+    question = ask(subject, "probe-parameters")
+    probe = torch.nn.Linear(width, int(question.text.split("which of ")[1].split()[0]))
+    assert middle(question) == count(probe)
     total = count(subject.opened.model)
     assert middle(ask(subject, "bytes-of-gradients")) == pytest.approx(4 * total / 1e6)
 
@@ -359,6 +369,14 @@ SUMS: dict[str, Callable[..., float | str]] = {
     "swing-at-a-rate": lambda rate, curvature, steps: swing(rate, curvature, int(steps)),
     "shortest-fit": lambda a, b, target: float(torch.linalg.pinv(torch.tensor([[a, b]])).norm() * target),
     "periodic-checkpoints": lambda steps, every: sum(step % every == 0 for step in range(1, int(steps) + 1)),
+    "on-the-circle": lambda count, *_: float(torch.polar(torch.ones(()), torch.tensor(2 * math.pi / count)).real),
+    "two-blocks-of-a-softmax": lambda a, _, first, b, __, second, largest: (
+        first * math.exp(a - largest) + second * math.exp(b - largest)
+    ),
+    "rule-of-succession": lambda _, __, thrown, ones: float(torch.distributions.Beta(1 + ones, 1 + thrown - ones).mean),
+    "above-the-majority": lambda majority, right: 100 - 100 * (100 - right) / (100 - majority),
+    "times-read": lambda share, source, budget: budget * share / source / 100,
+    "found-by-bands": lambda alike, bands, rows: 100 * (1 - math.prod([1 - alike**rows] * int(bands))),
     "wider-at-eighty": lambda count, _, held: {0.5: "wider", 0.6: "wider", 0.8: "as they are", 1.0: "narrower"}[
         held / count
     ],
@@ -648,6 +666,25 @@ def test_two_twins_are_trained_with_one_progress_that_does_not_run_back(
         ]
         told.clear()
         ask(subject, "one-head", 11)
+
+
+def test_cosines_of_an_embedding_are_those_of_its_pairs(subject: Subject, model: GPT) -> None:
+    rows = model.token_embedding.weight.detach()[: model.vocab_size]
+    cosines = [abs(float(F.cosine_similarity(a, b, dim=0))) for a, b in combinations(rows, 2)]
+    question = ask(subject, "embedding-cosines")
+    assert middle(question) == pytest.approx(sum(cosines) / len(cosines), rel=1e-4)
+    drawn = F.normalize(torch.randn(4000, 2, rows.shape[1], generator=torch.Generator().manual_seed(0)), dim=2)
+    expected = float(drawn.prod(1).sum(1).abs().mean())
+    assert float(question.text.split("dimensions: ")[1].rstrip(".)")) == pytest.approx(expected, abs=0.012)
+
+
+def test_later_tokens_are_compared_with_earlier_ones(subject: Subject, model: GPT) -> None:
+    ids = subject.measured
+    quarter = (ids.shape[1] - 1) // 4
+    with torch.no_grad():
+        p = model(ids[:, :-1]).softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+    first, last = p[:, :quarter].log().mean(), p[:, -quarter:].log().mean()
+    assert middle(ask(subject, "later-is-easier")) == pytest.approx(float(first - last), rel=1e-3, abs=1e-4)
 
 
 def test_a_twin_learns_alike_for_equal_seeds_and_diverges_at_a_rate_beyond_all(subject: Subject) -> None:
