@@ -31,8 +31,8 @@ _SUMMARY = "summary.json"
 _ARCHIVES = tuple(f"{name}.safetensors" for name in ("inspection", "intervention", "comparison", "evolution"))
 
 
-def add_prompt(parser: Parser) -> None:
-    parser.add_argument("--prompt", required=True, help="the text that the model reads")
+def add_prompt(parser: Parser, *, required: bool = True) -> None:
+    parser.add_argument("--prompt", required=required, default="", help="the text that the model reads")
     parser.add_argument("--beginning", action="store_true", help="put the beginning-of-sequence (BOS) token before it")
 
 

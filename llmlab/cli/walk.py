@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.output import answer, terminal_progress
+from llmlab.cli.output import answer, say, terminal_progress
 from llmlab.cli.question import add_prompt, listed
 from llmlab.cli.words import Commands, add_model, outputs_of, unknown
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress
-from llmlab.models.live import require_still
+from llmlab.models.live import still
 from llmlab.models.reference import Reference, parse
 
 if TYPE_CHECKING:
@@ -27,13 +27,17 @@ the shape of what comes out, the lines of code, and how far the lab's own calcul
 
 Changes (--change, again for each) show what follows downstream, against what was:
   token:3= king                 another token at position 3
-  norm[5]=0.3                   one component of a stage's vector; stages: stream, norm, weighted_sum, attention,
-                                feed_forward_norm, up, neurons, feed_forward, after, final_norm
+  norm[5]=0.3                   a number of a stage, at the position walked: of embedding, position, stream, norm,
+                                query, key, value (of --key), query_norm, value_mix, rotation, score, softcap, mask,
+                                softmax (by position), weighted_sum, output_projection, attention, middle,
+                                feed_forward_norm, up, gate, neurons, down, feed_forward, after, rest, final_norm,
+                                logits, temperature, top_k, top_p, probabilities (by token id)
   weight:NAME[3,4]=0.1          one weight of the model, for this walk alone
 
 --backwards takes the prompt as a window of training: its loss, the gradient on its way back through the layer, one
-weight's gradient, and one AdamW step for it. A run's checkpoint brings its settings, the optimizer's means and the next
-window; of any other model it is a first step with the default settings.
+weight's gradient, and one AdamW step for it. A run's checkpoint brings its settings, the optimizer's means and the
+sequences of its next steps, of which --window N takes one in place of the prompt; of any other model it is a first step
+with the default settings. Of a run that trains, its newest checkpoint is walked.
 
 examples:
   llmlab-run walk bar --prompt "The king said" --layer 2 --head 1
@@ -42,6 +46,7 @@ examples:
   llmlab-run walk bar --prompt "The king said" --cache
   llmlab-run walk bar --prompt "The king said to the" --backwards
   llmlab-run walk bar --prompt "The king said to the" --backwards --weight blocks.0.attention.out.weight[3,4]
+  llmlab-run walk bar --backwards --window 0
   llmlab-run walk my-model/ --prompt "The capital of France is" --change "token:1= colour" --json"""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -52,7 +57,7 @@ _WIDTH = 118
 def add_commands(commands: Commands) -> None:
     parser = commands.add("walk", walk, "walk one prompt through a model, stage by stage", _DETAILS)
     add_model(parser)
-    add_prompt(parser)
+    add_prompt(parser, required=False)
     parser.add_argument("--layer", type=int, default=0, metavar="N", help="from 0 (default: 0)")
     parser.add_argument("--head", type=int, default=0, metavar="N", help="from 0 (default: 0)")
     parser.add_argument("--position", type=int, default=-1, metavar="N", help="from 0, negative from the end (-1)")
@@ -85,13 +90,17 @@ def add_commands(commands: Commands) -> None:
         metavar="NAME[I,J]",
         help="with --backwards: which (default: the largest gradient of up)",
     )
+    said = "with --backwards: training sequence N of the run's next steps, from 0"
+    parser.add_argument("--window", type=int, default=-1, metavar="N", help=said)
     parser.add_argument("--next", default="", metavar="TEXT", help="with --backwards: another window, measured too")
 
 
 def walk(args: argparse.Namespace) -> int:
-    reference = parse(args.reference, outputs_of(args))
-    require_still(reference)
+    named = parse(args.reference, outputs_of(args))
     _check_direction(args)
+    reference = still(named)
+    if reference != named:
+        say(f"{named} trains: this is {reference}, its newest checkpoint.")
     from llmlab.models.source import open_model  # brings torch
 
     with terminal_progress(not args.json) as progress:
@@ -119,8 +128,10 @@ def _check_direction(args: argparse.Namespace) -> None:
     """UsageError for words of the other direction."""
     if args.backwards and (args.append or args.cache or args.changes):
         raise UsageError("--backwards goes with neither --append, --cache nor --change.")
-    if not args.backwards and (args.weight or args.next):
-        raise UsageError("--weight and --next belong to the way back.", "", "Add --backwards.")
+    if not args.backwards and (args.weight or args.next or args.window >= 0):
+        raise UsageError("--weight, --window and --next belong to the way back.", "", "Add --backwards.")
+    if (args.window < 0) != bool(args.prompt):
+        raise UsageError("A walk takes a --prompt, or backwards a --window.", "", "Name one of them.")
 
 
 def _forwards(args: argparse.Namespace, opened: OpenModel) -> tuple[list[Stage], list[int]]:
@@ -137,11 +148,12 @@ def _backwards(
     args: argparse.Namespace, opened: OpenModel, reference: Reference, progress: Progress
 ) -> tuple[list[Stage], list[int]]:
     from llmlab.walk.adamw import training_of
-    from llmlab.walk.backwards import WalkBack, walk_back
+    from llmlab.walk.backwards import WalkBack, of_corpus, walk_back
 
-    names = ("layer", "head", "position", "weight", "next", "beginning")
-    asked = WalkBack(text=args.prompt, **{name: getattr(args, name) for name in names})
-    return walk_back(opened, asked, training_of(reference, progress)), asked.token_ids(opened)
+    names = ("layer", "head", "position", "weight", "window", "next", "beginning")
+    trained = training_of(reference, progress)
+    asked = of_corpus(WalkBack(text=args.prompt, **{name: getattr(args, name) for name in names}), trained)
+    return walk_back(opened, asked, trained), asked.token_ids(opened)
 
 
 def _appended(opened: OpenModel, asked: Walk, count: int) -> Walk:
@@ -174,7 +186,8 @@ def _lines(number: int, stage: Stage, whole: bool) -> Iterator[str]:
     shape = f"   {stage.values[0].name} {stage.values[0].shape_words}" if stage.values else ""
     yield ""
     yield f"{number:>2}  {stage.title}  ({stage.name}){shape}"
-    for words in (stage.formula, stage.numbers, stage.note, stage.reused):
+    was = f"before: {stage.was}" if stage.was else ""
+    for words in (stage.formula, stage.numbers, was, stage.note, stage.reused):
         yield from _wrapped(text.printable(words))
     if stage.difference is not None:
         yield f"    recomputed: {stage.difference:.1g} from the model's numbers at most"

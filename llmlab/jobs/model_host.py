@@ -52,7 +52,7 @@ from llmlab.core.memory import give_back
 from llmlab.core.paths import outputs_dir
 from llmlab.core.settings import Sampling
 from llmlab.data.tokenizers import TextTokenizer
-from llmlab.models.live import ask_live, require_still
+from llmlab.models.live import ask_live, still
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_fine_tuned, parse
 from llmlab.models.source import open_model, source_of
@@ -176,7 +176,7 @@ class Host:
         if question.startswith("walk"):
             from llmlab.walk.answers import walks_of
 
-            require_still(reference)
+            reference = still(reference)
             walks = walks_of(reference)
         if isinstance(reference, LiveRun):
             ask_live(reference, question, values, out, _Reporter(self, number))

@@ -18,8 +18,9 @@ from typing import Any
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
 from llmlab.core.progress import Progress, quiet
-from llmlab.models.reference import LiveRun, Reference
+from llmlab.models.reference import LiveRun, Reference, SavedRun
 from llmlab.store import requests
+from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
 
 # A step, an evaluation or samples may stand between a question and its answer; longer than this is worth a word.
@@ -104,14 +105,19 @@ def _tell(stands: dict[str, Any], progress: Progress) -> None:
     progress(what, done, total)
 
 
-def require_still(reference: Reference) -> None:
-    """UsageError for a run that trains: a walk through a model looks at it many times, and always at the same."""
-    if isinstance(reference, LiveRun):
+def still(reference: Reference) -> Reference:
+    """Of a run that trains its newest checkpoint, of anything else itself: a walk looks at a model many times, and
+    always at the same. UsageError for a run that has saved none yet."""
+    if not isinstance(reference, LiveRun):
+        return reference
+    saved = list_checkpoints(reference.run.checkpoints)
+    if not saved:
         raise UsageError(
-            f"{reference} cannot be walked through while it trains.",
-            "Its weights would change between two stages.",
-            f"Choose its newest checkpoint, {reference.named}@latest.",
+            f"{reference} cannot be walked through yet.",
+            "Its weights change from step to step, and it has saved no checkpoint.",
+            f"Save one: Save now in the window, or llmlab-run request {reference.named} save",
         )
+    return SavedRun(reference.run, reference.named, str(saved[-1].step))
 
 
 def _require_alive(run: RunFolder, reference: LiveRun) -> None:

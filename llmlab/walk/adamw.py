@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -33,18 +34,29 @@ from llmlab.walk.place import value
 from llmlab.walk.stage import Stage
 from llmlab.walk.sums import bracketed, number, total
 
+# torch's own arithmetic of a step, and what its lines hold; which numbers of a step may be off by, in fp32.
+_TORCHS = getattr(import_module(torch.optim.Adam.__module__), "_single_tensor_adam", None)
+_LINES = {
+    "first_mean": ("exp_avg.lerp_(", "exp_avg.mul_("),
+    "second_mean": ("addcmul_(grad, grad", "exp_avg_sq.mul_("),
+    "adamw": ("param.addcdiv_(exp_avg, denom, value", "param.addcdiv_("),
+}
+_ROUNDING = 1e-5
+_FUSED = "The line is torch's plain form of it, which training runs fused into one kernel."
+
 
 @dataclass(frozen=True)
 class Trained:
     """How the model is trained, as far as a run says so. moments: what its optimizer kept of each weight, by name.
 
-    following: ids of the run's next training sequence. said: where all this is from, a sentence.
+    windows: the training sequences of the run's next step, then those of the one after, ids [T + 1] each. said: where
+    all this is from, a sentence.
     """
 
     settings: TrainSettings = field(default_factory=PretrainTrainSettings)
     step: int = 0
     moments: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    following: Sequence[int] = ()
+    windows: Sequence[Sequence[int]] = ()
     said: str = "No run's optimizer is known: a first step with the default settings, both means from zero."
 
 
@@ -59,13 +71,25 @@ def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
     if state.weights:
         said += " The model shown is the average of its weights, the means are of those that train."
     try:
-        data = load_dataset(settings.data, settings.model.block_size, progress)
-        batches, seed = settings.data, settings.train.seed
-        sequences = Sequences(data.train, settings.model.block_size, 1, batches.order, batches.stride, seed)
-        following = sequences.batch(checkpoint.step)[0][0].tolist()
+        windows = _windows(settings, checkpoint.step, progress)
     except (LabError, OSError):  # the text is not here any more
-        following = []
-    return Trained(settings.train, checkpoint.step, state.optimizer, following, said)
+        windows = []
+    return Trained(settings.train, checkpoint.step, state.optimizer, windows, said)
+
+
+def _windows(settings: PretrainSettings, step: int, progress: Progress) -> list[list[int]]:
+    """As `llmlab.training.loop` reads them."""
+    batches, model, train = settings.data, settings.model, settings.train
+    data = load_dataset(batches, model.block_size, progress)
+    sequences = Sequences(data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed)
+    found = []
+    for at in (step, step + 1):
+        count, length = settings.batch_at(at)
+        for micro in range(train.grad_accum):
+            x, y = sequences.batch(at * train.grad_accum + micro)
+            rows = zip(x[:count, :length].tolist(), y[:count, :length].tolist(), strict=True)
+            found += [[*ids, targets[-1]] for ids, targets in rows]
+    return found
 
 
 def step_stages(back: Back, trained: Trained, name: str, following: Sequence[int]) -> Iterator[Stage]:
@@ -134,6 +158,7 @@ def _weight_gradient(back: Back) -> Stage:
         [value("share of each position", ("position",), terms, place.token_labels)],
         terms.sum(),
         seen,
+        code_of(loop.Loop.optimizer_step, ".backward()"),
     )
 
 
@@ -158,7 +183,7 @@ def _clipping(back: Back, settings: TrainSettings, norm: float, weight: Tensor) 
         [value("g before, after", ("step",), torch.tensor([g, float(clipped)]), ("before", "after"))],
         torch.tensor(g * factor),
         clipped.cpu(),
-        code_of(loop.FromScratch.optimizer_step, "clip_grad_norm_"),
+        code_of(loop.Loop.optimizer_step, "clip_grad_norm_("),
     )
 
 
@@ -176,7 +201,7 @@ def _adamw(
 ) -> Iterator[Stage]:
     beta1, beta2 = group["betas"]
     lr, decay, eps = float(group["lr"]), float(group["weight_decay"]), float(group["eps"])
-    settings, code = trained.settings, code_of(make_optimizer, "AdamW(groups")
+    settings = trained.settings
     yield back.stage(
         "schedule",
         "Schedule",
@@ -186,8 +211,8 @@ def _adamw(
         f"Large steps first, small ones at the end. {trained.said}",
         "learning_rate",
         [],
-        torch.tensor(learning_rate(trained.step, settings) * group.get("rate_share", 1.0)),
-        torch.tensor(lr),
+        torch.tensor(learning_rate(trained.step, settings) * group.get("rate_share", 1.0), dtype=torch.float64),
+        torch.tensor(lr, dtype=torch.float64),
         code_of(learning_rate, "math.cos"),
     )
     means = [beta1 * old[0] + (1 - beta1) * g, beta2 * old[1] + (1 - beta2) * g * g]
@@ -205,27 +230,33 @@ def _adamw(
             why,
             "parameters",
             [value(f"{letter} before, after", ("step",), torch.tensor([old[at], seen[at]]), ("before", "after"))],
-            torch.tensor(means[at]),
-            torch.tensor(seen[at]),
-            code,
+            torch.tensor(means[at], dtype=torch.float64),
+            torch.tensor(seen[at], dtype=torch.float64),
+            code_of(_TORCHS, *_LINES[stage]),
+            _ROUNDING * (abs(old[at]) + abs(g if at == 0 else g * g)),
+            _FUSED,
         )
-    corrected = [means[0] / (1 - beta1**count), means[1] / (1 - beta2**count)]
+    corrected = [seen[0] / (1 - beta1**count), seen[1] / (1 - beta2**count)]
     update = lr * corrected[0] / (math.sqrt(corrected[1]) + eps)
     result = before * (1 - lr * decay) - update
+    grain = float(torch.finfo(after.dtype).eps) * abs(before)
     yield back.stage(
         "adamw",
         f"AdamW step {count:,} of {name}[{', '.join(map(str, back.index))}]",
         "w = w · (1 − lr · decay) − lr · m′ / (√v′ + ε),  m′ = m / (1 − β₁ᵗ),  v′ = v / (1 − β₂ᵗ)",
         f"m′ = {number(corrected[0])}, v′ = {number(corrected[1])}: "
         f"{bracketed(before)} · (1 − {number(lr)}·{number(decay)}) "
-        f"− {number(lr)} · {bracketed(corrected[0])} / (√{number(corrected[1])} + {number(eps)}) = {result:.7g}, "
-        f"a change of {number(result - before)}",
+        f"− {number(lr)} · {bracketed(corrected[0])} / (√{number(corrected[1])} + {number(eps)}) = {result:.9g}, "
+        f"a change of {number(result - before)}; torch's is {number(float(after) - before)}",
         "The step is about lr, whatever the gradient's size: only its direction and steadiness count.",
         "parameters",
         [value("w before, after", ("step",), torch.tensor([before, float(after)]), ("before", "after"))],
-        torch.tensor(result),
-        after.detach().float().cpu(),
-        code,
+        torch.tensor(result, dtype=torch.float64),
+        after.detach().double().cpu(),
+        code_of(_TORCHS, *_LINES["adamw"]),
+        2 * grain + _ROUNDING * abs(update),
+        f"Recomputed in float64. A weight of this size is stored to {number(grain)}, so its change is known to that. "
+        f"{_FUSED}",
     )
 
 
@@ -272,6 +303,7 @@ def _what_it_did(back: Back, model: nn.Module, stepped: nn.Module, following: Se
         [value("loss", ("window",), torch.tensor(losses), labels)],
         torch.tensor(back.loss),
         torch.tensor(losses[0]),
+        code_of(loop.Loop.optimizer_step, "self.scaler.step("),
     )
 
 

@@ -3,7 +3,8 @@
     walk        STAGE/VALUE, every value of each stage (`llmlab.walk.stage`); was/STAGE/VALUE before a change
     walk_back   the same, backwards
 
-Metadata besides the usual: stages, JSON: the rest of each stage, in order.
+Metadata besides the usual: stages, JSON: the rest of each stage, in order; of walk_back windows: how many training
+sequences of the run can be walked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from llmlab.inspection.inspect import describe
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import Reference
 from llmlab.walk.adamw import training_of
-from llmlab.walk.backwards import WalkBack, walk_back
+from llmlab.walk.backwards import WalkBack, of_corpus, walk_back
 from llmlab.walk.forwards import Walk, walk
 from llmlab.walk.stage import to_archive
 
@@ -34,8 +35,10 @@ def write_walk_back(reference: Reference, opened: OpenModel, question: WalkBack,
     """Writes the walk backwards. reference: what the model was opened from."""
     trained = training_of(reference, progress)
     progress("Walking back through the model", 0, 0)
+    question, windows = of_corpus(question, trained), str(len(trained.windows))
     tensors, texts = to_archive(walk_back(opened, question, trained))
-    write_archive(out, tensors, describe(opened, "walk", question.token_ids(opened), question, stages=texts))
+    ids = question.token_ids(opened)
+    write_archive(out, tensors, describe(opened, "walk", ids, question, stages=texts, windows=windows))
 
 
 def walks_of(reference: Reference) -> Questions:

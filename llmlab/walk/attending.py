@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from llmlab.walk.norms import into_stream, is_direct, norm_stage
+from llmlab.walk.norms import into_stream, norm_stage
+from llmlab.walk.parts import is_direct
 from llmlab.walk.place import Place, differing, norm_of, product, value
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, dot, number, total
@@ -116,21 +117,13 @@ def _query_norm(place: Place, projected: dict[str, _Projected]) -> Stage:
     """Queries and keys brought to one size, head by head."""
     module, p = place.parts.query_norms[0], place.position
     title, why = "Norm of the query", "Queries and keys of one size keep scores small, however training moves them."
-    query = projected.get("query")
-    output = place.seen.outputs.get(module)
+    query, where = projected.get("query"), normed_query(place, projected)
     as_used = [value("q as attention gets it", ("dimension of the head",), place.seen.heads.query[p])]
-    if query is None or output is None:
+    norm = None if query is None else norm_of(module, query.vectors.shape[-1])
+    if query is None or where is None or norm is None:
         return place.stage("query_norm", title, "", "", why, "attention", as_used, None, place.seen.heads.query)
-    before, size = query.vectors[p], query.vectors.shape[-1]
-    norm = norm_of(module, size)
-    # A family may norm [T, H, D] or [H, T, D]: the formula tells which.
-    heads = place.anatomy.n_head
-    candidates = [output[p, place.head]] if output.shape[:2] == (len(place.ids), heads) else []
-    candidates += [output[place.head, p]] if output.shape[:2] == (heads, len(place.ids)) else []
-    if norm is None or not candidates:
-        return place.stage("query_norm", title, "", "", why, "attention", as_used, None, place.seen.heads.query)
-    recomputed = norm.apply(before)
-    seen = min(candidates, key=lambda one: differing(one, recomputed))
+    before = query.vectors[p]
+    recomputed, seen = norm.apply(before), place.seen.outputs[module][where]
     scale = float(norm.scale(before))
     weight = bracketed(float(norm.weight[0]))
     above = bracketed(float(norm.centred(before)[0]))
@@ -140,6 +133,22 @@ def _query_norm(place: Place, projected: dict[str, _Projected]) -> Stage:
     formula = "q = q / √(mean(q²) + ε) · w" if norm.kind == "rmsnorm" else "q = (q − mean) / √(var + ε) · w"
     formula += "" if norm.bias is None else " + b"
     return place.stage("query_norm", title, formula, numbers, why, "attention", values, recomputed, seen)
+
+
+def normed_query(place: Place, projected: dict[str, _Projected]) -> tuple[int, int] | None:
+    """Where in what the norm of the queries gives this one stands; None where that cannot be told.
+
+    A family may norm [T, H, D] or [H, T, D]: the formula tells which.
+    """
+    module, p, heads = place.parts.query_norms[0], place.position, place.anatomy.n_head
+    query, output = projected.get("query"), place.seen.outputs.get(module)
+    norm = None if query is None else norm_of(module, query.vectors.shape[-1])
+    if query is None or output is None or norm is None:
+        return None
+    recomputed, time = norm.apply(query.vectors[p]), len(place.ids)
+    layouts = (((p, place.head), (time, heads)), ((place.head, p), (heads, time)))
+    found = [where for where, shape in layouts if output.shape[:2] == shape]
+    return min(found, key=lambda where: differing(output[where], recomputed), default=None)
 
 
 def _value_mix(place: Place, projected: dict[str, _Projected]) -> Stage:
@@ -162,8 +171,8 @@ def _value_mix(place: Place, projected: dict[str, _Projected]) -> Stage:
         "What the first layer saw of a token reaches every later one without a detour.",
         "attention",
         [value("v", ("dimension of the head",), seen[j]), _by_position("all value vectors", seen)],
-        share * theirs + (1 - share) * ours,
-        seen,
+        (share * theirs + (1 - share) * ours)[j],
+        seen[j],
     )
 
 
@@ -179,7 +188,8 @@ def _rotation(place: Place, projected: dict[str, _Projected]) -> Stage:
         return place.stage("rotation", title, "", "", why, "attention", [value("q", axes, seen)], None, seen)
     width = cos.shape[-1]
     choices = [(turned(before, cos[p], sin[p]), width // 2), (turned_in_pairs(before, cos[p], sin[p]), 1)]
-    recomputed, apart = min(choices, key=lambda choice: differing(choice[0], seen))
+    # By the second largest difference: a change may have set one number.
+    recomputed, apart = min(choices, key=lambda choice: float((choice[0] - seen).abs().topk(2).values[-1]))
     # A turn by one position is below half a circle in every family, so that it can be told from its sine and cosine.
     theta = torch.atan2(sin[1], cos[1]) if p else torch.zeros_like(sin[0])
     angle = p * theta
@@ -197,13 +207,10 @@ def _rotation(place: Place, projected: dict[str, _Projected]) -> Stage:
 
 def _before_rotation(place: Place, projected: dict[str, _Projected]) -> Tensor | None:
     query = projected.get("query")
-    if query is None:
-        return None
-    before = query.vectors[place.position]
-    if place.parts.query_norms:
-        norm = norm_of(place.parts.query_norms[0], len(before))
-        return None if norm is None else norm.apply(before)
-    return before
+    if query is None or not place.parts.query_norms:
+        return None if query is None else query.vectors[place.position]
+    where = normed_query(place, projected)
+    return None if where is None else place.seen.outputs[place.parts.query_norms[0]][where]
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -257,7 +264,7 @@ def _pattern_stages(place: Place) -> Iterator[Stage]:
             f"{cap} · tanh({old} / {cap}) = {number(float(row[j]))}",
             "No score can run away beyond the cap.",
             "attention",
-            [value("scores of this position", axes, row, labels)],
+            [value("capped scores of this position", axes, row, labels)],
             heads.softcap * torch.tanh(scaled / heads.softcap),
             row,
         )

@@ -1,7 +1,7 @@
 """The walk backwards: the loss of one window, its gradient through one layer's stages, and one weight's AdamW step.
 
-The window is the prompt: each of its tokens but the last predicts the next one. Dropout is off, so that the numbers
-are those of the walk forwards.
+The window is the prompt, or a sequence that the run trains on next: each of its tokens but the last predicts the next
+one. Dropout is off, so that the numbers are those of the walk forwards.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +23,13 @@ from llmlab.core.settings import Sampling
 from llmlab.inspection.questions import Prompt, position_of
 from llmlab.models.model import OpenModel
 from llmlab.walk.adamw import Trained, forward_logits, step_stages
+from llmlab.walk.changes import Changes
 from llmlab.walk.forwards import check
 from llmlab.walk.gradients import Back, gradient_stages
 from llmlab.walk.parts import layer_parts
 from llmlab.walk.place import Place
 from llmlab.walk.stage import Stage
-from llmlab.walk.watched import Changes, watch
+from llmlab.walk.watched import Hooks, watch
 
 _WEIGHT = re.compile(r"(?P<name>[\w.]+)\[(?P<row>\d+)\s*,\s*(?P<column>\d+)\]")
 # Weights, their gradients, two moments of each, and a second copy of the model that takes the step.
@@ -41,7 +41,8 @@ _FLOAT = 4  # bytes
 class WalkBack(Prompt):
     """What is walked. weight: one of a linear layer's, NAME[row,column]; "" for the largest gradient of the layer's up.
 
-    next: the text of another window, whose loss is measured too.
+    next: the text of another window, whose loss is measured too. window: not the prompt but this training sequence of
+    the run's next step, from 0; those of the step after it follow. -1: the prompt.
     """
 
     layer: int = 0
@@ -49,11 +50,29 @@ class WalkBack(Prompt):
     position: int = -1
     weight: str = ""
     next: str = ""
+    window: int = -1
+
+
+def of_corpus(asked: WalkBack, trained: Trained) -> WalkBack:
+    """With the ids of the training sequence that is asked for, if one is. UsageError where there is none."""
+    if asked.window < 0:
+        return asked
+    count = len(trained.windows)
+    if not count:
+        raise UsageError(
+            "There is no training sequence to walk back from.",
+            "The model is no checkpoint of a run from scratch whose text is here.",
+            "Walk back from a prompt.",
+        )
+    if asked.window >= count:
+        raise UsageError(f"There is no training sequence {asked.window}.", f"There are {count}, from 0.")
+    return replace(asked, ids=tuple(trained.windows[asked.window]), beginning=False)
 
 
 def walk_back(opened: OpenModel, asked: WalkBack, trained: Trained) -> list[Stage]:
     """The stages in their order; the model is left as it was. Errors as `llmlab.walk.forwards.walk`."""
     check(opened, asked.layer, asked.head)
+    asked = of_corpus(asked, trained)
     ids = asked.token_ids(opened)
     if len(ids) < 2:
         raise UsageError("The window is too short.", "A loss takes a token and the one that follows it.")
@@ -72,12 +91,12 @@ def walk_back(opened: OpenModel, asked: WalkBack, trained: Trained) -> list[Stag
         opened, seen, text, tuple(inputs), asked.layer, asked.head, position, key, Changes(), Sampling(), 0, 0
     )
     module, index = _weight(opened, anatomy, asked)
-    with _learning(model), _Gradients() as kept:
+    with _learning(model), Hooks(_with_gradient) as kept:
         for watched in {*place.parts.watched(), anatomy.embedding, anatomy.final_norm, module} - {None}:
             assert watched is not None
-            kept.keep(watched)
+            kept.watch(watched)
         for block in anatomy.blocks:
-            kept.keep(block.block)
+            kept.watch(block.block)
         logits = forward_logits(model, inputs)
         logits.retain_grad()
         loss = F.cross_entropy(logits.float(), torch.tensor(targets, device=logits.device))
@@ -87,7 +106,7 @@ def walk_back(opened: OpenModel, asked: WalkBack, trained: Trained) -> list[Stag
         if index is None:
             index = divmod(int(weight.grad.abs().argmax()), weight.shape[1])
         back = Back(place, tuple(targets), float(loss.detach()), logits, kept.inputs, kept.outputs, module, index)
-        following = opened.tokenizer.encode(asked.next) if asked.next else list(trained.following)
+        following = opened.tokenizer.encode(asked.next) if asked.next else _next_window(asked, trained)
         following = following[: anatomy.context + 1]
         stages = list(gradient_stages(back))
         stages += step_stages(back, trained, _name(model, weight), following)
@@ -137,26 +156,15 @@ def _learning(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-class _Gradients(contextlib.ExitStack):
-    """Keeps what modules get and give, with its place in the graph."""
+def _with_gradient(x: Tensor) -> Tensor | None:
+    """A tensor with its place in the graph, where its gradient will be; None for one outside of it."""
+    if not x.requires_grad:
+        return None
+    x.retain_grad()
+    return x
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.inputs: dict[nn.Module, Tensor] = {}
-        self.outputs: dict[nn.Module, Tensor] = {}
 
-    def keep(self, module: nn.Module) -> None:
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = args[0] if args else kwargs.get("hidden_states")
-            if isinstance(x, Tensor) and x.requires_grad:
-                x.retain_grad()
-                self.inputs[module] = x
-
-        def after(_: nn.Module, args: Any, output: Any) -> None:
-            x = output[0] if isinstance(output, tuple) else output
-            if isinstance(x, Tensor) and x.requires_grad:
-                x.retain_grad()
-                self.outputs[module] = x
-
-        self.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-        self.callback(module.register_forward_hook(after).remove)
+def _next_window(asked: WalkBack, trained: Trained) -> list[int]:
+    """The training sequence behind the one that is walked; of a prompt, the run's next; [] where none is known."""
+    at = max(asked.window, -1) + 1
+    return list(trained.windows[at % len(trained.windows)]) if trained.windows else []

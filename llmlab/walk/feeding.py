@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmlab.gpt.model import FeedForward
-from llmlab.walk.norms import into_stream, is_direct, norm_stage
+from llmlab.walk.norms import into_stream, norm_stage
+from llmlab.walk.parts import is_direct
 from llmlab.walk.place import Place, product, value
 from llmlab.walk.stage import Stage
 from llmlab.walk.sums import bracketed, number, total

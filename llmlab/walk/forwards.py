@@ -15,12 +15,14 @@ from llmlab.inspection.questions import Prompt, position_of
 from llmlab.models.model import OpenModel
 from llmlab.walk.attending import attention_stages
 from llmlab.walk.cached import with_cache
+from llmlab.walk.changes import Changes, parse_changes
+from llmlab.walk.changing import settings_of
 from llmlab.walk.feeding import feed_forward_stages
 from llmlab.walk.inputs import input_stages
 from llmlab.walk.place import Place
 from llmlab.walk.predicting import prediction_stages
 from llmlab.walk.stage import Stage, marked
-from llmlab.walk.watched import Changes, Seen, parse_changes, watch
+from llmlab.walk.watched import Seen, watch
 
 _SAMPLING = ("temperature", "top_k", "top_p")
 
@@ -30,7 +32,7 @@ class Walk(Prompt):
     """What is walked. key: the position whose score is written out, None for the one that is attended to most.
 
     Sampling as `llmlab.core.settings.Sampling`. drawn: how many of the prompt's last tokens this seed drew already.
-    changes: see `llmlab.walk.watched`; each value is then marked against what it was without them. cache: also walk the
+    changes: see `llmlab.walk.changes`; each value is then marked against what it was without them. cache: also walk the
     newest token with a KV cache, and say what of each stage it holds.
     """
 
@@ -70,9 +72,10 @@ def walk(opened: OpenModel, asked: Walk) -> list[Stage]:
         )
     if not asked.changes:
         return with_cache(place, before) if asked.cache else before
-    others = changes.ids(opened, ids)
+    changes.require(before)
+    others, settings = changes.ids(opened, ids), settings_of(place, changes)
     with changes.weights_changed(opened.model):
-        changed = watch(opened, others, asked.layer, asked.head, position, changes, seen)
+        changed = watch(opened, others, asked.layer, asked.head, position, changes.vectors, settings)
         return marked(_stages(_place(opened, asked, others, changed, position, key, changes)), before)
 
 

@@ -15,13 +15,31 @@ from llmlab.gpt.head import next_token_loss
 from llmlab.walk.attending import projected, turned, turned_in_pairs
 from llmlab.walk.code import code_of
 from llmlab.walk.feeding import activation_of, up_and_gate
-from llmlab.walk.norms import is_direct
-from llmlab.walk.place import Place, differing, norm_of, value
+from llmlab.walk.parts import is_direct
+from llmlab.walk.place import Place, compared, differing, norm_of, value
 from llmlab.walk.stage import Code, Stage, Value
 from llmlab.walk.sums import number, total
 
 # Of the largest number of a gradient: sums in another order, in fp32.
 _TOLERANCE = 1e-3
+_DERIVED = "The line is the forward one, which autograd differentiates."
+# The stage of the walk forwards that is differentiated.
+_FORWARD = {
+    "final_norm_gradient": "logits",
+    "end_gradient": "final_norm",
+    "rest_gradient": "rest",
+    "after_gradient": "after",
+    "neurons_gradient": "feed_forward",
+    "up_gradient": "neurons",
+    "feed_forward_norm_gradient": "up",
+    "middle_gradient": "feed_forward_norm",
+    "weighted_sum_gradient": "attention",
+    "score_gradient": "softmax",
+    "query_gradient": "score",
+    "value_gradient": "weighted_sum",
+    "norm_gradient": "query",
+    "stream_gradient": "norm",
+}
 _OTHERWISE = "This family computes this step in its own way: the gradient is autograd's, without a formula."
 
 
@@ -61,18 +79,20 @@ class Back:
         recomputed: Tensor | None = None,
         seen: Tensor | None = None,
         code: Code | None = None,
+        tolerance: float | None = None,
+        note: str = "",
     ) -> Stage:
         """A stage whose recomputed gradient must be autograd's; where it is not, it goes without formula."""
-        stage = Stage(name, title, formula, numbers, why, panel, tuple(values), code)
+        if code is None and name in _FORWARD:
+            code, note = self.place.code(_FORWARD[name]), note or _DERIVED
+        stage = Stage(name, title, formula, numbers, why, panel, tuple(values), code, note=note)
         if seen is None:
             return stage
+        if tolerance is None:
+            tolerance = _TOLERANCE * float(seen.abs().max()) + 1e-9
         without = replace(stage, formula="", numbers=_length(seen), note=_OTHERWISE)
-        if recomputed is None:
-            return without
-        difference = differing(recomputed, seen)
-        if not difference <= _TOLERANCE * float(seen.abs().max()) + 1e-9:
-            return without
-        return replace(stage, difference=difference, numbers=f"{numbers}; {_length(seen)}" if seen.dim() else numbers)
+        shown = replace(stage, numbers=f"{numbers}; {_length(seen)}" if seen.dim() else numbers)
+        return compared(shown, recomputed, seen, tolerance, without)
 
 
 def _gradient(x: Tensor | None) -> Tensor | None:
@@ -114,7 +134,7 @@ def _loss(back: Back) -> Stage:
         [value("−ln p", ("position",), losses, labels)],
         losses.mean(),
         torch.tensor(back.loss),
-        code_of(next_token_loss, "mean", "loss"),
+        code_of(next_token_loss, "return F.cross_entropy("),
     )
 
 
@@ -139,6 +159,8 @@ def _from_the_end(back: Back) -> Iterator[Stage]:
         [value("∂L/∂logits", ("token of the vocabulary",), grad)],
         (logits.softmax(-1) - one_hot) / count,
         grad,
+        code_of(next_token_loss, "return F.cross_entropy("),
+        note=_DERIVED,
     )
     slope = torch.full_like(logits, anatomy.logit_scale)
     if anatomy.logit_softcap is not None:

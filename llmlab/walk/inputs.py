@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from llmlab.gpt.model import GPT
 from llmlab.walk.parts import position_embedding
@@ -65,7 +66,7 @@ def _embedding(place: Place) -> Stage:
     assert isinstance(table, torch.Tensor)
     row = table[id].detach().float().cpu()
     seen = place.seen.outputs[place.anatomy.embedding][place.position]
-    factor = 1.0 if differing(row, seen) == 0 else float(seen @ row / (row @ row))
+    factor = 1.0 if differing(row, seen) == 0 else _factor(row, seen)
     scaled = "" if factor == 1.0 else f" · {number(factor)}"
     return place.stage(
         "embedding",
@@ -82,7 +83,7 @@ def _embedding(place: Place) -> Stage:
 
 def _position(place: Place) -> Stage:
     p, seen = place.position, place.seen
-    e, x = seen.outputs[place.anatomy.embedding][p], seen.added["pre_attn"][0]
+    e, x = seen.outputs[place.anatomy.embedding][p], seen.start
     model = place.opened.model
     module = position_embedding(model)
     values = [value("x0", ("component",), x)]
@@ -97,7 +98,7 @@ def _position(place: Place) -> Stage:
         numbers = f"x₀[0] = {bracketed(float(e[0]))} + {bracketed(float(at[0]))} = {number(float(x[0]))}"
         values.append(value("P[position]", ("component",), at))
         return place.stage("position", title, "x₀ = e + P[position]", numbers, why, panel, values, e + at, x)
-    factor = 1.0 if differing(e, x) <= 1e-6 else float(x @ e / (e @ e))
+    factor = 1.0 if differing(e, x) <= 1e-6 else _factor(e, x)
     formula = "x₀ = e" if factor == 1.0 else "x₀ = e · c"
     numbers = f"x₀ = {vector(x)}"
     if factor != 1.0:
@@ -109,10 +110,15 @@ def _position(place: Place) -> Stage:
     return place.stage("position", title, formula, numbers, why, panel, values, e * factor, x, note)
 
 
+def _factor(before: Tensor, after: Tensor) -> float:
+    """What a family multiplies a vector by: the median, since a change may have set one of its numbers."""
+    return float((after / before).nanmedian())
+
+
 def _stream(place: Place) -> Stage:
     layer, added = place.layer, place.seen.added
     x = added["pre_attn"][layer]
-    start = added["pre_attn"][0]
+    start = place.seen.start
     parts = torch.stack([added["attn_out"][:layer], added["mlp_out"][:layer]], 1)  # [l, 2, C]
     summed = start + parts.sum((0, 1))
     if layer == 0:

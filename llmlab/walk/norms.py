@@ -45,11 +45,6 @@ def _norm(place: Place, name: str, title: str, module: nn.Module, x: Tensor, y: 
     return place.stage(name, title, formula, numbers, why, "residual", values, norm.apply(x), y, note)
 
 
-def is_direct(half: HookPoint, last: nn.Module | None) -> bool:
-    """Whether what a half's last linear layer gives goes into the stream as it is."""
-    return half.scale == 1.0 and last is not None and any(one is last for one in half.module.modules())
-
-
 def into_stream(place: Place, name: str, given: Tensor, added: Tensor, half: HookPoint) -> Stage:
     """What a family does with a half's output before it is added: a norm (Gemma 2), a multiplier (Granite)."""
     title, why = (

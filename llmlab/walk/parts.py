@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from llmlab.anatomy.anatomy import Anatomy
+from llmlab.anatomy.anatomy import Anatomy, HookPoint
 
 _SEPARATE = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
 _FUSED = ("qkv", "c_attn", "query_key_value", "qkv_proj")
@@ -88,6 +88,16 @@ def position_embedding(model: nn.Module) -> nn.Module | None:
 def name_in(parent: nn.Module, part: nn.Module | None) -> str:
     """What a module calls one inside of it; "" for none."""
     return next((name for name, module in parent.named_modules() if module is part), "")
+
+
+def holds(half: HookPoint, last: nn.Module | None) -> bool:
+    """Whether a half's last linear layer is in the module whose output is added to the stream."""
+    return last is not None and any(one is last for one in half.module.modules())
+
+
+def is_direct(half: HookPoint, last: nn.Module | None) -> bool:
+    """Whether what that layer gives goes into the stream as it is."""
+    return half.scale == 1.0 and holds(half, last)
 
 
 def _first(parent: nn.Module | None, names: Sequence[str]) -> nn.Module | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from llmlab.core.settings import Sampling
 from llmlab.gpt.generate import choose, sampling_steps
 from llmlab.inspection.readout import text_of
 from llmlab.walk.norms import norm_stage
 from llmlab.walk.place import Place, value
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, dot, number, total
+from llmlab.walk.watched import set_number
 
 # Tokens that a stage names.
 _SHOWN = 12
@@ -33,11 +35,28 @@ def prediction_stages(place: Place) -> Iterator[Stage]:
     yield _logits(place)
     logits, how = seen.logits, place.sampling
     before = logits
-    for name, after in sampling_steps(logits, how, place.ids[: p + 1]):
+    for name, after in _sampling(place, logits, how, place.ids[: p + 1]):
         yield _sampled(place, name, before, after)
         before = after
-    yield _probabilities(place, before)
-    yield from _draw(place, before)
+    p_of_all = _set(place, "probabilities", before.softmax(-1))
+    yield _probabilities(place, before, p_of_all)
+    changed = "probabilities" in place.changes.vectors  # they are drawn from as they are, whatever they sum to
+    yield from _draw(place, p_of_all.log() if changed else before)
+
+
+def _sampling(place: Place, logits: Tensor, how: Sampling, text: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+    """The steps as `llmlab.gpt.generate.sampling_steps` has them; behind a change they go on from what it set."""
+    names = [name for name, _ in sampling_steps(logits, how, text)]
+    for name in names:
+        alone = replace(Sampling(), **{name: getattr(how, name)})
+        for _, after in sampling_steps(logits, alone, text):
+            logits = _set(place, name, after)
+            yield name, logits
+
+
+def _set(place: Place, name: str, x: Tensor) -> Tensor:
+    """x [V] with what a change of it sets."""
+    return set_number(x, *place.changes.vectors[name]) if name in place.changes.vectors else x
 
 
 def _logits(place: Place) -> Stage:
@@ -60,7 +79,7 @@ def _logits(place: Place) -> Stage:
         numbers += f", capped at {number(anatomy.logit_softcap)}"
     if not numbers.endswith(number(float(logits[best]))):
         numbers += f": {number(float(logits[best]))}"
-    values = [_top(place, "most likely", logits), value("all logits", ("token of the vocabulary",), logits)]
+    values = [_top(place, "logits", "most likely", logits), value("all logits", ("token of the vocabulary",), logits)]
     why = "Each token's row is compared with the stream: the better it fits, the higher its logit."
     tied = anatomy.unembedding.data_ptr() == anatomy.embedding.weight.data_ptr()  # type: ignore[operator]
     note = "U is the embedding E itself: its head is tied." if tied else ""
@@ -86,11 +105,13 @@ def _sampled(place: Place, name: str, before: Tensor, after: Tensor) -> Stage:
             formula = "logit = −∞ except for the fewest that have probability p together"
             together = float(p[after > -torch.inf].sum())
             numbers = f"p = {number(how.top_p)}: {kept:,} tokens are left, which have {number(together)} together"
-    return place.stage(name, _TITLES[name], formula, numbers, _WHY[name], "write", [_top(place, "logits left", after)])
+    return place.stage(
+        name, _TITLES[name], formula, numbers, _WHY[name], "write", [_top(place, name, "logits left", after)]
+    )
 
 
-def _probabilities(place: Place, final: Tensor) -> Stage:
-    best, p = int(final.argmax()), final.softmax(-1)
+def _probabilities(place: Place, final: Tensor, p: Tensor) -> Stage:
+    best = int(final.argmax())
     powers = (final - final.max()).exp()
     terms = [number(one) for one in powers.topk(min(_SHOWN, len(powers))).values.tolist() if one > 0]
     numbers = f"p of {_text(place, best)} = 1 / ({total(terms, float(powers.sum()))}) = {number(float(p[best]))}"
@@ -98,14 +119,17 @@ def _probabilities(place: Place, final: Tensor) -> Stage:
         numbers += f" (over all {int((powers > 0).sum()):,} tokens)"
     why = "Numbers that are positive and sum to one: the model's bet on every token."
     formula = "p = exp(logit − max) / Σ exp(logit − max)"
-    values = [_top(place, "most likely", p), value("all probabilities", ("token of the vocabulary",), p)]
+    values = [
+        _top(place, "probabilities", "most likely", p),
+        value("all probabilities", ("token of the vocabulary",), p),
+    ]
     shares = powers / powers.sum()
     return place.stage("probabilities", "Probabilities", formula, numbers, why, "write", values, shares, p)
 
 
 def _draw(place: Place, final: Tensor) -> Iterator[Stage]:
     """The draw as torch.multinomial makes it: an exponential number for each token, and the largest p / e wins."""
-    chosen, numbers_drawn = draw(place.seen.logits, place)
+    chosen, numbers_drawn = draw(final, place)
     why = "Chance decides in proportion to the probabilities; the same seed gives the same text again."
     if numbers_drawn is None:
         numbers = "At temperature 0 nothing is drawn."
@@ -143,26 +167,30 @@ def _draw(place: Place, final: Tensor) -> Iterator[Stage]:
     )
 
 
-def draw(logits: Tensor, place: Place) -> tuple[int, Tensor | None]:
+def draw(final: Tensor, place: Place) -> tuple[int, Tensor | None]:
     """The next token's id as `llmlab.gpt.generate.choose` draws it, and the random numbers [V] that decided.
 
-    None at temperature 0. Each earlier draw of the same seed used up as many numbers.
+    final: logits [V] after all sampling settings. None at temperature 0. Each earlier draw of the same seed used up as
+    many numbers.
     """
-    how, text = place.sampling, place.ids[: place.position + 1]
     generator = torch.Generator().manual_seed(place.seed)
-    if how.temperature == 0:
-        return choose(logits, how, text, generator).id, None
-    p = torch.empty_like(logits)
+    if place.sampling.temperature == 0:
+        return int(final.argmax()), None
+    p = torch.empty_like(final)
     for _ in range(place.drawn):
         p.exponential_(generator=generator)
     ours = torch.Generator()
     ours.set_state(generator.get_state())
-    numbers = torch.empty_like(logits).exponential_(generator=ours)
-    return choose(logits, how, text, generator).id, numbers
+    numbers = torch.empty_like(final).exponential_(generator=ours)
+    return choose(final, Sampling(), (), generator).id, numbers
 
 
-def _top(place: Place, name: str, x: Tensor) -> Value:
-    return _picked(place, name, x, x.topk(min(_SHOWN, int((x > -torch.inf).sum()))).indices)
+def _top(place: Place, stage: str, name: str, x: Tensor) -> Value:
+    """The most likely tokens; one whose number was set is always among them."""
+    order = x.topk(min(_SHOWN, int((x > -torch.inf).sum()))).indices
+    if stage in place.changes.vectors and (set_here := place.changes.vectors[stage][0]) not in order:
+        order = torch.cat([order[: _SHOWN - 1], torch.tensor([set_here])])
+    return _picked(place, name, x, order)
 
 
 def _picked(place: Place, name: str, x: Tensor, order: Tensor) -> Value:

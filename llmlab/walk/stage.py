@@ -14,19 +14,41 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 
 Array = npt.NDArray[Any]
-# Stages whose vector can be changed, one component at a time (`llmlab.walk.watched`).
-CHANGEABLE = (
-    "stream",
-    "norm",
-    "weighted_sum",
-    "attention",
-    "feed_forward_norm",
-    "up",
-    "neurons",
-    "feed_forward",
-    "after",
-    "final_norm",
-)
+# What a change can set, by its name: the stage and its value whose numbers these are.
+CHANGEABLE: Mapping[str, tuple[str, str]] = {
+    "embedding": ("embedding", "e"),
+    "position": ("position", "x0"),
+    "stream": ("stream", "x"),
+    "norm": ("norm", "y"),
+    "query": ("query", "q"),
+    "key": ("key", "k"),
+    "value": ("value", "v"),
+    "query_norm": ("query_norm", "q"),
+    "value_mix": ("value_mix", "v"),
+    "rotation": ("rotation", "q"),
+    "score": ("score", "scores of this position"),
+    "softcap": ("softcap", "capped scores of this position"),
+    "mask": ("mask", "masked scores of this position"),
+    "softmax": ("softmax", "pattern of this position"),
+    "weighted_sum": ("weighted_sum", "z"),
+    "output_projection": ("output_projection", "out"),
+    "attention": ("attention", "out"),
+    "middle": ("middle", "x"),
+    "feed_forward_norm": ("feed_forward_norm", "y"),
+    "up": ("up", "h"),
+    "gate": ("up", "gate"),
+    "neurons": ("neurons", "n"),
+    "down": ("down", "out"),
+    "feed_forward": ("feed_forward", "out"),
+    "after": ("after", "x"),
+    "rest": ("rest", "x"),
+    "final_norm": ("final_norm", "y"),
+    "logits": ("logits", "all logits"),
+    "temperature": ("temperature", "logits left"),
+    "top_k": ("top_k", "logits left"),
+    "top_p": ("top_p", "logits left"),
+    "probabilities": ("probabilities", "all probabilities"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,13 @@ class Value:
             return 0
         return self.array.size if self.was.shape != self.array.shape else int((self.was != self.array).sum())
 
+    def change_of(self, stage: str, place: int) -> str:
+        """How a change of the number at `place` is begun in a walk, `norm[5]=`; "" for what none can set."""
+        if self.picked and stage in CHANGEABLE:
+            return f"{stage}[{self.picked[place]}]="
+        names = (name for name, where in CHANGEABLE.items() if where == (stage, self.name))
+        return "".join(f"{name}[{place}]=" for name in names)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -75,7 +104,8 @@ class Stage:
     formula: in symbols; numbers: the same with this model's. why: one sentence. panel: the dock that shows it at large.
     difference: the largest difference between the stage recomputed by the formula and what the model computed; None
     where nothing is computed, or where the lab cannot take this family's step apart (then `note` says so).
-    reused: what of it a KV cache holds already; "" when the walk is without one.
+    reused: what of it a KV cache holds already; "" when the walk is without one. was: `numbers` before a change, where
+    they said something else.
     """
 
     name: str
@@ -89,6 +119,12 @@ class Stage:
     difference: float | None = None
     note: str = ""
     reused: str = ""
+    was: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether a change has reached it: its values, or where it has none, what it says."""
+        return any(value.changed for value in self.values) if self.values else bool(self.was)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, all numbers included; what is infinite is written as text."""
@@ -122,8 +158,13 @@ def marked(stages: Sequence[Stage], before: Sequence[Stage]) -> list[Stage]:
             return None if known is None else known.array
         return known.whole[list(value.picked)]
 
+    said = {stage.name: stage.numbers for stage in before}
     return [
-        replace(stage, values=tuple(replace(value, was=was(stage, value)) for value in stage.values))
+        replace(
+            stage,
+            values=tuple(replace(value, was=was(stage, value)) for value in stage.values),
+            was=text if (text := said.get(stage.name, "")) != stage.numbers else "",
+        )
         for stage in stages
     ]
 
@@ -140,7 +181,10 @@ def to_archive(stages: Sequence[Stage]) -> tuple[dict[str, Array], str]:
             tensors[f"{stage.name}/{value.name}"] = value.array
             if value.was is not None:
                 tensors[f"was/{stage.name}/{value.name}"] = value.was
-        about = [{"name": value.name, "axes": value.axes, "labels": value.labels} for value in stage.values]
+        about = [
+            {"name": value.name, "axes": value.axes, "labels": value.labels, "picked": value.picked}
+            for value in stage.values
+        ]
         texts.append({**stage._texts(), "values": about})
     return tensors, json.dumps(texts, ensure_ascii=False)
 
@@ -165,6 +209,7 @@ def _stage(archive: Archive, texts: Mapping[str, Any]) -> Stage:
                 archive[name],
                 tuple(about["labels"]),
                 archive.get(was),
+                tuple(about["picked"]),
             )
         )
     code = None if texts["code"] is None else Code(**texts["code"])

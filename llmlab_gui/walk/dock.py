@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QLineEdit, QListWidget, QP
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab.walk.stage import Array, Stage, from_archive
+from llmlab.walk.stage import Stage, from_archive
 from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.walk.stage_view import StageView
@@ -21,7 +23,7 @@ from llmlab_gui.widgets.buttons import toggle_button, tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer, split
-from llmlab_gui.widgets.saving import Table
+from llmlab_gui.widgets.saving import Cell, LazyRows, Table
 
 _CAPTION = (
     "One prompt on its way through the model. The arrow keys go from stage to stage, and each number is the model's."
@@ -29,7 +31,9 @@ _CAPTION = (
 _CHANGE_HINT = "norm[5]=0.3, token:3= king, or weight:NAME[3,4]=0.1"
 _WEIGHT_HINT = "blocks.0.attention.out.weight[3,4]; empty: the largest gradient of up"
 _CHANGE_NAME = "A number, token or weight to change"
+_WINDOW_TIP = "The prompt, or a sequence that the run trains on next: those of its next step, then of the one after"
 FORWARDS, BACKWARDS = "walk", "walk_back"
+_APPENDED = 16  # characters of what was appended, on the button that takes it back
 # Milliseconds after which a field that was typed into is taken for finished.
 _SETTLED = 400
 
@@ -52,7 +56,9 @@ class WalkDock(AskingDock):
         self.cache = toggle_button("KV cache", "Walk the last token with a cache, and mark what of each stage it holds")
         self.append = tool_button("Append", "Put the drawn token behind the text, and walk again from there")
         self.take_back = tool_button("Take back", "The prompt without the tokens that were appended")
+        self.sequence = QSpinBox()
         self._appended: list[int] = []
+        self._place = -1  # in a training sequence, which has no part in the prompt's selection
         self._trouble: LabError | None = None
         self._lay_out()
         self.caption(_CAPTION, "attention")
@@ -71,16 +77,19 @@ class WalkDock(AskingDock):
         return [self.view.picture] if self.view.is_drawn() else []
 
     def table(self) -> Table | None:
-        """Every value of every stage."""
-        if not self.stages:
+        """Every value of every stage; a row of them is made when it is written."""
+        values = [(stage.name, value) for stage in self.stages for value in stage.values]
+        ends = list(accumulate(value.array.size for _, value in values))
+        if not values:
             return None
-        rows = [
-            (stage.name, value.name, " ".join(map(str, at)), float(number))
-            for stage in self.stages
-            for value in stage.values
-            for at, number in _numbered(value.array)
-        ]
-        return ("stage", "value", "place", "number"), rows
+
+        def row(place: int) -> tuple[Cell, ...]:
+            at = bisect_right(ends, place)
+            stage, value = values[at]
+            index = np.unravel_index(place - (ends[at] - value.array.size), value.array.shape)
+            return stage, value.name, " ".join(map(str, index)), float(value.array[index])
+
+        return ("stage", "value", "place", "number"), LazyRows(ends[-1], row)
 
     # Asking ------------------------------------------------------------------------------------------------------
 
@@ -105,14 +114,11 @@ class WalkDock(AskingDock):
 
     def _values_back(self) -> dict[str, Any]:
         """The prompt is a window: its last token is predicted, and predicts nothing."""
-        chosen, count = self.session.selection, len(self.session.tokens)
-        place = min(chosen.token_at(count), max(count - 2, 0))
-        return {
-            "layer": chosen.layer,
-            "head": chosen.head,
-            "position": place,
-            "weight": self.change.text().strip(),
-        }
+        chosen, count, window = self.session.selection, len(self.session.tokens), self.sequence.value()
+        values = {"layer": chosen.layer, "head": chosen.head, "weight": self.change.text().strip()}
+        if window < 0:
+            return values | {"position": min(chosen.token_at(count), max(count - 2, 0))}
+        return values | {"position": self._place, "window": window}
 
     def _values_forwards(self) -> dict[str, Any]:
         chosen, tokens = self.session.selection, self.session.tokens
@@ -141,7 +147,9 @@ class WalkDock(AskingDock):
     def _take(self, archive: Archive) -> None:
         begins = not self.stages
         self.archive, self._trouble = archive, None
-        self.problem.say("")
+        about, walked = self.session.about, archive.metadata.model
+        live = about is not None and about.live
+        self.problem.say(f"It trains: this is {walked}, its newest checkpoint." if live else "", wrong=False)
         self.stages = from_archive(archive)
         self.update_state()
         self._show_choosers()
@@ -159,10 +167,18 @@ class WalkDock(AskingDock):
 
     def _forget(self) -> None:
         self.archive, self._asked, self._trouble, self.stages = None, (), None, []
-        self._appended = []
+        self._appended, self._place = [], -1
         self.change.clear()
+        self.sequence.blockSignals(True)
+        self.sequence.setValue(-1)
+        self.sequence.blockSignals(False)
         self._fill()
         self.update_state()
+
+    def _look_again(self) -> None:
+        """What a live model has learned since is in no checkpoint; the first one is waited for."""
+        if self.archive is None:
+            super()._look_again()
 
     # Showing -----------------------------------------------------------------------------------------------------
 
@@ -172,8 +188,7 @@ class WalkDock(AskingDock):
         self.list.blockSignals(True)
         self.list.clear()
         for number, stage in enumerate(self.stages, 1):
-            changed = any(value.changed for value in stage.values)
-            self.list.addItem(f"{number}. {stage.title}{'  · changed' if changed else ''}")
+            self.list.addItem(f"{number}. {'changed · ' if stage.changed else ''}{stage.title}")
             self.list.item(number - 1).setToolTip(stage.why)
         names = [stage.name for stage in self.stages]
         self.list.setCurrentRow(names.index(shown) if shown in names else 0 if names else -1)
@@ -203,10 +218,21 @@ class WalkDock(AskingDock):
             box.setRange(0, max(most, 0))
             box.setValue(value)
             box.blockSignals(False)
+        if self._back:
+            self._show_windows(int(archive.metadata.more.get("windows", 0)))
         self.token.setText(visible(tokens[self.position.value()]))
+        appended = visible("".join(tokens[len(tokens) - len(self._appended) :]))
+        self.take_back.setText(f"Take back {appended[-_APPENDED:]}")
         self.take_back.setVisible(bool(self._appended))
         self.append.setEnabled(not self._back and self.position.value() == len(tokens) - 1)
-        self.undo.setEnabled(bool(self.change.text()))
+
+    def _show_windows(self, count: int) -> None:
+        """How many training sequences can be chosen."""
+        self.sequence.setMaximum(count - 1)
+        self.sequence.setEnabled(count > 0)
+        self.sequence.setToolTip(
+            _WINDOW_TIP if count else "Only a run's checkpoint has training text, where it is here."
+        )
 
     def _turn(self) -> None:
         """The other direction: what was typed and appended was for the one before."""
@@ -217,10 +243,16 @@ class WalkDock(AskingDock):
         self.change.setAccessibleName("The weight whose step is shown" if self._back else _CHANGE_NAME)
         for forwards in (self.undo, self.cache, self.append):
             forwards.setVisible(not self._back)
+        self._window_row.setVisible(self._back)
         self._ask()
 
     def _select(self) -> None:
-        self.session.select(layer=self.layer.value(), head=self.head.value(), token=self.position.value())
+        if self._back and self.sequence.value() >= 0:
+            self._place = self.position.value()
+            self.session.select(layer=self.layer.value(), head=self.head.value())
+            self._ask()
+        else:
+            self.session.select(layer=self.layer.value(), head=self.head.value(), token=self.position.value())
 
     def _append(self) -> None:
         """The drawn token, behind the text."""
@@ -242,11 +274,11 @@ class WalkDock(AskingDock):
         self.change.clear()
         self._ask()
 
-    def _start_change(self, stage: str, component: int) -> None:
+    def _start_change(self, begun: str) -> None:
         """A number that was clicked can be typed over."""
         if self._back:
             return
-        self.change.setText(f"{stage}[{component}]=")
+        self.change.setText(begun)
         self.change.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _change_typed(self) -> None:
@@ -278,7 +310,9 @@ class WalkDock(AskingDock):
         self._settled = settling_timer(self, _SETTLED, self._ask)
         for number in (self.temperature, self.top_k, self.top_p, self.seed):
             number.valueChanged.connect(self._settled.start)
+        self.sequence.valueChanged.connect(self._settled.start)
         self.change.returnPressed.connect(self._change_typed)
+        self.change.textChanged.connect(lambda text: self.undo.setEnabled(bool(text)))
         self.undo.clicked.connect(self._undo)
         self.cache.toggled.connect(self._ask)
         self.append.clicked.connect(self._append)
@@ -292,6 +326,14 @@ class WalkDock(AskingDock):
             box.setAccessibleName(f"{name} that is walked through")
             box.setKeyboardTracking(False)
             self._add(self.controls, name, box)
+        self.sequence.setRange(-1, 0)
+        self.sequence.setSpecialValueText("of the prompt")
+        self.sequence.setAccessibleName("Training sequence that is walked back from")
+        self.sequence.setKeyboardTracking(False)
+        self._window_row = QWidget()
+        self._add(FlowRow(self._window_row), "Window", self.sequence)
+        self._window_row.hide()
+        self.controls.addWidget(self._window_row)
         self.token = QLabel()
         self.controls.addWidget(self.token)
         self.take_back.hide()
@@ -319,7 +361,10 @@ class WalkDock(AskingDock):
         self._draw_row.hide()
         self.change.setAccessibleName(_CHANGE_NAME)
         self.change.setPlaceholderText(_CHANGE_HINT)
-        self.change.setToolTip(f"Change one number and see what follows: {_CHANGE_HINT}. Enter applies it.")
+        self.change.setToolTip(
+            f"Change one number and see what follows: {_CHANGE_HINT}. Enter applies it. A click on a number of a "
+            "vector, or Enter, begins its change."
+        )
         self.undo.setToolTip("The model's own numbers again")
         self.undo.setEnabled(False)
         self.list.setAccessibleName("Stages of the walk")
@@ -339,7 +384,3 @@ class WalkDock(AskingDock):
         label.setBuddy(box)
         row.addWidget(label)
         row.addWidget(box)
-
-
-def _numbered(array: Array) -> list[tuple[tuple[int, ...], float]]:
-    return [(tuple(map(int, at)), float(number)) for at, number in np.ndenumerate(array)]

@@ -9,7 +9,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFont, QFontDatabase
 from PySide6.QtWidgets import QLabel, QStackedWidget, QTableView, QWidget
 
-from llmlab.walk.stage import CHANGEABLE, Array, Stage, Value
+from llmlab.walk.stage import Array, Stage, Value
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.pages.html import page_colors
 from llmlab_gui.pages.places import DOCK_PAGES
@@ -28,10 +28,10 @@ _POSITIVE = -1e-12
 
 
 class StageView(QWidget):
-    """panel_wanted(dock id): its link was followed. number_chosen(stage, component): of what can be changed."""
+    """panel_wanted(dock id): its link was followed. number_chosen(`norm[5]=`): of what can be changed."""
 
     panel_wanted = Signal(str)
-    number_chosen = Signal(str, int)
+    number_chosen = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -51,6 +51,7 @@ class StageView(QWidget):
         self.as_table.toggled.connect(self._draw)
         self.against.toggled.connect(self._draw)
         self.picture.clicked.connect(self._choose)
+        self.table.activated.connect(lambda index: self._change(index.row()))
         self.why.linkActivated.connect(lambda link: self.panel_wanted.emit(link.removeprefix("dock:")))
         theme_notifier.changed.connect(self._say)
 
@@ -85,7 +86,7 @@ class StageView(QWidget):
         self.title.setText(stage.title if stage is not None else "")
         for label, words in (
             (self.formula, stage.formula if stage is not None else ""),
-            (self.numbers, stage.numbers if stage is not None else ""),
+            (self.numbers, _numbers(stage) if stage is not None else ""),
         ):
             label.setText(words)
             label.setVisible(bool(words))
@@ -135,9 +136,13 @@ class StageView(QWidget):
 
     def _choose(self, row: int, component: int) -> None:
         self.picture.choose(row, component)
+        self._change(component)
+
+    def _change(self, place: int) -> None:
+        """A number that was clicked, or Enter was pressed on, can be changed where it is one of a vector."""
         stage, value = self.stage, self.chosen_value()
-        if stage is not None and stage.name in CHANGEABLE and value is stage.values[0]:
-            self.number_chosen.emit(stage.name, component)
+        if stage is not None and value is not None and (begun := value.change_of(stage.name, place)):
+            self.number_chosen.emit(begun)
 
     def _lay_out(self) -> None:
         bold = QFont(self.title.font())
@@ -173,6 +178,10 @@ class StageView(QWidget):
         drawn = column(row, (self._pages, 1), spacing=3)
         self._halves = split((scrolled(words), 1), (drawn, 1), sizes=[230, 220])
         column((self._halves, 1), into=self)
+
+
+def _numbers(stage: Stage) -> str:
+    return f"{stage.numbers}\nBefore the change: {stage.was}" if stage.was else stage.numbers
 
 
 def _heat(value: Value, array: Array, rows: list[str]) -> Heat:

@@ -11,6 +11,8 @@ from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
 from llmlab.cli.walk import _value_lines
+from llmlab.models.reference import parse
+from llmlab.walk.adamw import training_of
 from llmlab.walk.stage import Value
 
 
@@ -80,6 +82,30 @@ def test_walk_goes_backwards_with_what_the_runs_optimizer_kept(
     assert after < before
 
 
+def test_walk_goes_backwards_from_a_training_sequence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["walk", "bar", "--outputs", str(trained), "--backwards", "--window", "1", "--json"]
+    assert main(words) == 0
+    value = json.loads(capsys.readouterr().out)
+    windows = training_of(parse("bar", trained)).windows
+    assert value["token_ids"] == windows[1]
+    assert main([*words[:-2], "900"]) == 2
+    assert f"There are {len(windows)}, from 0" in capsys.readouterr().err
+
+
+def test_of_a_run_that_trains_the_newest_checkpoint_is_walked(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--outputs", str(trained), "--prompt", "the king said", "--json"]
+    assert main(["walk", "bar@live", *words]) == 0
+    live = capsys.readouterr()
+    assert "bar@live trains: this is bar@12, its newest checkpoint." in live.err
+    assert main(["walk", "bar", *words]) == 0
+    assert json.loads(live.out)["stages"] == json.loads(capsys.readouterr().out)["stages"]
+    new_run(tmp_path, name="new")
+    assert main(["walk", "new@live", "--outputs", str(tmp_path), "--prompt", "the"]) == 2
+    assert "llmlab-run request new save" in capsys.readouterr().err
+
+
 def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
         (["--layer", "9"], "no head 9.0"),
@@ -92,6 +118,8 @@ def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixtur
         (["--append", "-1"], "--append"),
         (["--backwards", "--cache"], "--backwards goes with neither"),
         (["--weight", "x[0,0]"], "Add --backwards"),
+        (["--window", "0"], "Add --backwards"),
+        (["--backwards", "--window", "0"], "Name one of them"),
         (["--backwards", "--weight", "x[0,0]"], "no weight of a linear layer"),
     ):
         assert run(trained, *words) == 2

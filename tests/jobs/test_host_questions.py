@@ -122,6 +122,23 @@ def test_a_part_that_has_no_room_on_the_disk_does_not_cost_the_answer(
     assert (read_archive(out)["lens/ids"] >= 0).all()
 
 
+def test_of_a_live_run_its_newest_checkpoint_is_walked(places: dict[str, Path], tmp_path: Path) -> None:
+    out, back, said = tmp_path / "walk.safetensors", tmp_path / "back.safetensors", io.StringIO()
+    asked = {"do": "ask", "model": "bar@live", "values": {"text": TEXT}}
+    host = Host(said, places["outputs"])
+    host.listen(
+        [
+            json.dumps(asked | {"id": 1, "question": "walk", "out": str(out)}),
+            json.dumps(asked | {"id": 2, "question": "walk_back", "out": str(back), "values": {"window": 1}}),
+        ]
+    )
+    host.answer_all()
+    told = [json.loads(line)["event"] for line in said.getvalue().splitlines()]
+    assert [event for event in told if event != "progress"] == ["answered", "answered"]
+    assert read_archive(out).metadata.model == "bar@10"
+    assert int(read_archive(back).metadata.more["windows"]) > 1
+
+
 def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:
     end = tiny_models.TOKENIZER.end_of_text
     ids = tiny_models.TOKENIZER.encode(TEXT)

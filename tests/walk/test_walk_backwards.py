@@ -5,24 +5,27 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
 from family_models import family_model
+from small_runs import new_run, train_here
 from test_walk_forwards import IDS, TEXT, by_name, opened, scratch
 from tiny_models import TOKENIZER
 from torch import nn
 from watched_models import SETTINGS, name
 
 from llmlab.core.errors import UsageError
-from llmlab.core.settings import PretrainTrainSettings
+from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
 from llmlab.models.model import OpenModel
-from llmlab.models.reference import GgufFile
+from llmlab.models.reference import GgufFile, SavedRun
+from llmlab.training.loop import Trainer
 from llmlab.training.schedule import learning_rate
-from llmlab.walk.adamw import Trained
+from llmlab.walk.adamw import Trained, training_of
 from llmlab.walk.answers import walks_of
 from llmlab.walk.backwards import WalkBack, walk_back
 from llmlab.walk.forwards import Walk, walk
@@ -78,6 +81,7 @@ def test_each_gradient_of_the_labs_own_gpt_recomputed_is_autograds(options: dict
     expected |= set() if options.get("qk_norm") else {"query_gradient"}
     expected |= {"value_gradient"} if not options.get("n_kv_head") else set()
     assert {stage.name for stage in stages if stage.difference is not None} == expected
+    assert all(stage.code is not None for stage in stages), [one.name for one in stages if one.code is None]
     twin = copy.deepcopy(model.model).requires_grad_(True)
     whole = loss(twin, ids_of(model))
     assert float(whole.detach()) == pytest.approx(numbers(stages, "step")[0], rel=1e-5)
@@ -97,6 +101,7 @@ def test_each_gradient_of_a_family_recomputed_is_autograds(kind: str, more: set[
     model = opened(family_model(kind))
     stages = walk_back(model, WalkBack(ids=IDS, layer=1, head=2, position=3), Trained())
     assert {stage.name for stage in stages if stage.difference is not None} == COMPUTED | more
+    assert not [one.name for one in stages if one.difference is not None and one.code is None]
     assert all(parameter.grad is None for parameter in model.model.parameters())
 
 
@@ -141,6 +146,8 @@ def test_a_weights_gradient_and_its_adamw_step_are_those_of_torch(which: str) ->
     assert numbers(stages, "second_mean")[1] == pytest.approx(float(state["exp_avg_sq"][index]), rel=1e-3)
     assert numbers(stages, "adamw") == pytest.approx([before, float(weight[index])], rel=1e-5)
     assert all(by_name(stages)[one].difference is not None for one in ("clipping", "adamw", "schedule"))
+    # The change of a weight, 0.01, is known to a ten-thousandth of it: nothing coarser passes for equal.
+    assert by_name(stages)["adamw"].difference < 1e-6  # type: ignore[operator]
     with torch.no_grad():
         expected = [float(loss(twin, ids)) for ids in (ids_of(model), TOKENIZER.encode("the ring"))]
     measured = numbers(stages, "step")
@@ -161,6 +168,41 @@ def test_walks_come_back_from_their_archives_as_they_were(tmp_path: Path) -> Non
         else:
             went = walk_back(model, WalkBack(**values), Trained())  # type: ignore[arg-type]
         assert [stage.as_dict() for stage in came] == [stage.as_dict() for stage in went]
+
+
+def test_a_training_sequence_is_walked_back_and_the_next_one_is_measured() -> None:
+    model = scratch()
+    windows = [TOKENIZER.encode(text) for text in ("the king of the ring", "the kings", "a ring of kings")]
+    trained = Trained(windows=windows)
+    for window, following in ((0, 1), (2, 0)):
+        stages = walk_back(model, WalkBack(text="not read", window=window), trained)
+        measured = numbers(stages, "step")
+        expected = [float(loss(model.model, windows[at])) for at in (window, following)]
+        assert [measured[0], measured[2]] == pytest.approx(expected, rel=1e-5)
+    measured = numbers(walk_back(model, WalkBack(text=TEXT), trained), "step")
+    assert measured[2] == pytest.approx(float(loss(model.model, windows[0])), rel=1e-5)
+    with pytest.raises(UsageError, match="There are 3, from 0"):
+        walk_back(model, WalkBack(window=3), trained)
+    with pytest.raises(UsageError, match="no training sequence"):
+        walk_back(model, WalkBack(window=0), Trained())
+
+
+def test_the_training_sequences_of_a_checkpoint_are_those_that_its_run_reads_next(tmp_path: Path) -> None:
+    read: list[list[int]] = []
+    plain = Trainer._batch
+
+    def batch(self: Trainer, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, targets = plain(self, index)
+        read.extend([*row, last] for row, last in zip(ids.tolist(), targets[:, -1].tolist(), strict=True))
+        return ids, targets
+
+    run = new_run(tmp_path, 4, checkpoints__interval=2, train__grad_accum=2)
+    with mock.patch.object(Trainer, "_batch", batch):
+        train_here(run)
+    rows = len(read) // 4
+    assert rows == 2 * run.info().settings_as(PretrainSettings).data.batch_size
+    trained = training_of(SavedRun(run, run.id, "2"))
+    assert trained.windows == read[2 * rows :]
 
 
 @pytest.mark.parametrize(

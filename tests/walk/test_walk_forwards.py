@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from llmlab.gpt.generate import generate
 from llmlab.models.generation import continued
 from llmlab.models.model import OpenModel
 from llmlab.walk.forwards import Walk, next_token, walk
-from llmlab.walk.stage import Stage
+from llmlab.walk.stage import CHANGEABLE, Stage
 
 TEXT = "the king of the kings"
 IDS = (5, 17, 3, 40, 22, 5, 8)
@@ -180,24 +181,69 @@ def test_with_a_cache_keys_values_and_logits_are_those_without(options: dict[str
             walk(model, wrong)
 
 
-def test_a_changed_number_is_followed_downstream_and_marked_against_what_was() -> None:
-    model = scratch(position="rotary", norm="rmsnorm", activation="swiglu")
-    plain = walk(model, Walk(text=TEXT, layer=1))
-    for stage in ("stream", "norm", "weighted_sum", "attention", "feed_forward_norm", "up", "neurons", "feed_forward"):
-        changed = walk(model, Walk(text=TEXT, layer=1, changes=(f"{stage}[3]=1.5",)))
-        names = [one.name for one in changed]
-        at = names.index(stage)
-        assert array(changed, stage)[3] == 1.5
-        assert "set to 1.5" in changed[at].note
-        assert not any(value.changed for one in changed[:at] for value in one.values)
-        assert by_name(changed)["logits"].values[1].changed
-        assert np.array_equal(by_name(changed)["logits"].values[1].was, array(plain, "logits", 1))  # type: ignore[arg-type]
-        assert all(one.difference is None or one.difference < 1e-4 for one in changed)
+HOW = {"temperature": 0.8, "top_k": 9, "top_p": 0.9}
+
+
+@pytest.mark.parametrize(
+    "which", [*SETTINGS, "llama", "qwen3", "gpt2", "gemma2", "glm4", "phi3", "gpt_neox parallel"], ids=str
+)
+def test_any_number_can_be_changed_and_what_follows_is_computed_with_it(which: dict[str, Any] | str) -> None:
+    """Each stage that follows is recomputed from the one before it, down to the logits, which are the model's."""
+    model = opened(family_model(which)) if isinstance(which, str) else scratch(**which)
+    asked = Walk(ids=IDS, layer=1 if isinstance(which, dict) else 0, head=2, position=-2, key=1, **HOW)  # type: ignore[arg-type]
+    plain = walk(model, asked)
+    values = {(stage.name, value.name): value for stage in plain for value in stage.values}
+    there = {of: values[where] for of, where in CHANGEABLE.items() if where in values}
+    assert len(there) >= 24
+    for of, value in there.items():
+        where = CHANGEABLE[of]
+        place = value.picked[1] if where[0] in HOW else 3
+        changed = walk(model, dataclasses.replace(asked, changes=(f"{of}[{place}]=0.75",)))
+        names = [stage.name for stage in changed]
+        at = names.index(where[0])
+        assert not any(one.changed for one in changed[:at]), of
+        now = next(one for one in changed[at].values if one.name == where[1])
+        whole = now.array if now.whole is None else now.whole
+        assert whole[place] == pytest.approx(0.75, abs=1e-6), of
+        assert "set to 0.75" in changed[at].note
+        assert changed[at].changed
         assert {one.name for one in changed if one.difference is not None} == {
             one.name for one in plain if one.difference is not None
-        }
-    for final in ("after[0]=2", "final_norm[0]=-1e1"):
-        assert by_name(walk(model, Walk(text=TEXT, layer=0, changes=(final,))))["logits"].values[1].changed
+        }, of
+        assert all(one.difference is None or one.difference < 1e-4 for one in changed), of
+        if at < names.index("logits"):
+            before = by_name(plain)["logits"].values[1].array
+            assert by_name(changed)["logits"].values[1].changed, of
+            assert np.array_equal(by_name(changed)["logits"].values[1].was, before)  # type: ignore[arg-type]
+
+
+def test_a_changed_score_moves_the_pattern_of_its_row_alone() -> None:
+    model = scratch()
+    plain = by_name(walk(model, Walk(text=TEXT, layer=1, head=1, position=4)))
+    changed = by_name(walk(model, Walk(text=TEXT, layer=1, head=1, position=4, changes=("score[2]=3",))))
+    scores = plain["score"].values[1].array.copy()
+    scores[2] = 3.0
+    expected = np.exp(scores[:5]) / np.exp(scores[:5]).sum()
+    assert np.allclose(changed["softmax"].values[0].array[:5], expected, atol=1e-6)
+    assert np.array_equal(
+        np.delete(changed["softmax"].values[1].array, 4, 0), np.delete(plain["softmax"].values[1].array, 4, 0)
+    )
+
+
+def test_a_changed_probability_is_drawn_from() -> None:
+    model = scratch()
+    stages = by_name(walk(model, Walk(text=TEXT, changes=("probabilities[7]=1000",))))
+    assert int(stages["next"].values[0].array[0]) == 7
+    with pytest.raises(UsageError, match="cannot be -1"):
+        walk(model, Walk(text=TEXT, changes=("probabilities[7]=-1",)))
+
+
+def test_a_changed_token_is_marked_from_the_text_on() -> None:
+    changed = by_name(walk(scratch(), Walk(text="the king of", changes=("token:1= the",))))
+    assert changed["text"].changed
+    assert "the king of" in changed["text"].was
+    assert "the the of" in changed["text"].numbers
+    assert not by_name(walk(scratch(), Walk(text=TEXT, changes=("norm[1]=2",))))["text"].changed
 
 
 def test_what_a_token_had_before_a_change_is_shown_beside_that_token() -> None:
@@ -289,6 +335,8 @@ def test_what_a_formula_takes_for_granted_is_noted() -> None:
         {"changes": ("norm[999]=1",)},
         {"changes": ("norm=1",)},
         {"changes": ("scores[1]=1",)},
+        {"changes": ("rotation[1]=1",)},
+        {"changes": ("rest[1]=1",), "layer": 1},
         {"changes": ("token:77= the",)},
         {"changes": ("token:0=the king",)},
         {"changes": ("weight:nothing[0]=1",)},

@@ -38,7 +38,7 @@ def stages_of(values: Mapping[str, Any], count: int) -> list[Stage]:
 def make_walk(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
     stages = stages_of(values, len(ids))
     tensors, texts = to_archive(marked(stages, stages_of({}, len(ids))) if values.get("changes") else stages)
-    return tensors, {"stages": texts}
+    return tensors, {"stages": texts, "windows": "5"}
 
 
 @pytest.fixture
@@ -127,6 +127,7 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     assert np.allclose(dock.view.picture.heat.values, 1)  # type: ignore[union-attr]
     lab.host.fail["walk"] = LabError("'x' is no change.")
     dock.change.setText("x")
+    assert dock.undo.isEnabled()  # also where the change is refused
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: "is no change" in dock.problem.text(), timeout=WAIT)
     assert dock.stages  # what was there stays
@@ -134,6 +135,33 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     qtbot.mouseClick(dock.undo, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "changed" not in dock.list.item(1).text(), timeout=WAIT)
     assert not dock.problem.text()
+
+
+def test_any_number_of_a_vector_begins_its_change(dock: WalkDock, qtbot: QtBot) -> None:
+    """By a click in the picture, or Enter in the table."""
+    dock.list.setCurrentRow(2)
+    dock.view.picture.clicked.emit(1, 0)  # a pattern of all positions: another one is walked to change it
+    assert not dock.change.text()
+    dock.list.setCurrentRow(3)
+    assert dock.view.is_drawn() is False  # one number is shown as a table
+    dock.view.table.activated.emit(dock.view.table.model().index(0, 0))
+    assert not dock.change.text()  # a token is drawn, not set
+    shown = Stage(
+        "logits", "Logits", "", "", "", "lens", (Value("most likely", ("token",), np.ones(3), picked=(9, 4, 7)),)
+    )
+    dock.view.show_stage(shown)
+    dock.view.table.activated.emit(dock.view.table.model().index(1, 0))
+    assert dock.change.text() == "logits[4]="
+
+
+def test_the_table_of_a_large_walk_is_made_row_by_row(dock: WalkDock) -> None:
+    large = Value("all scores", ("query", "key"), np.zeros((3000, 3000)))
+    dock.stages = [Stage("score", "Score", "", "", "", "", (large, Value("q", ("i",), np.array([4.0, 5.0]))))]
+    table = dock.table()
+    assert table is not None
+    assert len(table[1]) == 9_000_002
+    assert table[1][3001] == ("score", "all scores", "1 1", 0.0)
+    assert table[1][9_000_001] == ("score", "q", "1", 5.0)
 
 
 def test_the_drawn_token_is_appended_and_walked_again(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
@@ -172,6 +200,13 @@ def test_backwards_the_prompt_is_a_window_and_a_weight_can_be_named(
     dock.change.setText("blocks.0.attention.out.weight[3,4]")
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
     assert lab.host.asked[-1][1]["weight"] == "blocks.0.attention.out.weight[3,4]"
+    qtbot.waitUntil(lambda: dock.sequence.maximum() == 4, timeout=WAIT)
+    dock.sequence.setValue(3)
+    qtbot.waitUntil(lambda: lab.host.asked[-1][1].get("window") == 3, timeout=WAIT)
+    assert lab.host.asked[-1][1]["position"] == -1
+    qtbot.waitUntil(dock.view.isVisible, timeout=WAIT)
+    dock.position.setValue(0)
+    assert lab.host.asked[-1][1]["position"] == 0
     dock.direction.setCurrentIndex(0)
     assert not dock.change.text()
     assert lab.host.asked[-1][0] == "walk"
