@@ -69,6 +69,9 @@ def quantise_layers(model: nn.Module, names: Collection[str], device: Device, pr
     for number, name in enumerate(names):
         progress("Quantising the weights", number, len(names))
         model.set_submodule(name, quantise(model.get_submodule(name), device))
+    for parameter in model.parameters():
+        if parameter.is_floating_point():  # as long as one is a part of the mapped file, all of that counts as held
+            parameter.data = parameter.data.clone()
     give_back()
     # What peft asks, as it asks a model that was quantised while it was read.
     model.__dict__["is_loaded_in_4bit"] = True

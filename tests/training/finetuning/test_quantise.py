@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +22,8 @@ from llmlab.models.source import open_model
 from llmlab.training.finetuning import quantise as module
 from llmlab.training.finetuning.backends import prepare
 from llmlab.training.finetuning.estimate import NF4_BYTES
-from llmlab.training.finetuning.quantise import full_weight, is_quantised, quantise
-from llmlab.training.finetuning.targets import target_layers
+from llmlab.training.finetuning.quantise import full_weight, is_quantised, quantise, quantise_layers
+from llmlab.training.finetuning.targets import ALL, target_layers
 
 # The 16 values of NF4 (Dettmers et al. 2023, appendix E), rounded to four places.
 _NEGATIVE = (-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0)
@@ -83,6 +84,18 @@ def test_the_loss_falls_while_4_bit_weights_stay(bases: dict[str, str], outputs:
     after = stored(what.model)
     assert len(before) == len(after) > 0
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_file_of_exact_weights_does_not_stay_mapped(bases: dict[str, str], outputs: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(bases["llama"], tmp_path / "base")  # no other test has it open
+    model = open_model(str(copy), outputs).model
+    assert str(copy / "model.safetensors") in Path("/proc/self/maps").read_text()
+    exact = {name: parameter.clone() for name, parameter in model.named_parameters() if "norm" in name}
+    quantise_layers(model, target_layers(model, ALL), CPU, quiet)
+    assert str(copy) not in Path("/proc/self/maps").read_text(), "it counts as held as long as anything refers to it"
+    assert exact
+    assert all(torch.equal(model.get_parameter(name), value) for name, value in exact.items())
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2", "gguf", "scratch"])
