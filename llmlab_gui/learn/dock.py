@@ -375,7 +375,7 @@ class LearnDock(LabDock):
         self._background.run(partial(yours, page.name, self.lab.outputs), tell, self.lab.error_raised.emit)
 
     def _width_changed(self) -> None:
-        if self._page is not None and figures_of(self._page.text):
+        if self._page is not None and (figures_of(self._page.text) or "\n| ---" in self._page.text):  # tables turn
             self._render(self.browser.verticalScrollBar().value())
 
     def _restyle(self) -> None:

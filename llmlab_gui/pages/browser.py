@@ -20,7 +20,9 @@ from llmlab_gui.widgets.theme import LIGHT, current_theme
 
 _MARGIN = 14
 _FIGURE_SHARE = 0.7  # of their own pixels: figures are drawn for print
-_DRAWN_LARGER = 2  # than a drawing says: it stays sharp on dense screens
+# Of a drawing's own size: what it is drawn in, sharp on dense screens, and what it is shown in where there is room.
+_DRAWN_LARGER, _SHOWN_LARGER = 3, 1.2
+_NARROW = 560  # pixels of the view, below which wide tables are turned
 # While a panel is being dragged wider, figures are not scaled at every pixel.
 _RESIZE_MS = 150
 GUEST = "ask:"  # the image in whose place the guest stands
@@ -30,13 +32,16 @@ _PRESSES = (QEvent.Type.MouseButtonPress, QEvent.Type.MouseMove, QEvent.Type.Mou
 def drawing(path: Path) -> QImage:
     """An SVG file, written in the light theme's colours, in those of the theme in use; null where it is none."""
     ours, drawn = asdict(current_theme()), asdict(LIGHT)
-    colors = {drawn[name]: ours[name] for name in ("surface", "text", "quiet", "grid", "edge", "accent")}
+    named = ("surface", "text", "quiet", "grid", "edge", "accent", "good", "warning", "bad")
+    colors = {drawn[name]: ours[name] for name in named} | dict(zip(LIGHT.series, current_theme().series, strict=True))
     text = re.sub("#[0-9a-f]{6}", lambda color: colors.get(color[0], color[0]), path.read_text(encoding="utf-8"))
     buffer = QBuffer()
     buffer.setData(text.encode())
     reader = QImageReader(buffer, b"svg")
     reader.setScaledSize(reader.size() * _DRAWN_LARGER)
-    return reader.read()
+    image = reader.read()
+    image.setDevicePixelRatio(_DRAWN_LARGER * _FIGURE_SHARE / _SHOWN_LARGER)
+    return image
 
 
 class PageBrowser(QTextBrowser):
@@ -50,6 +55,8 @@ class PageBrowser(QTextBrowser):
         self.setOpenLinks(False)
         # Always there, so that figures do not become wider than the text when it appears.
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
+        # Everything wraps; Qt's columns of a wide table can still be a pixel or two wider than the page.
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setAccessibleName(name)
         self.document().setDocumentMargin(_MARGIN)
         self._resized = QTimer(self)
@@ -73,7 +80,7 @@ class PageBrowser(QTextBrowser):
     def show_page(self, page: Page, scroll: int) -> None:
         """Renders it anew, scrolled to that place."""
         self._guest_at = -1
-        self.setHtml(page_html(page, page_colors()))
+        self.setHtml(page_html(page, page_colors(), narrow=self.viewport().width() < _NARROW))
         self._guest_at = self._find_guest()
         self._fit_guest()
         self.verticalScrollBar().setValue(scroll)
@@ -101,7 +108,7 @@ class PageBrowser(QTextBrowser):
         if image is None or image.isNull():
             return None
         ratio = self.devicePixelRatioF()
-        width = round(min(image.width() * _FIGURE_SHARE, self._room()) * ratio)
+        width = round(min(image.deviceIndependentSize().width() * _FIGURE_SHARE, self._room()) * ratio)
         pixmap = QPixmap.fromImage(image.scaledToWidth(width, Qt.TransformationMode.SmoothTransformation))
         pixmap.setDevicePixelRatio(ratio)
         return pixmap

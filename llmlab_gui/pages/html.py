@@ -67,9 +67,20 @@ _TERM = re.compile(r"<p><strong>(.*?)</strong>")
 _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
 
 
-def page_html(page: Page, colors: PageColors) -> str:
-    """The whole page. Code that cannot be found is said in its place, and the page goes on."""
-    return f"<html><head><style>{_style(colors)}</style></head><body>{_body(page, colors)}</body></html>"
+_TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
+_CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.DOTALL)
+_NARROW_COLUMNS = 5  # of a table, beside each other on a narrow page; with more, numbers would be cut in two
+
+
+def page_html(page: Page, colors: PageColors, *, narrow: bool = False) -> str:
+    """The whole page. Code that cannot be found is said in its place, and the page goes on.
+
+    narrow: tables with many columns and few rows are turned, so that each row becomes a column.
+    """
+    body = _body(page, colors)
+    if narrow:
+        body = _TABLE.sub(lambda table: _turned(table[0]), body)
+    return f"<html><head><style>{_style(colors)}</style></head><body>{body}</body></html>"
 
 
 def _body(page: Page, colors: PageColors) -> str:
@@ -96,12 +107,22 @@ def _block(block: Block, colors: PageColors) -> str:
     return _FENCE.sub(lambda fence: _fence(fence[1], colors), content)
 
 
+def _turned(table: str) -> str:
+    rows = [_CELL.findall(row) for row in table.split("</tr>")[:-1]]
+    if len(rows[0]) <= max(_NARROW_COLUMNS, len(rows)):
+        return table
+    head, *lines = zip(*rows, strict=True)
+    turned = ["".join(f"<th>{cell}</th>" for cell in head)]
+    turned += ["".join([f"<th>{first}</th>", *(f"<td>{cell}</td>" for cell in rest)]) for first, *rest in lines]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in turned)}</table>"
+
+
 def _fence(text: str, colors: PageColors) -> str:
     """Lines to copy, in a box: with a background of its own, each line would cut off the underscores above it."""
     return (
         f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
         f'<td bgcolor="{colors.code_background}" style="padding:8px 10px">'
-        f'<pre style="font-family:{colors.mono};margin:0">{text.rstrip()}</pre></td></tr></table>'
+        f'<pre style="font-family:{colors.mono};margin:0;white-space:pre-wrap">{text.rstrip()}</pre></td></tr></table>'
     )
 
 
@@ -129,7 +150,7 @@ def _code(reference: str, colors: PageColors) -> str:
         f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
         f'<td bgcolor="{colors.code_background}" style="padding:8px 10px"><span style="color:{colors.quiet}">{head}, '
         f"lines {source.first_line} to {source.last_line}</span>"
-        f'<pre style="font-family:{colors.mono};margin:4px 0 0 0">{lines}</pre></td></tr></table>'
+        f'<pre style="font-family:{colors.mono};margin:4px 0 0 0;white-space:pre-wrap">{lines}</pre></td></tr></table>'
     )
 
 

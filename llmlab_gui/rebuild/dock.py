@@ -24,7 +24,6 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.pages.browser import PageBrowser
-from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.page import Page
 from llmlab_gui.rebuild.checks import CHECK_COMMAND, Checks
 from llmlab_gui.widgets.labels import QuietLabel
@@ -46,12 +45,7 @@ _STEP_MARKS = {PASSED: "✓", FAILED: "✗"}
 
 
 class _Browser(PageBrowser):
-    """A page of an exercise; none has figures. Code is wrapped: two stand beside each other."""
-
-    def show_page(self, page: Page, scroll: int) -> None:
-        wrapped = '<pre style="white-space:pre-wrap;'
-        self.setHtml(page_html(page, page_colors()).replace('<pre style="', wrapped))
-        self.verticalScrollBar().setValue(scroll)
+    """A page of an exercise; none has figures."""
 
     def figure(self, name: str) -> QImage | None:
         return None

@@ -85,7 +85,7 @@ def test_a_page_is_drawn_only_when_it_comes_to_sight(
     drawn: list[str] = []
     plain = page_browser.page_html
     monkeypatch.setattr(
-        page_browser, "page_html", lambda page, colors: (drawn.append(page.name), plain(page, colors))[1]
+        page_browser, "page_html", lambda page, colors, **how: (drawn.append(page.name), plain(page, colors, **how))[1]
     )
     window = QMainWindow()
     qtbot.addWidget(window)

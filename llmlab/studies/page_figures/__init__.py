@@ -1,0 +1,10 @@
+"""The figures of the concept pages, each drawn by a function from a formula, the small model, or committed results.
+
+`python -m llmlab.studies.page_figures [NAME ...]` draws them anew into resources/concepts/figures. tests/studies holds
+that each file is what its function draws. A new figure is a function here, marked `@figure`, and a line in its page.
+"""
+
+from llmlab.studies.page_figures import inside, learning, writing
+from llmlab.studies.page_figures.picture import FIGURES, Picture
+
+__all__ = ["FIGURES", "Picture", "inside", "learning", "writing"]

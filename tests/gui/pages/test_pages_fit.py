@@ -1,0 +1,93 @@
+"""Every page fits a narrow and a wide panel, in both themes, with its figures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+
+import pytest
+from PySide6.QtGui import QFont, QFontMetricsF, QTextDocument, QTextTable
+from pytestqt.qtbot import QtBot
+
+from llmlab.core.paths import resources_dir
+from llmlab_gui.learn import dock as learn
+from llmlab_gui.pages import browser, html
+from llmlab_gui.pages.library import load_all
+from llmlab_gui.pages.page import Page
+from llmlab_gui.widgets import theme
+from llmlab_gui.widgets.theme import DARK, LIGHT
+
+_ROUNDED = 2  # pixels by which Qt makes a table of many columns wider than its page
+_DRAWINGS = sorted((resources_dir() / "concepts" / "figures").glob("*.svg"))
+
+
+@pytest.fixture
+def page_browser(qtbot: QtBot) -> learn._LearnBrowser:
+    widget = learn._LearnBrowser()
+    qtbot.addWidget(widget)
+    widget.show()
+    return widget
+
+
+# A theme changes no size, so that each page is laid out once in either.
+@pytest.mark.parametrize(("width", "colors"), [(360, DARK), (900, LIGHT)], ids=["narrow-dark", "wide-light"])
+def test_no_page_scrolls_sideways(
+    page_browser: learn._LearnBrowser, width: int, colors: theme.Theme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (browser, html, learn):
+        monkeypatch.setattr(module, "current_theme", lambda: colors)
+    page_browser.resize(width, 600)
+    wide = []
+    for page in load_all():
+        page_browser.show_page(page, 0)
+        room, document = page_browser.viewport().width(), page_browser.document()
+        if document.size().width() > room + _ROUNDED or right_of(document) > room:
+            wide.append(page.name)
+    assert wide == []
+
+
+def right_of(document: QTextDocument) -> float:
+    """How far the rightmost words reach, which a table's cell can cut off."""
+    furthest, block = 0.0, document.begin()
+    while block.isValid():
+        left, layout = document.documentLayout().blockBoundingRect(block).left(), block.layout()
+        lines = [layout.lineAt(number).naturalTextRect().right() for number in range(layout.lineCount())]
+        furthest, block = max([furthest, *(left + line for line in lines)]), block.next()
+    return furthest
+
+
+def test_a_wide_table_is_turned_on_a_narrow_page_and_keeps_its_cells() -> None:
+    rows = [["step", *map(str, range(100, 800, 100))], ["loss", *(f"{n}.5" for n in range(7))]]
+    text = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * 8, rows[1]))
+    page = Page("p", "P", f"# P\n\n{text}\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n")
+    cells = {}
+    for narrow, sizes in ((False, [(2, 8), (2, 2)]), (True, [(8, 2), (2, 2)])):
+        document = QTextDocument()
+        document.setHtml(html.page_html(page, html.page_colors(), narrow=narrow))
+        tables = [frame for frame in document.rootFrame().childFrames() if isinstance(frame, QTextTable)]
+        assert [(table.rows(), table.columns()) for table in tables] == sizes
+        cells[narrow] = document.toPlainText().split()
+    assert sorted(cells[False]) == sorted(cells[True])
+    assert cells[True][1:7] == ["step", "loss", "100", "0.5", "200", "1.5"]
+
+
+def test_a_drawing_has_no_colour_that_a_dark_page_would_keep() -> None:
+    known = {color for color in asdict(LIGHT).values() if isinstance(color, str)} | set(LIGHT.series)
+    for path in _DRAWINGS:
+        assert set(re.findall("#[0-9a-f]{6}", path.read_text(encoding="utf-8"))) <= known, path.name
+
+
+def test_no_words_leave_a_drawing(qtbot: QtBot) -> None:
+    out = []
+    pattern = r'<text x="(.*?)" y="(.*?)" font-size="(\d+)".*? text-anchor="(\w+)"(.*?)>(.*?)</text>'
+    for path in _DRAWINGS:
+        text = path.read_text(encoding="utf-8")
+        for x, y, size, anchor, weight, words in re.findall(pattern, text):
+            font = QFont("sans-serif")
+            font.setPixelSize(int(size))
+            font.setBold("bold" in weight)
+            width = QFontMetricsF(font).horizontalAdvance(words.replace("&lt;", "<").replace("&gt;", ">"))
+            left = float(x) - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+            if left < -1 or left + width > 461 or float(y) > float(re.findall(r' height="(.*?)"', text)[0]):
+                out.append((path.stem, words, round(left), round(left + width)))
+    assert out == []
