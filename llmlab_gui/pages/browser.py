@@ -175,5 +175,8 @@ class PageBrowser(QTextBrowser):
             self._guest.move(self.cursorRect(cursor).topLeft())
 
     def _follow_keyboard(self, _: QWidget | None, now: QWidget | None) -> None:
+        """The whole guest comes to sight where there is room for it, else what has the keyboard."""
         if now is not None and self._guest is not None and self._guest.isAncestorOf(now):
-            self.ensureWidgetVisible(now)
+            self._fit_guest()
+            whole = self._guest.height() + _MARGIN <= self.viewport().height()
+            self.ensureWidgetVisible(self._guest if whole else now)

@@ -184,8 +184,8 @@ class PracticeDock(LabDock):
 
     def _offer(self) -> None:
         hint = (
-            "Five questions about the active model or the current run: counts, readings, predictions that are then "
-            "run, code and papers. What you miss comes back on another day."
+            "Five questions: counts, readings, predictions that are then run, code and papers. Every second one is "
+            "about the active model or the current run. What you miss comes back on another day."
         )
         self._say("Practise on your own model", hint, "Ask me", self.begin)
 

@@ -363,6 +363,11 @@ def test_the_questions_stand_in_the_page_and_scroll_with_it(dock: LearnDock, lab
     assert place() == (top, end)
     assert 0 < box.geometry().bottom() < browser.viewport().height()
     bar.setValue(0)
+    browser._follow_keyboard(None, box.card.choices)
+    if box.height() < browser.viewport().height() - 20:  # all of it, where there is room
+        assert box.y() >= 0
+        assert box.geometry().bottom() < browser.viewport().height()
+    bar.setValue(0)
     browser.ensureWidgetVisible(box.card.give_up_button)
     low = box.card.give_up_button.mapTo(browser.viewport(), box.card.give_up_button.rect().bottomLeft()).y()
     assert 0 < low <= browser.viewport().height()
