@@ -4,7 +4,7 @@
 that each file is what its function draws. A new figure is a function here, marked `@figure`, and a line in its page.
 """
 
-from llmlab.studies.page_figures import inside, learning, writing
+from llmlab.studies.page_figures import examples, inside, learning, writing
 from llmlab.studies.page_figures.picture import FIGURES, Picture
 
-__all__ = ["FIGURES", "Picture", "inside", "learning", "writing"]
+__all__ = ["FIGURES", "Picture", "examples", "inside", "learning", "writing"]
