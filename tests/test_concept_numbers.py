@@ -17,6 +17,7 @@ from llmlab.core.settings import DataSettings, ModelSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.gpt.cache import Cache
 from llmlab.gpt.model import GPT
+from llmlab.gpt.shapes import block_layers, parameter_count
 
 _FOLDER = resources_dir() / "concepts"
 # Code, and what it prints.
@@ -130,6 +131,23 @@ def test_the_formats_of_numbers() -> None:
         for cell, value in ((largest, info.max), (smallest, info.smallest_normal), (step, info.eps)):
             number = float(cell.replace(",", "").replace(" · 10", "e").translate(exponents))
             assert number == pytest.approx(value, rel=0.03)
+
+
+def test_all_and_active_parameters_of_mixtures() -> None:
+    baby = load_preset("baby").settings.model
+    feeds = baby.n_layer * sum(a * b for attention, a, b in block_layers(baby) if not attention)
+    layers, width, kv, hidden, vocab = 32, 4096, 1024, 14336, 32000  # of both large ones
+    attention = layers * (2 * width**2 + 2 * width * kv) + (2 * layers + 1) * width
+    sizes = {
+        "`baby`": (parameter_count(baby, 84) - feeds, feeds),
+        "Mi": (attention + 2 * vocab * width, layers * 3 * width * hidden),
+    }
+    for name, rest, feed, experts, used, whole, active in rows_of("mixtures-of-experts", "model"):
+        a, f = next(size for begins, size in sizes.items() if name.startswith(begins))
+        for said, number in ((rest, a), (feed, f), (whole, a + int(experts) * f), (active, a + int(used) * f)):
+            amount, unit = said.split()
+            digits = len(amount.partition(".")[2])
+            assert f"{number / {'M': 1e6, 'G': 1e9}[unit]:.{digits}f}" == amount
 
 
 def test_what_a_batch_costs() -> None:

@@ -106,6 +106,38 @@ def twice_as_wide(subject: Subject, random: Random) -> Draft:
     return value(text, wide / now, how, within=0.03)
 
 
+def _feed_forward(subject: Subject) -> int:
+    """Parameters of one block's feed-forward."""
+    bias = subject.model_settings.bias
+    return sum(wide * out + bias * out for wide, out in _products(subject, attention=False))
+
+
+@kind("experts-in-all", "mixtures-of-experts", KNOW, "parameters", SETTINGS)
+def experts_in_all(subject: Subject, random: Random) -> Draft:
+    experts, layers = random.choice((4, 8, 16, 64)), subject.model_settings.n_layer
+    now, more = _parameters(subject), layers * (experts - 1) * _feed_forward(subject)
+    text = (
+        f"Each feed-forward of {subject.name}, {layers} in number, becomes {experts} experts of the same size; routers "
+        f"are left out. How many times its {now:,} parameters does it have then?"
+    )
+    how = f"{experts - 1} more feed-forwards of {_feed_forward(subject):,} in {layers} layers: {now + more:,} in all."
+    return value(text, (now + more) / now, how, within=0.03)
+
+
+@kind("experts-in-use", "mixtures-of-experts", KNOW, "parameters", SETTINGS)
+def experts_in_use(subject: Subject, random: Random) -> Draft:
+    experts, used = random.choice(((8, 1), (8, 2), (16, 2), (64, 4)))
+    feeds = subject.model_settings.n_layer * _feed_forward(subject)
+    rest = _parameters(subject) - feeds
+    text = (
+        f"All feed-forwards of {subject.name} together have {feeds:,} of its {rest + feeds:,} parameters. Each becomes "
+        f"{experts} experts of the same size, and a token uses {used} of them. Which share of all parameters is active "
+        "for a token, without routers?"
+    )
+    how = f"({rest:,} + {used} · {feeds:,}) / ({rest:,} + {experts} · {feeds:,})."
+    return value(text, 100 * (rest + used * feeds) / (rest + experts * feeds), how, unit="%", within=0.03, off=0.3)
+
+
 @kind("head-width", "attention", KNOW, "attention", SETTINGS)
 def head_width(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings

@@ -56,6 +56,7 @@ READING_ORDER = (
     "data-quality",
     "checkpoints",
     "many-processes",
+    "mixtures-of-experts",
     "sampling",
     "attention-patterns",
     "qk-and-ov",

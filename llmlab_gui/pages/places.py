@@ -100,7 +100,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("induction-heads", "attention-patterns", "logit-lens", "direct-attribution", "comparing-models"),
     ),
     "geometry": ("Embedding geometry", ("embeddings", "superposition")),
-    "parameters": ("Parameters", ("optimisation", "feed-forward", "superposition")),
+    "parameters": ("Parameters", ("optimisation", "feed-forward", "superposition", "mixtures-of-experts")),
     "walk": (
         "Walk",
         (
@@ -113,6 +113,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "loss",
             "backpropagation",
             "sampling",
+            "mixtures-of-experts",
         ),
     ),
     "rebuild": (

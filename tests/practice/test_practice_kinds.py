@@ -393,6 +393,17 @@ def test_noise_is_fitted_worst_where_features_are_as_many_as_examples(subject: S
         assert middle(question) == pytest.approx(float((fits @ noise).square().sum() / 300), rel=0.2)
 
 
+def test_experts_are_counted_and_share_what_else_the_model_has(subject: Subject, model: GPT) -> None:
+    feeds = sum(count(block.feed_forward) for block in model.blocks)
+    for seed in SEEDS:
+        in_all, in_use = ask(subject, "experts-in-all", seed), ask(subject, "experts-in-use", seed)
+        experts = int(re.findall(r"becomes (\d+)", in_all.text)[0])
+        assert middle(in_all) == pytest.approx((count(model) + (experts - 1) * feeds) / count(model))
+        experts, used = (int(n) for n in re.findall(r"becomes (\d+) .* uses (\d+)", in_use.text)[0])
+        active, whole = (count(model) + (number - 1) * feeds for number in (used, experts))
+        assert middle(in_use) == pytest.approx(100 * active / whole)
+
+
 # Schedules --------------------------------------------------------------------------------------------------------
 
 
