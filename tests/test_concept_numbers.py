@@ -150,6 +150,17 @@ def test_all_and_active_parameters_of_mixtures() -> None:
             assert f"{number / {'M': 1e6, 'G': 1e9}[unit]:.{digits}f}" == amount
 
 
+def test_what_a_long_context_costs() -> None:
+    cache, share = rows_of("long-context", "Llama 3 8B, T =")
+    layers, width, kv, weights = 32, 4096, 1024, 8.03e9
+    for time, held, said in zip((8192, 131_072, 1_048_576), cache[1:], share[1:], strict=True):
+        amount, digits = held.removesuffix(" GB"), len(held.partition(".")[2].removesuffix(" GB"))
+        assert f"{2 * layers * kv * time * 2 / 1e9:.{digits}f}" == amount
+        attention = 4 * layers * width * time
+        assert said == f"{attention / (attention + 2 * weights):.0%}".replace("%", " %")
+    assert "32 layers of 4,096 are 131,072" in page("long-context")
+
+
 def test_what_a_batch_costs() -> None:
     steps, sequences = rows_of("critical-batch-size", "B / B_crit")
     for share, step, sequence in zip((1 / 16, 1 / 4, 1, 4, 16), steps[1:], sequences[1:], strict=True):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from llmlab.gpt.shapes import block_layers, embedding_parameters, feed_forward_dim, padded_vocab_size, parameter_count
-from llmlab.practice.kinds import SETTINGS, Draft, choice, kind, ordered, shown, value
+from llmlab.practice.kinds import SETTINGS, Draft, NothingToAsk, choice, kind, ordered, shown, value
 from llmlab.practice.question import KNOW
 from llmlab.practice.subject import Subject
 
@@ -136,6 +136,30 @@ def experts_in_use(subject: Subject, random: Random) -> Draft:
     )
     how = f"({rest:,} + {used} · {feeds:,}) / ({rest:,} + {experts} · {feeds:,})."
     return value(text, 100 * (rest + used * feeds) / (rest + experts * feeds), how, unit="%", within=0.03, off=0.3)
+
+
+@kind("slowest-pair", "long-context", KNOW, "attention", SETTINGS)
+def slowest_pair(subject: Subject, random: Random) -> Draft:
+    dim, time = _head_dim(subject), subject.model_settings.block_size
+    if dim % 2:
+        raise NothingToAsk("Its heads cannot be cut into pairs.")
+    angle = math.degrees(time * 10_000 ** (-(dim - 2) / dim))
+    text = (
+        f"Heads of {subject.name} have {dim} dimensions. With rotary positions of base 10,000, by how many degrees do "
+        f"the slowest pairs of two positions differ that are {time} tokens apart?"
+    )
+    how = f"{time} · 10,000 to the power of −{dim - 2}/{dim}, in degrees: {shown(angle)}."
+    return value(text, angle, how, within=0.03)
+
+
+@kind("reach-of-windows", "long-context", KNOW, "attention", SETTINGS)
+def reach_of_windows(subject: Subject, random: Random) -> Draft:
+    window, layers = random.choice((4, 8, 16, 32)), subject.model_settings.n_layer
+    text = (
+        f"In each of the {layers} layers of {subject.name}, let a position see itself and the {window} tokens before "
+        "it. From how many tokens back can something reach a prediction at most?"
+    )
+    return value(text, layers * window, f"{window} further with each layer: {layers} · {window}.", within=0)
 
 
 @kind("head-width", "attention", KNOW, "attention", SETTINGS)

@@ -58,6 +58,7 @@ READING_ORDER = (
     "many-processes",
     "mixtures-of-experts",
     "sampling",
+    "long-context",
     "attention-patterns",
     "qk-and-ov",
     "logit-lens",

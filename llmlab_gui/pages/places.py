@@ -41,6 +41,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "many-processes",
             "mixed-precision",
             "data-quality",
+            "long-context",
         ),
     ),
     "loss": (
@@ -82,10 +83,18 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "checkpoints": ("Checkpoints", ("checkpoints",)),
     "write": ("Write", ("sampling", "loss", "tokens", "checkpoints", "loss-curves")),
     "log": ("Log", ("checkpoints",)),
-    "prompt": ("Prompt", ("tokens", "embeddings", "attention-patterns", "residual-stream")),
+    "prompt": ("Prompt", ("tokens", "embeddings", "attention-patterns", "residual-stream", "long-context")),
     "attention": (
         "Attention",
-        ("attention-patterns", "attention", "qk-and-ov", "induction-heads", "flash-attention", "in-context-learning"),
+        (
+            "attention-patterns",
+            "attention",
+            "qk-and-ov",
+            "induction-heads",
+            "flash-attention",
+            "in-context-learning",
+            "long-context",
+        ),
     ),
     "contributions": (
         "Layer contributions",

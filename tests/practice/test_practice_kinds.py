@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llmlab.core.paths import resources_dir
 from llmlab.core.settings import ModelSettings
 from llmlab.data.papers import list_papers
-from llmlab.gpt.model import GPT
+from llmlab.gpt.model import GPT, Rotary
 from llmlab.practice import claims, readings, twin
 from llmlab.practice.asking import handful
 from llmlab.practice.claims import AGAINST, REFUTES, SUPPORTS, TEST
@@ -402,6 +402,21 @@ def test_experts_are_counted_and_share_what_else_the_model_has(subject: Subject,
         experts, used = (int(n) for n in re.findall(r"becomes (\d+) .* uses (\d+)", in_use.text)[0])
         active, whole = (count(model) + (number - 1) * feeds for number in (used, experts))
         assert middle(in_use) == pytest.approx(100 * active / whole)
+
+
+def test_far_positions_turn_and_reach_as_the_questions_say(subject: Subject, model: GPT) -> None:
+    settings = model.settings
+    dim, time = settings.n_embd // settings.n_head, settings.block_size
+    rotary = Rotary(dim, 2)
+    one = torch.atan2(rotary.sin[1, dim // 2 - 1], rotary.cos[1, dim // 2 - 1])  # from one token to the next
+    assert middle(ask(subject, "slowest-pair")) == pytest.approx(math.degrees(time * one), rel=1e-5)
+    question = ask(subject, "reach-of-windows")
+    window = int(re.findall(r"the (\d+) tokens before", question.text)[0])
+    far = settings.n_layer * window + 9
+    position = torch.arange(far)
+    back = position[:, None] - position
+    seen = torch.linalg.matrix_power(((back >= 0) & (back <= window)).double(), settings.n_layer)[-1] > 0
+    assert middle(question) == far - 1 - int(seen.nonzero()[0])
 
 
 # Schedules --------------------------------------------------------------------------------------------------------
