@@ -223,6 +223,32 @@ def noise_of_a_fit(subject: Subject, random: Random) -> Draft:
     return value(text, error, how, within=0.05)
 
 
+@kind("softened-target", "distillation", KNOW, "write", NOTHING)
+def softened_target(subject: Subject, random: Random) -> Draft:
+    rare, tau = random.choice((0.01, 0.02, 0.05, 0.1)), random.choice((2, 4))
+    odds = (rare / (1 - rare)) ** (1 / tau)
+    text = (
+        f"Two tokens can follow, and a teacher gives the less likely one a probability of {rare}. What does its soft "
+        f"target give this token at a temperature of {tau}?"
+    )
+    how = (
+        f"Its odds become ({rare} / {1 - rare:g}) to the power of 1/{tau} = {odds:.4f}, and odds over one more than "
+        "odds are the probability."
+    )
+    return value(text, odds / (1 + odds), how, within=0.05)
+
+
+@kind("stored-targets", "distillation", KNOW, "setup", SETTINGS)
+def stored_targets(subject: Subject, random: Random) -> Draft:
+    millions, vocab = random.choice((1, 10, 100)), subject.vocab_size
+    text = (
+        f"{subject.name} knows {vocab:,} tokens. As a teacher, it predicts {millions} million positions, and all its "
+        "probabilities are stored in 2 bytes each. How much is that?"
+    )
+    how = f"{vocab:,} · 2 bytes a position: {2 * vocab / 1e3:g} kB, {millions} million times."
+    return value(text, 2 * vocab * millions / 1e3, how, unit="GB", within=0.05)
+
+
 @kind("rank-of-a-circuit", "qk-and-ov", KNOW, "parameters", SETTINGS)
 def rank_of_a_circuit(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings

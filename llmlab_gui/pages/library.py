@@ -72,6 +72,7 @@ READING_ORDER = (
     "fine-tuning",
     "lora",
     "quantisation",
+    "distillation",
     "chat-templates",
     "learning-rate",
     "forgetting",

@@ -61,6 +61,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "edge-of-stability",
             "double-descent",
             "data-quality",
+            "distillation",
         ),
     ),
     "learning_rate": (
@@ -81,7 +82,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "samples": ("Samples", ("loss-curves", "sampling", "fine-tuning", "loss", "attention")),
     "checkpoints": ("Checkpoints", ("checkpoints",)),
-    "write": ("Write", ("sampling", "loss", "tokens", "checkpoints", "loss-curves")),
+    "write": ("Write", ("sampling", "loss", "tokens", "checkpoints", "loss-curves", "distillation")),
     "log": ("Log", ("checkpoints",)),
     "prompt": ("Prompt", ("tokens", "embeddings", "attention-patterns", "residual-stream", "long-context")),
     "attention": (

@@ -368,6 +368,7 @@ SUMS: dict[str, Callable[..., float | str]] = {
     "divergence-both-ways": lambda p, q: "KL(A ‖ B)" if divergence(p, q) > divergence(q, p) else "KL(B ‖ A)",
     "swing-at-a-rate": lambda rate, curvature, steps: swing(rate, curvature, int(steps)),
     "shortest-fit": lambda a, b, target: float(torch.linalg.pinv(torch.tensor([[a, b]])).norm() * target),
+    "softened-target": lambda rare, tau: float((torch.tensor([rare, 1 - rare]).log() / tau).softmax(0)[0]),
     "periodic-checkpoints": lambda steps, every: sum(step % every == 0 for step in range(1, int(steps) + 1)),
     "on-the-circle": lambda count, *_: float(torch.polar(torch.ones(()), torch.tensor(2 * math.pi / count)).real),
     "two-blocks-of-a-softmax": lambda a, _, first, b, __, second, largest: (
@@ -417,6 +418,13 @@ def test_far_positions_turn_and_reach_as_the_questions_say(subject: Subject, mod
     back = position[:, None] - position
     seen = torch.linalg.matrix_power(((back >= 0) & (back <= window)).double(), settings.n_layer)[-1] > 0
     assert middle(question) == far - 1 - int(seen.nonzero()[0])
+
+
+def test_a_teachers_probabilities_take_the_bytes_that_are_named(subject: Subject) -> None:
+    question = ask(subject, "stored-targets")
+    millions = int(re.findall(r"(\d+) million", question.text)[0])
+    one = torch.zeros(subject.vocab_size, dtype=torch.float16).nbytes
+    assert middle(question) == pytest.approx(one * millions * 1e6 / 1e9)
 
 
 # Schedules --------------------------------------------------------------------------------------------------------
