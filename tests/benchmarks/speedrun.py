@@ -1,11 +1,11 @@
 """The preset `quick` against nanoGPT's own small setting, seed by seed in one run: time to a loss.
 
-    python tests/benchmarks/speedrun.py --peer FOLDER_WITH_NANOGPTS_MODEL_PY --results FILE
+    python tests/benchmarks/speedrun.py --peer FOLDER_WITH_NANOGPTS_MODEL_PY --results FILE [--track letters|gpt2]
 
-Both train on the same characters and are measured on the whole held-out text. The peer is nanoGPT's model.py and the
-step of its train.py (configure_optimizers, its schedule, its clipping), 2,000 steps in a plain process; ours is a run
-as the window and the command line start it. Clocks: of the peer, its loop; of ours, the run's training time. Starting,
-measuring losses and saving are in neither. What FILE holds already is not run again.
+Both train on the same text and are measured on the whole held-out part of it. The peer is nanoGPT's model.py and the
+step of its train.py (configure_optimizers, its schedule, its clipping), 2,000 steps in a plain process, or 600 with
+GPT-2's vocabulary; ours is a run as the window and the command line start it. Clocks: of the peer, its loop; of ours,
+the run's training time. Starting, measuring losses and saving are in neither. What FILE holds already is not run again.
 """
 
 from __future__ import annotations
@@ -30,8 +30,22 @@ from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run, start_worker
 
-# As many characters as nanoGPT's own Shakespeare has.
-TEXT = {"data.corpus": "shakespeare", "data.max_tokens": 1_115_394}
+
+@dataclass(frozen=True)
+class Track:
+    """peer: the preset with nanoGPT's settings. text: as much as nanoGPT's own Shakespeare has. steps: of `quick`."""
+
+    peer: str
+    tokenizer: str
+    text: int  # tokens
+    steps: int
+
+
+_QUICK = load_preset("quick").settings
+TRACKS = {
+    "letters": Track("baby", "char", 1_115_394, _QUICK.train.steps),
+    "gpt2": Track("nano", "gpt2", 338_025, 170),
+}
 WATCHING = {"train.eval_windows": 0, "train.eval_early": False, "train.sample_interval": 0, "checkpoints.interval": 0}
 
 
@@ -52,20 +66,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, required=True, help="folder with nanoGPT's model.py")
     parser.add_argument("--results", type=Path, help="where results are kept between calls")
+    parser.add_argument("--track", choices=TRACKS, default="letters")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--share", type=float, default=1.0, help="of all steps, to try it out")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--as-peer", type=int, metavar="SEED", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.as_peer is not None:
-        print(json.dumps(vars(_nanogpt(arguments.peer, _settings("baby", arguments, arguments.as_peer)))))
+        print(json.dumps(vars(_nanogpt(arguments.peer, _settings("peer", arguments, arguments.as_peer)))))
         return
     known = [Result(**json.loads(line)) for line in _lines(arguments.results)]
     for seed in arguments.seeds:
         for who in ("peer", "ours") if seed % 2 else ("ours", "peer"):
             if any((one.who, one.seed) == (who, seed) for one in known):
                 continue
-            result = _ours(_settings("quick", arguments, seed)) if who == "ours" else _peer(seed)
+            result = _ours(_settings(who, arguments, seed)) if who == "ours" else _peer(seed)
             known.append(result)
             print(f"{who:<6} seed {seed}: {result.seconds:7.2f} s, loss {result.loss:.4f}", flush=True)
             if arguments.results is not None:
@@ -78,12 +93,14 @@ def _lines(path: Path | None) -> list[str]:
     return path.read_text().splitlines() if path is not None and path.is_file() else []
 
 
-def _settings(preset: str, arguments: argparse.Namespace, seed: int) -> PretrainSettings:
-    base = load_preset(preset).settings
-    steps = max(1, round(arguments.share * base.train.steps))
+def _settings(who: str, arguments: argparse.Namespace, seed: int) -> PretrainSettings:
+    track = TRACKS[arguments.track]
+    base = _QUICK if who == "ours" else load_preset(track.peer).settings
+    steps = max(1, round(arguments.share * (track.steps if who == "ours" else base.train.steps)))
     known = {"train.steps": steps, "train.warmup_steps": round(arguments.share * base.train.warmup_steps)}
     known |= {"train.eval_interval": steps, "train.seed": seed, "train.threads": arguments.threads}
-    return with_values(base, TEXT | WATCHING | known)
+    text = {"data.corpus": "shakespeare", "data.tokenizer": track.tokenizer, "data.max_tokens": track.text}
+    return with_values(base, text | WATCHING | known)
 
 
 def _summary(known: list[Result]) -> None:
