@@ -13,6 +13,7 @@ from llmlab.studies.page_figures.picture import (
     ORANGE,
     QUIET,
     SMALL,
+    START,
     TEAL,
     TEXT,
     Picture,
@@ -130,3 +131,116 @@ def blocks_of_attention() -> Picture:
 
 def _numbers(text: str) -> list[float]:
     return [float(word) for word in text.split()]
+
+
+@figure
+def two_edges() -> Picture:
+    """What the page's code prints: sharpness over time, at two rates."""
+    rows = [[float(cell) for cell in line.split()] for line in printed("edge-of-stability")[1:-1]]
+    times, fast, slow = (list(column) for column in zip(*rows, strict=True))
+    picture = Picture("Sharpness rises to 2 over the learning rate, and stays", 280)
+    plot = Plot(
+        picture, Scale("time: steps times rate", 0, 160, range(0, 161, 40)), Scale("sharpness", 0, 50, range(0, 51, 10))
+    )
+    for rate, values, color in ((0.05, slow, BLUE), (0.1, fast, ORANGE)):
+        plot.level(2 / rate, f"2 / {rate} = {2 / rate:g}", color)
+        plot.line(times, values, color)
+        plot.dots(times, values, color, 2.5)
+    return picture
+
+
+@figure
+def two_descents() -> Picture:
+    """What the page's code prints: the error of a fit on new examples, by its number of features."""
+    rows = [[float(cell) for cell in line.split()] for line in printed("double-descent")[1:]]
+    rows = [row for row in rows if row[0] == 40]
+    picture = Picture("Error on new examples falls, rises, and falls again", 300)
+    plot = Plot(
+        picture,
+        Scale("features P, for 40 examples", 2, 400, (2, 5, 10, 20, 40, 100, 200, 400), log=True),
+        Scale("mean squared error on new examples", 0.1, 20, (0.1, 0.3, 1, 3, 10), log=True),
+    )
+    plot.line([40, 40], [0.1, 20], QUIET, 1.2, dashed=True)
+    features = [row[1] for row in rows]
+    for column, color, name, at, anchor, dx in (
+        (3, ORANGE, "shortest fit", 8, START, 8),
+        (5, BLUE, "with a penalty", 3, END, -14),
+    ):
+        values = [row[column] for row in rows]
+        plot.line(features, values, color)
+        plot.dots(features, values, color, 2.5)
+        plot.note(features[at], values[at], name, color, anchor, dx=dx, dy=-dx)
+    plot.note(40, 15, "as many as examples", QUIET, END, dx=-6)
+    return picture
+
+
+@figure
+def shares_of_experts() -> Picture:
+    """What the page's code prints: how many tokens each expert gets, without and with a loss for balance."""
+    picture = Picture("Tokens that each of eight experts gets", 250)
+    for number, line in enumerate(printed("mixtures-of-experts")):
+        about, _, shares = line.partition(", shares in %:")
+        left = 40 + 222 * number
+        plot = Plot(
+            picture,
+            Scale("experts, the busiest first", 0.4, 8.6, range(1, 9)),
+            Scale(about.replace("balance x", "balance ×") + ", %", 0, 50, (0, 12.5, 25, 37.5, 50)),
+            left=left,
+            right=left + 186,
+            top=46,
+        )
+        plot.line([0.4, 8.6], [12.5, 12.5], QUIET, 1.2, dashed=True)
+        for place, share in enumerate(map(float, shares.split()), 1):
+            plot.bar(place, share, BLUE if share else ORANGE, 16)
+            if not share:
+                plot.note(place, 0, "0", ORANGE, MIDDLE, dy=-5)
+    picture.text(0, 16, "share of the tokens that an expert gets; dashed: an even share", QUIET, size=SMALL)
+    return picture
+
+
+@figure
+def angles_met() -> Picture:
+    """Three rotary pairs of a head of width 32: what was met within 32 tokens, and what comes beyond."""
+    picture = Picture("Angles of three rotary pairs, met and new", 330)
+    trained, longest, base, width = 32, 256, 10_000, 32
+    for number, pair in enumerate((2, 5, 8)):
+        speed = base ** (-2 * pair / width)
+        turns = trained * speed / (2 * math.pi)
+        plot = Plot(
+            picture,
+            Scale("distance in tokens" if number == 2 else "", 0, longest, (0, 32, 64, 128, 192, 256)),
+            Scale(f"pair {pair}: cosine of the angle; {turns:.2f} turns within {trained} tokens", -1, 1, (-1, 0, 1)),
+            top=28 + 100 * number,
+            bottom=80 + 100 * number,
+        )
+        plot.band([0, trained], [-1, -1], [1, 1], TEAL)
+        xs = [n / 2 for n in range(2 * longest + 1)]
+        met = [x for x in xs if x <= trained]
+        plot.line(xs, [math.cos(x * speed) for x in xs], ORANGE, 1.4)
+        plot.line(met, [math.cos(x * speed) for x in met], BLUE, 2)
+    return picture
+
+
+@figure
+def soft_and_hard() -> Picture:
+    """What the page's code prints: the loss of a student, by what it learned from."""
+    teacher, _, *lines = printed("distillation")
+    rows = [[float(cell.replace(",", "")) for cell in line.split()] for line in lines]
+    floor = float(teacher.split(" ")[1])
+    letters, hard, soft = (list(column) for column in zip(*rows, strict=True))
+    picture = Picture("Loss of a student with soft and with hard targets", 270)
+    plot = Plot(
+        picture,
+        Scale(
+            "letters that the student read", letters[0], letters[-1], letters, [f"{n:,.0f}" for n in letters], log=True
+        ),
+        Scale("lowest loss on held-out text, nats per letter", 2.4, 3.4, (2.4, 2.6, 2.8, 3, 3.2, 3.4)),
+        right=430,
+    )
+    plot.line([letters[0], letters[-1]], [floor, floor], QUIET, 1.2, dashed=True)
+    plot.note(letters[0], floor, f"teacher: {floor}", QUIET, dx=8, dy=16)
+    for values, color, name in ((hard, ORANGE, "hard targets"), (soft, BLUE, "soft targets")):
+        plot.line(letters, values, color)
+        plot.dots(letters, values, color)
+        plot.note(letters[1], values[1], name, color, dx=8, dy=-8)
+    return picture
