@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import math
 import re
@@ -75,6 +76,7 @@ ALL_COMMANDS = [
 ]
 
 
+@functools.cache
 def the_parser() -> tuple[Parser, list[str]]:
     """The command line's parser with all its commands, and their names."""
     parser = Parser(prog="llmlab-run")
