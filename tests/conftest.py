@@ -39,7 +39,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     if option.numprocesses is None and option.dist == "no" and not option.tx and not option.usepdb:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        option.numprocesses = min(cores, _MOST_PROCESSES) if cores > 1 and option.capture != "no" else 0
+        # One more than cores: what begins first waits for processes of its own, which wait for one another.
+        option.numprocesses = min(cores + 1, _MOST_PROCESSES) if cores > 1 and option.capture != "no" else 0
     if option.numprocesses and option.dist == "no":
         option.dist, option.loadscopereorder = "loadfile", False  # in the order of the tests
 
