@@ -21,7 +21,6 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QSplitter,
-    QStackedWidget,
     QTextEdit,
     QToolButton,
     QVBoxLayout,
@@ -123,10 +122,8 @@ class LearnDock(LabDock):
         self.browser.set_guest(self.questions)
         self.stations = Stations(lab.outputs, lab.error_raised.emit, self)
         self.foot, self.explain = StationFoot(self.stations), ExplainIt(lab.outputs, self.stations)
-        self._read_or_explain = QStackedWidget()
-        self._read_or_explain.addWidget(self.browser)
-        self._read_or_explain.addWidget(self.explain)
-        self._splitter.addWidget(column((self._read_or_explain, 1), self.foot))
+        self.explain.hide()  # in the browser's place, on the last page of a path
+        self._splitter.addWidget(column((self.browser, 1), (self.explain, 1), self.foot))
         self._splitter.setStretchFactor(1, 1)
         self._splitter.setSizes([220, 600])
         self._splitter.setChildrenCollapsible(False)
@@ -327,7 +324,8 @@ class LearnDock(LabDock):
         self._render(scroll)
         self._look_at_runs()
         explains = path_of_page(name, self.stations.standing) if is_explanation(name) else None
-        self._read_or_explain.setCurrentWidget(self.browser if explains is None else self.explain)
+        self.browser.setVisible(explains is None)
+        self.explain.setVisible(explains is not None)
         if explains is not None:
             self.explain.show_path(explains.path, {page.name: page.title for page in self._pages})
         self.foot.show_page(name)

@@ -64,7 +64,7 @@ class ExplainIt(QWidget):
             PrimaryButton("Keep what I ticked"),
         )
         self.again_button, self.back_button = QPushButton("Write it again"), QPushButton("Back to the path")
-        self.which = choice_box("Your tries", least=16)
+        self.which = choice_box("Your tries", least=24)
         column(
             self.ask,
             (split((self.text, 1), (self.points, 1)), 1),

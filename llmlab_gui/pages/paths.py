@@ -119,23 +119,18 @@ def _path(state: PathState, titles: Mapping[str, str]) -> Iterator[str]:
     yield state.path.about
     yield _how_far(state, titles)
     upcoming = state.next()
-    rows = ["| | station | what it answers | |", "| --- | --- | --- | --- |"]
-    for number, (station, how) in enumerate(zip(state.path.stations, state.stations, strict=True), 1):
-        link = f"[{titles.get(station.page, station.page)}](concept:{station.page})"
-        rows.append(
-            f"| {number} | {_marked(link, how.done)} | {station.asks} | {how.words or _next(station is upcoming)} |"
-        )
-    last = f"[Explain it back](concept:{explain_page(state.path.name)})"
-    words = "done" if state.explained else _next(upcoming is None)
-    rows.append(
-        f"| {state.of} | {_marked(last, state.explained)} | Can you say the whole without the pages? | {words} |"
+    rows = [
+        (titles.get(one.page, one.page), one.page, one.asks, how.done, how.words or _next(one is upcoming))
+        for one, how in zip(state.path.stations, state.stations, strict=True)
+    ]
+    asks, last = "Can you say the whole without the pages?", explain_page(state.path.name)
+    explained = "done" if state.explained else _next(upcoming is None)
+    rows.append(("Explain it back", last, asks, state.explained, explained))
+    yield "\n".join(
+        f"{number}. {'✓ ' if done else ''}[{title}](concept:{page}){words and f' ({words})'}\\\n   {asks}"
+        for number, (title, page, asks, done, words) in enumerate(rows, 1)
     )
-    yield "\n".join(rows)
     yield _RULE
-
-
-def _marked(link: str, done: bool) -> str:
-    return f"✓ {link}" if done else link
 
 
 def _next(is_next: bool) -> str:

@@ -169,3 +169,12 @@ def test_an_explanation_that_cannot_be_saved_stays_in_sight(dock: LearnDock, lab
     assert dock.explain.problem.isVisible()
     dock.go(explain_page("why-it-learns"))
     assert dock.explain.text.toPlainText() == "Mine."
+
+
+def test_the_line_under_a_page_is_in_sight_in_a_small_dock(dock: LearnDock, qtbot: QtBot) -> None:
+    dock.go(explain_page(NAME))  # which needs more room than a page
+    dock.go(FIRST)
+    dock.resize(430, 300)
+    qtbot.waitUntil(lambda: dock.foot.width() < 430, timeout=WAIT)
+    assert dock.foot.isVisible()
+    assert dock._room.verticalScrollBar().maximum() == 0

@@ -57,7 +57,7 @@ def test_a_path_shows_what_was_done_and_what_comes_next() -> None:
     done, half = State(read=True, answered=True), State(read=True)
     standing["text-to-text"] = replace(state, stations=(done, half, *state.stations[2:]))
     text = page_of_paths("paths/text-to-text", standing, PAGES).text
-    assert "| 1 | ✓ [Tokens](concept:tokens) | How does text become numbers? | done |" in text
+    assert "1. ✓ [Tokens](concept:tokens) (done)\\\n   How does text become numbers?\n2. [Emb" in text
     assert "page read, question open" in text
     assert "**1 of 11 stations are done. Next:** [Embeddings and positions](concept:embeddings)." in text
     all_done = replace(state, stations=(done,) * len(state.stations))
