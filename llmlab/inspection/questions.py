@@ -128,6 +128,8 @@ def _whole(text: str) -> str:
 
 
 def _typed(kind: type, name: str, hint: Any, value: Any) -> Any:
+    if type(None) in get_args(hint):  # what may be left out
+        hint = get_args(hint)[0]
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
         if isinstance(value, (list, tuple)):

@@ -56,7 +56,7 @@ class WalkDock(AskingDock):
         self.cache = toggle_button("KV cache", "Walk the last token with a cache, and mark what of each stage it holds")
         self.append = tool_button("Append", "Put the drawn token behind the text, and walk again from there")
         self.take_back = tool_button("Take back", "The prompt without the tokens that were appended")
-        self.sequence = QSpinBox()
+        self.sequence, self.key = QSpinBox(), QSpinBox()
         self._appended: list[int] = []
         self._place = -1  # in a training sequence, which has no part in the prompt's selection
         self._trouble: LabError | None = None
@@ -136,6 +136,8 @@ class WalkDock(AskingDock):
             "seed": self.seed.value(),
             "drawn": len(self._appended),
         }
+        if self.key.value() >= 0:
+            values["key"] = min(self.key.value(), count - 1)
         if self.cache.isChecked():
             values["cache"] = True
         if changes := self.change.text().lstrip():
@@ -169,9 +171,10 @@ class WalkDock(AskingDock):
         self.archive, self._asked, self._trouble, self.stages = None, (), None, []
         self._appended, self._place = [], -1
         self.change.clear()
-        self.sequence.blockSignals(True)
-        self.sequence.setValue(-1)
-        self.sequence.blockSignals(False)
+        for box in (self.sequence, self.key):
+            box.blockSignals(True)
+            box.setValue(-1)
+            box.blockSignals(False)
         self._fill()
         self.update_state()
 
@@ -200,6 +203,7 @@ class WalkDock(AskingDock):
         stage = self.stages[place] if 0 <= place < len(self.stages) else None
         self.view.show_stage(stage)
         self._draw_row.setVisible(stage is not None and stage.panel == "write")
+        self._key_row.setVisible(stage is not None and stage.panel == "attention" and not self._back)
 
     def _show_choosers(self) -> None:
         about, archive = self.session.about, self.archive
@@ -220,6 +224,9 @@ class WalkDock(AskingDock):
             box.blockSignals(False)
         if self._back:
             self._show_windows(int(archive.metadata.more.get("windows", 0)))
+        self.key.blockSignals(True)
+        self.key.setMaximum(len(tokens) - 1)
+        self.key.blockSignals(False)
         self.token.setText(visible(tokens[self.position.value()]))
         appended = visible("".join(tokens[len(tokens) - len(self._appended) :]))
         self.take_back.setText(f"Take back {appended[-_APPENDED:]}")
@@ -308,7 +315,7 @@ class WalkDock(AskingDock):
             box.valueChanged.connect(self._select)
         self.direction.currentIndexChanged.connect(self._turn)
         self._settled = settling_timer(self, _SETTLED, self._ask)
-        for number in (self.temperature, self.top_k, self.top_p, self.seed):
+        for number in (self.temperature, self.top_k, self.top_p, self.seed, self.key):
             number.valueChanged.connect(self._settled.start)
         self.sequence.valueChanged.connect(self._settled.start)
         self.change.returnPressed.connect(self._change_typed)
@@ -359,6 +366,13 @@ class WalkDock(AskingDock):
             field.setAccessibleName(f"{name} of the draw")
             self._add(row, name, field)
         self._draw_row.hide()
+        self._key_row = QWidget()
+        self.key.setRange(-1, 0)
+        self.key.setSpecialValueText("the most attended to")
+        self.key.setAccessibleName("Position whose key, value and score are shown")
+        self.key.setKeyboardTracking(False)
+        self._add(FlowRow(self._key_row), "Key of position", self.key)
+        self._key_row.hide()
         self.change.setAccessibleName(_CHANGE_NAME)
         self.change.setPlaceholderText(_CHANGE_HINT)
         self.change.setToolTip(
@@ -374,7 +388,12 @@ class WalkDock(AskingDock):
         self._change_label = QLabel("Change")
         self._change_label.setBuddy(self.change)
         row_of_change = beside(self._change_label, self.change, self.undo, grows=self.change)
-        halves = split(self.list, (column(self._draw_row, (self.view, 1), spacing=3), 1), across=True, sizes=[230, 520])
+        halves = split(
+            self.list,
+            (column(self._draw_row, self._key_row, (self.view, 1), spacing=3), 1),
+            across=True,
+            sizes=[230, 520],
+        )
         numbers = column((halves, 1))
         self.set_body(column((numbers, 1), row_of_change, self.problem, spacing=4), numbers)
 

@@ -158,7 +158,7 @@ def test_walks_come_back_from_their_archives_as_they_were(tmp_path: Path) -> Non
     model = scratch()
     for question, values in (
         ("walk", {"text": TEXT, "changes": ["norm[1]=2"]}),
-        ("walk", {"text": TEXT, "cache": True}),
+        ("walk", {"text": TEXT, "cache": True, "key": 0}),
         ("walk_back", {"text": TEXT, "next": "the king"}),
     ):
         out = answer(model, question, values, tmp_path / "walk", more=walks_of(GgufFile(tmp_path)))

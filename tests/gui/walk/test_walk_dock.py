@@ -104,6 +104,12 @@ def test_layer_head_position_and_the_draw_are_asked_for(dock: WalkDock, lab: Ins
     assert dock.view.stage.name == "next"  # stays where it was
     dock.list.setCurrentRow(0)
     assert not dock.temperature.isVisible()
+    assert not dock.key.isVisible()
+    dock.list.setCurrentRow(2)
+    assert dock.key.isVisible()
+    assert "key" not in asked(lab)  # the one that is attended to most
+    dock.key.setValue(1)
+    qtbot.waitUntil(lambda: asked(lab).get("key") == 1, timeout=WAIT)
 
 
 def test_a_change_is_marked_against_what_was_and_can_be_undone(
