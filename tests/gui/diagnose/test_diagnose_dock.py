@@ -104,8 +104,11 @@ def test_a_double_click_starts_one_mystery(qtbot: QtBot, dock: DiagnoseDock, tra
     qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: len(trained) == 1, timeout=WAIT)
     qtbot.mouseClick(dock.start_button, Qt.MouseButton.LeftButton)  # its run was made between the two
-    qtbot.waitUntil(dock.start_button.isEnabled, timeout=WAIT)
+    done: list[object] = []
+    dock._background.run(lambda: None, done.append, done.append)  # behind whatever was started
+    qtbot.waitUntil(lambda: bool(done), timeout=WAIT)
     assert len(trained) == 1
+    qtbot.waitUntil(dock.start_button.isEnabled, timeout=WAIT)
 
 
 def test_further_experiments_are_made_paid_for_and_shown_beside(
