@@ -388,12 +388,8 @@ class WalkDock(AskingDock):
         self._change_label = QLabel("Change")
         self._change_label.setBuddy(self.change)
         row_of_change = beside(self._change_label, self.change, self.undo, grows=self.change)
-        halves = split(
-            self.list,
-            (column(self._draw_row, self._key_row, (self.view, 1), spacing=3), 1),
-            across=True,
-            sizes=[230, 520],
-        )
+        stage = column(self._draw_row, self._key_row, (self.view, 1), spacing=3)
+        halves = split(self.list, (stage, 1), across=True, sizes=[230, 520])
         numbers = column((halves, 1))
         self.set_body(column((numbers, 1), row_of_change, self.problem, spacing=4), numbers)
 
