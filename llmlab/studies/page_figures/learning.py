@@ -22,6 +22,7 @@ from llmlab.studies.page_figures.picture import (
     ORANGE,
     QUIET,
     SMALL,
+    SURFACE,
     TEAL,
     TEXT,
     Picture,
@@ -296,7 +297,7 @@ def formats() -> Picture:
         place = lambda value: 60 + 380 * value / 0.03  # noqa: E731
         if step * 380 / 0.03 < 1:
             picture.box(60, y - 7, 380, 14, edge="none", fill=color)
-            picture.text(250, y + 4, "about 250,000 of them", "#ffffff", MIDDLE, SMALL)
+            picture.text(250, y + 4, "about 250,000 of them", SURFACE, MIDDLE, SMALL)
             continue
         for n in range(int(0.03 / step) + 1):
             picture.line([(place(n * step), y - 7), (place(n * step), y + 7)], color, 2)

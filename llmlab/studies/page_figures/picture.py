@@ -16,7 +16,7 @@ WIDTH = 460.0
 SMALL, MEDIUM = 12, 13  # sizes of text
 # Of llmlab_gui/widgets/theme.py's LIGHT; a test of the window holds that each is there.
 SURFACE, TEXT, QUIET, GRID, EDGE, ACCENT = "#ffffff", "#1b1f24", "#596270", "#dfe3e8", "#7f8794", "#1f5fc4"
-GOOD, WARNING, BAD = "#0b7247", "#8f5400", "#b3261e"
+BAD = "#b3261e"
 BLUE, ORANGE, TEAL, VIOLET = SERIES = "#0072b2", "#d55e00", "#00a390", "#930aff"
 
 START, MIDDLE, END = "start", "middle", "end"

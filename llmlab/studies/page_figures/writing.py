@@ -27,6 +27,7 @@ from llmlab.studies.page_figures.picture import (
     QUIET,
     SERIES,
     SMALL,
+    SURFACE,
     TEAL,
     TEXT,
     Picture,
@@ -59,7 +60,7 @@ def merge_tree() -> Picture:
     for symbol, x, y in drawn:
         words, whole = symbol.replace("Ġ", "·"), symbol == nodes[0][0]
         wide = 14 + 9 * len(words)
-        picture.box(x - wide / 2, y - 13, wide, 24, edge=ACCENT if whole else EDGE, fill="#ffffff", round=5)
+        picture.box(x - wide / 2, y - 13, wide, 24, edge=ACCENT if whole else EDGE, fill=SURFACE, round=5)
         picture.text(x, y + 4, words, ACCENT if whole else TEXT, MIDDLE)
     picture.height = level + 22
     return picture
@@ -77,7 +78,7 @@ def counted_losses() -> Picture:
         picture, across, Scale("held-out n-grams that the training text has, %", 60, 100, (60, 80, 100)), top=222
     )
     floor = float(said("n-grams", r"floor\].* is (0\.\d+)\."))
-    upper.level(floor, "")
+    upper.line([0.5, 7.5], [floor, floor], QUIET, 1.2, dashed=True)
     upper.note(7.4, 4.4, f"dashed: lowest possible, {floor}", QUIET, END)
     for n, loss in zip(places, losses, strict=True):
         upper.bar(n, loss, ORANGE if loss == min(losses) else BLUE, 30)
