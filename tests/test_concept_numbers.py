@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings, ModelSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.gpt.cache import Cache
-from llmlab.gpt.model import GPT
-from llmlab.gpt.shapes import block_layers, parameter_count
+from llmlab.gpt.shapes import block_layers, feed_forward_dim, parameter_count
+from llmlab.gpt.toy import IDS, TARGETS, WORDS, toy_model
 
 _FOLDER = resources_dir() / "concepts"
 # Code, and what it prints.
 _PRINTED = re.compile(r"^```python\n(.*?)^```\n\n^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"^```python\n", re.MULTILINE)
 
 
@@ -52,16 +54,25 @@ def test_the_code_on_a_page_prints_what_the_page_says(
         assert capsys.readouterr().out == printed
 
 
-def the_toy() -> tuple[GPT, torch.Tensor]:
-    torch.manual_seed(0)
-    toy = GPT(ModelSettings(n_layer=2, n_head=2, n_embd=4, block_size=5, bias=False), vocab_size=6)
-    for weight in toy.parameters():
-        weight.data *= 20 if weight.dim() == 2 else 1
-    return toy, torch.tensor([[0, 1, 2, 3, 0]])
+def test_every_symbol_of_a_shape_is_explained() -> None:
+    first = re.findall(r"^\| (.+?) \|", page("notation"), re.MULTILINE)
+    known = {symbol for cell in first for symbol in re.findall(r"[A-Za-z_]+", cell)}
+    for path in _FOLDER.glob("*.md"):
+        prose = _FENCE.sub(lambda fence: fence[2] if fence[1] == "math" else "", path.read_text(encoding="utf-8"))
+        shapes = re.findall(r"\[([\w/ ]+(?:, [\w/ ]+)+)\](?!\()", prose)
+        used = {symbol for shape in shapes for symbol in re.findall(r"[A-Za-z_]+", shape)}
+        assert used - known == set(), path.name
+
+
+def test_the_model_of_the_notation_page() -> None:
+    shape = ModelSettings(n_layer=2, n_head=4, n_embd=64, block_size=64, bias=False)
+    assert shape == replace(load_preset("baby").settings.model, n_layer=2, n_embd=64)
+    assert f"it was {parameter_count(shape, 84):,}:" in page("notation")
+    assert feed_forward_dim(shape) == 256
 
 
 def test_shapes_and_parameters_of_the_forward_pass() -> None:
-    toy, ids = the_toy()
+    toy, ids = toy_model(), IDS
     block = toy.blocks[0]
     assert isinstance(block.attention, torch.nn.Module)
     x = toy.token_embedding(ids)
@@ -89,15 +100,53 @@ def test_shapes_and_parameters_of_the_forward_pass() -> None:
     assert f"These are {sum(weights.values())} parameters" in page("forward-pass")
 
 
+def test_what_the_toy_sees_and_should_predict() -> None:
+    seen, predicted = ([WORDS[id] for id in ids[0]] for ids in (IDS, TARGETS))
+    assert rows_of("tokens", "position") == [["sees", *seen], ["should predict", *predicted]]
+
+
+def test_the_neurons_that_add_most() -> None:
+    toy = toy_model()
+    block = toy.blocks[0]
+    x = toy.token_embedding(IDS) + toy.position_embedding.weight
+    x = block.feed_forward_norm(x + block.attention(block.attention_norm(x)))[0, -1]
+    matches = block.feed_forward.up.weight @ x
+    neurons = torch.nn.functional.gelu(matches, approximate="tanh")
+    adds = neurons[:, None] * block.feed_forward.down.weight.T  # [16, 4]
+    torch.testing.assert_close(adds.sum(0), block.feed_forward(x))
+    expected = [
+        [str(n), f"{matches[n]:.2f}", f"{neurons[n]:.2f}", ", ".join(f"{number:.2f}" for number in adds[n].tolist())]
+        for n in adds.norm(dim=-1).topk(4).indices.tolist()
+    ]
+    assert expected == [[cell.replace("−", "-") for cell in row] for row in rows_of("feed-forward", "neuron")]
+    assert f"{int((neurons.abs() < 0.1).sum())} of the 16 are within 0.1 of zero" in page("feed-forward")
+
+
+def test_the_scores_of_the_toys_heads() -> None:
+    toy = toy_model()
+    x = toy.token_embedding(IDS) + toy.position_embedding.weight
+    i = torch.arange(5)
+    expected = []
+    for layer, block in enumerate(toy.blocks):
+        q, k, _ = block.attention.heads(block.attention.qkv(block.attention_norm(x)))
+        scores = (q @ k.transpose(-2, -1) / 2**0.5)[0].masked_fill(i[:, None] < i, -torch.inf)
+        for head, A in enumerate(scores.softmax(-1)):
+            entropy, distance = -torch.xlogy(A, A).sum(-1), (A * (i[:, None] - i)).sum(-1)
+            means = (entropy[1:].mean(), A.diagonal(-1).mean(), A[1:, 0].mean(), distance[1:].mean())
+            expected.append([f"layer {layer}, head {head}", *(f"{mean:.2f}" for mean in means)])
+        x = block(x)
+    assert expected == rows_of("attention-patterns", "head")
+
+
 def test_a_changed_word_changes_later_rows_alone() -> None:
-    toy, ids = the_toy()
+    toy, ids = toy_model(), IDS
     changed = (toy(torch.tensor([[0, 1, 4, 3, 0]])) - toy(ids))[0].abs().amax(-1)
     assert (changed > 1e-3).tolist() == [False, False, True, True, True]
     assert changed[:2].max() < 1e-6
 
 
 def test_the_bytes_of_the_key_value_caches() -> None:
-    toy, ids = the_toy()
+    toy, ids = toy_model(), IDS
     cache = Cache(n_layer=2, slots=5)
     cache.expect(torch.arange(4)[None])
     toy.residual_stream(ids[:, :4], cache)

@@ -17,6 +17,7 @@ from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.page import Page
+from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.saving import ask_where
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 class ReportBrowser(PageBrowser):
     """Shows a report; its figures are handed over as bytes, and it reaches for no others."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Report", parent)
+    def __init__(self, background: Background, parent: QWidget | None = None) -> None:
+        super().__init__("Report", background, parent)
         self._images: dict[str, QImage] = {}
 
     def show_report(self, title: str, report: Report, scroll: int) -> None:
@@ -62,7 +63,7 @@ class ReportDock(LabDock):
         self._look, self._nothing = look, nothing
         self._drawn: Report | None = None
         self._drawn_of = ""  # whose it is
-        self.browser = ReportBrowser()
+        self.browser = ReportBrowser(self._background)
         self.browser.anchorClicked.connect(self.open_link)
         self.where = QuietLabel()
         self.where.setAccessibleName("Report of")
@@ -72,7 +73,7 @@ class ReportDock(LabDock):
         self.folder_button.setToolTip("report.md, the numbers as JSON, and the figures")
         top = beside(self.where, self.save_button, self.folder_button, grows=self.where)
         self.set_body(column(top, (self.browser, 1)))
-        self.browser.width_changed.connect(self._restyle)
+        self.browser.stale.connect(self._restyle)
         self.save_button.clicked.connect(self._ask_where)
         self.folder_button.clicked.connect(self.open_folder)
         theme_notifier.changed.connect(self._restyle)

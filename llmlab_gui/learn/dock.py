@@ -36,12 +36,12 @@ from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.learn.stations import ReadToEnd, StationFoot, Stations
 from llmlab_gui.learn.yours import with_yours, yours
 from llmlab_gui.pages.browser import PageBrowser, drawing
-from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, REVEAL, Page, without_outcomes
 from llmlab_gui.pages.paths import is_explanation, path_of_page
 from llmlab_gui.pages.places import with_panels
 from llmlab_gui.practice.page_questions import PageQuestions, with_questions
+from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.one_line import ChoiceBox
@@ -59,8 +59,8 @@ _LEAST_WIDTH, _ONE_ROW = 40, 56  # characters: with the buttons in two rows, and
 class _LearnBrowser(PageBrowser):
     """Figures lie beside the page, some with a twin for dark themes; only those that come with the lab are shown."""
 
-    def __init__(self) -> None:
-        super().__init__("Page")
+    def __init__(self, background: Background) -> None:
+        super().__init__("Page", background)
         self._page: Page | None = None
 
     def show_page(self, page: Page, scroll: int) -> None:
@@ -107,7 +107,7 @@ class LearnDock(LabDock):
         self.search.setClearButtonEnabled(True)
         self.search.setMinimumWidth(70)
         self.list = PageList()
-        self.browser = _LearnBrowser()
+        self.browser = _LearnBrowser(self._background)
         self.nothing = QLabel()
         self.nothing.setWordWrap(True)
         self.nothing.hide()
@@ -143,7 +143,7 @@ class LearnDock(LabDock):
         self.search.returnPressed.connect(self.find_next)
         self._opener = PageOpener(lab, self.go)
         self.browser.anchorClicked.connect(self.open_link)
-        self.browser.width_changed.connect(self._width_changed)
+        self.browser.stale.connect(self._draw_anew)
         self._read_to_end = ReadToEnd(self.browser)
         self._read_to_end.read.connect(self.stations.read)
         self.questions.asker.kept.connect(lambda _: self.stations.refresh())
@@ -372,8 +372,8 @@ class LearnDock(LabDock):
 
         self._background.run(partial(yours, page.name, self.lab.outputs), tell, self.lab.error_raised.emit)
 
-    def _width_changed(self) -> None:
-        if self._page is not None and (figures_of(self._page.text) or "\n| ---" in self._page.text):  # tables turn
+    def _draw_anew(self) -> None:
+        if self._page is not None:
             self._render(self.browser.verticalScrollBar().value())
 
     def _restyle(self) -> None:

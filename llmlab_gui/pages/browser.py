@@ -1,21 +1,27 @@
-"""A text browser for pages: figures are never wider than the text, and come from nowhere but the page's own folder.
+"""A text browser for pages: figures and formulas are never wider than the text.
 
-A widget can have a place in the page: it stands where the page says `![...](ask:)`, and scrolls with the text.
+Figures come from nowhere but the page's own folder. A widget can have a place in the page: it stands where the page
+says `![...](ask:)`, and scrolls with the text.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from PySide6.QtCore import QBuffer, QEvent, QObject, QPoint, Qt, QTimer, QUrl, Signal
-from PySide6.QtGui import QImage, QImageReader, QPixmap, QResizeEvent, QTextCursor, QTextDocument
+from PySide6.QtCore import QBuffer, QEvent, QMimeData, QObject, QPoint, QSize, Qt, QTimer, QUrl, Signal
+from PySide6.QtGui import QFontInfo, QImage, QImageReader, QPixmap, QResizeEvent, QTextCursor, QTextDocument
 from PySide6.QtWidgets import QApplication, QTextBrowser, QWidget
 
-from llmlab_gui.pages.html import page_colors, page_html
+from llmlab_gui.pages.checks import figures_of
+from llmlab_gui.pages.formulas import SIZE, draw, drawing_of, formulas_of, not_tried
+from llmlab_gui.pages.html import FORMULA, UNSEEN, page_colors, page_html
 from llmlab_gui.pages.page import Page
+from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.theme import LIGHT, current_theme
 
 _MARGIN = 14
@@ -23,6 +29,9 @@ _FIGURE_SHARE = 0.7  # of their own pixels: figures are drawn for print
 # Of a drawing's own size: what it is drawn in, sharp on dense screens, and what it is shown in where there is room.
 _DRAWN_LARGER, _SHOWN_LARGER = 3, 1.2
 _NARROW = 560  # pixels of the view, below which wide tables are turned
+_FORMULA_LARGER = 1.25  # than the font of the text: the small letters of formulas are smaller
+_QUOTE = 3 + 20  # pixels that the box of a formula takes from its width: its edge, and what is left free beside it
+_PICTURE = "\ufffc"  # stands for one in the text of a document
 # While a panel is being dragged wider, figures are not scaled at every pixel.
 _RESIZE_MS = 150
 GUEST = "ask:"  # the image in whose place the guest stands
@@ -31,27 +40,37 @@ _PRESSES = (QEvent.Type.MouseButtonPress, QEvent.Type.MouseMove, QEvent.Type.Mou
 
 def drawing(path: Path) -> QImage:
     """An SVG file, written in the light theme's colours, in those of the theme in use; null where it is none."""
+    image = _painted(path.read_text(encoding="utf-8"), _DRAWN_LARGER)
+    image.setDevicePixelRatio(_DRAWN_LARGER * _FIGURE_SHARE / _SHOWN_LARGER)
+    return image
+
+
+def _painted(svg: str, larger: float, widest: int | None = None) -> QImage:
+    """widest: pixels that it is no wider than."""
     ours, drawn = asdict(current_theme()), asdict(LIGHT)
     named = ("surface", "text", "quiet", "grid", "edge", "accent", "good", "warning", "bad")
     colors = {drawn[name]: ours[name] for name in named} | dict(zip(LIGHT.series, current_theme().series, strict=True))
-    text = re.sub("#[0-9a-f]{6}", lambda color: colors.get(color[0], color[0]), path.read_text(encoding="utf-8"))
+    text = re.sub("#[0-9a-f]{6}", lambda color: colors.get(color[0], color[0]), svg)
     buffer = QBuffer()
     buffer.setData(text.encode())
     reader = QImageReader(buffer, b"svg")
-    reader.setScaledSize(reader.size() * _DRAWN_LARGER)
-    image = reader.read()
-    image.setDevicePixelRatio(_DRAWN_LARGER * _FIGURE_SHARE / _SHOWN_LARGER)
-    return image
+    size = reader.size() * larger
+    if widest is not None and size.width() > widest:
+        size = size.scaled(QSize(widest, size.height()), Qt.AspectRatioMode.KeepAspectRatio)
+    reader.setScaledSize(size)
+    return reader.read()
 
 
 class PageBrowser(QTextBrowser):
     """Shows a page in the theme's colours. Links are for others to follow (`anchorClicked`)."""
 
-    width_changed = Signal()  # a while ago: figures may have another size now
+    stale = Signal()  # figures may have another size now, or formulas be drawn: to be shown anew
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
-        """name: for screen readers."""
+    def __init__(self, name: str, background: Background, parent: QWidget | None = None) -> None:
+        """name: for screen readers. background: draws formulas, and is ended by whoever made it."""
         super().__init__(parent)
+        self._background = background
+        self._text = ""
         self.setOpenLinks(False)
         # Always there, so that figures do not become wider than the text when it appears.
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
@@ -62,7 +81,7 @@ class PageBrowser(QTextBrowser):
         self._resized = QTimer(self)
         self._resized.setSingleShot(True)
         self._resized.setInterval(_RESIZE_MS)
-        self._resized.timeout.connect(self.width_changed)
+        self._resized.timeout.connect(self._fit)
         self._guest: QWidget | None = None
         self._guest_at = -1  # in the document; -1 where the page has no place for it
 
@@ -79,11 +98,14 @@ class PageBrowser(QTextBrowser):
 
     def show_page(self, page: Page, scroll: int) -> None:
         """Renders it anew, scrolled to that place."""
+        self._text = page.text
         self._guest_at = -1
         self.setHtml(page_html(page, page_colors(), narrow=self.viewport().width() < _NARROW))
         self._guest_at = self._find_guest()
         self._fit_guest()
         self.verticalScrollBar().setValue(scroll)
+        if sources := not_tried(page.text):
+            self._background.run(partial(draw, sources), lambda _: self.stale.emit(), lambda _: None)
 
     def ensureWidgetVisible(self, widget: QWidget) -> None:
         """Scrolls until a part of the guest is in sight, its upper edge first."""
@@ -99,19 +121,33 @@ class PageBrowser(QTextBrowser):
     def loadResource(self, kind: int, name: QUrl | str) -> Any:
         if kind != QTextDocument.ResourceType.ImageResource.value:
             return None
-        file = name if isinstance(name, str) else name.toString()
-        if file == GUEST:
+        address = name if isinstance(name, str) else name.toString(QUrl.ComponentFormattingOption.FullyEncoded)
+        if address == GUEST:
             nothing = QPixmap(1, 1)
             nothing.fill(Qt.GlobalColor.transparent)
             return nothing
-        image = self.figure(file)
+        ratio = self.devicePixelRatioF()
+        if address.startswith(FORMULA):
+            larger = QFontInfo(self.font()).pixelSize() * _FORMULA_LARGER / SIZE
+            svg = drawing_of(unquote(address.removeprefix(FORMULA)))
+            formula = QPixmap.fromImage(_painted(svg, larger * ratio, round((self._room() - _QUOTE) * ratio)))
+            formula.setDevicePixelRatio(ratio)
+            return formula
+        image = self.figure(unquote(address))
         if image is None or image.isNull():
             return None
-        ratio = self.devicePixelRatioF()
         width = round(min(image.deviceIndependentSize().width() * _FIGURE_SHARE, self._room()) * ratio)
         pixmap = QPixmap.fromImage(image.scaledToWidth(width, Qt.TransformationMode.SmoothTransformation))
         pixmap.setDevicePixelRatio(ratio)
         return pixmap
+
+    def createMimeDataFromSelection(self) -> QMimeData:
+        """What is copied: of a formula its source, instead of its picture."""
+        selected = self.textCursor().selection()
+        copied = QMimeData()
+        copied.setText(selected.toPlainText().replace(_PICTURE, ""))
+        copied.setHtml(re.sub(f'<img src="{FORMULA}[^>]*>', "", selected.toHtml()).replace(UNSEEN, ""))
+        return copied
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -180,3 +216,8 @@ class PageBrowser(QTextBrowser):
             self._fit_guest()
             whole = self._guest.height() + _MARGIN <= self.viewport().height()
             self.ensureWidgetVisible(self._guest if whole else now)
+
+    def _fit(self) -> None:
+        """Figures and formulas have the new width, and tables turn."""
+        if figures_of(self._text) or formulas_of(self._text) or "\n| ---" in self._text:
+            self.stale.emit()

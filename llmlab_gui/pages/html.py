@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from PySide6.QtGui import QColor, QFontDatabase
 
 from llmlab.core.errors import LabError
 from llmlab.core.source_code import find_source
+from llmlab_gui.pages.formulas import drawing_of
 from llmlab_gui.pages.page import Block, Page, anchor_of, markdown
 from llmlab_gui.pages.source_code import colored_html
 from llmlab_gui.widgets.theme import current_theme, mix
@@ -63,7 +65,11 @@ def page_colors() -> PageColors:
     )
 
 
+FORMULA = "formula:"  # the picture of the formula whose source follows, quoted as in an address
+# Of a formula's source beside its picture: not to be seen, but heard, found and copied.
+UNSEEN = "font-size:1px; color:transparent;"
 _TERM = re.compile(r"<p><strong>(.*?)</strong>")
+_FORMULA = re.compile(r'<pre><code class="language-math">(.*?)</code></pre>', re.DOTALL)
 _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
 
 
@@ -98,11 +104,12 @@ def _block(block: Block, colors: PageColors) -> str:
         return _callout("Predict", content, colors.question, colors.question_background)
     if block.kind == "run":
         return _callout("Try it", content, colors.run, colors.run_background)
-    # Qt draws a quoted formula like any paragraph: a box of its own makes it stand out.
+    content = _FORMULA.sub(_formula, content)
+    # Qt draws a quoted line like any paragraph: a box of its own makes it stand out.
     content = content.replace(
         "<blockquote>",
         f'<table width="100%" cellspacing="0" style="margin:6px 0"><tr>'
-        f'<td width="3" bgcolor="{colors.quiet}" style="padding:0"></td><td class="formula" style="padding:4px 10px">',
+        f'<td width="3" bgcolor="{colors.quiet}" style="padding:0"></td><td class="quoted" style="padding:4px 10px">',
     ).replace("</blockquote>", "</td></tr></table>")
     return _FENCE.sub(lambda fence: _fence(fence[1], colors), content)
 
@@ -115,6 +122,17 @@ def _turned(table: str) -> str:
     turned = ["".join(f"<th>{cell}</th>" for cell in head)]
     turned += ["".join([f"<th>{first}</th>", *(f"<td>{cell}</td>" for cell in rest)]) for first, *rest in lines]
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in turned)}</table>"
+
+
+def _formula(fence: re.Match[str]) -> str:
+    """Its picture, quoted; the fence as it is where there is none."""
+    source = html.unescape(fence[1]).strip()
+    if not drawing_of(source):
+        return fence[0]
+    return (
+        f'<blockquote><p style="line-height:100%"><img src="{FORMULA}{quote(source, safe="")}">'
+        f'<span style="{UNSEEN}">{html.escape(source)}</span></p></blockquote>'
+    )
 
 
 def _fence(text: str, colors: PageColors) -> str:
@@ -164,7 +182,7 @@ def _style(colors: PageColors) -> str:
         h3 {{ font-size: large; font-weight: 600; margin-top: 14px; margin-bottom: 2px; }}
         a {{ color: {colors.accent}; text-decoration: none; }}
         code {{ font-family: {colors.mono}; background-color: {colors.code_background}; }}
-        td.formula p {{ font-family: {colors.mono}; margin: 0; }}
+        td.quoted p {{ font-family: {colors.mono}; margin: 0; }}
         th {{ text-align: left; padding: 3px 12px 3px 0; color: {colors.quiet}; }}
         td {{ padding: 3px 12px 3px 0; }}
     """

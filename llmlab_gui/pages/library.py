@@ -43,6 +43,7 @@ READING_ORDER = (
     "attention",
     "feed-forward",
     "residual-stream",
+    "notation",
     "forward-pass",
     "loss",
     "n-grams",

@@ -17,7 +17,7 @@ A page is Markdown, with three kinds of lines of its own, each a paragraph:
     ! [Train it](lab:run?preset=baby&...)       the run that answers it
 
 A paragraph that begins with bold words, as each entry of the glossary does, is led to by these: `glossary#head-output`.
-Where links can lead is in links.py. Formulas are plain text in block quotes or code spans.
+Where links can lead is in links.py. Formulas are LaTeX in a ```math fence (formulas.py); short ones are plain text.
 """
 
 from __future__ import annotations

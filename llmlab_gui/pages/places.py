@@ -42,6 +42,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "mixed-precision",
             "data-quality",
             "long-context",
+            "notation",
         ),
     ),
     "loss": (
@@ -115,6 +116,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Walk",
         (
             "forward-pass",
+            "notation",
             "attention",
             "tokens",
             "embeddings",

@@ -48,8 +48,9 @@ class PaperDock(LabDock):
         self._page: Page | None = None
         self._opener = PageOpener(lab, lab.open_concept)
         self.papers = choice_box("Which paper", tip="The papers whose claims the lab knows", least=16)
-        self.browser = NotesBrowser("Notes on the paper")
+        self.browser = NotesBrowser("Notes on the paper", self._background)
         self.browser.anchorClicked.connect(self.open_link)
+        self.browser.stale.connect(self._restyle)
         self.own_button = menu_button("Your papers", "Notes and claims of a paper that you read, asked for one by one")
         menu = self.own_button.menu()
         self.new_action = menu.addAction("New paper…", self.begin_paper)

@@ -64,9 +64,10 @@ class RebuildDock(LabDock):
         self.start, self.check = QPushButton("Start"), QPushButton("Check")
         self.hint, self.train = QPushButton("Hint"), QPushButton("Train with mine")
         self.ours = QPushButton("Train ours")
-        self.tabs, self.task, self.steps = QTabWidget(), _Browser("Task"), QListWidget()
-        self.verdict, self.yours, self.lab_code = QLabel(), _Browser("Your code"), _Browser("Our code")
-        self.outcome = _Browser("Your run beside ours")
+        self.tabs, self.verdict, self.steps = QTabWidget(), QLabel(), QListWidget()
+        self.task, self.yours, self.lab_code, self.outcome = (
+            _Browser(name, self._background) for name in ("Task", "Your code", "Our code", "Your run beside ours")
+        )
         self._compared: tuple[object, ...] = ()  # which two runs the outcome is of, and how far they were
         self._watcher = QFileSystemWatcher(self)
         self._saved = settling_timer(self, _SAVED_MS, self._look)
@@ -122,6 +123,7 @@ class RebuildDock(LabDock):
         self.set_body(split((self.list, 1), (right, 3), across=True, sizes=(230, 600)))
 
     def _connect(self) -> None:
+        self.task.stale.connect(self._show)
         self.list.currentRowChanged.connect(lambda _: self._show())
         self.list.itemActivated.connect(lambda _: self._begin())
         self.start.clicked.connect(self._begin)

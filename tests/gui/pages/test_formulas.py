@@ -1,0 +1,145 @@
+"""Formulas of pages: drawn once they can be, within the page, and their source for whoever copies or hears them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from PySide6.QtCore import QUrl
+from PySide6.QtGui import QAccessible, QImage, QPixmap, QTextDocument
+from pytestqt.qtbot import QtBot
+from waits import WAIT
+
+from llmlab_gui.pages import browser as page_browser
+from llmlab_gui.pages import formulas
+from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.formulas import draw, drawing_of, formulas_of, not_tried
+from llmlab_gui.pages.html import FORMULA, page_colors, page_html
+from llmlab_gui.pages.library import load_all
+from llmlab_gui.pages.page import Page
+from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.theme import DARK, LIGHT
+
+SOURCE = r"p = \frac{a}{b + c}"
+WRONG = r"\frac{1}{"
+LONG = r"\text{loss} = " + " + ".join(f"x_{{{n}}}" for n in range(40))
+
+
+def page_of(*sources: str) -> Page:
+    return Page("p", "P", "# P\n\n" + "\n\n".join(f"```math\n{source}\n```" for source in sources) + "\n")
+
+
+@pytest.fixture
+def browser(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageBrowser]:
+    monkeypatch.setattr(formulas, "_drawings", {})
+    background = Background()
+    browser = PageBrowser("Page", background)
+    qtbot.addWidget(browser)
+    browser.resize(360, 400)
+    browser.show()
+    qtbot.waitUntil(lambda: not browser._resized.isActive(), timeout=WAIT)
+    yield browser
+    background.shutdown()
+
+
+def picture(browser: PageBrowser, source: str) -> QPixmap:
+    name = QUrl(re.findall(f'src="({FORMULA}[^"]*)"', page_html(page_of(source), page_colors()))[0])
+    found = browser.loadResource(QTextDocument.ResourceType.ImageResource.value, name)
+    assert isinstance(found, QPixmap)
+    return found
+
+
+def test_a_page_shows_the_source_until_its_formula_is_drawn(qtbot: QtBot, browser: PageBrowser) -> None:
+    page = page_of(SOURCE)
+    with qtbot.waitSignal(browser.stale, timeout=WAIT):
+        browser.show_page(page, 0)
+        assert SOURCE in browser.toPlainText()
+        assert "\ufffc" not in browser.toPlainText()
+    browser.show_page(page, 0)
+    assert f"\ufffc{SOURCE}" in browser.toPlainText()
+    assert not_tried(page.text) == []
+
+
+def test_a_wrong_formula_stays_its_source_and_the_page_goes_on(qtbot: QtBot, browser: PageBrowser) -> None:
+    page = page_of(WRONG, SOURCE)
+    with qtbot.waitSignal(browser.stale, timeout=WAIT):
+        browser.show_page(page, 0)
+    browser.show_page(page, 0)
+    assert drawing_of(WRONG) == ""
+    assert WRONG in browser.toPlainText()
+    assert f"\ufffc{SOURCE}" in browser.toPlainText()
+    assert not_tried(page.text) == []
+
+
+def test_a_formula_is_no_wider_than_the_page(qtbot: QtBot, browser: PageBrowser) -> None:
+    draw([SOURCE, LONG])
+    widths = []
+    for width in (900, 360):
+        browser.resize(width, 400)
+        browser.show_page(page_of(SOURCE, LONG), 0)
+        assert browser.document().size().width() <= browser.viewport().width()
+        assert browser.horizontalScrollBar().maximum() == 0
+        widths.append((picture(browser, SOURCE).width(), picture(browser, LONG).width()))
+    (short, wide), (same, narrow) = widths
+    assert short == same  # what fits keeps its size
+    assert narrow < browser.viewport().width() < wide
+    with qtbot.waitSignal(browser.stale, timeout=WAIT):
+        browser.resize(500, 400)
+
+
+def test_a_formula_has_the_pixels_of_a_dense_screen(browser: PageBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw([SOURCE])
+    once = picture(browser, SOURCE)
+    monkeypatch.setattr(browser, "devicePixelRatioF", lambda: 2.0)
+    twice = picture(browser, SOURCE)
+    assert twice.devicePixelRatio() == 2
+    assert abs(twice.width() - 2 * once.width()) <= 1
+
+
+def inks(image: QImage) -> set[str]:
+    return {
+        image.pixelColor(x, y).name()
+        for x in range(image.width())
+        for y in range(image.height())
+        if image.pixelColor(x, y).alpha() == 255
+    }
+
+
+def test_a_formula_has_the_text_colour_of_the_theme(browser: PageBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw([SOURCE])
+    for theme in (LIGHT, DARK):
+        monkeypatch.setattr(page_browser, "current_theme", lambda theme=theme: theme)
+        assert inks(picture(browser, SOURCE).toImage()) == {theme.text}
+
+
+def test_the_source_is_what_is_copied_and_what_a_screen_reader_hears(browser: PageBrowser) -> None:
+    draw([SOURCE])
+    browser.show_page(page_of(SOURCE), 0)
+    browser.selectAll()
+    copied = browser.createMimeDataFromSelection()
+    assert copied.text() == f"P\n\n{SOURCE}\n"
+    assert "<img" not in copied.html()
+    assert "transparent" not in copied.html()
+    heard = QAccessible.queryAccessibleInterface(browser).textInterface()
+    assert SOURCE in heard.text(0, heard.characterCount())
+
+
+# GitHub refuses \operatorname and what defines or hides something. In \text it sets no _, and an empty line is wrong.
+_REFUSED = re.compile(
+    r"\\(operatorname|mbox|phantom|newcommand|def|require|mathop|color)\b|\\text\{[^}]*[_^$\\]|\n\s*\n"
+)
+
+
+def test_every_formula_of_a_page_can_be_read_in_a_narrow_panel_and_on_github(browser: PageBrowser) -> None:
+    """What is scaled below three quarters has letters smaller than the text around it."""
+    found = {source: page.name for page in load_all() for source in formulas_of(page.text)}
+    assert len(found) > 70
+    assert [source for source in found if _REFUSED.search(source)] == []
+    draw(found)
+    assert [(name, source) for source, name in found.items() if not drawing_of(source)] == []
+    for source, name in found.items():
+        browser.resize(1200, 400)
+        whole = picture(browser, source).width()
+        browser.resize(360, 400)
+        assert picture(browser, source).width() >= 0.75 * whole, (name, source)
