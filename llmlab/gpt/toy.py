@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmlab.core.settings import ModelSettings
-from llmlab.gpt.model import GPT
+from llmlab.gpt.model import GPT, Block
 
 WORDS = ("the", "cat", "sat", "on", "mat", ".")
 IDS = torch.tensor([[0, 1, 2, 3, 0]])  # the cat sat on the
@@ -31,6 +31,7 @@ def added(toy: GPT, ids: Tensor = IDS) -> dict[str, Tensor]:
     x = toy.token_embedding(ids) + toy.position_embedding.weight  # [1, 5, C]
     parts = {"embeddings": x}
     for layer, block in enumerate(toy.blocks):
+        assert isinstance(block, Block)
         parts[f"attention {layer}"] = block.attention(block.attention_norm(x))
         x = x + parts[f"attention {layer}"]
         parts[f"feed-forward {layer}"] = block.feed_forward(block.feed_forward_norm(x))

@@ -32,7 +32,8 @@ def page_of(*sources: str) -> Page:
 
 @pytest.fixture
 def browser(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageBrowser]:
-    monkeypatch.setattr(formulas, "_drawings", {})
+    for source in (SOURCE, WRONG, LONG):
+        monkeypatch.delitem(formulas._drawings, source, raising=False)
     background = Background()
     browser = PageBrowser("Page", background)
     qtbot.addWidget(browser)

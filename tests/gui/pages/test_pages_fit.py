@@ -1,8 +1,9 @@
-"""Every page fits a narrow and a wide panel, in both themes, with its figures."""
+"""Every page fits a narrow and a wide panel, in both themes, with its figures and formulas."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import pytest
@@ -12,9 +13,11 @@ from pytestqt.qtbot import QtBot
 from llmlab.core.paths import resources_dir
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.pages import browser, html
+from llmlab_gui.pages.formulas import draw, formulas_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets import theme
+from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.theme import DARK, LIGHT
 
 _ROUNDED = 2  # pixels by which Qt makes a table of many columns wider than its page
@@ -22,11 +25,13 @@ _DRAWINGS = sorted((resources_dir() / "concepts" / "figures").glob("*.svg"))
 
 
 @pytest.fixture
-def page_browser(qtbot: QtBot) -> learn._LearnBrowser:
-    widget = learn._LearnBrowser()
+def page_browser(qtbot: QtBot) -> Iterator[learn._LearnBrowser]:
+    background = Background()
+    widget = learn._LearnBrowser(background)
     qtbot.addWidget(widget)
     widget.show()
-    return widget
+    yield widget
+    background.shutdown()
 
 
 # A theme changes no size, so that each page is laid out once in either.
@@ -39,6 +44,7 @@ def test_no_page_scrolls_sideways(
     page_browser.resize(width, 600)
     wide = []
     for page in load_all():
+        draw(formulas_of(page.text))
         page_browser.show_page(page, 0)
         room, document = page_browser.viewport().width(), page_browser.document()
         if document.size().width() > room + _ROUNDED or right_of(document) > room:
