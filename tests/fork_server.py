@@ -1,9 +1,9 @@
 """Real processes of the lab without the seconds in which torch is imported: forked from one that has imported it.
 
 On Linux `install` answers `subprocess.Popen` of the modules in SERVED, in the two forms in which `module_command`
-and `python -m` start them, and of the files in BENCHMARKS. What comes is a process as it was asked for: its own id,
-environment, folder, files, session and exit code, a child of the one that asked, and it runs the very code of the
-command. Only the start of the interpreter is shared.
+and `python -m` (or `python -u -m`) start them, and of the files in BENCHMARKS. What comes is a process as it was asked
+for: its own id, environment, folder, files, session and exit code, a child of the one that asked, and it runs the very
+code of the command. Only the start of the interpreter is shared.
 Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
 
 A template forks twice for each, and the one between ends at once, so that the kernel hands the process to the one
@@ -44,6 +44,9 @@ SERVED = {
     "llmlab.studies.worker": True,
     "llmlab.jobs.model_host": False,
     "llmlab.exercises.check_process": False,
+    "llmlab.cli.self_test": False,
+    "submitit.local._local": True,  # a job of its local cluster, and what runs in it
+    "submitit.core._submit": True,
 }
 BENCHMARKS = Path(__file__).parent / "benchmarks"  # each may start others
 # What takes long to import, besides the lab's own modules.
@@ -150,6 +153,9 @@ def _start(self: Any, *given: Any, **named: Any) -> None:
 def _forked(asked: Mapping[str, Any]) -> int | None:
     """The id of a forked process; None where one must be truly started."""
     command, environment = asked["args"], asked["env"]
+    unbuffered = not isinstance(command, (str, bytes)) and list(command[1:2]) == ["-u"]
+    if unbuffered:
+        command = [command[0], *command[2:]]
     module = _module_of(command)
     plain = not any(asked[name] for name in ("preexec_fn", "pass_fds", "executable", "shell"))
     if not (_enabled and plain and module and asked["close_fds"]):
@@ -162,6 +168,7 @@ def _forked(asked: Mapping[str, Any]) -> int | None:
     files = (given if given >= 0 else 0, taken if taken >= 0 else 1, told if told >= 0 else 2)
     request = {
         "command": [str(word) for word in command],
+        "unbuffered": unbuffered or bool(environment.get(_UNBUFFERED)),
         "environment": environment,
         "folder": os.fspath(asked["cwd"] or os.getcwd()),
         "session": asked["start_new_session"],
@@ -239,7 +246,7 @@ def _become(request: dict[str, Any], files: list[int], link: socket.socket) -> N
         signal.signal(number, signal.SIG_DFL)
     if request["starts_others"]:
         _have_template()
-    _open_standard_files()
+    _open_standard_files(request["unbuffered"])
     random.seed()
     sys.modules["numpy"].random.seed()  # type: ignore[attr-defined]
     code = 1
@@ -285,12 +292,12 @@ def _have_template() -> None:
         _serve(its)
     its.close()
     install()
+    enable(True)  # which a fork forgets
     _template = Template(ours, pid, os.environ)
 
 
-def _open_standard_files() -> None:
-    """New ones: a copy of the template has its own."""
-    written = bool(os.environ.get(_UNBUFFERED))
+def _open_standard_files(written: bool) -> None:
+    """New ones: a copy of the template has its own. written: at once."""
     encoding = os.environ.get(_ENCODING) or None
     sys.stdin = open(0, encoding=encoding, closefd=False)  # noqa: SIM115
     for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
@@ -346,7 +353,7 @@ def _prctl(option: int, value: int) -> None:
 
 def _import_all() -> None:
     """The libraries, and all modules of the lab that do not begin to work when they are imported."""
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *SERVED):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     lab = importlib.import_module("llmlab")

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import fork_server
 import psutil
 import pytest
 from forks import wait_until
+from small_runs import new_run
 
+from llmlab import __version__
 from llmlab.core.paths import module_command
-from llmlab.jobs.launcher import worker_environment
+from llmlab.jobs.launcher import request, worker_environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forked on Linux only")
 HERE = [sys.executable, "-m", "llmlab"]
@@ -47,6 +50,31 @@ def test_it_is_a_child_with_its_own_id_folder_and_session_and_can_be_killed(tmp_
         wait_until(lambda: seen.cwd() == str(tmp_path))
         process.kill()
         assert process.wait() == -signal.SIGKILL
+
+
+def test_one_that_writes_without_a_buffer_is_forked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, fork = [], fork_server.Template.fork
+
+    def noted(self: fork_server.Template, request: dict[str, Any], files: tuple[int, int, int]) -> int:
+        asked.append((request["command"][1:], request["unbuffered"]))
+        return fork(self, request, files)
+
+    monkeypatch.setattr(fork_server.Template, "fork", noted)
+    done = subprocess.run([sys.executable, "-u", *HERE[1:], "--version"], capture_output=True, text=True, check=True)
+    assert (asked, __version__ in done.stdout) == ([(["-m", "llmlab", "--version"], True)], True)
+
+
+def test_what_it_starts_is_forked_too(outputs: Path) -> None:
+    run, template = new_run(outputs, 10**6), fork_server.running() or fork_server._first_template()
+    command = [*HERE, "resume", "run", "--outputs", str(outputs)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as resumed:
+        wait_until(lambda: run.recorded_status().step > 0)
+        worker = run.recorded_status().pid or 0
+        words = [psutil.Process(pid).cmdline() for pid in (worker, template.pid)]
+        request(run, "stop")
+        resumed.wait()
+    assert worker != resumed.pid
+    assert words[0] == words[1]
 
 
 def test_a_process_that_trains_is_forked_with_all_that_its_environment_has() -> None:
