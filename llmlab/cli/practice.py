@@ -80,7 +80,7 @@ def _ask_all(deck: Deck, first: Question, rest: Iterator[Question]) -> None:
         deck.add(question, marked)
         right, count = right + marked.right, count + 1
         print("Right. " if marked.right else "Too wide. " if marked.held else "Not right. " if given else "", end="")
-        print(f"The answer: {question.answer}.")
+        print(f"The answer: {question.answer.removesuffix('.')}.")
         if question.form == INTERVAL and (widths := interval_words(question, marked)):
             print(widths)
         print(f"{question.how}\n(Page: {question.concept}; panel: {question.panel}.)\n")

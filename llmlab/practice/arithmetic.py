@@ -369,7 +369,8 @@ def found_by_bands(subject: Subject, random: Random) -> Draft:
     found = 100 * (1 - (1 - alike**rows) ** bands)
     text = (
         f"Two texts have a Jaccard similarity of {alike}. Their MinHash numbers are cut into "
-        f"{bands} bands of {rows}, and they are compared if all numbers of any band agree. How probable is that?"
+        f"{bands} bands of {rows}, and they are compared if all numbers of at least one band agree. How probable is "
+        "that?"
     )
     how = f"1 − (1 − {alike}^{rows})^{bands} = {found:.1f} %."
-    return value(text, found, how, unit="%", within=0.03, off=1)
+    return value(text, found, how, unit="%", within=0.05, off=0.1)

@@ -8,6 +8,7 @@ back about another model, another text, other numbers. In days, not minutes: wha
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -104,14 +105,14 @@ class Record:
 
     def calibration(self) -> Calibration:
         """Of the intervals: of ten, eight should hold the value."""
-        stated = [(one, one.right if one.held is None else one.held) for one in self.answers if one.form == INTERVAL]
+        stated = [(one, one.right if one.held is None else one.held) for one in self._intervals()]
         return calibration(
             [Statement(one.time, CONFIDENCE, held, brier(CONFIDENCE, held), one.kind) for one, held in stated]
         )
 
     def widths(self) -> Widths:
         """Of the intervals: whether they were narrow enough to be useful, and held the value."""
-        intervals = [one for one in self.answers if one.form == INTERVAL]
+        intervals = self._intervals()
         scores = [one.score for one in intervals if one.score]
         means = [fmean(scores[max(0, end - WINDOW) : end]) for end in range(1, len(scores) + 1)]
         return Widths(len(intervals), sum(bool(one.held) and not one.right for one in intervals), tuple(means))
@@ -124,6 +125,10 @@ class Record:
         random.shuffle(fresh)
         later = sorted((kind for kind in kinds if self.due.get(kind, 0.0) > now), key=lambda kind: self.due[kind])
         return [*due, *fresh, *later][:count]
+
+    def _intervals(self) -> list[Answer]:
+        """Those that were stated: "I don't know" states none."""
+        return [one for one in self.answers if one.form == INTERVAL and one.given]
 
     def _names(self, attribute: str) -> set[str]:
         return {getattr(one, attribute) for one in self.answers}
@@ -202,6 +207,7 @@ def _is_answer(row: Any) -> bool:
     if not isinstance(time, (int, float)) or not 0 <= time < _LAST_TIME:
         return False
     texts = ("kind", "way", "concept", "form", "given", "answer")
-    if not isinstance(row.get("score", 0.0), (int, float)):
+    score, held = row.get("score", 0.0), row.get("held")
+    if not isinstance(score, (int, float)) or not math.isfinite(score) or not isinstance(held, (bool, type(None))):
         return False
     return isinstance(row.get("right"), bool) and all(isinstance(row.get(name), str) for name in texts)

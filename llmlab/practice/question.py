@@ -118,7 +118,8 @@ def mark(question: Question, given: str) -> Marked:
             raise UsageError(f"{given!r} is not an interval.", "Its first end has to be the smaller one.")
         outside = max(low - question.low, question.low - high, 0.0)
         score = interval_score(low, high, question.low, CONFIDENCE) / question.useful if question.useful else 0.0
-        right = outside == 0 and (not question.useful or high - low <= question.useful)
+        narrow = high - low <= question.useful * (1 + 1e-9)  # 3.2 - 2.2 is a little more than 1
+        right = outside == 0 and (not question.useful or narrow)
         return Marked(right, f"{low:g}..{high:g}", outside / (high - low), outside == 0, score)
     value = number(text, question.unit)
     return Marked(question.low <= value <= question.high, f"{value:g}")
@@ -164,7 +165,7 @@ def number(text: str, unit: str = "") -> float:
 
 def _factor(letter: str, word: str, unit: str) -> float | None:
     """What a number before `letter` (k, M ...) and `word` is multiplied by to be in `unit`; None where it cannot be."""
-    if unit in ("kB", "MB"):  # 6 M are 6 MB there, and 6 B are bytes
+    if unit in ("kB", "MB", "GB"):  # 6 M are 6 MB there, and 6 B are bytes
         prefix = (letter + word).lower().removesuffix("bytes").removesuffix("byte").removesuffix("b")
         return 1.0 if not letter + word else _BYTES[prefix] / _BYTES[unit[0].lower()] if prefix in _BYTES else None
     first, _, rest = word.partition(" ")

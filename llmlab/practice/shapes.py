@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from llmlab.gpt.shapes import block_layers, embedding_parameters, feed_forward_dim, padded_vocab_size, parameter_count
-from llmlab.practice.kinds import SETTINGS, Draft, NothingToAsk, choice, kind, ordered, shown, value
+from llmlab.practice.kinds import NOTHING, SETTINGS, Draft, NothingToAsk, choice, kind, ordered, shown, value
 from llmlab.practice.question import KNOW
 from llmlab.practice.subject import Subject
 
@@ -145,8 +145,8 @@ def slowest_pair(subject: Subject, random: Random) -> Draft:
         raise NothingToAsk("Its heads cannot be cut into pairs.")
     angle = math.degrees(time * 10_000 ** (-(dim - 2) / dim))
     text = (
-        f"Heads of {subject.name} have {dim} dimensions. With rotary positions of base 10,000, by how many degrees do "
-        f"the slowest pairs of two positions differ that are {time} tokens apart?"
+        f"Heads of {subject.name} have {dim} dimensions. With rotary positions of base 10,000, by how many degrees does "
+        f"the slowest pair of dimensions turn over {time} tokens?"
     )
     how = f"{time} · 10,000 to the power of −{dim - 2}/{dim}, in degrees: {shown(angle)}."
     return value(text, angle, how, within=0.03)
@@ -183,6 +183,35 @@ def query_shape(subject: Subject, random: Random) -> Draft:
     text = f"A batch of {batch} sequences of {time} tokens goes through {subject.name}. Which shape have its queries?"
     how = f"[batch, head, time, dimensions of a head], with {model.n_embd} / {heads} = {dim} dimensions."
     return choice(random, text, right, [str(list(shape)) for shape in shapes], how)
+
+
+@kind("numbers-of-queries", "notation", KNOW, "walk", SETTINGS)
+def numbers_of_queries(subject: Subject, random: Random) -> Draft:
+    model, batch, time = subject.model_settings, random.choice((2, 4, 8)), random.choice((16, 32, 64))
+    text = (
+        f"{subject.name} has C = {model.n_embd} and H = {model.n_head}. For B = {batch} sequences of T = {time} tokens "
+        "the queries of one block have the shape [B, H, T, D]. How many numbers are they?"
+    )
+    how = f"D = C / H, so B · H · T · D = B · T · C = {batch} · {time} · {model.n_embd}."
+    return value(text, batch * time * model.n_embd, how, within=0.01)
+
+
+# What papers and libraries call a size, and the lab's setting of it.
+_NAMES = {
+    "d_model": "model.n_embd",
+    "num_hidden_layers": "model.n_layer",
+    "num_attention_heads": "model.n_head",
+    "num_key_value_heads": "model.n_kv_head",
+    "n_ctx": "model.block_size",
+}
+
+
+@kind("setting-of-a-name", "notation", KNOW, "setup", NOTHING)
+def setting_of_a_name(subject: Subject, random: Random) -> Draft:
+    name = random.choice(sorted(_NAMES))
+    text = f"A paper or a library names the size `{name}`. Which setting of this lab is that?"
+    how = "The page has a table of all sizes, with what papers, libraries and this lab call them."
+    return choice(random, text, _NAMES[name], list(_NAMES.values()), how)
 
 
 @kind("logits-shape", "forward-pass", KNOW, "samples", SETTINGS)

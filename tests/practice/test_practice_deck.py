@@ -18,6 +18,7 @@ from llmlab.practice.question import (
     HEAD,
     INTERVAL,
     VALUE,
+    Marked,
     Question,
     interval_words,
     mark,
@@ -65,6 +66,8 @@ def answer(kind: str, right: bool, day: float, **changes: object) -> Answer:
         ("1.5 GB", "MB", 1500),
         ("500 kB", "MB", 0.5),
         ("1.5 MB", "kB", 1500),
+        ("6 G", "GB", 6),
+        ("600 MB", "GB", 0.6),
         ("3,226,112 B", "MB", 3.226112),
         ("2 MiB", "MB", 2.097152),
         ("2k tokens/s", "tokens/s", 2000),
@@ -117,6 +120,8 @@ def test_an_interval_that_is_too_wide_holds_the_value_and_is_not_right() -> None
     assert "too wide to be useful: 100 nats. 2 nats would do." in interval_words(question, wide)
     assert "0.5 widths of your interval outside" in interval_words(question, off)
     assert interval_words(question, mark(question, "3.5..4.5")).startswith("Interval score: 0.50")
+    narrow = asked(INTERVAL, low=3.0, high=3.0, useful=1.0)
+    assert mark(narrow, "2.2..3.2").right  # whose width is 1.0000000000000002
 
 
 def test_calibration_counts_what_was_held_and_widths_what_was_useful(tmp_path: Path) -> None:
@@ -136,6 +141,10 @@ def test_calibration_counts_what_was_held_and_widths_what_was_useful(tmp_path: P
     assert "1 of 4 was too wide" in widths.verdict
     assert record.by_way()["know"].right == 2
     assert Record().widths().verdict == "No interval has a score yet."
+    deck.add(question, Marked(False, ""), now=9 * DAY)  # "I don't know" states no interval
+    record = deck.read()
+    assert (record.calibration().count, record.widths().count) == (4, 4)
+    assert record.by_way()["know"].answered == 5
 
 
 def test_a_question_survives_json() -> None:
@@ -185,7 +194,7 @@ def test_answers_are_kept_with_what_others_wrote_beside_them(tmp_path: Path) -> 
         *(
             '{"format": 1, "answers": [{"kind": "a", "way": "know", "concept": "b", "form": "number", "given": "1", '
             f'"answer": "2", "right": true, "time": {time}}}]}}'
-            for time in ("NaN", "1e300", "-1e300")
+            for time in ("NaN", "1e300", "-1e300", '1, "held": "no"', '1, "score": NaN')
         ),
     ],
 )
@@ -227,3 +236,6 @@ def test_the_terminal_asks_marks_and_keeps(
     capsys.readouterr()
     assert main(["practice", "--list", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) >= 60
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n"))
+    assert main(["practice", "--kind", "what-refutes"]) == 0
+    assert ".." not in capsys.readouterr().out  # its answer is a sentence already

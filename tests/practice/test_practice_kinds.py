@@ -241,6 +241,9 @@ def test_counts_are_those_of_the_real_model(subject: Subject, model: GPT) -> Non
     for name, value in expected.items():
         assert middle(ask(subject, name)) == pytest.approx(value, rel=1e-6), name
     assert ask(subject, "query-shape").answer == str(list(_queries(model, ids).shape))
+    question = ask(subject, "numbers-of-queries")
+    batch, time = (int(n) for n in re.findall(r"[BT] = (\d+)", question.text))
+    assert middle(question) == _queries(model, torch.zeros(batch, time, dtype=torch.long)).numel()
     assert ask(subject, "logits-shape").answer == str(list(model(ids).shape))
 
 
@@ -425,6 +428,15 @@ def test_a_teachers_probabilities_take_the_bytes_that_are_named(subject: Subject
     millions = int(re.findall(r"(\d+) million", question.text)[0])
     one = torch.zeros(subject.vocab_size, dtype=torch.float16).nbytes
     assert middle(question) == pytest.approx(one * millions * 1e6 / 1e9)
+
+
+def test_a_size_has_the_setting_that_the_page_of_symbols_names(subject: Subject) -> None:
+    rows = (resources_dir() / "concepts" / "notation.md").read_text(encoding="utf-8").splitlines()
+    for seed in range(9):
+        question = ask(subject, "setting-of-a-name", seed)
+        name = question.text.split("`")[1]
+        (row,) = [row for row in rows if re.search(rf"\b{name}\b.*`model\.", row)]
+        assert f"`{question.answer}`" in row
 
 
 # Schedules --------------------------------------------------------------------------------------------------------
