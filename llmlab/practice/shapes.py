@@ -145,8 +145,8 @@ def slowest_pair(subject: Subject, random: Random) -> Draft:
         raise NothingToAsk("Its heads cannot be cut into pairs.")
     angle = math.degrees(time * 10_000 ** (-(dim - 2) / dim))
     text = (
-        f"Heads of {subject.name} have {dim} dimensions. With rotary positions of base 10,000, by how many degrees does "
-        f"the slowest pair of dimensions turn over {time} tokens?"
+        f"Heads of {subject.name} have {dim} dimensions. With rotary positions of base 10,000, by how many degrees "
+        f"does the slowest pair of dimensions turn over {time} tokens?"
     )
     how = f"{time} · 10,000 to the power of −{dim - 2}/{dim}, in degrees: {shown(angle)}."
     return value(text, angle, how, within=0.03)
