@@ -9,11 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.store.worker_folder import is_elsewhere
 from llmlab.studies.launcher import start_experiment, stop_experiment
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.experiments.source import Source
@@ -62,13 +60,6 @@ class ExperimentController(QObject):
             self.said.emit(f"{folder.id} stops as soon as what trains has saved.")
 
         self._background.run(lambda: stop_experiment(folder), done, self.failed.emit)
-
-    def kill(self, folder: ExperimentFolder) -> None:
-        """Ends its worker at once, and the runs that it trains with it. What was saved stays."""
-        status = folder.recorded_status()
-        if status.pid is not None and not is_elsewhere(status) and folder.has_worker(status):
-            with contextlib.suppress(psutil.Error):  # it ended meanwhile
-                psutil.Process(status.pid).kill()
 
     def shutdown(self) -> None:
         """Lets go of every worker; they go on."""

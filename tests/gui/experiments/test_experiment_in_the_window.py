@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 from preset_settings import resolve_settings
 from PySide6.QtWidgets import QApplication
@@ -69,7 +70,7 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
 
     killed = row.folder.run_of(record.trial(second), record.track)
     qtbot.waitUntil(lambda: killed.has_worker(killed.recorded_status()), timeout=WAIT)
-    desk.controller.kill(row.folder)
+    psutil.Process(row.folder.recorded_status().pid).kill()
     qtbot.waitUntil(lambda: not desk.live(), timeout=WAIT)
     assert listed.study.resume_button.isVisibleTo(listed)
     qtbot.waitUntil(lambda: not killed.has_worker(killed.recorded_status()), timeout=WAIT)  # it took its run with it
