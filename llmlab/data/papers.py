@@ -31,7 +31,7 @@ class Choices:
 
     supports, refutes, neither: a result of each sort; why: what `neither` leaves open. against: what is held against
     the claim. tests: the experiment, with its control; flawed: the same with something amiss, and flaw what; all three
-    "" where the lab has no test. claims: the claim, where what is tested is not what its statement says.
+    "" where the lab has no test. claims: what the paper claims, where its statement cannot be read alone.
     """
 
     supports: str

@@ -18,8 +18,8 @@ SUPPORTS, REFUTES, TEST, AGAINST = "supports", "refutes", "test", "against"
 _ASKED = {
     SUPPORTS: "Which of these results would support that?",
     REFUTES: "Which of these results would refute that?",
-    TEST: "Which experiment tests that, with a control that can tell?",
-    AGAINST: "What is held against it?",
+    TEST: "Which of these experiments can tell whether that is so?",
+    AGAINST: "Which of these is an objection to it?",
 }
 # name, page, panel, what is asked, and the paper, "" for any
 _KINDS = (
