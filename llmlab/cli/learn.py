@@ -16,8 +16,8 @@ from llmlab.learning.stations import learning_paths, path_named
 
 _LINK = re.compile(r"\[(.+?)\]\(.+?\)")
 _DETAILS = """Each path is some ten stations of ten minutes: a page of Learn, something to do in a panel, a question.
-At its end the whole is explained from memory, in the window. A station is done when its page was read to its
-end and one of its questions was answered, rightly or wrongly; or when you mark it.
+At its end the whole is explained from memory, in the window. A station is done when its page was read
+through to its end and one of its questions was answered, rightly or wrongly; or when you mark it.
 
 examples:
   llmlab-run learn                               the paths, and what comes next on each

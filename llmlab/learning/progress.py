@@ -1,7 +1,8 @@
 """What was done of the paths: outputs/learning.json, in which each row is only ever added.
 
-A station is done when its page was read to its end and one of its questions was answered, rightly or wrongly; or when
-it was marked by hand. Answers are those of Practice. Nothing is counted for its own sake: no points, no streaks.
+A station is done when its page was read through to its end and one of its questions was answered, rightly or wrongly;
+or when it was marked by hand. Answers are those of Practice. Nothing is counted for its own sake: no points, no
+streaks.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class State:
             return "marked as done"
         if self.read:
             return "page read, question open"
-        return "question answered, page not read to its end" if self.answered else ""
+        return "question answered, page not read through" if self.answered else ""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 
 from llmlab.core.errors import LabError
-from llmlab.core.files import write_atomic
+from llmlab.core.files import open_file, write_atomic
 from llmlab.learning.stations import LearningPath, Point
 
 FOLDER = "explained"
@@ -65,8 +65,9 @@ def tries(outputs: Path, path: LearningPath) -> list[Try]:
     for file in sorted((outputs / FOLDER).glob(f"{path.name}-*.md")):
         try:
             began = datetime.strptime(file.stem.removeprefix(f"{path.name}-"), _STAMP)
-            found.append(_read(file, began.timestamp(), file.read_bytes().decode()))
-        except (OSError, ValueError):
+            with open_file(file) as opened:
+                found.append(_read(file, began.timestamp(), opened.read().decode()))
+        except (OSError, ValueError, OverflowError):
             continue
     return found
 

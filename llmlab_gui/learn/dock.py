@@ -121,7 +121,8 @@ class LearnDock(LabDock):
         self.questions = PageQuestions(lab)
         self.browser.set_guest(self.questions)
         self.stations = Stations(lab.outputs, lab.error_raised.emit, self)
-        self.foot, self.explain = StationFoot(self.stations), ExplainIt(lab.outputs, self.stations)
+        self.foot = StationFoot(self.stations)
+        self.explain = ExplainIt(lab.outputs, self.stations, lab.error_raised.emit)
         self.explain.hide()  # in the browser's place, on the last page of a path
         self._splitter.addWidget(column((self.browser, 1), (self.explain, 1), self.foot))
         self._splitter.setStretchFactor(1, 1)
@@ -148,8 +149,8 @@ class LearnDock(LabDock):
         self._read_to_end.read.connect(self.stations.read)
         self.questions.asker.kept.connect(lambda _: self.stations.refresh())
         self.stations.changed.connect(self._standing_changed)
-        self.foot.go.connect(self.go)
-        self.explain.go.connect(self.go)
+        self.foot.go.connect(self._lead_to)
+        self.explain.go.connect(self._lead_to)
         for key, slot in (
             (QKeySequence.StandardKey.Back, self.back),
             (QKeySequence.StandardKey.Forward, self.forward),
@@ -190,6 +191,11 @@ class LearnDock(LabDock):
             self._show(name, 0)
         if term:
             self.browser.scrollToAnchor(term)
+
+    def _lead_to(self, name: str) -> None:
+        """Shows a page that is read next: the keys scroll it."""
+        self.go(name)
+        self.take_keyboard()
 
     def back(self) -> None:
         """The page that was shown before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from llmlab_gui.pages.paths import path_page
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer, split
 
-_SAVE_MS = 1000  # after the last key
+_SAVE_MS = 1000  # after the first key since it was saved
 _POINT = int(Qt.ItemDataRole.UserRole)  # what belongs there, without a remark
 
 
@@ -38,9 +38,12 @@ class ExplainIt(QWidget):
 
     go = Signal(str)  # a page
 
-    def __init__(self, outputs: Path, stations: Stations, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, outputs: Path, stations: Stations, failed: Callable[[LabError], None], parent: QWidget | None = None
+    ) -> None:
+        """failed: told what could not be saved when the page is left."""
         super().__init__(parent)
-        self._outputs, self._stations = outputs, stations
+        self._outputs, self._stations, self._failed = outputs, stations, failed
         self._path: LearningPath | None = None
         self._titles: Mapping[str, str] = {}
         self._tries: list[Try] = []
@@ -81,7 +84,7 @@ class ExplainIt(QWidget):
         self.again_button.clicked.connect(self.begin)
         self.back_button.clicked.connect(self._go_back)
         self.which.activated.connect(self._choose)
-        self.points.itemChanged.connect(lambda _: self.keep_button.setEnabled(True))
+        self.points.itemChanged.connect(self._ticked)
         self.result.linkActivated.connect(lambda link: self.go.emit(link.removeprefix("concept:")))
 
     def show_path(self, path: LearningPath, titles: Mapping[str, str]) -> None:
@@ -100,14 +103,13 @@ class ExplainIt(QWidget):
             self.text.setFocus()
 
     def save(self) -> bool:
-        """Writes down what was typed. -> whether all of it is in its file; why not is said."""
+        """Writes down what was typed or ticked. -> whether all of it is in its file; why not is said."""
         self._settle.stop()
-        if self._try is None or self._try.uncovered:
+        if self._try is None:
             return True
-        written = replace(self._try, text=self.text.toPlainText())
-        if not written.text and written.held is None:
-            return True  # nothing was written yet
-        return self._write(written)
+        text, had = self.text.toPlainText(), self._had()
+        written = replace(self._try, had=had) if self._try.uncovered else replace(self._try, text=text)
+        return written == self._try or self._write(written)
 
     def uncover(self) -> None:
         """Shows what belongs there; the text is not changed any more."""
@@ -125,16 +127,14 @@ class ExplainIt(QWidget):
         """Writes down what was ticked; the stations of what is missing are open again."""
         assert self._path is not None
         assert self._try is not None
-        rows = [self.points.item(row) for row in range(self.points.count())]
-        had = {row.data(_POINT): row.checkState() == Qt.CheckState.Checked for row in rows}
-        if not self._write(replace(self._try, had=had)):
+        if not self.save():
             return
         pages = self._missing_pages()
         if pages:
             self._stations.mark(self._path.name, pages, done=False)
         self._stations.refresh()
         self._list()
-        self._show(self._try)
+        self._show(self._try, kept=True)
 
     def _go_back(self) -> None:
         assert self._path is not None
@@ -145,8 +145,17 @@ class ExplainIt(QWidget):
         self.save()
 
     def _typed(self) -> None:
-        if self._try is not None and not self._try.uncovered:
+        if self._try is not None and not self._settle.isActive():  # who types without a pause is saved, too
             self._settle.start()
+
+    def _ticked(self) -> None:
+        self.keep_button.setEnabled(True)
+        self._typed()
+
+    def _had(self) -> dict[str, bool]:
+        """The points that are shown, each with its tick."""
+        rows = [self.points.item(row) for row in range(self.points.count())]
+        return {row.data(_POINT): row.checkState() == Qt.CheckState.Checked for row in rows}
 
     def _write(self, written: Try) -> bool:
         assert self._path is not None
@@ -154,6 +163,8 @@ class ExplainIt(QWidget):
             self._try = save(written, self._path)
         except LabError as error:
             self.problem.say(str(error))
+            if not self.isVisible():
+                self._failed(error)
             return False
         self.problem.say("")
         self.where.setText(f"Saved in {html.escape(str(written.file))}")
@@ -167,12 +178,13 @@ class ExplainIt(QWidget):
         self.which.addItems([_name(one) for one in self._tries])
 
     def _choose(self, place: int) -> None:
+        chosen = self._tries[place]
         if self.save():
-            self._list()  # with what has just been saved, as its last
-            self._show(self._tries[place])
+            self._list()  # with what has just been saved, and without what was deleted meanwhile
+            self._show(next((one for one in self._tries if one.file == chosen.file), chosen))
 
-    def _show(self, shown: Try) -> None:
-        """A try: to be written, to be ticked, or as it was."""
+    def _show(self, shown: Try, *, kept: bool = False) -> None:
+        """A try: to be written, to be ticked, or as it was. kept: its ticks, just now."""
         self._settle.stop()
         self._try = None  # what the text box says meanwhile is not typed
         self.text.setPlainText(shown.text)
@@ -186,11 +198,11 @@ class ExplainIt(QWidget):
         self.points.setVisible(shown.uncovered)
         self.uncover_button.setVisible(not shown.uncovered)
         self.keep_button.setVisible(shown.uncovered and newest)
-        self.keep_button.setEnabled(not shown.ticked)
-        self.again_button.setVisible(bool(shown.ticked))
+        self.keep_button.setEnabled(not (shown.ticked or kept))
+        self.again_button.setVisible(shown.uncovered)
         self.where.setText(f"Saved in {html.escape(str(shown.file))}" if shown.held is not None else "")
         self.problem.say("")
-        self.result.setText(self._said())
+        self.result.setText(self._said(kept))
         self.result.setVisible(bool(self.result.text()))
 
     def _fill_points(self, shown: Try, newest: bool) -> None:
@@ -215,18 +227,19 @@ class ExplainIt(QWidget):
         missing = {page for point in self._try.missing(self._path.explain.points) for page in point.pages}
         return [station.page for station in self._path.stations if station.page in missing]
 
-    def _said(self) -> str:
+    def _said(self, kept: bool) -> str:
         """What is to be done with the checklist, or what came of it."""
         assert self._try is not None
         if not self._try.uncovered:
             return ""
-        if not self._try.ticked:
+        if not (self._try.ticked or kept):
             return "Tick what your text has, by its sense and not by its words. Space ticks, and the arrow keys go on."
         links = ", ".join(
             f'<a href="concept:{page}">{self._titles.get(page, page)}</a>' for page in self._missing_pages()
         )
-        missing = f" What is missing is explained by: {links}. These stations are open again." if links else ""
-        return f"{_count(self._try)} points.{missing}"
+        missing = f" What is missing is explained by: {links}." if links else ""
+        opened = " These stations are open again." if links and kept else ""
+        return f"{_count(self._try)} points.{missing}{opened}"
 
 
 def _count(one: Try) -> str:

@@ -17,8 +17,11 @@ from llmlab_gui.pages.paths import explain_page, is_explanation, page_of_paths, 
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 from llmlab_gui.widgets.layouts import beside
+from llmlab_gui.widgets.question import ask
 
 _ONE_ROW = 80  # characters: words and buttons beside each other
+_STAYS = "What was done of this path does not count any more. Your explanations and answers stay."
+_ANEW = {"anew": "Begin anew"}
 _NEARLY = 8  # pixels: what is missing from the end of a page that was read
 
 
@@ -105,13 +108,13 @@ class StationFoot(QWidget):
         if place is None:
             self.words.setText(f"{state.done} of {state.of} stations done")
             self._lead(state, -1, "Go on" if state.done else "Begin")
-            self._offer("Begin anew" if state.done else "", "Open all stations again; what you wrote stays")
+            self._offer("Begin anew" if state.done else "", _STAYS)
             return
         how = state.stations[place]
         link = f'<a href="concept:{path_page(state.path.name)}">{state.path.title}</a>'
         self.words.setText(f"{link}, station {place + 1} of {state.of}: {how.words or 'open'}")
         self._lead(state, place, "Next station")
-        self._offer("Not done yet" if how.done else "Mark as done", "A station is done when you say so, too")
+        self._offer("Open it again" if how.done else "Mark as done", "A station is done when you say so, too")
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Where they have no room beside each other, the buttons are under the words."""
@@ -139,7 +142,8 @@ class StationFoot(QWidget):
             return
         place = state.path.place(self._page)
         if place is None:
-            self._stations.begin_anew(state.path.name)
+            if ask(self, "Begin anew", f"Open all stations of “{state.path.title}” again?", _STAYS, _ANEW):
+                self._stations.begin_anew(state.path.name)
         else:
             self._stations.mark(state.path.name, [self._page], done=not state.stations[place].done)
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from PySide6.QtCore import QBuffer, QEvent, QMimeData, QObject, QPoint, QSize, Qt, QTimer, QUrl, Signal
-from PySide6.QtGui import QFontInfo, QImage, QImageReader, QPixmap, QResizeEvent, QTextCursor, QTextDocument
+from PySide6.QtGui import QFontInfo, QImage, QImageReader, QKeyEvent, QPixmap, QResizeEvent, QTextCursor, QTextDocument
 from PySide6.QtWidgets import QApplication, QTextBrowser, QWidget
 
 from llmlab_gui.pages.checks import figures_of
@@ -59,6 +59,12 @@ def _painted(svg: str, larger: float, widest: int | None = None) -> QImage:
         size = size.scaled(QSize(widest, size.height()), Qt.AspectRatioMode.KeepAspectRatio)
     reader.setScaledSize(size)
     return reader.read()
+
+
+def _is_enter(event: QEvent) -> bool:
+    if not isinstance(event, QKeyEvent) or event.type() != QEvent.Type.KeyPress:
+        return False
+    return event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
 
 
 class PageBrowser(QTextBrowser):
@@ -156,11 +162,11 @@ class PageBrowser(QTextBrowser):
         self._fit_guest()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """The guest gets the height that it asks for, and a click into it marks no text of the page."""
+        """The guest gets the height that it asks for. A click into it marks no text, and Enter follows no link."""
         if watched is self._guest:
             if event.type() == QEvent.Type.LayoutRequest:
                 self._fit_guest()
-            elif event.type() in _PRESSES:
+            elif event.type() in _PRESSES or _is_enter(event):
                 return True
         return super().eventFilter(watched, event)
 

@@ -16,8 +16,8 @@ from llmlab_gui.pages.page import CONCEPTS, FIRST_PAGE, PATHS, Page
 BEGIN = "paths"  # the page that says where to begin
 _EXPLAIN = "explain"
 _RULE = (
-    "A station is done when its page was read to its end and one of its questions was answered, rightly or wrongly; "
-    "or when you mark it. What you missed comes back in [Practice](dock:practice)."
+    "A station is done when its page was read through to its end and one of its questions was answered, rightly or "
+    "wrongly; or when you mark it. What you missed comes back in [Practice](dock:practice)."
 )
 
 

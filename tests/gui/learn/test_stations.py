@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 from fake_lab import FakeLab
-from practice_questions import question
+from practice_questions import Questions, question
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.core.errors import LabError
 from llmlab.learning.progress import READ, State, StationLog
-from llmlab.learning.recall import Try, tries
+from llmlab.learning.recall import Try, save, tries
 from llmlab.learning.stations import learning_paths
 from llmlab.practice.deck import Deck
-from llmlab.practice.question import CHOICE, Marked
+from llmlab.practice.question import CHOICE, VALUE, Marked
 from llmlab_gui.learn import dock as learn
+from llmlab_gui.learn import stations
 from llmlab_gui.learn.dock import LearnDock
 from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.paths import BEGIN, explain_page, load_path_pages, path_page
@@ -93,7 +95,9 @@ def test_a_page_is_read_when_it_was_scrolled_through_and_not_when_its_end_was_ju
     qtbot.waitUntil(lambda: "page read, question open" in dock.foot.words.text(), timeout=WAIT)
 
 
-def test_a_station_is_done_by_reading_and_answering_or_by_hand(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+def test_a_station_is_done_by_reading_and_answering_or_by_hand(
+    dock: LearnDock, lab: FakeLab, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dock.go(FIRST)
     StationLog(lab.outputs).add(READ, pages=[FIRST])
     Deck(lab.outputs).add(replace(question(CHOICE), concept=FIRST), Marked(False, "1"))
@@ -106,7 +110,11 @@ def test_a_station_is_done_by_reading_and_answering_or_by_hand(dock: LearnDock, 
     qtbot.waitUntil(lambda: not state_of(lab, SECOND).done, timeout=WAIT)
     dock.go(path_page(NAME))
     qtbot.waitUntil(lambda: "✓ " in dock.browser.toPlainText(), timeout=WAIT)
-    dock.foot.mark_button.click()  # begin anew
+    monkeypatch.setattr(stations, "ask", lambda *_, **__: "")
+    dock.foot.mark_button.click()  # begin anew; no
+    monkeypatch.setattr(stations, "ask", lambda *_, **__: "anew")
+    assert "✓ " in dock.browser.toPlainText()
+    dock.foot.mark_button.click()
     qtbot.waitUntil(lambda: "✓ " not in dock.browser.toPlainText(), timeout=WAIT)
 
 
@@ -169,6 +177,92 @@ def test_an_explanation_that_cannot_be_saved_stays_in_sight(dock: LearnDock, lab
     assert dock.explain.problem.isVisible()
     dock.go(explain_page("why-it-learns"))
     assert dock.explain.text.toPlainText() == "Mine."
+
+
+def test_who_types_without_a_pause_is_saved_too(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.go(explain_page(NAME))
+    timer = dock.explain._settle
+    timer.setInterval(300)
+
+    def type_on() -> bool:
+        dock.explain.text.insertPlainText("a")  # every 10 ms
+        return bool(tries(lab.outputs, PATH))
+
+    qtbot.waitUntil(type_on, timeout=WAIT)
+
+
+def test_a_second_window_that_only_looks_at_a_draft_writes_no_copy_of_it(
+    dock: LearnDock, lab: FakeLab, qtbot: QtBot
+) -> None:
+    dock.go(explain_page(NAME))
+    qtbot.keyClicks(dock.explain.text, "Mine.")
+    dock.go(FIRST)
+    draft = last_try(lab)
+    dock.go(explain_page(NAME))
+    save(replace(draft, text="Mine, from another window."), PATH)
+    dock.go(FIRST)
+    assert [one.text for one in tries(lab.outputs, PATH)] == ["Mine, from another window."]
+
+
+def test_ticks_are_kept_when_the_page_is_left_and_who_had_nothing_can_write_again(
+    dock: LearnDock, lab: FakeLab
+) -> None:
+    dock.go(explain_page(NAME))
+    box = dock.explain
+    box.text.setPlainText("I do not know.")
+    box.uncover_button.click()
+    box.keep_button.click()  # nothing ticked
+    assert box.result.text().startswith(f"0 of {len(PATH.explain.points)} points. What is missing")
+    box.again_button.click()
+    box.text.setPlainText("Better.")
+    box.uncover_button.click()
+    box.points.item(1).setCheckState(Qt.CheckState.Checked)
+    dock.go(FIRST)
+    assert last_try(lab).ticked == 1
+
+
+def test_an_explanation_that_is_lost_with_the_window_is_told_before(
+    dock: LearnDock, lab: FakeLab, qtbot: QtBot
+) -> None:
+    told: list[LabError] = []
+    lab.error_raised.connect(told.append)
+    dock.go(explain_page(NAME))
+    qtbot.keyClicks(dock.explain.text, "Mine.")
+    (lab.outputs / "explained").write_text("in the way")
+    dock.go(FIRST)
+    assert "was not saved" in told[0].what
+    (lab.outputs / "explained").unlink()
+    dock.go(explain_page(NAME))
+    assert dock.explain.text.toPlainText() == "Mine."
+    dock.go(FIRST)
+    assert last_try(lab).text == "Mine."
+
+
+def test_enter_in_a_question_does_not_follow_a_link_of_its_page(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.go(FIRST)
+    lab.inspection.host = host = Questions([question(VALUE, 0), question(VALUE, 1)])  # type: ignore[assignment]
+    box = dock.questions
+    box.button.setFocus()
+    box.button.click()
+    host.say()
+    for number in range(2):
+        box.card.line.setText("4")
+        qtbot.keyClick(box.card.line, Qt.Key.Key_Return)
+        assert dock.page_name == FIRST
+        assert "So." in box.card.result.text()
+        if not number:
+            host.say()  # made ahead
+            qtbot.keyClick(box.card.next_button, Qt.Key.Key_Return)
+
+
+def test_the_next_station_has_the_keyboard(dock: LearnDock, qtbot: QtBot) -> None:
+    dock.go(FIRST)
+    dock.foot.next_button.setFocus()
+    dock.foot.next_button.click()
+    qtbot.waitUntil(dock.browser.hasFocus, timeout=WAIT)
+    dock.go(explain_page(NAME))
+    dock.explain.back_button.click()
+    assert dock.browser.hasFocus()
 
 
 def test_the_line_under_a_page_is_in_sight_in_a_small_dock(dock: LearnDock, qtbot: QtBot) -> None:
