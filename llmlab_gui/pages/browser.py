@@ -111,7 +111,9 @@ class PageBrowser(QTextBrowser):
         self._fit_guest()
         self.verticalScrollBar().setValue(scroll)
         if sources := not_tried(page.text):
-            self._background.run(partial(draw, sources), lambda _: self.stale.emit(), lambda _: None)
+            self._background.run(
+                partial(draw, sources, self._background.check), lambda _: self.stale.emit(), lambda _: None
+            )
 
     def ensureWidgetVisible(self, widget: QWidget) -> None:
         """Scrolls until a part of the guest is in sight, its upper edge first."""

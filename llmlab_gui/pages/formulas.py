@@ -1,7 +1,7 @@
 """The formulas of pages: LaTeX in a ```math fence, which GitHub sets too, drawn as SVG.
 
 Drawing one takes 30 to 100 ms, so a page is shown before its formulas are drawn. Until then, and for good where the
-LaTeX is wrong, the page shows their source.
+LaTeX is wrong or would take too long, the page shows their source: a page can be anybody's notes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,18 @@ import re
 from collections.abc import Iterable
 from threading import Lock
 
+from llmlab.core.progress import Progress, quiet
 from llmlab_gui.widgets.theme import LIGHT
 
 SIZE = 20.0  # pixels of the font that they are drawn with; whoever shows one scales it to the text around it
+# The library reads each group twice for every group around it. So a formula's work is that of its characters, doubled
+# for each bracket that they stand in. The lab's own pages have up to 1,250; 2,500 take about a second.
+_MOST_WORK = 2_500
+_PART = re.compile(r"(\\(?:left|begin)\b|\{)|(\\(?:right|end)\b|\})|.", re.DOTALL)
+_LARGEST = 400_000  # characters of a drawing; four times the largest of the lab's own pages
+_LONGEST = 4_000  # pixels of its longer side: scaled to a page, it could not be read
+_MOST = 100  # formulas of a page that are drawn
+_KEPT = 2 * _MOST  # drawings; all that the lab's own pages have
 _FENCE = re.compile(r"^```math\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 _drawings: dict[str, str] = {}  # by source; "" where it cannot be drawn
 _drawing = Lock()  # the library has state of its own
@@ -24,16 +33,19 @@ def formulas_of(text: str) -> list[str]:
 
 
 def not_tried(text: str) -> list[str]:
-    """Those of a page's formulas that nobody drew yet."""
-    return [source for source in formulas_of(text) if source not in _drawings]
+    """Those of a page's formulas that nobody drew yet, of its first hundred."""
+    return [source for source in formulas_of(text)[:_MOST] if source not in _drawings]
 
 
-def draw(sources: Iterable[str]) -> None:
+def draw(sources: Iterable[str], progress: Progress = quiet) -> None:
     """Draws these, to be had from `drawing_of`. It touches no Qt: for a thread in the background."""
     with _drawing:
         for source in sources:
+            progress("Drawing formulas", 0, 0)
             if source not in _drawings:
                 _drawings[source] = _svg(source)
+            while len(_drawings) > _KEPT:
+                del _drawings[next(iter(_drawings))]
 
 
 def drawing_of(source: str) -> str:
@@ -41,11 +53,25 @@ def drawing_of(source: str) -> str:
     return _drawings.get(source, "")
 
 
+def _work(source: str) -> int:
+    work = depth = 0
+    for part in _PART.finditer(source):
+        depth = max(depth + bool(part[1]) - bool(part[2]), 0)
+        work += 2**depth
+        if work > _MOST_WORK:
+            break
+    return work
+
+
 def _svg(source: str) -> str:
+    if _work(source) > _MOST_WORK:
+        return ""
     try:
         import ziamath  # here, not above: its font alone takes 0.2 s to read
 
         ziamath.config.svg2 = False  # glyphs as paths: Qt reads SVG Tiny 1.2
-        return str(ziamath.Latex(source, size=SIZE, color=LIGHT.text).svg())
+        formula = ziamath.Latex(source, size=SIZE, color=LIGHT.text)
+        drawn = str(formula.svg())
+        return drawn if len(drawn) <= _LARGEST and max(formula.getsize()) <= _LONGEST else ""
     except Exception:  # of wrong LaTeX it raises whatever its parsers stumble over
         return ""

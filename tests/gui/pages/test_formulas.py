@@ -11,6 +11,7 @@ from PySide6.QtGui import QAccessible, QImage, QPixmap, QTextDocument
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.core.errors import Cancelled
 from llmlab_gui.pages import browser as page_browser
 from llmlab_gui.pages import formulas
 from llmlab_gui.pages.browser import PageBrowser
@@ -71,6 +72,42 @@ def test_a_wrong_formula_stays_its_source_and_the_page_goes_on(qtbot: QtBot, bro
     assert WRONG in browser.toPlainText()
     assert f"\ufffc{SOURCE}" in browser.toPlainText()
     assert not_tried(page.text) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["x" * 10_000, "{" * 12 + "x" + "}" * 12, r"\left(" * 9 + "x" + r"\right)" * 9, r"\rule{1cm}{99999cm}", "x" * 400],
+    ids=["long", "nested", "brackets", "high", "wide"],
+)
+def test_a_formula_that_is_too_much_stays_its_source(source: str) -> None:
+    draw([source])
+    assert drawing_of(source) == ""
+
+
+def test_no_more_drawings_are_kept_than_some_pages_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formulas, "_drawings", {})
+    monkeypatch.setattr(formulas, "_MOST", 3)
+    monkeypatch.setattr(formulas, "_KEPT", 4)
+    text = page_of(*"abcdef").text
+    assert not_tried(text) == ["a", "b", "c"]
+    draw(not_tried(text))
+    assert not_tried(text) == []  # or a page would be shown anew forever
+    draw("xyz")
+    assert list(formulas._drawings) == ["c", "x", "y", "z"]
+
+
+def test_a_window_that_closes_waits_for_one_formula_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formulas, "_drawings", {})
+    background = Background()
+
+    def drawn(source: str) -> str:
+        background.shutdown()
+        return source
+
+    monkeypatch.setattr(formulas, "_svg", drawn)
+    with pytest.raises(Cancelled):
+        draw("abc", background.check)
+    assert list(formulas._drawings) == ["a"]
 
 
 def test_a_formula_is_no_wider_than_the_page(qtbot: QtBot, browser: PageBrowser) -> None:
