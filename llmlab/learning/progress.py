@@ -19,8 +19,9 @@ from llmlab.learning.stations import LearningPath, Station, learning_paths
 from llmlab.practice.deck import Answer, Deck
 
 FILE = "learning.json"
-# What a row says: a page was read to its end, a station was marked as done or opened again, a path was begun anew.
-READ, MARKED, OPENED, BEGUN = EVENTS = ("read", "marked", "opened", "begun")
+# What a row says: a page was read to its end, a station was marked as done, opened again, or is as it was before it was
+# opened last, a path was begun anew.
+READ, MARKED, OPENED, RESTORED, BEGUN = EVENTS = ("read", "marked", "opened", "restored", "begun")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,12 @@ class StationLog:
         """How it stands now. LabError when a file is damaged: it is left as it is."""
         events, answers = self._rows.read(), Deck(self._outputs).answers()
         return {
-            name: _path_state(path, events, answers, [one.time for one in tries(self._outputs, path) if one.ticked])
+            name: _path_state(
+                path,
+                events,
+                answers,
+                [one.time for one in tries(self._outputs, path) if one.ticked and one.text.strip()],
+            )
             for name, path in learning_paths().items()
         }
 
@@ -111,7 +117,7 @@ def _path_state(
     begun = _last(events, BEGUN, path.name)
     states = []
     for station in path.stations:
-        since = max(begun, _last(events, OPENED, path.name, station.page))
+        since = max(begun, _opened(events, path.name, station.page))
         states.append(
             State(
                 read=_last(events, READ, "", station.page) > since,
@@ -120,6 +126,18 @@ def _path_state(
             )
         )
     return PathState(path, tuple(states), any(moment > begun for moment in explained))
+
+
+def _opened(events: Sequence[Mapping[str, Any]], path: str, page: str) -> float:
+    """When that station was opened again, as far as it was not taken back; -1 for never."""
+    times: list[float] = []
+    for one in events:
+        if (one["path"], one["page"]) == (path, page):
+            if one["what"] == OPENED:
+                times.append(one["time"])
+            elif one["what"] == RESTORED:
+                del times[-1:]
+    return max(times, default=-1.0)
 
 
 def _last(events: Sequence[Mapping[str, Any]], what: str, path: str, page: str = "") -> float:

@@ -48,6 +48,7 @@ class ExplainIt(QWidget):
         self._titles: Mapping[str, str] = {}
         self._tries: list[Try] = []
         self._try: Try | None = None
+        self._opened: list[str] = []  # stations, by what this try lacked when its ticks were kept before
         self.ask, self.where, self.result = QLabel(), QuietLabel(), QuietLabel()
         self.ask.setWordWrap(True)
         self.problem = ProblemLabel()
@@ -68,6 +69,7 @@ class ExplainIt(QWidget):
         )
         self.again_button, self.back_button = QPushButton("Write it again"), QPushButton("Back to the path")
         self.which = choice_box("Your tries", least=24)
+        self.which.setPlaceholderText("A new one")
         column(
             self.ask,
             (split((self.text, 1), (self.points, 1)), 1),
@@ -129,10 +131,13 @@ class ExplainIt(QWidget):
         assert self._try is not None
         if not self.save():
             return
-        pages = self._missing_pages()
-        if pages:
-            self._stations.mark(self._path.name, pages, done=False)
-        self._stations.refresh()
+        missing, before = self._missing_pages(), self._opened
+        self._stations.open_again(
+            self._path.name,
+            [page for page in missing if page not in before],
+            [page for page in before if page not in missing],
+        )
+        self._opened = missing
         self._list()
         self._show(self._try, kept=True)
 
@@ -145,8 +150,14 @@ class ExplainIt(QWidget):
         self.save()
 
     def _typed(self) -> None:
+        self._offer_to_uncover()
         if self._try is not None and not self._settle.isActive():  # who types without a pause is saved, too
             self._settle.start()
+
+    def _offer_to_uncover(self) -> None:
+        empty = not self.text.toPlainText().strip()
+        self.uncover_button.setEnabled(not empty)
+        self.uncover_button.setToolTip("Write something first" if empty else "The text stays as it is from then on")
 
     def _ticked(self) -> None:
         self.keep_button.setEnabled(True)
@@ -190,10 +201,13 @@ class ExplainIt(QWidget):
         self.text.setPlainText(shown.text)
         self.text.setReadOnly(shown.uncovered)
         self._try = shown
+        self._offer_to_uncover()
         files = [one.file for one in self._tries]
         newest = shown.file not in files[:-1]
         self.which.setVisible(files not in ([], [shown.file]))
         self.which.setCurrentIndex(files.index(shown.file) if shown.file in files else -1)
+        if not kept:
+            self._opened = []
         self._fill_points(shown, newest)
         self.points.setVisible(shown.uncovered)
         self.uncover_button.setVisible(not shown.uncovered)
@@ -233,7 +247,10 @@ class ExplainIt(QWidget):
         if not self._try.uncovered:
             return ""
         if not (self._try.ticked or kept):
-            return "Tick what your text has, by its sense and not by its words. Space ticks, and the arrow keys go on."
+            return (
+                "Your text stays as it is now. Tick what it has, by its sense and not by its words. Space ticks, and "
+                "the arrow keys go on."
+            )
         links = ", ".join(
             f'<a href="concept:{page}">{self._titles.get(page, page)}</a>' for page in self._missing_pages()
         )

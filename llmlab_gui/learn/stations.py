@@ -11,7 +11,7 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QPushButton, QTextBrowser, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.learning.progress import BEGUN, MARKED, OPENED, READ, PathState, Standing, StationLog, untouched
+from llmlab.learning.progress import BEGUN, MARKED, OPENED, READ, RESTORED, PathState, Standing, StationLog, untouched
 from llmlab_gui.pages.page import PATHS, Page
 from llmlab_gui.pages.paths import explain_page, is_explanation, page_of_paths, path_of_page, path_page, with_station
 from llmlab_gui.widgets.background import Background
@@ -60,8 +60,18 @@ class Stations(QObject):
             self.refresh(partial(self._log.add, READ, pages=[page]))
 
     def mark(self, path: str, pages: Sequence[str], *, done: bool) -> None:
-        """By hand, or because an explanation lacks what they explain."""
+        """By hand."""
         self.refresh(partial(self._log.add, MARKED if done else OPENED, path, pages))
+
+    def open_again(self, path: str, pages: Sequence[str], restored: Sequence[str]) -> None:
+        """Because an explanation lacks what they explain. restored: those of which that was said by mistake."""
+
+        def write() -> None:
+            for what, which in ((OPENED, pages), (RESTORED, restored)):
+                if which:
+                    self._log.add(what, path, which)
+
+        self.refresh(write)
 
     def begin_anew(self, path: str) -> None:
         """Nothing of the path is done any more; what was written stays."""

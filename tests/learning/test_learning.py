@@ -10,7 +10,7 @@ import pytest
 
 from llmlab.cli.main import main
 from llmlab.core.errors import LabError
-from llmlab.learning.progress import BEGUN, MARKED, OPENED, READ, PathState, StationLog
+from llmlab.learning.progress import BEGUN, MARKED, OPENED, READ, RESTORED, PathState, StationLog
 from llmlab.learning.recall import Try, new_try, save, tries
 from llmlab.learning.stations import LearningPath, beside, learning_paths
 from llmlab.practice.deck import Deck
@@ -81,6 +81,10 @@ def test_what_was_marked_by_hand_says_so_and_can_be_opened_again(tmp_path: Path)
     log.add(READ, pages=[page], now=5)  # before it was opened again
     answered(tmp_path, page, 5)
     assert not state_of(tmp_path).stations[2].done
+    log.add(RESTORED, NAME, [page], now=30)  # it was opened by mistake
+    assert state_of(tmp_path).stations[2].words == "done"
+    log.add(OPENED, NAME, [page], now=40)
+    assert not state_of(tmp_path).stations[2].done
 
 
 def test_a_path_that_is_begun_anew_leaves_the_others_as_they_are(tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_an_explanation_comes_back_as_it_was_written(tmp_path: Path, text: str) 
     (found,) = tries(tmp_path, path)
     assert (found.text, found.had) == (text, had)
     assert found.missing(path.explain.points) == path.explain.points[1::2]
-    assert state_of(tmp_path).explained
+    assert state_of(tmp_path).explained is bool(text)  # ticks without a text are none
 
 
 def test_a_second_try_has_a_file_of_its_own_and_what_is_no_try_is_passed_over(tmp_path: Path) -> None:

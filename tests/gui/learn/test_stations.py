@@ -205,15 +205,23 @@ def test_a_second_window_that_only_looks_at_a_draft_writes_no_copy_of_it(
 
 
 def test_ticks_are_kept_when_the_page_is_left_and_who_had_nothing_can_write_again(
-    dock: LearnDock, lab: FakeLab
+    dock: LearnDock, lab: FakeLab, qtbot: QtBot
 ) -> None:
     dock.go(explain_page(NAME))
     box = dock.explain
+    assert not box.uncover_button.isEnabled()  # nothing was written
+    dock.stations.mark(NAME, [FIRST, SECOND], done=True)
     box.text.setPlainText("I do not know.")
     box.uncover_button.click()
     box.keep_button.click()  # nothing ticked
+    qtbot.waitUntil(lambda: dock.stations.standing[NAME].done == 0, timeout=WAIT)
     assert box.result.text().startswith(f"0 of {len(PATH.explain.points)} points. What is missing")
+    box.points.item(0).setCheckState(Qt.CheckState.Checked)
+    box.keep_button.click()
+    qtbot.waitUntil(lambda: state_of(lab, FIRST).done, timeout=WAIT)  # what it does not lack after all
+    assert not state_of(lab, SECOND).done
     box.again_button.click()
+    assert box.which.currentIndex() == -1
     box.text.setPlainText("Better.")
     box.uncover_button.click()
     box.points.item(1).setCheckState(Qt.CheckState.Checked)
