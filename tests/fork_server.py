@@ -1,9 +1,9 @@
 """Real processes of the lab without the seconds in which torch is imported: forked from one that has imported it.
 
 On Linux `install` answers `subprocess.Popen` of the modules in SERVED, in the two forms in which `module_command`
-and `python -m` (or `python -u -m`) start them, and of the files in BENCHMARKS. What comes is a process as it was asked
-for: its own id, environment, folder, files, session and exit code, a child of the one that asked, and it runs the very
-code of the command. Only the start of the interpreter is shared.
+and `python -m` (or `python -u -m`) start them, of the files in BENCHMARKS, and of FAULTY. What comes is a process as it
+was asked for: its own id, environment, folder, files, session and exit code, a child of the one that asked, and it runs
+the very code of the command. Only the start of the interpreter is shared.
 Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
 
 A template forks twice for each, and the one between ends at once, so that the kernel hands the process to the one
@@ -49,6 +49,7 @@ SERVED = {
     "submitit.core._submit": True,
 }
 BENCHMARKS = Path(__file__).parent / "benchmarks"  # each may start others
+FAULTY = Path(__file__).with_name("faulty_worker.py")
 # What takes long to import, besides the lab's own modules.
 _LIBRARIES = (
     "torch._dynamo",  # with the first step of an optimizer
@@ -122,6 +123,13 @@ def enable(how: bool) -> None:
     _enabled = how
 
 
+def serve_copies() -> None:
+    """Serves a fork of a test's process: what it starts are copies of it as it is now."""
+    if sys.platform == "linux":
+        atexit._clear()  # which ends without what is registered there, and so do its copies
+        _have_template()
+
+
 def running() -> Template | None:
     """The template of this process, if one was asked."""
     return _template
@@ -182,7 +190,7 @@ def _module_of(command: Any) -> str | None:
     if isinstance(command, (str, bytes)) or len(command) < 2 or command[0] != sys.executable:
         return None
     form, what = str(command[1]), str(command[2]) if len(command) > 2 else ""
-    if Path(form).parent == BENCHMARKS:
+    if Path(form) == FAULTY or Path(form).parent == BENCHMARKS:
         return form
     if form == "-c":
         found = _MODULE.search(what)
@@ -314,7 +322,7 @@ def _run(words: list[str]) -> None:
     """`python WORDS`, in one of the forms that are served."""
     module = str(_module_of([sys.executable, *words]))
     if module not in SERVED:
-        sys.argv, sys.path[0] = words, str(BENCHMARKS)
+        sys.argv, sys.path[0] = words, str(Path(module).parent)
         runpy.run_path(module, run_name="__main__")
         return
     form, what, *arguments = words

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from unittest import mock
 
+import fork_server
 from waits import SECONDS
 
 from llmlab.jobs import worker
@@ -75,8 +76,13 @@ def start_fork(run: RunFolder) -> Fork:
     return Fork(lambda: work_on(run))
 
 
-def work_on(run: RunFolder, *, lock_seconds: float = 0.5, largest_file: int | None = None) -> int:
-    """What a worker process does, its output in worker.log. largest_file: RLIMIT_FSIZE, in bytes."""
+def work_on(
+    run: RunFolder, *, lock_seconds: float = 0.5, largest_file: int | None = None, starts_others: bool = False
+) -> int:
+    """What a worker process does, its output in worker.log. largest_file: RLIMIT_FSIZE, in bytes. starts_others: which
+    are copies of this one, where tests/fork_server.py serves them."""
+    if starts_others:
+        fork_server.serve_copies()
     log = os.open(run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)

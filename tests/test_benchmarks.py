@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import subprocess
 import sys
@@ -60,3 +62,13 @@ def test_a_benchmark_runs_to_its_end(path: Path, tmp_path: Path, outputs: Path) 
     assert done.returncode in (0, 1), done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stdout
+
+
+def test_results_of_a_race_are_those_of_its_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    speedrun = importlib.import_module("speedrun")
+    one = {"who": "ours", "seed": 1, "loss": 1.9, "parameters": 1, "tokens": 1}
+    lines = [{"seconds": 1.0}, {"seconds": 2.0, "track": "gpt2"}, {"seconds": 3.0, "track": "letters"}]
+    (file := tmp_path / "race.jsonl").write_text("".join(json.dumps(one | line) + "\n" for line in lines))
+    found = {track: [result.seconds for result in speedrun.kept(file, track)] for track in speedrun.TRACKS}
+    assert found == {"letters": [1.0, 3.0], "gpt2": [2.0]}

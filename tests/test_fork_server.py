@@ -13,7 +13,7 @@ from typing import Any
 import fork_server
 import psutil
 import pytest
-from forks import wait_until
+from forks import Fork, wait_until
 from small_runs import new_run
 
 from llmlab import __version__
@@ -75,6 +75,18 @@ def test_what_it_starts_is_forked_too(outputs: Path) -> None:
         resumed.wait()
     assert worker != resumed.pid
     assert words[0] == words[1]
+
+
+def test_what_a_fork_of_a_test_starts_is_a_copy_of_it(tmp_path: Path) -> None:
+    def starts() -> int:
+        fork_server.serve_copies()
+        command = [*module_command("llmlab.jobs.model_host"), "--outputs", str(tmp_path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            words = [psutil.Process(pid).cmdline() for pid in (process.pid, os.getpid())]
+            process.kill()
+        return int(words[0] != words[1])
+
+    assert Fork(starts).wait() == 0
 
 
 def test_a_process_that_trains_is_forked_with_all_that_its_environment_has() -> None:

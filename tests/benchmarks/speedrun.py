@@ -75,7 +75,7 @@ def main() -> None:
     if arguments.as_peer is not None:
         print(json.dumps(vars(_nanogpt(arguments.peer, _settings("peer", arguments, arguments.as_peer)))))
         return
-    known = [Result(**json.loads(line)) for line in _lines(arguments.results)]
+    known = kept(arguments.results, arguments.track)
     for seed in arguments.seeds:
         for who in ("peer", "ours") if seed % 2 else ("ours", "peer"):
             if any((one.who, one.seed) == (who, seed) for one in known):
@@ -85,12 +85,14 @@ def main() -> None:
             print(f"{who:<6} seed {seed}: {result.seconds:7.2f} s, loss {result.loss:.4f}", flush=True)
             if arguments.results is not None:
                 with arguments.results.open("a") as file:
-                    file.write(json.dumps(vars(result)) + "\n")
+                    file.write(json.dumps(vars(result) | {"track": arguments.track}) + "\n")
     _summary(known)
 
 
-def _lines(path: Path | None) -> list[str]:
-    return path.read_text().splitlines() if path is not None and path.is_file() else []
+def kept(path: Path | None, track: str) -> list[Result]:
+    """What the file holds of that track; files of when there was one name none."""
+    lines = path.read_text().splitlines() if path is not None and path.is_file() else []
+    return [Result(**one) for one in map(json.loads, lines) if one.pop("track", "letters") == track]
 
 
 def _settings(who: str, arguments: argparse.Namespace, seed: int) -> PretrainSettings:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import fork_server
 import psutil
 import pytest
 import safetensors.torch
 import torch
-from forks import forked, wait_until
+from forks import Fork, forked, wait_until
 from kills import differences, events_of
 from ranks import ranks, train_by
 from small_runs import names_of_events, new_run, quick_settings, train_here
@@ -278,54 +279,16 @@ def test_what_was_learned_is_saved_though_another_process_is_lost_in_a_pause(out
     assert list_checkpoints(run.checkpoints)[-1].step == run.status().step
 
 
-# A worker whose rank 1 finds no device, or whose rank 0 stands still in a step, or between two, or saves and answers
-# for longer than anything took so far.
-_FAULTY = """
-import os, threading
-from unittest import mock
-from llmlab.core.errors import LabError
-from llmlab.jobs import worker
-from llmlab.store import recorder
-from llmlab.training import inspections
-from llmlab.training.loop import Trainer
-
-rank, fault = int(os.environ["RANK"]), os.environ["FAULT"]
-choose_device, loss_of_batch, report = worker.choose_device, Trainer.loss_of_batch, Trainer.report
-
-def choose(train):
-    if fault == "no device" and rank == 1:
-        raise LabError("There is no GPU for process 1.", "This machine has 1.", "Set fewer.")
-    return choose_device(train)
-
-def loss(self, index):
-    if fault == "hangs" and rank == 0 and self.progress.step == 7:
-        threading.Event().wait()
-    return loss_of_batch(self, index)
-
-def between(self, result):
-    report(self, result)
-    if fault == "hangs between steps" and self.progress.step == 7:
-        recorder._LEAST_PATIENCE, recorder._PATIENCE_GAPS = 1.0, 1
-        self.recorder.beat(0.0)
-        self.recorder.update()
-        threading.Event().wait()
-
-def slowly(does):
-    def slow(*given):
-        if fault == "works for long":
-            recorder._LEAST_PATIENCE, recorder._PATIENCE_GAPS, recorder._FIRST_PATIENCE = 1.0, 0, 1.0
-            trainer = given[0]
-            trainer.recorder.beat(0.0)
-            trainer.recorder.update()
-            threading.Event().wait(6)
-        return does(*given)
-    return slow
-
-Trainer.report, Trainer._save, inspections._answer = between, slowly(Trainer._save), slowly(inspections._answer)
-with mock.patch.object(worker, "choose_device", choose), mock.patch.object(Trainer, "loss_of_batch", loss):
-    with mock.patch.object(worker, "peak_flops", return_value=1e11):
-        raise SystemExit(worker.main())
-"""
+@contextlib.contextmanager
+def _at_fault(run: RunFolder, fault: str) -> Iterator[Fork]:
+    """The run's worker, which has torchrun start those of faulty_worker.py."""
+    command = [sys.executable, str(fork_server.FAULTY)]
+    with (
+        mock.patch.dict(os.environ, FAULT=fault),
+        mock.patch.object(jobs_ranks, "module_command", return_value=command),
+        forked(run, starts_others=True) as fork,
+    ):
+        yield fork
 
 
 @pytest.mark.slow
@@ -342,10 +305,8 @@ def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
 ) -> None:
     (files := tmp_path / "files").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(files))
-    monkeypatch.setenv("FAULT", fault)
-    monkeypatch.setattr(jobs_ranks, "module_command", lambda _: [sys.executable, "-c", _FAULTY])
     run = new_run(outputs, 20, **SETTINGS, distributed__timeout=2, distributed__processes=2)
-    with forked(run) as fork:
+    with _at_fault(run, fault) as fork:
         assert fork.wait() == 1
     assert run.status().state == "failed", run.log.read_text()
     assert [event["what"] for event in events_of(run, "failed")] == [what]
@@ -353,28 +314,20 @@ def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
 
 
 @pytest.mark.slow
-def test_rank_0_that_saves_or_answers_for_longer_than_anything_took_is_waited_for(
-    outputs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAULT", "works for long")
-    monkeypatch.setattr(jobs_ranks, "module_command", lambda _: [sys.executable, "-c", _FAULTY])
+def test_rank_0_that_saves_or_answers_for_longer_than_anything_took_is_waited_for(outputs: Path) -> None:
     settings = SETTINGS | {"checkpoints__interval": 3, "distributed__timeout": 2, "distributed__processes": 2}
     run = new_run(outputs, 5, **settings)
     request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
-    with forked(run) as fork:
+    with _at_fault(run, "works for long") as fork:
         assert fork.wait() == 0
     assert (run.status().state, run.status().doing) == ("finished", "")
     assert "inspected" in names_of_events(run)
 
 
 @pytest.mark.slow
-def test_a_run_whose_rank_0_is_asked_to_stop_in_a_step_that_does_not_end_was_stopped(
-    outputs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAULT", "hangs")
-    monkeypatch.setattr(jobs_ranks, "module_command", lambda _: [sys.executable, "-c", _FAULTY])
+def test_a_run_whose_rank_0_is_asked_to_stop_in_a_step_that_does_not_end_was_stopped(outputs: Path) -> None:
     run = new_run(outputs, 20, **SETTINGS, distributed__processes=2)
-    with forked(run) as fork:
+    with _at_fault(run, "hangs") as fork:
         wait_until(lambda: run.events.exists() and len(events_of(run, "step")) == 7)
         os.kill(run.status().pid or 0, signal.SIGTERM)
         assert fork.wait() == 0
