@@ -49,7 +49,7 @@ def test_each_concept_page_has_a_figure_with_words_for_it_and_each_figure_a_page
     shown: list[str] = []
     for path in sorted(_FOLDER.glob("*.md")):
         figures = re.findall(r"^!\[(.*?)\]\(figures/(.*?)\.svg\)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        assert figures, path.name
+        assert figures or path.stem == "notation", path.name  # tables of symbols
         assert all(len(words) >= 40 for words, _ in figures), path.name
         shown += [name for _, name in figures]
     assert sorted(shown) == sorted(FIGURES)  # each once
