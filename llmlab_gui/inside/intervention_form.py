@@ -11,6 +11,7 @@ from PySide6.QtWidgets import (
     QListWidget,
     QSizePolicy,
     QSpinBox,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -98,7 +99,11 @@ class InterventionForm(QWidget):
         self.source.setMinimumWidth(200)
         _fill(below, QLabel("watch"), self.answer, QLabel("against"), self.against)
         _fill(below, QLabel("source"), self.source, self.align)
-        chosen = beside(self.list, column(self.remove, self.clear, 1), grows=self.list)
+        buttons = QVBoxLayout()  # a widget would keep its place while all in it are hidden
+        buttons.addWidget(self.remove)
+        buttons.addWidget(self.clear)
+        buttons.addStretch(1)
+        chosen = beside(self.list, buttons, grows=self.list)
         column(chosen, below, into=self, spacing=4)
 
     def _connect(self) -> None:

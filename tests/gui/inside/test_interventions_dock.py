@@ -64,6 +64,11 @@ def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenIntervention, text:
     assert words(edit, PROMPT.split()) == read
 
 
+def test_without_an_intervention_no_room_is_kept_for_their_list(dock: InterventionsDock) -> None:
+    chosen, below = (dock.form.layout().itemAt(place) for place in (0, 1))
+    assert (chosen.isEmpty(), below.geometry().top()) == (True, 0)
+
+
 def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
     lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
 ) -> None:
