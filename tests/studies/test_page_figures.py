@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from llmlab.core.paths import resources_dir
+from llmlab.gpt.toy import IDS, toy_model
 from llmlab.studies.page_figures import FIGURES
 from llmlab.studies.page_figures.picture import Picture, Plot, Scale
-from llmlab.studies.page_figures.sources import small_model, stages
+from llmlab.studies.page_figures.sources import stages
 
 _FOLDER = resources_dir() / "concepts"
 _NUMBER = re.compile(r"−?\d+(?:\.\d+)?")
@@ -65,13 +66,13 @@ def test_a_drawing_can_be_read_on_a_page_of_360_pixels() -> None:
 
 def test_the_parts_of_a_logit_add_up_to_it() -> None:
     *parts, logit = numbers_of([words for words in words_of("attributions") if words[0] in "+−"])
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     assert sum(parts) == pytest.approx(logit, abs=0.005 * len(parts))
     assert float(model(ids)[0, -1, 4].detach()) == pytest.approx(logit, abs=0.005)
 
 
 def test_the_stages_are_the_models_own() -> None:
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     last = list(stages(model, ids).values())[-1]
     torch.testing.assert_close(model.final_norm(last), model.residual_stream(ids))
 
@@ -79,7 +80,7 @@ def test_the_stages_are_the_models_own() -> None:
 def test_attention_of_a_query_sums_to_one_and_the_lens_ends_at_the_prediction() -> None:
     shares = [float(words) for words in words_of("attention-scores") if re.fullmatch(r"0\.\d\d", words)]
     assert sum(shares) == pytest.approx(1, abs=0.02)
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     cells = [float(words) for words in words_of("lens-by-depth") if re.fullmatch(r"0\.\d\d", words)]
     assert cells[-6:] == pytest.approx(model(ids)[0, -1].softmax(-1).tolist(), abs=0.006)
 

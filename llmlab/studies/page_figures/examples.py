@@ -58,7 +58,8 @@ def steered() -> Picture:
     )
     middle = trained[strengths.index(0)]
     plot.band(strengths, [middle - one for one in spread], [middle + one for one in spread], QUIET)
-    plot.note(-3.9, middle, "ten random directions", QUIET, dy=-26)
+    plot.note(-3.9, middle, "ten random directions:", QUIET, dy=-41)
+    plot.note(-3.9, middle, "± one standard deviation", QUIET, dy=-26)
     for name, values, color, at, dy in (("untrained", untrained, ORANGE, -1, 20), ("trained", trained, BLUE, -1, -12)):
         plot.line(strengths, values, color)
         plot.dots(strengths, values, color)
@@ -184,7 +185,7 @@ def shares_of_experts() -> Picture:
         plot = Plot(
             picture,
             Scale("experts, the busiest first", 0.4, 8.6, range(1, 9)),
-            Scale(about.replace("balance x", "balance ×") + ", %", 0, 50, (0, 12.5, 25, 37.5, 50)),
+            Scale(about.replace("balance x", "balance ×"), 0, 50, (0, 12.5, 25, 37.5, 50)),
             left=left,
             right=left + 186,
             top=46,
@@ -194,7 +195,7 @@ def shares_of_experts() -> Picture:
             plot.bar(place, share, BLUE if share else ORANGE, 16)
             if not share:
                 plot.note(place, 0, "0", ORANGE, MIDDLE, dy=-5)
-    picture.text(0, 16, "share of the tokens that an expert gets; dashed: an even share", QUIET, size=SMALL)
+    picture.text(0, 16, "% of the tokens that an expert gets; dashed: an even share", QUIET, size=SMALL)
     return picture
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from llmlab.gpt.model import GPT
+from llmlab.gpt.toy import IDS, WORDS, toy_model
 from llmlab.inspection.differences import linear_cka
 from llmlab.studies.page_figures.picture import (
     ACCENT,
@@ -28,11 +29,9 @@ from llmlab.studies.page_figures.picture import (
     figure,
 )
 from llmlab.studies.page_figures.sources import (
-    WORDS,
     blocks_of,
     numbers,
     page_table,
-    small_model,
     stages,
 )
 
@@ -77,7 +76,7 @@ def forward_pass() -> Picture:
 @figure
 def residual_stream() -> Picture:
     """The four components at the last position of the small model, and what each part adds to them."""
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     stream = {name: x[0, -1].tolist() for name, x in stages(model, ids).items()}
     picture = Picture("The residual stream at one position, and what each part adds", 264)
     tall, before = 34.0, [0.0] * 4  # pixels of a component of size one
@@ -94,9 +93,7 @@ def residual_stream() -> Picture:
             picture.arrow([(left - 26, 190), (left - 4, 190)], ACCENT, 3)
         words = name.split(" ")
         picture.text(left + 30, 16, words[0], TEXT, MIDDLE, SMALL)
-        picture.text(
-            left + 30, 30, "of " + ("token, place" if number == 0 else f"block {words[1]}"), QUIET, MIDDLE, SMALL
-        )
+        picture.text(left + 30, 30, f"of block {words[1]}" if number else "token, position", QUIET, MIDDLE, SMALL)
         before = after
     picture.text(0, 258, "above: what the part adds; below: the stream after it (4 components)", QUIET, size=SMALL)
     return picture
@@ -105,7 +102,7 @@ def residual_stream() -> Picture:
 @figure
 def attention_scores() -> Picture:
     """Scores of one query in the small model, and the shares that the softmax makes of them."""
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     block, query = blocks_of(model)[0], 3
     q, k, _ = block.attention.heads(block.attention.qkv(block.attention_norm(stages(model, ids)["embeddings"])))
     scores = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]))[0, 0, query, : query + 1]
@@ -161,9 +158,45 @@ def pattern_shapes() -> Picture:
 
 
 @figure
+def shapes_of_a_head() -> Picture:
+    """Head 0 of the toy model's first block: a square for each number, so that shapes are seen."""
+    model = toy_model()
+    block = blocks_of(model)[0]
+    x = block.attention_norm(stages(model, IDS)["embeddings"])
+    q, k, v = (part[0, 0] for part in block.attention.heads(block.attention.qkv(x)))
+    later = torch.ones(len(q), len(q), dtype=torch.bool).triu(1)
+    pattern = (q @ k.T / math.sqrt(q.shape[1])).masked_fill(later, -torch.inf).softmax(-1)
+    z = pattern @ v
+    written = z @ block.attention.out.weight[:, : z.shape[1]].T
+    picture = Picture("The shapes of one head of attention", 288)
+    side = 16
+    for left, top, name, shape, values in (
+        (10, 30, "x, normalised", "[T, C]", x[0]),
+        (180, 30, "Q", "[T, D]", q),
+        (270, 30, "K", "[T, D]", k),
+        (360, 30, "V", "[T, D]", v),
+        (10, 164, "A = softmax(Q Kᵀ / √D)", "[T, T]", pattern),
+        (180, 164, "z", "[T, D]", z),
+        (330, 164, "to the stream", "[T, C]", written),
+    ):
+        picture.text(left, top - 8, name)
+        picture.cells(left, top, side, values.tolist(), largest=float(values.detach().abs().max()))
+        picture.text(left, top + 96, shape, QUIET, size=SMALL)
+    for x0, x1, y, words in (
+        (80, 174, 70, "W_Q, W_K, W_V"),
+        (96, 174, 204, "A V"),
+        (218, 324, 204, "W_O"),
+    ):
+        picture.arrow([(x0, y), (x1, y)])
+        picture.text((x0 + x1) / 2, y - 6, words, QUIET, MIDDLE, SMALL)
+    picture.text(0, 282, "T = 5, C = 4, D = 2; a square is a number, orange below zero", QUIET, size=SMALL)
+    return picture
+
+
+@figure
 def circuits() -> Picture:
     """Head 0 of the small model's first block as two tables over its vocabulary."""
-    model, _ = small_model()
+    model = toy_model()
     attention, table = blocks_of(model)[0].attention, model.token_embedding.weight
     w_q, w_k, w_v = (matrix[:2] for matrix in attention.qkv.weight.split(4))
     looks = table @ (w_q.T @ w_k) @ table.T
@@ -185,7 +218,7 @@ def circuits() -> Picture:
 @figure
 def attributions() -> Picture:
     """The logit of the small model's most likely word, as the sum of what each part wrote towards it."""
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     stream = [x[0, -1] for x in stages(model, ids).values()]
     word, final = 4, stream[-1]
     row = model.token_embedding.weight[word]
@@ -218,7 +251,7 @@ def attributions() -> Picture:
 @figure
 def lens_by_depth() -> Picture:
     """Each depth of the small model read as if it were the last."""
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     with torch.no_grad():
         rows = [_reads(model, x) for x in stages(model, ids).values()]
     picture = Picture("The logit lens on the small model", 272)
@@ -318,12 +351,12 @@ def turned_by_position() -> Picture:
 @figure
 def activations() -> Picture:
     """GELU and what replaces it."""
-    picture = Picture("Four activation functions", 260)
+    picture = Picture("Three activation functions", 260)
     plot = Plot(picture, Scale("input of a neuron", -3, 3, range(-3, 4)), Scale("output", -1, 4, range(-1, 5)))
     plot.line([0, 0], [-1, 4], GRID, 1)
     shapes = {
         "GELU": (lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))), BLUE, (2.95, -14)),
-        "SiLU": (lambda x: x / (1 + math.exp(-x)), TEAL, (2.95, 22)),
+        "SiLU": (lambda x: x / (1 + math.exp(-x)), TEAL, (2.95, 34)),
         "ReLU²": (lambda x: max(0.0, x) ** 2, ORANGE, (1.9, -4)),
     }
     for name, (function, color, (x, dy)) in shapes.items():
@@ -351,6 +384,6 @@ def same_geometry() -> Picture:
             picture.dot(centre[0] + 30 * x, centre[1] - 30 * y, ORANGE if number == 0 else BLUE, 4)
     cka = linear_cka(points, turned)
     picture.text(20, 216, f"mean cosine, token by token: {cosine:.2f}")
-    picture.text(250, 216, f"CKA: {cka:.2f}")
+    picture.text(440, 216, f"CKA: {cka:.2f}", anchor=END)
     picture.text(20, 233, "a dot is a token; the orange one is the same token in both", QUIET, size=SMALL)
     return picture

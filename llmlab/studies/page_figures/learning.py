@@ -10,6 +10,7 @@ import torch
 
 from llmlab.core.presets import load_preset
 from llmlab.gpt.shapes import parameter_count
+from llmlab.gpt.toy import IDS, TARGETS, toy_model
 from llmlab.studies.experiments.fits import fit_power_law
 from llmlab.studies.page_figures.picture import (
     ACCENT,
@@ -36,7 +37,6 @@ from llmlab.studies.page_figures.sources import (
     page_table,
     result,
     said,
-    small_model,
     stages,
 )
 from llmlab.training.schedule import learning_rate
@@ -163,10 +163,10 @@ def minima_of_rates() -> Picture:
 @figure
 def gradients_on_their_way() -> Picture:
     """The gradient of the small model's loss for the stream at the last position, from the end to the beginning."""
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     found = stages(model, ids)
     logits = model.final_norm(found["feed-forward 1"]) @ model.token_embedding.weight.T
-    loss = torch.nn.functional.cross_entropy(logits[0], torch.tensor([1, 2, 3, 0, 4]))
+    loss = torch.nn.functional.cross_entropy(logits[0], TARGETS[0])
     gradients = torch.autograd.grad(loss, list(found.values()))
     picture = Picture("The gradient on its way back through the stream", 190)
     picture.text(0, 16, "forwards: each part adds to the stream", QUIET, size=SMALL)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from llmlab.core.files import read_json
 from llmlab.core.paths import resources_dir
-from llmlab.core.settings import ModelSettings
 from llmlab.gpt.model import GPT, Block
-
-WORDS = ("the", "cat", "sat", "on", "mat", ".")  # the small model's vocabulary
 
 
 def page_table(page: str, first: str, number: int = 0) -> list[list[str]]:
@@ -52,17 +48,6 @@ def result(name: str) -> dict[str, Any]:
 def chart_of(charts: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """The chart of that name."""
     return next(chart for chart in charts if chart["name"] == name)
-
-
-def small_model() -> tuple[GPT, Tensor]:
-    """The model that concept:forward-pass prints, and its text's ids [1, 5]."""
-    state = torch.get_rng_state()
-    torch.manual_seed(0)
-    model = GPT(ModelSettings(n_layer=2, n_head=2, n_embd=4, block_size=5, bias=False), vocab_size=len(WORDS))
-    torch.set_rng_state(state)
-    for weight in model.parameters():
-        weight.data *= 20 if weight.dim() == 2 else 1
-    return model, torch.tensor([[0, 1, 2, 3, 0]])
 
 
 def blocks_of(model: GPT) -> list[Block]:

@@ -14,6 +14,7 @@ from llmlab.data.gpt2_vocabulary import gpt2_merges
 from llmlab.data.synthetic.bijection import posterior_of
 from llmlab.data.tokenizers import Gpt2Tokenizer
 from llmlab.gpt.generate import Sampling, sampling_steps
+from llmlab.gpt.toy import IDS, WORDS, toy_model
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.scoring import score_number
 from llmlab.studies.page_figures.picture import (
@@ -35,7 +36,7 @@ from llmlab.studies.page_figures.picture import (
     Scale,
     figure,
 )
-from llmlab.studies.page_figures.sources import WORDS, numbers, page_table, printed, said, small_model, stages
+from llmlab.studies.page_figures.sources import numbers, page_table, printed, said, stages
 from llmlab.studies.papers.statistics import spearman, stratified_spearman
 
 
@@ -91,7 +92,7 @@ def counted_losses() -> Picture:
 @figure
 def before_the_draw() -> Picture:
     """The small model's distribution, and what three settings make of it."""
-    model, ids = small_model()
+    model, ids = toy_model(), IDS
     stream = stages(model, ids)["feed-forward 1"]
     logits = (model.final_norm(stream) @ model.token_embedding.weight.T)[0, -1].detach()
     picture = Picture("One distribution, before and after the settings", 330)
