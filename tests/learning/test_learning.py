@@ -153,7 +153,7 @@ def test_pages_beside_the_paths_are_those_of_no_station() -> None:
 def test_the_terminal_lists_marks_and_begins_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--outputs", str(tmp_path)]
     assert main(["learn", *where]) == 0
-    assert "text-to-text     0 of 11  tokens" in capsys.readouterr().out
+    assert "text-to-text     0 of 12  tokens" in capsys.readouterr().out
     assert main(["learn", NAME, "--done", "tokens", *where]) == 0
     shown = capsys.readouterr().out
     assert "marked as done" in shown

@@ -422,6 +422,8 @@ def test_every_outcome_of_a_concept_page_can_be_hidden() -> None:
         assert headings[0] == headings[1], page.name
         for block in left.blocks:
             assert block.kind != "run" or "For this page" not in block.text, page.name
+            said = re.sub(r"`[^`]*`|\]\([^)]*\)", "", block.text)
+            assert block.kind != "run" or not re.search(r"\d\.\d\d", said), page.name  # told in other words
 
 
 def test_what_came_in_the_first_hour_is_hidden_until_the_readers_run_shows_it() -> None:

@@ -68,9 +68,9 @@ def test_a_newcomer_sees_where_to_begin_and_goes_from_station_to_station(dock: L
     dock.foot.next_button.click()
     assert dock.page_name == FIRST
     text = dock.browser.toPlainText()
-    assert f"Station 1 of 11 of {PATH.title}. {PATH.stations[0].asks}" in text
+    assert f"Station 1 of 12 of {PATH.title}. {PATH.stations[0].asks}" in text
     assert "To do at this station" in text
-    assert "station 1 of 11: open" in dock.foot.words.text()
+    assert "station 1 of 12: open" in dock.foot.words.text()
     dock.foot.next_button.click()
     assert dock.page_name == SECOND
     dock.foot.words.linkActivated.emit(f"concept:{path_page(NAME)}")

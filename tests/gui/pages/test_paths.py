@@ -59,10 +59,10 @@ def test_a_path_shows_what_was_done_and_what_comes_next() -> None:
     text = page_of_paths("paths/text-to-text", standing, PAGES).text
     assert "1. ✓ [Tokens](concept:tokens) (done)\\\n   How does text become numbers?\n2. [Emb" in text
     assert "page read, question open" in text
-    assert "**1 of 11 stations are done. Next:** [Embeddings and positions](concept:embeddings)." in text
+    assert "**1 of 12 stations are done. Next:** [Embeddings and positions](concept:embeddings)." in text
     all_done = replace(state, stations=(done,) * len(state.stations))
     standing["text-to-text"] = all_done
     begin = page_of_paths(BEGIN, standing, PAGES).text
-    assert f"**10 of 11 stations are done. Next:** [Explain it back](concept:{explain_page('text-to-text')})" in begin
+    assert f"**11 of 12 stations are done. Next:** [Explain it back](concept:{explain_page('text-to-text')})" in begin
     standing["text-to-text"] = replace(all_done, explained=True)
-    assert "**All 11 stations are done.**" in page_of_paths(BEGIN, standing, PAGES).text
+    assert "**All 12 stations are done.**" in page_of_paths(BEGIN, standing, PAGES).text
