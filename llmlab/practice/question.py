@@ -127,19 +127,25 @@ def mark(question: Question, given: str) -> Marked:
 
 def interval_words(question: Question, marked: Marked) -> str:
     """What is to be said of an interval beside hit or miss; "" where there is nothing."""
-    unit = question.unit and f" {question.unit}"
     said = []
     if marked.given and not marked.held:
         said.append(f"The value lies {marked.missed:.1f} widths of your interval outside.")
     if marked.held and not marked.right:
         low, high = map(float, marked.given.split(".."))
         said.append(
-            f"Your interval holds the value, but it is too wide to be useful: {high - low:.4g}{unit}. "
-            f"{question.useful:.3g}{unit} would do."
+            f"Your interval holds the value, but it is too wide to be useful: {_counted(high - low, 4, question.unit)}. "
+            f"{_counted(question.useful, 3, question.unit)} would do."
         )
     if marked.score:
         said.append(f"Interval score: {marked.score:.2f} (1: as wide as is useful, and held; less is better).")
     return " ".join(said)
+
+
+def _counted(number: float, digits: int, unit: str) -> str:
+    """With its unit: 2.5 nats, 1 nat."""
+    said = f"{number:.{digits}g}"
+    unit = unit.removesuffix("s") if said == "1" and not unit.endswith("/s") else unit
+    return f"{said} {unit}".rstrip()
 
 
 def number(text: str, unit: str = "") -> float:

@@ -148,6 +148,7 @@ class QuestionCard(QWidget):
             self._end(mark(question, given))
         except UsageError as error:
             self.problem.say(str(error))
+            QTimer.singleShot(0, self, self._scroll_to_buttons)
 
     def give_up(self) -> None:
         """Shows what is right; that counts as missed."""
@@ -197,16 +198,16 @@ class QuestionCard(QWidget):
         self._show_result()
         if here:
             self.take_keyboard()
-        QTimer.singleShot(0, self, self._scroll_to_result)  # when it has its place
+        QTimer.singleShot(0, self, self._scroll_to_buttons)  # when it has its place
         self.answered.emit(self.question, marked)
 
-    def _scroll_to_result(self) -> None:
-        """What came of it is in sight, down to the button that goes on."""
+    def _scroll_to_buttons(self) -> None:
+        """What was said to an answer is in sight, down to the button that goes on."""
         around = self.parentWidget()
         while around is not None and not isinstance(around, (QScrollArea, PageBrowser)):
             around = around.parentWidget()
         if around is not None:
-            around.ensureWidgetVisible(self.next_button)
+            around.ensureWidgetVisible(self.answer_button if self.marked is None else self.next_button)
 
     def _head_picked(self) -> None:
         """A head was clicked in the mosaic: that answers a question for a head, once it is confirmed."""
@@ -250,8 +251,7 @@ class _Choices(QListWidget):
     """As high as what it holds, wrapped at its width."""
 
     def sizeHint(self) -> QSize:
-        rows = sum(self.visualItemRect(self.item(row)).height() for row in range(self.count()))
-        return QSize(super().sizeHint().width(), rows + 2 * self.spacing() * (self.count() + 1) + 2 * self.frameWidth())
+        return QSize(super().sizeHint().width(), self.contentsSize().height() + 2 * self.frameWidth())
 
     def minimumSizeHint(self) -> QSize:
         return QSize(super().minimumSizeHint().width(), self.sizeHint().height())

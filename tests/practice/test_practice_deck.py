@@ -121,6 +121,8 @@ def test_an_interval_that_is_too_wide_holds_the_value_and_is_not_right() -> None
     assert "0.5 widths of your interval outside" in interval_words(question, off)
     assert interval_words(question, mark(question, "3.5..4.5")).startswith("Interval score: 0.50")
     narrow = asked(INTERVAL, low=3.0, high=3.0, useful=1.0)
+    wide = asked(INTERVAL, low=3.0, high=3.0, useful=1.0, unit="nats")
+    assert "1 nat would do." in interval_words(wide, mark(wide, "0..9"))
     assert mark(narrow, "2.2..3.2").right  # whose width is 1.0000000000000002
 
 

@@ -12,19 +12,20 @@ from fake_lab import FakeLab
 from practice_questions import Questions, question
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QTextDocument
-from PySide6.QtWidgets import QDockWidget, QMainWindow
+from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
-from llmlab.practice.question import CHOICE
+from llmlab.practice.question import CHOICE, INTERVAL
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
 from llmlab_gui.learn.dock import LearnDock
 from llmlab_gui.learn.yours import with_yours
 from llmlab_gui.pages import browser as page_browser
+from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.html import page_colors, page_html
 from llmlab_gui.pages.library import load_glossary, load_pages, load_tree
 from llmlab_gui.pages.page import FIRST_HOUR, RESULTS, Page, without_outcomes
@@ -371,6 +372,29 @@ def test_the_questions_stand_in_the_page_and_scroll_with_it(dock: LearnDock, lab
     browser.ensureWidgetVisible(box.card.give_up_button)
     low = box.card.give_up_button.mapTo(browser.viewport(), box.card.give_up_button.rect().bottomLeft()).y()
     assert 0 < low <= browser.viewport().height()
+
+
+def test_a_message_about_an_answer_leaves_the_button_in_sight(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.go("attention")
+    dock.resize(420, 300)
+    lab.inspection.host = Questions([question(INTERVAL)])  # type: ignore[assignment]
+    box, browser = dock.questions, dock.browser
+    box.button.click()
+    lab.inspection.host.say()  # type: ignore[attr-defined]
+    qtbot.waitUntil(box.card.isVisible, timeout=WAIT)
+    box.card.line.setText("12")
+    button = box.card.answer_button
+    browser.ensureWidgetVisible(button)
+    bar = browser.verticalScrollBar()
+    bar.setValue(bar.value() - (browser.viewport().height() - _below(browser, button)))  # at the lower edge
+    box.card.submit()
+    assert box.card.problem.isVisible()
+    qtbot.waitUntil(lambda: button.height() < _below(browser, button) <= browser.viewport().height(), timeout=WAIT)
+
+
+def _below(browser: PageBrowser, widget: QWidget) -> int:
+    """The lower edge of a part of the guest in what is seen of the page."""
+    return widget.mapTo(browser.viewport(), widget.rect().bottomLeft()).y() + 1
 
 
 def test_what_became_of_a_prediction_is_said_over_the_page(dock: LearnDock, lab: FakeLab) -> None:

@@ -10,7 +10,7 @@ import pytest
 from fake_lab import FakeLab
 from practice_questions import Questions, question
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QStyle, QStyleOptionViewItem
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
@@ -19,6 +19,7 @@ from llmlab.core.errors import LabError
 from llmlab.practice.deck import HANDFUL, Deck
 from llmlab.practice.kinds import all_kinds
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, TRAINING, VALUE, Question
+from llmlab.practice.source_lines import lines_of
 from llmlab_gui.host.selection import Working
 from llmlab_gui.pages.places import DOCK_IDS
 from llmlab_gui.practice.dock import PracticeDock
@@ -198,3 +199,24 @@ def test_what_fails_is_said_with_the_way_to_try_again(dock: PracticeDock, lab: F
     dock.card.give_up()
     qtbot.waitUntil(lambda: len(lab.errors) == 1, timeout=WAIT)
     assert (lab.outputs / "practice.json").read_text() == "{"
+
+
+def test_every_choice_is_read_whole_at_any_width(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
+    lines = lines_of("llmlab/gpt/model.py::CausalSelfAttention.__init__")
+    begin(dock, lab, replace(question(CHOICE), choices=tuple(sorted(lines, key=len)[-5:])))
+    choices = dock.card.choices
+    margin = choices.style().pixelMetric(QStyle.PixelMetric.PM_FocusFrameHMargin, None, choices) + 1
+    for width in range(420, 760, 4):
+        dock.resize(width, 700)
+        qtbot.wait(1)
+        assert choices.verticalScrollBar().maximum() == 0, width
+        for row in range(choices.count()):
+            option = QStyleOptionViewItem()
+            choices.initViewItemOption(option)
+            option.rect = choices.visualItemRect(choices.item(row))
+            choices.itemDelegate().initStyleOption(option, choices.indexFromItem(choices.item(row)))
+            place = choices.style().subElementRect(QStyle.SubElement.SE_ItemViewItemText, option, choices)
+            text = choices.fontMetrics().boundingRect(
+                0, 0, place.width() - 2 * margin, 9999, Qt.TextFlag.TextWordWrap, choices.item(row).text()
+            )
+            assert text.height() <= place.height(), (width, choices.item(row).text())
