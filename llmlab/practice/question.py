@@ -132,10 +132,8 @@ def interval_words(question: Question, marked: Marked) -> str:
         said.append(f"The value lies {marked.missed:.1f} widths of your interval outside.")
     if marked.held and not marked.right:
         low, high = map(float, marked.given.split(".."))
-        said.append(
-            f"Your interval holds the value, but it is too wide to be useful: {_counted(high - low, 4, question.unit)}. "
-            f"{_counted(question.useful, 3, question.unit)} would do."
-        )
+        wide, useful = _counted(high - low, 4, question.unit), _counted(question.useful, 3, question.unit)
+        said.append(f"Your interval holds the value, but it is too wide to be useful: {wide}. {useful} would do.")
     if marked.score:
         said.append(f"Interval score: {marked.score:.2f} (1: as wide as is useful, and held; less is better).")
     return " ".join(said)
