@@ -43,6 +43,6 @@ class Rows:
                 write_json(self.path, {"format": _FORMAT, self._name: rows})
         except StillHeld as error:
             raise LabError(f"Your {self._name} could not be kept.", f"Another program holds {self.path}.") from error
-        except OSError as error:
-            why = f"{self.path}: {error.strerror or error}."
+        except (OSError, ValueError) as error:  # ValueError: a row has what JSON, or Unicode, cannot say
+            why = f"{self.path}: {getattr(error, 'strerror', None) or error}."
             raise LabError(f"Your {self._name} could not be kept.", why) from error

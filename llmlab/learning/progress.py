@@ -7,6 +7,7 @@ streaks.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,5 +151,6 @@ def _is_event(row: Any) -> bool:
     return (
         isinstance(row, dict)
         and isinstance(row.get("time"), (int, float))
+        and 0 <= row["time"] < math.inf
         and all(isinstance(row.get(name), str) for name in ("what", "path", "page"))
     )

@@ -98,12 +98,19 @@ def test_a_path_that_is_begun_anew_leaves_the_others_as_they_are(tmp_path: Path)
 
 def test_a_damaged_file_is_said_and_left_as_it_is(tmp_path: Path) -> None:
     log = StationLog(tmp_path)
-    for damaged in ("[]", '{"format": 1, "stations": [{"what": 1}]}', '{"format": 2, "stations": []}', "{"):
+    endless = '{"format": 1, "stations": [{"what": "marked", "path": "p", "page": "loss", "time": Infinity}]}'
+    for damaged in (endless, "[]", '{"format": 1, "stations": [{"what": 1}]}', '{"format": 2, "stations": []}', "{"):
         (tmp_path / "learning.json").write_text(damaged)
         for ask in (log.standing, lambda: log.add(READ, pages=["loss"])):
             with pytest.raises(LabError):
                 ask()
         assert (tmp_path / "learning.json").read_text() == damaged
+    half = '{"format": 1, "stations": [{"what": "read", "path": "", "page": "\\ud800", "time": 1}]}'
+    (tmp_path / "learning.json").write_text(half)  # half a character: read, and not written
+    assert log.standing()[NAME].done == 0
+    with pytest.raises(LabError, match="could not be kept"):
+        log.add(READ, pages=["loss"])
+    assert (tmp_path / "learning.json").read_text() == half
 
 
 @pytest.mark.parametrize("text", ["", "One.\n\nTwo.", "Ends with lines\n\n", "# A heading\n\nBegun early.\n- [x] mine"])
