@@ -14,6 +14,8 @@ from llmlab.data.tokenizers import Gpt2Tokenizer, MergesTokenizer, Tokenizer
 
 # A Python loop takes a minute or two for as many.
 _MOST_TOKENS = 20_000_000
+# Tokens that are words in memory at once: their lists take 600 bytes a token.
+_AT_ONCE = 100_000
 
 
 class OwnEncoding:
@@ -50,24 +52,26 @@ class OwnEncoding:
     def again(self, tokens: Tokens) -> np.ndarray:
         """Encoded tokens, encoded anew. LabError where they are too many, or are not what `encode` makes of the text.
 
-        The first and the last word of a stretch may be cut in two: they stay.
+        At the ends of a stretch a word may be cut in two, within a character even: what no whole word is stays.
         """
         if not isinstance(tokens, np.ndarray) or len(tokens) > _MOST_TOKENS:
             why = f"It is in Python, and takes a text of at most {_MOST_TOKENS:,} tokens in one file."
             raise LabError("Your bpe cannot encode this corpus.", why, "Choose a smaller one, or leave bpe out.")
         end = self._tokenizer.end_of_text
         ends = np.flatnonzero(tokens == end).tolist() if end is not None else []
-        found: list[int] = []
+        parts: list[np.ndarray] = []
         for first, last in zip([-1, *ends], [*ends, len(tokens)], strict=True):
-            found += self._stretch(tokens[first + 1 : last].tolist())
-            if last < len(tokens) and end is not None:
-                found.append(end)
+            for begin in range(first + 1, last, _AT_ONCE):
+                made = self._stretch(tokens[begin : min(begin + _AT_ONCE, last)].tolist())
+                parts.append(np.array(made, tokens.dtype))
+            parts.append(tokens[last : last + 1])  # the end of text
+        found = np.concatenate(parts)
         if len(found) != len(tokens):
             why = f"It makes {len(found):,} tokens of a text that has {len(tokens):,} by the same merges."
             raise LabError(
                 "Your bpe does not encode this corpus rightly.", why, "Check it: llmlab-run exercise check bpe"
             )
-        return np.array(found, dtype=tokens.dtype)
+        return found
 
     def _stretch(self, ids: Sequence[int]) -> list[int]:
         at = 0
@@ -79,7 +83,8 @@ class OwnEncoding:
             while length < len(word) and at + count < len(ids):
                 length += self._tokenizer.byte_count(ids[at + count])
                 count += 1
-            found += ids[at : at + count] if number in (0, len(words) - 1) else self._word(word)
+            whole = 0 < number < len(words) - 1 and length == len(word)
+            found += self._word(word) if whole else ids[at : at + count]
             at += count
         return found
 

@@ -51,7 +51,9 @@ def usable(workbook: Workbook, names: Sequence[str], settings: PretrainSettings)
     chosen = [name for name, state in states.items() if (name in names if names else state == "passed")]
     if not chosen:
         raise UsageError(
-            "No piece of yours can be used yet.", "None has passed.", "Begin with: llmlab-run exercise start softmax"
+            "No piece of yours can be used yet.",
+            "None has passed that this run has a place for.",
+            "Begin with: llmlab-run exercise start softmax",
         )
     for name in chosen:
         require_passed(workbook, name)

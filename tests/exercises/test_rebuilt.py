@@ -23,6 +23,8 @@ from llmlab.core.progress import quiet
 from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.core.settings import DataSettings, ModelSettings, PretrainTrainSettings
 from llmlab.data.dataset import load_dataset
+from llmlab.data.tokenizers import BpeTokenizer
+from llmlab.exercises import own_tokens
 from llmlab.exercises.checking import load_file, load_parts, steps_of, take
 from llmlab.exercises.own_tokens import OwnEncoding
 from llmlab.exercises.pieces import Workbook, all_pieces, find_piece
@@ -185,11 +187,22 @@ def test_a_text_encoded_by_the_learners_merges_is_the_labs(
     for tokens in (data.train, data.val, data.train[3:-2]):
         assert np.array_equal(own.again(tokens), tokens)
         assert own.again(tokens).dtype == tokens.dtype
+        with mock.patch.object(own_tokens, "_AT_ONCE", 50):
+            assert np.array_equal(own.again(tokens), tokens)
     for text in ("The naïve king said: 1,234 —  tea!\n\nIt's", "", "\u2019tis"):
         assert own(text) == data.tokenizer.encode(text)
     lazy = OwnEncoding(data.tokenizer, lambda ids, merges: ids)
     with pytest.raises(LabError, match="does not encode this corpus rightly"):
         lazy.again(data.train)
+
+
+def test_tokens_of_a_word_that_is_cut_in_two_stay(functions: dict[str, Callable[..., Any]]) -> None:
+    """Within a character, or where the rest alone would be other words: `'l` of `she'll`."""
+    tokenizer = BpeTokenizer([("f", "Ã"), ("c", "a"), ("'", "l")])
+    for text, lost in (("one x café", "\\xa9"), ("she'll", "l")):
+        *ids, last = tokenizer.encode(text)
+        assert tokenizer.token_text(last) == lost
+        assert OwnEncoding(tokenizer, functions["encode"]).again(np.array(ids)).tolist() == ids
 
 
 def test_a_run_reads_the_text_as_the_learner_encodes_it(outputs: Path) -> None:
