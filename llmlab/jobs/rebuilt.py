@@ -18,7 +18,7 @@ from llmlab.jobs.launcher import create_run, free_name
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.history import RunHistory
 from llmlab.store.registry import list_runs
-from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_folder import RunFolder, RunInfo
 
 
 def make_yours(
@@ -44,7 +44,7 @@ def make_yours(
 
 def twin_of(run: RunFolder) -> RunFolder | None:
     """The lab's own finished run of the same settings and seed, the newest; None where there is none."""
-    plain = plain_settings(run)
+    plain = plain_settings(run.info())
     for other in list_runs(run.outputs):
         finished = other.path.parent.name == plain.track and other.recorded_status().state == "finished"
         if finished and other.info().settings == plain:
@@ -56,7 +56,7 @@ def make_ours(run: RunFolder, *, watched: bool = False) -> RunFolder:
     """A new run of the lab's own, of the same settings and seed; beside one that was stopped or failed, another."""
     info = run.info()
     name = _untaken(run.outputs, f"{run.id.removesuffix('-yours')}-ours")
-    return create_run(run.outputs, plain_settings(run), name=name, preset=info.preset, watched=watched)
+    return create_run(run.outputs, plain_settings(info), name=name, preset=info.preset, watched=watched)
 
 
 def _untaken(outputs: Path, stem: str) -> str:
@@ -65,9 +65,9 @@ def _untaken(outputs: Path, stem: str) -> str:
     return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
 
 
-def plain_settings(run: RunFolder) -> PretrainSettings:
+def plain_settings(info: RunInfo) -> PretrainSettings:
     """A run's settings without its pieces."""
-    values = to_mapping(run.info().settings_as(RebuiltSettings))
+    values = to_mapping(info.settings_as(RebuiltSettings))
     del values["pieces"]
     return from_mapping(PretrainSettings, values)
 

@@ -14,10 +14,9 @@ from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QPushButton,
 from llmlab.core.errors import LabError
 from llmlab.core.presets import DEFAULT_PRESET, load_preset
 from llmlab.core.rebuilt_settings import RebuiltSettings
-from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.checker import FAILED, PASSED, Answer
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces
-from llmlab.jobs.rebuilt import Beside, beside, make_ours, make_yours
+from llmlab.jobs.rebuilt import Beside, beside, make_ours, make_yours, plain_settings
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.dock import LabDock
@@ -322,14 +321,15 @@ class RebuildDock(LabDock):
         self._background.run(make, made, failed)
 
     def _pair(self) -> tuple[RunRow | None, RunRow | None]:
-        """The newest run with pieces of the learner's, and ours beside it; one that was stopped or failed is none."""
+        """The newest run with pieces of the learner's, and ours of the same settings and seed; one that was stopped or
+        failed is none."""
         rows = self.lab.runs()  # newest first
         yours = next((row for row in rows if row.info.track == RebuiltSettings.track), None)
         if yours is None:
             return None, None
-        stem = f"{yours.run.id.removesuffix('-yours')}-ours"
-        named = (row for row in rows if row.info.track == PretrainSettings.track and row.run.id.startswith(stem))
-        return yours, next((row for row in named if row.status.live or row.status.state == "finished"), None)
+        plain = plain_settings(yours.info)
+        same = (row for row in rows if row.info.settings == plain)
+        return yours, next((row for row in same if row.status.live or row.status.state == "finished"), None)
 
 
 def _page(text: str) -> Page:

@@ -12,9 +12,12 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
 
+from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.pieces import Workbook, find_piece
+from llmlab.jobs.launcher import create_run
 from llmlab.jobs.rebuilt import plain_settings
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.store.events import Evaluated, to_line
@@ -170,12 +173,21 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     assert not dock.train.isEnabled()  # it has not ended
     assert not dock.ours.isEnabled()
     yours.write_status(replace(yours.recorded_status(), state="finished"))
+    other = create_run(
+        lab.outputs, with_values(PretrainSettings(), {"train.seed": 5}), name=f"{yours.id.removesuffix('-yours')}-ours"
+    )
+    other.write_status(replace(other.recorded_status(), state="finished"))
     lab.refresh()
-    qtbot.waitUntil(dock.ours.isEnabled, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.row(other.full_name) is not None, timeout=WAIT)
+    qtbot.waitUntil(dock.ours.isEnabled, timeout=WAIT)  # the other has the name, and other settings
+    assert "stand here" in dock.outcome.toPlainText()
+    other.path.rename(lab.outputs / "gone")
+    lab.refresh()
+    qtbot.waitUntil(lambda: lab.row(other.full_name) is None, timeout=WAIT)
     dock.ours.click()
     qtbot.waitUntil(lambda: len(made) == 2, timeout=WAIT)
     assert made[1].id == f"{yours.id.removesuffix('-yours')}-ours"
-    assert made[1].info().settings == plain_settings(yours)
+    assert made[1].info().settings == plain_settings(yours.info())
     for run, loss in ((yours, 2.5), (made[1], 2.25)):
         run.events.write_text(to_line(Evaluated(0, 1.0, 2.0, loss, True, 0.1)), encoding="utf-8")
         run.write_status(replace(run.recorded_status(), state="finished"))
