@@ -101,6 +101,9 @@ def stages_of(call: AttentionCall, head: int, *, sinks: bool = False) -> HeadSta
     if sink is not None:
         recomputed *= (1 - sink)[:, None]
     difference = float((recomputed - pattern).abs().max())
+    if math.isnan(difference):
+        what, why = "This head's attention pattern is not finite.", "Its scores are too large, or no numbers at all."
+        raise LabError(what, why, "Choose a smaller number in a change, or another checkpoint.")
     if not difference <= _TOLERANCE.get(call.query.dtype, 3e-2):
         raise LabError(
             "The stages of this model's attention cannot be shown.",

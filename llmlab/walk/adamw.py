@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.modules import is_conv1d
 from llmlab.core.errors import LabError
+from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.run_settings import TrainSettings
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
@@ -71,21 +72,23 @@ def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
     if state.weights:
         said += " The model shown is the average of its weights, the means are of those that train."
     try:
-        windows = _windows(settings, checkpoint.step, progress)
+        windows = _windows(settings, checkpoint.step, state.origin.data_key, progress)
     except (LabError, OSError):  # the text is not here any more
         windows = []
     return Trained(settings.train, checkpoint.step, state.optimizer, windows, said)
 
 
-def _windows(settings: PretrainSettings, step: int, progress: Progress) -> list[list[int]]:
-    """As `llmlab.training.loop` reads them."""
+def _windows(settings: PretrainSettings, step: int, data_key: str, progress: Progress) -> list[list[int]]:
+    """As `llmlab.training.loop` reads them; none where the text is another now, or what is read may be the fault."""
     batches, model, train = settings.data, settings.model, settings.train
     data = load_dataset(batches, model.block_size, progress)
+    if data.key != data_key or settings.track == MysterySettings.track:
+        return []
     sequences = Sequences(data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed)
     found = []
     for at in (step, step + 1):
         count, length = settings.batch_at(at)
-        for micro in range(train.grad_accum):
+        for micro in range(-(-count // batches.batch_size)):
             x, y = sequences.batch(at * train.grad_accum + micro)
             rows = zip(x[:count, :length].tolist(), y[:count, :length].tolist(), strict=True)
             found += [[*ids, targets[-1]] for ids, targets in rows]

@@ -11,7 +11,6 @@ score is written out), a score with one position (`score[2]=1`), a token's logit
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +22,13 @@ from llmlab.core.errors import UsageError
 from llmlab.inspection.questions import token_of
 from llmlab.models.model import OpenModel
 from llmlab.walk.stage import CHANGEABLE, Stage
+from llmlab.walk.watched import number_in
 
 _NUMBER = r"(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 _TOKEN = re.compile(r"token:(?P<position>-?\d+)=(?P<text>.*)", re.DOTALL)
 _WEIGHT = re.compile(rf"weight:(?P<name>[\w.]+)\[(?P<index>\d+(?:\s*,\s*\d+)?)\]\s*=\s*{_NUMBER}")
 _VECTOR = re.compile(rf"(?P<stage>[a-z_]+)\[(?P<index>\d+)\]\s*=\s*{_NUMBER}")
+_LARGEST = 3e38  # of fp32
 _FORMS = "A change is token:3= king, or a number such as norm[5]=0.3, or weight:blocks.0.attention.out.weight[3,4]=0.1."
 
 
@@ -84,7 +85,7 @@ class Changes:
                             f"{name} has no place {list(index)}.", f"Its shape is {list(parameter.shape)}."
                         )
                     old.append((parameter, index, parameter[index].clone()))
-                    parameter[index] = value
+                    parameter[index] = number_in(parameter, value)
                 yield
             finally:
                 for parameter, index, before in reversed(old):
@@ -103,9 +104,12 @@ def parse_changes(texts: Sequence[str]) -> Changes:
         if match := _WEIGHT.fullmatch(text.strip()):
             weights.append((match["name"], tuple(map(int, match["index"].split(","))), float(match["value"])))
         elif (match := _VECTOR.fullmatch(text.strip())) and match["stage"] in CHANGEABLE:
+            if match["stage"] in vectors:
+                why = "A walk sets one number of each stage."
+                raise UsageError(f"One number of {match['stage']} is set already.", why)
             vectors[match["stage"]] = int(match["index"]), float(match["value"])
         else:
             raise UsageError(f"{text!r} is no change.", f"{_FORMS} Numbers: {', '.join(CHANGEABLE)}.")
-        if not math.isfinite(float(match["value"])):
-            raise UsageError(f"{text!r} sets a number that is not finite.", "Nothing can be computed with it.")
+        if abs(float(match["value"])) > _LARGEST:
+            raise UsageError(f"{text!r} sets a number that is too large.", "Nothing can be computed with it.")
     return Changes(tokens, vectors, tuple(weights))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from llmlab.core.errors import UsageError
 from llmlab.core.settings import Sampling
 from llmlab.gpt.generate import choose, sampling_steps
 from llmlab.inspection.readout import text_of
@@ -40,6 +41,8 @@ def prediction_stages(place: Place) -> Iterator[Stage]:
         before = after
     p_of_all = _set(place, "probabilities", before.softmax(-1))
     yield _probabilities(place, before, p_of_all)
+    if not p_of_all.any():
+        raise UsageError("No token is left to be drawn.", "All others have the probability 0 already.")
     changed = "probabilities" in place.changes.vectors  # they are drawn from as they are, whatever they sum to
     yield from _draw(place, p_of_all.log() if changed else before)
 

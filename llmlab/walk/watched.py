@@ -208,7 +208,7 @@ class _Changer(Intervener):
             changed[0, self._position, self._head] = (found.pattern[self._position] @ found.value).to(z)
         if "weighted_sum" in self._vectors:
             component, number_set = self._vectors["weighted_sum"]
-            changed[0, self._position, self._head, component] = number_set
+            changed[0, self._position, self._head, component] = number_in(z, number_set)
         return changed
 
 
@@ -216,8 +216,13 @@ def set_number(x: Tensor, component: int, value: float, at: int | None = None) -
     """x [..., C], or with `at` the position in x [..., T, C], with one number set."""
     changed = x.clone()
     row = changed if at is None else changed[..., at, :]
-    row[..., component] = value
+    row[..., component] = number_in(x, value)
     return changed
+
+
+def number_in(x: Tensor, value: float) -> Tensor:
+    """As x can have it: infinite where a half has no such number, which Python's own would be an error."""
+    return torch.tensor(value, dtype=torch.float64).to(x.dtype)
 
 
 def _with_row(heads: HeadStages, at: int, vectors: Vectors) -> HeadStages:
@@ -301,7 +306,7 @@ class Hooks(contextlib.ExitStack):
         def put(x: Tensor) -> Tensor:
             changed = x.clone()
             where: Any = (..., *setting.index)
-            changed[where] = setting.number
+            changed[where] = number_in(x, setting.number)
             return changed
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:

@@ -187,22 +187,34 @@ def test_a_training_sequence_is_walked_back_and_the_next_one_is_measured() -> No
         walk_back(model, WalkBack(window=0), Trained())
 
 
-def test_the_training_sequences_of_a_checkpoint_are_those_that_its_run_reads_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("warm_up", [0, 4])
+def test_the_training_sequences_of_a_checkpoint_are_those_that_its_run_reads_next(tmp_path: Path, warm_up: int) -> None:
+    """In a warm-up of the batch they are fewer batches than later."""
     read: list[list[int]] = []
     plain = Trainer._batch
 
     def batch(self: Trainer, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         ids, targets = plain(self, index)
-        read.extend([*row, last] for row, last in zip(ids.tolist(), targets[:, -1].tolist(), strict=True))
+        if self.progress.step >= 2:
+            read.extend([*row, last] for row, last in zip(ids.tolist(), targets[:, -1].tolist(), strict=True))
         return ids, targets
 
-    run = new_run(tmp_path, 4, checkpoints__interval=2, train__grad_accum=2)
+    run = new_run(tmp_path, 4, checkpoints__interval=2, train__grad_accum=2, data__batch_warmup_steps=warm_up)
     with mock.patch.object(Trainer, "_batch", batch):
         train_here(run)
-    rows = len(read) // 4
-    assert rows == 2 * run.info().settings_as(PretrainSettings).data.batch_size
-    trained = training_of(SavedRun(run, run.id, "2"))
-    assert trained.windows == read[2 * rows :]
+    settings = run.info().settings_as(PretrainSettings)
+    assert len(read) == sum(settings.batch_at(step)[0] for step in (2, 3))
+    assert training_of(SavedRun(run, run.id, "2")).windows == read
+
+
+def test_a_text_that_is_another_now_gives_no_training_sequences(tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text("the king of the ring " * 400, encoding="utf-8")
+    run = new_run(tmp_path, 2, "own", checkpoints__interval=1, data__corpus=str(text))
+    train_here(run)
+    assert training_of(SavedRun(run, run.id, "1")).windows
+    text.write_text("quick zebras vex jumpy dogs, 1234567890! " * 400, encoding="utf-8")
+    assert not training_of(SavedRun(run, run.id, "1")).windows
 
 
 @pytest.mark.parametrize(

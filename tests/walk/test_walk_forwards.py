@@ -285,9 +285,31 @@ def test_a_changed_neuron_of_up_is_that_one_where_gate_and_up_are_one_matrix() -
 
 
 def test_numbers_that_run_away_are_said_in_a_sentence() -> None:
-    for change in ("final_norm[0]=1e999", "stream[0]=1e999"):
-        with pytest.raises(LabError):
-            walk(scratch(), Walk(text=TEXT, changes=(change,)))
+    weight = "weight:blocks.0.attention.out.weight[3,4]"
+    for which in ("final_norm[0]", "stream[0]", "top_k[3]", "probabilities[3]", weight):
+        for huge in ("1e999", "-1e39"):  # the second is finite, but no number of a model's
+            with pytest.raises(UsageError, match="too large"):
+                walk(scratch(), Walk(text=TEXT, top_k=5, changes=(f"{which}={huge}",)))
+    with pytest.raises(LabError, match="not finite"):
+        walk(scratch(), Walk(text=TEXT, changes=("softmax[3]=1e30",)))
+    half = scratch()
+    half.model.half()
+    for which in ("norm[3]", "stream[0]", weight):
+        with pytest.raises(LabError, match="not finite"):
+            walk(half, Walk(text=TEXT, changes=(f"{which}=1e6",)))
+    assert half.model.get_parameter("blocks.0.attention.out.weight").isfinite().all()
+
+
+def test_two_numbers_of_one_stage_are_refused_and_none_is_dropped() -> None:
+    with pytest.raises(UsageError, match="One number of norm is set already"):
+        walk(scratch(), Walk(text=TEXT, changes=("norm[3]=1", "norm[4]=1")))
+
+
+def test_where_no_token_is_left_none_is_drawn() -> None:
+    best = by_name(walk(scratch(), Walk(text=TEXT)))["logits"].values[0].picked[0]
+    for how in ({"top_k": 1}, {"temperature": 0.0}):
+        with pytest.raises(UsageError, match="No token is left"):
+            walk(scratch(), Walk(text=TEXT, changes=(f"probabilities[{best}]=0",), **how))  # type: ignore[arg-type]
 
 
 def test_the_angle_of_a_rotation_is_position_times_theta() -> None:
