@@ -29,7 +29,7 @@ from llmlab.gpt.shapes import parameter_count
 from llmlab_gui.pages.checks import figures_of, links_of
 from llmlab_gui.pages.library import READ_FIRST, READING_ORDER, load_all
 from llmlab_gui.pages.links import read_link
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, PAPERS, markdown
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, HOW_TO_READ, PAPERS, markdown
 from llmlab_gui.pages.places import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -266,6 +266,22 @@ def test_each_step_of_the_walks_through_the_code_names_a_file_and_what_is_in_it(
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_no_document_names_a_place_on_one_machine(document: str) -> None:
     assert re.findall(r"(?<![\w.:/~*])/[a-z]\w*/\S*|\b[A-Z]:\\\S*", DOCUMENTS[document]) == []
+
+
+_FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+_WORDS = 100  # six to seven lines of a page
+
+
+def test_no_paragraph_of_a_page_is_too_long_to_read() -> None:
+    """A command or a formula in a line counts as one word."""
+    long = []
+    for page in ALL_PAGES:
+        if page.group in (CONCEPTS, FIRST_HOUR, HOW_TO_READ):
+            for paragraph in re.split(r"\n\s*\n", _FENCED.sub("", page.text)):
+                read = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "x", paragraph))
+                if not paragraph.startswith(("|", "- ", "1. ")) and len(re.findall(r"\w[^\s]*", read)) > _WORDS:
+                    long.append((page.name, paragraph[:60]))
+    assert long == []
 
 
 def test_the_losses_that_the_pages_name_are_true() -> None:

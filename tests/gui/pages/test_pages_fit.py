@@ -16,7 +16,6 @@ from llmlab_gui.pages import browser, html
 from llmlab_gui.pages.formulas import draw, formulas_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import Page
-from llmlab_gui.widgets import theme
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.theme import DARK, LIGHT
 
@@ -34,21 +33,19 @@ def page_browser(qtbot: QtBot) -> Iterator[learn._LearnBrowser]:
     background.shutdown()
 
 
-# A theme changes no size, so that each page is laid out once in either.
-@pytest.mark.parametrize(("width", "colors"), [(360, DARK), (900, LIGHT)], ids=["narrow-dark", "wide-light"])
-def test_no_page_scrolls_sideways(
-    page_browser: learn._LearnBrowser, width: int, colors: theme.Theme, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (browser, html, learn):
-        monkeypatch.setattr(module, "current_theme", lambda: colors)
-    page_browser.resize(width, 600)
+def test_no_page_scrolls_sideways(page_browser: learn._LearnBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A theme changes no size, so that each page is laid out once in either."""
     wide = []
-    for page in load_all():
-        draw(formulas_of(page.text))
-        page_browser.show_page(page, 0)
-        room, document = page_browser.viewport().width(), page_browser.document()
-        if document.size().width() > room + _ROUNDED or right_of(document) > room:
-            wide.append(page.name)
+    for width, colors in ((360, DARK), (900, LIGHT)):
+        for module in (browser, html, learn):
+            monkeypatch.setattr(module, "current_theme", lambda colors=colors: colors)
+        page_browser.resize(width, 600)
+        for page in load_all():
+            draw(formulas_of(page.text))
+            page_browser.show_page(page, 0)
+            room, document = page_browser.viewport().width(), page_browser.document()
+            if document.size().width() > room + _ROUNDED or right_of(document) > room:
+                wide.append((page.name, width))
     assert wide == []
 
 
