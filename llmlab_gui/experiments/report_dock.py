@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import QUrl
-from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
+from PySide6.QtGui import QImage, QShowEvent
 from PySide6.QtWidgets import QPushButton, QWidget
 
 from llmlab.core.files import write_atomic
@@ -20,6 +20,7 @@ from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -88,19 +89,19 @@ class ReportDock(LabDock):
         elif parts.scheme == "dock":
             self.lab.dock_requested.emit(parts.path)
         elif parts.scheme in ("http", "https"):
-            QDesktopServices.openUrl(url)
+            open_outside(url, self.lab.error_raised)
         elif parts.scheme == "run" and (run := self.lab.row_called(parts.path)) is not None:
             self.lab.set_current(run.id)
         elif parts.scheme == "" and (row := self._look()[0]) is not None:
             path = (row.folder.path / parts.path).resolve()
             if path.is_relative_to(row.folder.outputs.resolve()) and path.exists():
-                QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+                open_outside(path, self.lab.error_raised)
 
     def open_folder(self) -> None:
         """The folder that the report is in, in the system's file manager."""
         row, _ = self._look()
         if row is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(row.folder.path)))
+            open_outside(row.folder.path, self.lab.error_raised)
 
     def save(self, path: Path) -> None:
         """Writes the report as Markdown, and its figures where it looks for them; in the background."""

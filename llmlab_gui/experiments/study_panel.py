@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QUrl
-from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QProgressBar, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
@@ -16,6 +14,7 @@ from llmlab_gui.experiments.tables import TrialRow, TrialsModel, left_text
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import column
+from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import ask_where_to_resume
 from llmlab_gui.widgets.row_tables import Column, rows_table, selected_key
 
@@ -135,7 +134,7 @@ class StudyPanel(QWidget):
     def open_folder(self) -> None:
         """Its folder in the system's file manager."""
         if self.row is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.row.folder.path)))
+            open_outside(self.row.folder.path, self._lab.error_raised)
 
     def _offer_run(self) -> None:
         self.open_button.setEnabled(bool(selected_key(self.arms_table)) or bool(self.row and self.row.status.arm))

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QUrl
-from PySide6.QtGui import QDesktopServices
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
 from llmlab_gui.pages.links import DOCK, EXPERIMENT, FILE, FINETUNE, PAGE, PAPER, RUN, WEB, WORKSPACE, Link, read_link
 from llmlab_gui.pages.page import Page, page_at
 from llmlab_gui.pages.places import PAPER as PAPER_WORKSPACE
+from llmlab_gui.widgets.outside import open_outside
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -54,7 +54,7 @@ class PageOpener:
                 self._lab.workspace_requested.emit(PAPER_WORKSPACE)  # the page says how to go on: it stays in sight
                 self._lab.check_requested.emit(link.target, link.values["claim"], link.values["model"])
         elif link.kind == WEB:
-            QDesktopServices.openUrl(url)
+            open_outside(url, self._lab.error_raised)
 
     def _open_workspace(self, link: Link) -> None:
         self._lab.workspace_requested.emit(link.target)
@@ -74,4 +74,4 @@ class PageOpener:
         if path is None or not path.is_file() or not path.is_relative_to(resources_dir().resolve()):
             self._lab.error_raised.emit(LabError(f"{target} is not there.", "", "Choose a page from the list."))
             return
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+        open_outside(path, self._lab.error_raised)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEvent, QUrl
-from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
+from PySide6.QtGui import QImage, QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from llmlab.data.papers import Paper
@@ -21,6 +21,7 @@ from llmlab_gui.paper.pages import notes_page, own_page
 from llmlab_gui.paper.questions import PaperQuestions
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import beside, choice_box, column
+from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -100,7 +101,7 @@ class PaperDock(LabDock):
     def _open_folder(self) -> None:
         own = self._own()
         if own is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(own.folder)))
+            open_outside(own.folder, self.lab.error_raised)
 
     def _own(self) -> OwnPaper | None:
         paper = self.desk.paper

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QFileSystemWatcher, Qt, QUrl
-from PySide6.QtGui import QDesktopServices, QImage, QShowEvent
+from PySide6.QtGui import QImage, QShowEvent
 from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
@@ -27,6 +27,7 @@ from llmlab_gui.pages.page import Page
 from llmlab_gui.rebuild.checks import CHECK_COMMAND, Checks
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column, flow, settling_timer, split
+from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.theme import theme_notifier
 
 _CAPTION = (
@@ -238,7 +239,7 @@ class RebuildDock(LabDock):
         self._watch(piece)
         path = self._workbook.file(piece)
         # Windows may run a Python file instead of opening it.
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(path.parent if os.name == "nt" else path)))
+        open_outside(path.parent if os.name == "nt" else path, self.lab.error_raised)
         self._show()
 
     def _ask(self, piece: Piece) -> None:

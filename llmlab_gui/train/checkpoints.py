@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QItemSelectionModel, Qt, QTimer, QUrl
-from PySide6.QtGui import QDesktopServices, QHideEvent, QResizeEvent, QShowEvent
+from PySide6.QtCore import QItemSelectionModel, Qt, QTimer
+from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QLabel, QTableView, QWidget
 
 from llmlab.core.config import with_values
@@ -30,6 +30,7 @@ from llmlab_gui.train.checkpoints_table import STEP, CheckpointsModel
 from llmlab_gui.train.exporter import Exporter
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import column, split, turn
+from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import ask
 from llmlab_gui.widgets.row_tables import show_whole_rows, sorted_proxy, table_actions, tool_bar
 from llmlab_gui.widgets.theme import theme_notifier
@@ -229,7 +230,7 @@ class CheckpointsDock(LabDock):
         run, chosen = self.row, self.selected()
         if run is not None:
             path = chosen[0].path if len(chosen) == 1 else run.run.checkpoints
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+            open_outside(path, self.lab.error_raised)
 
     # What happens ------------------------------------------------------------------------------------------------
 

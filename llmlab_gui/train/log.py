@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt, QTimer, QUrl, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import (
     QColor,
-    QDesktopServices,
     QFontDatabase,
     QGuiApplication,
     QHideEvent,
@@ -31,6 +30,7 @@ from llmlab_gui.train.log_tail import LogTail
 from llmlab_gui.widgets.find_bar import FindBar
 from llmlab_gui.widgets.layouts import choice_box, column, flow
 from llmlab_gui.widgets.numbers import unbroken
+from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class LogDock(LabDock):
                 LabError("There is no worker.log yet.", "The worker creates it when it starts.", "Start the run.")
             )
             return
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._tail.path)))
+        open_outside(self._tail.path, self.lab.error_raised)
 
     def read_output(self) -> None:
         """Takes what the worker has printed since the last look."""

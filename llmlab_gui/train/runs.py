@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, Qt, QTimer, QUrl
-from PySide6.QtGui import QAction, QDesktopServices, QGuiApplication, QKeySequence, QShowEvent
+from PySide6.QtCore import QPoint, Qt, QTimer
+from PySide6.QtGui import QAction, QGuiApplication, QKeySequence, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QLineEdit,
@@ -30,6 +30,7 @@ from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.numbers import stamp_text
+from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
 from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
@@ -351,7 +352,7 @@ class RunsDock(LabDock):
     def _open_folder(self) -> None:
         rows = self.chosen()
         if rows:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(rows[0].run.path)))
+            open_outside(rows[0].run.path, self.lab.error_raised)
 
     def _copy_id(self) -> None:
         QGuiApplication.clipboard().setText("\n".join(row.name for row in self.chosen()))

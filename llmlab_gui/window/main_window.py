@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from PySide6.QtCore import QSize, Qt, QTimer, QUrl, Signal
+from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QCloseEvent,
-    QDesktopServices,
     QKeyEvent,
     QPaintEvent,
     QResizeEvent,
@@ -29,6 +28,7 @@ from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops, tab_order
 from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
+from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
@@ -206,7 +206,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def open_window_log(self) -> None:
         """The window's own log in the system's editor."""
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(log_path())))
+        open_outside(log_path(), self.lab.error_raised)
 
     def show_log(self) -> None:
         """What the worker of the current run printed."""

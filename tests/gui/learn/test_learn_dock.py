@@ -184,9 +184,13 @@ def test_links_fill_setup_raise_docks_and_open_the_web(
         dock.open_link(QUrl("dock:loss"))
     assert asked.args == ["loss"]
     opened: list[QUrl] = []
-    monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: opened.append(url) or True)
     dock.open_link(QUrl("https://example.org/"))
     assert opened == [QUrl("https://example.org/")]
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda _: False)  # as where there is no browser
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as refused:
+        dock.open_link(QUrl("https://example.org/"))
+    assert "https://example.org/" in refused.args[0].do
     with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("lab:finetune?base=mine@final&method=full&name=taught"))
     assert asked.args == [{"preset": "scratch", "model.base": "mine@final", "model.method": "full", "name": "taught"}]
@@ -217,7 +221,7 @@ def test_files_beside_a_page_open_and_others_do_not(
     dock: LearnDock, lab: FakeLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[QUrl] = []
-    monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: opened.append(url) or True)
     dock.go("results/loss")
     dock.open_link(QUrl("data.json"))
     assert [url.toLocalFile() for url in opened] == [str(tmp_path / "results" / "data.json")]
