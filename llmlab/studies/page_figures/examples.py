@@ -209,7 +209,12 @@ def angles_met() -> Picture:
         turns = trained * speed / (2 * math.pi)
         plot = Plot(
             picture,
-            Scale("distance in tokens" if number == 2 else "", 0, longest, (0, 32, 64, 128, 192, 256)),
+            Scale(
+                "distance in tokens; blue: met in training, orange: new" if number == 2 else "",
+                0,
+                longest,
+                (0, 32, 64, 128, 192, 256),
+            ),
             Scale(f"pair {pair}: cosine of the angle; {turns:.2f} turns within {trained} tokens", -1, 1, (-1, 0, 1)),
             top=28 + 100 * number,
             bottom=80 + 100 * number,
