@@ -213,8 +213,8 @@ def noise_of_a_fit(subject: Subject, random: Random) -> Draft:
     error = smaller / (larger - smaller - 1)  # E tr((XᵀX)⁻¹) of a normal X, or of XXᵀ
     text = (
         f"{examples} targets are pure noise of variance 1. Least squares fits them with {features} independent normal "
-        "features, by the shortest weights where many fit. What is the mean square of the predictions on new "
-        "examples, where 0 would be right?"
+        "features, by the shortest weights where many fit. What is the square of a prediction on a new example, on "
+        "average over all draws, where 0 would be right?"
     )
     how = (
         f"The smaller of both numbers over their distance less one: {smaller} / ({larger} − {smaller} − 1). "

@@ -33,7 +33,7 @@ def first_look_back(subject: Subject, random: Random) -> Draft:
     with subject.reading(_PROMPT):
         ids = subject.seen.metadata.token_ids
         expected = int(needed(subject, "lens/ids")[-1, -1, 0])
-        before = [position for position, id in enumerate(ids) if id == expected]
+        before = [position for position, id in enumerate(ids[:-1]) if id == expected]
         if not before:
             raise NothingToAsk("What it expects did not stand in the text before.")
         scores = by_head(needed(subject, "heads/previous"))
@@ -43,7 +43,7 @@ def first_look_back(subject: Subject, random: Random) -> Draft:
         answer = text_of_id(subject, expected)
         text = (
             f"{about(subject)} It expects {answer}, which stood there before. How many of its {len(rows)} heads attend "
-            f"from the last token to that earlier {answer} more than to anything else?"
+            f"from the last token to an earlier {answer} more than to anything else?"
         )
         best = max(scores, key=lambda pair: scores[pair])
         how = (

@@ -166,6 +166,6 @@ def bits_a_byte(subject: Subject, random: Random) -> Draft:
     bits = float(val[-1]) / math.log(2) / each
     text = (
         f"{subject.name} ended at {val[-1]:.3f} nats per token, and a token is "
-        f"{each:.3g} bytes long, on average. How many bits per byte are that?"
+        f"{each:.3g} {'byte' if each == 1 else 'bytes'} long, on average. How many bits per byte are that?"
     )
     return value(text, bits, f"{val[-1]:.3f} / ln 2 / {each:.3g} = {bits:.3f}.", within=0.04)

@@ -179,7 +179,7 @@ def later_is_easier(subject: Subject, random: Random) -> Draft:
         f"{subject.name} reads {MEASURED_ROWS} passages of {ids.shape[1] - 1} tokens. What is the mean loss of their "
         f"last {quarter} tokens less that of their first {quarter}? (Below zero where the context helps.)"
     )
-    return interval(text, late - early, f"Measured: {late:.3f} late, {early:.3f} early.", unit="nats", useful=NAT)
+    return interval(text, late - early, f"Measured: {late:.3f} late, {early:.3f} early.", unit="nats", useful=NAT / 2)
 
 
 @kind("embedding-cosines", "superposition", PREDICT, "geometry", MODEL)
@@ -196,7 +196,7 @@ def embedding_cosines(subject: Subject, random: Random) -> Draft:
         f"its token embedding, without its sign, on average? (Of random directions in {width} dimensions: {drawn:.2f}.)"
     )
     how = f"Measured over all pairs of {len(rows):,} rows: {found:.3f}."
-    return interval(text, found, how, useful=PERCENT / 100)
+    return interval(text, found, how, useful=0.25)
 
 
 @kind("rounded-weights", "quantisation", PREDICT, "parameters", MODEL)

@@ -61,7 +61,7 @@ class PracticeDock(LabDock):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.due, self.verdict = QuietLabel(), QuietLabel()
         self.calibration = CalibrationChart()
-        self.scores = ScoreChart("Interval score", ReferenceLine(1.0, "1: held, and as wide as is useful"))
+        self.scores = ScoreChart("Interval score", ReferenceLine(1.0, "1: of useful width"))
         self.tabs = QTabWidget()
         self.tabs.setAccessibleName("Practice")
         self._words, self._place = EmptyState(), QStackedWidget()
