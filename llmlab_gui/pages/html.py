@@ -75,18 +75,21 @@ _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
 
 _TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
 _CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.DOTALL)
+_TAG = re.compile(r"<[^>]*>")
+_WIDE = 40  # characters of a table's longest cells, which a narrow page cannot show without breaking lines
 _NARROW_COLUMNS = 5  # of a table, beside each other on a narrow page; with more, numbers would be cut in two
 
 
 def page_html(page: Page, colors: PageColors, *, narrow: bool = False) -> str:
     """The whole page. Code that cannot be found is said in its place, and the page goes on.
 
-    narrow: tables with many columns and few rows are turned, so that each row becomes a column.
+    narrow: tables with many columns and few rows are turned, so that each row becomes a column; the columns of wide
+    ones share the width by their longest words.
     """
     body = _body(page, colors)
     if narrow:
-        body = _TABLE.sub(lambda table: _turned(table[0]), body)
-    return f"<html><head><style>{_style(colors)}</style></head><body>{body}</body></html>"
+        body = _TABLE.sub(lambda table: _shared(_turned(table[0])), body)
+    return f"<html><head><style>{_style(colors, 6 if narrow else 12)}</style></head><body>{body}</body></html>"
 
 
 def _body(page: Page, colors: PageColors) -> str:
@@ -122,6 +125,18 @@ def _turned(table: str) -> str:
     turned = ["".join(f"<th>{cell}</th>" for cell in head)]
     turned += ["".join([f"<th>{first}</th>", *(f"<td>{cell}</td>" for cell in rest)]) for first, *rest in lines]
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in turned)}</table>"
+
+
+def _shared(table: str) -> str:
+    """Qt would make the columns equally wide, and cut words in one that another has room for."""
+    rows = [[html.unescape(_TAG.sub("", cell)) for cell in _CELL.findall(row)] for row in table.split("</tr>")[:-1]]
+    columns = list(zip(*rows, strict=True))
+    if sum(max(map(len, column)) for column in columns) < _WIDE:
+        return table
+    # Each word and some space beside it; bold heads are a little wider.
+    longest = [max(len(word) for word in f"{' '.join(rest)} {head}_".split()) + 1 for head, *rest in columns]
+    widths = iter(round(100 * word / sum(longest)) for word in longest)
+    return re.sub(r"<th\b", lambda _: f'<th width="{next(widths)}%"', table, count=len(longest))
 
 
 def _formula(fence: re.Match[str]) -> str:
@@ -172,8 +187,8 @@ def _code(reference: str, colors: PageColors) -> str:
     )
 
 
-def _style(colors: PageColors) -> str:
-    """Sizes follow the window's font; a line is set a little wider than Qt's default."""
+def _style(colors: PageColors, between: int) -> str:
+    """Sizes follow the window's font; a line is set a little wider than Qt's default. between: pixels, of columns."""
     return f"""
         body {{ color: {colors.text}; }}
         p, li {{ line-height: 140%; margin-top: 6px; margin-bottom: 6px; }}
@@ -183,6 +198,6 @@ def _style(colors: PageColors) -> str:
         a {{ color: {colors.accent}; text-decoration: none; }}
         code {{ font-family: {colors.mono}; background-color: {colors.code_background}; }}
         td.quoted p {{ font-family: {colors.mono}; margin: 0; }}
-        th {{ text-align: left; padding: 3px 12px 3px 0; color: {colors.quiet}; }}
-        td {{ padding: 3px 12px 3px 0; }}
+        th {{ text-align: left; padding: 3px {between}px 3px 0; color: {colors.quiet}; }}
+        td {{ padding: 3px {between}px 3px 0; }}
     """

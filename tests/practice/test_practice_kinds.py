@@ -435,7 +435,7 @@ def test_a_size_has_the_setting_that_the_page_of_symbols_names(subject: Subject)
     for seed in range(9):
         question = ask(subject, "setting-of-a-name", seed)
         name = question.text.split("`")[1]
-        (row,) = [row for row in rows if re.search(rf"\b{name}\b.*`model\.", row)]
+        (row,) = [row for row in rows if re.search(rf"`model\..*\b{name}\b", row)]
         assert f"`{question.answer}`" in row
 
 

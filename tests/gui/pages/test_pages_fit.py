@@ -74,6 +74,16 @@ def test_a_wide_table_is_turned_on_a_narrow_page_and_keeps_its_cells() -> None:
     assert cells[True][1:7] == ["step", "loss", "100", "0.5", "200", "1.5"]
 
 
+def test_the_columns_of_a_narrow_table_are_as_wide_as_their_longest_words() -> None:
+    rows = [["x", "many words, each of them short", "name"], ["y", "b", "num_attention_heads"]]
+    lines = [f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * 3, rows[1])]
+    for text, shares in (("\n".join(lines), ["10", "23", "67"]), ("| a | b |\n| --- | --- |\n| 1 | 2 |", [])):
+        page = Page("p", "P", f"# P\n\n{text}\n")
+        shown = html.page_html(page, html.page_colors(), narrow=True)
+        assert re.findall(r'<th width="(\d+)%"', shown) == shares
+        assert "<th width" not in html.page_html(page, html.page_colors())
+
+
 def test_a_drawing_has_no_colour_that_a_dark_page_would_keep() -> None:
     known = {color for color in asdict(LIGHT).values() if isinstance(color, str)} | set(LIGHT.series)
     for path in _DRAWINGS:
