@@ -27,7 +27,7 @@ the shape of what comes out, the lines of code, and how far the lab's own calcul
 
 Changes (--change, again for each) show what follows downstream, against what was:
   token:3= king                 another token at position 3
-  norm[5]=0.3                   a number of a stage, at the position walked: of embedding, position, stream, norm,
+  norm[5]=0.3                   one number of a stage, at the position walked: of embedding, position, stream, norm,
                                 query, key, value (of --key), query_norm, value_mix, rotation, score, softcap, mask,
                                 softmax (by position), weighted_sum, output_projection, attention, middle,
                                 feed_forward_norm, up, gate, neurons, down, feed_forward, after, rest, final_norm,

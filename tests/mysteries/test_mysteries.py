@@ -40,6 +40,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.training.inspections import answer_request
 from llmlab.training.loop import Trainer
 from llmlab.training.run import TrainingRun
+from llmlab.walk.adamw import training_of
 
 # Of what is written alone: the weights learn as in a healthy run. (Dropout draws random numbers in evaluation, too.)
 _ONLY_SHOWN = {"wrong-tokenizer"}
@@ -143,6 +144,13 @@ def test_a_model_without_a_mask_writes_what_it_predicts_for_the_whole_text(runs:
             expected = opened.model.next_token(torch.tensor([text]))[0]
             assert torch.allclose(token.logits, expected, atol=1e-5)
             text.append(token.id)
+
+
+def test_a_mystery_shows_no_training_sequences_since_what_it_reads_may_be_its_fault(runs: dict[str, RunFolder]) -> None:
+    for name in (NOTHING, "unshuffled"):
+        trained = training_of(SavedRun(runs[name], "r", "final"))
+        assert trained.moments
+        assert not trained.windows
 
 
 def test_a_checkpoint_opens_as_the_model_that_was_trained(readings: dict[str, Readings]) -> None:
