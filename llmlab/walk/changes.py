@@ -28,6 +28,8 @@ _NUMBER = r"(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 _TOKEN = re.compile(r"token:(?P<position>-?\d+)=(?P<text>.*)", re.DOTALL)
 _WEIGHT = re.compile(rf"weight:(?P<name>[\w.]+)\[(?P<index>\d+(?:\s*,\s*\d+)?)\]\s*=\s*{_NUMBER}")
 _VECTOR = re.compile(rf"(?P<stage>[a-z_]+)\[(?P<index>\d+)\]\s*=\s*{_NUMBER}")
+_BARE = re.compile(rf"(?P<stage>[a-z_]+)\s*=\s*{_NUMBER}")
+_LETTERS = {"q": "query", "k": "key", "v": "value"}  # as formulas call them
 _LARGEST = 3e38  # of fp32
 _FORMS = "A change is token:3= king, or a number such as norm[5]=0.3, or weight:blocks.0.attention.out.weight[3,4]=0.1."
 
@@ -103,13 +105,20 @@ def parse_changes(texts: Sequence[str]) -> Changes:
             continue
         if match := _WEIGHT.fullmatch(text.strip()):
             weights.append((match["name"], tuple(map(int, match["index"].split(","))), float(match["value"])))
-        elif (match := _VECTOR.fullmatch(text.strip())) and match["stage"] in CHANGEABLE:
-            if match["stage"] in vectors:
-                why = "A walk sets one number of each stage."
-                raise UsageError(f"One number of {match['stage']} is set already.", why)
-            vectors[match["stage"]] = int(match["index"]), float(match["value"])
+        elif (match := _VECTOR.fullmatch(text.strip())) and (stage := _named(match)) in CHANGEABLE:
+            if stage in vectors:
+                raise UsageError(f"One number of {stage} is set already.", "A walk sets one of each stage.")
+            vectors[stage] = int(match["index"]), float(match["value"])
+        elif (match := _BARE.fullmatch(text.strip())) and (stage := _named(match)) in CHANGEABLE:
+            do = f"Say which, such as {stage}[0]={match['value']}."
+            raise UsageError(f"{text!r} does not say which number of {stage} is set.", "A stage has many.", do)
         else:
             raise UsageError(f"{text!r} is no change.", f"{_FORMS} Numbers: {', '.join(CHANGEABLE)}.")
         if abs(float(match["value"])) > _LARGEST:
             raise UsageError(f"{text!r} sets a number that is too large.", "Nothing can be computed with it.")
     return Changes(tokens, vectors, tuple(weights))
+
+
+def _named(match: re.Match[str]) -> str:
+    """The stage, which may be called by its letter."""
+    return _LETTERS.get(match["stage"], match["stage"])

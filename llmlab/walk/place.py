@@ -82,6 +82,7 @@ class Place:
             if CHANGEABLE[changed][0] == name:
                 of = "" if changed == name else f" of {changed}"
                 note = f"Component {component}{of} was set to {number(number_set)}. {note}".strip()
+                numbers = f"{changed}[{component}] = {number(number_set)}, as it was set"  # which no formula gives
             if changed == name and recomputed is not None:
                 recomputed = recomputed.clone()
                 recomputed[component] = number_set

@@ -79,7 +79,7 @@ class Value:
     @property
     def shape_words(self) -> str:
         """`[2 positions, 32 components]`."""
-        sizes = (f"{axis} {size:,}" for axis, size in zip(self.axes, self.array.shape, strict=True))
+        sizes = (_counted(size, axis) for axis, size in zip(self.axes, self.array.shape, strict=True))
         return f"[{', '.join(sizes)}]"
 
     @property
@@ -138,6 +138,12 @@ class Stage:
 
     def _texts(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(replace(self, values=())).items() if name != "values"}
+
+
+def _counted(size: int, axis: str) -> str:
+    """`32 dimensions of the head`."""
+    one, of, whole = axis.partition(" of ")
+    return f"{size:,} {one}{'s' if size != 1 else ''}{of}{whole}"
 
 
 def _plain(array: Array) -> Any:

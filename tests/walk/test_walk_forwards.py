@@ -305,6 +305,18 @@ def test_two_numbers_of_one_stage_are_refused_and_none_is_dropped() -> None:
         walk(scratch(), Walk(text=TEXT, changes=("norm[3]=1", "norm[4]=1")))
 
 
+def test_what_was_set_is_not_told_as_what_a_formula_gives() -> None:
+    for written, of in (("q[0]=3", "query"), ("k[0]=3", "key"), ("v[0]=3", "value"), ("score[2]=3", "score")):
+        asked = Walk(text=TEXT, key=2)
+        plain = by_name(walk(scratch(), asked))[of]
+        changed = by_name(walk(scratch(), dataclasses.replace(asked, changes=(written,))))[of]
+        assert changed.numbers == f"{of}[{written[written.index('[') + 1]}] = 3, as it was set"
+        assert changed.was == plain.numbers
+    assert plain.values[0].shape_words == "[8 dimensions of the head]"
+    with pytest.raises(UsageError, match=r"which number of score.*score\[0\]=5"):
+        walk(scratch(), Walk(text=TEXT, changes=("score=5",)))
+
+
 def test_where_no_token_is_left_none_is_drawn() -> None:
     best = by_name(walk(scratch(), Walk(text=TEXT)))["logits"].values[0].picked[0]
     for how in ({"top_k": 1}, {"temperature": 0.0}):
