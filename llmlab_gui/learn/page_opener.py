@@ -32,6 +32,11 @@ class PageOpener:
         except LabError as error:
             self._lab.error_raised.emit(error)
             return
+        run = (link.values.get("model") or link.values.get("base", "")).partition("@")[0]
+        if run and self._lab.row_called(run) is None:
+            do = "Train it as its page says (first-gpt: First hour, page 1), or choose your own model in the toolbar."
+            self._lab.error_raised.emit(LabError(f"There is no run {run} yet.", "This link looks at it.", do))
+            return
         if link.workspace:
             self._lab.workspace_requested.emit(link.workspace)
         if link.kind == PAGE:

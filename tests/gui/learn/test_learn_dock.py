@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_lab import FakeLab
+from fakes import FakeRun
 from practice_questions import Questions, question
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QTextDocument
@@ -191,6 +192,7 @@ def test_links_fill_setup_raise_docks_and_open_the_web(
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as refused:
         dock.open_link(QUrl("https://example.org/"))
     assert "https://example.org/" in refused.args[0].do
+    lab.add(FakeRun(lab.outputs, "mine").start())
     with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("lab:finetune?base=mine@final&method=full&name=taught"))
     assert asked.args == [{"preset": "scratch", "model.base": "mine@final", "model.method": "full", "name": "taught"}]
@@ -208,6 +210,10 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(lab.inspection, "open", opened.append)
+    with qtbot.assertNotEmitted(lab.workspace_requested):
+        dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=The%20king"))
+    assert "no run mine yet" in lab.errors[-1].what
+    lab.add(FakeRun(lab.outputs, "mine").start())
     with qtbot.waitSignal(lab.workspace_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=The%20king"))
     assert asked.args == ["Look inside"]
