@@ -102,8 +102,8 @@ class DiagnoseDock(LabDock):
             self.bring_button.hide()
             self.run = self.case = None
             self.standing.setText(
-                "A run is trained with one thing broken, chosen at random and sealed. Start one, look at it in every "
-                "panel, and say what is wrong. It takes about a minute."
+                "A run is trained with one thing broken, or nothing, chosen at random and sealed. Start one, look at "
+                "it in every panel, and say what is wrong. It takes about a minute."
             )
             return
         if self.run is not None and self.run.full_name not in names:
