@@ -199,8 +199,8 @@ def shortest_fit(subject: Subject, random: Random) -> Draft:
     first, second, length = random.choice(((3, 4, 5), (6, 8, 10), (5, 12, 13), (8, 15, 17)))
     target = length * random.choice((2, 3, 5))
     text = (
-        f"The only example has the features {first} and {second} and the target {target}. Many weights fit it exactly. "
-        "How long is the shortest such vector of weights?"
+        f"A linear model predicts w₁ · x₁ + w₂ · x₂. Its only example has x₁ = {first}, x₂ = {second} and the target "
+        f"{target}, so many weights fit exactly. How long is the shortest such vector (w₁, w₂)?"
     )
     how = f"It lies along the features: {target} / √({first}² + {second}²) = {target} / {length}."
     return value(text, target / length, how, within=0.01)

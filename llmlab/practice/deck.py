@@ -25,6 +25,7 @@ from llmlab.practice.question import CONFIDENCE, INTERVAL, WAYS, Marked, Questio
 
 FILE = "practice.json"
 HANDFUL = 5  # questions of a day
+_MOST = 5.0  # useful widths that a score counts for in a mean: one huge interval is one mistake
 _LAST_TIME = 4e9  # Unix seconds: the year 2096; FSRS adds years to it, and dates end in 9999
 
 
@@ -67,7 +68,8 @@ class Tally:
 class Widths:
     """How useful intervals were. wide: of `count`, those that held the value and were too wide to be useful.
 
-    over_time: after each interval with a score, the mean of the last `WINDOW` scores, in useful widths.
+    over_time: after each interval with a score, the mean of the last `WINDOW` scores, in useful widths, each
+    at most `_MOST`.
     """
 
     count: int
@@ -80,7 +82,8 @@ class Widths:
         if not self.over_time:
             return "No interval has a score yet."
         wide = f"{self.wide} of {self.count} {'was' if self.wide == 1 else 'were'} too wide to be useful."
-        return f"Interval score: {self.over_time[-1]:.2f}, the mean of the last {WINDOW} (below 1 is useful). {wide}"
+        mean = f"{self.over_time[-1]:.2f}, the mean of the last {WINDOW}, each at most {_MOST:g}"
+        return f"Interval score: {mean} (below 1 is useful). {wide}"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Record:
     def widths(self) -> Widths:
         """Of the intervals: whether they were narrow enough to be useful, and held the value."""
         intervals = self._intervals()
-        scores = [one.score for one in intervals if one.score]
+        scores = [min(one.score, _MOST) for one in intervals if one.score]
         means = [fmean(scores[max(0, end - WINDOW) : end]) for end in range(1, len(scores) + 1)]
         return Widths(len(intervals), sum(bool(one.held) and not one.right for one in intervals), tuple(means))
 

@@ -64,6 +64,7 @@ class PracticeDock(LabDock):
         self.scores = ScoreChart("Interval score", ReferenceLine(1.0, "1: of useful width"))
         self.tabs = QTabWidget()
         self.tabs.setAccessibleName("Practice")
+        self.tabs.setDocumentMode(True)
         self._words, self._place = EmptyState(), QStackedWidget()
         self._asked = scrolled(self.card)
         self._place.addWidget(self._words)

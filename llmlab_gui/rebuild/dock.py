@@ -65,6 +65,7 @@ class RebuildDock(LabDock):
         self.hint, self.train = QPushButton("Hint"), QPushButton("Train with mine")
         self.ours = QPushButton("Train ours")
         self.tabs, self.verdict, self.steps = QTabWidget(), QLabel(), QListWidget()
+        self.tabs.setDocumentMode(True)
         self.task, self.yours, self.lab_code, self.outcome = (
             _Browser(name, self._background) for name in ("Task", "Your code", "Our code", "Your run beside ours")
         )

@@ -138,8 +138,8 @@ def test_calibration_counts_what_was_held_and_widths_what_was_useful(tmp_path: P
     assert (record.calibration().right, record.calibration().count) == (3, 4)  # one is from before it was kept
     widths = record.widths()
     assert (widths.wide, widths.count) == (1, 4)
-    assert widths.over_time == pytest.approx((1.0, 25.5, 19.0))
-    assert "19.00" in widths.verdict
+    assert widths.over_time == pytest.approx((1.0, 3.0, 11 / 3))  # scores 1, 50 and 6, two of them too large
+    assert "3.67" in widths.verdict
     assert "1 of 4 was too wide" in widths.verdict
     assert record.by_way()["know"].right == 2
     assert Record().widths().verdict == "No interval has a score yet."

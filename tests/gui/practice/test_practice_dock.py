@@ -115,7 +115,7 @@ def test_an_interval_that_is_too_wide_is_said_to_be(dock: PracticeDock, lab: Fak
     qtbot.waitUntil(lambda: dock.record.calibration().count == 1, timeout=WAIT)
     assert "1 of 1 came true" in dock.verdict.text()
     assert "1 of 1 was too wide" in dock.verdict.text()
-    assert dock.scores.curves()["interval"].y.tolist() == [50.0]
+    assert dock.scores.curves()["interval"].y.tolist() == [5.0]
 
 
 def test_who_pressed_ask_me_can_type_the_answer(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
