@@ -59,6 +59,7 @@ class ExplainIt(QWidget):
         self.points = QListWidget()
         self.points.setAccessibleName("What belongs there")
         self.points.setWordWrap(True)
+        self.points.setSpacing(1)  # the boxes are higher than a line
         self.points.setTextElideMode(Qt.TextElideMode.ElideNone)
         self.points.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.points.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
