@@ -35,7 +35,7 @@ class Asker(QObject):
         self._lab = lab
         self._background = Background(self)
         self._asked: list[str] = []
-        self._quick = False  # nothing is trained for a question of this set
+        self.quick = False  # nothing is trained for a question of this set
         self._about = self._concept = ""
         self._request: Request | None = None
         self._ahead: list[Question | None] = []
@@ -54,7 +54,7 @@ class Asker(QObject):
     def begin(self, concept: str = "", about: str = "") -> None:
         """A new set: of a page, or of all; what was asked before can come again. about: a reference, if another one."""
         self.end()
-        self._asked, self._ahead, self._quick = [], [], False
+        self._asked, self._ahead, self.quick = [], [], False
         self._about, self._concept = about or self.about(), concept
 
     def changed(self) -> bool:
@@ -77,7 +77,7 @@ class Asker(QObject):
     def skip(self) -> None:
         """Instead of one that small models are trained for, another one; no more such in this set."""
         self.end()
-        self._quick = True
+        self.quick = True
         self.next()
 
     def end(self) -> None:
@@ -107,7 +107,7 @@ class Asker(QObject):
 
     def _ask(self) -> None:
         seed = int(time.time() // _DAY)
-        request = self._lab.inspection.host.practice(self._about, seed, self._concept, self._asked, self._quick)
+        request = self._lab.inspection.host.practice(self._about, seed, self._concept, self._asked, self.quick)
         request.progressed.connect(self._tell)
         request.answered.connect(partial(self._take, request))
         request.failed.connect(partial(self._fail, request))

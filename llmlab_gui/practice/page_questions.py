@@ -138,7 +138,12 @@ class PageQuestions(QWidget):
         self._waits = False
         if question is None:
             hint = " Open a model, or train a run, for more." if not (self._about() or self.asker.about()) else ""
-            self._offer(f"There is nothing more to ask here.{hint}")
+            left = (
+                "Skipped. What is left here has to be trained."
+                if self.asker.quick
+                else "There is nothing more to ask here."
+            )
+            self._offer(f"{left}{hint}")
             return
         self._asked += 1
         self.words.setText(f"Question {self._asked} of {COUNT}")

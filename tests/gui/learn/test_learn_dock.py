@@ -19,7 +19,8 @@ from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
-from llmlab.practice.question import CHOICE, INTERVAL
+from llmlab.practice.question import CHOICE, INTERVAL, TRAINING
+from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
@@ -348,6 +349,19 @@ def test_a_question_that_is_computed_in_a_page_can_be_cancelled(dock: LearnDock,
     assert dock.questions.button.text() == "Ask me"
     host.say()
     assert not dock.questions.card.isVisible()
+
+
+def test_where_only_trained_questions_are_left_a_skip_says_so(dock: LearnDock, lab: FakeLab) -> None:
+    dock.go("attention")
+    host = Questions([None])
+    lab.inspection.host = host  # type: ignore[assignment]
+    box = dock.questions
+    box.button.click()
+    host.requests[-1].progressed.emit(Working(f"{TRAINING} to compare", 0.5))
+    box.button.click()
+    assert host.quick
+    host.say()
+    assert box.words.text().startswith("Skipped.")
 
 
 def test_the_questions_stand_in_the_page_and_scroll_with_it(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
