@@ -119,7 +119,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         ),
     ),
     PAPER: _beside(
-        (30, _stacked((34, _tabs("paper", "learn", "runs")), (66, _tabs("check")))),
+        (30, _stacked((48, _tabs("paper", "learn", "runs")), (52, _tabs("check")))),
         (
             70,
             _stacked(

@@ -136,7 +136,9 @@ def claims_of_models(paper: Paper) -> list[str]:
 
 
 def _models(request: CheckRequest, plan: PaperPlan) -> list[str]:
-    """The models that were named, or those that are here where a claim is about such."""
+    """The models that were named, or those that are here where a claim is about such. UsageError where one is not."""
+    for name in request.models:
+        parse(name, request.outputs)
     if request.models and not plan.of_models:
         raise UsageError(f"No claim of {plan.paper} is tested on a model that is named.", "", "Leave --model out.")
     asked = [claim for claim in plan.of_models if not request.claims or claim in request.claims]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.studies.papers.checks import models_here
+from llmlab.core.errors import UsageError
+from llmlab.data.papers import read_paper
+from llmlab.studies.papers.checks import CheckRequest, models_here, plan_check
 
 
 @pytest.fixture
@@ -46,3 +48,11 @@ def test_what_the_lab_made_adapters_and_large_models_are_left_out(tmp_path: Path
 
 def test_nothing_here_is_no_error(outputs: Path) -> None:
     assert models_here(outputs) == []
+
+
+def test_a_check_on_a_model_that_is_not_there_is_not_planned(tmp_path: Path, outputs: Path) -> None:
+    model(tmp_path / "models" / "of-mine")
+    paper = read_paper("attention-sinks")
+    with pytest.raises(UsageError, match="There is no model 'first-gpt'"):
+        plan_check(CheckRequest(paper, "minutes", outputs, ["sink"], models=["of-mine", "first-gpt@final"]))
+    assert plan_check(CheckRequest(paper, "minutes", outputs, ["sink"], models=["of-mine"])).options["models"]
