@@ -87,7 +87,7 @@ HOW: dict[str, Callable[[str], str]] = {
     "experiment": _experiment,
     **dict.fromkeys(("generate", "export", "inspect", "intervene", "compare", "evolve", "adapter"), _looks),
     **dict.fromkeys(("models", "data", "notebook", "paper", "runs", "show", "checkpoints"), _as_it_is),
-    **dict.fromkeys(("walk", "exercise", "mystery", "practice"), _as_it_is),
+    **dict.fromkeys(("walk", "exercise", "mystery", "practice", "learn"), _as_it_is),
     "delete": _agreed,
     "rename": _as_it_is,
     **dict.fromkeys(("corpora", "presets", "settings", "doctor", "request"), _as_it_is),

@@ -140,11 +140,11 @@ def read_paper(name: str, folder: Path = PAPERS_DIR) -> Paper:
 
 
 def _claim(row: Mapping[str, Any]) -> Claim:
-    sizes = tuple(row.get("sizes", ()))
+    texts, sizes = _texts(row, Claim, "sizes", "practice"), tuple(row.get("sizes", ()))
     if wrong := [size for size in sizes if size not in SIZES]:
         raise ValueError(f"a check has no size {wrong[0]!r}")
     practice = Choices(**_texts(row["practice"], Choices)) if "practice" in row else None
-    return Claim(**_texts(row, Claim, "sizes", "practice"), sizes=sizes, practice=practice)
+    return Claim(**texts, sizes=sizes, practice=practice)
 
 
 def _texts(row: Mapping[str, Any], of: type, *others: str) -> dict[str, str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from llmlab.core.charts import Axis, Chart, Series, Table
 from llmlab.core.kinds import PAPERS
 from llmlab.core.processes import process_start
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, read_paper
 from llmlab.studies.launcher import make_folder
+from llmlab.studies.papers import checks
 from llmlab.studies.papers.checks import CheckRequest, options_of, plan_check
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
 from llmlab.studies.records import CheckFolder, TrialStatus
@@ -85,7 +88,9 @@ class FakeCheck:
         **asked: Any,
     ) -> None:
         request = CheckRequest(read_paper(paper), "minutes", outputs, list(claims), 1, name=name, watched=True, **asked)
-        self.record = replace(plan_check(request), created=created)
+        there = mock.patch.object(checks, "parse") if request.models else contextlib.nullcontext()
+        with there:  # whatever models a test names
+            self.record = replace(plan_check(request), created=created)
         self.folder = CheckFolder(outputs / PAPERS / name)
         make_folder(self.folder, self.record)
 

@@ -39,8 +39,11 @@ def test_the_first_hour_begins_with_its_first_page_in_sight(same_window: MainWin
     assert setup.name.text() == ""  # another run is not named like the one before
 
 
-def test_a_claims_link_sets_up_its_check(same_window: MainWindow, qtbot: QtBot) -> None:
+def test_a_claims_link_sets_up_its_check(
+    same_window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     window = same_window
+    monkeypatch.setattr(window.lab, "row_called", lambda name: name == "mine" or None)
     learn = cast(LearnDock, window.docks["learn"])
     learn.open_link(QUrl("paper:attention-sinks/sink?model=mine@final"))
     form = cast(CheckDock, window.docks["check"]).form
