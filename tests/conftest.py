@@ -91,8 +91,10 @@ def old_objects_left_alone() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Token caches of the tests, shared by one session and by the workers that it starts."""
-    folder = tmp_path_factory.mktemp("cache")
+    """Token caches of the tests: one for all processes that test, and for the workers that they start."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
     os.environ["LLMLAB_CACHE"] = str(folder)
     return folder
 
@@ -126,6 +128,8 @@ def no_process_left(test_processes: TestProcesses) -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     fork_server.enable(item.get_closest_marker("real_start") is None)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # a run that an earlier test trained here may have set more
 
 
 @pytest.fixture
@@ -135,6 +139,13 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("LLMLAB_OUTPUTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures, whose drawing takes a second and is another test's."""
+    monkeypatch.setattr("llmlab.studies.report.draw_figures", lambda results, folder: [])
+    monkeypatch.setattr("llmlab.studies.report.draw_charts", lambda charts, folder: None)
 
 
 def _renderer() -> Any:

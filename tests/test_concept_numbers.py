@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,16 +45,6 @@ def rows_of(name: str, first: str) -> list[list[str]]:
 WITH_CODE = [path.stem for path in sorted(_FOLDER.glob("*.md")) if _CODE.search(path.read_text(encoding="utf-8"))]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """What pages print was computed on one thread: several add in another order, and training makes much of little."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_the_code_on_a_page_prints_what_the_page_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pytest
+from cases import each
 from preset_settings import resolve_finetune_settings, resolve_settings
 
 from llmlab.cli import main as command_line
@@ -107,7 +107,7 @@ def test_every_page_of_the_reading_order_is_there() -> None:
     assert tuple(PAGES) == READING_ORDER
 
 
-@pytest.mark.parametrize(("document", "command"), ALL_COMMANDS)
+@each(("document", "command"), ALL_COMMANDS)
 def test_a_command_in_a_document_is_understood(document: str, command: str) -> None:
     trains = command.split()[1:2] in (["pretrain"], ["resume"])
     assert (settings_of(command) is not None) == trains
@@ -134,7 +134,7 @@ def test_the_manual_and_the_first_hour_give_a_name_once() -> None:
     assert commands_that_share("--name", followed) == {}
 
 
-@pytest.mark.parametrize("name", WITH_RUNS)
+@each("name", WITH_RUNS)
 def test_a_run_link_and_the_command_beside_it_ask_for_the_same(name: str) -> None:
     runs = [block.text for block in WITH_RUNS[name].blocks if block.kind == "run"]
     if WITH_RUNS[name].group == CONCEPTS:
@@ -149,7 +149,7 @@ def test_a_run_link_and_the_command_beside_it_ask_for_the_same(name: str) -> Non
         assert asked == [settings_of(command) for command in begun if "--from" not in command]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each("document", DOCUMENTS)
 def test_settings_in_a_document_exist(document: str) -> None:
     known = {info.key for settings in (PretrainSettings, FinetuneSettings, TaskSettings) for info in describe(settings)}
     sections = "|".join(sorted({key.partition(".")[0] for key in known}))
@@ -178,18 +178,23 @@ def _pages_of(call: ast.Call, tree: ast.Module) -> list[str]:
     return [ast.literal_eval(choice) for choice in choices]
 
 
-@pytest.mark.parametrize("dock", [dock for dock in DOCK_IDS if dock != "learn"])
-def test_the_caption_of_a_dock_links_to_its_pages(dock: str) -> None:
-    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "llmlab_gui").rglob("*.py")]
-    made = re.compile(rf'(super\(\).__init__|Dock)\(\s*lab,\s*"{dock}",')
-    (text,) = [text for text in texts if made.search(text)]
-    tree = ast.parse(text)
-    (maker,) = [node for node in tree.body if made.search(ast.get_source_segment(text, node) or "")]
-    calls = [node for node in ast.walk(maker) if isinstance(node, ast.Call)]
-    captions = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "caption"]
-    pages = [page for call in captions for page in _pages_of(call, tree)]
-    assert pages
-    assert set(pages) <= set(DOCK_PAGES[dock][1])
+def test_the_caption_of_a_dock_links_to_its_pages() -> None:
+    made = re.compile(r'(?:super\(\).__init__|Dock)\(\s*lab,\s*"(\w+)",')
+    makers: dict[str, list[tuple[ast.stmt, ast.Module]]] = {}
+    for path in (ROOT / "llmlab_gui").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if made.search(text):
+            lines, tree = text.splitlines(), ast.parse(text)
+            for maker in tree.body:
+                for dock in made.findall("\n".join(lines[maker.lineno - 1 : maker.end_lineno])):
+                    makers.setdefault(dock, []).append((maker, tree))
+    for dock in set(DOCK_IDS) - {"learn"}:
+        ((maker, tree),) = makers[dock]
+        calls = [node for node in ast.walk(maker) if isinstance(node, ast.Call)]
+        captions = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "caption"]
+        pages = [page for call in captions for page in _pages_of(call, tree)]
+        assert pages, dock
+        assert set(pages) <= set(DOCK_PAGES[dock][1]), dock
 
 
 def test_every_dock_has_pages_and_every_concept_page_has_docks() -> None:
@@ -197,7 +202,7 @@ def test_every_dock_has_pages_and_every_concept_page_has_docks() -> None:
     assert {page for _, pages in DOCK_PAGES.values() for page in pages} == set(PAGES)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@each("name", PAGES)
 def test_a_page_leads_to_its_docks_and_each_of_them_back(name: str) -> None:
     docks = [link.removeprefix("dock:") for link in links_of(PAGES[name].text) if link.startswith("dock:")]
     assert {dock for dock in docks if name not in DOCK_PAGES[dock][1]} == set()
@@ -238,7 +243,7 @@ def test_the_programs_that_the_manual_starts_are_installed_by_readme() -> None:
         assert f"def {function}(" in Path(str(spec.origin)).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", [*MANUAL, "CHANGELOG.md", "THIRD_PARTY_NOTICES.md"])
+@each("document", [*MANUAL, "CHANGELOG.md", "THIRD_PARTY_NOTICES.md"])
 def test_files_that_a_document_names_exist(document: str) -> None:
     text = DOCUMENTS[document]
     linked = files_of(text) if "/" not in document else ()  # a page's own links: tests/gui/pages/test_concepts.py
@@ -263,7 +268,7 @@ def test_each_step_of_the_walks_through_the_code_names_a_file_and_what_is_in_it(
     assert not [path for path in named if not (ROOT / path).is_file()]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each("document", DOCUMENTS)
 def test_no_document_names_a_place_on_one_machine(document: str) -> None:
     assert re.findall(r"(?<![\w.:/~*])/[a-z]\w*/\S*|\b[A-Z]:\\\S*", DOCUMENTS[document]) == []
 

@@ -29,15 +29,16 @@ def test_the_modules_that_are_forked_are_there(module: str) -> None:
     assert importlib.util.find_spec(module) is not None
 
 
-@pytest.mark.parametrize("command", [HERE, module_command("llmlab")], ids=["-m", "-c"])
-@pytest.mark.parametrize("words", ["settings --json", "runs", "show nothing", "no-such-word", "--version"])
-def test_it_prints_and_ends_as_a_real_one(command: list[str], words: str, tmp_path: Path, outputs: Path) -> None:
+@pytest.mark.parametrize("words", ["-m settings --json", "-c runs", "-m show nothing", "-c no-such-word"])
+def test_it_prints_and_ends_as_a_real_one(words: str, tmp_path: Path, outputs: Path) -> None:
+    form, *words_after = words.split()
+    command = [*(HERE if form == "-m" else module_command("llmlab")), *words_after]
     environment = os.environ | {"LLMLAB_OUTPUTS": "here", "COLUMNS": "70"}
     how = {"cwd": tmp_path, "env": environment, "stdin": subprocess.DEVNULL, "capture_output": True}
-    forked = subprocess.run([*command, *words.split()], **how, check=False)
+    forked = subprocess.run(command, **how, check=False)
     assert fork_server.running() is not None
     fork_server.enable(False)
-    real = subprocess.run([*command, *words.split()], **how, check=False)
+    real = subprocess.run(command, **how, check=False)
     assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
 
 

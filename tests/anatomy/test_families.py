@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from cases import each
 from family_models import KINDS, TIME, enliven, family_model, new_model, some_ids
 from plain_models import plain_logits, unchanged
 from small_models import COMBINATIONS, VOCAB, lively, shape
 from torch import Tensor, nn
 from transformers import AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-from watched_models import Everything, name
+from watched_models import Everything
 
 from llmlab.anatomy import families
 from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, HookPoint, Refusals, anatomy_of
@@ -78,9 +79,7 @@ MISTAKES: list[tuple[str, Callable[[BlockAnatomy], BlockAnatomy], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("family", "mistake", "measure"), MISTAKES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(MISTAKES)]
-)
+@each(("family", "mistake", "measure"), MISTAKES)
 def test_the_probe_refuses_contributions_that_are_not_what_is_added(
     family: str, mistake: Callable[[BlockAnatomy], BlockAnatomy], measure: str
 ) -> None:
@@ -109,7 +108,7 @@ READINGS: list[tuple[str, Callable[[Anatomy], Anatomy]]] = [
 ]
 
 
-@pytest.mark.parametrize(("family", "mistake"), READINGS, ids=[f"{n}-{i}" for i, (n, _) in enumerate(READINGS)])
+@each(("family", "mistake"), READINGS)
 def test_the_probe_refuses_a_readout_that_does_not_give_the_logits(
     family: str, mistake: Callable[[Anatomy], Anatomy]
 ) -> None:
@@ -220,17 +219,18 @@ _READOUT = {"cohere", "cohere2", "granite", "granitemoe", "minicpm3"}
 _TOO_STRANGE = {"opt", "bloom", "mpt", "qwen3_next", "qwen3_5", "lfm2"}
 
 
-@pytest.mark.parametrize("family", KINDS)
+@each("family", KINDS)
 def test_an_unknown_family_is_described_rightly_or_refused(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = family_model(family)
     known = anatomy_of(model)
-    monkeypatch.delitem(families.FAMILIES, KINDS[family].model_type)
-    if family in _TOO_STRANGE:
-        with pytest.raises(LabError, match="does not know its family"):
-            anatomy_of(model)
-        return
-    with unchanged(model):
-        found = anatomy_of(model)
+    with monkeypatch.context() as unknown:
+        unknown.delitem(families.FAMILIES, KINDS[family].model_type)
+        if family in _TOO_STRANGE:
+            with pytest.raises(LabError, match="does not know its family"):
+                anatomy_of(model)
+            return
+        with unchanged(model):
+            found = anatomy_of(model)
     for ours, theirs in zip(found.blocks, known.blocks, strict=True):
         assert ours.attn == theirs.attn
         assert ours.mlp == theirs.mlp
@@ -288,7 +288,7 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(("family", "implementation"), [*CHOICES, ("gemma2", "eager"), ("gpt_neo", "eager")])
+@each(("family", "implementation"), [*CHOICES, ("gemma2", "eager"), ("gpt_neo", "eager")])
 def test_patterns_are_those_of_the_attention_that_was_chosen(family: str, implementation: str) -> None:
     plain = family_model(family)
     model = AutoModelForCausalLM.from_config(
@@ -302,10 +302,8 @@ def test_patterns_are_those_of_the_attention_that_was_chosen(family: str, implem
     assert model.config._attn_implementation == implementation
 
 
-@pytest.mark.parametrize(
-    "family", ["llama", "gemma2", "gpt2", "granite", "phi", "olmo", "olmo2", "bloom", "falcon new"]
-)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@each("family", ["llama", "gemma2", "gpt2", "granite", "phi", "olmo", "olmo2", "bloom", "falcon new"])
+@each("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions_are_within_their_rounding(family: str, dtype: torch.dtype) -> None:
     model = copy.deepcopy(family_model(family)).to(dtype)
     anatomy = anatomy_of(model)
@@ -359,7 +357,7 @@ def test_a_linear_layer_of_any_kind_is_read_as_its_matrix() -> None:
 # The lab's own GPT --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", COMBINATIONS, ids=name)
+@each("options", COMBINATIONS)
 def test_the_scratch_gpt_is_right_in_all_its_settings(options: dict[str, Any]) -> None:
     model = lively(shape(**options)).requires_grad_(False)
     ids = torch.randint(VOCAB, (TIME,), generator=torch.Generator().manual_seed(1))

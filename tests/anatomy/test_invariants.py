@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from cases import each
 from family_models import KINDS, TIME, family_model, some_ids
 from plain_models import NAMES, around_block, layers_of, plain_logits, told, unchanged, without_feed_forward
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from watched_models import Everything
 
 from llmlab.anatomy import capture, hf_attention
 from llmlab.anatomy.anatomy import Anatomy, Refusals, anatomy_of
-from llmlab.anatomy.capture import AttentionCall, Intervener, Observer, Point, run
+from llmlab.anatomy.capture import AttentionCall, Observer, run
 
 # Falcon with ALiBi adds it twice under eager attention; what it does as loaded is checked through its values below.
 EAGER = [name for name in NAMES if name != "falcon sequential"]
@@ -62,23 +63,22 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> bool:
     return bool(((ours - theirs).norm(dim=-1) <= tolerance * theirs.norm(dim=-1).clamp(min=1e-3)).all())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_nothing_is_refused(name: str) -> None:
     assert watched(name).anatomy.refusals == Refusals()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_watching_changes_no_logit_and_leaves_no_trace(name: str) -> None:
     model = family_model(name)
     with unchanged(model):
-        anatomy = anatomy_of(model)
-        seen = Watcher()
+        anatomy, seen = anatomy_of(model), Watcher()
         logits = run(model, anatomy, some_ids(), [seen])[0]
     assert (logits - plain_logits(model, some_ids())).abs().max() < 2e-5
     assert not hf_attention._watchers
 
 
-@pytest.mark.parametrize("name", EAGER)
+@each("name", EAGER)
 def test_patterns_and_logits_are_those_of_eager_attention(name: str) -> None:
     seen, eager = watched(name).seen, told(name)
     assert (watched(name).logits - eager.logits).abs().max() < 5e-6
@@ -90,7 +90,7 @@ def test_patterns_and_logits_are_those_of_eager_attention(name: str) -> None:
         assert (ours - theirs).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_rows_sum_to_one_and_look_neither_ahead_nor_out_of_their_window(name: str) -> None:
     about = watched(name)
     for layer, (pattern,) in about.seen.patterns.items():
@@ -105,7 +105,7 @@ def test_rows_sum_to_one_and_look_neither_ahead_nor_out_of_their_window(name: st
     assert about.anatomy.sinks == (name == "gpt_oss")
 
 
-@pytest.mark.parametrize("name", EAGER)
+@each("name", EAGER)
 def test_the_stream_is_transformers_hidden_states(name: str) -> None:
     about, hidden = watched(name), told(name).hidden
     for layer in range(3):
@@ -116,7 +116,7 @@ def test_the_stream_is_transformers_hidden_states(name: str) -> None:
     assert close(about.anatomy.norm.apply(about.seen.final_residual), hidden[3])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_contributions_add_up_within_layers_and_over_all_of_them(name: str) -> None:
     points, final = watched(name).seen.points, watched(name).seen.final_residual
     total = points["pre_attn", 0]
@@ -129,7 +129,7 @@ def test_contributions_add_up_within_layers_and_over_all_of_them(name: str) -> N
     assert close(total, final)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_attn_out_is_all_that_a_block_adds_without_its_feed_forward(name: str) -> None:
     for layer in range(3):
         before, after = around_block(without_feed_forward(name, layer), layer, some_ids())
@@ -137,14 +137,14 @@ def test_attn_out_is_all_that_a_block_adds_without_its_feed_forward(name: str) -
         assert close(after - before, attn_out, 2e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_post_attn_is_real_where_a_module_reads_it(name: str) -> None:
     parallel = {"gptj", "codegen", "phi", "cohere", "cohere2", "gpt_neox parallel", "stablelm parallel"}
     parallel |= {"falcon old", "falcon new"}
     assert {block.parallel for block in watched(name).anatomy.blocks} == {name in parallel}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_patterns_times_values_are_the_heads_answers(name: str) -> None:
     about = watched(name)
     for layer, (pattern,) in about.seen.patterns.items():
@@ -157,7 +157,7 @@ def test_patterns_times_values_are_the_heads_answers(name: str) -> None:
             assert torch.allclose(answers.transpose(0, 1), about.seen.z[layer], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 @torch.no_grad()
 def test_heads_through_the_projection_are_attn_out(name: str) -> None:
     about = watched(name)
@@ -174,7 +174,7 @@ def test_heads_through_the_projection_are_attn_out(name: str) -> None:
         assert close(total * block.attn.scale, about.seen.points["attn_out", layer])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_the_final_norm_and_the_unembedding_give_the_logits(name: str) -> None:
     about = watched(name)
     assert close(about.anatomy.logits(about.seen.final_residual), about.logits)
@@ -189,7 +189,7 @@ def test_the_final_norm_and_the_unembedding_give_the_logits(name: str) -> None:
     assert close(about.anatomy.finish(summed), about.logits)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_neurons_are_the_input_of_the_last_linear_layer(name: str) -> None:
     about = watched(name)
     for layer, block in enumerate(about.anatomy.blocks):
@@ -201,92 +201,14 @@ def test_neurons_are_the_input_of_the_last_linear_layer(name: str) -> None:
             assert any(module is block.neurons for module in owner.modules())
 
 
-class Same(Intervener):
-    """Puts everything back as it was."""
-
-    def residual(self, layer: int, point: Point, x: Tensor) -> Tensor:
-        return x.clone()
-
-    def heads(self, layer: int, z: Tensor) -> Tensor:
-        return z.clone()
-
-
-class AddLast(Intervener):
-    """Moves the last token's stream in one layer."""
-
-    def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
-        if (layer, point) != (1, "pre_attn"):
-            return None
-        changed = x.clone()
-        changed[:, -1] += torch.linspace(-1, 1, x.shape[-1])  # LayerNorm would not see a constant
-        return changed
-
-
-class WithoutHead(Intervener):
-    """Zeroes head 1 of layer 1."""
-
-    def heads(self, layer: int, z: Tensor) -> Tensor | None:
-        if layer != 1:
-            return None
-        changed = z.clone()
-        changed[:, :, 1] = 0
-        return changed
-
-
-@dataclass
-class Subtracted(Intervener):
-    """Subtracts a contribution from what attention adds in layer 1."""
-
-    contribution: Tensor
-
-    def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
-        return x - self.contribution if (layer, point) == (1, "attn_out") else None
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_patching_a_model_with_itself_changes_nothing(name: str) -> None:
-    about = watched(name)
-    prompts = torch.stack((some_ids(), some_ids(3)))  # several at once, without observers
-    patched, plain = (run(about.model, about.anatomy, prompts, interventions=some) for some in ([Same()], []))
-    assert close(patched, plain, 1e-6)  # Granite's multiplier is divided out and multiplied in again
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_editing_the_last_token_leaves_earlier_rows_alone(name: str) -> None:
-    about = watched(name)
-    plain = run(about.model, about.anatomy, some_ids())[0]
-    edited = run(about.model, about.anatomy, some_ids(), interventions=[AddLast()])[0]
-    # Experts work on their tokens together: another group of tokens is rounded in another way.
-    same = close(edited[:-1], plain[:-1], 1e-6) if name in EXPERTS else torch.equal(edited[:-1], plain[:-1])
-    assert same
-    assert not close(edited[-1], plain[-1], 1e-3)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@torch.no_grad()
-def test_zeroing_a_head_is_subtracting_its_contribution(name: str) -> None:
-    about = watched(name)
-    block, z = about.anatomy.blocks[1], about.seen.z[1]
-    assert block.projection is not None
-    without = z.clone()
-    without[:, 1] = 0
-    added = [block.projection(x.flatten(-2)) for x in (z, without)]
-    if block.post_attn_norm is not None:
-        added = [block.post_attn_norm(x) for x in added]
-    contribution = (added[0] - added[1]) * block.attn.scale
-    zeroed = run(about.model, about.anatomy, some_ids(), interventions=[WithoutHead()])
-    subtracted = run(about.model, about.anatomy, some_ids(), interventions=[Subtracted(contribution)])
-    assert close(zeroed, subtracted, 5e-5)
-    assert not close(zeroed[0, -1], about.logits[-1], 1e-3)
-
-
-@pytest.mark.parametrize("name", EAGER)
+@each("name", EAGER)
 def test_long_prompts_come_out_the_same_in_pieces(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     about, ids = watched(name), some_ids(time=40)
     whole, pieces = Everything(), Everything()
     run(about.model, about.anatomy, ids, [whole])
-    monkeypatch.setattr(capture, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
-    logits = run(about.model, about.anatomy, ids, [pieces])[0]
+    with monkeypatch.context() as small:
+        small.setattr(capture, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
+        logits = run(about.model, about.anatomy, ids, [pieces])[0]
     assert (logits - plain_logits(about.model, ids)).abs().max() < 2e-5
     for layer, (pattern,) in whole.patterns.items():
         assert [rows.shape[1] for rows in pieces.patterns[layer]] == [16, 16, 8]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import each
 from hypothesis import given
 from hypothesis import strategies as st
 from preset_settings import resolve_settings
@@ -54,7 +55,7 @@ INFO = {info.name: info for info in describe(FakeSettings)}
 EVERY = list(describe(PretrainSettings))
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "given", "parsed"),
     [
         ("whole", "7", 7),
@@ -81,7 +82,7 @@ def test_text_and_plain_values_become_the_settings_type(name: str, given: Any, p
     assert type(value) is type(parsed)
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "bad"),
     [
         ("whole", "0"),

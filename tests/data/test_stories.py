@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,7 +130,7 @@ def test_the_size_that_the_registry_states_is_right() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "char"])
-def test_the_floor_is_the_entropy_shared_among_a_storys_tokens(kind: str, own_cache: Path) -> None:
+def test_the_floor_is_the_entropy_shared_among_a_storys_tokens(kind: str) -> None:
     data = DataSettings(corpus="stories", tokenizer=kind)
     dataset = load_dataset(data, 64, quiet)
     total = len(dataset.train) + len(dataset.val)

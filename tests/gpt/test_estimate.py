@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import each
 from preset_settings import resolve_settings
 from small_models import COMBINATIONS, VOCAB, shape, some_ids
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,8 +37,8 @@ def test_parameters_and_checkpoint_are_the_models() -> None:
     assert averaged.memory_bytes - expected.memory_bytes == 4 * expected.parameters
 
 
-@pytest.mark.parametrize("options", [COMBINATIONS[0], *COMBINATIONS[-12:]], ids=str)
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "muon by heads"])
+@each("options", [COMBINATIONS[0], *COMBINATIONS[-12:]])
+@each("optimizer", ["adamw", "muon", "muon by heads"])
 def test_a_checkpoint_is_as_large_as_weights_and_what_the_optimizer_keeps(
     optimizer: str, options: dict[str, Any]
 ) -> None:
@@ -98,8 +99,8 @@ def test_memory_covers_weights_gradients_and_moments(name: str) -> None:
     assert expected.minutes > 0
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("options", COMBINATIONS, ids=str)
+@each("dropout", [0.0, 0.1])
+@each("options", COMBINATIONS)
 def test_what_a_block_keeps_is_what_autograd_keeps(options: dict[str, Any], dropout: float) -> None:
     def settings(layers: int) -> Any:
         return shape(

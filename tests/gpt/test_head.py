@@ -14,11 +14,6 @@ from llmlab.gpt.head import next_token_loss
 CHUNK = 5
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of five rows, also where plain cross-entropy would do."""

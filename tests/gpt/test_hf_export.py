@@ -33,7 +33,6 @@ def _lively(model: GPT) -> None:
 
 @pytest.fixture(scope="module", params=["char", "bpe"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    torch.set_num_threads(1)
     options = {"data__tokenizer": request.param, "data__bpe_vocab_size": 300, "train__learning_rate": 1e-4}
     multiple = 64 if request.param == "bpe" else 1
     outputs = tmp_path_factory.mktemp("exported")

@@ -19,11 +19,6 @@ transformers = pytest.importorskip("transformers")
 CLOSE = 1e-5  # of logits in fp32
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def _config(**changes: Any) -> Any:
     plain = {"vocab_size": VOCAB, "n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4}
     return transformers.GPT2Config(**(plain | {"bos_token_id": None, "eos_token_id": None} | changes))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import each
 from small_models import COMBINATIONS, VOCAB, lively, shape, some_ids
 from torch import Tensor
 
@@ -14,12 +15,7 @@ from llmlab.gpt.model import GPT, Block, CausalSelfAttention, FeedForward, Norm,
 from llmlab.gpt.shapes import padded_vocab_size, parameter_count
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: " ".join(map(str, options.values())))
+@each("options", COMBINATIONS)
 def test_a_later_token_changes_no_earlier_logit(options: dict[str, Any]) -> None:
     settings = shape(**options)
     model = lively(settings)
@@ -36,7 +32,7 @@ def test_a_later_token_changes_no_earlier_logit(options: dict[str, Any]) -> None
             assert (moved > 1e-4).all()
 
 
-@pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: " ".join(map(str, options.values())))
+@each("options", COMBINATIONS)
 def test_the_counted_parameters_are_the_models(options: dict[str, Any]) -> None:
     for multiple in (1, 64):
         settings = shape(**options, vocab_multiple=multiple)
@@ -87,9 +83,9 @@ def _turned(vector: Tensor, position: int) -> Tensor:
     return torch.cat((turned.real, turned.imag))
 
 
-@pytest.mark.parametrize("position", ["learned", "rotary"])
-@pytest.mark.parametrize("heads", [0, 1, 2])
-@pytest.mark.parametrize("bias", [True, False])
+@each("position", ["learned", "rotary"])
+@each("heads", [0, 1, 2])
+@each("bias", [True, False])
 def test_attention_is_the_formula_position_by_position(position: str, heads: int, bias: bool) -> None:
     module = lively(shape(position=position, n_kv_head=heads, bias=bias)).blocks[0].attention
     x = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(3))

@@ -15,11 +15,6 @@ from llmlab.gpt.generate import choose, generate, generate_batch, sampling_steps
 from llmlab.gpt.model import GPT
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def _written(model: GPT, prompt: list[int], tokens: int = 30, **how: float) -> list[int]:
     seed = int(how.pop("seed", 0))
     return [token.id for token in generate(model, prompt, tokens, Sampling(**how), seed=seed)]  # type: ignore[arg-type]

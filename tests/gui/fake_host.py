@@ -25,10 +25,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import fake_archives
-import fake_previews
-
 WORDS = ["The", " king", " is", " dead", ",", "\n", " long", " live", " <b>the</b>", " king", "!"]
+
+
+def archives() -> Any:
+    """Imported late, as previews are: it brings numpy, and half of the tests ask for texts alone."""
+    import fake_archives
+
+    return fake_archives
 
 
 class FakeHost:
@@ -102,7 +106,7 @@ class FakeHost:
             self._say(values, event="progress", what="Reading weights", done=done, total=2, eta_seconds=0.1)
         if self._misbehaves(values, model):
             return
-        about = {**fake_archives.ABOUT, "reference": model, "name": model.rpartition("/")[2]}
+        about = {**archives().ABOUT, "reference": model, "name": model.rpartition("/")[2]}
         if model.endswith("@live"):
             about |= {"kind": "live", "step": 100}
         if "blind" in model:
@@ -110,14 +114,14 @@ class FakeHost:
         self._say(values, event="opened", about=about)
 
     def _tokenize(self, values: dict[str, Any]) -> None:
-        beginning = None if "plain" in values["model"] else fake_archives.BEGINNING
-        ids, texts = fake_archives.cut(values["text"], values["beginning"] and beginning is not None)
+        beginning = None if "plain" in values["model"] else archives().BEGINNING
+        ids, texts = archives().cut(values["text"], values["beginning"] and beginning is not None)
         self._say(values, event="tokens", ids=ids, texts=texts, beginning=beginning)
 
     def _ask(self, values: dict[str, Any]) -> None:
         if self._misbehaves(values, values["values"].get("text", "")):
             return
-        fake_archives.write(Path(values["out"]), values["model"], values["question"], values["values"])
+        archives().write(Path(values["out"]), values["model"], values["question"], values["values"])
         self._say(values, event="answered", path=values["out"], seconds=0.01)
 
     def _compare(self, values: dict[str, Any]) -> None:
@@ -127,6 +131,8 @@ class FakeHost:
         self._ask({**values, "model": values["run"], "question": "evolution"})
 
     def _preview(self, values: dict[str, Any]) -> None:
+        import fake_previews
+
         if not self._misbehaves(values, values["settings"]["source"]):
             self._say(values, event="previewed", preview=asdict(fake_previews.preview(values)))
 

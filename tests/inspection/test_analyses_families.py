@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import each
 from family_models import KINDS, TIME, family_model, new_model, some_ids
 from torch import Tensor, nn
 from watched_models import Everything, watch_all
@@ -69,7 +70,7 @@ def finish(anatomy: Anatomy, logit: Tensor) -> Tensor:
     return logit if cap is None else cap * torch.tanh(logit / cap)
 
 
-@pytest.mark.parametrize("name", ALL)
+@each("name", ALL)
 def test_bars_sum_to_the_logit_and_split_by_head(name: str) -> None:
     about = watched(name)
     watcher = AttributionAt(about.anatomy, POSITION)
@@ -93,7 +94,7 @@ def test_bars_sum_to_the_logit_and_split_by_head(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ALL)
+@each("name", ALL)
 def test_neurons_sum_to_the_feed_forwards_bar(name: str) -> None:
     about = watched(name)
     whole = AttributionAt(about.anatomy, POSITION)
@@ -111,7 +112,7 @@ def test_neurons_sum_to_the_feed_forwards_bar(name: str) -> None:
         assert torch.allclose(found["neurons/sum"], bar, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ALL)
+@each("name", ALL)
 def test_shares_sum_to_one_and_head_norms_are_of_what_heads_add(name: str) -> None:
     about = watched(name)
     watcher = Contributions(about.anatomy, TIME)
@@ -143,7 +144,7 @@ def added_by_heads(about: Watched, layer: int) -> Tensor:
     return torch.stack(added)
 
 
-@pytest.mark.parametrize("name", ALL)
+@each("name", ALL)
 def test_the_lens_ends_with_the_models_prediction_and_begins_with_its_embedding(name: str) -> None:
     about = watched(name)
     vocab = about.logits.shape[1]
@@ -164,7 +165,7 @@ def scattered(results: dict[str, Tensor], row: int, vocab: int) -> Tensor:
     return torch.zeros(TIME, vocab).scatter(1, ids, p)
 
 
-@pytest.mark.parametrize("name", ALL)
+@each("name", ALL)
 def test_stages_lead_to_the_pattern(name: str) -> None:
     about = watched(name)
     for layer, block in enumerate(about.anatomy.blocks):

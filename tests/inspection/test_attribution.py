@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import each
 from small_models import some_ids
 from watched_models import SETTINGS, name, scratch, watch_all
 
@@ -16,8 +17,8 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.attribution import AttributionAt, NeuronsAt
 
 
-@pytest.mark.parametrize("options", SETTINGS, ids=name)
-@pytest.mark.parametrize(("position", "answer", "against"), [(0, 3, None), (11, 5, 9), (6, 30, 0)])
+@each("options", SETTINGS)
+@each(("position", "answer", "against"), [(0, 3, None), (11, 5, 9), (6, 30, 0)])
 def test_the_bars_sum_to_the_models_own_logit(
     options: dict[str, Any], position: int, answer: int, against: int | None
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import each
 from experiment_models import hooks_of, opened, weights
 from torch import Tensor
 
@@ -81,18 +82,18 @@ def patching(model: OpenModel, source: str, *edits: str, alignment: dict[int, in
     return Sources(patches=taken(model, source, *edits), alignment=alignment or {t: t for t in range(time)})
 
 
-@pytest.mark.parametrize("part", PARTS)
+@each("part", PARTS)
 def test_patching_a_model_with_itself_changes_no_bit(model: OpenModel, part: str) -> None:
     edit = f"patch {part}"
     assert torch.equal(changed(model, edit, sources=patching(model, PROMPT, edit))[0], unchanged(model)[0])
 
 
-@pytest.mark.parametrize("part", PARTS)
+@each("part", PARTS)
 def test_scaling_by_one_changes_no_bit(model: OpenModel, part: str) -> None:
     assert torch.equal(changed(model, f"scale:1 {part}")[0], unchanged(model)[0])
 
 
-@pytest.mark.parametrize("part", PARTS)
+@each("part", PARTS)
 def test_scaling_by_zero_is_zeroing(model: OpenModel, part: str) -> None:
     assert torch.equal(changed(model, f"scale:0 {part}")[0], changed(model, f"zero {part}")[0])
     assert not torch.equal(changed(model, f"zero {part}")[0], unchanged(model)[0])
@@ -130,7 +131,7 @@ def test_half_a_layer_is_half_of_what_it_adds(model: OpenModel) -> None:
     torch.testing.assert_close(after[0, "post_ffn"], (before[0, "pre_attn"] + before[0, "post_ffn"]) / 2)
 
 
-@pytest.mark.parametrize("part", ["residual:1.pre_attn@9", "head:0.1@9", "feed_forward:1@9", "layer:0@9", "token:9"])
+@each("part", ["residual:1.pre_attn@9", "head:0.1@9", "feed_forward:1@9", "layer:0@9", "token:9"])
 def test_changing_a_later_token_leaves_earlier_rows_alone(model: OpenModel, part: str) -> None:
     before, after = unchanged(model)[0], changed(model, f"zero {part}")[0]
     assert torch.equal(before[:9], after[:9])
@@ -257,11 +258,13 @@ def test_a_change_is_read_as_it_is_written(text: str, change: Intervention) -> N
     assert parse_intervention(str(change)) == change
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "zero", "zero head:3", "zero head:1.x", "zero layer:1.2", "half layer:1", "scale layer:1", "scale:1e layer:1",
-     "zero residual:1", "zero residual:1.post_attn", "zero residual:1.middle", "zero layer:1@", "zero nose:1"],
-)  # fmt: skip
+NO_CHANGES = (
+    *("", "zero", "zero head:3", "zero head:1.x", "zero layer:1.2", "half layer:1", "scale layer:1", "zero nose:1"),
+    *("scale:1e layer:1", "zero residual:1", "zero residual:1.post_attn", "zero residual:1.middle", "zero layer:1@"),
+)
+
+
+@each("text", NO_CHANGES)
 def test_what_is_no_change_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_intervention(text)

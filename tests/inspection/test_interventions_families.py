@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from cases import each
 from family_models import KINDS, TIME, family_model, some_ids
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import run
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.edits import EDITABLE, Interventions, Recorder, Sources, parse_intervention
@@ -43,7 +45,9 @@ class Numbers:
         return str(id)
 
 
+@functools.cache
 def opened(name: str) -> OpenModel:
+    """A family's model; the tests share what its probe found."""
     return OpenModel(name, name, "huggingface", family_model(name), Numbers())
 
 
@@ -69,10 +73,9 @@ def points_of(anatomy: Anatomy) -> tuple[str, ...]:
     return EDITABLE if anatomy.refusals.contributions is None else ("pre_attn", "post_ffn")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_patching_with_itself_changes_nothing(name: str) -> None:
-    model = family_model(name)
-    anatomy = anatomy_of(model)
+    model, anatomy = opened(name).model, opened(name).anatomy
     edits = [f"patch residual:{layer}.{point}" for layer in range(3) for point in points_of(anatomy)]
     if (layer := heads_of(anatomy)) is not None:
         edits += [f"patch head:{layer}.{head}" for head in range(anatomy.n_head)]
@@ -81,18 +84,16 @@ def test_patching_with_itself_changes_nothing(name: str) -> None:
     assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_patching_the_stream_of_the_last_layer_gives_the_sources_predictions(name: str) -> None:
-    model = family_model(name)
-    anatomy = anatomy_of(model)
+    model, anatomy = opened(name).model, opened(name).anatomy
     sources = patched_from(model, anatomy, SOURCE, "patch layer:2")
     assert torch.equal(logits(model, anatomy, "patch layer:2", sources=sources), run(model, anatomy, SOURCE)[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_a_zeroed_head_is_one_whose_output_weights_are_zero(name: str) -> None:
-    model = family_model(name)
-    anatomy = anatomy_of(model)
+    model, anatomy = opened(name).model, opened(name).anatomy
     layer = heads_of(anatomy)
     if layer is None:
         pytest.skip(anatomy.refusals.heads or "no heads")
@@ -109,10 +110,9 @@ def test_a_zeroed_head_is_one_whose_output_weights_are_zero(name: str) -> None:
     assert not torch.allclose(found, logits(model, anatomy), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_a_skipped_layer_adds_neither_attention_nor_feed_forward(name: str) -> None:
-    model = family_model(name)
-    anatomy = anatomy_of(model)
+    model, anatomy = opened(name).model, opened(name).anatomy
     if anatomy.refusals.contributions is not None:
         pytest.skip(anatomy.refusals.contributions)
     skipped = logits(model, anatomy, f"zero layer:{LAYER}")
@@ -121,16 +121,15 @@ def test_a_skipped_layer_adds_neither_attention_nor_feed_forward(name: str) -> N
     assert not torch.allclose(skipped, logits(model, anatomy), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_a_change_reaches_no_earlier_token(name: str) -> None:
-    model = family_model(name)
-    anatomy = anatomy_of(model)
+    model, anatomy = opened(name).model, opened(name).anatomy
     before, after = logits(model, anatomy), logits(model, anatomy, "scale:0.5 layer:0@7")
     assert torch.allclose(before[:7], after[:7], atol=1e-6)
     assert not torch.allclose(before[7], after[7], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_a_batch_of_changed_prompts_is_each_of_them_alone(name: str, tmp_path: Path) -> None:
     model = opened(name)
     prompt, source = (tuple(ids.tolist()) for ids in (some_ids(), SOURCE))

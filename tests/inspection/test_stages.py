@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from cases import each
 from small_models import some_ids
 from torch import Tensor
-from watched_models import SETTINGS, name, scratch, watch_all
+from watched_models import SETTINGS, scratch, watch_all
 
 from llmlab.anatomy.anatomy import scratch_anatomy
 from llmlab.anatomy.capture import AttentionCall, run
@@ -44,8 +45,8 @@ def some_call(
     return AttentionCall(query, key, value, mask, 0.3, softcap, rows)
 
 
-@pytest.mark.parametrize("options", SETTINGS, ids=name)
-@pytest.mark.parametrize(("layer", "head"), [(0, 0), (1, 3)])
+@each("options", SETTINGS)
+@each(("layer", "head"), [(0, 0), (1, 3)])
 def test_the_stages_of_a_pass_give_its_pattern_and_the_heads_answer(
     options: dict[str, Any], layer: int, head: int
 ) -> None:
@@ -71,9 +72,9 @@ def test_the_stages_of_a_pass_give_its_pattern_and_the_heads_answer(
         assert torch.allclose(query, stages.query, atol=1e-5)
 
 
-@pytest.mark.parametrize("lowest", [-math.inf, torch.finfo(torch.float32).min])
-@pytest.mark.parametrize("window", [TIME, 3])
-@pytest.mark.parametrize("softcap", [None, 1.5])
+@each("lowest", [-math.inf, torch.finfo(torch.float32).min])
+@each("window", [TIME, 3])
+@each("softcap", [None, 1.5])
 def test_softcap_and_window_are_stages_of_their_own(softcap: float | None, window: int, lowest: float) -> None:
     stages = stages_of(some_call(softcap=softcap, window=window, lowest=lowest), 3)
     assert (stages.masked == -math.inf).sum() == TIME * TIME - sum(min(i + 1, window) for i in range(TIME))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import each
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llmlab.core.settings import Sampling
@@ -47,7 +48,7 @@ def test_all_who_ask_hear_the_same_length(family: str, tmp_path: Path) -> None:
     assert context_limit_of(model) == (None if family == "bloom" else 48)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each("family", FAMILIES)
 def test_writing_goes_on_past_the_length(family: str) -> None:
     written = list(continued(_model(family), [1, 2, 3], 60, Sampling(0.0, 0), seed=0))
     assert len(written) == 60 or written[-1].id in (0, 1, 2, 50256)  # an end of text

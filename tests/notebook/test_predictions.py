@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+from cases import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64).filter(lambd
 SURE = st.one_of(st.none(), st.integers(1, 99).map(lambda percent: percent / 100))
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "expected"),
     [
         ("val_loss=1.9..2.2@80%", Prediction("val_loss", NUMBER, 0.8, 1.9, 2.2)),
@@ -70,7 +71,7 @@ def test_every_curve_is_read_back_as_the_same(steps: list[int], loss: float, sur
     assert parse_prediction(str(prediction)) == prediction
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "complaint"),
     [
         ("val_los=2", "Did you mean val_loss"),

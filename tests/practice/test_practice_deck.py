@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cases import each
 
 from llmlab.cli.main import main
 from llmlab.core.errors import LabError, UsageError
@@ -50,7 +51,7 @@ def answer(kind: str, right: bool, day: float, **changes: object) -> Answer:
     return Answer(kind=kind, right=right, time=day * DAY, **(values | changes))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "unit", "value"),
     [
         ("1,234", "", 1234),
@@ -84,9 +85,7 @@ def test_numbers_are_read_as_people_write_them(text: str, unit: str, value: floa
     assert number(text, unit) == pytest.approx(value)
 
 
-@pytest.mark.parametrize(
-    ("text", "unit"), [("1,5", ""), ("1 234", ""), ("2..5", ""), ("40 %", "MB"), ("3 apples", "steps"), ("", "")]
-)
+@each(("text", "unit"), [("1,5", ""), ("1 234", ""), ("2..5", ""), ("40 %", "MB"), ("3 apples", "steps"), ("", "")])
 def test_what_could_be_meant_otherwise_is_no_number(text: str, unit: str) -> None:
     with pytest.raises(UsageError):
         number(text, unit)

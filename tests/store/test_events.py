@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from cases import each
 from fakes import FakeRun
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,7 +87,7 @@ def test_a_loss_that_is_no_number_is_null_in_the_file_and_nan_when_read() -> Non
     assert math.isnan(back.val_loss)
 
 
-@pytest.mark.parametrize(
+@each(
     "line",
     [
         "",
@@ -122,7 +123,7 @@ _STEP = {
 }
 
 
-@pytest.mark.parametrize(
+@each(
     ("field", "value"),
     [
         ("loss", "low"),

@@ -36,7 +36,6 @@ SMALL = {
 
 
 @pytest.mark.slow
-@pytest.mark.real_start
 def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
     qtbot: QtBot, lab: WholeLab, outputs: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from cases import each
 from fakes import FakeRun
 from PySide6.QtCore import QEvent, QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QColor, QDragEnterEvent, QDragLeaveEvent, QDropEvent
@@ -79,7 +80,7 @@ def test_a_single_folded_setting_is_counted_as_one(dock: FinetuneSetupDock) -> N
     assert dock.form.sections["data"].more.text() == "1 more setting"
 
 
-@pytest.mark.parametrize("name", preset_names(FinetuneSettings))
+@each("name", preset_names(FinetuneSettings))
 def test_a_preset_goes_through_the_form_unchanged(dock: FinetuneSetupDock, name: str) -> None:
     dock.presets.setCurrentIndex(dock.presets.findData(name))
     assert dock.form.settings() == of_preset(FinetuneSettings, name)
@@ -149,7 +150,7 @@ def test_start_and_queue_ask_for_exactly_what_the_form_says(
         assert plan.seconds > 0
 
 
-@pytest.mark.parametrize(
+@each(
     ("reference", "words"),
     [
         ("nowhere-to-be-found", "There is no model"),
@@ -225,7 +226,7 @@ def test_a_model_of_the_hub_that_is_not_here_can_be_started_all_the_same(qtbot: 
     assert dock.train_button.isEnabled()
 
 
-@pytest.mark.parametrize(
+@each(
     ("source", "words"),
     [("nothing-here", "There are no examples"), ("gone.jsonl", "There are no examples"), ("", "Choose examples")],
 )

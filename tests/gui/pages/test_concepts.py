@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from cases import each
 
 from llmlab.core.errors import LabError
 from llmlab.core.source_code import find_source
@@ -53,7 +54,7 @@ def test_a_page_is_cut_at_its_own_lines_but_not_in_fences() -> None:
     assert "? not a question" in blocks[4].text
 
 
-@pytest.mark.parametrize(
+@each(
     ("broken", "complaint"),
     [
         ("concept:gone", "concept:gone names no page"),
@@ -104,7 +105,7 @@ def test_a_term_has_one_entry_of_one_sentence_and_links_find_it() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each(
     "term",
     [
         *("position", "token", "d_model", "feed-forward", "residual stream", "pre_attn", "post_attn", "post_ffn"),

@@ -47,6 +47,7 @@ def test_the_report_of_the_check_is_rendered_with_its_figures(
         qtbot.waitUntil(lambda: dock._stack.currentWidget() is dock._body, timeout=WAIT)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_another_checks_report_begins_at_its_top(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     reported(outputs, "older", created=1.7e9)
     reported(outputs, "newer", created=1.71e9)
@@ -60,6 +61,7 @@ def test_another_checks_report_begins_at_its_top(qtbot: QtBot, lab: WholeLab, ou
         assert bar.value() == 0
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_it_is_opened_from_the_check(qtbot: QtBot, lab: WholeLab, outputs: Path) -> None:
     reported(outputs)
     with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 480, 640) as dock:
@@ -81,6 +83,7 @@ def test_nothing_of_a_check_is_cut_off_in_a_narrow_panel(qtbot: QtBot, lab: Whol
             qtbot.waitUntil(lambda area=area: area.widget().width() <= area.viewport().width(), timeout=WAIT)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_report_of_endless_size_is_not_read(
     qtbot: QtBot, lab: WholeLab, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import each
 from fakes import FakeRun
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLineEdit
@@ -89,14 +90,14 @@ def test_the_name_of_a_setting_is_level_with_the_first_line_of_its_editor(dock: 
         assert abs(middles[0] - middles[1]) <= 2, field.info.key
 
 
-@pytest.mark.parametrize("name", preset_names())
+@each("name", preset_names())
 def test_a_preset_goes_through_the_form_unchanged(dock: SetupDock, name: str) -> None:
     choose_preset(dock, name)
     assert dock.form.settings() == load_preset(name).settings
     assert not dock.form.changed()
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "typed", "meant"),
     [
         ("train.learning_rate", "3e-4", 3e-4),
@@ -112,7 +113,7 @@ def test_numbers_are_read_as_people_write_them(dock: SetupDock, key: str, typed:
     assert dock.form.fields[key].parsed() == meant
 
 
-@pytest.mark.parametrize("value", [0.1, 1e-3, 3e-4, 0.123456789012345, 1e-8, 10.0, 1 / 3])
+@each("value", [0.1, 1e-3, 3e-4, 0.123456789012345, 1e-8, 10.0, 1 / 3])
 def test_a_shown_number_is_the_number(value: float) -> None:
     assert float(number_text(value)) == value
 
@@ -265,7 +266,7 @@ def test_train_asks_for_exactly_what_the_form_says(dock: SetupDock, qtbot: QtBot
     assert (plan.name, plan.preset) == ("my-run", "nano")
 
 
-@pytest.mark.parametrize("name", ["../escape", "a b", ".hidden", "x" * 101])
+@each("name", ["../escape", "a b", ".hidden", "x" * 101])
 def test_a_name_that_cannot_be_a_folder_is_refused(dock: SetupDock, name: str) -> None:
     dock.name.setText(name)
     with pytest.raises(LabError, match=r"cannot be a run's name.*at most 100 of them, the first a letter or a digit"):

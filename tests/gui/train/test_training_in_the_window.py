@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
@@ -12,7 +10,6 @@ from windows import SMALL, MakeWindow, press_train, state_of
 
 from llmlab.core.errors import LabError
 from llmlab.jobs import launcher
-from llmlab.jobs.launcher import request
 from llmlab.jobs.queue import RunQueue
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.checkpoints import final_of, list_checkpoints
@@ -70,9 +67,8 @@ def test_from_train_to_the_final_checkpoint(window: MainWindow, qtbot: QtBot) ->
     assert not window.covers.messages.messages
 
 
-@pytest.mark.parametrize("way", ["train", "queue"])
 def test_a_run_that_could_not_start_keeps_its_name_and_predictions(
-    window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, way: str
+    window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise LabError("The disk is full.")
@@ -82,11 +78,12 @@ def test_a_run_that_could_not_start_keeps_its_name_and_predictions(
     stated = (parse_prediction("val_loss=1..2@80%"),)
     window.lab.setup_requested.emit(SMALL | {"name": "mine", "predictions": stated})
     setup = window.setups.scratch
-    qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
-    with qtbot.waitSignal(window.lab.error_raised, timeout=WAIT):
-        getattr(setup, way)()
-    assert setup.name.text() == "mine"
-    assert setup.plan().predictions == stated
+    for way in (setup.train, setup.queue):
+        qtbot.waitUntil(setup.train_button.isEnabled, timeout=WAIT)
+        with qtbot.waitSignal(window.lab.error_raised, timeout=WAIT):
+            way()
+        assert setup.name.text() == "mine"
+        assert setup.plan().predictions == stated
 
 
 def test_a_stopped_run_goes_on_where_it_was(window: MainWindow, qtbot: QtBot) -> None:
@@ -107,32 +104,29 @@ def test_a_stopped_run_goes_on_where_it_was(window: MainWindow, qtbot: QtBot) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", list(CloseChoice))
-def test_closing_with_a_live_run(
-    window: MainWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, choice: CloseChoice
+def test_closing_with_a_live_run_can_be_cancelled_or_stops_it(
+    window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That it is left training: the next test."""
     run = press_train(window, qtbot, "live", 1_000_000)
     qtbot.waitUntil(lambda: steps_drawn(window, "live") > 0, timeout=WAIT)
     asked: list[list[str]] = []
+    answers = iter([CloseChoice.CANCEL, CloseChoice.STOP])
 
     def ask(_parent: QWidget, rows: list, _waiting: int) -> CloseChoice:  # type: ignore[type-arg]
         asked.append([row.run.id for row in rows])
-        return choice
+        return next(answers)
 
     monkeypatch.setattr(closing, "ask", ask)
-    window.close()
-    assert asked == [["live"]]
-    if choice is CloseChoice.STOP:
-        qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
-        assert run.status().state == "stopped"
-        assert list_checkpoints(run.checkpoints)
-        return
-    assert window.isVisible() is (choice is CloseChoice.CANCEL)
+    assert not window.close()
+    assert window.isVisible()
     before = run.recorded_status().step
     qtbot.waitUntil(lambda: run.recorded_status().step > before, timeout=WAIT)
-    assert run.status().state == "running"
-    request(run, "stop")
-    qtbot.waitUntil(lambda: run.status().state == "stopped", timeout=WAIT)
+    window.close()
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+    assert asked == [["live"]] * 2
+    assert run.status().state == "stopped"
+    assert list_checkpoints(run.checkpoints)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from cases import each
 from PySide6.QtCore import QRect, Qt
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import (
@@ -196,7 +197,7 @@ def test_a_choice_changes_palette_and_tells_who_paints_himself(qapp: QApplicatio
     assert current_theme() is LIGHT
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (resources_dir() / "icons").glob("*.svg")))
+@each("name", sorted(path.stem for path in (resources_dir() / "icons").glob("*.svg")))
 def test_every_icon_draws_something(qapp: QApplication, name: str) -> None:
     image = icon(name).pixmap(24, 24).toImage()
     assert any(image.pixelColor(x, y).alpha() for x in range(image.width()) for y in range(image.height()))
