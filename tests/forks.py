@@ -23,7 +23,7 @@ from llmlab.jobs import worker
 from llmlab.store import worker_folder
 from llmlab.store.run_folder import RunFolder
 
-_POLL_SECONDS = 0.002
+_POLL_SECONDS = 0.005
 
 
 class Fork:

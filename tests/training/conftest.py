@@ -5,21 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from small_runs import new_run, train_here
 
 from llmlab.store.run_folder import RunFolder
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that nobody disturbed, and that had all the space it wanted."""
-    torch.set_num_threads(1)
     module = request.module
     return train_here(new_run(tmp_path_factory.mktemp("alone"), module.STEPS, "alone", **module.SETTINGS))
 

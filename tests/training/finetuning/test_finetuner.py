@@ -60,7 +60,6 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scratch(outputs: Path) -> str:
     """A trained GPT of the lab's own."""
-    torch.set_num_threads(1)
     overrides = {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300, "model__block_size": 64}
     train_here(new_run(outputs, 2, "base", **overrides))
     return "base@final"
@@ -136,7 +135,7 @@ def _asking(run: RunFolder, name: Any, step: int) -> Iterator[None]:
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_every_method_learns_the_answers(outputs: Path, llama: str, examples: str, method: str) -> None:
     run = train_here(
-        tuning_run(outputs, llama, examples, "learns", model__method=method, train__steps=40, data__batch_size=8)
+        tuning_run(outputs, llama, examples, "learns", model__method=method, train__steps=24, data__batch_size=8)
     )
     losses = [event["val_loss"] for event in events_of(run, "evaluated")]
     assert losses[-1] < 0.8 * losses[0]

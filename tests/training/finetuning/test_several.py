@@ -33,7 +33,6 @@ BOUND = 1e-5  # of a loss: sums are taken in another order, in fp32
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return tmp_path_factory.mktemp("outputs")
 
 
