@@ -29,6 +29,8 @@ _NEWER: list[dict[str, Any]] = [
     {"value_residual": True},
 ]
 COMBINATIONS += [plain | newer for newer in _NEWER for plain in ({"bias": True}, _LLAMA)]
+# Each choice with each other one in some of them, and all of the newer ones.
+SOME_COMBINATIONS = [*COMBINATIONS[:48:5], *COMBINATIONS[48:]]
 
 
 def shape(**changes: Any) -> ModelSettings:

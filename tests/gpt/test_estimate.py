@@ -12,7 +12,7 @@ import pytest
 import torch
 from cases import each
 from preset_settings import resolve_settings
-from small_models import COMBINATIONS, VOCAB, shape, some_ids
+from small_models import COMBINATIONS, SOME_COMBINATIONS, VOCAB, shape, some_ids
 from torch.utils.flop_counter import FlopCounterMode
 from worker_memory import peak_bytes
 
@@ -100,7 +100,7 @@ def test_memory_covers_weights_gradients_and_moments(name: str) -> None:
 
 
 @each("dropout", [0.0, 0.1])
-@each("options", COMBINATIONS)
+@each("options", SOME_COMBINATIONS)
 def test_what_a_block_keeps_is_what_autograd_keeps(options: dict[str, Any], dropout: float) -> None:
     def settings(layers: int) -> Any:
         return shape(
@@ -141,6 +141,7 @@ MEASURED = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator is set, and its peak read, on Linux alone")
+@pytest.mark.slow
 @pytest.mark.real_start  # the allocator is set, and memory counted, from a process's start
 @pytest.mark.parametrize("case", MEASURED)
 def test_a_worker_holds_about_what_was_estimated(tmp_path: Path, case: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import COMBINATIONS, VOCAB, lively, shape, some_ids
+from cases import each
+from small_models import SOME_COMBINATIONS, VOCAB, lively, shape, some_ids
 
 from llmlab.core.settings import Sampling
 from llmlab.gpt.generate import choose, generate, generate_batch, sampling_steps
@@ -47,7 +48,7 @@ def _alone(model: GPT, ids: list[int], tokens: int) -> list[tuple[int, torch.Ten
     return written
 
 
-@pytest.mark.parametrize("kind", COMBINATIONS, ids=lambda kind: "-".join(map(str, kind.values())))
+@each("kind", SOME_COMBINATIONS)
 def test_a_cache_writes_what_is_written_without_it_also_where_the_context_slides(kind: dict[str, Any]) -> None:
     model = lively(shape(**kind))
     prompts = [some_ids(length, seed=length).tolist() for length in (5, 1, 12, 30)]  # of a context of 12

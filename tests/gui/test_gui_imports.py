@@ -26,15 +26,8 @@ HEAVY = ("torch", "transformers", "datasets", "tokenizers", "tiktoken", "pyarrow
 QT = ("PySide6", "shiboken6", "pyqtgraph", "PyQt5", "PyQt6", "llmlab_gui")
 # What a headless machine or a worker imports; each must do without Qt.
 CORE_MODULES = (
-    "llmlab.cli.main",
-    "llmlab.jobs.worker",
-    "llmlab.jobs.launcher",
-    "llmlab.store.overview",
-    "llmlab.data.corpora",
-    "llmlab.data.dataset",
-    "llmlab.gpt.model",
-    "llmlab.gpt.estimate",
-    "llmlab.jobs.model_host",
+    *("llmlab.cli.main", "llmlab.jobs.worker", "llmlab.jobs.launcher", "llmlab.store.overview", "llmlab.data.corpora"),
+    *("llmlab.data.dataset", "llmlab.gpt.model", "llmlab.gpt.estimate", "llmlab.jobs.model_host"),
 )
 
 

@@ -31,7 +31,6 @@ from llmlab.models.source import open_model, source_of
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scratch run and a Llama, each with a run that fine-tuned it."""
-    torch.set_num_threads(1)
     outputs = tmp_path_factory.mktemp("outputs")
     train_here(new_run(outputs, name="small", model__block_size=32))
     lora_run(outputs, "small@final", SCRATCH_TARGETS, "on-small")

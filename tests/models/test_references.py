@@ -100,7 +100,7 @@ def references(draw: st.DrawFn) -> tuple[Path, Reference]:
 
 
 @given(references())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_what_is_written_is_read_as_the_same_thing(made: tuple[Path, Reference]) -> None:
     outputs, reference = made
     assert parse(str(reference), outputs) == reference

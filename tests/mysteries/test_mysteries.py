@@ -74,7 +74,6 @@ def small(fault: str, **changes: Any) -> MysterySettings:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
     """One of each fault, all of one seed."""
-    torch.set_num_threads(1)
     outputs = tmp_path_factory.mktemp("mysteries")
     return {name: train_here(create_run(outputs, small(name), name=f"run-{at}")) for at, name in enumerate(faults())}
 
@@ -250,14 +249,7 @@ def test_probabilities_make_up_a_hundred_per_cent_and_what_is_not_named_shares_t
     )
     assert mysteries.parse_answer("a=60%, b=20%", among)["c"] == pytest.approx(0.1)
     for words in (
-        "a=0.6,other=0.1",
-        "a=0.9,b=0.3",
-        "a=2",
-        "a=nan",
-        "a=0.5,a=0.5",
-        "d=1",
-        "a",
-        "a=0.1,b=0,c=0,nothing=0",
+        *("a=0.6,other=0.1", "a=0.9,b=0.3", "a=2", "a=nan", "a=0.5,a=0.5", "d=1", "a", "a=0.1,b=0,c=0,nothing=0"),
     ):
         with pytest.raises(UsageError):
             mysteries.parse_answer(words, among)

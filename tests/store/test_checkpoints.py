@@ -148,7 +148,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_checkpoints_that_verify(tmp_path:
     folder.mkdir()
     _save(folder, 0)
     interrupted = 0
-    for _ in range(30):
+    for _ in range(12):
         newest = _steps(folder)[-1]
         child = Fork(lambda: _save_forever(folder))
         wait_until(lambda newest=newest: bool(list(folder.glob(".tmp-*"))))  # type: ignore[misc]
@@ -164,7 +164,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_checkpoints_that_verify(tmp_path:
         shutil.rmtree(folder)
         folder.mkdir()
         _save(folder, 0)
-    assert interrupted > 5  # most kills did hit a save
+    assert interrupted > 2  # most kills did hit a save
 
 
 @pytest.mark.parametrize("replacing", [True, False])
@@ -224,7 +224,7 @@ def test_a_changed_file_is_found_and_named(
     assert said in problem
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
 def test_a_bit_flipped_anywhere_in_a_manifest_is_noticed(where: float, bit: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -10,12 +10,13 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import each
 from family_models import family_model
 from small_runs import new_run, train_here
 from test_walk_forwards import IDS, TEXT, by_name, opened, scratch
 from tiny_models import TOKENIZER
 from torch import nn
-from watched_models import SETTINGS, name
+from watched_models import SETTINGS
 
 from llmlab.core.errors import UsageError
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
@@ -33,24 +34,9 @@ from llmlab.walk.stage import Stage, from_archive
 
 # Gradients that are recomputed in every family, and the step.
 COMPUTED = {
-    "loss",
-    "logits_gradient",
-    "final_norm_gradient",
-    "end_gradient",
-    "neurons_gradient",
-    "up_gradient",
-    "feed_forward_norm_gradient",
-    "middle_gradient",
-    "weighted_sum_gradient",
-    "norm_gradient",
-    "stream_gradient",
-    "weight_gradient",
-    "clipping",
-    "schedule",
-    "first_mean",
-    "second_mean",
-    "adamw",
-    "step",
+    *("loss", "logits_gradient", "final_norm_gradient", "end_gradient", "neurons_gradient", "up_gradient"),
+    *("feed_forward_norm_gradient", "middle_gradient", "weighted_sum_gradient", "norm_gradient", "stream_gradient"),
+    *("weight_gradient", "clipping", "schedule", "first_mean", "second_mean", "adamw", "step"),
 }
 
 
@@ -70,7 +56,7 @@ def numbers(stages: list[Stage], stage: str, value: int = 0) -> list[float]:
     return by_name(stages)[stage].values[value].array.tolist()
 
 
-@pytest.mark.parametrize("options", SETTINGS, ids=name)
+@each("options", SETTINGS)
 def test_each_gradient_of_the_labs_own_gpt_recomputed_is_autograds(options: dict[str, Any]) -> None:
     model = scratch(**options)
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
@@ -87,7 +73,7 @@ def test_each_gradient_of_the_labs_own_gpt_recomputed_is_autograds(options: dict
     assert float(whole.detach()) == pytest.approx(numbers(stages, "step")[0], rel=1e-5)
 
 
-@pytest.mark.parametrize(
+@each(
     ("kind", "more"),
     [
         ("llama", {"query_gradient", "after_gradient"}),
@@ -217,7 +203,7 @@ def test_a_text_that_is_another_now_gives_no_training_sequences(tmp_path: Path) 
     assert not training_of(SavedRun(run, run.id, "1")).windows
 
 
-@pytest.mark.parametrize(
+@each(
     "wrong",
     [
         {"text": "the"},

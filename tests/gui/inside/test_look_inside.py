@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import tiny_models
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import QApplication
@@ -49,16 +48,6 @@ def drop(window: MainWindow, path: Path) -> None:
     data.setUrls([QUrl.fromLocalFile(str(path))])
     buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     window.dropEvent(QDropEvent(QPoint(300, 300), Qt.DropAction.CopyAction, data, buttons, keys))
-
-
-def write_model(folder: Path) -> None:
-    """A small Hugging Face folder, made in a process of its own: torch stays out of this one."""
-    models = Path(__file__).parents[2]
-    code = (
-        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import tiny_models as models;"
-        "models.save(models.llama(), pathlib.Path(sys.argv[2]))"
-    )
-    subprocess.run([sys.executable, "-c", code, str(models), str(folder)], check=True, timeout=WAIT / 1000)
 
 
 def host_of(window: MainWindow) -> psutil.Process:
@@ -140,10 +129,14 @@ def prompts(window: MainWindow) -> str:
     return str(found.metadata.question.get("text", "")) if found is not None else ""
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of transformers, whose writing begins a thread that no window has to answer for."""
+    return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("models") / "dropped")
+
+
 @pytest.mark.slow
-def test_a_folder_that_is_dropped_becomes_the_active_model(window: MainWindow, qtbot: QtBot, tmp_path: Path) -> None:
-    folder = tmp_path / "dropped"
-    write_model(folder)
+def test_a_folder_that_is_dropped_becomes_the_active_model(folder: Path, window: MainWindow, qtbot: QtBot) -> None:
     drop(window, folder)
     session = window.lab.inspection
     qtbot.waitUntil(lambda: session.about is not None, timeout=WAIT)

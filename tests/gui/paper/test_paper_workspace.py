@@ -282,11 +282,7 @@ def test_a_claim_without_a_test_is_not_waited_for(qtbot: QtBot, lab: WholeLab, c
 
 
 def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
-    qtbot: QtBot,
-    lab: WholeLab,
-    check_dock: CheckDock,
-    evidence: EvidenceDock,
-    monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, evidence: EvidenceDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_worker(monkeypatch)
     read(qtbot, lab)

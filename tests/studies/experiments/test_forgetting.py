@@ -103,6 +103,7 @@ def _finish(folder: ExperimentFolder, trial: Trial, loss: float) -> None:
     fake.finish()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_learned_against_forgotten_is_told_by_method(folder: ExperimentFolder) -> None:
     results = build_results(folder, folder.record())
     assert results.value("forgotten_rank_1") == pytest.approx(0.1)

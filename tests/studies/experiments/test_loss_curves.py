@@ -203,9 +203,7 @@ def test_texts_that_are_gone_or_changed_are_a_remark(tmp_path: Path) -> None:
     assert "could not be read" in notes[0]
 
 
-def test_a_run_of_an_earlier_version_tells_the_texts_of_its_steps_unless_settings_changed_later(
-    tmp_path: Path,
-) -> None:
+def test_a_run_of_an_earlier_version_tells_the_texts_of_its_steps_unless_settings_changed_later(tmp_path: Path) -> None:
     run = new_run(tmp_path, 6)
     trained_in_two_parts(run, data__batch_size=2)
     told = read_history(run)

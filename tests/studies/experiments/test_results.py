@@ -355,6 +355,7 @@ def _numbers(value: object) -> list[float]:
     return [float(value)] if isinstance(value, (int, float)) else []
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_prediction_is_told_with_what_came_and_what_was_learned_is_asked(outputs: Path) -> None:
     predictions = [parse_prediction("best_lr=1e-3..5e-3@80%").as_dict()]
     folder = experiment(outputs, "learning-rate", grid=RATES, predictions=predictions)
@@ -370,12 +371,14 @@ def test_a_prediction_is_told_with_what_came_and_what_was_learned_is_asked(outpu
     assert "The basin is wide." in write_report(folder, folder.record(), results).read_text()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_a_prediction_nothing_is_called_surprising(outputs: Path) -> None:
     folder = experiment(outputs, "width", grid=[16, 32])
     finish_all(folder, lambda trial: 3.0)
     assert "nothing here can be called surprising" in write_report(folder, folder.record(), built(folder)).read_text()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_training_of_a_run_that_was_there_before_is_no_part_of_the_time(outputs: Path) -> None:
     FakeRun(outputs, "seen", steps=20).start().advance(20).finish()
     folder = experiment(outputs, "loss-curves", subject="seen")

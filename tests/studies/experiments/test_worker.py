@@ -44,7 +44,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
-def forked_runs(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def forked_runs(imported: None, no_figures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are forks of the experiment's worker, which saves importing torch; they die with it all the same."""
 
     def start(run: RunFolder, *, follow_parent: bool) -> Fork:
@@ -56,8 +56,6 @@ def forked_runs(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(worker, "_STATUS_SECONDS", 0.2)
     monkeypatch.setattr(worker_folder, "_LOCK_SECONDS", 0.2)
-    # What is drawn is another test's; here it would cost a second each time.
-    monkeypatch.setattr("llmlab.studies.report.draw_figures", lambda results, folder: [])
 
 
 def _run(run: RunFolder, parent: int) -> int:

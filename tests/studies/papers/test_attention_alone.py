@@ -32,11 +32,6 @@ TASK = task_of(DATA)
 PROMPT = "t3 t8 t1 t9 t3 t8"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def model_of(*, layers: int = 2, feed_forward: bool = False, position: str = LEARNED) -> torch.nn.Module:
     torch.manual_seed(1)
     settings = TaskModelSettings(n_layer=layers, n_head=2, n_embd=16, feed_forward=feed_forward, position=position)
@@ -50,7 +45,6 @@ def model_of(*, layers: int = 2, feed_forward: bool = False, position: str = LEA
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    torch.set_num_threads(1)
     values = {f"data.{name}": getattr(DATA, name) for name in ("task", "vocabulary", "shortest", "longest", "context")}
     values |= {"model.n_embd": 16, "model.n_head": 2, "model.feed_forward": False, "model.position": ROTARY}
     values |= {"train.steps": 6, "train.eval_interval": 3, "train.eval_windows": 32, "data.batch_size": 16}

@@ -44,7 +44,6 @@ from llmlab.studies.papers.attention_sinks.reading import (
 from llmlab.studies.papers.attention_sinks.sink import judge_sink, sink_heads, sink_verdict
 from llmlab.studies.papers.prompts import DOMAINS, Prompts, draw_prompts
 
-torch.set_num_threads(1)
 TIME = 12  # what small models read
 LETTERS = " \nabcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,;:!?'\"-()"
 

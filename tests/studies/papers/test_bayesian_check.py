@@ -26,10 +26,7 @@ TINY = Size(1, {DEEP: _TINY | {"model.n_layer": 2, "data.pairs": 4}}, sequences=
 
 
 def test_a_check_trains_judges_and_draws_and_measures_the_geometry_once(outputs: Path) -> None:
-    with (
-        mock.patch.dict(plan.SIZES, minutes=TINY),
-        mock.patch.object(judge, "_QUERY_SEQUENCES", 6),
-    ):
+    with mock.patch.dict(plan.SIZES, minutes=TINY), mock.patch.object(judge, "_QUERY_SEQUENCES", 6):
         paper, claims = read_paper("bayesian-geometry"), [ALIGNMENT, LAYERS]
         record = plan_check(CheckRequest(paper, "minutes", outputs, claims, name="deep"))
         folder = CheckFolder(outputs / PAPERS / record.id)

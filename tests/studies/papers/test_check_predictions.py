@@ -28,7 +28,7 @@ PREDICTED = ("--predict", "calibration=supported@70%", "--predict", "text=It fai
 
 
 @pytest.fixture(autouse=True)
-def tiny() -> Iterator[None]:
+def tiny(no_figures: None) -> Iterator[None]:
     """One run of two steps, and nobody who follows a worker."""
     size = replace(plan.SIZES["minutes"], seeds=1, tasks={BIJECTION: _TINY}, sequences=20)
     with mock.patch.dict(plan.SIZES, minutes=size), mock.patch.object(experiment_follow, "follow", return_value=0):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import each
 from tiny_models import llama
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
@@ -96,7 +97,7 @@ def test_texts_are_spread_over_the_fifths_of_the_entropy() -> None:
 CHANCE = [0.01] * bounds.RANDOM_MODELS
 
 
-@pytest.mark.parametrize(
+@each(
     ("fall", "interval", "untrained", "outcome"),
     [
         (0.30, [0.001, 0.5], CHANCE, SUPPORTED),

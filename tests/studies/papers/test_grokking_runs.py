@@ -35,11 +35,6 @@ SMALL |= {"train.eval_windows": 25, "train.steps": 12, "train.eval_interval": 4}
 SMALL |= {"checkpoints.interval": 4}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def new(outputs: Path, name: str, **changes: object) -> RunFolder:
     """A small run with all else as the check plans it."""
     (planned,) = planned_runs("minutes", [LATE], 1)

@@ -142,8 +142,7 @@ def test_progress_is_both_losses_a_quarter_of_their_way_before_the_jump(
     restricted: float, excluded: float, expected: str
 ) -> None:
     one = run(
-        restricted_loss=[1.0, 1.0, 1.0, 1 - restricted, 0.0, 0.0],
-        excluded_loss=[0.0, 0.0, 0.0, excluded, 1.0, 2.0],
+        restricted_loss=[1.0, 1.0, 1.0, 1 - restricted, 0.0, 0.0], excluded_loss=[0.0, 0.0, 0.0, excluded, 1.0, 2.0]
     )
     assert judge_progress(one) == expected
 

@@ -34,12 +34,6 @@ from llmlab.studies.papers.induction_heads.plan import COMPOSITION, LAYERS, ONE,
 from llmlab.studies.papers.interface import Check, Measured
 from llmlab.studies.records import Trial
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 # A planted model ---------------------------------------------------------------------------------------------------
 
 TOKENS = POSITIONS = 16

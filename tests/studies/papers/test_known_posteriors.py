@@ -13,12 +13,7 @@ from llmlab.data.synthetic.hmm import HiddenMarkov, forward, hundredths, row_ids
 from llmlab.data.synthetic.tasks import HELD_OUT, TRAIN, Task, task_of
 from llmlab.studies.papers.bayesian_geometry.calibration import baselines
 
-TASKS = (
-    Bijection(5, 4),
-    Bijection(4, 6, repeats=True),
-    HiddenMarkov(3, 2, 4, ROWS),
-    HiddenMarkov(2, 3, 4, NUMBERS),
-)
+TASKS = (Bijection(5, 4), Bijection(4, 6, repeats=True), HiddenMarkov(3, 2, 4, ROWS), HiddenMarkov(2, 3, 4, NUMBERS))
 
 
 def by_enumeration(values: int, keys: list[int], shown: list[int]) -> np.ndarray:
@@ -128,11 +123,7 @@ def test_observations_come_from_the_matrices_that_are_shown() -> None:
             {"uniform": 0.425, "last 1": 0.162, "last 2": 0.0485, "last 3": 0.0151, "last 4": 0.0050},
             0.006,
         ),
-        (
-            TaskDataSettings(task="hmm"),
-            {"last 1": 0.188, "last 2": 0.054, "last 3": 0.0168, "last 4": 0.0059},
-            0.004,
-        ),
+        (TaskDataSettings(task="hmm"), {"last 1": 0.188, "last 2": 0.054, "last 3": 0.0168, "last 4": 0.0059}, 0.004),
     ],
     ids=["bijection 20", "bijection 8", "hmm 5", "hmm 3"],
 )

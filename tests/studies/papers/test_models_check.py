@@ -18,8 +18,6 @@ from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING, OF_MODELS, RE
 from llmlab.studies.papers.bayesian_geometry.thresholds import RANDOM_MODELS
 from llmlab.studies.papers.interface import Check
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:

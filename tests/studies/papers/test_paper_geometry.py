@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cases import each
 from small_models import lively, shape
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
@@ -223,7 +224,7 @@ def changed(found: Manifold, **values: float) -> Manifold:
     return Manifold(**(vars(found) | values))
 
 
-@pytest.mark.parametrize(
+@each(
     ("values", "p", "outcome"),
     [
         ({}, (0.009, 0.009), SUPPORTED),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import each
 from tiny_models import llama
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
@@ -99,7 +100,6 @@ def test_what_outlasts_a_new_order_is_a_correlation_at_equal_k() -> None:
 @pytest.fixture(scope="module")
 def tiny() -> dict[str, Any]:
     """A small Llama that was never trained, measured from the prompts to plain values."""
-    torch.set_num_threads(1)
     model = llama(vocab_size=50257, max_position_embeddings=128).requires_grad_(False)
     told: list[float] = []
 
@@ -213,7 +213,7 @@ def outcome(values: dict[str, Any]) -> str:
 MATCHED = [{"pc1": 0.2, "rho": 0.3, "within": 0.7, "belief": 0.0}] * bounds.RANDOM_MODELS
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "value", "expected"),
     [
         ("belief.true.rho", 0.6, SUPPORTED),

@@ -11,7 +11,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import tiny_models
-import torch
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.data.papers import INCONCLUSIVE, read_paper
@@ -23,7 +22,6 @@ from llmlab.studies.papers.interface import Check
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.worker import Stop
 
-torch.set_num_threads(1)
 SMALL = Size(tokens=16, texts=2, untrained=1, first=1)
 
 

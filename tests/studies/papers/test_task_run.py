@@ -40,11 +40,6 @@ KINDS = (TRANSFORMER, LSTM, MLP_POSITION, MLP_PREFIX)
 SMALL = {"data.values": 3, "data.pairs": 3, "data.batch_size": 64, "model.n_embd": 16, "model.n_layer": 1}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def new(outputs: Path, name: str, **changes: object) -> RunFolder:
     values = SMALL | {"train.eval_windows": 64} | {key.replace("__", "."): value for key, value in changes.items()}
     return create_run(outputs, with_values(TaskSettings(), values), name=name)
