@@ -15,7 +15,7 @@ from PySide6.QtWidgets import QPushButton, QWidget
 from llmlab.core.files import write_atomic
 from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.browser import TOP, PageBrowser, Place
 from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import QuietLabel
@@ -37,10 +37,10 @@ class ReportBrowser(PageBrowser):
         super().__init__("Report", background, parent)
         self._images: dict[str, QImage] = {}
 
-    def show_report(self, title: str, report: Report, scroll: int) -> None:
+    def show_report(self, title: str, report: Report, place: Place) -> None:
         """Renders it anew in the theme's colours, scrolled to that place."""
         self._images = {name: QImage.fromData(data) for name, data in report.images.items()}
-        self.show_page(Page("report", title, report.text), scroll)
+        self.show_page(Page("report", title, report.text), place)
 
     def figure(self, name: str) -> QImage | None:
         return self._images.get(name)
@@ -129,9 +129,9 @@ class ReportDock(LabDock):
         if row is None or report is None:
             self._drawn = None
         elif report is not self._drawn and self.isVisible():
-            scroll = self.browser.verticalScrollBar().value() if row.id == self._drawn_of else 0
+            place = self.browser.place() if row.id == self._drawn_of else TOP
             self._drawn, self._drawn_of = report, row.id
-            self.browser.show_report(row.id, report, scroll)
+            self.browser.show_report(row.id, report, place)
 
     def update_empty(self) -> None:
         """Says what there is a report of, or why there is none."""

@@ -35,7 +35,7 @@ from llmlab_gui.learn.page_list import PageList, fill_combo
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.learn.stations import ReadToEnd, StationFoot, Stations
 from llmlab_gui.learn.yours import with_yours, yours
-from llmlab_gui.pages.browser import PageBrowser, drawing
+from llmlab_gui.pages.browser import TOP, PageBrowser, Place, drawing
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, REVEAL, Page, without_outcomes
 from llmlab_gui.pages.paths import is_explanation, path_of_page
@@ -63,9 +63,9 @@ class _LearnBrowser(PageBrowser):
         super().__init__("Page", background)
         self._page: Page | None = None
 
-    def show_page(self, page: Page, scroll: int) -> None:
+    def show_page(self, page: Page, place: Place = TOP) -> None:
         self._page = page
-        super().show_page(page, scroll)
+        super().show_page(page, place)
 
     def figure(self, name: str) -> QImage | None:
         if self._page is None:
@@ -90,8 +90,8 @@ class LearnDock(LabDock):
         self._revealed: dict[str, set[int]] = {}  # of which questions of a page it is seen what came
         self._yours: dict[str, str] = {}  # what the reader's own runs show, by page
         self._stale = False  # it was drawn in the colours of another theme
-        self._past: list[tuple[str, int]] = []  # page and scroll position
-        self._future: list[tuple[str, int]] = []
+        self._past: list[tuple[str, Place]] = []  # page and place on it
+        self._future: list[tuple[str, Place]] = []
 
         self.back_button = self._button("◀", "Back (Alt+Left)", self.back)
         self.forward_button = self._button("▶", "Forward (Alt+Right)", self.forward)
@@ -188,7 +188,7 @@ class LearnDock(LabDock):
             if self._page is not None:
                 self._past.append(self._place())
                 self._future.clear()
-            self._show(name, 0)
+            self._show(name)
         if term:
             self.browser.scrollToAnchor(term)
 
@@ -225,7 +225,7 @@ class LearnDock(LabDock):
         """Follows a link of the page that is shown."""
         if url.scheme() == REVEAL[:-1] and self._page is not None:
             self._revealed.setdefault(self._page.name, set()).add(int(url.path()))
-            self._render(self.browser.verticalScrollBar().value())
+            self._render()
             return
         self._opener.open(url, self._page, self._pages)
 
@@ -243,9 +243,9 @@ class LearnDock(LabDock):
             return
         self._load()
         if self._page is None and self._pages:
-            self._show(self._pages[0].name, 0)
+            self._show(self._pages[0].name)
         elif self._stale:
-            self._render(self.browser.verticalScrollBar().value())
+            self._render()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -290,7 +290,7 @@ class LearnDock(LabDock):
         if words and found and self.page_name not in counts:
             self.go(found[0].name)
         elif wanted and self._hides:
-            self._render(self.browser.verticalScrollBar().value())  # what is searched is not hidden
+            self._render()  # what is searched is not hidden
         self._mark_matches()
 
     def _mark_matches(self) -> None:
@@ -315,10 +315,10 @@ class LearnDock(LabDock):
         if 0 <= place < len(names):
             self.go(names[place])
 
-    def _place(self) -> tuple[str, int]:
-        return self.page_name, self.browser.verticalScrollBar().value()
+    def _place(self) -> tuple[str, Place]:
+        return self.page_name, self.browser.place()
 
-    def _show(self, name: str, scroll: int) -> None:
+    def _show(self, name: str, place: Place = TOP) -> None:
         page = next((page for page in self._pages if page.name == name), None)
         if page is None:
             self.lab.error_raised.emit(
@@ -327,7 +327,7 @@ class LearnDock(LabDock):
             return
         self._page = page
         self._read_to_end.begin(name)
-        self._render(scroll)
+        self._render(place)
         self._look_at_runs()
         explains = path_of_page(name, self.stations.standing) if is_explanation(name) else None
         self.browser.setVisible(explains is None)
@@ -343,8 +343,10 @@ class LearnDock(LabDock):
         self.combo.setCurrentIndex(self.combo.findData(name))
         self.list.mark(name)
 
-    def _render(self, scroll: int) -> None:
+    def _render(self, place: Place | None = None) -> None:
+        """place: on another page; the same as before on this one."""
         assert self._page is not None
+        place = place or self.browser.place()
         self._stale = False
         page = with_questions(self.stations.drawn(with_panels(self._page), self._pages))
         page = with_yours(page, self._yours.get(self._page.name, ""))
@@ -352,14 +354,14 @@ class LearnDock(LabDock):
         self.questions.show_page(page)
         shown = self._revealed.get(page.name, ())
         self._read_to_end.watch("")
-        self.browser.show_page(without_outcomes(page, shown) if self._hides else page, scroll)
+        self.browser.show_page(without_outcomes(page, shown) if self._hides else page, place)
         self._read_to_end.watch(page.name)
         self._mark_matches()
 
     def _standing_changed(self) -> None:
         """What was done is told on the pages of paths."""
         if self._page is not None and self._page.group == PATHS:
-            self._render(self.browser.verticalScrollBar().value())
+            self._render()
 
     def _tell_outcome(self, said: str) -> None:
         self.outcome.say(said, wrong=False)
@@ -374,13 +376,13 @@ class LearnDock(LabDock):
             if told != self._yours.get(page.name, ""):
                 self._yours[page.name] = told
                 if self._page is page:
-                    self._render(self.browser.verticalScrollBar().value())
+                    self._render()
 
         self._background.run(partial(yours, page.name, self.lab.outputs), tell, self.lab.error_raised.emit)
 
     def _draw_anew(self) -> None:
         if self._page is not None:
-            self._render(self.browser.verticalScrollBar().value())
+            self._render()
 
     def _restyle(self) -> None:
         self._stale = self._page is not None

@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from PySide6.QtCore import QBuffer, QEvent, QMimeData, QObject, QPoint, QSize, Qt, QTimer, QUrl, Signal
@@ -34,7 +34,18 @@ _QUOTE = 3 + 20  # pixels that the box of a formula takes from its width: its ed
 _PICTURE = "\ufffc"  # stands for one in the text of a document
 # While a panel is being dragged wider, figures are not scaled at every pixel.
 _RESIZE_MS = 150
+_OF_A_WIDTH = ("\n| ---", "\n```", "\n@code ")
 GUEST = "ask:"  # the image in whose place the guest stands
+
+
+class Place(NamedTuple):
+    """What is seen first of a page: a block by its number, and the share of its height that is above."""
+
+    block: int
+    above: float
+
+
+TOP = Place(0, 0.0)
 _PRESSES = (QEvent.Type.MouseButtonPress, QEvent.Type.MouseMove, QEvent.Type.MouseButtonRelease)
 
 
@@ -77,6 +88,7 @@ class PageBrowser(QTextBrowser):
         super().__init__(parent)
         self._background = background
         self._text = ""
+        self._kept: Place | None = None  # while its width changes
         self.setOpenLinks(False)
         # Always there, so that figures do not become wider than the text when it appears.
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
@@ -102,18 +114,27 @@ class PageBrowser(QTextBrowser):
         self.verticalScrollBar().valueChanged.connect(self._place_guest)
         QApplication.instance().focusChanged.connect(self._follow_keyboard)  # type: ignore[union-attr]
 
-    def show_page(self, page: Page, scroll: int) -> None:
+    def show_page(self, page: Page, place: Place = TOP) -> None:
         """Renders it anew, scrolled to that place."""
-        self._text = page.text
+        self._text, self._kept = page.text, None
         self._guest_at = -1
-        self.setHtml(page_html(page, page_colors(), narrow=self.viewport().width() < _NARROW))
+        self.setHtml(page_html(page, page_colors(), narrow=self._room() if self.viewport().width() < _NARROW else 0))
         self._guest_at = self._find_guest()
         self._fit_guest()
-        self.verticalScrollBar().setValue(scroll)
+        self._go_to(place)
         if sources := not_tried(page.text):
             self._background.run(
                 partial(draw, sources, self._background.check), lambda _: self.stale.emit(), lambda _: None
             )
+
+    def place(self) -> Place:
+        """What is seen first: found again whatever the width of the page, and as long as its blocks are the same."""
+        top = self.verticalScrollBar().value()
+        if self._kept is not None or not top:
+            return self._kept or TOP
+        block = self.cursorForPosition(QPoint()).block()
+        rect = self.document().documentLayout().blockBoundingRect(block)
+        return Place(block.blockNumber(), max(0.0, top - rect.top()) / max(rect.height(), 1.0))
 
     def ensureWidgetVisible(self, widget: QWidget) -> None:
         """Scrolls until a part of the guest is in sight, its upper edge first."""
@@ -158,10 +179,14 @@ class PageBrowser(QTextBrowser):
         return copied
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        if event.size().width() != event.oldSize().width():
+        wider = event.size().width() != event.oldSize().width()
+        if wider:
+            self._kept = self.place()
             self._resized.start()
+        super().resizeEvent(event)
         self._fit_guest()
+        if wider:
+            self._go_to(self._kept or TOP)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """The guest gets the height that it asks for. A click into it marks no text, and Enter follows no link."""
@@ -171,6 +196,10 @@ class PageBrowser(QTextBrowser):
             elif event.type() in _PRESSES or _is_enter(event):
                 return True
         return super().eventFilter(watched, event)
+
+    def _go_to(self, place: Place) -> None:
+        rect = self.document().documentLayout().blockBoundingRect(self.document().findBlockByNumber(place.block))
+        self.verticalScrollBar().setValue(0 if place == TOP else round(rect.top() + place.above * rect.height()))
 
     def _room(self) -> int:
         """Pixels that a figure can have."""
@@ -226,6 +255,7 @@ class PageBrowser(QTextBrowser):
             self.ensureWidgetVisible(self._guest if whole else now)
 
     def _fit(self) -> None:
-        """Figures and formulas have the new width, and tables turn."""
-        if figures_of(self._text) or formulas_of(self._text) or "\n| ---" in self._text:
+        """Figures and formulas have the new width, tables turn, and code has other letters."""
+        if figures_of(self._text) or formulas_of(self._text) or any(mark in self._text for mark in _OF_A_WIDTH):
             self.stale.emit()
+        self._kept = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from PySide6.QtGui import QColor, QFontDatabase
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QFontInfo, QFontMetricsF, QGuiApplication
 
 from llmlab.core.errors import LabError
 from llmlab.core.source_code import find_source
@@ -76,29 +77,30 @@ _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
 _TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
 _CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
+_BETWEEN, _BETWEEN_NARROW = 12, 4  # pixels between columns
+_BOX = 20  # pixels that the box of code takes from its width
+_LEAST_CODE, _LEAST_WORDS = 9, 8  # pixels of letters below which a line is broken, and a word of a table
 _WIDE = 40  # characters of a table's longest cells, which a narrow page cannot show without breaking lines
 _NARROW_COLUMNS = 5  # of a table, beside each other on a narrow page; with more, numbers would be cut in two
 
 
-def page_html(page: Page, colors: PageColors, *, narrow: bool = False) -> str:
+def page_html(page: Page, colors: PageColors, *, narrow: int = 0) -> str:
     """The whole page. Code that cannot be found is said in its place, and the page goes on.
 
-    narrow: tables with many columns and few rows are turned, so that each row becomes a column; the columns of wide
-    ones share the width by their longest words.
+    narrow: pixels of the text's width, where that is little. Tables with many columns and few rows are turned then, so
+    that each row becomes a column; the columns of wide ones share the width by their longest words; and what would
+    break a word or a line of code has smaller letters.
     """
-    body = _body(page, colors)
+    body = "".join(_block(block, colors, narrow) for block in page.blocks)
     if narrow:
-        body = _TABLE.sub(lambda table: _shared(_turned(table[0])), body)
-    return f"<html><head><style>{_style(colors, 6 if narrow else 12)}</style></head><body>{body}</body></html>"
+        body = _TABLE.sub(lambda table: _shared(_turned(table[0]), narrow, colors.mono), body)
+    between = _BETWEEN_NARROW if narrow else _BETWEEN
+    return f"<html><head><style>{_style(colors, between)}</style></head><body>{body}</body></html>"
 
 
-def _body(page: Page, colors: PageColors) -> str:
-    return "".join(_block(block, colors) for block in page.blocks)
-
-
-def _block(block: Block, colors: PageColors) -> str:
+def _block(block: Block, colors: PageColors, narrow: int) -> str:
     if block.kind == "code":
-        return _code(block.text, colors)
+        return _code(block.text, colors, narrow)
     content = _TERM.sub(
         lambda term: f'<p><a name="{anchor_of(term[1])}"></a>{term[0][3:]}', markdown().render(block.text)
     )
@@ -114,7 +116,35 @@ def _block(block: Block, colors: PageColors) -> str:
         f'<table width="100%" cellspacing="0" style="margin:6px 0"><tr>'
         f'<td width="3" bgcolor="{colors.quiet}" style="padding:0"></td><td class="quoted" style="padding:4px 10px">',
     ).replace("</blockquote>", "</td></tr></table>")
-    return _FENCE.sub(lambda fence: _fence(fence[1], colors), content)
+    return _FENCE.sub(lambda fence: _fence(fence[1], colors, narrow), content)
+
+
+def _fitting(width: Callable[[QFont], float], room: int, least: int) -> QFont:
+    """The page's own font, or its largest smaller letters with which something fits into so many pixels; 0: any."""
+    font = QFont(QGuiApplication.font())
+    size = QFontInfo(font).pixelSize()
+    while size > least and 0 < room < width(font):
+        size -= 1  # step by step: advances of small letters are rounded
+        font.setPixelSize(size)
+    return font
+
+
+def _size(font: QFont) -> str:
+    """Its style; "" for the page's own size."""
+    size = QFontInfo(font).pixelSize()
+    return f"font-size:{size}px;" if size < QFontInfo(QGuiApplication.font()).pixelSize() else ""
+
+
+def _code_style(text: str, colors: PageColors, narrow: int) -> str:
+    """Of lines in a box. One in ten may be broken, so that a single long one does not make all of them small."""
+    lines = sorted(text.split("\n"), key=len)
+    longest = lines[-1 - len(lines) // 10]
+
+    def width(font: QFont) -> float:
+        font.setFamily(colors.mono)
+        return QFontMetricsF(font).horizontalAdvance(longest)
+
+    return f"font-family:{colors.mono};{_size(_fitting(width, narrow - _BOX, _LEAST_CODE))}"
 
 
 def _turned(table: str) -> str:
@@ -127,16 +157,34 @@ def _turned(table: str) -> str:
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in turned)}</table>"
 
 
-def _shared(table: str) -> str:
-    """Qt would make the columns equally wide, and cut words in one that another has room for."""
+def _shared(table: str, room: int, mono: str) -> str:
+    """Qt would make the columns equally wide, and cut words in one that another has room for.
+
+    room: pixels. mono: the family of code.
+    """
     rows = [[html.unescape(_TAG.sub("", cell)) for cell in _CELL.findall(row)] for row in table.split("</tr>")[:-1]]
     columns = list(zip(*rows, strict=True))
     if sum(max(map(len, column)) for column in columns) < _WIDE:
         return table
-    # Each word and some space beside it; bold heads are a little wider.
-    longest = [max(len(word) for word in f"{' '.join(rest)} {head}_".split()) + 1 for head, *rest in columns]
-    widths = iter(round(100 * word / sum(longest)) for word in longest)
-    return re.sub(r"<th\b", lambda _: f'<th width="{next(widths)}%"', table, count=len(longest))
+
+    def widths(font: QFont) -> list[float]:
+        """Pixels that the longest word of each column takes."""
+        bold, fixed = QFont(font), QFont(font)
+        bold.setBold(True)
+        fixed.setFamily(mono if "<code" in table else font.family())
+        heads, cells, code = QFontMetricsF(bold), QFontMetricsF(font), QFontMetricsF(fixed)
+        words = (
+            [*map(heads.horizontalAdvance, head.split())]
+            + [max(cells.horizontalAdvance(word), code.horizontalAdvance(word)) for word in " ".join(rest).split()]
+            for head, *rest in columns
+        )
+        return [max(each, default=0.0) + _BETWEEN_NARROW for each in words]
+
+    font = _fitting(lambda font: sum(widths(font)), room, _LEAST_WORDS)
+    needs = widths(font)
+    shares = iter(100 * need / sum(needs) for need in needs)
+    shared = re.sub(r"<th\b", lambda _: f'<th width="{next(shares):.1f}%"', table, count=len(needs))
+    return shared.replace("<table", f'<table cellspacing="0" style="{_size(font)}"', 1)
 
 
 def _formula(fence: re.Match[str]) -> str:
@@ -150,12 +198,13 @@ def _formula(fence: re.Match[str]) -> str:
     )
 
 
-def _fence(text: str, colors: PageColors) -> str:
+def _fence(text: str, colors: PageColors, narrow: int) -> str:
     """Lines to copy, in a box: with a background of its own, each line would cut off the underscores above it."""
     return (
         f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
         f'<td bgcolor="{colors.code_background}" style="padding:8px 10px">'
-        f'<pre style="font-family:{colors.mono};margin:0;white-space:pre-wrap">{text.rstrip()}</pre></td></tr></table>'
+        f'<pre style="{_code_style(html.unescape(text.rstrip()), colors, narrow)}margin:0;white-space:pre-wrap">'
+        f"{text.rstrip()}</pre></td></tr></table>"
     )
 
 
@@ -168,7 +217,7 @@ def _callout(label: str, content: str, edge: str, background: str) -> str:
     )
 
 
-def _code(reference: str, colors: PageColors) -> str:
+def _code(reference: str, colors: PageColors, narrow: int) -> str:
     try:
         source = find_source(reference)
     except LabError as error:
@@ -177,13 +226,14 @@ def _code(reference: str, colors: PageColors) -> str:
     numbered = []
     for number, line in enumerate(colored_html(source.code, colors.code).split("\n"), source.first_line):
         numbered.append(f'<span style="color:{colors.quiet}">{number:>{width}}</span>  {line}')
+    style = _code_style("\n".join(f"{'0' * width}  {line}" for line in source.code.split("\n")), colors, narrow)
     head = html.escape(source.path + (f" · {source.symbol}" if source.symbol else ""))
     lines = "\n".join(numbered)
     return (
         f'<table width="100%" cellspacing="0" style="margin:8px 0"><tr>'
         f'<td bgcolor="{colors.code_background}" style="padding:8px 10px"><span style="color:{colors.quiet}">{head}, '
         f"lines {source.first_line} to {source.last_line}</span>"
-        f'<pre style="font-family:{colors.mono};margin:4px 0 0 0;white-space:pre-wrap">{lines}</pre></td></tr></table>'
+        f'<pre style="{style}margin:4px 0 0 0;white-space:pre-wrap">{lines}</pre></td></tr></table>'
     )
 
 

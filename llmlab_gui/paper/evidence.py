@@ -22,6 +22,7 @@ from llmlab_gui.experiments.figure_pane import FigurePane
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener
+from llmlab_gui.pages.browser import TOP
 from llmlab_gui.paper.claim_chart import ClaimChart
 from llmlab_gui.paper.claim_rows import NO_TEST, UNTESTED, ClaimRow, check_options
 from llmlab_gui.paper.notes import NotesBrowser
@@ -126,7 +127,7 @@ class EvidenceDock(LabDock):
         self._drawn = row
         self.title.setText(row.claim.title or row.claim.id)
         self.badge.say(row.state)
-        self.words.show_page(claim_page(row), self.words.verticalScrollBar().value() if same else 0)
+        self.words.show_page(claim_page(row), self.words.place() if same else TOP)
         self._offer_charts(keep=same)
         self._draw()
 

@@ -14,7 +14,7 @@ from llmlab.studies.papers.own import OwnPaper, find_own_paper
 from llmlab.studies.papers.own_answers import new_paper
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn.page_opener import PageOpener
-from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.browser import TOP, PageBrowser
 from llmlab_gui.pages.page import Page
 from llmlab_gui.pages.papers import title_and_notes
 from llmlab_gui.paper.pages import notes_page, own_page
@@ -143,7 +143,7 @@ class PaperDock(LabDock):
             self._drawn, before = own or paper, self._page
             self._page = notes_page(paper) if own is None else own_page(own)
             same = before is not None and before.name == self._page.name
-            self.browser.show_page(self._page, self.browser.verticalScrollBar().value() if same else 0)
+            self.browser.show_page(self._page, self.browser.place() if same else TOP)
 
     def _offer(self, paper: Paper) -> str:
         own = self.desk.own.get(paper.name)

@@ -22,7 +22,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.notebook.asking import ask_of_run
-from llmlab_gui.pages.browser import PageBrowser
+from llmlab_gui.pages.browser import TOP, PageBrowser
 from llmlab_gui.pages.page import Page
 from llmlab_gui.rebuild.checks import CHECK_COMMAND, Checks
 from llmlab_gui.widgets.labels import QuietLabel
@@ -173,9 +173,9 @@ class RebuildDock(LabDock):
         self._update_training()
 
     def _put(self, browser: PageBrowser, text: str) -> None:
-        scroll = browser.verticalScrollBar().value() if browser.property("piece") == self.piece.name else 0
+        place = browser.place() if browser.property("piece") == self.piece.name else TOP
         browser.setProperty("piece", self.piece.name)
-        browser.show_page(Page(self.piece.name, self.piece.title, text), scroll)
+        browser.show_page(Page(self.piece.name, self.piece.title, text), place)
 
     def _show_answer(self) -> None:
         answer = self._answers.get(self.piece.name)
@@ -216,14 +216,14 @@ class RebuildDock(LabDock):
             return
         self._compared = rows
         if ours is None:
-            self.outcome.show_page(_page(f"{yours.name}: {yours.status.words}. {_NO_OURS}"), 0)
+            self.outcome.show_page(_page(f"{yours.name}: {yours.status.words}. {_NO_OURS}"))
             return
 
         def read() -> Beside:
             return beside(read_history(yours.run), read_history(ours.run))
 
         def show(found: Beside) -> None:
-            self.outcome.show_page(_page(_outcome(yours, ours, found)), self.outcome.verticalScrollBar().value())
+            self.outcome.show_page(_page(_outcome(yours, ours, found)), self.outcome.place())
 
         self._background.run(read, show, self.lab.error_raised.emit)
 

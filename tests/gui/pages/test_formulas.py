@@ -55,10 +55,10 @@ def picture(browser: PageBrowser, source: str) -> QPixmap:
 def test_a_page_shows_the_source_until_its_formula_is_drawn(qtbot: QtBot, browser: PageBrowser) -> None:
     page = page_of(SOURCE)
     with qtbot.waitSignal(browser.stale, timeout=WAIT):
-        browser.show_page(page, 0)
+        browser.show_page(page)
         assert SOURCE in browser.toPlainText()
         assert "\ufffc" not in browser.toPlainText()
-    browser.show_page(page, 0)
+    browser.show_page(page)
     assert f"\ufffc{SOURCE}" in browser.toPlainText()
     assert not_tried(page.text) == []
 
@@ -66,8 +66,8 @@ def test_a_page_shows_the_source_until_its_formula_is_drawn(qtbot: QtBot, browse
 def test_a_wrong_formula_stays_its_source_and_the_page_goes_on(qtbot: QtBot, browser: PageBrowser) -> None:
     page = page_of(WRONG, SOURCE)
     with qtbot.waitSignal(browser.stale, timeout=WAIT):
-        browser.show_page(page, 0)
-    browser.show_page(page, 0)
+        browser.show_page(page)
+    browser.show_page(page)
     assert drawing_of(WRONG) == ""
     assert WRONG in browser.toPlainText()
     assert f"\ufffc{SOURCE}" in browser.toPlainText()
@@ -115,7 +115,7 @@ def test_a_formula_is_no_wider_than_the_page(qtbot: QtBot, browser: PageBrowser)
     widths = []
     for width in (900, 360):
         browser.resize(width, 400)
-        browser.show_page(page_of(SOURCE, LONG), 0)
+        browser.show_page(page_of(SOURCE, LONG))
         assert browser.document().size().width() <= browser.viewport().width()
         assert browser.horizontalScrollBar().maximum() == 0
         widths.append((picture(browser, SOURCE).width(), picture(browser, LONG).width()))
@@ -153,7 +153,7 @@ def test_a_formula_has_the_text_colour_of_the_theme(browser: PageBrowser, monkey
 
 def test_the_source_is_what_is_copied_and_what_a_screen_reader_hears(browser: PageBrowser) -> None:
     draw([SOURCE])
-    browser.show_page(page_of(SOURCE), 0)
+    browser.show_page(page_of(SOURCE))
     browser.selectAll()
     copied = browser.createMimeDataFromSelection()
     assert copied.text() == f"P\n\n{SOURCE}\n"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 import pytest
-from PySide6.QtGui import QFont, QFontMetricsF, QTextDocument, QTextTable
+from PySide6.QtGui import QFont, QFontMetricsF, QGuiApplication, QTextDocument, QTextTable
 from pytestqt.qtbot import QtBot
 
 from llmlab.core.paths import resources_dir
@@ -42,7 +42,7 @@ def test_no_page_scrolls_sideways(page_browser: learn._LearnBrowser, monkeypatch
         page_browser.resize(width, 600)
         for page in load_all():
             draw(formulas_of(page.text))
-            page_browser.show_page(page, 0)
+            page_browser.show_page(page)
             room, document = page_browser.viewport().width(), page_browser.document()
             if document.size().width() > room + _ROUNDED or right_of(document) > room:
                 wide.append((page.name, width))
@@ -64,24 +64,48 @@ def test_a_wide_table_is_turned_on_a_narrow_page_and_keeps_its_cells() -> None:
     text = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * 8, rows[1]))
     page = Page("p", "P", f"# P\n\n{text}\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n")
     cells = {}
-    for narrow, sizes in ((False, [(2, 8), (2, 2)]), (True, [(8, 2), (2, 2)])):
+    for narrow, sizes in ((0, [(2, 8), (2, 2)]), (320, [(8, 2), (2, 2)])):
         document = QTextDocument()
         document.setHtml(html.page_html(page, html.page_colors(), narrow=narrow))
         tables = [frame for frame in document.rootFrame().childFrames() if isinstance(frame, QTextTable)]
         assert [(table.rows(), table.columns()) for table in tables] == sizes
         cells[narrow] = document.toPlainText().split()
-    assert sorted(cells[False]) == sorted(cells[True])
-    assert cells[True][1:7] == ["step", "loss", "100", "0.5", "200", "1.5"]
+    assert sorted(cells[0]) == sorted(cells[320])
+    assert cells[320][1:7] == ["step", "loss", "100", "0.5", "200", "1.5"]
 
 
-def test_the_columns_of_a_narrow_table_are_as_wide_as_their_longest_words() -> None:
+def test_the_columns_of_a_narrow_table_are_as_wide_as_their_longest_words(qtbot: QtBot) -> None:
     rows = [["x", "many words, each of them short", "name"], ["y", "b", "num_attention_heads"]]
     lines = [f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * 3, rows[1])]
-    for text, shares in (("\n".join(lines), ["10", "23", "67"]), ("| a | b |\n| --- | --- |\n| 1 | 2 |", [])):
+    plain, bold = QFont(QGuiApplication.font()), QFont(QGuiApplication.font())
+    bold.setBold(True)
+    longest = ((bold, "x"), (bold, "words,"), (plain, "num_attention_heads"))
+    needs = [QFontMetricsF(font).horizontalAdvance(word) + html._BETWEEN_NARROW for font, word in longest]
+    shares = [f"{100 * need / sum(needs):.1f}" for need in needs]
+    for text, expected in (("\n".join(lines), shares), ("| a | b |\n| --- | --- |\n| 1 | 2 |", [])):
         page = Page("p", "P", f"# P\n\n{text}\n")
-        shown = html.page_html(page, html.page_colors(), narrow=True)
-        assert re.findall(r'<th width="(\d+)%"', shown) == shares
+        shown = html.page_html(page, html.page_colors(), narrow=320)
+        assert re.findall(r'<th width="([\d.]+)%"', shown) == expected
         assert "<th width" not in html.page_html(page, html.page_colors())
+
+
+def test_letters_are_smaller_where_a_narrow_page_would_break_words_and_lines(
+    page_browser: learn._LearnBrowser,
+) -> None:
+    """A table of six columns with long words; and what a program of 64 columns printed."""
+    families = next(page for page in load_all() if page.name == "results/model-families")
+    printed = Page("p", "P", f"# P\n\n```\n{' '.join(['1.2345'] * 9)} 1\n```\n")
+    for page, width in ((families, 360), (printed, 440)):
+        page_browser.resize(width, 600)
+        page_browser.show_page(page)
+        block, broken = page_browser.document().begin(), []
+        while block.isValid():
+            lines, text = block.layout(), block.text()
+            ends = [lines.lineAt(n).textStart() + lines.lineAt(n).textLength() for n in range(lines.lineCount() - 1)]
+            code = text.startswith("1.2345")
+            broken += [text for end in ends if code or (text[end - 1].isalnum() and text[end].isalnum())]
+            block = block.next()
+        assert broken == [], page.name
 
 
 def test_a_drawing_has_no_colour_that_a_dark_page_would_keep() -> None:
