@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +24,19 @@ T = TypeVar("T")
 
 # Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
 LAYOUT_VERSION = 3
+
+
+@dataclass(frozen=True)
+class DockSizes:
+    """Width and height, in pixels, of a window and of the docks in sight in it, by their names."""
+
+    window: list[int]
+    docks: dict[str, list[int]]
+
+    def __post_init__(self) -> None:
+        """ValueError where it cannot be: anything may be in a file."""
+        if any(len(size) != 2 or min(size) < 1 for size in (self.window, *self.docks.values())):
+            raise ValueError("sizes are two numbers above zero")
 
 
 class WindowSettings:
@@ -53,9 +67,12 @@ class WindowSettings:
         """The one that was in sight last; "" before there was one."""
         return str(self._settings.value("window/workspace", ""))
 
-    def save_docks(self, window: QMainWindow, workspace: str) -> None:
-        """Remembers where the docks of the workspace in sight are."""
+    def save_docks(self, window: QMainWindow, workspace: str, sizes: DockSizes | None) -> None:
+        """Remembers where the docks of the workspace in sight are. sizes: what their shares of a window come from."""
         self._settings.setValue("window/workspace", workspace)
+        self._settings.remove(f"sizes/{workspace}")
+        if sizes is not None:
+            self.save_choices(f"sizes/{workspace}", sizes)
         self._settings.setValue(f"workspaces/{workspace}", window.saveState(LAYOUT_VERSION))
 
     def restore_docks(self, window: QMainWindow, workspace: str) -> bool:
@@ -63,9 +80,14 @@ class WindowSettings:
         state = self._settings.value(f"workspaces/{workspace}")
         return isinstance(state, QByteArray) and window.restoreState(state, LAYOUT_VERSION)
 
+    def dock_sizes(self, workspace: str) -> DockSizes | None:
+        """What `save_docks` was told of the docks' sizes; None where nothing was kept."""
+        return self.choices(f"sizes/{workspace}", DockSizes)
+
     def forget_docks(self, workspace: str) -> None:
         """Of a workspace that is to be as it was at first."""
         self._settings.remove(f"workspaces/{workspace}")
+        self._settings.remove(f"sizes/{workspace}")
 
     @property
     def recent(self) -> Recent:

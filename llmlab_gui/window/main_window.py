@@ -128,7 +128,10 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             return
         self.covers.wave_welcome()
         self.covers.end_tour()
+        guest = dock.isHidden()  # with no place of its own in this workspace
         self.keyboard.give(dock)
+        if guest:
+            self.workspaces.make_room(dock)
 
     def use_workspace(self, name: str) -> None:
         """Arranges the docks for one kind of work, as they were left the last time."""

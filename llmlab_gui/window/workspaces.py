@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QDockWidget, QMainWindow
+from PySide6.QtCore import QEvent, QObject, QRect, QSize, Qt
+from PySide6.QtWidgets import QDockWidget, QMainWindow, QTabBar
 
-from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.lab.dock import is_seen
+from llmlab_gui.lab.window_settings import DockSizes, WindowSettings
 from llmlab_gui.pages.places import (
     COMPARE,
     DIAGNOSE,
@@ -25,6 +26,11 @@ from llmlab_gui.pages.places import (
     WALK,
     WRITE,
 )
+from llmlab_gui.widgets.layouts import settling_timer
+
+# Pixels that a panel is given where it is asked for and has no place of its own: some of what it shows can be read.
+_READABLE = QSize(380, 360)
+_MOST_OF_LINE = 0.7  # which it takes of a row or column at most
 
 
 @dataclass(frozen=True)
@@ -156,14 +162,35 @@ _ARRANGEMENTS: Mapping[str, Split] = {
 }
 
 
-class Workspaces:
-    """The workspaces of a window, one of them in sight. Each comes back as it was left, until it is reset."""
+class Workspaces(QObject):
+    """The workspaces of a window, one of them in sight. Each comes back as it was left, until it is reset.
+
+    Docks keep their shares of the window whatever its size: Qt would take what a smaller one lacks from the last of
+    them, and give what a larger one has to all alike.
+    """
 
     def __init__(self, window: QMainWindow, docks: Mapping[str, QDockWidget], settings: WindowSettings) -> None:
+        super().__init__(window)
         self._window, self._docks, self._settings = window, docks, settings
         self.current = settings.workspace if settings.workspace in _ARRANGEMENTS else TRAIN
         self._lent = False  # what is in sight is not to be kept
+        self._sizes: DockSizes | None = None  # what the shares are taken from
+        self._fits = False  # they are about to come into the places that these shares give them
+        self._places: list[QRect] = []  # those, or the places that the shares were taken from
+        self._resized = settling_timer(self, 0, self._fit)
+        self._moved = settling_timer(self, 0, self._note)
+        window.installEventFilter(self)
+        for dock in docks.values():
+            dock.visibilityChanged.connect(self._seen_changed)
         self.place()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """The window has another size, or a line between docks was let go."""
+        if event.type() == QEvent.Type.Resize:
+            self._resized.start()
+        elif event.type() == QEvent.Type.MouseButtonRelease:
+            self._moved.start()
+        return False
 
     def use(self, name: str) -> None:
         """Brings a workspace into sight. KeyError for what is none."""
@@ -174,9 +201,13 @@ class Workspaces:
     def place(self) -> None:
         """Puts the docks where they were left; where that is unknown, in the places of the arrangement above."""
         self._lent = False
+        self._places = []
+        self._hide_bars()
         self._remembered = self._settings.restore_docks(self._window, self.current)
+        self._sizes = self._settings.dock_sizes(self.current) if self._remembered else None
         if not self._remembered:
             arrange(self._window, self._docks, self.current)
+        self._fit()  # what was left was perhaps of a window of another size
 
     def settle(self) -> None:
         """The shares of the arrangement, once more in the window's real size.
@@ -187,6 +218,7 @@ class Workspaces:
         """
         if not self._remembered:
             arrange(self._window, self._docks, self.current)
+            self._moved.start()
 
     def reset(self) -> None:
         """The workspace in sight, as at the first start."""
@@ -197,6 +229,8 @@ class Workspaces:
         """The workspace in sight as at the first start, until `take_back`: what was left is kept."""
         self.keep()
         self._lent = True
+        self._sizes = None
+        self._hide_bars()
         arrange(self._window, self._docks, self.current)
 
     def take_back(self) -> None:
@@ -207,7 +241,67 @@ class Workspaces:
     def keep(self) -> None:
         """Remembers where the docks are."""
         if not self._lent:
-            self._settings.save_docks(self._window, self.current)
+            self._settings.save_docks(self._window, self.current, self._sizes)
+
+    def make_room(self, dock: QDockWidget) -> None:
+        """What was brought into sight and has no place of its own here gets enough of the row and the column that it
+        came into. All of them are given a size: one alone would have to share what it lacks with the others."""
+        place = dock.geometry()
+        for across, least in ((True, _READABLE.width()), (False, _READABLE.height())):
+            line: dict[QDockWidget, int] = {}  # the docks of this row or column, and their lengths
+            for other in self._seen().values():
+                spot, size = other.geometry(), self._size(other)
+                if across and spot.top() == place.top() and size.height() == self._size(dock).height():
+                    line[other] = size.width()
+                elif not across and (spot.left(), spot.right()) == (place.left(), place.right()):
+                    line[other] = size.height()
+            others = sum(line.values()) - line.get(dock, 0)
+            wanted = min(least, round(_MOST_OF_LINE * sum(line.values())))
+            if 0 < line.get(dock, 0) < wanted and others:
+                rest = 1 - (wanted - line[dock]) / others
+                sizes = [wanted if other is dock else round(rest * length) for other, length in line.items()]
+                self._window.resizeDocks(list(line), sizes, _orientation(across))
+
+    def _seen_changed(self, _seen: bool) -> None:
+        self._moved.start()
+
+    def _seen(self) -> dict[str, QDockWidget]:
+        return {name: dock for name, dock in self._docks.items() if is_seen(dock) and not dock.isFloating()}
+
+    def _size(self, dock: QDockWidget) -> QSize:
+        """What it takes of the window, with the tabs of what is behind it."""
+        behind = any(not other.isHidden() for other in self._window.tabifiedDockWidgets(dock))
+        bars = self._window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly)
+        tabs = max((bar.height() for bar in bars if bar.isVisible()), default=0) if behind else 0
+        return QSize(dock.width(), dock.height() + tabs)
+
+    def _note(self) -> None:
+        """Takes the shares from where the docks are now, unless they are there because of their shares."""
+        seen, size = self._seen(), self._window.size()
+        places = [dock.geometry() for dock in seen.values()]
+        if not places or self._resized.isActive():
+            return
+        if not self._fits and any(place not in self._places for place in places):  # and not another tab in the same
+            docks = {name: list(self._size(dock).toTuple()) for name, dock in seen.items()}
+            self._sizes = DockSizes([size.width(), size.height()], docks)
+        self._fits, self._places = False, places
+
+    def _fit(self) -> None:
+        """Gives the docks their shares of the window as it is."""
+        self._moved.start()
+        if (sizes := self._sizes) is None:
+            return
+        self._fits, window = True, self._window.size()
+        there = {self._docks[name]: size for name, size in sizes.docks.items() if name in self._docks}
+        there = {dock: size for dock, size in there.items() if not dock.isHidden() and not dock.isFloating()}
+        for at, length in enumerate((window.width(), window.height())):
+            lengths = [max(1, size[at] * length // sizes.window[at]) for size in there.values()]
+            self._window.resizeDocks(list(there), lengths, _orientation(at == 0))
+
+    def _hide_bars(self) -> None:
+        """The tabs of the workspace before: Qt takes them down only when the window has nothing else to do."""
+        for bar in self._window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+            bar.hide()
 
 
 def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: str) -> None:
@@ -235,7 +329,7 @@ def _place(window: QMainWindow, docks: Mapping[str, QDockWidget], node: Node) ->
             window.tabifyDockWidget(docks[node.names[0]], docks[name])
         return
     for (_, before), (_, after) in pairwise(node.parts):
-        window.splitDockWidget(docks[_first(before)], docks[_first(after)], _direction(node))
+        window.splitDockWidget(docks[_first(before)], docks[_first(after)], _orientation(node.across))
     for _, part in node.parts:
         _place(window, docks, part)
 
@@ -245,13 +339,13 @@ def _resize(window: QMainWindow, docks: Mapping[str, QDockWidget], node: Node, w
         return
     length = width if node.across else height
     sizes = [length * share // 100 for share, _ in node.parts]
-    window.resizeDocks([docks[_first(part)] for _, part in node.parts], sizes, _direction(node))
+    window.resizeDocks([docks[_first(part)] for _, part in node.parts], sizes, _orientation(node.across))
     for size, (_, part) in zip(sizes, node.parts, strict=True):
         _resize(window, docks, part, size if node.across else width, height if node.across else size)
 
 
-def _direction(node: Split) -> Qt.Orientation:
-    return Qt.Orientation.Horizontal if node.across else Qt.Orientation.Vertical
+def _orientation(across: bool) -> Qt.Orientation:
+    return Qt.Orientation.Horizontal if across else Qt.Orientation.Vertical
 
 
 def _first(node: Node) -> str:
