@@ -40,6 +40,7 @@ class Asker(QObject):
         self._request: Request | None = None
         self._ahead: list[Question | None] = []
         self._wanted = False
+        self._news = Working("Computing a question")  # of the request that is under way
 
     def about(self) -> str:
         """The reference of what is asked about; "" for a preset."""
@@ -68,6 +69,8 @@ class Asker(QObject):
             self._hand_over(self._ahead.pop())
         elif self._request is None:
             self._ask()
+        else:
+            self.working.emit(self._news)
 
     def prepare(self) -> None:
         """Has the next one made while this one is answered."""
@@ -115,6 +118,7 @@ class Asker(QObject):
         self._tell(Working("Computing a question"))
 
     def _tell(self, news: Working) -> None:
+        self._news = news
         if self._wanted:
             self.working.emit(news)
 

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 from llmlab.core.errors import LabError
 from llmlab.learning.stations import questions_of
 from llmlab.practice.question import LOOK_INSIDE, TRAINING, Marked, Question
-from llmlab.store.checkpoints import list_checkpoints
+from llmlab.store.checkpoints import final_of, list_checkpoints
 from llmlab_gui.host.selection import Working
 from llmlab_gui.pages.browser import GUEST
 from llmlab_gui.pages.page import CONCEPTS, Page
@@ -84,6 +84,7 @@ class PageQuestions(QWidget):
         self.asker.came.connect(self._take)
         self.asker.working.connect(self._tell)
         self.asker.failed.connect(self._fail)
+        lab.runs_changed.connect(self._look_again)
 
     def show_page(self, page: Page) -> None:
         """Offers the questions of a page, unless they are being asked already."""
@@ -119,16 +120,31 @@ class PageQuestions(QWidget):
         if self._concept != LOOK_INSIDE:
             return ""
         row = self._lab.row_called(_MODEL)
-        return f"{row.run.path}@final" if row is not None and list_checkpoints(row.run.checkpoints) else None
+        ended = row is not None and not row.status.live and final_of(list_checkpoints(row.run.checkpoints)) is not None
+        return f"{row.run.path}@final" if row is not None and ended else None
 
     def _offer(self, words: str = "") -> None:
         self.card.hide()
         self._button("Ask me", waits=False)
-        if not words and self._about() is None:
-            words = f"Two questions about {_MODEL}, the model of the first page: train it, then press Ask me."
+        waits = self._about() is None
+        if not words and waits:
+            row = self._lab.row_called(_MODEL)
+            trains = row is not None and row.status.live
+            when = "it is still training, and can be asked about when it has ended." if trains else "train it first."
+            words = f"Two questions about {_MODEL}, the model of the first page: {when}"
+        self.button.setEnabled(not waits)
         self.words.setText(words or "About this page, computed from your own model.")
 
+    def _look_again(self) -> None:
+        """The model of the first hour is there, or trains now."""
+        if not self.button.isEnabled():
+            self._offer()
+
     def _button(self, text: str, *, waits: bool) -> None:
+        if waits and self.card.next_button.hasFocus():
+            self.button.show()
+            self.button.setFocus()
+        self.card.next_button.setEnabled(not waits)
         self._waits = waits
         self.button.setText(text)
         self.button.show()
@@ -146,6 +162,7 @@ class PageQuestions(QWidget):
             self._offer(f"{left}{hint}")
             return
         self._asked += 1
+        self.card.next_button.setEnabled(True)
         self.words.setText(f"Question {self._asked} of {COUNT}")
         self.card.show()
         self.card.show_question(question)

@@ -11,7 +11,7 @@ import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
 from practice_questions import Questions, question
-from PySide6.QtCore import Qt, QUrl
+from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QImage, QTextDocument
 from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
 from pytestqt.qtbot import QtBot
@@ -19,7 +19,7 @@ from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
-from llmlab.practice.question import CHOICE, INTERVAL, TRAINING
+from llmlab.practice.question import CHOICE, INTERVAL, LOOK_INSIDE, TRAINING
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
@@ -316,6 +316,34 @@ def test_a_new_theme_keeps_page_and_place(dock: LearnDock) -> None:
     assert bar.value() == 40
 
 
+def test_a_page_keeps_its_first_words_at_every_width(dock: LearnDock, qtbot: QtBot) -> None:
+    parts = [f"Paragraph {number} {'of many words ' * 20}" for number in range(40)]
+    table = "\n".join(["| a | b |", "| --- | --- |", *("| long words here | and there |" for _ in range(9))])
+    text = "\n\n".join(["# Long", *parts[:10], table, *parts[10:], "![f](f.png)"])
+    dock._pages.append(Page("long", "Long", text, RESULTS, dock._pages[-1].folder))
+    dock.go("long")
+    browser = dock.browser
+
+    def first() -> str:
+        return browser.cursorForPosition(QPoint()).block().text()[:12]
+
+    for words in ("Paragraph 3 ", "Paragraph 30"):
+        browser.verticalScrollBar().setValue(0)
+        while first() != words:
+            browser.verticalScrollBar().setValue(browser.verticalScrollBar().value() + 7)
+        for width in (420, 900, 801, 800):
+            dock.resize(width, 500)
+            assert first() == words, width
+            qtbot.waitUntil(lambda: not browser._resized.isActive(), timeout=WAIT)  # drawn anew, tables turned
+            assert first() == words, width
+    dock.go("attention")  # another page begins at its top, also while the width is still new
+    dock.go("long")
+    dock.resize(500, 500)
+    dock.go("attention")
+    qtbot.waitUntil(lambda: not browser._resized.isActive(), timeout=WAIT)
+    assert browser.verticalScrollBar().value() == 0
+
+
 def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
     dock.go("attention")
     host = Questions([question(CHOICE, 0), question(CHOICE, 1)])
@@ -339,6 +367,25 @@ def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock
     assert not box.isVisible()
 
 
+def test_the_next_question_of_a_page_is_waited_for_in_sight(dock: LearnDock, lab: FakeLab) -> None:
+    dock.go("attention")
+    host = Questions([question(CHOICE, 0), question(CHOICE, 1)])
+    lab.inspection.host = host  # type: ignore[assignment]
+    box = dock.questions
+    box.button.click()
+    host.say()
+    box.card.give_up()
+    box.card.next_button.setFocus()
+    box.card.next_button.click()
+    assert not box.card.next_button.isEnabled()
+    assert box.words.text() == "Computing a question ..."
+    assert box.button.text() == "Cancel"
+    assert box.button.hasFocus()
+    host.say()
+    assert box.card.next_button.isEnabled()
+    assert box.card.question == question(CHOICE, 1)
+
+
 def test_a_question_that_is_computed_in_a_page_can_be_cancelled(dock: LearnDock, lab: FakeLab) -> None:
     dock.go("attention")
     host = Questions([question(CHOICE)])
@@ -349,6 +396,25 @@ def test_a_question_that_is_computed_in_a_page_can_be_cancelled(dock: LearnDock,
     assert dock.questions.button.text() == "Ask me"
     host.say()
     assert not dock.questions.card.isVisible()
+
+
+def test_the_second_page_of_the_first_hour_says_when_its_model_can_be_asked_about(
+    dock: LearnDock, lab: FakeLab
+) -> None:
+    box = dock.questions
+    box.show_page(Page(LOOK_INSIDE, "Look inside", "", FIRST_HOUR))
+    assert not box.button.isEnabled()
+    assert box.words.text().endswith("train it first.")
+    run = FakeRun(lab.outputs, "first-gpt", steps=20).start().advance(10)
+    lab.add(run)
+    run.save_checkpoint()
+    lab.runs_changed.emit()
+    assert not box.button.isEnabled()
+    assert "still training" in box.words.text()
+    run.advance(10).save_checkpoint(("final",)).finish()
+    lab.runs_changed.emit()
+    assert box.button.isEnabled()
+    assert "computed from your own model" in box.words.text()
 
 
 def test_where_only_trained_questions_are_left_a_skip_says_so(dock: LearnDock, lab: FakeLab) -> None:

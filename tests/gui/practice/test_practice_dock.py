@@ -163,6 +163,19 @@ def test_a_handful_ends_and_more_is_offered_and_nothing_comes_twice(
     assert "nothing more to ask" in dock._words.text
 
 
+def test_a_question_that_is_still_made_when_it_is_wanted_is_said_to_be(dock: PracticeDock, lab: FakeLab) -> None:
+    host = begin(dock, lab, question(VALUE), question(VALUE, 1))
+    dock.card.give_up()
+    host.requests[-1].progressed.emit(Working("Reading the text", 0.5))
+    dock.card.next_button.click()
+    assert not dock.card.isVisible()
+    assert dock._words.isVisible()
+    assert dock._words.text.startswith("Reading the text (50 %)")
+    host.say()
+    assert dock.card.isVisible()
+    assert dock.card.question == question(VALUE, 1)
+
+
 def test_five_more_are_about_the_model_that_is_active_by_then(
     dock: PracticeDock, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
