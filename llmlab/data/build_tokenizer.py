@@ -68,6 +68,16 @@ def known_vocabulary(data: DataSettings, corpus: Corpus) -> tuple[int, str] | No
     return None
 
 
+def cut_anew(data: DataSettings, corpus: Corpus) -> list[BuiltCorpus]:
+    """The corpus, or those parts of a mixture, that was built in other tokens than `data` asks for: its text is decoded
+    and cut again."""
+    parts = corpus.sources if isinstance(corpus, MixedCorpus) else (corpus,)
+    kept = (
+        not isinstance(corpus, MixedCorpus) or data.tokenizer == "gpt2"
+    )  # a vocabulary of a mixture is learned from all of it
+    return [part for part in parts if isinstance(part, BuiltCorpus) and not (kept and _has_it(part, data))]
+
+
 def _has_it(corpus: Corpus, data: DataSettings) -> TypeGuard[BuiltCorpus]:
     """Whether a corpus was built with the tokenizer that is asked for."""
     if not isinstance(corpus, BuiltCorpus) or corpus.manifest.tokenizer != data.tokenizer:

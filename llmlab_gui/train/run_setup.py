@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QScrollArea, QWidget
+from PySide6.QtWidgets import QLineEdit, QPushButton, QScrollArea, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
@@ -27,7 +27,7 @@ from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, WholeLabel, scrolled
 from llmlab_gui.widgets.layouts import column, flow, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text, minutes_text, unbroken
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -57,13 +57,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Costs:
-    """What these settings will need. parts: in words, the first in bold. Memory and disk in bytes, time in seconds."""
+    """What these settings will need. parts: in words, the first in bold. Memory and disk in bytes, time in seconds.
+
+    remarks: sentences on what nobody would expect of them.
+    """
 
     settings: RunSettings
     parts: Sequence[str]
     memory: int
     disk: int  # of all checkpoints that are kept at once
     seconds: float
+    remarks: Sequence[str] = ()
 
 
 class RunSetupDock(LabDock, Generic[S]):
@@ -92,8 +96,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self.name.setToolTip("The run's folder: letters, digits and . _ + -")
         self.chosen = PresetForm(settings_type, essentials, name="Preset", titled=titled, also={"name": self.name})
         self.presets, self.form = self.chosen.presets, self.chosen.form
-        self.estimate = QLabel()
-        self.estimate.setWordWrap(True)
+        self.estimate = WholeLabel()
         self.estimate.setAccessibleName("Estimate")
         self.problem = ProblemLabel()
         self.problem.setAccessibleName("Errors")
@@ -190,7 +193,7 @@ class RunSetupDock(LabDock, Generic[S]):
         if costs is None:
             self.estimate.setText(unknown)
             return
-        warnings = []
+        warnings = list(costs.remarks)
         free = available_bytes()
         if costs.memory > free and computes_in_main_memory(costs.settings):
             warnings.append(self._refuse_memory(costs, free) or f"Only {bytes_text(free)} of memory are free now.")
@@ -306,8 +309,10 @@ class RunSetupDock(LabDock, Generic[S]):
         self.reveal(field.info.key)
 
     def reveal(self, key: str) -> None:
-        """Brings a setting into sight, unfolded, and gives it the keyboard."""
+        """Brings a setting into sight, unfolded, with the keyboard; where another has to be chosen first, that one."""
         field = self.form.fields[key]
+        if not field.editor.isEnabled():
+            field = self.form.fields["distributed.strategy"]
         section = self.form.sections.get(field.info.section)
         if section is not None and field in section.fields:
             section.reveal(field)

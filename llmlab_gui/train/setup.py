@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.settings import PretrainSettings
+from llmlab.data.build_tokenizer import cut_anew
 from llmlab.gpt.estimate import estimate
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text
@@ -62,4 +63,10 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             f"{count_text(settings.tokens_until(settings.train.steps))} tokens read",
         ]
         disk = needed.checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)
-        self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, 60 * needed.minutes))
+        data, corpus = settings.data, self.corpus.corpus
+        remarks = [
+            f"{one.title} was built in {one.manifest.tokenizer} tokens, {one.manifest.vocab_size:,} of them: this run "
+            f"reads its text and cuts it anew, into {data.tokenizer} tokens."
+            for one in (cut_anew(data, corpus) if corpus is not None else ())
+        ]
+        self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, 60 * needed.minutes, remarks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import QEvent, QPoint, QRect, Qt
-from PySide6.QtGui import QColor, QFocusEvent, QFont, QPalette, QResizeEvent
+from PySide6.QtGui import QColor, QFocusEvent, QFont, QPalette, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -37,6 +37,30 @@ class _Scrolled(QScrollArea):
         super().resizeEvent(event)
         if now is not None and seen:
             self.ensureWidgetVisible(now)
+
+
+class WholeLabel(QLabel):
+    """Wrapped text that keeps the height it needs: where there is less, what holds it scrolls, and no line is lost."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWordWrap(True)
+
+    def setText(self, text: str) -> None:
+        super().setText(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        if self.isVisible():  # else its width is not known yet
+            self.setMinimumHeight(self.heightForWidth(self.width()))
 
 
 class EmptyState(QWidget):

@@ -101,6 +101,8 @@ _ALSO = {
     "train.beta1": "momentum",
     "data.batch_size": "minibatch",
     "train.early_stop": "overfitting patience",
+    "distributed.processes": "several two many processes ranks gpus ddp fsdp torchrun",
+    "distributed.strategy": "several two many processes ddp fsdp parallel data-parallel",
     "train.threads": "cpu cores processor",
     "train.device": "gpu cuda cpu",
     "train.activation_checkpointing": "gradient checkpointing recompute memory",
@@ -217,16 +219,16 @@ def _pages(window: MainWindow) -> Iterator[Command]:
 
 
 def _settings(window: MainWindow) -> Iterator[Command]:
-    kinds: tuple[tuple[str, str, type[Any]], ...] = (
-        ("setup", "Set-up", PretrainSettings),
-        ("finetune_setup", "Fine-tune set-up", FinetuneSettings),
+    kinds: tuple[tuple[str, str, str, type[Any]], ...] = (
+        ("setup", "Set-up", "pretraining", PretrainSettings),
+        ("finetune_setup", "Fine-tune set-up", "fine-tuning", FinetuneSettings),
     )
     # Those of the form that Train would use come first.
-    for dock_id, where, settings in sorted(
+    for dock_id, where, task, settings in sorted(
         kinds, key=lambda kind: window.docks.get(kind[0]) is not window.setups.shown
     ):
         for info in describe(settings):
-            also = f"{info.section} {' '.join(info.choices)} {_ALSO.get(info.key, '')}"
+            also = f"{info.section} {' '.join(info.choices)} {_ALSO.get(info.key, '')} {task}"
             shown = partial(window.setups.show_setting, dock_id, info.key)
             yield Command(info.name.replace("_", " "), shown, "Setting", where, also, info.help)
 

@@ -325,15 +325,19 @@ def test_fetching_shows_progress_and_makes_the_corpus_usable(
 
 
 def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+
     def fetch(corpus: Any, progress: Progress) -> None:
         while True:
             progress("Fetching", 0, 20_479)
+            told.append(0)
             time.sleep(0.001)
 
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")
-    with qtbot.waitSignal(dock.corpus._progress, timeout=WAIT):
-        dock.corpus.fetch_button.click()
+    dock.corpus.fetch_button.click()
+    # No wait for the signal: it is emitted in the thread that fetches, where what waits would be called and let go.
+    qtbot.waitUntil(lambda: bool(told), timeout=WAIT)
     assert dock.corpus.bar.format() == "Connecting…"  # until something comes
     qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel", timeout=WAIT)
     dock.corpus.fetch_button.click()
@@ -411,6 +415,26 @@ def test_a_built_corpus_is_in_the_list_and_a_mixture_can_be_typed_and_is_describ
         qtbot.waitUntil(lambda said=said: said in editor.about.text(), timeout=WAIT)
     assert asked == ["mine:0.7,shakespeare:0.3", "tiny:1, mine:3"]
     editor.shutdown()
+
+
+def test_a_corpus_that_was_built_in_other_tokens_is_said_to_be_cut_anew(
+    dock: SetupDock, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("One text.")
+    build_shards(shard_source(str(tmp_path / "text.txt"), "text"), "mine", Gpt2Tokenizer(), quiet, processes=1)
+    for corpus, tokenizer, anew in (
+        ("mine", "char", True),
+        ("mine", "gpt2", False),
+        ("tiny:1,mine:3", "gpt2", False),
+        ("tiny:1,mine:3", "bpe", True),
+        ("tiny", "char", False),
+    ):
+        dock.form.set_values({"data.corpus": corpus, "data.tokenizer": tokenizer})
+        qtbot.waitUntil(lambda corpus=corpus: dock.corpus.corpus is not None and dock.corpus.value() == corpus)
+        dock.update_all()
+        said = f"50,257 of them: this run reads its text and cuts it anew, into {tokenizer} tokens."
+        assert (f"mine was built in gpt2 tokens, {said}" in dock.estimate.text()) == anew, (corpus, tokenizer)
 
 
 def test_a_path_that_is_gone_and_a_text_that_is_empty_are_said(dock: SetupDock, qtbot: QtBot, tmp_path: Path) -> None:

@@ -197,6 +197,22 @@ def test_a_setting_is_opened_in_its_form(same_window: MainWindow, qtbot: QtBot) 
         assert same[0].hint == same_window.docks[dock].windowTitle()  # the form in sight is first
 
 
+def test_several_processes_are_found_by_what_people_type_and_begin_with_their_strategy(
+    same_window: MainWindow, qtbot: QtBot
+) -> None:
+    for wanted, title, dock in (
+        ("two processes fine-tuning", "Fine-tune set-up", "finetune_setup"),
+        ("processes", "Set-up", "setup"),
+    ):
+        same_window.use_workspace(TRAIN)
+        first = Finder(same_window.menus.commands()).find(wanted)[0]
+        assert (first.kind, first.text, first.hint) == ("Setting", "processes", title), wanted
+        first.run()
+        editor = same_window.docks[dock].form.fields["distributed.strategy"].editor  # processes are off until then
+        qtbot.waitUntil(lambda editor=editor: not editor.visibleRegion().isEmpty(), timeout=WAIT)
+        assert same_window.focusWidget() is (editor.focusProxy() or editor)
+
+
 def test_a_term_is_opened_at_its_entry(same_window: MainWindow) -> None:
     Finder(same_window.menus.commands()).find("softmax")[0].run()
     learn = same_window.docks["learn"]
