@@ -80,8 +80,10 @@ class RunHistory:
         """Replaces everything by a long run's overview."""
         self.clear()
         self.step_columns.append(overview.steps.T)
+        self._add_evaluations([event for event in overview.events if isinstance(event, Evaluated)])  # by the thousand
         for event in overview.events:
-            self._take(event)
+            if not isinstance(event, Evaluated):
+                self._take(event)
 
     def extend(self, events: Iterable[Event]) -> bool:
         """Adds events in order. True when that dropped steps that were there: a resumed worker began before them."""
@@ -144,9 +146,7 @@ class RunHistory:
             case Started():
                 self._restart(event)
             case Evaluated():
-                row = (event.step, event.time, event.train_loss, event.val_loss, float(event.best))
-                self.evaluations.append(np.array([row]))
-                self.evaluated.append(event)
+                self._add_evaluations([event])
             case Sampled():
                 self.samples.append(event)
             case Scored():
@@ -181,6 +181,11 @@ class RunHistory:
         if paused:
             self.interruptions[-1].end = time
         return paused
+
+    def _add_evaluations(self, events: list[Evaluated]) -> None:
+        rows = [(event.step, event.time, event.train_loss, event.val_loss, float(event.best)) for event in events]
+        self.evaluations.append(np.array(rows).reshape(len(rows), len(EVALUATION_COLUMNS)))
+        self.evaluated += events
 
     def _add_steps(self, steps: list[StepEvent]) -> None:
         if steps:

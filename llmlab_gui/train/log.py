@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 # Rows of each view; about the 2 MB that the tail begins with, at 100 characters a line.
 _MAX_LINES = 20_000
 _MAX_SENTENCES = 1_000
+_AT_ONCE = 100  # sentences
 _LONGEST_SENTENCE = 5_000
 _POLL_MS = 500
 EVENTS, OUTPUT = 0, 1
@@ -52,6 +53,9 @@ class LogDock(LabDock):
         self._run_id = ""
         self._tail: LogTail | None = None
         self._sentences: deque[Sentence] = deque(maxlen=_MAX_SENTENCES)
+        self._seen = False  # sentences are written while somebody sees them
+        self._unwritten: deque[Sentence] = deque(maxlen=_MAX_SENTENCES)
+        self._stale = False  # they are to be taken from the run's history anew
         self._writing = False  # what moves the view now is its text, and no person
 
         self.which = choice_box("What the log shows")
@@ -88,6 +92,7 @@ class LogDock(LabDock):
         self._timer = QTimer(self)
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self.read_output)
+        self.visibilityChanged.connect(self._see)
         lab.current_changed.connect(self._change_run)
         lab.events_arrived.connect(self._take)
         lab.history_reset.connect(self._reset)
@@ -184,7 +189,15 @@ class LogDock(LabDock):
         if run_id == self._run_id:
             self._rebuild()
 
+    def _see(self, seen: bool) -> None:
+        came, self._seen = seen and not self._seen, seen
+        if came:
+            self._rebuild() if self._stale else self._write()
+
     def _rebuild(self) -> None:
+        self._stale = not self._seen
+        if self._stale:
+            return
         self._sentences.clear()
         if self._run_id:
             self._sentences += history_sentences(self.lab.history(self._run_id), _MAX_SENTENCES)
@@ -202,18 +215,29 @@ class LogDock(LabDock):
 
     def _redraw(self) -> None:
         self._clear(self.events_view)
-        self._append(list(self._sentences))
+        self._unwritten.clear()
+        self._append(self._sentences)
 
-    def _append(self, sentences: list[Sentence]) -> None:
-        if not sentences:
+    def _append(self, sentences: Iterable[Sentence]) -> None:
+        waits = bool(self._unwritten)  # they come after those that are still to be written
+        self._unwritten += sentences
+        if self._seen and not waits:
+            self._write()
+
+    def _write(self) -> None:
+        """Some at a time: many at once would hold the window up."""
+        if not self._unwritten or not self._seen:
             return
+        told = [self._unwritten.popleft() for _ in range(min(_AT_ONCE, len(self._unwritten)))]
         cursor = QTextCursor(self.events_view.document())
         with self._keeping_place(self.events_view):
             cursor.beginEditBlock()
             cursor.movePosition(QTextCursor.MoveOperation.End)
-            for told in sentences:
-                _write_line(cursor, told)
+            for each in told:
+                _write_line(cursor, each)
             cursor.endEditBlock()
+        if self._unwritten:
+            QTimer.singleShot(0, self, self._write)
 
     def _clear(self, view: QPlainTextEdit) -> None:
         with self._keeping_place(view):

@@ -160,6 +160,30 @@ def test_who_scrolls_up_reads_on_undisturbed_and_at_the_end_it_follows_again(lab
     assert dock.follow.isChecked()
 
 
+def test_many_events_are_written_some_at_a_time_in_their_order_and_while_they_are_seen(
+    qtbot: QtBot, lab: FakeLab, dock: LogDock
+) -> None:
+    fake = lab.add(FakeRun(lab.outputs).start())
+    lab.pump(fake)
+    dock.hide()
+    for number in range(350):
+        fake.warn(f"warning {number}")
+    lab.pump(fake)
+    assert "warning" not in dock.events_view.toPlainText()
+    dock.show()
+    assert 0 < dock.events_view.toPlainText().count("warning") < 200
+    lab.pump(fake.warn("the last one"))  # while the others are still written
+
+    def written() -> list[str]:
+        return [line.rpartition("  ")[2] for line in dock.events_view.toPlainText().splitlines() if "step" in line][
+            -351:
+        ]
+
+    wanted = [*(f"warning {number}" for number in range(350)), "the last one"]
+    qtbot.waitUntil(lambda: written() == wanted, timeout=WAIT)
+    assert dock.events_view.verticalScrollBar().value() == dock.events_view.verticalScrollBar().maximum()
+
+
 def drained(tail: LogTail) -> list[str]:
     found: list[str] = []
     while lines := tail.read()[0]:
