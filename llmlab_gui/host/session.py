@@ -65,6 +65,7 @@ class InspectionSession(PointedAt):
         self.inspection: Archive | None = None
         self.trouble: LabError | None = None
         self.refused = False  # whether the model that was chosen last could not be opened
+        self._refusal: LabError | None = None  # why
         self.recent = Recent()
         self.following = Following(step_of, self)
         self.following.due.connect(self._look_again)
@@ -79,6 +80,7 @@ class InspectionSession(PointedAt):
         self._again = False  # the next look is one of many at a live model: nobody is told
         self._typing = settling_timer(self, _TYPING_PAUSE_MS, self._tokenize_prompt)
         self._look = settling_timer(self, 0, self._inspect_if_needed)  # several panels that open at once ask once
+        self.selection_changed.connect(self.stay)  # whoever points at something of the active model means that one
 
     # The model ---------------------------------------------------------------------------------------------------
 
@@ -97,6 +99,11 @@ class InspectionSession(PointedAt):
         if self.refused:
             self._choose(self.about.reference if self.about is not None else "")
 
+    def read(self, error: LabError) -> None:
+        """Somebody has waved a message away: where it said why a model was not opened, the active one is meant now."""
+        if error is self._refusal:
+            self.stay()
+
     def close(self) -> None:
         """No model is active any more."""
         self._typing.stop()
@@ -111,9 +118,9 @@ class InspectionSession(PointedAt):
 
     def set_prompt(self, text: str, beginning: bool, *, at_once: bool = False) -> None:
         """What the model reads. It is looked at when typing pauses, or `at_once`."""
+        self.stay()
         if (text, beginning) == (self.text, self.beginning):
             return
-        self.stay()
         self.text, self.beginning = text, beginning
         self._cut = False
         self._drop_bound()
@@ -265,6 +272,7 @@ class InspectionSession(PointedAt):
 
     def _take_refusal(self, error: LabError) -> None:
         """The model before stays; as long as nobody turns to it, what is known of it is marked as stale."""
+        self._refusal = error
         self._choose(self._chosen, refused=True)
         self.failed.emit(error)
 

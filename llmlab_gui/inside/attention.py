@@ -98,11 +98,19 @@ class AttentionDock(InspectionDock):
 
     def shown(self) -> Sequence[Archive | None]:
         """Of the heads, and of the view of one."""
+        return self._heads_of, self._viewed()
+
+    def stale(self) -> str:
+        """Of the heads: the view of one comes after them, and is dimmed by itself until then."""
+        archive = self._heads_of or self._viewed()
+        return self.session.stale(archive) if archive is not None else ""
+
+    def _viewed(self) -> Archive | None:
         if self.view == ROLLOUT:
-            return self._heads_of, self._rolled
+            return self._rolled
         if self.view == STAGES:
-            return self._heads_of, self.stages.archive
-        return self._heads_of, self._source[0] if self._source is not None else None
+            return self.stages.archive
+        return self._source[0] if self._source is not None else None
 
     def pictures(self) -> Sequence[QWidget]:
         if self.view == STAGES:
@@ -126,9 +134,11 @@ class AttentionDock(InspectionDock):
         return (self._source[0], (self._source[1],)) if self._source is not None else None
 
     def _mark_stale(self) -> str:
-        """The view of one head by itself, when another was chosen that is not here yet."""
-        of_all = super()._mark_stale()
-        of_head = "" if of_all else self._of_another_head()
+        """The view of one head by itself, when it is of another prompt than the heads, or another head was chosen that
+        is not here yet."""
+        of_all, viewed = super()._mark_stale(), self._viewed()
+        of_prompt = self.session.stale(viewed) if viewed is not None else ""
+        of_head = "" if of_all else of_prompt or self._of_another_head()
         self._head_veil.say(of_head)
         return of_all or of_head
 
@@ -243,7 +253,7 @@ class AttentionDock(InspectionDock):
 
     def _of_another_head(self) -> str:
         """Which one the view is of; "" for the chosen one. The rollout is of all."""
-        archive = self.stages.archive if self.view == STAGES else self._source[0] if self._source is not None else None
+        archive = self._viewed()
         if archive is None or self.view == ROLLOUT or "head" not in archive.metadata.question:
             return ""
         asked, chosen = archive.metadata.question, self.session.selection
@@ -279,7 +289,7 @@ class AttentionDock(InspectionDock):
         return [visible(text) for text in archive.metadata.tokens] if archive is not None else []
 
     def _describe(self, heatmap: Heatmap, query: int, key: int) -> str:
-        names = self._names()
+        names = heatmap.heat.rows if heatmap.heat is not None else ()  # not those of a prompt that comes after it
         if query >= len(names) or key >= len(names):
             return ""
         value = read_out(heatmap.value(query, key), "value")

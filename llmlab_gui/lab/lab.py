@@ -16,7 +16,7 @@ from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.checkpoints import list_checkpoints
-from llmlab.store.events import Event
+from llmlab.store.events import Event, Resumed, Started
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunFolder, RunStatus
@@ -50,6 +50,7 @@ class Lab(QObject):
     events_arrived = Signal(str, list)  # run id, list[Event] in order
     history_reset = Signal(str)  # what was there was cut back or read anew
     error_raised = Signal(object)  # LabError
+    error_over = Signal(object)  # one that was raised of a run's end or pause: the run goes on
     said = Signal(str)  # good news, one sentence
     run_ended = Signal(str)  # a run that was live no longer is
     run_renamed = Signal(str, str)  # ids, before and now; the list follows
@@ -92,12 +93,14 @@ class Lab(QObject):
         self._colors = RunColors()
         self._histories: dict[str, RunHistory] = {}
         self._followed: dict[str, RunStatus | None] = {}  # as the watcher saw them
+        self._complaints: dict[str, list[LabError]] = {}  # what was raised of the end or pause of each run
         self._subjects: dict[
             str, tuple[Path, float]
         ] = {}  # folders of those that are followed, and when they were made
         self._news = QTimer(self, singleShot=True, interval=_COALESCE_MS)
         self._news.timeout.connect(self.runs_changed)
         self.controller.failed.connect(self.error_raised)
+        self.controller.complained.connect(lambda run, error: self._complain(run.full_name, error))
         self.controller.said.connect(self.said)
         self.controller.started.connect(self._run_started)
         self.controller.took_turn.connect(partial(self._run_started, in_turn=True))
@@ -344,6 +347,7 @@ class Lab(QObject):
             return
         if row.id in self._followed:
             self._followed[row.id] = None  # what was seen is from before the start
+        self._goes_on(row.id)
         self._insert(row)
         if in_turn:
             self._choose(row)
@@ -391,8 +395,10 @@ class Lab(QObject):
             self.history_reset.emit(run_id)
         self.events_arrived.emit(run_id, events)
         row = self._rows.get(run_id)
+        if row is not None and row.status.live and any(isinstance(event, (Resumed, Started)) for event in events):
+            self._goes_on(run_id)
         if row is not None and (paused := said_at_pause(row, events)) is not None:
-            self.error_raised.emit(paused)
+            self._complain(run_id, paused)
 
     def _take_overview(self, run_id: str, overview: Overview) -> None:
         self.history(run_id).load(overview)
@@ -413,14 +419,25 @@ class Lab(QObject):
 
     def _tell_end(self, before: RunStatus, row: RunRow) -> None:
         """What a run that just ended has to say: its error, or its result."""
+        if row.status.live and not before.live:
+            self.controller.killed.discard(row.run.path)
+            self._goes_on(row.id)
         if not before.live or row.status.live:
             return
         said = said_at_end(row, self.controller.killed)
         if isinstance(said, LabError):
-            self.error_raised.emit(said)
+            self._complain(row.id, said)
         elif said:
             self.said.emit(said)
         self.run_ended.emit(row.id)
+
+    def _complain(self, run_id: str, error: LabError) -> None:
+        self._complaints.setdefault(run_id, []).append(error)
+        self.error_raised.emit(error)
+
+    def _goes_on(self, run_id: str) -> None:
+        for error in self._complaints.pop(run_id, ()):
+            self.error_over.emit(error)
 
     def _leave_live(self, run_id: str) -> bool:
         """Turns from a live model to the newest checkpoint of its run, which has ended; whether it does."""

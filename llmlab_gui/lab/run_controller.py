@@ -62,6 +62,7 @@ class RunController(QObject):
     took_turn = Signal(object)  # the same in place of `started`, where nobody asked for it now: its turn had come
     said = Signal(str)  # what was done, one sentence
     failed = Signal(object)  # LabError
+    complained = Signal(object, object)  # RunFolder, and a LabError that holds until the run goes on
     queue_answered = Signal()  # what `start_queued` asked for was done, or could not be
     stopping_changed = Signal()  # `stopping_text` of some run is different
 
@@ -267,7 +268,7 @@ class RunController(QObject):
         )
         with contextlib.suppress(OSError):  # the error is shown all the same
             run.write_status(replace(status, state="failed", error=error.as_dict()))
-        self.failed.emit(error)
+        self.complained.emit(run, error)
 
     def _climb(self, stopping: _Stopping) -> None:
         status = stopping.run.status()
@@ -287,13 +288,12 @@ class RunController(QObject):
             stopping.rung = 2
             self.killed.add(stopping.run.path)
             _signal(stopping.run, status, psutil.Process.kill)
-            self.failed.emit(
-                LabError(
-                    f"{stopping.run.id} was killed.",
-                    f"It has been silent for {STUCK_SECONDS:.0f} seconds since it was asked to stop.",
-                    "Resume starts from its newest checkpoint.",
-                )
+            error = LabError(
+                f"{stopping.run.id} was killed.",
+                f"It has been silent for {STUCK_SECONDS:.0f} seconds since it was asked to stop.",
+                "Resume starts from its newest checkpoint.",
             )
+            self.complained.emit(stopping.run, error)
 
 
 def _signal(run: RunFolder, status: RunStatus, send: Callable[[psutil.Process], None]) -> None:

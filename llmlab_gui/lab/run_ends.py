@@ -14,9 +14,11 @@ from llmlab_gui.lab.runs_poller import RunRow
 def said_at_end(row: RunRow, killed: Collection[Path]) -> LabError | str:
     """Its error or its result; "" for one that somebody stopped. killed: folders of runs that were, from here."""
     status = row.status
+    if row.run.path in killed and status.state in ("failed", "interrupted"):
+        return ""  # of several processes, those that are left say that one was killed
     if status.state == "failed" and status.error is not None:
         return LabError(*(str(status.error.get(part, "")) for part in ("what", "why", "do")))
-    if status.state == "interrupted" and row.run.path not in killed:
+    if status.state == "interrupted":
         saved = list_checkpoints(row.run.checkpoints)
         return LabError(
             f"{row.name} was interrupted at step {status.step:,}.",

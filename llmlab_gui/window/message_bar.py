@@ -25,6 +25,7 @@ class MessageBar(QWidget):
     """
 
     log_wanted = Signal(object)  # the LabError that is shown
+    dismissed = Signal(object)  # the LabError that was waved away
     changed = Signal()  # what it says, and with it whether it is shown and how high it is
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -66,10 +67,15 @@ class MessageBar(QWidget):
         self._messages.append(error)
         self._draw()
 
+    def withdraw(self, error: LabError) -> None:
+        """Takes back what no longer holds."""
+        self._messages = [other for other in self._messages if other is not error]
+        self._draw()
+
     def dismiss(self) -> None:
         """Waves the shown message away."""
         if self._messages:
-            self._messages.pop()
+            self.dismissed.emit(self._messages.pop())
         self._draw()
 
     def _want_log(self) -> None:

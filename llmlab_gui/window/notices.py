@@ -96,9 +96,10 @@ class Notices(QObject):
         if row is None:
             return
         seconds = lasted(row)
-        told = sentence(row, seconds)
-        died = row.status.state == "interrupted" and row.run.path not in self._lab.controller.killed
-        if row.status.state != "finished" and row.status.error is None and not died:  # those the lab says itself
+        killed = row.run.path in self._lab.controller.killed
+        told = sentence(row, seconds, killed=killed)
+        died = row.status.state == "interrupted" or row.status.error is not None
+        if row.status.state != "finished" and (killed or not died):  # those the lab says itself
             self.announce(". ".join(told))
         if seconds >= LONG_SECONDS and self._is_unseen():
             self.tell(*told)
@@ -133,13 +134,14 @@ def lasted(row: RunRow) -> float:
     return max(0.0, time.time() - row.info.created)
 
 
-def sentence(row: RunRow, seconds: float) -> tuple[str, str]:
-    """Title and words of the message."""
+def sentence(row: RunRow, seconds: float, *, killed: bool = False) -> tuple[str, str]:
+    """Title and words of the message. killed: from here."""
     status = row.status
-    what = f"{row.name} {_WORDS.get(status.state, 'has ended')}"
+    killed = killed and status.state in ("failed", "interrupted")
+    what = f"{row.name} {'was killed' if killed else _WORDS.get(status.state, 'has ended')}"
     parts = [f"After {minutes_text(seconds / 60)}, at step {status.step:,} of {status.steps:,}."]
     if status.val_loss is not None:
         parts.append(f"Validation loss {status.val_loss:.3f}.")
-    if status.error is not None:
+    if status.error is not None and not killed:
         parts.append(status.error.get("what", ""))
     return what, " ".join(parts).strip()

@@ -118,6 +118,16 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     dock._veil._button.click()
     assert dimmed(dock) == ""
 
+    # So do a head or a token that is chosen, and the message that is waved away.
+    host.fail["open"] = REFUSAL
+    for turn in (lambda: session.select(head=1 - session.selection.head), lambda: session.read(REFUSAL)):
+        session.open("beta")
+        host.release()
+        qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
+        assert dimmed(dock) == before
+        turn()
+        assert not session.refused
+
     # It ends while it is read, or is not wanted any more.
     session.open("beta")
     assert dimmed(dock) == before
@@ -135,7 +145,8 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     del host.fail["open"]
     session.open("beta")
     for _ in range(3):  # opened, tokenized, inspected or asked
-        assert dimmed(dock) != "" or not shows(dock, "alpha")
+        half = dock._head_veil.words if isinstance(dock, AttentionDock) else ""  # the heads are beta's already
+        assert dimmed(dock) != "" or half == before or not shows(dock, "alpha")
         host.release()
         qtbot.wait(1)
     host.hold = set()
@@ -219,6 +230,26 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
     assert (heads.layer.value(), heads.head.value()) == (1, 2)
     for dock in docks:
         dock.shutdown()
+
+
+def test_the_heads_of_the_next_prompt_are_at_full_strength_and_the_pattern_of_the_one_before_is_dimmed(
+    qtbot: QtBot, lab: InspectionLab
+) -> None:
+    session, host = lab.inspection, lab.host
+    dock = AttentionDock(lab)  # type: ignore[arg-type]
+    fill(qtbot, lab, dock)
+    host.hold = {"pattern"}
+    session.set_prompt("a queen said", False, at_once=True)
+    qtbot.waitUntil(lambda: dock._heads_of is session.inspection and session.stale(dock._viewed()) != "", timeout=WAIT)
+    assert dimmed(dock) == ""
+    assert dock._head_veil.words == "of another prompt"
+    assert not dock.export_button.isEnabled()
+    assert "king" in dock._describe(dock.heatmap, 1, 0)  # under its own names
+    qtbot.waitUntil(lambda: session.working is not None, timeout=WAIT)
+    host.release()
+    qtbot.waitUntil(lambda: not dock._head_veil.words, timeout=WAIT)
+    assert dock.export_button.isEnabled()
+    dock.shutdown()
 
 
 def test_the_progress_of_the_next_model_is_drawn_over_the_shade_of_the_one_before(

@@ -19,6 +19,7 @@ from llmlab_gui.lab import runs_poller as poller_module
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_ends import unended_pause
 from llmlab_gui.lab.runs_poller import RunsPoller
+from llmlab_gui.window.notices import sentence
 
 
 def wait_for_runs(qtbot: QtBot, lab: Lab, count: int) -> None:
@@ -183,6 +184,50 @@ def test_of_a_live_run_whose_folder_was_deleted_the_window_says_so(qtbot: QtBot,
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
         shutil.rmtree(fake.run.path)
     assert told.args[0].what == "The folder of fake is gone."
+
+
+def test_what_was_said_of_a_runs_end_or_pause_is_over_once_it_goes_on(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    fake = FakeRun(outputs).start().advance(20)
+    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
+    over: list[LabError] = []
+    lab.error_over.connect(over.append)
+    for stop, go_on in (
+        (lambda: fake.fail("There was not enough memory."), lambda: fake.resume_from(20)),
+        (lambda: fake.pause("The disk is full."), fake.unpause),
+    ):
+        over.clear()
+        with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+            stop()
+        qtbot.wait(400)  # its status is looked at meanwhile
+        assert over == []
+        go_on()
+        qtbot.waitUntil(lambda: len(over) == 1, timeout=WAIT)
+        assert over[0] is told.args[0]
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        lab.controller.complained.emit(fake.run, LabError("It was killed."))
+    lab.controller.started.emit(fake.run)
+    assert over[-1] is told.args[0]
+
+
+def test_a_run_of_several_processes_that_was_killed_from_here_is_not_said_to_have_failed(
+    qtbot: QtBot, lab: Lab, outputs: Path
+) -> None:
+    fake = FakeRun(outputs).start().advance(20)
+    qtbot.waitUntil(lambda: current_id(lab) == "fake", timeout=WAIT)
+    told: list[LabError] = []
+    lab.error_raised.connect(told.append)
+    for killed in (True, False):
+        if killed:
+            lab.controller.killed.add(fake.run.path)
+        with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
+            fake.fail("Process 0 of the run's 2 was killed (SIGKILL).")  # as the one that started them writes it
+        assert len(told) == (not killed)
+        row = lab.current()
+        assert row is not None
+        assert (sentence(row, 1.0, killed=killed)[0] == "fake was killed") == killed
+        if killed:
+            fake.resume_from(20)
+            qtbot.waitUntil(lambda: lab.current().status.live, timeout=WAIT)  # type: ignore[union-attr]
 
 
 def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how_well(

@@ -140,10 +140,10 @@ def test_a_worker_that_dies_at_once_is_told_with_its_last_words(
             return subprocess.Popen([sys.executable, "-c", code], stderr=log)
 
     monkeypatch.setattr(launcher, "start_worker", start)
-    with qtbot.waitSignal(controller.failed, timeout=WAIT) as told:
+    with qtbot.waitSignal(controller.complained, timeout=WAIT) as told:
         controller.start(resolve_settings("baby"), "mine")
-    assert "ended before it started work" in told.args[0].what
-    assert "No module named torch" in told.args[0].why
+    assert "ended before it started work" in told.args[1].what
+    assert "No module named torch" in told.args[1].why
     assert RunFolder(outputs / "pretraining" / "mine").status().state == "failed"
 
 
@@ -207,9 +207,9 @@ def test_a_stuck_worker_is_killed_and_that_is_told(
     fake = FakeRun(outputs).start().advance(5)
     worker = _start(STUBBORN)
     _claim(fake.run, worker, heartbeat=0.0)
-    with qtbot.waitSignal(controller.failed, timeout=WAIT) as told:
+    with qtbot.waitSignal(controller.complained, timeout=WAIT) as told:
         controller.stop(fake.run)
-    assert "was killed" in told.args[0].what
+    assert "was killed" in told.args[1].what
     assert fake.run.path in controller.killed  # the end of the run is not told once more
     qtbot.waitUntil(lambda: worker.poll() is not None, timeout=WAIT)
     assert worker.returncode == -9

@@ -61,7 +61,7 @@ from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import LAYOUT_VERSION
-from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
+from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.train import run_actions
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.widgets.focus_ring import FocusRing
@@ -377,6 +377,77 @@ def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(
     assert again.docks["log"].isHidden()
     assert not again.docks["loss"].isHidden()
     assert again.settings.theme == "dark"
+
+
+def test_docks_keep_their_shares_whatever_the_size_of_the_window(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+
+    def shares() -> tuple[float, ...]:
+        docks = (window.docks[name] for name in ("learn", "loss", "setup"))
+        return tuple(
+            part for dock in docks for part in (dock.width() / window.width(), dock.height() / window.height())
+        )
+
+    def near(before: tuple[float, ...]) -> bool:
+        return all(abs(now - then) < 0.02 for now, then in zip(shares(), before, strict=True))
+
+    def resize(width: int, height: int) -> None:
+        window.resize(width, height)
+        qtbot.wait(20)  # what a size brings about comes with the next events
+
+    resize(1500, 900)
+    window.use_workspace(LEARN)
+    window.reset_layout()
+    qtbot.wait(20)
+    window.resizeDocks([window.docks["learn"], window.docks["loss"]], [900, 600], Qt.Orientation.Horizontal)
+    qtbot.wait(20)
+    qtbot.mouseRelease(window, Qt.MouseButton.LeftButton)  # as a line between docks is let go
+    qtbot.wait(20)
+    before = shares()
+    assert before[0] > 0.55
+    for width, height in ((960, 540), (1500, 900)):  # while it is in sight
+        resize(width, height)
+    assert near(before), (before, shares())
+    window.use_workspace(TRAIN)
+    resize(960, 540)
+    window.use_workspace(LEARN)  # while another one is
+    window.docks["samples"].raise_()
+    qtbot.wait(20)
+    window.use_workspace(TRAIN)
+    resize(1500, 900)
+    window.use_workspace(LEARN)
+    qtbot.wait(20)
+    assert near(before), (before, shares())
+
+
+def test_a_panel_that_a_page_opens_beside_it_can_be_read(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    for width, height in ((1280, 640), (960, 540)):
+        window.resize(width, height)
+        window.use_workspace(LEARN)
+        window.reset_layout()
+        qtbot.wait(20)
+        window.lab.dock_requested.emit("walk")
+        walk, loss = window.docks["walk"], window.docks["loss"]
+        qtbot.waitUntil(lambda: is_seen(walk), timeout=WAIT)  # noqa: B023
+        qtbot.wait(20)
+        assert walk.height() > 1.5 * loss.height(), (walk.height(), loss.height())
+        assert walk.width() > 380
+
+
+def test_tabs_of_the_workspace_before_are_gone_at_once(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+
+    def bars() -> list[set[str]]:
+        found = window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly)
+        seen = (bar for bar in found if bar.isVisible() and bar.geometry().right() >= 0)
+        return [{bar.tabText(place) for place in range(bar.count())} for bar in seen]
+
+    for workspace in (LEARN, TRAIN, LEARN, TRAIN):
+        window.use_workspace(workspace)
+        titles = {dock.windowTitle() for dock in window.docks.values() if dock.isVisible()}
+        assert all(bar <= titles for bar in bars()), (workspace, bars())
+        qtbot.waitUntil(lambda: any(bars()), timeout=WAIT)
 
 
 def test_a_floating_panel_comes_down_when_the_layout_is_reset(same_window: MainWindow) -> None:
@@ -883,6 +954,13 @@ def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: 
     qtbot.mouseRelease(bar.text, Qt.MouseButton.LeftButton)  # the end of a selection
     assert bar.isVisible()
     bar.dismiss()
+    gone, stays = LabError("The run failed."), LabError("The disk is full.")
+    for error in (gone, stays):
+        window.lab.error_raised.emit(error)
+    window.lab.error_over.emit(gone)
+    assert bar.messages == [stays]
+    window.lab.error_over.emit(stays)
+    assert bar.isHidden()
 
 
 def _drop(window: MainWindow, path: Path) -> None:
