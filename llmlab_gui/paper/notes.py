@@ -48,7 +48,7 @@ class PaperDock(LabDock):
         self._drawn: Paper | OwnPaper | None = None
         self._page: Page | None = None
         self._opener = PageOpener(lab, lab.open_concept)
-        self.papers = choice_box("Which paper", tip="The papers whose claims the lab knows", least=16)
+        self.papers = choice_box("Which paper", tip="The papers whose claims the lab knows", least=8)
         self.browser = NotesBrowser("Notes on the paper", self._background)
         self.browser.anchorClicked.connect(self.open_link)
         self.browser.stale.connect(self._restyle)

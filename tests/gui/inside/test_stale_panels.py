@@ -239,8 +239,9 @@ def test_the_heads_of_the_next_prompt_are_at_full_strength_and_the_pattern_of_th
     dock = AttentionDock(lab)  # type: ignore[arg-type]
     fill(qtbot, lab, dock)
     host.hold = {"pattern"}
+    before = session.inspection
     session.set_prompt("a queen said", False, at_once=True)
-    qtbot.waitUntil(lambda: dock._heads_of is session.inspection and session.stale(dock._viewed()) != "", timeout=WAIT)
+    qtbot.waitUntil(lambda: session.inspection is not before and dock._heads_of is session.inspection, timeout=WAIT)
     assert dimmed(dock) == ""
     assert dock._head_veil.words == "of another prompt"
     assert not dock.export_button.isEnabled()

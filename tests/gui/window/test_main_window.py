@@ -181,6 +181,8 @@ def test_no_panel_of_a_small_window_scrolls_sideways(same_window: MainWindow, qt
 
             def fits(room: QScrollArea = room, where: tuple[str, str] = (workspace, dock.objectName())) -> None:
                 assert room.horizontalScrollBar().maximum() == 0, where
+                bar = room.verticalScrollBar().sizeHint().width()  # where it also scrolls up and down
+                assert room.widget().minimumSizeHint().width() <= room.width() - bar, where
 
             qtbot.waitUntil(fits, timeout=WAIT)  # a page of Learn comes a little later
         assert (window.width(), window.height()) == (960, 540), workspace
@@ -416,6 +418,7 @@ def test_docks_keep_their_shares_whatever_the_size_of_the_window(same_window: Ma
     window.use_workspace(TRAIN)
     resize(1500, 900)
     window.use_workspace(LEARN)
+    window.docks["setup"].raise_()
     qtbot.wait(20)
     assert near(before), (before, shares())
 
