@@ -201,8 +201,8 @@ def test_several_processes_are_found_by_what_people_type_and_begin_with_their_st
     same_window: MainWindow, qtbot: QtBot
 ) -> None:
     for wanted, title, dock in (
-        ("two processes fine-tuning", "Fine-tune set-up", "finetune_setup"),
         ("processes", "Set-up", "setup"),
+        ("two processes fine-tuning", "Fine-tune set-up", "finetune_setup"),
     ):
         same_window.use_workspace(TRAIN)
         first = Finder(same_window.menus.commands()).find(wanted)[0]
