@@ -23,9 +23,7 @@ def brier_score(subject: Subject, random: Random) -> Draft:
 @kind("bits-of-surprise", "predicting", KNOW, "notebook", NOTHING)
 def bits_of_surprise(subject: Subject, random: Random) -> Draft:
     chance = random.choice((0.5, 0.25, 0.2, 0.1, 0.05))
-    text = (
-        f"What comes had a probability of {100 * chance:.0f} % in your prediction. How many bits of surprise is that?"
-    )
+    text = f"What came had a probability of {100 * chance:.0f} % in your prediction. How many bits of surprise is that?"
     return value(text, -math.log2(chance), f"−log₂ {chance} = {-math.log2(chance):.3f}.", within=0.03)
 
 

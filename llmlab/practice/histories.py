@@ -94,7 +94,7 @@ def rate_at_a_step(subject: Subject, random: Random) -> Draft:
     text = (
         f"{subject.name}: {train.schedule} schedule over {train.steps:,} steps, "
         f"{train.warmup_steps} of warm-up, from {train.learning_rate:g} to "
-        f"{train.min_learning_rate:g}. Which learning rate had step {steps[at]:,.0f}?"
+        f"{train.min_learning_rate:g}. What was the learning rate of step {steps[at]:,.0f}?"
     )
     return value(text, float(rates[at]), f"It was recorded: {rates[at]:.4g}.", within=0.15)
 
@@ -150,8 +150,8 @@ def beyond_counting(subject: Subject, random: Random) -> Draft:
         raise NothingToAsk("It is not known how far counting tokens would come.")
     first = int(steps[np.argmax(val <= counted)])
     text = (
-        f"Whoever knows only how often each token comes has a loss of {counted:.2f} "
-        f"nats on the text of {subject.name}. By which step was its loss below that?"
+        f"A prediction that knows only how frequent each token is has a loss of {counted:.2f} nats on the text of "
+        f"{subject.name}. By which step was the validation loss of the run below that?"
     )
     how = f"The first evaluation at or below {counted:.3f} was at step {first:,}."
     return interval(text, first, how, unit="steps", useful=float(steps[-1]) / 2)
@@ -165,7 +165,7 @@ def bits_a_byte(subject: Subject, random: Random) -> Draft:
         raise NothingToAsk("How long its tokens are was not recorded.")
     bits = float(val[-1]) / math.log(2) / each
     text = (
-        f"{subject.name} ended at {val[-1]:.3f} nats per token, and a token is "
-        f"{each:.3g} {'byte' if each == 1 else 'bytes'} long, on average. How many bits per byte are that?"
+        f"At its last evaluation {subject.name} had a loss of {val[-1]:.3f} nats per token, and a token is "
+        f"{each:.3g} {'byte' if each == 1 else 'bytes'} long, on average. How many bits per byte is that?"
     )
     return value(text, bits, f"{val[-1]:.3f} / ln 2 / {each:.3g} = {bits:.3f}.", within=0.04)

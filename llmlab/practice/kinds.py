@@ -77,7 +77,7 @@ class Kind:
 
     def ask(self, subject: Subject, seed: int) -> Question:
         """One of this kind; equal seeds give equal questions about an equal subject. NothingToAsk, LabError."""
-        subject.seed = seed
+        subject.seed, subject.kind = seed, self.name
         draft = self.make(subject, Random(f"{self.name}/{seed}"))
         return Question(
             kind=self.name,

@@ -15,8 +15,9 @@ from llmlab.anatomy.capture import Intervener, run
 from llmlab.core.errors import LabError
 from llmlab.inspection.edits import Interventions, parse_intervention, require_intervention
 from llmlab.inspection.geometry import matrix_of
-from llmlab.practice.kinds import MODEL, NAT, PERCENT, SETTINGS, Draft, NothingToAsk, interval, kind, ordered
+from llmlab.practice.kinds import MODEL, NAT, PERCENT, SETTINGS, Draft, NothingToAsk, choice, interval, kind, ordered
 from llmlab.practice.question import PREDICT
+from llmlab.practice.readings import about, text_of_id
 from llmlab.practice.subject import MEASURED_ROWS, Subject
 from llmlab.practice.twin import BATCH, LAYERS, STEPS, WIDTH, twin_losses
 
@@ -26,6 +27,7 @@ _RISES = (
     "it rises by 0.1 to 1",
     "it rises by more than 1",
 )
+_REPLACED = 4  # tokens that stand in turn in place of one
 _ROWS = 2000  # of an embedding, drawn where it has more
 _CHANGES = ("lower by more than 0.05", "within 0.05 of it", "higher by 0.05 to 0.5", "higher by more than 0.5")
 
@@ -119,6 +121,32 @@ def attention_or_feed_forward(subject: Subject, random: Random) -> Draft:
     text = f"{subject.name}, layer {layer}: without which of its two halves is the loss higher?"
     how = "Measured: " + ", ".join(f"{loss:.3f} without {name}" for name, loss in losses.items()) + "."
     return ordered(text, tuple(names), max(losses, key=lambda name: losses[name]), how, prompt=subject.prompt)
+
+
+@kind("carrying-token", "ablation-and-patching", PREDICT, "prompt", MODEL)
+def carrying_token(subject: Subject, random: Random) -> Draft:
+    """The last token is left out: what follows nearly always rests on it."""
+    ids, opened = torch.tensor(subject.passage), subject.opened
+    count = len(ids) - 1
+    draws = torch.Generator().manual_seed(subject.seed)
+    others = torch.randint(opened.vocab_size, (count, _REPLACED), generator=draws)
+    rows = ids.repeat(count, _REPLACED, 1)  # [position that is replaced, by which, T]
+    for position in range(count):
+        rows[position, :, position] = others[position]
+    logits = run(opened.model, opened.anatomy, torch.cat([ids[None], rows.flatten(0, 1)]))[:, -1].float()
+    answer = int(logits[0, : opened.vocab_size].argmax())
+    log_p = logits.log_softmax(-1)[:, answer]
+    falls = (log_p[0] - log_p[1:].view(count, _REPLACED).mean(1)).tolist()
+    order = sorted(range(count), key=lambda position: -falls[position])
+    names = [f"{position}: {opened.tokenizer.token_text(int(id))!r}" for position, id in enumerate(ids.tolist())]
+    said = text_of_id(subject, answer)
+    text = (
+        f"{about(subject)} It expects {said} next. Which of these earlier tokens counts most: if each is replaced by "
+        f"tokens drawn at random, with which does {said} lose most?"
+    )
+    best = ", ".join(f"{falls[position]:.3f} for {names[position]}" for position in order[:3])
+    how = f"Each was replaced by {_REPLACED} tokens in turn; ln p of {said} fell, on average, by {best}."
+    return choice(random, text, names[order[0]], [names[at] for at in order[1:]], how, prompt=subject.prompt)
 
 
 @kind("shuffled-words", "embeddings", PREDICT, "prompt", MODEL)

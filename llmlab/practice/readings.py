@@ -72,6 +72,10 @@ _OF_REPEATS = (
 )
 
 
+# Below it no head can be told from the others: attention spread evenly over 32 to 64 tokens gives each 0.02.
+_FOUND = 0.1
+
+
 def _add(name: str, score: str, words: str) -> None:
     @kind(name, "attention-patterns", READ, "attention", MODEL)
     def scored(subject: Subject, random: Random) -> Draft:
@@ -89,6 +93,8 @@ def _add_of_repeats(name: str, score: str, words: str) -> None:
         scores = by_head(needed(subject, f"heads/{score}"))
         text = f"{subject.name} reads random tokens twice in a row. Which of its heads looks most {words}?"
         (layer, number), best = max(scores.items(), key=lambda pair: pair[1])
+        if best < _FOUND:
+            raise NothingToAsk(f"{subject.name} has no such head.", f"The highest score is {best:.3f}.")
         how = f"Score “{score}”, the mean weight on that token: {layer}.{number} has {best:.3f}."
         return head(text, scores, how)
 
@@ -236,7 +242,7 @@ def ranked_early(subject: Subject, random: Random) -> Draft:
     rank = int(ranks[2 * layer, -1])
     answer = text_of_id(subject, needed(subject, "lens/ids")[-1, -1, 0])
     where = "before layer 0" if layer == 0 else f"after layer {layer - 1}"
-    text = f"{about(subject)} It ends at {answer}. On which rank was that token {where} (1 is the most likely)?"
+    text = f"{about(subject)} It expects {answer} next. What was the rank of that token {where} (1: the most likely)?"
     marks = ("1", "2 to 10", "11 to 100", "more than 100")
     right = marks[0 if rank == 1 else 1 if rank <= 10 else 2 if rank <= 100 else 3]
     return ordered(text, marks, right, f"The lens gives it rank {rank:,} there.", prompt=subject.prompt)
@@ -320,5 +326,5 @@ def how_many_tokens(subject: Subject, random: Random) -> Draft:
     words = subject.opened.tokenizer.decode(subject.ids(random, 20)).split()[1:7]
     text = " ".join(words) or "the king"
     count = len(subject.opened.tokenizer.encode(text))
-    asked = f"Into how many tokens does {subject.name} cut {text!r} ({len(text)} characters)?"
-    return value(asked, count, f"Its tokenizer makes {count} of it.", within=0, off=1 if count > 8 else 0)
+    asked = f"How many tokens does the tokenizer of {subject.name} make of {text!r} ({len(text)} characters)?"
+    return value(asked, count, f"It makes {count} of it.", within=0, off=1 if count > 8 else 0)

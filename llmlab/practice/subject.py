@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Tokens of a passage that is read closely, and of each of those whose loss is measured.
 PASSAGE, MEASURED = 24, 64
 MEASURED_ROWS = 8
+_DRAWS = 20
 _CHARACTERS = 400_000  # of a corpus, from its start: enough to draw passages from
 # Settings of questions where there is no run of the lab's own GPT yet.
 _EXAMPLE = "baby"
@@ -52,10 +53,10 @@ class Subject:
         self.reference, self._outputs, self.progress = reference, outputs, progress
         self.model = "" if reference is None else str(reference)
         self.name = self.model.rpartition("/")[2] or _EXAMPLE
-        self.seed = 0  # decides which passages are read; set by whoever asks
+        self.seed, self.kind = 0, ""  # they decide which passages are read; set by whoever asks
         self._opener = opener
         self._given = ""  # the passage, where it is not drawn
-        self._seen: dict[tuple[int, str], Archive] = {}
+        self._seen: dict[tuple[int, ...], Archive] = {}  # by the ids of the passage
         self.twins: dict[int, float] = {}  # losses of twins that were trained, by seed
 
     def has(self, needs: str) -> bool:
@@ -144,11 +145,15 @@ class Subject:
 
     def ids(self, random: Random, count: int) -> list[int]:
         """That many tokens of the text, from the beginning of a word."""
-        text = self.text
-        start = random.randrange(max(1, len(text) - 40 * count))
-        start = text.find(" ", start) + 1
+        text, piece = self.text, ""
         tokenizer = self.opened.tokenizer
-        ids = tokenizer.encode(text[start : start + 40 * count])[:count]
+        for _ in range(_DRAWS):  # until it is no row of spaces, with which a text may be indented
+            start = random.randrange(max(1, len(text) - 40 * count))
+            start = text.find(" ", start) + 1
+            piece = text[start : start + 40 * count]
+            if not piece[:1].isspace():
+                break
+        ids = tokenizer.encode(piece)[:count]
         ids = tokenizer.encode(tokenizer.decode(ids))[:count]  # as the text of a prompt is read
         if len(ids) < count:
             raise LabError("The text is too short to ask about.", f"{count} tokens are needed.")
@@ -169,24 +174,27 @@ class Subject:
 
     @property
     def seen(self) -> Archive:
-        """A passage, and all that the panels of Look inside show of it: the seed decides which one."""
-        key = self.seed, self._given
-        if key not in self._seen:
+        """The passage, and all that the panels of Look inside show of it."""
+        ids = self.passage
+        if tuple(ids) not in self._seen:
             from llmlab.inspection.answers import answer
             from llmlab.inspection.archive import read_archive
 
-            if self._given:
-                ids = self.opened.tokenizer.encode(self._given)[-self._context :]
-            else:
-                ids = self.ids(Random(f"passage/{self.seed}"), min(PASSAGE, self._context))
             path = Path(self._folder.name) / f"{len(self._seen)}.safetensors"
-            self._seen[key] = read_archive(answer(self.opened, "inspect", {"ids": ids}, path, self.progress))
-        return self._seen[key]
+            self._seen[tuple(ids)] = read_archive(answer(self.opened, "inspect", {"ids": ids}, path, self.progress))
+        return self._seen[tuple(ids)]
+
+    @property
+    def passage(self) -> list[int]:
+        """Ids of what is read: another text for each kind of question, so that those of a day do not share one."""
+        if self._given:
+            return self.opened.tokenizer.encode(self._given)[-self._context :]
+        return self.ids(Random(f"passage/{self.kind}/{self.seed}"), min(PASSAGE, self._context))
 
     @property
     def prompt(self) -> str:
         """The passage as text."""
-        return self.opened.tokenizer.decode(self.seen.metadata.token_ids)
+        return self.opened.tokenizer.decode(self.passage)
 
     @cached_property
     def _folder(self) -> tempfile.TemporaryDirectory[str]:

@@ -51,6 +51,8 @@ def subject(outputs: Path) -> Iterator[Subject]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(twin, "STEPS", 3)
         patch.setattr(twin, "_HELD_OUT", 4)
+        all_kinds()  # or a module that is imported only now would keep what is patched
+        patch.setattr(readings, "_FOUND", 0.0)
         yield subject_of("run", outputs)
 
 
@@ -543,7 +545,11 @@ class Pass:
         return float((centred / size * norm.weight) @ self.model.unembedding[id])
 
 
-def test_readings_are_those_of_a_pass_written_out(subject: Subject, model: GPT) -> None:
+def test_readings_are_those_of_a_pass_written_out(
+    subject: Subject, model: GPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passages = {seed: subject.ids(Random(seed), 12) for seed in SEEDS}
+    monkeypatch.setattr(Subject, "passage", property(lambda self: passages[self.seed]))  # one for all kinds
     for seed in SEEDS:
         ask(subject, "how-many-tokens", seed)
         ids = torch.tensor(subject.seen.metadata.token_ids)
@@ -612,10 +618,30 @@ def test_readings_are_those_of_a_pass_written_out(subject: Subject, model: GPT) 
         row = 0 if "before layer 0" in early.text else 1
         rank = int((made.read(row) > made.read(row)[answer]).sum()) + 1
         assert early.how == f"The lens gives it rank {rank:,} there."
-        cut = ask(subject, "how-many-tokens", seed)
-        assert (
-            str(len(subject.opened.tokenizer.encode(eval(cut.text.split(" cut ")[1].rsplit(" (", 1)[0])))) == cut.answer
-        )
+        made_of = ask(subject, "how-many-tokens", seed)
+        words = eval(made_of.text.split(" make of ")[1].rsplit(" (", 1)[0])
+        assert str(len(subject.opened.tokenizer.encode(words))) == made_of.answer
+
+
+def test_readings_of_one_day_are_of_different_passages(subject: Subject) -> None:
+    names = ("most-likely-next", "passage-loss", "carried-by", "previous-token-head", "without-a-head")
+    prompts = [ask(subject, name, 3).prompt for name in names]
+    assert len(set(prompts)) == len(names)
+    assert [ask(subject, name, 3).prompt for name in names] == prompts
+
+
+def test_where_no_head_finds_repeats_none_is_asked_for(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "_FOUND", 0.1)
+    assert float(subject.seen["heads/induction"].max()) < 0.1  # of a model that was trained for a few steps
+    with pytest.raises(NothingToAsk):
+        ask(subject, "induction-head")
+
+
+def test_a_passage_is_no_row_of_spaces(outputs: Path) -> None:
+    indented = subject_of("run", outputs)
+    indented.__dict__["text"] = ("the king of the ring " + 30 * " ") * 40
+    for seed in range(20):
+        assert indented.opened.tokenizer.decode(indented.ids(Random(seed), 12)).strip()
 
 
 def test_heads_that_find_repeats_are_found_on_repeats(subject: Subject, model: GPT) -> None:
@@ -676,6 +702,26 @@ def test_losses_after_a_change_are_those_of_a_model_with_other_weights(subject: 
     assert middle(ask(subject, "short-memory", seed)) == pytest.approx(float(torch.stack(short).mean()), rel=1e-4)
     sharper = ask(subject, "sharper-softmax", seed)
     assert sharper.choices.index(sharper.answer) == rise_words(float(sharp) - loss(model, ids))
+
+
+def test_the_token_that_counts_most_is_the_one_that_costs_most_when_it_is_replaced(
+    subject: Subject, model: GPT
+) -> None:
+    question = ask(subject, "carrying-token", 1)
+    ids = subject.passage
+
+    def log_p(row: list[int]) -> Tensor:
+        with torch.no_grad():
+            return model(torch.tensor([row]))[0, -1].log_softmax(-1)
+
+    answer = int(log_p(ids).argmax())
+    others = torch.randint(model.vocab_size, (len(ids) - 1, 4), generator=torch.Generator().manual_seed(1)).tolist()
+    left = [
+        sum(float(log_p([*ids[:at], other, *ids[at + 1 :]])[answer]) for other in row) for at, row in enumerate(others)
+    ]
+    worst = left.index(min(left))
+    assert question.answer == f"{worst}: {subject.opened.tokenizer.token_text(ids[worst])!r}"
+    assert len(question.choices) == 5
 
 
 def test_rounding_the_weights_leaves_them_as_they_were(subject: Subject, model: GPT) -> None:
@@ -842,6 +888,12 @@ def test_what_is_asked_about_a_claim_can_be_read_without_its_table(subject: Subj
                 assert close in draft.choices
                 assert close in draft.how
                 assert why in draft.how
+
+
+def test_the_longest_choice_is_no_more_often_right_than_others(subject: Subject) -> None:
+    every = [claim.practice for paper in list_papers() for claim in paper.claims if claim.practice]
+    longest = [max(("supports", "refutes", "neither"), key=lambda name: len(getattr(own, name))) for own in every]
+    assert {name: longest.count(name) <= len(every) / 2 for name in set(longest)} == dict.fromkeys(set(longest), True)
 
 
 def test_a_claim_that_practice_says_nothing_of_is_not_asked_about() -> None:
