@@ -6,11 +6,12 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, answer, print_json, say
+from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
 from llmlab.cli.progress import baselines
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.core.config import differences, to_mapping
@@ -40,7 +41,10 @@ _ANSWERED: dict[str, tuple[str, ...]] = {
 
 def add_commands(commands: Commands) -> None:
     add_outputs(commands.add("runs", runs, "list the runs, newest first"))
-    add_run(commands.add("show", show, "show one run: state, settings, losses, checkpoints"))
+    parser = commands.add("show", show, "show one run: state, settings, losses, checkpoints")
+    add_run(parser)
+    said = "the text that step STEP read, the highest loss first; without STEP, of the highest spike of the loss"
+    parser.add_argument("--batch", nargs="?", const=0, type=int, metavar="STEP", help=said)
     parser = commands.add(
         "request",
         request,
@@ -65,6 +69,8 @@ def show(args: argparse.Namespace) -> int:
     from llmlab.store.history import read_history  # brings numpy, which `--help` should not wait for
 
     run = resolve_run(args.run, outputs_of(args)).run
+    if args.batch is not None:
+        return _batch(args, run)
     info, status = run.info(), run.status()
     saved = list_checkpoints(run.checkpoints)
     history = read_history(run, every_step=False)
@@ -86,6 +92,29 @@ def show(args: argparse.Namespace) -> int:
         more = f" --steps {2 * status.step}" if status.state == "finished" else ""
         print(f"\nResume it: llmlab-run resume {spoken(run)}{more}")
     return DONE
+
+
+def _batch(args: argparse.Namespace, run: RunFolder) -> int:
+    """What a step read."""
+    from llmlab.models.source import open_model
+    from llmlab.store.history import read_history
+    from llmlab.studies.experiments.curves import find_spikes
+    from llmlab.training.batches import Batches
+
+    history, step, said = read_history(run), args.batch, ""
+    if not step:
+        highest = next(iter(find_spikes(history, 0.0)), None)
+        if highest is None:
+            raise UsageError(f"{run.id} has too few steps for one to stand out.", "", "Name a step: --batch 10")
+        step, said = highest.step, f": loss {highest.loss:.3f} where {highest.expected:.3f} was expected"
+    if not 1 <= step <= history.last_step:
+        raise UsageError(f"{run.id} has taken no step {step}.", f"Its steps are 1 to {history.last_step}.")
+    with terminal_progress(not args.json) as progress:
+        opener = partial(open_model, outputs=outputs_of(args), progress=progress)
+        rows = Batches(run, history, opener, progress).rows(step)
+    plain = {"run": run.id, "step": step, "rows": [vars(row) for row in rows]}
+    texts = [(text.loss(row.loss), text.printable(row.text)) for row in rows]
+    return answer(args, plain, (f"{run.id}, step {step}{said}", *text.table(("loss", "text"), texts, right=(0,))))
 
 
 def _notebook(outputs: Path) -> Contents:

@@ -1,4 +1,4 @@
-"""`walk`: one prompt forwards or one window backwards through a model, stage by stage and number by number."""
+"""`walk`: one prompt forwards or one sequence backwards through a model, stage by stage and number by number."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Changes (--change, again for each) show what follows downstream, against what wa
                                 logits, temperature, top_k, top_p, probabilities (by token id)
   weight:NAME[3,4]=0.1          one weight of the model, for this walk alone
 
---backwards takes the prompt as a window of training: its loss, the gradient on its way back through the layer, one
+--backwards takes the prompt as a training sequence: its loss, the gradient on its way back through the layer, one
 weight's gradient, and one AdamW step for it. A run's checkpoint brings its settings, the optimizer's means and the
 sequences of its next steps, of which --window N takes one in place of the prompt; of any other model it is a first step
 with the default settings. Of a run that trains, its newest checkpoint is walked.
@@ -83,7 +83,7 @@ def add_commands(commands: Commands) -> None:
         metavar="NAME",
         help="this one alone, with all its numbers",
     )
-    parser.add_argument("--backwards", action="store_true", help="walk back from the loss of the prompt as a window")
+    parser.add_argument("--backwards", action="store_true", help="walk back from the loss of the prompt as a sequence")
     parser.add_argument(
         "--weight",
         default="",
@@ -92,7 +92,7 @@ def add_commands(commands: Commands) -> None:
     )
     said = "with --backwards: training sequence N of the run's next steps, from 0"
     parser.add_argument("--window", type=int, default=-1, metavar="N", help=said)
-    parser.add_argument("--next", default="", metavar="TEXT", help="with --backwards: another window, measured too")
+    parser.add_argument("--next", default="", metavar="TEXT", help="with --backwards: another sequence, measured too")
 
 
 def walk(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 11, "do": "practice", "model": REF or "", "seed": N, "concept": PAGE, "without": [KIND, ...],
      "quick": true or false}
                                                   -> asked (question: see llmlab.practice.question, null for none left)
+    {"id": 12, "do": "batch", "run": RUN, "step": N}             -> read (rows: [[text, loss or null], ...])
     {"do": "cancel", "id": 1}                                     -> cancelled
 
 Long work says progress (what, done, total, eta_seconds or null) in between. Any of them may end with error (what,
@@ -126,7 +127,7 @@ class Host:
                 out = Path(request["out"])
                 getattr(self, f"_{do}")(number, request, out)
                 self.send(number, "answered", path=str(out), seconds=time.perf_counter() - begin)
-            case "open" | "tokenize" | "generate" | "next" | "preview" | "practice" as do:
+            case "open" | "tokenize" | "generate" | "next" | "preview" | "practice" | "batch" as do:
                 getattr(self, f"_{do}")(number, request)
             case unknown:
                 raise LabError(f"The model host cannot {unknown!r}.")
@@ -273,6 +274,19 @@ class Host:
         )
         question = next(asked, None)
         self.send(number, "asked", question=question.as_dict() if question is not None else None)
+
+    def _batch(self, number: int, request: dict[str, Any]) -> None:
+        """What a step of a run read."""
+        from llmlab.store.history import read_history
+        from llmlab.store.registry import resolve_run
+        from llmlab.training.batches import Batches
+
+        use_free_cores(self._outputs)
+        run = resolve_run(str(request["run"]), self._outputs).run
+        history = read_history(run, every_step=False)
+        batches = Batches(run, history, lambda text: self._model(number, self._parse(text)), _Reporter(self, number))
+        rows = batches.rows(int(request["step"]))
+        self.send(number, "read", rows=[[row.text, row.loss] for row in rows])
 
     def _parse(self, text: Any) -> Reference:
         return parse(str(text), self._outputs)

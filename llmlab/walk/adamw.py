@@ -19,12 +19,11 @@ from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.run_settings import TrainSettings
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
-from llmlab.data.dataset import load_dataset
-from llmlab.data.sequences import Sequences
 from llmlab.gpt.model import GPT
 from llmlab.models.reference import Reference, SavedRun, is_fine_tuned, is_task
 from llmlab.store.checkpoints import select
 from llmlab.training import loop
+from llmlab.training.batches import read_at, sequences_of
 from llmlab.training.muon import Muon
 from llmlab.training.optimizer import is_muons, make_optimizer, make_pretraining_optimizer, set_learning_rates
 from llmlab.training.schedule import learning_rate
@@ -80,23 +79,15 @@ def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
 
 def _windows(settings: PretrainSettings, step: int, data_key: str, progress: Progress) -> list[list[int]]:
     """As `llmlab.training.loop` reads them; none where the text is another now, or what is read may be the fault."""
-    batches, model, train = settings.data, settings.model, settings.train
-    data = load_dataset(batches, model.block_size, progress)
+    data, sequences = sequences_of(settings, progress)
     if data.key != data_key or settings.track == MysterySettings.track:
         return []
-    sequences = Sequences(data.train, model.block_size, batches.batch_size, batches.order, batches.stride, train.seed)
-    found = []
-    for at in (step, step + 1):
-        count, length = settings.batch_at(at)
-        for micro in range(-(-count // batches.batch_size)):
-            x, y = sequences.batch(at * train.grad_accum + micro)
-            rows = zip(x[:count, :length].tolist(), y[:count, :length].tolist(), strict=True)
-            found += [[*ids, targets[-1]] for ids, targets in rows]
-    return found
+    pairs = (read_at(settings, sequences, at) for at in (step + 1, step + 2))
+    return [[*ids, targets[-1]] for x, y in pairs for ids, targets in zip(x.tolist(), y.tolist(), strict=True)]
 
 
 def step_stages(back: Back, trained: Trained, name: str, following: Sequence[int]) -> Iterator[Stage]:
-    """One optimizer step of a copy of the model on this window's gradient, told for the weight `name` at its place.
+    """One optimizer step of a copy of the model on this sequence's gradient, told for the weight `name` at its place.
 
     A weight that Muon moves has no AdamW step: its own is told without a formula.
     """
@@ -181,7 +172,7 @@ def _clipping(back: Back, settings: TrainSettings, norm: float, weight: Tensor) 
         "Clipping",
         "g = g · min(1, limit / ‖all gradients‖)",
         numbers,
-        "One strange window must not throw the model far away.",
+        "One strange sequence must not throw the model far away.",
         "learning_rate",
         [value("g before, after", ("step",), torch.tensor([g, float(clipped)]), ("before", "after"))],
         torch.tensor(g * factor),
@@ -220,7 +211,7 @@ def _adamw(
     )
     means = [beta1 * old[0] + (1 - beta1) * g, beta2 * old[1] + (1 - beta2) * g * g]
     rows = (
-        ("first_mean", "m", "Mean of the gradient", beta1, "g", "It averages out what single windows want."),
+        ("first_mean", "m", "Mean of the gradient", beta1, "g", "It averages out what single sequences want."),
         ("second_mean", "v", "Mean of its square", beta2, "g²", "It knows how large this gradient usually is."),
     )
     for at, (stage, letter, title, beta, what, why) in enumerate(rows):
@@ -279,10 +270,10 @@ def _muon(back: Back, name: str, before: float, after: float) -> Stage:
 
 @torch.no_grad()
 def _what_it_did(back: Back, model: nn.Module, stepped: nn.Module, following: Sequence[int]) -> Stage:
-    """The losses of this window and of the next, before the step and after it."""
-    windows = [("this window", (*back.place.ids, back.targets[-1]))]
+    """The losses of this sequence and of the next, before the step and after it."""
+    windows = [("this sequence", (*back.place.ids, back.targets[-1]))]
     if len(following) > 1:
-        windows.append(("the next window", tuple(following)))
+        windows.append(("the next sequence", tuple(following)))
     losses, labels = [], []
     for label, ids in windows:
         for when, one in (("before", model), ("after", stepped)):
@@ -293,17 +284,17 @@ def _what_it_did(back: Back, model: nn.Module, stepped: nn.Module, following: Se
         for ours, theirs in zip(stepped.parameters(), model.parameters(), strict=True)
         if theirs.grad is not None
     ]
-    numbers = f"this window {number(losses[0])} → {number(losses[1])}; its gradient had promised {number(sum(moved))}"
+    numbers = f"this sequence {number(losses[0])} → {number(losses[1])}; its gradient had promised {number(sum(moved))}"
     if len(losses) > 2:
-        numbers += f"; the next window {number(losses[2])} → {number(losses[3])}"
+        numbers += f"; the next sequence {number(losses[2])} → {number(losses[3])}"
     return back.stage(
         "step",
         "What the step did",
         "ΔL ≈ Σ ∂L/∂w · Δw over all weights",
         numbers,
-        "A step that helps this window may hurt the next: what is common to many windows is what stays.",
+        "A step that helps this sequence may hurt the next: what is common to many sequences is what stays.",
         "loss",
-        [value("loss", ("window",), torch.tensor(losses), labels)],
+        [value("loss", ("sequence",), torch.tensor(losses), labels)],
         torch.tensor(back.loss),
         torch.tensor(losses[0]),
         code_of(loop.Loop.optimizer_step, "self.scaler.step("),

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from llmlab.core.progress import Progress
 from llmlab.inspection.answers import Questions
@@ -18,10 +20,16 @@ from llmlab.inspection.archive import write_archive
 from llmlab.inspection.inspect import describe
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import Reference
-from llmlab.walk.adamw import training_of
+from llmlab.walk.adamw import Trained, training_of
 from llmlab.walk.backwards import WalkBack, of_corpus, walk_back
 from llmlab.walk.forwards import Walk, walk
 from llmlab.walk.stage import to_archive
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# What a walk back has read of a model's run, as long as the model is open: another question does not read it again.
+_TRAINED: WeakKeyDictionary[nn.Module, Trained] = WeakKeyDictionary()
 
 
 def write_walk(opened: OpenModel, question: Walk, out: Path, progress: Progress) -> None:
@@ -33,7 +41,8 @@ def write_walk(opened: OpenModel, question: Walk, out: Path, progress: Progress)
 
 def write_walk_back(reference: Reference, opened: OpenModel, question: WalkBack, out: Path, progress: Progress) -> None:
     """Writes the walk backwards. reference: what the model was opened from."""
-    trained = training_of(reference, progress)
+    if (trained := _TRAINED.get(opened.model)) is None:
+        trained = _TRAINED[opened.model] = training_of(reference, progress)
     progress("Walking back through the model", 0, 0)
     question, windows = of_corpus(question, trained), str(len(trained.windows))
     tensors, texts = to_archive(walk_back(opened, question, trained))

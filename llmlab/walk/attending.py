@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from llmlab.walk.norms import into_stream, norm_stage
+from llmlab.walk.norms import into_stream, norm_stage, norm_words, sum_stage
 from llmlab.walk.parts import is_direct
 from llmlab.walk.place import Place, differing, norm_of, product, value
 from llmlab.walk.stage import Stage, Value
@@ -124,14 +124,8 @@ def _query_norm(place: Place, projected: dict[str, _Projected]) -> Stage:
         return place.stage("query_norm", title, "", "", why, "attention", as_used, None, place.seen.heads.query)
     before = query.vectors[p]
     recomputed, seen = norm.apply(before), place.seen.outputs[module][where]
-    scale = float(norm.scale(before))
-    weight = bracketed(float(norm.weight[0]))
-    above = bracketed(float(norm.centred(before)[0]))
-    bias = "" if norm.bias is None else f" + {bracketed(float(norm.bias[0]))}"
-    numbers = f"q[0] = {above} / {number(scale)} · {weight}{bias} = {number(float(seen[0]))}"
+    formula, numbers = norm_words(norm, before, seen, "q", "q")
     values = [value("q", ("dimension of the head",), seen), value("q before", ("dimension of the head",), before)]
-    formula = "q = q / √(mean(q²) + ε) · w" if norm.kind == "rmsnorm" else "q = (q − mean) / √(var + ε) · w"
-    formula += "" if norm.bias is None else " + b"
     return place.stage("query_norm", title, formula, numbers, why, "attention", values, recomputed, seen)
 
 
@@ -360,18 +354,5 @@ def _output_stages(place: Place) -> Iterator[Stage]:
         yield into_stream(place, "attention", out, added, block.attn)
     if not block.parallel:
         x, after = seen.added["pre_attn"][place.layer], seen.added["post_attn"][place.layer]
-        yield place.stage(
-            "middle",
-            "Back into the residual stream",
-            "x = x + out",
-            f"x[0] = {bracketed(float(x[0]))} + {bracketed(float(added[0]))} = {number(float(after[0]))}",
-            "Attention adds to the stream and replaces nothing: what was there stays.",
-            "residual",
-            [
-                value("x", ("component",), after),
-                value("x before", ("component",), x),
-                value("out", ("component",), added),
-            ],
-            x + added,
-            after,
-        )
+        why = "Attention adds to the stream and replaces nothing: what was there stays."
+        yield sum_stage(place, "middle", "Back into the residual stream", x, added, after, why)

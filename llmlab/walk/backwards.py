@@ -1,6 +1,6 @@
-"""The walk backwards: the loss of one window, its gradient through one layer's stages, and one weight's AdamW step.
+"""The walk backwards: the loss of one sequence, its gradient through one layer's stages, and one weight's AdamW step.
 
-The window is the prompt, or a sequence that the run trains on next: each of its tokens but the last predicts the next
+The sequence is the prompt, or one that the run trains on next: each of its tokens but the last predicts the next
 one. Dropout is off, so that the numbers are those of the walk forwards.
 """
 
@@ -41,7 +41,7 @@ _FLOAT = 4  # bytes
 class WalkBack(Prompt):
     """What is walked. weight: one of a linear layer's, NAME[row,column]; "" for the largest gradient of the layer's up.
 
-    next: the text of another window, whose loss is measured too. window: not the prompt but this training sequence of
+    next: the text of another sequence, whose loss is measured too. window: not the prompt but this training sequence of
     the run's next step, from 0; those of the step after it follow. -1: the prompt.
     """
 
@@ -75,7 +75,7 @@ def walk_back(opened: OpenModel, asked: WalkBack, trained: Trained) -> list[Stag
     asked = of_corpus(asked, trained)
     ids = asked.token_ids(opened)
     if len(ids) < 2:
-        raise UsageError("The window is too short.", "A loss takes a token and the one that follows it.")
+        raise UsageError("The sequence is too short.", "A loss takes a token and the one that follows it.")
     model, anatomy = opened.model, opened.anatomy
     if not all(parameter.is_floating_point() for parameter in model.parameters()):
         raise LabError(

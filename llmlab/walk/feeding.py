@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmlab.gpt.model import FeedForward
-from llmlab.walk.norms import into_stream, norm_stage
+from llmlab.walk.norms import into_stream, layers_stage, norm_stage, sum_stage
 from llmlab.walk.parts import is_direct
 from llmlab.walk.place import Place, product, value
 from llmlab.walk.stage import Stage
-from llmlab.walk.sums import bracketed, number, total
+from llmlab.walk.sums import bracketed, number
 
 
 def feed_forward_stages(place: Place) -> Iterator[Stage]:
@@ -123,45 +123,18 @@ def _down(place: Place, seen: Tensor, name: str) -> Stage:
 
 def _after(place: Place, added: Tensor) -> Stage:
     seen, layer = place.seen, place.layer
-    x, after = seen.added["post_attn"][layer], seen.added["post_ffn"][layer]
-    formula = "x = x + out"
-    numbers = f"x[0] = {bracketed(float(x[0]))} + {bracketed(float(added[0]))} = {number(float(after[0]))}"
     note = ""
     if place.anatomy.blocks[layer].parallel:
         note = "Attention and feed-forward read the same stream in this family; x before is that stream + attention."
     why = "The layer is done: the stream has what attention gathered and what the feed-forward made of it."
-    values = [value("x", ("component",), after), value("x before", ("component",), x)]
-    return place.stage(
-        "after",
-        f"Residual stream after layer {layer}",
-        formula,
-        numbers,
-        why,
-        "residual",
-        values,
-        x + added,
-        after,
-        note,
-    )
+    x, after = seen.added["post_attn"][layer], seen.added["post_ffn"][layer]
+    return sum_stage(place, "after", f"Residual stream after layer {layer}", x, added, after, why, note)
 
 
 def _rest(place: Place) -> Stage:
     """What the layers behind the chosen one add, in one stage."""
-    seen, first, last = place.seen, place.layer + 1, place.anatomy.n_layer - 1
-    start, final = seen.added["post_ffn"][place.layer], seen.final
-    parts = torch.stack([seen.added["attn_out"][first:], seen.added["mlp_out"][first:]], 1).flatten(0, 1)  # [2n, C]
-    names = [f"{half} of layer {at}" for at in range(first, last + 1) for half in ("attention", "feed-forward")]
-    terms = [bracketed(float(start[0])), *(bracketed(one) for one in parts[:, 0].tolist())]
-    values = [value("x", ("component",), final), value("length of what is added", ("part",), parts.norm(dim=-1), names)]
-    layers = f"layer {first}" if first == last else f"layers {first} to {last}"
-    return place.stage(
-        "rest",
-        f"… {layers}",
-        f"x = x + what {layers} added",
-        f"x[0] = {total(terms, float(final[0]))}",
-        "The same stages again, with weights of their own: choose another layer to walk through it.",
-        "lens",
-        values,
-        start + parts.sum(0),
-        final,
-    )
+    layers = range(place.layer + 1, place.anatomy.n_layer)
+    title = f"… layer {layers[0]}" if len(layers) == 1 else f"… layers {layers[0]} to {layers[-1]}"
+    why = "The same stages again, with weights of their own: choose another layer to walk through it."
+    start = place.seen.added["post_ffn"][place.layer]
+    return layers_stage(place, "rest", title, layers, ("x", start), place.seen.final, why, "lens")

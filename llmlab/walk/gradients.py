@@ -45,9 +45,9 @@ _OTHERWISE = "This family computes this step in its own way: the gradient is aut
 
 @dataclass(frozen=True)
 class Back:
-    """A backward pass over one window.
+    """A backward pass over one sequence.
 
-    place: the walk forwards over the window's inputs. index: the weight's place in its matrix as it is stored.
+    place: the walk forwards over the sequence's inputs. index: the weight's place in its matrix as it is stored.
     """
 
     place: Place
@@ -125,7 +125,7 @@ def _loss(back: Back) -> Stage:
     likely = float((-losses[p]).exp())
     return back.stage(
         "loss",
-        "Loss of the window",
+        "Loss of the sequence",
         "L = (1/T) Σ −ln p(next token)",
         f"({total(terms, float(losses.sum()))}) / {len(terms)} = {number(back.loss)}; "
         f"position {p} gave {tokens[p]!r} the probability {number(likely)}",

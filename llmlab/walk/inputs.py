@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from llmlab.gpt.model import GPT
+from llmlab.walk.norms import layers_stage
 from llmlab.walk.parts import position_embedding
 from llmlab.walk.place import Place, differing, value
 from llmlab.walk.stage import Stage, Value
-from llmlab.walk.sums import bracketed, number, total, vector
+from llmlab.walk.sums import bracketed, number, vector
 from llmlab.walk.tokens import merge_numbers, merge_words
 
 _SHOWN = 300  # characters of a prompt that are written out
@@ -116,29 +117,7 @@ def _factor(before: Tensor, after: Tensor) -> float:
 
 
 def _stream(place: Place) -> Stage:
-    layer, added = place.layer, place.seen.added
-    x = added["pre_attn"][layer]
-    start = place.seen.start
-    parts = torch.stack([added["attn_out"][:layer], added["mlp_out"][:layer]], 1)  # [l, 2, C]
-    summed = start + parts.sum((0, 1))
-    if layer == 0:
-        formula, numbers = "x = x₀", f"x = {vector(x)}"
-    else:
-        formula = f"x = x₀ + what {'layer 0' if layer == 1 else f'layers 0 to {layer - 1}'} added"
-        terms = [bracketed(float(start[0])), *(bracketed(one) for one in parts[:, :, 0].flatten().tolist())]
-        numbers = f"x[0] = {total(terms, float(x[0]))}"
-    values = [value("x", ("component",), x)]
-    if layer:
-        names = [f"{half} of layer {at}" for at in range(layer) for half in ("attention", "feed-forward")]
-        values.append(value("length of what was added", ("part",), parts.flatten(0, 1).norm(dim=-1), names))
-    return place.stage(
-        "stream",
-        f"Residual stream before layer {layer}",
-        formula,
-        numbers,
-        "Every layer reads this vector and adds to it: it carries all that is known at this position.",
-        "residual",
-        values,
-        summed,
-        x,
-    )
+    layer = place.layer
+    why = "Every layer reads this vector and adds to it: it carries all that is known at this position."
+    title, end = f"Residual stream before layer {layer}", place.seen.added["pre_attn"][layer]
+    return layers_stage(place, "stream", title, range(layer), ("x₀", place.seen.start), end, why, "residual")

@@ -1,14 +1,16 @@
-"""Stages that both halves of a block have: the norm in front, and what stands between a half and the stream."""
+"""Stages that both halves of a block have: the norm in front, what stands between a half and the stream, the sum."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.anatomy import HookPoint
+from llmlab.anatomy.anatomy import FinalNorm, HookPoint
 from llmlab.walk.place import Place, norm_of, value
 from llmlab.walk.stage import Stage
-from llmlab.walk.sums import bracketed, number
+from llmlab.walk.sums import bracketed, number, total, vector
 
 
 def norm_stage(place: Place, name: str, title: str, module: nn.Module, why: str) -> Stage:
@@ -22,27 +24,63 @@ def _norm(place: Place, name: str, title: str, module: nn.Module, x: Tensor, y: 
     norm = norm_of(module, len(x))
     if norm is None:
         return place.stage(name, title, "", "", why, "residual", values, None, y)
-    mean, scale = float(x.mean()), float(norm.scale(x))
-    weight, bias = float(norm.weight[0]), None if norm.bias is None else float(norm.bias[0])
-    added = "" if bias is None else f" + {bracketed(bias)}"
-    if norm.kind == "layernorm":
-        formula = "y = (x − mean) / √(var + ε) · w" + ("" if bias is None else " + b")
-        top, what = (
-            f"({number(float(x[0]))} − {bracketed(mean)})",
-            f"mean {number(mean)}, variance {number(scale**2 - norm.eps)}",
-        )
-    else:
-        formula = "y = x / √(mean(x²) + ε) · w" + ("" if bias is None else " + b")
-        top, what = number(float(x[0])), f"mean of squares {number(scale**2 - norm.eps)}"
+    formula, written = norm_words(norm, x, y, "y", "x")
+    spread = number(float(norm.scale(x)) ** 2 - norm.eps)
+    centred = norm.kind == "layernorm"
+    what = f"mean {number(float(x.mean()))}, variance {spread}" if centred else f"mean of squares {spread}"
     numbers = (
-        f"{what}, ε {number(norm.eps)}: "
-        f"y[0] = {top} / {number(scale)} · {bracketed(weight)}{added} = {number(float(y[0]))}; "
+        f"{what}, ε {number(norm.eps)}: {written}; "
         f"the vector's length goes from {number(float(x.norm()))} to {number(float(y.norm()))}"
     )
     stored = module.weight
     plus_one = isinstance(stored, Tensor) and not torch.equal(norm.weight, stored.detach().float().cpu())
     note = "w is 1 + the stored weight in this family." if plus_one else ""
     return place.stage(name, title, formula, numbers, why, "residual", values, norm.apply(x), y, note)
+
+
+def norm_words(norm: FinalNorm, x: Tensor, y: Tensor, letter: str, of: str) -> tuple[str, str]:
+    """The formula of `letter` = norm(`of`), and its first component with the numbers in it."""
+    centred, first = norm.kind == "layernorm", float(x[0])
+    top, spread = (f"({of} − mean)", "var") if centred else (of, f"mean({of}²)")
+    above = f"({number(first)} − {bracketed(float(x.mean()))})" if centred else bracketed(first)
+    bias, added = ("", "") if norm.bias is None else (" + b", f" + {bracketed(float(norm.bias[0]))}")
+    numbers = f"{above} / {number(float(norm.scale(x)))} · {bracketed(float(norm.weight[0]))}{added}"
+    return f"{letter} = {top} / √({spread} + ε) · w{bias}", f"{letter}[0] = {numbers} = {number(float(y[0]))}"
+
+
+def sum_stage(
+    place: Place, name: str, title: str, x: Tensor, out: Tensor, after: Tensor, why: str, note: str = ""
+) -> Stage:
+    """What a half of the block gives is added to the stream."""
+    numbers = f"x[0] = {bracketed(float(x[0]))} + {bracketed(float(out[0]))} = {number(float(after[0]))}"
+    values = [value(name, ("component",), of) for name, of in (("x", after), ("x before", x), ("out", out))]
+    return place.stage(name, title, "x = x + out", numbers, why, "residual", values, x + out, after, note)
+
+
+def layers_stage(
+    place: Place,
+    name: str,
+    title: str,
+    layers: Sequence[int],
+    start: tuple[str, Tensor],
+    end: Tensor,
+    why: str,
+    panel: str,
+) -> Stage:
+    """What some layers add to the stream, half by half. start: the stream before them, with its name."""
+    added, (letter, x) = place.seen.added, start
+    rows = torch.tensor(layers, dtype=torch.long)
+    parts = torch.stack([added["attn_out"][rows], added["mlp_out"][rows]], 1).flatten(0, 1)  # [2 l, C]
+    values = [value("x", ("component",), end)]
+    formula, numbers = f"x = {letter}", f"x = {vector(end)}"
+    if layers:
+        those = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+        formula += f" + what {those} added"
+        terms = [bracketed(one) for one in [float(x[0]), *parts[:, 0].tolist()]]
+        numbers = f"x[0] = {total(terms, float(end[0]))}"
+        names = [f"{half} of layer {at}" for at in layers for half in ("attention", "feed-forward")]
+        values.append(value("length of what is added", ("part",), parts.norm(dim=-1), names))
+    return place.stage(name, title, formula, numbers, why, panel, values, x + parts.sum(0), end)
 
 
 def into_stream(place: Place, name: str, given: Tensor, added: Tensor, half: HookPoint) -> Stage:

@@ -22,19 +22,18 @@ def vector(x: Tensor) -> str:
     return f"({shown}{more})"
 
 
-def total(terms: Sequence[str], result: float) -> str:
-    """`a + b + c + … + z = sum`."""
+def total(terms: Sequence[str], result: float, bias: float | None = None) -> str:
+    """`a + b + c + … + z = sum`; bias: added at the end."""
     shown = list(terms) if len(terms) <= _TERMS + 1 else [*terms[:_TERMS], "…", terms[-1]]
+    if bias is not None:
+        shown.append(bracketed(bias))
     return f"{' + '.join(shown)} = {number(result)}"
 
 
 def dot(a: Tensor, b: Tensor, result: float, bias: float | None = None) -> str:
     """The product of two vectors, term by term; bias: added at the end."""
     terms = [f"{bracketed(x)}·{bracketed(y)}" for x, y in zip(a.tolist(), b.tolist(), strict=True)]
-    if bias is None:
-        return total(terms, result)
-    shown = terms if len(terms) <= _TERMS + 1 else [*terms[:_TERMS], "…", terms[-1]]
-    return f"{' + '.join(shown)} + {bracketed(bias)} = {number(result)}"
+    return total(terms, result, bias)
 
 
 def bracketed(value: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyqtgraph as pg
+from pyqtgraph.GraphicsScene.mouseEvents import MouseClickEvent
 from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFocusEvent, QFontMetricsF, QKeyEvent, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QWidget
@@ -37,6 +38,7 @@ class LineChart(pg.PlotWidget):
     frozen = Signal()
     whole_wanted = Signal()  # by double click or key
     pointed = Signal(float)  # x under the mouse, or that keys have come to; NaN when it left
+    chosen = Signal(float)  # x that was clicked, or Enter was pressed at
     needs_redraw = Signal()
 
     def __init__(
@@ -83,6 +85,7 @@ class LineChart(pg.PlotWidget):
             plot.addItem(item, ignoreBounds=True)
         self._read_out = ReadOut(self)
         self._keys = LineKeys(self)
+        self.scene().sigMouseClicked.connect(self._clicked)
         self._mouse = pg.SignalProxy(self.scene().sigMouseMoved, rateLimit=60, slot=self._mouse_moved)
         self.apply_theme(current_theme())
         self._name_axes()
@@ -339,8 +342,15 @@ class LineChart(pg.PlotWidget):
         if not self._view.sceneBoundingRect().contains(position):
             self.pointed.emit(math.nan)
             return
-        x = self._view.mapSceneToView(position).x()
-        self.pointed.emit(10.0 ** min(x, 300.0) if self.log_x else x)
+        self.pointed.emit(self._x_at(position))
+
+    def _clicked(self, event: MouseClickEvent) -> None:
+        if event.button() == Qt.MouseButton.LeftButton and self._view.sceneBoundingRect().contains(event.scenePos()):
+            self.chosen.emit(self._x_at(event.scenePos()))
+
+    def _x_at(self, position: QPointF) -> float:
+        x = float(self._view.mapSceneToView(position).x())
+        return 10.0 ** min(x, 300.0) if self.log_x else x
 
     def leaveEvent(self, event: QEvent) -> None:
         super().leaveEvent(event)

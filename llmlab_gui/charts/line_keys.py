@@ -1,4 +1,4 @@
-"""A line chart by keyboard: arrows read it from point to point, + and - zoom, Home shows everything again."""
+"""A line chart by keyboard: arrows read it from point to point, Enter chooses one, + and - zoom, Home shows all."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class LineKeys:
             self._move(_MOVES[key])
         elif key in _ZOOMS:
             self._zoom(_ZOOMS[key])
+        elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and math.isfinite(self._at):
+            self._chart.chosen.emit(10.0**self._at if self._chart.log_x else self._at)
         elif key == Qt.Key.Key_Home:
             self._chart.show_whole()
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmlab.data.example_preview import preview_from
 from llmlab.practice.question import question_from
+from llmlab.training.batches import BatchText
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.selection import PromptToken, Working
 
@@ -124,6 +125,9 @@ ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "tokens": cut_from,
     "answered": lambda values: Path(values["path"]),
     "asked": lambda values: None if values["question"] is None else question_from(values["question"]),
+    "read": lambda values: tuple(
+        BatchText(text_of(text), None if loss is None else float(loss)) for text, loss in values["rows"]
+    ),
     "previewed": lambda values: preview_from(values["preview"]),
     "done": lambda values: float(values.get("seconds", 0.0)),
 }

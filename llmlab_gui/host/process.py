@@ -151,6 +151,10 @@ class ModelHost(QObject):
         values = {"seed": seed, "concept": concept, "without": list(without), "quick": quick}
         return self._send({"do": "practice", "model": model, **values})
 
+    def batch(self, run: str, step: int) -> Request:
+        """Asks for what a step of a run read: a tuple of BatchText, the highest loss first."""
+        return self._send({"do": "batch", "run": run, "step": step})
+
     def shutdown(self) -> None:
         """Ends the process: asks, terminates, kills; returns when it is gone. Unanswered requests end silently."""
         process, self._process = self._process, None

@@ -18,6 +18,7 @@ from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.widgets.layouts import split
 from llmlab_gui.widgets.theme import current_theme
 
 # More entries hide the curves; the Runs dock has every run's colour.
@@ -52,15 +53,16 @@ class ChartDock(LabDock):
         *,
         smoothing: int | None = None,
         controls: Sequence[QWidget] = (),
+        below: QWidget | None = None,
         parent: QWidget | None = None,
     ) -> None:
         """charts: each with its share of the height. smoothing: its reach at first, in steps; None for no control.
 
-        controls: the dock's own, before those of every chart.
+        controls: the dock's own, before those of every chart. below: what stands under the charts.
         """
         super().__init__(lab, dock_id, title, parent)
         self.panel = ChartPanel(charts, self._fill, lab.redraw, smoothing=smoothing, controls=controls)
-        self.set_body(self.panel)
+        self.set_body(self.panel if below is None else split((self.panel, 3), (below, 2)))
         self.panel.failed.connect(lab.error_raised)
         self.panel.exported.connect(self._exported)
         lab.events_arrived.connect(self._history_grew)

@@ -12,6 +12,7 @@ from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.batch_text import BatchView
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 from llmlab_gui.train.loss_unit import NO_BYTES, LossUnit
 from llmlab_gui.train.smoothed_column import SmoothedColumn
@@ -30,7 +31,7 @@ class LossDock(ChartDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         self.chart = LineChart("loss", NATS)
-        self.unit = LossUnit(self.chart, self._unit_chosen)
+        self.unit, self.batch = LossUnit(self.chart, self._unit_chosen), BatchView(lab)
         self._smoothed: dict[str, SmoothedColumn] = {}
         super().__init__(
             lab,
@@ -38,10 +39,12 @@ class LossDock(ChartDock):
             "Loss",
             [(self.chart, 1)],
             smoothing=_SMOOTHING_STEPS,
-            controls=[self.unit.button],
+            controls=[self.unit.button, self.batch.button],
+            below=self.batch,
             parent=parent,
         )
         self.caption(_CAPTION, "loss-curves")
+        self.chart.chosen.connect(self._step_chosen)
 
     def fill(self, runs: list[ShownRun]) -> None:
         keys: set[str] = set()
@@ -54,6 +57,7 @@ class LossDock(ChartDock):
         self.chart.keep_only(keys)
         self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
         current = runs[0] if runs else None
+        self.batch.show_run(current)
         scale = scales[current.id] if current else None
         self.chart.set_reference_lines(reference_lines(current.history, scale) if current and scale else [])
         self.chart.set_spans(pauses(current, self.panel.x_axis) if current else [])
@@ -64,6 +68,9 @@ class LossDock(ChartDock):
         self.chart.set_legend(legend(runs, kinds, missing))
         notes = [gap_note(current.history, scale) if current and scale else "", self.unit.note]
         self.panel.set_note(" · ".join(filter(None, notes)))
+
+    def _step_chosen(self, x: float) -> None:
+        self.batch.show_at(x, self.panel.x_axis)
 
     def _unit_chosen(self) -> None:
         self.panel.set_follow(True)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QLineEdit, QListWidget, QPushButton, QSpinBox, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QListWidget, QPushButton, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.walk.stage import Stage, from_archive
 from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.walk.draw_row import DrawRow, add_named
 from llmlab_gui.walk.stage_view import StageView
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button, tool_button
@@ -51,18 +51,25 @@ class WalkDock(AskingDock):
         directions = ((FORWARDS, "Forwards"), (BACKWARDS, "Backwards"))
         self.direction = choice_box("Direction of the walk", directions)
         self.layer, self.head, self.position = QSpinBox(), QSpinBox(), QSpinBox()
-        self.temperature, self.top_k, self.top_p, self.seed = QDoubleSpinBox(), QSpinBox(), QDoubleSpinBox(), QSpinBox()
+        self.drawing = DrawRow()
         self.change, self.undo = QLineEdit(), QPushButton("Undo")
         self.cache = toggle_button("KV cache", "Walk the last token with a cache, and mark what of each stage it holds")
         self.append = tool_button("Append", "Put the drawn token behind the text, and walk again from there")
         self.take_back = tool_button("Take back", "The prompt without the tokens that were appended")
         self.sequence, self.key = QSpinBox(), QSpinBox()
         self._appended: list[int] = []
+        self._wanted = ""  # a stage that is to be shown as soon as it is there
         self._place = -1  # in a training sequence, which has no part in the prompt's selection
         self._trouble: LabError | None = None
         self._lay_out()
         self.caption(_CAPTION, "attention")
         self._connect()
+
+    def walk_to(self, direction: str, stage: str) -> None:
+        """Walks in a direction, and shows a stage of it by its name."""
+        self._wanted = stage
+        self.direction.setCurrentIndex(self.direction.findData(direction))
+        self._fill()
 
     def main_part(self) -> QWidget | None:
         return self.list if self.stages and self.list.isVisible() else super().main_part()
@@ -113,7 +120,7 @@ class WalkDock(AskingDock):
         return self._values_back() if self._back else self._values_forwards()
 
     def _values_back(self) -> dict[str, Any]:
-        """The prompt is a window: its last token is predicted, and predicts nothing."""
+        """The prompt is a training sequence: its last token is predicted, and predicts nothing."""
         chosen, count, window = self.session.selection, len(self.session.tokens), self.sequence.value()
         values = {"layer": chosen.layer, "head": chosen.head, "weight": self.change.text().strip()}
         if window < 0:
@@ -130,11 +137,8 @@ class WalkDock(AskingDock):
             "layer": chosen.layer,
             "head": chosen.head,
             "position": position,
-            "temperature": self.temperature.value(),
-            "top_k": self.top_k.value(),
-            "top_p": self.top_p.value(),
-            "seed": self.seed.value(),
             "drawn": len(self._appended),
+            **self.drawing.values(),
         }
         if self.key.value() >= 0:
             values["key"] = min(self.key.value(), count - 1)
@@ -186,14 +190,16 @@ class WalkDock(AskingDock):
     # Showing -----------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """The list of stages; the one of the same name stays chosen."""
-        shown = self.view.stage.name if self.view.stage is not None else ""
+        """The list of stages; the one of the same name stays chosen, unless another is wanted."""
+        shown = self._wanted or (self.view.stage.name if self.view.stage is not None else "")
         self.list.blockSignals(True)
         self.list.clear()
         for number, stage in enumerate(self.stages, 1):
             self.list.addItem(f"{number}. {'changed · ' if stage.changed else ''}{stage.title}")
             self.list.item(number - 1).setToolTip(stage.why)
         names = [stage.name for stage in self.stages]
+        if self._wanted in names:
+            self._wanted = ""
         self.list.setCurrentRow(names.index(shown) if shown in names else 0 if names else -1)
         self.list.blockSignals(False)
         self._show_stage()
@@ -202,7 +208,7 @@ class WalkDock(AskingDock):
         place = self.list.currentRow()
         stage = self.stages[place] if 0 <= place < len(self.stages) else None
         self.view.show_stage(stage)
-        self._draw_row.setVisible(stage is not None and stage.panel == "write")
+        self.drawing.setVisible(stage is not None and stage.panel == "write")
         self._key_row.setVisible(stage is not None and stage.panel == "attention" and not self._back)
 
     def _show_choosers(self) -> None:
@@ -315,9 +321,8 @@ class WalkDock(AskingDock):
             box.valueChanged.connect(self._select)
         self.direction.currentIndexChanged.connect(self._turn)
         self._settled = settling_timer(self, _SETTLED, self._ask)
-        for number in (self.temperature, self.top_k, self.top_p, self.seed, self.key):
+        for number in (*self.drawing.fields.values(), self.key, self.sequence):
             number.valueChanged.connect(self._settled.start)
-        self.sequence.valueChanged.connect(self._settled.start)
         self.change.returnPressed.connect(self._change_typed)
         self.change.textChanged.connect(lambda text: self.undo.setEnabled(bool(text)))
         self.undo.clicked.connect(self._undo)
@@ -332,13 +337,13 @@ class WalkDock(AskingDock):
         for box, name in ((self.layer, "Layer"), (self.head, "Head"), (self.position, "Position")):
             box.setAccessibleName(f"{name} that is walked through")
             box.setKeyboardTracking(False)
-            self._add(self.controls, name, box)
+            add_named(self.controls, name, box)
         self.sequence.setRange(-1, 0)
         self.sequence.setSpecialValueText("of the prompt")
         self.sequence.setAccessibleName("Training sequence that is walked back from")
         self.sequence.setKeyboardTracking(False)
         self._window_row = QWidget()
-        self._add(FlowRow(self._window_row), "Window", self.sequence)
+        add_named(FlowRow(self._window_row), "Sequence", self.sequence)
         self._window_row.hide()
         self.controls.addWidget(self._window_row)
         self.token = QLabel()
@@ -346,32 +351,13 @@ class WalkDock(AskingDock):
         self.take_back.hide()
         for button in (self.cache, self.append, self.take_back):
             self.controls.addWidget(button)
-        self.temperature.setRange(0.0, 10.0)
-        self.temperature.setSingleStep(0.1)
-        self.temperature.setValue(1.0)
-        self.top_k.setRange(0, 1_000_000)
-        self.top_p.setRange(0.0, 1.0)
-        self.top_p.setSingleStep(0.05)
-        self.top_p.setValue(1.0)
-        self.seed.setRange(0, 2**31 - 1)
-        self._draw_row = QWidget()
-        row = FlowRow(self._draw_row)
-        sampling: Sequence[tuple[str, QSpinBox | QDoubleSpinBox]] = (
-            ("Temperature", self.temperature),
-            ("Top-k", self.top_k),
-            ("Top-p", self.top_p),
-            ("Seed", self.seed),
-        )
-        for name, field in sampling:
-            field.setAccessibleName(f"{name} of the draw")
-            self._add(row, name, field)
-        self._draw_row.hide()
+        self.drawing.hide()
         self._key_row = QWidget()
         self.key.setRange(-1, 0)
         self.key.setSpecialValueText("the most attended to")
         self.key.setAccessibleName("Position whose key, value and score are shown")
         self.key.setKeyboardTracking(False)
-        self._add(FlowRow(self._key_row), "Key of position", self.key)
+        add_named(FlowRow(self._key_row), "Key of position", self.key)
         self._key_row.hide()
         self.change.setAccessibleName(_CHANGE_NAME)
         self.change.setPlaceholderText(_CHANGE_HINT)
@@ -388,14 +374,7 @@ class WalkDock(AskingDock):
         self._change_label = QLabel("Change")
         self._change_label.setBuddy(self.change)
         row_of_change = beside(self._change_label, self.change, self.undo, grows=self.change)
-        stage = column(self._draw_row, self._key_row, (self.view, 1), spacing=3)
+        stage = column(self.drawing, self._key_row, (self.view, 1), spacing=3)
         halves = split(self.list, (stage, 1), across=True, sizes=[230, 520])
         numbers = column((halves, 1))
         self.set_body(column((numbers, 1), row_of_change, self.problem, spacing=4), numbers)
-
-    @staticmethod
-    def _add(row: FlowRow, name: str, box: QWidget) -> None:
-        label = QLabel(name)
-        label.setBuddy(box)
-        row.addWidget(label)
-        row.addWidget(box)

@@ -12,10 +12,11 @@ from llmlab.core.config import describe
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import presets_of
 from llmlab.core.settings import PretrainSettings
+from llmlab.store.checkpoints import list_checkpoints
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import GLOSSARY, PAPERS, Page, anchor_of
-from llmlab_gui.pages.places import WORKSPACES
+from llmlab_gui.pages.places import WALK, WORKSPACES
 from llmlab_gui.widgets.theme import THEME_CHOICES
 from llmlab_gui.window.palette import Command, meant
 
@@ -41,7 +42,7 @@ _ALSO = {
     "Quit": "exit close",
     "dock:runs": "list of models delete rename",
     "dock:setup": "new run hyperparameters configuration settings",
-    "dock:loss": "curve overfitting perplexity validation training spike which text causes a loss spike",
+    "dock:loss": "curve overfitting perplexity validation training spike",
     "dock:learning_rate": "lr schedule gradient",
     "dock:throughput": "speed tokens per second performance",
     "dock:samples": "generated text writing",
@@ -55,8 +56,7 @@ _ALSO = {
     "dock:residual": "norms stream",
     "dock:lens": "early exit predictions layers what does it predict after each layer",
     "dock:interventions": "what if i remove a head ablation ablate knock out patching causal tracing",
-    "dock:walk": "step by step forward pass stages formula numbers backpropagation how is one number of a pattern "
-    "calculated what does adamw do to one weight",
+    "dock:walk": "step by step forward pass stages formula numbers backpropagation",
     "dock:rebuild": "exercises write code yourself implement from scratch pieces",
     "dock:compare": "difference two models what did fine-tuning change",
     "dock:evolution": "over time film while training how did induction heads appear over training",
@@ -125,6 +125,22 @@ _ALSO = {
     "samples.temperature": "sampling randomness",
     "lora.rank": "adapter r",
 }
+_SPIKE = "batch sequences that a step read which text causes a loss spike outlier"
+# Of a walk: text, other words, direction, stage.
+_STAGES = (
+    (
+        "An attention weight, calculated",
+        "walk pattern softmax score how is one number of a pattern calculated",
+        "walk",
+        "softmax",
+    ),
+    (
+        "A weight's AdamW step",
+        "walk backwards optimizer gradient update what does adamw do to one weight",
+        "walk_back",
+        "adamw",
+    ),
+)
 _MOST_PAGES = 8  # of a search, in the palette
 
 
@@ -186,10 +202,35 @@ def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Com
     for (dock_id, dock), action in zip(window.docks.items(), dock_actions, strict=True):
         title, also = dock.windowTitle().replace("&&", "&"), _ALSO.get(f"dock:{dock_id}", "")
         yield Command(title, partial(window.show_dock, dock_id), "Show", keys_text(action), f"panel {also}")
+    yield Command("Text of a loss spike", partial(_show_spike, window), "Show", also=_SPIKE)
+    for text, also, *stage in _STAGES:
+        yield Command(text, partial(_walk_to, window, *stage), "Show", also=also)
     for name in WORKSPACES:
         yield Command(name, partial(window.use_workspace, name), "Workspace")
     for choice in THEME_CHOICES:
         yield Command(THEMES[choice], partial(window.use_theme, choice), "Theme", also="mode colours")
+
+
+def _show_spike(window: MainWindow) -> None:
+    from llmlab_gui.train.loss import LossDock  # it comes with the docks
+
+    window.show_dock("loss")
+    loss = window.docks["loss"]
+    assert isinstance(loss, LossDock)
+    loss.batch.begin()
+
+
+def _walk_to(window: MainWindow, direction: str, stage: str) -> None:
+    """With the model of the current run, where none is open."""
+    from llmlab_gui.walk.dock import WalkDock  # it comes with the docks
+
+    window.use_workspace(WALK)
+    window.show_dock("walk")
+    walk, session, row = window.docks["walk"], window.lab.inspection, window.lab.current()
+    assert isinstance(walk, WalkDock)
+    walk.walk_to(direction, stage)
+    if session.about is None and not session.opening and row is not None and list_checkpoints(row.run.checkpoints):
+        session.open(f"{row.run.path}@latest")
 
 
 def _setups(window: MainWindow) -> Iterator[Command]:

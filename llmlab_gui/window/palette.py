@@ -99,16 +99,17 @@ class Finder:
         for word in words[1:]:
             more = self._with(word)
             found = {place: points + more[place] for place, points in found.items() if place in more}
-        phrase = wanted.strip().lower()
+        phrase = wanted.strip().lower().rstrip("?!. ")
         scored = ((points + self._rank(place, phrase), -place) for place, points in found.items())
         return [-place for _, place in heapq.nlargest(_MOST, scored)]
 
     def by_most_words(self, wanted: str) -> list[int]:
         """The places of the commands that have at least half of the words of a question, best first; a question has
-        three words or more that mean something."""
+        three words or more that mean something. A number that stands in it is any number."""
         words = meant(_words(wanted))
         if len(words) < 3:
             return []
+        words = [word for word in words if not word.isdigit()] or words
         found: dict[int, list[float]] = defaultdict(list)
         for word in words:
             for place, points in self._with(word).items():
@@ -146,8 +147,8 @@ class Finder:
             points += {"Setting": 8.5, "Learn": 9.5}.get(command.kind, 8.0)  # before the glossary's entry of its name
         elif phrase in text:
             points += 4.0 if text.startswith(phrase) else 2.0
-        elif phrase in self._also[place]:
-            points += 2.0
+        elif phrase in self._also[place]:  # the more of its words, the less by chance
+            points += 2.0 * len(phrase.split())
         return points
 
 

@@ -73,11 +73,11 @@ def test_walk_goes_backwards_with_what_the_runs_optimizer_kept(
     printed = capsys.readouterr().out
     assert "Settings and means of bar at step 12." in printed
     assert "AdamW step 13 of" in printed
-    assert "; the next window " in printed
-    assert run(trained, "--backwards", "--json") == 0  # the next window is the run's own
+    assert "; the next sequence " in printed
+    assert run(trained, "--backwards", "--json") == 0  # the next sequence is the run's own
     value = json.loads(capsys.readouterr().out)
     step = next(stage for stage in value["stages"] if stage["name"] == "step")
-    assert step["values"][0]["labels"][-1] == "the next window, after"
+    assert step["values"][0]["labels"][-1] == "the next sequence, after"
     before, after = step["values"][0]["values"][:2]
     assert after < before
 

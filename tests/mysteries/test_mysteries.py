@@ -36,7 +36,9 @@ from llmlab.mysteries.faults import LEVELS, NOTHING, candidates, fault_of, fault
 from llmlab.mysteries.readings import curves_of, data_of, measures_of
 from llmlab.mysteries.seal import seal
 from llmlab.mysteries.tells import TELLS, Readings, showing, solve
+from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
+from llmlab.training.batches import Batches
 from llmlab.training.inspections import answer_request
 from llmlab.training.loop import Trainer
 from llmlab.training.run import TrainingRun
@@ -150,6 +152,8 @@ def test_a_mystery_shows_no_training_sequences_since_what_it_reads_may_be_its_fa
         trained = training_of(SavedRun(runs[name], "r", "final"))
         assert trained.moments
         assert not trained.windows
+    with pytest.raises(LabError, match="does not show what it read"):
+        Batches(runs[NOTHING], read_history(runs[NOTHING]), lambda _: pytest.fail("opened")).rows(1)
 
 
 def test_a_checkpoint_opens_as_the_model_that_was_trained(readings: dict[str, Readings]) -> None:

@@ -19,15 +19,18 @@ from torch import nn
 from watched_models import SETTINGS
 
 from llmlab.core.errors import UsageError
+from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.inspection.answers import answer
 from llmlab.inspection.archive import read_archive
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import GgufFile, SavedRun
+from llmlab.models.source import open_model
 from llmlab.training.loop import Trainer
 from llmlab.training.schedule import learning_rate
+from llmlab.training.state import load_state
 from llmlab.walk.adamw import Trained, training_of
-from llmlab.walk.answers import walks_of
+from llmlab.walk.answers import walks_of, write_walk_back
 from llmlab.walk.backwards import WalkBack, walk_back
 from llmlab.walk.forwards import Walk, walk
 from llmlab.walk.stage import Stage, from_archive
@@ -201,6 +204,18 @@ def test_a_text_that_is_another_now_gives_no_training_sequences(tmp_path: Path) 
     assert training_of(SavedRun(run, run.id, "1")).windows
     text.write_text("quick zebras vex jumpy dogs, 1234567890! " * 400, encoding="utf-8")
     assert not training_of(SavedRun(run, run.id, "1")).windows
+
+
+def test_what_training_kept_is_read_once_for_an_open_model(tmp_path: Path) -> None:
+    run = train_here(new_run(tmp_path, 2, checkpoints__interval=1))
+    reference = SavedRun(run, run.id, "1")
+    opened = open_model(reference, tmp_path)
+    with mock.patch("llmlab.walk.adamw.load_state", wraps=load_state) as read:
+        for window in range(2):
+            write_walk_back(reference, opened, WalkBack(window=window), tmp_path / f"{window}.safetensors", quiet)
+    assert read.call_count == 1
+    asked = [read_archive(tmp_path / f"{window}.safetensors").metadata.token_ids for window in range(2)]
+    assert asked == [list(ids) for ids in training_of(reference).windows[:2]]
 
 
 @each(

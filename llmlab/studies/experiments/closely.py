@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from llmlab.core.config import from_mapping
 from llmlab.core.errors import LabError
-from llmlab.core.finetuning_settings import FinetuneSettings
-from llmlab.core.progress import quiet
-from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
-from llmlab.core.task_settings import TaskSettings
-from llmlab.data.dataset import Dataset, load_dataset
 from llmlab.data.sequences import Sequences
 from llmlab.gpt.model import GPT
-from llmlab.models.reference import parse
-from llmlab.models.source import open_model, source_of
+from llmlab.models.source import open_model
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
-from llmlab.store.events import Started
 from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder
-from llmlab.studies.experiments.outcomes import BatchText, Finding, Spike
+from llmlab.studies.experiments.outcomes import Finding, Spike
+from llmlab.training.batches import Batches, sequences_of
 
 _ROWS = 6  # of a batch that are shown, those with the highest loss first
-_CHARACTERS = 400  # of a row
 # Batches whose gradients are compared: their mean is then known to a quarter of one batch's noise.
 _NOISE_BATCHES = 16
 
@@ -44,87 +36,14 @@ def with_texts(
     A row's loss is that under the last checkpoint before the spike, or the first after it, and says which row
     stands out. Texts that are gone or were changed, and settings that were not recorded, are a remark and no error.
     """
-    if spikes and isinstance(run.info().settings, TaskSettings):
-        return list(spikes), ["A task's sequences are drawn anew at every step, so no text stands out."]
-    found, remarks = [], []
-    batches: dict[int, Callable[[int], list[BatchText]]] = {}  # by the step after which a worker began
+    batches, found, remarks = Batches(run, history, partial(open_model, outputs=outputs)), [], []
     for spike in spikes:
         try:
-            settings, worker = _as_trained(run, history, spike.step)
-            if worker.step not in batches:
-                batches[worker.step] = _batches(run, settings, worker, outputs)
-            found.append(replace(spike, batch=_worst(batches[worker.step](spike.step))))
+            found.append(replace(spike, batch=batches.rows(spike.step)[:_ROWS]))
         except LabError as error:
             found.append(spike)
             remarks.append(f"The texts of the spikes could not be read. {error}")
     return found, list(dict.fromkeys(remarks))
-
-
-def _as_trained(run: RunFolder, history: RunHistory, step: int) -> tuple[RunSettings, Started]:
-    """The settings that a step was taken with, and the worker that took it. LabError where they are not known."""
-    settings = run.info().settings
-    before = [worker for worker in history.workers if worker.step < step]
-    if not before:
-        raise LabError(f"Nothing tells which worker took step {step}.", "The run's events do not say that one began.")
-    worker, later = before[-1], history.workers[len(before) :]
-    if worker.settings:
-        return from_mapping(type(settings), worker.settings), worker
-    if any(other.changed for other in later):
-        raise LabError(
-            f"The settings were changed after step {step}.", "The version that trained it did not record the old ones."
-        )
-    return settings, worker
-
-
-def _batches(run: RunFolder, settings: RunSettings, worker: Started, outputs: Path) -> Callable[[int], list[BatchText]]:
-    """What gives the rows of a step's batches. LabError when the text is not the one that the worker read."""
-    if isinstance(settings, FinetuneSettings):
-        return _finetuning_batches(settings, worker, outputs)
-    assert isinstance(settings, PretrainSettings)
-    data, sequences = _sequences(settings)
-    _require_same(data.key, worker, settings.data.corpus)
-    accumulated = settings.train.grad_accum
-
-    def rows(step: int) -> list[BatchText]:
-        first = (step - 1) * accumulated
-        batches = [sequences.batch(first + micro) for micro in range(accumulated)]
-        count, length = settings.batch_at(step - 1)  # less of them in a warm-up
-        x, y = (np.concatenate(parts)[:count, :length] for parts in zip(*batches, strict=True))  # [rows, T] each
-        losses: list[float | None] = [None] * len(x)
-        if (checkpoint := _nearest(run, step)) is not None:
-            model = _opened(run, checkpoint, outputs)
-            with torch.no_grad():
-                rows = zip(torch.from_numpy(x).split(1), torch.from_numpy(y).split(1), strict=True)
-                losses = [float(model.loss(*row)) for row in rows]
-        return [BatchText(data.tokenizer.decode(ids.tolist()), loss) for ids, loss in zip(x, losses, strict=True)]
-
-    return rows
-
-
-def _finetuning_batches(settings: FinetuneSettings, worker: Started, outputs: Path) -> Callable[[int], list[BatchText]]:
-    from llmlab.data.finetuning_data import load_finetuning_data
-
-    base, accumulated = source_of(parse(settings.model.base, outputs)), settings.train.grad_accum
-    data = load_finetuning_data(settings.data, settings.train.seed, base.tokenizer(), base.context(), quiet)
-    _require_same(data.key, worker, settings.data.source)
-
-    def rows(step: int) -> list[BatchText]:
-        first = (step - 1) * accumulated
-        examples = [example for micro in range(accumulated) for example in data.examples_in(first + micro)]
-        return [BatchText("\n".join(f"{one.role}: {one.content}" for one in example.messages)) for example in examples]
-
-    return rows
-
-
-def _require_same(key: str, worker: Started, source: str) -> None:
-    """LabError when the tokens are others than those that a worker read, as far as it recorded which."""
-    if worker.data_key and worker.data_key != key:
-        raise LabError(f"{source} is not what it was.", "Its tokens are others than those that were trained on.")
-
-
-def _worst(rows: Sequence[BatchText]) -> list[BatchText]:
-    ordered = sorted(rows, key=lambda row: -(row.loss or 0.0))
-    return [replace(row, text=row.text[:_CHARACTERS]) for row in ordered[:_ROWS]]
 
 
 def gradient_noise(run: RunFolder, outputs: Path) -> tuple[list[Finding], Remarks]:
@@ -139,7 +58,7 @@ def gradient_noise(run: RunFolder, outputs: Path) -> tuple[list[Finding], Remark
     if not isinstance(settings, PretrainSettings) or not saved:
         return [], ["The gradient noise was not measured: that is done for pretraining runs that have a checkpoint."]
     try:
-        _, sequences = _sequences(settings)
+        _, sequences = sequences_of(settings)
         model = _opened(run, saved[-1], outputs)
     except LabError as error:
         return [], [f"The gradient noise was not measured. {error}"]
@@ -182,21 +101,7 @@ def _gradient_of(model: GPT, sequences: Sequences, first: int) -> Callable[[int]
     return gradient
 
 
-def _sequences(settings: PretrainSettings) -> tuple[Dataset, Sequences]:
-    """The batches of a run, as it read them."""
-    asked, length = settings.data, settings.model.block_size
-    data = load_dataset(asked, length, quiet)
-    return data, Sequences(data.train, length, asked.batch_size, asked.order, asked.stride, settings.train.seed)
-
-
 def _opened(run: RunFolder, checkpoint: Checkpoint, outputs: Path) -> GPT:
     model = open_model(f"{run.path}@{checkpoint.step}", outputs).model
     assert isinstance(model, GPT)  # opened from a pretraining run
     return model.requires_grad_(True)
-
-
-def _nearest(run: RunFolder, step: int) -> Checkpoint | None:
-    """The last checkpoint before a step was done, or the first after it."""
-    saved = list_checkpoints(run.checkpoints)
-    before = [checkpoint for checkpoint in saved if checkpoint.step < step]
-    return before[-1] if before else (saved[0] if saved else None)

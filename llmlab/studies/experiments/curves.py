@@ -30,7 +30,7 @@ Array = np.ndarray
 
 # A spike stands so many robust standard deviations (1.4826 median absolute deviations) above the median around it,
 # and is seen among at least so many steps to each side. Six: one in 10^9 for normal noise.
-_SPIKE_SIGMAS = 6.0
+SPIKE_SIGMAS = 6.0
 _SPIKE_SIDE = 25
 _MOST_SPIKES = 20
 # Overfitting begins at the lowest validation loss when it ends more than 1 % above it; fixed windows make it no noise.
@@ -97,8 +97,11 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
     )
 
 
-def find_spikes(history: RunHistory) -> list[Spike]:
-    """The steps whose loss stands out from those around them, highest first; one for each burst of steps."""
+def find_spikes(history: RunHistory, least: float = SPIKE_SIGMAS) -> list[Spike]:
+    """The steps whose loss stands out from those around them, highest first; one for each burst of steps.
+
+    least: robust standard deviations by which they do.
+    """
     loss, step = history.step_columns["loss"], history.step_columns["step"]
     if len(loss) < 2 * _SPIKE_SIDE:  # too short to know what is usual
         return []
@@ -107,7 +110,7 @@ def find_spikes(history: RunHistory) -> list[Spike]:
     found: list[Spike] = []
     taken = np.zeros(len(loss), dtype=bool)
     for i in np.argsort(-height):
-        if height[i] < _SPIKE_SIGMAS or len(found) == _MOST_SPIKES:
+        if height[i] < least or len(found) == _MOST_SPIKES:
             break
         near = slice(max(0, i - 5), i + 6)  # a spike decays over some steps: those are the same one
         if not taken[near].any():
@@ -221,7 +224,7 @@ def _findings(history: RunHistory, spikes: Sequence[Spike]) -> list[Finding]:
     findings = [
         Finding(
             "spikes",
-            f"spikes of {_SPIKE_SIGMAS:g} robust standard deviations and more",
+            f"spikes of {SPIKE_SIGMAS:g} robust standard deviations and more",
             len(spikes),
         ),
         Finding("overfitting_step", "step at which overfitting begins", onset, unit="steps", text=kept_low),

@@ -13,6 +13,7 @@ from llmlab.core.files import write_json
 from llmlab.core.records import read_record, to_plain
 from llmlab.store.events import BITS, NATS
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
+from llmlab.training.batches import BatchText
 
 STEP_AXIS = Axis("step", "steps")
 LOSS_AXIS = Axis("validation loss", NATS)
@@ -117,14 +118,6 @@ class Finding:
     unit: str = ""
     text: str = ""
     choice: str = ""
-
-
-@dataclass(frozen=True)
-class BatchText:
-    """A row of a batch. loss: nats per token under the checkpoint nearest to the spike; None where there is none."""
-
-    text: str
-    loss: float | None = None
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
-from llmlab.studies.experiments.outcomes import BatchText, Finding, Point, Spike
+from llmlab.studies.experiments.outcomes import Finding, Point, Spike
 from llmlab.studies.records import ExperimentFolder
+from llmlab.training.batches import BatchText
 from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.colors import trial_colors
 from llmlab_gui.experiments.list_dock import ExperimentsDock

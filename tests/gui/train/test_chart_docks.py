@@ -14,18 +14,22 @@ import numpy as np
 import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
-from PySide6.QtCore import QSettings, Signal
+from PySide6.QtCore import QPointF, QSettings, Qt, Signal
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab.core.errors import LabError
 from llmlab.store.events import Evaluated, Finished, Shared, Started, StepEvent
 from llmlab.store.history import RunHistory
+from llmlab.studies.experiments.curves import find_spikes
+from llmlab.training.batches import BatchText
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import smooth
+from llmlab_gui.host.process import Request
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.chart_dock import ChartDock
 from llmlab_gui.train.learning_rate import LearningRateDock
@@ -286,6 +290,60 @@ def test_runs_are_overlaid_in_their_colours_and_leave_when_deselected(
     lab.shown_changed.emit()
     _wait(dock, qtbot)
     assert {key.rpartition("/")[0] for key in dock.chart.curves()} == {"pretraining/second"}
+
+
+class BatchHost:
+    """A model's process that is asked what steps read."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.requests: list[Request] = []
+
+    def batch(self, run: str, step: int) -> Request:
+        self.asked.append((run, step))
+        self.requests.append(Request(lambda: None))
+        return self.requests[-1]
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_the_text_of_the_highest_spike_is_one_command_away_and_that_of_any_step_a_click_or_a_key(
+    lab: FakeChartLab, qtbot: QtBot, tmp_path: Path
+) -> None:
+    dock, host = LossDock(lab), BatchHost()
+    lab.inspection.host = host  # type: ignore[assignment]
+    _shown(dock, qtbot)
+    fake = FakeRun(tmp_path, steps=200).start().advance(120)
+    spike = next(place for place, one in enumerate(fake.written) if isinstance(one, StepEvent) and one.step == 70)
+    fake.written[spike] = replace(fake.written[spike], loss=9.0)  # type: ignore[call-arg]
+    lab.add(fake)
+    _wait(dock, qtbot)
+    view = dock.batch
+    dock.chart.chosen.emit(40.0)
+    assert not host.asked  # a click alone asks for nothing
+    view.begin()
+    assert host.asked == [(str(fake.run.path), 70)]
+    host.requests[-1].end(host.requests[-1].answered, (BatchText("never\nseen", 9.0), BatchText("known", 2.0)))
+    assert "A spike: loss 9" in view.words.text()
+    assert [view.rows.item(row).text() for row in range(2)] == ["9.000   never⏎ seen", "2.000   known"]
+    plot = dock.chart.getPlotItem().getViewBox()
+    QApplication.processEvents()
+    place = dock.chart.mapFromScene(plot.mapViewToScene(QPointF(100.0, plot.viewRect().center().y())))
+    qtbot.mouseClick(dock.chart.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert abs(host.asked[-1][1] - 100) <= 1
+    qtbot.keyClick(dock.chart, Qt.Key.Key_Right)
+    qtbot.keyClick(dock.chart, Qt.Key.Key_Return)
+    assert host.asked[-1][1] == 1
+    view.step.setValue(33)
+    assert host.asked[-1][1] == 33
+    host.requests[-1].end(host.requests[-1].failed, LabError("mine.txt is not what it was."))
+    assert view.words.text() == "mine.txt is not what it was."
+    view.step.setValue(70)
+    qtbot.mouseClick(view.further, Qt.MouseButton.LeftButton)
+    assert host.asked[-1][1] == find_spikes(lab.history(fake.run.full_name), 0.0)[1].step
+    view.button.click()
+    assert not view.isVisible()
 
 
 def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:

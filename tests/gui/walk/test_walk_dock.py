@@ -97,13 +97,13 @@ def test_layer_head_position_and_the_draw_are_asked_for(dock: WalkDock, lab: Ins
     assert lab.inspection.selection.layer == 3
     qtbot.waitUntil(lambda: not dock.append.isEnabled(), timeout=WAIT)  # a position with others behind it
     dock.list.setCurrentRow(3)
-    assert dock.temperature.isVisible()
-    dock.temperature.setValue(0.5)
+    assert dock.drawing.temperature.isVisible()
+    dock.drawing.temperature.setValue(0.5)
     qtbot.waitUntil(lambda: asked(lab)["temperature"] == 0.5, timeout=WAIT)
     assert dock.view.stage is not None
     assert dock.view.stage.name == "next"  # stays where it was
     dock.list.setCurrentRow(0)
-    assert not dock.temperature.isVisible()
+    assert not dock.drawing.temperature.isVisible()
     assert not dock.key.isVisible()
     dock.list.setCurrentRow(2)
     assert dock.key.isVisible()
@@ -217,6 +217,27 @@ def test_backwards_the_prompt_is_a_window_and_a_weight_can_be_named(
     assert not dock.change.text()
     assert lab.host.asked[-1][0] == "walk"
     qtbot.waitUntil(lambda: dock.position.maximum() == 2, timeout=WAIT)
+
+
+def test_a_stage_of_either_direction_is_shown_as_soon_as_it_is_there(
+    dock: WalkDock, lab: InspectionLab, qtbot: QtBot
+) -> None:
+    def make_back(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
+        loss = Value("loss", ("position",), np.ones(3))
+        tensors, texts = to_archive([Stage(name, name, "f", "1", "W.", "loss", (loss,)) for name in ("loss", "adamw")])
+        return tensors, {"stages": texts, "windows": "5"}
+
+    lab.host.answers["walk_back"] = make_back
+    for direction, stage in (("walk_back", "adamw"), ("walk", "softmax"), ("walk", "norm")):
+        dock.walk_to(direction, stage)
+        qtbot.waitUntil(lambda stage=stage: dock.view.stage is not None and dock.view.stage.name == stage, timeout=WAIT)
+    dock.list.setCurrentRow(0)
+    before = len(lab.host.asked)
+    dock.change.setText("norm[0]=1")
+    qtbot.keyClick(dock.change, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: len(lab.host.asked) > before and dock.stages[1].changed, timeout=WAIT)
+    assert dock.view.stage is not None
+    assert dock.view.stage.name == "text"
 
 
 def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +19,7 @@ import torch
 from preset_settings import resolve_finetune_settings
 from small_runs import new_run, train_here
 
+from llmlab.cli.main import main
 from llmlab.core.progress import quiet
 from llmlab.core.run_settings import TrainSettings
 from llmlab.core.settings import PretrainSettings
@@ -24,6 +27,8 @@ from llmlab.data.dataset import load_dataset
 from llmlab.data.finetuning_data import Batch
 from llmlab.data.sequences import Sequences
 from llmlab.jobs.launcher import create_run, prepare_resume
+from llmlab.jobs.model_host import Host
+from llmlab.models.source import open_model
 from llmlab.store.columns import STEP_FIELDS, with_means
 from llmlab.store.events import Evaluated
 from llmlab.store.history import RunHistory, read_history
@@ -31,6 +36,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.studies.experiments.closely import noise_scale, with_texts
 from llmlab.studies.experiments.curves import find_spikes, overfitting_onset, rate_events, smooth, time_to
 from llmlab.studies.experiments.outcomes import Spike
+from llmlab.training.batches import Batches
 from llmlab.training.finetuning.loop import Finetuner
 from llmlab.training.loop import Trainer
 from llmlab.training.run import TrainingRun
@@ -103,6 +109,23 @@ def test_a_spike_is_told_with_the_texts_of_its_own_batches(trained: RunFolder) -
     assert {row.text for row in spikes[0].batch} <= texts
     losses = [row.loss for row in spikes[0].batch]
     assert losses == sorted(losses, key=lambda loss: -(loss or 0.0))
+
+
+def test_the_text_of_a_step_is_told_in_the_terminal_and_by_the_model_host(
+    trained: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = Batches(trained, read_history(trained), partial(open_model, outputs=trained.outputs)).rows(31)
+    assert len(rows) == 8  # of two batches of four
+    assert main(["show", str(trained.path), "--batch", "31", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"run": trained.id, "step": 31, "rows": [vars(row) for row in rows]}
+    said = io.StringIO()
+    host = Host(said, trained.outputs)
+    host._answer_or_say_why({"id": 1, "do": "batch", "run": str(trained.path), "step": 31})
+    assert json.loads(said.getvalue().splitlines()[-1])["rows"] == [[row.text, row.loss] for row in rows]
+    assert main(["show", str(trained.path), "--batch"]) == 0  # the step that stands out most
+    assert re.search(r"step \d+: loss \d.* where .* was expected", capsys.readouterr().out)
+    assert main(["show", str(trained.path), "--batch", "61"]) == 2
+    assert "Its steps are 1 to 60" in capsys.readouterr().err
 
 
 SPIKES = [Spike(step, loss=9.0, expected=1.0, sigmas=9.0, grad_norm=1.0, lr=1e-3) for step in range(1, 13)]
