@@ -60,7 +60,7 @@ class WholeLabel(QLabel):
 
     def _fit(self) -> None:
         if self.isVisible():  # else its width is not known yet
-            self.setMinimumHeight(self.heightForWidth(self.width()))
+            self.setMinimumHeight(max(0, self.heightForWidth(self.width())))  # -1 without text
 
 
 class EmptyState(QWidget):
