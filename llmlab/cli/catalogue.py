@@ -104,8 +104,11 @@ def corpora(args: argparse.Namespace) -> int:
 
 def presets(args: argparse.Namespace) -> int:
     every, fine_tuned = presets_of(PretrainSettings), presets_of(FinetuneSettings)
-    values = [_preset_dict(preset, PRETRAINING) | {"estimate": asdict(estimate(preset.settings))} for preset in every]
-    values += [_preset_dict(preset, FINETUNING) for preset in fine_tuned]
+    values = []
+    for preset in every:
+        needed = estimate(preset.settings)
+        values.append(_preset_dict(preset, PRETRAINING, needed.minutes) | {"estimate": asdict(needed)})
+    values += [_preset_dict(preset, FINETUNING, preset.minutes) for preset in fine_tuned]
     return answer(args, values, _preset_lines(every, fine_tuned))
 
 
@@ -114,7 +117,7 @@ def _preset_lines(every: list[Preset[PretrainSettings]], fine_tuned: list[Preset
     for preset in every:
         needed, model = estimate(preset.settings), preset.settings.model
         shape = f"{model.n_layer} x {model.n_embd}, {model.n_head} heads, context {model.block_size}"
-        numbers = (text.count(needed.parameters), shape, text.size(needed.memory_bytes), _minutes(preset.minutes))
+        numbers = (text.count(needed.parameters), shape, text.size(needed.memory_bytes), _minutes(needed.minutes))
         rows.append((preset.name, *numbers, preset.description))
     yield from text.table(("preset", "parameters", "shape", "memory", "time", "what it is"), rows, right=(1, 3, 4))
     yield ""
@@ -173,7 +176,7 @@ def _build(args: argparse.Namespace) -> int:
         )
     from llmlab.data import corpora as registry
     from llmlab.data.build_tokenizer import build_tokenizer
-    from llmlab.data.shard_build import build_shards
+    from llmlab.data.shard_build import build_shards, pinned
     from llmlab.data.shard_sources import shard_source
 
     begin = time.monotonic()
@@ -189,6 +192,7 @@ def _build(args: argparse.Namespace) -> int:
         values = {"data.tokenizer": args.tokenizer, "data.max_tokens": _LEARNED_FROM}
         if args.vocab_size is not None:
             values["data.bpe_vocab_size"] = args.vocab_size
+        source = pinned(source, name)
         tokenizer = build_tokenizer(with_values(PretrainSettings(), values).data, source, progress)
         try:
             corpus = build_shards(source, name, tokenizer, progress, processes=args.processes)
@@ -227,8 +231,8 @@ def _setting_dict(info: SettingInfo, values: RunSettings) -> dict[str, Any]:
     return named | {name: getattr(info, name) for name in names}
 
 
-def _preset_dict(preset: Preset[Any], track: str) -> dict[str, Any]:
-    about = {"name": preset.name, "title": preset.title, "description": preset.description, "minutes": preset.minutes}
+def _preset_dict(preset: Preset[Any], track: str, minutes: float) -> dict[str, Any]:
+    about = {"name": preset.name, "title": preset.title, "description": preset.description, "minutes": minutes}
     return about | {"track": track, "settings": to_mapping(preset.settings)}
 
 
@@ -242,6 +246,6 @@ def _meaning(info: SettingInfo) -> str:
 
 def _minutes(minutes: float) -> str:
     if minutes < 90:
-        return f"{minutes:g} min"
+        return f"{minutes:.2g} min"
     years = minutes / 60 / 24 / 365
     return f"{minutes / 60:.0f} h" if years < 1 else f"{years:.0f} years"

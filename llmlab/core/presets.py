@@ -29,8 +29,8 @@ class Preset(Generic[S]):
     name: str
     title: str
     description: str
-    minutes: float  # expected minutes of training on the two-core machine where it was measured
     settings: S
+    minutes: float = 0.0  # roughly, of fine-tuning: its base may not be here; pretraining's are estimated
 
 
 def of_preset(kind: type[S], name: str) -> S:
@@ -77,4 +77,5 @@ def _load(name: str, kind: type[S]) -> Preset[S]:
         raise UsageError(f"There is no preset {name!r}.", f"There are: {', '.join(names)}.", hint)
     values = read_toml(path)
     about = values.pop("preset")
-    return Preset(name, about["title"], about["description"], float(about["minutes"]), from_mapping(kind, values))
+    settings, minutes = from_mapping(kind, values), float(about.get("minutes", 0.0))
+    return Preset(name, about["title"], about["description"], settings, minutes)

@@ -6,6 +6,7 @@ the file. Nothing of a data set is ever executed: rows are data.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -50,32 +51,58 @@ def is_hub_name(source: str) -> bool:
     return _HUB_NAME.fullmatch(source) is not None
 
 
-def hub_rows(source: str, *, streamed: bool) -> Iterator[tuple[int, Row]]:
+def hub_rows(source: str, *, streamed: bool, revision: str = "") -> Iterator[tuple[int, Row]]:
     """Numbered rows of the train split. LabError without a network, and when there is no such data set.
 
     streamed: read them one by one, for the first few of many. Else all are brought into the cache of `datasets`,
-    from where they come the next time, also without a network where HF_HUB_OFFLINE is set.
+    from where they come the next time, also without a network where HF_HUB_OFFLINE is set. revision: a commit of
+    `hub_revision`; empty: the data set as it is now.
     """
     import datasets
-    from huggingface_hub import constants
-
-    from llmlab.data.fetched_corpora import hub_silence
 
     name, _, configuration = source.partition(":")
-    offline = constants.HF_HUB_OFFLINE
-    if not offline and (silence := hub_silence()) is not None:
-        raise _unreachable(source, f"{getattr(silence, 'reason', None) or silence}") from silence
-    try:
+    with _asking_the_hub(source) as offline:
+        if offline and revision and (here := hub_revision(source)) != revision:  # it would take what is in its cache
+            raise _unreachable(source, f"Its commit {revision} is wanted, and the cache has {here}")
         datasets.disable_progress_bars()
         rows: Any = datasets.load_dataset(
             name,
             configuration or None,
             split="train",
             streaming=streamed and not offline,
+            revision=revision or None,
             trust_remote_code=False,  # `datasets` before 4 would ask in the terminal whether to run a set's program
         )
         for number, row in enumerate(rows, start=1):
             yield number, dict(row)
+
+
+def hub_revision(source: str) -> str:
+    """The commit at which the hub has a data set now; without a network, the one in the cache. LabError as above."""
+    import datasets
+    from huggingface_hub import HfApi
+
+    name, _, configuration = source.partition(":")
+    with _asking_the_hub(source) as offline:
+        if offline:
+            return str(datasets.load_dataset_builder(name, configuration or None).hash)
+        return HfApi().dataset_info(name).sha or ""
+
+
+@contextlib.contextmanager
+def _asking_the_hub(source: str) -> Iterator[bool]:
+    """Gives whether only its cache is asked; whatever fails is a LabError."""
+    from huggingface_hub import constants
+
+    from llmlab.data.fetched_corpora import hub_silence
+
+    offline = constants.HF_HUB_OFFLINE
+    if not offline and (silence := hub_silence()) is not None:
+        raise _unreachable(source, f"{getattr(silence, 'reason', None) or silence}") from silence
+    try:
+        yield offline
+    except LabError:
+        raise
     except Exception as error:  # whatever the hub's client and its transports raise
         why = " ".join(str(error).split())[:300] or type(error).__name__
         if offline:

@@ -103,13 +103,15 @@ def _walked(path: Path, progress: Progress) -> Iterator[Path]:
 def files_key(files: list[Path]) -> str:
     """Hex sha256 that changes when the files do."""
     digest = hashlib.sha256()
-    small = sum(file.stat().st_size for file in files) <= _HASH_BYTES
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file.name} {stat.st_size}\n".encode("utf-8", "surrogateescape"))
-        content = sha256_of(file) if small else f"{file} {stat.st_mtime_ns}"
-        digest.update(content.encode("utf-8", "surrogateescape"))
+    for file, key in zip(files, file_keys(files), strict=True):
+        digest.update(f"{file.name} {file.stat().st_size}\n{key}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def file_keys(files: list[Path]) -> list[str]:
+    """Of each, what changes with its content: its sha256, or its path and time of change where all are large."""
+    small = sum(file.stat().st_size for file in files) <= _HASH_BYTES
+    return [sha256_of(file) if small else f"{file} {file.stat().st_mtime_ns}" for file in files]
 
 
 def file_pieces(path: Path) -> Iterator[Piece]:

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import StillHeld, is_disk_full, locked, replaced, sha256_of, write_json
 from llmlab.core.processes import available_cores, follow_parent
 from llmlab.core.progress import Progress
+from llmlab.data.example_files import hub_revision
 from llmlab.data.shard_sources import Block, Item, Place, ShardSource
 from llmlab.data.shards import (
     FORMAT,
@@ -46,6 +47,7 @@ SHARD_TOKENS = 1 << 28
 # Blocks on their way for each process: one that is tokenized, and one that waits.
 _BLOCKS_A_PROCESS = 2
 _LOOK_SECONDS = 0.2
+_NAMED = 5  # files of a source that has changed
 
 
 def build_shards(
@@ -109,17 +111,16 @@ class _Build:
         self._folder, self._source, self._pool, self._progress = folder, source, pool, progress
         dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
         kind = tokenizer.kind, tokenizer.key(), tokenizer.vocab_size
-        asked = Manifest(FORMAT, source.name, source.content_key(), source.text_field, *kind, dtype, size)
-        found = read_manifest(folder)
-        if found is not None and not found.tokens:
-            found = None  # a first try with another field, say, leaves nothing to protect
-        if found is not None and replace(found, complete=False, shards=[]) != asked:
-            raise UsageError(
-                f"{folder.name} was begun with another source, tokenizer or field, or its source has changed since.",
-                f"It was made from {found.source} with {found.tokenizer}.",
-                f"Choose another --name, or delete {folder}.",
-            )
+        key, files = source.content_key(), source.file_records()
+        asked = Manifest(FORMAT, source.name, key, source.text_field, *kind, dtype, size)
+        asked = replace(asked, files=files, revision=source.revision)
+        found = _begun(folder)
+        if found is not None:
+            found = replace(found, files=found.files or files)
+            if replace(found, complete=False, shards=[]) != asked:
+                raise _other_source(folder, found, asked)
         self._manifest = found or asked
+        self._states = [_state(file) for file in source.files]  # as they were when their keys were taken
         if found is None:
             write_json(folder / "tokenizer.json", tokenizer.to_json())
             self._save()
@@ -176,7 +177,18 @@ class _Build:
                 digest.update(data)
                 count, documents, size = count + len(ids), documents + encoded.documents, size + encoded.bytes
                 block = next(stream, None) if count < self._manifest.shard_tokens else None
+            self._require_unchanged(begin.file, end.file)
         return Shard(path.name, count, documents, size, digest.hexdigest(), list(begin), list(end))
+
+    def _require_unchanged(self, first: int, last: int) -> None:
+        """LabError where one of these files is another than when the build began."""
+        for file, state in zip(self._source.files[first : last + 1], self._states[first : last + 1], strict=True):
+            if _state(file) != state:
+                raise LabError(
+                    f"{file} was changed while it was read.",
+                    "What was read is not what the corpus is said to be built from.",
+                    f"Put it back as it was, or delete {self._folder} and build anew.",
+                )
 
     def _encoded(self, begin: Place) -> Iterator[tuple[_Encoded, Place]]:
         """The source's blocks in their order, in tokens, with the places where they end."""
@@ -193,6 +205,49 @@ class _Build:
     def _save(self, **changed: object) -> None:
         self._manifest = replace(self._manifest, **changed)  # type: ignore[arg-type]
         write_json(self._folder / "manifest.json", asdict(self._manifest))
+
+
+def pinned(source: ShardSource, name: str) -> ShardSource:
+    """A data set of the hub at one commit: that of the corpus `name` where it was begun, else today's. LabError."""
+    if source.files:
+        return source
+    begun = _begun(shards_dir() / name)
+    return replace(source, revision=hub_revision(source.name) if begun is None else begun.revision)
+
+
+def _begun(folder: Path) -> Manifest | None:
+    """None where there is nothing to protect: a first try with another field, say, leaves no tokens."""
+    found = read_manifest(folder)
+    return found if found is not None and found.tokens else None
+
+
+def _other_source(folder: Path, found: Manifest, asked: Manifest) -> UsageError:
+    """What to say where a build does not go on with what it began from."""
+    do = f"Choose another --name, or delete {folder}."
+    if replace(found, files=[], source_key="", complete=False, shards=[]) != replace(asked, files=[], source_key=""):
+        what = f"{folder.name} was begun with another source, tokenizer or field."
+        return UsageError(what, f"It was made from {found.source} with {found.tokenizer}.", do)
+    before, now = ({file.name: file for file in manifest.files} for manifest in (found, asked))
+    parts = {
+        "changed": [name for name in now if name in before and before[name] != now[name]],
+        "new": [name for name in now if name not in before],
+        "gone": [name for name in before if name not in now],
+    }
+    told = "; ".join(f"{what}: {_few(names)}" for what, names in parts.items() if names)
+    why = f"{told[:1].upper()}{told[1:]}." if told else f"It was made from {found.source}."
+    return UsageError(f"The source of {folder.name} has changed since it was begun.", why, do)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _state(file: Path) -> tuple[int, int] | None:
+    """What changes with a file; None where it is gone."""
+    with suppress(OSError):
+        stat = file.stat()
+        return stat.st_size, stat.st_mtime_ns
+    return None
 
 
 class _Pool:

@@ -15,7 +15,8 @@ from llmlab.core.paths import expanded
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.corpus import Corpus, Piece, document_pieces
 from llmlab.data.example_files import hub_rows, is_hub_name, json_row
-from llmlab.data.own_texts import files_key, open_parquet, parquet_texts, text_blocks, text_files
+from llmlab.data.own_texts import file_keys, files_key, open_parquet, parquet_texts, text_blocks, text_files
+from llmlab.data.shards import SourceFile
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _PACKINGS = {".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}
@@ -52,17 +53,34 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardSource(Corpus):
-    """Files, or a data set of the hub (then there are none). text_field: of a row, which holds its text."""
+    """Files, or a data set of the hub (then there are none). text_field: of a row, which holds its text.
+
+    revision: the commit at which the data set is read; empty: as it is now.
+    """
 
     files: list[Path] = field(default_factory=list)
     text_field: str = "text"
+    revision: str = ""
 
     def here(self) -> bool:
         return True
 
     def content_key(self) -> str:
+        if not self.files:
+            return f"{self.name}@{self.revision}" if self.revision else self.name
         try:
-            return files_key(self.files) if self.files else self.name
+            return files_key(self.files)
+        except OSError as error:
+            raise _unreadable(error.filename or self.title, error) from error
+
+    def file_records(self) -> list[SourceFile]:
+        """What tells of each file whether it has changed."""
+        root = Path(self.name)
+        try:
+            keys = file_keys(self.files)
+            names = (str(file.relative_to(root)) if file != root else file.name for file in self.files)
+            sizes = (file.stat().st_size for file in self.files)
+            return [SourceFile(_sayable(n), s, _sayable(k)) for n, s, k in zip(names, sizes, keys, strict=True)]
         except OSError as error:
             raise _unreadable(error.filename or self.title, error) from error
 
@@ -120,7 +138,7 @@ class ShardSource(Corpus):
     def _items(self, number: int, skipped: int) -> Iterator[tuple[Item, int]]:
         """The items of a file, and the bytes of the file that are read by then. skipped: those that may be left out."""
         if not self.files:
-            for row_number, row in hub_rows(self.name, streamed=True):
+            for row_number, row in hub_rows(self.name, streamed=True, revision=self.revision):
                 place = Place(0, row_number - 1)
                 text = "" if place.item < skipped else self._text_of(row, place)
                 yield Item(place, text, True), 0
@@ -214,6 +232,11 @@ def kind_of(path: Path) -> str:
 def _source(name: str, title: str, files: list[Path], size: int, text_field: str) -> ShardSource:
     about = {"description": "", "kind": "yours", "licence": "yours", "origin": name}
     return ShardSource(name=name, title=title, bytes=size, files=files, text_field=text_field, **about)
+
+
+def _sayable(name: str) -> str:
+    """A file's name as JSON can hold it: bytes that are no UTF-8 are replaced."""
+    return name.encode("utf-8", "surrogateescape").decode(errors="replace")
 
 
 def _unreadable(path: Path | str, error: OSError) -> LabError:

@@ -44,8 +44,21 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """A file that a corpus is built from. name: below the source's folder. key: changes with its content."""
+
+    name: str
+    bytes: int
+    key: str
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """manifest.json. source_key: changes with the source. dtype: <u2 or <u4. complete: all of the source was read."""
+    """manifest.json. source_key: changes with the source. dtype: <u2 or <u4. complete: all of the source was read.
+
+    files: of the source, in the order in which they are read. revision: the commit of a data set of the hub. Both are
+    empty where an earlier version of the lab began the build.
+    """
 
     format: int
     source: str
@@ -58,6 +71,8 @@ class Manifest:
     shard_tokens: int
     complete: bool = False
     shards: list[Shard] = field(default_factory=list)
+    files: list[SourceFile] = field(default_factory=list)
+    revision: str = ""
 
     @property
     def tokens(self) -> int:

@@ -285,7 +285,7 @@ def test_settings_lists_every_setting_with_value_range_and_meaning(capsys: pytes
     assert all(key in printed for key in rows)
 
 
-def test_presets_lists_parameters_memory_and_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_lists_parameters_memory_and_the_time_that_set_up_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "--json"]) == 0
     presets = {preset["name"]: preset for preset in json.loads(capsys.readouterr().out)}
     assert {"baby", "nano", "small", "medium", "gpt2"} <= set(presets)
@@ -293,6 +293,7 @@ def test_presets_lists_parameters_memory_and_time(capsys: pytest.CaptureFixture[
     assert all(preset["minutes"] > 0 for preset in presets.values())
     scratch = [preset for preset in presets.values() if preset["track"] == "pretraining"]
     assert all(preset["estimate"]["memory_bytes"] > 1e8 for preset in scratch)
+    assert all(preset["minutes"] == preset["estimate"]["minutes"] for preset in scratch)
     assert presets["smollm2-135m"]["settings"]["model"]["method"] == "qlora"
     assert main(["presets"]) == 0
     assert "124 M" in capsys.readouterr().out

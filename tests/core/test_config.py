@@ -188,7 +188,6 @@ def test_every_preset_loads_and_the_smallest_model_comes_first() -> None:
     assert sizes == sorted(sizes)
     for name in names:
         preset = load_preset(name)
-        assert preset.minutes > 0
         assert preset.title
         assert preset.description
 

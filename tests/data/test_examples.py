@@ -221,8 +221,8 @@ def test_rows_of_the_hub_are_read_as_those_of_a_file(
     monkeypatch.setattr(fetched, "hub_silence", lambda: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     found = read("someone/data:main", max_examples)
-    options = {"split": "train", "streaming": streamed, "trust_remote_code": False}  # no program of a set is ever run
-    assert asked == [("someone/data", "main", options)]
+    safe = {"revision": None, "trust_remote_code": False}  # no program of a set is ever run
+    assert asked == [("someone/data", "main", {"split": "train", "streaming": streamed, **safe})]
     assert [(example.number, example.answer) for example in found.examples] == [(1, "b"), (4, "f")]
     assert [line.number for line in found.bad] == [2, 3]
     assert found.origin == "https://huggingface.co/datasets/someone/data"

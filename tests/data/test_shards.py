@@ -17,6 +17,7 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -239,14 +240,78 @@ def test_the_command_that_is_told_goes_on_with_an_unfinished_build(
     assert find_corpus("other").kind == "built"
 
 
-def test_another_source_under_the_name_is_refused(folder: Path) -> None:
+def test_a_source_that_has_changed_is_refused_and_its_changed_files_are_named(folder: Path) -> None:
     before = files_of(build(folder))
     (folder / "e000.txt").write_text("changed")
-    with pytest.raises(UsageError, match="its source has changed since"):
+    (folder / "b.jsonl.gz").rename(folder / "below.jsonl.gz")
+    with pytest.raises(UsageError, match=r"Changed: e000.txt; new: below.jsonl.gz; gone: b.jsonl.gz\."):
         build(folder)
+    with pytest.raises(UsageError, match=r"begun with another source.* made from .* with gpt2"):
+        build(folder / "a.jsonl")
     corpus = module.built_corpus("built")
     assert corpus is not None
     assert files_of(corpus) == before
+    path = corpus.folder / "manifest.json"  # of an earlier version, which knew only the key of all
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": [], "revision": ""}))
+    with pytest.raises(UsageError, match=r"has changed since it was begun\. It was made from"):
+        build(folder)
+
+
+def test_a_file_that_changes_while_it_is_read_ends_the_build_before_its_text_is_kept(folder: Path) -> None:
+    alone = files_of(build(folder))
+
+    def change(what: str, done: float, total: float) -> None:
+        if what.startswith("Tokenizing") and done > 40_000:
+            os.utime(folder / "a.jsonl", (1.0, 1.0))
+
+    with pytest.raises(LabError, match=r"a.jsonl was changed while it was read"):
+        build(folder, "other", change)
+    kept = sorted(path.name for path in (module.shards_dir() / "other").glob("*.bin"))
+    assert kept == [
+        shard["file"] for shard in json.loads((module.shards_dir() / "other/manifest.json").read_text())["shards"]
+    ]
+    assert len(kept) < len([name for name in alone if name.endswith(".bin")])
+
+
+def test_a_data_set_of_the_hub_is_read_at_the_commit_with_which_it_was_begun(
+    texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets  # it takes a second
+    import huggingface_hub
+
+    now, asked = ["first"], []
+
+    def load_dataset(name: str, configuration: str | None, *, revision: str | None, **options: Any) -> Any:
+        asked.append(revision)
+        order = {"first": texts, "second": texts[::-1]}[revision or now[0]]
+        return [{"text": text} for text in order]
+
+    def dataset_info(self: object, name: str) -> Any:
+        return SimpleNamespace(sha=now[0])
+
+    def begin(name: str, progress: Any = quiet) -> BuiltCorpus:
+        source = module.pinned(shard_source("someone/data", "text"), name)
+        return build_shards(source, name, Gpt2Tokenizer(), progress, processes=1, shard_tokens=SIZE)
+
+    monkeypatch.setattr("llmlab.data.fetched_corpora.hub_silence", lambda: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    alone = begin("alone")
+    assert alone.manifest.revision == "first"
+    with pytest.raises(Cancelled):
+        begin("other", CancelAfter(12))
+    now[0] = "second"
+    assert files_of(begin("other")) == files_of(alone)
+    (alone.folder / "shard-00001.bin").unlink()
+    assert files_of(begin("alone")) == files_of(begin("other"))
+    assert set(asked) == {"first"}
+    assert begin("later").manifest.revision == "second"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *names: SimpleNamespace(hash="second"))
+    (alone.folder / "shard-00001.bin").unlink()
+    with pytest.raises(LabError, match=r"Its commit first is wanted, and the cache has second\."):
+        begin("alone")
 
 
 def test_a_first_try_without_a_finished_shard_does_not_hold_the_name(tmp_path: Path) -> None:

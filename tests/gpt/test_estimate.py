@@ -161,15 +161,6 @@ def test_a_worker_holds_about_what_was_estimated(tmp_path: Path, case: str) -> N
     assert estimate(settings).memory_bytes == pytest.approx(measured, rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "smollm-135m", "gpt2-medium"])
-def test_minutes_of_a_preset_that_nobody_trained_whole_are_the_estimate_on_two_cores(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    preset = load_preset(name)
-    assert preset.minutes == pytest.approx(estimate(preset.settings).minutes, rel=0.02)
-
-
 def test_each_of_several_processes_holds_what_its_part_of_a_batch_takes_and_sends_what_a_ring_does() -> None:
     base = with_values(PretrainSettings(), {"data.batch_size": 12, "model.n_layer": 8, "train.threads": 1})
     by = {
