@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 
 import torch
@@ -138,21 +139,29 @@ def _losses_of_several(device: Device) -> dict[str, list[float]]:
         children.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
-    try:
-        said = [child.communicate(timeout=_SECONDS) for child in children]
-    except subprocess.TimeoutExpired as error:
+    with ThreadPoolExecutor(_PROCESSES) as listeners:
+        said = [listeners.submit(_last_line, child) for child in children]
+        try:
+            ended, waiting = wait(said, _SECONDS, FIRST_EXCEPTION)
+            for one in ended:
+                one.result()  # the others would wait in vain for one that failed
+        finally:
+            for child in children:
+                child.kill()
+    if waiting:
         why = f"They did not end within {_SECONDS:g} seconds."
-        raise LabError("Several processes cannot train together here.", why, _ALONE) from error
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-    for (_, errors), child in zip(said, children, strict=True):
-        if child.returncode:
-            last = errors.strip().rpartition("\n")[2]
-            raise LabError("Several processes cannot train together here.", last, _ALONE)
-    found: dict[str, list[float]] = json.loads(said[0][0].strip().rpartition("\n")[2])
+        raise LabError("Several processes cannot train together here.", why, _ALONE)
+    found: dict[str, list[float]] = json.loads(said[0].result())
     return found
+
+
+def _last_line(child: subprocess.Popen[str]) -> str:
+    """What a process printed last. LabError where it failed."""
+    printed, errors = child.communicate()
+    if child.returncode:
+        last = errors.strip().rpartition("\n")[2]
+        raise LabError("Several processes cannot train together here.", last, _ALONE)
+    return printed.strip().rpartition("\n")[2]
 
 
 def _as_rank(kind: str) -> None:

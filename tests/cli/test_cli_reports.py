@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from llmlab.cli.doctor import Finding
 from llmlab.cli.main import main
 from llmlab.cli.progress import JsonReport, LiveReport, PlainReport
 from llmlab.core.device import Device
+from llmlab.core.errors import LabError
 from llmlab.store.events import Resumed, Sampled, Started, StepEvent, Stopped
 from llmlab.store.run_folder import RunFolder
 
@@ -192,6 +194,15 @@ def test_a_device_that_computes_something_else_is_found_broken(monkeypatch: pyte
     assert self_test.trains(Device("cpu", "fp32")).state == "broken"
     monkeypatch.setattr(self_test, "training_losses", lambda device: [float("nan")] * 20)
     assert self_test.trains(Device("cpu", "fp32")).state == "broken"
+
+
+def test_one_of_several_processes_that_fails_says_why_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one would be there for a minute."""
+    fails = "import os, sys, time; time.sleep(60 * (os.environ['RANK'] == '0')); sys.exit('No room for this one.')"
+    monkeypatch.setattr(self_test, "module_command", lambda name: [sys.executable, "-c", fails])
+    monkeypatch.setattr(self_test, "_SECONDS", 20.0)
+    with pytest.raises(LabError, match=r"cannot train together here\. No room for this one."):
+        self_test._losses_of_several(Device("cpu", "fp32"))
 
 
 def test_a_strategy_that_computes_something_else_is_found_broken() -> None:
