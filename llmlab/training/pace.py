@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from llmlab.core.run_settings import TrainSettings
 from llmlab.training.schedule import early_evaluations
-from llmlab.training.state import Progress
+
+if TYPE_CHECKING:
+    from llmlab.training.state import Progress
 
 # Steps over which speed is averaged: long enough to be calm, short enough to follow a change within seconds.
-_STEPS = 20
+STEPS = 20
 
 
 class Pace:
@@ -18,13 +21,13 @@ class Pace:
 
     def __init__(self, train: TrainSettings, tokens_until: Callable[[int], float]) -> None:
         self._train, self._tokens_until = train, tokens_until
-        self._recent: deque[float] = deque(maxlen=_STEPS)
+        self._recent: deque[float] = deque(maxlen=STEPS)
         self._queued: list[float] = []  # of steps that a GPU may not have computed yet
 
     @property
     def settled(self) -> bool:
         """Whether there were as many steps as it is averaged over."""
-        return len(self._recent) == _STEPS
+        return len(self._recent) == STEPS
 
     def count(self, progress: Progress, seconds: float, *, done: bool) -> None:
         """Adds a step's seconds. done: this step and those before it are computed, and not only queued."""
@@ -35,7 +38,7 @@ class Pace:
         self._recent.extend([sum(self._queued) / len(self._queued)] * len(self._queued))
         self._queued.clear()
         # After a resume the speed of the last worker holds until this one has warmed up.
-        if self.settled or progress.step_seconds == 0 or progress.step <= _STEPS:
+        if self.settled or progress.step_seconds == 0 or progress.step <= STEPS:
             progress.step_seconds = sum(self._recent) / len(self._recent)
 
     def tokens_per_second(self, progress: Progress) -> float:
@@ -58,5 +61,5 @@ class Pace:
 
     def _tokens(self, step: int) -> float:
         """Of a step, averaged over the last ones."""
-        steps = min(step, _STEPS)
+        steps = min(step, STEPS)
         return (self._tokens_until(step) - self._tokens_until(step - steps)) / steps

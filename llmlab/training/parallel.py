@@ -51,7 +51,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -64,6 +63,7 @@ from torch.nn.parallel import DistributedDataParallel
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.gpt.model import Block
+from llmlab.training.pace import STEPS
 
 if TYPE_CHECKING:
     from llmlab.training.loop import Loop
@@ -75,8 +75,6 @@ Loss: TypeAlias = Callable[..., Tensor]
 _PATIENCE = timedelta(days=365)
 # What all processes but the dead one take to say that they are there.
 _ROLL_CALL_SECONDS = 2.0
-# Steps over which is averaged how long each rank computes: those of the speed (`llmlab.training.pace`).
-_STEPS = 20
 _ORDERS = ("end", "join", "step", "losses", "weights", "moments", "gradients", "parameters")
 LOST = LabError(
     "A process of this run was lost, and the others cannot go on without it.",
@@ -175,7 +173,7 @@ class Several(Processes):
         self._group = dist.new_group(backend=backend, timeout=timedelta(seconds=seconds))
         self._ddp: DistributedDataParallel | None = None
         self._begun, self._worked = time.perf_counter(), time.thread_time()
-        self._shares: deque[list[float]] = deque(maxlen=_STEPS)
+        self._shares: deque[list[float]] = deque(maxlen=STEPS)  # as the speed is averaged
 
     def order(self, what: str, step: int) -> None:
         self._begun, self._worked = time.perf_counter(), time.thread_time()
@@ -239,7 +237,7 @@ class Several(Processes):
 
     def say_failed(self, error: LabError) -> None:
         """For the others, who only hear that this rank is gone."""
-        with suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):
             self._store.set(f"failed/{self.rank}", json.dumps(error.as_dict()))
 
     def why_lost(self, error: BaseException) -> LabError:
@@ -259,7 +257,7 @@ class Several(Processes):
         return LabError(LOST.what, f"{who} of the run's {self.size} {became}.", LOST.do)
 
     def _said(self, rank: int) -> LabError | None:
-        with suppress(RuntimeError):  # the store went with the process that kept it
+        with contextlib.suppress(RuntimeError):  # the store went with the process that kept it
             if self._store.check([f"failed/{rank}"]):
                 return LabError(**json.loads(self._store.get(f"failed/{rank}")))
         return None
@@ -374,12 +372,9 @@ def failed(rank: int, size: int, error: LabError) -> LabError:
 
 def is_lost_contact(error: BaseException) -> bool:
     """Whether an error means that another process is gone or does not answer."""
-    if isinstance(error, dist.DistError):
-        return True
-    words = str(error)
-    return isinstance(error, RuntimeError) and any(
-        word in words for word in ("gloo", "onnection", "NCCL", "Broken pipe")
-    )
+    words = ("gloo", "onnection", "NCCL", "Broken pipe")
+    said = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return said or isinstance(error, dist.DistError)
 
 
 class _Weighted(nn.Module):

@@ -132,6 +132,22 @@ def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the
     ]
 
 
+def test_muon_and_averaged_weights_go_on_with_another_number_of_processes(outputs: Path) -> None:
+    settings = SETTINGS | {"train__optimizer": "muon", "train__ema_decay": 0.9}
+    alone = train_here(new_run(outputs, 30, "alone", **settings))
+    run = new_run(outputs, 30, **settings)
+    for count, step in ((2, 12), (3, 22)):
+        with _in_step(step, 0, _be_killed), ranks(run, count) as forks:
+            assert forks[0].wait() == -signal.SIGKILL
+    train_here(run)
+    assert [event["step"] for event in events_of(run, "step")] == list(range(1, 31))
+    assert [event["step"] for event in events_of(run, "started")] == [0, 10, 20]
+    assert _losses(run) == pytest.approx(_losses(alone), rel=BOUND)
+    ended = [load_state(select(each.checkpoints, "final").path) for each in (alone, run)]
+    for (name, mine), theirs in zip(ended[0].weights.items(), ended[1].weights.values(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5), name
+
+
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(outputs: Path, strategy: str) -> None:
     run = new_run(outputs, 2000, **SETTINGS | {"distributed__strategy": strategy})
