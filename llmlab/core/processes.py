@@ -62,13 +62,6 @@ def process_stopped(pid: int | None) -> bool:
     return False
 
 
-def process_exists(pid: int) -> bool:
-    """Whether some process has that id."""
-    with contextlib.suppress(ValueError, OverflowError, psutil.Error):
-        return psutil.pid_exists(pid)
-    return False
-
-
 def follow_parent(parent: int) -> None:
     """Ends this process when its parent ends; to be called first, in the main thread.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.files import read_json, write_json
 from llmlab.core.paths import module_command
 from llmlab.jobs.launcher import worker_environment
 from llmlab.store import requests
@@ -39,7 +41,7 @@ class Job:
 
     def poll(self) -> int | None:
         """0 once it is over, however; None while it waits or trains. What became of it is in the run's folder."""
-        if not self._job.done():
+        if self._over is None and not self._job.done():
             return None
         # A job that was cancelled while it waited, or killed on its machine, has said nothing. The last word of one
         # that ended by itself may be on its way here.
@@ -54,6 +56,7 @@ class Job:
         """Asks it to save and end; takes it back where it has not begun."""
         if self._run.recorded_status().state == "queued":
             self.kill()
+            self._over = time.monotonic()  # submitit asks Slurm every ten minutes at most
         else:
             requests.send(self._run.requests, "stop")
 
@@ -111,11 +114,33 @@ def submit(run: RunFolder, cluster: str, folder: Path, seconds: float, options: 
         requests.clear(run.requests)
         status = replace(run.recorded_status(), state="queued", heartbeat=time.time(), pid=None, error=None)
         run.write_status(replace(status, host=f"{cluster}, where it waits"))
-        return Job(run, executor.submit(Work(run.path)))
+        job = executor.submit(Work(run.path))
     except Exception as error:  # of submitit's own kinds, or of a program of the cluster's
         run.take_over()
         first = str(error).strip().partition("\n")[0]
         raise LabError(f"{run.id} could not be submitted to {cluster}.", first, "See --cluster-set.") from error
+    with contextlib.suppress(OSError):  # it trains all the same
+        write_json(_kept(run, folder), {"cluster": cluster, "job": job.job_id})
+    return Job(run, job)
+
+
+def waiting_job(run: RunFolder, folder: Path) -> Job | None:
+    """The job of Slurm's in which a run waits, whoever submitted it, from what `submit` left in `folder`.
+
+    None where it has begun, since then it hears requests, and where there is no Slurm. Local jobs begin at once.
+    """
+    kept = read_json(_kept(run, folder)) or {}
+    waits = kept.get("cluster") == "slurm" and run.recorded_status().state == "queued"
+    if not waits or shutil.which("scancel") is None:
+        return None
+    require_cluster("slurm")
+    import submitit
+
+    return Job(run, submitit.SlurmJob(folder, str(kept.get("job"))))
+
+
+def _kept(run: RunFolder, folder: Path) -> Path:
+    return folder / f"{run.id}.json"
 
 
 def require_cluster(cluster: str) -> None:

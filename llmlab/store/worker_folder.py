@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
-from llmlab.core.processes import host_name, process_alive, process_exists
+from llmlab.core.processes import host_name, process_alive
 from llmlab.core.records import read_record, to_plain
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class WorkerFolder:
         """Whether the process that `status` names lives. held: whoever asks holds the lock, so that no worker does.
 
         Linux counts start times from the clock of now: when someone sets the clock, those of all processes move, and
-        none is what was written down. The lock then tells.
+        none is what was written down. A machine or container of the same name has process ids of its own. The lock
+        then tells.
         Nobody can see from here whether a process of another machine lives, and the lock may not reach so far: it does,
         until it says itself that it has ended.
         """
@@ -124,7 +125,7 @@ class WorkerFolder:
             return True
         if is_elsewhere(status):
             return True
-        return not held and status.pid is not None and process_exists(status.pid) and self._is_locked()
+        return not held and status.pid is not None and self._is_locked()
 
     def take_over(self) -> None:
         """Forgets a worker on another machine: whoever calls knows that it is gone. OSError.

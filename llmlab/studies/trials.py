@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from llmlab.core.errors import LabError
 from llmlab.core.processes import available_cores
-from llmlab.jobs.cluster import Job, submit
+from llmlab.jobs.cluster import Job, submit, waiting_job
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.store import requests
 from llmlab.store.run_folder import RunFolder
@@ -109,12 +109,13 @@ class Training:
         self._attempts += 1
         self._watch, self._follower = DivergenceWatch(self._record.rule), EventFollower(self.run)
         self._asked = self._worker = None
-        status = self.run.recorded_status()
-        foreign = status.live and self.run.has_worker(status)
-        if foreign or self.run.status().state == "finished":
+        status, jobs = self.run.recorded_status(), self._folder.path / "cluster"
+        if status.live and self.run.has_worker(status):  # another's, or a job that was submitted before
+            self._worker = waiting_job(self.run, jobs)
+        elif self.run.status().state == "finished":
             return
-        if cluster := self._status.cluster:
+        elif cluster := self._status.cluster:
             seconds, options = self.trial.estimated_seconds, self._status.cluster_options
-            self._worker = submit(self.run, cluster, self._folder.path / "cluster", seconds, options)
+            self._worker = submit(self.run, cluster, jobs, seconds, options)
         else:
             self._worker = start_worker(self.run, follow_parent=True)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_runs import new_run
+from small_runs import new_run, quick_settings
 
 from llmlab.core.errors import LabError
 from llmlab.jobs import cluster
 from llmlab.store import requests
 from llmlab.store.run_folder import RunFolder
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.experiments.plan import Request, make_plan
+from llmlab.studies.launcher import create_experiment
+from llmlab.studies.trials import Training
+
+SACCT = r"JobID|State|NodeList\n4321|PENDING|"
 
 
 class Handed:
     """A job that a cluster has taken."""
 
-    over, cancelled = False, 0
+    over, cancelled, job_id = False, 0, "7"
 
     def done(self) -> bool:
         return self.over
@@ -65,7 +73,7 @@ def test_what_has_not_begun_is_taken_back_and_what_trains_is_asked(outputs: Path
     job = submitted(run)
     job.terminate()
     assert taken["job"].cancelled == 1
-    run.write_status(cluster.replace(run.recorded_status(), state="running", host="node-3"))
+    run.write_status(replace(run.recorded_status(), state="running", host="node-3"))
     job.terminate()
     assert taken["job"].cancelled == 1
     assert [one.name for one in requests.take(run.requests)] == ["stop"]
@@ -82,6 +90,38 @@ def test_a_job_that_ended_without_a_word_leaves_a_run_that_can_go_on(
     now[0] += 61.0
     assert job.poll() == 0
     assert run.status().state == "interrupted"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Slurm's programs are shell scripts here")
+def test_an_experiment_that_was_killed_takes_its_waiting_jobs_up_again_and_back(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    (programs := tmp_path / "slurm").mkdir()
+    asked = tmp_path / "asked"
+    for name, says in {"sbatch": "Submitted batch job 4321", "scancel": "", "srun": "", "sacct": SACCT}.items():
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$1" >> {asked}\nprintf "{says}\n"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    plan = make_plan(Request(find_kind("depth"), quick_settings(), outputs, id="deep", grid=[1, 2]))
+    folder = create_experiment(outputs, plan)
+    status = replace(folder.recorded_status(), cluster="slurm")
+    trial = plan.arms[0]
+    began = Training(folder, plan, trial, status)
+    assert began.run.status().words == "queued on slurm, where it waits"
+    del began  # with the process that had submitted it
+    resumed, now = Training(folder, plan, trial, status), [100.0]
+    assert resumed.run.status().state == "queued"
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: now[0])
+    assert not resumed.look(stop=True, terminate=False)
+    now[0] += 61.0
+    assert resumed.look(stop=True, terminate=False)
+    assert resumed.run.status().state == "interrupted"
+    lines = [line for line in asked.read_text().splitlines() if not line.startswith("sacct")]
+    assert [line.split()[0] for line in lines] == ["sbatch", "scancel"]
+    assert lines[1] == "scancel 4321"
+    resumed.run.write_status(replace(resumed.run.recorded_status(), state="running", host="node-3"))
+    assert cluster.waiting_job(resumed.run, folder.path / "cluster") is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="submitit's signals are POSIX")

@@ -60,6 +60,17 @@ def test_whatever_its_clock_says_and_its_process_id_means_here_it_lives(outputs:
     assert not run.status().elsewhere
 
 
+def test_where_another_machine_has_the_same_name_a_worker_that_holds_the_lock_lives(outputs: Path) -> None:
+    run = new_run(outputs)
+    for pid in (unused_pid(), os.getpid()):  # there, the ids mean other processes
+        trained(run, host=host_name(), pid=pid)
+        with run.held():
+            assert run.status().state == "running"
+            with pytest.raises(LabError, match="already being trained"):
+                start_worker(run)
+        assert run.status().state == "interrupted"
+
+
 def test_it_is_silent_when_no_news_came_for_long_by_the_clock_of_whoever_watches(
     outputs: Path, clock: dict[str, float]
 ) -> None:
