@@ -11,13 +11,13 @@ import psutil
 
 
 def peak_bytes(worker: subprocess.Popen[bytes]) -> int:
-    """Waits for its end; see `watched`."""
-    return watched(worker)[0]
+    """Waits for its end: the most that it held, with its children's."""
+    return sum(watched(worker)[0].values())
 
 
-def watched(worker: subprocess.Popen[bytes]) -> tuple[int, list[tuple[float, float]]]:
-    """The most bytes that a worker held until it ended (VmHWM), with its children's, of which each counts at its own
-    most; and its processor time as time went on, seconds."""
+def watched(worker: subprocess.Popen[bytes]) -> tuple[dict[int, int], list[tuple[float, float]]]:
+    """The most bytes that a worker held until it ended (VmHWM), and each of its children, by process id; and its
+    processor time as time went on, seconds."""
     peaks: dict[int, int] = {}
     clock, process = [(time.time(), 0.0)], psutil.Process(worker.pid)
     while worker.poll() is None:
@@ -29,4 +29,4 @@ def watched(worker: subprocess.Popen[bytes]) -> tuple[int, list[tuple[float, flo
             spent = process.cpu_times()
             clock.append((time.time(), spent.user + spent.system))
         time.sleep(0.05)
-    return sum(peaks.values()), clock
+    return peaks, clock

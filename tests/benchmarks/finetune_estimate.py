@@ -117,7 +117,8 @@ def row(name: str, case: Case, base: str, outputs: Path, arguments: argparse.Nam
     )
     expected = estimate(settings, outputs)
     run = create_run(outputs, settings, name=name)
-    peak, clock = watched(start_worker(run))
+    peaks, clock = watched(start_worker(run))
+    peak = sum(peaks.values())
     events = [json.loads(line) for line in run.events.read_text().splitlines()]
     problem = next((event for event in events if event["event"] == "failed"), None)
     if problem is not None:
