@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -28,6 +28,8 @@ _RISES = (
     "it rises by more than 1",
 )
 _REPLACED = 4  # tokens that stand in turn in place of one
+_COUNTS = 0.1  # nats: a token without which less is lost does not count
+_APART = 0.01  # nats: losses that are nearer to each other have no order to ask for
 _ROWS = 2000  # of an embedding, drawn where it has more
 _CHANGES = ("lower by more than 0.05", "within 0.05 of it", "higher by 0.05 to 0.5", "higher by more than 0.5")
 
@@ -93,6 +95,13 @@ def _add_edit(name: str, page: str, what: str, edit: str) -> None:
         return _becomes(text, before, after, f"with `{words}`", subject.prompt)
 
 
+def _require_apart(losses: Iterable[float]) -> None:
+    """NothingToAsk where the highest cannot be told from the next."""
+    *_, second, highest = sorted(losses)
+    if highest - second < _APART:
+        raise NothingToAsk("The two highest losses are alike.", f"{highest:.4f} and {second:.4f}.")
+
+
 def _layer(subject: Subject, random: Random) -> int:
     return random.randrange(subject.opened.anatomy.n_layer)
 
@@ -108,6 +117,7 @@ def most_needed_layer(subject: Subject, random: Random) -> Draft:
         raise NothingToAsk("It has one layer.")
     asked = sorted(random.sample(range(layers), min(4, layers)))
     losses = {f"layer {layer}": loss_of(subject, subject.measured, [f"zero layer:{layer}"]) for layer in asked}
+    _require_apart(losses.values())
     text = f"{subject.name}: one of these layers is skipped. Without which is the loss highest?"
     how = "Measured: " + ", ".join(f"{loss:.3f} without {name}" for name, loss in losses.items()) + "."
     return ordered(text, tuple(losses), max(losses, key=lambda name: losses[name]), how, prompt=subject.prompt)
@@ -118,6 +128,7 @@ def attention_or_feed_forward(subject: Subject, random: Random) -> Draft:
     layer = _layer(subject, random)
     names = {"attention": f"zero attention:{layer}", "the feed-forward": f"zero feed_forward:{layer}"}
     losses = {name: loss_of(subject, subject.measured, [edit]) for name, edit in names.items()}
+    _require_apart(losses.values())
     text = f"{subject.name}, layer {layer}: without which of its two halves is the loss higher?"
     how = "Measured: " + ", ".join(f"{loss:.3f} without {name}" for name, loss in losses.items()) + "."
     return ordered(text, tuple(names), max(losses, key=lambda name: losses[name]), how, prompt=subject.prompt)
@@ -138,6 +149,9 @@ def carrying_token(subject: Subject, random: Random) -> Draft:
     log_p = logits.log_softmax(-1)[:, answer]
     falls = (log_p[0] - log_p[1:].view(count, _REPLACED).mean(1)).tolist()
     order = sorted(range(count), key=lambda position: -falls[position])
+    if falls[order[0]] < _COUNTS:
+        raise NothingToAsk("No earlier token counts.", f"Without any, ln p falls by {falls[order[0]]:.3f} at most.")
+    less = [position for position in order if falls[position] < falls[order[0]] / 2]  # by far: few were drawn
     names = [f"{position}: {opened.tokenizer.token_text(int(id))!r}" for position, id in enumerate(ids.tolist())]
     said = text_of_id(subject, answer)
     text = (
@@ -146,7 +160,7 @@ def carrying_token(subject: Subject, random: Random) -> Draft:
     )
     best = ", ".join(f"{falls[position]:.3f} for {names[position]}" for position in order[:3])
     how = f"Each was replaced by {_REPLACED} tokens in turn; ln p of {said} fell, on average, by {best}."
-    return choice(random, text, names[order[0]], [names[at] for at in order[1:]], how, prompt=subject.prompt)
+    return choice(random, text, names[order[0]], [names[at] for at in less], how, prompt=subject.prompt)
 
 
 @kind("shuffled-words", "embeddings", PREDICT, "prompt", MODEL)

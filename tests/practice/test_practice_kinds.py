@@ -24,7 +24,7 @@ from llmlab.core.paths import resources_dir
 from llmlab.core.settings import ModelSettings
 from llmlab.data.papers import list_papers
 from llmlab.gpt.model import GPT, Rotary
-from llmlab.practice import claims, readings, twin
+from llmlab.practice import claims, predictions, readings, twin
 from llmlab.practice.asking import handful
 from llmlab.practice.claims import AGAINST, REFUTES, SUPPORTS, TEST
 from llmlab.practice.deck import Record
@@ -53,6 +53,8 @@ def subject(outputs: Path) -> Iterator[Subject]:
         patch.setattr(twin, "_HELD_OUT", 4)
         all_kinds()  # or a module that is imported only now would keep what is patched
         patch.setattr(readings, "_FOUND", 0.0)
+        for least in ("_APART", "_COUNTS"):
+            patch.setattr(predictions, least, 0.0)
         yield subject_of("run", outputs)
 
 
@@ -721,7 +723,21 @@ def test_the_token_that_counts_most_is_the_one_that_costs_most_when_it_is_replac
     ]
     worst = left.index(min(left))
     assert question.answer == f"{worst}: {subject.opened.tokenizer.token_text(ids[worst])!r}"
-    assert len(question.choices) == 5
+    whole = float(log_p(ids)[answer])
+    for one in question.choices:
+        at = int(one.partition(":")[0])
+        assert at == worst or whole - left[at] / 4 < (whole - left[worst] / 4) / 2
+
+
+def test_what_cannot_be_told_apart_is_not_asked(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    for least, names in (
+        ("_APART", ("most-needed-layer", "attention-or-feed-forward")),
+        ("_COUNTS", ("carrying-token",)),
+    ):
+        monkeypatch.setattr(predictions, least, 99.0)
+        for name in names:
+            with pytest.raises(NothingToAsk):
+                ask(subject, name)
 
 
 def test_rounding_the_weights_leaves_them_as_they_were(subject: Subject, model: GPT) -> None:
