@@ -149,6 +149,19 @@ def test_the_scores_of_the_toys_heads() -> None:
     assert expected == rows_of("attention-patterns", "head")
 
 
+def test_the_gradient_of_a_norm_is_that_of_the_table() -> None:
+    torch.manual_seed(0)
+    x, g = torch.randn(2, 5, 4, dtype=torch.float64)
+    w = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    torch.nn.functional.layer_norm(x.requires_grad_(), (4,), w, eps=0).backward(g)
+    s, h = x.std(-1, unbiased=False, keepdim=True), g * w
+    n = (x - x.mean(-1, keepdim=True)) / s
+    by_hand = (h - h.mean(-1, keepdim=True) - n * (h * n).mean(-1, keepdim=True)) / s
+    torch.testing.assert_close(x.grad, by_hand)
+    torch.testing.assert_close(w.grad, (g * n).sum(0))
+    assert "| (h − mean of h − n · mean of h ⊙ n) / s, where h = g ⊙ w | g ⊙ n, summed over" in page("backpropagation")
+
+
 def test_a_changed_word_changes_later_rows_alone() -> None:
     toy, ids = toy_model(), IDS
     changed = (toy(torch.tensor([[0, 1, 4, 3, 0]])) - toy(ids))[0].abs().amax(-1)
@@ -259,7 +272,7 @@ def test_what_attention_moves() -> None:
 def test_the_fine_tuning_pages_interval_of_a_score() -> None:
     error = math.sqrt(0.25 / 32)
     low, high = 0.5 - 1.96 * error, 0.5 + 1.96 * error
-    said = f"that is {error:.3f}, so with 95 % confidence 50 % means somewhere between {low:.0%} and {high:.0%}"
+    said = f"is {error:.3f}, so with 95 % confidence 50 % means somewhere between {low:.0%} and {high:.0%}"
     assert said.replace("33%", "33 %").replace("67%", "67 %") in page("fine-tuning")
 
 

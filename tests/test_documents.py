@@ -283,10 +283,39 @@ def test_no_paragraph_of_a_page_is_too_long_to_read() -> None:
     for page in ALL_PAGES:
         if page.group in (CONCEPTS, FIRST_HOUR, HOW_TO_READ):
             for paragraph in re.split(r"\n\s*\n", _FENCED.sub("", page.text)):
-                read = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "x", paragraph))
+                read = link_texts(re.sub(r"`[^`]*`", "x", paragraph))
                 if not paragraph.startswith(("|", "- ", "1. ")) and len(re.findall(r"\w[^\s]*", read)) > _WORDS:
                     long.append((page.name, paragraph[:60]))
     assert long == []
+
+
+# A term of the glossary, its other names, and the page that the entry leads to.
+_ENTRY = re.compile(r"^\*\*([^*]+)\*\*(?: \((.+?)\))?: .*?(?:\(concept:([\w-]+)\)\.)?$", re.MULTILINE)
+
+
+def test_a_term_is_explained_where_it_first_stands() -> None:
+    """In a link to its entry or page, in bold, or on the page of the term itself, which has the term."""
+    prose = {}
+    for name, page in PAGES.items():
+        text = re.sub(r"`[^`]*`", "x", _FENCED.sub("", page.text))
+        prose[name] = [part for part in re.split(r"\n\s*\n", text) if not part.startswith(("|", "#", "@", "!["))]
+    unexplained = []
+    for term, others, page in _ENTRY.findall(DOCUMENTS["glossary.md"]):
+        names = [term, *filter(None, re.split("[,;] ", others.replace("`", "")))]
+        if page and not any(name.lower() in PAGES[page].text.lower() for name in names):
+            unexplained.append((term, page))
+        word = re.compile(rf"(?<![\w-]){re.escape(term)}s?(?![\w-])", re.IGNORECASE)
+        uses = ((name, part) for name, parts in prose.items() for part in parts if word.search(link_texts(part)))
+        first, part = next(uses, (page, ""))
+        bold = re.search(rf"\*[^*]*{word.pattern}[^*]*\*", part, re.IGNORECASE)
+        if first != page and f"concept:{page})" not in part and "(glossary:" not in part and not bold:
+            unexplained.append((term, first))
+    assert unexplained == []
+
+
+def link_texts(text: str) -> str:
+    """A text without the addresses of its links."""
+    return re.sub(r"\]\([^)]*\)", "]", text)
 
 
 def test_the_losses_that_the_pages_name_are_true() -> None:

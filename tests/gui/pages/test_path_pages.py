@@ -23,8 +23,9 @@ def test_each_station_is_a_page_and_what_there_is_to_do_opens_a_place() -> None:
         for station in path.stations:
             page = told[station.page] = with_station(BY_NAME[station.page], path)
             assert BY_NAME[station.concept].group == CONCEPTS
-            kinds = [read_link(link).kind for link in links_of(station.do)]
-            assert [kind for kind in kinds if kind not in (PAGE, WEB)]
+            links = links_of(station.do)
+            assert [link for link in links if read_link(link).kind not in (PAGE, WEB)]
+            assert not station.questions or f"concept:{station.questions}" in links  # what is asked can be read
             assert page.text.startswith(f"# {page.title}\n\n*Station ")
             assert page.text.endswith(f"{station.do}\n")
             assert concept_of(page) == station.concept  # it asks in the page
