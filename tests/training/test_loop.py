@@ -32,6 +32,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.records import from_plain
 from llmlab.core.run_settings import CheckpointSettings, TrainSettings
 from llmlab.gpt.model import GPT
+from llmlab.jobs import worker
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.store import requests
 from llmlab.store.checkpoints import STATE_FILE, list_checkpoints, select
@@ -557,6 +558,27 @@ def test_bf16_trains_on_a_cpu_with_fp32_weights(outputs: Path) -> None:
     assert events_of(run, "started")[0]["precision"] == "bf16"
     assert all(weight.dtype == torch.float32 for weight in weights_of(run).values())
     assert events_of(run, "step")[-1]["loss"] < events_of(run, "step")[0]["loss"] + 0.1
+
+
+def test_fp16_scales_its_gradients_skips_a_step_that_overflows_and_resumes_exactly(outputs: Path) -> None:
+    """On a processor, for which the lab has bf16: the scaler is the same there as on a GPU."""
+    plain = _trainer(outputs, "plain")
+    with mock.patch.object(worker, "choose_device", return_value=Device("cpu", "fp16")):
+        half = _trainer(outputs, "half")
+        alone, run = (new_run(outputs, 12, name, train__sample_interval=6) for name in ("alone", "killed"))
+        train_here(alone)
+        kill_and_resume(run, before_step=8)
+    assert events_of(run, "started")[0]["precision"] == "fp16"
+    assert load_state(select(run.checkpoints, "final").path).scaler["_growth_tracker"] == 12
+    assert differences(alone, run) == []
+    for trainer in (plain, half):
+        trainer.optimizer_step()
+    assert torch.nn.functional.cosine_similarity(_gradient(plain), _gradient(half), dim=0) > 0.999
+    half.scaler.update(2.0**40)
+    before = [parameter.clone() for parameter in half.model.parameters()]
+    assert not math.isfinite(half.optimizer_step().grad_norm)
+    assert all(map(torch.equal, before, half.model.parameters()))
+    assert half.scaler.get_scale() == 2.0**39
 
 
 def test_averaging_the_weights_leaves_the_training_as_it_is_bitwise(outputs: Path) -> None:
