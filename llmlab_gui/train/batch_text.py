@@ -1,4 +1,4 @@
-"""Under the loss: what a step read, the sequences of its batch, those with the highest loss first."""
+"""Beside the loss: what a step read, the sequences of its batch, those with the highest loss first."""
 
 from __future__ import annotations
 
@@ -45,11 +45,10 @@ class BatchView(QWidget):
         self.rows.setAlternatingRowColors(True)
         self.rows.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.rows.setVerticalScrollMode(QListWidget.ScrollMode.ScrollPerPixel)
-        self.rows.setMinimumHeight(90)
+        self.rows.setMinimumHeight(60)
         label = QLabel("Step")
         label.setBuddy(self.step)
-        row = beside(label, self.step, self.further, self.words, grows=self.words)
-        column(row, (self.rows, 1), into=self, spacing=3, margins=(6, 2, 6, 0))
+        column(beside(label, self.step, self.further, 1), self.words, (self.rows, 1), into=self, spacing=3)
         self.hide()
         self.button.toggled.connect(self._open)
         self.step.valueChanged.connect(self._ask)

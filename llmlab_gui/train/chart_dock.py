@@ -53,16 +53,16 @@ class ChartDock(LabDock):
         *,
         smoothing: int | None = None,
         controls: Sequence[QWidget] = (),
-        below: QWidget | None = None,
+        aside: QWidget | None = None,
         parent: QWidget | None = None,
     ) -> None:
         """charts: each with its share of the height. smoothing: its reach at first, in steps; None for no control.
 
-        controls: the dock's own, before those of every chart. below: what stands under the charts.
+        controls: the dock's own, before those of every chart. aside: what stands at the right of the charts.
         """
         super().__init__(lab, dock_id, title, parent)
         self.panel = ChartPanel(charts, self._fill, lab.redraw, smoothing=smoothing, controls=controls)
-        self.set_body(self.panel if below is None else split((self.panel, 3), (below, 2)))
+        self.set_body(self.panel if aside is None else split((self.panel, 3), (aside, 2), across=True))
         self.panel.failed.connect(lab.error_raised)
         self.panel.exported.connect(self._exported)
         lab.events_arrived.connect(self._history_grew)

@@ -40,7 +40,7 @@ class LossDock(ChartDock):
             [(self.chart, 1)],
             smoothing=_SMOOTHING_STEPS,
             controls=[self.unit.button, self.batch.button],
-            below=self.batch,
+            aside=self.batch,
             parent=parent,
         )
         self.caption(_CAPTION, "loss-curves")
