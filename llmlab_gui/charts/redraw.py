@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -37,6 +39,7 @@ class RedrawTimer(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._charts: list[weakref.ref[Redrawable]] = []  # the one redrawn longest ago first
+        self._others: deque[Callable[[], object]] = deque()
         self._timer = QTimer(self)
         self._timer.setInterval(_INTERVAL_MS)
         self._timer.timeout.connect(self._tick)
@@ -49,6 +52,11 @@ class RedrawTimer(QObject):
         """Lets a chart go before it is deleted."""
         self._charts = [other for other in self._charts if other() not in (chart, None)]
 
+    def once(self, draw: Callable[[], object]) -> None:
+        """Has something else drawn at a tick of its own, before the charts that wait for theirs."""
+        self._others.append(draw)
+        self.wake()
+
     def wake(self) -> None:
         """Something is out of date: redraw at the next tick."""
         if not self._timer.isActive():
@@ -57,6 +65,7 @@ class RedrawTimer(QObject):
     def stop(self) -> None:
         """Ends all redrawing (the window closes)."""
         self._charts.clear()
+        self._others.clear()
         self._timer.stop()
 
     def _rest(self, begin: float) -> None:
@@ -64,6 +73,11 @@ class RedrawTimer(QObject):
         self._timer.setInterval(round(min(max(wanted, _INTERVAL_MS), _LONGEST_INTERVAL_MS)))
 
     def _tick(self) -> None:
+        if self._others:
+            begin = time.perf_counter()
+            self._others.popleft()()
+            QTimer.singleShot(0, self, partial(self._rest, begin))
+            return
         for reference in list(self._charts):
             chart = reference()
             if chart is None:

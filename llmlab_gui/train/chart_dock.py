@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -15,7 +16,7 @@ from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
-from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.layouts import split
@@ -66,7 +67,7 @@ class ChartDock(LabDock):
         self.panel.failed.connect(lab.error_raised)
         self.panel.exported.connect(self._exported)
         lab.events_arrived.connect(self._history_grew)
-        lab.history_reset.connect(self._history_grew)
+        lab.history_reset.connect(self._history_read)
         lab.shown_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
         self._runs_changed()
@@ -106,6 +107,12 @@ class ChartDock(LabDock):
             self._update_empty()
             self.panel.mark_dirty()
 
+    def _history_read(self, run_id: str) -> None:
+        """Where there was nothing to see, the first curves are drawn before they are shown: of a long run, one dock
+        after the other, since all of them hear of it at once."""
+        grew = partial(self._history_grew, run_id)
+        grew() if self.panel.isVisible() else self.lab.redraw.once(grew)
+
     def _runs_changed(self) -> None:
         self.panel.export_name = (
             f"{PurePath((self.lab.shown() or ['chart'])[0]).name}-{self.objectName().removeprefix('dock.')}"
@@ -123,7 +130,7 @@ class ChartDock(LabDock):
         elif not any(len(run.history.step_columns) for run in runs):
             self.show_empty("No steps yet", "The first one appears here as soon as it is done.")
         else:
-            if self.isVisible() and not self.panel.isVisible():
+            if is_seen(self) and not self.panel.isVisible():
                 self.panel.redraw_if_dirty()  # else the curves of the run before were seen until the next tick
             self.show_body()
 

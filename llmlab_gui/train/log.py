@@ -204,7 +204,7 @@ class LogDock(LabDock):
         self._redraw()
 
     def _take(self, run_id: str, events: list[Event]) -> None:
-        if run_id != self._run_id:
+        if run_id != self._run_id or self._stale:
             return
         if any(isinstance(event, Started) and event.attempt > 1 for event in events):
             self._rebuild()  # a resumed worker made later events void

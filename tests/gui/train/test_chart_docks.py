@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QPointF, QSettings, Qt, Signal
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -460,6 +461,32 @@ def test_a_new_theme_repaints_the_charts_in_sight_at_once(
             assert validation == mix(lab.color("pretraining/fake"), theme.text, 0.45)
     finally:
         apply_theme(qapp, "light")
+
+
+def test_docks_that_hear_of_a_long_run_at_once_are_drawn_one_a_tick_and_none_behind_another(
+    lab: FakeChartLab, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docks = (_shown(LossDock(lab), qtbot), ThroughputDock(lab), LearningRateDock(lab))
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    for dock in docks[1:]:
+        window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+    window.tabifyDockWidget(docks[1], docks[2])
+    window.show()
+    docks[2].raise_()
+    qtbot.waitUntil(lambda: docks[1].visibleRegion().isEmpty() and not docks[2].visibleRegion().isEmpty(), timeout=WAIT)
+    drawn: list[int] = []
+    for place, dock in enumerate(docks):
+        monkeypatch.setattr(dock.panel, "_fill", partial(drawn.append, place))
+    fake = FakeRun(tmp_path).start().advance(10)
+    lab._fakes[fake.run.full_name] = fake
+    lab.set_current(fake.run.full_name)
+    lab.reload(fake)
+    lab.redraw._timer.stop()
+    for so_far in ([0], [0], [0, 2]):
+        lab.redraw._tick()
+        assert drawn == so_far
+    assert docks[0].panel.isVisible()
 
 
 def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
