@@ -40,8 +40,7 @@ class RedrawTimer(QObject):
         super().__init__(parent)
         self._charts: list[weakref.ref[Redrawable]] = []  # the one redrawn longest ago first
         self._others: deque[Callable[[], object]] = deque()
-        self._timer = QTimer(self)
-        self._timer.setInterval(_INTERVAL_MS)
+        self._timer = QTimer(self, interval=_INTERVAL_MS)
         self._timer.timeout.connect(self._tick)
 
     def register(self, chart: Redrawable) -> None:

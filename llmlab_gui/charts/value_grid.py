@@ -16,17 +16,7 @@ from PySide6.QtGui import (
     QPixmap,
     QResizeEvent,
 )
-from PySide6.QtWidgets import (
-    QFrame,
-    QHBoxLayout,
-    QHeaderView,
-    QLabel,
-    QSizePolicy,
-    QTableView,
-    QToolTip,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QFrame, QHeaderView, QLabel, QSizePolicy, QTableView, QToolTip, QVBoxLayout, QWidget
 
 from llmlab_gui.charts.grid_cells import NOTHING, CellPainter, Grid, GridCells
 from llmlab_gui.widgets.labels import QuietLabel
@@ -60,12 +50,8 @@ class ValueGrid(QWidget):
         self.last.setAccessibleName(f"{name}: the last row")
         self.last.show_row_of(self.table)
         self._low, self._bar, self._high, self._unit = QuietLabel(), QLabel(), QuietLabel(), OneLine(quiet=True)
-        legend = QHBoxLayout()
-        legend.setContentsMargins(8, 2, 8, 2)
+        legend = beside(self._low, self._bar, self._high, self._unit, grows=self._unit, margins=(8, 2, 8, 2))
         legend.setSpacing(6)
-        for label in (self._low, self._bar, self._high):
-            legend.addWidget(label)
-        legend.addWidget(self._unit, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)

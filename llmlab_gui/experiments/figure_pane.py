@@ -50,17 +50,8 @@ class FigurePane(QWidget):
 
     def offer(self, charts: Sequence[tuple[str, str]], *, keep: bool) -> None:
         """Names and titles. keep: what is chosen stays chosen, if it is among them."""
-        if keep and list(charts) == [
-            (self.charts.itemData(n), self.charts.itemText(n)) for n in range(self.charts.count())
-        ]:
-            return
-        chosen, names = self.charts.currentData() if keep else None, [name for name, _ in charts]
-        self.charts.blockSignals(True)
-        self.charts.clear()
-        for name, title in charts:
-            self.charts.addItem(title, name)
-        self.charts.setCurrentIndex(names.index(chosen) if chosen in names else 0 if names else -1)
-        self.charts.blockSignals(False)
+        if not keep or list(charts) != self.charts.entries():
+            self.charts.fill(charts, self.charts.currentData() if keep else None)
 
     def drawn(self) -> None:
         """The chart has its own axes now."""

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import (
-    QCheckBox,
-    QGridLayout,
-    QLabel,
-    QLineEdit,
-    QSizePolicy,
-    QSpinBox,
-    QStackedWidget,
-    QWidget,
-)
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
@@ -30,11 +21,9 @@ from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.preset_form import PresetForm
-from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import choice_box, column
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.labels import QuietLabel, labelled
+from llmlab_gui.widgets.layouts import choice_box, column, stack
 
 _TRACK_NAMES = {PRETRAINING: "training from scratch", FINETUNING: "fine-tuning"}
 _GROUP_NAMES = {"lora": "LoRA", "feed_forward": "feed-forward"}  # that are not their names
@@ -75,29 +64,22 @@ class ExperimentForm(StudyForm[Asked]):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__("experiment", "made from date and kind", parent)
         self._lab = lab
-        self.kinds = choice_box("What to find out", tip="Question that the experiment answers", least=12)
-        for kind in KINDS.values():
-            self.kinds.addItem(kind.title, kind.name)
-            self.kinds.setItemData(self.kinds.count() - 1, kind.question, Qt.ItemDataRole.ToolTipRole)
+        kinds = [(kind.name, kind.title, kind.question) for kind in KINDS.values()]
+        self.kinds = choice_box("What to find out", kinds, tip="Question that the experiment answers", least=12)
         self.tracks = choice_box("Which runs", tip="Whether its runs train from scratch or fine-tune a model", least=12)
-        self.question, self.hypothesis, self.varies = QLabel(), QuietLabel(), QuietLabel()
-        self.question.setWordWrap(True)
+        self.question, self.hypothesis, self.varies = QLabel(wordWrap=True), QuietLabel(), QuietLabel()
         self.question.setAccessibleName("Question")
         self.hypothesis.setAccessibleName("Hypothesis")
         font = self.question.font()
         font.setBold(True)
         self.question.setFont(font)
-        self.grid = QLineEdit()
-        self.grid.setAccessibleName("Values")
-        self.seeds = QSpinBox()
-        self.seeds.setRange(1, 100)
-        self.seeds.setAccessibleName("Seeds")
+        self.grid = labelled(QLineEdit(), "Values")
+        self.seeds = labelled(QSpinBox(minimum=1, maximum=100), "Seeds")
         self.seeds.setToolTip("Runs per value that differ only in their seed: they show how much is chance")
         self.groups: dict[str, QCheckBox] = {}
         self.group_row = QWidget()
         self.subject = choice_box("Which run", tip="Run to analyse: any that has made at least one step", least=12)
-        self.option = QLineEdit()
-        self.option.setAccessibleName("Option of the experiment")
+        self.option = labelled(QLineEdit(), "Option of the experiment")
         self.corpus, self.model, self.examples = CorpusEditor(), ModelEditor(lab), ExamplesEditor(lab)
         self.scratch = PresetForm(
             PretrainSettings,
@@ -192,17 +174,12 @@ class ExperimentForm(StudyForm[Asked]):
     def list_subjects(self) -> None:
         """The runs that can be looked at."""
         rows = [row for row in self._lab.runs() if row.status.step > 1]
-        ids = [row.name for row in rows]
-        if ids == [self.subject.itemData(i) for i in range(self.subject.count())]:
+        if [row.name for row in rows] == [name for name, _ in self.subject.entries()]:
             return
         current = self._lab.current()
         wanted = self.subject.currentData() or (current.name if current is not None else "")
-        self.subject.blockSignals(True)
-        self.subject.clear()
-        for row in rows:
-            self.subject.addItem(f"{row.name} ({row.status.state}, {row.status.step:,} steps)", row.name)
-        self.subject.setCurrentIndex(max(0, self.subject.findData(wanted)) if ids else -1)
-        self.subject.blockSignals(False)
+        offered = [(row.name, f"{row.name} ({row.status.state}, {row.status.step:,} steps)") for row in rows]
+        self.subject.fill(offered, wanted)
         self.edited.emit()
 
     def shutdown(self) -> None:
@@ -251,13 +228,7 @@ class ExperimentForm(StudyForm[Asked]):
         self.hypothesis.setText(f"<b>Hypothesis.</b> {kind.hypothesis}")
         self.hypothesis.setToolTip(f"From {kind.source}")
         self.varies.setText(f"<b>Varied:</b> {kind.varies}")
-        before = self.tracks.currentData()
-        self.tracks.blockSignals(True)
-        self.tracks.clear()
-        for track in kind.tracks:
-            self.tracks.addItem(_TRACK_NAMES[track], track)
-        self.tracks.setCurrentIndex(max(0, self.tracks.findData(before)))
-        self.tracks.blockSignals(False)
+        self.tracks.fill([(track, _TRACK_NAMES[track]) for track in kind.tracks], self.tracks.currentData())
         self.tracks.setVisible(kind.trains and len(kind.tracks) > 1)
         self.seeds.setValue(kind.seeds)
         option = _OPTIONS.get(kind.name)
@@ -332,9 +303,7 @@ class ExperimentForm(StudyForm[Asked]):
         self._value_parts: tuple[QWidget, ...] = (labels["values"], self.grid)
         self._training_parts: tuple[QWidget, ...] = (labels["seeds"], self.seeds, labels["at once"], self.jobs)
         self._looking_parts: tuple[QWidget, ...] = (labels["run"], self.subject)
-        self.forms = QStackedWidget()
-        self.forms.addWidget(self.scratch)
-        self.forms.addWidget(self.finetune)
+        self.forms = stack(self.scratch, self.finetune)
         column(grid, self.forms, 1, into=self, margins=(0, 0, 6, 0))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction, QKeySequence
@@ -13,25 +12,23 @@ from PySide6.QtWidgets import QCheckBox, QMenu, QWidget
 from llmlab.core.errors import LabError
 from llmlab.core.files import remove_folder
 from llmlab.core.progress import Progress
+from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.upkeep import move_to_trash
 from llmlab_gui.experiments.colors import trial_colors
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.study_panel import StudyPanel, can_go_on
 from llmlab_gui.experiments.tables import EXPERIMENT_COLUMNS, TRIAL_COLUMNS, ExperimentsModel, TrialsModel
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import settling_timer, split
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
 from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab.studies.experiments.outcomes import ExperimentResults
-    from llmlab_gui.experiments.desk import ExperimentDesk
-    from llmlab_gui.lab.lab import Lab
 
 # Walking through the list by keyboard should not open every experiment on the way.
 _SETTLE_MS = 150
@@ -69,7 +66,7 @@ class ExperimentsDock(LabDock):
         self.desk.changed.connect(self._refresh)
         self.desk.current_changed.connect(self._refresh)
         self.desk.controller.started.connect(self._come_to_front)
-        theme_notifier.changed.connect(self._restyle)
+        theme_notifier.changed.connect(self._show_study)
         self._refresh()
 
     def shutdown(self) -> None:
@@ -235,11 +232,6 @@ class ExperimentsDock(LabDock):
         path = ask_where(self, "Export the table", suggested, "Table")
         if path is not None:
             self.write_table(model, path)
-
-    def _restyle(self) -> None:
-        self._show_study()
-        self.model.repaint_all()
-        self.study.arms.repaint_all()
 
 
 def _colors(row: ExperimentRow) -> dict[str, str]:

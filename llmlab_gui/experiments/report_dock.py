@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import QUrl
@@ -13,21 +12,19 @@ from PySide6.QtGui import QImage, QShowEvent
 from PySide6.QtWidgets import QPushButton, QWidget
 
 from llmlab.core.files import write_atomic
+from llmlab.studies.experiments.outcomes import ExperimentResults
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.browser import TOP, PageBrowser, Place
 from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab.studies.experiments.outcomes import ExperimentResults
-    from llmlab_gui.experiments.desk import ExperimentDesk
-    from llmlab_gui.lab.lab import Lab
 
 
 class ReportBrowser(PageBrowser):
@@ -66,8 +63,7 @@ class ReportDock(LabDock):
         self._drawn_of = ""  # whose it is
         self.browser = ReportBrowser(self._background)
         self.browser.anchorClicked.connect(self.open_link)
-        self.where = QuietLabel()
-        self.where.setAccessibleName("Report of")
+        self.where = labelled(QuietLabel(), "Report of")
         self.save_button = QPushButton("Save as…")
         self.save_button.setToolTip("Save the report as Markdown, with its figures beside it")
         self.folder_button = QPushButton("Open its folder")

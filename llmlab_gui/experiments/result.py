@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QWidget
@@ -14,18 +13,16 @@ from llmlab.notebook.entries import Line
 from llmlab.store.events import BITS, NATS
 from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
 from llmlab.studies.records import ExperimentRecord
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.figure_pane import FigurePane
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.loss_unit import BITS_TIP, NO_BYTES
 from llmlab_gui.widgets.buttons import toggle_button
-from llmlab_gui.widgets.labels import scrolled
+from llmlab_gui.widgets.labels import labelled, scrolled
 from llmlab_gui.widgets.layouts import split
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.experiments.desk import ExperimentDesk
-    from llmlab_gui.lab.lab import Lab
 
 # What a prediction can be about (llmlab.notebook.quantities) that the main chart has an axis for.
 _ON_X, _ON_Y = ("best_lr", "best_rank", "best"), ("best_loss", "next_loss")
@@ -43,9 +40,7 @@ class ExperimentResultDock(LabDock):
         self._shown = ""  # the experiment whose charts the choice offers
         self._in_bits: bool | None = None  # as chosen by hand for it; or else as its results have it
         self.chart = ResultChart("Result of the experiment")
-        self.findings = QLabel()
-        self.findings.setWordWrap(True)
-        self.findings.setAccessibleName("What was found")
+        self.findings = labelled(QLabel(wordWrap=True), "What was found")
         self.findings.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.findings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._below = scrolled(self.findings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QWidget
@@ -14,24 +13,22 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import CHOICE, Quantity, find_quantity
 from llmlab.store.registry import resolve_run, short_name
 from llmlab.studies.experiments.kinds import KINDS
+from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.experiments.plan import make_plan
 from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentRecord, Trial
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.form import Asked, ExperimentForm
 from llmlab_gui.experiments.study_setup import Steps, StudySetup
 from llmlab_gui.experiments.tables import PLAN_COLUMNS, PlanModel
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.anchors import anchors_of_plan
 from llmlab_gui.notebook.asking import ask
 from llmlab_gui.widgets.labels import scrolled
 from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.numbers import minutes_text
 from llmlab_gui.widgets.row_tables import rows_table
-
-if TYPE_CHECKING:
-    from llmlab.studies.experiments.outcomes import ExperimentResults
-    from llmlab_gui.experiments.desk import ExperimentDesk
-    from llmlab_gui.lab.lab import Lab
 
 
 class ExperimentDock(LabDock):

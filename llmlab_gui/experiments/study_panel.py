@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtWidgets import QProgressBar, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.store.worker_folder import is_elsewhere
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.tables import TrialRow, TrialsModel, left_text
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import ask_where_to_resume
 from llmlab_gui.widgets.row_tables import Column, rows_table, selected_key
-
-if TYPE_CHECKING:
-    from llmlab_gui.experiments.desk import ExperimentDesk
-    from llmlab_gui.lab.lab import Lab
 
 _WHOLE = 1000  # of the bar
 # Pixels of a header and five rows. A table that was empty when its panel became small would stay small.
@@ -42,16 +40,11 @@ class StudyPanel(QWidget):
         super().__init__()
         self._lab, self._desk, self._colors = lab, desk, colors
         self.row: ExperimentRow | None = None  # what is looked at
-        self.bar = QProgressBar()
-        self.bar.setAccessibleName(f"Progress of the {noun}")
-        self.bar.setRange(0, _WHOLE)
-        self.bar.setTextVisible(False)
+        self.bar = labelled(QProgressBar(minimum=0, maximum=_WHOLE, textVisible=False), f"Progress of the {noun}")
         self.bar.setMaximumHeight(8)
-        self.standing = QuietLabel()
-        self.standing.setAccessibleName(f"Where the {noun} stands")
-        self.problem = ProblemLabel()
-        self.problem.setAccessibleName("Errors")
-        self.arms = TrialsModel(self, columns)
+        self.standing = labelled(QuietLabel(), f"Where the {noun} stands")
+        self.problem = labelled(ProblemLabel(), "Errors")
+        self.arms = TrialsModel(columns, self)
         self.arms_table = rows_table(self.arms, f"Runs of the {noun}", columns)
         self.arms_table.setMinimumHeight(_LEAST_TABLE)
         buttons = QWidget()
@@ -67,8 +60,7 @@ class StudyPanel(QWidget):
 
     def add_button(self, text: str, tip: str, slot: Callable[[], object]) -> QPushButton:
         """One more beside the others."""
-        button = QPushButton(text)
-        button.setToolTip(tip)
+        button = labelled(QPushButton(text), tip=tip)
         button.clicked.connect(lambda _=False: slot())
         self.add_widget(button)
         return button

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QDockWidget, QLabel, QLineEdit, QSpinBox, QWidget
@@ -17,13 +17,11 @@ from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.lab.dock import is_seen
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.question import ask
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 A = TypeVar("A")  # what a form says
 P = TypeVar("P")  # what is planned from it
@@ -37,15 +35,10 @@ class StudyForm(QWidget, Generic[A]):
 
     def __init__(self, noun: str, name_hint: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.name = QLineEdit()
-        self.name.setAccessibleName(f"Name of the {noun}")
-        self.name.setMaxLength(LONGEST_NAME)
-        self.name.setPlaceholderText(name_hint)
+        self.name = labelled(QLineEdit(maxLength=LONGEST_NAME, placeholderText=name_hint), f"Name of the {noun}")
         self.name.setToolTip(f"The {noun}'s folder: letters, digits and . _ + -")
         self.name.textChanged.connect(lambda _: self.edited.emit())
-        self.jobs = QSpinBox()
-        self.jobs.setRange(1, available_cores())
-        self.jobs.setAccessibleName("Runs at once")
+        self.jobs = labelled(QSpinBox(minimum=1, maximum=available_cores()), "Runs at once")
         self.jobs.setToolTip(
             "Runs that train at the same time and share the processor's cores. A run's rounding depends on its threads."
         )
@@ -91,13 +84,9 @@ class StudySetup(QWidget, Generic[A, P]):
         self._planned = False  # what is in the form was looked at
         self._start_when_planned = False  # the button was pressed before there was a plan
         self._background = Background(self)
-        self.estimate = QLabel()
-        self.estimate.setWordWrap(True)
-        self.estimate.setAccessibleName("Estimate")
-        self.problem = ProblemLabel()
-        self.problem.setAccessibleName("Errors")
-        self.button = PrimaryButton(button)
-        self.button.setToolTip(tip)
+        self.estimate = labelled(QLabel(wordWrap=True), "Estimate")
+        self.problem = labelled(ProblemLabel(), "Errors")
+        self.button = labelled(PrimaryButton(button), tip=tip)
         self.button.setEnabled(False)  # until there is a plan
         self.buttons = beside(self.estimate, self.button, grows=self.estimate)
         column(self.problem, self.buttons, into=self)

@@ -27,63 +27,6 @@ class TrialRow:
     color: str = ""
 
 
-class ExperimentsModel(RowsModel[ExperimentRow]):
-    """All experiments."""
-
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(EXPERIMENT_COLUMNS, parent)
-
-    def key(self, row: ExperimentRow) -> str:
-        return row.id
-
-    def state(self, row: ExperimentRow) -> str:
-        return _LIKE_RUN.get(row.status.state, row.status.state)
-
-    def tip(self, row: ExperimentRow) -> str:
-        lines = [row.id, row.record.question, row.record.varies, row.status.doing]
-        if row.status.error:
-            lines.append(row.status.error.get("what", ""))
-        return "\n".join(line for line in lines if line)
-
-
-class TrialsModel(RowsModel[TrialRow]):
-    """The runs of one experiment."""
-
-    def __init__(self, parent: QObject | None = None, columns: Sequence[Column[TrialRow]] | None = None) -> None:
-        """columns: TRIAL_COLUMNS unless given."""
-        super().__init__(columns or TRIAL_COLUMNS, parent)
-
-    def key(self, row: TrialRow) -> str:
-        return row.arm.run
-
-    def state(self, row: TrialRow) -> str:
-        return _LIKE_RUN.get(row.status.state, row.status.state)
-
-    def tip(self, row: TrialRow) -> str:
-        changed = ", ".join(f"{key} = {value}" for key, value in row.arm.settings.items())
-        return "\n".join(line for line in (row.arm.run, changed, row.status.note) if line)
-
-    def mark(self, row: TrialRow) -> QColor | None:
-        return QColor(row.color) if row.color else None
-
-
-class PlanModel(RowsModel[Trial]):
-    """The runs of an experiment that has not started."""
-
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(PLAN_COLUMNS, parent)
-
-    def key(self, row: Trial) -> str:
-        return row.name
-
-    def state(self, row: Trial) -> str:
-        return _LIKE_RUN["planned"]
-
-    def tip(self, row: Trial) -> str:
-        changed = "\n".join(f"{key} = {value}" for key, value in row.settings.items())
-        return f"{changed}\nPredicted from the others before it runs" if row.forecast else changed
-
-
 def left_text(status: ExperimentStatus) -> str:
     """How long the rest takes; empty when nothing is left or known."""
     if status.state == "finished" or status.eta_seconds is None or status.eta_seconds <= 0:
@@ -158,3 +101,58 @@ PLAN_COLUMNS: tuple[Column[Trial], ...] = (
         width=10,
     ),
 )
+
+
+class ExperimentsModel(RowsModel[ExperimentRow]):
+    """All experiments."""
+
+    columns = EXPERIMENT_COLUMNS
+
+    def key(self, row: ExperimentRow) -> str:
+        return row.id
+
+    def state(self, row: ExperimentRow) -> str:
+        return _LIKE_RUN.get(row.status.state, row.status.state)
+
+    def tip(self, row: ExperimentRow) -> str:
+        lines = [row.id, row.record.question, row.record.varies, row.status.doing]
+        if row.status.error:
+            lines.append(row.status.error.get("what", ""))
+        return "\n".join(line for line in lines if line)
+
+
+class TrialsModel(RowsModel[TrialRow]):
+    """The runs of one experiment."""
+
+    def __init__(self, columns: Sequence[Column[TrialRow]], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.columns = columns
+
+    def key(self, row: TrialRow) -> str:
+        return row.arm.run
+
+    def state(self, row: TrialRow) -> str:
+        return _LIKE_RUN.get(row.status.state, row.status.state)
+
+    def tip(self, row: TrialRow) -> str:
+        changed = ", ".join(f"{key} = {value}" for key, value in row.arm.settings.items())
+        return "\n".join(line for line in (row.arm.run, changed, row.status.note) if line)
+
+    def mark(self, row: TrialRow) -> QColor | None:
+        return QColor(row.color) if row.color else None
+
+
+class PlanModel(RowsModel[Trial]):
+    """The runs of an experiment that has not started."""
+
+    columns = PLAN_COLUMNS
+
+    def key(self, row: Trial) -> str:
+        return row.name
+
+    def state(self, row: Trial) -> str:
+        return _LIKE_RUN["planned"]
+
+    def tip(self, row: Trial) -> str:
+        changed = "\n".join(f"{key} = {value}" for key, value in row.settings.items())
+        return f"{changed}\nPredicted from the others before it runs" if row.forecast else changed

@@ -48,6 +48,8 @@ _BAD_LINE_COLUMNS: tuple[Column[tuple[int, str]], ...] = (
 class BadLinesModel(RowsModel[tuple[int, str]]):
     """Unusable lines, each with its reason."""
 
+    columns = _BAD_LINE_COLUMNS
+
     def key(self, row: tuple[int, str]) -> tuple[int, str]:
         return row
 
@@ -82,7 +84,7 @@ class PreviewView(QWidget):
         self.of, self.about_example = QLabel(), QLabel()
         self.about_example.setToolTip("Its line in the file, and in which part of the examples it is")
         self.chips, self.legend = ExampleChips(), StateLegend()
-        self.lengths, self.lines = LengthHistogram(), BadLinesModel(_BAD_LINE_COLUMNS, self)
+        self.lengths, self.lines = LengthHistogram(), BadLinesModel(self)
         self.bad_lines = rows_table(self.lines, "Unusable lines", _BAD_LINE_COLUMNS)
         self.bad_lines.setWordWrap(True)  # reasons are long
         self.bad_lines.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)

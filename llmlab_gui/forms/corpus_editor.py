@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import Any
 
-from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QFileDialog, QInputDialog, QMenu, QProgressBar, QPushButton, QToolButton, QWidget
+from PySide6.QtCore import QSignalBlocker, Signal
+from PySide6.QtWidgets import QInputDialog, QProgressBar, QPushButton, QWidget
 
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress
 from llmlab.core.settings import corpus_title, mixture_parts
 from llmlab.data.corpora import Corpus, corpora, fetch, find_corpus
 from llmlab_gui.forms.editors import Editor
+from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.icons import icon
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.buttons import FileButton
+from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text
-from llmlab_gui.widgets.theme import theme_notifier
 
-# Blocks arrive by the thousand in a second.
-_TELL_SECONDS = 0.1
+_WHOLE = 1000  # of the bar
 _TEXTS = "Texts (*.txt *.jsonl *.parquet);;All files (*)"
 
 
@@ -30,41 +28,31 @@ class CorpusEditor(Editor):
 
     failed = Signal(object)  # LabError: fetching
     state_changed = Signal()  # it became known what the corpus is, or it arrived
-    _progress = Signal(int, int)  # from the fetching thread
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._background, self._fetcher = Background(self), Background(self)
+        self._background, self._fetches = Background(self), LongWork(self)
         self._named: dict[str, Corpus] = {}
-        self._cancel = threading.Event()
         self._fetching = ""
         self.corpus: Corpus | None = None
         self.problem: LabError | None = None
         self.combo = choice_box("Corpus", least=10)
-        self.own = QToolButton()
-        self.own.setAccessibleName("Your own text")
-        self.own.setToolTip("Choose your own text")
-        self.own.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.own)
-        menu.addAction("A file: .txt, .jsonl or .parquet…", self._choose_file)
-        menu.addAction("A folder of .txt files…", self._choose_folder)
-        menu.addAction("A mixture of texts…", self._choose_mixture)
-        self.own.setMenu(menu)
+        self.own = FileButton("Your own text", "Choose your own text")
+        self.own.add_file("A file: .txt, .jsonl or .parquet…", "Your own text", _TEXTS)
+        self.own.add_folder("A folder of .txt files…", "A folder of texts")
+        self.own.menu().addAction("A mixture of texts…", self._choose_mixture)
+        self.own.chosen.connect(self.set_value)
         self.about = QuietLabel()
         self.fetch_button = QPushButton("Fetch")
         self.fetch_button.clicked.connect(self._fetch_or_cancel)
-        self.bar = QProgressBar()
-        self.bar.setAccessibleName("Fetching the corpus")
-        self.bar.setTextVisible(True)
+        self.bar = labelled(QProgressBar(textVisible=True), "Fetching the corpus")
         across = beside(self.combo, self.own, grows=self.combo)
         below = beside(self.fetch_button, self.bar, grows=self.bar)
         self.hold(column(across, self.about, below, spacing=2), self.combo)
         self._settle = settling_timer(self, 0, self._look)
-        self._progress.connect(self._show_progress)
+        self._fetches.working_changed.connect(self._show_progress)
         self.combo.currentIndexChanged.connect(self._chosen)
         self.combo.opens.connect(self._list)
-        theme_notifier.changed.connect(self._restyle)
-        self._restyle()
         self._list()
 
     @property
@@ -91,21 +79,17 @@ class CorpusEditor(Editor):
 
     def shutdown(self) -> None:
         """Cancels a fetch and waits for it."""
-        self._cancel.set()
         self._background.shutdown()
-        self._fetcher.shutdown()
+        self._fetches.shutdown()
 
     def _list(self) -> None:
         """Offers every corpus that has a name now: a terminal may have built one. What is chosen stays."""
         kept = self.value()
         self._named = {corpus.name: corpus for corpus in corpora()}
-        self.combo.blockSignals(True)
-        self.combo.clear()
-        for corpus in self._named.values():
-            self.combo.addItem(corpus.title, corpus.name)
-        if kept:
-            self.set_value(kept)
-        self.combo.blockSignals(False)
+        with QSignalBlocker(self.combo):
+            self.combo.fill([(name, corpus.title) for name, corpus in self._named.items()])
+            if kept:
+                self.set_value(kept)
         self.corpus = self._named.get(self.value(), self.corpus)
         self._settle.start()
 
@@ -154,61 +138,32 @@ class CorpusEditor(Editor):
 
     def _fetch_or_cancel(self) -> None:
         if self._fetching:
-            self._cancel.set()
+            self._fetches.cancel()
             self.fetch_button.setEnabled(False)
             return
         corpus = self.corpus
         if corpus is None:
             return
         self._fetching = corpus.name
-        self._cancel.clear()
-        self.bar.setRange(0, 0)
-        self.bar.setFormat("Connecting…")
 
-        told = 0.0
+        def work(progress: Progress) -> None:
+            fetch(corpus, lambda _, done, total: progress(_so_far(done, total), done, total if done else 0))
 
-        def tell(what: str, done: float, total: float) -> None:
-            nonlocal told
-            if self._cancel.is_set():
-                raise Cancelled
-            if time.monotonic() - told > _TELL_SECONDS or done == total:
-                told = time.monotonic()
-                self._progress.emit(int(done), int(total))
-
-        def work() -> bool:
-            try:
-                fetch(corpus, tell)
-            except Cancelled:
-                return False
-            return True
-
-        self._fetcher.run(work, lambda _: self._fetched(None), self._fetched)
+        self._fetches.run(_so_far(0, 0), work, lambda _: self._fetched(), self._fetched, self._fetched)
         self._describe()
 
-    def _fetched(self, error: LabError | None) -> None:
+    def _fetched(self, error: LabError | None = None) -> None:
         self._fetching = ""
         self._describe()
         if error is not None:
             self.failed.emit(error)
 
-    def _show_progress(self, done: int, total: int) -> None:
-        if not done:  # nothing has come yet
-            return
-        # Kilobytes: a QProgressBar counts in 32 bits.
-        self.bar.setRange(0, total // 1024)
-        self.bar.setValue(done // 1024)
-        of = f" of {bytes_text(total)}" if total else ""
-        self.bar.setFormat(f"{bytes_text(done)}{of}")
-
-    def _choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Your own text", "", _TEXTS)
-        if name:
-            self.set_value(name)
-
-    def _choose_folder(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, "A folder of texts")
-        if name:
-            self.set_value(name)
+    def _show_progress(self) -> None:
+        working = self._fetches.working
+        if working is not None:
+            self.bar.setRange(0, 0 if working.share is None else _WHOLE)
+            self.bar.setValue(round(_WHOLE * (working.share or 0.0)))
+            self.bar.setFormat(working.what)
 
     def _choose_mixture(self) -> None:
         now = str(self.value())
@@ -222,5 +177,8 @@ class CorpusEditor(Editor):
         if agreed and typed.strip():
             self.set_value(typed.strip())
 
-    def _restyle(self) -> None:
-        self.own.setIcon(icon("folder"))
+
+def _so_far(done: float, total: float) -> str:
+    """In bytes."""
+    of = f" of {bytes_text(total)}" if total else ""
+    return f"{bytes_text(done)}{of}" if done else "Connecting…"

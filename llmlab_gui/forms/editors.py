@@ -143,8 +143,7 @@ class LinesEditor(Editor):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.text = QPlainTextEdit()
-        self.text.setTabChangesFocus(True)
+        self.text = QPlainTextEdit(tabChangesFocus=True)
         self.text.setFixedHeight(self.fontMetrics().lineSpacing() * _PROMPT_LINES + 14)
         self.hold(self.text)
         self.text.textChanged.connect(self.edited)

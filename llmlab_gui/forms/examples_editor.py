@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import UsageError
 from llmlab.core.kinds import FINETUNING
 from llmlab.data.example_files import SUFFIXES, is_hub_name
 from llmlab.data.examples import TASKS
 from llmlab_gui.forms.named_editor import NamedEditor
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.numbers import bytes_text
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _FILES = f"Examples ({' '.join(f'*{suffix}' for suffix in SUFFIXES)});;All files (*)"
 _MOST_RECENT = 8
@@ -27,12 +24,10 @@ class ExamplesEditor(NamedEditor):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         hint = "tasks, a file, or a dataset on the Hugging Face Hub"
-        super().__init__("Examples", hint, f"Choose examples to learn from: {hint}.", parent)
+        super().__init__("Examples", hint, f"Choose examples to learn from: {hint}.", "Choose examples", parent)
         self._lab = lab
-        self.button.setAccessibleName("Choose examples")
-        self.button.setToolTip("Choose examples")
-        self.menu.addAction("The built-in tasks", lambda: self.set_value(TASKS))
-        self.menu.addAction(f"A file: {', '.join(SUFFIXES)}…", self._choose_file)
+        self.button.menu().addAction("The built-in tasks", lambda: self.set_value(TASKS))
+        self.button.add_file(f"A file: {', '.join(SUFFIXES)}…", "Examples", _FILES)
 
     def describe(self, name: str) -> str:
         if name == TASKS:
@@ -54,8 +49,3 @@ class ExamplesEditor(NamedEditor):
         earlier = [row.info.settings.reads for row in self._lab.runs() if row.info.track == FINETUNING]
         names = list(dict.fromkeys([TASKS, *earlier]))[:_MOST_RECENT]
         return [(name, name) for name in names]
-
-    def _choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Examples", "", _FILES)
-        if name:
-            self.set_value(name)

@@ -12,7 +12,7 @@ from llmlab.core.config import SettingInfo, parse_value
 from llmlab.core.errors import UsageError
 from llmlab_gui.forms.editors import Editor, make_editor, number_text
 from llmlab_gui.widgets.icons import icon
-from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, labelled
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 
@@ -30,17 +30,13 @@ class Field(QObject):
         self._complaint = ""  # of what it does not fit together with
         self._marked: tuple[bool, bool] | None = (False, False)  # changed, wrong: as the widgets say now
         self.editor = editor or make_editor(info)
-        self.label = QLabel(info.name.replace("_", "_\u200b"))  # may break where a narrow form needs it
-        self.label.setWordWrap(True)
+        self.label = QLabel(info.name.replace("_", "_\u200b"), wordWrap=True)  # may break where a narrow form needs it
         self.unit = QuietLabel(info.unit)
         if not info.unit:
             self.unit.hide()
-        self.problem = ProblemLabel()
-        self.problem.setAccessibleName(f"Error in {info.name}")
-        self.reset_button = QToolButton()
-        self.reset_button.setAutoRaise(True)
+        self.problem = labelled(ProblemLabel(), f"Error in {info.name}")
+        self.reset_button = labelled(QToolButton(autoRaise=True), f"Reset {info.name}")
         self.reset_button.setIconSize(QSize(14, 14))
-        self.reset_button.setAccessibleName(f"Reset {info.name}")
         policy = self.reset_button.sizePolicy()
         policy.setRetainSizeWhenHidden(True)  # nothing moves when it appears
         self.reset_button.setSizePolicy(policy)

@@ -6,21 +6,13 @@ from pathlib import Path
 
 from PySide6.QtCore import QEvent, QModelIndex, QObject, QSortFilterProxyModel, Qt, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import (
-    QDialog,
-    QDialogButtonBox,
-    QFileDialog,
-    QFormLayout,
-    QLineEdit,
-    QPushButton,
-    QWidget,
-)
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QFileDialog, QFormLayout, QLineEdit, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.models.available import AvailableModel, available_models
 from llmlab_gui.host.recent import Recent
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, RowsModel, rows_table
 
@@ -41,6 +33,8 @@ _COLUMNS: tuple[Column[AvailableModel], ...] = (
 class ModelsModel(RowsModel[AvailableModel]):
     """Models that can be opened."""
 
+    columns = _COLUMNS
+
     def key(self, row: AvailableModel) -> tuple[str, str]:
         return row.reference, row.kind
 
@@ -60,7 +54,7 @@ class ModelDialog(QDialog):
         self.resize(720, 520)
         self._background = Background(self)
         self._from_list = ""  # what was chosen there last
-        self.rows = ModelsModel(_COLUMNS, self)
+        self.rows = ModelsModel(self)
         self._shown = QSortFilterProxyModel(self)
         self._shown.setSourceModel(self.rows)
         self._shown.setFilterKeyColumn(-1)
@@ -170,8 +164,4 @@ class ModelDialog(QDialog):
 
 
 def _line(name: str, hint: str) -> QLineEdit:
-    line = QLineEdit()
-    line.setAccessibleName(name)
-    line.setPlaceholderText(hint)
-    line.setClearButtonEnabled(True)
-    return line
+    return labelled(QLineEdit(placeholderText=hint, clearButtonEnabled=True), name)

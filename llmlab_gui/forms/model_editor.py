@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
 from llmlab.core.kinds import PRETRAINING
 from llmlab.models.available import CONFIG_FILE, AvailableModel, available_models, cached_models
-from llmlab.models.reference import (
-    AdaptedModel,
-    GgufFile,
-    HubModel,
-    LiveRun,
-    ModelFolder,
-    Reference,
-    SavedRun,
-    parse,
-)
+from llmlab.models.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, Reference, SavedRun, parse
 from llmlab.store.checkpoints import select
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.forms.named_editor import NamedEditor
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.numbers import bytes_text, count_text
 from llmlab_gui.widgets.one_line import keep_short
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _OFFERED = ("run", "huggingface", "gguf")
 
@@ -41,16 +29,14 @@ class ModelEditor(NamedEditor):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         hint = "a run, a folder, a GGUF file, or a name on the hub"
         to_do = "Choose the model to fine-tune: a run of yours, or any other model."
-        super().__init__("Model to fine-tune", hint, to_do, parent)
+        super().__init__("Model to fine-tune", hint, to_do, "Choose a model", parent)
         self._lab = lab
         self._suggested = ""
         self._typed = False  # also to empty it: what a person sees there is never replaced
         line = self.box.lineEdit()
         assert line is not None
         line.textEdited.connect(self._note_typing)
-        self.button.setAccessibleName("Choose a model")
-        self.button.setToolTip("Choose a model")
-        self.menu.aboutToShow.connect(self._fill_menu)
+        self.button.menu().aboutToShow.connect(self._fill_menu)
 
     def describe(self, name: str) -> str:
         reference = parse(name, self._lab.outputs)
@@ -100,7 +86,7 @@ class ModelEditor(NamedEditor):
         self._typed = True
 
     def _fill_menu(self) -> None:
-        menu, lab = self.menu, self._lab
+        menu, lab = self.button.menu(), self._lab
         menu.clear()
         about, row = lab.inspection.about, lab.current()
         if about is not None and not about.live:
@@ -108,8 +94,8 @@ class ModelEditor(NamedEditor):
         if row is not None:
             menu.addAction(f"{row.name}, latest checkpoint", partial(self.set_value, f"{row.name}@latest"))
         menu.addAction("Choose from a list…", self._choose)
-        menu.addAction("A model's folder…", self._choose_folder)
-        menu.addAction("A GGUF file…", self._choose_file)
+        self.button.add_folder("A model's folder…", "A model's folder", str(lab.outputs))
+        self.button.add_file("A GGUF file…", "A GGUF file", "GGUF (*.gguf)")
         keep_short(menu)
 
     def _choose(self) -> None:
@@ -117,16 +103,6 @@ class ModelEditor(NamedEditor):
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.chosen.connect(self.set_value)
         dialog.open()
-
-    def _choose_folder(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, "A model's folder", str(self._lab.outputs))
-        if name:
-            self.set_value(name)
-
-    def _choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "A GGUF file", "", "GGUF (*.gguf)")
-        if name:
-            self.set_value(name)
 
 
 def must_be_fetched(reference: Reference) -> bool:

@@ -6,16 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QMenu, QToolButton, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.reference_box import ReferenceBox
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.icons import icon
+from llmlab_gui.widgets.buttons import FileButton
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside, column, settling_timer
-from llmlab_gui.widgets.theme import theme_notifier
 
 # After the last key, before the disk is asked what the name means.
 _SETTLE_MS = 250
@@ -30,8 +29,9 @@ class NamedEditor(Editor):
 
     state_changed = Signal()  # it became known what the name means
 
-    def __init__(self, name: str, hint: str, to_do: str, parent: QWidget | None = None) -> None:
-        """name: for screen readers. hint: in the empty box. to_do: a sentence, where nothing was named."""
+    def __init__(self, name: str, hint: str, to_do: str, choose: str, parent: QWidget | None = None) -> None:
+        """name: for screen readers. hint: in the empty box. to_do: a sentence, where nothing was named. choose: what
+        the button beside it does, in words."""
         super().__init__(parent)
         self._to_do = to_do
         self._background = Background(self)
@@ -43,17 +43,13 @@ class NamedEditor(Editor):
         line = self.box.lineEdit()
         assert line is not None
         line.setPlaceholderText(hint)
-        self.button = QToolButton()
-        self.button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.menu = QMenu(self.button)
-        self.button.setMenu(self.menu)
+        self.button = FileButton(choose, choose)
+        self.button.chosen.connect(self.set_value)
         self.about = QuietLabel()
         self.wrong = ProblemLabel()
         self.hold(column(beside(self.box, self.button, grows=self.box), self.about, self.wrong, spacing=2), self.box)
         self._settle = settling_timer(self, _SETTLE_MS, self.look)
         self.box.editTextChanged.connect(self._changed)
-        theme_notifier.changed.connect(self._restyle)
-        self._restyle()
 
     def describe(self, name: str) -> str:
         """What `name` means, in words. LabError when it means nothing that can be used. Runs in another thread."""
@@ -128,6 +124,3 @@ class NamedEditor(Editor):
         self.wrong.say("")
         self._settle.start()
         self.edited.emit()
-
-    def _restyle(self) -> None:
-        self.button.setIcon(icon("folder"))

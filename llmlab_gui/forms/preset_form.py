@@ -106,10 +106,7 @@ class PresetBox(OneLineBox):
         self.setToolTip("A starting point: you can change everything below")
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(10)
-        for preset in presets:
-            self.addItem(titled(preset), preset.name)
-            self.setItemData(self.count() - 1, preset.description, Qt.ItemDataRole.ToolTipRole)
-        self.choose(first)
+        self.fill([(preset.name, titled(preset), preset.description) for preset in presets], first)
 
     def choose(self, name: str) -> None:
         """The first when there is none of that name."""

@@ -75,11 +75,7 @@ class ReferenceBox(OneLineBox):
     def offer(self, references: Iterable[tuple[str, str]]) -> None:
         """Replaces the offers: reference, words."""
         kept = self.reference
-        self.blockSignals(True)
-        self.clear()
-        for reference, words in references:
-            self.addItem(words, reference)
-        self.blockSignals(False)
+        self.fill(references)
         self.choose(kept)
 
     def choose(self, reference: str) -> None:

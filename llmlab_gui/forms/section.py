@@ -54,9 +54,8 @@ class Section(QWidget):
         grid.setColumnStretch(0, 4)
         grid.setColumnStretch(1, 5)
         grid.setColumnStretch(2, 3)
-        self.more = QPushButton(self.content)
+        self.more = QPushButton(self.content, flat=True)
         self.more.setCheckable(True)
-        self.more.setFlat(True)
         ordered = [f for f in fields if not f.info.advanced] + [f for f in fields if f.info.advanced]
         ordinary = sum(not field.info.advanced for field in ordered)
         # Two rows a field: under it is room for what is wrong with it.

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping
 from typing import Any, Generic, TypeVar
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.config import describe, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.section import Section
+from llmlab_gui.widgets.layouts import column
 
 T = TypeVar("T")
 # Of the sections. To fine-tune, the model and the examples themselves are chosen above them.
@@ -39,10 +40,6 @@ class SettingsForm(QWidget, Generic[T]):
         super().__init__(parent)
         self._base = settings_type()
         self.fields: dict[str, Field] = {}
-        self.sections: dict[str, Section] = {}
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
         grouped: dict[str, list[Field]] = {}
         for info in describe(settings_type):
             field = own.get(info.key) or Field(info, parent=self)
@@ -52,10 +49,8 @@ class SettingsForm(QWidget, Generic[T]):
             field.edited.connect(self._edited)
             field.entered.connect(self.entered)
         titles = _TITLES | (_OF_FINETUNING if settings_type is FinetuneSettings else {})
-        for name, fields in grouped.items():
-            self.sections[name] = Section(titles[name], fields)
-            layout.addWidget(self.sections[name])
-        layout.addStretch(1)
+        self.sections = {name: Section(titles[name], fields) for name, fields in grouped.items()}
+        column(*self.sections.values(), 1, into=self, spacing=4)
         self._quiet = False
 
     def set_baseline(self, settings: T) -> None:

@@ -25,8 +25,7 @@ class Following(QObject):
         self._step_of = step_of
         self._run = ""  # the open model's, where it is live
         self._seen: int | None = None  # the step at the last look
-        self._timer = QTimer(self)
-        self._timer.setInterval(round(FOLLOW_SECONDS * 1000))
+        self._timer = QTimer(self, interval=round(FOLLOW_SECONDS * 1000))
         self._timer.timeout.connect(self.due)
 
     @property

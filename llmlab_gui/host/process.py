@@ -92,8 +92,7 @@ class ModelHost(QObject):
         self._stderr = b""
         self._gave_up = False  # whether the window killed it
         self._silence = QElapsedTimer()  # since the host last said anything
-        self._patience = QTimer(self)  # of a cancellation
-        self._patience.setSingleShot(True)
+        self._patience = QTimer(self, singleShot=True)  # of a cancellation
         self._patience.timeout.connect(self._give_up)
 
     @property

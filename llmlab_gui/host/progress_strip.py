@@ -10,6 +10,7 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QWidget
 
 from llmlab_gui.host.selection import Working
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, settling_timer
 from llmlab_gui.widgets.numbers import time_left_text
 from llmlab_gui.widgets.one_line import OneLine
@@ -44,12 +45,9 @@ class ProgressStrip(QWidget):
         super().__init__(parent)
         self._session, self._words = session, words
         self.what, self.left = OneLine(elide=Qt.TextElideMode.ElideMiddle), QLabel()
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
+        self.bar = labelled(QProgressBar(textVisible=False), f"Progress of {noun}")
         self.bar.setMaximumHeight(8)
-        self.bar.setAccessibleName(f"Progress of {noun}")
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setAccessibleName(f"Cancel {noun}")
+        self.cancel_button = labelled(QPushButton("Cancel"), f"Cancel {noun}")
         self.cancel_button.clicked.connect(lambda: session.cancel())
         beside((self.what, 2), (self.bar, 1), self.left, self.cancel_button, into=self, margins=(6, 2, 6, 2))
         self._patience = settling_timer(self, _PATIENCE_MS, self._appear)

@@ -20,11 +20,10 @@ from llmlab_gui.host.findings import Findings
 from llmlab_gui.host.following import Following
 from llmlab_gui.host.inspection_plan import first_tokens, slow_aspects, too_long, what_to_ask
 from llmlab_gui.host.messages import TokenizedPrompt
-from llmlab_gui.host.pointed_at import PointedAt
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.requests import Failed, Pending, Requests, Then
-from llmlab_gui.host.selection import PromptToken, Working
+from llmlab_gui.host.selection import PointedAt, PromptToken, Working
 from llmlab_gui.host.subjects import Subject, Subjects
 from llmlab_gui.widgets.layouts import settling_timer
 

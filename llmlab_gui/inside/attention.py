@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
-from PySide6.QtWidgets import QButtonGroup, QLabel, QSpinBox, QStackedWidget, QWidget
+from PySide6.QtWidgets import QButtonGroup, QLabel, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -18,15 +17,13 @@ from llmlab_gui.host.selection import Selection
 from llmlab_gui.inside.attention_heads import HeadsPane
 from llmlab_gui.inside.attention_stages import StagesPane
 from llmlab_gui.inside.inspection_dock import InspectionDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button
-from llmlab_gui.widgets.layouts import column, split
+from llmlab_gui.widgets.layouts import column, split, stack
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell, LazyRows, Table
 from llmlab_gui.widgets.veil import Veil
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 HEATMAP, ARCS, ROLLOUT, STAGES = "heatmap", "arcs", "rollout", "stages"
 _VIEWS = (
@@ -67,7 +64,7 @@ class AttentionDock(InspectionDock):
             STAGES: self.stages,
         }
         self.layer, self.head = QSpinBox(), QSpinBox()
-        self.note = QLabel()
+        self.note = QLabel(wordWrap=True)
         self.pattern: Values | None = None  # [T, T] of the chosen head, as mapped
         self._source: tuple[Archive, str] | None = None  # where it is from
         self._heads_of: Archive | None = None  # what the mosaic shows
@@ -172,16 +169,12 @@ class AttentionDock(InspectionDock):
             label.setBuddy(box)
             box.setAccessibleName(f"{name} that is shown")
             box.setKeyboardTracking(False)
-            self.controls.addWidget(label)
-            self.controls.addWidget(box)
+            self.controls.add(label, box)
         self.log = toggle_button("Log colours", "Logarithmic colours: small weights become visible")
         self.controls.addWidget(self.log)
 
     def _lay_out(self) -> None:
-        self._pages = QStackedWidget()
-        for widget in self._views.values():
-            self._pages.addWidget(widget)
-        self.note.setWordWrap(True)
+        self._pages = stack(*self._views.values())
         shown = column((self._pages, 1))
         self._head_veil = Veil(shown)
         right = column(self.note, (shown, 1), spacing=2)

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from PySide6.QtCore import QItemSelectionModel, QModelIndex, QSignalBlocker, QSortFilterProxyModel, Qt, Signal
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QComboBox,
-    QDoubleSpinBox,
-    QScrollArea,
-    QStyle,
-    QTableView,
-    QWidget,
-)
+from PySide6.QtWidgets import QAbstractItemView, QComboBox, QDoubleSpinBox, QScrollArea, QStyle, QTableView, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.mosaic import Mosaic
 from llmlab_gui.inside.head_scores import HeadScores
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import choice_box, column, split, turn
 from llmlab_gui.widgets.row_tables import SORT_ROLE, Index, show_whole_rows
 
@@ -37,14 +30,10 @@ class HeadsPane(QWidget):
         self.mosaic.describe = self._words
         self.by = choice_box("Score to filter the heads by")
         self.by.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
-        self.least = QDoubleSpinBox()
-        self.least.setAccessibleName("Smallest score of a head that is shown")
-        self.least.setDecimals(2)
+        self.least = labelled(QDoubleSpinBox(decimals=2, singleStep=0.05), "Smallest score of a head that is shown")
         self.least.setRange(0, 10_000)
-        self.least.setSingleStep(0.05)
         self._rows = _Rows(self.scores, self)
-        self.table = QTableView()
-        self.table.setAccessibleName("Heads and their scores")
+        self.table = labelled(QTableView(), "Heads and their scores")
         self.table.setModel(self._rows)
         self._lay_out()
         self.mosaic.clicked.connect(self.chosen)
@@ -62,13 +51,8 @@ class HeadsPane(QWidget):
         if "heads/mosaic" in archive:
             self.mosaic.show_heads(np.array(archive["heads/mosaic"]))
             self._arrange()
-        wanted = self.by.currentData()
-        with QSignalBlocker(self.by):
-            self.by.clear()
-            self.by.addItem("All heads", "")
-            for score in self.scores.scores:
-                self.by.addItem(f"{score.title} at least", score.key)
-            self.by.setCurrentIndex(max(0, self.by.findData(wanted)))
+        offered = [("", "All heads"), *((score.key, f"{score.title} at least") for score in self.scores.scores)]
+        self.by.fill(offered, self.by.currentData())
         self._filter()
 
     def choose(self, layer: int, head: int) -> None:
@@ -99,8 +83,7 @@ class HeadsPane(QWidget):
         table.setSortingEnabled(True)
         table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         row = FlowRow()
-        row.addWidget(self.by)
-        row.addWidget(self.least)
+        row.add(self.by, self.least)
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setWidget(self.mosaic)

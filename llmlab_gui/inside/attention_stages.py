@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.numbers import read_out
 
@@ -32,9 +33,7 @@ class StagesPane(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.archive: Archive | None = None
-        self.words = QLabel()
-        self.words.setWordWrap(True)
-        self.words.setAccessibleName("Stages of the cell under the pointer")
+        self.words = labelled(QLabel(wordWrap=True), "Stages of the cell under the pointer")
         self.words.setMinimumHeight(2 * self.words.fontMetrics().height() + 6)
         self.maps = {name: Heatmap(title) for name, title, _, _ in _STAGES}
         self._cell = (-1, -1)

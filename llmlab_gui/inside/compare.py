@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QCheckBox, QLabel, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QLabel, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -22,8 +22,8 @@ from llmlab_gui.inside.ranked_tokens import RankedTokens
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
-from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel, labelled
+from llmlab_gui.widgets.layouts import choice_box, column, stack
 from llmlab_gui.widgets.saving import Table
 
 PATTERN, HEADS, STREAM, POINT, LAYERS, PREDICTIONS = range(6)
@@ -61,8 +61,7 @@ class CompareDock(InspectionDock):
         self._prompt_then = ("", False)
         self._wanted: tuple[str, str] | None = None  # waits for a model and a prompt
         self.a, self.b = ReferenceBox("Model A"), ReferenceBox("Model B")
-        self.swap = tool_button("⇄", "Swap A and B")
-        self.swap.setAccessibleName("Swap A and B")
+        self.swap = labelled(tool_button("⇄", "Swap A and B"), "Swap A and B")
         self.align = QCheckBox("align tokens")
         self.align.setToolTip(
             "Compare the tokens that end at the same character, where they tokenize the prompt differently"
@@ -75,7 +74,7 @@ class CompareDock(InspectionDock):
         self.map = Heatmap("Difference of A and B", square=False)
         self.chart = LayerChart("similarity")
         self.tokens = RankedTokens("Most likely next tokens of A and B")
-        self._views = QStackedWidget()
+        self._views = stack(self.map, column((self.chart, 1), self.tokens), self.empty)
         self._lay_out()
         self.compare.clicked.connect(self.start)
         self.swap.clicked.connect(self._swap)
@@ -170,12 +169,8 @@ class CompareDock(InspectionDock):
 
     def _lay_out(self) -> None:
         row = FlowRow()
-        for widget in (QLabel("A"), self.a, self.swap, QLabel("B"), self.b, self.align, self.compare):
-            row.addWidget(widget)
-        self.controls.addWidget(self.view)
-        self.controls.addWidget(self.point)
-        for page in (self.map, column((self.chart, 1), self.tokens), self.empty):
-            self._views.addWidget(page)
+        row.add(QLabel("A"), self.a, self.swap, QLabel("B"), self.b, self.align, self.compare)
+        self.controls.add(self.view, self.point)
         numbers = column(self.note, (self._views, 1), spacing=4)
         self.set_body(column(row, (numbers, 1), spacing=4), numbers)
 

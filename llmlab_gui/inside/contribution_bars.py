@@ -13,10 +13,7 @@ NORM, SHARE, LOGIT = "norm", "share", "logit"
 ATTENTION, FEED_FORWARD, ENDS, SUM = range(4)
 
 _SERIES = (Series("attention", 0), Series("feed-forward", 1), Series("embedding", 2), Series("sum", -1))
-_UNITS = {
-    NORM: "length of what is added (L2 norm)",
-    SHARE: "share of the last residual",
-}
+_UNITS = {NORM: "length of what is added (L2 norm)", SHARE: "share of the last residual"}
 
 
 @dataclass(frozen=True)
@@ -118,10 +115,7 @@ def _pairs(attention: Array, feed_forward: Array) -> list[BarGroup]:
         return Bar(float(value), series, f"layer {layer}, {part}: {value:.6g}")
 
     return [
-        BarGroup(
-            str(layer),
-            (bar(layer, "attention", a, ATTENTION), bar(layer, "feed-forward", f, FEED_FORWARD)),
-        )
+        BarGroup(str(layer), (bar(layer, "attention", a, ATTENTION), bar(layer, "feed-forward", f, FEED_FORWARD)))
         for layer, (a, f) in enumerate(zip(attention.tolist(), feed_forward.tolist(), strict=True))
     ]
 

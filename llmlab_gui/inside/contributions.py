@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QPoint
-from PySide6.QtWidgets import QLabel, QLineEdit, QStackedWidget, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -15,8 +15,8 @@ from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import tool_button
-from llmlab_gui.widgets.labels import EmptyState, QuietLabel
-from llmlab_gui.widgets.layouts import choice_box, column, settling_timer, split
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel, labelled
+from llmlab_gui.widgets.layouts import choice_box, column, settling_timer, split, stack
 from llmlab_gui.widgets.saving import Table
 
 _MODES = ((LOGIT, "Logit attribution"), (SHARE, "Share"), (NORM, "Norm"))
@@ -113,14 +113,11 @@ class ContributionsDock(InspectionDock):
         return self.session.selection.token_at(len(tokens))
 
     def _lay_out(self) -> None:
-        for widget in (self.mode, self._target_labels[0], self.answer, self._target_labels[1], self.against):
-            self.controls.addWidget(widget)
-        self.controls.addWidget(self.close_detail)
+        words = self._target_labels
+        self.controls.add(self.mode, words[0], self.answer, words[1], self.against, self.close_detail)
         self._lower = column(self.note, (self.detail, 1))
         self._hide_detail()
-        self._pages = QStackedWidget()
-        self._pages.addWidget(split(self.chart, self._lower, sizes=[300, 200], closes=True))
-        self._pages.addWidget(self._problem)
+        self._pages = stack(split(self.chart, self._lower, sizes=[300, 200], closes=True), self._problem)
         self.set_body(self._pages)
 
     def _set_mode(self) -> None:
@@ -310,10 +307,6 @@ class ContributionsDock(InspectionDock):
 
 
 def _token_field(placeholder: str, tip: str) -> QLineEdit:
-    field = QLineEdit()
-    field.setPlaceholderText(placeholder)
-    field.setToolTip(tip)
-    field.setAccessibleName(tip)
+    field = labelled(QLineEdit(placeholderText=placeholder, clearButtonEnabled=True), tip, tip)
     field.setMaximumWidth(130)
-    field.setClearButtonEnabled(True)
     return field

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QHideEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QWidget
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
@@ -27,8 +27,8 @@ from llmlab_gui.inside.head_scores import SCORES
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.lens_data import PROBABILITY, lens_grid
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
-from llmlab_gui.widgets.layouts import choice_box, column, split
+from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel, labelled
+from llmlab_gui.widgets.layouts import choice_box, column, split, stack
 from llmlab_gui.widgets.saving import Table
 
 HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
@@ -66,12 +66,12 @@ class EvolutionDock(InspectionDock):
         self._waiting = False  # for a live answer
         self._reading: Request | None = None  # what was asked last, of the run in the box
         self._texts = texts_of(self.session)
-        self.run_box, self.stride = choice_box("Run whose checkpoints are read"), choice_box("Which checkpoints")
+        self.run_box = choice_box("Run whose checkpoints are read")
+        self.stride = choice_box("Which checkpoints", _STRIDES)
         self.view = choice_box("View of the evolution")
         self.score = choice_box("Score", [(score.key, score.title, score.words) for score in SCORES])
         self.watch = PrimaryButton("Read checkpoints")
-        self.live = QCheckBox("follow live")
-        self.live.setToolTip("While the run trains, add a frame every few seconds")
+        self.live = labelled(QCheckBox("follow live"), tip="While the run trains, add a frame every few seconds")
         self.note = QuietLabel()
         self.empty = EmptyState()
         self.map = Heatmap("Score of every head", square=False)
@@ -80,7 +80,7 @@ class EvolutionDock(InspectionDock):
         self.bars = BarChart("Contributions at one step")
         self.chart = LayerChart("score", x_label="step")
         self.strip_of_steps = FilmStrip()
-        self._views = QStackedWidget()
+        self._views = stack(self.map, self.mosaic, self.grid, self.bars)
         self._lay_out()
         self._follow = QTimer(self)
         self._follow.timeout.connect(self._look)
@@ -277,13 +277,8 @@ class EvolutionDock(InspectionDock):
 
     def _lay_out(self) -> None:
         self.run_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)  # runs come later
-        for number, words in _STRIDES:
-            self.stride.addItem(words, number)
         self.view.addItems(_VIEWS)
-        for widget in (self.run_box, self.stride, self.watch, self.live, self.view, self.score):
-            self.controls.addWidget(widget)
-        for view in (self.map, self.mosaic, self.grid, self.bars):
-            self._views.addWidget(view)
+        self.controls.add(self.run_box, self.stride, self.watch, self.live, self.view, self.score)
         self._pane = split(self._views, self.chart, sizes=[300, 180], closes=True)
         self.set_body(column(self.note, (self.empty, 1), (self._pane, 1), self.strip_of_steps))
 
@@ -305,13 +300,10 @@ class EvolutionDock(InspectionDock):
         self.lab.run_renamed.connect(self._follow_renaming)
 
     def _list_runs(self) -> None:
-        rows = self.lab.runs()
-        box = self.run_box
-        if [(row.id, row.name) for row in rows] != [(box.itemData(n), box.itemText(n)) for n in range(box.count())]:
+        offered = [(row.id, row.name) for row in self.lab.runs()]
+        if offered != self.run_box.entries():
             chosen = self.run_id
-            self.run_box.clear()
-            for row in rows:
-                self.run_box.addItem(row.name, row.id)
+            self.run_box.fill(offered)
             self._choose_run(chosen)
             if chosen and self.run_id != chosen:  # it was deleted
                 self._forget()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QToolButton, QWidget
@@ -17,11 +16,9 @@ from llmlab_gui.charts.picture import copy_picture, save_picture
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.saving import Table, ask_where, csv_text, save_csv
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _KINDS = (
     ("png", "Picture (PNG)…"),

@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QLabel, QSlider, QWidget
 
 from llmlab_gui.inside.film import Film
 from llmlab_gui.widgets.buttons import toggle_button
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside
 
 # A frame long enough to be read, short enough to see it move.
@@ -22,8 +23,7 @@ class FilmStrip(QWidget):
         super().__init__(parent)
         self._film = Film("")
         self.play = toggle_button("Play", "Show one step after the other")
-        self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setAccessibleName("Training step")
+        self.slider = labelled(QSlider(Qt.Orientation.Horizontal), "Training step")
         self.slider.setTickPosition(QSlider.TickPosition.TicksBelow)
         self.slider.setTickInterval(1)
         self.slider.setPageStep(1)
@@ -32,8 +32,7 @@ class FilmStrip(QWidget):
             self.fontMetrics().horizontalAdvance("step 100,000 · validation loss 0.000 · 100 of 100")
         )
         beside(self.play, self.slider, self.words, grows=self.slider, into=self)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_FRAME_MS)
+        self._timer = QTimer(self, interval=_FRAME_MS)
         self._timer.timeout.connect(self._advance)
         self.play.toggled.connect(self._play)
         self.slider.valueChanged.connect(self._move)

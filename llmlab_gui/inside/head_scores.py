@@ -38,7 +38,7 @@ class HeadScores(RowsModel[tuple[int, int]]):
     """A row a head: its name (layer.head), then its scores."""
 
     def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__((), parent)
+        super().__init__(parent)
         self.scores: list[Score] = []
         self._values: dict[str, Values] = {}
         self._shape = (0, 0)

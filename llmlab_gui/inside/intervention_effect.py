@@ -28,9 +28,7 @@ class InterventionEffect(QWidget):
         self._texts = texts
         self.archive: Archive | None = None
         self._token = 0
-        self.headline = QLabel()
-        self.headline.setWordWrap(True)
-        self.headline.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.headline = QLabel(wordWrap=True, textInteractionFlags=Qt.TextInteractionFlag.TextSelectableByMouse)
         self.tokens = RankedTokens("Most likely next tokens, before and after")
         self.kl = LayerChart("KL", "nats", x_label="token")
         self.moved = Heatmap("How far the residual stream moved, layer by token", square=False)

@@ -20,6 +20,7 @@ from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.edits import HOWS, PARTS, words
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, choice_box, column
 from llmlab_gui.widgets.numbers import count_text
 
@@ -38,20 +39,13 @@ class InterventionForm(QWidget):
         self._session, self.row = session, row
         self.part, self.how = choice_box("Part to intervene on", PARTS), choice_box("Kind of intervention", HOWS)
         self.layer, self.head = _spin("Layer"), _spin("Head")
-        self.factor = QDoubleSpinBox()
-        self.factor.setAccessibleName("Factor")
-        self.factor.setRange(-100, 100)
-        self.factor.setSingleStep(0.5)
-        self.factor.setValue(0.5)
+        self.factor = labelled(QDoubleSpinBox(minimum=-100, maximum=100, singleStep=0.5, value=0.5), "Factor")
         self.only_token = QCheckBox("at the selected token only")
         self.add = tool_button("Add", "Change this, too")
-        self.list = QListWidget()
-        self.list.setAccessibleName("Part to intervene on")
+        self.list = labelled(QListWidget(), "Part to intervene on")
         self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
         self.remove, self.clear = tool_button("Remove"), tool_button("Remove all")
-        self.source = QLineEdit()
-        self.source.setPlaceholderText("source prompt for activation patching")
-        self.source.setAccessibleName("Source prompt")
+        self.source = labelled(QLineEdit(placeholderText="source prompt for activation patching"), "Source prompt")
         self.align = choice_box("How positions of the source align with the prompt's", _ALIGNMENTS)
         self.answer, self.against = QLineEdit(), QLineEdit()
         for field, name, hint in (
@@ -93,12 +87,12 @@ class InterventionForm(QWidget):
 
     def _lay_out(self) -> None:
         row = self.row
-        _fill(row, self.part, self._layer_label, self.layer, self._head_label, self.head, self.how, self.factor)
-        _fill(row, self.only_token, self.add)
+        row.add(self.part, self._layer_label, self.layer, self._head_label, self.head, self.how, self.factor)
+        row.add(self.only_token, self.add)
         below = FlowRow()
         self.source.setMinimumWidth(200)
-        _fill(below, QLabel("watch"), self.answer, QLabel("against"), self.against)
-        _fill(below, QLabel("source"), self.source, self.align)
+        below.add(QLabel("watch"), self.answer, QLabel("against"), self.against)
+        below.add(QLabel("source"), self.source, self.align)
         buttons = QVBoxLayout()  # a widget would keep its place while all in it are hidden
         buttons.addWidget(self.remove)
         buttons.addWidget(self.clear)
@@ -165,13 +159,7 @@ class InterventionForm(QWidget):
         self._session.set_interventions([edit for row, edit in enumerate(self._session.edits) if row != gone])
 
 
-def _fill(row: FlowRow, *widgets: QWidget) -> None:
-    for widget in widgets:
-        row.addWidget(widget)
-
-
 def _spin(name: str) -> QSpinBox:
-    spin = QSpinBox()
-    spin.setAccessibleName(name)
+    spin = labelled(QSpinBox(), name)
     spin.setAlignment(Qt.AlignmentFlag.AlignRight)
     return spin

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QStackedWidget, QTabWidget, QWidget
+from PySide6.QtWidgets import QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -18,7 +18,7 @@ from llmlab_gui.inside.intervention_form import InterventionForm
 from llmlab_gui.inside.sweep_view import SweepView
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState
-from llmlab_gui.widgets.layouts import column, settling_timer
+from llmlab_gui.widgets.layouts import column, settling_timer, stack
 from llmlab_gui.widgets.saving import Table
 
 # Several clicks and keys are one question.
@@ -45,11 +45,8 @@ class InterventionsDock(InspectionDock):
         self.effect = InterventionEffect(texts_of(session))
         self.sweep = SweepView(session, self._target)
         self.empty = EmptyState()
-        self._before_after = QStackedWidget()
-        self._before_after.addWidget(self.empty)
-        self._before_after.addWidget(self.effect)
-        self.tabs = QTabWidget()
-        self.tabs.setDocumentMode(True)
+        self._before_after = stack(self.empty, self.effect)
+        self.tabs = QTabWidget(documentMode=True)
         self.tabs.addTab(self._before_after, "Before and after")
         self.tabs.addTab(self.effect.moved, "Where it spread")
         self.tabs.addTab(self.sweep, "Sweep")

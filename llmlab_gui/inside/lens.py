@@ -57,8 +57,7 @@ class LensDock(InspectionDock):
         self.ranks.set_log(x=False, y=True)
         self.cut_off = QLabel()
         self.again = tool_button(AGAIN, "Read the rows that are missing")
-        for widget in (self.coloring, self.halves, self.unpin, self.cut_off, self.again):
-            self.controls.addWidget(widget)
+        self.controls.add(self.coloring, self.halves, self.unpin, self.cut_off, self.again)
         self.set_body(split(self.grid, self.ranks, sizes=[320, 160], closes=True))
         self.caption(
             "Each cell: the token that the stream at this layer points to, through the model's own last norm and "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSignalBlocker
 from PySide6.QtGui import QResizeEvent
@@ -13,14 +12,13 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.prompt_examples import ExamplePrompt, examples_for
 from llmlab_gui.inside.token_chips import TokenChips
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, column, split, turn
 from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.saving import Table
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 _CAPTION = "A model reads tokens, not letters. Click a token to select its position in every panel."
 _LONGEST_IN_MENU = 60
@@ -36,15 +34,12 @@ class PromptDock(InspectionDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "prompt", "Prompt", parent)
-        self.text = QPlainTextEdit()
-        self.text.setAccessibleName("Prompt of the inspection")
+        self.text = labelled(QPlainTextEdit(tabChangesFocus=True), "Prompt of the inspection")
         self.text.setPlaceholderText("The text that the model reads")
-        self.text.setTabChangesFocus(True)
         self.text.setMinimumHeight(self.text.fontMetrics().height() + 12)
         self.chips = TokenChips()
-        self.count, self.look = OneLine(), OneLine(quiet=True)
+        self.count, self.look = OneLine(), labelled(OneLine(quiet=True), "What the example shows")
         self.count.setAccessibleName("Number of tokens, and the memory that inspecting them takes")
-        self.look.setAccessibleName("What the example shows")
         self.look.hide()
         self.shorten = QPushButton()
         self.shorten.hide()
@@ -53,7 +48,7 @@ class PromptDock(InspectionDock):
         self.beginning = QCheckBox("BOS token")
         self.follow = QCheckBox("Inspect again every")
         self.follow.setToolTip("The model is training: inspect it again as it learns")
-        self.seconds = QDoubleSpinBox()
+        self.seconds = QDoubleSpinBox(minimum=0.5, maximum=600, decimals=1, suffix=" s")
         self._lay_out()
         self.caption(_CAPTION, "tokens")
         self._connect()
@@ -91,14 +86,10 @@ class PromptDock(InspectionDock):
         return bool(self.session.tokens)
 
     def _lay_out(self) -> None:
-        self.seconds.setRange(0.5, 600)
-        self.seconds.setDecimals(1)
-        self.seconds.setSuffix(" s")
         self.seconds.setValue(self.session.following.seconds)
         self.seconds.setAccessibleName("Seconds between two inspections of a model in training")
         self.follow.setChecked(self.session.following.wanted)
-        for widget in (self.examples_button, self.history_button, self.beginning, self.follow, self.seconds):
-            self.controls.addWidget(widget)
+        self.controls.add(self.examples_button, self.history_button, self.beginning, self.follow, self.seconds)
         typed = column((self.text, 1), self.look, spacing=3)
         read = column(beside(self.count, self.shorten, grows=self.count), (self.chips, 1), spacing=3)
         self._halves = split(typed, (read, 1), sizes=_SIZES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PySide6.QtWidgets import QCheckBox, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QWidget
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
@@ -13,7 +13,7 @@ from llmlab_gui.inside.residual_lines import QUANTITIES, Columns, cosine_lines, 
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.widgets.layouts import choice_box, column, stack
 from llmlab_gui.widgets.saving import Table
 
 NORMS, COSINES, MAP = "norms", "cosines", "map"
@@ -43,11 +43,8 @@ class ResidualDock(InspectionDock):
         self.map = Heatmap("Residual stream, layer by token", square=False)
         self.note = QuietLabel()
         self.note.hide()
-        for widget in (self.view, self.quantity, self.mean, self.log):
-            self.controls.addWidget(widget)
-        self._views = QStackedWidget()
-        self._views.addWidget(self.chart)
-        self._views.addWidget(self.map)
+        self.controls.add(self.view, self.quantity, self.mean, self.log)
+        self._views = stack(self.chart, self.map)
         self.set_body(column((self._views, 1), self.note))
         self.view.currentIndexChanged.connect(self._change_view)
         self.quantity.currentIndexChanged.connect(self._redraw)

@@ -28,10 +28,7 @@ _POINTS = (
     ("post_ffn", "stream after the layer"),
 )
 _HINT = "One intervention at a time, reading the watched logit: one forward pass per cell."
-_EFFECTS = {
-    "normalised": "0: as in the prompt, 1: as in the source",
-    "change": "change of the watched logit",
-}
+_EFFECTS = {"normalised": "0: as in the prompt, 1: as in the source", "change": "change of the watched logit"}
 
 
 class SweepView(QWidget):
@@ -60,8 +57,7 @@ class SweepView(QWidget):
         self.map = Heatmap("Effect of each intervention", square=False)
         self.map.hide()
         row = FlowRow()
-        for widget in (self.over, self.action, self.point, self.run, self.cancel):
-            row.addWidget(widget)
+        row.add(self.over, self.action, self.point, self.run, self.cancel)
         column(row, self.note, (self.map, 1), 0, into=self, spacing=4)  # the last: while there is no map
         self.over.currentIndexChanged.connect(self._show_fields)
         self.run.clicked.connect(self.start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
@@ -22,6 +22,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.library import load_pages, with_terms
 from llmlab_gui.pages.places import pages_of
 from llmlab_gui.widgets.background import Background
@@ -30,10 +32,6 @@ from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import RowsModel
 from llmlab_gui.widgets.saving import save_csv
 from llmlab_gui.widgets.tab_order import give_keyboard, main_part, move_on, stops
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-    from llmlab_gui.lab.window_settings import WindowSettings
 
 _MORE = "more:"
 # Pixels of content that a dock keeps. Two docks above each other, with their titles and tabs, then fit 640 of height.

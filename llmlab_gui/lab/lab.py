@@ -185,10 +185,8 @@ class Lab(QObject):
 
     def open_run(self, run: RunFolder) -> None:
         """Shows a run, also one that lies elsewhere than in the outputs folder."""
-        try:
-            row = RunRow(run, run.info(), run.status())
-        except LabError as error:
-            self.error_raised.emit(error)
+        row = self._read_row(run)
+        if row is None:
             return
         known = self._rows.get(row.id)
         if known is not None and known.run.path.resolve() != run.path.resolve():
@@ -340,10 +338,8 @@ class Lab(QObject):
 
     def _run_started(self, run: RunFolder, *, in_turn: bool = False) -> None:
         """A run that this window started is what its user wants to see; with `in_turn`, unless that is another one."""
-        try:
-            row = RunRow(run, run.info(), run.status())
-        except LabError as error:
-            self.error_raised.emit(error)
+        row = self._read_row(run)
+        if row is None:
             return
         if row.id in self._followed:
             self._followed[row.id] = None  # what was seen is from before the start
@@ -355,6 +351,14 @@ class Lab(QObject):
             self.set_current(row.id)
             self._by_hand = False  # the next one may take its place once it has ended
         self.refresh()
+
+    def _read_row(self, run: RunFolder) -> RunRow | None:
+        """None where it cannot be read, which is told."""
+        try:
+            return RunRow(run, run.info(), run.status())
+        except LabError as error:
+            self.error_raised.emit(error)
+            return None
 
     def _insert(self, row: RunRow) -> None:
         """A run that the poller will find, too, a little later."""

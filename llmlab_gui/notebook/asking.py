@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QWidget
 
@@ -18,10 +17,8 @@ from llmlab.notebook.quantities import Quantity, quantities_of_runs
 from llmlab.studies.papers.checks import quantities_of_check
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.lab.book import Anchors, Book
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.anchors import anchors_of, verdicts_before
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 # Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.
 _FINE_TUNING_START = 5.0

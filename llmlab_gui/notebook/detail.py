@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from html import escape
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QStackedWidget, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QWidget
 
 from llmlab.notebook.entries import OPEN, Line
 from llmlab.notebook.quantities import CHECK, CURVE, NUMBER, TEXT
 from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, surprise_text
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.notebook.charts import ResultChart, StatedChart, belongs_to_loss
-from llmlab_gui.widgets.labels import EmptyState, QuietLabel
-from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel, labelled
+from llmlab_gui.widgets.layouts import beside, column, stack
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 
@@ -28,28 +28,19 @@ class NotebookDetail(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._line: Line | None = None
-        self.title, self.result = QLabel(), QuietLabel()
-        self.title.setWordWrap(True)
+        self.title, self.result = QLabel(wordWrap=True), QuietLabel()
         self.result_chart, self.stated_chart, self.no_chart = ResultChart(), StatedChart(), EmptyState()
-        self._charts = QStackedWidget()
-        for shown in (self.result_chart, self.stated_chart, self.no_chart):
-            self._charts.addWidget(shown)
-        self.sentence, self.scores = QLabel(), QuietLabel()
-        self.sentence.setWordWrap(True)
-        self.sentence.setTextFormat(Qt.TextFormat.RichText)
+        self._charts = stack(self.result_chart, self.stated_chart, self.no_chart)
+        self.sentence, self.scores = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText), QuietLabel()
         self.sentence.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.came_right, self.came_wrong = QPushButton("It was right"), QPushButton("It was wrong")
-        self.came, self.came_save = QLineEdit(), QPushButton("Save")
-        self.came.setAccessibleName("Outcome")
+        self.came, self.came_save = labelled(QLineEdit(), "Outcome"), QPushButton("Save")
         self.came.setPlaceholderText("What was the outcome?")
         self.score_now = QPushButton("Score it now")
         self.score_now.setToolTip("The run was stopped: score it with what it recorded; this cannot be undone")
-        self.learn = QLineEdit()
-        self.learn.setAccessibleName("What you learned")
-        self.learn.setPlaceholderText("One sentence: what did you learn?")
+        self.learn = labelled(QLineEdit(placeholderText="One sentence: what did you learn?"), "What you learned")
         self.learn.setMaxLength(1000)
-        self.save = QPushButton("Save")
-        self.save.setToolTip("Keep the sentence (Enter)")
+        self.save = labelled(QPushButton("Save"), tip="Keep the sentence (Enter)")
         judging = beside(self.came_right, self.came_wrong, self.came, self.came_save, self.score_now)
         judging.addStretch(1)
         learning = beside(self.learn, self.save, grows=self.learn)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, Quantity
+from llmlab_gui.lab.book import Anchors, Book
+from llmlab_gui.notebook.asking import Expected
 from llmlab_gui.notebook.prediction_form import CurveRow, ValueRow
 from llmlab_gui.notebook.start_question import StartQuestion
+from llmlab_gui.widgets.buttons import toggle_button, tool_button
 from llmlab_gui.widgets.layouts import beside, column
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.book import Anchors, Book
-    from llmlab_gui.notebook.asking import Expected
 
 _WIDTH = 640
 # As many things as anyone thinks about before one run.
@@ -49,13 +47,8 @@ class PredictionDialog(StartQuestion):
         self.rows: list[ValueRow] = []
         self.curve: CurveRow | None = None
         self._expected = expected if draws else None
-        self.more = QToolButton()
-        self.more.setText("Another quantity")
-        self.more.setToolTip("Add a prediction")
-        self.draw_button = QToolButton()
-        self.draw_button.setText("Draw the curve")
-        self.draw_button.setToolTip("Draw the validation loss over the steps with the mouse")
-        self.draw_button.setCheckable(True)
+        self.more = tool_button("Another quantity", "Add a prediction")
+        self.draw_button = toggle_button("Draw the curve", "Draw the validation loss over the steps with the mouse")
         self.draw_button.setVisible(self._expected is not None)
         self._values_place = QVBoxLayout()
         self._values_place.setSpacing(10)

@@ -6,23 +6,14 @@ import math
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import (
-    QGridLayout,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QSizePolicy,
-    QSlider,
-    QStackedWidget,
-    QWidget,
-)
+from PySide6.QtWidgets import QGridLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QSlider, QWidget
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction, number_text, parse_prediction
 from llmlab.notebook.quantities import CHOICE, NUMBER, Quantity
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
-from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.labels import QuietLabel, labelled
+from llmlab_gui.widgets.layouts import beside, column, stack
 from llmlab_gui.widgets.one_line import ChoiceBox
 
 # In steps of five, as people state them; nobody is 100 % sure.
@@ -39,11 +30,10 @@ class ConfidenceSlider(QWidget):
     def __init__(self, first: int = _FIRST_CONFIDENCE, parent: QWidget | None = None) -> None:
         """first: in per cent."""
         super().__init__(parent)
-        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider = labelled(QSlider(Qt.Orientation.Horizontal), "How sure are you?")
         self.slider.setRange(0, len(_CONFIDENCES) - 1)
         self.slider.setPageStep(2)
         self.slider.setMinimumWidth(140)
-        self.slider.setAccessibleName("How sure are you?")
         self.slider.setToolTip("How sure you are. Over many predictions, this share should come true.")
         self.text = QuietLabel()
         self.text.setWordWrap(False)
@@ -91,25 +81,20 @@ class ValueRow(QWidget):
     def __init__(self, quantities: Sequence[Quantity], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._quantities = list(quantities)
-        self.quantity = ChoiceBox()
-        self.quantity.setAccessibleName("What will it be?")
-        for quantity in self._quantities:
-            self.quantity.addItem(quantity.title, quantity.name)
-        self.low, self.high, self.choice = QLineEdit(), QLineEdit(), ChoiceBox()
+        self.quantity = labelled(ChoiceBox(), "What will it be?")
+        self.quantity.fill([(quantity.name, quantity.title) for quantity in self._quantities])
+        self.low, self.high, self.choice = QLineEdit(), QLineEdit(), labelled(ChoiceBox(), "Which")
         for edit, name in ((self.low, "From"), (self.high, "To")):
             edit.setAccessibleName(name)
             edit.setPlaceholderText(name.lower())
             edit.setMaximumWidth(self.fontMetrics().averageCharWidth() * (_NUMBER_WIDTH + 4))
             edit.textChanged.connect(self.changed)
-        self.choice.setAccessibleName("Which")
         self.unit = QLabel()
         self.sure = ConfidenceSlider()
         row = beside(self.low, QLabel("to"), self.high, self.unit)
         row.addStretch(1)
         ends = column(row)
-        self._answers = QStackedWidget()
-        self._answers.addWidget(ends)
-        self._answers.addWidget(self.choice)
+        self._answers = stack(ends, self.choice)
         self._answers.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -198,8 +183,7 @@ class SentenceRow(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.words = QLineEdit()
-        self.words.setAccessibleName("In your own words")
+        self.words = labelled(QLineEdit(), "In your own words")
         self.words.setPlaceholderText("In your own words (you judge it afterwards)")
         self.sure = ConfidenceSlider(70)
         self.sure.keep_place()
@@ -232,14 +216,10 @@ class CurveRow(QWidget):
         super().__init__(parent)
         self.chart = DrawnCurve(steps, start_loss)
         self.chart.setMinimumHeight(220)
-        self.points = QLineEdit()
-        self.points.setAccessibleName("Points of the curve")
+        self.points = labelled(QLineEdit(), "Points of the curve")
         self.points.setPlaceholderText("or write it: step:loss, for example 1:4.4, 100:3, 500:2.1")
-        self.clear_button = QPushButton("Clear")
-        self.clear_button.setToolTip("Clear the drawing")
-        self.within = QLineEdit()
-        self.within.setAccessibleName("Average tolerance")
-        self.within.setPlaceholderText("0.2")
+        self.clear_button = labelled(QPushButton("Clear"), tip="Clear the drawing")
+        self.within = labelled(QLineEdit(placeholderText="0.2"), "Average tolerance")
         self.within.setMaximumWidth(self.fontMetrics().averageCharWidth() * 9)
         self.sure = ConfidenceSlider(70)
         top = beside(self.points, self.clear_button, grows=self.points)

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import (
-    QApplication,
-    QCheckBox,
-    QDialog,
-    QLabel,
-    QPushButton,
-    QStackedWidget,
-    QStyle,
-    QWidget,
-)
+from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QLabel, QPushButton, QStackedWidget, QStyle, QWidget
 from shiboken6 import isValid
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
+from llmlab_gui.lab.book import Anchors, Book
 from llmlab_gui.notebook.prediction_form import SentenceRow
-from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, scrolled
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import beside, column
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.book import Anchors, Book
 
 _TALLEST = 460  # pixels of what is asked; more is scrolled
 _AROUND = 330  # pixels of the dialog around that, and of its frame
@@ -48,18 +35,14 @@ class StartQuestion(QDialog):
         self.setWindowTitle("What do you expect?")
         self.predictions: list[Prediction] | None = None
         self.sentence = SentenceRow()
-        self.problem = ProblemLabel()
-        self.problem.setAccessibleName("Errors")
-        self.ask_again = QCheckBox("Ask before every run")
-        self.ask_again.setToolTip("It can be switched on again in the Notebook")
+        self.problem = labelled(ProblemLabel(), "Errors")
+        self.ask_again = labelled(QCheckBox("Ask before every run"), tip="It can be switched on again in the Notebook")
         self.ask_again.setChecked(book.asks)
         self.ask_again.toggled.connect(book.set_asks)
         self.start_button = PrimaryButton("Lock and start")
         self.skip_button = QPushButton("Start without a prediction")
-        self.back_button = QPushButton("Back")
-        self.back_button.setToolTip("Start nothing (Escape)")
-        self._what = QLabel(about)
-        self._what.setWordWrap(True)
+        self.back_button = labelled(QPushButton("Back"), tip="Start nothing (Escape)")
+        self._what = QLabel(about, wordWrap=True)
         self.anchors = QuietLabel()
         self.anchors.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.anchors.setMinimumHeight(_ANCHOR_LINES * self.fontMetrics().lineSpacing())  # nothing moves when it comes

@@ -60,8 +60,7 @@ VERDICT, MADE = 3, 8
 class NotebookModel(RowsModel[Line]):
     """Lines of all entries."""
 
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(COLUMNS, parent)
+    columns = COLUMNS
 
     def key(self, row: Line) -> tuple[str, int]:
         return row.entry.id, row.place

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import Quantity
+from llmlab_gui.lab.book import Anchors, Book
 from llmlab_gui.notebook.prediction_form import ConfidenceSlider
 from llmlab_gui.notebook.start_question import StartQuestion
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.one_line import ChoiceBox
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.book import Anchors, Book
 
 _WIDTH = 640
 _FIRST_CONFIDENCE = 70
@@ -31,13 +29,9 @@ class VerdictRow(QWidget):
     def __init__(self, about: Quantity, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.about = about
-        title = QLabel(about.title)
-        title.setWordWrap(True)
-        self.verdict = ChoiceBox()
-        self.verdict.setAccessibleName(f"Verdict on: {about.title}")
-        self.verdict.addItem(_NO_IDEA, "")
-        for choice in about.choices:
-            self.verdict.addItem(choice, choice)
+        title = QLabel(about.title, wordWrap=True)
+        self.verdict = labelled(ChoiceBox(), f"Verdict on: {about.title}")
+        self.verdict.fill([("", _NO_IDEA), *((choice, choice) for choice in about.choices)])
         self.sure = ConfidenceSlider(_FIRST_CONFIDENCE)
         self.sure.keep_place()
         self.sure.hide()

@@ -133,10 +133,8 @@ class CheckDock(LabDock):
     def _refresh(self) -> None:
         rows, row = self.desk.checks_here(), self.desk.check
         offered = [(one.id, check_text(one)) for one in rows]
-        if offered != [(self.checks.itemData(n), self.checks.itemText(n)) for n in range(self.checks.count())]:
-            self.checks.clear()
-            for id, words in offered:
-                self.checks.addItem(words, id)
+        if offered != self.checks.entries():
+            self.checks.fill(offered)
         self.checks.setCurrentIndex(self.checks.findData(row.id) if row is not None else -1)
         for widget in (self.checks, self.report_button, self.folder_button):
             widget.setVisible(row is not None)

@@ -32,9 +32,8 @@ class CheckForm(StudyForm[CheckRequest]):
         self._lab = lab
         self._desk = desk
         self._paper = ""
-        self.size_box = choice_box("Size", tip="How much is trained, and for how long on this machine", least=16)
-        for size in SIZES:
-            self.size_box.addItem(size, size)
+        tip = "How much is trained, and for how long on this machine"
+        self.size_box = choice_box("Size", [(size, size) for size in SIZES], tip=tip, least=16)
         self.claims: dict[str, QCheckBox] = {}
         self.claim_row = QWidget()
         self._claims = FlowRow(self.claim_row, spacing=10)

@@ -18,7 +18,6 @@ from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import ask_where
-from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -52,7 +51,6 @@ class ClaimsDock(LabDock):
         self.desk.paper_changed.connect(self._refresh)
         self.desk.check_changed.connect(self._refresh)
         self.desk.claim_changed.connect(self._select)
-        theme_notifier.changed.connect(self.model.repaint_all)
         self._refresh()
 
     def showEvent(self, event: QShowEvent) -> None:

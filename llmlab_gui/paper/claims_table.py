@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import QObject, Qt
+from PySide6.QtCore import Qt
 
 from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
@@ -40,8 +40,7 @@ VERDICT_COLUMN = 1
 class ClaimsModel(RowsModel[ClaimRow]):
     """All claims of one paper."""
 
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(CLAIM_COLUMNS, parent)
+    columns = CLAIM_COLUMNS
 
     def key(self, row: ClaimRow) -> str:
         return row.claim.id

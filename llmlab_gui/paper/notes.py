@@ -126,10 +126,8 @@ class PaperDock(LabDock):
         papers, paper = self.desk.papers, self.desk.paper
         names = [one.name for one in papers]
         offered = [(one.name, self._offer(one)) for one in papers]
-        if offered != [(self.papers.itemData(n), self.papers.itemText(n)) for n in range(self.papers.count())]:
-            self.papers.clear()
-            for name, words in offered:
-                self.papers.addItem(words, name)
+        if offered != self.papers.entries():
+            self.papers.fill(offered)
         own = self._own()
         self.ask_action.setEnabled(own is not None)
         self.folder_action.setEnabled(own is not None)

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QTableView, QWidget
 
 from llmlab_gui.train.samples_data import CheckedItem
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, show_whole_rows
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme
 
 RIGHT, WRONG = "✓", "✗"
 _SHARES = (38, 18, 44)  # per cent of the width: the request, what is right, and all answers together
@@ -23,7 +23,7 @@ class AnswersModel(RowsModel[CheckedItem]):
     """A column for each step at which the model was asked."""
 
     def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__((), parent)
+        super().__init__(parent)
         self.steps: list[int] = []
 
     def key(self, row: CheckedItem) -> str:
@@ -72,7 +72,6 @@ class AnswersView(QTableView):
         show_whole_rows(self, ())
         self.selectionModel().currentRowChanged.connect(self._unfold)
         self.answers.modelReset.connect(self._share)
-        theme_notifier.changed.connect(self.answers.repaint_all)
 
     def copy_selection(self) -> None:
         """The chosen item as text, with all its answers."""

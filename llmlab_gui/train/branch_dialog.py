@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QPalette
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
@@ -20,8 +19,8 @@ from llmlab.core.config import parse_assignments, with_values
 from llmlab.core.errors import LabError
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainTrainSettings
+from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import column
-from llmlab_gui.widgets.theme import current_theme
 
 _PROBLEM_LINES = 2  # that nothing moves for; more make the dialog higher
 
@@ -42,12 +41,9 @@ class BranchDialog(QDialog):
             "The old run is not changed."
         )
         about.setWordWrap(True)
-        self.name = QLineEdit()
-        self.name.setPlaceholderText("made from date and text")
-        self.steps = QSpinBox()
-        self.steps.setRange(step + 1, 1_000_000_000)
+        self.name = QLineEdit(placeholderText="made from date and text")
+        self.steps = QSpinBox(minimum=step + 1, maximum=1_000_000_000, value=max(settings.train.steps, step + 1))
         self.steps.setGroupSeparatorShown(True)
-        self.steps.setValue(max(settings.train.steps, step + 1))
         self.steps.setToolTip("Total steps, including those before the checkpoint")
         self.rate = _Rate()
         self.rate.setDecimals(7)
@@ -56,18 +52,13 @@ class BranchDialog(QDialog):
         self.rate.setValue(settings.train.learning_rate)
         proportion = "; Muon's changes in proportion" if self._muons_share else ""
         self.rate.setToolTip(f"Peak learning rate{proportion}")
-        self.others = QPlainTextEdit()
-        self.others.setPlaceholderText("train.weight_decay=0.01\ndata.batch_size=24")
+        self.others = QPlainTextEdit(placeholderText="train.weight_decay=0.01\ndata.batch_size=24")
         self.others.setToolTip("One section.field=value per line, as with --set")
         self.others.setTabChangesFocus(True)
         self.others.setFixedHeight(self.fontMetrics().height() * 5)
-        self.problem = QLabel()
-        self.problem.setWordWrap(True)
+        self.problem = ProblemLabel()
         self.problem.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.problem.setMinimumHeight(_PROBLEM_LINES * self.fontMetrics().lineSpacing())
-        palette = self.problem.palette()
-        palette.setColor(QPalette.ColorRole.WindowText, current_theme().bad)
-        self.problem.setPalette(palette)
         self.buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
         self.start = self.buttons.addButton("Start branch", QDialogButtonBox.ButtonRole.AcceptRole)
         form = QFormLayout()
@@ -80,6 +71,7 @@ class BranchDialog(QDialog):
             widget.setAccessibleName(label)
             form.addRow(label, widget)
         column(about, form, self.problem, self.buttons, into=self, margins=None)
+        self.problem.show()  # empty, too: it keeps its place
         self.setMinimumWidth(420)
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QItemSelectionModel, Qt, QTimer
 from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QLabel, QTableView, QWidget
+from PySide6.QtWidgets import QFileDialog, QHeaderView, QLabel, QWidget
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import set_pinned
 from llmlab.store.events import CheckpointSaved, Event
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.train.branch_dialog import BranchDialog
 from llmlab_gui.train.checkpoint_details import CheckpointDetails
@@ -26,17 +26,13 @@ from llmlab_gui.train.checkpoint_rows import (
     read_rows,
     verify_row,
 )
-from llmlab_gui.train.checkpoints_table import STEP, CheckpointsModel
+from llmlab_gui.train.checkpoints_table import COLUMNS, STEP, CheckpointsModel
 from llmlab_gui.train.exporter import Exporter
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import column, split, turn
 from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import ask
-from llmlab_gui.widgets.row_tables import show_whole_rows, sorted_proxy, table_actions, tool_bar
-from llmlab_gui.widgets.theme import theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.widgets.row_tables import rows_table, sorted_proxy, table_actions, tool_bar
 
 # A look at the folder's time stamp costs microseconds; checkpoints may also come and go without an event.
 _LOOK_MS = 1500
@@ -57,20 +53,22 @@ class CheckpointsDock(LabDock):
         self._hashing = Background(self)  # hashing gigabytes must not hold up the list
         self.exporter = Exporter(self)
         self.model = CheckpointsModel(self)
-        self.table = QTableView()
+        self._proxy = sorted_proxy(self.model, self)
+        newest_first = (STEP, Qt.SortOrder.DescendingOrder)
+        self.table = rows_table(self._proxy, "Checkpoints of the current run", COLUMNS, several=True, sort=newest_first)
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.table.doubleClicked.connect(self.write)
+        self.table.selectionModel().selectionChanged.connect(self._update_actions)
         self.details = CheckpointDetails()
-        self.said = QLabel()
-        self.said.setWordWrap(True)
+        self.said = QLabel(wordWrap=True)
         self.said.hide()
         self._build_actions()
-        self._build_table()
         self._lay_out()
         self.caption(
             "Saved states of the run: generate text with one, resume from one, or branch from one.", "checkpoints"
         )
 
-        self._timer = QTimer(self)
-        self._timer.setInterval(_LOOK_MS)
+        self._timer = QTimer(self, interval=_LOOK_MS)
         self._timer.timeout.connect(self._look)
         self.exporter.progress.connect(self.say)
         self.exporter.done.connect(self._exported)
@@ -78,7 +76,6 @@ class CheckpointsDock(LabDock):
         lab.current_changed.connect(self._change_run)
         lab.events_arrived.connect(self._take)
         lab.runs_changed.connect(self._update_empty)
-        theme_notifier.changed.connect(self.model.repaint_all)
         current = lab.current()
         self._change_run(current.id if current else "")
 
@@ -95,6 +92,12 @@ class CheckpointsDock(LabDock):
     def row(self) -> RunRow | None:
         """The run whose checkpoints are shown."""
         return self.lab.row(self._run_id) if self._run_id else None
+
+    @property
+    def _one(self) -> CheckpointRow | None:
+        """The chosen checkpoint, if it is the only one."""
+        chosen = self.selected()
+        return chosen[0] if len(chosen) == 1 else None
 
     def selected(self) -> list[CheckpointRow]:
         """The chosen checkpoints, oldest step first."""
@@ -126,9 +129,8 @@ class CheckpointsDock(LabDock):
 
     def write(self) -> None:
         """Opens Write with the chosen checkpoint."""
-        chosen = self.selected()
-        if len(chosen) == 1 and chosen[0].checkpoint is not None:
-            self.lab.open_write(self._run_id, chosen[0].name)
+        if (one := self._one) is not None and one.checkpoint is not None:
+            self.lab.open_write(self._run_id, one.name)
 
     def pin(self) -> None:
         """Pins the chosen checkpoints, or unpins them if all are pinned."""
@@ -173,10 +175,10 @@ class CheckpointsDock(LabDock):
 
     def branch(self) -> None:
         """Starts a new run from the chosen checkpoint."""
-        run, chosen = self.row, self.selected()
-        if run is None or len(chosen) != 1 or chosen[0].checkpoint is None:
+        run, one = self.row, self._one
+        if run is None or one is None or one.checkpoint is None:
             return
-        dialog = BranchDialog(run.info.settings, run.name, chosen[0].step, self)
+        dialog = BranchDialog(run.info.settings, run.name, one.step, self)
         accepted = dialog.exec()
         name, overrides = dialog.name.text().strip(), dialog.overrides() if accepted else {}
         dialog.deleteLater()
@@ -185,24 +187,24 @@ class CheckpointsDock(LabDock):
         try:
             predictions = ask_of_run(self, self.lab, with_values(run.info.settings, overrides), run.info.preset)
             if predictions is not None:
-                self.lab.controller.branch(run.run, chosen[0].checkpoint, overrides, name or None, predictions)
+                self.lab.controller.branch(run.run, one.checkpoint, overrides, name or None, predictions)
         except LabError as error:
             self._failed(error)
 
     def fine_tune(self) -> None:
         """Sets up a fine-tuning run that begins from the chosen checkpoint."""
-        run, chosen = self.row, self.selected()
-        if run is not None and len(chosen) == 1:
-            self.lab.finetune_requested.emit({"model.base": f"{run.name}@{chosen[0].step}"})
+        run, one = self.row, self._one
+        if run is not None and one is not None:
+            self.lab.finetune_requested.emit({"model.base": f"{run.name}@{one.step}"})
 
     def export(self) -> None:
         """Asks for a folder, and exports the chosen checkpoint into it."""
-        chosen = self.selected()
-        if len(chosen) != 1:
+        one = self._one
+        if one is None:
             return
         name = QFileDialog.getExistingDirectory(self, "Export into a folder (made inside the one you choose)")
         if name:
-            self.export_to(chosen[0], Path(name) / f"{Path(self._run_id).name}-{chosen[0].name}-hf")
+            self.export_to(one, Path(name) / f"{Path(self._run_id).name}-{one.name}-hf")
 
     def export_to(self, row: CheckpointRow, folder: Path) -> None:
         """Exports a checkpoint as a Hugging Face folder."""
@@ -227,10 +229,9 @@ class CheckpointsDock(LabDock):
 
     def open_folder(self) -> None:
         """Shows the chosen checkpoint (or all of them) in the system's file manager."""
-        run, chosen = self.row, self.selected()
+        run, one = self.row, self._one
         if run is not None:
-            path = chosen[0].path if len(chosen) == 1 else run.run.checkpoints
-            open_outside(path, self.lab.error_raised)
+            open_outside(one.path if one is not None else run.run.checkpoints, self.lab.error_raised)
 
     # What happens ------------------------------------------------------------------------------------------------
 
@@ -320,27 +321,14 @@ class CheckpointsDock(LabDock):
         )
         self.actions_by_name = table_actions(self.table, "checkpoint", words)
 
-    def _build_table(self) -> None:
-        self._proxy = sorted_proxy(self.model, self)
-        self.table.setModel(self._proxy)
-        self.table.setAccessibleName("Checkpoints of the current run")
-        show_whole_rows(self.table, ())
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.table.setSortingEnabled(True)
-        self.table.sortByColumn(STEP, Qt.SortOrder.DescendingOrder)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.doubleClicked.connect(self.write)
-        self.table.selectionModel().selectionChanged.connect(self._update_actions)
-
     def _lay_out(self) -> None:
         self._halves = split((self.table, 1), self.details, sizes=_SIZES, closes=True)
         self.set_body(column(tool_bar(self.actions_by_name), (self._halves, 1), self.said))
 
     def _update_actions(self) -> None:
-        chosen = self.selected()
+        chosen, one = self.selected(), self._one
         readable = [row for row in chosen if row.checkpoint is not None]
-        one_sound = len(chosen) == 1 and chosen[0].damage is None
+        one_sound = one is not None and one.damage is None
         actions = self.actions_by_name
         for name in ("write", "branch", "tune"):
             actions[name].setEnabled(one_sound)
@@ -351,7 +339,7 @@ class CheckpointsDock(LabDock):
         actions["pin"].setIconText(pin)
         actions["verify"].setEnabled(bool(self.model.rows))
         actions["delete"].setEnabled(bool(chosen))
-        self.details.show_row(chosen[0] if len(chosen) == 1 else None, len(chosen))
+        self.details.show_row(one, len(chosen))
 
     def _update_empty(self) -> None:
         row = self.row

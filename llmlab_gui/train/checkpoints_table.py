@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from PySide6.QtCore import QObject, Qt
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 
 from llmlab.store.checkpoints import Checkpoint
@@ -64,8 +64,7 @@ COLUMNS: tuple[Column[CheckpointRow], ...] = (
 class CheckpointsModel(RowsModel[CheckpointRow]):
     """All checkpoints of a run."""
 
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(COLUMNS, parent)
+    columns = COLUMNS
 
     def key(self, row: CheckpointRow) -> str:
         return row.name

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import (
@@ -20,21 +19,20 @@ from PySide6.QtGui import (
     QTextCharFormat,
     QTextCursor,
 )
-from PySide6.QtWidgets import QCheckBox, QPlainTextEdit, QPushButton, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QPlainTextEdit, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.store.events import Event, Started
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.event_sentences import Sentence, history_sentences, sentence
 from llmlab_gui.train.log_tail import LogTail
 from llmlab_gui.widgets.find_bar import FindBar
-from llmlab_gui.widgets.layouts import choice_box, column, flow
+from llmlab_gui.widgets.labels import labelled
+from llmlab_gui.widgets.layouts import choice_box, column, flow, stack
 from llmlab_gui.widgets.numbers import unbroken
 from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 # Rows of each view; about the 2 MB that the tail begins with, at 100 characters a line.
 _MAX_LINES = 20_000
@@ -60,14 +58,11 @@ class LogDock(LabDock):
 
         self.which = choice_box("What the log shows")
         self.which.addItems(["Events", "Worker output"])
-        self.follow = QCheckBox("Follow")
+        self.follow = labelled(QCheckBox("Follow"), tip="Keep the newest line in view")
         self.follow.setChecked(True)
-        self.follow.setToolTip("Keep the newest line in view")
-        copy = QPushButton("Copy")
-        copy.setToolTip("Copy the selection, or all that is shown")
+        copy = labelled(QPushButton("Copy"), tip="Copy the selection, or all that is shown")
         copy.clicked.connect(self.copy)
-        self.open_button = QPushButton("Open file")
-        self.open_button.setToolTip("Open worker.log in the editor of this system")
+        self.open_button = labelled(QPushButton("Open file"), tip="Open worker.log in the editor of this system")
         self.open_button.clicked.connect(self.open_file)
         self.events_view, self.output_view = self._text_view(_MAX_SENTENCES), self._text_view(_MAX_LINES)
         self.events_view.setAccessibleName("Events of the run")
@@ -75,9 +70,7 @@ class LogDock(LabDock):
         self.output_view.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         self.output_view.setPlaceholderText("The worker has printed nothing.")
         self.events_view.setPlaceholderText("Nothing has happened yet.")
-        self._views = QStackedWidget()
-        self._views.addWidget(self.events_view)
-        self._views.addWidget(self.output_view)
+        self._views = stack(self.events_view, self.output_view)
 
         self.find_bar = FindBar(self)
         self.find_bar.set_view(self.events_view)
@@ -89,8 +82,7 @@ class LogDock(LabDock):
             view.verticalScrollBar().valueChanged.connect(partial(self._scrolled, view))
         self.which.currentIndexChanged.connect(self._switch)
         self.follow.toggled.connect(self._go_to_end)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_POLL_MS)
+        self._timer = QTimer(self, interval=_POLL_MS)
         self._timer.timeout.connect(self.read_output)
         self.visibilityChanged.connect(self._see)
         lab.current_changed.connect(self._change_run)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QAbstractItemView, QLabel, QTableView, QWidget
+from PySide6.QtWidgets import QAbstractItemView, QLabel, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import from_dict
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
-from llmlab_gui.train.queue_table import QueueModel, waits
-from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.train.queue_table import COLUMNS, QueueModel, waits
+from llmlab_gui.widgets.labels import ProblemLabel, labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.numbers import time_left_text
-from llmlab_gui.widgets.row_tables import show_whole_rows, table_actions, tool_bar
+from llmlab_gui.widgets.row_tables import rows_table, table_actions, tool_bar
 from llmlab_gui.widgets.theme import theme_notifier
 
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-
 _TICK_MS = 1000  # times left grow shorter
-_WIDTHS = (3, 20, 8, 11, 14, 14)  # of the columns, in characters
 
 
 class QueueDock(LabDock):
@@ -33,10 +28,8 @@ class QueueDock(LabDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "queue", "Queue", parent)
         self.model = QueueModel(self)
-        self.table = QTableView()
-        self.now = QLabel()
-        self.now.setWordWrap(True)
-        self.now.setAccessibleName("What the queue waits for")
+        self.table = rows_table(self.model, "Runs that wait", COLUMNS, several=True)
+        self.now = labelled(QLabel(wordWrap=True), "What the queue waits for")
         self.problem = ProblemLabel()
         self._actions = table_actions(
             self.table,
@@ -54,14 +47,19 @@ class QueueDock(LabDock):
         self.tools = tool_bar(self._actions)
         self.set_body(column(self.tools, self.now, (self.table, 1), self.problem))
         self.caption("Waiting runs: each starts when the one before it has ended.", "experiments")
-        self._timer = QTimer(self)
-        self._timer.setInterval(_TICK_MS)
+        self._timer = QTimer(self, interval=_TICK_MS)
         self._timer.timeout.connect(self._refresh_if_seen)
         self._timer.start()
         lab.queue.changed.connect(self.refresh)
         lab.runs_changed.connect(self._refresh_if_seen)
         theme_notifier.changed.connect(self.refresh)
         self.refresh()
+
+    @property
+    def _one(self) -> QueuedRun | None:
+        """The selected run, if it is the only one."""
+        chosen = self.chosen()
+        return chosen[0] if len(chosen) == 1 else None
 
     def chosen(self) -> list[QueuedRun]:
         """The selected runs, first in turn first."""
@@ -99,16 +97,13 @@ class QueueDock(LabDock):
 
     def start_now(self) -> None:
         """Starts the chosen run at once."""
-        chosen = self.chosen()
-        if len(chosen) == 1:
-            self.lab.queue.start_now(chosen[0].id)
+        if (item := self._one) is not None:
+            self.lab.queue.start_now(item.id)
 
     def shift(self, distance: int) -> None:
         """Moves the chosen run up (negative) or down."""
-        chosen = self.chosen()
-        if len(chosen) == 1:
-            place = [row.item.id for row in self.model.rows].index(chosen[0].id)
-            self.lab.queue.move(chosen[0].id, place + distance)
+        if (item := self._one) is not None:
+            self.lab.queue.move(item.id, self._place(item) + distance)
 
     def remove(self) -> None:
         """Takes the chosen runs out."""
@@ -116,10 +111,9 @@ class QueueDock(LabDock):
 
     def edit(self) -> None:
         """Takes the chosen run out and puts its settings, name and predictions into its set-up panel."""
-        chosen = self.chosen()
-        if len(chosen) != 1:
+        item = self._one
+        if item is None:
             return
-        item = chosen[0]
         try:
             predictions = list(map(from_dict, item.predictions))
         except LabError as error:
@@ -133,16 +127,14 @@ class QueueDock(LabDock):
 
     def _build_table(self) -> None:
         table = self.table
-        table.setModel(self.model)
-        table.setAccessibleName("Runs that wait")
-        table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         table.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
         table.setDragDropOverwriteMode(False)
         table.setDefaultDropAction(Qt.DropAction.MoveAction)
-        table.horizontalHeader().setStretchLastSection(True)
-        show_whole_rows(table, _WIDTHS)
         table.selectionModel().selectionChanged.connect(self._update_actions)
         self.model.moved.connect(self.lab.queue.move)
+
+    def _place(self, item: QueuedRun) -> int:
+        return [row.item.id for row in self.model.rows].index(item.id)
 
     def _select(self, ids: set[str]) -> None:
         for place, row in enumerate(self.model.rows):
@@ -154,14 +146,13 @@ class QueueDock(LabDock):
             self.refresh()
 
     def _update_actions(self) -> None:
-        chosen = self.chosen()
-        one = chosen[0] if len(chosen) == 1 else None
-        place = [row.item.id for row in self.model.rows].index(one.id) if one is not None else -1
+        one = self._one
+        place = self._place(one) if one is not None else -1
         self._actions["start"].setEnabled(one is not None)
         self._actions["edit"].setEnabled(one is not None)
         self._actions["up"].setEnabled(place > 0)
         self._actions["down"].setEnabled(0 <= place < len(self.model.rows) - 1)
-        self._actions["remove"].setEnabled(bool(chosen))
+        self._actions["remove"].setEnabled(bool(self.chosen()))
         self.problem.say(one.problem if one is not None else "")
 
 

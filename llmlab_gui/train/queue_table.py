@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from PySide6.QtCore import QMimeData, QModelIndex, QObject, Qt, Signal
+from PySide6.QtCore import QMimeData, QModelIndex, Qt, Signal
 from PySide6.QtGui import QColor
 
 from llmlab.jobs.queue import QueuedRun
@@ -39,21 +39,23 @@ def waits(items: Sequence[QueuedRun], left: float | None) -> list[Waiting]:
 
 
 COLUMNS: tuple[Column[Waiting], ...] = (
-    Column("", lambda row: str(row.place), "Its turn", right=True),
+    Column("", lambda row: str(row.place), "Its turn", right=True, width=3),
     Column(
         "Run",
         lambda row: row.item.name or f"{row.item.preset or 'custom'} (named when it starts)",
         "Its name, or the preset that it is made from",
+        width=20,
     ),
     Column(
         "Takes",
         lambda row: "–" if row.item.seconds is None else minutes_text(row.item.seconds / 60),
         "As estimated before it was queued",
         right=True,
+        width=8,
     ),
-    Column("Begins in", lambda row: _begins(row), "When those before it have ended, as far as that is known"),
-    Column("Kind", lambda row: row.item.settings.words.does, "What it does"),
-    Column("Learns from", lambda row: PurePath(row.item.settings.reads).name, "Corpus or examples"),
+    Column("Begins in", lambda row: _begins(row), "When those before it have ended, as far as that is known", width=11),
+    Column("Kind", lambda row: row.item.settings.words.does, "What it does", width=14),
+    Column("Learns from", lambda row: PurePath(row.item.settings.reads).name, "Corpus or examples", width=14),
 )
 NAME, BEGINS = 1, 3
 
@@ -63,8 +65,7 @@ class QueueModel(RowsModel[Waiting]):
 
     moved = Signal(str, int)  # item's id, its new place among the others
 
-    def __init__(self, parent: QObject) -> None:
-        super().__init__(COLUMNS, parent)
+    columns = COLUMNS
 
     def key(self, row: Waiting) -> str:
         return row.item.id

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QKeySequence
@@ -14,16 +13,13 @@ from llmlab.core.presets import DEFAULT_PRESET, load_preset
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
-from llmlab_gui.train.run_setup import short_of_disk
+from llmlab_gui.train.run_setup import Plan, short_of_disk
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.question import ask, ask_where_to_resume
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-    from llmlab_gui.train.run_setup import Plan
 
 # A signed 32-bit number is the most that the question for more steps can hold; the setting's own limit is below it.
 _MOST_STEPS = 1_000_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QWidget
 
@@ -11,11 +10,9 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
 from llmlab.studies.upkeep import delete_run, what_rests_on
 from llmlab_gui.host.long_work import LongWork
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 # Of what else rests on runs that are to be deleted: more than these fill the question.
 _MOST_RESTING = 8

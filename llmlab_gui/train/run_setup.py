@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
@@ -27,13 +27,11 @@ from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, WholeLabel, scrolled
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, WholeLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import column, flow, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text, minutes_text, unbroken
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 S = TypeVar("S", bound=RunSettings)
 _SETTLE_MS = 120
@@ -90,28 +88,21 @@ class RunSetupDock(LabDock, Generic[S]):
         self._first_preset, self._track = default_preset(settings_type), settings_type.track
         self._costs: Costs | None = None
         self._predictions: tuple[Prediction, ...] = ()  # of the run that `fill` took out of the queue
-        self.name = QLineEdit()
-        self.name.setAccessibleName("Name of the run")
-        self.name.setPlaceholderText("made from date, preset and text")
+        self.name = labelled(QLineEdit(placeholderText="made from date, preset and text"), "Name of the run")
         self.name.setToolTip("The run's folder: letters, digits and . _ + -")
         self.chosen = PresetForm(settings_type, essentials, name="Preset", titled=titled, also={"name": self.name})
         self.presets, self.form = self.chosen.presets, self.chosen.form
-        self.estimate = WholeLabel()
-        self.estimate.setAccessibleName("Estimate")
-        self.problem = ProblemLabel()
-        self.problem.setAccessibleName("Errors")
-        self.help = QuietLabel("Point at a setting to see what it means.")
-        self.help.setAccessibleName("Help")
+        self.estimate = labelled(WholeLabel(), "Estimate")
+        self.problem = labelled(ProblemLabel(), "Errors")
+        self.help = labelled(QuietLabel("Point at a setting to see what it means."), "Help")
         self.help.setMinimumHeight(self.fontMetrics().lineSpacing() * 3)
         self.help.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.reset_button = QPushButton("Reset to preset")
-        self.queue_button = QPushButton("Add to queue")
-        self.queue_button.setToolTip("It starts when the runs ahead of it have ended")
+        self.queue_button = labelled(QPushButton("Add to queue"), tip="It starts when the runs ahead of it have ended")
         self.train_button = PrimaryButton("Train")
         self._lay_out()
         self._settle = settling_timer(self, _SETTLE_MS, self.update_all)
-        self._again = QTimer(self)
-        self._again.setInterval(_AGAIN_MS)
+        self._again = QTimer(self, interval=_AGAIN_MS)
         self._again.timeout.connect(self._look_again)
         self.presets.activated.connect(self._forget_predictions)
         self.form.edited.connect(self._edited)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtGui import QAction, QGuiApplication, QKeySequence, QShowEvent
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QLineEdit,
-    QMenu,
-    QStackedWidget,
-    QTableView,
-    QWidget,
-)
+from PySide6.QtWidgets import QAbstractItemView, QLineEdit, QMenu, QTableView, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.task_settings import TaskSettings
@@ -23,22 +16,19 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.studies.upkeep import rename_run, require_new_name
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.run_deletions import RunDeletions
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunDelegate, RunsModel
 from llmlab_gui.widgets.buttons import tool_button
-from llmlab_gui.widgets.labels import EmptyState
-from llmlab_gui.widgets.layouts import beside, column, settling_timer
+from llmlab_gui.widgets.labels import EmptyState, labelled
+from llmlab_gui.widgets.layouts import beside, column, settling_timer, stack
 from llmlab_gui.widgets.numbers import stamp_text
 from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
 from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
-from llmlab_gui.widgets.theme import theme_notifier
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-    from llmlab_gui.lab.window_settings import WindowSettings
 
 # Walking through the list by keyboard should not open every run on the way.
 _SETTLE_MS = 150
@@ -67,18 +57,14 @@ class RunsDock(LabDock):
         self.strip = ProgressStrip(self.deletions, noun="the deletion")
         self.table = QTableView()
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names made from a date differ at their ends
-        self.filter = QLineEdit()
-        self.filter.setPlaceholderText("Filter by name, state, kind or text")
-        self.filter.setAccessibleName("Filter the runs")
+        self.filter = labelled(QLineEdit(placeholderText="Filter by name, state, kind or text"), "Filter the runs")
         self.filter.setClearButtonEnabled(True)
         self.menu_button = tool_button("Export", "Save the table as CSV")
         self._actions = self._build_actions()
         self._build_table()
         row = beside(self.filter, self.menu_button, grows=self.filter)
         self._none = EmptyState()
-        self._places = QStackedWidget()
-        for place in (self.table, self._none):
-            self._places.addWidget(place)
+        self._places = stack(self.table, self._none)
         self.set_body(column(row, (self._places, 1)))
         self.strip.lie_over(self.table)
         self.caption("All runs in the outputs folder. Ticked ones are overlaid in the charts.", "loss-curves")
@@ -89,7 +75,6 @@ class RunsDock(LabDock):
         lab.runs_changed.connect(self._refresh)
         lab.current_changed.connect(self._select_current)
         lab.shown_changed.connect(self.model.repaint_all)
-        theme_notifier.changed.connect(self.model.repaint_all)
         self._refresh()
 
     def remember(self, settings: WindowSettings) -> None:
@@ -155,21 +140,25 @@ class RunsDock(LabDock):
         return question.answer if agreed else ""
 
     def _build_actions(self) -> dict[str, QAction]:
-        made = {}
+        made, lab = {}, self.lab
         for name, text, slot in (
             ("open", "Open", self._open_chosen),
-            ("look", "Look inside", self._look_inside),
-            ("write", "Write", lambda: self.lab.open_write(self._first_id(), "")),
+            ("look", "Look inside", self._first(lambda row: lab.look_requested.emit(_reference(row)))),
+            ("write", "Write", self._first(lambda row: lab.open_write(row.id, ""))),
             ("compare", "Compare", self._compare),
             ("overlay", "Overlay in the charts", self._toggle_chosen),
-            ("pause", "Pause", lambda: self._ask("pause")),
-            ("resume", "Resume", lambda: self.lab.resume_requested.emit(self._first_id())),
-            ("stop", "Stop", lambda: self._ask("stop")),
-            ("branch", "Branch from a checkpoint…", self._branch),
-            ("again", "Set up another like it", self._set_up_again),
-            ("folder", "Open folder", self._open_folder),
+            ("pause", "Pause", self._each(lab.controller.pause)),
+            ("resume", "Resume", self._first(lambda row: lab.resume_requested.emit(row.id))),
+            ("stop", "Stop", self._each(lab.controller.stop)),
+            ("branch", "Branch from a checkpoint…", self._first(self._branch)),
+            (
+                "again",
+                "Set up another like it",
+                self._first(lambda row: lab.set_up_again(row.info.settings, row.info.preset)),
+            ),
+            ("folder", "Open folder", self._first(lambda row: open_outside(row.run.path, lab.error_raised))),
             ("copy", "Copy its id", self._copy_id),
-            ("rename", "Rename…", self._rename_chosen),
+            ("rename", "Rename…", self._first(self.rename)),
             ("delete", "Delete…", lambda: self.deletions.delete(self.chosen())),
         ):
             action = QAction(text, self)
@@ -313,10 +302,23 @@ class RunsDock(LabDock):
             action.setEnabled(True)
         self.table.setFocus(Qt.FocusReason.PopupFocusReason)
 
-    def _look_inside(self) -> None:
-        rows = self.chosen()
-        if rows:
-            self.lab.look_requested.emit(_reference(rows[0]))
+    def _first(self, act: Callable[[RunRow], object]) -> Callable[[], None]:
+        """Does something with the first of the selected runs, where there is one."""
+
+        def slot() -> None:
+            for row in self.chosen()[:1]:
+                act(row)
+
+        return slot
+
+    def _each(self, act: Callable[[RunFolder], object]) -> Callable[[], None]:
+        """Does something with all of them."""
+
+        def slot() -> None:
+            for row in self.chosen():
+                act(row.run)
+
+        return slot
 
     def _compare(self) -> None:
         """Two runs, the older one first; or one with its base."""
@@ -327,32 +329,9 @@ class RunsDock(LabDock):
         elif rows:
             self.lab.compare_requested.emit(str(rows[0].run.path))
 
-    def _rename_chosen(self) -> None:
-        rows = self.chosen()
-        if rows:
-            self.rename(rows[0])
-
-    def _first_id(self) -> str:
-        rows = self.chosen()
-        return rows[0].id if rows else ""
-
-    def _ask(self, what: str) -> None:
-        for row in self.chosen():
-            (self.lab.controller.pause if what == "pause" else self.lab.controller.stop)(row.run)
-
-    def _branch(self) -> None:
-        self.lab.set_current(self._first_id())
+    def _branch(self, row: RunRow) -> None:
+        self.lab.set_current(row.id)
         self.lab.dock_requested.emit("checkpoints")
-
-    def _set_up_again(self) -> None:
-        rows = self.chosen()
-        if rows:
-            self.lab.set_up_again(rows[0].info.settings, rows[0].info.preset)
-
-    def _open_folder(self) -> None:
-        rows = self.chosen()
-        if rows:
-            open_outside(rows[0].run.path, self.lab.error_raised)
 
     def _copy_id(self) -> None:
         QGuiApplication.clipboard().setText("\n".join(row.name for row in self.chosen()))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtCore import QRect, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QPainter
 from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTableView
 
 from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunStatus
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.widgets.numbers import count_text, created_text
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
 from llmlab_gui.widgets.theme import current_theme
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 SHOW, NAME, STATE = 0, 1, 2
 _DATED = re.compile(r"\d{8}-\d{6}-")
@@ -101,8 +99,10 @@ class RunsModel(RowsModel[RunRow]):
 
     overlay_toggled = Signal(str, bool)  # run id, whether it should be shown
 
+    columns = COLUMNS
+
     def __init__(self, lab: Lab) -> None:
-        super().__init__(COLUMNS, lab)
+        super().__init__(lab)
         self._lab = lab
 
     def refresh(self) -> None:

@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtGui import QResizeEvent, QShowEvent
-from PySide6.QtWidgets import (
-    QLabel,
-    QListWidget,
-    QListWidgetItem,
-    QPushButton,
-    QSlider,
-    QStackedWidget,
-    QWidget,
-    QWidgetAction,
-)
+from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QPushButton, QSlider, QWidget, QWidgetAction
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs.launcher import request
 from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.answers_view import AnswersView, whole
 from llmlab_gui.train.samples_data import (
     NO_SAMPLES,
@@ -40,11 +31,9 @@ from llmlab_gui.train.samples_data import (
 )
 from llmlab_gui.train.samples_view import SamplesView
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer
+from llmlab_gui.widgets.labels import labelled
+from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer, stack
 from llmlab_gui.widgets.saving import ask_where, csv_text, save
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 SPREAD, NEWEST, COMPARE, CHOSEN, SCORED = "spread", "newest", "compare", "chosen", "scored"
 _CHOICES = (
@@ -73,20 +62,14 @@ class SamplesDock(LabDock):
         self._chosen_by_hand = False  # which steps are shown
         self.view = SamplesView()
         self.answers_view = AnswersView()
-        self._views = QStackedWidget()
-        for view in (self.view, self.answers_view):
-            self._views.addWidget(view)
-        self.score = QLabel()
-        self.score.setWordWrap(True)
-        self.score.setAccessibleName("Score")
+        self._views = stack(self.view, self.answers_view)
+        self.score = labelled(QLabel(wordWrap=True), "Score")
         self.choice = choice_box("Which steps are shown", _CHOICES[:-1])  # the last one where it makes sense
         self.choice.setMinimumWidth(120)  # in a narrow panel it is cut
-        self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setAccessibleName("Step to compare with the newest")
+        self.slider = labelled(QSlider(Qt.Orientation.Horizontal), "Step to compare with the newest")
         self.slider.setPageStep(1)
         self.slider.setMinimumWidth(70)
-        self.steps_list = QListWidget()
-        self.steps_list.setAccessibleName("Steps to show")
+        self.steps_list = labelled(QListWidget(), "Steps to show")
         self.steps_list.setMinimumSize(240, 260)
         self.steps_button = menu_button("Steps…", "")
         menu = self.steps_button.menu()
@@ -94,8 +77,7 @@ class SamplesDock(LabDock):
         holder.setDefaultWidget(self.steps_list)
         menu.addAction(holder)
         menu.aboutToShow.connect(self._fill_list)
-        self.ask_button = QPushButton("Sample now")
-        self.ask_button.setToolTip("The model writes a sample after its next step")
+        self.ask_button = labelled(QPushButton("Sample now"), tip="The model writes a sample after its next step")
         self.export_button = menu_button("Export", "")
         exports = self.export_button.menu()
         exports.addAction("Copy the selection", self._copy_selection)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from llmlab.store.history import RunHistory
+from llmlab_gui.widgets.saving import csv_text
 
 
 @dataclass(frozen=True)
@@ -137,13 +136,8 @@ def fenced(text: str) -> str:
 
 def to_csv(table: SampleTable) -> str:
     """One row a sample: step, loss in words, prompt, continuation."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["step", "loss", "prompt", "text"])
-    for step in table.steps:
-        for prompt, text in table.texts[step].items():
-            writer.writerow([step, table.loss(step), prompt, text])
-    return buffer.getvalue()
+    rows = [(step, table.loss(step), *pair) for step in table.steps for pair in table.texts[step].items()]
+    return csv_text(("step", "loss", "prompt", "text"), rows)
 
 
 def _one_line(prompt: str) -> str:

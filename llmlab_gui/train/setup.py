@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.build_tokenizer import cut_anew
 from llmlab.gpt.estimate import estimate
 from llmlab_gui.forms.corpus_editor import CorpusEditor
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text
 from llmlab_gui.widgets.numbers import count_text, minutes_text
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 
 class SetupDock(RunSetupDock[PretrainSettings]):

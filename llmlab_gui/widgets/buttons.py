@@ -1,17 +1,22 @@
-"""The small buttons of panels: one that opens its menu, one that stays pressed, one that exports a chart."""
+"""The small buttons of panels: one that opens its menu, one that stays pressed, one that exports a chart, and one
+that leads to a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtWidgets import QMenu, QToolButton
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QFileDialog, QMenu, QToolButton
+
+from llmlab_gui.widgets.icons import icon
+from llmlab_gui.widgets.labels import labelled
+from llmlab_gui.widgets.theme import theme_notifier
 
 
 def tool_button(text: str, tip: str = "") -> QToolButton:
     """A button of a panel."""
-    button = QToolButton()
+    button = labelled(QToolButton(), tip=tip)
     button.setText(text)
-    button.setToolTip(tip)
     return button
 
 
@@ -36,3 +41,33 @@ def chart_export_button(choose_file: Callable[[str], object]) -> QToolButton:
     for kind, text in (("png", "Picture (PNG)…"), ("svg", "Drawing (SVG)…"), ("csv", "Numbers (CSV)…")):
         button.menu().addAction(text).triggered.connect(lambda _=False, kind=kind: choose_file(kind))
     return button
+
+
+class FileButton(QToolButton):
+    """A folder is its sign, and its menu has the ways to a file or a folder of one's own."""
+
+    chosen = Signal(str)  # its path
+
+    def __init__(self, name: str, tip: str) -> None:
+        """name: for screen readers."""
+        super().__init__()
+        labelled(self, name, tip)
+        self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.setMenu(QMenu(self))
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    def add_file(self, text: str, title: str, kinds: str) -> None:
+        """title, kinds: of the dialog; kinds as Qt has them."""
+        self.menu().addAction(text, lambda: self._tell(QFileDialog.getOpenFileName(self, title, "", kinds)[0]))
+
+    def add_folder(self, text: str, title: str, start: str = "") -> None:
+        """title, start: of the dialog."""
+        self.menu().addAction(text, lambda: self._tell(QFileDialog.getExistingDirectory(self, title, start)))
+
+    def _tell(self, path: str) -> None:
+        if path:
+            self.chosen.emit(path)
+
+    def _restyle(self) -> None:
+        self.setIcon(icon("folder"))

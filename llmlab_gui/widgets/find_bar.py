@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut, QTextCursor, QTextDocument
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPlainTextEdit, QTextEdit, QToolButton, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QPlainTextEdit, QTextEdit, QToolButton, QWidget
+
+from llmlab_gui.widgets.buttons import tool_button
+from llmlab_gui.widgets.labels import labelled
+from llmlab_gui.widgets.layouts import beside
 
 
 class FindBar(QWidget):
@@ -15,32 +21,14 @@ class FindBar(QWidget):
     def __init__(self, owner: QWidget) -> None:
         super().__init__(owner)
         self._view: QPlainTextEdit | QTextEdit | None = None
-        self.field = QLineEdit(self)
-        self.field.setPlaceholderText("Find")
-        self.field.setAccessibleName("Find")
-        self.field.setClearButtonEnabled(True)
+        self.field = labelled(QLineEdit(self, placeholderText="Find", clearButtonEnabled=True), "Find")
         self.field.textEdited.connect(lambda: self.search(from_start=True))
         self.field.installEventFilter(self)
         self._said = QLabel(self)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.field, 1)
-        layout.addWidget(self._said)
-        for sign, name, backward in (("▲", "Find previous (Shift+Enter)", True), ("▼", "Find next", False)):
-            button = QToolButton(self)
-            button.setText(sign)
-            button.setToolTip(name)
-            button.setAccessibleName(name)
-            button.setAutoRaise(True)
-            button.clicked.connect(lambda _=False, backward=backward: self.search(backward=backward))
-            layout.addWidget(button)
-        close = QToolButton(self)
-        close.setText("✕")
-        close.setToolTip("Close (Esc)")
-        close.setAccessibleName("Close the search")
-        close.setAutoRaise(True)
-        close.clicked.connect(self.close_bar)
-        layout.addWidget(close)
+        back = _button("▲", "Find previous (Shift+Enter)", lambda: self.search(backward=True))
+        on = _button("▼", "Find next", self.search)
+        close = _button("✕", "Close the search", self.close_bar, "Close (Esc)")
+        beside(self.field, self._said, back, on, close, grows=self.field, into=self)
         shortcut = QShortcut(QKeySequence.StandardKey.Find, owner)
         shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         shortcut.activated.connect(self.open_bar)
@@ -96,3 +84,10 @@ class FindBar(QWidget):
                 self.close_bar()
                 return True
         return super().eventFilter(watched, event)
+
+
+def _button(sign: str, name: str, slot: Callable[[], object], tip: str = "") -> QToolButton:
+    button = labelled(tool_button(sign, tip or name), name)
+    button.setAutoRaise(True)
+    button.clicked.connect(lambda: slot())
+    return button

@@ -20,6 +20,11 @@ class FlowRow(QLayout):
         self.setContentsMargins(0, 0, 0, 0)
         self.setSpacing(spacing)
 
+    def add(self, *widgets: QWidget) -> None:
+        """One after the other."""
+        for widget in widgets:
+            self.addWidget(widget)
+
     def addStretch(self, _stretch: int = 1) -> None:
         """Free room, where there is some."""
         self.addItem(QSpacerItem(0, 0, QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum))

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from PySide6.QtCore import QEvent, QPoint, QRect, Qt
 from PySide6.QtGui import QColor, QFocusEvent, QFont, QPalette, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
+
+W = TypeVar("W", bound=QWidget)
+
+
+def labelled(widget: W, name: str = "", tip: str = "") -> W:
+    """The widget with its name, for screen readers, and its tool tip, where they are given."""
+    if name:
+        widget.setAccessibleName(name)
+    if tip:
+        widget.setToolTip(tip)
+    return widget
 
 
 def scrolled(widget: QWidget) -> QScrollArea:
@@ -114,17 +126,32 @@ class PrimaryButton(QPushButton):
         self.setFont(font)
 
 
-class ProblemLabel(QLabel):
+class _ThemeLabel(QLabel):
+    """Wrapped text in one of the theme's colours. Subclasses write `_restyle`."""
+
+    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(text, parent)
+        self.setWordWrap(True)
+        theme_notifier.changed.connect(self._restyle)
+        self._restyle()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange:  # another style sheet brings the palette of before it back
+            self._restyle()
+
+    def _restyle(self) -> None:
+        raise NotImplementedError
+
+
+class ProblemLabel(_ThemeLabel):
     """What is wrong, in the theme's colour for it, or what is to be done first; gone while there is neither."""
 
     _wrong = True
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setWordWrap(True)
+    def __init__(self) -> None:
+        super().__init__()
         self.hide()
-        theme_notifier.changed.connect(self._restyle)
-        self._restyle()
 
     def say(self, text: str, *, wrong: bool = True) -> None:
         """Shows it; nothing with an empty text. Not `wrong`: in the colour of text."""
@@ -133,11 +160,6 @@ class ProblemLabel(QLabel):
         self.setText(text)
         self.setVisible(bool(text))
 
-    def changeEvent(self, event: QEvent) -> None:
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.StyleChange:  # another style sheet brings the palette of before it back
-            self._restyle()
-
     def _restyle(self) -> None:
         palette = QPalette(self.palette())
         theme = current_theme()
@@ -145,20 +167,12 @@ class ProblemLabel(QLabel):
         self.setPalette(palette)
 
 
-class QuietLabel(QLabel):
+class QuietLabel(_ThemeLabel):
     """Text in the quiet colour of the theme, wrapped, with links that can be reached by keyboard; Tab passes others."""
 
     def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
         super().__init__(text, parent)
-        self.setWordWrap(True)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
-        theme_notifier.changed.connect(self._restyle)
-        self._restyle()
-
-    def changeEvent(self, event: QEvent) -> None:
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.StyleChange:  # another style sheet brings the palette of before it back
-            self._restyle()
 
     def setText(self, text: str) -> None:
         has_links, at_link = "<a " in text, self.hasFocus() and self.hasSelectedText()

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PySide6.QtCore import QObject, Qt, QTimer
-from PySide6.QtWidgets import QBoxLayout, QComboBox, QHBoxLayout, QLayout, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QBoxLayout,
+    QComboBox,
+    QHBoxLayout,
+    QLayout,
+    QSplitter,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.one_line import OneLineBox
 
 Margins: TypeAlias = tuple[int, int, int, int]
@@ -17,10 +27,7 @@ Part: TypeAlias = "QWidget | QLayout | int | tuple[QWidget, int]"
 
 
 def column(
-    *parts: Part,
-    into: QWidget | None = None,
-    spacing: int | None = None,
-    margins: Margins | None = (0, 0, 0, 0),
+    *parts: Part, into: QWidget | None = None, spacing: int | None = None, margins: Margins | None = (0, 0, 0, 0)
 ) -> QWidget:
     """The parts below one another. into: a new widget. margins: left, top, right, bottom; None: as dialogs have."""
     whole = into if into is not None else QWidget()
@@ -59,12 +66,18 @@ def flow(*left: QWidget, right: tuple[QWidget, ...] = ()) -> QWidget:
     """Controls in a row that goes on in a second line. right: at its other end."""
     widget = QWidget()
     layout = FlowRow(widget)
-    for part in left:
-        layout.addWidget(part)
+    layout.add(*left)
     layout.addStretch(1)
-    for part in right:
-        layout.addWidget(part)
+    layout.add(*right)
     return widget
+
+
+def stack(*pages: QWidget) -> QStackedWidget:
+    """One of several pages at a time, the first at first."""
+    found = QStackedWidget()
+    for page in pages:
+        found.addWidget(page)
+    return found
 
 
 def split(
@@ -98,28 +111,21 @@ def turn(halves: QSplitter, *, across: bool, sizes: Sequence[int], shares: Seque
         halves.setSizes(sizes)
 
 
-def choice_box(name: str, choices: Iterable[Sequence[str]] = (), *, tip: str = "", least: int = 0) -> OneLineBox:
+def choice_box(name: str, choices: Iterable[Sequence[Any]] = (), *, tip: str = "", least: int = 0) -> OneLineBox:
     """name: for screen readers. choices: each its data, its words, and perhaps a tool tip; none: it is filled later.
 
     least: characters in sight, whatever its entries have; 0: as many as the longest has when it is first shown.
     """
-    box = OneLineBox()
-    box.setAccessibleName(name)
-    box.setToolTip(tip)
+    box = labelled(OneLineBox(), name, tip)
     if least:
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         box.setMinimumContentsLength(least)
-    for key, words, *tips in choices:
-        box.addItem(words, key)
-        for each in tips:
-            box.setItemData(box.count() - 1, each, Qt.ItemDataRole.ToolTipRole)
+    box.fill(choices)
     return box
 
 
 def settling_timer(parent: QObject, milliseconds: int, slot: Callable[[], object]) -> QTimer:
     """Each start puts the slot off: many changes at once are one."""
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
+    timer = QTimer(parent, singleShot=True, interval=milliseconds)
     timer.timeout.connect(slot)
     return timer

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from PySide6.QtCore import QEvent, QSignalBlocker, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPalette
 from PySide6.QtWidgets import (
     QComboBox,
@@ -27,6 +30,23 @@ _LONGEST_ENTRY = 80  # of a list, which has the whole line: a run's name, its st
 
 class ChoiceBox(QComboBox):
     """Its list has the ground of all lists; Fusion fills it with the colour that outlines menus (`theme._edged`)."""
+
+    def entries(self) -> list[tuple[Any, str]]:
+        """Data and words of each."""
+        return [(self.itemData(place), self.itemText(place)) for place in range(self.count())]
+
+    def fill(self, entries: Iterable[Sequence[Any]], chosen: object = None) -> None:
+        """Replaces the entries, each its data, its words, and perhaps a tool tip. Nobody is told.
+
+        chosen: the data of the one to choose; the first where there is no such.
+        """
+        with QSignalBlocker(self):
+            self.clear()
+            for data, words, *tips in entries:
+                self.addItem(words, data)
+                for tip in tips:
+                    self.setItemData(self.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+            self.setCurrentIndex(max(0, self.findData(chosen)) if self.count() else -1)
 
     def showPopup(self) -> None:
         palette = self.view().palette()

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from PySide6.QtWidgets import (
-    QCheckBox,
-    QDialog,
-    QDialogButtonBox,
-    QLabel,
-    QLineEdit,
-    QMessageBox,
-    QWidget,
-)
+from PySide6.QtWidgets import QCheckBox, QDialog, QDialogButtonBox, QLabel, QLineEdit, QMessageBox, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.labels import ProblemLabel, labelled
 from llmlab_gui.widgets.layouts import column
 
 GONE_FOR_GOOD = " The trash of this system cannot hold it, so this cannot be undone."
@@ -78,10 +70,8 @@ class LineQuestion(QDialog):
         super().__init__(parent)
         self._check = check
         self.setWindowTitle(title)
-        label = QLabel(text)
-        label.setWordWrap(True)
-        self.line = QLineEdit(answer)
-        self.line.setAccessibleName(text.rstrip(":"))
+        label = QLabel(text, wordWrap=True)
+        self.line = labelled(QLineEdit(answer), text.rstrip(":"))
         self.line.selectAll()
         self.problem = ProblemLabel()
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)

@@ -19,7 +19,8 @@ from PySide6.QtGui import QAction, QColor, QKeySequence
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QToolBar, QToolButton
 
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.widgets.labels import labelled
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 R = TypeVar("R")
 Index = QModelIndex | QPersistentModelIndex
@@ -53,12 +54,14 @@ class Column(Generic[R]):
 
 
 class RowsModel(QAbstractTableModel, Generic[R]):
-    """Rows by a key. Subclasses say what a row's key is, and what else is shown of it."""
+    """Rows by a key. Subclasses name their columns, and say what a row's key is and what else is shown of it."""
 
-    def __init__(self, columns: Sequence[Column[R]], parent: QObject | None = None) -> None:
+    columns: Sequence[Column[R]] = ()
+
+    def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self.columns = columns
         self.rows: list[R] = []
+        theme_notifier.changed.connect(self.repaint_all)
 
     def key(self, row: R) -> Hashable:
         """Tells rows apart."""
@@ -158,16 +161,27 @@ def sorted_proxy(model: QAbstractTableModel, parent: QObject) -> QSortFilterProx
     return proxy
 
 
-def rows_table(model: QAbstractItemModel, name: str, columns: Sequence[Column[Any]]) -> QTableView:
-    """A table of whole rows, as all of the window's are."""
-    table = QTableView()
+def rows_table(
+    model: QAbstractItemModel,
+    name: str,
+    columns: Sequence[Column[Any]],
+    *,
+    several: bool = False,
+    sort: tuple[int, Qt.SortOrder] | None = None,
+) -> QTableView:
+    """A table of whole rows, as all of the window's are. several: more than one can be chosen. sort: by which column,
+    and in which order, at first; None for a table that keeps its order."""
+    table = labelled(QTableView(), name)
     table.setModel(model)
-    table.setAccessibleName(name)
-    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+    modes = QAbstractItemView.SelectionMode
+    table.setSelectionMode(modes.ExtendedSelection if several else modes.SingleSelection)
     table.setAlternatingRowColors(True)
     table.setWordWrap(False)
     table.horizontalHeader().setStretchLastSection(True)
     show_whole_rows(table, [column.width for column in columns])
+    if sort is not None:
+        table.setSortingEnabled(True)
+        table.sortByColumn(*sort)
     return table
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
+from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QWidget
 
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 # Of the ground's colour over the content: it can still be read, and nobody takes it for what is current.
@@ -28,14 +29,10 @@ class Veil(QWidget):
         self._sign = QFrame(content)
         self._sign.setFrameShape(QFrame.Shape.StyledPanel)
         self._sign.setAutoFillBackground(True)
-        self._label, self._button = QLabel(), QPushButton()
-        self._label.setTextFormat(Qt.TextFormat.PlainText)
+        self._label, self._button = QLabel(textFormat=Qt.TextFormat.PlainText), QPushButton()
         self._button.clicked.connect(self._act)
         self._slot: Callable[[], object] | None = None
-        row = QHBoxLayout(self._sign)
-        row.setContentsMargins(8, 3, 8, 3)
-        row.addWidget(self._label)
-        row.addWidget(self._button)
+        beside(self._label, self._button, into=self._sign, margins=(8, 3, 8, 3))
         content.installEventFilter(self)
         theme_notifier.changed.connect(self.update)
         self.say("")

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeEvent, QShortcut, QShowEvent
-from PySide6.QtWidgets import (
-    QCheckBox,
-    QLabel,
-    QPlainTextEdit,
-    QPushButton,
-    QTabWidget,
-    QWidget,
-)
+from PySide6.QtWidgets import QCheckBox, QLabel, QPlainTextEdit, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column, settling_timer, split
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.veil import Veil
@@ -31,9 +24,6 @@ from llmlab_gui.write.second_column import SecondAnswer
 from llmlab_gui.write.token_alternatives import TokenAlternatives
 from llmlab_gui.write.token_view import TintLegend, TokenView
 from llmlab_gui.write.writer import Writer
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 # After so long without a key, the next token is asked for.
 _TYPING_PAUSE_MS = 250
@@ -53,10 +43,8 @@ class WriteDock(LabDock):
         self.picker = ModelPicker(lab, self._background)
         self.note = QuietLabel()
         self.note.setTextFormat(Qt.TextFormat.RichText)
-        self.prompt = QPlainTextEdit("The king")
-        self.prompt.setAccessibleName("Prompt")
+        self.prompt = labelled(QPlainTextEdit("The king", tabChangesFocus=True), "Prompt")
         self.prompt.setPlaceholderText("The text that the model continues")
-        self.prompt.setTabChangesFocus(True)
         self.prompt.setMinimumHeight(56)
         self.too_long = QuietLabel()  # below the prompt, so that the next key does not move what is typed
         self.too_long.hide()
@@ -146,8 +134,7 @@ class WriteDock(LabDock):
         self.generate_button, self.stop_button = PrimaryButton("Generate"), QPushButton("Stop")
         self.generate_button.setToolTip("Continue the prompt (Ctrl+Enter)")
         self.stop_button.setToolTip("Stop generating (Esc)")
-        self.spaces = QCheckBox("Show spaces")
-        self.spaces.setToolTip("Show spaces as · and tabs as ⇥")
+        self.spaces = labelled(QCheckBox("Show spaces"), tip="Show spaces as · and tabs as ⇥")
         self.chat = QCheckBox("Chat")
         self.chat.setToolTip(
             "The prompt is what a user says, in the model's chat template (the lab's own where it has none); "
@@ -162,8 +149,7 @@ class WriteDock(LabDock):
     def _lay_out(self) -> None:
         buttons = beside(self.generate_button, self.stop_button, self.chat, self.beside, self.said, grows=self.said)
         written = column(self.first_name, (self.text, 1), TintLegend(), beside(self.spaces, 1, self.copy_button))
-        self.tabs = QTabWidget()
-        self.tabs.setDocumentMode(True)
+        self.tabs = QTabWidget(documentMode=True)
         self.tabs.addTab(self.ahead, "Next token")
         self.tabs.addTab(self.at_token, "At a token")
         self._token_veil = Veil(self.at_token)

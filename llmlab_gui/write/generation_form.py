@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QSpinBox, QToolButton, QWidget
+from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QSpinBox, QWidget
 
 from llmlab_gui.host.messages import Generation
+from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.layouts import beside, column
 
@@ -18,9 +19,8 @@ class GenerationForm(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         usual = Generation()
-        self.tokens, self.top_k, self.seed = QSpinBox(), QSpinBox(), QSpinBox()
+        self.tokens, self.top_k, self.seed = QSpinBox(minimum=1, maximum=4096), QSpinBox(), QSpinBox()
         self.temperature, self.top_p, self.min_p, self.penalty = (QDoubleSpinBox() for _ in range(4))
-        self.tokens.setRange(1, 4096)
         self.tokens.setValue(usual.tokens)
         self.tokens.setToolTip("Length of the text, in tokens")
         self.temperature.setRange(0.0, 10.0)
@@ -49,9 +49,7 @@ class GenerationForm(QWidget):
         self.seed.setRange(0, 2**31 - 1)
         self.seed.setValue(usual.seed)
         self.seed.setToolTip("With the same seed, model, prompt and settings generate the same text")
-        self.new_seed = QToolButton()
-        self.new_seed.setText("New")
-        self.new_seed.setToolTip("Another seed, another text")
+        self.new_seed = tool_button("New", "Another seed, another text")
         self.new_seed.clicked.connect(lambda: self.seed.setValue(random.randrange(100_000)))
         row = self._row = FlowRow(self)
         for label, widget in (

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QComboBox, QLabel, QSizePolicy, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import Checkpoint, best_of, final_of, list_checkpoints
 from llmlab.store.events import CheckpointSaved, Event
+from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.one_line import OneLineBox
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab, RunRow
 
 LATEST, BEST, FINAL = "latest", "best", "final"
 # Among the runs' ids, none of which may begin so.
@@ -34,10 +31,8 @@ class ModelPicker(QWidget):
         self._checkpoints: list[Checkpoint] = []
         self._wanted = LATEST  # kept while the list of checkpoints is read
         self._answering: tuple[str, str | None] = ("", None)
-        self.runs = OneLineBox()
-        self.runs.setAccessibleName("Run whose model answers")
-        self.which = OneLineBox()
-        self.which.setAccessibleName("Checkpoint that answers")
+        self.runs = labelled(OneLineBox(), "Run whose model answers")
+        self.which = labelled(OneLineBox(), "Checkpoint that answers")
         for combo in (self.runs, self.which):
             combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             combo.setMinimumContentsLength(6)
@@ -126,9 +121,7 @@ class ModelPicker(QWidget):
             return
         folder = row.run.checkpoints
         self._background.run(
-            lambda: list_checkpoints(folder),
-            lambda found: self._show(run_id, found),
-            self._lab.error_raised.emit,
+            lambda: list_checkpoints(folder), lambda found: self._show(run_id, found), self._lab.error_raised.emit
         )
 
     def _show(self, run_id: str, found: list[Checkpoint]) -> None:
@@ -165,15 +158,12 @@ class ModelPicker(QWidget):
         names = {row.id: row.name for row in self._lab.runs()}
         if about is not None and about.kind not in _OF_RUNS:
             names = {_ACTIVE: f"{about.name} (active)", **names}
-        ids = list(names)
-        if list(names.items()) == [(self.runs.itemData(i), self.runs.itemText(i)) for i in range(self.runs.count())]:
+        if list(names.items()) == self.runs.entries():
             return
         chosen = self.runs.currentData() or ""
-        self.runs.clear()
-        for run_id, name in names.items():
-            self.runs.addItem(name, run_id)
+        self.runs.fill(names.items())
         self.runs.setCurrentIndex(self.runs.findData(chosen))
-        if chosen and chosen not in ids:
+        if chosen and chosen not in names:
             self._checkpoints = []
             self.reload()
 

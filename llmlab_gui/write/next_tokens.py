@@ -37,10 +37,8 @@ class NextTokens(QWidget):
         self._host = host
         self._waiting: Request | None = None
         self.of: Asked | None = None  # what is shown
-        self.list, self.words = AlternativeList(), QLabel()
+        self.list, self.words = AlternativeList(), QLabel(textFormat=Qt.TextFormat.PlainText, wordWrap=True)
         self.list.setAccessibleName("Next token after the prompt")
-        self.words.setTextFormat(Qt.TextFormat.PlainText)
-        self.words.setWordWrap(True)
         column(self.words, (self.list, 1), into=self, margins=(0, 4, 0, 0))
         self.veil = Veil(self)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QLabel, QWidget
 
@@ -13,14 +11,12 @@ from llmlab.models.source import base_and_fine_tuned
 from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.token_view import TokenView
 from llmlab_gui.write.writer import Writer
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
 
 
 class SecondAnswer(QWidget):
@@ -39,9 +35,7 @@ class SecondAnswer(QWidget):
         self.text = TokenView()
         self.text.setAccessibleName("What model B wrote")
         self.text.setPlaceholderText("It answers after model A.")
-        self.said = QLabel()
-        self.said.setTextFormat(Qt.TextFormat.PlainText)
-        self.said.setWordWrap(True)
+        self.said = QLabel(textFormat=Qt.TextFormat.PlainText, wordWrap=True)
         self.writer = Writer(host, self.text, self)
         self.writer.said.connect(self.said.setText)
         self._wrote = ("", "")  # reference and name of the model that wrote what is shown

@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab_gui.host.messages import Generation, Token
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.one_line import OneLineBox
 
@@ -17,10 +18,8 @@ class TokenAlternatives(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.words = QLabel()
-        self.words.setWordWrap(True)
-        self.steps = OneLineBox()
-        self.steps.setAccessibleName("Distribution at the chosen token")
+        self.words = QLabel(wordWrap=True)
+        self.steps = labelled(OneLineBox(), "Distribution at the chosen token")
         self.steps.setToolTip("The model's own distribution, or what each setting of sampling made of it, in order")
         self.list = AlternativeList()
         self.list.setAccessibleName("Alternatives at the chosen token")
@@ -40,13 +39,8 @@ class TokenAlternatives(QWidget):
         """how: the settings that it was sampled with. The step that was chosen stays where they have it too."""
         self._shown = index, token, how
         offers = ["The model's own", *(f"After {_name(step.name)} {getattr(how, step.name):g}" for step in token.steps)]
-        if offers != [self.steps.itemText(place) for place in range(self.steps.count())]:
-            kept = self.steps.currentText()
-            self.steps.blockSignals(True)
-            self.steps.clear()
-            self.steps.addItems(offers)
-            self.steps.setCurrentIndex(max(0, self.steps.findText(kept)))
-            self.steps.blockSignals(False)
+        if offers != [words for _, words in self.steps.entries()]:
+            self.steps.fill([(words, words) for words in offers], self.steps.currentData())
         self.steps.setVisible(bool(token.steps))
         self._show()
 

@@ -336,7 +336,6 @@ def test_fetching_can_be_cancelled(dock: SetupDock, qtbot: QtBot, monkeypatch: p
     monkeypatch.setattr(corpus_editor, "fetch", fetch)
     _wait_for_corpus(dock, qtbot, "verdict")
     dock.corpus.fetch_button.click()
-    # No wait for the signal: it is emitted in the thread that fetches, where what waits would be called and let go.
     qtbot.waitUntil(lambda: bool(told), timeout=WAIT)
     assert dock.corpus.bar.format() == "Connecting…"  # until something comes
     qtbot.waitUntil(lambda: dock.corpus.fetch_button.text() == "Cancel", timeout=WAIT)
