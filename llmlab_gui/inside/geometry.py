@@ -14,12 +14,12 @@ from llmlab_gui.charts.scatter import Scatter
 from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import choice_box, column, split
 from llmlab_gui.widgets.saving import Table
 
 _MATRICES = (("tokens", "Token embeddings"), ("unembedding", "Unembedding"), ("positions", "Position embeddings"))
-_PAIRS = ((0, 1), (0, 2), (1, 2))
+_PAIRS = ((1, 2), (1, 3), (2, 3))  # of components
 _SAMPLES = (200, 500, 2000)
 _COMPONENTS = 3
 
@@ -32,14 +32,13 @@ class GeometryDock(AskingDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "geometry", "Embedding geometry", parent)
         self.matrix = choice_box("Which embedding", _MATRICES)
-        self.pair, self.sample = choice_box("Which components"), choice_box("How many are shown")
-        self.near = QLineEdit()
-        self.near.setPlaceholderText("a token")
+        self.pair = choice_box("Which components", [(pair, "components {} and {}".format(*pair)) for pair in _PAIRS])
+        self.sample = choice_box("How many are shown", [(count, f"{count:,} shown") for count in _SAMPLES])
+        self.near = labelled(QLineEdit(placeholderText="a token"), "Token whose neighbours are listed")
         self.near.setMaximumWidth(130)
-        self.near.setAccessibleName("Token whose neighbours are listed")
         self.near.setToolTip("Press Enter; a leading space counts: “ king” is another token than “king”")
         self.scatter = Scatter("Embeddings on two principal components")
-        self.neighbours = QTreeWidget()
+        self.neighbours = labelled(QTreeWidget(), "Nearest tokens")
         self.note = QuietLabel()
         self._lay_out()
         self.caption(
@@ -84,18 +83,6 @@ class GeometryDock(AskingDock):
             "near": self.near.text(),
         }
 
-    def _ask(self) -> None:
-        """Unless that is what is shown or asked for."""
-        about = self.session.about
-        if about is None or not self._shown or not self.session.tokens:
-            return
-        question = self._question()
-        asked = (about.reference, self.session.text, *question.values())
-        if asked == self._asked:
-            return
-        self._asked = asked
-        self.session.ask("geometry", question, self._take, self._refuse, "geometry")
-
     def _ask_anew(self) -> None:
         self.near.clear()
         self._ask()
@@ -109,9 +96,7 @@ class GeometryDock(AskingDock):
         self.note.setText("")
         self.update_state()
 
-    def _take(self, archive: Archive) -> None:
-        self.archive = archive
-        self.update_state()
+    def _draw_answer(self, archive: Archive) -> None:
         self._redraw()
 
     def _refuse(self, error: LabError) -> None:
@@ -136,7 +121,7 @@ class GeometryDock(AskingDock):
 
     def _pair(self, components: int) -> tuple[int, int]:
         first, second = self.pair.currentData()
-        return min(first, components - 1), min(second, components - 1)
+        return min(first, components) - 1, min(second, components) - 1
 
     def _list_neighbours(self, archive: Archive) -> None:
         self.neighbours.clear()
@@ -167,14 +152,8 @@ class GeometryDock(AskingDock):
         self._ask()
 
     def _lay_out(self) -> None:
-        for first, second in _PAIRS:
-            self.pair.addItem(f"components {first + 1} and {second + 1}", (first, second))
-        for count in _SAMPLES:
-            self.sample.addItem(f"{count:,} shown", count)
         self.sample.setCurrentIndex(1)
-        for widget in (self.matrix, self.pair, self.sample, QLabel("nearest to"), self.near):
-            self.controls.addWidget(widget)
-        self.neighbours.setAccessibleName("Nearest tokens")
+        self.controls.add(self.matrix, self.pair, self.sample, QLabel("nearest to"), self.near)
         self.neighbours.setColumnCount(2)
         self.neighbours.setRootIsDecorated(False)
         self.neighbours.setUniformRowHeights(True)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QWidget
 
+from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.host.findings import sources
 from llmlab_gui.host.inspection_plan import refusal_of, too_long
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.inside.exporting_dock import ExportingDock
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.veil import Veil
-
-if TYPE_CHECKING:
-    from llmlab_gui.lab.lab import Lab
-
 
 AGAIN = "Inspect again"
 # Of numbers that were asked for with other fields than those in sight.
@@ -98,8 +95,7 @@ class InspectionDock(ExportingDock):
         numbers: the part of it that is about the model and the prompt, no splitter; all of it if not given.
         """
         self.controls.addStretch(1)
-        self.controls.addWidget(self.copy_button)
-        self.controls.addWidget(self.export_button)
+        self.controls.add(self.copy_button, self.export_button)
         content = column((widget, 1))  # a splitter would make a pane of what lies over it
         super().set_body(column(self._row, (content, 1), spacing=4))
         self._veil = Veil(numbers or content)
@@ -229,7 +225,10 @@ class InspectionDock(ExportingDock):
 
 
 class AskingDock(InspectionDock):
-    """Subclasses write `_ask`, which remembers in `_asked` what it asks for, and `_forget`. `archive` is the answer."""
+    """Asks the first of `asks` about the prompt. `archive` is the answer.
+
+    Subclasses write `_question()`, `_draw_answer(archive)`, `_refuse(error)` and `_forget()`.
+    """
 
     needs_inspection = False
     needs_prompt = True
@@ -261,8 +260,29 @@ class AskingDock(InspectionDock):
             self._asked = ()
         self._ask()
 
+    def _question(self) -> dict[str, object]:
+        """The values of the question."""
+        return {}
+
     def _ask(self) -> None:
         """Unless that is what is shown or asked for."""
+        about, question = self.session.about, self._question()
+        asked = (about.reference, self.session.text, *question.values()) if about is not None else ()
+        if asked and asked != self._asked and self._shown and self.session.tokens:
+            self._asked = asked
+            self.session.ask(self.asks[0], question, self._take, self._refuse, self.asks[0])
+
+    def _take(self, archive: Archive) -> None:
+        self.archive = archive
+        self.update_state()
+        self._draw_answer(archive)
+
+    def _draw_answer(self, archive: Archive) -> None:
+        """Draws the answer."""
+        raise NotImplementedError
+
+    def _refuse(self, error: LabError) -> None:
+        """Says why there is none."""
         raise NotImplementedError
 
     def _forget(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHeaderView, QStackedWidget, QTreeWidget, QTreeWidgetItem, QWidget
+from PySide6.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -16,7 +16,7 @@ from llmlab_gui.charts.layer_chart import LayerChart, Line, numbered
 from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel
-from llmlab_gui.widgets.layouts import choice_box, column, split
+from llmlab_gui.widgets.layouts import choice_box, column, split, stack
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Table
 
@@ -76,18 +76,7 @@ class ParametersDock(AskingDock):
 
     # Asking ------------------------------------------------------------------------------------------------------
 
-    def _ask(self) -> None:
-        """Unless that is what is shown or asked for."""
-        about = self.session.about
-        asked = (about.reference, self.session.text) if about is not None else ()
-        if not asked or asked == self._asked or not self._shown or not self.session.tokens:
-            return
-        self._asked = asked
-        self.session.ask("parameters", {}, self._take, self._refuse, "parameters")
-
-    def _take(self, archive: Archive) -> None:
-        self.archive = archive
-        self.update_state()
+    def _draw_answer(self, archive: Archive) -> None:
         self._fill_list(archive)
         self._redraw()
 
@@ -175,9 +164,7 @@ class ParametersDock(AskingDock):
         tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         both = split(tree, self.spectrum, sizes=[260, 180], closes=True)
         self.spectrum.hide()
-        self._views = QStackedWidget()
-        self._views.addWidget(self.chart)
-        self._views.addWidget(both)
+        self._views = stack(self.chart, both)
         self.note.hide()
         numbers = column((self._views, 1))
         self.set_body(column((numbers, 1), self.note), numbers)
