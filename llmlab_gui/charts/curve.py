@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pyqtgraph as pg
@@ -33,6 +34,9 @@ class CurveStyle:
     marker_size: int = 7
     z: float = 0.0
     minor: bool = False
+
+
+StyledPoints: TypeAlias = tuple[np.ndarray, np.ndarray, CurveStyle]  # x, y, and how they look
 
 
 class Curve:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyqtgraph as pg
@@ -13,7 +13,7 @@ from PySide6.QtGui import QColor, QFocusEvent, QFontMetricsF, QKeyEvent, QMouseE
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.axes import TOP, NumberAxis, bare_plot, chart_font, name_style, style_plot
-from llmlab_gui.charts.curve import Curve, CurveStyle, drawn
+from llmlab_gui.charts.curve import Curve, CurveStyle, StyledPoints, drawn
 from llmlab_gui.charts.legend import Legend
 from llmlab_gui.charts.line_keys import LineKeys
 from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
@@ -102,9 +102,15 @@ class LineChart(pg.PlotWidget):
             curve.set_style(style, self._theme_background)  # markers stay what they were
         curve.set_points(x, y)
 
-    def keep_only(self, keys: set[str]) -> None:
+    def show_curves(self, curves: Mapping[str, StyledPoints]) -> None:
+        """Sets these, and removes every other curve."""
+        for key, points in curves.items():
+            self.set_curve(key, *points)
+        self.keep_only(curves)
+
+    def keep_only(self, keys: Collection[str]) -> None:
         """Removes every other curve."""
-        for key in set(self._curves) - keys:
+        for key in self._curves.keys() - set(keys):
             curve = self._curves.pop(key)
             self.getPlotItem().removeItem(curve.item)
 

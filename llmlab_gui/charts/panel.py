@@ -9,18 +9,17 @@ from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QLabel, QSlider, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QSlider, QWidget
 
-from llmlab.core.errors import LabError
 from llmlab_gui.charts.line_chart import LineChart, align
 from llmlab_gui.charts.picture import save_picture
 from llmlab_gui.charts.points import points, save_points
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import EXPLANATION, REACHES
-from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.layouts import choice_box
+from llmlab_gui.widgets.labels import labelled
+from llmlab_gui.widgets.layouts import choice_box, column
 from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
@@ -49,8 +48,6 @@ class ChartPanel(QWidget):
     `mark_dirty()` asks for a redraw; the RedrawTimer makes it, when the panel can be seen.
     """
 
-    failed = Signal(object)  # LabError: an export
-    exported = Signal(Path)
     choices_changed = Signal(object)  # ChartChoices
 
     def __init__(
@@ -58,14 +55,15 @@ class ChartPanel(QWidget):
         charts: Sequence[tuple[LineChart, int]],
         fill: Callable[[], None],
         redraw: RedrawTimer,
+        write: Callable[[Callable[[], object], Path], object],
         *,
         smoothing: int | None = None,
         controls: Sequence[QWidget] = (),
         parent: QWidget | None = None,
     ) -> None:
-        """charts: each with its share of the height. smoothing: its reach at first, in steps; None for no control.
+        """charts: each with its share of the height. write: is given the work that exports them, and the file.
 
-        controls: of the owner, before the panel's own.
+        smoothing: its reach at first, in steps; None for no control. controls: of the owner, before the panel's own.
         """
         super().__init__(parent)
         self.charts = [chart for chart, _ in charts]
@@ -74,14 +72,10 @@ class ChartPanel(QWidget):
         self.export_title = ""
         self._fill = fill
         self._redraw = redraw
-        self._background = Background(self)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
+        self._write = write
         self._row = self._controls(smoothing, controls)
-        layout.addLayout(self._row)
-        for chart, stretch in charts:
-            layout.addWidget(chart, stretch)
+        column(self._row, *charts, into=self, spacing=0)
+        for chart in self.charts:
             chart.show_x_name(chart is self.charts[-1])
             chart.needs_redraw.connect(self.mark_dirty)
             chart.frozen.connect(self._freeze)
@@ -137,9 +131,8 @@ class ChartPanel(QWidget):
         self._redraw.wake()
 
     def shutdown(self) -> None:
-        """Waits for an export that is being written."""
+        """Nothing is drawn any more."""
         self._redraw.unregister(self)
-        self._background.shutdown()
 
     def set_x_axis(self, name: str) -> None:
         """Chooses what x is, by the history's name for it."""
@@ -181,8 +174,7 @@ class ChartPanel(QWidget):
         row = FlowRow()
         row.setContentsMargins(6, 2, 6, 0)
         row.setSpacing(6)
-        for widget in first:
-            row.addWidget(widget)
+        row.add(*first)
         self._x_choice = choice_box("Horizontal axis", [(key, text) for key, _, _, text in X_AXES])
         self._x_choice.setToolTip("What the horizontal axis is")
         self._x_choice.currentIndexChanged.connect(self._x_chosen)
@@ -190,8 +182,7 @@ class ChartPanel(QWidget):
         self._log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
         for button in (self._log_x, self._log_y):
             button.toggled.connect(self._logs_chosen)
-        for widget in (self._x_choice, self._log_x, self._log_y):
-            row.addWidget(widget)
+        row.add(self._x_choice, self._log_x, self._log_y)
         self._slider: QSlider | None = None
         if smoothing is not None:
             self._add_smoothing(row, smoothing)
@@ -201,16 +192,14 @@ class ChartPanel(QWidget):
         self._follow = toggle_button("Follow", "Keep the whole run in sight. Panning or zooming lets go.")
         self._follow.setChecked(True)
         self._follow.clicked.connect(self.set_follow)
-        row.addWidget(self._follow)
-        row.addWidget(chart_export_button(self._choose_file))
+        row.add(self._follow, chart_export_button(self._choose_file))
         return row
 
     def _add_smoothing(self, row: FlowRow, memory: int) -> None:
-        self._slider = QSlider(Qt.Orientation.Horizontal)
+        self._slider = labelled(QSlider(Qt.Orientation.Horizontal), "Smoothing")
         self._slider.setRange(0, len(REACHES) - 1)
         self._slider.setPageStep(1)
         self._slider.setFixedWidth(96)
-        self._slider.setAccessibleName("Smoothing")
         self._smoothing_text = QLabel()
         self._smoothing_text.setMinimumWidth(self.fontMetrics().horizontalAdvance("smooth: ±50,000 steps"))
         for widget in (self._slider, self._smoothing_text):
@@ -265,17 +254,9 @@ class ChartPanel(QWidget):
             self.export(path)
 
     def export(self, path: Path) -> None:
-        """Writes what is shown to a .png, .svg or .csv file; `exported` or `failed` tells the end."""
+        """Has what is shown written to a .png, .svg or .csv file; a million numbers take seconds."""
         self.redraw_if_dirty()
-        try:
-            if path.suffix.lower() == ".csv":  # a million numbers take seconds to write
-                found, x_name = points(self.charts), self.x_axis
-                self._background.run(
-                    lambda: save_points(found, x_name, path), lambda _: self.exported.emit(path), self.failed.emit
-                )
-                return
-            save_picture(self.charts, path, self.export_title, self._note.text())()
-        except LabError as error:
-            self.failed.emit(error)
-            return
-        self.exported.emit(path)
+        if path.suffix.lower() == ".csv":
+            self._write(partial(save_points, points(self.charts), self.x_axis, path), path)
+        else:
+            self._write(save_picture(self.charts, path, self.export_title, self._note.text()), path)

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab.store.events import NATS
+from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
-from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.charts.smoothing import smooth
 from llmlab_gui.experiments.colors import cell_of, trial_colors
+from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.trial_curves import TrialCurve
-from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.chart_dock import PanelDock
 from llmlab_gui.train.loss_unit import NO_BYTES, LossUnit
+from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.theme import current_theme
-
-if TYPE_CHECKING:
-    from llmlab.studies.experiments.outcomes import ExperimentResults
-    from llmlab_gui.experiments.desk import ExperimentDesk
-    from llmlab_gui.lab.lab import Lab
 
 _SMOOTHING_STEPS = 20
 _TRAINING, _VALIDATION = "training loss", "validation loss"
@@ -48,45 +43,28 @@ class _Cell:
     arms: list[Trial]
 
 
-class ExperimentLossesDock(LabDock):
+class ExperimentLossesDock(PanelDock):
     """Follows the current experiment while its runs train."""
 
     def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
-        super().__init__(lab, "experiment_losses", "Losses of the runs", parent)
         self.desk = desk
         self._smoothed: dict[str, tuple[TrialCurve, int, np.ndarray]] = {}
         self.chart = LineChart("loss", NATS)
         self.unit = LossUnit(self.chart, self._which_chosen)
-        self.which = ChoiceBox()
+        self.which = labelled(ChoiceBox(), "Which loss")
         self.which.addItems([_TRAINING, _VALIDATION])
-        self.which.setAccessibleName("Which loss")
         self.which.setToolTip("Training loss step by step, or validation loss where it was measured")
-        self.panel = ChartPanel(
-            [(self.chart, 1)],
-            self._fill,
-            lab.redraw,
-            smoothing=_SMOOTHING_STEPS,
-            controls=[self.which, self.unit.button],
+        title, controls = "Losses of the runs", [self.which, self.unit.button]
+        charts = [(self.chart, 1)]
+        super().__init__(
+            lab, "experiment_losses", title, charts, smoothing=_SMOOTHING_STEPS, controls=controls, parent=parent
         )
-        self.set_body(self.panel)
         self.caption(_CAPTION, "experiments")
-        self.panel.failed.connect(lab.error_raised)
-        self.panel.exported.connect(lambda path: lab.said.emit(f"Saved {Path(path)}."))
         self.which.currentIndexChanged.connect(self._which_chosen)
         self.desk.curves_changed.connect(self._changed)
         self.desk.current_changed.connect(self._current_changed)
         self.desk.changed.connect(self._changed)
         self._current_changed("")
-
-    def remember(self, settings: WindowSettings) -> None:
-        choices = settings.choices("charts/experiment_losses", ChartChoices)
-        if choices is not None:
-            self.panel.set_choices(choices)
-        self.panel.choices_changed.connect(lambda chosen: settings.save_choices("charts/experiment_losses", chosen))
-
-    def shutdown(self) -> None:
-        self.panel.shutdown()
-        super().shutdown()
 
     def _which_chosen(self) -> None:
         self.panel.set_follow(True)

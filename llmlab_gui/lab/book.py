@@ -93,10 +93,6 @@ class Book(QObject):
         """Scores an entry with what there is now."""
         self._change(lambda: self._notebook.score(entry))
 
-    def in_background(self, work: Callable[[], object], then: Callable[[object], None]) -> None:
-        """Other slow work of the notebook's dock: an export."""
-        self._background.run(work, then, self.failed.emit)
-
     def look_up(self, anchors: Anchors, then: Callable[[str], None]) -> None:
         """What a prediction can go by, in a sentence, for the question before a start."""
         self._lookups.run(lambda: anchors(self._lookups.check), then, self.failed.emit)

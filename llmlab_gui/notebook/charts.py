@@ -89,31 +89,28 @@ class ResultChart(NotebookChart):
         if log != self.log_x:
             self.set_log(x=log, y=False)
         self.set_x_axis(line.entry.x_axis or "step", "value" if line.entry.x_axis else "count")
-        accent, keys = QColor(theme.accent), {"actual"}
+        accent = QColor(theme.accent)
         actual = np.array(self._actual, dtype=np.float64).reshape(-1, 2)
         became = CurveStyle(QColor(theme.text), "validation loss", width=1.5, markers="o", z=3)
-        self.set_curve("actual", actual[:, 0], actual[:, 1], became)
+        curves = {"actual": (actual[:, 0], actual[:, 1], became)}
         prediction = line.locked.prediction
         end = max(float(line.entry.steps), float(actual[-1, 0]) if len(actual) else 1.0)
         edge = CurveStyle(accent, "predicted range", dotted=True, z=1)
-        band: tuple[str, str] | None = None
         legend = [became]
         spans: list[Span] = []
         if prediction.kind == CURVE:
             points = np.array(prediction.points, dtype=np.float64)
             drawn = CurveStyle(accent, "predicted curve", width=2.5, z=2)
-            self.set_curve("drawn", points[:, 0], points[:, 1], drawn)
-            keys, legend = keys | {"drawn"}, [became, drawn]
+            curves["drawn"], legend = (points[:, 0], points[:, 1], drawn), [became, drawn]
             if prediction.tolerance is not None:
                 for key, shift in (("low", -prediction.tolerance), ("high", prediction.tolerance)):
-                    self.set_curve(key, points[:, 0], points[:, 1] + shift, edge)
-                keys, band = keys | {"low", "high"}, ("low", "high")
+                    curves[key] = (points[:, 0], points[:, 1] + shift, edge)
         elif prediction.low is not None and prediction.high is not None:
             if prediction.quantity in _LOSSES:
                 begin = float(actual[0, 0]) if line.entry.x_axis and len(actual) else 0.0
                 for key, value in (("low", prediction.low), ("high", prediction.high)):
-                    self.set_curve(key, np.array([begin, end]), np.array([value, value]), edge)
-                keys, band, legend = keys | {"low", "high"}, ("low", "high"), [became, edge]
+                    curves[key] = (np.array([begin, end]), np.array([value, value]), edge)
+                legend = [became, edge]
             else:
                 spans = [Span(prediction.low, prediction.high)]
         elif prediction.quantity in _BEST and (at := as_number(prediction.choice)) is not None and self._has(at):
@@ -126,10 +123,10 @@ class ResultChart(NotebookChart):
             style = CurveStyle(
                 QColor(theme.good if right else theme.bad), "outcome", markers="star", marker_size=14, z=5
             )
-            self.set_curve("outcome", np.array([outcome[0]]), np.array([outcome[1]]), style)
-            keys, legend = keys | {"outcome"}, [*legend, style]
-        self.keep_only(keys)
-        self.set_band(band, accent)
+            curves["outcome"] = (np.array([outcome[0]]), np.array([outcome[1]]), style)
+            legend = [*legend, style]
+        self.show_curves(curves)
+        self.set_band(("low", "high"), accent)
         self.set_spans(spans)
         self.set_legend(legend)
 
@@ -187,15 +184,14 @@ class StatedChart(NotebookChart):
         self.set_x_axis(f"{about.title}{f' ({about.unit})' if about.unit else ''}", "value")
         x, y = _density(low, high, prediction.confidence, came, log)
         stated = CurveStyle(QColor(theme.accent), "stated", width=2.0, z=2)
-        self.set_curve("stated", x, y, stated)
-        keys, legend = {"stated"}, [stated]
+        curves, legend = {"stated": (x, y, stated)}, [stated]
         top = float(y.max()) if len(y) else 1.0
         if came is not None:
             right = line.score is not None and line.score.right and not line.altered
             style = CurveStyle(QColor(theme.good if right else theme.bad), "outcome", width=2.0, z=3)
-            self.set_curve("outcome", np.array([came, came]), np.array([0.0, top]), style)
-            keys, legend = keys | {"outcome"}, [*legend, style]
-        self.keep_only(keys)
+            curves["outcome"] = (np.array([came, came]), np.array([0.0, top]), style)
+            legend.append(style)
+        self.show_curves(curves)
         self.set_spans([Span(low, high)] if high > low else [])
         self.set_legend(legend)
         view = self.getPlotItem().getViewBox()

@@ -8,14 +8,7 @@ from pathlib import Path
 import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import (
-    QCheckBox,
-    QLineEdit,
-    QListWidget,
-    QListWidgetItem,
-    QTabWidget,
-    QWidget,
-)
+from PySide6.QtWidgets import QCheckBox, QLineEdit, QListWidget, QListWidgetItem, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.notebook.calibration import calibration
@@ -34,12 +27,11 @@ from llmlab_gui.notebook.charts import CalibrationChart, ScoreChart
 from llmlab_gui.notebook.detail import NotebookDetail
 from llmlab_gui.notebook.table import COLUMNS, MADE, SHOWN, NotebookFilter, NotebookModel
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.labels import QuietLabel, scrolled
+from llmlab_gui.widgets.labels import QuietLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import column, flow, split
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.row_tables import KEY_ROLE, rows_table
-from llmlab_gui.widgets.saving import ask_where, save_csv
-from llmlab_gui.widgets.theme import theme_notifier
+from llmlab_gui.widgets.saving import Table, ask_where, save_csv
 
 RESULT, CALIBRATION, SURPRISES, LIST = range(4)
 _CAPTIONS = (
@@ -64,18 +56,15 @@ class NotebookDock(LabDock):
         self._looked = False
         self.model = NotebookModel(self)
         self.proxy = NotebookFilter(self.model, self)
-        self.table = rows_table(self.proxy, "Predictions", COLUMNS)
-        self.table.setSortingEnabled(True)
-        self.table.sortByColumn(MADE, Qt.SortOrder.DescendingOrder)
-        self.filter, self.shown = QLineEdit(), ChoiceBox()
-        self.ask = QCheckBox("Ask before every run")
-        self.ask.setToolTip("Before a run starts, ask for your prediction")
+        self.table = rows_table(self.proxy, "Predictions", COLUMNS, sort=(MADE, Qt.SortOrder.DescendingOrder))
+        self.filter, self.shown = labelled(QLineEdit(placeholderText="Filter"), "Filter the predictions"), ChoiceBox()
+        self.ask = labelled(QCheckBox("Ask before every run"), tip="Before a run starts, ask for your prediction")
         self.export_button = menu_button("Export", "Save the notebook as Markdown, the table, or the charts in sight")
         self.detail = NotebookDetail()
         self.calibration, self.verdict = CalibrationChart(), QuietLabel()
         self.brier = ScoreChart("Brier score", ReferenceLine(0.25, "0.25: always saying 50 %"))
-        self.surprises = QListWidget()
-        self.tabs = QTabWidget()
+        self.surprises = labelled(QListWidget(), "Surprises, the greatest first")
+        self.tabs = QTabWidget(documentMode=True)
         self._build()
         self._connect()
         self.ask.setChecked(self.book.asks)
@@ -114,37 +103,28 @@ class NotebookDock(LabDock):
         chart = self.detail.chart()
         return [chart] if chart is not None and self.page == RESULT else []
 
-    def export_table(self, path: Path) -> None:
-        """The rows in sight, as CSV. LabError when it cannot be written."""
+    def table_in_sight(self) -> Table:
+        """Header and rows, as a file has them."""
         rows = []
         for row in range(self.proxy.rowCount()):
             line = self.model.rows[self.proxy.mapToSource(self.proxy.index(row, 0)).row()]
             rows.append([*(column.cell(line) for column in COLUMNS), outcome_sentence(line)])
-        save_csv([*(column.title or "Verdict" for column in COLUMNS), "Sentence"], rows, path)
+        return [*(column.title or "Verdict" for column in COLUMNS), "Sentence"], rows
 
     def export(self, kind: str, path: Path) -> None:
         """kind: markdown, table, png, svg or csv. What goes wrong is told by the lab."""
         charts = self.charts()
-        try:
-            if kind == "table":
-                self.export_table(path)
-            elif kind == "markdown":
-                entries = list(self.book.entries)
-                self.book.in_background(lambda: save_markdown(entries, path), lambda _: self._saved(path))
-                return
-            elif not charts:
-                raise LabError("There is no chart to save.", "", "Choose a prediction of a loss, or Calibration.")
-            elif kind == "csv":
-                save_points(points(charts), charts[0].x_label, path)
-            else:
-                save_picture(charts, path)()
-        except LabError as error:
-            self.lab.error_raised.emit(error)
-            return
-        self._saved(path)
-
-    def _saved(self, path: Path) -> None:
-        self.lab.said.emit(f"Saved {path}.")
+        if kind == "table":
+            self.write_file(partial(save_csv, *self.table_in_sight(), path), path)
+        elif kind == "markdown":
+            self.write_file(partial(save_markdown, list(self.book.entries), path), path)
+        elif not charts:
+            hint = "Choose a prediction of a loss, or Calibration."
+            self.lab.error_raised.emit(LabError("There is no chart to save.", "", hint))
+        elif kind == "csv":
+            self.write_file(partial(save_points, points(charts), charts[0].x_label, path), path)
+        else:
+            self.write_file(save_picture(charts, path), path)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -162,13 +142,10 @@ class NotebookDock(LabDock):
     # Building ----------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.filter.setPlaceholderText("Filter")
-        self.filter.setAccessibleName("Filter the predictions")
         self.filter.setClearButtonEnabled(True)
         self.filter.setMinimumWidth(120)
         self.shown.setAccessibleName("Which predictions")
-        for state, words in SHOWN:
-            self.shown.addItem(words, state)
+        self.shown.fill(SHOWN)
         for kind, words, suffix in (
             ("markdown", "Notebook (Markdown)…", "md"),
             ("table", "Table (CSV)…", "csv"),
@@ -180,14 +157,12 @@ class NotebookDock(LabDock):
         tools = flow(self.filter, self.shown, self.ask, right=(self.export_button,))
         both = split((self.calibration, 3), (self.brier, 2))
         calibration_page = column((both, 1), self.verdict)
-        self.surprises.setAccessibleName("Surprises, the greatest first")
         self.surprises.setWordWrap(True)
         self.surprises.setAlternatingRowColors(True)
         self.surprises.setSpacing(3)
         self._pages: list[QWidget] = [scrolled(self.detail), scrolled(calibration_page), self.surprises, self.table]
         for page, title in zip(self._pages, ("Result", "Calibration", "Surprises"), strict=False):
             self.tabs.addTab(page, title)
-        self.tabs.setDocumentMode(True)
         self._splitter = split((self.table, 2), (self.tabs, 3))
         self.set_body(column(tools, (self._splitter, 1)))
         self.caption(*_CAPTIONS[RESULT])
@@ -207,7 +182,6 @@ class NotebookDock(LabDock):
         self.surprises.itemActivated.connect(self._open_surprise)
         self.surprises.itemClicked.connect(self._open_surprise)
         self.lab.events_arrived.connect(self._events_arrived)
-        theme_notifier.changed.connect(self.model.repaint_all)
 
     # Filling -----------------------------------------------------------------------------------------------------
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab.store.history import RunHistory
-from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.curve import CurveStyle, StyledPoints
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.train.smoothed_column import SmoothedColumn
 from llmlab_gui.widgets.layouts import split
 from llmlab_gui.widgets.theme import current_theme
 
@@ -42,8 +44,9 @@ class ShownRun:
     behind: float  # subtracted from the curves' z: the current run is in front
 
 
-class ChartDock(LabDock):
-    """A dock around a ChartPanel. Subclasses write `fill`, which hands the charts their curves."""
+class PanelDock(LabDock):
+    """A dock around a ChartPanel, whose choices are kept. Subclasses write `_fill`, which hands the charts their
+    curves."""
 
     def __init__(
         self,
@@ -62,10 +65,31 @@ class ChartDock(LabDock):
         controls: the dock's own, before those of every chart. aside: what stands at the right of the charts.
         """
         super().__init__(lab, dock_id, title, parent)
-        self.panel = ChartPanel(charts, self._fill, lab.redraw, smoothing=smoothing, controls=controls)
+        self.panel = ChartPanel(charts, self._fill, lab.redraw, self.write_file, smoothing=smoothing, controls=controls)
         self.set_body(self.panel if aside is None else split((self.panel, 3), (aside, 2), across=True))
-        self.panel.failed.connect(lab.error_raised)
-        self.panel.exported.connect(self._exported)
+
+    def remember(self, settings: WindowSettings) -> None:
+        name = f"charts/{self.objectName().removeprefix('dock.')}"
+        choices = settings.choices(name, ChartChoices)
+        if choices is not None:
+            self.panel.set_choices(choices)
+        self.panel.choices_changed.connect(lambda chosen: settings.save_choices(name, chosen))
+
+    def shutdown(self) -> None:
+        self.panel.shutdown()
+        super().shutdown()
+
+    def _fill(self) -> None:
+        raise NotImplementedError
+
+
+class ChartDock(PanelDock):
+    """Charts of the runs that are shown. Subclasses write `fill`."""
+
+    def __init__(self, lab: Lab, *what: Any, **more: Any) -> None:
+        """what, more: as of a PanelDock."""
+        self._smoothed: dict[str, SmoothedColumn] = {}  # by the run's id
+        super().__init__(lab, *what, **more)
         lab.events_arrived.connect(self._history_grew)
         lab.history_reset.connect(self._history_read)
         lab.shown_changed.connect(self._runs_changed)
@@ -76,18 +100,6 @@ class ChartDock(LabDock):
         """Sets the curves of the charts to what the histories hold now."""
         raise NotImplementedError
 
-    def remember(self, settings: WindowSettings) -> None:
-        name = self.objectName().removeprefix("dock.")
-        choices = settings.choices(f"charts/{name}", ChartChoices)
-        if choices is not None:
-            self.panel.set_choices(choices)
-        self.panel.choices_changed.connect(lambda chosen: settings.save_choices(f"charts/{name}", chosen))
-
-    def shutdown(self) -> None:
-        """Ends what still writes a file."""
-        self.panel.shutdown()
-        super().shutdown()
-
     def shown_runs(self) -> list[ShownRun]:
         """The runs to draw, current first; those that were deleted are left out."""
         rows = [row for run_id in self.lab.shown() if (row := self.lab.row(run_id)) is not None]
@@ -96,11 +108,28 @@ class ChartDock(LabDock):
             for place, row in enumerate(rows)
         ]
 
-    def _exported(self, path: Path) -> None:
-        self.lab.said.emit(f"Saved {path}.")
+    def steps_of(self, run: ShownRun, column: str, key: str, of: str = "") -> dict[str, StyledPoints]:
+        """The curves of a column step by step, and smoothed if the panel is to smooth.
+
+        column: loss or grad_norm. key: of the curve of single steps. of: before the names of both.
+        """
+        history, memory, x = run.history, self.panel.memory, run.history.x(self.panel.x_axis)
+        raw = CurveStyle(
+            run.color, f"{of}each step", run.name, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
+        )
+        curves = {f"{run.id}/{key}": (x, history.step_columns[column], raw)}
+        if memory:
+            known = self._smoothed.get(run.id)
+            if known is None or known.history is not history:
+                known = self._smoothed[run.id] = SmoothedColumn(history, column)
+            style = CurveStyle(run.color, f"{of}smoothed", run.name, width=2.0, z=3 - run.behind)
+            curves[f"{run.id}/smoothed"] = (x, known.values(memory), style)
+        return curves
 
     def _fill(self) -> None:
-        self.fill(self.shown_runs())
+        runs = self.shown_runs()
+        self.fill(runs)
+        self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
 
     def _history_grew(self, run_id: str, _events: Sequence[object] = ()) -> None:
         if run_id in self.lab.shown():

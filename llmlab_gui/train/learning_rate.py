@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from PySide6.QtWidgets import QWidget
 
-from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.curve import CurveStyle, StyledPoints
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend
-from llmlab_gui.train.smoothed_column import SmoothedColumn
 
 _SMOOTHING_STEPS = 20
 _CAPTION = (
@@ -24,7 +23,6 @@ class LearningRateDock(ChartDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         self.rate_chart = LineChart("learning rate", short_name="rate")
         self.norm_chart = LineChart("gradient norm", "L2", short_name="norm")
-        self._smoothed: dict[str, SmoothedColumn] = {}
         charts = [(self.rate_chart, 2), (self.norm_chart, 3)]
         title = "Learning rate && gradient norm"  # a single & would underline the next letter
         super().__init__(lab, "learning_rate", title, charts, smoothing=_SMOOTHING_STEPS, parent=parent)
@@ -32,36 +30,17 @@ class LearningRateDock(ChartDock):
         self.caption(_CAPTION, "optimisation")
 
     def fill(self, runs: list[ShownRun]) -> None:
-        rates: set[str] = set()
-        norms: set[str] = set()
+        rates: dict[str, StyledPoints] = {}
+        norms: dict[str, StyledPoints] = {}
         for run in runs:
-            x = run.history.x(self.panel.x_axis)
             style = CurveStyle(run.color, "learning rate", run.name, width=1.5, z=-run.behind)
-            self.rate_chart.set_curve(f"{run.id}/lr", x, run.history.step_columns["lr"], style)
-            rates.add(f"{run.id}/lr")
-            norms |= self._fill_norms(run)
-        self.rate_chart.keep_only(rates)
-        self.norm_chart.keep_only(norms)
-        self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
+            rates[f"{run.id}/lr"] = (run.history.x(self.panel.x_axis), run.history.step_columns["lr"], style)
+            norms |= self.steps_of(run, "grad_norm", "norm")
+        self.rate_chart.show_curves(rates)
+        self.norm_chart.show_curves(norms)
         self.norm_chart.set_reference_lines(self._clip_line(runs))
         kinds = [curve.style for curve in self.norm_chart.curves().values()]
         self.norm_chart.set_legend(legend(runs, kinds))
-
-    def _fill_norms(self, run: ShownRun) -> set[str]:
-        memory = self.panel.memory
-        x = run.history.x(self.panel.x_axis)
-        raw = CurveStyle(
-            run.color, "each step", run.name, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
-        )
-        self.norm_chart.set_curve(f"{run.id}/norm", x, run.history.step_columns["grad_norm"], raw)
-        if not memory:
-            return {f"{run.id}/norm"}
-        smoothed = self._smoothed.get(run.id)
-        if smoothed is None or smoothed.history is not run.history:
-            smoothed = self._smoothed[run.id] = SmoothedColumn(run.history, "grad_norm")
-        style = CurveStyle(run.color, "smoothed", run.name, width=2.0, z=3 - run.behind)
-        self.norm_chart.set_curve(f"{run.id}/smoothed", x, smoothed.values(memory), style)
-        return {f"{run.id}/norm", f"{run.id}/smoothed"}
 
     def _clip_line(self, runs: list[ShownRun]) -> list[ReferenceLine]:
         row = self.lab.row(runs[0].id) if runs else None

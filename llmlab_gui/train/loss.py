@@ -8,14 +8,13 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.store.events import NATS, Finished
 from llmlab.store.history import RunHistory
-from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.curve import CurveStyle, StyledPoints
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.batch_text import BatchView
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 from llmlab_gui.train.loss_unit import NO_BYTES, LossUnit
-from llmlab_gui.train.smoothed_column import SmoothedColumn
 from llmlab_gui.widgets.theme import current_theme, mix
 
 # Enough to see the trend of a run of a thousand steps, little enough to follow its bends.
@@ -32,7 +31,6 @@ class LossDock(ChartDock):
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         self.chart = LineChart("loss", NATS)
         self.unit, self.batch = LossUnit(self.chart, self._unit_chosen), BatchView(lab)
-        self._smoothed: dict[str, SmoothedColumn] = {}
         super().__init__(
             lab,
             "loss",
@@ -47,15 +45,14 @@ class LossDock(ChartDock):
         self.chart.chosen.connect(self._step_chosen)
 
     def fill(self, runs: list[ShownRun]) -> None:
-        keys: set[str] = set()
+        curves: dict[str, StyledPoints] = {}
         self.unit.settle(run.history.worker for run in runs)
         scales = {run.id: self.unit.scale(run.history.worker) for run in runs}
         for run in runs:
             scale = scales[run.id]
             if scale is not None:
-                keys |= self._fill_run(run, scale)
-        self.chart.keep_only(keys)
-        self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
+                curves |= self._curves_of(run, scale)
+        self.chart.show_curves(curves)
         current = runs[0] if runs else None
         self.batch.show_run(current)
         scale = scales[current.id] if current else None
@@ -76,19 +73,9 @@ class LossDock(ChartDock):
         self.panel.set_follow(True)
         self.panel.mark_dirty()
 
-    def _fill_run(self, run: ShownRun, scale: float) -> set[str]:
-        history, memory, axis = run.history, self.panel.memory, self.panel.x_axis
-        x = history.x(axis)
-        raw = CurveStyle(
-            run.color, "train, each step", run.name, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
-        )
-        points: dict[str, tuple[np.ndarray, np.ndarray, CurveStyle]] = {"train": (x, history.step_columns["loss"], raw)}
-        if memory:
-            smoothed = self._smoothed.get(run.id)
-            if smoothed is None or smoothed.history is not history:
-                smoothed = self._smoothed[run.id] = SmoothedColumn(history, "loss")
-            style = CurveStyle(run.color, "train, smoothed", run.name, width=2.0, z=3 - run.behind)
-            points["smoothed"] = (x, smoothed.values(memory), style)
+    def _curves_of(self, run: ShownRun, scale: float) -> dict[str, StyledPoints]:
+        history, axis = run.history, self.panel.x_axis
+        curves = self.steps_of(run, "loss", "train", "train, ")
         evaluations = history.evaluations
         shade = mix(run.color, current_theme().text, 0.45)  # darker where text is dark
         for key, column, style in (
@@ -101,7 +88,7 @@ class LossDock(ChartDock):
         ):
             finite = np.isfinite(evaluations[column])
             at = history.x(axis, evaluations["step"][finite])
-            points[key] = (at, evaluations[column][finite], style)
+            curves[f"{run.id}/{key}"] = (at, evaluations[column][finite], style)
         best = _best(history)
         for key, label, marker, place in (
             ("best", "best validation", "star", best),
@@ -118,10 +105,8 @@ class LossDock(ChartDock):
                     z=6 - run.behind,
                     minor=True,
                 )
-                points[key] = (history.x(axis, np.array([place[0]])), np.array([place[1]]), mark)
-        for key, (places, values, style) in points.items():
-            self.chart.set_curve(f"{run.id}/{key}", places, values if scale == 1 else values * scale, style)
-        return {f"{run.id}/{key}" for key in points}
+                curves[f"{run.id}/{key}"] = (history.x(axis, np.array([place[0]])), np.array([place[1]]), mark)
+        return {key: (x, y if scale == 1 else y * scale, style) for key, (x, y, style) in curves.items()}
 
 
 def reference_lines(history: RunHistory, scale: float = 1.0) -> list[ReferenceLine]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PySide6.QtWidgets import QWidget
 
-from llmlab_gui.charts.curve import CurveStyle
+from llmlab_gui.charts.curve import CurveStyle, StyledPoints
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
@@ -39,28 +39,27 @@ class ThroughputDock(ChartDock):
         axis = self.panel.x_axis
         spans = pauses(runs[0], axis) if runs else []
         for chart, column, factor in self._columns:
+            curves: dict[str, StyledPoints] = {}
             for run in runs:
                 x, y = run.history.x(axis), run.history.step_columns[column] * factor
                 if axis == "elapsed":
                     x, y = broken(x, y, [span.low for span in pauses(run, axis)])
                 style = CurveStyle(run.color, chart.y_label, run.name, width=1.5, z=-run.behind)
-                chart.set_curve(run.id, x, y, style)
-            waiting = self._waiting(runs, axis) if chart is self.mfu_chart else []
-            chart.keep_only({*(run.id for run in runs), *waiting})
+                curves[run.id] = (x, y, style)
+            chart.show_curves(curves | (self._waiting(runs, axis) if chart is self.mfu_chart else {}))
             chart.set_spans(spans)
         self.speed_chart.set_legend(legend(runs, []))
         self.panel.set_note(_shared_words(runs[0], runs) if runs and runs[0].history.shares else "")
 
-    def _waiting(self, runs: list[ShownRun], axis: str) -> list[str]:
-        """Draws how long the slowest of several processes waits; the names of these curves."""
-        drawn = []
+    def _waiting(self, runs: list[ShownRun], axis: str) -> dict[str, StyledPoints]:
+        """How long the slowest of several processes waits."""
+        curves = {}
         for run in runs:
             if shares := run.history.shares:
-                drawn.append(f"{run.id} waiting")
                 x = run.history.x(axis, np.array([share.step for share in shares], dtype=np.float64))
                 style = CurveStyle(run.color, "waiting", run.name, dotted=True, z=-run.behind, minor=True)
-                self.mfu_chart.set_curve(drawn[-1], x, np.array([100 * share.waiting for share in shares]), style)
-        return drawn
+                curves[f"{run.id} waiting"] = (x, np.array([100 * share.waiting for share in shares]), style)
+        return curves
 
 
 def _shared_words(run: ShownRun, others: list[ShownRun]) -> str:

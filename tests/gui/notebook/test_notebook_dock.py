@@ -281,29 +281,30 @@ def test_calibration_and_surprises_are_those_of_all_entries(dock: NotebookDock, 
 
 
 def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, tmp_path: Path) -> None:
-    said: list[str] = []
-    lab.said.connect(said.append)
-    dock.export("markdown", tmp_path / "all.md")
-    qtbot.waitUntil(lambda: f"Saved {tmp_path / 'all.md'}." in said, timeout=WAIT)
+    def export(kind: str, path: Path) -> None:
+        with qtbot.waitSignal(lab.said, timeout=WAIT, check_params_cb=lambda said: said == f"Saved {path}."):
+            dock.export(kind, path)
+
+    export("markdown", tmp_path / "all.md")
     assert "# Notebook" in (tmp_path / "all.md").read_text(encoding="utf-8")
-    dock.export("table", tmp_path / "all.csv")
+    export("table", tmp_path / "all.csv")
     table = list(csv.reader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert len(table) == 7
     assert table[0][:4] == ["About", "Predicted", "Outcome", "Verdict"]
     choose(dock, "expected", "val_loss")
     for kind in ("png", "svg", "csv"):
         target = tmp_path / f"chart.{kind}"
-        dock.export(kind, target)
+        export(kind, target)
         assert target.stat().st_size > 100
     dock.show_page(CALIBRATION)
-    dock.export("csv", tmp_path / "calibration.csv")
+    export("csv", tmp_path / "calibration.csv")
     assert "yours" in (tmp_path / "calibration.csv").read_text(encoding="utf-8")
     dock.show_page(SURPRISES)
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
     dock.export("png", tmp_path / "none.png")
     dock.export("table", tmp_path / "no" / "such" / "folder.csv")
-    assert len(errors) == 2
+    qtbot.waitUntil(lambda: len(errors) == 2, timeout=WAIT)
 
 
 def test_in_a_low_place_the_table_is_a_page_of_its_own(dock: NotebookDock, qtbot: QtBot) -> None:

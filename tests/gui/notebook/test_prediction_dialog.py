@@ -389,7 +389,8 @@ def test_what_to_go_by_is_looked_up_in_the_background_and_moves_nothing(qtbot: Q
         return words
 
     reading = threading.Event()
-    book.in_background(lambda: reading.wait(SECONDS), lambda _: None)  # the notebook, which may take long
+    # The notebook, which may take long to read.
+    book._background.run(lambda: reading.wait(SECONDS), lambda _: None, lambda error: None)
     dialog, left = (PredictionDialog(book, "a run", quantities_of_runs(), anchors=anchors) for _ in range(2))
     qtbot.addWidget(dialog)
     dialog.show()

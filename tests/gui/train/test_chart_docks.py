@@ -527,7 +527,7 @@ def test_with_several_runs_the_read_out_keeps_to_the_main_curves(
     assert "train, each step" not in text
 
 
-def test_an_export_is_announced(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+def test_an_export_is_announced_and_so_is_one_that_fails(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
     dock = ThroughputDock(lab)
     _shown(dock, qtbot)
     lab.add(FakeRun(tmp_path).start().advance(20))
@@ -536,3 +536,7 @@ def test_an_export_is_announced(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
     with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
         dock.panel.export(tmp_path / "speed.svg")
     assert "speed.svg" in said.args[0]
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as failed:
+        dock.panel.export(tmp_path / "missing" / "speed.csv")
+    assert "speed.csv could not be written" in str(failed.args[0])
+    dock.shutdown()
