@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import (
-    QColor,
-    QFont,
-    QFontMetricsF,
-    QKeyEvent,
-    QMouseEvent,
-    QPainter,
-    QPainterPath,
-    QPaintEvent,
-    QPen,
-    QResizeEvent,
-)
-from PySide6.QtWidgets import QAbstractScrollArea, QWidget
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
+from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.color_scale import Values
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.charts.token_area import TokenArea
+from llmlab_gui.widgets.theme import current_theme
 
 # Thinner arcs are noise, and a long prompt has millions of them.
 _LEAST_WEIGHT = 0.03
@@ -31,28 +21,15 @@ _WIDEST = 5.0
 _PAD = 8.0
 
 
-class Arcs(QAbstractScrollArea):
-    """pointed(i): the mouse is over token i, -1 for none. clicked(i): it was chosen, also by arrow keys.
-
-    While one token is pointed at or chosen, only its own arcs are strong: right of it where it looks, in the accent
-    colour; and who looks at it, in the second colour.
-    """
-
-    pointed = Signal(int)
-    clicked = Signal(int)
+class Arcs(TokenArea):
+    """While one token is pointed at or chosen, only its own arcs are strong: right of it where it looks, in the accent
+    colour; and who looks at it, in the second colour."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setAccessibleName("Attention as arcs between tokens")
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.viewport().setMouseTracking(True)
-        self.chosen = -1
-        self.under = -1
+        super().__init__("Attention as arcs between tokens", parent)
         self._pattern: Values | None = None
         self._names: Sequence[str] = ()
         self._widest = 0.0
-        theme_notifier.changed.connect(self.viewport().update)
 
     def show_pattern(self, pattern: Values, names: Sequence[str]) -> None:
         """[T, T] query by key, and the tokens."""
@@ -70,16 +47,16 @@ class Arcs(QAbstractScrollArea):
             bar.setValue(middle - self.viewport().height() // 2)
         self.viewport().update()
 
-    def point_at(self, token: int) -> None:
-        """The token that is pointed at in any panel."""
-        if token != self.under:
-            self.under = token
-            self.viewport().update()
+    def count(self) -> int:
+        return len(self._names)
 
-    def token_at(self, y: float) -> int:
+    def token_at(self, point: QPointF) -> int:
         """The token at that height, -1 for none."""
-        token = int((y + self.verticalScrollBar().value() - _PAD) // self._line())
+        token = int((point.y() + self.verticalScrollBar().value() - _PAD) // self._line())
         return token if 0 <= token < len(self._names) else -1
+
+    def steps(self) -> Mapping[Qt.Key, int]:
+        return {Qt.Key.Key_Up: -1, Qt.Key.Key_Down: 1}
 
     def center_of(self, token: int) -> QPointF:
         """A place on the token, in the viewport."""
@@ -172,31 +149,6 @@ class Arcs(QAbstractScrollArea):
             path.cubicTo(QPointF(left + reach * 1.3, begin), QPointF(left + reach * 1.3, end), QPointF(left, end))
         return path
 
-    def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        self._point(self.token_at(event.position().y()))
-
-    def mousePressEvent(self, event: QMouseEvent) -> None:
-        token = self.token_at(event.position().y())
-        if event.button() == Qt.MouseButton.LeftButton and token >= 0:
-            self.clicked.emit(token)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        step = {Qt.Key.Key_Up: -1, Qt.Key.Key_Down: 1}.get(Qt.Key(event.key()))
-        if step is None or not self._names:
-            super().keyPressEvent(event)
-            return
-        self.clicked.emit(min(max(self.chosen + step, 0), len(self._names) - 1))
-
-    def viewportEvent(self, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Leave:
-            self._point(-1)
-        return super().viewportEvent(event)
-
-    def _point(self, token: int) -> None:
-        if token != self.under:
-            self.point_at(token)
-            self.pointed.emit(token)
-
     def _line(self) -> float:
         return QFontMetricsF(self.font()).height() + 3
 
@@ -218,9 +170,4 @@ class Arcs(QAbstractScrollArea):
         return range(first, min(last, len(self._names)))
 
     def _fit(self) -> None:
-        height = 2 * _PAD + len(self._names) * self._line()
-        bar = self.verticalScrollBar()
-        bar.setRange(0, max(0, int(height - self.viewport().height())))
-        bar.setSingleStep(int(self._line()))
-        bar.setPageStep(self.viewport().height())
-        self.viewport().update()
+        self.scroll_over(2 * _PAD + len(self._names) * self._line(), self._line())

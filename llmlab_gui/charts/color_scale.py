@@ -25,13 +25,12 @@ _BELOW_DARK, _ABOVE_DARK = "#56b4e9", "#ff8a3d"
 class ColorScale:
     """low and high: values of the first and the last colour; what lies outside has the nearest one.
 
-    table [256, 3]: the colours. name: for people.
+    table [256, 3]: the colours.
     """
 
     low: float
     high: float
     table: Colors
-    name: str
 
     def colors(self, values: Values) -> Colors:
         """RGB of each value, [..., 3]; what is no number has the ground's colour (see `ground`)."""
@@ -52,15 +51,15 @@ class ColorScale:
         return QColor(red, green, blue)
 
 
-def one_sided(low: float, high: float, *, name: str = "viridis") -> ColorScale:
-    """viridis or cividis: lighter is more, for any colour vision and in grey."""
-    return ColorScale(low, high if high > low else low + 1.0, _map(name), name)
+def one_sided(low: float, high: float) -> ColorScale:
+    """viridis: lighter is more, for any colour vision and in grey."""
+    return ColorScale(low, high if high > low else low + 1.0, _viridis())
 
 
 def two_sided(reach: float) -> ColorScale:
     """Blue below zero, the panel's own colour at zero, orange above; equal distances, equal strength."""
     reach = reach if reach > 0 and np.isfinite(reach) else 1.0
-    return ColorScale(-reach, reach, _diverging(current_theme()), "diverging")
+    return ColorScale(-reach, reach, _diverging(current_theme()))
 
 
 def fitted(values: Values, *, signed: bool) -> ColorScale:
@@ -84,9 +83,9 @@ def linear(part: float) -> float:
     return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
 
 
-@lru_cache(maxsize=8)
-def _map(name: str) -> Colors:
-    table: Colors = pg.colormap.get(name).getLookupTable(nPts=_STEPS, alpha=False).astype(np.uint8)
+@lru_cache(maxsize=1)
+def _viridis() -> Colors:
+    table: Colors = pg.colormap.get("viridis").getLookupTable(nPts=_STEPS, alpha=False).astype(np.uint8)
     return table
 
 

@@ -23,7 +23,7 @@ _DARK_END, _DARK_HUES, _DARK_CHROMA = 0.96, (265.0, 100.0), 0.15
 
 def from_ground(high: float) -> ColorScale:
     """From zero, which is not seen, to `high`."""
-    return ColorScale(0.0, high if high > 0 else 1.0, ground_table(current_theme()), "from the ground up")
+    return ColorScale(0.0, high if high > 0 else 1.0, ground_table(current_theme()))
 
 
 @lru_cache(maxsize=4)

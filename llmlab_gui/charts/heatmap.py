@@ -120,7 +120,7 @@ class Heatmap(CellMap):
             return two_sided(high)
         if self.log:
             top = float(np.log10(high)) if high > 0 else 0.0
-            return ColorScale(top - LOG_DECADES, top, from_ground(1.0).table, "log")
+            return ColorScale(top - LOG_DECADES, top, from_ground(1.0).table)
         return from_ground(high)
 
     def value(self, row: int, column: int) -> float:

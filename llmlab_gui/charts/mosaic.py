@@ -24,6 +24,7 @@ from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, picture_of
 from llmlab_gui.charts.color_scale import ColorScale, Values
 from llmlab_gui.charts.heat_colors import from_ground
 from llmlab_gui.charts.shrink import Indices, indexed
+from llmlab_gui.charts.side_labels import spaced
 from llmlab_gui.widgets.theme import current_theme
 
 # Decades of a logarithmic scale: a thumbnail of 64 tokens has a hundredth everywhere.
@@ -71,7 +72,7 @@ class Mosaic(CellMap):
     def scale(self) -> ColorScale:
         """The colours in use."""
         scale = from_ground(1.0)
-        return ColorScale(-_DECADES, 0.0, scale.table, "log") if self.log else scale
+        return ColorScale(-_DECADES, 0.0, scale.table) if self.log else scale
 
     def rect_of(self, layer: int, head: int) -> QRectF:
         """Where a head's thumbnail is."""
@@ -140,11 +141,11 @@ class Mosaic(CellMap):
         painter.setPen(QColor(theme.quiet))
         painter.drawText(QRectF(0, 0, self._corner.x() - PAD, line), right, "layer")
         painter.drawText(QRectF(self._corner.x(), 0, heads * step, line), Qt.AlignmentFlag.AlignLeft, "head")
-        for layer in _every(layers, step, line * 0.95, pointed[0]):
+        for layer in spaced(range(layers), step, line * 0.95, {pointed[0]}):
             painter.setPen(QColor(theme.accent if layer == pointed[0] else theme.text))
             place = QRectF(0, self.rect_of(layer, 0).center().y() - line / 2, self._corner.x() - PAD, line)
             painter.drawText(place, right, str(layer))
-        for head in _every(heads, step, metrics.horizontalAdvance("00") + 4, pointed[1]):
+        for head in spaced(range(heads), step, metrics.horizontalAdvance("00") + 4, {pointed[1]}):
             painter.setPen(QColor(theme.accent if head == pointed[1] else theme.text))
             place = QRectF(self.rect_of(0, head).center().x() - 20, line, 40, line)
             painter.drawText(place, center, str(head))
@@ -223,10 +224,3 @@ def grid(cells: Indices, gap: int) -> Indices:
     wide[:, :side, :, :side] = cells.transpose(0, 2, 1, 3)
     whole = wide.reshape(layers * (side + gap), heads * (side + gap))
     return np.ascontiguousarray(whole[: whole.shape[0] - gap, : whole.shape[1] - gap])
-
-
-def _every(count: int, step: float, least: float, marked: int) -> list[int]:
-    """Places that have room for a label; the marked one always."""
-    each = max(1, -int(-least // step))
-    far = [place for place in range(0, count, each) if place == marked or abs(place - marked) * step >= least]
-    return sorted({*far, marked} - {-1}) if 0 <= marked < count else far

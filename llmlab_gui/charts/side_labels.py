@@ -27,7 +27,7 @@ def paint_rows(painter: QPainter, view: HeatView, names: Sequence[str], marked: 
     metrics = QFontMetricsF(painter.font())
     room = QRectF(0, 0, view.shown.left() - _GAP, metrics.height())
     how = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-    for place in _chosen(view.rows(), view.cell_height, metrics.height() * 0.92, marked):
+    for place in spaced(view.rows(), view.cell_height, metrics.height() * 0.92, marked):
         middle = view.rect(place, view.columns().start).center().y()
         _label(painter, room.translated(0, middle - metrics.height() / 2), names[place], how, place in marked)
 
@@ -43,7 +43,7 @@ def paint_columns(painter: QPainter, view: HeatView, names: Sequence[str], marke
             _label(painter, room, names[place], centred, place in marked)
         return
     how = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-    for place in _chosen(view.columns(), view.cell_width, metrics.height() * 0.92, marked):
+    for place in spaced(view.columns(), view.cell_width, metrics.height() * 0.92, marked):
         middle = view.rect(view.rows().start, place).center().x()
         painter.save()
         painter.translate(middle, view.shown.top() - _GAP)
@@ -59,8 +59,8 @@ def _widest(metrics: QFontMetricsF, names: Sequence[str]) -> float:
     return _BOLD * max((metrics.horizontalAdvance(name) for name in names[::step]), default=0.0)
 
 
-def _chosen(places: range, cell: float, line: float, marked: Collection[int]) -> list[int]:
-    """Every so many places, without those that a marked one would touch."""
+def spaced(places: range, cell: float, line: float, marked: Collection[int]) -> list[int]:
+    """Places that have room for a label: every so many, without those that a marked one would touch, which has one."""
     every = max(1, -int(-line // max(cell, 1e-6)))
     shown = [place for place in marked if place in places]
     free = [

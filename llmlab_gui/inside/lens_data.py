@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -124,4 +124,4 @@ def _ranks(ranks: Array) -> Array:
 
 def _backwards(scale: ColorScale) -> ColorScale:
     """Light is where the model is sure, whatever the number."""
-    return ColorScale(scale.low, scale.high, scale.table[::-1].copy(), scale.name)
+    return replace(scale, table=scale.table[::-1].copy())

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtWidgets import QToolTip, QWidget
 
+from llmlab_gui.charts.token_area import TokenArea
 from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.widgets.alternatives import visible
-from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, mix
 
 _INNER, _GAP, _LINE_GAP = 5.0, 3.0, 4.0
 _EDGE = 4.0
 
 
-class TokenChips(QAbstractScrollArea):
-    """pointed(i): the mouse is over token i, -1 for none. clicked(i): it was chosen by mouse or arrow keys."""
-
-    pointed = Signal(int)
-    clicked = Signal(int)
+class TokenChips(TokenArea):
+    """A chip's tool tip says which token it is."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setAccessibleName("Tokens of the prompt")
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.viewport().setMouseTracking(True)
+        super().__init__("Tokens of the prompt", parent)
         self.tokens: Sequence[PromptToken] = ()
-        self.chosen = -1
-        self.under = -1  # the token under the mouse, here or in another panel
         self._places: list[QRectF] = []
         self._tops: list[float] = []
-        theme_notifier.changed.connect(self.viewport().update)
 
     def show_tokens(self, tokens: Sequence[PromptToken]) -> None:
         """Replaces all of them."""
@@ -49,11 +40,12 @@ class TokenChips(QAbstractScrollArea):
             self._show(token)
             self.viewport().update()
 
-    def point_at(self, token: int) -> None:
-        """Marks the token that is pointed at in any panel."""
-        if token != self.under:
-            self.under = token
-            self.viewport().update()
+    def count(self) -> int:
+        return len(self.tokens)
+
+    def steps(self) -> Mapping[Qt.Key, int]:
+        ends = {Qt.Key.Key_Home: -len(self.tokens), Qt.Key.Key_End: len(self.tokens)}
+        return {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1, **ends}
 
     def place_of(self, token: int) -> QRectF:
         """Where a chip is, in the viewport."""
@@ -98,27 +90,8 @@ class TokenChips(QAbstractScrollArea):
             self._paint_chip(painter, token, place, metrics)
         painter.end()
 
-    def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        self._point(self.token_at(event.position()))
-
-    def mousePressEvent(self, event: QMouseEvent) -> None:
-        token = self.token_at(event.position())
-        if event.button() == Qt.MouseButton.LeftButton and token >= 0:
-            self.clicked.emit(token)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        steps = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1, Qt.Key.Key_Home: -len(self.tokens)}
-        steps[Qt.Key.Key_End] = len(self.tokens)
-        step = steps.get(Qt.Key(event.key()))
-        if step is None or not self.tokens:
-            super().keyPressEvent(event)
-            return
-        self.clicked.emit(min(max(self.chosen + step, 0), len(self.tokens) - 1))
-
     def viewportEvent(self, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Leave:
-            self._point(-1)
-        elif isinstance(event, QHelpEvent):
+        if isinstance(event, QHelpEvent):
             token = self.token_at(event.pos())
             if token >= 0:
                 QToolTip.showText(event.globalPos(), self.words(token), self.viewport())
@@ -141,11 +114,6 @@ class TokenChips(QAbstractScrollArea):
         cut = self.tokens[token]
         return f"Token {token} of {len(self.tokens)}: id {cut.id:,}, text “{visible(cut.text)}”"
 
-    def _point(self, token: int) -> None:
-        if token != self.under:
-            self.point_at(token)
-            self.pointed.emit(token)
-
     def _line(self) -> float:
         return QFontMetricsF(self.font()).height() + _INNER
 
@@ -167,11 +135,7 @@ class TokenChips(QAbstractScrollArea):
                 left, top = _EDGE, top + line + _LINE_GAP
         self._tops = [place.top() for place in self._places]
         height = (self._places[-1].bottom() if self._places else 0) + _EDGE
-        bar = self.verticalScrollBar()
-        bar.setRange(0, max(0, int(height - self.viewport().height())))
-        bar.setSingleStep(int(line + _LINE_GAP))
-        bar.setPageStep(self.viewport().height())
-        self.viewport().update()
+        self.scroll_over(height, line + _LINE_GAP)
 
     def _show(self, token: int) -> None:
         if not 0 <= token < len(self._places):

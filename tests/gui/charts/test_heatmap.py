@@ -71,7 +71,7 @@ def test_indices_span_the_scale_and_keep_one_for_what_is_no_number() -> None:
 
 
 def test_powers_of_ten_are_equally_far_apart_on_a_logarithmic_scale() -> None:
-    scale = ColorScale(-4.0, 0.0, from_ground(1.0).table, "log")
+    scale = ColorScale(-4.0, 0.0, from_ground(1.0).table)
     places = indexed(np.array([[1e-4, 1e-3, 1e-2, 1e-1, 1.0, 0.0]], np.float32), scale, log=True)[0].astype(int)
     assert np.abs(np.diff(places[:5]) - 63.5).max() <= 1
     assert places[5] == 0
@@ -196,9 +196,9 @@ def test_of_four_thousand_tokens_a_picture_of_the_views_size_is_drawn_and_kept_w
 
 
 def test_labels_are_thinned_and_marked_ones_stay(qtbot: QtBot) -> None:
-    from llmlab_gui.charts.side_labels import _chosen
+    from llmlab_gui.charts.side_labels import spaced
 
-    places = _chosen(range(4000), 0.2, 15, {1234})
+    places = spaced(range(4000), 0.2, 15, {1234})
     assert 1234 in places
     assert all(b - a >= 74 for a, b in pairwise(places))
 
@@ -291,4 +291,4 @@ def test_arcs_name_whom_a_token_looks_at_and_draw_only_what_is_in_sight_of_long_
     assert {query for query, _, _ in drawn} <= set(arcs._in_sight())
     arcs.choose(3990)
     assert 3990 in arcs._in_sight()
-    assert arcs.token_at(arcs.center_of(3990).y()) == 3990
+    assert arcs.token_at(arcs.center_of(3990)) == 3990
