@@ -6,7 +6,6 @@ No torch until a row's loss is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,20 +24,12 @@ from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Started
 from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder
+from llmlab.training.batch_text import BatchText
 
 if TYPE_CHECKING:
     from llmlab.models.model import OpenModel
 
 _CHARACTERS = 400  # of a row
-
-
-@dataclass(frozen=True)
-class BatchText:
-    """A row of a batch. loss: nats per token under the last checkpoint before the step, or else the first after it;
-    None where there is none."""
-
-    text: str
-    loss: float | None = None
 
 
 class Batches:

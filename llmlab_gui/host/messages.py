@@ -9,7 +9,7 @@ from typing import Any
 
 from llmlab.data.example_preview import preview_from
 from llmlab.practice.question import question_from
-from llmlab.training.batches import BatchText
+from llmlab.training.batch_text import BatchText
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.selection import PromptToken, Working
 

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QLabel, QListWidget, QPushButton, QSpinBox, QWidge
 from llmlab.core.errors import LabError
 from llmlab.studies.experiments.curves import SPIKE_SIGMAS, find_spikes
 from llmlab.studies.experiments.outcomes import Spike
-from llmlab.training.batches import BatchText
+from llmlab.training.batch_text import BatchText
 from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import Working
 from llmlab_gui.train.chart_dock import ShownRun

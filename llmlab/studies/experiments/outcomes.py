@@ -13,7 +13,7 @@ from llmlab.core.files import write_json
 from llmlab.core.records import read_record, to_plain
 from llmlab.store.events import BITS, NATS
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
-from llmlab.training.batches import BatchText
+from llmlab.training.batch_text import BatchText
 
 STEP_AXIS = Axis("step", "steps")
 LOSS_AXIS = Axis("validation loss", NATS)

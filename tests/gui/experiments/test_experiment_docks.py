@@ -26,7 +26,7 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
 from llmlab.studies.experiments.outcomes import Finding, Point, Spike
 from llmlab.studies.records import ExperimentFolder
-from llmlab.training.batches import BatchText
+from llmlab.training.batch_text import BatchText
 from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.colors import trial_colors
 from llmlab_gui.experiments.list_dock import ExperimentsDock

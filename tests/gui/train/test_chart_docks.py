@@ -25,7 +25,7 @@ from llmlab.core.errors import LabError
 from llmlab.store.events import Evaluated, Finished, Shared, Started, StepEvent
 from llmlab.store.history import RunHistory
 from llmlab.studies.experiments.curves import find_spikes
-from llmlab.training.batches import BatchText
+from llmlab.training.batch_text import BatchText
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices
 from llmlab_gui.charts.redraw import RedrawTimer
