@@ -29,13 +29,7 @@ _ALIKE = {**_LLAMA, "num_key_value_heads": 4}  # as many key-value heads as head
 _GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
 _KINDS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 4}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
-_LATENT = {
-    "q_lora_rank": 8,
-    "kv_lora_rank": 8,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 6,
-}
+_LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
 _DEEPSEEK = {
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,
@@ -199,8 +193,7 @@ KINDS: dict[str, Kind] = {
         },
     ),
     "lfm2": Kind(
-        "lfm2",
-        _LLAMA | {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+        "lfm2", _LLAMA | {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False}
     ),
 }
 

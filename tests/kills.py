@@ -67,11 +67,7 @@ def train_to_the_end(run: RunFolder, start: Callable[[RunFolder], Worker] = star
 
 
 def train_with_kills(
-    run: RunFolder,
-    kills: int,
-    seed: int,
-    longest: float = 4.0,
-    start: Callable[[RunFolder], Worker] = start_worker,
+    run: RunFolder, kills: int, seed: int, longest: float = 4.0, start: Callable[[RunFolder], Worker] = start_worker
 ) -> int:
     """Kills workers with SIGKILL after random times until `kills` are done or the run is finished; then finishes it.
 

@@ -19,8 +19,6 @@ def resolve_settings(
 
 
 def resolve_finetune_settings(
-    preset: str = FINETUNE_PRESET,
-    file: Path | None = None,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
+    preset: str = FINETUNE_PRESET, file: Path | None = None, overrides: Mapping[str, Any] | Sequence[str] = ()
 ) -> FinetuneSettings:
     return with_overrides(of_preset(FinetuneSettings, preset), file, overrides)

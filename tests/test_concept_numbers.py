@@ -45,7 +45,9 @@ def rows_of(name: str, first: str) -> list[list[str]]:
 WITH_CODE = [path.stem for path in sorted(_FOLDER.glob("*.md")) if _CODE.search(path.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("name", WITH_CODE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _TRAINED else name for name in WITH_CODE]
+)
 def test_the_code_on_a_page_prints_what_the_page_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,7 +116,6 @@ def test_smollm2_is_trained_on_its_answers_token_by_token() -> None:
 
 
 def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs: Path) -> None:
-    torch.set_num_threads(1)
     base = smollm2()
     overrides = {
         "train.steps": 5,

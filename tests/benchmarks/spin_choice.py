@@ -46,11 +46,7 @@ def main() -> int:
             ways = list(steps)
             for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
                 fixed = {} if way == CHOSEN else {"GOMP_SPINCOUNT": way}
-                with (
-                    tempfile.TemporaryDirectory() as folder,
-                    mock.patch.dict(os.environ, fixed),
-                    neighbours(count),
-                ):
+                with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, fixed), neighbours(count):
                     steps[way].append(statistics.median(train_ours(Path(folder), settings).seconds))
         best = min(statistics.median(seconds) for seconds in steps.values())
         print(f"{count} neighbours: ms a step, the median of {arguments.rounds} runs (all of them)")

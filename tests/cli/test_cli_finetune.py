@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from small_runs import new_run, train_here
 from tuned_runs import LLAMA_TARGETS, copy_adapter, llama_folder, lora_run
 
@@ -20,7 +19,6 @@ QUICK += ["--set", "train.threads=1", "--set", "samples.tokens=3", "--set", "lor
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a base of the lab's own, of GPT-2's vocabulary."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("outputs")
     train_here(new_run(folder, 2, "base", data__tokenizer="gpt2", model__block_size=64))
     return folder
@@ -95,10 +93,7 @@ def refused(words: list[str], outputs: Path, capsys: pytest.CaptureFixture[str])
         (["--model", "base@final", "--preset", "smollm"], "Did you mean smollm2-135m?"),
         (["--model", "base@final", "--set", "model.backend=unsloth"], "Unsloth cannot be used here"),
         (["--from", "base@2"], "base is not a fine-tuning run"),
-        (
-            ["--model", "base@final", "--set", "train.muon_heads=true"],
-            "It is a setting of a run from scratch on text.",
-        ),
+        (["--model", "base@final", "--set", "train.muon_heads=true"], "It is a setting of a run from scratch on text."),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_run_is_made(

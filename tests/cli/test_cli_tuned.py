@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from small_runs import new_run, train_here
 from tuned_runs import SCRATCH_TARGETS, lora_run
 
@@ -17,7 +16,6 @@ from llmlab.models.source import open_model
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     outputs = tmp_path_factory.mktemp("outputs")
     train_here(new_run(outputs, name="small"))
     lora_run(outputs, "small@final", SCRATCH_TARGETS)

@@ -238,10 +238,11 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.St
             main(words)
         except SystemExit:
             pass
-print([name for name in ("torch", "transformers", "datasets", "rich", "PySide6") if name in sys.modules])
+heavy = ("torch", "transformers", "datasets", "matplotlib", "rich", "PySide6")
+print([name for name in heavy if name in sys.modules])
 """
     names = ["pretrain", "resume", "runs", "show", "request", "checkpoints", "models", "generate", "export"]
-    names += ["corpora", "presets", "settings", "doctor"]
+    names += ["corpora", "presets", "settings", "doctor", "compare", "evolve", "intervene"]
     looking = [["--help"], *([name, "--help"] for name in names), ["runs"], ["show", "bar"], ["settings"]]
     looking += [["presets"], ["corpora"], ["checkpoints", "bar"], ["checkpoints", "bar", "verify"]]
     looking += [["models"], ["request", "bar", "pause"], ["pretrain", "--set", "model.n_layr=3"], ["resume", "bar"]]
@@ -250,19 +251,18 @@ print([name for name in ("torch", "transformers", "datasets", "rich", "PySide6")
     assert finished.stdout == "[]\n", finished.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"], ["runs"]])
-def test_help_and_the_list_of_runs_load_two_small_libraries_and_no_other(words: list[str], outputs: Path) -> None:
+def test_help_and_the_list_of_runs_load_two_small_libraries_and_no_other(outputs: Path) -> None:
     code = """
 import contextlib, io, sys
 before = set(sys.modules)
 from llmlab.cli.main import main
-with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-    main(sys.argv[1:])
+for words in (["--help"], ["pretrain", "--help"], ["runs"]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main(words)
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(sorted(loaded - sys.stdlib_module_names - {"llmlab"}))
 """
-    command = [sys.executable, "-c", code, *words]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert finished.stdout == "['platformdirs', 'psutil']\n", finished.stderr
 
 

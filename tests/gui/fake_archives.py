@@ -98,11 +98,7 @@ def inspection(time: int, what: Sequence[str], top: int = 5) -> dict[str, np.nda
         total = attention.sum() + feed.sum() + 1.5
         tensors |= {f"attribution/{n}": np.array([v]) for n, v in (("embedding", 1.0), ("bias", 0.5), ("sum", total))}
         tensors |= {"attribution/logit": np.array([total]), "attribution/attention_bias": bias}
-        tensors |= {
-            "attribution/heads": heads,
-            "attribution/attention": attention,
-            "attribution/feed_forward": feed,
-        }
+        tensors |= {"attribution/heads": heads, "attribution/attention": attention, "attribution/feed_forward": feed}
     if "lens" in what:
         rows = 2 * LAYERS + 1
         tensors["lens/ids"] = dice.integers(0, 999, (rows, time, top)).astype(np.int32)

@@ -34,7 +34,7 @@ class FakeModelHost:
         self.hold: set[str] = set()
         self.fail: dict[str, LabError] = {}
         self.answers: dict[str, Callable[[FakeModelHost, Mapping[str, Any], list[int]], Made]] = {
-            "inspect": make_inspection,
+            "inspect": make_inspection
         }
         self._held: dict[Request, Callable[[], None]] = {}
         self._waiting: set[Request] = set()

@@ -11,7 +11,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-import torch
 from forks import Fork
 from small_runs import quick_settings
 
@@ -35,7 +34,6 @@ def killed(*_args: object, **_options: object) -> None:
 
 def killed_at(target: object, name: str, make: Callable[[], object]) -> None:
     """Lets a process make something, and kills it when it comes to that function."""
-    torch.set_num_threads(1)
 
     def work() -> int:
         with mock.patch.object(target, name, killed):
@@ -46,8 +44,7 @@ def killed_at(target: object, name: str, make: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "name"),
-    [(WorkerFolder, "write_status"), (RunFolder, "write_info"), (os, "rename")],
+    ("target", "name"), [(WorkerFolder, "write_status"), (RunFolder, "write_info"), (os, "rename")]
 )
 def test_a_run_whose_making_was_killed_can_be_made(outputs: Path, target: object, name: str) -> None:
     def make() -> RunFolder:
@@ -62,8 +59,7 @@ def test_a_run_whose_making_was_killed_can_be_made(outputs: Path, target: object
 
 
 @pytest.mark.parametrize(
-    ("target", "name"),
-    [(WorkerFolder, "write_status"), (ExperimentFolder, "write_record"), (os, "rename")],
+    ("target", "name"), [(WorkerFolder, "write_status"), (ExperimentFolder, "write_record"), (os, "rename")]
 )
 def test_an_experiment_whose_making_was_killed_can_be_made(outputs: Path, target: object, name: str) -> None:
     kind = find_kind("learning-rate")

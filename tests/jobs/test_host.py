@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from small_runs import new_run, train_here
 from waits import SECONDS
 
@@ -84,7 +83,6 @@ class Conversation:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    torch.set_num_threads(1)
     outputs = tmp_path_factory.mktemp("host")
     bpe = {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300}
     return train_here(new_run(outputs, 10, **bpe, checkpoints__keep_last=9, checkpoints__best=False))

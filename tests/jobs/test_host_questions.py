@@ -40,7 +40,6 @@ TEXT = "the king and"
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run `bar` in an outputs folder, and a model folder."""
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("places")
     bpe = {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300}
     train_here(new_run(root / "outputs", 10, "bar", **bpe, checkpoints__keep_last=9))
@@ -208,35 +207,19 @@ ASK = {"do": "ask", "model": "bar", "question": "inspect", "values": {"text": "a
         (100, {"do": "open", "model": "nothing"}, "There is no model 'nothing'"),
         (101, {"do": "open"}, "could not answer"),
         (102, {"do": "open", "model": None}, "There is no model 'None'"),
-        (
-            103,
-            ASK | {"question": "explode"},
-            "no question 'explode'",
-        ),
+        (103, ASK | {"question": "explode"}, "no question 'explode'"),
         (104, ASK | {"values": {"text": ""}}, "empty"),
         (105, ASK | {"values": [1]}, "could not answer"),
         (106, ASK | {"values": {"x": 1}}, "x"),
-        (
-            107,
-            ASK | {"out": 5},
-            "could not answer",
-        ),
-        (
-            108,
-            ASK | {"out": "/dev/null/x"},
-            "written",
-        ),
+        (107, ASK | {"out": 5}, "could not answer"),
+        (108, ASK | {"out": "/dev/null/x"}, "written"),
         (109, {"do": "compare", "models": ["bar"], "values": {}, "out": "OUT"}, "could not answer"),
         (110, {"do": "compare", "models": ["bar", "baz"], "values": {"text": "the"}, "out": "OUT"}, "no model 'baz'"),
         (111, {"do": "evolve", "run": "nothing", "values": {"text": "the"}, "out": "OUT"}, "nothing"),
         (112, {"do": "tokenize", "model": "bar"}, "could not answer"),
         (113, {"do": ["open"], "model": "bar"}, "cannot ['open']"),
         (114, {"do": "open", "model": "bar@live"}, ""),
-        (
-            115,
-            ASK | {"model": "bar@live"},
-            "does not train now",
-        ),
+        (115, ASK | {"model": "bar@live"}, "does not train now"),
     ],
 )
 def test_what_cannot_be_answered_is_a_sentence(

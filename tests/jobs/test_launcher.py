@@ -10,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import torch
 from small_runs import new_run, quick_settings, train_here
 
 from llmlab.core.config import with_values
@@ -24,7 +23,6 @@ from llmlab.store.run_folder import RunFolder
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run of 10 steps with checkpoints at 5 and 10."""
-    torch.set_num_threads(1)
     return train_here(new_run(tmp_path_factory.mktemp("launcher"), 10, "bar", checkpoints__best=False))
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import torch
 from fakes import CancelAfter, FakeRun
 from forks import Fork
 from preset_settings import resolve_settings
@@ -194,7 +193,6 @@ def test_a_run_that_was_made_by_one_who_was_killed_is_taken_and_not_made_again(
 ) -> None:
     item = replace(plan(""), name=name)
     queue.add(item)
-    torch.set_num_threads(1)
 
     def taking() -> int:
         def made_and_killed(*args: Any, **options: Any) -> None:
@@ -243,7 +241,6 @@ def test_a_run_of_somebody_else_is_not_taken_for_one_that_was_being_made(outputs
             queue.take()
         return 0
 
-    torch.set_num_threads(1)
     assert Fork(taking).wait() == -signal.SIGKILL
     create_run(outputs, resolve_settings("nano", overrides={"data.corpus": "tiny", "train.steps": 44}), name="bar")
     with pytest.raises(LabError, match="already there"):

@@ -37,15 +37,9 @@ from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.training.loop import FromScratch, Trainer
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that nobody disturbed."""
-    torch.set_num_threads(1)
     return train_here(new_run(tmp_path_factory.mktemp("alone"), train__sample_interval=6))
 
 

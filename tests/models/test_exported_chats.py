@@ -45,9 +45,8 @@ class Made:
     base: str
 
 
-@pytest.fixture(scope="module", params=[*OWN, *TEMPLATES])
+@pytest.fixture(scope="module", params=[*OWN[:-1], pytest.param(OWN[-1], marks=pytest.mark.slow), *TEMPLATES])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    torch.set_num_threads(1)
     outputs = tmp_path_factory.mktemp(request.param)
     rows = [{"prompt": question, "completion": answer} for question, answer in PAIRS.items()]
     (outputs / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

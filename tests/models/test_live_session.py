@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fakes import FakeRun
 from forks import Fork, forked, wait_until
 from kills import events_of
@@ -31,11 +30,6 @@ from llmlab.store import requests
 from llmlab.store.run_folder import RunFolder, RunStatus
 
 VALUES = {"text": "the king said", "what": ["attention", "heads", "residual", "lens"]}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scratch run, a Llama with a chat template and a Qwen2, each with a run that fine-tuned it."""
-    torch.set_num_threads(1)
     outputs = tmp_path_factory.mktemp("outputs")
     train_here(new_run(outputs, name="small", model__block_size=64, model__n_layer=2))
     lora_run(outputs, "small@final", SCRATCH_TARGETS, "on-small")

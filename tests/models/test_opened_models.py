@@ -44,11 +44,6 @@ from llmlab.store.checkpoints import select
 PROMPT = "the king and the thing"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("llama"))

@@ -40,11 +40,6 @@ from llmlab.store.run_folder import RunFolder
 TEXT = "the king and the thing"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @dataclass(frozen=True)
 class Made:
     """An outputs folder with a fine-tuning run on `base`."""

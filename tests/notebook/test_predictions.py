@@ -109,13 +109,7 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(line: str, complaint: st
 
 def test_damaged_values_are_no_prediction() -> None:
     good = parse_prediction("val_loss=1..2@80%").as_dict()
-    for change in (
-        {"low": "x"},
-        {"kind": "hope"},
-        {"confidence": True},
-        {"low": 3.0},
-        {"kind": CURVE},
-    ):
+    for change in ({"low": "x"}, {"kind": "hope"}, {"confidence": True}, {"low": 3.0}, {"kind": CURVE}):
         with pytest.raises(UsageError):
             from_dict(good | change)
     assert from_dict(good | {"later_version": 1}) == from_dict(good)

@@ -437,10 +437,7 @@ def test_a_program_killed_before_or_after_any_write_leaves_nothing_that_looks_al
     assert deaths >= 16
     assert {
         (line.locked.prediction.quantity, line.score and line.score.right) for line in entry_of(outputs).lines()
-    } == {
-        ("text", True),
-        ("val_loss", True),
-    }
+    } == {("text", True), ("val_loss", True)}
 
 
 def test_a_prediction_is_not_lost_where_another_program_is_writing_run_json(outputs: Path) -> None:

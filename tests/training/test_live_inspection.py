@@ -60,7 +60,7 @@ def _error_of(run: RunFolder, name: str) -> str:
     return (run.inspections / f"{name}.error.json").read_text()
 
 
-def test_a_run_that_was_asked_50_times_ends_bitwise_as_one_left_alone(outputs: Path) -> None:
+def test_a_run_that_was_asked_after_each_step_ends_bitwise_as_one_left_alone(outputs: Path) -> None:
     plain = answers.answer
 
     def unruly(opened: OpenModel, *rest: Any) -> Path:
@@ -71,13 +71,13 @@ def test_a_run_that_was_asked_50_times_ends_bitwise_as_one_left_alone(outputs: P
         finally:
             opened.model.eval()
 
-    alone = train_here(new_run(outputs, 53, "alone", train__sample_interval=20))
-    asked = new_run(outputs, 53, "asked", train__sample_interval=20)
-    with _asking(asked, {step: QUESTIONS[step % len(QUESTIONS)] for step in range(1, 51)}), _answering(unruly):
+    alone = train_here(new_run(outputs, 18, "alone", train__sample_interval=6))
+    asked = new_run(outputs, 18, "asked", train__sample_interval=6)
+    with _asking(asked, {step: QUESTIONS[step % len(QUESTIONS)] for step in range(1, 17)}), _answering(unruly):
         train_here(asked)
     inspected = events_of(asked, "inspected")
-    assert [event["step"] for event in inspected] == list(range(1, 51))
-    assert [event["path"] for event in inspected] == [f"inspections/at-{step}.safetensors" for step in range(1, 51)]
+    assert [event["step"] for event in inspected] == list(range(1, 17))
+    assert [event["path"] for event in inspected] == [f"inspections/at-{step}.safetensors" for step in range(1, 17)]
     for event in inspected:
         archive = read_archive(asked.path / event["path"])
         assert archive.metadata.model == "asked@live"

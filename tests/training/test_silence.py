@@ -10,7 +10,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-import torch
 from fakes import FakeRun
 from forks import forked, wait_until
 from small_runs import new_run, train_here
@@ -22,7 +21,6 @@ from llmlab.store.run_folder import RunFolder
 
 
 def test_a_stopped_worker_is_silent_until_it_is_continued(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.set_num_threads(1)
     run = new_run(outputs, 10**6, train__eval_interval=0, checkpoints__interval=10**6)
     with forked(run) as worker:
         wait_until(lambda: run.status().step > 0)

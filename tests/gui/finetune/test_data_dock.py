@@ -42,9 +42,7 @@ def dock(qtbot: QtBot, lab: FakeLab) -> Iterator[DataDock]:
 def settings(source: str = "tasks", model: str = "mine@300", max_length: int = 256) -> FinetuneSettings:
     plain = FinetuneSettings()
     return replace(
-        plain,
-        model=replace(plain.model, base=model),
-        data=replace(plain.data, source=source, max_length=max_length),
+        plain, model=replace(plain.model, base=model), data=replace(plain.data, source=source, max_length=max_length)
     )
 
 

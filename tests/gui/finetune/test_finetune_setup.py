@@ -134,10 +134,7 @@ def test_start_and_queue_ask_for_exactly_what_the_form_says(
     dock.form.set_values({"model.method": "full"})
     dock.name.setText("mine")
     ready(qtbot, dock)
-    for signal, button in (
-        (lab.start_requested, dock.train_button),
-        (lab.queue_requested, dock.queue_button),
-    ):
+    for signal, button in ((lab.start_requested, dock.train_button), (lab.queue_requested, dock.queue_button)):
         with qtbot.waitSignal(signal, timeout=WAIT) as asked:
             button.click()
         plan: Plan = asked.args[0]
@@ -152,11 +149,7 @@ def test_start_and_queue_ask_for_exactly_what_the_form_says(
 
 @each(
     ("reference", "words"),
-    [
-        ("nowhere-to-be-found", "There is no model"),
-        ("gpt@999", "999"),
-        ("gpt@live", "has not ended"),
-    ],
+    [("nowhere-to-be-found", "There is no model"), ("gpt@999", "999"), ("gpt@live", "has not ended")],
 )
 def test_a_model_that_cannot_be_a_base_is_said_beside_it(
     qtbot: QtBot, base: str, dock: FinetuneSetupDock, reference: str, words: str

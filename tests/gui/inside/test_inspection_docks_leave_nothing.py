@@ -52,15 +52,8 @@ from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets.theme import apply_theme, theme_notifier
 
 DOCKS = (
-    AdapterDock,
-    ContributionsDock,
-    ResidualDock,
-    LensDock,
-    InterventionsDock,
-    CompareDock,
-    EvolutionDock,
-    GeometryDock,
-    ParametersDock,
+    *(AdapterDock, ContributionsDock, ResidualDock, LensDock, InterventionsDock, CompareDock, EvolutionDock),
+    *(GeometryDock, ParametersDock),
 )
 
 

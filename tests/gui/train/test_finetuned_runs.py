@@ -116,10 +116,7 @@ def test_what_a_program_checked_can_be_read_item_by_item(
     qtbot.waitUntil(lambda: samples.choice.findData(SCORED) >= 0, timeout=WAIT)
     samples.choice.setCurrentIndex(samples.choice.findData(SCORED))
     # What changed sides comes first.
-    assert checked(samples) == [
-        [QUESTION, "moon cat", "✗ the the", "✓ moon cat"],
-        [OTHER, "two", "✓ two", "✓ two"],
-    ]
+    assert checked(samples) == [[QUESTION, "moon cat", "✗ the the", "✓ moon cat"], [OTHER, "two", "✓ two", "✓ two"]]
     answers = samples.answers_view.answers
     titles = [answers.headerData(column, Qt.Orientation.Horizontal) for column in range(4)]
     assert titles == ["Request", "Expected", "Before training", "Step 100"]

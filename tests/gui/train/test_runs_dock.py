@@ -278,12 +278,7 @@ def test_a_deleted_run_goes_to_the_trash_after_a_question(
 
 @pytest.mark.parametrize("agreed", [True, False])
 def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
-    dock: RunsDock,
-    qtbot: QtBot,
-    lab: Lab,
-    runs: dict[str, FakeRun],
-    monkeypatch: pytest.MonkeyPatch,
-    agreed: bool,
+    dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch, agreed: bool
 ) -> None:
     monkeypatch.setattr(upkeep, "move_to_trash", lambda path: False)
     monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): agreed or not for_good)
@@ -500,10 +495,7 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
         dock.rename(row)
         qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None, timeout=WAIT)
     assert lab.shown() == ["pretraining/winner", "pretraining/loser"]
-    assert renamed == [
-        ("pretraining/second", "pretraining/winner", 3),
-        ("pretraining/first", "pretraining/loser", 3),
-    ]
+    assert renamed == [("pretraining/second", "pretraining/winner", 3), ("pretraining/first", "pretraining/loser", 3)]
     assert set(counts) == {3}  # whoever lists the runs never misses it
     assert {run.id for run in list_runs(outputs)} == {"winner", "loser", "third"}
     qtbot.waitUntil(lambda: len(lab.history("pretraining/winner").step_columns) == 300, timeout=WAIT)

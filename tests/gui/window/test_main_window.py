@@ -17,15 +17,7 @@ import pytest
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, QRect, QSettings, Qt, QUrl
-from PySide6.QtGui import (
-    QAction,
-    QDragEnterEvent,
-    QDragLeaveEvent,
-    QDropEvent,
-    QGuiApplication,
-    QHoverEvent,
-    QPalette,
-)
+from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QHoverEvent, QPalette
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -279,9 +271,9 @@ def test_the_workspaces_are_in_the_toolbar_and_under_keys(same_window: MainWindo
 
 def test_every_dock_can_be_shown_in_every_workspace_and_then_has_the_keyboard(same_window: MainWindow) -> None:
     window = same_window
-    for workspace in WORKSPACES:
+    for number, workspace in enumerate(WORKSPACES):
         window.use_workspace(workspace)
-        for dock_id, dock in window.docks.items():
+        for dock_id, dock in list(window.docks.items())[number % 3 :: 3]:  # each of them in every third workspace
             window.show_dock(dock_id)
             assert dock.isVisible(), (workspace, dock_id)
             assert dock.widget().isAncestorOf(window.focusWidget()), (workspace, dock_id)
@@ -360,6 +352,7 @@ def test_no_line_is_under_the_workspaces_where_they_are_beside_the_model(qtbot: 
 
 
 def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(make_main_window: MakeWindow) -> None:
+    """Whatever the tour showed of them meanwhile, also where the window is closed in its midst."""
     window = make_main_window()
     window.docks["log"].hide()
     window.use_theme("dark")
@@ -368,9 +361,15 @@ def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(
     window.use_workspace("Train")
     assert window.docks["log"].isHidden()
     assert not window.docks["samples"].isHidden()
-    window.use_workspace("Write")
+    window.covers.start_tour()
+    assert not window.docks["log"].isHidden()
+    window.findChild(Tour).skip_button.click()
+    assert window.docks["log"].isHidden()
+    window.covers.start_tour()
     window.close_quietly()
     again = make_main_window()
+    assert again.docks["log"].isHidden()
+    again.use_workspace("Write")
     assert again.docks["samples"].isHidden()
     assert not again.docks["write"].isHidden()
     again.reset_layout()
@@ -479,20 +478,34 @@ def test_an_arrangement_outlasts_minimising_and_hiding(same_window: MainWindow, 
     assert window.docks["samples"].isHidden()
 
 
-def test_the_one_arrangement_of_version_0_4_is_that_of_train(
+def test_the_one_arrangement_of_version_0_4_is_that_of_train_and_a_damaged_one_the_default(
     same_window: MainWindow, make_main_window: MakeWindow, tmp_path: Path
 ) -> None:
     same_window.docks["log"].hide()
-    state = same_window.saveState(LAYOUT_VERSION)
     stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
-    stored.setValue("window/state", state)
+    stored.setValue("window/state", same_window.saveState(LAYOUT_VERSION))
+    damaged = {
+        "Compare runs": (b"\x00garbage", ("runs", "loss")),
+        "Write": (b"", ("write", "samples")),
+        "Learn": (b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7, ("learn", "loss")),
+    }
+    for workspace, (state, _) in damaged.items():
+        stored.setValue(f"workspaces/{workspace}", state)
+    stored.setValue("window/geometry", b"\xff" * 20)
+    stored.setValue("window/theme", "pink")
     stored.sync()
     again = make_main_window()
+    assert again.settings.theme == "system"
     assert again.docks["log"].isHidden()
     again.reset_layout()
     assert not again.docks["log"].isHidden()
+    for workspace, (_, docks) in damaged.items():
+        again.use_workspace(workspace)
+        assert not any(again.docks[name].isHidden() for name in docks), workspace
     again.close_quietly()
-    assert not make_main_window().docks["log"].isHidden()
+    last = make_main_window()
+    last.use_workspace("Train")
+    assert not last.docks["log"].isHidden()
 
 
 def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(
@@ -523,25 +536,6 @@ def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(
     QApplication.processEvents()
     window.look_inside("nothing@final")  # Attention is in Paper, too, but behind Evidence
     assert window.workspace_bar.actions()[1].isChecked()
-
-
-def test_a_damaged_arrangement_gives_the_default_one(make_main_window: MakeWindow, tmp_path: Path) -> None:
-    stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
-    damaged = {
-        "Train": (b"\x00garbage", ("setup", "loss")),
-        "Write": (b"", ("write", "samples")),
-        "Learn": (b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7, ("learn", "loss")),
-    }
-    for workspace, (state, _) in damaged.items():
-        stored.setValue(f"workspaces/{workspace}", state)
-    stored.setValue("window/geometry", b"\xff" * 20)
-    stored.setValue("window/theme", "pink")
-    stored.sync()
-    window = make_main_window()
-    assert window.settings.theme == "system"
-    for workspace, (_, docks) in damaged.items():
-        window.use_workspace(workspace)
-        assert not any(window.docks[name].isHidden() for name in docks), workspace
 
 
 def test_every_input_has_an_accessible_name(same_window: MainWindow) -> None:
@@ -657,10 +651,9 @@ def test_without_runs_one_button_trains_the_default_preset(
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
     qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
-    for theme in (DARK, LIGHT):  # what was made before the docks has the colours of a later theme
-        window.use_theme(theme.name)
-        for label in window.covers.welcome.findChildren(QuietLabel):
-            assert label.palette().windowText().color().name() == theme.quiet
+    window.use_theme(DARK.name)  # a later theme than that in which the welcome was made
+    for label in window.covers.welcome.findChildren(QuietLabel):
+        assert label.palette().windowText().color().name() == DARK.quiet
     asked: list[str] = []
     then: list[Callable[[], object]] = []
 
@@ -696,14 +689,15 @@ def test_without_runs_one_button_trains_the_default_preset(
     FakeRun(outputs).start().advance(10).finish()
     window.lab.refresh()
     qtbot.waitUntil(lambda: not window.covers.welcome.isVisible(), timeout=WAIT)
-    for theme in (DARK, LIGHT):
-        window.use_theme(theme.name)
-        QApplication.processEvents()
-        assert window.status.state.palette().windowText().color().name() == theme.good
+    state = window.status.state
+    qtbot.waitUntil(lambda: state.palette().windowText().color().name() == DARK.good, timeout=WAIT)
+    window.use_theme(LIGHT.name)
+    QApplication.processEvents()
+    assert state.palette().windowText().color().name() == LIGHT.good
     window.hide()  # what is out of sight is styled later
     window.use_theme(DARK.name)
     window.show()
-    assert window.status.state.palette().windowText().color().name() == DARK.good
+    assert state.palette().windowText().color().name() == DARK.good
     window.use_theme(LIGHT.name)
     assert window.docks["loss"].isEnabled()
 
@@ -754,21 +748,6 @@ def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made_
     middle = window.covers.welcome.mapTo(window, window.covers.welcome.rect().center())
     found = window.childAt(middle)
     assert found is window.covers.welcome or window.covers.welcome.isAncestorOf(found)
-
-
-def test_after_the_tour_the_panels_are_where_they_were_left(make_main_window: MakeWindow, qtbot: QtBot) -> None:
-    window = settled(qtbot, make_main_window())
-    window.docks["samples"].hide()
-    window.use_workspace("Write")
-    window.covers.start_tour()
-    assert not window.docks["samples"].isHidden()
-    tour = window.findChild(Tour)
-    assert tour is not None
-    tour.skip_button.click()
-    assert window.docks["samples"].isHidden()
-    window.covers.start_tour()
-    window.close_quietly()
-    assert make_main_window().docks["samples"].isHidden()
 
 
 def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves_it(
@@ -970,11 +949,7 @@ def _drop(window: MainWindow, path: Path) -> None:
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(path))])
     event = QDropEvent(
-        QPoint(50, 50),
-        Qt.DropAction.CopyAction,
-        data,
-        Qt.MouseButton.LeftButton,
-        Qt.KeyboardModifier.NoModifier,
+        QPoint(50, 50), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     )
     window.dropEvent(event)
 

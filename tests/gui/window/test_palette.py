@@ -182,10 +182,7 @@ def test_resume_is_found_by_other_words_for_it(same_window: MainWindow) -> None:
 
 
 def test_a_setting_is_opened_in_its_form(same_window: MainWindow, qtbot: QtBot) -> None:
-    for wanted, dock, key in (
-        ("beta2", "setup", "train.beta2"),
-        ("alpha", "finetune_setup", "lora.alpha"),
-    ):
+    for wanted, dock, key in (("beta2", "setup", "train.beta2"), ("alpha", "finetune_setup", "lora.alpha")):
         same_window.use_workspace(LOOK_INSIDE)
         next(c for c in Finder(same_window.menus.commands()).find(wanted) if c.kind == "Setting").run()
         editor = same_window.docks[dock].form.fields[key].editor

@@ -15,6 +15,7 @@ import tiny_models
 import torch
 import transformers
 from bases import KINDS, prepared, settings_for
+from cases import each
 from peft import LoraConfig, get_peft_model
 from small_models import COMBINATIONS, lively, shape, some_ids
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ def _small(family: str) -> Any:
     return transformers.AutoModelForCausalLM.from_config(config)
 
 
-@pytest.mark.parametrize("options", COMBINATIONS, ids=str)
+@each("options", COMBINATIONS)
 def test_the_layers_of_a_scratch_block(options: dict[str, Any]) -> None:
     settings = shape(n_layer=1, **options)
     model = GPT(settings, 31)

@@ -13,6 +13,7 @@ import pytest
 import tiny_models
 import torch
 from bases import CPU, prepared, settings_for
+from cases import each
 from fakes import CancelAfter
 from family_models import KINDS, VOCAB, new_model, some_ids
 from hypothesis import given
@@ -110,7 +111,7 @@ def ready(model: Any) -> Prepared:
     return Prepared(model, "tiny", Gpt2Tokenizer(), 64, None, 0, 0)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@each("name", KINDS)
 def test_which_families_read_a_row_as_one_text_is_known(name: str) -> None:
     first, other, example = examples(1, 2, 3)
     kind = KINDS[name]

@@ -124,6 +124,7 @@ def test_two_processes_follow_the_curve_of_one_and_save_the_same(
     assert open_model(f"{pair.id}@final", outputs).name
 
 
+@pytest.mark.slow
 def test_four_processes_of_which_one_has_no_row_take_the_same_steps(
     outputs: Path, bases: dict[str, str], examples: str
 ) -> None:
@@ -143,7 +144,7 @@ def _killed_in_step(number: int, rank: int) -> Any:
     return mock.patch.object(Finetuner, "optimizer_step", step)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_a_run_that_loses_a_process_says_so_and_goes_on_in_one_or_bitwise_in_two(
     outputs: Path, bases: dict[str, str], examples: str, strategy: str
 ) -> None:
@@ -166,7 +167,7 @@ def test_a_run_that_loses_a_process_says_so_and_goes_on_in_one_or_bitwise_in_two
     assert [event["step"] for event in events_of(moved, "started")] == [0, 3]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(
     outputs: Path, bases: dict[str, str], examples: str, strategy: str
 ) -> None:

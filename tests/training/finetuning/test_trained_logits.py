@@ -13,6 +13,7 @@ import family_models
 import pytest
 import torch
 from bases import KINDS, prepared, shaken, some_batch
+from cases import each
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -81,7 +82,7 @@ def test_the_loss_and_its_gradients_are_those_of_all_logits(
                 assert float(what.loss_sum(batch)) == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", family_models.KINDS)
+@each("kind", family_models.KINDS)
 def test_the_head_of_every_family_is_told_apart_and_computes_nothing_elsewhere(kind: str) -> None:
     model = family_models.family_model(kind)
 
