@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -137,10 +136,15 @@ class ChartDock(PanelDock):
             self.panel.mark_dirty()
 
     def _history_read(self, run_id: str) -> None:
-        """Where there was nothing to see, the first curves are drawn before they are shown: of a long run, one dock
-        after the other, since all of them hear of it at once."""
-        grew = partial(self._history_grew, run_id)
-        grew() if self.panel.isVisible() else self.lab.redraw.once(grew)
+        """Where there was nothing to see, the first curves are drawn before they are shown; one thing after the other,
+        since all docks hear of a long run at once."""
+        if self.panel.isVisible():
+            self._history_grew(run_id)
+        elif run_id in self.lab.shown():
+            self.panel.mark_dirty()
+            if is_seen(self):
+                self.lab.redraw.once(self.panel.redraw_if_dirty)
+            self.lab.redraw.once(self._update_empty)
 
     def _runs_changed(self) -> None:
         self.panel.export_name = (
