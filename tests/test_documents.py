@@ -289,6 +289,16 @@ def test_no_paragraph_of_a_page_is_too_long_to_read() -> None:
     assert long == []
 
 
+def test_each_row_of_a_table_has_as_many_cells_as_its_head() -> None:
+    uneven = []
+    for name, text in DOCUMENTS.items():
+        for table in re.findall(r"(?:^\|.*\n)+", _FENCED.sub("", text), re.MULTILINE):
+            rows = [re.sub(r"`[^`]*`", "x", row) for row in table.splitlines()]
+            if len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) > 1:
+                uneven.append((name, rows[0]))
+    assert uneven == []
+
+
 # A term of the glossary, its other names, and the page that the entry leads to.
 _ENTRY = re.compile(r"^\*\*([^*]+)\*\*(?: \((.+?)\))?: .*?(?:\(concept:([\w-]+)\)\.)?$", re.MULTILINE)
 

@@ -74,7 +74,8 @@ def _predicted(entry: Entry | None) -> list[Line]:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
     """right: columns of numbers."""
     ruler = ["---:" if name in right else "---" for name in columns]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ruler, *rows))
+    lines = [[cell.replace("|", "\\|") for cell in cells] for cells in (columns, ruler, *rows)]  # |rho| is one cell
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _hardware(facts: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from llmlab.core.charts import Table
 from llmlab.core.errors import LabError, UsageError
 from llmlab.data.papers import INCONCLUSIVE, SUPPORTED, list_papers, read_paper
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, read_result, write_result
+from llmlab.studies.report import _table
 
 CLAIMS = """
 [paper]
@@ -159,3 +160,7 @@ def test_the_papers_that_come_with_the_lab_are_whole() -> None:
         # What the lab does not test says so.
         untested = [claim.test for claim in paper.claims if not claim.sizes]
         assert all(re.search("no verdict|no test|cannot test|not have", test) for test in untested)
+
+
+def test_a_bar_in_a_cell_of_a_report_does_not_end_it() -> None:
+    assert _table(["model", "|rho|"], [["a|b", "0.9"]]) == "| model | \\|rho\\| |\n| --- | --- |\n| a\\|b | 0.9 |"
