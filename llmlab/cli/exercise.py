@@ -28,8 +28,9 @@ which may take a gigabyte of memory and a minute; it has your rights, as any pro
   use [NAME ...]        train with these pieces of yours, or all that have passed, and the lab's own run of the same
                         seed beside it; the run's worker is a process that runs your code. bpe encodes the run's
                         text where data.tokenizer is bpe, compact or gpt2
+  use lora              fine-tune a --model with your LoRA layer, and with ours beside it; with a --prompt: compute
+                        the adapters of a run that was fine-tuned by your functions; this process runs your code
   use logit-lens        read a --model and a --prompt with your lens, ours beside it; this process runs your code
-  use lora              the same of a run that was fine-tuned: its adapters computed by your functions
 
 examples:
   llmlab-run exercise list
@@ -38,6 +39,7 @@ examples:
   llmlab-run exercise show attention --hints 1
   llmlab-run exercise use attention softmax --steps 300
   llmlab-run exercise use bpe --set data.tokenizer=bpe
+  llmlab-run exercise use lora --model bar@final --steps 100
   llmlab-run exercise use logit-lens --model bar --prompt "The king said"
 """
 
@@ -51,8 +53,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--hints", metavar="N", type=int, default=0, help="show: the first N of up to three hints")
     parser.add_argument("--preset", metavar="NAME", help=f"use: where to start from (default: {DEFAULT_PRESET})")
     parser.add_argument("--name", help="use: the run's id")
-    parser.add_argument("--model", metavar="REF", help="use logit-lens, lora: as for `llmlab-run inspect`")
-    parser.add_argument("--prompt", metavar="TEXT", help="use logit-lens, lora: the prompt")
+    parser.add_argument("--model", metavar="REF", help="use lora, logit-lens: a run or a model")
+    parser.add_argument("--prompt", metavar="TEXT", help="use lora, logit-lens: what it reads")
     add_settings(parser)
     add_outputs(parser)
 

@@ -1,48 +1,48 @@
-"""`exercise use`: training with the learner's pieces, and the lab's own run beside it; lens and LoRA on a model."""
+"""`exercise use`: runs with the learner's pieces, and the lab's own beside them; their lens and LoRA on a model."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from llmlab.cli import text
 from llmlab.cli.follow import train
 from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
 from llmlab.cli.progress import make_report
-from llmlab.cli.words import assignments_of, outputs_of
+from llmlab.cli.words import assignments_of, finetuning_assignments_of, outputs_of
 from llmlab.core.config import with_overrides
-from llmlab.core.errors import LabError, UsageError
-from llmlab.core.presets import DEFAULT_PRESET, of_preset
+from llmlab.core.errors import UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.presets import default_preset, of_preset
 from llmlab.core.progress import Progress
-from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.pieces import Workbook, find_piece
-from llmlab.exercises.rebuilding import NOT_IN_A_RUN, require_passed
+from llmlab.exercises.rebuilding import LENS, LORA, ON_A_MODEL, require_passed
 from llmlab.jobs.rebuilt import Beside, beside, make_ours, make_yours, twin_of
 from llmlab.models.reference import Reference, parse
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from llmlab.exercises.functions import Functions
     from llmlab.models.model import OpenModel
-
-LENS = "logit-lens"
-Functions: TypeAlias = dict[str, Callable[..., Any]]
 
 
 def use(args: argparse.Namespace) -> int:
     """Trains with the pieces named, or with all that have passed; then the lab's own run, unless it is there."""
-    if len(args.names) == 1 and args.names[0] in NOT_IN_A_RUN:
-        return _on_a_model(args, args.names[0])
-    if args.model or args.prompt:
-        words = " or ".join(NOT_IN_A_RUN)
+    alone = args.names[0] if len(args.names) == 1 and args.names[0] in ON_A_MODEL else ""
+    if alone == LENS or (alone == LORA and args.prompt):
+        return _on_a_model(args, alone)
+    if not alone and (args.model or args.prompt):
+        words = " or ".join(ON_A_MODEL)
         raise UsageError(f"--model and --prompt belong to {words}, used alone.", "", "Leave them out.")
-    preset = args.preset or DEFAULT_PRESET
-    settings = with_overrides(of_preset(PretrainSettings, preset), None, assignments_of(args))
+    kind: type[PretrainSettings] | type[FinetuneSettings] = FinetuneSettings if alone else PretrainSettings
+    preset = args.preset or default_preset(kind)
+    assignments = finetuning_assignments_of(args) if alone else assignments_of(args)
+    settings = with_overrides(of_preset(kind, preset), None, assignments)
     yours = make_yours(outputs_of(args), args.names, settings, name=args.name, preset=preset)
-    names = yours.info().settings_as(RebuiltSettings).pieces.yours
-    say(f"Training with your {', '.join(names)}. Copies are in {yours.path / 'pieces'}.")
+    say(f"Training with your {yours.info().settings.words.facts['yours']}. Copies are in {yours.pieces}.")
     code = train(yours, make_report(yours, args.json))
     if code != DONE:
         return code
@@ -69,19 +69,11 @@ def _on_a_model(args: argparse.Namespace, name: str) -> int:
         raise UsageError(f"{name} is used on a model and a prompt.", "", do)
     workbook, piece = Workbook(outputs_of(args)), find_piece(name)
     require_passed(workbook, name)
-    from llmlab.exercises.checking import Wrong, load_file, load_parts, said  # brings torch
+    from llmlab.exercises.functions import load_functions  # brings torch
 
-    file, reference = workbook.file(piece), parse(args.model, outputs_of(args))
+    functions, reference = load_functions(name, workbook.file(piece)), parse(args.model, outputs_of(args))
     with terminal_progress(not args.json) as progress:
-        try:
-            functions = load_file(file, [part.name for part in load_parts(piece.folder)])
-            return (_lens if name == LENS else _lora)(args, reference, functions, progress)
-        except LabError:
-            raise
-        except Wrong as wrong:
-            raise LabError(f"Your {name} cannot be used.", str(wrong)) from wrong
-        except Exception as error:  # of the learner's code
-            raise LabError(f"Your {name} failed on this model.", said(error, file)) from error
+        return (_lens if name == LENS else _lora)(args, reference, functions, progress)
 
 
 def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, progress: Progress) -> int:
@@ -100,7 +92,10 @@ def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, 
         for row in found
     ]
     table = text.table(("after layer", "yours", "ours", "largest difference"), rows, right=(0, 3))
-    return answer(args, {"model": opened.reference, "rows": [vars(row) for row in found]}, table)
+    named = [
+        vars(row) | {"your_token": _token(opened, row.yours), "our_token": _token(opened, row.ours)} for row in found
+    ]
+    return answer(args, {"model": opened.reference, "rows": named}, table)
 
 
 def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, progress: Progress) -> int:
@@ -114,7 +109,8 @@ def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, 
         f"Your lora computed {found.layers} layers. Probabilities differ by at most {found.apart:.1g}, "
         f"weights of your merged matrices by {found.merged:.1g}.",
     ]
-    return answer(args, {"model": tuned.reference, **vars(found)}, lines)
+    tokens = [_token(tuned, id) for id, *_ in found.rows]
+    return answer(args, {"model": tuned.reference, **vars(found), "tokens": tokens}, lines)
 
 
 def _token(opened: OpenModel, id: int) -> str:

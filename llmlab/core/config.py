@@ -198,7 +198,7 @@ def _unknown(key: str, settings_type: type, known: Mapping[str, SettingInfo]) ->
     """What to say of a setting that there is not, or that only other kinds of training have."""
     from llmlab.core.kinds import FINETUNING, KINDS  # which are made with this file
 
-    finetuning = settings_type is KINDS[FINETUNING]
+    finetuning = issubclass(settings_type, KINDS[FINETUNING])
     lists = f"`llmlab-run settings{' --finetune' if finetuning else ''}` lists them all."
     kinds = [kind for kind in KINDS.values() if not set(KINDS.values()) & set(kind.__mro__[1:])]
     others = [kind.noun for kind in kinds if any(info.key == key for info in describe(kind))]

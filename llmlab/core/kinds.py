@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.mystery_settings import MysterySettings
-from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.core.rebuilt_settings import RebuiltSettings, RetunedSettings
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 
 KINDS: dict[str, type[RunSettings]] = {
-    kind.track: kind for kind in (PretrainSettings, FinetuneSettings, TaskSettings, MysterySettings, RebuiltSettings)
+    kind.track: kind
+    for kind in (PretrainSettings, FinetuneSettings, TaskSettings, MysterySettings, RebuiltSettings, RetunedSettings)
 }
 PRETRAINING, FINETUNING, PAPERS = PretrainSettings.track, FinetuneSettings.track, TaskSettings.track
 MYSTERIES = MysterySettings.track
+
+
+def fine_tunes(track: object) -> bool:
+    """Whether runs of a track begin from a model that exists."""
+    kind = KINDS.get(str(track))
+    return kind is not None and issubclass(kind, FinetuneSettings)

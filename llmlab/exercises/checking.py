@@ -27,8 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmlab.exercises.checker import TOO_MUCH_MEMORY, TOO_MUCH_WRITTEN
 from llmlab.exercises.facts import agrees, difference, wrong_form
 from llmlab.exercises.parts import Case, Draw, Mistake, Part, plainly
+from llmlab.exercises.pieces import CHECKS
 
 _RANDOM = 4  # random cases
 _CHANGE = 1e-5  # a change of less is rounding
@@ -55,18 +57,23 @@ class Step:
 
 def load_parts(folder: Path) -> tuple[Part, ...]:
     """PARTS of the checks in a piece's folder."""
-    parts: tuple[Part, ...] = _import(folder / "checks.py", f"llmlab_checks_{folder.name[3:].replace('-', '_')}").PARTS
+    parts: tuple[Part, ...] = _import(folder / CHECKS, f"llmlab_checks_{folder.name[3:].replace('-', '_')}").PARTS
     return parts
 
 
 def load_file(path: Path, functions: Sequence[str]) -> dict[str, Callable[..., Any]]:
-    """The learner's functions by name. Wrong where the file cannot be run, or lacks one."""
+    """The learner's functions by name. Wrong where the file cannot be run, or lacks one.
+
+    It may import its neighbours, also from within a function.
+    """
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     try:
         module = _import(path, f"yours_{path.stem.replace('-', '_')}")
     except SyntaxError as error:
         place = f"Line {error.lineno}" if error.lineno else "It"
         raise Wrong(f"{place} is not Python: {error.msg}.") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Wrong(said(error, path)) from None
     missing = [name for name in functions if not callable(getattr(module, name, None))]
     if missing:
@@ -116,9 +123,11 @@ def said(error: BaseException, file: Path) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = f" Line {frames[-1].lineno}: {(frames[-1].line or '').strip()}" if frames else ""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return f"It needs more memory than it is given.{line}"
+        return f"{TOO_MUCH_MEMORY}{line}"
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return f"It prints or writes more than a check takes.{line}"
+        return f"{TOO_MUCH_WRITTEN}{line}"
+    if isinstance(error, SystemExit):
+        return f"It ends the process that checks it (sys.exit).{line}"
     words = " ".join(str(error).split())[:200].rstrip(".")
     return f"{type(error).__name__}{': ' if words else ''}{words}.{line}"
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmlab.anatomy.capture import run
 from llmlab.core.errors import LabError, UsageError
+from llmlab.exercises.functions import require_shape
 from llmlab.inspection.edits import Recorder
 from llmlab.inspection.lens import Lens
 from llmlab.models.model import OpenModel
@@ -34,7 +35,7 @@ class LensRow:
 @torch.no_grad()
 def lens_beside_ours(opened: OpenModel, ids: Sequence[int], logit_lens: Callable[..., Tensor]) -> list[LensRow]:
     """Runs both on one pass. UsageError for a prompt that is too long; LabError for a model whose logits are more than
-    a product. What the learner's function raises comes as it is."""
+    a product, and as `load_functions`."""
     anatomy, vocab = opened.anatomy, opened.vocab_size
     if anatomy.unembedding_bias is not None or anatomy.logit_softcap is not None:
         why = "Its logits are no plain product: a bias or a softcap follows."
@@ -53,9 +54,9 @@ def lens_beside_ours(opened: OpenModel, ids: Sequence[int], logit_lens: Callable
     run(opened.model, anatomy, ids, [streams, lens])
     after = torch.stack([streams.values[layer, "post_ffn"].float() for layer in range(anatomy.n_layer)])  # [L, T, C]
     unembedding = anatomy.unembedding[:vocab].float() * anatomy.logit_scale
-    found = logit_lens(after, anatomy.norm.apply, unembedding).float()
-    if found.shape != (anatomy.n_layer, len(ids), vocab):
-        raise LabError("Your logit lens gives another shape.", f"It is {list(found.shape)}, not [L, T, V].")
+    found = logit_lens(after, anatomy.norm.apply, unembedding)
+    require_shape(found, (anatomy.n_layer, len(ids), vocab), "logit-lens")
+    found = found.float()
     ours = lens.results()
     rows = []
     for layer in range(anatomy.n_layer):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,12 @@ from llmlab.anatomy.capture import run
 from llmlab.anatomy.modules import linear_numbers
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress
+from llmlab.exercises.functions import Functions, require_shape
 from llmlab.models.adapter_file import Factors, other_form, read_factors
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import Reference
 from llmlab.models.source import FineTunedRun, source_of
 
-Functions: TypeAlias = Mapping[str, Callable[..., Tensor]]
 _SHOWN = 5
 
 
@@ -53,7 +53,7 @@ def lora_beside_ours(
     ids: Sequence[int],
     yours: Functions,
 ) -> LoraOutcome:
-    """Runs the three on a prompt. What the learner's functions raise comes as it is."""
+    """Runs the three on a prompt. LabError as `load_functions`."""
     modules, merged = dict(base.model.named_modules()), 0.0
     with ExitStack() as hooks:
         for pair in adapters:
@@ -63,8 +63,9 @@ def lora_beside_ours(
             module, alpha = modules[named.module], pair.scale * pair.rank
             layer = linear_numbers(module)
             weight, a, b = layer.weight.float(), torch.tensor(pair.a), torch.tensor(pair.b)
-            apart = yours["merged"](weight, a, b, alpha) - (weight + pair.scale * b @ a)
-            merged = max(merged, float(apart.abs().max()))
+            one = yours["merged"](weight, a, b, alpha)
+            require_shape(one, tuple(weight.shape), "lora")
+            merged = max(merged, float((one - (weight + pair.scale * b @ a)).abs().max()))
             hook = partial(_in_its_place, partial(_called, yours["lora"], weight, a, b, alpha), layer.bias)
             hooks.callback(module.register_forward_hook(hook).remove)
         mine = _probabilities(base, ids)
@@ -76,6 +77,7 @@ def lora_beside_ours(
 
 def _in_its_place(lora: Callable[..., Tensor], bias: Tensor | None, _: nn.Module, args: Any, given: Tensor) -> Tensor:
     made = lora(args[0].float())
+    require_shape(made, tuple(given.shape), "lora")
     return (made if bias is None else made + bias.float()).to(given)
 
 

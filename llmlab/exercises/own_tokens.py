@@ -8,6 +8,7 @@ import numpy as np
 from tokenizers import pre_tokenizers
 
 from llmlab.core.errors import LabError
+from llmlab.core.progress import Progress, quiet
 from llmlab.data.gpt2_vocabulary import byte_symbols, gpt2_merges
 from llmlab.data.sharded_tokens import Tokens
 from llmlab.data.tokenizers import Gpt2Tokenizer, MergesTokenizer, Tokenizer
@@ -49,8 +50,9 @@ class OwnEncoding:
     def __call__(self, text: str) -> list[int]:
         return [id for word in self._words_of(text) for id in self._word(word)]
 
-    def again(self, tokens: Tokens) -> np.ndarray:
+    def again(self, tokens: Tokens, progress: Progress = quiet) -> np.ndarray:
         """Encoded tokens, encoded anew. LabError where they are too many, or are not what `encode` makes of the text.
+        Cancelled when `progress` says so.
 
         At the ends of a stretch a word may be cut in two, within a character even: what no whole word is stays.
         """
@@ -60,8 +62,12 @@ class OwnEncoding:
         end = self._tokenizer.end_of_text
         ends = np.flatnonzero(tokens == end).tolist() if end is not None else []
         parts: list[np.ndarray] = []
+        tell_at = 0
         for first, last in zip([-1, *ends], [*ends, len(tokens)], strict=True):
             for begin in range(first + 1, last, _AT_ONCE):
+                if begin >= tell_at:  # a text may have many ends
+                    progress("Encoding the text with your bpe", begin, len(tokens))
+                    tell_at = begin + _AT_ONCE
                 made = self._stretch(tokens[begin : min(begin + _AT_ONCE, last)].tolist())
                 parts.append(np.array(made, tokens.dtype))
             parts.append(tokens[last : last + 1])  # the end of text

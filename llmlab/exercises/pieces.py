@@ -21,6 +21,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import open_file, read_json, sha256_of, write_json
 from llmlab.core.paths import resources_dir
 
+CHECKS = "checks.py"
 _FOLDER = re.compile(r"\d\d-([a-z-]+)")
 _LARGEST_FILE = 1_000_000  # bytes; a piece is written by hand
 

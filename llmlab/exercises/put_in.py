@@ -7,18 +7,16 @@ attend. What is missing is the lab's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from llmlab.core.settings import ModelSettings
+from llmlab.exercises.functions import Functions
 from llmlab.gpt.cache import Cache, LayerCache
 from llmlab.gpt.model import GPT, Block, CausalSelfAttention, FeedForward, Norm
-
-Functions: TypeAlias = Mapping[str, Callable[..., Any]]
 
 
 def rebuilt(settings: ModelSettings, vocab_size: int, functions: Functions) -> GPT:

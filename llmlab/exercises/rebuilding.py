@@ -1,4 +1,4 @@
-"""Training with pieces of the learner's own, before its steps (`llmlab.exercises.rebuilt_run` takes them). No torch.
+"""Training with pieces of the learner's own, before its steps (`rebuilt_run` and `retuned_run` take them). No torch.
 
 The worker of such a run is the learner's process: it runs their code. No other process of the lab does, besides the
 one in which a piece is checked. Weights have the lab's names, so that every panel opens them with the lab's own model.
@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmlab.core.config import SettingInfo
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.rebuilt_settings import RetunedSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.pieces import Workbook, all_pieces, find_piece
 from llmlab.store.run_folder import RunFolder
+from llmlab.training.finetuning.kind import Finetuning
 from llmlab.training.pretraining import Pretraining
 
 if TYPE_CHECKING:
+    from llmlab.exercises.retuned_run import Retuner
     from llmlab.training.loop import Trainer
+    from llmlab.training.workplace import Workplace
 
-# Pieces that training from scratch has no place for: they are used on a model, in the process of `exercise use`.
-NOT_IN_A_RUN = ("lora", "logit-lens")
+LORA, LENS = "lora", "logit-lens"
+# Pieces that training from scratch has no place for: they are used on a model.
+ON_A_MODEL = (LORA, LENS)
 
 
 class Rebuilding(Pretraining):
@@ -37,7 +42,20 @@ class Rebuilding(Pretraining):
         return RebuiltTrainer
 
 
-def usable(workbook: Workbook, names: Sequence[str], settings: PretrainSettings) -> list[str]:
+class Retuning(Finetuning):
+    """Fine-tuning with the learner's LoRA in place of the lab's, or of PEFT's."""
+
+    def fits(self, changed: SettingInfo, settings: FinetuneSettings) -> bool:
+        return changed.section != "pieces" and super().fits(changed, settings)
+
+    def make(self, place: Workplace, settings: FinetuneSettings) -> Retuner:
+        from llmlab.exercises.retuned_run import Retuner
+
+        assert isinstance(settings, RetunedSettings)
+        return Retuner(place, settings)
+
+
+def usable(workbook: Workbook, names: Sequence[str], settings: PretrainSettings | FinetuneSettings) -> list[str]:
     """The pieces to train with, in order: those named, or all that have passed and that such a run has a place for.
 
     UsageError for what cannot be used.
@@ -53,7 +71,7 @@ def usable(workbook: Workbook, names: Sequence[str], settings: PretrainSettings)
         raise UsageError(
             "No piece of yours can be used yet.",
             "None has passed that this run has a place for.",
-            "Begin with: llmlab-run exercise start softmax",
+            f"Begin with: llmlab-run exercise start {next(iter(states))}",
         )
     for name in chosen:
         require_passed(workbook, name)
@@ -68,10 +86,12 @@ def require_passed(workbook: Workbook, name: str) -> None:
         )
 
 
-def _why_not(name: str, settings: PretrainSettings) -> UsageError | None:
-    """Why a run from scratch has no place for a piece."""
-    if name in NOT_IN_A_RUN:
-        do = f"llmlab-run exercise use {name} --model RUN --prompt TEXT"
+def _why_not(name: str, settings: PretrainSettings | FinetuneSettings) -> UsageError | None:
+    """Why a run has no place for a piece."""
+    if isinstance(settings, FinetuneSettings):
+        return None if name == LORA else UsageError(f"{name} is no part of fine-tuning.", "lora is.")
+    if name in ON_A_MODEL:
+        do = f"llmlab-run exercise use {name} --model RUN{' --prompt TEXT' if name == LENS else ''}"
         return UsageError(f"{name} is no part of training from scratch.", "It is used on a model, alone.", do)
     if name == "bpe" and settings.data.tokenizer == "char":
         why = "data.tokenizer is char, which merges nothing."
@@ -81,15 +101,9 @@ def _why_not(name: str, settings: PretrainSettings) -> UsageError | None:
 
 def put_pieces(run: RunFolder, workbook: Workbook, names: Sequence[str]) -> None:
     """Copies the files into the run's folder: what is written on in outputs/exercises does not change the run."""
-    folder = pieces_of(run)
     try:
-        folder.mkdir(exist_ok=True)
+        run.pieces.mkdir(exist_ok=True)
         for name in names:
-            shutil.copyfile(workbook.file(find_piece(name)), folder / f"{name}.py")
+            shutil.copyfile(workbook.file(find_piece(name)), run.pieces / f"{name}.py")
     except OSError as error:
-        raise LabError(f"Your pieces could not be copied to {folder}.", f"{error.strerror or error}.") from error
-
-
-def pieces_of(run: RunFolder) -> Path:
-    """Where a run has its copies."""
-    return run.path / "pieces"
+        raise LabError(f"Your pieces could not be copied to {run.pieces}.", f"{error.strerror or error}.") from error

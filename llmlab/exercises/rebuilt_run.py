@@ -9,15 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmlab.core.errors import LabError
 from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.core.settings import Sampling
 from llmlab.data.dataset import Dataset
-from llmlab.exercises.checking import Wrong, load_file, load_parts
+from llmlab.exercises.functions import load_functions
 from llmlab.exercises.own_tokens import OwnEncoding
-from llmlab.exercises.pieces import find_piece
 from llmlab.exercises.put_in import KeptCache, rebuilt
-from llmlab.exercises.rebuilding import pieces_of
 from llmlab.gpt.generate import choose
 from llmlab.store.run_folder import RunFolder
 from llmlab.training import state
@@ -39,7 +36,7 @@ class RebuiltTrainer(Trainer):
         self.encode: Callable[[str], list[int]] = data.tokenizer.encode
         if (encode := self.functions.get("encode")) is not None:
             self.encode = own = OwnEncoding(data.tokenizer, encode)
-            data = replace(data, train=own.again(data.train), val=own.again(data.val))
+            data = replace(data, train=own.again(data.train, place.tell), val=own.again(data.val, place.tell))
         super().__init__(place, settings, data)
         torch.manual_seed(settings.train.seed)
         self.model = rebuilt(settings.model, data.tokenizer.vocab_size, self.functions).to(place.device.kind)
@@ -140,27 +137,8 @@ class RebuiltAdamW(AdamW):
 
 
 def load_pieces(run: RunFolder, names: Sequence[str]) -> dict[str, Callable[..., Any]]:
-    """The functions of a run's pieces, by their names. LabError where a file is missing or cannot be run."""
+    """The functions of a run's pieces, by their names. LabError as `load_functions`."""
     functions: dict[str, Callable[..., Any]] = {}
     for name in names:
-        file = pieces_of(run) / f"{name}.py"
-        try:
-            wanted = [part.name for part in load_parts(find_piece(name).folder)]
-            functions |= load_file(file, wanted)
-        except Wrong as wrong:
-            raise LabError(f"Your piece {name} of {run.id} cannot be used.", str(wrong), f"It is {file}.") from wrong
-    return {name: _beside_its_arguments(function) for name, function in functions.items()}
-
-
-def _beside_its_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What it makes itself, such as a mask, is made on the device of its arguments: pieces are checked on the CPU, and
-    pass without a word of devices."""
-
-    def call(*given: Any) -> Any:
-        device = next((one.device for one in given if isinstance(one, Tensor)), None)
-        if device is None or device.type == "cpu":
-            return function(*given)
-        with device:
-            return function(*given)
-
-    return call
+        functions |= load_functions(name, run.pieces / f"{name}.py")
+    return functions

@@ -170,6 +170,8 @@ def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpo
             copy_into(made.checkpoints, parent[1], labels=("branch",))
             with contextlib.suppress(FileNotFoundError):  # its worker writes it too; with it, the branch can write now
                 shutil.copyfile(parent[0].tokenizer_json, made.tokenizer_json)
+            if parent[0].pieces.is_dir():
+                shutil.copytree(parent[0].pieces, made.pieces)
         made.write_status(RunStatus(heartbeat=time.time(), steps=info.settings.train.steps))
         made.write_info(info)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from llmlab.core.config import from_mapping, to_mapping, with_values
-from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.rebuilt_settings import RebuiltSettings, RetunedSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.pieces import Workbook
 from llmlab.exercises.rebuilding import put_pieces, usable
@@ -24,19 +25,20 @@ from llmlab.store.run_folder import RunFolder, RunInfo
 def make_yours(
     outputs: Path,
     names: Sequence[str],
-    settings: PretrainSettings,
+    settings: PretrainSettings | FinetuneSettings,
     *,
     name: str | None = None,
     preset: str = "",
     watched: bool = False,
     predictions: Sequence[Prediction] = (),
 ) -> RunFolder:
-    """A new run with those pieces, or all that have passed. UsageError for a piece or a setting that cannot be used."""
+    """A new run with those pieces, or all that have passed: from scratch, or a fine-tuning with LoRA. UsageError for a
+    piece or a setting that cannot be used."""
     workbook = Workbook(outputs)
     chosen = usable(workbook, names, settings)
-    mine = from_mapping(RebuiltSettings, to_mapping(settings))
-    mine = with_values(mine, {"pieces.yours": tuple(chosen)})
-    name = name or _untaken(outputs, f"{free_name(outputs, mine, preset)}-yours")
+    kind = RetunedSettings if isinstance(settings, FinetuneSettings) else RebuiltSettings
+    mine = with_values(from_mapping(kind, to_mapping(settings)), {"pieces.yours": tuple(chosen)})
+    name = name or _untaken(outputs, f"yours-{free_name(outputs, mine, preset)}")
     run = create_run(outputs, mine, name=name, preset=preset, watched=watched, predictions=predictions)
     put_pieces(run, workbook, chosen)
     return run
@@ -55,7 +57,7 @@ def twin_of(run: RunFolder) -> RunFolder | None:
 def make_ours(run: RunFolder, *, watched: bool = False) -> RunFolder:
     """A new run of the lab's own, of the same settings and seed; beside one that was stopped or failed, another."""
     info = run.info()
-    name = _untaken(run.outputs, f"{run.id.removesuffix('-yours')}-ours")
+    name = _untaken(run.outputs, f"ours-{run.id.removeprefix('yours-')}")  # what differs stands first: names are cut
     return create_run(run.outputs, plain_settings(info), name=name, preset=info.preset, watched=watched)
 
 
@@ -65,10 +67,12 @@ def _untaken(outputs: Path, stem: str) -> str:
     return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
 
 
-def plain_settings(info: RunInfo) -> PretrainSettings:
-    """A run's settings without its pieces."""
-    values = to_mapping(info.settings_as(RebuiltSettings))
+def plain_settings(info: RunInfo) -> PretrainSettings | FinetuneSettings:
+    """The settings of a run with pieces, without them."""
+    values = to_mapping(info.settings)
     del values["pieces"]
+    if isinstance(info.settings, FinetuneSettings):
+        return from_mapping(FinetuneSettings, values)
     return from_mapping(PretrainSettings, values)
 
 

@@ -27,7 +27,7 @@ from typing import TypeAlias
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import kind_of_no_file, read_json
-from llmlab.core.kinds import FINETUNING, MYSTERIES, PAPERS
+from llmlab.core.kinds import MYSTERIES, PAPERS, fine_tunes
 from llmlab.models.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
 from llmlab.store.checkpoints import select
 from llmlab.store.registry import list_runs, runs_called
@@ -303,7 +303,7 @@ def pinned_name(run: RunFolder) -> str:
 
 def is_fine_tuned(run: RunFolder) -> bool:
     """Whether a run fine-tunes: its checkpoints stand on a base."""
-    return (read_json(run.run_json) or {}).get("track") == FINETUNING
+    return fine_tunes((read_json(run.run_json) or {}).get("track"))
 
 
 def is_task(run: RunFolder) -> bool:

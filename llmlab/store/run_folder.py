@@ -8,6 +8,7 @@ worker.log      stdout and stderr of the worker
 requests/       one JSON file a request
 inspections/    answers to `inspect` requests, until whoever asked fetches them
 checkpoints/    step-00000500/ and so on
+pieces/         the learner's own code, of a run that trains with it
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import StillHeld, locked, read_json, write_json
-from llmlab.core.kinds import FINETUNING, KINDS, PRETRAINING
+from llmlab.core.kinds import KINDS, PRETRAINING, fine_tunes
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
 from llmlab.core.run_settings import RunSettings
@@ -147,11 +148,12 @@ class RunFolder(WorkerFolder):
 
     run_json, events, damaged_events = Inside("run.json"), Inside("events.jsonl"), Inside("events.damaged.jsonl")
     tokenizer_json, inspections, checkpoints = Inside("tokenizer.json"), Inside("inspections"), Inside("checkpoints")
+    pieces = Inside("pieces")
 
     @property
     def tunes(self) -> bool:
         """Whether it fine-tunes, as its place says."""
-        return self.path.parent.name == FINETUNING
+        return fine_tunes(self.path.parent.name)
 
     def info(self) -> RunInfo:
         """run.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""

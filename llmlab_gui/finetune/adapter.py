@@ -6,7 +6,7 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QPushButton, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.core.kinds import FINETUNING
+from llmlab.core.kinds import fine_tunes
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import BarChart
 from llmlab_gui.charts.heatmap import Heatmap
@@ -88,7 +88,7 @@ class AdapterDock(InspectionDock):
         if about is not None and about.tuned:
             return
         row = self.lab.current()
-        tuned = row is not None and row.info.track == FINETUNING
+        tuned = row is not None and fine_tunes(row.info.track)
         if about is not None and about.live and tuned:
             hint = "Only checkpoints are measured."
             self.show_empty("This run has not ended", hint, "Open its newest checkpoint", self._open_current)

@@ -8,7 +8,7 @@ from pathlib import Path
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import UsageError
-from llmlab.core.kinds import FINETUNING
+from llmlab.core.kinds import fine_tunes
 from llmlab.data.example_files import SUFFIXES, is_hub_name
 from llmlab.data.examples import TASKS
 from llmlab_gui.forms.named_editor import NamedEditor
@@ -46,6 +46,6 @@ class ExamplesEditor(NamedEditor):
         )
 
     def offers(self) -> Iterable[tuple[str, str]]:
-        earlier = [row.info.settings.reads for row in self._lab.runs() if row.info.track == FINETUNING]
+        earlier = [row.info.settings.reads for row in self._lab.runs() if fine_tunes(row.info.track)]
         names = list(dict.fromkeys([TASKS, *earlier]))[:_MOST_RECENT]
         return [(name, name) for name in names]

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QFileSystemWatcher, Qt, QUrl
-from PySide6.QtGui import QImage, QShowEvent
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.core.presets import DEFAULT_PRESET, load_preset
-from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.exercises.checker import FAILED, PASSED, Answer
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces
-from llmlab.jobs.rebuilt import Beside, beside, make_ours, make_yours, plain_settings
-from llmlab.store.history import read_history
-from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.lab.lab import Lab, RunRow
-from llmlab_gui.notebook.asking import ask_of_run
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.browser import TOP, PageBrowser
 from llmlab_gui.pages.page import Page
-from llmlab_gui.rebuild.checks import CHECK_COMMAND, Checks
+from llmlab_gui.rebuild.checks import COMMAND, Checks
+from llmlab_gui.rebuild.use import Browser, UsePanel
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column, flow, settling_timer, split
 from llmlab_gui.widgets.outside import open_outside
@@ -37,24 +30,14 @@ _CAPTION = (
 _SAVED_MS = 300  # after a change of the file: editors write it in several steps
 _MARKS = {"new": " ", "begun": "…", "passed": "✓", "changed": "↻"}
 _WORDS = {"new": "not started", "begun": "started", "passed": "passed", "changed": "changed since it passed"}
-_RUNS = 3  # the tab with the outcome
-_NO_OURS = (
-    "**Train ours** trains the lab's own run of the same settings and seed, and their losses and speeds stand here."
-)
+_USE = 3  # the tab in which what passed is used
 _STEP_MARKS = {PASSED: "✓", FAILED: "✗"}
-
-
-class _Browser(PageBrowser):
-    """A page of an exercise; none has figures."""
-
-    def figure(self, name: str) -> QImage | None:
-        return None
 
 
 class RebuildDock(LabDock):
     """The learner's workbook. Saving a file checks it, whether or not the panel is in sight."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None, command: tuple[str, ...] = CHECK_COMMAND) -> None:
+    def __init__(self, lab: Lab, parent: QWidget | None = None, command: tuple[str, ...] = COMMAND) -> None:
         super().__init__(lab, "rebuild", "Rebuild", parent)
         self._workbook, self._pieces = Workbook(lab.outputs), all_pieces()
         self._hints: dict[str, int] = {}  # how many were asked for
@@ -62,17 +45,15 @@ class RebuildDock(LabDock):
         self.checks = Checks(lab.outputs, self, command)
         self.list, self.file = QListWidget(), QuietLabel()
         self.start, self.check = QPushButton("Start"), QPushButton("Check")
-        self.hint, self.train = QPushButton("Hint"), QPushButton("Train with mine")
-        self.ours = QPushButton("Train ours")
+        self.hint = QPushButton("Hint")
         self.tabs, self.verdict, self.steps = QTabWidget(), QLabel(), QListWidget()
         self.tabs.setDocumentMode(True)
-        self.task, self.yours, self.lab_code, self.outcome = (
-            _Browser(name, self._background) for name in ("Task", "Your code", "Our code", "Your run beside ours")
+        self.task, self.yours, self.lab_code = (
+            Browser(name, self._background) for name in ("Task", "Your code", "Our code")
         )
-        self._compared: tuple[object, ...] = ()  # which two runs the outcome is of, and how far they were
+        self.use = UsePanel(lab, self._workbook, self._pieces, self._background, command)
         self._watcher = QFileSystemWatcher(self)
         self._saved = settling_timer(self, _SAVED_MS, self._look)
-        self._making = False  # a run to train, which is not in the list of runs yet
         self._saves: dict[str, tuple[int, int, int]] = {}  # what tells one save from another
         self._lay_out()
         self._connect()
@@ -98,6 +79,7 @@ class RebuildDock(LabDock):
 
     def shutdown(self) -> None:
         self.checks.shutdown()
+        self.use.shutdown()
         super().shutdown()
 
     def _lay_out(self) -> None:
@@ -111,16 +93,13 @@ class RebuildDock(LabDock):
         self.verdict.setMargin(4)
         self.file.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.file.setWordWrap(True)
-        self.train.setToolTip("A run of the smallest preset with all pieces of yours that have passed")
-        self.ours.setToolTip("The lab's own run of the same settings and seed, to compare with yours")
         self.tabs.addTab(self.task, "Task")
         self.tabs.addTab(column(self.verdict, (self.steps, 1)), "Answer")
         self.tabs.addTab(split(self.yours, self.lab_code, across=True), "Yours and ours")
-        self.tabs.addTab(self.outcome, "Runs")
+        self.tabs.addTab(self.use, "Use")
         for item in self._pieces:
             self.list.addItem(QListWidgetItem(item.title))
-        buttons = flow(self.start, self.check, self.hint, right=(self.train, self.ours))
-        right = column(buttons, self.file, (self.tabs, 1))
+        right = column(flow(self.start, self.check, self.hint), self.file, (self.tabs, 1))
         self.set_body(split((self.list, 1), (right, 3), across=True, sizes=(230, 600)))
 
     def _connect(self) -> None:
@@ -130,8 +109,7 @@ class RebuildDock(LabDock):
         self.start.clicked.connect(self._begin)
         self.check.clicked.connect(lambda: self._ask(self.piece))
         self.hint.clicked.connect(self._more_hints)
-        self.train.clicked.connect(self._train)
-        self.ours.clicked.connect(self._train_ours)
+        self.tabs.currentChanged.connect(lambda _: self._show())
         for browser in (self.task, self.yours, self.lab_code):
             browser.anchorClicked.connect(self._follow)
         self.checks.began.connect(self._await)
@@ -139,7 +117,7 @@ class RebuildDock(LabDock):
         self.checks.failed.connect(self._refused)
         self._watcher.fileChanged.connect(lambda _: self._saved.start())
         self._watcher.directoryChanged.connect(lambda _: self._saved.start())
-        self.lab.runs_changed.connect(self._update_training)
+        self.lab.runs_changed.connect(self.use.update_state)
         theme_notifier.changed.connect(self._show)
 
     # What is shown ---------------------------------------------------------------------------------------------------
@@ -170,7 +148,8 @@ class RebuildDock(LabDock):
         if state == "passed":
             self._put(self.yours, f"# Yours\n\n```python\n{_read(path)}\n```\n")
             self._put(self.lab_code, f"# Ours\n\n{piece.ours}")
-        self._update_training()
+        if self.tabs.currentIndex() == _USE:
+            self.use.show_piece(piece.name)
 
     def _put(self, browser: PageBrowser, text: str) -> None:
         place = browser.place() if browser.property("piece") == self.piece.name else TOP
@@ -185,7 +164,7 @@ class RebuildDock(LabDock):
         elif answer is None:
             self.verdict.setText("Save your file, or press Check, to have it checked.")
         elif answer.passed:
-            self.verdict.setText("It passes.")
+            self.verdict.setText("It passes. Under Use you can train with it.")
         else:
             mistake = (
                 f" This is what comes of a known mistake: {answer.mistake}. {answer.why}" if answer.mistake else ""
@@ -197,35 +176,6 @@ class RebuildDock(LabDock):
             )
         if answer is not None and answer.printed.strip():
             self.steps.addItem(f"It printed:\n{answer.printed.rstrip()}")
-
-    def _update_training(self) -> None:
-        if not self._pieces or not self.isVisible():
-            return
-        passed = any(self._workbook.state(piece) == "passed" for piece in self._pieces)
-        one = not self._making and not any(row.info.track == "rebuilt" and row.status.live for row in self.lab.runs())
-        self.train.setEnabled(passed and one)
-        yours, ours = self._pair()
-        self.ours.setEnabled(one and yours is not None and ours is None)
-        self._compare(yours, ours)
-
-    def _compare(self, yours: RunRow | None, ours: RunRow | None) -> None:
-        """Losses and speeds of the newest run of theirs beside ours, as far as both are."""
-        self.tabs.setTabEnabled(_RUNS, yours is not None)
-        rows = tuple((row.id, row.status.step, row.status.state) for row in (yours, ours) if row is not None)
-        if yours is None or rows == self._compared:
-            return
-        self._compared = rows
-        if ours is None:
-            self.outcome.show_page(_page(f"{yours.name}: {yours.status.words}. {_NO_OURS}"))
-            return
-
-        def read() -> Beside:
-            return beside(read_history(yours.run), read_history(ours.run))
-
-        def show(found: Beside) -> None:
-            self.outcome.show_page(_page(_outcome(yours, ours, found)), self.outcome.place())
-
-        self._background.run(read, show, self.lab.error_raised.emit)
 
     # What is done ----------------------------------------------------------------------------------------------------
 
@@ -291,70 +241,6 @@ class RebuildDock(LabDock):
                     self.tabs.setCurrentIndex(1)
             self._watch(piece)
         self._show()
-
-    def _train(self) -> None:
-        settings = load_preset(DEFAULT_PRESET).settings
-        predictions = ask_of_run(self, self.lab, settings, DEFAULT_PRESET)
-        if predictions is not None:
-            make = partial(make_yours, self.lab.outputs, (), settings, preset=DEFAULT_PRESET)
-            self._make(partial(make, watched=True, predictions=predictions))
-
-    def _train_ours(self) -> None:
-        yours, _ = self._pair()
-        if yours is not None:
-            self._make(partial(make_ours, yours.run, watched=True))
-
-    def _make(self, make: Callable[[], RunFolder]) -> None:
-        """Makes a run and trains it; until it has ended there is no second one."""
-
-        def made(run: RunFolder) -> None:
-            self._making = False
-            self.lab.controller.train_made(run)
-            self.lab.refresh()
-            self.tabs.setCurrentIndex(_RUNS)  # where the run is told of
-
-        def failed(error: LabError) -> None:
-            self._making = False
-            self._update_training()
-            self.lab.error_raised.emit(error)
-
-        self._making = True
-        self._update_training()
-        self._background.run(make, made, failed)
-
-    def _pair(self) -> tuple[RunRow | None, RunRow | None]:
-        """The newest run with pieces of the learner's, and ours of the same settings and seed; one that was stopped or
-        failed is none."""
-        rows = self.lab.runs()  # newest first
-        yours = next((row for row in rows if row.info.track == RebuiltSettings.track), None)
-        if yours is None:
-            return None, None
-        plain = plain_settings(yours.info)
-        same = (row for row in rows if row.info.settings == plain)
-        return yours, next((row for row in same if row.status.live or row.status.state == "finished"), None)
-
-
-def _page(text: str) -> Page:
-    return Page("rebuilt-runs", "Runs", f"# Your run and ours\n\n{text}\n")
-
-
-def _outcome(yours: RunRow, ours: RunRow, found: Beside) -> str:
-    """As `llmlab-run exercise use` has it."""
-    pieces = ", ".join(yours.info.settings_as(RebuiltSettings).pieces.yours)
-    lines = [
-        f"Yours is {yours.name}, with your {pieces}: {yours.status.words}. Ours is {ours.name}: {ours.status.words}."
-    ]
-    lines += ["", "| validation loss at step | yours | ours | difference |", "| --- | --- | --- | --- |"]
-    lines += [f"| {step:,} | {mine:.4f} | {theirs:.4f} | {mine - theirs:+.4f} |" for step, mine, theirs in found.losses]
-    if found.our_speed and found.your_speed:
-        share = found.your_speed / found.our_speed
-        lines += ["", "| | yours | ours | times as fast |", "| --- | --- | --- | --- |"]
-        lines += [f"| tokens per second | {found.your_speed:,.0f} | {found.our_speed:,.0f} | {share:.2f} |"]
-    lines += [
-        "",
-        "The two have one seed: their losses differ by rounding alone where your pieces compute what ours do.",
-    ]
-    return "\n".join(lines)
 
 
 def _save_of(path: Path) -> tuple[int, int, int]:

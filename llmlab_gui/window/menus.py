@@ -11,7 +11,7 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QActionGroup, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu
 
-from llmlab.core.kinds import FINETUNING
+from llmlab.core.kinds import fine_tunes
 from llmlab_gui.pages.places import (
     DIAGNOSE,
     EXPERIMENTS,
@@ -220,7 +220,7 @@ class Menus(QObject):
 
     def _fit_to_run(self) -> None:
         row = self._window.lab.current()
-        self._compare.setEnabled(row is not None and row.info.track == FINETUNING)
+        self._compare.setEnabled(row is not None and fine_tunes(row.info.track))
 
     def _compare_with_base(self) -> None:
         row = self._window.lab.current()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,7 @@ from forks import wait_until
 from torch import Tensor, nn
 
 from llmlab.cli.main import main
+from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
 from llmlab.core.settings import ModelSettings
 from llmlab.core.source_code import find_source
@@ -164,6 +167,22 @@ def test_the_first_fact_is_said_with_its_numbers(tmp_path: Path) -> None:
         got = written("attention", code, tmp_path)
         assert got[0] == step, got
         assert fact in got[1], got
+    softmax = "def softmax(scores): return scores.softmax(-1)"
+    for code, step, fact in (
+        (f"{softmax}.view(-1).view(scores.shape)", "", ""),
+        (f"{softmax}.numpy()", "shape", "It returns an ndarray, and should return a tensor ["),
+        (f"{softmax}.double()", "shape", "Its numbers are float64, and should be float32."),
+        (f"{softmax} * float('nan')", "hand", "it gives [nan, nan], and should give [0.2500, 0.7500]."),
+        (
+            "def softmax(scores): return scores.copy_(scores.softmax(-1))",
+            "runs",
+            "changes its argument scores in place",
+        ),
+        ("def softmax(scores): return softmax(scores)", "runs", "RecursionError: maximum recursion depth exceeded"),
+    ):
+        got = written("softmax", code, tmp_path)
+        assert got[0] == step, got
+        assert fact in got[1], got
     attend = "def attend(q, k, v, kept): return "
     for code, fact in (
         (f"{attend}None", "attend: It returns None, and should return two things: the answers, and what is kept."),
@@ -177,6 +196,15 @@ def test_the_first_fact_is_said_with_its_numbers(tmp_path: Path) -> None:
     found = first_wrong(parts, {**right(parts), "initialise": lambda parameters, n_layer: None})
     assert found is not None
     assert "0.02, and mean of token_embedding.weight: It gives [50.0906, " in str(found[1])
+
+
+def test_a_piece_may_import_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "softmax.py").write_text("def softmax(x): return x.softmax(-1)", encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "softmax", raising=False)
+    monkeypatch.setattr(sys, "path", [])
+    own = ATTENTION.replace("def attention(q, k, v, softmax)", "from softmax import softmax\ndef attention(q, k, v, _)")
+    assert written("attention", own, tmp_path) == ("", "")
+    monkeypatch.delitem(sys.modules, "softmax")
 
 
 def test_a_function_that_fits_a_mistake_only_on_an_edge_case_is_not_taken_for_it() -> None:
@@ -209,7 +237,7 @@ def softmax(x):
 
 def checked(piece: Piece, code: str, tmp_path: Path, **limits: Any) -> Answer:
     file = tmp_path / f"{piece.name}.py"
-    file.write_text(code, encoding="utf-8")
+    file.write_text(code, encoding="utf-8", errors="surrogateescape")
     return check_file(piece, file, **limits)
 
 
@@ -220,14 +248,67 @@ def test_what_a_file_does_stays_in_its_process(tmp_path: Path) -> None:
     assert (answer.passed, answer.fact) == (False, "It ended the process that checks it (exit code 7).")
     assert answer.printed == "about to end\n"
     answer = checked(attention, f"import time\n{begun}time.sleep(600)", tmp_path, seconds=8)
-    assert answer.fact == "It did not end within 8 seconds. Is there a loop without an end?"
+    assert answer.fact.startswith("It did not end within 8 seconds. Is there a loop without an end? It was at line 3: ")
     assert [step.state for step in answer.steps][:2] == ["failed", "waits"]
     answer = checked(attention, f"import torch\n{begun}return torch.ones(1 << 30)", tmp_path, memory=1 << 28)
     assert answer.fact == "It needs more memory than it is given. Line 3: return torch.ones(1 << 30)"
     answer = checked(attention, f"{begun}print('x' * 100_000)\n    raise SystemExit", tmp_path)
-    assert answer.fact.startswith("SystemExit")
+    assert answer.fact == "It ends the process that checks it (sys.exit). Line 3: raise SystemExit"
     assert answer.printed == "x" * 2000 + "\n… (cut)"
     assert answer_from_json(json.loads(json.dumps(answer.as_json()))) == answer
+    for code, fact in (
+        ("import os\nos.abort()", "It ended the process that checks it (signal 6)."),
+        ("import sys\nsys.exit(3)", "It ends the process that checks it (sys.exit). Line 2: sys.exit(3)"),
+        ("x = bytearray(10**10)", "It needs more memory than it is given. Line 1: x = bytearray(10**10)"),
+        ("print('x' * 100_000_000)", "It prints or writes more than a check takes. Line 1: print('x' * 100_000_000)"),
+        ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'. Line 1"),
+        ("x = 1\0", "It is not Python: source code string cannot contain null bytes."),
+        ("x = '\udce9'", "Line 1 is not Python: (unicode error) 'utf-8' codec can't decode byte 0xe9"),
+        ("input()", "EOFError: EOF when reading a line. Line 1: input()"),
+        ("import os\nos.remove(__file__)", "There is no function attention in it."),
+    ):
+        answer = checked(attention, code, tmp_path)
+        assert answer.fact.startswith(fact), answer.fact
+        assert not answer.passed
+
+
+def test_a_file_that_changes_its_own_checks_has_not_passed(tmp_path: Path) -> None:
+    softmax = find_piece("softmax")
+    folder = shutil.copytree(softmax.folder, tmp_path / softmax.folder.name)
+    checks = folder / "checks.py"
+    for deed in (".write_text('PARTS = ()')", ".unlink()"):
+        with pytest.raises(LabError, match=r"softmax has changed its own checks. .*checks.py is as it was again."):
+            checked(Piece("softmax", folder), f"import pathlib\npathlib.Path({str(checks)!r}){deed}", tmp_path)
+        assert checks.read_bytes() == (softmax.folder / "checks.py").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("deed", "fact"),
+    [
+        ("x = bytearray(1 << 27)", "It needs more memory than it is given."),
+        ("print('x' * 5_000_000, flush=True)", "It prints or writes more than a check takes."),
+    ],
+)
+def test_where_the_system_limits_nothing_a_check_is_ended(
+    deed: str, fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS and Windows: a process that has set itself no limits."""
+    begin = 'import sys, time; open(sys.argv[3], \'w\').write(\'{"steps": [["runs", "It runs"]]}\')'
+    monkeypatch.setattr(
+        checker, "module_command", lambda _: [sys.executable, "-c", f"{begin}; {deed}; time.sleep(600)"]
+    )
+    monkeypatch.setattr(checker, "_PYTHON_BYTES", 1 << 26)
+    answer = checked(find_piece("softmax"), "", tmp_path, memory=0)
+    assert answer.fact == fact
+
+
+def test_a_file_that_goes_away_while_it_is_checked_is_said(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workbook, piece = Workbook(outputs), find_piece("softmax")
+    workbook.start(piece)
+    monkeypatch.setattr(Workbook, "require", lambda self, piece: self.file(piece))
+    workbook.file(piece).unlink()
+    with pytest.raises(LabError, match=r"softmax could not be checked. .*softmax.py: No such file or directory."):
+        checker.check(piece, workbook)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without telling it")

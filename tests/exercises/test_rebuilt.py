@@ -10,14 +10,15 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from small_runs import new_run, quick_settings, train_here
-from tuned_runs import SCRATCH_TARGETS, lora_run
+from tuned_runs import LLAMA_TARGETS, SCRATCH_TARGETS, lora_run, peft_model
 from written_pieces import WRITTEN
 
 from llmlab.cli.main import main
 from llmlab.core.config import with_values
-from llmlab.core.errors import LabError
+from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import sha256_of
 from llmlab.core.progress import quiet
 from llmlab.core.rebuilt_settings import RebuiltSettings
@@ -29,12 +30,17 @@ from llmlab.exercises.checking import load_file, load_parts, steps_of, take
 from llmlab.exercises.own_tokens import OwnEncoding
 from llmlab.exercises.pieces import Workbook, all_pieces, find_piece
 from llmlab.exercises.put_in import KeptCache, rebuilt
-from llmlab.exercises.rebuilding import NOT_IN_A_RUN
+from llmlab.exercises.rebuilding import ON_A_MODEL
 from llmlab.exercises.rebuilt_run import RebuiltAdamW, load_pieces
+from llmlab.exercises.retuned_run import put_lora_in
 from llmlab.gpt.model import GPT
 from llmlab.jobs.rebuilt import beside, make_ours, make_yours
+from llmlab.models.adapter_file import read_factors
+from llmlab.store.checkpoints import select
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
+from llmlab.training.finetuning.lora import insert
+from llmlab.training.finetuning.targets import target_layers
 from llmlab.training.optimizer import make_pretraining_optimizer, set_learning_rates
 
 SHAPE = ModelSettings(n_layer=2, n_head=2, n_embd=16, block_size=8)
@@ -136,7 +142,7 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
 ) -> None:
     workbook = Workbook(outputs)
     workbook.folder.mkdir(parents=True)
-    used = [piece for piece in all_pieces() if piece.name not in NOT_IN_A_RUN]
+    used = [piece for piece in all_pieces() if piece.name not in ON_A_MODEL]
     for piece in used:
         workbook.file(piece).write_text(WRITTEN[piece.name], encoding="utf-8")
         workbook.record(piece, sha256_of(workbook.file(piece)), True)
@@ -148,7 +154,7 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "times as fast" in said
-    mine, ours = RunFolder(outputs / "rebuilt" / "mine"), RunFolder(outputs / "pretraining" / "mine-ours")
+    mine, ours = RunFolder(outputs / "rebuilt" / "mine"), RunFolder(outputs / "pretraining" / "ours-mine")
     info = mine.info()
     in_the_run = tuple(piece.name for piece in used if piece.name != "bpe")  # characters are not merged
     assert info.settings_as(RebuiltSettings).pieces.yours == in_the_run
@@ -165,6 +171,8 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
     assert main(["resume", "mine", "--steps", "8"]) == 0
     assert mine.recorded_status().step == 8
     assert main(["generate", "mine@final", "--prompt", "The", "--tokens", "3"]) == 0  # by the lab's own model
+    assert main(["pretrain", "--from", "mine@final", "--steps", "9", "--name", "branch"]) == 0
+    assert RunFolder(outputs / "rebuilt" / "branch").recorded_status().step == 9
     capsys.readouterr()
     assert main(["exercise", "use", "attention"]) == 2
     assert "attention has not passed as it stands." in capsys.readouterr().err
@@ -172,9 +180,9 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
     assert "lora is no part of training from scratch." in capsys.readouterr().err
     assert main(["exercise", "use", "bpe"]) == 2
     assert "Add --set data.tokenizer=bpe" in capsys.readouterr().err
-    assert make_ours(mine).id == "mine-ours-2"  # the first was deleted, perhaps, or failed
+    assert make_ours(mine).id == "ours-mine-2"  # the first was deleted, perhaps, or failed
     assert main(["runs", "--json"]) == 0
-    assert {"mine", "mine-ours"} <= {row["id"] for row in json.loads(capsys.readouterr().out)}
+    assert {"mine", "ours-mine"} <= {row["id"] for row in json.loads(capsys.readouterr().out)}
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bpe", "compact"])
@@ -184,6 +192,11 @@ def test_a_text_encoded_by_the_learners_merges_is_the_labs(
     settings = DataSettings(corpus="tiny", tokenizer=kind, bpe_vocab_size=300)
     data = load_dataset(settings, 8, quiet)
     own = OwnEncoding(data.tokenizer, functions["encode"])
+    seen: list[tuple[float, float]] = []
+    own.again(data.train, lambda what, done, total: seen.append((done, total)))
+    assert seen[0] == (0, len(data.train))
+    with pytest.raises(Cancelled):
+        own.again(data.train, mock.Mock(side_effect=Cancelled))
     for tokens in (data.train, data.val, data.train[3:-2]):
         assert np.array_equal(own.again(tokens), tokens)
         assert own.again(tokens).dtype == tokens.dtype
@@ -212,7 +225,7 @@ def test_a_run_reads_the_text_as_the_learner_encodes_it(outputs: Path) -> None:
     called: list[int] = []
     plain = OwnEncoding.again
     with mock.patch.object(
-        OwnEncoding, "again", lambda self, tokens: called.append(len(tokens)) or plain(self, tokens)
+        OwnEncoding, "again", lambda self, tokens, tell: called.append(len(tokens)) or plain(self, tokens, tell)
     ):
         train_here(run)
     assert len(called) == 2
@@ -234,7 +247,12 @@ def test_the_learners_logit_lens_reads_a_model_beside_ours(outputs: Path, capsys
     )
     passed(outputs, "logit-lens", file.read_text(encoding="utf-8"))
     assert main(words) == 1
-    assert "Line 2" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Your logit-lens failed." in said
+    assert "Line 2" in said
+    with mock.patch("llmlab.models.source.open_model", side_effect=RuntimeError("the lab's own")):
+        assert main(words) == 1
+    assert "Your" not in capsys.readouterr().err
     assert main(words[:3]) == 2
     assert "--model RUN" in capsys.readouterr().err
 
@@ -253,6 +271,76 @@ def test_adapters_that_the_learner_computes_make_the_model_that_was_fine_tuned(
     assert any(abs(ours - base) > 1e-3 for _, _, ours, base in found["rows"])
     assert main([*words, "bar"]) == 2
     assert "has no adapter" in capsys.readouterr().err
+
+
+def test_an_error_of_a_piece_in_a_run_is_said_with_its_line(outputs: Path) -> None:
+    passed(outputs, "softmax", "def softmax(scores):\n    return scores.softmax(-1) / nothing\n")
+    run = make_yours(outputs, ["softmax"], with_values(quick_settings(2), {"model.dropout": 0.0}), name="mine")
+    with pytest.raises(LabError, match=r"Your softmax failed. NameError.* Line 2: return .*nothing It is .*softmax.py"):
+        train_here(run)
+
+
+@pytest.mark.parametrize("kind", ["scratch", "llama", "gpt2"])
+def test_an_adapter_that_the_learner_computes_has_our_outputs_and_gradients(
+    kind: str, functions: dict[str, Callable[..., Any]]
+) -> None:
+    """Beside the lab's layers, and beside PEFT's, with a matrix that lies either way."""
+    torch.manual_seed(3)
+    if kind == "scratch":
+        model = GPT(SHAPE, 11)
+        insert(model, 2, 3.0, 0.0, target_layers(model, "all"))
+    else:
+        targets = {"llama": LLAMA_TARGETS, "gpt2": ["c_attn", "c_proj", "c_fc"]}[kind]
+        model = peft_model(getattr(tiny_models, kind)(), targets, 1, r=2, lora_alpha=3)
+    learning = [p for name, p in model.named_parameters() if ".lora_" in name]
+    ids = torch.randint(11, (2, 8))
+    found = []
+    with torch.no_grad():
+        for factor in learning:
+            factor.normal_()
+    kept = [factor.clone() for factor in learning]
+    for mine in (False, True):
+        if mine:
+            put_lora_in(model, 3.0, 0, functions)
+            assert not any(b.any() for b in learning[1::2])
+            with torch.no_grad():
+                for factor, before in zip(learning, kept, strict=True):
+                    factor.copy_(before)
+        logits = model(ids) if kind == "scratch" else model(ids).logits
+        found.append((logits.detach(), torch.autograd.grad(logits.square().mean(), learning)))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-4, atol=1e-4)
+    for ours, mine in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(mine, ours, rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_is_fine_tuned_with_the_learners_lora_and_ours_beside_it(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_here(new_run(outputs, 2, "bar", data__tokenizer="gpt2", model__block_size=64))
+    words = ["exercise", "use", "lora", "--steps", "3", "--set", "lora.rank=2", "--set", "train.eval_interval=2"]
+    words += ["--set", "train.eval_windows=2", "--set", "data.batch_size=2", "--set", "samples.tokens=3"]
+    words += ["--set", "data.scored=0", "--name", "mine", "--model", "bar@final"]
+    assert main(words) == 2
+    assert "lora has not passed as it stands." in capsys.readouterr().err
+    passed(outputs, "lora")
+    assert main([*words, "--set", "lora.dropout=0.1"]) == 2
+    assert "Add --set lora.dropout=0.0" in capsys.readouterr().err
+    assert main(words) == 0
+    assert "times as fast" in capsys.readouterr().out
+    mine, ours = RunFolder(outputs / "rebuilt-finetuning" / "mine"), RunFolder(outputs / "finetuning" / "ours-mine")
+    assert mine.info().settings.words.does == "lora, rank 2, yours"
+    assert (mine.path / "pieces" / "lora.py").read_text(encoding="utf-8") == WRITTEN["lora"]
+    found = beside(read_history(mine), read_history(ours)).losses
+    assert found[0][1] == pytest.approx(found[0][2], abs=1e-6)  # B is zero in both
+    assert found[-1][1] == pytest.approx(found[-1][2], abs=0.1)  # the first A is drawn otherwise
+    assert found[-1][1] < found[0][1]
+    first, second = (next(iter(read_factors(select(run.checkpoints, "final").path))) for run in (mine, ours))
+    assert (first.module, first.a.shape, first.scale) == (second.module, second.a.shape, second.scale)
+    assert main(["exercise", "use", "lora", "--model", "mine@final", "--prompt", "the", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["apart"] < 1e-5
+    assert main(["resume", "mine", "--steps", "4"]) == 0
+    assert main(["exercise", "use", "lora"]) == 2
+    assert "No model was named." in capsys.readouterr().err
 
 
 def passed(outputs: Path, name: str, code: str = "") -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -14,21 +17,36 @@ from whole_lab import WholeLab
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
-from llmlab.core.rebuilt_settings import RebuiltSettings
+from llmlab.core.files import sha256_of
+from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.presets import default_preset, of_preset
+from llmlab.core.processes import host_name, process_start
+from llmlab.core.rebuilt_settings import RebuiltSettings, RetunedSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.pieces import Workbook, find_piece
 from llmlab.jobs.launcher import create_run
 from llmlab.jobs.rebuilt import plain_settings
 from llmlab.notebook.predictions import Prediction, parse_prediction
+from llmlab.store.checkpoints import commit
 from llmlab.store.events import Evaluated, to_line
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.rebuild import dock as rebuild
+from llmlab_gui.rebuild import use
 from llmlab_gui.rebuild.dock import RebuildDock
 
+PASSES = "It passes. Under Use you can train with it."
 # In place of the lab's command, whose check needs torch: right is what says so.
 CHECK = """
 import hashlib, json, pathlib, sys, time
-name, outputs = sys.argv[3], pathlib.Path(sys.argv[6])
+name, outputs = sys.argv[3], pathlib.Path(sys.argv[-1])
+if sys.argv[2] == "use":
+    prompt = sys.argv[sys.argv.index("--prompt") + 1]
+    if prompt == "endless":
+        time.sleep(600)
+    if prompt == "wrong":
+        sys.exit("error: Your lens failed.")
+    row = {"layer": 0, "yours": 1, "ours": 1, "your_token": "' king'", "our_token": "' king'", "apart": 0.0}
+    print(json.dumps({"model": "bar@5", "rows": [row | {"your_probability": 0.5, "our_probability": 0.5}]}))
+    sys.exit()
 file = outputs / "exercises" / f"{name}.py"
 if not file.exists():
     sys.exit("error: it is gone")
@@ -88,12 +106,18 @@ def test_a_piece_is_started_checked_when_it_is_saved_and_shown_beside_ours(
     replacement = file.with_suffix(".new")  # as editors save: another file takes its place
     replacement.write_text("def softmax(scores): return right", encoding="utf-8")
     replacement.replace(file)
-    qtbot.waitUntil(lambda: dock.verdict.text() == "It passes.", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES, timeout=WAIT)
     assert dock.tabs.isTabEnabled(2)
     assert "return right" in dock.yours.toPlainText()
     assert "_ChunkedLoss.forward" in dock.lab_code.toPlainText()
     assert dock.list.item(1).text() == "✓  2. Softmax"
-    assert dock.train.isEnabled()
+    dock.tabs.setCurrentIndex(3)
+    assert dock.use.train.isEnabled()
+    dock.list.setCurrentRow(0)
+    assert dock.use.train.isEnabled()  # with what has passed, whichever is chosen
+    dock.list.setCurrentRow(14)
+    assert not dock.use.train.isEnabled()
+    assert "What has passed" in dock.use.outcome.toPlainText()
 
 
 def test_a_save_ends_the_check_of_what_was_saved_before(dock: RebuildDock, qtbot: QtBot) -> None:
@@ -107,7 +131,7 @@ def test_a_save_ends_the_check_of_what_was_saved_before(dock: RebuildDock, qtbot
     assert dock.verdict.text().startswith("Save your file")
     dock.list.setCurrentRow(1)
     file.write_text("right", encoding="utf-8")
-    qtbot.waitUntil(lambda: dock.verdict.text() == "It passes.", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES, timeout=WAIT)
     file.unlink()  # and nothing is said of a file that is gone
     qtbot.waitUntil(lambda: dock.verdict.text().startswith("Save your file"), timeout=WAIT)
     assert not texts(dock)
@@ -117,7 +141,7 @@ def test_a_piece_that_is_started_in_a_terminal_is_checked_when_it_is_saved(dock:
     Workbook(dock.lab.outputs).start(find_piece("softmax"))
     dock.list.setCurrentRow(1)
     (dock.lab.outputs / "exercises" / "softmax.py").write_text("right", encoding="utf-8")
-    qtbot.waitUntil(lambda: dock.verdict.text() == "It passes.", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES, timeout=WAIT)
 
 
 def test_hints_come_one_by_one(dock: RebuildDock) -> None:
@@ -139,7 +163,7 @@ def test_a_check_that_fails_itself_is_said(dock: RebuildDock, qtbot: QtBot, lab:
         dock.check.click()
     error = raised.args[0]
     assert isinstance(error, LabError)
-    assert (error.what, error.why) == ("The check failed.", "it is gone")
+    assert error.what == "it is gone"
 
 
 def test_nothing_is_wider_than_a_narrow_window(dock: RebuildDock) -> None:
@@ -153,45 +177,109 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     monkeypatch.setattr(lab.controller, "train_made", made.append)
     expected = parse_prediction("val_loss=1..2@80%")
     answers: list[list[Prediction] | None] = [None, [expected]]
-    monkeypatch.setattr(rebuild, "ask_of_run", lambda *_: answers.pop(0))
+    monkeypatch.setattr(use, "ask_of_run", lambda *_: answers.pop(0))
     dock.list.setCurrentRow(1)
     dock.start.click()
     (lab.outputs / "exercises" / "softmax.py").write_text("right = 1", encoding="utf-8")
-    qtbot.waitUntil(dock.train.isEnabled, timeout=WAIT)
-    assert not dock.ours.isEnabled()
-    dock.train.click()  # the question is cancelled, and with it the start
-    dock.train.click()
+    qtbot.waitUntil(lambda: dock.verdict.text() == PASSES, timeout=WAIT)
+    dock.tabs.setCurrentIndex(3)
+    assert dock.use.train.isEnabled()
+    assert not dock.use.ours.isEnabled()
+    dock.use.steps.setValue(40)
+    dock.use.train.click()  # the question is cancelled, and with it the start
+    dock.use.train.click()
     qtbot.waitUntil(lambda: len(made) == 1, timeout=WAIT)
     yours = made[0]
     assert not answers
-    assert dock.tabs.currentIndex() == 3
+    assert yours.info().settings.train.steps == 40
     assert yours.info().predictions
     assert yours.info().settings_as(RebuiltSettings).pieces.yours == ("softmax",)
     assert (yours.path / "pieces" / "softmax.py").read_text(encoding="utf-8") == "right = 1"
     lab.open_run(yours)
     qtbot.waitUntil(lambda: lab.row(yours.full_name) is not None, timeout=WAIT)
-    assert not dock.train.isEnabled()  # it has not ended
-    assert not dock.ours.isEnabled()
-    yours.write_status(replace(yours.recorded_status(), state="finished"))
-    other = create_run(
-        lab.outputs, with_values(PretrainSettings(), {"train.seed": 5}), name=f"{yours.id.removesuffix('-yours')}-ours"
-    )
+    assert not dock.use.train.isEnabled()  # it has not ended
+    assert not dock.use.ours.isEnabled()
+    yours.write_status(replace(yours.recorded_status(), state="stopped", step=20))
+    assert yours.id.startswith("yours-")
+    ours_name = f"ours-{yours.id.removeprefix('yours-')}"
+    other = create_run(lab.outputs, with_values(PretrainSettings(), {"train.seed": 5}), name=ours_name)
     other.write_status(replace(other.recorded_status(), state="finished"))
     lab.refresh()
     qtbot.waitUntil(lambda: lab.row(other.full_name) is not None, timeout=WAIT)
-    qtbot.waitUntil(dock.ours.isEnabled, timeout=WAIT)  # the other has the name, and other settings
-    assert "stand here" in dock.outcome.toPlainText()
+    qtbot.waitUntil(dock.use.ours.isEnabled, timeout=WAIT)  # the other has the name, and other settings
+    assert "up to step 20 where yours ended" in dock.use.outcome.toPlainText()
     other.path.rename(lab.outputs / "gone")
     lab.refresh()
     qtbot.waitUntil(lambda: lab.row(other.full_name) is None, timeout=WAIT)
-    dock.ours.click()
+    dock.use.ours.click()
     qtbot.waitUntil(lambda: len(made) == 2, timeout=WAIT)
-    assert made[1].id == f"{yours.id.removesuffix('-yours')}-ours"
-    assert made[1].info().settings == plain_settings(yours.info())
-    for run, loss in ((yours, 2.5), (made[1], 2.25)):
-        run.events.write_text(to_line(Evaluated(0, 1.0, 2.0, loss, True, 0.1)), encoding="utf-8")
-        run.write_status(replace(run.recorded_status(), state="finished"))
+    ours = made[1]
+    assert ours.id == ours_name
+    assert ours.info().settings == plain_settings(yours.info())
+    lab.open_run(ours)
+    qtbot.waitUntil(lambda: set(lab.shown()) == {yours.full_name, ours.full_name}, timeout=WAIT)  # both curves
+    stopped: list[RunFolder] = []
+    monkeypatch.setattr(lab.controller, "stop", stopped.append)
+    here = {"state": "running", "pid": os.getpid(), "pid_start": process_start(os.getpid()), "heartbeat": time.time()}
+    ours.write_status(replace(ours.recorded_status(), step=19, steps=40, host=host_name(), **here))
     lab.refresh()
-    qtbot.waitUntil(lambda: "+0.2500" in dock.outcome.toPlainText(), timeout=WAIT)
-    assert not dock.ours.isEnabled()
-    assert dock.tabs.isTabEnabled(3)
+    qtbot.waitUntil(lambda: lab.row(ours.full_name).status.step == 19, timeout=WAIT)
+    assert not stopped
+    ours.write_status(replace(ours.recorded_status(), step=21))
+    lab.refresh()
+    qtbot.waitUntil(lambda: stopped == [ours], timeout=WAIT)
+    for run, loss in ((yours, 2.5), (ours, 2.25)):
+        run.events.write_text(to_line(Evaluated(0, 1.0, 2.0, loss, True, 0.1)), encoding="utf-8")
+    ours.write_status(replace(ours.recorded_status(), state="stopped"))
+    lab.refresh()
+    qtbot.waitUntil(lambda: "+0.2500" in dock.use.outcome.toPlainText(), timeout=WAIT)
+    assert not dock.use.ours.isEnabled()  # it has come as far
+    lab.set_shown([])
+    dock.use.outcome.anchorClicked.emit(QUrl("runs:both"))
+    assert lab.shown() == [yours.full_name, ours.full_name]
+
+
+def test_lens_and_lora_are_used_on_a_model(
+    dock: RebuildDock, qtbot: QtBot, lab: WholeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RunFolder] = []
+    monkeypatch.setattr(lab.controller, "train_made", made.append)
+    monkeypatch.setattr(use, "ask_of_run", lambda *_: [])
+    base = create_run(lab.outputs, PretrainSettings(), name="bar")
+    commit(base.checkpoints, 5, lambda folder: None, labels=("final",), val_loss=1.0, about={})
+    pieces = [find_piece("logit-lens"), find_piece("lora")]
+    workbook = Workbook(lab.outputs)
+    for piece in pieces:
+        workbook.start(piece)
+        workbook.record(piece, sha256_of(workbook.file(piece)), True)
+    dock.tabs.setCurrentIndex(3)
+    dock.list.setCurrentRow(15)
+    panel = dock.use
+    assert not panel.train.isVisible()
+    panel.model.choose("bar@final")
+    panel.prompt.setText("right")
+    panel.read.click()
+    assert panel.read.text() == "Cancel"
+    assert "Opening bar@final" in panel.outcome.toPlainText()
+    qtbot.waitUntil(lambda: "king" in panel.outcome.toPlainText(), timeout=WAIT)
+    assert panel.read.text() == "Read with mine"
+    panel.prompt.setText("endless")
+    panel.read.click()
+    panel.read.click()  # cancelled
+    assert panel.read.text() == "Read with mine"
+    assert "Opening" not in panel.outcome.toPlainText()
+    panel.prompt.setText("wrong")
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as raised:
+        panel.read.click()
+    assert raised.args[0].what == "Your lens failed."
+    dock.list.setCurrentRow(14)
+    assert panel.steps.value() == of_preset(FinetuneSettings, default_preset(FinetuneSettings)).train.steps
+    panel.steps.setValue(7)
+    panel.train.click()
+    qtbot.waitUntil(lambda: len(made) == 1, timeout=WAIT)
+    settings = made[0].info().settings_as(RetunedSettings)
+    assert (settings.model.base, settings.train.steps, settings.pieces.yours) == (
+        "pretraining/bar@5",
+        7,
+        ("lora",),
+    )
