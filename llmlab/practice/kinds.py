@@ -20,6 +20,7 @@ from llmlab.practice.subject import Subject
 # Where kinds are; each is a short file of small functions.
 _MODULES = (
     "shapes",
+    "costs",
     "arithmetic",
     "schedules",
     "readings",

@@ -1,4 +1,4 @@
-"""Counts and shapes of a GPT with these settings: parameters, memory, arithmetic."""
+"""Counts and shapes of a GPT with these settings: parameters, widths, heads, positions."""
 
 from __future__ import annotations
 
@@ -7,40 +7,33 @@ from dataclasses import replace
 from random import Random
 
 from llmlab.gpt.shapes import block_layers, embedding_parameters, feed_forward_dim, padded_vocab_size, parameter_count
-from llmlab.practice.kinds import NOTHING, SETTINGS, Draft, NothingToAsk, choice, kind, ordered, shown, value
+from llmlab.practice.kinds import NOTHING, SETTINGS, Draft, NothingToAsk, choice, kind, shown, value
 from llmlab.practice.question import KNOW
 from llmlab.practice.subject import Subject
 
-_FLOAT = 4  # bytes of a number in fp32
-_MB = 1e6
 
-
-def _head_dim(subject: Subject) -> int:
+def head_dim(subject: Subject) -> int:
     return subject.model_settings.n_embd // subject.model_settings.n_head
 
 
-def _kv_dim(subject: Subject) -> int:
-    model = subject.model_settings
-    return (model.n_kv_head or model.n_head) * _head_dim(subject)
-
-
-def _parameters(subject: Subject) -> int:
+def parameters(subject: Subject) -> int:
     return parameter_count(subject.model_settings, subject.vocab_size)
 
 
-def _products(subject: Subject, *, attention: bool | None = None) -> list[tuple[int, int]]:
+def matrices(subject: Subject, *, attention: bool | None = None) -> list[tuple[int, int]]:
     """Widths in and out of a block's matrices; of attention alone, or of the feed-forward alone."""
     layers = block_layers(subject.model_settings)
     return [(wide, out) for part, wide, out in layers if attention is None or part == attention]
 
 
-def _sum(pairs: list[tuple[int, int]]) -> tuple[int, str]:
+def weights_in(pairs: list[tuple[int, int]]) -> tuple[int, str]:
+    """How many weights matrices of these widths have, and the sum as it is written out."""
     return sum(a * b for a, b in pairs), " + ".join(f"{a:,} · {b:,}" for a, b in pairs)
 
 
 @kind("block-weights", "feed-forward", KNOW, "parameters", SETTINGS)
 def block_weights(subject: Subject, random: Random) -> Draft:
-    total, sum_ = _sum(_products(subject))
+    total, sum_ = weights_in(matrices(subject))
     width = subject.model_settings.n_embd
     text = f"{subject.name} is {width} wide. How many weights do the matrices of one of its blocks have?"
     return value(text, total, f"Queries, keys and values; output; feed-forward: {sum_} = {total:,}.")
@@ -48,7 +41,7 @@ def block_weights(subject: Subject, random: Random) -> Draft:
 
 @kind("attention-weights", "attention", KNOW, "parameters", SETTINGS)
 def attention_weights(subject: Subject, random: Random) -> Draft:
-    total, sum_ = _sum(_products(subject, attention=True))
+    total, sum_ = weights_in(matrices(subject, attention=True))
     text = (
         "How many weights do the matrices of attention have in one block "
         f"of {subject.name} (width {subject.model_settings.n_embd})?"
@@ -58,15 +51,15 @@ def attention_weights(subject: Subject, random: Random) -> Draft:
 
 @kind("feed-forward-share", "feed-forward", KNOW, "parameters", SETTINGS)
 def feed_forward_share(subject: Subject, random: Random) -> Draft:
-    feed, _ = _sum(_products(subject, attention=False))
-    all_, _ = _sum(_products(subject))
+    feed, _ = weights_in(matrices(subject, attention=False))
+    all_, _ = weights_in(matrices(subject))
     text = f"Which share of the weights in the matrices of a block of {subject.name} is the feed-forward's?"
     return value(text, 100 * feed / all_, f"{feed:,} of {all_:,}.", unit="%", within=0, off=3)
 
 
 @kind("embedding-share", "embeddings", KNOW, "parameters", SETTINGS)
 def embedding_share(subject: Subject, random: Random) -> Draft:
-    embedding, total = embedding_parameters(subject.model_settings, subject.vocab_size), _parameters(subject)
+    embedding, total = embedding_parameters(subject.model_settings, subject.vocab_size), parameters(subject)
     text = (
         f"{subject.name} has {total:,} parameters, {subject.vocab_size:,} tokens and a width of "
         f"{subject.model_settings.n_embd}. Which share of the "
@@ -77,8 +70,8 @@ def embedding_share(subject: Subject, random: Random) -> Draft:
 
 @kind("all-parameters", "scaling-laws", KNOW, "parameters", SETTINGS)
 def all_parameters(subject: Subject, random: Random) -> Draft:
-    model, total = subject.model_settings, _parameters(subject)
-    block, _ = _sum(_products(subject))
+    model, total = subject.model_settings, parameters(subject)
+    block, _ = weights_in(matrices(subject))
     text = (
         f"{subject.name} has {model.n_layer} layers, a width of {model.n_embd} and {subject.vocab_size:,} tokens. "
         "About how many parameters does it have?"
@@ -90,14 +83,14 @@ def all_parameters(subject: Subject, random: Random) -> Draft:
 @kind("one-more-layer", "scaling-laws", KNOW, "setup", SETTINGS)
 def one_more_layer(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
-    more = parameter_count(replace(model, n_layer=model.n_layer + 1), subject.vocab_size) - _parameters(subject)
+    more = parameter_count(replace(model, n_layer=model.n_layer + 1), subject.vocab_size) - parameters(subject)
     text = f"How many parameters would one more layer add to {subject.name} (width {model.n_embd})?"
     return value(text, more, f"Counted with {model.n_layer + 1} layers and with {model.n_layer}: {more:,} more.")
 
 
 @kind("twice-as-wide", "scaling-laws", KNOW, "setup", SETTINGS)
 def twice_as_wide(subject: Subject, random: Random) -> Draft:
-    now, _ = _sum(_products(subject))
+    now, _ = weights_in(matrices(subject))
     wide = sum(
         a * b for _, a, b in block_layers(replace(subject.model_settings, n_embd=2 * subject.model_settings.n_embd))
     )
@@ -109,13 +102,13 @@ def twice_as_wide(subject: Subject, random: Random) -> Draft:
 def _feed_forward(subject: Subject) -> int:
     """Parameters of one block's feed-forward."""
     bias = subject.model_settings.bias
-    return sum(wide * out + bias * out for wide, out in _products(subject, attention=False))
+    return sum(wide * out + bias * out for wide, out in matrices(subject, attention=False))
 
 
 @kind("experts-in-all", "mixtures-of-experts", KNOW, "parameters", SETTINGS)
 def experts_in_all(subject: Subject, random: Random) -> Draft:
     experts, layers = random.choice((4, 8, 16, 64)), subject.model_settings.n_layer
-    now, more = _parameters(subject), layers * (experts - 1) * _feed_forward(subject)
+    now, more = parameters(subject), layers * (experts - 1) * _feed_forward(subject)
     text = (
         f"Each feed-forward of {subject.name}, {layers} in number, becomes {experts} experts of the same size; routers "
         f"are left out. How many times its {now:,} parameters does it have then?"
@@ -128,7 +121,7 @@ def experts_in_all(subject: Subject, random: Random) -> Draft:
 def experts_in_use(subject: Subject, random: Random) -> Draft:
     experts, used = random.choice(((8, 1), (8, 2), (16, 2), (64, 4)))
     feeds = subject.model_settings.n_layer * _feed_forward(subject)
-    rest = _parameters(subject) - feeds
+    rest = parameters(subject) - feeds
     text = (
         f"All feed-forwards of {subject.name} together have {feeds:,} of its {rest + feeds:,} parameters. Each becomes "
         f"{experts} experts of the same size, and a token uses {used} of them. Which share of all parameters is active "
@@ -140,7 +133,7 @@ def experts_in_use(subject: Subject, random: Random) -> Draft:
 
 @kind("slowest-pair", "long-context", KNOW, "attention", SETTINGS)
 def slowest_pair(subject: Subject, random: Random) -> Draft:
-    dim, time = _head_dim(subject), subject.model_settings.block_size
+    dim, time = head_dim(subject), subject.model_settings.block_size
     if dim % 2:
         raise NothingToAsk("Its heads cannot be cut into pairs.")
     angle = math.degrees(time * 10_000 ** (-(dim - 2) / dim))
@@ -166,13 +159,13 @@ def reach_of_windows(subject: Subject, random: Random) -> Draft:
 def head_width(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
     text = f"{subject.name} has a width of {model.n_embd} and {model.n_head} heads. How many dimensions has a query?"
-    return value(text, _head_dim(subject), f"{model.n_embd} / {model.n_head} = {_head_dim(subject)}.", within=0)
+    return value(text, head_dim(subject), f"{model.n_embd} / {model.n_head} = {head_dim(subject)}.", within=0)
 
 
 @kind("query-shape", "forward-pass", KNOW, "attention", SETTINGS)
 def query_shape(subject: Subject, random: Random) -> Draft:
     model, batch = subject.model_settings, subject.settings.data.batch_size
-    heads, time, dim = model.n_head, model.block_size, _head_dim(subject)
+    heads, time, dim = model.n_head, model.block_size, head_dim(subject)
     right = f"[{batch}, {heads}, {time}, {dim}]"
     shapes = [
         (batch, time, time, heads),
@@ -224,42 +217,6 @@ def logits_shape(subject: Subject, random: Random) -> Draft:
     return choice(random, text, right, wrong, "Every position guesses its next token: [batch, time, vocabulary].")
 
 
-@kind("logits-memory", "loss", KNOW, "setup", SETTINGS)
-def logits_memory(subject: Subject, random: Random) -> Draft:
-    model, batch = subject.model_settings, subject.settings.data.batch_size
-    vocab = padded_vocab_size(model, subject.vocab_size)
-    numbers = batch * model.block_size * vocab
-    text = (
-        f"How much memory would all logits of one batch of {subject.name} take in fp32: {batch} sequences of "
-        f"{model.block_size} tokens, {vocab:,} tokens in the vocabulary?"
-    )
-    how = f"{batch} · {model.block_size} · {vocab:,} numbers of 4 bytes."
-    return value(text, numbers * _FLOAT / _MB, how, unit="MB", within=0.1)
-
-
-@kind("kv-cache", "sampling", KNOW, "parameters", SETTINGS)
-def kv_cache(subject: Subject, random: Random) -> Draft:
-    model, tokens = subject.model_settings, random.choice((128, 256, 1024, 4096))
-    size = 2 * model.n_layer * _kv_dim(subject) * tokens * _FLOAT
-    text = (
-        f"{subject.name} has {model.n_layer} layers, and keys of all heads together are {_kv_dim(subject)} wide. How "
-        f"much memory would its key-value cache take in fp32 for {tokens:,} tokens?"
-    )
-    how = f"2 (key and value) · {model.n_layer} layers · {_kv_dim(subject)} · {tokens:,} tokens · 4 bytes = {size:,}."
-    return value(text, size / _MB, how, unit="MB", within=0.06)
-
-
-@kind("kv-cache-grouped", "sampling", KNOW, "setup", SETTINGS)
-def kv_cache_grouped(subject: Subject, random: Random) -> Draft:
-    model = subject.model_settings
-    has = model.n_kv_head or model.n_head
-    text = (
-        f"{subject.name} has {model.n_head} query heads and {has} key-value heads. With a single key-value head "
-        "instead, which share of its key-value cache would be left?"
-    )
-    return value(text, 100 / has, f"Its size follows the key-value heads: 1 of {has}.", unit="%", within=0.03)
-
-
 @kind("pattern-numbers", "attention-patterns", KNOW, "attention", SETTINGS)
 def pattern_numbers(subject: Subject, random: Random) -> Draft:
     model, tokens = subject.model_settings, random.choice((16, 32, 64, 100))
@@ -269,29 +226,11 @@ def pattern_numbers(subject: Subject, random: Random) -> Draft:
     return value(text, allowed, how, within=0.01)
 
 
-@kind("twice-the-context", "attention", KNOW, "setup", SETTINGS)
-def twice_the_context(subject: Subject, random: Random) -> Draft:
-    time = subject.model_settings.block_size
-    right = "the scores of attention"
-    wrong = [
-        "the parameters of the blocks",
-        "the products with the weight matrices",
-        "the key-value cache",
-        "the logits",
-    ]
-    text = (
-        f"The context of {subject.name} doubles, from {time} to "
-        f"{2 * time} tokens. What grows fourfold for one sequence?"
-    )
-    how = "Scores are one for each pair of positions, T · T; everything else grows as T or not at all."
-    return choice(random, text, right, wrong, how)
-
-
 @kind("twice-the-context-grows", "embeddings", KNOW, "setup", SETTINGS)
 def twice_the_context_grows(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
     doubled = parameter_count(replace(model, block_size=2 * model.block_size), subject.vocab_size)
-    more = doubled - _parameters(subject)
+    more = doubled - parameters(subject)
     text = (
         f"{subject.name} has {model.position} positions, a width of {model.n_embd} and a context of {model.block_size} "
         f"tokens. How many parameters does a context of {2 * model.block_size} add?"
@@ -300,63 +239,10 @@ def twice_the_context_grows(subject: Subject, random: Random) -> Draft:
     return value(text, more, f"{more:,}: {why}.", within=0)
 
 
-@kind("forward-flops", "scaling-laws", KNOW, "throughput", SETTINGS)
-def forward_flops(subject: Subject, random: Random) -> Draft:
-    weights = subject.model_settings.n_layer * _sum(_products(subject))[0]
-    text = (
-        f"The blocks of {subject.name} have {weights:,} weights in their matrices. How many floating-point operations "
-        "do these matrices take for one token, in a forward pass?"
-    )
-    how = f"Each weight is multiplied and added once: 2 · {weights:,} = {2 * weights:,}."
-    return value(text, 2 * weights, how, within=0.05)
-
-
-@kind("training-flops", "backpropagation", KNOW, "throughput", SETTINGS)
-def training_flops(subject: Subject, random: Random) -> Draft:
-    total = _parameters(subject)
-    text = (
-        f"{subject.name} has {total:,} parameters. By the usual rule, how "
-        "many floating-point operations does training take per token?"
-    )
-    how = f"2 for each parameter forwards and 4 backwards: 6 · {total:,} = {6 * total:,}."
-    return value(text, 6 * total, how, within=0.05)
-
-
-@kind("adamw-memory", "optimisation", KNOW, "setup", SETTINGS)
-def adamw_memory(subject: Subject, random: Random) -> Draft:
-    total = _parameters(subject)
-    text = (
-        f"{subject.name} has {total:,} parameters, trained with AdamW in fp32. How "
-        "much memory do weights, gradients and the optimizer's state take together?"
-    )
-    how = f"4 numbers a parameter (weight, gradient, two moments) of 4 bytes: 16 · {total:,} bytes."
-    return value(text, 16 * total / _MB, how, unit="MB", within=0.05)
-
-
-@kind("adamw-state", "optimisation", KNOW, "parameters", SETTINGS)
-def adamw_state(subject: Subject, random: Random) -> Draft:
-    text = (
-        f"A checkpoint of {subject.name} that training can resume from holds AdamW's "
-        "state beside the weights. How many times as large as the weights alone are both together?"
-    )
-    return value(
-        text, 3, "Weights, and two moments for each: m, the mean gradient, and v, that of its square.", within=0
-    )
-
-
-@kind("half-precision", "quantisation", KNOW, "checkpoints", SETTINGS)
-def half_precision(subject: Subject, random: Random) -> Draft:
-    name, bits = random.choice((("bf16", 16), ("8 bits", 8), ("4 bits", 4)))
-    total = _parameters(subject)
-    text = f"{subject.name} has {total:,} parameters. How large are they in {name}, scales left out?"
-    how = f"{total:,} · {bits} / 8 bytes."
-    return value(text, total * bits / 8 / _MB, how, unit="MB", within=0.03)
-
-
 @kind("lora-parameters", "lora", KNOW, "finetune_setup", SETTINGS)
 def lora_parameters(subject: Subject, random: Random) -> Draft:
     model, rank = subject.model_settings, random.choice((2, 4, 8, 16))
-    pairs = _products(subject, attention=True)
+    pairs = matrices(subject, attention=True)
     each = sum(rank * (a + b) for a, b in pairs)
     sizes = " and ".join(f"{a:,} to {b:,}" for a, b in pairs)
     text = (
@@ -395,68 +281,6 @@ def vocabulary_doubled(subject: Subject, random: Random) -> Draft:
     return value(
         text, more, f"{vocab:,} more rows of {model.n_embd}{', in both matrices' if model.untied_head else ''}."
     )
-
-
-@kind("first-loss", "loss", KNOW, "loss", SETTINGS)
-def first_loss(subject: Subject, random: Random) -> Draft:
-    vocab = subject.vocab_size
-    text = f"{subject.name} chooses among {vocab:,} tokens. What is its loss before the first step, in nats per token?"
-    how = f"All tokens are about equally likely: ln {vocab:,} = {math.log(vocab):.3f}."
-    return value(text, math.log(vocab), how, within=0, off=0.1)
-
-
-@kind("bits-of-loss", "loss", KNOW, "loss", SETTINGS)
-def bits_of_loss(subject: Subject, random: Random) -> Draft:
-    loss = random.choice((0.9, 1.4, 2.1, 2.8, 3.3))
-    text = f"A model has a validation loss of {loss} nats per token. How many bits per token are that?"
-    return value(text, loss / math.log(2), f"{loss} / ln 2 = {loss / math.log(2):.3f}.")
-
-
-@kind("perplexity", "loss", KNOW, "loss", SETTINGS)
-def perplexity(subject: Subject, random: Random) -> Draft:
-    loss = random.choice((0.7, 1.1, 1.6, 2.3, 3.0))
-    text = f"A loss of {loss} nats per token: as uncertain as a choice among how many equally likely tokens?"
-    return value(text, math.exp(loss), f"exp({loss}) = {shown(math.exp(loss))}.", within=0.06)
-
-
-@kind("tokens-a-step", "critical-batch-size", KNOW, "setup", SETTINGS)
-def tokens_a_step(subject: Subject, random: Random) -> Draft:
-    data, train, time = subject.settings.data, subject.settings.train, subject.model_settings.block_size
-    tokens = data.batch_size * train.grad_accum * time
-    text = (
-        f"{subject.name} was set up with {data.batch_size} sequences a batch, {train.grad_accum} "
-        f"{'batch' if train.grad_accum == 1 else 'batches'} a step and "
-        f"a context of {time}. How many tokens does a step learn from?"
-    )
-    return value(text, tokens, f"{data.batch_size} · {train.grad_accum} · {time} = {tokens:,}.", within=0.01)
-
-
-@kind("twenty-tokens", "scaling-laws", KNOW, "setup", SETTINGS)
-def twenty_tokens(subject: Subject, random: Random) -> Draft:
-    data, train, total = subject.settings.data, subject.settings.train, _parameters(subject)
-    each = data.batch_size * train.grad_accum * subject.model_settings.block_size
-    text = (
-        f"{subject.name} has {total:,} parameters and learns from {each:,} tokens a step. After how many steps has it "
-        "read 20 tokens per parameter?"
-    )
-    return value(text, 20 * total / each, f"20 · {total:,} / {each:,}.", within=0.05)
-
-
-@kind("attention-cost", "attention", KNOW, "throughput", SETTINGS)
-def attention_cost(subject: Subject, random: Random) -> Draft:
-    model = subject.model_settings
-    weights, time = _sum(_products(subject))[0], model.block_size
-    # Scores and their product with the values: 2 FLOPs for each of T · C numbers, twice, at the last position.
-    scores, products = 4 * time * model.n_embd, 2 * weights
-    even = products / (4 * model.n_embd)
-    answer = "the weight matrices" if products > scores else "scores and weighted values"
-    text = f"The last of {time} tokens goes through a block of {subject.name}. Which takes more arithmetic?"
-    how = (
-        f"Matrices: 2 · {weights:,} = {products:,} operations. "
-        f"Scores and weighted values: 4 · {time} · {model.n_embd} = "
-        f"{scores:,}. They are even at {even:,.0f} tokens."
-    )
-    return ordered(text, ("the weight matrices", "scores and weighted values"), answer, how)
 
 
 @kind("hidden-width", "feed-forward", KNOW, "parameters", SETTINGS)
