@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from llmlab.core.records import to_plain
 from llmlab.inspection.archive import Archive, Array
 
 HEAD_SCORES = ("previous", "first", "induction", "duplicate")
@@ -67,16 +67,8 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which knows no NaN and no infinity: None stands for them."""
-        values: dict[str, Any] = _finite(asdict(self))
+        values: dict[str, Any] = to_plain(asdict(self))
         return values
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def beginning(archive: Archive) -> dict[str, Any]:
