@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, FAILED, answer, print_json
-from llmlab.cli.words import Commands, add_outputs, add_settings, outputs_of
+from llmlab.cli.output import DONE, FAILED, answer
+from llmlab.cli.words import Commands, action_of, add_outputs, add_settings, outputs_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.presets import DEFAULT_PRESET
 from llmlab.core.source_code import find_source
@@ -60,11 +60,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def exercise(args: argparse.Namespace) -> int:
-    action = _ACTIONS.get(args.action)
-    if action is None:
-        there = ", ".join(_ACTIONS)
-        raise UsageError(f"exercise cannot {args.action!r}.", f"There are: {there}.", "See llmlab-run exercise --help")
-    return action(args, Workbook(outputs_of(args)))
+    return action_of(args, _ACTIONS)(args, Workbook(outputs_of(args)))
 
 
 def _one(args: argparse.Namespace) -> Piece:
@@ -99,11 +95,7 @@ def _check(args: argparse.Namespace, workbook: Workbook) -> int:
         found = check(piece, workbook)
     finally:
         signal.signal(signal.SIGTERM, before)
-    if args.json:
-        print_json(found.as_json())
-    else:
-        for line in _lines(piece, found):
-            print(line)
+    answer(args, found.as_json(), _lines(piece, found))
     return DONE if found.passed else FAILED
 
 

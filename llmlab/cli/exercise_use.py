@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmlab.cli import text
 from llmlab.cli.follow import train
-from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
+from llmlab.cli.output import DONE, answer, say, terminal_progress
 from llmlab.cli.progress import make_report
 from llmlab.cli.words import assignments_of, finetuning_assignments_of, outputs_of
 from llmlab.core.config import with_overrides
@@ -54,12 +54,7 @@ def use(args: argparse.Namespace) -> int:
         if code != DONE:
             return code
     found = beside(read_history(yours), read_history(ours))
-    if args.json:
-        print_json({"yours": yours.id, "ours": ours.id, **vars(found)})
-    else:
-        for line in _lines(yours, ours, found):
-            print(line)
-    return DONE
+    return answer(args, {"yours": yours.id, "ours": ours.id, **vars(found)}, _lines(yours, ours, found))
 
 
 def _on_a_model(args: argparse.Namespace, name: str) -> int:

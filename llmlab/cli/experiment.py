@@ -26,10 +26,9 @@ from llmlab.cli.words import (
     finetuning_assignments_of,
     outputs_of,
     parts_of,
-    unknown,
 )
 from llmlab.core.config import parse_assignments, with_overrides
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, unknown
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset, preset_names
 from llmlab.core.settings import PretrainSettings

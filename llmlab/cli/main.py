@@ -34,8 +34,8 @@ from llmlab.cli import (
     walk,
 )
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
-from llmlab.cli.words import Commands, Parser, unknown
-from llmlab.core.errors import Cancelled, LabError, UsageError
+from llmlab.cli.words import Commands, Parser
+from llmlab.core.errors import Cancelled, LabError, UsageError, unknown
 
 _EXAMPLES = """examples:
   llmlab-run pretrain                      a small GPT learns Shakespeare, in about a minute

@@ -10,8 +10,8 @@ from typing import Any
 from llmlab.cli import text
 from llmlab.cli.follow import train
 from llmlab.cli.output import DONE, answer, say, terminal_progress
-from llmlab.cli.progress import make_report
-from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.cli.progress import Report, make_report
+from llmlab.cli.words import Commands, action_of, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.case import HEALTHY, MEASURE, QUESTIONS, Case, Score
@@ -54,11 +54,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def mystery(args: argparse.Namespace) -> int:
-    action = _ACTIONS.get(args.action)
-    if action is None:
-        there = ", ".join(_ACTIONS)
-        raise UsageError(f"mystery cannot {args.action!r}.", f"There are: {there}.", "See llmlab-run mystery --help")
-    return action(args)
+    return action_of(args, _ACTIONS)(args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -150,7 +146,7 @@ def _reveal(args: argparse.Namespace) -> int:
     assert healthy is not None
     if healthy.status().state != "finished":
         say(f"Training the healthy run of the same seed, {healthy.id}.")
-        train(healthy, make_report(healthy, False) if not args.json else _quiet())
+        train(healthy, make_report(healthy, False) if not args.json else Report())
     case = mysteries.case_of(run)
     values = {"name": run.id, "healthy": healthy.id, "fault": asdict(fault)} | _plain(case)
     return answer(args, values, _page(run, healthy, case, fault))
@@ -185,12 +181,6 @@ def _trained(args: argparse.Namespace, run: RunFolder, then: str) -> int:
     if code == DONE:
         say(then)
     return code
-
-
-def _quiet() -> Any:
-    from llmlab.cli.progress import Report
-
-    return Report()
 
 
 def _run(args: argparse.Namespace, name: str) -> RunFolder:

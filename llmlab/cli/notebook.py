@@ -9,7 +9,7 @@ from typing import Any
 
 from llmlab.cli import text
 from llmlab.cli.output import answer, say
-from llmlab.cli.words import Commands, add_outputs, outputs_of
+from llmlab.cli.words import Commands, action_of, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import expanded
 from llmlab.core.records import to_plain
@@ -56,11 +56,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def notebook(args: argparse.Namespace) -> int:
-    action = _ACTIONS.get(args.action)
-    if action is None:
-        there = ", ".join(_ACTIONS)
-        raise UsageError(f"notebook cannot {args.action!r}.", f"There are: {there}.", "See llmlab-run notebook --help")
-    return action(args, lab_notebook(outputs_of(args)))
+    return action_of(args, _ACTIONS)(args, lab_notebook(outputs_of(args)))
 
 
 def _list(args: argparse.Namespace, book: Notebook) -> int:

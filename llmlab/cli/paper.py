@@ -10,17 +10,16 @@ from llmlab.cli import text
 from llmlab.cli.experiment import command_of
 from llmlab.cli.experiment_follow import begin, cancel, follow, standing
 from llmlab.cli.output import DONE, FAILED, answer, print_json
-from llmlab.cli.words import Commands, add_cluster, add_jobs, add_outputs, add_take_over, outputs_of, parts_of, unknown
-from llmlab.core.errors import LabError, UsageError
+from llmlab.cli.words import Commands, add_cluster, add_jobs, add_outputs, add_take_over, outputs_of, parts_of
+from llmlab.core.errors import LabError, UsageError, unknown
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import SIZES, Paper, list_papers, read_paper
 from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, options_of, plan_check
-from llmlab.studies.papers.own import NOTES_FILE, OwnPaper, find_own_paper, own_papers
+from llmlab.studies.papers.own import CLAIMS_FILE, NOTES_FILE, OwnPaper, find_own_paper, own_papers
 from llmlab.studies.papers.own_answers import new_paper
-from llmlab.studies.papers.own_lines import CLAIMS_FILE
 from llmlab.studies.papers.records import CheckResult, read_result
 from llmlab.studies.records import (
     CheckFolder,

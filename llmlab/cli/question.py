@@ -6,14 +6,14 @@ import argparse
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.cli import text
 from llmlab.cli.output import answer, terminal_progress
 from llmlab.cli.words import Parser, parts_of
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import UsageError, explained
 from llmlab.core.files import read_json, write_json
 from llmlab.core.paths import expanded
 
@@ -119,31 +119,22 @@ class Answered:
 
         archive, folder, figures = read_archive(self.path), self.path.parent, []
         summary = summarise(archive)
-        with _written(f"Earlier results in {folder} could not be removed."):
+        with explained(f"Earlier results in {folder} could not be removed."):
             _forget_others(self.path)
         if self._args.plots:
             from llmlab.inspection.figures import plot
 
             whole = f"What they are drawn from is whole, in {self.path.name}."
-            with _written(f"The figures could not be written to {folder}.", whole):
+            with explained(f"The figures could not be written to {folder}.", whole):
                 figures = [figure.name for figure in plot(archive, folder)]
         seconds = time.perf_counter() - self._begin
         values = summary.as_dict() | {"seconds": seconds, "figures": figures}
-        with _written(f"{folder / _SUMMARY} could not be written."):
+        with explained(f"{folder / _SUMMARY} could not be written."):
             write_json(folder / _SUMMARY, values)
         drawn = f", {len(figures)} figures" if figures else ""
         file = f"{self.path} ({text.size(summary.bytes)}), {seconds:.1f} s{drawn}"
         notes = [f"Note: {note}" for note in summary.notes]
         return answer(self._args, values | {"archive": str(self.path)}, (*lines(summary), *notes, file))
-
-
-@contextlib.contextmanager
-def _written(failed: str, *more: str) -> Iterator[None]:
-    """LabError, with `failed`, the system's reason and `more`, where a file cannot be written or removed."""
-    try:
-        yield
-    except OSError as error:
-        raise LabError(failed, " ".join([f"{error.strerror or error}.", *more])) from error
 
 
 def values_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:

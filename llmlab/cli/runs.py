@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
+from llmlab.cli.output import answer, say, terminal_progress
 from llmlab.cli.progress import baselines
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.core.config import differences, to_mapping
@@ -75,23 +75,23 @@ def show(args: argparse.Namespace) -> int:
     saved = list_checkpoints(run.checkpoints)
     history = read_history(run, every_step=False)
     predicted = _notebook(run.outputs).lines(run, info.created, info.predictions)
-    if args.json:
-        about = _RunLine(run, run.id, status, info).as_dict()
-        about |= {"predictions": info.predictions}
-        about |= {"altered": {str(line.place): line.altered for line in predicted if line.altered}}
-        about |= {"parent": info.parent, "settings": to_mapping(info.settings), "versions": info.versions}
-        about |= {"checkpoints": [checkpoint_dict(checkpoint) for checkpoint in saved]}
-        about |= {"evaluations": [vars(event) for event in history.evaluated], "error": status.error}
-        print_json(about)
-        return DONE
-    for line in (*_description(run, info, status, history.worker, predicted), *_evaluation_table(history.evaluated)):
-        print(line)
+    about = _RunLine(run, run.id, status, info).as_dict() | {
+        "predictions": info.predictions,
+        "altered": {str(line.place): line.altered for line in predicted if line.altered},
+        "parent": info.parent,
+        "settings": to_mapping(info.settings),
+        "versions": info.versions,
+        "checkpoints": [checkpoint_dict(checkpoint) for checkpoint in saved],
+        "evaluations": [vars(event) for event in history.evaluated],
+        "error": status.error,
+    }
+    lines = [*_description(run, info, status, history.worker, predicted), *_evaluation_table(history.evaluated)]
     names = ", ".join(_named(checkpoint) for checkpoint in saved) or "none"
-    print(f"{text.counted(len(saved), 'checkpoint')}: {names}")
+    lines.append(f"{text.counted(len(saved), 'checkpoint')}: {names}")
     if not status.live:
         more = f" --steps {2 * status.step}" if status.state == "finished" else ""
-        print(f"\nResume it: llmlab-run resume {spoken(run)}{more}")
-    return DONE
+        lines.append(f"\nResume it: llmlab-run resume {spoken(run)}{more}")
+    return answer(args, about, lines)
 
 
 def _batch(args: argparse.Namespace, run: RunFolder) -> int:

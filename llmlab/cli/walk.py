@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from llmlab.cli import text
 from llmlab.cli.output import answer, say, terminal_progress
 from llmlab.cli.question import add_prompt, listed
-from llmlab.cli.words import Commands, add_model, outputs_of, unknown
-from llmlab.core.errors import UsageError
+from llmlab.cli.words import Commands, add_model, outputs_of
+from llmlab.core.errors import UsageError, unknown
 from llmlab.core.progress import Progress
 from llmlab.models.live import still
 from llmlab.models.reference import Reference, parse

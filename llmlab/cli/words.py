@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import UsageError, did_you_mean
 from llmlab.core.paths import expanded, outputs_dir
 from llmlab.jobs.cluster import CLUSTERS
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.registry import short_name
 from llmlab.store.run_folder import RunFolder
+
+T = TypeVar("T")
 
 # Words that stand for a setting: `--steps 300` is `--set train.steps=300`.
 _SHORT_FOR = {"corpus": "data.corpus", "steps": "train.steps", "seed": "train.seed"}
@@ -43,18 +44,16 @@ class Parser(argparse.ArgumentParser):
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Raises UsageError for words that mean nothing here, with the nearest option."""
         options = re.findall(r"--[a-z-]+", self.format_usage())
-        hint = _nearest(unknown[0].partition("=")[0], options) or f"See {self.prog} --help"
+        hint = did_you_mean(unknown[0].partition("=")[0], options) or f"See {self.prog} --help"
         raise UsageError(f"{self.prog} does not take {unknown[0]!r}.", "", hint)
 
 
-def unknown(what: str, word: str, known: Collection[str]) -> UsageError:
-    """The error for a word that is none of `known`, with the nearest of them."""
-    return UsageError(f"There is no {what} {word!r}.", f"There are: {', '.join(known)}.", _nearest(word, known))
-
-
-def _nearest(word: str, known: Collection[str]) -> str:
-    nearest = difflib.get_close_matches(word, known, n=1)
-    return f"Did you mean {nearest[0]}?" if nearest else ""
+def action_of(args: argparse.Namespace, actions: Mapping[str, T]) -> T:
+    """What the command's word ACTION stands for. UsageError when it is none of `actions`."""
+    if args.action not in actions:
+        does, there = args.command.__name__, ", ".join(actions)
+        raise UsageError(f"{does} cannot {args.action!r}.", f"There are: {there}.", f"See llmlab-run {does} --help")
+    return actions[args.action]
 
 
 class Commands:

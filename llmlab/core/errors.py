@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+from collections.abc import Collection, Iterator
+
 
 class LabError(Exception):
     """Something went wrong that a person can act on.
@@ -29,6 +33,26 @@ def brief(error: BaseException) -> str:
 
 class UsageError(LabError):
     """The request itself is wrong (an unknown setting, a name that is taken): exit code 2."""
+
+
+def unknown(what: str, word: str, known: Collection[str]) -> UsageError:
+    """The error for a word that is none of `known`, with the nearest of them."""
+    return UsageError(f"There is no {what} {word!r}.", f"There are: {', '.join(known)}.", did_you_mean(word, known))
+
+
+def did_you_mean(word: str, known: Collection[str], most: int = 1, cutoff: float = 0.6) -> str:
+    """`Did you mean foo or bar?`, of what is spelt most like a word; "" where nothing is. cutoff: as difflib has it."""
+    nearest = difflib.get_close_matches(word, known, n=most, cutoff=cutoff)
+    return f"Did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
+@contextlib.contextmanager
+def explained(what: str, do: str = "") -> Iterator[None]:
+    """LabError with the system's own reason, where a file cannot be read, written or removed."""
+    try:
+        yield
+    except OSError as error:
+        raise LabError(what, f"{error.strerror or error}.", do) from error
 
 
 class Cancelled(Exception):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from llmlab.core.config import from_mapping, read_toml
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import unknown
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.paths import resources_dir
 from llmlab.core.run_settings import RunSettings
@@ -72,9 +71,7 @@ def _load(name: str, kind: type[S]) -> Preset[S]:
     path = folder / f"{name}.toml"
     if not path.is_file() or path.parent != folder:
         names = sorted(file.stem for file in folder.glob("*.toml"))
-        nearest = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else ""
-        raise UsageError(f"There is no preset {name!r}.", f"There are: {', '.join(names)}.", hint)
+        raise unknown("preset", name, names)
     values = read_toml(path)
     about = values.pop("preset")
     settings, minutes = from_mapping(kind, values), float(about.get("minutes", 0.0))

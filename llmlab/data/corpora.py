@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import UsageError, did_you_mean
 from llmlab.core.paths import expanded
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import mixture_parts
@@ -40,8 +39,7 @@ def find_corpus(name_or_path: str, progress: Progress = quiet) -> Corpus:
     if parts := mixture_parts(name_or_path):
         return mixed_corpus(parts, lambda name: find_corpus(name, progress))
     require_finished(name_or_path)
-    nearest = difflib.get_close_matches(name_or_path, named, n=1)
-    hint = f"Did you mean {nearest[0]}?" if nearest else "A path names a .txt, .jsonl or .parquet file or a folder."
+    hint = did_you_mean(name_or_path, named) or "A path names a .txt, .jsonl or .parquet file or a folder."
     raise UsageError(
         f"There is no corpus {name_or_path!r}, and no file or folder of that name.",
         f"There are: {', '.join(named)}.",

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import open_file, parse_json, require_file
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -119,12 +119,8 @@ def _unreachable(source: str, why: str) -> LabError:
 
 
 def _readable(path: Path, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
-    try:
+    with explained(f"{path} could not be read.", "Name a file that can be read."):
         yield from rows
-    except OSError as error:
-        raise LabError(
-            f"{path} could not be read.", f"{error.strerror or error}.", "Name a file that can be read."
-        ) from error
 
 
 def jsonl_rows(path: Path, longest: int = -1) -> Iterator[tuple[int, Row]]:

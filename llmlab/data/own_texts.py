@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import is_unicode, kind_of_no_file, open_file, require_file, sha256_of
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.corpus import Corpus, Piece, document_pieces
@@ -116,7 +116,7 @@ def file_keys(files: list[Path]) -> list[str]:
 
 def file_pieces(path: Path) -> Iterator[Piece]:
     """The documents of one file. LabError when it cannot be read as text."""
-    try:
+    with explained(f"{path} could not be read.", "Name a file that can be read."):
         match path.suffix.lower():
             case ".jsonl":
                 yield from _jsonl_pieces(path)
@@ -124,10 +124,6 @@ def file_pieces(path: Path) -> Iterator[Piece]:
                 yield from _parquet_pieces(path)
             case _:
                 yield from document_pieces(text_blocks(path))
-    except OSError as error:
-        raise LabError(
-            f"{path} could not be read.", f"{error.strerror or error}.", "Name a file that can be read."
-        ) from error
 
 
 def _is_empty(path: Path) -> bool:

@@ -9,14 +9,13 @@ resources/papers/<name>/
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmlab.core.config import read_toml
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, did_you_mean
 from llmlab.core.paths import resources_dir
 
 # What a check can say of a claim, and how much it trains.
@@ -89,7 +88,8 @@ class Paper:
         """The claim of that id; UsageError with the nearest one."""
         known = {claim.id: claim for claim in self.claims}
         if id not in known:
-            raise UsageError(f"{self.name} has no claim {id!r}.", f"It has: {', '.join(known)}.", _nearest(id, known))
+            hint = did_you_mean(id, known, cutoff=0.5)
+            raise UsageError(f"{self.name} has no claim {id!r}.", f"It has: {', '.join(known)}.", hint)
         return known[id]
 
 
@@ -113,7 +113,8 @@ def read_paper(name: str, folder: Path = PAPERS_DIR) -> Paper:
     """One paper. UsageError with the nearest name where there is none such, and for files that are not as described."""
     known = [path.parent.name for path in sorted(folder.glob("*/claims.toml"))]
     if name not in known:
-        raise UsageError(f"There is no paper {name!r}.", f"There are: {', '.join(known)}.", _nearest(name, known))
+        hint = did_you_mean(name, known, cutoff=0.5)
+        raise UsageError(f"There is no paper {name!r}.", f"There are: {', '.join(known)}.", hint)
     path = folder / name / "claims.toml"
     values = read_toml(path)
     try:
@@ -151,7 +152,7 @@ def _texts(row: Mapping[str, Any], of: type, *others: str) -> dict[str, str]:
     """The texts of a table, named as the fields of a dataclass, but for `others`."""
     known = [field.name for field in dataclasses.fields(of)]
     if wrong := [name for name in row if name not in known]:
-        raise ValueError(f"a claim has no {wrong[0]!r}. {_nearest(wrong[0], known)}".strip())
+        raise ValueError(f"a claim has no {wrong[0]!r}. {did_you_mean(wrong[0], known, cutoff=0.5)}".strip())
     return {name: _text(row, name) for name in row if name not in others}
 
 
@@ -160,8 +161,3 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} is {value!r:.100}")
     return value.strip()
-
-
-def _nearest(name: str, known: Any) -> str:
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {nearest[0]}?" if nearest else ""

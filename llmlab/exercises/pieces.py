@@ -10,14 +10,13 @@ A piece is a folder of resources/exercises, `05-attention`, in the order in whic
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained, unknown
 from llmlab.core.files import open_file, read_json, sha256_of, write_json
 from llmlab.core.paths import resources_dir
 
@@ -80,11 +79,9 @@ def all_pieces() -> list[Piece]:
 def find_piece(name: str) -> Piece:
     """The piece of that name; UsageError with the nearest where there is none."""
     pieces = {piece.name: piece for piece in all_pieces()}
-    if name in pieces:
-        return pieces[name]
-    nearest = difflib.get_close_matches(name, pieces, n=1)
-    hint = f"Did you mean {nearest[0]}?" if nearest else ""
-    raise UsageError(f"There is no piece {name!r}.", f"There are: {', '.join(pieces)}.", hint)
+    if name not in pieces:
+        raise unknown("piece", name, pieces)
+    return pieces[name]
 
 
 @dataclass(frozen=True)
@@ -103,14 +100,13 @@ class Workbook:
     def start(self, piece: Piece) -> bool:
         """Writes the skeleton, unless there is a file already: that is never touched. Whether it did."""
         path = self.file(piece)
-        try:
+        with explained(f"{path} could not be written."):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                file.write(piece.skeleton)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise LabError(f"{path} could not be written.", f"{error.strerror or error}.") from error
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(piece.skeleton)
+            except FileExistsError:
+                return False
         return True
 
     def require(self, piece: Piece) -> Path:
@@ -120,12 +116,9 @@ class Workbook:
             raise UsageError(
                 f"{piece.name} is not started.", f"There is no {path}.", f"llmlab-run exercise start {piece.name}"
             )
-        try:
-            with open_file(path) as file:
-                if file.seek(0, os.SEEK_END) > _LARGEST_FILE:
-                    raise LabError(f"{path} is not checked.", "It is larger than a megabyte.")
-        except OSError as error:
-            raise LabError(f"{path} could not be read.", f"{error.strerror or error}.") from error
+        with explained(f"{path} could not be read."), open_file(path) as file:
+            if file.seek(0, os.SEEK_END) > _LARGEST_FILE:
+                raise LabError(f"{path} is not checked.", "It is larger than a megabyte.")
         return path
 
     def state(self, piece: Piece) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmlab.core.config import SettingInfo
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import UsageError, explained
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.rebuilt_settings import RetunedSettings
 from llmlab.core.settings import PretrainSettings
@@ -101,9 +101,7 @@ def _why_not(name: str, settings: PretrainSettings | FinetuneSettings) -> UsageE
 
 def put_pieces(run: RunFolder, workbook: Workbook, names: Sequence[str]) -> None:
     """Copies the files into the run's folder: what is written on in outputs/exercises does not change the run."""
-    try:
+    with explained(f"Your pieces could not be copied to {run.pieces}."):
         run.pieces.mkdir(exist_ok=True)
         for name in names:
             shutil.copyfile(workbook.file(find_piece(name)), run.pieces / f"{name}.py")
-    except OSError as error:
-        raise LabError(f"Your pieces could not be copied to {run.pieces}.", f"{error.strerror or error}.") from error

@@ -27,7 +27,6 @@ A neuron that a short text leaves silent may be alive on another one.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import json
 import math
@@ -40,7 +39,7 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import AttentionCall, Observer, run
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import UsageError, did_you_mean
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
 from llmlab.inspection.inspect import describe
@@ -132,10 +131,8 @@ def chosen_matrices(named: Mapping[str, nn.Parameter], patterns: tuple[str, ...]
     for pattern in patterns:
         fitting = fnmatch.filter(matrices, pattern)
         if not fitting:
-            nearest = difflib.get_close_matches(pattern, matrices, n=1, cutoff=0.3)
-            raise UsageError(
-                f"There is no matrix {pattern!r}.", "", f"Did you mean {nearest[0]}?" if nearest else "Ask for another."
-            )
+            hint = did_you_mean(pattern, matrices, cutoff=0.3) or "Ask for another."
+            raise UsageError(f"There is no matrix {pattern!r}.", "", hint)
         chosen.update(fitting)
     return [name for name in matrices if name in chosen]
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, did_you_mean
 from llmlab.core.files import kind_of_no_file, read_json
 from llmlab.core.kinds import MYSTERIES, PAPERS, fine_tunes
 from llmlab.models.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
@@ -365,7 +365,6 @@ def _missing(text: str, outputs: Path) -> LabError:
     wanted = text.rpartition("@")[0] or text
     if "+" in text and _existing(text.rpartition("+")[2]) is None:
         wanted = text.rpartition("+")[2]
-    nearest = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run models` lists what can be opened."
+    hint = did_you_mean(wanted, names, 3, 0.4) or "`llmlab-run models` lists what can be opened."
     where = f"Looked for a run in {outputs}, a folder, a file, a model of $LLMLAB_MODELS and of the Hugging Face cache."
     return UsageError(f"There is no model {_shown(wanted)}.", where, hint)

@@ -7,11 +7,10 @@ when the paper is there no longer.
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Sequence
 
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import UsageError, did_you_mean
 from llmlab.data.papers import VERDICTS, Paper, read_paper
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import CHECK, CHOICE, CLAIM, QUANTITIES, Quantity
@@ -50,11 +49,10 @@ def _verdict(id: str, words: str) -> str:
     """`Not-supported` is `not supported`; UsageError for what is no verdict, with the nearest one."""
     verdict = " ".join(words.casefold().replace("-", " ").replace("_", " ").split())
     if verdict not in VERDICTS:
-        nearest = difflib.get_close_matches(verdict, VERDICTS, n=1, cutoff=0.4)
         raise UsageError(
             f"{words.strip()!r} is no verdict.",
             f"There are: {', '.join(VERDICTS)}.",
-            f"Did you mean {nearest[0]}?" if nearest else f'Write "{id}=not supported@60%".',
+            did_you_mean(verdict, VERDICTS, cutoff=0.4) or f'Write "{id}=not supported@60%".',
         )
     return verdict
 

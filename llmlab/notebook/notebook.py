@@ -9,14 +9,13 @@ run; of a run that was renamed it takes the new name, by the moment at which tha
 from __future__ import annotations
 
 import contextlib
-import difflib
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, did_you_mean
 from llmlab.core.files import read_json, write_json
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import to_plain
@@ -148,8 +147,7 @@ class Notebook:
             raise UsageError(f"{text!r} is the name of {len(names)} things.", "", f"Write {' or '.join(names)}.")
         if found:
             return found[0]
-        nearest = difflib.get_close_matches(text, [entry.about for entry in entries], n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run notebook` lists them."
+        hint = did_you_mean(text, [entry.about for entry in entries], 3, 0.4) or "`llmlab-run notebook` lists them."
         raise UsageError(f"The notebook has nothing about {text!r}.", f"Looked in {self.folder}.", hint)
 
     def predict(self, run: RunFolder, predictions: Sequence[Prediction]) -> Entry:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import UsageError, did_you_mean
 
 RUN, EXPERIMENT, CHECK = "run", "experiment", "check"
 NUMBER, CHOICE, CURVE, TEXT = "number", "choice", "curve", "text"
@@ -101,10 +100,9 @@ def find_quantity(name: str) -> Quantity:
         from llmlab.notebook.claims import claim_quantity  # which knows what papers are
 
         return claim_quantity(name)
-    nearest = difflib.get_close_matches(name, [*_BY_NAME, STEPS_TO + "LOSS"], n=3, cutoff=0.5)
     raise UsageError(
         f"Nothing named {name!r} can be predicted.",
-        f"Did you mean {' or '.join(nearest)}?" if nearest else "",
+        did_you_mean(name, [*_BY_NAME, STEPS_TO + "LOSS"], 3, 0.5),
         "`llmlab-run notebook quantities` lists what can be; anything else is a sentence: text=...",
     )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import UsageError, did_you_mean
 from llmlab.store.checkpoints import Checkpoint, select
 from llmlab.store.run_folder import RunFolder
 
@@ -84,8 +83,8 @@ def resolve_run(text: str, outputs: Path) -> RunReference:
         for run in found.values():
             return RunReference(run, chosen)
     wanted = candidates[-1][0]
-    nearest = difflib.get_close_matches(wanted, {run.id: run for run in runs}, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "`llmlab-run runs` lists the runs that are here."
+    ids = dict.fromkeys(run.id for run in runs)
+    hint = did_you_mean(wanted, ids, 3, 0.4) or "`llmlab-run runs` lists the runs that are here."
     raise UsageError(f"There is no run {wanted!r}.", f"Looked in {outputs} and for a folder of that name.", hint)
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import re
 import time
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from llmlab.core.charts import Axis
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, did_you_mean
 from llmlab.core.files import read_json, write_json
 from llmlab.core.kinds import KINDS, PAPERS
 from llmlab.core.records import from_plain, require_time
@@ -352,6 +351,5 @@ def _find(text: str, outputs: Path, kind: type[Folder]) -> Folder:
         folder = kind(Path(text).expanduser().resolve())
         if folder.experiment_json.is_file():
             return folder
-    nearest = difflib.get_close_matches(text, known, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"`llmlab-run {kind.command} list` lists them."
+    hint = did_you_mean(text, known, 3, 0.4) or f"`llmlab-run {kind.command} list` lists them."
     raise UsageError(f"There is no {kind.noun} {text!r}.", f"Looked in {outputs / kind.home}.", hint)

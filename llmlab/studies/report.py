@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.figures import draw_charts
 from llmlab.core.files import write_atomic
 from llmlab.data.papers import read_paper
@@ -32,16 +32,11 @@ def write_report(
     """Draws the figures and writes report.md; returns it. seconds: time spent by the experiment's workers, with
     starting runs and measuring. Raises LabError when the folder cannot be written."""
     taken = folder.recorded_status().active_seconds if seconds is None else seconds
-    try:
+    again = f"Its numbers are in results.json. Make room, then: llmlab-run experiment report {folder.id}"
+    with explained(f"The report of {folder.id} could not be written.", again):
         figures = draw_figures(results, folder.figures)
         blocks = _experiment(record, results, figures, _entry(folder, record), taken)
         write_atomic(folder.report, ("\n\n".join(blocks) + "\n\n").encode())
-    except OSError as error:
-        raise LabError(
-            f"The report of {folder.id} could not be written.",
-            f"{error.strerror or error}.",
-            f"Its numbers are in results.json. Make room, then: llmlab-run experiment report {folder.id}",
-        ) from error
     return folder.report
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from llmlab.core.charts import Axis
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import unknown
 from llmlab.studies.experiments.recipes import PARTS
 
 # The tracks, as llmlab.store.run_folder names them.
@@ -240,8 +239,6 @@ KINDS: dict[str, Kind] = {
 
 def find_kind(name: str) -> Kind:
     """The experiment of that name; UsageError naming the nearest when there is none."""
-    if name in KINDS:
-        return KINDS[name]
-    nearest = difflib.get_close_matches(name, KINDS, n=1)
-    hint = f"Did you mean {nearest[0]}?" if nearest else ""
-    raise UsageError(f"There is no experiment {name!r}.", f"There are: {', '.join(KINDS)}.", hint)
+    if name not in KINDS:
+        raise unknown("experiment", name, KINDS)
+    return KINDS[name]

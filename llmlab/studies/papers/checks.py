@@ -28,7 +28,7 @@ from llmlab.studies.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMET
 from llmlab.studies.papers.grokking.plan import PLAN as GROKKING
 from llmlab.studies.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
 from llmlab.studies.papers.interface import PaperPlan, PlannedRun
-from llmlab.studies.papers.own_lines import CLAIMS_FILE
+from llmlab.studies.papers.own import CLAIMS_FILE
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab.training.task import task_seconds
 

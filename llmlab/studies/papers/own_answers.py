@@ -7,14 +7,24 @@ import re
 from pathlib import Path
 
 from llmlab.core.config import parse_toml
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import UsageError, explained
 from llmlab.core.files import is_unicode, new_folder, open_file, write_atomic
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import Claim, Paper, list_papers
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.plan import LONGEST_NAME
-from llmlab.studies.papers.own import CLAIM_QUESTIONS, NOTES_FILE, NOTES_QUESTIONS, PAPER_QUESTIONS, read_files, text_of
-from llmlab.studies.papers.own_lines import CLAIMS_FILE, block_of, end_of, is_field
+from llmlab.studies.papers.own import (
+    CLAIM_QUESTIONS,
+    CLAIMS_FILE,
+    NOTES_FILE,
+    NOTES_QUESTIONS,
+    PAPER_QUESTIONS,
+    block_of,
+    end_of,
+    is_field,
+    read_files,
+    text_of,
+)
 
 _OF_ONE_LINE = ("title", "authors", "year", "links")
 
@@ -33,12 +43,9 @@ def new_paper(name: str, outputs: Path, title: str = "", link: str = "") -> Path
     title = " ".join(title.split())
     notes = "".join(f"\n## {question}\n\n" for question in NOTES_QUESTIONS)
     claims = f"{_paper_block(name, title, link)}\n{_claim_block('first')}"
-    try:
-        with new_folder(folder) as staging:
-            write_atomic(staging / NOTES_FILE, f"# {title or name}\n{notes}".encode())
-            write_atomic(staging / CLAIMS_FILE, claims.encode())
-    except OSError as error:
-        raise LabError(f"{folder} could not be written.", f"{error.strerror or error}.") from error
+    with explained(f"{folder} could not be written."), new_folder(folder) as staging:
+        write_atomic(staging / NOTES_FILE, f"# {title or name}\n{notes}".encode())
+        write_atomic(staging / CLAIMS_FILE, claims.encode())
     return folder
 
 
@@ -118,12 +125,10 @@ def _write(folder: Path, old: str, new: str, place: int | None, field: str) -> N
 
 def _store(path: Path, text: str) -> None:
     """With the ends of lines that the file has."""
-    try:
+    with explained(f"{path} could not be written."):
         with open_file(path) as file:
             windows = file.readline().endswith(b"\r\n")
         write_atomic(path, (text.replace("\n", "\r\n") if windows else text).encode())
-    except OSError as error:
-        raise LabError(f"{path} could not be written.", f"{error.strerror or error}.") from error
 
 
 def _answer(field: str, words: str) -> str:
