@@ -23,6 +23,8 @@ _NEAR = 14.0  # pixels: how close the mouse has to come to a point
 _MARGIN = 0.06  # of what is shown, around it
 _COUNTED = ("steps", "tokens", "sequences", "windows", "layers", "runs", "values per token", "numbers a token")
 _BEAM = 0.012  # width of an error bar's end, of the chart's
+SYMBOLS = ("o", "s", "t", "d", "t1", "p", "h", "star")
+BAND_ALPHA = 46
 # Larger numbers are no measurements, and no screen has a place for them.
 _LARGEST = 1e30
 
@@ -225,6 +227,16 @@ class FigureChart(pg.PlotWidget):
                 pen=pg.mkPen(color, width=1.4),
             )
             item.setZValue(8)
+            self._add(item)
+
+    def _draw_band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: QColor) -> None:
+        """What lies between low and high, all in values of the axes, behind everything else."""
+        edges = [pg.PlotCurveItem(self.across(x), self.up(edge), pen=None) for edge in (low, high)]
+        tint = QColor(color)
+        tint.setAlpha(BAND_ALPHA)
+        band = pg.FillBetweenItem(*edges, brush=pg.mkBrush(tint))
+        band.setZValue(-10)
+        for item in (*edges, band):
             self._add(item)
 
     def _style_axes(self) -> None:

@@ -14,15 +14,14 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.studies.experiments.outcomes import Chart, Curve, Fit, Mark
 from llmlab_gui.charts.color_scale import sequence_colors, series_color
-from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
+from llmlab_gui.charts.figure_chart import BAND_ALPHA, SYMBOLS, FigureChart, Line, axis_kind, floats
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell
 from llmlab_gui.widgets.theme import current_theme
 
 _FEW = 4  # curves that are told apart by hue; more have an order, and its colours
-_SYMBOLS = ("o", "s", "t", "d", "t1", "p", "h", "star")
 _MOST_IN_LEGEND = 9
-_BAND_ALPHA, _FAINT_ALPHA = 46, 110
+_FAINT_ALPHA = 110
 _RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.studies.records.DivergenceRule)
 
 
@@ -86,7 +85,7 @@ class ResultChart(FigureChart):
             self._draw_fit(fit, by_name.get(fit.name, QColor(theme.accent)))
         for number, curve in enumerate(chart.curves):
             color = by_name[curve.name] if not curve.faint else QColor(theme.quiet)
-            self._draw_curve(curve, color, _SYMBOLS[number % len(_SYMBOLS)])
+            self._draw_curve(curve, color, SYMBOLS[number % len(SYMBOLS)])
         for mark in chart.marks:
             self._draw_mark(mark)
         for expected in self.expected:
@@ -135,9 +134,9 @@ class ResultChart(FigureChart):
         self._spots.append((x, y))
 
     def _draw_fit(self, fit: Fit, color: QColor) -> None:
-        x = self.across(floats(fit.x))
+        x = floats(fit.x)
         line = pg.PlotDataItem(
-            x,
+            self.across(x),
             self.up(floats(fit.y)),
             pen=pg.mkPen(color, width=1.6, style=Qt.PenStyle.DashLine),
             connect="finite",
@@ -148,13 +147,7 @@ class ResultChart(FigureChart):
         if self._named:
             self._name(line, " ".join(part for part in (fit.name, fit.formula) if part))
         if fit.low and fit.high and len(fit.low) == len(fit.x):
-            edges = [pg.PlotCurveItem(x, self.up(floats(edge)), pen=None) for edge in (fit.low, fit.high)]
-            tint = QColor(color)
-            tint.setAlpha(_BAND_ALPHA)
-            band = pg.FillBetweenItem(*edges, brush=pg.mkBrush(tint))
-            band.setZValue(-10)
-            for item in (*edges, band):
-                self._add(item)
+            self._draw_band(x, floats(fit.low), floats(fit.high), color)
 
     def _draw_mark(self, mark: Mark) -> None:
         place = float(self.across(np.array([mark.x]))[0])
@@ -179,7 +172,7 @@ class ResultChart(FigureChart):
             return
         color = QColor(current_theme().warning)
         tint = QColor(color)
-        tint.setAlpha(_BAND_ALPHA // 2)
+        tint.setAlpha(BAND_ALPHA // 2)
         if high > low:
             region = pg.LinearRegionItem(
                 (low, high),

@@ -13,20 +13,19 @@ from PySide6.QtWidgets import QWidget
 from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series
 from llmlab_gui.charts.axes import NumberAxis, Ticks
 from llmlab_gui.charts.color_scale import ColorScale, fitted, seen_part, sequence_colors, series_color
-from llmlab_gui.charts.figure_chart import FigureChart, Line, axis_kind, floats
+from llmlab_gui.charts.figure_chart import SYMBOLS, FigureChart, Line, axis_kind, floats
 from llmlab_gui.charts.scale_bar import ScaleItem
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell
 from llmlab_gui.widgets.theme import current_theme
 
 _FEW = 6  # series that are told apart by hue; more have an order, and its colours
-_SYMBOLS = ("o", "s", "t", "d", "t1", "p", "h", "star")
 _PATTERNS = (Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine, Qt.PenStyle.DashDotDotLine)
 _MOST_IN_LEGEND = 10
 _MOST_MARKERS, _MOST_ERRORS = 40, 40  # of a line; with more its interval is a band
 _MOST_POINTS = 8000  # drawn of a series, evenly taken
 _MANY_POINTS = 300  # are drawn small, and seen through
-_BAND_ALPHA, _POINT_ALPHA = 46, 150
+_POINT_ALPHA = 150
 _BAR_ROOM = 0.8  # of a category's place, shared by its bars
 _LEAST_NAME = 34.0  # pixels that a category's name takes at least
 _LONGEST_NAME = 80  # characters
@@ -119,9 +118,9 @@ class ClaimChart(FigureChart):
                 self._draw_bars(one, colors[number], bars)
                 bars += 1
             elif one.kind == POINTS:
-                self._draw_points(one, colors[number], scale if one.color else None, _SYMBOLS[number % len(_SYMBOLS)])
+                self._draw_points(one, colors[number], scale if one.color else None, SYMBOLS[number % len(SYMBOLS)])
             else:
-                self._draw_line(one, colors[number], _SYMBOLS[number % len(_SYMBOLS)])
+                self._draw_line(one, colors[number], SYMBOLS[number % len(SYMBOLS)])
 
     def _draw_line(self, one: Series, color: QColor, symbol: str) -> None:
         x, y, low, high, _ = _columns(one)
@@ -159,15 +158,6 @@ class ClaimChart(FigureChart):
         if one.low:
             self._draw_band(x, low, high, QColor(current_theme().quiet))
         self._note(item, one, x, y)
-
-    def _draw_band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: QColor) -> None:
-        edges = [pg.PlotCurveItem(self.across(x), self.up(edge), pen=None) for edge in (low, high)]
-        tint = QColor(color)
-        tint.setAlpha(_BAND_ALPHA)
-        band = pg.FillBetweenItem(*edges, brush=pg.mkBrush(tint))
-        band.setZValue(-10)
-        for item in (*edges, band):
-            self._add(item)
 
     def _draw_points(self, one: Series, color: QColor, scale: ColorScale | None, symbol: str) -> None:
         x, y, low, high, shades = _columns(one)
