@@ -19,9 +19,8 @@ from llmlab.practice.subject import subject_of
 def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        model_host, "use_free_cores", lambda outputs: None
-    )  # on busy cores its threads spin: nine times the work
+    # Threads that wait for busy cores spin: nine times the work.
+    monkeypatch.setattr(model_host, "use_free_cores", lambda outputs: None)
     train_here(new_run(tmp_path, model__n_head=2))
     said = io.StringIO()
     host = Host(said, tmp_path)
