@@ -107,13 +107,13 @@ def queue_settings(run: RunFolder) -> PretrainSettings:
 
 
 def test_a_paused_queue_waits_and_a_chosen_run_starts_all_the_same(outputs: Path, queue: RunQueue) -> None:
-    FakeRun(outputs, "live").start().advance(5)
     items = [plan("first"), plan("second")]
     for item in items:
         queue.add(item)
     queue.set_paused(True)
     assert queue.read().paused
-    assert queue.take() is None
+    assert queue.take() is None  # also while no run lives
+    FakeRun(outputs, "live").start().advance(5)
     chosen = queue.take(items[1].id)
     assert chosen is not None
     assert chosen.id == "second"
