@@ -138,7 +138,7 @@ def first_loss(subject: Subject, random: Random) -> Draft:
 @kind("bits-of-loss", "loss", KNOW, "loss", SETTINGS)
 def bits_of_loss(subject: Subject, random: Random) -> Draft:
     loss = random.choice((0.9, 1.4, 2.1, 2.8, 3.3))
-    text = f"A model has a validation loss of {loss} nats per token. How many bits per token are that?"
+    text = f"A model has a validation loss of {loss} nats per token. How many bits per token is that?"
     return value(text, loss / math.log(2), f"{loss} / ln 2 = {loss / math.log(2):.3f}.")
 
 

@@ -173,7 +173,9 @@ def query_shape(subject: Subject, random: Random) -> Draft:
         (batch, dim, time, heads * 2),
         (heads, batch, dim, time),
     ]
-    text = f"A batch of {batch} sequences of {time} tokens goes through {subject.name}. Which shape have its queries?"
+    text = (
+        f"A batch of {batch} sequences of {time} tokens goes through {subject.name}. What is the shape of its queries?"
+    )
     how = f"[batch, head, time, dimensions of a head], with {model.n_embd} / {heads} = {dim} dimensions."
     return choice(random, text, right, [str(list(shape)) for shape in shapes], how)
 
@@ -213,7 +215,9 @@ def logits_shape(subject: Subject, random: Random) -> Draft:
     vocab, time, width = padded_vocab_size(model, subject.vocab_size), model.block_size, model.n_embd
     right = str([batch, time, vocab])
     wrong = [str(list(shape)) for shape in ((batch, vocab), (batch, time, width), (batch, time, time), (time, vocab))]
-    text = f"A batch of {batch} sequences of {time} tokens goes through {subject.name}. Which shape have its logits?"
+    text = (
+        f"A batch of {batch} sequences of {time} tokens goes through {subject.name}. What is the shape of its logits?"
+    )
     return choice(random, text, right, wrong, "Every position guesses its next token: [batch, time, vocabulary].")
 
 
