@@ -16,6 +16,7 @@ import psutil
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
+from llmlab.core.processes import process_stopped
 from llmlab.jobs.worker_process import log
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import REMARK
@@ -80,19 +81,20 @@ def follow_rank_0(run: RunFolder, seconds: float) -> None:
 
     It hangs when it has got on with nothing for `seconds` longer than anything took so far (`RunStatus.patience`). A
     pause is none, nor is what it says it does (`RunStatus.doing`): a first save or an answer takes as long as it
-    takes. Looks are counted, and no clock is read: all processes may be stopped together, or on machines whose clocks
-    differ.
+    takes. Here, too, it hangs when the system has held it (SIGSTOP) for `seconds`. Looks are counted, and no clock is
+    read: all processes may be stopped together, or on machines whose clocks differ.
     """
 
     def watch() -> None:
-        heard, quiet = 0.0, 0.0
+        heard, quiet, held = 0.0, 0.0, 0.0
         while True:
             time.sleep(_LOOK_SECONDS)
             status = run.recorded_status()
+            held = held + _LOOK_SECONDS if not status.elsewhere and process_stopped(status.pid) else 0.0
             same = status.heartbeat == heard and status.state != "paused" and not status.doing
             quiet = quiet + _LOOK_SECONDS if same else 0.0
             heard = status.heartbeat
-            if 0 < status.patience < quiet - seconds:
+            if held > seconds or 0 < status.patience < quiet - seconds:
                 os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

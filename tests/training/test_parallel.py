@@ -6,11 +6,15 @@ import contextlib
 import errno
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -26,6 +30,7 @@ from small_runs import names_of_events, new_run, quick_settings, train_here
 from torch import nn
 
 from llmlab.core.errors import UsageError
+from llmlab.core.processes import host_name, process_stopped
 from llmlab.jobs import ranks as jobs_ranks
 from llmlab.jobs import worker
 from llmlab.jobs.launcher import prepare_resume, request, start_worker
@@ -327,6 +332,34 @@ def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
     assert run.status().state == "failed", run.log.read_text()
     assert [event["what"] for event in events_of(run, "failed")] == [what]
     assert list(files.glob("*elastic*")) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no SIGSTOP")
+def test_a_rank_0_that_the_system_holds_is_not_waited_for(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, looks = new_run(outputs), [0]
+    rank_0 = subprocess.Popen(["sleep", "600"])
+    here = {"host": host_name(), "pid": rank_0.pid, "heartbeat": time.time(), "patience": 1e6}
+    run.write_status(replace(run.recorded_status(), state="running", **here))
+
+    def look(seconds: float) -> None:
+        looks[0] += 1
+        if looks[0] == 100:
+            rank_0.send_signal(signal.SIGSTOP)
+            wait_until(lambda: process_stopped(rank_0.pid))
+
+    def here_and_now(target: Callable[[], None], daemon: bool) -> Any:
+        return SimpleNamespace(start=target)
+
+    monkeypatch.setattr(jobs_ranks, "time", SimpleNamespace(sleep=look))
+    monkeypatch.setattr(jobs_ranks, "os", SimpleNamespace(_exit=sys.exit))
+    monkeypatch.setattr(jobs_ranks, "threading", SimpleNamespace(Thread=here_and_now))
+    try:
+        with pytest.raises(SystemExit, match="1"):
+            jobs_ranks.follow_rank_0(run, 5.0)
+    finally:
+        rank_0.kill()
+        rank_0.wait()
+    assert looks[0] == 100 + 5  # one a second; in a hundred before, nothing was amiss
 
 
 @pytest.mark.slow
