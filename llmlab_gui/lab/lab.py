@@ -234,8 +234,8 @@ class Lab(QObject):
         self._colors.rename(run_id, renamed)
         self.run_renamed.emit(run_id, renamed)
         row = RunRow(run, run.info(), run.status())
-        others = [other for other in self.runs() if other.id != renamed]  # one that came to nothing gave up the name
-        self._take_rows([row if other.id == run_id else other for other in others])
+        # One that came to nothing gave up the name; a look in between may have found it taken, and the old name gone.
+        self._take_rows(_newest_first([row, *(other for other in self.runs() if other.id not in (run_id, renamed))]))
         self.set_shown(shown)
         if current == run_id:
             self.set_current(renamed)
@@ -363,8 +363,7 @@ class Lab(QObject):
     def _insert(self, row: RunRow) -> None:
         """A run that the poller will find, too, a little later."""
         others = [other for other in self._rows.values() if other.id != row.id]
-        ordered = sorted([row, *others], key=lambda other: (other.info.created, other.id), reverse=True)
-        self._rows = {other.id: other for other in told_apart(ordered)}
+        self._rows = {other.id: other for other in told_apart(_newest_first([row, *others]))}
         self.looked = True
         self._follow_shown()
         self.runs_changed.emit()
@@ -473,3 +472,7 @@ class Lab(QObject):
 def _subject(row: RunRow) -> tuple[Path, float]:
     """Which run it is: one that came to nothing gives up its folder's name to another one."""
     return row.run.path, row.info.created
+
+
+def _newest_first(rows: list[RunRow]) -> list[RunRow]:
+    return sorted(rows, key=lambda row: (row.info.created, row.id), reverse=True)

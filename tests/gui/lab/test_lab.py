@@ -381,5 +381,9 @@ def test_a_name_that_is_taken_costs_neither_run_its_row(qtbot: QtBot, outputs: P
         assert sorted(row.id for row in lab.runs()) == ids
         lab.end_renaming("pretraining/one")
         assert lab.current().id == "pretraining/two"
+        lab.begin_renaming("pretraining/one", "pretraining/two")
+        lab._take_rows([row for row in lab.runs() if row.id == "pretraining/two"])  # a look that finds the new name
+        lab.take_renamed("pretraining/one", lab.runs()[0].run)
+        assert [row.id for row in lab.runs()] == ["pretraining/two"]
     finally:
         lab.shutdown()
