@@ -89,7 +89,7 @@ HOW: dict[str, Callable[[str], str]] = {
     "experiment": _experiment,
     **dict.fromkeys(("generate", "export", "inspect", "intervene", "compare", "evolve", "adapter"), _looks),
     **dict.fromkeys(("models", "data", "notebook", "paper", "runs", "checkpoints"), _as_it_is),
-    "show": lambda words: re.sub("--batch$", "--batch 10", words),  # a short run has no spike
+    "show": lambda words: re.sub("--batch$", "--batch 5", words),  # a short run has no spike
     **dict.fromkeys(("walk", "exercise", "mystery", "practice", "learn"), _as_it_is),
     "delete": _agreed,
     "rename": _as_it_is,
