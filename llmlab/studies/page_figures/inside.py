@@ -321,7 +321,7 @@ def induction_forms() -> Picture:
     upper.line(steps, losses, ACCENT)
     upper.dots(steps, losses, ACCENT, 2.5)
     for values, name, color, dy in zip(
-        scores, ("previous token", "induction", "duplicate"), (TEAL, BLUE, ORANGE), (-6, -6, -6), strict=True
+        scores, ("previous token", "induction", "duplicate"), (TEAL, BLUE, ORANGE), (-6, 16, -6), strict=True
     ):
         lower.line(steps, values, color)
         lower.dots(steps, values, color, 2.5)
