@@ -19,7 +19,7 @@ from watched_models import Everything
 
 from llmlab.anatomy import capture, hf_attention
 from llmlab.anatomy.anatomy import Anatomy, Refusals, anatomy_of
-from llmlab.anatomy.capture import AttentionCall, Observer, run
+from llmlab.anatomy.capture import AttentionCall, Intervener, Observer, Point, run
 
 # Falcon with ALiBi adds it twice under eager attention; what it does as loaded is checked through its values below.
 EAGER = [name for name in NAMES if name != "falcon sequential"]
@@ -199,6 +199,45 @@ def test_neurons_are_the_input_of_the_last_linear_layer(name: str) -> None:
             assert about.seen.activations[layer].shape[0] == TIME
             owner = layers_of(about.model)[layer]
             assert any(module is block.neurons for module in owner.modules())
+
+
+class WithoutHead(Intervener):
+    """Zeroes head 1 of layer 1."""
+
+    def heads(self, layer: int, z: Tensor) -> Tensor | None:
+        if layer != 1:
+            return None
+        changed = z.clone()
+        changed[:, :, 1] = 0
+        return changed
+
+
+@dataclass
+class Subtracted(Intervener):
+    """Subtracts a contribution from what attention adds in layer 1."""
+
+    contribution: Tensor
+
+    def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
+        return x - self.contribution if (layer, point) == (1, "attn_out") else None
+
+
+@each("name", NAMES)
+@torch.no_grad()
+def test_zeroing_a_head_is_subtracting_its_contribution(name: str) -> None:
+    about = watched(name)
+    block, z = about.anatomy.blocks[1], about.seen.z[1]
+    assert block.projection is not None
+    without = z.clone()
+    without[:, 1] = 0
+    added = [block.projection(x.flatten(-2)) for x in (z, without)]
+    if block.post_attn_norm is not None:
+        added = [block.post_attn_norm(x) for x in added]
+    contribution = (added[0] - added[1]) * block.attn.scale
+    zeroed = run(about.model, about.anatomy, some_ids(), interventions=[WithoutHead()])
+    subtracted = run(about.model, about.anatomy, some_ids(), interventions=[Subtracted(contribution)])
+    assert close(zeroed, subtracted, 5e-5)
+    assert not close(zeroed[0, -1], about.logits[-1], 1e-3)
 
 
 @each("name", EAGER)
