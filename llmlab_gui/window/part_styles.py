@@ -36,12 +36,12 @@ class PartStyles(QObject):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """A part that is new, a dialog say; or one that comes into sight before its turn."""
-        if watched is self._window:
-            if event.type() == QEvent.Type.ChildPolished and isinstance(event, QChildEvent):
-                part = event.child()
-                if isinstance(part, QWidget) and not part.styleSheet():
-                    self._style(part)
-        elif event.type() == QEvent.Type.Show and isinstance(watched, QWidget):
+        # By the event first: a window that goes away sends others when this has no attributes left.
+        if event.type() == QEvent.Type.ChildPolished and isinstance(event, QChildEvent):
+            part = event.child()
+            if watched is self._window and isinstance(part, QWidget) and not part.styleSheet():
+                self._style(part)
+        elif event.type() == QEvent.Type.Show and watched is not self._window and isinstance(watched, QWidget):
             self._style(watched)
         return False
 

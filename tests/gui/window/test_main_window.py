@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
 import time
@@ -349,6 +350,18 @@ def test_no_line_is_under_the_workspaces_where_they_are_beside_the_model(qtbot: 
     window.show()
     bottom = bar.grab().toImage().pixelColor(1, bar.height() - 1)
     assert bottom.name() == current_theme().background
+
+
+def test_a_window_that_is_collected_with_what_styles_its_parts_says_nothing(
+    qapp: QApplication, capfd: pytest.CaptureFixture[str]
+) -> None:
+    window = QMainWindow()
+    window.styles = PartStyles(window)  # type: ignore[attr-defined]
+    window.show()
+    qapp.processEvents()
+    del window
+    gc.collect()
+    assert "eventFilter" not in capfd.readouterr().err
 
 
 def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(make_main_window: MakeWindow) -> None:
