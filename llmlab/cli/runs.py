@@ -44,7 +44,7 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add("show", show, "show one run: state, settings, losses, checkpoints")
     add_run(parser)
     said = "the text that step STEP read, the highest loss first; without STEP, of the highest spike of the loss"
-    parser.add_argument("--batch", nargs="?", const=0, type=int, metavar="STEP", help=said)
+    parser.add_argument("--batch", nargs="?", const=True, type=int, metavar="STEP", help=said)
     parser = commands.add(
         "request",
         request,
@@ -102,7 +102,7 @@ def _batch(args: argparse.Namespace, run: RunFolder) -> int:
     from llmlab.training.batches import Batches
 
     history, step, said = read_history(run), args.batch, ""
-    if not step:
+    if step is True:  # none was named
         highest = next(iter(find_spikes(history, 0.0)), None)
         if highest is None:
             raise UsageError(f"{run.id} has too few steps for one to stand out.", "", "Name a step: --batch 10")
@@ -114,7 +114,9 @@ def _batch(args: argparse.Namespace, run: RunFolder) -> int:
         rows = Batches(run, history, opener, progress).rows(step)
     plain = {"run": run.id, "step": step, "rows": [vars(row) for row in rows]}
     texts = [(text.loss(row.loss), text.printable(row.text)) for row in rows]
-    return answer(args, plain, (f"{run.id}, step {step}{said}", *text.table(("loss", "text"), texts, right=(0,))))
+    under = "" if rows[0].loss is None else "; below, under the nearest checkpoint"
+    table = text.table(("loss", "text"), texts, right=(0,))
+    return answer(args, plain, (f"{run.id}, step {step}{said}{under}", *table))
 
 
 def _notebook(outputs: Path) -> Contents:

@@ -42,7 +42,7 @@ class Batches:
         opener: Callable[[str], OpenModel],
         progress: Progress = quiet,
     ) -> None:
-        """opener: opens a checkpoint of the run by its reference. progress: of the rows' losses."""
+        """opener: opens a checkpoint of the run by its reference. progress: of reading the text, and of the losses."""
         self._run, self._history, self._open, self._progress = run, history, opener, progress
         self._rows: dict[int, Callable[[int], list[BatchText]]] = {}  # by the step after which a worker began
 
@@ -84,7 +84,7 @@ class Batches:
         if isinstance(settings, FinetuneSettings):
             return self._examples(settings, worker)
         assert isinstance(settings, PretrainSettings)
-        data, sequences = sequences_of(settings)
+        data, sequences = sequences_of(settings, self._progress)
         _require_same(data.key, worker, settings.data.corpus)
 
         def rows(step: int) -> list[BatchText]:
@@ -95,14 +95,17 @@ class Batches:
         return rows
 
     def _losses(self, step: int, x: np.ndarray, y: np.ndarray) -> list[float | None]:
-        """Of each row, under the checkpoint that is nearest."""
+        """Of each row, under the checkpoint that is nearest; None where none can be opened."""
         if (checkpoint := nearest(self._run, step)) is None:
             return [None] * len(x)
         import torch
 
         from llmlab.gpt.model import GPT
 
-        model = self._open(f"{self._run.path}@{checkpoint.step}").model
+        try:
+            model = self._open(f"{self._run.path}@{checkpoint.step}").model
+        except LabError:  # a run that trains may have deleted it just now: the texts are known all the same
+            return [None] * len(x)
         assert isinstance(model, GPT)  # opened from a run from scratch
         found: list[float | None] = []
         with torch.no_grad():
@@ -117,7 +120,8 @@ class Batches:
         from llmlab.models.source import source_of
 
         base = source_of(parse(settings.model.base, self._run.outputs))
-        data = load_finetuning_data(settings.data, settings.train.seed, base.tokenizer(), base.context(), quiet)
+        seed, progress = settings.train.seed, self._progress
+        data = load_finetuning_data(settings.data, seed, base.tokenizer(), base.context(), progress)
         _require_same(data.key, worker, settings.data.source)
         accumulated = settings.train.grad_accum
 

@@ -20,6 +20,7 @@ from preset_settings import resolve_finetune_settings
 from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
+from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.progress import quiet
 from llmlab.core.run_settings import TrainSettings
 from llmlab.core.settings import PretrainSettings
@@ -28,6 +29,7 @@ from llmlab.data.finetuning_data import Batch
 from llmlab.data.sequences import Sequences
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.jobs.model_host import Host
+from llmlab.models.model import OpenModel
 from llmlab.models.source import open_model
 from llmlab.store.columns import STEP_FIELDS, with_means
 from llmlab.store.events import Evaluated
@@ -124,8 +126,32 @@ def test_the_text_of_a_step_is_told_in_the_terminal_and_by_the_model_host(
     assert json.loads(said.getvalue().splitlines()[-1])["rows"] == [[row.text, row.loss] for row in rows]
     assert main(["show", str(trained.path), "--batch"]) == 0  # the step that stands out most
     assert re.search(r"step \d+: loss \d.* where .* was expected", capsys.readouterr().out)
-    assert main(["show", str(trained.path), "--batch", "61"]) == 2
-    assert "Its steps are 1 to 60" in capsys.readouterr().err
+    for none in ("0", "61"):
+        assert main(["show", str(trained.path), "--batch", none]) == 2
+        assert "Its steps are 1 to 60" in capsys.readouterr().err
+
+
+def test_the_text_of_a_step_is_told_without_losses_where_its_checkpoint_goes_meanwhile(trained: RunFolder) -> None:
+    def gone(reference: str) -> OpenModel:
+        raise LabError(f"{reference} is gone.")
+
+    rows = Batches(trained, read_history(trained), gone).rows(31)
+    whole = Batches(trained, read_history(trained), partial(open_model, outputs=trained.outputs)).rows(31)
+    assert {row.loss for row in rows} == {None}
+    assert sorted(row.text for row in rows) == sorted(row.text for row in whole)
+
+
+def test_reading_the_text_of_a_step_can_be_cancelled_while_its_tokens_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train_here(new_run(tmp_path, 2))
+    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "empty"))
+
+    def stop(what: str, done: float, total: float) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        Batches(run, read_history(run), lambda _: pytest.fail("opened"), stop).rows(1)
 
 
 SPIKES = [Spike(step, loss=9.0, expected=1.0, sigmas=9.0, grad_norm=1.0, lr=1e-3) for step in range(1, 13)]
