@@ -29,8 +29,8 @@ from llmlab_gui.pages.places import (
 from llmlab_gui.widgets.layouts import settling_timer
 
 # Pixels that a panel is given where it is asked for and has no place of its own: some of what it shows can be read.
-_READABLE = QSize(380, 360)
-_MOST_OF_LINE = 0.7  # which it takes of a row or column at most
+_READABLE = QSize(380, 460)
+_MOST_OF_LINE = 0.75  # which it takes of a row or column at most
 
 
 @dataclass(frozen=True)
