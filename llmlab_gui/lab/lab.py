@@ -232,6 +232,7 @@ class Lab(QObject):
         name, _, which = about.reference.rpartition("@") if about is not None else ("", "", "")
         opened = self.row_called(name) if name else None
         self._colors.rename(run_id, renamed)
+        self._complaints[renamed] = self._complaints.pop(run_id, [])
         self.run_renamed.emit(run_id, renamed)
         row = RunRow(run, run.info(), run.status())
         # One that came to nothing gave up the name; a look in between may have found it taken, and the old name gone.

@@ -15,6 +15,7 @@ from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
 from llmlab.store.events import Paused, Resumed
+from llmlab.studies.upkeep import rename_run
 from llmlab_gui.lab import runs_poller as poller_module
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_ends import unended_pause
@@ -206,6 +207,14 @@ def test_what_was_said_of_a_runs_end_or_pause_is_over_once_it_goes_on(qtbot: QtB
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
         lab.controller.complained.emit(fake.run, LabError("It was killed."))
     lab.controller.started.emit(fake.run)
+    assert over[-1] is told.args[0]
+    fake.advance(1)
+    qtbot.waitUntil(lambda: lab._followed[fake.run.full_name] is not None, timeout=20_000)  # that it lives
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
+        fake.fail("It failed once more.")
+    renamed = rename_run(fake.run, "other")
+    lab.take_renamed(fake.run.full_name, renamed)
+    lab.controller.started.emit(renamed)
     assert over[-1] is told.args[0]
 
 
