@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from PySide6.QtWidgets import QWidget
 
@@ -66,6 +67,8 @@ class InspectionDock(ExportingDock):
             session.working_changed,
         ):
             changed.connect(self.update_state)
+        for changed in (lab.current_changed, lab.run_ended):  # whose model can be opened
+            changed.connect(self._offer_model)
         self.visibilityChanged.connect(self._see)
 
     # What subclasses write ---------------------------------------------------------------------------------------
@@ -214,7 +217,13 @@ class InspectionDock(ExportingDock):
             self.show_empty(f"{working.what}…", "The panels open with the model.", "Cancel", self.session.cancel)
         else:
             hint = "Open a run's checkpoint, a run that trains, a Hugging Face folder or a GGUF file."
-            self.show_empty("No model is open", hint, "Choose a model", self.session.choose_requested.emit)
+            ask = partial(self.session.open, model) if (model := self.lab.current_model()) else None
+            words = "Choose a model" if ask is None else "Open the current run's model"
+            self.show_empty("No model is open", hint, words, ask or self.session.choose_requested.emit)
+
+    def _offer_model(self, _run: str) -> None:
+        if self.session.about is None:
+            self.update_state()
 
     @property
     def _no_prompt(self) -> bool:

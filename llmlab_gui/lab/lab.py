@@ -153,6 +153,12 @@ class Lab(QObject):
         """The run that the docks are about."""
         return self._rows.get(self._current)
 
+    def current_model(self) -> str:
+        """A reference to what the current run saved last; "" where there is nothing yet."""
+        row = self.current()
+        there = row is not None and any(row.run.checkpoints.glob("step-*"))  # none is read: panels ask often
+        return f"{row.run.path}@latest" if row is not None and there else ""
+
     def set_current(self, run_id: str) -> None:
         """Makes a run the one that the docks are about; "" for none."""
         self._by_hand = bool(run_id)

@@ -12,7 +12,6 @@ from llmlab.core.config import describe
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import presets_of
 from llmlab.core.settings import PretrainSettings
-from llmlab.store.checkpoints import list_checkpoints
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import GLOSSARY, PAPERS, Page, anchor_of
@@ -226,11 +225,11 @@ def _walk_to(window: MainWindow, direction: str, stage: str) -> None:
 
     window.use_workspace(WALK)
     window.show_dock("walk")
-    walk, session, row = window.docks["walk"], window.lab.inspection, window.lab.current()
+    walk, session = window.docks["walk"], window.lab.inspection
     assert isinstance(walk, WalkDock)
     walk.walk_to(direction, stage)
-    if session.about is None and not session.opening and row is not None and list_checkpoints(row.run.checkpoints):
-        session.open(f"{row.run.path}@latest")
+    if session.about is None and not session.opening and (model := window.lab.current_model()):
+        session.open(model)
 
 
 def _setups(window: MainWindow) -> Iterator[Command]:

@@ -76,7 +76,7 @@ class FakeLab(QObject):
     paper_requested = Signal(str, str)
     check_requested = Signal(str, str, str)
     experiment_requested = Signal(object)
-    set_up_again = Lab.set_up_again
+    set_up_again, current_model = Lab.set_up_again, Lab.current_model
 
     def __init__(self, outputs: Path) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from windows import FAKE_HOST
 from llmlab.core.errors import LabError
 from llmlab.store.events import Paused, Resumed
 from llmlab.studies.upkeep import rename_run
+from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.lab import runs_poller as poller_module
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_ends import unended_pause
@@ -396,3 +397,18 @@ def test_a_name_that_is_taken_costs_neither_run_its_row(qtbot: QtBot, outputs: P
         assert [row.id for row in lab.runs()] == ["pretraining/two"]
     finally:
         lab.shutdown()
+
+
+def test_a_panel_without_a_model_offers_that_of_the_current_run(qtbot: QtBot, lab: Lab, outputs: Path) -> None:
+    dock = LensDock(lab)
+    qtbot.addWidget(dock)
+    lab.inspection.host._command = list(FAKE_HOST)
+    assert dock._empty._button.text() == "Choose a model"
+    fake = FakeRun(outputs).start().advance(20)
+    wait_for_runs(qtbot, lab, 1)
+    assert dock._empty._button.text() == "Choose a model"  # it has saved nothing yet
+    fake.save_checkpoint().finish()
+    qtbot.waitUntil(lambda: dock._empty._button.text() == "Open the current run's model", timeout=WAIT)
+    dock._empty._button.click()
+    newest = f"{fake.run.path}@latest"
+    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.about.reference == newest, timeout=WAIT)
