@@ -6,21 +6,15 @@ import io
 import json
 from pathlib import Path
 
-import pytest
 from small_runs import new_run, train_here
 
-from llmlab.jobs import model_host
 from llmlab.jobs.model_host import Host
 from llmlab.practice.kinds import all_kinds
 from llmlab.practice.question import INTERVAL, mark, question_from
 from llmlab.practice.subject import subject_of
 
 
-def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Threads that wait for busy cores spin: nine times the work.
-    monkeypatch.setattr(model_host, "use_free_cores", lambda outputs: None)
+def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(tmp_path: Path) -> None:
     train_here(new_run(tmp_path, model__n_head=2))
     said = io.StringIO()
     host = Host(said, tmp_path)
