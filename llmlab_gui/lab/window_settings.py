@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 # Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
 LAYOUT_VERSION = 3
+_WIDEST = 32_767  # pixels: window systems count them in 16 bits with a sign
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class DockSizes:
     docks: dict[str, list[int]]
 
     def __post_init__(self) -> None:
-        """ValueError where it cannot be: anything may be in a file."""
-        if any(len(size) != 2 or min(size) < 1 for size in (self.window, *self.docks.values())):
+        """ValueError where it cannot be: anything may be in a file, and Qt ends at numbers that no widget has."""
+        if any(len(size) != 2 or min(size) < 1 or max(size) > _WIDEST for size in (self.window, *self.docks.values())):
             raise ValueError("sizes are two numbers above zero")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import threading
 import time
@@ -53,7 +54,7 @@ from llmlab.store import requests
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
-from llmlab_gui.lab.window_settings import LAYOUT_VERSION
+from llmlab_gui.lab.window_settings import LAYOUT_VERSION, WindowSettings
 from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.train import run_actions
 from llmlab_gui.train.run_setup import Plan
@@ -433,6 +434,16 @@ def test_docks_keep_their_shares_whatever_the_size_of_the_window(same_window: Ma
     window.docks["setup"].raise_()
     qtbot.wait(20)
     assert near(before), (before, shares())
+
+
+def test_sizes_of_docks_that_no_window_has_are_not_taken_from_a_file(tmp_path: Path) -> None:
+    kept = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
+    settings = WindowSettings(tmp_path / "window.ini")
+    for size, taken in (([300, 200], True), ([10**12, 200], False), ([0, 200], False), ([300], False), (["a"], False)):
+        kept.setValue(f"sizes/{LEARN}", json.dumps({"window": [1280, 640], "docks": {"loss": size}}))
+        kept.sync()
+        settings._settings.sync()
+        assert (settings.dock_sizes(LEARN) is not None) == taken, size
 
 
 def test_a_panel_that_a_page_opens_beside_it_can_be_read(same_window: MainWindow, qtbot: QtBot) -> None:
