@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -66,7 +68,9 @@ def _on_a_model(args: argparse.Namespace, name: str) -> int:
     require_passed(workbook, name)
     from llmlab.exercises.functions import load_functions  # brings torch
 
-    functions, reference = load_functions(name, workbook.file(piece)), parse(args.model, outputs_of(args))
+    reference = parse(args.model, outputs_of(args))
+    with _printing_aside():
+        functions = load_functions(name, workbook.file(piece))
     with terminal_progress(not args.json) as progress:
         return (_lens if name == LENS else _lora)(args, reference, functions, progress)
 
@@ -76,7 +80,8 @@ def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, 
     from llmlab.models.source import open_model
 
     opened = open_model(reference, outputs_of(args), progress)
-    found = lens_beside_ours(opened, opened.tokenizer.encode(args.prompt), functions["logit_lens"])
+    with _printing_aside():
+        found = lens_beside_ours(opened, opened.tokenizer.encode(args.prompt), functions["logit_lens"])
     rows = [
         (
             str(row.layer),
@@ -97,7 +102,8 @@ def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, 
     from llmlab.exercises.own_lora import lora_beside_ours, open_both
 
     base, tuned, adapters = open_both(reference, progress)
-    found = lora_beside_ours(base, tuned, adapters, tuned.tokenizer.encode(args.prompt), functions)
+    with _printing_aside():
+        found = lora_beside_ours(base, tuned, adapters, tuned.tokenizer.encode(args.prompt), functions)
     rows = [(_token(tuned, id), *(f"{p:.4f}" for p in probabilities)) for id, *probabilities in found.rows]
     lines = [
         *text.table(("next token", "yours", "ours", "without the adapters"), rows, right=(1, 2, 3)),
@@ -106,6 +112,11 @@ def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, 
     ]
     tokens = [_token(tuned, id) for id, *_ in found.rows]
     return answer(args, {"model": tuned.reference, **vars(found), "tokens": tokens}, lines)
+
+
+def _printing_aside() -> contextlib.AbstractContextManager[object]:
+    """What the learner's code prints is a remark: the answer on stdout may be JSON."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _token(opened: OpenModel, id: int) -> str:

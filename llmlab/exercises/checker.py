@@ -141,7 +141,7 @@ def _run(piece: Piece, path: Path, told: Path, output: IO[bytes], seconds: float
 
 def _where(told: Path, path: Path) -> str:
     """The line of theirs that a process was at shortly before its time was over."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, IndexError):  # the file may be another by now
         stack = told.with_suffix(WHERE).read_text(encoding="utf-8", errors="replace")  # the innermost call first
         if found := re.search(rf'"{re.escape(str(path))}", line (\d+)', stack):
             line = path.read_text(encoding="utf-8", errors="replace").splitlines()[int(found[1]) - 1]

@@ -5,6 +5,7 @@ This process runs the learner's code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,6 +36,12 @@ def require_shape(found: object, shape: tuple[int, ...], name: str) -> None:
     if not isinstance(found, Tensor) or found.shape != shape:
         why = f"It returns {described(found)}, and should return a tensor {list(shape)}."
         raise LabError(f"Your {name} cannot be used on this model.", why)
+
+
+def require_finite(found: float, name: str) -> None:
+    """LabError for nan and infinity in what a function returned: no comparison with ours says anything then."""
+    if not math.isfinite(found):
+        raise LabError(f"Your {name} cannot be used on this model.", "There is nan or infinity in what it returns.")
 
 
 def _theirs(function: Callable[..., Any], name: str, file: Path) -> Callable[..., Any]:

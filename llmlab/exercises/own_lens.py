@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llmlab.anatomy.capture import run
 from llmlab.core.errors import LabError, UsageError
-from llmlab.exercises.functions import require_shape
+from llmlab.exercises.functions import require_finite, require_shape
 from llmlab.inspection.edits import Recorder
 from llmlab.inspection.lens import Lens
 from llmlab.models.model import OpenModel
@@ -57,6 +57,7 @@ def lens_beside_ours(opened: OpenModel, ids: Sequence[int], logit_lens: Callable
     found = logit_lens(after, anatomy.norm.apply, unembedding)
     require_shape(found, (anatomy.n_layer, len(ids), vocab), "logit-lens")
     found = found.float()
+    require_finite(float(found.sum()), "logit-lens")
     ours = lens.results()
     rows = []
     for layer in range(anatomy.n_layer):

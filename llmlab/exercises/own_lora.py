@@ -15,7 +15,7 @@ from llmlab.anatomy.capture import run
 from llmlab.anatomy.modules import linear_numbers
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress
-from llmlab.exercises.functions import Functions, require_shape
+from llmlab.exercises.functions import Functions, require_finite, require_shape
 from llmlab.models.adapter_file import Factors, other_form, read_factors
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import Reference
@@ -72,7 +72,9 @@ def lora_beside_ours(
     ours, plain = _probabilities(tuned, ids), _probabilities(base, ids)
     best = ours[-1].topk(_SHOWN).indices.tolist()
     rows = [(id, float(mine[-1, id]), float(ours[-1, id]), float(plain[-1, id])) for id in best]
-    return LoraOutcome(rows, float((mine - ours).abs().max()), merged, len(adapters))
+    apart = float((mine - ours).abs().max())
+    require_finite(apart + merged, "lora")
+    return LoraOutcome(rows, apart, merged, len(adapters))
 
 
 def _in_its_place(lora: Callable[..., Tensor], bias: Tensor | None, _: nn.Module, args: Any, given: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ from functools import cached_property
 from pathlib import Path
 
 from llmlab.core.errors import LabError, UsageError, explained, unknown
-from llmlab.core.files import open_file, read_json, sha256_of, write_json
+from llmlab.core.files import locked, open_file, read_json, sha256_of, write_json
 from llmlab.core.paths import resources_dir
 
 CHECKS = "checks.py"
 _FOLDER = re.compile(r"\d\d-([a-z-]+)")
 _LARGEST_FILE = 1_000_000  # bytes; a piece is written by hand
+_LOCK_SECONDS = 10.0  # no write of that list takes so long
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,10 @@ class Workbook:
     def record(self, piece: Piece, digest: str, passed: bool) -> None:
         """Keeps that a file of this digest has passed. What passed before stays when another version fails."""
         if passed:
-            with contextlib.suppress(OSError):  # the answer was given; only the list forgets it
+            with (
+                contextlib.suppress(OSError),  # the answer was given; only the list forgets it
+                locked(self.folder / ".passed.lock", _LOCK_SECONDS),  # a terminal may check another piece now
+            ):
                 write_json(self.folder / "passed.json", self._passed() | {piece.name: digest})
 
     def _passed(self) -> dict[str, object]:

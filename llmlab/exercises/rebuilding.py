@@ -99,9 +99,10 @@ def _why_not(name: str, settings: PretrainSettings | FinetuneSettings) -> UsageE
     return None
 
 
-def put_pieces(run: RunFolder, workbook: Workbook, names: Sequence[str]) -> None:
-    """Copies the files into the run's folder: what is written on in outputs/exercises does not change the run."""
+def put_pieces(run: RunFolder, workbook: Workbook) -> None:
+    """Copies the files into the run's folder: what is written on in outputs/exercises does not change the run. All of
+    them, since a piece may import its neighbours."""
     with explained(f"Your pieces could not be copied to {run.pieces}."):
         run.pieces.mkdir(exist_ok=True)
-        for name in names:
-            shutil.copyfile(workbook.file(find_piece(name)), run.pieces / f"{name}.py")
+        for file in workbook.folder.glob("*.py"):
+            shutil.copyfile(file, run.pieces / file.name)

@@ -40,7 +40,7 @@ def make_yours(
     mine = with_values(from_mapping(kind, to_mapping(settings)), {"pieces.yours": tuple(chosen)})
     name = name or _untaken(outputs, f"yours-{free_name(outputs, mine, preset)}")
     run = create_run(outputs, mine, name=name, preset=preset, watched=watched, predictions=predictions)
-    put_pieces(run, workbook, chosen)
+    put_pieces(run, workbook)
     return run
 
 

@@ -63,7 +63,7 @@ class UsePanel(QWidget):
         self._name = ""  # of the piece
         self._making = False  # a run to train, which is not in the list of runs yet
         self._made: dict[str, str] = {}  # ids of the lab's own runs that are to stop where yours did, and yours
-        self._reading = ""  # the piece that reads
+        self._reading = self._asked = ""  # the piece that reads, and the prompt
         self._shown: tuple[object, ...] = ()  # what the outcome is of
         self._read: dict[str, str] = {}  # what was found on a model, by the piece, as Markdown
         self._steps: dict[type, int] = {}  # that were chosen, by the kind of training
@@ -131,7 +131,7 @@ class UsePanel(QWidget):
         self.train.clicked.connect(self._train)
         self.ours.clicked.connect(self._train_ours)
         self.read.clicked.connect(self._read_or_cancel)
-        self.prompt.returnPressed.connect(self._read_or_cancel)
+        self.prompt.returnPressed.connect(self._begin_reading)
         self.model.editTextChanged.connect(lambda _: self.update_state())
         self.outcome.stale.connect(self._show_again)
         theme_notifier.changed.connect(self._show_again)
@@ -270,15 +270,22 @@ class UsePanel(QWidget):
         if self._reader.running:
             self._reader.end()
             self._read.pop(self._reading, None)
-        elif self.read.isEnabled():
-            self._reading = self._name
-            self._read[self._name] = f"Opening {self.model.reference} …\n\n"
-            self._reader.begin("use", self._name, "--model", self.model.reference, "--prompt", self.prompt.text())
+            self.update_state()
+        else:
+            self._begin_reading()
+
+    def _begin_reading(self) -> None:
+        if self._reader.running or not self.read.isEnabled():
+            return
+        self._reading, self._asked = self._name, self.prompt.text()
+        self._read[self._name] = f"Opening {self.model.reference} …\n\n"
+        # One word each: a prompt may begin like an option.
+        self._reader.begin("use", self._name, f"--model={self.model.reference}", f"--prompt={self._asked}")
         self.update_state()
 
     def _take(self, found: dict[str, Any]) -> None:
         table = _lens_table if self._reading == LENS else _lora_table
-        self._read[self._reading] = table(found, self.prompt.text())
+        self._read[self._reading] = table(found, self._asked)
         self.update_state()
 
     def _refused(self, error: LabError) -> None:

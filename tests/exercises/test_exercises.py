@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -309,6 +310,34 @@ def test_a_file_that_goes_away_while_it_is_checked_is_said(outputs: Path, monkey
     workbook.file(piece).unlink()
     with pytest.raises(LabError, match=r"softmax could not be checked. .*softmax.py: No such file or directory."):
         checker.check(piece, workbook)
+
+
+def test_pieces_that_pass_at_the_same_moment_are_all_remembered(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows, or a window and a terminal, have one list: what one reads, another must not write over."""
+    workbook, (first, second) = Workbook(outputs), all_pieces()[:2]
+    workbook.start(first)
+    plain, others = Workbook._passed, list[threading.Thread]()
+
+    def read(self: Workbook) -> dict[str, object]:
+        found = plain(self)
+        if not others:
+            others.append(threading.Thread(target=self.record, args=(second, "2", True)))
+            others[0].start()
+            others[0].join(0.3)  # it waits for the lock; without one it has written by now
+        return found
+
+    monkeypatch.setattr(Workbook, "_passed", read)
+    workbook.record(first, "1", True)
+    others[0].join()
+    assert plain(workbook) == {first.name: "1", second.name: "2"}
+
+
+def test_a_file_that_is_shorter_by_the_time_its_loop_is_looked_for_is_no_crash(tmp_path: Path) -> None:
+    file, told = tmp_path / "softmax.py", tmp_path / "answer.jsonl"
+    told.with_suffix(checker.WHERE).write_text(f'  File "{file}", line 2 in softmax', encoding="utf-8")
+    for code, said in (("while True:\n    pass", " It was at line 2: pass"), ("", "")):
+        file.write_text(code, encoding="utf-8")
+        assert checker._where(told, file) == said
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without telling it")

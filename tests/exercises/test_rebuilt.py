@@ -237,15 +237,19 @@ def test_the_learners_logit_lens_reads_a_model_beside_ours(outputs: Path, capsys
     words = ["exercise", "use", "logit-lens", "--model", "bar", "--prompt", "the king"]
     assert main(words) == 2
     assert "logit-lens has not passed as it stands." in capsys.readouterr().err
-    file = passed(outputs, "logit-lens")
+    passed(outputs, "logit-lens")
     assert main([*words, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["layer"] for row in rows] == [0, 1]
     assert all(row["yours"] == row["ours"] and row["apart"] < 1e-5 for row in rows)
-    file.write_text(
-        "def logit_lens(streams, final_norm, unembedding):\n    return streams / 0 @ nothing\n", encoding="utf-8"
-    )
-    passed(outputs, "logit-lens", file.read_text(encoding="utf-8"))
+    head = "def logit_lens(streams, final_norm, unembedding):\n    "
+    passed(outputs, "logit-lens", f"print('begins')\n{head}print('reads')\n    return streams @ unembedding.T / 0")
+    assert main([*words, "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("begins\nreads\n")
+    assert "nan or infinity" in printed.err
+    passed(outputs, "logit-lens", f"{head}return streams / 0 @ nothing\n")
     assert main(words) == 1
     said = capsys.readouterr().err
     assert "Your logit-lens failed." in said
@@ -274,9 +278,15 @@ def test_adapters_that_the_learner_computes_make_the_model_that_was_fine_tuned(
 
 
 def test_an_error_of_a_piece_in_a_run_is_said_with_its_line(outputs: Path) -> None:
-    passed(outputs, "softmax", "def softmax(scores):\n    return scores.softmax(-1) / nothing\n")
+    """From a neighbour, too, which the run has beside it."""
+    passed(outputs, "softmax", "from helper_of_mine import nothing\ndef softmax(scores):\n    return nothing(scores)\n")
+    (outputs / "exercises" / "helper_of_mine.py").write_text(
+        "def nothing(scores):\n    return 1 / 0\n", encoding="utf-8"
+    )
     run = make_yours(outputs, ["softmax"], with_values(quick_settings(2), {"model.dropout": 0.0}), name="mine")
-    with pytest.raises(LabError, match=r"Your softmax failed. NameError.* Line 2: return .*nothing It is .*softmax.py"):
+    with pytest.raises(
+        LabError, match=r"Your softmax failed. ZeroDivisionError.* Line 3: return noth.* It is .*softmax.py"
+    ):
         train_here(run)
 
 

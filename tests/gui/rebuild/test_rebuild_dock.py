@@ -39,7 +39,7 @@ CHECK = """
 import hashlib, json, pathlib, sys, time
 name, outputs = sys.argv[3], pathlib.Path(sys.argv[-1])
 if sys.argv[2] == "use":
-    prompt = sys.argv[sys.argv.index("--prompt") + 1]
+    prompt = next(word for word in sys.argv if word.startswith("--prompt=")).removeprefix("--prompt=")
     if prompt == "endless":
         time.sleep(600)
     if prompt == "wrong":
@@ -257,11 +257,14 @@ def test_lens_and_lora_are_used_on_a_model(
     panel = dock.use
     assert not panel.train.isVisible()
     panel.model.choose("bar@final")
-    panel.prompt.setText("right")
+    panel.prompt.setText("-right")  # which is no option
     panel.read.click()
     assert panel.read.text() == "Cancel"
     assert "Opening bar@final" in panel.outcome.toPlainText()
+    panel.prompt.setText("another")
+    panel.prompt.returnPressed.emit()  # nothing is cancelled
     qtbot.waitUntil(lambda: "king" in panel.outcome.toPlainText(), timeout=WAIT)
+    assert "what comes after -right" in panel.outcome.toPlainText()
     assert panel.read.text() == "Read with mine"
     panel.prompt.setText("endless")
     panel.read.click()
