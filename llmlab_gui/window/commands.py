@@ -78,6 +78,7 @@ _ALSO = {
     "weight decay gradient descent",
     "concept:loss": "why does the loss start at ln v curve overfitting perplexity validation "
     "training cross-entropy bigram",
+    "concept:notation": "notation letters dimensions b t c v",
     "concept:n-grams": "does it know bigrams trigram counts",
     "concept:loss-curves": "overfitting generalisation plateau",
     "concept:learning-rate": "what is a good learning rate for this model lr sweep schedule",

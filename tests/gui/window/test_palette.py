@@ -112,6 +112,7 @@ ASKED = {  # what people type, and what must be among the first rows
     "adamw": {("Term", "AdamW"), ("Learn", "Optimisation"), ("Setting", "weight decay")},
     "bigram": {("Term", "bigram")},
     "previous token": {("Term", "previous-token head"), ("Learn", "Attention patterns"), ("Show", "Attention")},
+    "notation": {("Learn", "Symbols and shapes")},
     "softmax": {("Term", "softmax"), ("Learn", "Attention")},
     "remove a head": {("Show", "Interventions"), ("Learn", "Ablation and patching")},
     "temperature": {("Term", "temperature"), ("Setting", "temperature"), ("Show", "Write")},
