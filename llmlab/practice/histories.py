@@ -138,8 +138,12 @@ def how_fast(subject: Subject, random: Random) -> Draft:
 def tokens_in_all(subject: Subject, random: Random) -> Draft:
     steps, tokens = _column(subject, "tokens")
     text = f"How many tokens has {subject.name} read in its {steps[-1]:,.0f} steps?"
-    each = tokens[-1] / max(1.0, steps[-1])
-    return value(text, float(tokens[-1]), f"{each:,.0f} a step, on average.", within=0.1)
+    each, settings = tokens[-1] / max(1.0, steps[-1]), subject.settings
+    how = f"{each:,.0f} a step, on average."
+    if each == settings.tokens_per_step:
+        sequences, time = each / settings.model.block_size, settings.model.block_size
+        how = f"{sequences:,.0f} sequences of {time} tokens in each step: {each:,.0f} · {steps[-1]:,.0f}."
+    return value(text, float(tokens[-1]), how, within=0.1)
 
 
 @kind("beyond-counting", "n-grams", READ, "loss", RUN)

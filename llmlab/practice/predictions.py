@@ -155,8 +155,8 @@ def carrying_token(subject: Subject, random: Random) -> Draft:
     names = [f"{position}: {opened.tokenizer.token_text(int(id))!r}" for position, id in enumerate(ids.tolist())]
     said = text_of_id(subject, answer)
     text = (
-        f"{about(subject)} It expects {said} next. Which of these earlier tokens counts most: if each is replaced by "
-        f"tokens drawn at random, with which does {said} lose most?"
+        f"{about(subject)} It expects {said} next. Each of these earlier tokens is replaced in turn by tokens drawn at "
+        f"random. Which replacement lowers the log-probability of {said} most?"
     )
     best = ", ".join(f"{falls[position]:.3f} for {names[position]}" for position in order[:3])
     how = f"Each was replaced by {_REPLACED} tokens in turn; ln p of {said} fell, on average, by {best}."

@@ -54,6 +54,7 @@ class QuestionCard(QWidget):
         self._lab = lab
         self.question: Question | None = None
         self.marked: Marked | None = None
+        self.page = ""  # in which it stands
         self.kind = QuietLabel()
         self.text = QLabel()
         self.text.setWordWrap(True)
@@ -235,11 +236,11 @@ class QuestionCard(QWidget):
         if done.held and not done.right:
             color, word = theme.warning, "Too wide."
         widths = html.escape(interval_words(question, done)) if question.form == INTERVAL else ""
-        page = f'<a href="{question.concept}" style="color:{theme.accent}">The page that explains it</a>'
+        page = f'<p><a href="{question.concept}" style="color:{theme.accent}">The page that explains it</a></p>'
         said = f"The answer: {question.answer.removesuffix('.')}."
         self.result.setText(
             f'<p><b style="color:{color}">{word}</b> <b>{html.escape(said)}</b> {widths}</p>'
-            f"<p>{_rich(question.how)}</p><p>{page}</p>"
+            f"<p>{_rich(question.how)}</p>{page if question.concept != self.page else ''}"
         )
         self.result.setAccessibleName(f"{word} {said} {widths} {question.how}")
 

@@ -90,7 +90,8 @@ class PageQuestions(QWidget):
         """Offers the questions of a page, unless they are being asked already."""
         if page.name != self._page:
             self.asker.end()
-            self._page, self._concept = page.name, concept_of(page)
+            self._page = self.card.page = page.name
+            self._concept = concept_of(page)
             self._offer()
 
     def begin(self) -> None:

@@ -56,12 +56,16 @@ class BatchView(QWidget):
 
     def show_run(self, run: ShownRun | None) -> None:
         """The run whose steps are meant, as far as it has come."""
-        before, self._run = self._run, run
+        before, self._run, step = self._run, run, self.step.value()
         self.step.blockSignals(True)
         self.step.setRange(1, max(1, run.history.last_step if run is not None else 1))
         self.step.blockSignals(False)
-        if self.button.isChecked() and (before and before.id) != (run and run.id):
+        if not self.button.isChecked():
+            return
+        if (before and before.id) != (run and run.id):
             self._open(True)
+        elif self.step.value() != step:  # a worker went on from before it
+            self._ask()
 
     def begin(self) -> None:
         """Shows the step whose loss stands out most."""

@@ -948,7 +948,11 @@ def test_a_run_is_asked_about_what_its_events_say(subject: Subject) -> None:
     rate = ask(subject, "rate-at-a-step")
     step = int(rate.text.rsplit("step ", 1)[1].rstrip("?"))
     assert middle(rate) == pytest.approx(next(event["lr"] for event in steps if event["step"] == step))
-    assert middle(ask(subject, "tokens-in-all")) == steps[-1]["tokens"]
+    read = ask(subject, "tokens-in-all")
+    assert middle(read) == steps[-1]["tokens"]
+    sequences, length, each, count = map(int, re.findall(r"[\d,]+", read.how.replace(",", "")))
+    assert length == subject.settings.model.block_size
+    assert (sequences * length, each * count) == (each, steps[-1]["tokens"])
     clipped = [event["grad_norm"] > 0.5 for event in steps]
     assert middle(ask(subject, "clipped-share")) == pytest.approx(100 * sum(clipped) / len(clipped))
     largest = max(steps, key=lambda event: event["grad_norm"])["step"]

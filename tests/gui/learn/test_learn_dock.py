@@ -375,6 +375,7 @@ def test_the_next_question_of_a_page_is_waited_for_in_sight(dock: LearnDock, lab
     box.button.click()
     host.say()
     box.card.give_up()
+    assert "The page that explains it" not in box.card.result.text()  # it is the one that is read
     box.card.next_button.setFocus()
     box.card.next_button.click()
     assert not box.card.next_button.isEnabled()

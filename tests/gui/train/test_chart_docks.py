@@ -347,6 +347,20 @@ def test_the_text_of_the_highest_spike_is_one_command_away_and_that_of_any_step_
     assert not view.isVisible()
 
 
+def test_the_batch_that_is_shown_is_of_a_step_that_the_run_has(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock, host = LossDock(lab), BatchHost()
+    lab.inspection.host = host  # type: ignore[assignment]
+    _shown(dock, qtbot)
+    fake = lab.add(FakeRun(tmp_path, steps=200).start().advance(120))
+    _wait(dock, qtbot)
+    dock.batch.begin()
+    dock.batch.step.setValue(115)
+    fake.resume_from(100)
+    lab.reload(fake)
+    _wait(dock, qtbot)
+    assert host.asked[-1][1] == 100
+
+
 def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
     dock = LearningRateDock(lab)
     _shown(dock, qtbot)
