@@ -100,16 +100,11 @@ FIGURES: tuple[Callable[[], Chart], ...] = (
 
 
 def draw(folder: Path = FIGURES_DIR) -> None:
-    """Writes each figure twice: `probing.png` for light pages, `probing-dark.png`, with no ground, for dark ones."""
-    import matplotlib.style
-
+    """Writes each figure as `probing.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     for make in FIGURES:
-        chart = make()
-        for ending, style in (("", "default"), ("-dark", "dark_background")):
-            with matplotlib.style.context(style):
-                path = folder / f"{chart.name}{ending}.png"
-                chart_figure(chart).savefig(path, dpi=120, transparent=ending != "")
+        figure = make()
+        chart_figure(figure).savefig(folder / f"{figure.name}.png", dpi=120)
 
 
 def _law(parameters: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.pages.browser import TOP, PageBrowser, Place
+from llmlab_gui.pages.browser import TOP, PageBrowser, Place, chart
 from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import QuietLabel, labelled
@@ -40,7 +40,8 @@ class ReportBrowser(PageBrowser):
         self.show_page(Page("report", title, report.text), place)
 
     def figure(self, name: str) -> QImage | None:
-        return self._images.get(name)
+        image = self._images.get(name)
+        return None if image is None else chart(image)
 
 
 class ReportDock(LabDock):

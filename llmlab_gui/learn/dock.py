@@ -35,7 +35,7 @@ from llmlab_gui.learn.page_list import PageList, fill_combo
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.learn.stations import ReadToEnd, StationFoot, Stations
 from llmlab_gui.learn.yours import with_yours, yours
-from llmlab_gui.pages.browser import TOP, PageBrowser, Place, drawing
+from llmlab_gui.pages.browser import TOP, PageBrowser, Place, chart, drawing
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, REVEAL, Page, without_outcomes
 from llmlab_gui.pages.paths import is_explanation, path_of_page
@@ -45,7 +45,7 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.one_line import ChoiceBox
-from llmlab_gui.widgets.theme import DARK, current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -57,7 +57,7 @@ _LEAST_WIDTH, _ONE_ROW = 40, 56  # characters: with the buttons in two rows, and
 
 
 class _LearnBrowser(PageBrowser):
-    """Figures lie beside the page, some with a twin for dark themes; only those that come with the lab are shown."""
+    """Figures lie beside the page; only those that come with the lab are shown."""
 
     def __init__(self, background: Background) -> None:
         super().__init__("Page", background)
@@ -75,8 +75,8 @@ class _LearnBrowser(PageBrowser):
             return None
         if path.suffix == ".svg":
             return drawing(path)
-        dark = path.with_stem(f"{path.stem}-dark")
-        return QImage(str(dark if current_theme() is DARK and dark.is_file() else path))
+        image = QImage(str(path))
+        return image if path.parent.name == "screenshots" else chart(image)
 
 
 class LearnDock(LabDock):

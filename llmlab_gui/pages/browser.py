@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+import numpy as np
 from PySide6.QtCore import QBuffer, QEvent, QMimeData, QObject, QPoint, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QFontInfo, QImage, QImageReader, QKeyEvent, QPixmap, QResizeEvent, QTextCursor, QTextDocument
 from PySide6.QtWidgets import QApplication, QTextBrowser, QWidget
@@ -28,7 +29,7 @@ _MARGIN = 14
 _FIGURE_SHARE = 0.7  # of their own pixels: figures are drawn for print
 # Of a drawing's own size: what it is drawn in, sharp on dense screens, and what it is shown in where there is room.
 _DRAWN_LARGER, _SHOWN_LARGER = 3, 1.2
-_NARROW = 560  # pixels of the view, below which wide tables are turned
+_COLORED = 64  # by which the channels of a colour differ at least, of 255, and those of a grey less
 _FORMULA_LARGER = 1.25  # than the font of the text: the small letters of formulas are smaller
 _QUOTE = 3 + 20  # pixels that the box of a formula takes from its width: its edge, and what is left free beside it
 _PICTURE = "\ufffc"  # stands for one in the text of a document
@@ -54,6 +55,24 @@ def drawing(path: Path) -> QImage:
     image = _painted(path.read_text(encoding="utf-8"), _DRAWN_LARGER)
     image.setDevicePixelRatio(_DRAWN_LARGER * _FIGURE_SHARE / _SHOWN_LARGER)
     return image
+
+
+def chart(image: QImage) -> QImage:
+    """A chart that was drawn on white, for the theme in use: on a dark one light and dark change places, hues stay."""
+    theme = current_theme()
+    if theme is LIGHT:
+        return image
+    turned = image.convertToFormat(QImage.Format.Format_RGBA8888)
+    colors = np.frombuffer(turned.bits(), np.uint8).reshape(turned.height(), turned.width(), 4)
+    channels = [colors[..., channel].astype(np.int16) for channel in range(3)]
+    high, low = np.maximum.reduce(channels), np.minimum.reduce(channels)
+    lighter = 255 - high - low
+    # Light colours stay as they are, so that no curve is lost on the dark ground.
+    lighter = np.where(lighter < 0, lighter * np.maximum(0, _COLORED - high + low) // _COLORED, lighter)
+    grounds, inks = ([int(color[at : at + 2], 16) for at in (1, 3, 5)] for color in (theme.surface, theme.text))
+    for channel, (values, ground, ink) in enumerate(zip(channels, grounds, inks, strict=True)):
+        colors[..., channel] = np.linspace(ground, ink, 256).astype(np.uint8)[values + lighter]
+    return turned
 
 
 def _painted(svg: str, larger: float, widest: int | None = None) -> QImage:
@@ -118,7 +137,7 @@ class PageBrowser(QTextBrowser):
         """Renders it anew, scrolled to that place."""
         self._text, self._kept = page.text, None
         self._guest_at = -1
-        self.setHtml(page_html(page, page_colors(), narrow=self._room() if self.viewport().width() < _NARROW else 0))
+        self.setHtml(page_html(page, page_colors(), room=self._room()))
         self._guest_at = self._find_guest()
         self._fit_guest()
         self._go_to(place)

@@ -76,25 +76,30 @@ _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
 
 _TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
 _CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.DOTALL)
+_BREAKS = re.compile(r"\s+|(?<=-)(?=[a-z])")  # where a line may end: lora-rank-r4
 _TAG = re.compile(r"<[^>]*>")
 _BETWEEN, _BETWEEN_NARROW = 12, 4  # pixels between columns
 _BOX = 20  # pixels that the box of code takes from its width
 _LEAST_CODE, _LEAST_WORDS = 9, 8  # pixels of letters below which a line is broken, and a word of a table
 _WIDE = 40  # characters of a table's longest cells, which a narrow page cannot show without breaking lines
+_LETTER = 8  # pixels of a letter, about
+_ROUNDED = 2  # pixels by which Qt may make a column narrower than its share
 _NARROW_COLUMNS = 5  # of a table, beside each other on a narrow page; with more, numbers would be cut in two
+_NARROW = 528  # pixels of the text's width, below which a page is narrow
 
 
-def page_html(page: Page, colors: PageColors, *, narrow: int = 0) -> str:
+def page_html(page: Page, colors: PageColors, *, room: int = 0) -> str:
     """The whole page. Code that cannot be found is said in its place, and the page goes on.
 
-    narrow: pixels of the text's width, where that is little. Tables with many columns and few rows are turned then, so
-    that each row becomes a column; the columns of wide ones share the width by their longest words; and what would
-    break a word or a line of code has smaller letters.
+    room: pixels of the text's width; 0: as much as it takes. The columns of wide tables share it by their longest
+    words. Where it is little, tables with many columns and few rows are turned, so that each row becomes a column, and
+    what would break a word or a line of code has smaller letters.
     """
-    body = "".join(_block(block, colors, narrow) for block in page.blocks)
-    if narrow:
-        body = _TABLE.sub(lambda table: _shared(_turned(table[0]), narrow, colors.mono), body)
+    narrow = room if room < _NARROW else 0
     between = _BETWEEN_NARROW if narrow else _BETWEEN
+    body = "".join(_block(block, colors, narrow) for block in page.blocks)
+    if room:
+        body = _TABLE.sub(lambda table: _shared(_turned(table[0]) if narrow else table[0], room, colors.mono), body)
     return f"<html><head><style>{_style(colors, between)}</style></head><body>{body}</body></html>"
 
 
@@ -164,7 +169,9 @@ def _shared(table: str, room: int, mono: str) -> str:
     """
     rows = [[html.unescape(_TAG.sub("", cell)) for cell in _CELL.findall(row)] for row in table.split("</tr>")[:-1]]
     columns = list(zip(*rows, strict=True))
-    if sum(max(map(len, column)) for column in columns) < _WIDE:
+    letters, narrow = sum(max(map(len, column)) for column in columns), room < _NARROW
+    between = _BETWEEN_NARROW if narrow else _BETWEEN
+    if letters < _WIDE if narrow else len(columns) <= _NARROW_COLUMNS or letters * _LETTER < room:
         return table
 
     def widths(font: QFont) -> list[float]:
@@ -175,12 +182,15 @@ def _shared(table: str, room: int, mono: str) -> str:
         heads, cells, code = QFontMetricsF(bold), QFontMetricsF(font), QFontMetricsF(fixed)
         words = (
             [*map(heads.horizontalAdvance, head.split())]
-            + [max(cells.horizontalAdvance(word), code.horizontalAdvance(word)) for word in " ".join(rest).split()]
+            + [
+                max(cells.horizontalAdvance(word), code.horizontalAdvance(word))
+                for word in _BREAKS.split(" ".join(rest))
+            ]
             for head, *rest in columns
         )
-        return [max(each, default=0.0) + _BETWEEN_NARROW for each in words]
+        return [max(each, default=0.0) + between for each in words]
 
-    font = _fitting(lambda font: sum(widths(font)), room, _LEAST_WORDS)
+    font = _fitting(lambda font: sum(widths(font)), room - _ROUNDED * len(columns), _LEAST_WORDS)
     needs = widths(font)
     shares = iter(100 * need / sum(needs) for need in needs)
     shared = re.sub(r"<th\b", lambda _: f'<th width="{next(shares):.1f}%"', table, count=len(needs))

@@ -95,13 +95,12 @@ def test_the_two_models_of_the_benchmark_are_one() -> None:
     assert f"{flawed_figures.ABILITY}." in words
 
 
-def test_every_figure_is_on_its_page_for_both_themes_and_every_exercise_has_an_answer() -> None:
+def test_every_figure_is_on_its_page_and_every_exercise_has_an_answer() -> None:
     text = "".join(PAGES.values())
     for make in FIGURES:
         name = make().name
         assert f"(figures/{name}.png)" in text
         assert (FIGURES_DIR / f"{name}.png").is_file()
-        assert (FIGURES_DIR / f"{name}-dark.png").is_file()
     exercises = [page for page in PAGES.values() if "## Exercise" in page]
     assert len(exercises) == len(ANSWERS) == 6
     assert all("\n? " in page and "[Answer](concept:how-to-read/7-answers#" in page for page in exercises)

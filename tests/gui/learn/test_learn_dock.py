@@ -12,7 +12,7 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from practice_questions import Questions, question
 from PySide6.QtCore import QPoint, Qt, QUrl
-from PySide6.QtGui import QDesktopServices, QImage, QTextDocument
+from PySide6.QtGui import QColor, QDesktopServices, QImage, QTextDocument
 from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -262,6 +262,13 @@ def test_a_drawing_has_the_colours_of_the_theme(qtbot: QtBot, monkeypatch: pytes
         colors = {image.pixelColor(x, 344).name() for x in range(image.width())}  # along the stream
         assert theme.accent in colors
         assert other.accent not in colors
+        drawn = QImage(3, 1, QImage.Format.Format_RGB32)
+        for x, color in enumerate(("#ffffff", "#000000", "#cc79a7")):
+            drawn.setPixelColor(x, 0, QColor(color))
+        ground, ink, pink = (page_browser.chart(drawn).pixelColor(x, 0) for x in range(3))
+        assert ground.name() == theme.surface
+        assert ink.name() == (theme.text if theme is DARK else "#000000")
+        assert pink.red() > pink.blue() > pink.green() > 60  # as bright as it was, and still pink
 
 
 def test_groups_have_headings_that_cannot_be_chosen(qtbot: QtBot, dock: LearnDock) -> None:

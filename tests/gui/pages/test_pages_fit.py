@@ -64,12 +64,12 @@ def test_a_wide_table_is_turned_on_a_narrow_page_and_keeps_its_cells() -> None:
     text = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * 8, rows[1]))
     page = Page("p", "P", f"# P\n\n{text}\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n")
     cells = {}
-    for narrow, sizes in ((0, [(2, 8), (2, 2)]), (320, [(8, 2), (2, 2)])):
+    for room, sizes in ((0, [(2, 8), (2, 2)]), (320, [(8, 2), (2, 2)])):
         document = QTextDocument()
-        document.setHtml(html.page_html(page, html.page_colors(), narrow=narrow))
+        document.setHtml(html.page_html(page, html.page_colors(), room=room))
         tables = [frame for frame in document.rootFrame().childFrames() if isinstance(frame, QTextTable)]
         assert [(table.rows(), table.columns()) for table in tables] == sizes
-        cells[narrow] = document.toPlainText().split()
+        cells[room] = document.toPlainText().split()
     assert sorted(cells[0]) == sorted(cells[320])
     assert cells[320][1:7] == ["step", "loss", "100", "0.5", "200", "1.5"]
 
@@ -84,7 +84,7 @@ def test_the_columns_of_a_narrow_table_are_as_wide_as_their_longest_words(qtbot:
     shares = [f"{100 * need / sum(needs):.1f}" for need in needs]
     for text, expected in (("\n".join(lines), shares), ("| a | b |\n| --- | --- |\n| 1 | 2 |", [])):
         page = Page("p", "P", f"# P\n\n{text}\n")
-        shown = html.page_html(page, html.page_colors(), narrow=320)
+        shown = html.page_html(page, html.page_colors(), room=320)
         assert re.findall(r'<th width="([\d.]+)%"', shown) == expected
         assert "<th width" not in html.page_html(page, html.page_colors())
 
@@ -92,12 +92,14 @@ def test_the_columns_of_a_narrow_table_are_as_wide_as_their_longest_words(qtbot:
 def test_letters_are_smaller_where_a_narrow_page_would_break_words_and_lines(
     page_browser: learn._LearnBrowser,
 ) -> None:
-    """A table of six columns with long words; and what a program of 64 columns printed."""
-    families = next(page for page in load_all() if page.name == "results/model-families")
+    """A table of six columns with long words; what a program of 64 columns printed; and a table of ten columns."""
+    pages = {page.name: page for page in load_all()}
+    families, runs = pages["results/model-families"], pages["results/experiments/lora-rank/report"]
     printed = Page("p", "P", f"# P\n\n```\n{' '.join(['1.2345'] * 9)} 1\n```\n")
-    for page, width in ((families, 360), (printed, 440)):
+    for page, width in ((families, 360), (printed, 440), (runs, 600), (runs, 620)):
         page_browser.resize(width, 600)
         page_browser.show_page(page)
+        page_browser.document().size()  # lays out what is not in sight, too
         block, broken = page_browser.document().begin(), []
         while block.isValid():
             lines, text = block.layout(), block.text()
