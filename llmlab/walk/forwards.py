@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,15 +21,18 @@ from llmlab.walk.feeding import feed_forward_stages
 from llmlab.walk.inputs import input_stages
 from llmlab.walk.place import Place
 from llmlab.walk.predicting import prediction_stages
-from llmlab.walk.stage import Stage, marked
+from llmlab.walk.stage import CHANGEABLE, Stage, marked
+from llmlab.walk.sums import number
 from llmlab.walk.watched import Seen, watch
 
 _SAMPLING = ("temperature", "top_k", "top_p")
+_BY_KEY = ("score", "softcap", "mask", "softmax")  # stages that have a number for each key, and write out one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Walk(Prompt):
-    """What is walked. key: the position whose score is written out, None for the one that is attended to most.
+    """What is walked. key: the position whose score is written out; None for one that a change sets, else the one that
+    is attended to most.
 
     Sampling as `llmlab.core.settings.Sampling`. drawn: how many of the prompt's last tokens this seed drew already.
     changes: see `llmlab.walk.changes`; each value is then marked against what it was without them. cache: also walk the
@@ -63,7 +66,7 @@ def walk(opened: OpenModel, asked: Walk) -> list[Stage]:
     changes = parse_changes(asked.changes)
     position = position_of(asked.position, len(ids))
     seen = watch(opened, ids, asked.layer, asked.head, position)
-    key = _key(seen, position, asked.key, len(ids))
+    key = _key(seen, position, asked.key, changes, len(ids))
     place = _place(opened, asked, ids, seen, position, key, Changes())
     before = _stages(place)
     if asked.cache and asked.changes:
@@ -76,7 +79,8 @@ def walk(opened: OpenModel, asked: Walk) -> list[Stage]:
     others, settings = changes.ids(opened, ids), settings_of(place, changes)
     with changes.weights_changed(opened.model):
         changed = watch(opened, others, asked.layer, asked.head, position, changes.vectors, settings)
-        return marked(_stages(_place(opened, asked, others, changed, position, key, changes)), before)
+        after = _stages(_place(opened, asked, others, changed, position, key, changes))
+    return marked(after, [_saying(stage, changes, key) for stage in before])
 
 
 @torch.no_grad()
@@ -106,8 +110,23 @@ def _place(
     )
 
 
-def _key(seen: Seen, position: int, key: int | None, time: int) -> int:
-    return int(seen.heads.pattern[position].argmax()) if key is None else position_of(key, time)
+def _key(seen: Seen, position: int, key: int | None, changes: Changes, time: int) -> int:
+    """The one that is asked for, else one whose score or weight is set, else the one that is attended to most."""
+    if key is not None:
+        return position_of(key, time)
+    number_set = (changes.vectors[name][0] for name in _BY_KEY if name in changes.vectors)
+    return next((at for at in number_set if at < time), int(seen.heads.pattern[position].argmax()))
+
+
+def _saying(stage: Stage, changes: Changes, key: int) -> Stage:
+    """A stage before a change, with the number that the change sets, where it writes out another one."""
+    for changed, (component, _) in changes.vectors.items():
+        name, of = CHANGEABLE[changed]
+        if name == stage.name and component != (key if changed in _BY_KEY else 0):
+            (one,) = (value for value in stage.values if value.name == of)
+            array = one.array if one.whole is None else one.whole
+            stage = replace(stage, numbers=f"{changed}[{component}] = {number(float(array[component]))}")
+    return stage
 
 
 def check(opened: OpenModel, layer: int, head: int) -> None:

@@ -24,6 +24,7 @@ from llmlab.models.model import OpenModel
 from llmlab.mysteries.broken_model import unmask
 from llmlab.walk.forwards import Walk, next_token, walk
 from llmlab.walk.stage import CHANGEABLE, Stage
+from llmlab.walk.sums import number
 
 TEXT = "the king of the kings"
 IDS = (5, 17, 3, 40, 22, 5, 8)
@@ -311,6 +312,17 @@ def test_what_was_set_is_not_told_as_what_a_formula_gives() -> None:
         assert changed.numbers == f"{of}[{written[written.index('[') + 1]}] = 3, as it was set"
         assert changed.was == plain.numbers
     assert plain.values[0].shape_words == "[8 dimensions of the head]"
+    plain = by_name(walk(scratch(), Walk(text=TEXT)))
+    keys = {by_name(walk(scratch(), Walk(text=TEXT, key=at)))["score"].title: at for at in range(4)}
+    for at in range(4):  # the key that is set is the one that is written out, before and after
+        changed = by_name(walk(scratch(), Walk(text=TEXT, changes=(f"score[{at}]=9",))))["score"]
+        assert keys[changed.title] == at
+        assert changed.was == by_name(walk(scratch(), Walk(text=TEXT, key=at)))["score"].numbers
+    for written, asked in (("norm[5]", Walk(text=TEXT)), ("score[1]", Walk(text=TEXT, key=2))):
+        of, at = written[:-3], int(written[-2])
+        changed = by_name(walk(scratch(), dataclasses.replace(asked, changes=(f"{written}=9",))))[of]
+        (before,) = (one for one in plain[of].values if one.name == CHANGEABLE[of][1])
+        assert changed.was == f"{written} = {number(float(before.array[at]))}"
     with pytest.raises(UsageError, match=r"which number of score.*score\[0\]=5"):
         walk(scratch(), Walk(text=TEXT, changes=("score=5",)))
 
