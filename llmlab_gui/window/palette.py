@@ -78,16 +78,23 @@ class Finder:
         self._worth = dict(worth)
         self._sorted = sorted(worth)
 
-    def find(self, wanted: str) -> list[Command]:
-        """Those that fit, best first; all of them, as they come, when nothing is wanted."""
+    def find(self, wanted: str, search: Callable[[str], list[Command]] = lambda _: []) -> list[Command]:
+        """Those that fit, best first; all of them, as they come, when nothing is wanted. search: what else has the
+        words, asked where few commands have them; it comes before commands that have but the letters."""
         if not wanted.strip():
             return self.commands[:_MOST]
         places = self.by_words(wanted)
+        if len(places) >= _FEW:
+            return [self.commands[place] for place in places]
+        places += [place for place in self.by_most_words(wanted) if place not in places]
+        found = [self.commands[place] for place in places]
+        others = [search(wanted)]
         if len(places) < _FEW:
-            places += [place for place in self.by_most_words(wanted) if place not in places]
-        if len(places) < _FEW:
-            places += [place for place in self.by_letters(wanted) if place not in places]
-        return [self.commands[place] for place in places]
+            others.append([self.commands[place] for place in self.by_letters(wanted) if place not in places])
+        for more in others:
+            listed = {command.text for command in found}
+            found += [command for command in more if command.text not in listed]
+        return found
 
     def by_words(self, wanted: str) -> list[int]:
         """The places of the commands that have all words of `wanted`, whole or begun, best first."""
@@ -237,12 +244,7 @@ class CommandPalette(QDialog):
         return super().eventFilter(watched, event)
 
     def _filter(self) -> None:
-        wanted = self.line.text()
-        found = self._finder.find(wanted)
-        if len(self._finder.by_words(wanted)) < _FEW:
-            listed = {command.text for command in found}
-            found += [command for command in self._search(wanted) if command.text not in listed]
-        self._model.show(found)
+        self._model.show(self._finder.find(self.line.text(), self._search))
         self.list.setCurrentIndex(self._model.index(0))
         rows = min(max(1, self._model.rowCount()), _ROWS)
         row_height = self.fontMetrics().height() + _ROW_PADDING

@@ -211,6 +211,13 @@ def test_several_processes_are_found_by_what_people_type_and_begin_with_their_st
         assert same_window.focusWidget() is (editor.focusProxy() or editor)
 
 
+def test_what_has_the_letters_alone_comes_after_pages_that_have_the_word() -> None:
+    scattered = Command("Not attached", lambda: None)
+    page = Command("Symbols and shapes", lambda: None, "Learn")
+    found = Finder([scattered]).find("nota", lambda wanted: [page] if wanted == "nota" else [])
+    assert found == [page, scattered]
+
+
 def test_a_term_is_opened_at_its_entry(same_window: MainWindow) -> None:
     Finder(same_window.menus.commands()).find("softmax")[0].run()
     learn = same_window.docks["learn"]
