@@ -130,8 +130,12 @@ class PageQuestions(QWidget):
         waits = self._about() is None
         if not words and waits:
             row = self._lab.row_called(_MODEL)
-            trains = row is not None and row.status.live
-            when = "it is still training, and can be asked about when it has ended." if trains else "train it first."
+            if row is None:
+                when = "train it first."
+            elif row.status.live:
+                when = "it is still training, and can be asked about when it has ended."
+            else:
+                when = "it was not trained to its end: resume it first."
             words = f"Two questions about {_MODEL}, the model of the first page: {when}"
         self.button.setEnabled(not waits)
         self.words.setText(words or "About this page, computed from your own model.")
