@@ -31,7 +31,7 @@ def each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Callab
                     skipped.append(reason)
                 except (Exception, SystemExit, pytest.fail.Exception) as error:
                     why = f"{type(error).__name__}: {error}"
-                    failed.append((f"case {number}, {repr(case):.200}: {why:.400}", error))
+                    failed.append((f"case {number}, {case!r:.200}: {why:.400}", error))
             if failed:
                 told = "\n".join(words for words, _ in failed)
                 raise AssertionError(f"{len(failed)} of {len(given)} failed:\n{told}") from failed[0][1]
