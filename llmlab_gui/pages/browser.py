@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 from PySide6.QtCore import QBuffer, QEvent, QMimeData, QObject, QPoint, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QFontInfo, QImage, QImageReader, QKeyEvent, QPixmap, QResizeEvent, QTextCursor, QTextDocument
-from PySide6.QtWidgets import QApplication, QTextBrowser, QWidget
+from PySide6.QtWidgets import QApplication, QTextBrowser, QTextEdit, QWidget
 
 from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.formulas import SIZE, draw, drawing_of, formulas_of, not_tried
@@ -223,6 +223,12 @@ class PageBrowser(QTextBrowser):
     def _room(self) -> int:
         """Pixels that a figure can have."""
         return max(120, self.viewport().width() - 2 * _MARGIN - 4)
+
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """Tab goes from link to link, but within the guest from one of its controls to the next."""
+        if self._guest is not None and self._guest.isAncestorOf(QApplication.focusWidget() or self):
+            return QTextEdit.focusNextPrevChild(self, forward)  # as where there are no links
+        return super().focusNextPrevChild(forward)
 
     def _find_guest(self) -> int:
         block = self.document().begin()

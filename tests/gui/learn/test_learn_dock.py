@@ -13,7 +13,7 @@ from fakes import FakeRun
 from practice_questions import Questions, question
 from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QColor, QDesktopServices, QImage, QTextDocument
-from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
+from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -474,6 +474,29 @@ def test_the_questions_stand_in_the_page_and_scroll_with_it(dock: LearnDock, lab
     browser.ensureWidgetVisible(box.card.give_up_button)
     low = box.card.give_up_button.mapTo(browser.viewport(), box.card.give_up_button.rect().bottomLeft()).y()
     assert 0 < low <= browser.viewport().height()
+
+
+def test_tab_goes_through_a_question_and_moves_no_page(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
+    dock.show()
+    dock.activateWindow()
+    dock.go("attention")
+    box, bar = dock.questions, dock.browser.verticalScrollBar()
+    lab.inspection.host = Questions([question(CHOICE)])  # type: ignore[assignment]
+    box.button.click()
+    lab.inspection.host.say()  # type: ignore[attr-defined]
+    qtbot.waitUntil(lambda: box.card.isVisible() and box.height() >= box.layout().sizeHint().height(), timeout=WAIT)
+    box.card.choices.setFocus()
+    qtbot.waitUntil(box.card.choices.hasFocus, timeout=WAIT)
+    top = bar.value()
+    seen = [QApplication.focusWidget()]
+    for _ in range(2):
+        qtbot.keyClick(seen[-1], Qt.Key.Key_Tab)
+        seen.append(QApplication.focusWidget())
+    assert all(box.isAncestorOf(widget) for widget in seen), seen
+    assert len(set(map(id, seen))) == 3
+    assert bar.value() == top
+    qtbot.keyClick(seen[-1], Qt.Key.Key_Backtab)
+    assert QApplication.focusWidget() is seen[1]
 
 
 def test_a_message_about_an_answer_leaves_the_button_in_sight(dock: LearnDock, lab: FakeLab, qtbot: QtBot) -> None:
