@@ -102,7 +102,7 @@ class UsePanel(QWidget):
         one = not self._making and not any(row.info.track in _TRACKS and row.status.live for row in self._lab.runs())
         yours, ours = self._pair()
         self.train.setEnabled(passed and one and (self._name != LORA or bool(self.model.reference)))
-        self.ours.setEnabled(one and yours is not None and ours is None)
+        self.ours.setEnabled(one and yours is not None and ours is None and _compares(yours))
         self.read.setEnabled(passed or self._reader.running)
         self.read.setText("Cancel" if self._reader.running else "Read with mine")
         self._show(yours, ours, passed=passed)
@@ -299,6 +299,11 @@ def _as_far(ours: RunRow, yours: RunRow) -> bool:
     return ours.status.state == "finished" or (not yours.status.live and ours.status.step >= yours.status.step > 0)
 
 
+def _compares(yours: RunRow) -> bool:
+    """Whether a run of theirs has taken a step, or may still take one."""
+    return yours.status.live or yours.status.step > 0
+
+
 def _pieces_of(row: RunRow) -> str:
     return row.info.settings.words.facts["yours"]
 
@@ -308,7 +313,9 @@ def _one_run(yours: RunRow) -> str:
     step, steps = yours.status.step, yours.info.settings.train.steps
     to = f", up to step {step:,} where yours ended" if not yours.status.live and step < steps else ""
     button = "Fine-tune ours" if isinstance(yours.info.settings, FinetuneSettings) else "Train ours"
-    said = f"**{button}** trains the lab's own run of the same settings and seed{to}; then both losses stand here."
+    said = "It has taken no step, so there is nothing to compare."
+    if _compares(yours):
+        said = f"**{button}** trains the lab's own run of the same settings and seed{to}; then both losses stand here."
     return f"{yours.name}, with your {_pieces_of(yours)}: {yours.status.words}. {said}"
 
 

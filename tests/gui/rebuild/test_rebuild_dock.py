@@ -199,6 +199,11 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     qtbot.waitUntil(lambda: lab.row(yours.full_name) is not None, timeout=WAIT)
     assert not dock.use.train.isEnabled()  # it has not ended
     assert not dock.use.ours.isEnabled()
+    yours.write_status(replace(yours.recorded_status(), state="failed"))
+    lab.refresh()
+    qtbot.waitUntil(lambda: "taken no step" in dock.use.outcome.toPlainText(), timeout=WAIT)
+    assert dock.use.train.isEnabled()
+    assert not dock.use.ours.isEnabled()
     yours.write_status(replace(yours.recorded_status(), state="stopped", step=20))
     assert yours.id.startswith("yours-")
     ours_name = f"ours-{yours.id.removeprefix('yours-')}"
