@@ -160,6 +160,7 @@ class WalkDock(AskingDock):
         self.update_state()
         self._show_choosers()
         self._fill()
+        self._wanted = ""  # also where this walk has no such stage: a weight that Muon moves has no AdamW step
         if begins and self.direction.hasFocus():  # from the button that opened the model, which is gone
             self.list.setFocus(Qt.FocusReason.OtherFocusReason)
 

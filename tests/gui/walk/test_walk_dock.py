@@ -224,10 +224,10 @@ def test_a_stage_of_either_direction_is_shown_as_soon_as_it_is_there(
 ) -> None:
     def make_back(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
         loss = Value("loss", ("position",), np.ones(3))
-        tensors, texts = to_archive([Stage(name, name, "f", "1", "W.", "loss", (loss,)) for name in ("loss", "adamw")])
+        tensors, texts = to_archive([Stage(name, name, "f", "1", "W.", "loss", (loss,)) for name in ("loss", step)])
         return tensors, {"stages": texts, "windows": "5"}
 
-    lab.host.answers["walk_back"] = make_back
+    lab.host.answers["walk_back"], step = make_back, "adamw"
     for direction, stage in (("walk_back", "adamw"), ("walk", "softmax"), ("walk", "norm")):
         dock.walk_to(direction, stage)
         qtbot.waitUntil(lambda stage=stage: dock.view.stage is not None and dock.view.stage.name == stage, timeout=WAIT)
@@ -238,6 +238,14 @@ def test_a_stage_of_either_direction_is_shown_as_soon_as_it_is_there(
     qtbot.waitUntil(lambda: len(lab.host.asked) > before and dock.stages[1].changed, timeout=WAIT)
     assert dock.view.stage is not None
     assert dock.view.stage.name == "text"
+    step = "muon"
+    dock.walk_to("walk_back", "adamw")  # which this walk has not
+    qtbot.waitUntil(lambda: [stage.name for stage in dock.stages] == ["loss", "muon"], timeout=WAIT)
+    dock.list.setCurrentRow(1)
+    shown = dock.archive
+    dock.sequence.setValue(2)
+    qtbot.waitUntil(lambda: dock.archive is not shown, timeout=WAIT)
+    assert dock.view.stage.name == "muon"  # the one that was chosen by hand
 
 
 def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot) -> None:
