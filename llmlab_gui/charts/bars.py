@@ -338,7 +338,7 @@ class BarChart(QWidget):
             if group.label.isdecimal() and number != self._chosen and int(group.label) % every:
                 continue
             width = metrics.horizontalAdvance(group.label)
-            left = min(centers[number] - width / 2, self.width() - width - 2)
+            left = min(max(centers[number] - width / 2, plot.left()), self.width() - width - 2)
             if any(left < end + 4 and left + width > start - 4 for start, end in taken):
                 continue
             taken.append((left, left + width))

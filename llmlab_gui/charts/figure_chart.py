@@ -258,7 +258,8 @@ class FigureChart(pg.PlotWidget):
             if self._pair is not None:
                 axis = self._pair[1]
                 unusual = [axis.unit] if axis.unit == BITS else []  # of losses, and to be said before their name
-                name = left.fitting_name([axis_text(axis), *unusual, axis.label])
+                short = ["loss"] if axis.label.endswith(" loss") else []  # which one, the chart's title says
+                name = left.fitting_name([axis_text(axis), *unusual, axis.label, *short])
                 left.write_name(name, current_theme().text)
             left.set_room(left.needed_width())
 

@@ -111,6 +111,21 @@ def test_what_the_bars_are_is_written_in_full_above_them(
     assert chart.center_of(0, 0).y() > max(room.bottom() for room in rooms)
 
 
+def test_the_name_of_the_axis_does_not_touch_that_of_the_first_group(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [BarGroup(name, (Bar(1.0, 0),)) for name in ("emb", *map(str, range(30)))]
+    chart = BarChart("bars")
+    qtbot.addWidget(chart)
+    chart.resize(560, 200)
+    chart.show_bars(Bars((*groups, BarGroup("sum", (Bar(1.0, 0),), apart=True)), (Series("a", 0),), "", across="layer"))
+    drawn: dict[str, QRectF] = {}
+    monkeypatch.setattr(QPainter, "drawText", lambda _painter, room, _how, text: drawn.update({text: room}))
+    picture(chart)
+    first = drawn["emb"].center().x() - chart.fontMetrics().horizontalAdvance("emb") / 2
+    assert first - drawn["layer"].right() >= 4
+
+
 def test_clicking_a_bar_names_it(qtbot: QtBot) -> None:
     chart = BarChart("bars")
     qtbot.addWidget(chart)

@@ -440,6 +440,8 @@ def test_the_result_is_shown_in_the_other_unit_by_choice(lab: WholeLab, qtbot: Q
     assert name.labelText == "validation loss (bits per byte)"
     dock.chart.setFixedHeight(150)
     qtbot.waitUntil(lambda: name.labelText == "bits per byte", timeout=WAIT)  # where there is no room for both
+    dock.chart.setFixedHeight(110)
+    qtbot.waitUntil(lambda: name.labelText == "loss", timeout=20_000)  # where there is none for that
     dock.pane.charts.setCurrentIndex(1)  # there is no such drawing of it
     assert seen()[0] == "nats per token"
     assert not dock.bits.isEnabled()
