@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from random import Random
 
 import numpy as np
@@ -243,9 +244,12 @@ def ranked_early(subject: Subject, random: Random) -> Draft:
     answer = text_of_id(subject, needed(subject, "lens/ids")[-1, -1, 0])
     where = "before layer 0" if layer == 0 else f"after layer {layer - 1}"
     text = f"{about(subject)} It expects {answer} next. What was the rank of that token {where} (1: the most likely)?"
-    marks = ("1", "2 to 10", "11 to 100", "more than 100")
-    right = marks[0 if rank == 1 else 1 if rank <= 10 else 2 if rank <= 100 else 3]
-    return ordered(text, marks, right, f"The lens gives it rank {rank:,} there.", prompt=subject.prompt)
+    vocab = subject.opened.vocab_size
+    ends = [end for end in (1, 10, 100) if end < vocab]
+    last = "more than 100" if vocab > 100 else f"{ends[-1] + 1} to {vocab}"
+    marks = ("1", *(f"{end // 10 + 1} to {end}" for end in ends[1:]), last)
+    how = f"The lens gives it rank {rank:,} there."
+    return ordered(text, marks, marks[bisect_left(ends, rank)], how, prompt=subject.prompt)
 
 
 @kind("loudest-part", "residual-stream", READ, "contributions", MODEL)

@@ -63,7 +63,7 @@ class Batches:
         if isinstance(settings, TaskSettings):
             raise LabError("A task's sequences are drawn anew at every step, so no text stands out.")
         if isinstance(settings, MysterySettings):
-            raise LabError("A mystery does not show what it read.", "That may be what is broken.")
+            raise LabError("A mystery does not show what it read.", "Its settings do not say it where that is broken.")
         before = [worker for worker in self._history.workers if worker.step < step]
         if not before:
             raise LabError(

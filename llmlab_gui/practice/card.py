@@ -143,7 +143,8 @@ class QuestionCard(QWidget):
         else:
             given = self.line.text()
         if not given.strip():
-            self.problem.say(f"The answer is {question.expects}.", wrong=False)
+            press = "Press the digit of an answer, or Enter on the one that is marked."
+            self.problem.say(press if question.form == CHOICE else f"The answer is {question.expects}.", wrong=False)
             return
         try:
             self._end(mark(question, given))

@@ -620,6 +620,9 @@ def test_readings_are_those_of_a_pass_written_out(
         row = 0 if "before layer 0" in early.text else 1
         rank = int((made.read(row) > made.read(row)[answer]).sum()) + 1
         assert early.how == f"The lens gives it rank {rank:,} there."
+        assert early.choices[-1] == f"11 to {model.vocab_size}"  # no rank is behind the last token
+        low, _, high = early.answer.partition(" to ")
+        assert int(low) <= rank <= int(high or low)
         made_of = ask(subject, "how-many-tokens", seed)
         words = eval(made_of.text.split(" make of ")[1].rsplit(" (", 1)[0])
         assert str(len(subject.opened.tokenizer.encode(words))) == made_of.answer
