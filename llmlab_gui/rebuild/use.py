@@ -11,7 +11,7 @@ from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QLineEdit, QPushButton, QSpinBox, QWidget
 
 from llmlab.core.config import with_values
-from llmlab.core.errors import LabError
+from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.kinds import PRETRAINING
 from llmlab.core.presets import default_preset, of_preset
@@ -195,6 +195,8 @@ class UsePanel(QWidget):
             return
 
         def read() -> Beside:
+            if state != self._shown:  # they are further by now, and a later reading waits behind this one
+                raise Cancelled
             return beside(read_history(yours.run), read_history(ours.run))
 
         def show(found: Beside) -> None:

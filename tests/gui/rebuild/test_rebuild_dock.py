@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ from llmlab.jobs.rebuilt import plain_settings
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.store.checkpoints import commit
 from llmlab.store.events import Evaluated, to_line
+from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.rebuild import use
 from llmlab_gui.rebuild.dock import RebuildDock
@@ -239,6 +241,19 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     lab.refresh()
     qtbot.waitUntil(lambda: "+0.2500" in dock.use.outcome.toPlainText(), timeout=WAIT)
     assert not dock.use.ours.isEnabled()  # it has come as far
+    read: list[RunFolder] = []
+    monkeypatch.setattr(use, "read_history", lambda run: read.append(run) or read_history(run))
+    held, first, second = threading.Event(), lab.row(yours.full_name), lab.row(ours.full_name)
+    assert first is not None
+    assert second is not None
+    dock.use._background.run(lambda: held.wait(WAIT / 1000), lambda _: None, lab.error_raised.emit)
+    for step in (30, 31, 32):  # a long log takes longer to read than a run to come on
+        dock.use._show(first, replace(second, status=replace(second.status, step=step)), passed=True)
+    held.set()
+    ended: list[None] = []
+    dock.use._background.run(lambda: None, ended.append, lab.error_raised.emit)
+    qtbot.waitUntil(lambda: bool(ended), timeout=WAIT)
+    assert read == [yours, ours]
     lab.set_shown([])
     dock.use.outcome.anchorClicked.emit(QUrl("runs:both"))
     assert lab.shown() == [yours.full_name, ours.full_name]
