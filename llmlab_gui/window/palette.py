@@ -79,21 +79,23 @@ class Finder:
         self._sorted = sorted(worth)
 
     def find(self, wanted: str, search: Callable[[str], list[Command]] = lambda _: []) -> list[Command]:
-        """Those that fit, best first; all of them, as they come, when nothing is wanted. search: what else has the
-        words, asked where few commands have them; it comes before commands that have but the letters."""
+        """Those that fit, best first; all of them, as they come, when nothing is wanted.
+
+        search: pages that have the words, and last a search in all of them; asked where few commands fit. Commands
+        that have but the letters come between the two.
+        """
         if not wanted.strip():
             return self.commands[:_MOST]
         places = self.by_words(wanted)
         if len(places) >= _FEW:
             return [self.commands[place] for place in places]
         places += [place for place in self.by_most_words(wanted) if place not in places]
-        found = [self.commands[place] for place in places]
-        others = [search(wanted)]
+        found, more = [self.commands[place] for place in places], search(wanted)
         if len(places) < _FEW:
-            others.append([self.commands[place] for place in self.by_letters(wanted) if place not in places])
-        for more in others:
-            listed = {command.text for command in found}
-            found += [command for command in more if command.text not in listed]
+            letters = [self.commands[place] for place in self.by_letters(wanted) if place not in places]
+            more = [*more[:-1], *letters, *more[-1:]]
+        listed = {command.text for command in found}
+        found += [command for command in more if command.text not in listed]
         return found
 
     def by_words(self, wanted: str) -> list[int]:
