@@ -67,7 +67,7 @@ class InspectionDock(ExportingDock):
             session.working_changed,
         ):
             changed.connect(self.update_state)
-        for changed in (lab.current_changed, lab.run_ended):  # whose model can be opened
+        for changed in (lab.current_changed, lab.runs_changed):  # whose model can be opened
             changed.connect(self._offer_model)
         self.visibilityChanged.connect(self._see)
 
@@ -221,7 +221,7 @@ class InspectionDock(ExportingDock):
             words = "Choose a model" if ask is None else "Open the current run's model"
             self.show_empty("No model is open", hint, words, ask or self.session.choose_requested.emit)
 
-    def _offer_model(self, _run: str) -> None:
+    def _offer_model(self) -> None:
         if self.session.about is None:
             self.update_state()
 

@@ -407,8 +407,9 @@ def test_a_panel_without_a_model_offers_that_of_the_current_run(qtbot: QtBot, la
     fake = FakeRun(outputs).start().advance(20)
     wait_for_runs(qtbot, lab, 1)
     assert dock._empty._button.text() == "Choose a model"  # it has saved nothing yet
-    fake.save_checkpoint().finish()
-    qtbot.waitUntil(lambda: dock._empty._button.text() == "Open the current run's model", timeout=WAIT)
+    fake.save_checkpoint().advance(1)
+    qtbot.waitUntil(lambda: dock._empty._button.text() == "Open the current run's model", timeout=20_000)
+    fake.finish()
     dock._empty._button.click()
     newest = f"{fake.run.path}@latest"
     qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.about.reference == newest, timeout=WAIT)
