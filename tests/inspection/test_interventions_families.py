@@ -12,6 +12,7 @@ import torch
 from cases import each
 from family_models import KINDS, TIME, family_model, some_ids
 from torch import Tensor, nn
+from watched_models import Everything
 
 from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import run
@@ -119,6 +120,22 @@ def test_a_skipped_layer_adds_neither_attention_nor_feed_forward(name: str) -> N
     nothing = logits(model, anatomy, f"zero attention:{LAYER}", f"zero feed_forward:{LAYER}")
     assert torch.allclose(skipped, nothing, atol=1e-5)
     assert not torch.allclose(skipped, logits(model, anatomy), atol=1e-3)
+
+
+@each("name", NAMES)
+def test_a_change_of_what_a_layer_adds_is_what_comes_into_the_stream(name: str) -> None:
+    """Also where the model multiplies what it adds."""
+    model, anatomy = opened(name).model, opened(name).anatomy
+    if anatomy.refusals.contributions is not None:
+        pytest.skip(anatomy.refusals.contributions)
+    plain, changed = Everything(), Everything()
+    run(model, anatomy, some_ids(), [plain])
+    halves = [parse_intervention(f"scale:0.5 residual:{LAYER}.{point}") for point in ("attn_out", "mlp_out")]
+    run(model, anatomy, some_ids(), [changed], [Interventions(halves, TIME)])
+    at = {point: changed.points[point, LAYER] for point in EDITABLE}
+    assert torch.allclose(at["attn_out"], plain.points["attn_out", LAYER] / 2, atol=1e-6)
+    added = at["post_ffn"] - at["pre_attn"]
+    assert torch.allclose(at["attn_out"] + at["mlp_out"], added, rtol=1e-3, atol=1e-5)
 
 
 @each("name", NAMES)

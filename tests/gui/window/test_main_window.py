@@ -508,10 +508,10 @@ def test_the_one_arrangement_of_version_0_4_is_that_of_train_and_a_damaged_one_t
     same_window.docks["log"].hide()
     stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
     stored.setValue("window/state", same_window.saveState(LAYOUT_VERSION))
-    damaged = {
-        "Compare runs": (b"\x00garbage", ("runs", "loss")),
-        "Write": (b"", ("write", "samples")),
-        "Learn": (b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7, ("learn", "loss")),
+    damaged = {  # each with a panel that is not in the one before
+        "Write": (b"\x00garbage", ("write", "samples")),
+        "Look inside": (b"", ("prompt", "attention")),
+        "Practice": (b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7, ("practice", "learn")),
     }
     for workspace, (state, _) in damaged.items():
         stored.setValue(f"workspaces/{workspace}", state)
@@ -526,6 +526,7 @@ def test_the_one_arrangement_of_version_0_4_is_that_of_train_and_a_damaged_one_t
     for workspace, (_, docks) in damaged.items():
         again.use_workspace(workspace)
         assert not any(again.docks[name].isHidden() for name in docks), workspace
+        assert again.docks["setup"].isHidden()
     again.close_quietly()
     last = make_main_window()
     last.use_workspace("Train")
