@@ -18,7 +18,7 @@ from typing import cast
 import pytest
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
-from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, QRect, QSettings, Qt, QUrl
+from PySide6.QtCore import QByteArray, QEvent, QMimeData, QPoint, QPointF, QRect, QSettings, Qt, QUrl
 from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QHoverEvent, QPalette
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
@@ -514,8 +514,8 @@ def test_the_one_arrangement_of_version_0_4_is_that_of_train_and_a_damaged_one_t
         "Practice": (b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7, ("practice", "learn")),
     }
     for workspace, (state, _) in damaged.items():
-        stored.setValue(f"workspaces/{workspace}", state)
-    stored.setValue("window/geometry", b"\xff" * 20)
+        stored.setValue(f"workspaces/{workspace}", QByteArray(state))
+    stored.setValue("window/geometry", QByteArray(b"\xff" * 20))
     stored.setValue("window/theme", "pink")
     stored.sync()
     again = make_main_window()
