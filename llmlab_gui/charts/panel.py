@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QLabel, QSlider, QWidget
+from PySide6.QtWidgets import QLabel, QSizePolicy, QSlider, QWidget
 
 from llmlab_gui.charts.line_chart import LineChart, align
 from llmlab_gui.charts.picture import save_picture
@@ -20,6 +20,7 @@ from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.saving import ask_where
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
@@ -40,6 +41,20 @@ class ChartChoices:
     log_x: bool = False
     log_y: bool = False
     memory: int = 0
+
+
+class _Note(OneLine):
+    """As wide as its words; where there is no such room, cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+
+    def sizeHint(self) -> QSize:
+        return QSize(self.fontMetrics().horizontalAdvance(self.text()), super().sizeHint().height())
+
+    def minimumSizeHint(self) -> QSize:
+        return self.sizeHint().boundedTo(super().sizeHint())
 
 
 class ChartPanel(QWidget):
@@ -146,7 +161,7 @@ class ChartPanel(QWidget):
     def set_note(self, text: str) -> None:
         """A few words beside the controls."""
         if text != self._note.text():
-            self._note.setText(text)
+            self._note.say(text)
 
     def set_log(self, *, x: bool, y: bool) -> None:
         """Chooses logarithmic axes."""
@@ -187,7 +202,7 @@ class ChartPanel(QWidget):
         if smoothing is not None:
             self._add_smoothing(row, smoothing)
         row.addStretch(1)
-        self._note = QLabel()
+        self._note = _Note()
         row.addWidget(self._note)
         self._follow = toggle_button("Follow", "Keep the whole run in sight. Panning or zooming lets go.")
         self._follow.setChecked(True)

@@ -301,6 +301,19 @@ def test_the_kind_of_a_file_is_its_names_end_in_capitals_too(drawing: Drawing, t
     assert (tmp_path / "LOSS.CSV").read_text().split() == ["loss", "1.5"]
 
 
+def test_a_note_that_a_narrow_panel_has_no_room_for_makes_it_no_wider(drawing: Drawing, qtbot: QtBot) -> None:
+    note, words = drawing.panel._note, "validation − train: +0.192 · tokens differ: bits per byte"
+    least = drawing.panel.minimumSizeHint().width()
+    drawing.panel.set_note(words)
+    assert drawing.panel.minimumSizeHint().width() == least
+    for width, whole in ((900, True), (260, False)):
+        drawing.panel.resize(width, 400)
+        room = note.fontMetrics().horizontalAdvance(words)
+        qtbot.waitUntil(lambda whole=whole, room=room: (note.width() >= room) == whole, timeout=WAIT)
+        assert note.geometry().right() <= width
+    assert note.toolTip() == words
+
+
 @pytest.mark.parametrize("kind", ["png", "svg", "csv"])
 def test_an_export_to_nowhere_fails_in_words(drawing: Drawing, tmp_path: Path, kind: str) -> None:
     with pytest.raises(LabError, match="could not be written"):
