@@ -99,7 +99,7 @@ def _batch(args: argparse.Namespace, run: RunFolder) -> int:
     from llmlab.models.source import open_model
     from llmlab.store.history import read_history
     from llmlab.studies.experiments.curves import find_spikes
-    from llmlab.training.batches import Batches
+    from llmlab.training.batches import Batches, nearest
 
     history, step, said = read_history(run), args.batch, ""
     if step is True:  # none was named
@@ -114,7 +114,8 @@ def _batch(args: argparse.Namespace, run: RunFolder) -> int:
         rows = Batches(run, history, opener, progress).rows(step)
     plain = {"run": run.id, "step": step, "rows": [vars(row) for row in rows]}
     texts = [(text.loss(row.loss), text.printable(row.text)) for row in rows]
-    under = "" if rows[0].loss is None else "; below, under the nearest checkpoint"
+    checkpoint = nearest(run, step) if rows[0].loss is not None else None
+    under = "" if checkpoint is None else f"; below, under {checkpoint.name}"
     table = text.table(("loss", "text"), texts, right=(0,))
     return answer(args, plain, (f"{run.id}, step {step}{said}{under}", *table))
 

@@ -126,7 +126,7 @@ class BatchView(QWidget):
     def _take(self, rows: tuple[BatchText, ...]) -> None:
         self._request = None
         known = rows and rows[0].loss is not None
-        order = ", the highest loss under the nearest checkpoint first" if known else ""
+        order = ", the highest loss under a checkpoint near this step first" if known else ""
         self.words.setText(f"{self._height()} {len(rows):,} sequences{order}.".strip())
         self.rows.addItems([_line(row) for row in rows])
 

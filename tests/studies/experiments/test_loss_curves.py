@@ -125,7 +125,7 @@ def test_the_text_of_a_step_is_told_in_the_terminal_and_by_the_model_host(
     host._answer_or_say_why({"id": 1, "do": "batch", "run": str(trained.path), "step": 31})
     assert json.loads(said.getvalue().splitlines()[-1])["rows"] == [[row.text, row.loss] for row in rows]
     assert main(["show", str(trained.path), "--batch"]) == 0  # the step that stands out most
-    assert re.search(r"step \d+: loss \d.* where .* was expected", capsys.readouterr().out)
+    assert re.search(r"step \d+: loss \d.* where .* was expected; below, under \w", capsys.readouterr().out)
     for none in ("0", "61"):
         assert main(["show", str(trained.path), "--batch", none]) == 2
         assert "Its steps are 1 to 60" in capsys.readouterr().err
