@@ -712,24 +712,25 @@ def test_losses_after_a_change_are_those_of_a_model_with_other_weights(subject: 
 def test_the_token_that_counts_most_is_the_one_that_costs_most_when_it_is_replaced(
     subject: Subject, model: GPT
 ) -> None:
-    question = ask(subject, "carrying-token", 1)
-    ids = subject.passage
-
     def log_p(row: list[int]) -> Tensor:
         with torch.no_grad():
             return model(torch.tensor([row]))[0, -1].log_softmax(-1)
 
-    answer = int(log_p(ids).argmax())
-    others = torch.randint(model.vocab_size, (len(ids) - 1, 4), generator=torch.Generator().manual_seed(1)).tolist()
-    left = [
-        sum(float(log_p([*ids[:at], other, *ids[at + 1 :]])[answer]) for other in row) for at, row in enumerate(others)
-    ]
-    worst = left.index(min(left))
-    assert question.answer == f"{worst}: {subject.opened.tokenizer.token_text(ids[worst])!r}"
-    whole = float(log_p(ids)[answer])
-    for one in question.choices:
-        at = int(one.partition(":")[0])
-        assert at == worst or whole - left[at] / 4 < (whole - left[worst] / 4) / 2
+    for seed in range(6):  # in some of them a token that costs nearly as much could be offered as wrong
+        question = ask(subject, "carrying-token", seed)
+        ids = subject.passage
+        answer = int(log_p(ids).argmax())
+        draws = torch.Generator().manual_seed(seed)
+        others = torch.randint(model.vocab_size, (len(ids) - 1, 4), generator=draws).tolist()
+        costs = [
+            float(log_p(ids)[answer])
+            - sum(float(log_p([*ids[:at], other, *ids[at + 1 :]])[answer]) for other in row) / 4
+            for at, row in enumerate(others)
+        ]
+        worst = costs.index(max(costs))
+        assert question.answer == f"{worst}: {subject.opened.tokenizer.token_text(ids[worst])!r}"
+        for at in (int(one.partition(":")[0]) for one in question.choices):
+            assert at == worst or costs[at] < costs[worst] / 2
 
 
 def test_what_cannot_be_told_apart_is_not_asked(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
