@@ -8,8 +8,8 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QWidget
+from PySide6.QtGui import QColor, QResizeEvent
+from PySide6.QtWidgets import QSplitter, QWidget
 
 from llmlab.store.history import RunHistory
 from llmlab_gui.charts.curve import CurveStyle, StyledPoints
@@ -20,7 +20,7 @@ from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.smoothed_column import SmoothedColumn
-from llmlab_gui.widgets.layouts import split
+from llmlab_gui.widgets.layouts import split, turn
 from llmlab_gui.widgets.theme import current_theme
 
 # More entries hide the curves; the Runs dock has every run's colour.
@@ -30,6 +30,8 @@ _SEEN = 140  # alpha of a short piece of a line that is pale because there is mu
 _LAYERS = 10.0
 # Pauses beyond these are shaded no more: the newest tell enough.
 _MOST_SPANS = 40
+_WIDE = 70  # characters: both the charts and what stands aside have room for their controls
+_SHARES = (3, 2)  # of the charts, and of that
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,23 @@ class PanelDock(LabDock):
     ) -> None:
         """charts: each with its share of the height. smoothing: its reach at first, in steps; None for no control.
 
-        controls: the dock's own, before those of every chart. aside: what stands at the right of the charts.
+        controls: the dock's own, before those of every chart. aside: what stands at the right of the charts, or under
+        them where that is narrow.
         """
+        self._halves: QSplitter | None = None
         super().__init__(lab, dock_id, title, parent)
         self.panel = ChartPanel(charts, self._fill, lab.redraw, self.write_file, smoothing=smoothing, controls=controls)
-        self.set_body(self.panel if aside is None else split((self.panel, 3), (aside, 2), across=True))
+        if aside is not None:
+            self._halves = split(*zip((self.panel, aside), _SHARES, strict=True), across=True)
+        self.set_body(self.panel if self._halves is None else self._halves)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if self._halves is not None:
+            width, height = event.size().toTuple()
+            wide = width >= self.fontMetrics().averageCharWidth() * _WIDE
+            sizes = [(width if wide else height) * share // sum(_SHARES) for share in _SHARES]
+            turn(self._halves, across=wide, sizes=sizes, shares=_SHARES)
 
     def remember(self, settings: WindowSettings) -> None:
         name = f"charts/{self.objectName().removeprefix('dock.')}"

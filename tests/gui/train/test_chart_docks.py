@@ -17,7 +17,7 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QPointF, QSettings, Qt, Signal
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication, QMainWindow
+from PySide6.QtWidgets import QApplication, QMainWindow, QScrollArea
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -501,6 +501,18 @@ def test_docks_that_hear_of_a_long_run_at_once_are_drawn_one_a_tick_and_none_beh
         lab.redraw._tick()
         assert drawn == so_far
     assert docks[0].panel.isVisible()
+
+
+def test_a_batch_is_beside_a_wide_chart_and_under_a_narrow_one(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    lab.add(FakeRun(tmp_path).start().advance(10))
+    dock = _shown(LossDock(lab), qtbot)
+    dock.batch.show()
+    room = dock.findChild(QScrollArea)
+    for width, beside in ((700, True), (330, False), (700, True)):
+        dock.resize(width, 300)
+        qtbot.waitUntil(lambda beside=beside: (dock.batch.x() > 0) == beside, timeout=20_000)
+        qtbot.waitUntil(lambda: room.horizontalScrollBar().maximum() == 0, timeout=20_000)
+        assert dock.chart.height() > 60
 
 
 def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
