@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QUrl
@@ -33,7 +34,10 @@ class PageOpener:
             self._lab.error_raised.emit(error)
             return
         run = (link.values.get("model") or link.values.get("base", "")).partition("@")[0]
-        if run and self._lab.row_called(run) is None:
+        own = link.kind == WORKSPACE and self._lab.inspection.about is not None
+        if run and self._lab.row_called(run) is None and own:  # the model that is open does as well
+            link = replace(link, values={key: value for key, value in link.values.items() if key != "model"})
+        elif run and self._lab.row_called(run) is None:
             do = "Train it as its page says (first-gpt: First hour, page 1), or choose your own model in the toolbar."
             self._lab.error_raised.emit(LabError(f"There is no run {run} yet.", "This link looks at it.", do))
             return

@@ -85,6 +85,7 @@ class PageQuestions(QWidget):
         self.asker.working.connect(self._tell)
         self.asker.failed.connect(self._fail)
         lab.runs_changed.connect(self._look_again)
+        lab.inspection.about_changed.connect(self._look_again)
 
     def show_page(self, page: Page) -> None:
         """Offers the questions of a page, unless they are being asked already."""
@@ -117,10 +118,13 @@ class PageQuestions(QWidget):
             self._offer()
 
     def _about(self) -> str | None:
-        """The model of the first hour on its page, "" for what is active on others; None where it is not there yet."""
-        if self._concept != LOOK_INSIDE:
-            return ""
+        """The model of the first hour on its page, or else the one that is open; None where neither is there yet.
+
+        "": what is active, as on all other pages.
+        """
         row = self._lab.row_called(_MODEL)
+        if self._concept != LOOK_INSIDE or (row is None and self._lab.inspection.about is not None):
+            return ""
         ended = row is not None and not row.status.live and final_of(list_checkpoints(row.run.checkpoints)) is not None
         return f"{row.run.path}@final" if row is not None and ended else None
 
@@ -141,7 +145,7 @@ class PageQuestions(QWidget):
         self.words.setText(words or "About this page, computed from your own model.")
 
     def _look_again(self) -> None:
-        """The model of the first hour is there, or trains now."""
+        """The model of the first hour is there, or trains now, or another is open."""
         if not self.button.isEnabled():
             self._offer()
 

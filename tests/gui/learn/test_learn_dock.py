@@ -20,6 +20,7 @@ from waits import WAIT
 from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
 from llmlab.practice.question import CHOICE, INTERVAL, LOOK_INSIDE, TRAINING
+from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
@@ -214,6 +215,13 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
     with qtbot.assertNotEmitted(lab.workspace_requested):
         dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=The%20king"))
     assert "no run mine yet" in lab.errors[-1].what
+    lab.inspection.about = ModelAbout("bar", "bar", "scratch")
+    prompts: list[str] = []
+    with monkeypatch.context() as patch, qtbot.waitSignal(lab.workspace_requested, timeout=WAIT):
+        patch.setattr(lab.inspection, "set_prompt", lambda text, *_, **__: prompts.append(text))
+        dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=To%20be"))
+    assert (opened, prompts) == ([], ["To be"])  # the model that is open stays
+    lab.inspection.about = None
     lab.add(FakeRun(lab.outputs, "mine").start())
     with qtbot.waitSignal(lab.workspace_requested, timeout=WAIT) as asked:
         dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=The%20king"))
@@ -427,6 +435,15 @@ def test_the_second_page_of_the_first_hour_says_when_its_model_can_be_asked_abou
     lab.runs_changed.emit()
     assert box.button.isEnabled()
     assert "computed from your own model" in box.words.text()
+
+
+def test_the_second_page_of_the_first_hour_asks_about_another_model_that_is_open(dock: LearnDock, lab: FakeLab) -> None:
+    box = dock.questions
+    box.show_page(Page(LOOK_INSIDE, "Look inside", "", FIRST_HOUR))
+    lab.inspection.about = ModelAbout("bar", "bar", "scratch")
+    lab.inspection.about_changed.emit()
+    assert box.button.isEnabled()
+    assert box._about() == ""
 
 
 def test_where_only_trained_questions_are_left_a_skip_says_so(dock: LearnDock, lab: FakeLab) -> None:
