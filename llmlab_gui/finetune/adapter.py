@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QPushButton, QWidget
 
 from llmlab.core.errors import LabError
@@ -75,8 +74,8 @@ class AdapterDock(InspectionDock):
         """All of it."""
         return (self.archive, list(self.archive)) if self.archive is not None else None
 
-    def showEvent(self, event: QShowEvent) -> None:
-        super().showEvent(event)
+    def _come_to_sight(self) -> None:
+        super()._come_to_sight()
         if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
             self._asked = ""
         self._ask()

@@ -12,6 +12,7 @@ from fake_model import FakeModelHost
 from finetuning_run import tuned_run
 from inspection_lab import PROMPT, InspectionLab
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -100,6 +101,25 @@ def test_a_current_fine_tuning_run_is_one_click_away(lab: InspectionLab, qtbot: 
     qtbot.mouseClick(dock._empty._button, Qt.MouseButton.LeftButton)
     measured(qtbot, dock)
     dock.shutdown()
+
+
+def test_a_model_that_was_opened_before_its_tab_is_chosen_is_measured(lab: InspectionLab, qtbot: QtBot) -> None:
+    window, dock, front = QMainWindow(), AdapterDock(lab), QDockWidget()  # type: ignore[arg-type]
+    qtbot.addWidget(window)
+    lab.open(qtbot, dock, model="tuned@100")
+    for one in (dock, front):
+        window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, one)
+    window.tabifyDockWidget(dock, front)
+    front.raise_()
+    window.show()
+    qtbot.waitUntil(lambda: not dock._shown, timeout=WAIT)
+    lab.inspection.open("tuned@200")
+    qtbot.waitUntil(lambda: dock.archive is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    dock.raise_()
+    measured(qtbot, dock)
+    dock.shutdown()
+    dock.setParent(None)  # it is closed by itself
 
 
 def test_a_failure_is_shown_in_words_and_can_be_tried_again(lab: InspectionLab, qtbot: QtBot) -> None:
