@@ -62,12 +62,6 @@ def _stage(place: Place, cached: _Cached) -> Stage:
     dim = cached.keys.shape[-1] + cached.values.shape[-1]
     kept = dim * place.anatomy.n_kv_head * place.anatomy.n_layer * last
     apart = differing(cached.logits, place.seen.logits)
-    note = ""
-    if heads.pattern.triu(1).any():
-        note = (
-            "This model has no causal mask: keys and values of a position change when tokens come after it, and a "
-            f"cache keeps the old ones. With it the logits differ by up to {number(apart)}, so it cannot be used here."
-        )
     return place.stage(
         "cache",
         "KV cache",
@@ -82,7 +76,6 @@ def _stage(place: Place, cached: _Cached) -> Stage:
         ],
         torch.cat([cached.keys.flatten(), cached.values.flatten(), cached.logits]),
         torch.cat([heads.key.flatten(), heads.value.flatten(), place.seen.logits]),
-        note,
     )
 
 

@@ -18,10 +18,8 @@ from watched_models import SETTINGS
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.settings import Sampling
 from llmlab.gpt.generate import generate
-from llmlab.gpt.model import GPT
 from llmlab.models.generation import continued
 from llmlab.models.model import OpenModel
-from llmlab.mysteries.broken_model import unmask
 from llmlab.walk.forwards import Walk, next_token, walk
 from llmlab.walk.stage import CHANGEABLE, Stage
 from llmlab.walk.sums import number
@@ -164,15 +162,6 @@ def test_with_a_cache_keys_values_and_logits_are_those_without(options: dict[str
     for wrong in (Walk(ids=IDS, position=2, cache=True), Walk(ids=(5,), cache=True)):
         with pytest.raises(UsageError, match="KV cache"):
             walk(model, wrong)
-
-
-def test_of_a_model_without_a_causal_mask_it_is_said_that_no_cache_serves_it() -> None:
-    model = scratch()
-    assert isinstance(model.model, GPT)
-    unmask(model.model)
-    cache = by_name(walk(model, Walk(ids=IDS, layer=1, cache=True)))["cache"]
-    assert "no causal mask" in cache.note
-    assert not cache.formula
 
 
 HOW = {"temperature": 0.8, "top_k": 9, "top_p": 0.9}
