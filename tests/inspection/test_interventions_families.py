@@ -150,15 +150,16 @@ def test_a_change_reaches_no_earlier_token(name: str) -> None:
 def test_a_batch_of_changed_prompts_is_each_of_them_alone(name: str, tmp_path: Path) -> None:
     model = opened(name)
     prompt, source = (tuple(ids.tolist()) for ids in (some_ids(), SOURCE))
-    heads = heads_of(model.anatomy) is not None
+    flat = name == "opt"  # its feed-forward gets all positions of all prompts in one row
+    heads, point = heads_of(model.anatomy) is not None and not flat, "mlp_out" if flat else "pre_attn"
     aim = {"ids": prompt, "source_ids": source, "answer": "3", "against": "40"}
-    question = PatchingSweep(**aim, over="layer,head" if heads else "layer,position")  # type: ignore[arg-type]
+    question = PatchingSweep(**aim, over="layer,head" if heads else "layer,position", point=point)  # type: ignore[arg-type]
     patching_sweep(model, question, tmp_path / "sweep", budget=5 * row_bytes(model.anatomy, TIME))
     grid = read_archive(tmp_path / "sweep")["sweep/logit_difference"]
     for layer, index in ((0, 0), (1, 2), (2, 3)):
         if heads and model.anatomy.blocks[layer].projection is None:
             assert grid[layer, index] != grid[layer, index]  # NaN: nothing to change
             continue
-        edit = f"patch head:{layer}.{index}" if heads else f"patch residual:{layer}.pre_attn@{index}"
+        edit = f"patch head:{layer}.{index}" if heads else f"patch residual:{layer}.{point}@{index}"
         intervene(model, Intervene(**aim, edits=(edit,)), tmp_path / "one")  # type: ignore[arg-type]
         assert grid[layer, index] == pytest.approx(read_archive(tmp_path / "one")["target/after"][0], abs=3e-5)

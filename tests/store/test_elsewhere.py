@@ -41,7 +41,8 @@ def unused_pid() -> int:
 def trained(run: RunFolder, heartbeat: float | None = None, **changes: Any) -> None:
     """What its worker on another machine wrote last."""
     now = time.time() if heartbeat is None else heartbeat
-    values: dict[str, Any] = {"state": "running", "host": "gpu-node-7", "pid": unused_pid(), "pid_start": now - 60.0}
+    values: dict[str, Any] = {"state": "running", "host": "gpu-node-7", "pid": unused_pid()}
+    values["pid_start"] = process_start(os.getpid()) - 60.0  # which is not this process's, however long it has run
     values |= {"heartbeat": now, "patience": 120.0, "step": 40, "attempt": 1}
     run.write_status(RunStatus(**(values | changes)))
 
