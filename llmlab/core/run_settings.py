@@ -139,7 +139,7 @@ class DistributedSettings:
         high=1024,
     )
     timeout: int = setting(
-        60,
+        45,  # with the 12 that who hears a SIGTERM takes to end (llmlab.jobs.worker), less than a minute
         "How long the others wait in a step for a process that does not answer, before the run fails.",
         unit="seconds",
         low=1,

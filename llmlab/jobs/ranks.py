@@ -27,6 +27,8 @@ _LOOPBACK = "127.0.0.1"
 _STOPPED_SECONDS = 3.0
 # How often a process looks whether rank 0 gets on.
 _LOOK_SECONDS = 1.0
+# How often it must find a process held before it ends it: those that were stopped together go on one after another.
+_HELD_LOOKS = 3
 _SAY_SECONDS = 5.0  # after which a run that torchrun started first says where it is
 _RESUME = "Resume the run: it goes on from its newest checkpoint."
 
@@ -48,6 +50,8 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
         os.environ.setdefault(name, value)
     where = ["--standalone", "--local-addr", _LOOPBACK, "--nproc-per-node", str(count), "--max-restarts", "0"]
     worker = ["--no-python", *module_command("llmlab.jobs.worker"), str(run.path)]
+    over, held = threading.Event(), set[int]()
+    threading.Thread(target=_end_what_is_held, args=(run, count, over, held), daemon=True).start()
     try:
         with tempfile.TemporaryDirectory(prefix="llmlab-") as logs:  # torchrun would leave its own behind
             torchrun(parse_args([*where, "--log-dir", logs, *worker]))
@@ -57,6 +61,11 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
         for rank, failure in error.failures.items():
             with suppress(ValueError, TypeError):  # torch's own message: it was killed, or says nothing
                 return failed(rank, count, LabError(**json.loads(failure.message)))
+        if found := [rank for rank, failure in error.failures.items() if failure.pid in held]:
+            if len(found) == len(error.failures) and run.recorded_status().state == "stopped":
+                return None  # as somebody asked rank 0
+            what = f"Process {found[0]} of the run's {count} did not answer any more, and was ended."
+            return LabError(what, "The system held it (SIGSTOP).", _RESUME)
         # Who was killed comes first: the others end by themselves when they notice, or by torchrun's SIGTERM.
         ends = {rank: failure.exitcode for rank, failure in error.failures.items()}
         rank = min(ends, key=lambda rank: (ends[rank] == -signal.SIGTERM, ends[rank]))
@@ -72,7 +81,29 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
             else ""
         )
         return LabError(f"Process {rank} of the run's {count} {how}.", why, _RESUME)
+    finally:
+        over.set()
     return None
+
+
+def _end_what_is_held(run: RunFolder, count: int, over: threading.Event, ended: set[int]) -> None:
+    """Until `over`: kills the workers of this process that the system holds (SIGSTOP) once another has ended, and adds
+    their process ids to `ended`. torchrun's SIGTERM does not reach them, and it would wait 30 seconds for them.
+    """
+    ranks: list[psutil.Process] = []
+    held = 0
+    while not over.wait(_LOOK_SECONDS):
+        with suppress(psutil.Error):  # one ends at this moment
+            if len(ranks) < count:
+                ranks = [child for child in psutil.Process().children() if str(run.path) in child.cmdline()]
+                continue
+            living = [rank for rank in ranks if rank.is_running()]
+            waiting = [rank for rank in living if len(living) < count and process_stopped(rank.pid)]
+            held = held + 1 if waiting else 0
+            if held > _HELD_LOOKS:
+                ended.update(rank.pid for rank in waiting)
+                for rank in waiting:
+                    rank.kill()
 
 
 def follow_rank_0(run: RunFolder, seconds: float) -> None:

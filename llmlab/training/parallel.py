@@ -170,7 +170,10 @@ class Several(Processes):
         self._store = dist.PrefixStore(f"llmlab/{attempt}", store)
         dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
         backend = "nccl" if device.kind == "cuda" else "gloo"
-        self._group = dist.new_group(backend=backend, timeout=timedelta(seconds=seconds))
+        soon = timedelta(seconds=seconds)
+        self._group = dist.new_group(backend=backend, timeout=soon)
+        # The others listen through a pause of any length; rank 0 waits until they do as it waits in a step.
+        self._orders = dist.new_group(backend="gloo", timeout=soon if self.rank == 0 else _PATIENCE)
         self._ddp: DistributedDataParallel | None = None
         self._begun, self._worked = time.perf_counter(), time.thread_time()
         self._shares: deque[list[float]] = deque(maxlen=STEPS)  # as the speed is averaged
@@ -178,12 +181,12 @@ class Several(Processes):
     def order(self, what: str, step: int) -> None:
         self._begun, self._worked = time.perf_counter(), time.thread_time()
         if self.rank == 0:
-            dist.broadcast(torch.tensor([_ORDERS.index(what), step]), 0)
+            dist.broadcast(torch.tensor([_ORDERS.index(what), step]), 0, self._orders)
 
     def hear(self) -> tuple[str, int]:
         """The next order of rank 0, on every other rank."""
         heard = torch.zeros(2, dtype=torch.int64)
-        dist.broadcast(heard, 0)
+        dist.broadcast(heard, 0, self._orders)
         return _ORDERS[int(heard[0])], int(heard[1])
 
     def share(self, *batch: Tensor) -> tuple[tuple[Tensor, ...], int]:

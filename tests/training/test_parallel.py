@@ -61,14 +61,18 @@ def _losses(run: RunFolder) -> list[float]:
 
 
 @contextlib.contextmanager
-def _in_step(number: int, rank: int, does: Callable[[], object]) -> Iterator[None]:
-    """A process of that rank does something as it begins that step; holds for forks that begin inside."""
+def _in_step(number: int, rank: int, does: Callable[[], object], *, behind: bool = False) -> Iterator[None]:
+    """A process of that rank does something as it begins that step, or behind it; holds for forks that begin inside."""
     plain = Trainer.optimizer_step
 
     def step(self: Trainer) -> Any:
-        if self.processes.rank == rank and self.progress.step + 1 == number:
+        its = self.processes.rank == rank and self.progress.step + 1 == number
+        if its and not behind:
             does()
-        return plain(self)
+        result = plain(self)
+        if its and behind:
+            does()
+        return result
 
     with mock.patch.object(Trainer, "optimizer_step", step):
         yield
@@ -216,9 +220,9 @@ def test_a_run_of_one_process_is_not_trained_by_several(outputs: Path) -> None:
     assert run.status().error["why"] == "Its distributed.strategy is none."  # type: ignore[index]
 
 
-def _fail_in_step(run: RunFolder, does: Callable[[], object], codes: tuple[int, int]) -> str:
-    """What a run says that ended because rank 1 did that in its step 8."""
-    with _in_step(8, 1, does), ranks(run, 2) as forks:
+def _fail_in_step(run: RunFolder, does: Callable[[], object], codes: tuple[int, int], *, behind: bool = False) -> str:
+    """What a run says that ended because rank 1 did that in its step 8, or behind it."""
+    with _in_step(8, 1, does, behind=behind), ranks(run, 2) as forks:
         assert tuple(fork.wait(30) for fork in forks) == codes
     assert run.status().state == "failed"
     (failed,) = events_of(run, "failed")
@@ -243,6 +247,8 @@ def test_a_run_that_loses_a_process_fails_with_its_reason_and_goes_on_where_it_w
     assert _fail_in_step(run, _be_killed, (1, -signal.SIGKILL)).startswith(f"{lost}was ended from outside")
     run = new_run(outputs, 10, "hangs", **settings)
     assert _fail_in_step(run, _hang, (1, 1)) == f"{lost}did not answer within 2 s (distributed.timeout)."
+    run = new_run(outputs, 10, "hangs-behind", **settings)
+    assert _fail_in_step(run, _hang, (1, 1), behind=True) == f"{lost}did not answer within 2 s (distributed.timeout)."
     train_by(run, 2)
     assert differences(alone, run) == []
     run = new_run(outputs, 10, "memory", **settings)
@@ -360,6 +366,35 @@ def test_a_rank_0_that_the_system_holds_is_not_waited_for(outputs: Path, monkeyp
         rank_0.kill()
         rank_0.wait()
     assert looks[0] == 100 + 5  # one a second; in a hundred before, nothing was amiss
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no SIGSTOP")
+def test_a_process_that_the_system_holds_is_killed_once_another_has_ended_and_not_before(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, looks, over = new_run(outputs), [0], threading.Event()
+    command = [sys.executable, "-c", "import time; time.sleep(600)", str(run.path)]
+    held, other = [subprocess.Popen(command) for _ in range(2)]
+    try:
+        held.send_signal(signal.SIGSTOP)
+        wait_until(lambda: process_stopped(held.pid))
+
+        def look(seconds: float) -> bool:
+            looks[0] += 1
+            if looks[0] == 20:
+                assert process_stopped(held.pid)
+                other.kill()
+                other.wait()
+            return looks[0] > 30
+
+        monkeypatch.setattr(over, "wait", look)
+        jobs_ranks._end_what_is_held(run, 2, over, ended := set())
+        assert held.wait() == -signal.SIGKILL
+        assert ended == {held.pid}
+    finally:
+        for process in (held, other):
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.slow
