@@ -42,7 +42,7 @@ def unknown(what: str, word: str, known: Collection[str]) -> UsageError:
 
 def did_you_mean(word: str, known: Collection[str], most: int = 1, cutoff: float = 0.6) -> str:
     """`Did you mean foo or bar?`, of what is spelt most like a word; "" where nothing is. cutoff: as difflib has it."""
-    nearest = difflib.get_close_matches(word, known, n=most, cutoff=cutoff)
+    nearest = difflib.get_close_matches(word, dict.fromkeys(known), n=most, cutoff=cutoff)
     return f"Did you mean {' or '.join(nearest)}?" if nearest else ""
 
 

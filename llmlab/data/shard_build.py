@@ -212,7 +212,9 @@ def pinned(source: ShardSource, name: str) -> ShardSource:
     if source.files:
         return source
     begun = _begun(shards_dir() / name)
-    return replace(source, revision=hub_revision(source.name) if begun is None else begun.revision)
+    if begun is not None and begun.source == source.name:
+        return replace(source, revision=begun.revision)
+    return replace(source, revision=hub_revision(source.name))
 
 
 def _begun(folder: Path) -> Manifest | None:

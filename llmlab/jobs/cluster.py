@@ -129,9 +129,9 @@ def waiting_job(run: RunFolder, folder: Path) -> Job | None:
 
     None where it has begun, since then it hears requests, and where there is no Slurm. Local jobs begin at once.
     """
-    kept = read_json(_kept(run, folder)) or {}
-    waits = kept.get("cluster") == "slurm" and run.recorded_status().state == "queued"
-    if not waits or shutil.which("scancel") is None:
+    kept, status = read_json(_kept(run, folder)) or {}, run.recorded_status()
+    waits = status.state == "queued" and status.elsewhere  # not in the window's queue
+    if kept.get("cluster") != "slurm" or not waits or shutil.which("scancel") is None:
         return None
     require_cluster("slurm")
     import submitit

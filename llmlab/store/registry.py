@@ -83,8 +83,7 @@ def resolve_run(text: str, outputs: Path) -> RunReference:
         for run in found.values():
             return RunReference(run, chosen)
     wanted = candidates[-1][0]
-    ids = dict.fromkeys(run.id for run in runs)
-    hint = did_you_mean(wanted, ids, 3, 0.4) or "`llmlab-run runs` lists the runs that are here."
+    hint = did_you_mean(wanted, [run.id for run in runs], 3, 0.4) or "`llmlab-run runs` lists the runs that are here."
     raise UsageError(f"There is no run {wanted!r}.", f"Looked in {outputs} and for a folder of that name.", hint)
 
 

@@ -21,6 +21,8 @@ LIVE_STATES = ("queued", "running", "paused", "stopping")
 LAUNCH_SECONDS = 60.0
 # A worker that was just killed may hold its lock for a moment until the system has taken it down.
 _LOCK_SECONDS = 5.0
+# Who looks whether a lock is held holds it, too, for an instant, in which another who looks finds it held.
+_LOOK_SECONDS = 0.02
 # How lines of a worker's log begin that say nothing of why it ended.
 REMARK = "Note: "
 _LAST_WORDS_BYTES, _LAST_WORDS = 4096, 300  # of the log's end that are read; characters of the line that is told
@@ -143,7 +145,7 @@ class WorkerFolder:
         import filelock  # seldom needed, and 25 ms of every start
 
         try:
-            with filelock.FileLock(self.lock, timeout=0):
+            with filelock.FileLock(self.lock, timeout=_LOOK_SECONDS, poll_interval=_LOOK_SECONDS / 4):
                 return False
         except filelock.Timeout:
             return True

@@ -299,6 +299,10 @@ def test_a_data_set_of_the_hub_is_read_at_the_commit_with_which_it_was_begun(
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
     alone = begin("alone")
     assert alone.manifest.revision == "first"
+    elsewhere = shard_source("someone/else", "text")
+    now[0] = "second"
+    assert module.pinned(elsewhere, "alone").revision == "second"  # the name is another's, which is said later
+    now[0] = "first"
     with pytest.raises(Cancelled):
         begin("other", CancelAfter(12))
     now[0] = "second"

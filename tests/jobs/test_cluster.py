@@ -120,8 +120,9 @@ def test_an_experiment_that_was_killed_takes_its_waiting_jobs_up_again_and_back(
     lines = [line for line in asked.read_text().splitlines() if not line.startswith("sacct")]
     assert [line.split()[0] for line in lines] == ["sbatch", "scancel"]
     assert lines[1] == "scancel 4321"
-    resumed.run.write_status(replace(resumed.run.recorded_status(), state="running", host="node-3"))
-    assert cluster.waiting_job(resumed.run, folder.path / "cluster") is None
+    for later in ({"state": "running", "host": "node-3"}, {"state": "queued", "host": ""}):  # it began; it waits here
+        resumed.run.write_status(replace(resumed.run.recorded_status(), **later))
+        assert cluster.waiting_job(resumed.run, folder.path / "cluster") is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="submitit's signals are POSIX")

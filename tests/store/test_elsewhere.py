@@ -72,6 +72,14 @@ def test_where_another_machine_has_the_same_name_a_worker_that_holds_the_lock_li
         assert run.status().state == "interrupted"
 
 
+def test_who_only_looks_whether_the_lock_is_held_is_no_worker(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_run(outputs)
+    trained(run, host=host_name())
+    with run.held() as look:
+        monkeypatch.setattr(time, "sleep", lambda seconds: look.release())
+        assert run.status().state == "interrupted"
+
+
 def test_it_is_silent_when_no_news_came_for_long_by_the_clock_of_whoever_watches(
     outputs: Path, clock: dict[str, float]
 ) -> None:
