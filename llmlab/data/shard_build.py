@@ -32,6 +32,7 @@ from llmlab.data.shards import (
     BuiltCorpus,
     Manifest,
     Shard,
+    SourceFile,
     built_corpus,
     read_manifest,
     shard_name,
@@ -231,13 +232,20 @@ def _other_source(folder: Path, found: Manifest, asked: Manifest) -> UsageError:
         return UsageError(what, f"It was made from {found.source} with {found.tokenizer}.", do)
     before, now = ({file.name: file for file in manifest.files} for manifest in (found, asked))
     parts = {
-        "changed": [name for name in now if name in before and before[name] != now[name]],
+        "changed": [name for name in now if name in before and _is_other(before[name], now[name])],
         "new": [name for name in now if name not in before],
         "gone": [name for name in before if name not in now],
     }
     told = "; ".join(f"{what}: {_few(names)}" for what, names in parts.items() if names)
     why = f"{told[:1].upper()}{told[1:]}." if told else f"It was made from {found.source}."
     return UsageError(f"The source of {folder.name} has changed since it was begun.", why, do)
+
+
+def _is_other(before: SourceFile, now: SourceFile) -> bool:
+    """Whether a file changed. Of one that was recognised by its content and now is by its time, or the other way round
+    (`file_keys`), the sizes tell."""
+    alike = (" " in before.key) == (" " in now.key)
+    return before.bytes != now.bytes or (alike and before.key != now.key)
 
 
 def _few(names: list[str]) -> str:

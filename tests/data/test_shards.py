@@ -32,8 +32,8 @@ from llmlab.cli.main import main
 from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
+from llmlab.data import own_texts, shard_sources
 from llmlab.data import shard_build as module
-from llmlab.data import shard_sources
 from llmlab.data.corpora import find_corpus
 from llmlab.data.dataset import known_losses, load_dataset
 from llmlab.data.own_texts import own_corpus
@@ -254,6 +254,16 @@ def test_a_source_that_has_changed_is_refused_and_its_changed_files_are_named(fo
     path = corpus.folder / "manifest.json"  # of an earlier version, which knew only the key of all
     path.write_text(json.dumps({**json.loads(path.read_text()), "files": [], "revision": ""}))
     with pytest.raises(UsageError, match=r"has changed since it was begun\. It was made from"):
+        build(folder)
+
+
+def test_files_that_are_recognised_in_another_way_since_more_were_added_are_not_said_to_have_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(folder)
+    (folder / "z.txt").write_text("new")
+    monkeypatch.setattr(own_texts, "_HASH_BYTES", 10)
+    with pytest.raises(UsageError, match=r"was begun\. New: z.txt\."):
         build(folder)
 
 
