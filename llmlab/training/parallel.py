@@ -170,23 +170,27 @@ class Several(Processes):
         self._store = dist.PrefixStore(f"llmlab/{attempt}", store)
         dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
         backend = "nccl" if device.kind == "cuda" else "gloo"
-        soon = timedelta(seconds=seconds)
-        self._group = dist.new_group(backend=backend, timeout=soon)
-        # The others listen through a pause of any length; rank 0 waits until they do as it waits in a step.
-        self._orders = dist.new_group(backend="gloo", timeout=soon if self.rank == 0 else _PATIENCE)
+        self._group = dist.new_group(backend=backend, timeout=timedelta(seconds=seconds))
         self._ddp: DistributedDataParallel | None = None
         self._begun, self._worked = time.perf_counter(), time.thread_time()
         self._shares: deque[list[float]] = deque(maxlen=STEPS)  # as the speed is averaged
 
+    def _meet(self) -> None:
+        """Waits for those that still read. From here on rank 0 waits for the others as long as one may in a step; they
+        wait for its orders through a pause of any length."""
+        dist.barrier()
+        if self.rank == 0:
+            dist.distributed_c10d._set_pg_timeout(timedelta(seconds=self.seconds))
+
     def order(self, what: str, step: int) -> None:
         self._begun, self._worked = time.perf_counter(), time.thread_time()
         if self.rank == 0:
-            dist.broadcast(torch.tensor([_ORDERS.index(what), step]), 0, self._orders)
+            dist.broadcast(torch.tensor([_ORDERS.index(what), step]), 0)
 
     def hear(self) -> tuple[str, int]:
         """The next order of rank 0, on every other rank."""
         heard = torch.zeros(2, dtype=torch.int64)
-        dist.broadcast(heard, 0, self._orders)
+        dist.broadcast(heard, 0)
         return _ORDERS[int(heard[0])], int(heard[1])
 
     def share(self, *batch: Tensor) -> tuple[tuple[Tensor, ...], int]:
@@ -196,7 +200,7 @@ class Several(Processes):
         return tuple(each[mine] for each in batch), end - begin
 
     def around(self, model: nn.Module, loss: Loss, blocks: Iterable[nn.Module] = ()) -> Loss:
-        dist.barrier()  # some may still be reading; from here on they wait only so long for each other
+        self._meet()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has a new name for one of these
             self._ddp = DistributedDataParallel(
@@ -284,7 +288,7 @@ class Sharded(Several):
         from torch.distributed.device_mesh import DeviceMesh  # half a second that other runs do without
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-        dist.barrier()
+        self._meet()
         mesh = DeviceMesh.from_group(self._group, self._device.kind)
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for block in blocks:
