@@ -51,7 +51,8 @@ class _Note(OneLine):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
 
     def sizeHint(self) -> QSize:
-        return QSize(self.fontMetrics().horizontalAdvance(self.text()), super().sizeHint().height())
+        width = max(1, self.fontMetrics().horizontalAdvance(self.text()))  # no row places what has none
+        return QSize(width, super().sizeHint().height())
 
     def minimumSizeHint(self) -> QSize:
         return self.sizeHint().boundedTo(super().sizeHint())

@@ -240,7 +240,7 @@ def test_a_name_of_170_characters_makes_nothing_wider_than_its_dock(same_window:
             right = widget.mapTo(dock, QPoint(widget.width(), 0)).x()
             if widget.isVisible() and not widget.isWindow() and right > dock.width() + 1:
                 wide.append((dock_id, type(widget).__name__, widget.accessibleName(), right, dock.width()))
-    assert wide == []
+    assert wide == [], wide
     for menu in (window.menus.recent, window.model_bar.menu):
         menu.aboutToShow.emit()
         assert menu.sizeHint().width() < 683, menu.title()  # half of the screen
