@@ -95,7 +95,7 @@ def _end_what_is_held(run: RunFolder, count: int, over: threading.Event, ended: 
     while not over.wait(_LOOK_SECONDS):
         with suppress(psutil.Error):  # one ends at this moment
             if len(ranks) < count:
-                ranks = [child for child in psutil.Process().children() if str(run.path) in child.cmdline()]
+                ranks = [child for child in psutil.Process().children() if str(run.path) in _command(child)]
                 continue
             living = [rank for rank in ranks if rank.is_running()]
             waiting = [rank for rank in living if len(living) < count and process_stopped(rank.pid)]
@@ -104,6 +104,14 @@ def _end_what_is_held(run: RunFolder, count: int, over: threading.Event, ended: 
                 ended.update(rank.pid for rank in waiting)
                 for rank in waiting:
                     rank.kill()
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Nothing of one that has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def follow_rank_0(run: RunFolder, seconds: float) -> None:

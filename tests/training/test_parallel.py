@@ -389,7 +389,7 @@ def test_a_process_that_the_system_holds_is_killed_once_another_has_ended_and_no
 
         monkeypatch.setattr(over, "wait", look)
         jobs_ranks._end_what_is_held(run, 2, over, ended := set())
-        assert held.wait() == -signal.SIGKILL
+        assert held.wait(30) == -signal.SIGKILL
         assert ended == {held.pid}
     finally:
         for process in (held, other):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -336,7 +337,7 @@ def test_the_angle_of_a_rotation_is_position_times_theta() -> None:
 
 
 def test_the_formula_of_a_querys_norm_takes_the_mean_away_where_the_norm_does() -> None:
-    model = family_model("qwen3")
+    model = copy.deepcopy(family_model("qwen3"))  # others share it
     attention = model.get_submodule("model.layers.0.self_attn")
     assert by_name(walk(opened(model), Walk(ids=IDS)))["query_norm"].formula.startswith("q = q / ")
     attention.q_norm = nn.LayerNorm(attention.head_dim).requires_grad_(False)  # as in Phi
