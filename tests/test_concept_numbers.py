@@ -25,6 +25,39 @@ _FOLDER = resources_dir() / "concepts"
 _PRINTED = re.compile(r"^```python\n(.*?)^```\n\n^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"^```python\n", re.MULTILINE)
+_TOY = re.compile(r"llmlab.gpt.toy|\[the toy\]\(concept:")
+# Every page computes something with the toy, but for these.
+WITHOUT_THE_TOY = {
+    "bayesian-reasoning": "a belief is called right where the process is known, and nothing drew the text of the toy",
+    "chat-templates": "its model has no template",
+    "checkpoints": "its run is that of `baby`",
+    "comparing-models": "two checkpoints of a trained model are compared",
+    "critical-batch-size": "its example has a known answer",
+    "data-quality": "a corpus is filtered, and the toy has one text",
+    "distillation": "its teacher has counted a corpus",
+    "double-descent": "models of many sizes are fitted to one set of examples",
+    "edge-of-stability": "its network learns a wave",
+    "evaluation": "a score needs many questions",
+    "experiments": "trials with several seeds are compared",
+    "fine-tuning": "a trained base is needed",
+    "flash-attention": "its tables have thousands of rows",
+    "forgetting": "its example has two weights",
+    "grokking": "what is learned needs thousands of steps, and examples that were left out",
+    "in-context-learning": "the model has to be trained",
+    "induction-heads": "the model has to be trained",
+    "long-context": "the toy's context is five tokens",
+    "loss-curves": "a curve needs a run",
+    "many-processes": "the toy is trained by one process",
+    "mixed-precision": "its table has the formats alone",
+    "mixtures-of-experts": "the toy has one feed-forward in each block",
+    "n-grams": "they are counted on a corpus",
+    "notation": "it names what other pages compute",
+    "predicting": "it is about the reader's guesses",
+    "probes-and-steering": "the model has to be trained",
+    "sampling": "it calls the toy the small model",
+    "scaling-laws": "models of many sizes are compared",
+    "superposition": "its model is one that has to share its dimensions",
+}
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 # Pages whose models train until another processor's rounding shows: their numbers hold within this much.
 _TRAINED = ("in-context-learning", "probes-and-steering")
@@ -65,6 +98,11 @@ def test_the_code_on_a_page_prints_what_the_page_says(
         for found, said in zip(_NUMBER.findall(out), _NUMBER.findall(printed), strict=True):
             near = _NEAR if "." in said else _NEAR_PERCENT
             assert float(found) == pytest.approx(float(said), abs=near), (found, said)
+
+
+def test_the_toy_runs_through_every_page_but_for_those_with_a_reason() -> None:
+    without = {path.stem for path in _FOLDER.glob("*.md") if not _TOY.search(path.read_text(encoding="utf-8"))}
+    assert without == set(WITHOUT_THE_TOY)
 
 
 def test_every_symbol_of_a_shape_is_explained() -> None:
