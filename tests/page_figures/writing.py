@@ -17,7 +17,8 @@ from llmlab.gpt.generate import Sampling, sampling_steps
 from llmlab.gpt.toy import IDS, WORDS, toy_model
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.scoring import score_number
-from llmlab.studies.page_figures.picture import (
+from llmlab.studies.papers.statistics import spearman, stratified_spearman
+from page_figures.picture import (
     ACCENT,
     BLUE,
     EDGE,
@@ -36,8 +37,7 @@ from llmlab.studies.page_figures.picture import (
     Scale,
     figure,
 )
-from llmlab.studies.page_figures.sources import numbers, page_table, printed, said, stages
-from llmlab.studies.papers.statistics import spearman, stratified_spearman
+from page_figures.sources import numbers, page_table, printed, said, stages
 
 
 @figure

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from page_figures import FIGURES
+from page_figures.picture import Picture, Plot, Scale
+from page_figures.sources import stages
 
 from llmlab.core.paths import resources_dir
 from llmlab.gpt.toy import IDS, toy_model
-from llmlab.studies.page_figures import FIGURES
-from llmlab.studies.page_figures.picture import Picture, Plot, Scale
-from llmlab.studies.page_figures.sources import stages
 
 _FOLDER = resources_dir() / "concepts"
 _NUMBER = re.compile(r"−?\d+(?:\.\d+)?")

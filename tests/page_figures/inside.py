@@ -11,7 +11,7 @@ import torch
 from llmlab.gpt.model import GPT
 from llmlab.gpt.toy import IDS, WORDS, toy_model
 from llmlab.inspection.differences import linear_cka
-from llmlab.studies.page_figures.picture import (
+from page_figures.picture import (
     ACCENT,
     BLUE,
     EDGE,
@@ -28,7 +28,7 @@ from llmlab.studies.page_figures.picture import (
     Scale,
     figure,
 )
-from llmlab.studies.page_figures.sources import (
+from page_figures.sources import (
     blocks_of,
     numbers,
     page_table,

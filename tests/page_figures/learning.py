@@ -12,7 +12,8 @@ from llmlab.core.presets import load_preset
 from llmlab.gpt.shapes import parameter_count
 from llmlab.gpt.toy import IDS, TARGETS, toy_model
 from llmlab.studies.experiments.fits import fit_power_law
-from llmlab.studies.page_figures.picture import (
+from llmlab.training.schedule import learning_rate
+from page_figures.picture import (
     ACCENT,
     BAD,
     BLUE,
@@ -31,7 +32,7 @@ from llmlab.studies.page_figures.picture import (
     Scale,
     figure,
 )
-from llmlab.studies.page_figures.sources import (
+from page_figures.sources import (
     chart_of,
     numbers,
     page_table,
@@ -39,7 +40,6 @@ from llmlab.studies.page_figures.sources import (
     said,
     stages,
 )
-from llmlab.training.schedule import learning_rate
 
 
 @figure

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from llmlab.core.paths import resources_dir
-from llmlab.studies.page_figures import FIGURES
+from page_figures import FIGURES
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or FIGURES:

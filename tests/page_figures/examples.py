@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from llmlab.studies.page_figures.picture import (
+from page_figures.picture import (
     BLUE,
     EDGE,
     END,
@@ -21,7 +21,7 @@ from llmlab.studies.page_figures.picture import (
     Scale,
     figure,
 )
-from llmlab.studies.page_figures.sources import printed
+from page_figures.sources import printed
 
 
 @figure
