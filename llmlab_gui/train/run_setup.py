@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,7 @@ class RunSetupDock(LabDock, Generic[S]):
             self.form.set_values(others)
         except LabError as error:
             self.lab.error_raised.emit(error)
+        self._show_given()
         self.show()
         self.raise_()
 
@@ -309,6 +311,13 @@ class RunSetupDock(LabDock, Generic[S]):
             section.reveal(field)
         field.editor.setFocus(Qt.FocusReason.OtherFocusReason)
         QTimer.singleShot(0, field.editor, lambda: _scroll_to(field.editor))  # what unfolds has its place then
+
+    def _show_given(self) -> None:
+        """What was set, where a small form shows but the first fields."""
+        given = [f"{field.info.name.replace('_', ' ')} {field.short_text()}" for field in self.form.changed()]
+        named = f" {self.name.text()}" if self.name.text() else ""
+        said = html.escape(" · ".join([self.chosen.title, *given]))
+        self.help.setText(f"<b>Set up{html.escape(named)}:</b> {said}.")
 
     def _show_help(self, field: Field) -> None:
         self.help.setText(field.help_text())

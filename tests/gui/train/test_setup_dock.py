@@ -287,6 +287,7 @@ def test_a_link_of_a_page_fills_the_form(dock: SetupDock, lab: Lab) -> None:
     assert dock.presets.currentData() == "nano"
     assert (settings.train.steps, settings.data.corpus, settings.model.n_layer) == (300, "austen", 2)
     assert settings.train.learning_rate == load_preset("nano").settings.train.learning_rate
+    assert dock.help.text() == "<b>Set up:</b> Nano · n layer 2 · corpus austen · steps 300."
 
 
 # Corpora that are not here -------------------------------------------------------------------------------------
