@@ -76,7 +76,7 @@ _ALSO = {
     "concept:tokens": "tokenizer bpe vocabulary subword",
     "concept:optimisation": "what does adamw do to one weight optimizer adamw adam muon sgd momentum warm-up "
     "weight decay gradient descent",
-    "concept:loss": "why does the loss start at ln v curve overfitting perplexity validation "
+    "concept:loss": "why does the loss start at ln v initial loss at first curve overfitting perplexity validation "
     "training cross-entropy bigram",
     "concept:notation": "notation letters dimensions b t c v",
     "concept:n-grams": "does it know bigrams trigram counts",

@@ -122,6 +122,7 @@ ASKED = {  # what people type, and what must be among the first rows
     "dark": {("Theme", "Dark")},
     "dropout": {("Setting", "dropout")},
     "ablate heads": {("Show", "Interventions")},
+    "initial loss": {("Learn", "What the loss means")},
 }
 
 
