@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
 from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.notebook import Contents
+from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
@@ -42,6 +43,7 @@ class Book(QObject):
         super().__init__(parent)
         self.entries: list[Entry] = []
         self.damaged: list[str] = []
+        self.drafts: dict[str, Sequence[Prediction]] = {}  # gone back from, by what was about to start
         self._background = Background(self)
         self._lookups = Background(self)  # which do not wait until the notebook has been read
         self._notebook = lab_notebook(outputs, self._background.check)

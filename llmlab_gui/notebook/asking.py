@@ -52,7 +52,9 @@ def ask(
         return list(before)
     from llmlab_gui.notebook.prediction_dialog import PredictionDialog  # pyqtgraph: half the time of a first window
 
+    before = before or book.drafts.pop(about, ())
     dialog = PredictionDialog(book, about, quantities, expected, parent, anchors=anchors, before=before)
+    dialog.put_aside.connect(partial(book.drafts.__setitem__, about))
     return dialog.ask()
 
 

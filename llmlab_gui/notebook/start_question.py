@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QLabel, QPushButton, QStackedWidget, QStyle, QWidget
 from shiboken6 import isValid
@@ -26,6 +26,8 @@ class StartQuestion(QDialog):
 
     Nothing moves while one types: what is wrong is said when its row is left, in the place of a hint.
     """
+
+    put_aside = Signal(object)  # list[Prediction]: what the form said when it was gone back from
 
     def __init__(
         self, book: Book, about: str, why: str, parent: QWidget | None = None, *, anchors: Anchors | None = None
@@ -85,6 +87,12 @@ class StartQuestion(QDialog):
         """Starts without a prediction, whatever was filled in."""
         self.predictions = []
         self.accept()
+
+    def reject(self) -> None:
+        """Starts nothing."""
+        if not self._problem():
+            self.put_aside.emit(self.stated())
+        super().reject()
 
     def check(self) -> None:
         """Enter locks what was stated, or starts without; a problem that is solved is no longer shown."""

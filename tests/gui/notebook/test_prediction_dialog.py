@@ -426,6 +426,24 @@ def test_the_question_can_be_switched_off_for_good(qtbot: QtBot, book: Book, tmp
     assert settings.choices("notebook/asking", Asking) == Asking(before_runs=False)
 
 
+def test_what_was_gone_back_from_is_there_again_for_the_same_run_alone(qtbot: QtBot, book: Book) -> None:
+    seen: list[list[str]] = []
+
+    def act(low: str) -> None:
+        asked = QApplication.activeModalWidget()
+        assert isinstance(asked, PredictionDialog)
+        seen.append([str(prediction) for prediction in asked.stated()])
+        if low:
+            asked.rows[0].low.setText(low)
+            asked.rows[0].high.setText("4.6")
+        asked.back_button.click()
+
+    for about, low in (("a run", "3.8"), ("another", ""), ("a run", "")):
+        QTimer.singleShot(50, book, lambda low=low: act(low))
+        assert ask(None, book, about, quantities_of_runs()) is None  # type: ignore[arg-type]
+    assert seen == [[], [], ["val_loss=3.8..4.6@80%"]]
+
+
 def test_both_kinds_of_runs_are_asked_about(qapp: QApplication) -> None:
     about, quantities, expected = question_about(resolve_settings("baby"))
     assert "shakespeare" in about
