@@ -34,7 +34,7 @@ from llmlab_gui.learn.explain import ExplainIt
 from llmlab_gui.learn.page_list import PageList, fill_combo
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.learn.stations import ReadToEnd, StationFoot, Stations
-from llmlab_gui.learn.yours import with_yours, yours
+from llmlab_gui.learn.yours import Yours, with_yours, yours
 from llmlab_gui.pages.browser import TOP, PageBrowser, Place, chart, drawing
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, REVEAL, Page, without_outcomes
@@ -88,7 +88,7 @@ class LearnDock(LabDock):
         self._page: Page | None = None
         self._hides = False  # whether they are hidden on the page that is shown
         self._revealed: dict[str, set[int]] = {}  # of which questions of a page it is seen what came
-        self._yours: dict[str, str] = {}  # what the reader's own runs show, by page
+        self._yours: dict[str, Yours] = {}  # what the reader's own runs show, by page
         self._stale = False  # it was drawn in the colours of another theme
         self._past: list[tuple[str, Place]] = []  # page and place on it
         self._future: list[tuple[str, Place]] = []
@@ -349,7 +349,7 @@ class LearnDock(LabDock):
         place = place or self.browser.place()
         self._stale = False
         page = with_questions(self.stations.drawn(with_panels(self._page), self._pages))
-        page = with_yours(page, self._yours.get(self._page.name, ""))
+        page = with_yours(page, self._yours.get(self._page.name, Yours()))
         self._hides = page.group in (CONCEPTS, FIRST_HOUR) and not self.search.text().strip()
         self.questions.show_page(page)
         shown = self._revealed.get(page.name, ())
@@ -372,9 +372,9 @@ class LearnDock(LabDock):
         if page is None or page.group != FIRST_HOUR:
             return
 
-        def tell(told: str) -> None:
-            if told != self._yours.get(page.name, ""):
-                self._yours[page.name] = told
+        def tell(mine: Yours) -> None:
+            if mine != self._yours.get(page.name, Yours()):
+                self._yours[page.name] = mine
                 if self._page is page:
                     self._render()
 

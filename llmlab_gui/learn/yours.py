@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from llmlab.core.errors import LabError
@@ -22,19 +22,34 @@ from llmlab_gui.pages.page import Page
 
 # The paragraphs that quote the lab's own runs begin so.
 _OURS = re.compile(r"^For this page\b.*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+# What the question of the third page begins with.
+_GIVEN = re.compile(r"(?<=^\? With four layers the validation loss) ended at [\d.]*\d", re.MULTILINE)
 
 
-def with_yours(page: Page, told: str) -> Page:
+@dataclass(frozen=True)
+class Yours:
+    """told: what the runs of a page show, in a few sentences; "" where they are not there, or have not ended. given:
+    the loss of the run before, in nats, that the page's question begins with."""
+
+    told: str = ""
+    given: float | None = None
+
+
+def with_yours(page: Page, mine: Yours) -> Page:
     """The page with what the reader's runs show in place of what the lab's showed; as it is where nothing is told."""
-    if not told:
-        return page
-    return replace(page, text=_OURS.sub(lambda _: f"**Yours.** {told}", page.text, count=1))
+    text = page.text
+    if mine.given is not None:
+        text = _GIVEN.sub(f" of your `first-gpt` ended at {mine.given:.3f}", text, count=1)
+    if mine.told:
+        text = _OURS.sub(lambda _: f"**Yours.** {mine.told}", text, count=1)
+    return replace(page, text=text) if text != page.text else page
 
 
-def yours(page: str, outputs: Path) -> str:
-    """What the runs of that page show, in a few sentences; "" where they are not there, or have not ended."""
+def yours(page: str, outputs: Path) -> Yours:
+    """What the reader's runs have for that page."""
     tell = _PAGES.get(page)
-    return tell(outputs) if tell is not None else ""
+    four = _run(outputs, "first-gpt") if tell is _one_layer else None
+    return Yours(tell(outputs) if tell is not None else "", _losses(four)[1][-1] if four is not None else None)
 
 
 def _first(outputs: Path) -> str:

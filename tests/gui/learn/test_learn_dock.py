@@ -26,7 +26,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
 from llmlab_gui.learn.dock import LearnDock
-from llmlab_gui.learn.yours import with_yours
+from llmlab_gui.learn.yours import Yours, with_yours
 from llmlab_gui.pages import browser as page_browser
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.html import page_colors, page_html
@@ -599,4 +599,6 @@ def test_what_came_in_the_first_hour_is_hidden_until_the_readers_run_shows_it() 
         assert "For this page" not in left, page.name
         assert "## What it means" not in left, page.name
         assert ("Next:" if page is not pages[-1] else "## Where to go") in left, page.name
-        assert without_outcomes(with_yours(page, "Mine.")).text == with_yours(page, "Mine.").text, page.name
+        assert without_outcomes(with_yours(page, Yours("Mine."))).text == with_yours(page, Yours("Mine.")).text, (
+            page.name
+        )

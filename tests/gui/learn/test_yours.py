@@ -16,7 +16,7 @@ from llmlab.practice.deck import Deck
 from llmlab.practice.question import CHOICE, LOOK_INSIDE, mark
 from llmlab.store.history import read_history
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab_gui.learn.yours import with_yours, yours
+from llmlab_gui.learn.yours import Yours, with_yours, yours
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import FIRST_HOUR, Page
 
@@ -30,22 +30,25 @@ def test_a_page_quotes_the_readers_own_run_once_it_has_finished(tmp_path: Path, 
     name = "first-hour/1-train"
     run = FakeRun(tmp_path, "first-gpt", steps=600).start()
     run.advance(600)
-    assert yours(name, tmp_path) == ""
+    assert yours(name, tmp_path).told == ""
     run.finish()
-    told = yours(name, tmp_path)
+    told = yours(name, tmp_path).told
     losses = read_history(run.run).evaluations["val_loss"]
     assert f"`first-gpt` went from {losses[0]:.3f} to {losses[-1]:.3f} in" in told
     page = pages[name]
-    shown = with_yours(page, told).text
+    shown = with_yours(page, Yours(told)).text
     assert told in shown
     assert "For this page" in page.text
     assert "For this page" not in shown
-    assert with_yours(page, "") is page
-    assert yours("first-hour/3-predict", tmp_path) == ""  # its second run is not there
+    assert with_yours(page, Yours()) is page
+    third = yours("first-hour/3-predict", tmp_path)
+    assert third == Yours("", losses[-1])  # its second run is not there
+    asked = with_yours(pages["first-hour/3-predict"], third).text
+    assert f"With four layers the validation loss of your `first-gpt` ended at {losses[-1]:.3f}. Where" in asked
     other = FakeRun(tmp_path, "one-layer", steps=600).start()
     other.advance(600)
     other.finish()
-    assert "one layer is" in yours("first-hour/3-predict", tmp_path)
+    assert "one layer is" in yours("first-hour/3-predict", tmp_path).told
 
 
 def test_the_second_page_quotes_what_its_questions_found_in_the_readers_model(tmp_path: Path) -> None:
@@ -63,18 +66,18 @@ def test_the_second_page_quotes_what_its_questions_found_in_the_readers_model(tm
     answer("first-look", "It settles *early*.")
     answer("first-look-back", "Of another run.", model="other@final")
     answer("first-look-back", "Of the run before.", after=-1.0)
-    assert yours(LOOK_INSIDE, tmp_path) == ""  # one of the two is not answered yet
+    assert yours(LOOK_INSIDE, tmp_path).told == ""  # one of the two is not answered yet
     answer("first-look-back", "None looks back.")
-    assert yours(LOOK_INSIDE, tmp_path) == "It settles early. None looks back."
+    assert yours(LOOK_INSIDE, tmp_path).told == "It settles early. None looks back."
     deck.path.write_text("{")
-    assert yours(LOOK_INSIDE, tmp_path) == ""
+    assert yours(LOOK_INSIDE, tmp_path).told == ""
 
 
 def test_the_fifth_page_quotes_the_verdict_on_the_readers_model_and_the_prediction(tmp_path: Path) -> None:
     name, claims = "first-hour/5-check-a-claim", ["sink"]
     predicted = parse_check_prediction("sink=supported@60%", read_paper("attention-sinks"), claims)
     for number, model in enumerate(("other@final", "first-gpt@final")):
-        assert yours(name, tmp_path) == ""
+        assert yours(name, tmp_path).told == ""
         check = FakeCheck(
             tmp_path,
             f"sink-{number}",
@@ -83,12 +86,12 @@ def test_the_fifth_page_quotes_the_verdict_on_the_readers_model_and_the_predicti
             models=[model],
             predictions=[predicted.as_dict()],
         )
-        assert yours(name, tmp_path) == ""  # it has no verdict yet
+        assert yours(name, tmp_path).told == ""  # it has no verdict yet
         lab_notebook(tmp_path).refresh()
         check.judge(replace(verdict("sink", NOT_SUPPORTED), reason="The first gets 4.7 %. And more."))
         check.status(state="finished")
     lab_notebook(tmp_path).refresh()
-    told = yours(name, tmp_path)
+    told = yours(name, tmp_path).told
     assert told.startswith(
         "The verdict is **not supported**. The first gets 4.7 %. You predicted sink: supported, 60 %"
     )
@@ -99,5 +102,5 @@ def test_pages_that_quote_runs_have_a_place_for_the_readers(pages: dict[str, Pag
     hour = [page for page in pages.values() if page.group == FIRST_HOUR]
     assert len(hour) == 5
     for page in hour:
-        assert with_yours(page, "Mine.").text.count("**Yours.** Mine.") == 1, page.name
-        assert "For this page" not in with_yours(page, "Mine.").text, page.name
+        assert with_yours(page, Yours("Mine.")).text.count("**Yours.** Mine.") == 1, page.name
+        assert "For this page" not in with_yours(page, Yours("Mine.")).text, page.name
