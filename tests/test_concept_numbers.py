@@ -43,20 +43,6 @@ WITHOUT_THE_TOY = {
     "flash-attention": "its tables have thousands of rows",
     "forgetting": "its example has two weights",
     "grokking": "what is learned needs thousands of steps, and examples that were left out",
-    "in-context-learning": "the model has to be trained",
-    "induction-heads": "the model has to be trained",
-    "long-context": "the toy's context is five tokens",
-    "loss-curves": "a curve needs a run",
-    "many-processes": "the toy is trained by one process",
-    "mixed-precision": "its table has the formats alone",
-    "mixtures-of-experts": "the toy has one feed-forward in each block",
-    "n-grams": "they are counted on a corpus",
-    "notation": "it names what other pages compute",
-    "predicting": "it is about the reader's guesses",
-    "probes-and-steering": "the model has to be trained",
-    "sampling": "it calls the toy the small model",
-    "scaling-laws": "models of many sizes are compared",
-    "superposition": "its model is one that has to share its dimensions",
 }
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 # Pages whose models train until another processor's rounding shows: their numbers hold within this much.
@@ -247,20 +233,21 @@ def test_the_formats_of_numbers() -> None:
 
 
 def test_all_and_active_parameters_of_mixtures() -> None:
-    baby = load_preset("baby").settings.model
+    baby, toy = load_preset("baby").settings.model, list(toy_model().named_parameters())
     feeds = baby.n_layer * sum(a * b for attention, a, b in block_layers(baby) if not attention)
     layers, width, kv, hidden, vocab = 32, 4096, 1024, 14336, 32000  # of both large ones
     attention = layers * (2 * width**2 + 2 * width * kv) + (2 * layers + 1) * width
     sizes = {
         "`baby`": (parameter_count(baby, 84) - feeds, feeds),
         "Mi": (attention + 2 * vocab * width, layers * 3 * width * hidden),
+        "the toy": (sum(w.numel() for name, w in toy if "feed_forward." not in name), 2 * 2 * 4 * 16),
     }
     for name, rest, feed, experts, used, whole, active in rows_of("mixtures-of-experts", "model"):
         a, f = next(size for begins, size in sizes.items() if name.startswith(begins))
         for said, number in ((rest, a), (feed, f), (whole, a + int(experts) * f), (active, a + int(used) * f)):
-            amount, unit = said.split()
+            amount, _, unit = said.partition(" ")
             digits = len(amount.partition(".")[2])
-            assert f"{number / {'M': 1e6, 'G': 1e9}[unit]:.{digits}f}" == amount
+            assert f"{number / {'': 1, 'M': 1e6, 'G': 1e9}[unit]:.{digits}f}" == amount
 
 
 def test_what_a_long_context_costs() -> None:

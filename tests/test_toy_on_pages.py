@@ -1,0 +1,211 @@
+"""What the concept pages say of the toy in words and tables: each number is computed again, on the toy itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+
+import pytest
+import torch
+from test_concept_numbers import page, rows_of
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+from llmlab.gpt.model import GPT, Block, Rotary
+from llmlab.gpt.toy import IDS, TARGETS, WORDS, toy_model
+from llmlab.notebook.scoring import brier
+
+_OTHER = [0, 4, 2, 3, 0, 1]  # the mat sat on the cat
+_OTHER_IDS, _OTHER_TARGETS = torch.tensor([_OTHER[:-1]]), torch.tensor([_OTHER[1:]])
+_SAID = re.compile(r"[−+]?\d[\d,]*(?:\.\d+)?")
+
+
+def numbers_after(name: str, beginning: str) -> list[float]:
+    """The numbers of a page from these words to the end of the line."""
+    ((rest),) = re.findall(re.escape(beginning) + "(.*)", page(name))
+    return numbers_in(rest)
+
+
+def numbers_in(text: str) -> list[float]:
+    return [float(number.replace("−", "-").replace(",", "")) for number in _SAID.findall(text)]
+
+
+def block_of(toy: GPT, layer: int) -> Block:
+    block = toy.blocks[layer]
+    assert isinstance(block, Block)
+    return block
+
+
+def embedded(toy: GPT) -> Tensor:
+    return toy.token_embedding(IDS) + toy.position_embedding.weight  # [1, 5, C]
+
+
+def losses_of(toy: GPT, ids: Tensor, targets: Tensor) -> Tensor:
+    """Loss by position, [B, T]."""
+    return cross_entropy(toy(ids).transpose(1, 2), targets, reduction="none")
+
+
+@torch.no_grad()
+def test_one_text_has_a_score_of_learning_in_the_context_that_all_texts_do_not_have() -> None:
+    toy = toy_model()
+    (first, *_, last) = losses_of(toy, IDS, TARGETS)[0].tolist()
+    every = torch.tensor(list(itertools.product(range(6), repeat=6)))
+    losses = losses_of(toy, every[:, :-1], every[:, 1:])
+    mean = float((losses[:, -1] - losses[:, 0]).mean())
+    said = numbers_after("in-context-learning", 'the last token of "the cat sat on the mat" costs ')
+    assert said == [round(last, 2), round(first, 2), round(last - first, 2), len(every), round(mean, 2)]
+
+
+@torch.no_grad()
+def test_the_toys_scores_of_induction() -> None:
+    toy = toy_model()
+    x, patterns = embedded(toy), []
+    for layer, block in enumerate(toy.blocks):
+        q, k, _ = block_of(toy, layer).attention.heads(block.attention.qkv(block.attention_norm(x)))
+        patterns += list((q @ k.mT / 2**0.5)[0, :, 4].softmax(-1))  # the last position sees all
+        x = block(x)
+    duplicate, induction = rows_of("induction-heads", "layer.head")
+    assert duplicate == ["duplicate, A at 4, 0", *(f"{row[0]:.2f}" for row in patterns)]
+    assert induction == ["induction, A at 4, 1", *(f"{row[1]:.2f}" for row in patterns)]
+    assert [WORDS[id] for id in IDS[0, [0, 1, 4]]] == ["the", "cat", "the"]
+
+
+def test_what_a_longer_text_would_be_to_the_toy() -> None:
+    turned = Rotary(head_dim=2, block_size=6)
+    torch.testing.assert_close(turned.cos[:, 0], torch.arange(6).float().cos())  # one radian per position
+    assert "interpolated with s = 2 it is 2.5" in page("long-context")
+    weights, layers, width, time = sum(weight.numel() for weight in toy_model().parameters()), 2, 4, 5
+    work = 2 * weights + 4 * layers * width * time
+    share = lambda time: 4 * layers * width * time / (2 * weights + 4 * layers * width * time)  # noqa: E731
+    said = numbers_after("long-context", "In the toy N is ")
+    assert said == [weights, 2, weights, 4, 2, 4, 5, work, round(100 * share(5)), round(100 * share(1000))]
+
+
+def test_the_toy_learns_its_text_by_heart() -> None:
+    toy, measured = toy_model(), []
+    optimizer = torch.optim.SGD(toy.parameters(), lr=0.1)
+    shown = (0, 3, 10, 30, 300)
+    for step in range(shown[-1] + 1):
+        loss = toy.loss(IDS, TARGETS)
+        if step in shown:
+            measured.append((loss.item(), toy.loss(_OTHER_IDS, _OTHER_TARGETS).item()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert f"| steps | {' | '.join(map(str, shown))} |" in page("loss-curves")
+    for (_, *row), found in zip(rows_of("loss-curves", "steps"), zip(*measured, strict=True), strict=True):
+        assert [float(cell) for cell in row] == pytest.approx(found, abs=0.011)
+
+
+def test_the_mean_of_two_ranks_gradients_is_that_of_one_process() -> None:
+    both = torch.cat([IDS, _OTHER_IDS]), torch.cat([TARGETS, _OTHER_TARGETS])
+    found = []
+    for ids, targets in ((IDS, TARGETS), (_OTHER_IDS, _OTHER_TARGETS), both):
+        toy = toy_model()
+        loss = toy.loss(ids, targets)
+        loss.backward()
+        found.append((loss.item(), toy.blocks[0].feed_forward.up.weight.grad[3]))
+    torch.testing.assert_close((found[0][1] + found[1][1]) / 2, found[2][1])
+    for (_, said, four), (loss, gradient) in zip(rows_of("many-processes", "process"), found, strict=True):
+        assert numbers_in(said) == [round(loss, 2)]
+        assert numbers_in(four) == [round(number, 4) for number in gradient.tolist()]
+
+
+def test_what_a_step_is_in_bf16() -> None:
+    toy = toy_model()
+    toy.loss(IDS, TARGETS).backward()
+    before = [weight.detach().clone() for weight in toy.parameters()]
+    torch.optim.AdamW(toy.parameters(), lr=0.001, weight_decay=0).step()
+    moved = {}
+    for (name, after), weight in zip(toy.named_parameters(), before, strict=True):
+        step, rounded = (after - weight).detach(), weight.bfloat16()
+        moved[name] = (weight, step, ((rounded + step).bfloat16() - rounded).float())
+    weight, step, in_bf16 = (part[3].tolist() for part in moved["blocks.0.feed_forward.up.weight"])
+    stay = sum(int((part == 0).sum()) for _, _, part in moved.values())
+    said = numbers_after("mixed-precision", "moves four weights of [the toy](concept:forward-pass), ")
+    assert said[:4] == [round(number, 3) for number in weight]
+    assert [said[4]] * 4 == [round(abs(number), 4) for number in step]
+    assert said[6:10] == [round(abs(number), 4) for number in in_bf16]  # 5: the 16 of bf16
+    assert said[10:] == [stay, sum(one.numel() for one in before)]
+
+
+@torch.no_grad()
+def test_a_router_of_two_of_the_toys_words() -> None:
+    toy = toy_model()
+    block = block_of(toy, 0)
+    x = embedded(toy)
+    x = block.feed_forward_norm(x + block.attention(block.attention_norm(x)))[0]  # [5, C]
+    p = (x @ toy.token_embedding.weight[[WORDS.index("the"), WORDS.index("sat")]].T).softmax(-1)  # [5, 2]
+    f, P = torch.bincount(p.argmax(-1), minlength=2) / 5, p.mean(0)
+    said = numbers_after("mixtures-of-experts", "At the five positions, p of the first expert is ")
+    expected = [*p[:, 0].tolist(), *f.tolist(), *P.tolist(), float(2 * (f * P).sum())]
+    assert said == [round(number, 2) for number in expected]
+
+
+def test_a_bigram_of_the_toys_text() -> None:
+    text = [*IDS[0].tolist(), TARGETS[0, -1].item()]
+    ones, before, pairs = Counter(text), Counter(text[:-1]), Counter(itertools.pairwise(text))
+    unigram = {id: (ones[id] + 1 / 6) / (len(text) + 1) for id in range(6)}
+    bigram = {pair: (count + unigram[pair[1]]) / (before[pair[0]] + 1) for pair, count in pairs.items()}
+    loss = -sum(math.log(bigram[pair]) for pair in itertools.pairwise(text)) / 5
+    said = numbers_after("n-grams", "The unigram gives ")
+    assert said[:6] == [2, 1, 6, 7, round(unigram[0], 2), round(unigram[4], 2)]
+    assert said[6] == round(unigram[5], 2)
+    assert said[7:] == [1, 0.17, 2, 1, round(bigram[0, 4], 2), round(loss, 2), 1.62]
+    assert f"{toy_model().loss(IDS, TARGETS):.2f}" == "1.62"
+
+
+def test_the_sizes_of_the_toy() -> None:
+    toy = toy_model()
+    q = block_of(toy, 0).attention.heads(block_of(toy, 0).attention.qkv(embedded(toy)))[0]  # [B, H, T, D]
+    vocabulary, width = toy.token_embedding.weight.shape
+    hidden = len(block_of(toy, 0).feed_forward.up.weight)
+    said = numbers_after("notation", "In [the toy](concept:forward-pass), ")
+    assert said == [q.shape[0], q.shape[2], vocabulary, width, len(toy.blocks), q.shape[1], q.shape[3], 4, hidden]
+
+
+@torch.no_grad()
+def test_the_toys_choices_as_predictions() -> None:
+    p = toy_model()(IDS)[0].softmax(-1)
+    said = numbers_after("predicting", "[the toy](concept:forward-pass) chooses ")
+    for position, (stated, cost, bits) in ((4, said[:3]), (2, [said[3], said[4], said[6]])):
+        confidence, choice = p[position].max(-1)
+        right, c = bool(choice == TARGETS[0, position]), float(confidence)
+        assert [round(100 * c), round(brier(c, right), 2)] == [stated, cost]
+        assert -math.log2(c if right else (1 - c) / 5) == pytest.approx(bits, abs=0.05)
+    assert said[5] == round(100 * float(1 - p[2].max()) / 5)
+
+
+@torch.no_grad()
+def test_a_probe_of_the_toy_reads_every_label() -> None:
+    toy = toy_model()
+    x = torch.cat([toy.blocks[0](embedded(toy))[0], torch.ones(5, 1)], 1).double()  # [5, 5]: the one is for b
+    read = 0
+    for label in itertools.product((-1.0, 1.0), repeat=5):
+        y = torch.tensor(label, dtype=torch.float64)
+        read += int(((x @ torch.linalg.solve(x, y)).sign() == y).all())
+    assert f"It reads all 2⁵ = {read} ways to label the five positions without an error." in page("probes-and-steering")
+
+
+def test_the_operations_of_a_step_of_the_toy() -> None:
+    toy = toy_model()
+    with FlopCounterMode(display=False) as counted:
+        toy.loss(IDS, TARGETS).backward()
+    number = sum(weight.numel() for weight in toy.parameters())
+    without = toy.position_embedding.weight.numel() + sum(w.numel() for w in toy.parameters() if w.dim() == 1)
+    assert counted.get_total_flops() == 6 * (number - without) * 5
+    said = numbers_after("scaling-laws", "A step of [the toy](concept:forward-pass), with N = ")
+    assert said == [number, 5, 6, 6 * number * 5, counted.get_total_flops(), without]
+
+
+@torch.no_grad()
+def test_the_toys_words_are_not_orthogonal() -> None:
+    E = toy_model().token_embedding.weight
+    cosines = cosine_similarity(E[:, None], E[None], dim=-1)  # [6, 6]
+    others = cosines[~torch.eye(6, dtype=torch.bool)]
+    said = numbers_after("superposition", "is at least √((6 − 4) / (4 · 5)) = ")
+    found = [math.sqrt((6 - 4) / (4 * 5)), float(others.square().mean().sqrt()), float(cosines[0, 1])]
+    assert [said[0], *said[2:]] == [round(number, 2) for number in found]  # 1: the year of the bound
