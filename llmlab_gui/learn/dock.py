@@ -14,7 +14,6 @@ from PySide6.QtGui import (
     QShortcut,
     QShowEvent,
     QTextCursor,
-    QTextDocument,
 )
 from PySide6.QtWidgets import (
     QBoxLayout,
@@ -35,7 +34,7 @@ from llmlab_gui.learn.page_list import PageList, fill_combo
 from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.learn.stations import ReadToEnd, StationFoot, Stations
 from llmlab_gui.learn.yours import Yours, with_yours, yours
-from llmlab_gui.pages.browser import TOP, PageBrowser, Place, chart, drawing
+from llmlab_gui.pages.browser import TOP, PageBrowser, Place, chart, drawing, pattern_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, REVEAL, Page, without_outcomes
 from llmlab_gui.pages.paths import is_explanation, path_of_page
@@ -212,9 +211,9 @@ class LearnDock(LabDock):
     def find_next(self) -> None:
         """The next place on this page with the words of the search, from the start again after the last."""
         wanted = self.search.text().strip()
-        if wanted and not self.browser.find(wanted):
+        if wanted and not self.browser.find(pattern_of(wanted)):
             self.browser.moveCursor(QTextCursor.MoveOperation.Start)
-            self.browser.find(wanted)
+            self.browser.find(pattern_of(wanted))
 
     def search_for(self, wanted: str) -> None:
         """Searches all pages, as if it had been typed."""
@@ -300,7 +299,7 @@ class LearnDock(LabDock):
         for word in self.search.text().split():
             cursor = QTextCursor(self.browser.document())
             while len(marks) < _MARKED_MATCHES:
-                cursor = self.browser.document().find(word, cursor, QTextDocument.FindFlag(0))
+                cursor = self.browser.document().find(pattern_of(word), cursor)
                 if cursor.isNull():
                     break
                 mark = QTextEdit.ExtraSelection()

@@ -14,13 +14,25 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
-from PySide6.QtCore import QBuffer, QEvent, QMimeData, QObject, QPoint, QSize, Qt, QTimer, QUrl, Signal
+from PySide6.QtCore import (
+    QBuffer,
+    QEvent,
+    QMimeData,
+    QObject,
+    QPoint,
+    QRegularExpression,
+    QSize,
+    Qt,
+    QTimer,
+    QUrl,
+    Signal,
+)
 from PySide6.QtGui import QFontInfo, QImage, QImageReader, QKeyEvent, QPixmap, QResizeEvent, QTextCursor, QTextDocument
 from PySide6.QtWidgets import QApplication, QTextBrowser, QTextEdit, QWidget
 
 from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.formulas import SIZE, draw, drawing_of, formulas_of, not_tried
-from llmlab_gui.pages.html import FORMULA, UNSEEN, page_colors, page_html
+from llmlab_gui.pages.html import FORMULA, JOINER, UNSEEN, page_colors, page_html
 from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.theme import LIGHT, current_theme
@@ -73,6 +85,12 @@ def chart(image: QImage) -> QImage:
     for channel, (values, ground, ink) in enumerate(zip(channels, grounds, inks, strict=True)):
         colors[..., channel] = np.linspace(ground, ink, 256).astype(np.uint8)[values + lighter]
     return turned
+
+
+def pattern_of(words: str) -> QRegularExpression:
+    """What finds these words in a page, small or large, whatever in them is not seen."""
+    pattern = QRegularExpression.escape(words).replace("-", f"-{JOINER}?")
+    return QRegularExpression(pattern, QRegularExpression.PatternOption.CaseInsensitiveOption)
 
 
 def _painted(svg: str, larger: float, widest: int | None = None) -> QImage:
@@ -190,11 +208,11 @@ class PageBrowser(QTextBrowser):
         return pixmap
 
     def createMimeDataFromSelection(self) -> QMimeData:
-        """What is copied: of a formula its source, instead of its picture."""
+        """What is copied: of a formula its source, instead of its picture; of a command what can be run."""
         selected = self.textCursor().selection()
         copied = QMimeData()
-        copied.setText(selected.toPlainText().replace(_PICTURE, ""))
-        copied.setHtml(re.sub(f'<img src="{FORMULA}[^>]*>', "", selected.toHtml()).replace(UNSEEN, ""))
+        copied.setText(re.sub(f"[{_PICTURE}{JOINER}]", "", selected.toPlainText()))
+        copied.setHtml(re.sub(f'<img src="{FORMULA}[^>]*>|{JOINER}', "", selected.toHtml()).replace(UNSEEN, ""))
         return copied
 
     def resizeEvent(self, event: QResizeEvent) -> None:

@@ -72,7 +72,9 @@ UNSEEN = "font-size:1px; color:transparent;"
 _TERM = re.compile(r"<p><strong>(.*?)</strong>")
 _FORMULA = re.compile(r'<pre><code class="language-math">(.*?)</code></pre>', re.DOTALL)
 _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
-
+JOINER = "\u2060"  # no line ends here: kept out of what is copied
+_INLINE = re.compile(r"<(pre|table)>.*?</\1>|<code>[^<]*</code>", re.DOTALL)
+_HYPHEN = re.compile(r"-(?=[\w.])")
 
 _TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
 _CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.DOTALL)
@@ -110,6 +112,7 @@ def _block(block: Block, colors: PageColors, narrow: int) -> str:
         lambda term: f'<p><a name="{anchor_of(term[1])}"></a>{term[0][3:]}', markdown().render(block.text)
     )
     content = content.replace("<p><img", '<p style="line-height:100%"><img')  # not 140 % of a figure's height
+    content = _INLINE.sub(_unbroken, content)
     if block.kind == "question":
         return _callout("Predict", content, colors.question, colors.question_background)
     if block.kind == "run":
@@ -195,6 +198,11 @@ def _shared(table: str, room: int, mono: str) -> str:
     shares = iter(100 * need / sum(needs) for need in needs)
     shared = re.sub(r"<th\b", lambda _: f'<th width="{next(shares):.1f}%"', table, count=len(needs))
     return shared.replace("<table", f'<table cellspacing="0" style="{_size(font)}"', 1)
+
+
+def _unbroken(part: re.Match[str]) -> str:
+    """A command between words, whose lines end at its spaces alone: after `--` Qt would begin one. Tables need that."""
+    return part[0] if part[1] else _HYPHEN.sub(f"-{JOINER}", part[0])
 
 
 def _formula(fence: re.Match[str]) -> str:

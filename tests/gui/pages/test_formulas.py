@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import Cancelled
+from llmlab.exercises.pieces import all_pieces
 from llmlab_gui.pages import browser as page_browser
 from llmlab_gui.pages import formulas
 from llmlab_gui.pages.browser import PageBrowser
@@ -171,8 +172,9 @@ _REFUSED = re.compile(
 
 def test_every_formula_of_a_page_can_be_read_in_a_narrow_panel_and_on_github(browser: PageBrowser) -> None:
     """What is scaled below three quarters has letters smaller than the text around it."""
-    found = {source: page.name for page in load_all() for source in formulas_of(page.text)}
-    assert len(found) > 70
+    texts = [(page.name, page.text) for page in load_all()] + [(piece.name, piece.page) for piece in all_pieces()]
+    found = {source: name for name, text in texts for source in formulas_of(text)}
+    assert len(found) > 100
     assert [source for source in found if _REFUSED.search(source)] == []
     draw(found)
     assert [(name, source) for source, name in found.items() if not drawing_of(source)] == []

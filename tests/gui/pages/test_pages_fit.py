@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import product
 
 import pytest
 from PySide6.QtGui import QFont, QFontMetricsF, QGuiApplication, QTextDocument, QTextTable
 from pytestqt.qtbot import QtBot
 
 from llmlab.core.paths import resources_dir
+from llmlab.exercises.pieces import all_pieces
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.pages import browser, html
 from llmlab_gui.pages.formulas import draw, formulas_of
@@ -34,19 +36,41 @@ def page_browser(qtbot: QtBot) -> Iterator[learn._LearnBrowser]:
 
 
 def test_no_page_scrolls_sideways(page_browser: learn._LearnBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A theme changes no size, so that each page is laid out once in either."""
+    pages = [*load_all(), *(Page(piece.name, piece.title, piece.page) for piece in all_pieces())]
     wide = []
-    for width, colors in ((360, DARK), (900, LIGHT)):
+    for width, colors in product((360, 900), (DARK, LIGHT)):
         for module in (browser, html, learn):
             monkeypatch.setattr(module, "current_theme", lambda colors=colors: colors)
         page_browser.resize(width, 600)
-        for page in load_all():
+        for page in pages:
             draw(formulas_of(page.text))
             page_browser.show_page(page)
             room, document = page_browser.viewport().width(), page_browser.document()
             if document.size().width() > room + _ROUNDED or right_of(document) > room:
-                wide.append((page.name, width))
+                wide.append((page.name, width, colors.name))
     assert wide == []
+
+
+def test_a_command_between_words_breaks_at_spaces_is_found_and_copied_as_it_can_be_run(
+    page_browser: learn._LearnBrowser,
+) -> None:
+    command = "llmlab-run pretrain --corpus stories --steps 1500 --set train.learning_rate=3e-3 --name first-gpt"
+    page = Page("p", "P", f"# P\n\nTrain it, or `{command}`, and look.\n\n! Or `{command}`.\n")
+    for width in range(300, 460, 5):
+        page_browser.resize(width, 600)
+        page_browser.show_page(page)
+        page_browser.document().size()
+        block, ends = page_browser.document().begin(), set()
+        while block.isValid():
+            lines, text = block.layout(), block.text()
+            ends |= {text[lines.lineAt(n).textStart() - 1] for n in range(1, lines.lineCount())}
+            block = block.next()
+        assert ends == {" "}, width
+    page_browser.selectAll()
+    copied = page_browser.createMimeDataFromSelection()
+    assert copied.text().count(command) == 2
+    assert html.JOINER not in copied.text() + copied.html()
+    assert not page_browser.document().find(browser.pattern_of("--SET train")).isNull()
 
 
 def right_of(document: QTextDocument) -> float:
