@@ -143,7 +143,7 @@ class QuestionCard(QWidget):
         else:
             given = self.line.text()
         if not given.strip():
-            press = "Press the digit of an answer, or Enter on the one that is marked."
+            press = "Choose an answer by its digit or the arrow keys, then press Enter."
             self.problem.say(press if question.form == CHOICE else f"The answer is {question.expects}.", wrong=False)
             return
         try:
@@ -172,12 +172,11 @@ class QuestionCard(QWidget):
         self._lab.dock_requested.emit(question.panel)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """In the choices, a digit answers with that one, and Enter with the one that is marked."""
+        """In the choices, a digit chooses that one, and Enter answers with the chosen one."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and self.marked is None:
             place = event.key() - Qt.Key.Key_1
             if 0 <= place < self.choices.count():
                 self.choices.setCurrentRow(place)
-                self.submit()
                 return True
             if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
                 self.submit()

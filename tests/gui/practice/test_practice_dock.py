@@ -48,14 +48,20 @@ def test_every_kind_leads_to_a_panel() -> None:
     assert {kind.panel for kind in all_kinds().values()} <= set(DOCK_IDS)
 
 
-def test_a_choice_is_answered_by_its_digit_and_explained(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
-    begin(dock, lab, question(CHOICE))
+def test_a_digit_chooses_enter_answers_and_the_button_that_goes_on_has_the_keyboard(
+    dock: PracticeDock, lab: FakeLab, qtbot: QtBot
+) -> None:
+    host = begin(dock, lab, question(CHOICE), question(VALUE))
     dock.take_keyboard()
     card = dock.card
     assert card.choices.hasFocus()
+    qtbot.keyClick(card.choices, Qt.Key.Key_1)
     qtbot.keyClick(card.choices, Qt.Key.Key_2)
+    assert card.marked is None
+    qtbot.keyClick(card.choices, Qt.Key.Key_Return)
     assert card.marked is not None
     assert card.marked.right
+    assert card.result.isVisible()
     assert "So." in card.result.text()
     assert card.next_button.hasFocus()
     qtbot.waitUntil(lambda: len(dock.record.answers) == 1, timeout=WAIT)
@@ -63,6 +69,9 @@ def test_a_choice_is_answered_by_its_digit_and_explained(dock: PracticeDock, lab
     with qtbot.waitSignal(lab.dock_requested) as asked:
         card.panel_button.click()
     assert asked.args == ["parameters"]
+    host.say()
+    qtbot.keyClick(card.next_button, Qt.Key.Key_Space)
+    assert card.question == question(VALUE)
 
 
 def test_a_number_that_is_none_leaves_the_question_open(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
