@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtGui import QAction, QKeySequence
 
 from llmlab.core.config import describe
+from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import presets_of
 from llmlab.core.settings import PretrainSettings
@@ -55,7 +56,7 @@ _ALSO = {
     "dock:residual": "norms stream",
     "dock:lens": "early exit predictions layers what does it predict after each layer",
     "dock:interventions": "what if i remove a head ablation ablate knock out patching causal tracing",
-    "dock:walk": "step by step forward pass stages formula numbers backpropagation",
+    "dock:walk": "step by step forward pass head stages formula numbers backpropagation",
     "dock:rebuild": "exercises write code yourself implement from scratch pieces",
     "dock:compare": "difference two models what did fine-tuning change",
     "dock:evolution": "over time film while training how did induction heads appear over training",
@@ -125,6 +126,7 @@ _ALSO = {
     "samples.temperature": "sampling randomness",
     "lora.rank": "adapter r",
 }
+_OF_A_HEAD = ("attention", "interventions", "walk")
 _SPIKE = "batch sequences that a step read which text causes a loss spike outlier"
 # Of a walk: text, other words, direction, stage.
 _STAGES = (
@@ -201,7 +203,9 @@ def _actions(window: MainWindow, actions: Iterable[QAction]) -> Iterator[Command
 def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Command]:
     for (dock_id, dock), action in zip(window.docks.items(), dock_actions, strict=True):
         title, also = dock.windowTitle().replace("&&", "&"), _ALSO.get(f"dock:{dock_id}", "")
-        yield Command(title, partial(window.show_dock, dock_id), "Show", keys_text(action), f"panel {also}")
+        at_head = partial(_show_head, window, dock_id) if dock_id in _OF_A_HEAD else None
+        shown = partial(window.show_dock, dock_id)
+        yield Command(title, shown, "Show", keys_text(action), f"panel {also}", at_head=at_head)
     yield Command("Text of a loss spike", partial(_show_spike, window), "Show", also=_SPIKE)
     for text, also, *stage in _STAGES:
         yield Command(text, partial(_walk_to, window, *stage), "Show", also=also)
@@ -226,9 +230,32 @@ def _walk_to(window: MainWindow, direction: str, stage: str) -> None:
 
     window.use_workspace(WALK)
     window.show_dock("walk")
-    walk, session = window.docks["walk"], window.lab.inspection
+    walk = window.docks["walk"]
     assert isinstance(walk, WalkDock)
     walk.walk_to(direction, stage)
+    _open_current(window)
+
+
+def _show_head(window: MainWindow, dock_id: str, layer: int, head: int) -> None:
+    """A panel at a head; in Interventions, it is what the form would intervene on."""
+    from llmlab_gui.inside.interventions import InterventionsDock  # it comes with the docks
+
+    window.show_dock(dock_id)
+    dock, session = window.docks[dock_id], window.lab.inspection
+    if isinstance(dock, InterventionsDock):
+        dock.form.part.setCurrentIndex(dock.form.part.findData("head"))
+    about = session.about
+    if about is not None and not (layer < about.n_layer and head < about.n_head):
+        there = f"{about.name} has {about.n_layer} layers of {about.n_head} heads, both counted from 0."
+        window.lab.error_raised.emit(LabError(f"There is no head {layer}.{head}.", there))
+        return
+    session.select(layer=layer, head=head)
+    _open_current(window)
+
+
+def _open_current(window: MainWindow) -> None:
+    """The model of the current run, where none is open."""
+    session = window.lab.inspection
     if session.about is None and not session.opening and (model := window.lab.current_model()):
         session.open(model)
 

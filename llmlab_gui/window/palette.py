@@ -7,7 +7,8 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QAbstractListModel, QEvent, QModelIndex, QObject, QPersistentModelIndex, QRect, QSize, Qt
@@ -35,6 +36,15 @@ _ROWS = 14  # in sight at once
 # Where fewer commands have the words, those with the letters follow, and pages with the words.
 _FEW = 6
 _WORD = re.compile(r"[^\W_]+")
+# How people write a head: "head 1.2" and "remove 1.2", "layer 1 head 2" and "L1H2", "head 2 of layer 1".
+_HEADS = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?:\bheads? |(?<=remove )|(?<=ablate ))(?P<layer>\d+)\.(?P<head>\d+)\b",
+        r"\bl(?:ayer )?(?P<layer>\d+),? ?h(?:ead )?(?P<head>\d+)\b",
+        r"\bhead (?P<head>\d+) (?:of|in) layer (?P<layer>\d+)\b",
+    )
+]
 _LITTLE = frozenset(
     _WORD.findall(
         "a an the of to in on at for is are was and or my i it its this do does did how what which why when if much "
@@ -51,7 +61,8 @@ _FIRST = {"Do": 3.0, "Show": 2.0, "Workspace": 1.5, "Theme": 1.5, "Term": 1.0, "
 class Command:
     """text: what it does. kind: the quiet word before it. hint: a shortcut or a place, at the right.
 
-    also: other words for it, unseen. about: what it means, quietly behind the text.
+    also: other words for it, unseen. about: what it means, quietly behind the text. at_head: the same at a head, called
+    with its layer and its number.
     """
 
     text: str
@@ -60,6 +71,13 @@ class Command:
     hint: str = ""
     also: str = ""
     about: str = ""
+    at_head: Callable[[int, int], object] | None = None
+
+    def at(self, layer: int, head: int) -> Command:
+        """The same at a head; as it is where it leads to none."""
+        if self.at_head is None:
+            return self
+        return replace(self, text=f"{self.text}: head {layer}.{head}", run=partial(self.at_head, layer, head))
 
 
 class Finder:
@@ -79,13 +97,18 @@ class Finder:
         self._sorted = sorted(worth)
 
     def find(self, wanted: str, search: Callable[[str], list[Command]] = lambda _: []) -> list[Command]:
-        """Those that fit, best first; all of them, as they come, when nothing is wanted.
+        """Those that fit, best first; all of them, as they come, when nothing is wanted. A head that is named is carried
+        to where the commands lead.
 
         search: pages that have the words, and last a search in all of them; asked where few commands fit. Commands
         that have but the letters come between the two.
         """
         if not wanted.strip():
             return self.commands[:_MOST]
+        if (named := next(filter(None, (pattern.search(wanted) for pattern in _HEADS)), None)) is not None:
+            found = self.find(f"{wanted[: named.start()]}head{wanted[named.end() :]}", search)
+            at = [command.at(int(named["layer"]), int(named["head"])) for command in found]
+            return sorted(at, key=lambda command: command.at_head is None)
         places = self.by_words(wanted)
         if len(places) >= _FEW:
             return [self.commands[place] for place in places]

@@ -15,6 +15,8 @@ from waits import WAIT
 from llmlab.core.config import describe
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
+from llmlab_gui.host.about import about_from
+from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, TRAIN
 from llmlab_gui.window.commands import _ALSO, search_pages
@@ -141,7 +143,7 @@ def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
 QUESTIONS = {  # of a learner, as they are typed, and where each is answered
     "Which head attends to the previous token?": ("Show", "Attention"),
     "What does it predict after each layer?": ("Show", "Logit lens"),
-    "What if I remove head 2.1?": ("Show", "Interventions"),
+    "What if I remove head 2.1?": ("Show", "Interventions: head 2.1"),
     "How did induction heads appear over training?": ("Show", "Evolution"),
     "What did fine-tuning change?": ("Show", "Compare"),
     "How much memory does the KV cache take at 1,024 tokens?": ("Show", "Parameters"),
@@ -163,6 +165,38 @@ def test_a_question_that_is_typed_finds_where_it_is_answered(same_window: MainWi
     first = finder.find("backpropagation")[0]
     assert (first.kind, first.text) == ("Learn", "Backpropagation")
     assert ("Show", "Practice") in [(command.kind, command.text) for command in finder.find("quiz me")[:3]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "dock"),
+    [
+        ("what if I remove head 2.1", "interventions"),
+        ("remove 2.1", "interventions"),
+        ("walk L2H1", "walk"),
+        ("attention layer 2, head 1", "attention"),
+        ("ablate head 1 of layer 2", "interventions"),
+    ],
+)
+def test_a_head_that_is_typed_is_the_one_that_the_panel_shows(
+    same_window: MainWindow, wanted: str, dock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, session = same_window, same_window.lab.inspection
+    about = about_from({"reference": "a", "name": "A", "kind": "gguf", "n_layer": 3, "n_head": 2})
+    form = window.docks["interventions"].form
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "about", about)
+        session.about_changed.emit()
+        form.part.setCurrentIndex(form.part.findData("layer"))
+        session.select(layer=0, head=0)
+        Finder(window.menus.commands()).find(wanted)[0].run()
+        assert not window.docks[dock].visibleRegion().isEmpty()
+        assert (session.selection.layer, session.selection.head) == (2, 1)
+        if dock == "interventions":
+            assert form.edit() == ChosenIntervention("head", 2, 1)
+        Finder(window.menus.commands()).find("attention head 3.0")[0].run()
+        assert "no head 3.0" in window.covers.messages.messages[-1].what
+        assert (session.selection.layer, session.selection.head) == (2, 1)
+    session.about_changed.emit()
 
 
 def test_other_words_are_those_of_something(same_window: MainWindow) -> None:
