@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.core.errors import LabError
 from llmlab.practice.deck import Deck, Record
 from llmlab.practice.question import Marked, Question
-from llmlab.store.checkpoints import list_checkpoints
 from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import Working
 from llmlab_gui.widgets.background import Background
@@ -47,15 +47,15 @@ class Asker(QObject):
         about = self._lab.inspection.about
         if about is not None:
             return about.reference
-        row = self._lab.current()
-        if row is None or not list_checkpoints(row.run.checkpoints):
-            return ""
-        return f"{row.run.path}@latest"
+        return self._lab.current_model()
 
-    def begin(self, concept: str = "", about: str = "") -> None:
-        """A new set: of a page, or of all; what was asked before can come again. about: a reference, if another one."""
+    def begin(self, concept: str = "", about: str = "", asked: Sequence[str] = ()) -> None:
+        """A new set: of a page, or of all; what was asked before can come again. about: a reference, if another one.
+
+        asked: kinds that were asked in it already.
+        """
         self.end()
-        self._asked, self._ahead, self.quick = [], [], False
+        self._asked, self._ahead, self.quick = [*asked], [], False
         self._about, self._concept = about or self.about(), concept
 
     def changed(self) -> bool:

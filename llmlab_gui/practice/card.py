@@ -102,8 +102,9 @@ class QuestionCard(QWidget):
         lab.inspection.selection_changed.connect(self._head_picked)
         theme_notifier.changed.connect(self._show_result)
 
-    def show_question(self, question: Question, note: str = "") -> None:
-        """Asks it; the keyboard goes to the answer where it was here before. note: which one of how many it is."""
+    def show_question(self, question: Question, note: str = "", given: str = "") -> None:
+        """Asks it; the keyboard goes to the answer where it was here before. note: which one of how many it is. given:
+        what was typed or chosen before."""
         had = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
         self.question, self.marked = question, None
         about = f" · about {_short(question.model)}" if question.model else ""
@@ -112,8 +113,9 @@ class QuestionCard(QWidget):
         self.choices.clear()
         self.choices.addItems([f"{number}.  {one}" for number, one in enumerate(question.choices, 1)])
         self.choices.setVisible(question.form == CHOICE)
+        self.choices.setCurrentRow(question.choices.index(given) if given in question.choices else -1)
         self.choices.setEnabled(True)
-        self.line.clear()
+        self.line.setText(given)
         self.line.setReadOnly(False)
         self.line.setPlaceholderText(question.expects)
         self.line.setAccessibleDescription(question.expects)
@@ -132,16 +134,18 @@ class QuestionCard(QWidget):
         elif self.question is not None:
             (self.choices if self.question.form == CHOICE else self.line).setFocus()
 
+    @property
+    def given(self) -> str:
+        """What is typed or chosen."""
+        if self.question is None or self.question.form != CHOICE:
+            return self.line.text()
+        return self.question.choices[self.choices.currentRow()] if self.choices.selectedItems() else ""
+
     def submit(self) -> None:
         """Marks what is typed or chosen; what cannot be an answer is said, and the question stays open."""
-        question = self.question
+        question, given = self.question, self.given
         if question is None or self.marked is not None:
             return
-        if question.form == CHOICE:
-            row = self.choices.currentRow()
-            given = question.choices[row] if row >= 0 and self.choices.selectedItems() else ""
-        else:
-            given = self.line.text()
         if not given.strip():
             press = "Choose an answer by its digit or the arrow keys, then press Enter."
             self.problem.say(press if question.form == CHOICE else f"The answer is {question.expects}.", wrong=False)

@@ -17,7 +17,6 @@ from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 from llmlab.core.errors import LabError
 from llmlab.learning.stations import questions_of
 from llmlab.practice.question import LOOK_INSIDE, TRAINING, Marked, Question
-from llmlab.store.checkpoints import final_of, list_checkpoints
 from llmlab_gui.host.selection import Working
 from llmlab_gui.pages.browser import GUEST
 from llmlab_gui.pages.page import CONCEPTS, Page
@@ -68,6 +67,9 @@ class PageQuestions(QWidget):
         self.asker, self.card = Asker(lab, self), QuestionCard(lab)
         self._page = self._concept = ""
         self._asked = 0
+        self._open: dict[
+            str, tuple[Question, str, int]
+        ] = {}  # by page: not answered yet, what is given, which one it is
         self._waits = self._trains = False  # for a question; for one that small models are trained for
         self.words, self.button = QuietLabel(), QPushButton("Ask me")
         self.button.clicked.connect(self._press)
@@ -88,12 +90,23 @@ class PageQuestions(QWidget):
         lab.inspection.about_changed.connect(self._look_again)
 
     def show_page(self, page: Page) -> None:
-        """Offers the questions of a page, unless they are being asked already."""
-        if page.name != self._page:
-            self.asker.end()
-            self._page = self.card.page = page.name
-            self._concept = concept_of(page)
+        """Offers the questions of a page, unless they are being asked already; one that was left open is still asked."""
+        if page.name == self._page:
+            return
+        self.asker.end()
+        card = self.card
+        if card.question is not None and card.marked is None and not card.isHidden():
+            self._open[self._page] = card.question, card.given, self._asked
+        self._page = card.page = page.name
+        self._concept = concept_of(page)
+        question, given, number = self._open.pop(page.name, (None, "", 0))
+        if question is None:
             self._offer()
+            return
+        self.asker.begin(self._concept, self._about() or "", [question.kind])
+        self._asked = number - 1
+        self._ask(question, given)
+        self.button.hide()
 
     def begin(self) -> None:
         """The first question."""
@@ -125,8 +138,7 @@ class PageQuestions(QWidget):
         row = self._lab.row_called(_MODEL)
         if self._concept != LOOK_INSIDE or (row is None and self._lab.inspection.about is not None):
             return ""
-        ended = row is not None and not row.status.live and final_of(list_checkpoints(row.run.checkpoints)) is not None
-        return f"{row.run.path}@final" if row is not None and ended else None
+        return f"{row.run.path}@final" if row is not None and row.status.state == "finished" else None
 
     def _offer(self, words: str = "") -> None:
         self.card.hide()
@@ -160,7 +172,6 @@ class PageQuestions(QWidget):
 
     def _take(self, question: Question | None) -> None:
         keyboard = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
-        self._waits = False
         if question is None:
             hint = " Open a model, or train a run, for more." if not (self._about() or self.asker.about()) else ""
             left = (
@@ -170,15 +181,19 @@ class PageQuestions(QWidget):
             )
             self._offer(f"{left}{hint}")
             return
+        self._ask(question)
+        if keyboard:  # who has read on meanwhile goes on reading
+            self.card.take_keyboard()
+        self.button.hide()
+
+    def _ask(self, question: Question, given: str = "") -> None:
+        self._waits = False
         self._asked += 1
         self.card.next_button.setEnabled(True)
         self.words.setText(f"Question {self._asked} of {COUNT}")
         self.card.show()
-        self.card.show_question(question)
+        self.card.show_question(question, given=given)
         self.card.next_button.setText("Next question" if self._asked < COUNT else "Back to the page")
-        if keyboard:  # who has read on meanwhile goes on reading
-            self.card.take_keyboard()
-        self.button.hide()
 
     def _take_answer(self, question: Question, marked: Marked) -> None:
         self.asker.keep(question, marked)

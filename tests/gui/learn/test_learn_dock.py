@@ -373,6 +373,7 @@ def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock
         host.say()
         assert host.asked[-1][1] == "attention"
         qtbot.keyClick(box.card.choices, Qt.Key.Key_2)
+        qtbot.keyClick(box.card.choices, Qt.Key.Key_Return)
         assert "So." in box.card.result.text()
     box.card.next_button.click()
     assert not box.card.isVisible()
@@ -400,6 +401,35 @@ def test_the_next_question_of_a_page_is_waited_for_in_sight(dock: LearnDock, lab
     host.say()
     assert box.card.next_button.isEnabled()
     assert box.card.question == question(CHOICE, 1)
+
+
+def test_a_question_that_was_left_open_is_still_asked_when_its_page_comes_back(dock: LearnDock, lab: FakeLab) -> None:
+    dock.go("attention")
+    asked = [question(CHOICE), question(INTERVAL, 1)]
+    host = Questions([*asked, question(CHOICE, 2)])
+    lab.inspection.host = host  # type: ignore[assignment]
+    box = dock.questions
+    box.button.click()
+    host.say()
+    box.card.choices.setCurrentRow(1)
+    dock.go("loss")
+    assert not box.card.isVisible()
+    box.button.click()  # the other page asks its own
+    host.say()
+    box.card.line.setText("3..4")
+    dock.back()
+    assert (box.card.question, box.card.given) == (asked[0], "two")
+    assert box.words.text() == "Question 1 of 2"
+    assert not box.button.isVisible()
+    dock.forward()
+    assert (box.card.question, box.card.given) == (asked[1], "3..4")
+    dock.back()
+    box.card.submit()
+    assert box.card.marked is not None
+    assert host.asked[-1] == ("", "attention", ["choice-0"])  # made ahead, and none of its kind
+    dock.forward()
+    dock.back()
+    assert not box.card.isVisible()  # it was answered
 
 
 def test_a_question_that_is_computed_in_a_page_can_be_cancelled(dock: LearnDock, lab: FakeLab) -> None:
