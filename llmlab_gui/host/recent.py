@@ -45,8 +45,10 @@ class Recent:
         self.prompts = [text, *others][:_MOST]
 
     def there(self, outputs: Path) -> list[RecentModel]:
-        """The models without the checkpoints that were deleted since. outputs: where runs are found by their names."""
-        return [model for model in self.models if not is_gone(model.reference, outputs)]
+        """The models without the checkpoints that were deleted since, and without live ones, which are offered by
+        themselves while they train. outputs: where runs are found by their names."""
+        kept = (model for model in self.models if not model.reference.endswith("@live"))
+        return [model for model in kept if not is_gone(model.reference, outputs)]
 
     def to_json(self) -> str:
         """One line."""

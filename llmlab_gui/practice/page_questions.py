@@ -90,7 +90,7 @@ class PageQuestions(QWidget):
         lab.inspection.about_changed.connect(self._look_again)
 
     def show_page(self, page: Page) -> None:
-        """Offers the questions of a page, unless they are being asked already; one that was left open is still asked."""
+        """Offers the questions of a page, unless they are being asked already. One that was left open is asked on."""
         if page.name == self._page:
             return
         self.asker.end()

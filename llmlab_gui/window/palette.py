@@ -97,8 +97,8 @@ class Finder:
         self._sorted = sorted(worth)
 
     def find(self, wanted: str, search: Callable[[str], list[Command]] = lambda _: []) -> list[Command]:
-        """Those that fit, best first; all of them, as they come, when nothing is wanted. Where a head is named, those that
-        lead to one come first, and lead to that one.
+        """Those that fit, best first; all of them, as they come, when nothing is wanted. Where a head is named, those
+        that lead to one come first, and lead to that one.
 
         search: pages that have the words, and last a search in all of them; asked where few commands fit. Commands
         that have but the letters come between the two.

@@ -107,7 +107,8 @@ def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> 
     (tmp_path / "small@2").mkdir()
     kept = ["pretraining/bar@250", f"{run.path}@250", "bar@latest", "/models/small", f"{tmp_path}/small@2"]
     deleted = ["bar@100", f"{run.path}@100", "pretraining/foo@250"]  # and a run that is gone
-    both = Recent([RecentModel(reference, "") for reference in (*kept, *deleted)])
+    live = ["pretraining/bar@live"]
+    both = Recent([RecentModel(reference, "") for reference in (*live, *kept, *deleted)])
     assert [model.reference for model in both.there(tmp_path)] == kept
     settings = WindowSettings(tmp_path / "window.ini")
     settings.recent = recent
