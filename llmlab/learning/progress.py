@@ -1,7 +1,8 @@
 """What was done of the paths: outputs/learning.json, in which each row is only ever added.
 
 A station is done when its page was read through to its end and one of its questions was answered, rightly or wrongly;
-or when it was marked by hand. Answers are those of Practice. Nothing is counted for its own sake: no points, no
+or when it was marked by hand. An answer that was given on a page counts for that station alone, one that was given in
+Practice wherever its question is asked. Nothing is counted for its own sake: no points, no
 streaks.
 """
 
@@ -122,7 +123,10 @@ def _path_state(
         states.append(
             State(
                 read=_last(events, READ, "", station.page) > since,
-                answered=any(one.concept == station.concept and one.given and one.time > since for one in answers),
+                answered=any(
+                    one.concept == station.concept and one.page in ("", station.page) and one.given and one.time > since
+                    for one in answers
+                ),
                 marked=_last(events, MARKED, path.name, station.page) > since,
             )
         )

@@ -34,7 +34,7 @@ class Answer:
     """What was said to one question. time: Unix seconds. given, answer: as text. missed: of an interval, in widths.
 
     held, score: of an interval, as in `Marked`; held None in answers from before it was kept, when right meant that.
-    how: how the answer was computed, as it was told.
+    how: how the answer was computed, as it was told. page: on which it was given; "" for Practice.
     """
 
     kind: str
@@ -52,6 +52,7 @@ class Answer:
     held: bool | None = None
     score: float = 0.0
     how: str = ""
+    page: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class Deck:
         """The same without what follows from them."""
         return tuple(_answer(row) for row in self._rows.read())
 
-    def add(self, question: Question, marked: Marked, now: float | None = None) -> Answer:
+    def add(self, question: Question, marked: Marked, now: float | None = None, page: str = "") -> Answer:
         """Keeps an answer. LabError when that cannot be done; nothing that was there is lost."""
         answer = Answer(
             kind=question.kind,
@@ -176,6 +177,7 @@ class Deck:
             held=marked.held if question.form == INTERVAL else None,
             score=marked.score,
             how=question.how,
+            page=page,
         )
         self._rows.add(vars(answer))
         return answer

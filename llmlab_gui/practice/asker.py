@@ -90,12 +90,12 @@ class Asker(QObject):
             self._request.drop()
             self._request = None
 
-    def keep(self, question: Question, marked: Marked) -> None:
-        """Writes an answer down; `kept` follows."""
+    def keep(self, question: Question, marked: Marked, page: str = "") -> None:
+        """Writes an answer down, and the page on which it was given; `kept` follows."""
         deck = Deck(self._lab.outputs)
 
         def work() -> Record:
-            deck.add(question, marked, time.time())
+            deck.add(question, marked, time.time(), page)
             return deck.read()
 
         self._background.run(work, self.kept.emit, self._lab.error_raised.emit)

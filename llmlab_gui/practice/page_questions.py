@@ -196,7 +196,7 @@ class PageQuestions(QWidget):
         self.card.next_button.setText("Next question" if self._asked < COUNT else "Back to the page")
 
     def _take_answer(self, question: Question, marked: Marked) -> None:
-        self.asker.keep(question, marked)
+        self.asker.keep(question, marked, self._page)
         if self._asked < COUNT:
             self.asker.prepare()
         self.answered.emit(self._page)

@@ -28,9 +28,9 @@ def state_of(outputs: Path, name: str = NAME) -> PathState:
     return StationLog(outputs).standing()[name]
 
 
-def answered(outputs: Path, concept: str, now: float, given: str = "3") -> None:
+def answered(outputs: Path, concept: str, now: float, given: str = "3", page: str = "") -> None:
     question = Question("k", "know", concept, "loss", VALUE, "How much?", "4", "Counted.", low=4, high=4)
-    Deck(outputs).add(question, Marked(False, given), now)
+    Deck(outputs).add(question, Marked(False, given), now, page)
 
 
 def test_each_path_has_about_ten_stations_and_a_checklist_that_its_pages_explain() -> None:
@@ -69,6 +69,27 @@ def test_a_station_is_done_when_its_page_was_read_and_a_question_answered(tmp_pa
     assert state_of(tmp_path).stations[0].words == "done"
     assert state_of(tmp_path).done == 1
     assert state_of(tmp_path).next() is the_path().stations[1]
+
+
+def test_an_answer_on_a_page_counts_for_its_station_and_one_of_practice_for_all_that_ask_it(tmp_path: Path) -> None:
+    shared = "attention-patterns"
+    of_both = [
+        (name, path.place(station.page))
+        for name, path in learning_paths().items()
+        for station in path.stations
+        if station.concept == shared
+    ]
+    assert len(of_both) == 2
+
+    def done() -> list[bool]:
+        return [state_of(tmp_path, name).stations[place or 0].answered for name, place in of_both]
+
+    answered(tmp_path, shared, 10, page="first-hour/1-train")
+    assert done() == [False, False]
+    answered(tmp_path, shared, 10, page=shared)
+    assert done() == [True, False]
+    answered(tmp_path, shared, 10)
+    assert done() == [True, True]
 
 
 def test_what_was_marked_by_hand_says_so_and_can_be_opened_again(tmp_path: Path) -> None:

@@ -379,6 +379,7 @@ def test_a_concept_page_asks_two_questions_and_keeps_the_answers(dock: LearnDock
     assert not box.card.isVisible()
     assert told == ["attention"] * 2
     qtbot.waitUntil(lambda: len(Deck(lab.outputs).read().answers) == 2, timeout=WAIT)
+    assert [answer.page for answer in Deck(lab.outputs).read().answers] == ["attention"] * 2
     dock.go("results/loss")
     assert not box.isVisible()
 
