@@ -63,7 +63,6 @@ class RebuildDock(LabDock):
             return
         for piece in self._pieces:  # saves are seen before the panel is
             self._watch(piece)
-        self.list.setCurrentRow(0)
 
     @property
     def piece(self) -> Piece:
@@ -75,6 +74,8 @@ class RebuildDock(LabDock):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        if self._pieces and self.list.currentRow() < 0:
+            self.list.setCurrentRow(self._row_in_work())
         self._show()
 
     def shutdown(self) -> None:
@@ -150,6 +151,13 @@ class RebuildDock(LabDock):
             self._put(self.lab_code, f"# Ours\n\n{piece.ours}")
         if self.tabs.currentIndex() == _USE:
             self.use.show_piece(piece.name)
+
+    def _row_in_work(self) -> int:
+        """Of the pieces that are started and do not pass, the one saved last; else the first that does not pass."""
+        states = {row: self._workbook.state(piece) for row, piece in enumerate(self._pieces)}
+        working = [row for row, state in states.items() if state in ("begun", "changed")]
+        left = [row for row, state in states.items() if state != "passed"] or [len(states) - 1]
+        return max(working, key=lambda row: _save_of(self._workbook.file(self._pieces[row])), default=left[0])
 
     def _put(self, browser: PageBrowser, text: str) -> None:
         place = browser.place() if browser.property("piece") == self.piece.name else TOP

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QLineEdit, QPushButton, QSpinBox, QWidget
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import Cancelled, LabError
-from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.kinds import PRETRAINING
 from llmlab.core.presets import default_preset, of_preset
 from llmlab.core.rebuilt_settings import RebuiltSettings, RetunedSettings
@@ -103,7 +103,9 @@ class UsePanel(QWidget):
         yours, ours = self._pair()
         self.train.setEnabled(passed and one and (self._name != LORA or bool(self.model.reference)))
         self.ours.setEnabled(one and yours is not None and ours is None and _compares(yours))
-        self.read.setEnabled(passed or self._reader.running)
+        readable = self._name != LORA or self._has_adapter()
+        self.read.setEnabled((passed and readable) or self._reader.running)
+        self.read.setToolTip("" if readable else "Only a run that was fine-tuned with LoRA has adapters to compute")
         self.read.setText("Cancel" if self._reader.running else "Read with mine")
         self._show(yours, ours, passed=passed)
 
@@ -116,6 +118,11 @@ class UsePanel(QWidget):
     @property
     def _kind(self) -> type[PretrainSettings] | type[FinetuneSettings]:
         return FinetuneSettings if self._name == LORA else PretrainSettings
+
+    def _has_adapter(self) -> bool:
+        row = self._lab.row_called(self.model.reference.rpartition("@")[0])
+        settings = row.info.settings if row is not None else None
+        return isinstance(settings, FinetuneSettings) and settings.model.method != FULL
 
     def _lay_out(self) -> None:
         self.steps.setRange(1, _MOST_STEPS)

@@ -24,7 +24,7 @@ from llmlab.core.presets import default_preset, of_preset
 from llmlab.core.processes import host_name, process_start
 from llmlab.core.rebuilt_settings import RebuiltSettings, RetunedSettings
 from llmlab.core.settings import PretrainSettings
-from llmlab.exercises.pieces import Workbook, find_piece
+from llmlab.exercises.pieces import Workbook, all_pieces, find_piece
 from llmlab.jobs.launcher import create_run
 from llmlab.jobs.rebuilt import plain_settings
 from llmlab.notebook.predictions import Prediction, parse_prediction
@@ -83,6 +83,29 @@ def dock(lab: WholeLab, qtbot: QtBot, opened: list[str]) -> Iterator[RebuildDock
     made.show()
     yield made
     made.shutdown()
+
+
+def test_it_opens_at_the_piece_that_was_worked_on_last_or_at_the_first_that_does_not_pass(
+    lab: WholeLab, qtbot: QtBot
+) -> None:
+    def opens_at() -> str:
+        dock = RebuildDock(lab)
+        qtbot.addWidget(dock)
+        dock.show()
+        name = dock.piece.name
+        dock.shutdown()
+        return name
+
+    workbook, pieces = Workbook(lab.outputs), all_pieces()
+    assert opens_at() == pieces[0].name
+    for piece in pieces[:2]:
+        workbook.start(piece)
+        workbook.record(piece, sha256_of(workbook.file(piece)), passed=True)
+    assert opens_at() == pieces[2].name
+    for place, saved in ((4, 20), (6, 10)):
+        workbook.start(pieces[place])
+        os.utime(workbook.file(pieces[place]), (saved, saved))
+    assert opens_at() == pieces[4].name
 
 
 def texts(dock: RebuildDock) -> list[str]:
@@ -298,6 +321,16 @@ def test_lens_and_lora_are_used_on_a_model(
     dock.list.setCurrentRow(14)
     assert panel.steps.value() == of_preset(FinetuneSettings, default_preset(FinetuneSettings)).train.steps
     panel.steps.setValue(7)
+    assert not panel.read.isEnabled()  # bar has no adapters
+    for name, method in (("tuned", "lora"), ("whole", "full")):
+        settings = with_values(FinetuneSettings(), {"model.base": "bar@5", "model.method": method})
+        create_run(lab.outputs, settings, name=name)
+    lab.refresh()
+    qtbot.waitUntil(lambda: lab.row_called("whole") is not None, timeout=WAIT)
+    for reference, reads in (("tuned@final", True), ("whole@final", False), ("/models/small", False)):
+        panel.model.choose(reference)
+        assert panel.read.isEnabled() == reads, reference
+    panel.model.choose("pretraining/bar@5")
     panel.train.click()
     qtbot.waitUntil(lambda: len(made) == 1, timeout=WAIT)
     settings = made[0].info().settings_as(RetunedSettings)
