@@ -101,6 +101,23 @@ def test_a_piece_has_a_page_hints_a_skeleton_without_solution_and_our_code(name:
     assert fact.endswith("is not written yet.")
 
 
+def test_a_matrix_b_that_begins_at_anything_but_zero_is_named_and_no_mistake_of_lora_fits_the_case_by_hand() -> None:
+    parts = load_parts(find_piece("lora").folder)
+
+    def small(width_in: int, width_out: int, rank: int) -> tuple[Tensor, Tensor]:
+        return torch.rand(rank, width_in), 0.02 * torch.rand(width_out, rank) + 0.01
+
+    found = first_wrong(parts, {**right(parts), "start": small})
+    assert found is not None
+    assert found[1].mistake is not None
+    assert "B must begin at zero" in found[1].mistake.why
+    for part in parts[1:]:
+        for mistake in part.mistakes:
+            found = first_wrong(parts, {**right(parts), part.name: mistake.function})
+            assert found is not None
+            assert found[0] == "hand", mistake.name
+
+
 def the_function(piece: str, name: str) -> Callable[..., Any]:
     return right(load_parts(find_piece(piece).folder))[name]
 

@@ -34,24 +34,24 @@ def _matrices(draw: Draw) -> tuple[Any, ...]:
 
 
 def _begun(args: tuple[Any, ...], returned: Any) -> Any:
-    """Of A where it is not zero, and B."""
-    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+    """Of A and B, where they are not zero: random numbers have no other fact."""
+    if not isinstance(returned, (tuple, list)):
         return returned
-    a, b = returned
-    return (a.ne(0).to(a.dtype), b) if isinstance(a, Tensor) else (a, b)
+    return tuple(one.ne(0).to(one.dtype) if isinstance(one, Tensor) else one for one in returned)
 
 
 def _by(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     return F.linear(x, weight) + F.linear(F.linear(x, a), b) * scale
 
 
-_W, _A, _B = torch.eye(2), tensor([[1.0, 1.0]]), tensor([[1.0], [0.0]])
+# Rank, widths, alpha and its root all differ, and B is not symmetric: no mistake below computes the same of them.
+_W, _A, _B = torch.eye(2, 3), tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]), tensor([[1.0, 0.0], [1.0, 1.0]])
 PARTS = (
     Part(
         "start",
         start,
         lambda draw: (6, 4, int(draw.ids(3, 1)) + 1),
-        axes=("where A is not zero (1)", "B"),
+        axes=("where A is not zero (1)", "where B is not zero (1)"),
         gradient=False,
         see=_begun,
         mistakes=(
@@ -65,16 +65,21 @@ PARTS = (
                 "B begins at zero, A is random.",
                 lambda i, o, r: (torch.zeros(r, i), torch.randn(o, r)),
             ),
+            Mistake(
+                "B is random, too",
+                "B must begin at zero: then B A x is zero, and the model begins as it was.",
+                lambda i, o, r: (torch.randn(r, i), torch.randn(o, r)),
+            ),
         ),
     ),
     Part(
         "lora",
         lora,
         _make,
-        by_hand=(Case("x = [1, 1]", (tensor([1.0, 1.0]), _W, _A, _B, 2.0), tensor([5.0, 1.0])),),
+        by_hand=(Case("x = [1, 1, 1]", (torch.ones(3), _W, _A, _B, 4.0), tensor([7.0, 9.0])),),
         large=lambda draw: (draw(256, 256), draw(256, 256), draw(4, 256), draw(256, 4), 8.0),
         edges=(
-            Case("B at zero", (tensor([1.0, 2.0]), _W, _A, torch.zeros(2, 1), 2.0), tensor([1.0, 2.0])),
+            Case("B at zero", (tensor([1.0, 2.0, 3.0]), _W, _A, torch.zeros(2, 2), 4.0), tensor([1.0, 2.0])),
             Case("more axes in front", (Draw(1)(2, 3, 5), *_make(Draw(2))[1:])),
         ),
         mistakes=(
@@ -108,7 +113,7 @@ PARTS = (
         "merged",
         merged,
         _matrices,
-        by_hand=(Case("W the identity", (_W, _A, _B, 2.0), tensor([[3.0, 2.0], [0.0, 1.0]])),),
+        by_hand=(Case("the W of the page", (_W, _A, _B, 4.0), tensor([[3.0, 2.0, 2.0], [2.0, 3.0, 4.0]])),),
         mistakes=(
             Mistake("not scaled", "The change is multiplied by alpha / rank.", lambda w, a, b, s: w + b @ a),
             Mistake("scaled by alpha alone", "By alpha / rank.", lambda w, a, b, s: w + s * b @ a),
