@@ -21,12 +21,11 @@ from llmlab.walk.feeding import feed_forward_stages
 from llmlab.walk.inputs import input_stages
 from llmlab.walk.place import Place
 from llmlab.walk.predicting import prediction_stages
-from llmlab.walk.stage import CHANGEABLE, Stage, marked
+from llmlab.walk.stage import BY_KEY, CHANGEABLE, Stage, marked
 from llmlab.walk.sums import number
 from llmlab.walk.watched import Seen, watch
 
 _SAMPLING = ("temperature", "top_k", "top_p")
-_BY_KEY = ("score", "softcap", "mask", "softmax")  # stages that have a number for each key, and write out one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ def _key(seen: Seen, position: int, key: int | None, changes: Changes, time: int
     """The one that is asked for, else one whose score or weight is set, else the one that is attended to most."""
     if key is not None:
         return position_of(key, time)
-    number_set = (changes.vectors[name][0] for name in _BY_KEY if name in changes.vectors)
+    number_set = (changes.vectors[name][0] for name in BY_KEY if name in changes.vectors)
     return next((at for at in number_set if at < time), int(seen.heads.pattern[position].argmax()))
 
 
@@ -122,7 +121,7 @@ def _saying(stage: Stage, changes: Changes, key: int) -> Stage:
     """A stage before a change, with the number that the change sets, where it writes out another one."""
     for changed, (component, _) in changes.vectors.items():
         name, of = CHANGEABLE[changed]
-        if name == stage.name and component != (key if changed in _BY_KEY else 0):
+        if name == stage.name and component != (key if changed in BY_KEY else 0):
             (one,) = (value for value in stage.values if value.name == of)
             array = one.array if one.whole is None else one.whole
             stage = replace(stage, numbers=f"{changed}[{component}] = {number(float(array[component]))}")

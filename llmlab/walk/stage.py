@@ -49,6 +49,8 @@ CHANGEABLE: Mapping[str, tuple[str, str]] = {
     "top_p": ("top_p", "logits left"),
     "probabilities": ("probabilities", "all probabilities"),
 }
+# Stages that have a number for each key, and write out one.
+BY_KEY = ("score", "softcap", "mask", "softmax")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +14,7 @@ from PySide6.QtWidgets import QLabel, QLineEdit, QListWidget, QPushButton, QSpin
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab.walk.stage import Stage, from_archive
+from llmlab.walk.stage import BY_KEY, Stage, from_archive
 from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.walk.draw_row import DrawRow, add_named
@@ -233,6 +234,7 @@ class WalkDock(AskingDock):
             self._show_windows(int(archive.metadata.more.get("windows", 0)))
         self.key.blockSignals(True)
         self.key.setMaximum(len(tokens) - 1)
+        self.key.setSpecialValueText(_key_words(asked.get("changes", ())))
         self.key.blockSignals(False)
         self.token.setText(visible(tokens[self.position.value()]))
         appended = visible("".join(tokens[len(tokens) - len(self._appended) :]))
@@ -355,7 +357,7 @@ class WalkDock(AskingDock):
         self.drawing.hide()
         self._key_row = QWidget()
         self.key.setRange(-1, 0)
-        self.key.setSpecialValueText("the most attended to")
+        self.key.setSpecialValueText(_key_words(()))
         self.key.setAccessibleName("Position whose key, value and score are shown")
         self.key.setKeyboardTracking(False)
         add_named(FlowRow(self._key_row), "Key of position", self.key)
@@ -379,3 +381,10 @@ class WalkDock(AskingDock):
         halves = split(self.list, (stage, 1), across=True, sizes=[230, 520])
         numbers = column((halves, 1))
         self.set_body(column((numbers, 1), row_of_change, self.problem, spacing=4), numbers)
+
+
+def _key_words(changes: Sequence[str]) -> str:
+    """Which key a walk writes out where none is chosen: a change keeps it, so that before and after compare."""
+    if any(change.startswith(tuple(f"{name}[" for name in BY_KEY)) for change in changes):
+        return "the one that is set"
+    return "the most attended to before the change" if changes else "the most attended to"

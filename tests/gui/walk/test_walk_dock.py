@@ -122,10 +122,12 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)  # not finished
     assert len(lab.host.asked) == count
     qtbot.keyClicks(dock.change, "2.5")
+    assert dock.key.text() == "the most attended to"
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
     assert asked(lab)["changes"] == ["norm[5]=2.5"]
     qtbot.waitUntil(lambda: "changed" in dock.list.item(1).text(), timeout=WAIT)
     assert "changed" not in dock.list.item(0).text()
+    assert dock.key.text() == "the most attended to before the change"
     heat = dock.view.picture.heat
     assert heat is not None
     assert list(heat.rows) == ["now", "was"]
@@ -138,9 +140,13 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     qtbot.waitUntil(lambda: "is no change" in dock.problem.text(), timeout=WAIT)
     assert dock.stages  # what was there stays
     lab.host.fail.clear()
+    dock.change.setText("score[1]=3")
+    qtbot.keyClick(dock.change, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: dock.key.text() == "the one that is set", timeout=WAIT)
     qtbot.mouseClick(dock.undo, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "changed" not in dock.list.item(1).text(), timeout=WAIT)
     assert not dock.problem.text()
+    assert dock.key.text() == "the most attended to"
 
 
 def test_any_number_of_a_vector_begins_its_change(dock: WalkDock, qtbot: QtBot) -> None:
