@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import tiny_models
-from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
-from PySide6.QtGui import QDropEvent
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -40,14 +38,6 @@ def docks(window: MainWindow) -> tuple[PromptDock, AttentionDock]:
     assert isinstance(prompt, PromptDock)
     assert isinstance(attention, AttentionDock)
     return prompt, attention
-
-
-def drop(window: MainWindow, path: Path) -> None:
-    """As a file manager does it."""
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
-    buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    window.dropEvent(QDropEvent(QPoint(300, 300), Qt.DropAction.CopyAction, data, buttons, keys))
 
 
 def host_of(window: MainWindow) -> psutil.Process:
@@ -127,27 +117,6 @@ def test_a_run_is_looked_into_while_it_trains_and_after_the_host_was_killed(
 def prompts(window: MainWindow) -> str:
     found = window.lab.inspection.inspection
     return str(found.metadata.question.get("text", "")) if found is not None else ""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model of transformers, whose writing begins a thread that no window has to answer for."""
-    return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("models") / "dropped")
-
-
-@pytest.mark.slow
-def test_a_folder_that_is_dropped_becomes_the_active_model(folder: Path, window: MainWindow, qtbot: QtBot) -> None:
-    drop(window, folder)
-    session = window.lab.inspection
-    qtbot.waitUntil(lambda: session.about is not None, timeout=WAIT)
-    assert session.about is not None
-    assert session.about.kind == "huggingface"
-    assert "dropped" in window.model_bar.button.text()
-    assert window.docks["attention"].isVisible()
-    session.set_prompt(PROMPT, False, at_once=True)
-    qtbot.waitUntil(lambda: prompts(window) == PROMPT, timeout=WAIT)
-    assert session.recent.models[0].name == session.about.name
-    assert window.settings.recent.models == session.recent.models
 
 
 def test_a_model_is_chosen_in_the_dialog(same_window: MainWindow, monkeypatch: pytest.MonkeyPatch) -> None:

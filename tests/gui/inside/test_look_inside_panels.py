@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PySide6.QtCore import Qt
+import tiny_models
+from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
+from PySide6.QtGui import QDropEvent
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
 from waits import WAIT
@@ -163,3 +165,32 @@ def test_a_slow_lens_is_drawn_part_by_part_and_no_other_panel_asks_again(
     assert drawn == [[True, False, False, False, True], [True, False, True, False, True], [True] * 5]
     assert (asked.count("lens"), asked.count("attribution")) == (1, 1)
     assert contributions.isVisible()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of transformers, whose writing begins a thread that no window has to answer for."""
+    return tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("models") / "dropped")
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_dropped_becomes_the_active_model(
+    folder: Path, make_main_window: MakeWindow, qtbot: QtBot
+) -> None:
+    window = make_main_window()
+    data = QMimeData()  # as a file manager does it
+    data.setUrls([QUrl.fromLocalFile(str(folder))])
+    buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    window.dropEvent(QDropEvent(QPoint(300, 300), Qt.DropAction.CopyAction, data, buttons, keys))
+    session = window.lab.inspection
+    qtbot.waitUntil(lambda: session.about is not None, timeout=WAIT)
+    assert session.about is not None
+    assert session.about.kind == "huggingface"
+    assert "dropped" in window.model_bar.button.text()
+    assert window.docks["attention"].isVisible()
+    session.set_prompt(PROMPT, False, at_once=True)
+    qtbot.waitUntil(
+        lambda: session.inspection is not None and session.inspection.metadata.question["text"] == PROMPT, timeout=WAIT
+    )
+    assert session.recent.models[0].name == session.about.name
+    assert window.settings.recent.models == session.recent.models
