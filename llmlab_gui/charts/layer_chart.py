@@ -50,7 +50,7 @@ class LayerChart(LineChart):
         super().__init__(y_label, y_unit, parent=parent)
         self.needs_redraw.connect(settling_timer(self, 0, self.draw).start)
         self.set_x_axis(x_label, "count")
-        self.pointed.connect(self.point_at)
+        self.pointed.connect(self.cross_hair.point_at)
         theme_notifier.changed.connect(self._retheme)
 
     @property

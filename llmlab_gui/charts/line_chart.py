@@ -13,11 +13,11 @@ from PySide6.QtGui import QColor, QFocusEvent, QFontMetricsF, QKeyEvent, QMouseE
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.axes import TOP, NumberAxis, bare_plot, chart_font, name_style, style_plot
+from llmlab_gui.charts.cross_hair import CrossHair
 from llmlab_gui.charts.curve import Curve, CurveStyle, StyledPoints, drawn
 from llmlab_gui.charts.legend import Legend
 from llmlab_gui.charts.line_keys import LineKeys
 from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
-from llmlab_gui.charts.read_out import ReadOut, ReadOutRow
 from llmlab_gui.widgets.theme import Theme, current_theme
 
 # Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
@@ -57,7 +57,8 @@ class LineChart(pg.PlotWidget):
         """
         self._axis_x, self._axis_y = NumberAxis("bottom", "count"), NumberAxis("left", y_kind)
         super().__init__(parent, enableMenu=False, axisItems={"bottom": self._axis_x, "left": self._axis_y})
-        self.y_label, self.y_unit, self._short_name = y_label, y_unit, short_name or y_label
+        self.y_label, self.y_unit, self.y_kind = y_label, y_unit, y_kind
+        self._short_name = short_name or y_label
         self._from_zero = from_zero
         self.x_label, self.x_kind = "step", "count"
         self.log_x = self.log_y = False
@@ -76,14 +77,7 @@ class LineChart(pg.PlotWidget):
         self._view.disableAutoRange()
         self._view.sigRangeChangedManually.connect(self._moved_by_hand)
         self.legend = Legend(plot)
-        self._pointer = pg.InfiniteLine(angle=90, movable=False)
-        self._pointer.setZValue(50)
-        self._dots = pg.ScatterPlotItem(size=7)
-        self._dots.setZValue(51)
-        for item in (self._pointer, self._dots):
-            item.hide()
-            plot.addItem(item, ignoreBounds=True)
-        self._read_out = ReadOut(self)
+        self.cross_hair = CrossHair(self)
         self._keys = LineKeys(self)
         self.scene().sigMouseClicked.connect(self._clicked)
         self._mouse = pg.SignalProxy(self.scene().sigMouseMoved, rateLimit=60, slot=self._mouse_moved)
@@ -163,7 +157,7 @@ class LineChart(pg.PlotWidget):
     def set_x_axis(self, label: str, kind: str) -> None:
         """What x is: its name, and the kind of its numbers (`count` or `seconds`)."""
         self.x_label, self.x_kind = label, kind
-        self.point_at(math.nan)
+        self.cross_hair.point_at(math.nan)
         self._axis_x.set_kind(kind)
         self._name_axes(self._shown_name)
 
@@ -179,7 +173,7 @@ class LineChart(pg.PlotWidget):
     def set_log(self, *, x: bool, y: bool) -> None:
         """Logarithmic axes; what is not above zero is left out there."""
         self.log_x, self.log_y = x, y
-        self.point_at(math.nan)
+        self.cross_hair.point_at(math.nan)
         self._axis_x.setLogMode(x=x)
         self._axis_y.setLogMode(y=y)
         self.marks.set_log(x=x, y=y)
@@ -315,33 +309,7 @@ class LineChart(pg.PlotWidget):
             self._lay_out()  # at once: the curves may wait for their turn
             self.needs_redraw.emit()
 
-    # The cross-hair --------------------------------------------------------------------------------------------
-
-    def point_at(self, x: float) -> None:
-        """Shows the cross-hair and what all curves are near `x`; NaN hides both."""
-        place = float(drawn(np.array([x]), self.log_x)[0])
-        (low, high), _ = self._view.viewRange()
-        rows, places = [], []
-        if math.isfinite(place) and low <= place <= high:
-            for curve in self._curves.values():
-                point = curve.nearest(x, self.log_x)
-                if point is not None:
-                    rows.append(ReadOutRow(curve.style, point[0], point[1]))
-                    places.append(point)
-        shown = bool(rows)
-        self._pointer.setVisible(shown)
-        self._dots.setVisible(shown)
-        if not shown:
-            self._read_out.hide()
-            return
-        self._pointer.setPos(place)
-        xs = drawn(np.array([point[0] for point in places]), self.log_x)
-        ys = drawn(np.array([point[1] for point in places]), self.log_y)
-        good = np.isfinite(xs) & np.isfinite(ys)
-        brushes = [pg.mkBrush(row.style.color) for row, keep in zip(rows, good, strict=True) if keep]
-        self._dots.setData(xs[good], ys[good], brush=brushes, pen=None)
-        at = self.mapFromScene(self._view.mapViewToScene(QPointF(place, 0.0))).x()
-        self._read_out.show_rows(rows, x, self.x_label, self.x_kind, self._axis_y.kind, self.y_unit, at)
+    # The mouse -------------------------------------------------------------------------------------------------
 
     def _mouse_moved(self, arguments: tuple[QPointF]) -> None:
         position = arguments[0]
@@ -367,19 +335,18 @@ class LineChart(pg.PlotWidget):
     def apply_theme(self, theme: Theme) -> None:
         """Takes the theme's colours; curves get theirs with their next `set_curve`."""
         self._theme_background = QColor(theme.surface)
-        self._quiet, self._text = QColor(theme.quiet), QColor(theme.text)
+        self._text = QColor(theme.text)
         axes = (self._axis_x, self._axis_y)
         style_plot(self, axes, self.legend)
         for axis in axes:
             # Grid and numbers change seldom, and are three quarters of a redraw when they are not kept as a picture.
             axis.setCacheMode(pg.QtWidgets.QGraphicsItem.CacheMode.DeviceCoordinateCache)
-        self._pointer.setPen(pg.mkPen(self._quiet, style=Qt.PenStyle.DashLine))
         for curve in self._curves.values():
             curve.set_style(curve.style, self._theme_background)
         entries, self._entries = self._entries, []
         self.set_legend(entries)
-        self._read_out.apply_theme(theme)
-        self.marks.set_color(self._quiet)
+        self.cross_hair.apply_theme(theme)
+        self.marks.set_color(QColor(theme.quiet))
         self._name_axes(self._shown_name)
         self.needs_redraw.emit()
 

@@ -253,7 +253,7 @@ class ChartPanel(QWidget):
 
     def _point(self, x: float) -> None:
         for chart in self.charts:
-            chart.point_at(x)
+            chart.cross_hair.point_at(x)
 
     def _apply_theme(self) -> None:
         for chart in self.charts:

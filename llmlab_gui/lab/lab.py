@@ -15,20 +15,18 @@ from llmlab.core.errors import LabError
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.predictions import Prediction
-from llmlab.store.checkpoints import list_checkpoints
-from llmlab.store.events import Event, Resumed, Started
+from llmlab.store.events import Event
 from llmlab.store.history import RunHistory
-from llmlab.store.overview import Overview
 from llmlab.store.run_folder import RunFolder, RunStatus
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
+from llmlab_gui.lab.followed_runs import FollowedRuns
 from llmlab_gui.lab.plans import PlansDesk
 from llmlab_gui.lab.run_colors import RunColors
 from llmlab_gui.lab.run_controller import RunController
-from llmlab_gui.lab.run_ends import said_at_end, said_at_pause
+from llmlab_gui.lab.run_ends import RunEnds
 from llmlab_gui.lab.run_queue import QueueRunner
-from llmlab_gui.lab.run_watcher import RunWatcher
 from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, told_apart
 
 __all__ = ["Lab", "RunRow"]
@@ -82,7 +80,6 @@ class Lab(QObject):
         self.notebook = Book(outputs, self)
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
-        self.inspection.live_failed.connect(self._live_failed)
         self.looked = False  # whether the outputs folder was read at least once
         self._ended = False
         self._rows: dict[str, RunRow] = {}
@@ -91,16 +88,15 @@ class Lab(QObject):
         self._by_hand = False  # the learner chose the current run: do not switch away from it
         self._overlaid: list[str] = []
         self._colors = RunColors()
-        self._histories: dict[str, RunHistory] = {}
-        self._followed: dict[str, RunStatus | None] = {}  # as the watcher saw them
-        self._complaints: dict[str, list[LabError]] = {}  # what was raised of the end or pause of each run
-        self._subjects: dict[
-            str, tuple[Path, float]
-        ] = {}  # folders of those that are followed, and when they were made
+        self._ends = RunEnds(self.controller.killed, self.inspection, self.row_called, self)
+        self._ends.raised.connect(self.error_raised)
+        self._ends.over.connect(self.error_over)
+        self._ends.said.connect(self.said)
+        self._ends.ended.connect(self.run_ended)
         self._news = QTimer(self, singleShot=True, interval=_COALESCE_MS)
         self._news.timeout.connect(self.runs_changed)
         self.controller.failed.connect(self.error_raised)
-        self.controller.complained.connect(lambda run, error: self._complain(run.full_name, error))
+        self.controller.complained.connect(lambda run, error: self._ends.complain(run.full_name, error))
         self.controller.said.connect(self.said)
         self.controller.started.connect(self._run_started)
         self.controller.took_turn.connect(partial(self._run_started, in_turn=True))
@@ -110,14 +106,13 @@ class Lab(QObject):
         for begun in (self.controller.started, self.controller.took_turn):
             begun.connect(lambda _: self.notebook.refresh())
         self.run_ended.connect(lambda _: self.notebook.refresh())
-        self.run_ended.connect(self._leave_live)
         self.runs_changed.connect(self.queue.runs_changed)
-        self._watcher = RunWatcher(self)
-        self._watcher.batch.connect(self._take_events)
-        self._watcher.opened.connect(self._take_overview)
-        self._watcher.status_changed.connect(self._take_status)
-        self._watcher.failed.connect(self._follow_failed)
-        self._watcher.start()
+        self._followed = FollowedRuns(self)
+        self._followed.history_reset.connect(self.history_reset)
+        self._followed.events_arrived.connect(self.events_arrived)
+        self._followed.events_arrived.connect(self._take_events)
+        self._followed.status_changed.connect(self._take_status)
+        self._followed.failed.connect(self._follow_failed)
         self._poller = RunsPoller(outputs, self)
         self._poller.found.connect(self._take_rows)
         self._poller.failed.connect(self.error_raised)
@@ -183,7 +178,7 @@ class Lab(QObject):
 
     def history(self, run_id: str) -> RunHistory:
         """What happened in a run so far; filled while it is shown."""
-        return self._histories.setdefault(run_id, RunHistory())
+        return self._followed.history(run_id)
 
     def color(self, run_id: str) -> QColor:
         """The colour of a run in charts and lists, which it keeps as long as the window is open."""
@@ -238,7 +233,7 @@ class Lab(QObject):
         name, _, which = about.reference.rpartition("@") if about is not None else ("", "", "")
         opened = self.row_called(name) if name else None
         self._colors.rename(run_id, renamed)
-        self._complaints[renamed] = self._complaints.pop(run_id, [])
+        self._ends.rename(run_id, renamed)
         self.run_renamed.emit(run_id, renamed)
         row = RunRow(run, run.info(), run.status())
         # One that came to nothing gave up the name; a look in between may have found it taken, and the old name gone.
@@ -281,10 +276,8 @@ class Lab(QObject):
         self.redraw.stop()
         self._news.stop()
         self._poller.stop()
-        self._watcher.stop()
-        self._followed.clear()
+        self._followed.shutdown()
         self._poller.wait()
-        self._watcher.wait()
         self.inspection.shutdown()
         for desk in self.desks:
             desk.shutdown()
@@ -310,10 +303,10 @@ class Lab(QObject):
                 rows = [known[old] if row.id == new else row for row in rows if row.id != old]
                 rows += [] if known[old] in rows else [known[old]]
         fresh = [row for row in rows if row.id not in known and row.status.live]
-        self._rows = {row.id: row for row in told_apart([self._with_newer_status(row) for row in rows])}
+        self._rows = {row.id: row for row in told_apart([self._followed.with_newer_status(row) for row in rows])}
         for run_id, row in self._rows.items():
             if run_id in known:
-                self._tell_end(known[run_id].status, row)
+                self._ends.compare(known[run_id].status, row)
         for run_id, row in known.items():
             if run_id not in self._rows and row.status.live and not row.run.path.is_dir():
                 self.error_raised.emit(row.run.gone())
@@ -339,18 +332,13 @@ class Lab(QObject):
             live = [row for row in self._rows.values() if row.status.live]
             self._make_current((live or list(self._rows.values()))[0].id)
 
-    def _with_newer_status(self, row: RunRow) -> RunRow:
-        status = self._followed.get(row.id) if self._subjects.get(row.id) == _subject(row) else None
-        return row if status is None else replace(row, status=status)
-
     def _run_started(self, run: RunFolder, *, in_turn: bool = False) -> None:
         """A run that this window started is what its user wants to see; with `in_turn`, unless that is another one."""
         row = self._read_row(run)
         if row is None:
             return
-        if row.id in self._followed:
-            self._followed[row.id] = None  # what was seen is from before the start
-        self._goes_on(row.id)
+        self._followed.started(row.id)
+        self._ends.goes_on(row.id)
         self._insert(row)
         if in_turn:
             self._choose(row)
@@ -387,86 +375,23 @@ class Lab(QObject):
         """Each shown run is followed, and has a colour of its own."""
         shown = [run_id for run_id in self.shown() if run_id in self._rows]
         self._colors.give(shown, list(self._rows)[::-1])
-        for run_id in list(self._followed):
-            if run_id in shown and _subject(self._rows[run_id]) == self._subjects[run_id]:
-                continue
-            del self._followed[run_id], self._subjects[run_id]
-            self._histories.pop(run_id, None)
-            self._watcher.let_go(run_id)
-        for run_id in shown:
-            if run_id not in self._followed:
-                self._followed[run_id] = None
-                self._subjects[run_id] = _subject(self._rows[run_id])
-                self._histories[run_id] = RunHistory()
-                self._watcher.follow(self._rows[run_id].run)
+        self._followed.follow(self._rows[run_id] for run_id in shown)
 
     def _take_events(self, run_id: str, events: list[Event]) -> None:
-        if self.history(run_id).extend(events):
-            self.history_reset.emit(run_id)
-        self.events_arrived.emit(run_id, events)
-        row = self._rows.get(run_id)
-        if row is not None and row.status.live and any(isinstance(event, (Resumed, Started)) for event in events):
-            self._goes_on(run_id)
-        if row is not None and (paused := said_at_pause(row, events)) is not None:
-            self._complain(run_id, paused)
-
-    def _take_overview(self, run_id: str, overview: Overview) -> None:
-        self.history(run_id).load(overview)
-        self.history_reset.emit(run_id)
+        if (row := self._rows.get(run_id)) is not None:
+            self._ends.hear(row, events)
 
     def _take_status(self, run_id: str, status: RunStatus) -> None:
-        self._followed[run_id] = status
         row = self._rows.get(run_id)
         if row is None:
             return
         self._rows[run_id] = replace(row, status=status)
-        self._tell_end(row.status, self._rows[run_id])
+        self._ends.compare(row.status, self._rows[run_id])
         if status.state != row.status.state:
             self._news.stop()
             self.runs_changed.emit()
         elif not self._news.isActive():
             self._news.start()
-
-    def _tell_end(self, before: RunStatus, row: RunRow) -> None:
-        """What a run that just ended has to say: its error, or its result."""
-        if row.status.live and not before.live:
-            self.controller.killed.discard(row.run.path)
-            self._goes_on(row.id)
-        if not before.live or row.status.live:
-            return
-        said = said_at_end(row, self.controller.killed)
-        if isinstance(said, LabError):
-            self._complain(row.id, said)
-        elif said:
-            self.said.emit(said)
-        self.run_ended.emit(row.id)
-
-    def _complain(self, run_id: str, error: LabError) -> None:
-        self._complaints.setdefault(run_id, []).append(error)
-        self.error_raised.emit(error)
-
-    def _goes_on(self, run_id: str) -> None:
-        for error in self._complaints.pop(run_id, ()):
-            self.error_over.emit(error)
-
-    def _leave_live(self, run_id: str) -> bool:
-        """Turns from a live model to the newest checkpoint of its run, which has ended; whether it does."""
-        session, row = self.inspection, self._live_row()
-        if row is None or row.id != run_id or not list_checkpoints(row.run.checkpoints):
-            return False
-        if not session.undecided:
-            session.open(f"{row.run.path}@latest")
-        return True
-
-    def _live_failed(self, error: LabError) -> None:
-        """A live model answers no more. When its run has just ended, nothing is wrong."""
-        row = self._live_row()
-        if row is None or row.run.status().live or not self._leave_live(row.id):
-            self.error_raised.emit(error)
-
-    def _live_row(self) -> RunRow | None:
-        about = self.inspection.about
-        return self.row_called(about.reference.removesuffix("@live")) if about is not None and about.live else None
 
     def _follow_failed(self, run_id: str, error: LabError) -> None:
         row = self._rows.get(run_id)
@@ -474,11 +399,6 @@ class Lab(QObject):
             self.error_raised.emit(error)
         else:
             self.refresh()  # deleted: the poller drops it
-
-
-def _subject(row: RunRow) -> tuple[Path, float]:
-    """Which run it is: one that came to nothing gives up its folder's name to another one."""
-    return row.run.path, row.info.created
 
 
 def _newest_first(rows: list[RunRow]) -> list[RunRow]:

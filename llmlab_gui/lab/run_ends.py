@@ -1,14 +1,95 @@
-"""What a run that has just ended, or paused by itself, has to say."""
+"""What the end of a run, or a pause of its own, leads to: words, and another model where its live one was open."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.events import Event, Paused, Resumed, Started
+from llmlab.store.run_folder import RunStatus
+from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.runs_poller import RunRow
+
+
+class RunEnds(QObject):
+    """Hears of each run's status before and after a change, and of its events."""
+
+    raised = Signal(object)  # LabError
+    over = Signal(object)  # one that was raised here: its run goes on
+    said = Signal(str)  # good news, one sentence
+    ended = Signal(str)  # id of a run that was live and no longer is
+
+    def __init__(
+        self,
+        killed: set[Path],
+        inspection: InspectionSession,
+        row_called: Callable[[str], RunRow | None],
+        parent: QObject | None = None,
+    ) -> None:
+        """killed: folders of runs that this window has ended. row_called: the run that a reference names."""
+        super().__init__(parent)
+        self._killed, self._inspection, self._row_called = killed, inspection, row_called
+        self._raised: dict[str, list[LabError]] = {}  # of each run
+        inspection.live_failed.connect(self._live_failed)
+
+    def compare(self, before: RunStatus, row: RunRow) -> None:
+        """What a run that just ended has to say: its error, or its result."""
+        if row.status.live and not before.live:
+            self._killed.discard(row.run.path)
+            self.goes_on(row.id)
+        if not before.live or row.status.live:
+            return
+        said = said_at_end(row, self._killed)
+        if isinstance(said, LabError):
+            self.complain(row.id, said)
+        elif said:
+            self.said.emit(said)
+        self._leave_live(row.id)
+        self.ended.emit(row.id)
+
+    def hear(self, row: RunRow, events: Sequence[Event]) -> None:
+        """What a run that trains has just done: gone on, or paused by itself."""
+        if row.status.live and any(isinstance(event, (Resumed, Started)) for event in events):
+            self.goes_on(row.id)
+        if (paused := said_at_pause(row, events)) is not None:
+            self.complain(row.id, paused)
+
+    def complain(self, run_id: str, error: LabError) -> None:
+        """Raises an error that is over once the run goes on."""
+        self._raised.setdefault(run_id, []).append(error)
+        self.raised.emit(error)
+
+    def goes_on(self, run_id: str) -> None:
+        """The run trains again."""
+        for error in self._raised.pop(run_id, ()):
+            self.over.emit(error)
+
+    def rename(self, run_id: str, renamed: str) -> None:
+        """The run has another id now."""
+        self._raised[renamed] = self._raised.pop(run_id, [])
+
+    def _leave_live(self, run_id: str) -> bool:
+        """Turns from a live model to the newest checkpoint of its run, which has ended; whether it does."""
+        row = self._live_row()
+        if row is None or row.id != run_id or not list_checkpoints(row.run.checkpoints):
+            return False
+        if not self._inspection.undecided:
+            self._inspection.open(f"{row.run.path}@latest")
+        return True
+
+    def _live_failed(self, error: LabError) -> None:
+        """A live model answers no more. When its run has just ended, nothing is wrong."""
+        row = self._live_row()
+        if row is None or row.run.status().live or not self._leave_live(row.id):
+            self.raised.emit(error)
+
+    def _live_row(self) -> RunRow | None:
+        about = self._inspection.about
+        return self._row_called(about.reference.removesuffix("@live")) if about is not None and about.live else None
 
 
 def said_at_end(row: RunRow, killed: Collection[Path]) -> LabError | str:

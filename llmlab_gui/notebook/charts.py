@@ -44,7 +44,7 @@ class NotebookChart(LineChart):
     ) -> None:
         super().__init__(y_label, y_unit, from_zero=from_zero, parent=parent)
         self.needs_redraw.connect(self.draw)
-        self.pointed.connect(self.point_at)
+        self.pointed.connect(self.cross_hair.point_at)
         theme_notifier.changed.connect(self._restyle)
 
     def fill(self) -> None:

@@ -148,18 +148,18 @@ def test_a_million_points_become_a_screenful_with_the_spike(drawing: Drawing) ->
 
 def test_the_cross_hair_reads_the_nearest_values(drawing: Drawing) -> None:
     drawing.panel._point(123.3)
-    text = drawing.chart._read_out.text()
+    text = drawing.chart.cross_hair.box.text()
     assert "step 123" in text
     assert f"{Y[122]:#.4g}" in text
-    assert not drawing.chart._read_out.isHidden()
+    assert not drawing.chart.cross_hair.box.isHidden()
     drawing.panel._point(math.nan)
-    assert drawing.chart._read_out.isHidden()
+    assert drawing.chart.cross_hair.box.isHidden()
 
 
 def test_the_mouse_moves_the_cross_hair(drawing: Drawing, qtbot: QtBot) -> None:
     viewport = drawing.chart.viewport()
     qtbot.mouseMove(viewport, QPoint(viewport.width() // 2, viewport.height() // 2))
-    qtbot.waitUntil(lambda: not drawing.chart._read_out.isHidden(), timeout=WAIT)
+    qtbot.waitUntil(lambda: not drawing.chart.cross_hair.box.isHidden(), timeout=WAIT)
 
 
 def test_keys_read_a_chart_point_by_point_zoom_and_show_everything_again(drawing: Drawing, qtbot: QtBot) -> None:
@@ -172,10 +172,10 @@ def test_keys_read_a_chart_point_by_point_zoom_and_show_everything_again(drawing
     def press(*keys: Qt.Key) -> float:
         for key in keys:
             qtbot.keyClick(chart, key)
-        return round(chart._pointer.value())
+        return round(chart.cross_hair.place)
 
     assert press(Qt.Key.Key_Left) == 500  # the newest step
-    assert f"{Y[499]:#.4g}" in chart._read_out.text()
+    assert f"{Y[499]:#.4g}" in chart.cross_hair.box.text()
     assert press(*[Qt.Key.Key_Left] * 5) < 496
     at = press(Qt.Key.Key_PageUp)
     assert 430 < at < 460
@@ -189,7 +189,7 @@ def test_keys_read_a_chart_point_by_point_zoom_and_show_everything_again(drawing
     assert not drawing.panel._follow.isChecked()
     for number in range(1, 20):  # each step now, and the view goes along
         assert press(Qt.Key.Key_Right) == at + number
-        assert not chart._read_out.isHidden()
+        assert not chart.cross_hair.box.isHidden()
     at = press(*[Qt.Key.Key_Plus] * 60)
     assert press(Qt.Key.Key_Left) == at - 1  # however close one looks
     press(Qt.Key.Key_Home)
@@ -200,12 +200,12 @@ def test_keys_read_a_chart_point_by_point_zoom_and_show_everything_again(drawing
     assert drawing.view() == whole
     drawing.panel.set_log(x=True, y=False)
     press(Qt.Key.Key_Right)
-    assert not chart._read_out.isHidden()
+    assert not chart.cross_hair.box.isHidden()
     drawing.panel._follow.setFocus()
     chart.setFocus()
     press(Qt.Key.Key_Right)
     drawing.panel._follow.setFocus()
-    assert chart._read_out.isHidden()
+    assert chart.cross_hair.box.isHidden()
 
 
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:

@@ -162,8 +162,8 @@ def test_switching_back_and_forth_leaves_what_is_shown_alone_followed(qtbot: QtB
     for _ in range(5):
         lab.set_current("pretraining/a")
         lab.set_current("pretraining/b")
-    assert list(lab._followed) == ["pretraining/b"]
-    qtbot.waitUntil(lambda: len(lab._watcher._watched) == 1, timeout=WAIT)
+    assert list(lab._followed._statuses) == ["pretraining/b"]
+    qtbot.waitUntil(lambda: len(lab._followed._watcher._watched) == 1, timeout=WAIT)
     qtbot.waitUntil(lambda: len(lab.history("pretraining/b").step_columns) == 20, timeout=WAIT)
 
 
@@ -210,7 +210,7 @@ def test_what_was_said_of_a_runs_end_or_pause_is_over_once_it_goes_on(qtbot: QtB
     lab.controller.started.emit(fake.run)
     assert over[-1] is told.args[0]
     fake.advance(1)
-    qtbot.waitUntil(lambda: lab._followed[fake.run.full_name] is not None, timeout=20_000)  # that it lives
+    qtbot.waitUntil(lambda: lab._followed._statuses[fake.run.full_name] is not None, timeout=20_000)  # that it lives
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as told:
         fake.fail("It failed once more.")
     renamed = rename_run(fake.run, "other")

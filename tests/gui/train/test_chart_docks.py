@@ -544,11 +544,11 @@ def test_with_several_runs_the_read_out_keeps_to_the_main_curves(
     lab.add(FakeRun(tmp_path, "first", seed=1).start().advance(600))
     _wait(dock, qtbot)
     dock.panel._point(100.0)
-    assert "train, each step" in dock.chart._read_out.text()
+    assert "train, each step" in dock.chart.cross_hair.box.text()
     lab.add(FakeRun(tmp_path, "second", seed=2).start().advance(600))
     _wait(dock, qtbot)
     dock.panel._point(100.0)
-    text = dock.chart._read_out.text()
+    text = dock.chart.cross_hair.box.text()
     assert text.count("train, smoothed") == text.count("validation") == 2
     assert "train, each step" not in text
 
