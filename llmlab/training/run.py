@@ -270,17 +270,9 @@ class TrainingRun(ABC):
         begin = time.perf_counter()
         progress = self.progress
         losses = self.losses()
-        progress.train_loss, progress.val_loss, self._measured = *losses, progress.step
-        better = _lower(losses[1], progress.best_val_loss)
-        if better:
-            progress.best_val_loss, progress.best_step = losses[1], progress.step
-        if progress.step not in early_evaluations(self.settings.train):  # or it would end elsewhere
-            if _lower(losses[1], progress.best_at_interval):
-                progress.best_at_interval, progress.evaluations_without_better = losses[1], 0
-            else:
-                progress.evaluations_without_better += 1
-        progress.evaluation_seconds = time.perf_counter() - begin
-        seconds = progress.evaluation_seconds
+        better = progress.measured(*losses, early=progress.step in early_evaluations(self.settings.train))
+        self._measured = progress.step
+        progress.evaluation_seconds = seconds = time.perf_counter() - begin
         self.record(Evaluated(progress.step, time.time(), *losses, better, seconds, self.losses_by_source))
         for loss, split in zip(losses, ("train", "validation"), strict=True):
             if not math.isfinite(loss):
@@ -419,7 +411,3 @@ class TrainingRun(ABC):
             f"The learning rate there was {lr:.3g}.",
             f"Lower it ({lower}), warm up longer (train.warmup_steps={max(100, 2 * train.warmup_steps)}){clip}.",
         )
-
-
-def _lower(loss: float, best: float | None) -> bool:
-    return math.isfinite(loss) and (best is None or loss < best)

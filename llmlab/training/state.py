@@ -7,6 +7,7 @@ with weights_only=True: nothing in a checkpoint is ever unpickled into code, who
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import random
 from collections.abc import Iterator
@@ -56,6 +57,23 @@ class Progress:
     def __post_init__(self) -> None:
         if self.best_at_interval is None:  # of a version that had no early evaluations
             self.best_at_interval = self.best_val_loss
+
+    def measured(self, train_loss: float, val_loss: float, *, early: bool) -> bool:
+        """Takes the losses of now; whether validation is the best yet. early: early stopping passes over them."""
+        self.train_loss, self.val_loss = train_loss, val_loss
+        if not early:  # or it would end elsewhere
+            if _lower(val_loss, self.best_at_interval):
+                self.best_at_interval, self.evaluations_without_better = val_loss, 0
+            else:
+                self.evaluations_without_better += 1
+        better = _lower(val_loss, self.best_val_loss)
+        if better:
+            self.best_val_loss, self.best_step = val_loss, self.step
+        return better
+
+
+def _lower(loss: float, best: float | None) -> bool:
+    return math.isfinite(loss) and (best is None or loss < best)
 
 
 @dataclass
