@@ -117,10 +117,6 @@ class RunQueue:
     def change_each(self, change: Callable[[QueuedRun], QueuedRun]) -> None:
         self._change(lambda state: replace(state, items=tuple(map(change, state.items))))
 
-    def retry(self, item_id: str) -> None:
-        """Forgets a run's problem: it may be started again."""
-        self._change(lambda state: _replaced(state, item_id, problem=""))
-
     def set_paused(self, paused: bool) -> None:
         self._change(lambda state: replace(state, paused=paused))
 

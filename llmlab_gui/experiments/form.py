@@ -261,7 +261,7 @@ class ExperimentForm(StudyForm[Asked]):
         self._offer_groups(kind.groups_of(self.track))
         self.edited.emit()
 
-    def _offer_groups(self, names: tuple[str, ...]) -> None:
+    def _offer_groups(self, names: list[str]) -> None:
         for box in self.groups.values():
             box.deleteLater()
         self.groups = {}

@@ -193,7 +193,9 @@ def test_thinning_keeps_extremes_ends_and_counts(losses: list[float], bucket: in
     fields[STEP_FIELDS.index("loss")] = losses
     rows = with_means(fields)
     loss, count = STEP_COLUMNS.index("loss"), STEP_COLUMNS.index("loss_count")
-    downsampled = downsample(downsample(rows, bucket), bucket)
+    once = downsample(rows, bucket)
+    assert {*range(bucket - 1, len(losses), bucket), len(losses) - 1} <= {*once[0].astype(int)}  # each bucket's last
+    downsampled = downsample(once, bucket)
     finite = rows[loss][np.isfinite(rows[loss])]
     kept = downsampled[loss][np.isfinite(downsampled[loss])]
     if len(finite):

@@ -45,6 +45,8 @@ def test_the_default_plan_of_every_pretraining_kind_can_be_made(kind: Any) -> No
         if kind.name == "parallel":  # each strategy has all numbers of processes but the first, which needs none
             values = 1 + len(kind.groups) * (values - 1)
         assert len(record.arms) == values * kind.seeds
+    if kind.name == "speedrun":
+        assert {trial.group for trial in record.arms} == set(kind.groups)
     assert len({trial.run for trial in record.arms}) == len(record.arms)
     assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
     for trial in record.arms:
