@@ -158,6 +158,8 @@ def test_each_source_of_a_mixture_has_its_share_within_one_sequence_at_any_time(
             assert ordinal == had[source]
             had[source] += 1
             assert all(abs(count - weight * turn) < 1 for count, weight in zip(had, weights, strict=True))
+    fixed = Turns([Fraction(5, 10), Fraction(3, 10), Fraction(2, 10)], 0)(np.arange(10))[0]
+    assert fixed.tolist() == [0, 1, 0, 2, 0, 1, 0, 1, 2, 0]  # a run of an earlier version is resumed in its own order
     equal = [Fraction(1, 4)] * 4
     orders = {tuple(Turns(equal, seed)(np.arange(8))[0]) for seed in range(20)}
     assert len(orders) > 5
