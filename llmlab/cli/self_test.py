@@ -30,7 +30,8 @@ from llmlab.gpt.model import GPT
 from llmlab.jobs import ranks
 from llmlab.training import spin
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.parallel import Processes, join
+from llmlab.training.parallel import join
+from llmlab.training.processes import Processes
 
 _STEPS = 20
 # Largest difference of a loss from the CPU's within 20 steps, in nats. Rounding in another order makes about 1e-5;

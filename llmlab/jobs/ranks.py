@@ -20,7 +20,7 @@ from llmlab.core.processes import process_stopped
 from llmlab.jobs.worker_process import log
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import REMARK
-from llmlab.training.parallel import failed
+from llmlab.training.processes import failed
 
 _LOOPBACK = "127.0.0.1"
 # A process that torchrun ends since others gave up says so later than this (llmlab.jobs.worker.SIGTERM_SECONDS).

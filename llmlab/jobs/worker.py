@@ -38,7 +38,8 @@ from llmlab.store.recorder import Recorder
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.training.control import Control, disk_advice
 from llmlab.training.kinds import kind_of
-from llmlab.training.parallel import LOST, Place, Processes, Several, follow, is_lost_contact, join
+from llmlab.training.parallel import join
+from llmlab.training.processes import LOST, Connected, Place, Processes, follow, is_lost_contact
 from llmlab.training.room import ran_out
 from llmlab.training.state import load_state, restore
 from llmlab.training.workplace import Workplace
@@ -127,7 +128,7 @@ def _follow(run: RunFolder) -> None:
     try:
         device = choose_device(settings.train)
         processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
-        assert isinstance(processes, Several)
+        assert isinstance(processes, Connected)
         torch.set_num_threads(choose_threads(settings.train, 0, False, processes.size))
         follow_rank_0(run, settings.distributed.timeout)
         what, step = processes.hear()
@@ -151,7 +152,7 @@ def _follow(run: RunFolder) -> None:
         if failure is not LOST:  # which is said by the one that is to blame
             log(traceback.format_exc())
             tell_torchrun(failure)
-        if isinstance(processes, Several):
+        if isinstance(processes, Connected):
             processes.say_failed(failure)
         raise failure from error
 
@@ -217,7 +218,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     try:
         _train_at(place, info)
     except Exception as error:
-        if isinstance(processes, Several) and is_lost_contact(error):
+        if isinstance(processes, Connected) and is_lost_contact(error):
             raise processes.why_lost(error) from error
         raise
 

@@ -34,7 +34,7 @@ from llmlab.training import state
 from llmlab.training.compilation import compiled_loss
 from llmlab.training.control import StopRequested
 from llmlab.training.optimizer import average_weights, make_pretraining_optimizer, set_learning_rates
-from llmlab.training.parallel import Loss, Processes
+from llmlab.training.processes import Loss, Processes
 from llmlab.training.run import TrainingRun
 from llmlab.training.workplace import Facts, StepResult, Workplace
 

@@ -10,6 +10,7 @@ import contextlib
 import math
 import pickle
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from llmlab.core.errors import LabError, brief
 from llmlab.core.records import from_plain
 from llmlab.store.checkpoints import MODEL_FILE, STATE_FILE, checkpoint_name
 from llmlab.training.optimizer import is_muons
-from llmlab.training.parallel import is_lost_contact
+from llmlab.training.processes import is_lost_contact
 
 # 2 holds weights. A state without them is still written as 1, which every version of the lab resumes.
 STATE_FORMAT = 2
@@ -159,7 +160,8 @@ def system_errors(folder: Path) -> Iterator[None]:
 def load_state(folder: Path) -> LoadedState:
     """Reads training_state.pt without running anything in it. LabError when it is damaged or hostile."""
     try:
-        raw = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        mapped = sys.platform != "win32"  # which deletes no file that is read like that
+        raw = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True, mmap=mapped)
         if raw["format"] > STATE_FORMAT:
             raise LabError(f"{folder.name} was made by a newer version of the lab.", "", "Update the lab to resume it.")
         progress = from_plain(Progress, raw["progress"])
@@ -187,7 +189,8 @@ def load_state(folder: Path) -> LoadedState:
 def restore(
     state: LoadedState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> None:
-    """Puts optimizer, scaler, random generators and weights that are in the state where they were.
+    """Puts optimizer, scaler, random generators and weights that are in the state where they were. What the optimizer
+    keeps leaves the state: of what several ranks share, none holds the whole longer than it takes.
 
     LabError when they do not fit the model.
     """
@@ -195,8 +198,8 @@ def restore(
     fused = bool(optimizer.defaults.get("fused"))
     matrices = {parameter for group in optimizer.param_groups if is_muons(group) for parameter in group["params"]}
     try:
-        for name, values in state.optimizer.items():
-            parameter = parameters[name]
+        for name in list(state.optimizer):
+            parameter, values = parameters[name], state.optimizer.pop(name)
             if ("momentum_buffer" in values) != (parameter in matrices):
                 continue  # another optimizer's, from before train.optimizer was changed: this one begins anew
             restored = {}
@@ -204,7 +207,7 @@ def restore(
                 if key != "step" and value.shape != parameter.shape:
                     raise ValueError(f"{key} of {name} has shape {list(value.shape)}")
                 on_cpu = key == "step" and not fused  # the unfused optimizer counts its steps on the CPU
-                restored[key] = value if on_cpu else _as_held(value.to(parameter.device), parameter)
+                restored[key] = value.clone() if on_cpu else _as_held(value, parameter)
             optimizer.state[parameter] = restored
         if state.weights:
             model.load_state_dict(state.weights)
@@ -217,13 +220,13 @@ def restore(
 
 
 def _as_held(value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment as its parameter is held: of one that several ranks share, this rank's rows."""
+    """A copy of a moment, as its parameter is held: of one that several ranks share, this rank's rows."""
     mesh = getattr(parameter, "device_mesh", None)
     if mesh is None or value.shape != parameter.shape:
-        return value
+        return value.to(parameter.device, copy=True)
     from torch.distributed.tensor import distribute_tensor  # half a second that other runs do without
 
-    return distribute_tensor(value, mesh, parameter.placements)  # type: ignore[attr-defined]
+    return distribute_tensor(value.to(parameter.device), mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from llmlab.core.errors import Cancelled
 from llmlab.store.recorder import Recorder
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.control import Control
-from llmlab.training.parallel import Processes
+from llmlab.training.processes import Processes
 
 
 @dataclass(frozen=True)

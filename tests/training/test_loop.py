@@ -603,6 +603,23 @@ def test_averaged_weights_whose_own_do_not_fit_are_refused_in_a_sentence(outputs
         restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
 
 
+def test_a_restored_optimizer_has_what_was_saved_as_its_own_and_the_state_keeps_none_of_it(outputs: Path) -> None:
+    run = train_here(new_run(outputs, 2))
+    folder = select(run.checkpoints, "final").path
+    saved = {
+        name: {key: value.clone() for key, value in of.items()} for name, of in load_state(folder).optimizer.items()
+    }
+    trainer, loaded = _trainer(outputs, "restored"), load_state(folder)
+    restore(loaded, trainer.model, trainer.optimizer, trainer.scaler)
+    with (folder / STATE_FILE).open("r+b") as file:  # what was read is not what the optimizer changes from now on
+        file.write(bytes((folder / STATE_FILE).stat().st_size))
+    assert loaded.optimizer == {}
+    restored = moments(trainer.model, trainer.optimizer)
+    assert restored.keys() == saved.keys()
+    for name, values in saved.items():
+        assert all(torch.equal(restored[name][key], value) for key, value in values.items()), name
+
+
 def test_what_is_measured_and_saved_is_the_average_over_the_steps(outputs: Path) -> None:
     every = {"checkpoints__interval": 1, "checkpoints__keep_last": 99, "train__eval_interval": 1}
     run = train_here(new_run(outputs, 12, **every, train__ema_decay=0.8, train__eval_early=False))

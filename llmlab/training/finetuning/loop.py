@@ -40,7 +40,7 @@ from llmlab.training.finetuning.targets import blocks_of
 from llmlab.training.finetuning.whole import filled, hollow
 from llmlab.training.loop import Loop
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.parallel import Loss
+from llmlab.training.processes import Loss
 from llmlab.training.state import evaluating, system_errors
 from llmlab.training.workplace import Facts, Workplace
 
