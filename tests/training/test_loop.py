@@ -40,7 +40,7 @@ from llmlab.training import loop
 from llmlab.training import run as training_run
 from llmlab.training.loop import FromScratch, Trainer
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
-from llmlab.training.state import Progress, load_state, restore
+from llmlab.training.state import Progress, load_state, moments, restore
 
 
 def _trainer(outputs: Path, name: str, **overrides: Any) -> Trainer:

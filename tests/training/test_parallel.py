@@ -201,8 +201,8 @@ def test_a_connection_that_is_lost_while_a_state_is_taken_is_no_state_that_does_
     run = train_here(new_run(outputs, 2))
     state = load_state(select(run.checkpoints, "final").path)
     model = nn.Linear(2, 2)
-    state.optimizer = {"weight": {"exp_avg": torch.zeros(2, 2)}}
     for error in (RuntimeError("[gloo] Connection closed by peer"), MemoryError()):
+        state.optimizer = {"weight": {"exp_avg": torch.zeros(2, 2)}}
         with mock.patch("llmlab.training.state._as_held", side_effect=error), pytest.raises(type(error)):
             restore(state, model, torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu", enabled=False))
 
