@@ -133,12 +133,17 @@ def test_what_a_step_is_in_bf16() -> None:
 
 
 @torch.no_grad()
-def test_a_router_of_two_of_the_toys_words() -> None:
+def test_two_experts_and_a_router_of_two_of_the_toys_words() -> None:
     toy = toy_model()
     block = block_of(toy, 0)
     x = embedded(toy)
     x = block.feed_forward_norm(x + block.attention(block.attention_norm(x)))[0]  # [5, C]
     p = (x @ toy.token_embedding.weight[[WORDS.index("the"), WORDS.index("sat")]].T).softmax(-1)  # [5, 2]
+    sizes = {name: weight.numel() for name, weight in toy.named_parameters()}
+    one = sum(number for name, number in sizes.items() if "feed_forward." in name)
+    rest = sum(sizes.values()) - one
+    said = numbers_after("mixtures-of-experts", "[the toy](concept:forward-pass) would have ")
+    assert said == [rest, 2, one, rest + 2 * one, rest + one]
     f, P = torch.bincount(p.argmax(-1), minlength=2) / 5, p.mean(0)
     said = numbers_after("mixtures-of-experts", "At the five positions, p of the first expert is ")
     expected = [*p[:, 0].tolist(), *f.tolist(), *P.tolist(), float(2 * (f * P).sum())]
@@ -187,7 +192,7 @@ def test_a_probe_of_the_toy_reads_every_label() -> None:
     for label in itertools.product((-1.0, 1.0), repeat=5):
         y = torch.tensor(label, dtype=torch.float64)
         read += int(((x @ torch.linalg.solve(x, y)).sign() == y).all())
-    assert f"It reads all 2⁵ = {read} ways to label the five positions without an error." in page("probes-and-steering")
+    assert f"it reads all 2⁵ = {read} ways to label the five positions without an error." in page("probes-and-steering")
 
 
 def test_the_operations_of_a_step_of_the_toy() -> None:
