@@ -29,19 +29,8 @@ _TOY = re.compile(r"llmlab.gpt.toy|\[the toy\]\(concept:")
 # Every page computes something with the toy, but for these.
 WITHOUT_THE_TOY = {
     "bayesian-reasoning": "a belief is called right where the process is known, and nothing drew the text of the toy",
-    "chat-templates": "its model has no template",
-    "checkpoints": "its run is that of `baby`",
-    "comparing-models": "two checkpoints of a trained model are compared",
-    "critical-batch-size": "its example has a known answer",
     "data-quality": "a corpus is filtered, and the toy has one text",
-    "distillation": "its teacher has counted a corpus",
-    "double-descent": "models of many sizes are fitted to one set of examples",
-    "edge-of-stability": "its network learns a wave",
-    "evaluation": "a score needs many questions",
     "experiments": "trials with several seeds are compared",
-    "fine-tuning": "a trained base is needed",
-    "flash-attention": "its tables have thousands of rows",
-    "forgetting": "its example has two weights",
     "grokking": "what is learned needs thousands of steps, and examples that were left out",
 }
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

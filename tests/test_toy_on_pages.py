@@ -11,11 +11,13 @@ import pytest
 import torch
 from test_concept_numbers import page, rows_of
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy, gelu
 from torch.utils.flop_counter import FlopCounterMode
 
 from llmlab.gpt.model import GPT, Block, Rotary
 from llmlab.gpt.toy import IDS, TARGETS, WORDS, toy_model
+from llmlab.inspection.compare import divergence
+from llmlab.inspection.differences import linear_cka
 from llmlab.notebook.scoring import brier
 
 _OTHER = [0, 4, 2, 3, 0, 1]  # the mat sat on the cat
@@ -46,6 +48,15 @@ def embedded(toy: GPT) -> Tensor:
 def losses_of(toy: GPT, ids: Tensor, targets: Tensor) -> Tensor:
     """Loss by position, [B, T]."""
     return cross_entropy(toy(ids).transpose(1, 2), targets, reduction="none")
+
+
+def ids_of(text: str) -> Tensor:
+    return torch.tensor([[WORDS.index(word) for word in text.split()]])
+
+
+def minus(number: float, digits: int) -> str:
+    """As a page writes it."""
+    return f"{number:.{digits}f}".replace("-", "−")
 
 
 @torch.no_grad()
@@ -214,3 +225,88 @@ def test_the_toys_words_are_not_orthogonal() -> None:
     said = numbers_after("superposition", "is at least √((6 − 4) / (4 · 5)) = ")
     found = [math.sqrt((6 - 4) / (4 * 5)), float(others.square().mean().sqrt()), float(cosines[0, 1])]
     assert [said[0], *said[2:]] == [round(number, 2) for number in found]  # 1: the year of the bound
+
+
+@torch.no_grad()
+def test_a_mask_leaves_the_loss_of_the_answer() -> None:
+    *question, answer = losses_of(toy_model(), IDS, TARGETS)[0].tolist()
+    said = ", ".join(f"{loss:.2f}" for loss in question)
+    mean = (sum(question) + answer) / 5
+    text = page("chat-templates")
+    assert f"{said} and {answer:.2f}, with a mean of {mean:.2f}" in text
+    assert f'the question and "mat" the answer: with the mask, the loss is {answer:.2f}.' in text
+
+
+@torch.no_grad()
+def test_how_far_the_toy_is_from_others() -> None:
+    toy = toy_model()
+    a = toy(IDS)[0, -1].numpy()
+    block_of(toy, 1).attention.out.weight[:, :2] = 0  # what head 0 writes
+    b = toy(IDS)[0, -1].numpy()
+    text = page("comparing-models")
+    assert f"KL(A ‖ B) is {divergence(a, b):.3f} nats, and KL(B ‖ A) {divergence(b, a):.3f}." in text
+    streams = [toy_model(seed).residual_stream(IDS)[0].numpy() for seed in range(101)]
+    alike = [linear_cka(streams[0], other) for other in streams[1:]]
+    assert f"CKA of {sum(alike) / 100:.2f} on average, and of up to {max(alike):.2f}." in text
+
+
+@torch.no_grad()
+def test_a_temperature_brings_out_what_is_unlikely() -> None:
+    teacher, student = (toy_model(seed)(IDS)[0, -1] for seed in (0, 1))
+    _, *columns = zip(*rows_of("distillation", "τ"), strict=True)
+    for tau, said in zip((1, 2, 4), columns, strict=True):
+        p = (teacher / tau).softmax(-1)
+        kl = divergence((teacher / tau).numpy(), (student / tau).numpy())
+        cat, mat = p[WORDS.index("cat")], p[WORDS.index("mat")]
+        assert said == (f"{mat:.2f}", f"{cat:.2f}", f"{kl:.3f}", f"{tau**2 * kl:.2f}")
+
+
+@torch.no_grad()
+def test_the_shortest_exact_fit_is_shorter_with_more_neurons() -> None:
+    toy = toy_model().double()
+    block = block_of(toy, 0)
+    x = embedded(toy)
+    x = block.feed_forward_norm(x + block.attention(block.attention_norm(x)))
+    neurons = gelu(block.feed_forward.up(x), approximate="tanh")[0]  # [5, 16]
+    y = (TARGETS[0] == WORDS.index("the")).double()
+    errors, lengths = rows_of("double-descent", "P")
+    for P, error, length in zip((4, 5, 10, 16), errors[1:], lengths[1:], strict=True):
+        w = torch.linalg.pinv(neurons[:, :P]) @ y
+        assert f"{(neurons[:, :P] @ w - y).square().mean():.3f}" == error
+        assert f"{w.norm():.1f}" == length
+
+
+@torch.no_grad()
+def test_the_sum_and_the_mean_choose_different_answers() -> None:
+    toy, prompt = toy_model(), "on the"
+
+    def of(answer: str) -> tuple[float, float]:
+        ids = ids_of(f"{prompt} {answer}")[0]
+        given = ids_of(prompt).shape[1]
+        p = toy(ids[None])[0, given - 1 : -1].log_softmax(-1)
+        each = p.gather(1, ids[given:, None])
+        return float(each.sum()), float(each.mean())
+
+    (one, _), (two, mean) = of("."), of("mat .")
+    assert two < one < mean
+    said = f'"." a log probability of {minus(one, 2)}, and "mat ." {minus(two, 2)}, which is {minus(mean, 2)} per token'
+    assert said in page("evaluation")
+
+
+@torch.no_grad()
+def test_the_toys_attention_in_two_blocks() -> None:
+    toy = toy_model()
+    block = block_of(toy, 0)
+    x = embedded(toy)
+    q, k, v = (part[0, 0] for part in block.attention.heads(block.attention.qkv(block.attention_norm(x))))
+    scores = k @ q[-1] / 2**0.5
+    m, total, o, found = torch.tensor(-torch.inf), torch.zeros(()), torch.zeros(2), []
+    for keys in ([3, 4], [0, 1, 2]):
+        larger = torch.maximum(m, scores[keys].max())
+        old, new, m = (m - larger).exp(), (scores[keys] - larger).exp(), larger
+        total, o = old * total + new.sum(), old * o + new @ v[keys]
+        numbers = (m[None], total[None], o, o / total)
+        cells = [", ".join(minus(number, 2) for number in part.tolist()) for part in numbers]
+        found.append([", ".join(map(str, keys)), *cells])
+    torch.testing.assert_close(o / total, scores.softmax(-1) @ v)
+    assert found == rows_of("flash-attention", "after keys")
