@@ -45,7 +45,7 @@ class Curves:
 
     first: validation loss at step 0 above ln V. early: validation loss after ten steps. train, val: measured at the
     end. steps: mean loss of the last steps. gradient: median norm of the second half; jump: the largest norm after
-    warm-up over that median, and where. again: how alike the bumps of the step loss are an epoch apart, a correlation.
+    warm-up over that median. again: how alike the bumps of the step loss are an epoch apart, a correlation.
     pairs: share of the pairs of characters in the last samples that stand in the training text, too.
     """
 
@@ -56,7 +56,6 @@ class Curves:
     steps: float
     gradient: float
     jump: float
-    jump_step: int
     again: float
     pairs: float
 
@@ -114,7 +113,6 @@ def curves_of(run: RunFolder, data: Dataset) -> Curves:
         raise LabError(f"{run.id} has not come far enough.", "", "Wait until it has ended, or resume it.")
     second_half = float(np.median(norms[len(norms) // 2 :]))
     after = min(settings.train.warmup_steps, len(norms) - 1)
-    place = after + int(np.argmax(norms[after:]))
     sequences = 1 + (len(data.train) - settings.model.block_size - 1) // settings.model.block_size
     last = measured[max(measured)]
     return Curves(
@@ -124,8 +122,7 @@ def curves_of(run: RunFolder, data: Dataset) -> Curves:
         val=last.val_loss,
         steps=float(losses[-_LEVEL_STEPS:].mean()),
         gradient=second_half,
-        jump=float(norms[place]) / second_half,
-        jump_step=place + 1,
+        jump=float(np.max(norms[after:])) / second_half,
         again=_again(losses, max(1, sequences // settings.data.batch_size)),
         pairs=_known_pairs(history, data),
     )

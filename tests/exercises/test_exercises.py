@@ -18,6 +18,7 @@ import pytest
 import torch
 from forks import wait_until
 from torch import Tensor, nn
+from written_pieces import WRITTEN
 
 from llmlab.cli.main import main
 from llmlab.core.errors import LabError
@@ -201,6 +202,8 @@ def test_the_first_fact_is_said_with_its_numbers(tmp_path: Path) -> None:
         got = written("softmax", code, tmp_path)
         assert got[0] == step, got
         assert fact in got[1], got
+    emptied = WRITTEN["bpe"].replace("    return ids\n", "    merges.clear()\n    return ids\n")
+    assert "changes its argument merges in place" in written("bpe", emptied, tmp_path)[1]
     attend = "def attend(q, k, v, kept): return "
     for code, fact in (
         (f"{attend}None", "attend: It returns None, and should return two things: the answers, and what is kept."),

@@ -106,6 +106,9 @@ def test_what_was_marked_by_hand_says_so_and_can_be_opened_again(tmp_path: Path)
     assert state_of(tmp_path).stations[2].words == "done"
     log.add(OPENED, NAME, [page], now=40)
     assert not state_of(tmp_path).stations[2].done
+    log.add(OPENED, NAME, [page], now=60)
+    log.add(RESTORED, NAME, [page], now=70)  # it takes back the last opening alone
+    assert not state_of(tmp_path).stations[2].done
 
 
 def test_a_path_that_is_begun_anew_leaves_the_others_as_they_are(tmp_path: Path) -> None:

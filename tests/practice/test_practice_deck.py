@@ -158,6 +158,9 @@ def test_what_was_missed_comes_back_before_what_was_right() -> None:
     assert DAY / 2 < due["wrong"] <= 1.5 * DAY < due["right"]
     again = due_times([answer("right", True, 0), answer("right", True, due["right"] / DAY)])
     assert again["right"] - due["right"] > due["right"]  # known twice, it comes back later still
+    second = due["right"] / DAY
+    missed = due_times([answer("right", True, 0), answer("right", False, second)])
+    assert missed["right"] - due["right"] < due["right"]  # and missed, sooner than at first
     assert when_words(due["wrong"], 0.0) == "tomorrow"
 
 
