@@ -254,8 +254,11 @@ def test_files_that_a_document_names_exist(document: str) -> None:
 
 
 def test_the_table_of_folders_is_the_contract_of_layers() -> None:
-    (core, *_) = read_toml(ROOT / "pyproject.toml")["tool"]["importlinter"]["contracts"]
+    core, window = read_toml(ROOT / "pyproject.toml")["tool"]["importlinter"]["contracts"]
     assert re.findall(r"^\| `llmlab/(\w+)/` \|", README, flags=re.MULTILINE) == core["layers"][::-1]
+    rows = re.findall(r"^\| (`llmlab_gui/.*?) \|", README, flags=re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"(\w+)/`", row)]
+    assert sorted(["app", *named]) == sorted(re.findall(r"\w+", " ".join(window["layers"])))
 
 
 def test_each_step_of_the_walks_through_the_code_names_a_file_and_what_is_in_it() -> None:

@@ -37,7 +37,16 @@ def quick_looks() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_window_left(qapp: QApplication) -> Iterator[None]:
+def collected_on_this_thread() -> Iterator[None]:
+    """As in the application: a collection in another thread would free Qt's objects there, which can end the process."""
+    gc.disable()
+    yield
+    gc.collect(1)
+    gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def no_window_left(collected_on_this_thread: None, qapp: QApplication) -> Iterator[None]:
     """A test that leaves a top-level widget fails."""
     widgets = {id(widget): widget for widget in QApplication.topLevelWidgets()}
     yield
