@@ -14,7 +14,7 @@ from functools import cache
 from random import Random
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.practice.question import CHOICE, HEAD, INTERVAL, LOOK_INSIDE, VALUE, Question
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, LOOK_INSIDE, VALUE, Draft, Question
 from llmlab.practice.subject import Subject
 
 # Where kinds are; each is a short file of small functions.
@@ -36,23 +36,6 @@ NOTHING, SETTINGS, RUN, MODEL = "nothing", "settings", "run", "model"
 
 class NothingToAsk(LabError):
     """A subject has not what this kind asks about."""
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What a kind's function returns: a question without what the kind itself knows."""
-
-    form: str
-    text: str
-    answer: str
-    how: str
-    choices: tuple[str, ...] = ()
-    right: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    useful: float = 0.0
-    unit: str = ""
-    prompt: str = ""
 
 
 Make = Callable[[Subject, Random], Draft]

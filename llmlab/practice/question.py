@@ -31,21 +31,15 @@ _BYTES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2.0**10, "mi":
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked, and all that is told once it was answered.
+class Draft:
+    """What a kind's function makes: a question without what the kind itself knows.
 
-    kind: its name in `llmlab.practice.kinds`. way: know, read or predict. concept: the page that explains it. panel:
-    the dock that shows it. form: choice, number, interval or head. choices: of a choice, in the order shown. answer:
-    what came, as text for people. right: the choices or heads that are right. low, high: of a number, the range that
-    is; of an interval, the value twice. useful: of an interval, the width above which it says too little; 0 for none.
-    unit: of numbers, also shown. how: how it was computed. model, seed: with the
-    kind, these give the same question again. prompt: the text that it is about, for the panel.
+    form: choice, number, interval or head. choices: of a choice, in the order shown. answer: what came, as text for
+    people. right: the choices or heads that are right. low, high: of a number, the range that is; of an interval, the
+    value twice. useful: of an interval, the width above which it says too little; 0 for none. unit: of numbers, also
+    shown. how: how it was computed. prompt: the text that it is about, for the panel.
     """
 
-    kind: str
-    way: str
-    concept: str
-    panel: str
     form: str
     text: str
     answer: str
@@ -56,9 +50,23 @@ class Question:
     high: float = 0.0
     useful: float = 0.0
     unit: str = ""
+    prompt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question(Draft):
+    """What is asked, and all that is told once it was answered.
+
+    kind: its name in `llmlab.practice.kinds`. way: know, read or predict. concept: the page that explains it. panel:
+    the dock that shows it. model, seed: with the kind, these give the same question again.
+    """
+
+    kind: str
+    way: str
+    concept: str
+    panel: str
     model: str = ""
     seed: int = 0
-    prompt: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
