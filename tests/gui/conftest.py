@@ -38,7 +38,7 @@ def quick_looks() -> None:
 
 @pytest.fixture(autouse=True)
 def collected_on_this_thread() -> Iterator[None]:
-    """As in the application: a collection in another thread would free Qt's objects there, which can end the process."""
+    """As in the application: a collection in another thread would free Qt objects there, which can end the process."""
     gc.disable()
     yield
     gc.collect(1)
