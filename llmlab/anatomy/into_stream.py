@@ -66,7 +66,7 @@ def neurons_into_stream(block: BlockAnatomy) -> IntoStream:
     if block.neurons is None:
         raise LabError(
             "The neurons of this layer cannot be shown.",
-            "It has no feed-forward, or a mixture of experts, which are others for each token.",
+            "It has no feed-forward, or a mixture of experts, which differ from token to token.",
             "Look at the feed-forward as a whole.",
         )
     # What is tapped is the feed-forward itself, or the norm behind it.

@@ -111,7 +111,7 @@ def _lines(piece: Piece, found: Answer) -> Iterator[str]:
         if step.fact:
             yield f"    {step.fact}"
     if found.mistake:
-        yield f"    This is what comes of a known mistake: {found.mistake}. {found.why}"
+        yield f"    A known mistake has this result: {found.mistake}. {found.why}"
     if found.printed.strip():
         yield "It printed:"
         yield from (f"    {line}" for line in found.printed.rstrip().splitlines())

@@ -207,12 +207,13 @@ def _verdict(case: Case) -> str:
     given = case.answer[case.cause] if case.answer else 0.0
     return (
         f"It was: {faults()[case.cause].title}. You gave it {100 * given:.0f} %, "
-        f"a surprise of {case.bits:.2f} bits; knowing nothing is {case.chance:.2f}."
+        f"a surprise of {case.bits:.2f} bits; a uniform guess has {case.chance:.2f}."
     )
 
 
 def _description(run: RunFolder, case: Case) -> Iterator[str]:
-    yield f"{run.id}, level {case.level}, {run.status().words}; {case.left} of {case.budget} left to ask with"
+    left = f"{case.left} of {case.budget} points left for experiments"
+    yield f"{run.id}, level {case.level}, {run.status().words}; {left}"
     yield from text.table(("cause", "what it would be"), [(name, faults()[name].title) for name in case.candidates])
     for asked in case.asked:
         yield f"asked: {asked.what} ({asked.cost})" + (f", {asked.run}" if asked.run else "")

@@ -110,7 +110,7 @@ def _judgement(word: str) -> tuple[int, str]:
     number, sign, outcome = word.partition("=")
     if not sign or not number.isdecimal() or not 1 <= int(number) <= 1000:
         hint = "Write the number of the prediction and what came: 2=right, or 3=5."
-        raise UsageError(f"{word!r} does not say what came of a prediction.", "", hint)
+        raise UsageError(f"{word!r} does not state the outcome of a prediction.", "", hint)
     return int(number) - 1, outcome.strip()
 
 

@@ -77,7 +77,7 @@ def rename(args: argparse.Namespace) -> int:
 def _whole(reference: RunReference, name: str) -> RunFolder:
     if reference.which is not None:
         raise UsageError(
-            f"{name} is one checkpoint.", "This is about a whole run.", "See llmlab-run checkpoints --help"
+            f"{name} is one checkpoint.", "This command takes a whole run.", "See llmlab-run checkpoints --help"
         )
     return reference.run
 

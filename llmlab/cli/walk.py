@@ -162,7 +162,7 @@ def _appended(opened: OpenModel, asked: Walk, count: int) -> Walk:
 
     if count < 0 or (count and asked.position != -1):
         why = "It takes 0 or more tokens, and no other --position than the last."
-        raise UsageError("--append goes on at the end of the prompt.", why)
+        raise UsageError("--append continues the prompt at its end.", why)
     for _ in range(count):
         ids = asked.token_ids(opened)
         asked = dataclasses.replace(

@@ -42,7 +42,7 @@ class Rows:
                 rows = [*self.read(), *added]  # as they stand there, also fields that this version lacks
                 write_json(self.path, {"format": _FORMAT, self._name: rows})
         except StillHeld as error:
-            raise LabError(f"Your {self._name} could not be kept.", f"Another program holds {self.path}.") from error
+            raise LabError(f"Your {self._name} could not be saved.", f"Another program holds {self.path}.") from error
         except (OSError, ValueError) as error:  # ValueError: a row has what JSON, or Unicode, cannot say
             why = f"{self.path}: {getattr(error, 'strerror', None) or error}."
-            raise LabError(f"Your {self._name} could not be kept.", why) from error
+            raise LabError(f"Your {self._name} could not be saved.", why) from error

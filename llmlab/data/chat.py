@@ -127,7 +127,7 @@ def chat_format(tokenizer: TextTokenizer) -> ChatFormat:
 
         return TemplateFormat(tokenizer)
     raise UsageError(
-        "This model came without a tokenizer, so no example can be read to it.",
+        "This model came without a tokenizer, so no example can be tokenized for it.",
         "Without one nobody knows which tokens a text is.",
         "Put the tokenizer's files (tokenizer.json, say) into its folder.",
     )

@@ -219,7 +219,7 @@ def _measures(
         raise LabError(
             f"The tokens in {cache.folder} are damaged.",
             "Some ids are beyond the vocabulary.",
-            "Build the corpus again with the same command: what is whole is kept.",
+            "Build the corpus again with the same command: intact parts are kept.",
         ) from error
     val = _counts(cache.tokens[val_start:], tokenizer.vocab_size, progress)
     size = float(sum(int(val[id]) * tokenizer.byte_count(int(id)) for id in np.flatnonzero(val)) / val.sum())

@@ -112,7 +112,7 @@ def _asking_the_hub(source: str) -> Iterator[bool]:
 
 def _unreachable(source: str, why: str) -> LabError:
     return LabError(
-        f"The data set {source} could not be had from the hub.",
+        f"The data set {source} could not be loaded from the hub.",
         f"{why.rstrip('.')}.",
         "Check the name and the network, or name a file: a .jsonl, .csv or .parquet is read without one.",
     )

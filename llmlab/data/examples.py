@@ -222,7 +222,7 @@ def _nothing(source: str, bad: Sequence[BadLine], seen: set[str]) -> LabError:
 
 def _conversation(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, (list, tuple)) or not value:
-        raise ValueError("Its messages are no list of turns.")
+        raise ValueError("Its messages are not a list of turns.")
     messages = []
     for place, turn in enumerate(value, start=1):
         if not isinstance(turn, Mapping):

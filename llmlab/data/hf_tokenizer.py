@@ -189,7 +189,9 @@ def giving_up() -> Iterator[None]:
         late = "retry-limit" in str(error)
         why = "A pattern in its tokenizer.json takes too long on it." if late else "Its tokenizer.json is damaged."
         raise LabError(
-            "The model's tokenizer gave up on a text.", why, "Shorten the text, or take another copy of the model."
+            "The model's tokenizer could not finish a text.",
+            why,
+            "Shorten the text, or take another copy of the model.",
         ) from error
 
 

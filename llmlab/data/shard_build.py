@@ -87,7 +87,7 @@ def build_shards(
         raise LabError(
             f"{what}: {error.strerror or error} ({folder}).",
             f"{len(saved.shards) if (saved := read_manifest(folder)) else 0} finished shards are kept.",
-            "Make room; the same command then goes on. Or set LLMLAB_CACHE to a folder on another disk.",
+            "Make room; the same command then resumes. Or set LLMLAB_CACHE to a folder on another disk.",
         ) from error
     found = built_corpus(name)
     if found is None:
@@ -289,7 +289,7 @@ class _Pool:
             raise LabError(
                 "A process that tokenizes was killed.",
                 "Most often memory ran out. Finished shards are kept.",
-                "The same command goes on; with --processes 1 it takes the least memory.",
+                "The same command resumes; with --processes 1 it takes the least memory.",
             ) from error
         finally:
             for future, _, _ in pending:

@@ -189,7 +189,7 @@ def require_finished(name: str) -> None:
         raise UsageError(
             f"The corpus {name} is not finished.",
             f"{len(manifest.shards)} of its shards are.",
-            f"Go on with it: llmlab-run corpora build {shlex.join(asked)}",
+            f"Resume it: llmlab-run corpora build {shlex.join(asked)}",
         )
 
 
@@ -215,5 +215,5 @@ def _damaged(name: str, file: str) -> LabError:
     return LabError(
         f"The corpus {name} is damaged.",
         f"{file} is not as it was written.",
-        "Build it again with the same command: what is whole is kept.",
+        "Build it again with the same command: intact parts are kept.",
     )

@@ -171,7 +171,7 @@ class NeuronsAt(Observer):
         if not error <= _TOLERANCE.get(dtype, 5e-2):
             raise LabError(
                 "The neurons of this layer cannot be shown.",
-                f"They add up to something else than the feed-forward gave, by {100 * error:.1f} %.",
+                f"Their sum differs from what the feed-forward gave by {100 * error:.1f} %.",
                 "Look at the feed-forward as a whole.",
             )
         frozen = into.frozen(x)

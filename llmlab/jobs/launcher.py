@@ -127,7 +127,7 @@ def claim_name(run: RunFolder) -> None:
         try:
             os.rename(run.path, aside)
         except OSError as error:
-            raise LabError(f"The failed run {run.id} could not be taken away.", f"{error}.") from error
+            raise LabError(f"The failed run {run.id} could not be removed.", f"{error}.") from error
         shutil.rmtree(aside, ignore_errors=True)
 
 

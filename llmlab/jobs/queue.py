@@ -195,12 +195,12 @@ class RunQueue:
             with locked(self._outputs / ".queue.lock", _LOCK_SECONDS, self._progress):
                 yield
         except StillHeld as error:
-            raise LabError("The queue is held by another program.", "It did not let go of it.", "Try again.") from error
+            raise LabError("The queue is held by another program.", "It did not release it.", "Try again.") from error
         except OSError as error:
             raise LabError("The queue could not be changed.", str(error)) from error
 
     def _damaged(self, why: str) -> LabError:
-        return LabError("The queue cannot be read.", f"{self.path}: {why}", "Mend the file, or delete it.")
+        return LabError("The queue cannot be read.", f"{self.path}: {why}", "Repair the file, or delete it.")
 
 
 def _replaced(state: QueueState, item_id: str, **changes: Any) -> QueueState:

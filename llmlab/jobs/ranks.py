@@ -64,7 +64,7 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
         if found := [rank for rank, failure in error.failures.items() if failure.pid in held]:
             if len(found) == len(error.failures) and run.recorded_status().state == "stopped":
                 return None  # as somebody asked rank 0
-            what = f"Process {found[0]} of the run's {count} did not answer any more, and was ended."
+            what = f"Process {found[0]} of the run's {count} no longer answered, and was ended."
             return LabError(what, "The system held it (SIGSTOP).", _RESUME)
         # Who was killed comes first: the others end by themselves when they notice, or by torchrun's SIGTERM.
         ends = {rank: failure.exitcode for rank, failure in error.failures.items()}
@@ -73,7 +73,7 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
             status = run.recorded_status()
             if status.state == "stopped" and status.heartbeat < error.failures[rank].timestamp + _STOPPED_SECONDS:
                 return None  # as somebody asked rank 0, which did not wait for them
-            return LabError(f"Process 0 of the run's {count} did not answer any more, and was ended.", "", _RESUME)
+            return LabError(f"Process 0 of the run's {count} no longer answered, and was ended.", "", _RESUME)
         how = f"was killed ({signal.Signals(-ends[rank]).name})" if ends[rank] < 0 else f"ended with {ends[rank]}"
         why = (
             "The system does that where memory runs out, and so does Kill in the window."

@@ -310,7 +310,7 @@ def explain(error: Exception, settings: RunSettings, outputs: Path) -> LabError:
     return LabError(
         f"Training ended by an error that the lab did not expect: {type(error).__name__}.",
         str(error).strip().split("\n")[0],
-        "The whole of it is in worker.log.",
+        "The full error is in worker.log.",
     )
 
 

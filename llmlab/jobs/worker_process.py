@@ -60,7 +60,7 @@ def launch(
             return _launch(module, folder, begin(True), environment, die_with_parent)
     except filelock.Timeout as error:
         raise LabError(
-            f"{folder.id} is being worked at already.", "Another process holds it.", "Wait until it has ended."
+            f"{folder.id} is already being worked on.", "Another process holds it.", "Wait until it has ended."
         ) from error
     except OSError as error:
         raise LabError(f"The worker of {folder.id} could not be started.", str(error)) from error

@@ -144,7 +144,7 @@ def _require_base(below: Source, folder: Path, name: str) -> None:
     if wanted is not None and not below.has_digest(wanted):
         raise LabError(
             f"The adapter {name} was not made for {below}.",
-            "It says by a sum over their bytes which weights it was trained on, and these are others.",
+            "Its checksum of the weights that it was trained on does not match these.",
             f"Name the base that it was trained on: {about.get('base', 'it does not say which')}.",
         )
 
@@ -258,4 +258,4 @@ def _tied(model: nn.Module) -> dict[str, set[str]]:
 
 
 def _other_base(name: str, base_name: str, why: str) -> LabError:
-    return LabError(f"{name} is not a model of the kind of {base_name}.", why, "Is its base another one than it was?")
+    return LabError(f"{name} is not a model of the kind of {base_name}.", why, "Has its base been replaced?")

@@ -80,7 +80,7 @@ def _wait(reference: LiveRun, stem: Path, progress: Progress) -> None:
         if now - begin > PATIENCE_SECONDS and stands is None:
             doing = run.status().doing
             raise LabError(
-                f"{run.id} has come to no step boundary for {PATIENCE_SECONDS / 60:.0f} minutes.",
+                f"{run.id} has reached no step boundary for {PATIENCE_SECONDS / 60:.0f} minutes.",
                 f"It says: {doing}." if doing else "Its steps, evaluations or samples take long, or it hangs.",
                 "Ask again later, or open its newest checkpoint.",
             )

@@ -269,7 +269,7 @@ def _base_of(run: RunFolder) -> Reference:
         if not (isinstance(below, SavedRun) and is_fine_tuned(below.run)):
             return base
         if below.run.path.resolve() in seen:
-            raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, stands on the run itself.")
+            raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, is built on the run itself.")
         seen.add(below.run.path.resolve())
         below = _named_base(below.run)
 

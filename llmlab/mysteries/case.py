@@ -346,4 +346,4 @@ def _keep_score(run: RunFolder, case: Case) -> None:
         with (run.path.parent / SCORES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(score)) + "\n")
     except OSError as error:
-        raise LabError(f"The score of {run.id} could not be kept.", f"{error}.", "Make room.") from error
+        raise LabError(f"The score of {run.id} could not be saved.", f"{error}.", "Make room.") from error

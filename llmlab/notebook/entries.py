@@ -257,7 +257,7 @@ def judged(entry: Entry, place: int, outcome: str) -> Entry:
     found = score(prediction, outcome)
     if found is None or (prediction.kind == "text" and outcome not in ("right", "wrong")):
         wanted = "right or wrong" if prediction.kind == "text" else "what came"
-        raise UsageError(f"{outcome!r} cannot be what came of {prediction.quantity}.", "", f"Say {wanted}.")
+        raise UsageError(f"{outcome!r} cannot be the outcome of {prediction.quantity}.", "", f"Say {wanted}.")
     scores = [*entry.scores, *({} for _ in range(place + 1 - len(entry.scores)))]
     scores[place] = asdict(found)
     return replace(

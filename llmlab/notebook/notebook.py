@@ -244,7 +244,7 @@ class Notebook:
         if outcomes is not None:
             return outcomes
         raise LabError(
-            f"Nothing can be said yet about what was predicted of {entry.about}.",
+            f"The prediction for {entry.about} cannot be scored yet.",
             "It has no results, or it is gone.",
             "It is scored by itself when it has finished.",
         )

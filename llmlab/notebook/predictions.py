@@ -217,7 +217,7 @@ def _check(prediction: Prediction) -> None:
 def _check_number(prediction: Prediction, quantity: Quantity) -> None:
     low, high = prediction.low, prediction.high
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        raise UsageError(f"{quantity.name} is predicted as a number that is none.", "", _EXAMPLES)
+        raise UsageError(f"{quantity.name} is predicted as something that is not a number.", "", _EXAMPLES)
     if quantity.answer == CHOICE and quantity.choices:
         raise UsageError(f"{quantity.name} is one of {' or '.join(quantity.choices)}.", "", _EXAMPLES)
     if low > high:
@@ -236,7 +236,7 @@ def _check_number(prediction: Prediction, quantity: Quantity) -> None:
 
 def _check_choice(prediction: Prediction, quantity: Quantity) -> None:
     if not prediction.choice.strip():
-        raise UsageError(f"{quantity.name} is predicted as nothing.", "", _EXAMPLES)
+        raise UsageError(f"{quantity.name} has an empty prediction.", "", _EXAMPLES)
     if quantity.choices and prediction.choice not in quantity.choices:
         raise UsageError(f"{quantity.name} is {' or '.join(quantity.choices)}, and not {prediction.choice!r}.")
 
@@ -254,7 +254,7 @@ def _check_curve(prediction: Prediction, quantity: Quantity) -> None:
         raise UsageError(f"The tolerance of {quantity.name} is above 0.")
     if (tolerance is None) != (prediction.confidence is None):
         raise UsageError(
-            f"A curve with a confidence says how near it will be, and the other way round: {quantity.name}.",
+            f"A curve takes both a tolerance and a confidence, or neither: {quantity.name}.",
             "",
             "Write both, 0:4.4,400:2+-0.1@70%, or neither.",
         )

@@ -102,7 +102,7 @@ def start_experiment(
                 do += f". Where you know that it is gone: {folder.resume_command} --take-over"
             raise LabError(
                 f"{folder.id} is already running.",
-                f"Process {status.pid}{f' on {status.host}' if is_elsewhere(status) else ''} is at it.",
+                f"Process {status.pid}{f' on {status.host}' if is_elsewhere(status) else ''} is working on it.",
                 do,
             )
         requests.clear(folder.requests)

@@ -273,7 +273,7 @@ def _explained(error: Exception) -> LabError:
     return LabError(
         f"The experiment ended by an error that the lab did not expect: {type(error).__name__}.",
         str(error).strip().split("\n")[0],
-        "The whole of it is in worker.log.",
+        "The full error is in worker.log.",
     )
 
 

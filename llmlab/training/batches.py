@@ -63,7 +63,9 @@ class Batches:
         if isinstance(settings, TaskSettings):
             raise LabError("A task's sequences are drawn anew at every step, so no text stands out.")
         if isinstance(settings, MysterySettings):
-            raise LabError("A mystery does not show what it read.", "Its settings do not say it where that is broken.")
+            raise LabError(
+                "A mystery does not show what it read.", "Where that is broken, its settings do not give it away."
+            )
         before = [worker for worker in self._history.workers if worker.step < step]
         if not before:
             raise LabError(
@@ -160,4 +162,4 @@ def nearest(run: RunFolder, step: int) -> Checkpoint | None:
 def _require_same(key: str, worker: Started, source: str) -> None:
     """LabError when the tokens are others than those that a worker read, as far as it recorded which."""
     if worker.data_key and worker.data_key != key:
-        raise LabError(f"{source} is not what it was.", "Its tokens are others than those that were trained on.")
+        raise LabError(f"{source} is not what it was.", "Its tokens differ from those that were trained on.")

@@ -205,7 +205,7 @@ class ChartPanel(QWidget):
         row.addStretch(1)
         self._note = _Note()
         row.addWidget(self._note)
-        self._follow = toggle_button("Follow", "Keep the whole run in sight. Panning or zooming lets go.")
+        self._follow = toggle_button("Follow", "Keep the whole run in sight. Panning or zooming turns this off.")
         self._follow.setChecked(True)
         self._follow.clicked.connect(self.set_follow)
         row.add(self._follow, chart_export_button(self._choose_file))

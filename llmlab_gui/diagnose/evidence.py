@@ -46,7 +46,7 @@ class EvidenceForm(QWidget):
         self.measures.hide()
         self.marks = QListWidget()
         self.marks.setAccessibleName("Evidence")
-        self.marks.setToolTip("Enter shows the panel, Del takes the evidence away")
+        self.marks.setToolTip("Enter shows the panel, Del removes the evidence")
         self.marks.setWordWrap(True)
         self.place = choice_box("Where the evidence is", _WHERE_CHOICES, least=9)
         self.at, self.note = QLineEdit(), QLineEdit()
@@ -80,7 +80,7 @@ class EvidenceForm(QWidget):
         self.budget.setText(
             "Answered: further experiments are free."
             if done
-            else f"{case.left} of {case.budget} points left to ask with."
+            else f"{case.left} of {case.budget} points left for experiments."
         )
         asked = {one.what for one in case.asked}
         for what, button in self.questions.items():

@@ -54,8 +54,8 @@ class RevealView(QTextBrowser):
         fault, given = faults()[case.cause], (case.answer or {})[case.cause]
         text = (
             f"<h3>It was: {html.escape(fault.title)}</h3>"
-            f"<p>You gave it {100 * given:.0f} %: a surprise of {case.bits:.2f} bits, where knowing nothing "
-            f"is {case.chance:.2f}. {html.escape(calibration)}</p>"
+            f"<p>You gave it {100 * given:.0f} %: a surprise of {case.bits:.2f} bits; a uniform guess has "
+            f"{case.chance:.2f}. {html.escape(calibration)}</p>"
             f"<p><b>What it changes.</b> {html.escape(fault.changes)}</p>"
             f"<p><b>The fastest tell-tale.</b> {html.escape(fault.tell)}{self._way(case, fault)}</p>"
         )

@@ -57,7 +57,7 @@ class ExperimentController(QObject):
         """What trains saves and ends; the rest of the plan waits."""
 
         def done(_: object) -> None:
-            self.said.emit(f"{folder.id} stops as soon as what trains has saved.")
+            self.said.emit(f"{folder.id} stops as soon as its running trials have saved.")
 
         self._background.run(lambda: stop_experiment(folder), done, self.failed.emit)
 

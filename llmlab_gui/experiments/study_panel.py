@@ -50,7 +50,7 @@ class StudyPanel(QWidget):
         buttons = QWidget()
         self._buttons = FlowRow(buttons)
         self.resume_button = self.add_button("Resume", "Run what is left; finished runs are kept", self.go_on)
-        self.stop_button = self.add_button("Stop", "What trains saves and stops; the others wait", self.stop)
+        self.stop_button = self.add_button("Stop", "Running trials save and stop; the others wait", self.stop)
         self.open_button = self.add_button("Open run", "Show the selected run in all other panels", self.open_run)
         # The last takes the table's room while there is none.
         parts = (buttons, self.bar, self.standing, self.problem, (self.arms_table, 1), 0)
@@ -167,7 +167,9 @@ def standing_text(row: ExperimentRow, about: str) -> str:
         at = f": step {trial.step:,} of {trial.steps:,}" if trial is not None and trial.steps else ""
         parts = [f"Run {names.index(status.arm) + 1} of {len(names)} ({status.arm}){at}."]
         if len(training := status.training) > 1:
-            parts = [f"{len(training)} of {len(names)} runs train: {', '.join(training)}; {status.ended_trials} ended."]
+            parts = [
+                f"{len(training)} of {len(names)} are training: {', '.join(training)}; {status.ended_trials} ended."
+            ]
     elif names:
         parts = [f"{status.ended_trials} of {len(names)} runs have ended."]
     if not status.live:
@@ -175,7 +177,7 @@ def standing_text(row: ExperimentRow, about: str) -> str:
     elif is_elsewhere(status):
         parts.append(f"It is {status.state} on {status.host}.")
     elif status.state == "stopping":
-        parts.append("It stops as soon as what trains has saved.")
+        parts.append("It stops as soon as its running trials have saved.")
     if status.doing and status.live:
         parts.append(f"{status.doing.rstrip('.')}.")
     left = left_text(status)

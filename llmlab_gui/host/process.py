@@ -263,7 +263,7 @@ class ModelHost(QObject):
         self._read_stderr()
         if self._gave_up:
             seconds = _CANCEL_PATIENCE_MS // 1000
-            why = f"The window ended it: it had not answered for {seconds} seconds since a cancel."
+            why = f"The window ended it: {seconds} seconds after Cancel it had not answered."
             self._fail_all("The model's process was ended.", why, "Try again: a new process starts.")
             return
         lines = self._stderr.decode(errors="replace").strip().splitlines()

@@ -42,7 +42,8 @@ class GeometryDock(AskingDock):
         self.note = QuietLabel()
         self._lay_out()
         self.caption(
-            "A projection onto two dimensions: what is far apart here is far apart, but touching points may be, too.",
+            "A projection onto two dimensions: what is far apart here is far apart, but touching points may still "
+            "be far apart.",
             "embeddings",
         )
         for combo in (self.matrix, self.sample):

@@ -51,7 +51,7 @@ class LensDock(InspectionDock):
         self.pins: list[int] = []
         self.coloring = choice_box("What colours the cells", _COLORINGS)
         self.halves = QCheckBox("after attention, too")
-        self.unpin = tool_button("Unpin all", "Take the pinned tokens' lines away")
+        self.unpin = tool_button("Unpin all", "Remove the lines of the pinned tokens")
         self.grid = ValueGrid("Top token by layer and position")
         self.ranks = LayerChart("rank", x_label="layers passed")
         self.ranks.set_log(x=False, y=True)

@@ -103,7 +103,7 @@ def said_at_end(row: RunRow, killed: Collection[Path]) -> LabError | str:
         saved = list_checkpoints(row.run.checkpoints)
         return LabError(
             f"{row.name} was interrupted at step {status.step:,}.",
-            "Its process ended without a word, as one does that the system kills when memory runs out.",
+            "Its process ended without a message, as happens when the system kills it for lack of memory.",
             f"Resume starts from its newest checkpoint, step {saved[-1].step:,}."
             if saved
             else "It has no checkpoint: Resume starts from the beginning.",

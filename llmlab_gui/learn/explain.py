@@ -249,7 +249,7 @@ class ExplainIt(QWidget):
             return ""
         if not (self._try.ticked or kept):
             return (
-                "Your text stays as it is now. Tick what it has, by its sense and not by its words. Space ticks, and "
+                "Your text stays as it is now. Tick each point that it makes, in whatever words. Space ticks, and "
                 "the arrow keys go on."
             )
         links = ", ".join(

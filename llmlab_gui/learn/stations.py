@@ -20,7 +20,7 @@ from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.question import ask
 
 _ONE_ROW = 80  # characters: words and buttons beside each other
-_STAYS = "What was done of this path does not count any more. Your explanations and answers stay."
+_STAYS = "No station of this path will count as done. Your explanations and answers stay."
 _ANEW = {"anew": "Begin anew"}
 _NEARLY = 8  # pixels: what is missing from the end of a page that was read
 
@@ -124,7 +124,7 @@ class StationFoot(QWidget):
         link = f'<a href="concept:{path_page(state.path.name)}">{state.path.title}</a>'
         self.words.setText(f"{link}, station {place + 1} of {state.of}: {how.words or 'open'}")
         self._lead(state, place, "Next station")
-        self._offer("Open it again" if how.done else "Mark as done", "A station is done when you say so, too")
+        self._offer("Open it again" if how.done else "Mark as done", "You can also mark a station as done yourself")
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Where they have no room beside each other, the buttons are under the words."""

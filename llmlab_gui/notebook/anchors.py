@@ -65,7 +65,7 @@ def verdicts_before(record: ExperimentRecord, outputs: Path, progress: Progress)
 
 
 def _sentence(parts: Sequence[str]) -> str:
-    return f"Validation loss to go by: {' · '.join(parts)}." if parts else ""
+    return f"Validation losses to compare with: {' · '.join(parts)}." if parts else ""
 
 
 def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> list[str]:

@@ -82,8 +82,8 @@ def with_station(page: Page, path: LearningPath) -> Page:
 def _begin(standing: Standing, titles: Mapping[str, str], others: Sequence[str]) -> Iterator[str]:
     yield (
         "Three paths lead through the lab. Each has some ten stations of ten minutes: a page, something to do in a "
-        "panel, and a question about your own model. At its end you explain the whole from memory. Walk them in this "
-        "order, or take up whichever answers your question."
+        "panel, and a question about your own model. At its end you explain the whole from memory. Take them in this "
+        "order, or begin with the one that answers your question."
     )
     yield (
         f"Are you new here? [Begin with the first hour](concept:{FIRST_PAGE}). It trains the model that the stations "
@@ -123,7 +123,7 @@ def _path(state: PathState, titles: Mapping[str, str]) -> Iterator[str]:
         (titles.get(one.page, one.page), one.page, one.asks, how.done, how.words or _next(one is upcoming))
         for one, how in zip(state.path.stations, state.stations, strict=True)
     ]
-    asks, last = "Can you say the whole without the pages?", explain_page(state.path.name)
+    asks, last = "Can you explain the whole without the pages?", explain_page(state.path.name)
     explained = "done" if state.explained else _next(upcoming is None)
     rows.append(("Explain it back", last, asks, state.explained, explained))
     yield "\n".join(

@@ -66,7 +66,7 @@ class EvidenceDock(LabDock):
         self.reading.setTextFormat(Qt.TextFormat.PlainText)
         self.reading.setAccessibleName("How to read the chart")
         self.pane, self.nothing = FigurePane(self, self.chart, self.chart.table, self.chart, self.reading), EmptyState()
-        self.models_button = menu_button("Open a model", "Let all panels show a model that was tested")
+        self.models_button = menu_button("Open a model", "Show a tested model in all panels")
         self.runs_button = menu_button(
             "Open a run", "Make the last checkpoint of a finished run the model of all panels"
         )

@@ -52,7 +52,9 @@ class PaperDock(LabDock):
         self.browser = NotesBrowser("Notes on the paper", self._background)
         self.browser.anchorClicked.connect(self.open_link)
         self.browser.stale.connect(self._restyle)
-        self.own_button = menu_button("Your papers", "Notes and claims of a paper that you read, asked for one by one")
+        self.own_button = menu_button(
+            "Your papers", "Write notes and claims on a paper that you read, question by question"
+        )
         menu = self.own_button.menu()
         self.new_action = menu.addAction("New paper…", self.begin_paper)
         self.ask_action = menu.addAction("Answer its questions…", self.ask_questions)
@@ -76,7 +78,7 @@ class PaperDock(LabDock):
             new_paper(name, self.lab.outputs)
             made.append(name)
 
-        question = LineQuestion(self, "New paper", "A short name of the paper, which its folder gets:", "", make)
+        question = LineQuestion(self, "New paper", "A short name of the paper, also for its folder:", "", make)
         question.exec()
         question.deleteLater()
         if made:

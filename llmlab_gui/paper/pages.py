@@ -34,7 +34,7 @@ _WHAT_TO_DO = {
     "planned": "The check has not started. Press Resume in Check.",
     "running": "Its runs are trained and measured now: a verdict appears here as soon as there is something to judge.",
     "stopped": "The check was stopped before there was anything to judge. Press Resume in Check: nothing is lost.",
-    "interrupted": "The check was interrupted. Press Resume in Check: what has ended stays.",
+    "interrupted": "The check was interrupted. Press Resume in Check: finished runs are kept.",
     "failed": "The check failed before there was anything to judge. Check says why; Resume tries again.",
 }
 

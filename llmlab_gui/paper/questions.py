@@ -56,7 +56,9 @@ class PaperQuestions(QDialog):
         self.where, self.question, self.problem = QuietLabel(), QLabel(), ProblemLabel()
         self.question.setWordWrap(True)
         self.answer = _Answer()
-        self.answer.setPlaceholderText("Your answer. Ctrl+Enter goes on, and an empty one stays open.")
+        self.answer.setPlaceholderText(
+            "Your answer. Ctrl+Enter leads to the next question; an empty answer stays open."
+        )
         self.back_button, self.next_button = QPushButton("Back"), PrimaryButton("Next")
         self.claim_button, self.leave_button = QPushButton("Another claim…"), QPushButton("Save and close")
         self.next_button.setToolTip("Keeps the answer (Ctrl+Enter); an empty one stays open")

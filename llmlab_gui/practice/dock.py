@@ -51,7 +51,7 @@ class PracticeDock(LabDock):
         self._done: list[bool] = []  # of this handful
         self._begun = False
         self.table = QTableWidget(0, len(_COLUMNS))
-        self.table.setAccessibleName("Progress by way and by page")
+        self.table.setAccessibleName("Progress by kind of question and by page")
         self.table.setHorizontalHeaderLabels(_COLUMNS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
@@ -194,7 +194,7 @@ class PracticeDock(LabDock):
         share = f" ({100 * news.share:.0f} %)" if news.share is not None else ""
         what = f"{news.what or 'Computing a question'}{share}"
         if news.what.startswith(TRAINING):
-            hint = "What a change does is found out by training with it and without, on the text of your run."
+            hint = "The effect of a change is measured by training with and without it, on the text of your run."
             self._say(what, hint, "Skip this question", self.asker.skip)
         else:
             self._say(what, "The answer is computed before you are asked.", "Cancel", self._cancel)

@@ -175,7 +175,7 @@ class PageQuestions(QWidget):
         if question is None:
             hint = " Open a model, or train a run, for more." if not (self._about() or self.asker.about()) else ""
             left = (
-                "Skipped. What is left here has to be trained."
+                "Skipped. The questions that are left need a training run."
                 if self.asker.quick
                 else "There is nothing more to ask here."
             )

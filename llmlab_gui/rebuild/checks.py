@@ -63,7 +63,7 @@ class ExerciseCommand(QObject):
             found = json.loads(said)
         except ValueError:
             words = bytes(process.readAllStandardError().data()).decode("utf-8", errors="replace").strip().splitlines()
-            self.failed.emit(LabError((words or ["It ended without a word."])[-1].removeprefix("error: ")))
+            self.failed.emit(LabError((words or ["It ended without a message."])[-1].removeprefix("error: ")))
             return
         self.answered.emit(found)
 

@@ -25,7 +25,7 @@ from llmlab_gui.widgets.theme import theme_notifier
 
 _CAPTION = (
     "Write a GPT piece by piece in an editor of your own. Each time you save, the piece is checked in a process of its "
-    "own, and the first fact that does not hold is said."
+    "own, and the first fact that does not hold is shown."
 )
 _SAVED_MS = 300  # after a change of the file: editors write it in several steps
 _MARKS = {"new": " ", "begun": "…", "passed": "✓", "changed": "↻"}
@@ -174,9 +174,7 @@ class RebuildDock(LabDock):
         elif answer.passed:
             self.verdict.setText("It passes. Under Use you can train with it.")
         else:
-            mistake = (
-                f" This is what comes of a known mistake: {answer.mistake}. {answer.why}" if answer.mistake else ""
-            )
+            mistake = f" A known mistake has this result: {answer.mistake}. {answer.why}" if answer.mistake else ""
             self.verdict.setText(f"{answer.fact}{mistake}")
         for step in answer.steps if answer is not None else ():
             self.steps.addItem(

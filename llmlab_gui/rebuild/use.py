@@ -41,7 +41,7 @@ _NOTHING = {
     "was fine-tuned, and computes its adapters by your functions, beside ours.",
     LENS: "**Read with mine** shows what your lens reads in the model above after each layer, beside ours.",
 }
-_NOT_PASSED = "What has passed as it stands can be used here: save the file, or press Check."
+_NOT_PASSED = "A piece can be used here once its saved file has passed: save it, or press Check."
 _NO_RUN = "**Train with mine** trains the smallest preset with all pieces of yours that have passed."
 
 
@@ -324,7 +324,9 @@ def _one_run(yours: RunRow) -> str:
     button = "Fine-tune ours" if isinstance(yours.info.settings, FinetuneSettings) else "Train ours"
     said = "It has taken no step, so there is nothing to compare."
     if _compares(yours):
-        said = f"**{button}** trains the lab's own run of the same settings and seed{to}; then both losses stand here."
+        said = (
+            f"**{button}** trains the lab's own run of the same settings and seed{to}; then both losses are shown here."
+        )
     return f"{yours.name}, with your {_pieces_of(yours)}: {yours.status.words}. {said}"
 
 
@@ -342,8 +344,8 @@ def _outcome(yours: RunRow, ours: RunRow, found: Beside) -> str:
         lines += [f"| tokens per second | {found.your_speed:,.0f} | {found.our_speed:,.0f} | {share:.2f} |"]
     why = "their losses differ by rounding alone where your pieces compute what ours do."
     if isinstance(yours.info.settings, FinetuneSettings):
-        why = "they begin with the same loss, and differ as far as your `start` draws another A."
-    return "\n".join([*lines, "", f"The two have one seed: {why}"])
+        why = "they begin with the same loss, and differ later because your `start` draws another A."
+    return "\n".join([*lines, "", f"Both have the same seed: {why}"])
 
 
 def _lens_table(found: dict[str, Any], prompt: str) -> str:

@@ -22,7 +22,7 @@ from llmlab_gui.widgets.layouts import beside, column
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
-_TIP = "The text that a step read: of the highest spike, or of a step that is clicked in the chart"
+_TIP = "The text that one step read: the step of the highest spike, or one that you click in the chart"
 
 
 class BatchView(QWidget):
@@ -39,7 +39,7 @@ class BatchView(QWidget):
         self.words, self.rows = QuietLabel(), QListWidget()
         self.step.setAccessibleName("Step whose batch is shown")
         self.step.setKeyboardTracking(False)
-        self.further.setToolTip("The step whose loss stands out next most")
+        self.further.setToolTip("The step with the next largest jump of the loss")
         self.rows.setAccessibleName("Sequences of the batch")
         self.rows.setWordWrap(True)
         self.rows.setAlternatingRowColors(True)

@@ -67,7 +67,7 @@ class RunActions(QObject):
         if state == "finished":
             tip = "Train it longer, from its last checkpoint"
         elif row is not None and row.status.elsewhere:
-            tip = f"Resume it here, where you know that {row.status.host} does not train it any more"
+            tip = f"Resume it here, if you know that {row.status.host} no longer trains it"
         elif row is not None and not row.status.live:
             tip = "Resume from its newest checkpoint"
         else:

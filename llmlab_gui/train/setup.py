@@ -62,7 +62,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
         data, corpus = settings.data, self.corpus.corpus
         remarks = [
             f"{one.title} was built in {one.manifest.tokenizer} tokens, {one.manifest.vocab_size:,} of them: this run "
-            f"reads its text and cuts it anew, into {data.tokenizer} tokens."
+            f"tokenizes its text again, into {data.tokenizer} tokens."
             for one in (cut_anew(data, corpus) if corpus is not None else ())
         ]
         self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, 60 * needed.minutes, remarks))

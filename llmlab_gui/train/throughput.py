@@ -11,7 +11,7 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 
 _CAPTION = (
-    "Tokens trained on in a second; the share of the machine's own measured peak of matrix products (MFU); memory. "
+    "Tokens trained on per second; the share of the machine's own measured peak of matrix products (MFU); memory. "
     "For several processes: the tokens of all, the memory of the first and, dotted, how much the slowest waits. "
     "Shaded: the run was paused or interrupted."
 )

@@ -55,7 +55,7 @@ class WalkDock(AskingDock):
         self.drawing = DrawRow()
         self.change, self.undo = QLineEdit(), QPushButton("Undo")
         self.cache = toggle_button("KV cache", "Walk the last token with a cache, and mark what of each stage it holds")
-        self.append = tool_button("Append", "Put the drawn token behind the text, and walk again from there")
+        self.append = tool_button("Append", "Append the sampled token to the text, and walk again")
         self.take_back = tool_button("Take back", "The prompt without the tokens that were appended")
         self.sequence, self.key = QSpinBox(), QSpinBox()
         self._appended: list[int] = []
@@ -156,7 +156,7 @@ class WalkDock(AskingDock):
         self.archive, self._trouble = archive, None
         about, walked = self.session.about, archive.metadata.model
         live = about is not None and about.live
-        self.problem.say(f"It trains: this is {walked}, its newest checkpoint." if live else "", wrong=False)
+        self.problem.say(f"The run is training: this is {walked}, its newest checkpoint." if live else "", wrong=False)
         self.stages = from_archive(archive)
         self.update_state()
         self._show_choosers()
@@ -247,7 +247,9 @@ class WalkDock(AskingDock):
         self.sequence.setMaximum(count - 1)
         self.sequence.setEnabled(count > 0)
         self.sequence.setToolTip(
-            _WINDOW_TIP if count else "Only a run's checkpoint has training text, where it is here."
+            _WINDOW_TIP
+            if count
+            else "Only a run's checkpoint has training text, and only while that text is on this machine."
         )
 
     def _turn(self) -> None:

@@ -103,7 +103,7 @@ class StageView(QWidget):
         self.note.setText(" ".join(notes))
         self.note.setVisible(bool(notes))
         title = DOCK_PAGES.get(stage.panel, ("",))[0]
-        link = f' <a href="dock:{stage.panel}">{html.escape(title)}</a> shows it at large.' if title else ""
+        link = f' <a href="dock:{stage.panel}">{html.escape(title)}</a> shows all of it.' if title else ""
         self.why.setText(html.escape(stage.why) + link)
         self.code.setVisible(stage.code is not None)
         if stage.code is not None:

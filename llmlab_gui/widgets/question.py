@@ -52,11 +52,11 @@ def ask_where_to_resume(parent: QWidget, name: str, host: str, *, paused: bool =
     """What to do about work that another machine has, by its own word: "ask" it to go on after a pause, go on "here",
     or "" for nothing."""
     more = (
-        f"Resume it here only where you know that nothing works at it there any more, or where {host} is an earlier "
-        "name of this machine. It goes on from its newest checkpoint, and two at once would spoil it."
+        f"Resume it here only if you know that nothing works on it there any more, or if {host} is an earlier name of "
+        "this machine. It resumes from its newest checkpoint; two processes at once would damage it."
     )
     answers = ({"ask": "Ask it to resume there"} if paused else {}) | {"here": "Resume here"}
-    return ask(parent, "Resume", f"{name} is on {host}, by its last word.", more, answers, harmful="here")
+    return ask(parent, "Resume", f"{name} was last seen on {host}.", more, answers, harmful="here")
 
 
 class LineQuestion(QDialog):

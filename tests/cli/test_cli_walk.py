@@ -111,7 +111,7 @@ def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixtur
         (["--layer", "9"], "no head 9.0"),
         (["--stage", "scores"], "Did you mean score?"),
         (["--change", "nothing"], "is no change"),
-        (["--append", "1", "--position", "0"], "--append goes on at the end"),
+        (["--append", "1", "--position", "0"], "--append continues the prompt"),
         (["--position", "0", "--cache"], "KV cache"),
         (["--temperature", "-1"], "temperature"),
         (["--top-p", "7"], "top_p"),

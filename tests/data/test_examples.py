@@ -101,8 +101,8 @@ BAD = [
     ({"instruction": "a"}, "no answer"),
     ({"instruction": "a", "output": ""}, "output is empty"),
     ({"prompt": "a", "completion": None}, "no answer"),
-    ({"messages": []}, "no list of turns"),
-    ({"messages": "hi"}, "no list of turns"),
+    ({"messages": []}, "not a list of turns"),
+    ({"messages": "hi"}, "not a list of turns"),
     ({"messages": [{"role": "user", "content": "a"}]}, "no message of the assistant"),
     ({"messages": [{"role": "tool", "content": "a"}]}, "role 'tool'"),
     ({"messages": [{"role": "user", "content": None}]}, "content of message 1 is no text"),
@@ -200,7 +200,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(25)  # the hub's own client would try for half a minute
 @pytest.mark.usefixtures("online")
 def test_a_hub_that_does_not_answer_is_said_within_seconds() -> None:
-    with pytest.raises(LabError, match=r"The data set someone/data could not be had from the hub\. .*refused"):
+    with pytest.raises(LabError, match=r"The data set someone/data could not be loaded from the hub\. .*refused"):
         read("someone/data")
 
 

@@ -452,7 +452,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes,
 
 
 def test_the_hub_is_not_there_without_a_network() -> None:
-    with pytest.raises(LabError, match="The data set owner/texts could not be had from the hub"):
+    with pytest.raises(LabError, match="The data set owner/texts could not be loaded from the hub"):
         build(Path("owner/texts"))
 
 

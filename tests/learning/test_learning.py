@@ -132,7 +132,7 @@ def test_a_damaged_file_is_said_and_left_as_it_is(tmp_path: Path) -> None:
     half = '{"format": 1, "stations": [{"what": "read", "path": "", "page": "\\ud800", "time": 1}]}'
     (tmp_path / "learning.json").write_text(half)  # half a character: read, and not written
     assert log.standing()[NAME].done == 0
-    with pytest.raises(LabError, match="could not be kept"):
+    with pytest.raises(LabError, match="could not be saved"):
         log.add(READ, pages=["loss"])
     assert (tmp_path / "learning.json").read_text() == half
 

@@ -126,7 +126,7 @@ def test_one_that_comes_to_no_step_boundary_is_given_up(
 ) -> None:
     fake = FakeRun(outputs, "busy").start()
     monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.2)
-    with pytest.raises(LabError, match="busy has come to no step boundary for"):
+    with pytest.raises(LabError, match="busy has reached no step boundary for"):
         ask_live(_live(fake.run), "inspect", VALUES, tmp_path / "x")
     assert list(fake.run.requests.iterdir()) == []
 

@@ -149,7 +149,7 @@ def test_a_run_whose_base_is_gone_says_which(scratch: Made, tmp_path: Path) -> N
 def test_bases_that_lead_in_a_circle_are_refused(outputs: Path) -> None:
     run = new_tuned(outputs, "b@latest", "a")
     new_tuned(outputs, "a@latest", "b")
-    with pytest.raises(LabError, match="stands on the run itself"):
+    with pytest.raises(LabError, match="is built on the run itself"):
         _ = source_of(SavedRun(run, run.id)).base
 
 

@@ -126,7 +126,7 @@ def test_an_entry_waits_for_the_end_of_its_check(outputs: Path) -> None:
     (entry,) = book.refresh().entries
     assert (entry.subject, entry.about, entry.state) == ("check", "tunnel", OPEN)
     assert entry.title.endswith("does it hold here?")
-    with pytest.raises(LabError, match="Nothing can be said yet"):
+    with pytest.raises(LabError, match="cannot be scored yet"):
         book.score(entry)
     for state in ("running", "stopped", "failed"):
         judged(folder, state, calibration=SUPPORTED, keys=SUPPORTED)

@@ -323,8 +323,8 @@ def _at_fault(run: RunFolder, fault: str) -> Iterator[Fork]:
     ("fault", "what"),
     [
         ("no device", "Process 1 of the run's 2 failed. There is no GPU for process 1."),
-        ("hangs", "Process 0 of the run's 2 did not answer any more, and was ended."),
-        ("hangs between steps", "Process 0 of the run's 2 did not answer any more, and was ended."),
+        ("hangs", "Process 0 of the run's 2 no longer answered, and was ended."),
+        ("hangs between steps", "Process 0 of the run's 2 no longer answered, and was ended."),
     ],
 )
 def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(

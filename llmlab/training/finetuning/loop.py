@@ -230,7 +230,7 @@ class Finetuner(Loop):
         """LabError when the base is not the one that the checkpoint was trained on."""
         if self.settings.model.method != FULL and checkpoint.about.get(BASE_DIGEST) != self._base_sha256:
             raise LabError(
-                f"{self.run.id} cannot be resumed: its base is another model now.",
+                f"{self.run.id} cannot be resumed: its base has changed.",
                 f"{self.prepared.base} has other weights than when {checkpoint.name} was saved.",
                 "Put the old base back, or start a new run.",
             )

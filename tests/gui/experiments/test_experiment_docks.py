@@ -92,7 +92,7 @@ def test_what_another_machine_runs_says_so_and_is_resumed_here_when_somebody_say
     assert fake.folder.status().state == "running"
     dock.study.resume_button.click()
     assert fake.folder.status().state == "interrupted"
-    assert asked == ["rates is on dhcp-17, by its last word."] * 2
+    assert asked == ["rates was last seen on dhcp-17."] * 2
 
 
 # Empty states -----------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_what_was_predicted_is_started_with_the_plan(
     assert started[0].arms == record.arms
     assert jobs == [3]
     assert record.question in asked[0][0]
-    assert asked[0][2].startswith("Validation loss to go by: uniform guess")
+    assert asked[0][2].startswith("Validation losses to compare with: uniform guess")
     assert not dock.setup.button.isEnabled()  # until there is a plan with another name
 
 

@@ -334,7 +334,7 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     assert began is not None
     loss = runs[3].status.val_loss
     assert anchors_of(settings, "baby", runs, outputs, quiet) == (
-        f"Validation loss to go by: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
+        f"Validation losses to compare with: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
         f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
     )
     assert anchors_of(FinetuneSettings(), "", runs, outputs, quiet) == ""
@@ -343,7 +343,10 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 49152, **sizes}))
     tuned = FinetuneSettings(model=BaseSettings(base=str(folder)))
-    assert anchors_of(tuned, "", runs, outputs, quiet) == "Validation loss to go by: uniform guess 10.80 (ln 49,152)."
+    assert (
+        anchors_of(tuned, "", runs, outputs, quiet)
+        == "Validation losses to compare with: uniform guess 10.80 (ln 49,152)."
+    )
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 0, **sizes}))
     assert anchors_of(tuned, "", runs, outputs, quiet) == ""  # damaged, which the run will say
 
@@ -356,24 +359,24 @@ def test_what_guessing_costs_comes_from_the_cache_where_no_run_tells(
     frequent = "token frequencies alone (unigram)"
     for tokenizer, uniform in (("char", "about 4.6 (of about 100 tokens)"), ("gpt2", "10.82 (ln 50,257)")):
         settings = replace(chars, data=replace(chars.data, tokenizer=tokenizer))
-        said = f"Validation loss to go by: uniform guess {uniform} · {frequent}: known after the first run."
+        said = f"Validation losses to compare with: uniform guess {uniform} · {frequent}: known after the first run."
         assert anchors_of(settings, "baby", [], outputs, quiet) == said
     read = load_dataset(chars.data, 64, quiet)
     size = read.tokenizer.vocab_size
     guesses = f"uniform guess {math.log(size):.2f} (ln {size}) · {frequent} {read.unigram_loss:.2f}"
-    assert anchors_of(chars, "baby", [], outputs, quiet) == f"Validation loss to go by: {guesses}."
+    assert anchors_of(chars, "baby", [], outputs, quiet) == f"Validation losses to compare with: {guesses}."
     # An experiment goes by the settings that its trials share, and by the last of its kind on the same tokens.
     plan = rate_plan(outputs, "next")
-    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation loss to go by: {guesses}."
+    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation losses to compare with: {guesses}."
     last = FakeExperiment(outputs, "n" * 50)
     results = last.write_results()
     lowest = [Finding("best", "", 0.01, text="0.01"), Finding("best_loss", "", 3.1)]
     write_results(last.folder, replace(results, findings=results.findings + lowest))
     said = f"{guesses} · last such experiment, {'n' * 39}…: lowest 3.10 (0.01)"
-    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation loss to go by: {said}."
+    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation losses to compare with: {said}."
     in_bits = [replace(one, unit="bits per byte") for one in lowest]  # no anchor of what is predicted in nats
     write_results(last.folder, replace(results, findings=results.findings + in_bits))
-    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation loss to go by: {guesses}."
+    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation losses to compare with: {guesses}."
     elsewhere = plan.base | {"data": plan.base["data"] | {"corpus": "shakespeare"}}
     assert "last such" not in anchors_of_plan(replace(plan, base=elsewhere), [], outputs, quiet)
     with pytest.raises(Cancelled):

@@ -32,6 +32,7 @@ from llmlab.store.checkpoints import commit
 from llmlab.store.events import Evaluated, to_line
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
+from llmlab_gui.pages.html import JOINER
 from llmlab_gui.rebuild import use
 from llmlab_gui.rebuild.dock import RebuildDock
 
@@ -127,7 +128,7 @@ def test_a_piece_is_started_checked_when_it_is_saved_and_shown_beside_ours(
     file.write_text("def softmax(scores): return wrong", encoding="utf-8")
     qtbot.waitUntil(lambda: texts(dock) == ["✓  It runs", "✗  A case: 1 is 2.", "Edges"], timeout=WAIT)
     assert dock.tabs.currentIndex() == 1
-    assert "1 is 2. This is what comes of a known mistake: off by one. Count from 0." in dock.verdict.text()
+    assert "1 is 2. A known mistake has this result: off by one. Count from 0." in dock.verdict.text()
     replacement = file.with_suffix(".new")  # as editors save: another file takes its place
     replacement.write_text("def softmax(scores): return right", encoding="utf-8")
     replacement.replace(file)
@@ -142,7 +143,7 @@ def test_a_piece_is_started_checked_when_it_is_saved_and_shown_beside_ours(
     assert dock.use.train.isEnabled()  # with what has passed, whichever is chosen
     dock.list.setCurrentRow(14)
     assert not dock.use.train.isEnabled()
-    assert "What has passed" in dock.use.outcome.toPlainText()
+    assert "once its saved file has passed" in dock.use.outcome.toPlainText()
 
 
 def test_a_save_ends_the_check_of_what_was_saved_before(dock: RebuildDock, qtbot: QtBot) -> None:
@@ -307,7 +308,7 @@ def test_lens_and_lora_are_used_on_a_model(
     panel.prompt.setText("another")
     panel.prompt.returnPressed.emit()  # nothing is cancelled
     qtbot.waitUntil(lambda: "king" in panel.outcome.toPlainText(), timeout=WAIT)
-    assert "what comes after -right" in panel.outcome.toPlainText()
+    assert f"what comes after -{JOINER}right" in panel.outcome.toPlainText()
     assert panel.read.text() == "Read with mine"
     panel.prompt.setText("endless")
     panel.read.click()

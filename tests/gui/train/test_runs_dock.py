@@ -141,7 +141,7 @@ def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_
     assert run.status().elsewhere
     with qtbot.waitSignal(lab.controller.failed, timeout=WAIT):
         actions.resume.trigger()
-    assert asked == ["third is on dhcp-17, by its last word."] * 2
+    assert asked == ["third was last seen on dhcp-17."] * 2
     assert started == ["interrupted"]
 
 

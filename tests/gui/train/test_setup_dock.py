@@ -441,7 +441,7 @@ def test_a_corpus_that_was_built_in_other_tokens_is_said_to_be_cut_anew(
         dock.form.set_values({"data.corpus": corpus, "data.tokenizer": tokenizer})
         qtbot.waitUntil(lambda corpus=corpus: dock.corpus.corpus is not None and dock.corpus.value() == corpus)
         dock.update_all()
-        said = f"50,257 of them: this run reads its text and cuts it anew, into {tokenizer} tokens."
+        said = f"50,257 of them: this run tokenizes its text again, into {tokenizer} tokens."
         assert (f"mine was built in gpt2 tokens, {said}" in dock.estimate.text()) == anew, (corpus, tokenizer)
 
 

@@ -350,7 +350,7 @@ def test_a_stop_does_not_wait_for_ever_for_a_run_of_another_machine(
 def test_an_experiment_of_another_machine_says_how_to_take_it_over(outputs: Path) -> None:
     folder = planned(outputs)
     folder.write_status(replace(folder.recorded_status(), state="running", host="dhcp-17", pid=9))
-    with pytest.raises(LabError, match=r"on dhcp-17 is at it.*experiment resume deep --take-over"):
+    with pytest.raises(LabError, match=r"on dhcp-17 is working on it.*experiment resume deep --take-over"):
         start_experiment(folder)
 
 

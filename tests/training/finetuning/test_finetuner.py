@@ -357,7 +357,7 @@ def test_a_base_with_other_weights_is_refused_on_resume(outputs: Path, examples:
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     weights["model.norm.weight"] += 1
     safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(LabError, match="its base is another model now"):
+    with pytest.raises(LabError, match="its base has changed"):
         train_here(run)
 
 
