@@ -25,7 +25,7 @@ FILE = resources_dir() / "results" / "pages.json"
 ONE_THREAD = "--set train.threads=1"
 _COMMAND = re.compile(r"`llmlab-run ((?:pretrain|finetune) [^`]+)`")
 _LEFT_OUT = re.compile(r"\.txt|distributed\.|--from|--method qlora")
-_FIRST = 20  # steps of which each one's loss is kept, and the length of its gradient
+_FIRST = 10  # steps of which each one's loss is kept, and the length of its gradient
 
 
 def trials_of(text: str) -> list[tuple[str, list[str]]]:
@@ -60,14 +60,16 @@ def _write(found: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outputs", type=Path, required=True, help="the folder of the runs")
-    outputs = parser.parse_args().outputs.resolve()
+    parser.add_argument("--only", metavar="COMMAND", action="append", help="these, in this order: `pretrain --steps 1`")
+    args = parser.parse_args()
+    outputs = args.outputs.resolve()
     texts = [path.read_text(encoding="utf-8") for path in sorted((resources_dir() / "concepts").glob("*.md"))]
     named = [words for text in texts for _, trial in trials_of(text) for words in trial if can_be_run(words)]
     # What is fine-tuned has been trained before; short ones first.
     named.sort(key=lambda words: (words.startswith("finetune"), *map(int, re.findall(r"--steps (\d+)", words))))
     found = read_json(FILE) or {"command": f"llmlab-run ... {ONE_THREAD}", "runs": {}}
     environment = {**os.environ, "LLMLAB_OUTPUTS": str(outputs)}
-    for words in dict.fromkeys(named):
+    for words in args.only or dict.fromkeys(named):
         if words in found["runs"]:
             continue
         command = [sys.executable, "-m", "llmlab", *shlex.split(f"{words} {ONE_THREAD}")]

@@ -300,3 +300,12 @@ def test_bigrams_of_shakespeares_letters_are_as_good_as_the_page_says() -> None:
     p = (two + one) / (two.sum(1, keepdims=True) + 1)
     losses = -np.log(one[val]).mean(), -np.log(p[val[:-1], val[1:]]).mean()
     assert "print {:.3f}, {:.3f}, 2.036".format(*losses) in page("n-grams")
+
+
+def test_what_the_scaling_laws_say() -> None:
+    assert f"multiply the loss by {10**-0.076:.2f}, ten times the text by {10**-0.095:.2f}" in page("scaling-laws")
+    for _, n, d, floor, of_n, of_d, loss in rows_of("scaling-laws", "model"):
+        (billions, ten), (thousands, twelve) = (cell.split(" · 10") for cell in (n, d))
+        assert (ten, twelve) == ("⁹", "¹²")
+        parts = 406.4 / (float(billions) * 1e9) ** 0.34, 410.7 / (float(thousands) * 1e12) ** 0.28
+        assert [of_n, of_d, loss] == [f"{part:.3f}" for part in (*parts, float(floor) + sum(parts))]

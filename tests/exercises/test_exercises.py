@@ -161,6 +161,58 @@ def test_the_right_functions_are_what_our_gpt_computes() -> None:
     close(loss, model.loss(tokens[:, :-1], tokens[:, 1:]))
 
 
+def test_the_examples_of_the_pages_are_what_the_right_functions_give() -> None:
+    ln_3 = torch.tensor(3.0).log()
+    soft, merge = the_function("softmax", "softmax"), the_function("bpe", "merge")
+    said = lambda *numbers: ", ".join(f"{float(number):.4g}" for number in numbers)  # noqa: E731
+    examples = {"bpe": [f"is `{merge([1, 2, 1, 2, 3], (1, 2), 9)}`"]}
+    ids = the_function("bpe", "encode")([0, 1, 2], {(1, 2): 3, (0, 1): 4})
+    examples["bpe"].append(f"the ids 0 1 2 become {' '.join(map(str, ids))}")
+    low, high = soft(torch.tensor([0.0, ln_3]))
+    examples["softmax"] = [f"it gives {low:.2f} and {high:.2f}"]
+    loss = the_function("cross-entropy", "cross_entropy")(torch.tensor([[0.0, ln_3]]), torch.tensor([1]))
+    examples["cross-entropy"] = [f"it is −ln {high:.2f} = {loss:.4f}"]
+    normal = the_function("layer-norm", "layer_norm")(torch.tensor([1.0, 3.0]), torch.ones(2), None, 0.0)
+    examples["layer-norm"] = [f"so [{said(*normal)}]".replace("-", "−")]
+    q, k, v = (torch.tensor([[0.0], [x]]) for x in (1.0, ln_3, 20.0))
+    v[0] = 10.0
+    first, second = the_function("attention", "attention")(q, k, v, soft)[:, 0]
+    examples["attention"] = [
+        f"its output is {first:.0f}; row 1 has weights {low:.2f} and {high:.2f}, and its output is {second:.1f}"
+    ]
+    feed = the_function("feed-forward", "feed_forward")
+    one, minus = torch.ones(1, 1), -torch.ones(1, 1)
+    parts = feed(one, one, one), feed(one, minus, one), feed(one, torch.cat([one, minus]), torch.ones(1, 2))
+    examples["feed-forward"] = [f"{parts[0].item():.4f} − {-parts[1].item():.4f} = {parts[2].item():.4f}"]
+    same = lambda x: x  # noqa: E731
+    middle = the_function("block", "block")(one, same, lambda x: 2 * x, same, lambda x: 0 * x)
+    end = the_function("block", "block")(one, same, lambda x: 2 * x, same, lambda x: x + 1)
+    examples["block"] = [f"x = 1 becomes {middle.item():.0f}, and then {middle.item():.0f} + 4 = {end.item():.0f}"]
+    gpt = the_function("gpt", "gpt")
+    logits = gpt(torch.tensor([[1, 0]]), torch.eye(2), torch.tensor([[0.0, 0.0], [1.0, 0.0]]), [], same)[0]
+    examples["gpt"] = [f"the logits [{said(*logits[0])}] and [{said(*logits[1])}]"]
+    moved = the_function("adamw", "adamw")(
+        torch.ones(1), torch.full((1,), 0.5), torch.zeros(1), torch.zeros(1), 1, 0.1, 0.9, 0.99, 0.0, 0.0
+    )
+    examples["adamw"] = [f"m is {said(moved[1])} and v {said(moved[2])};", f"by lr to {said(moved[0])}"]
+    rates = [the_function("schedule", "learning_rate")(step, 109, 9, 1.0, 0.0) for step in (0, 9, 59)]
+    examples["schedule"] = ["step 0 has {}, step 9 has {}, and step 59, halfway, {}.".format(*map(said, rates))]
+    kept = the_function("sampling", "probabilities")(torch.tensor([0.5, 0.3, 0.2]).log(), 1.0, 0.7)
+    examples["sampling"] = [f"with {said(kept[0])} and {said(kept[1])}."]
+    a, b = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    changed = the_function("lora", "lora")(torch.ones(3), torch.eye(2, 3), a, b, 4.0)
+    examples["lora"] = [f"= [{said(*changed)}]"]
+    seen = the_function("logit-lens", "logit_lens")(torch.tensor([[[0.0, ln_3]]]), same, torch.eye(2))[0, 0]
+    examples["logit-lens"] = [f"says {seen[0]:.2f} and {seen[1]:.2f}."]
+    missing = [
+        (name, words)
+        for name, all_words in examples.items()
+        for words in all_words
+        if words not in find_piece(name).page
+    ]
+    assert missing == []
+
+
 def test_gpt2s_merges_give_gpt2s_tokens() -> None:
     checks: ModuleType = checking._import(find_piece("bpe").folder / "checks.py", "bpe_checks")
     for word in checks._WORDS:
