@@ -97,7 +97,7 @@ class FinetuneTrainSettings(TrainSettings):
         False,
         "Keep only each block's input for the backward pass, and compute its other activations again there: less "
         "memory, about half as much time again (a third where every weight learns), and the same losses to the last "
-        "bit. Unsloth always has its own way of it.",
+        "bit. Unsloth always uses its own way.",
         advanced=True,
         exact=False,
     )

@@ -151,7 +151,7 @@ class DataSettings:
     )
     length_warmup_steps: int = setting(
         0,
-        "Steps over which sequences grow from 8 tokens to block_size, cut at their end; 0 means no warm-up.",
+        "Steps over which sequences grow from 8 tokens to block_size, truncated at their end; 0 means no warm-up.",
         unit="steps",
         low=0,
         high=_WARMUP_STEPS,
@@ -168,7 +168,7 @@ class DataSettings:
     )
     train_tokens: int = setting(
         0,
-        "Train on the first so many tokens, with vocabulary and held-out text as ever; 0 means all.",
+        "Train on this many tokens from the start of the text; vocabulary and held-out text stay. 0 means all.",
         unit="tokens",
         low=0,
         advanced=True,

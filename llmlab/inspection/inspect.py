@@ -29,7 +29,8 @@ from llmlab.models.model import OpenModel
 # What the progress of a pass begins with.
 READING = "Reading the prompt"
 _NOT_FINITE = (
-    "What this model predicts are no finite numbers, as after training that diverged; neither is much of what is shown."
+    "This model predicts numbers that are not finite, as after training that diverged; much of what is shown is not "
+    "finite either."
 )
 # From this many bytes on, what goes to disk is worth a word.
 _MUCH = 10_000_000
