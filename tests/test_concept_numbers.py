@@ -28,8 +28,6 @@ _CODE = re.compile(r"^```python\n", re.MULTILINE)
 _TOY = re.compile(r"llmlab.gpt.toy|\[the toy\]\(concept:")
 # Every page computes something with the toy, but for these.
 WITHOUT_THE_TOY = {
-    "bayesian-reasoning": "a belief is called right where the process is known, and nothing drew the text of the toy",
-    "data-quality": "a corpus is filtered, and the toy has one text",
     "experiments": "trials with several seeds are compared",
     "grokking": "what is learned needs thousands of steps, and examples that were left out",
 }

@@ -310,3 +310,17 @@ def test_the_toys_attention_in_two_blocks() -> None:
         found.append([", ".join(map(str, keys)), *cells])
     torch.testing.assert_close(o / total, scores.softmax(-1) @ v)
     assert found == rows_of("flash-attention", "after keys")
+
+
+def test_how_much_two_texts_of_the_toys_words_share() -> None:
+    text = [*IDS[0].tolist(), TARGETS[0, -1].item()]
+    one, two = (set(itertools.pairwise(ids)) for ids in (text, _OTHER))
+    shared, all_rows = len(one & two), len(one | two)
+    assert f"share {shared} of {all_rows}, so J is {shared / all_rows:.2f}.)" in page("data-quality")
+
+
+@torch.no_grad()
+def test_how_uncertain_the_toy_is() -> None:
+    p = toy_model()(IDS)[0, -1].softmax(-1)
+    bits = -(p * p.log2()).sum()
+    assert f'after "the cat sat on the" has an entropy of {bits:.2f} bits.' in page("bayesian-reasoning")
