@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from llmlab.core.errors import LabError, UsageError
@@ -30,16 +31,19 @@ def check_pages(pages: Sequence[Page]) -> list[str]:
 
 def links_of(text: str) -> list[str]:
     """Where the links of a text lead."""
-    return [str(child.attrs["href"]) for child in _parts_of(text) if child.type == "link_open"]
+    return [target for kind, target in _targets(text) if kind == "link_open"]
 
 
 def figures_of(text: str) -> list[str]:
     """The files of its figures, as the text names them."""
-    return [str(child.attrs["src"]) for child in _parts_of(text) if child.type == "image"]
+    return [target for kind, target in _targets(text) if kind == "image"]
 
 
-def _parts_of(text: str):  # type: ignore[no-untyped-def]  # of markdown-it
-    return (child for token in markdown().parse(text) for child in token.children or ())
+@lru_cache(maxsize=1024)  # the checks ask twice of each text, and a page in sight at each new width
+def _targets(text: str) -> tuple[tuple[str, str], ...]:
+    """What links and figures lead to, in markdown-it's words for the two."""
+    parts = (child for token in markdown().parse(text) for child in token.children or ())
+    return tuple((part.type, str(part.attrs.get("href", part.attrs.get("src", "")))) for part in parts)
 
 
 def _problems(page: Page, known: Mapping[str, Page]) -> Iterator[str]:

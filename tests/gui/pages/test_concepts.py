@@ -100,9 +100,8 @@ def test_a_term_has_one_entry_of_one_sentence_and_links_find_it() -> None:
     sentence = re.compile(r"\*\*[^*]+\*\*( \(.+?\))?: [A-Ze0-9]([^.]|\.\d)+\.")
     assert [entry for entry in defined if not sentence.fullmatch(entry.strip())] == []
     links = " ".join(f"[it](glossary:{anchor_of(term)})" for term in [*page.terms, "tokken"])
-    assert check_pages([*load_all(), Page("p", "P", f"# P\n\n{links}\n", RESULTS)]) == [
-        "p.md: glossary:tokken names no term."
-    ]
+    problems = check_pages([page, Page("p", "P", f"# P\n\n{links}\n", RESULTS)])
+    assert [problem for problem in problems if problem.startswith("p.md")] == ["p.md: glossary:tokken names no term."]
 
 
 @each(
