@@ -45,9 +45,9 @@ class _ChunkedLoss(torch.autograd.Function):
         """rows [N, C], unembedding [V, C], targets [N] -> the mean loss, a scalar."""
         rows_grad = torch.empty_like(rows)  # [N, C]
         learns = ctx.needs_input_grad[1]  # not where adapters learn alone
-        unembedding_grad = torch.zeros_like(unembedding) if learns else None  # [V, C]
-        total = rows.new_zeros(())
-        # One buffer for all chunks, and softmax in place: each pass over the logits is a trip to main memory.
+        unembedding_grad = torch.empty_like(unembedding) if learns else None  # [V, C]
+        total, least = rows.new_zeros(()), rows.new_ones(())
+        # One buffer for all chunks, and few passes over it: each is a trip to main memory.
         buffer = rows.new_empty(min(CHUNK_ROWS, rows.shape[0]), unembedding.shape[0])  # [R, V]
         slopes = torch.empty_like(buffer) if softcap else buffer
         for start in range(0, rows.shape[0], CHUNK_ROWS):
@@ -58,15 +58,17 @@ class _ChunkedLoss(torch.autograd.Function):
                 logits.div_(softcap).tanh_()
                 slope = torch.square(logits, out=slopes[: len(chunk)]).neg_().add_(1)  # of capped logits by plain ones
                 logits.mul_(softcap)
-            gap = logits.amax(1, keepdim=True) - logits.gather(1, target)  # [R, 1]
             p = torch.softmax(logits, dim=-1, out=logits)
-            total += (gap - p.amax(1, keepdim=True).log()).sum()  # ln sum exp(logits) = largest logit - ln of its p
+            p_target = p.gather(1, target)  # [R, 1]
+            total, least = total - p_target.log().sum(), torch.minimum(least, p_target.amin())
             logits_grad = p.scatter_add_(1, target, torch.full_like(target, -1, dtype=rows.dtype))  # minus one-hot
             if softcap:
                 logits_grad.mul_(slope)
             torch.mm(logits_grad, unembedding, out=rows_grad[start : start + CHUNK_ROWS])
             if unembedding_grad is not None:
-                unembedding_grad.addmm_(logits_grad.t(), chunk)
+                unembedding_grad.addmm_(logits_grad.t(), chunk, beta=int(start > 0))  # the first one overwrites
+        if least < torch.finfo(rows.dtype).tiny:  # a target's logit is 87 below the largest: fp32 has lost its p
+            total = next_token_loss(rows, unembedding, targets, softcap) * rows.shape[0]  # from logits, no gradient
         ctx.save_for_backward(rows_grad, unembedding_grad)
         return total / rows.shape[0]
 

@@ -9,8 +9,14 @@ baby-json, `llmlab-run pretrain --json`, which reads and prints them all. The pe
 a plain process. Both have the same weights at the start, the same batches, settings and threads. nanoGPT's GELU is set
 to the tanh approximation, GPT-2's own, that ours uses.
 
-limit: the ratio that ours would have if it took no longer than its matrix products alone (those of its linear layers,
-each by itself, into memory that is there already, in a process like the worker); of it: the ratio's share of that.
+limit: the ratio that ours would have if it took no longer than its matrix products alone; of it: the ratio's share of
+that, which is also the products' share of our step; theirs: the same share of the peer's step. Products are those of
+the linear layers, forward and backward, each by itself. Both sides have the same ones and take them as they train:
+ours into memory that is there already, at a large vocabulary in chunks, in a process like the worker; the peer's into
+new memory, all rows at once, in a plain process.
+
+90 % of the limit would mean that all else (attention, GELU, norms, sums, clipping, the optimizer, events) takes a tenth
+of the step. Of the smallest preset's step it takes more than half, with nanoGPT as with us.
 """
 
 from __future__ import annotations
@@ -84,7 +90,8 @@ def main() -> None:
         return
     name = "nanoGPT" if arguments.peer else "plain PyTorch"
     print(f"{'config':<10}{'round':>6}{'ours tok/s':>12}{name + ' tok/s':>22}", end="")
-    print(f"{'ratio':>7}{'limit':>7}{'of it':>7}{'memory':>18}{'ratio':>7}{'loss gap':>10}")
+    print(f"{'ratio':>7}{'products':>18}{'limit':>7}{'of it':>7}{'theirs':>8}", end="")
+    print(f"{'memory':>18}{'ratio':>7}{'loss gap':>10}")
     for config in arguments.configs:
         preset, overrides = CONFIGS[config]
         steps = max(WARM_UP + 5, round(arguments.seconds / {"baby": 0.03, "nano": 0.25, "small": 2.0}[preset]))
@@ -103,16 +110,22 @@ def main() -> None:
                     ours = train_ours(Path(folder), settings)
                 if number % 2 == 0:
                     peer = _train_peer(Path(folder), settings, arguments.peer)
-                products = _seconds_of_products(Path(folder), settings, ours.vocab_size, arguments.seconds)
+                products, theirs = (
+                    _seconds_of_products(Path(folder), settings, ours.vocab_size, arguments.seconds, by_peer=by_peer)
+                    for by_peer in (False, True)
+                )
             fast = [tokens / statistics.median(result.seconds) for result in (ours, peer)]
             gap = max(abs(a - b) for a, b in zip(ours.losses, peer.losses, strict=True))
             speed_ratios.append(fast[0] / fast[1])
             limits.append(statistics.median(peer.seconds) / products)
             memory_ratios.append(ours.peak_bytes / peer.peak_bytes)
+            both = f"{1e3 * products:.1f} / {1e3 * theirs:.1f} ms"
+            share = 100 * theirs / statistics.median(peer.seconds)
             memory = f"{ours.peak_bytes / 1e6:.0f} / {peer.peak_bytes / 1e6:.0f} MB"
             print(
-                f"{config:<10}{number + 1:>6}{fast[0]:>12.0f}{fast[1]:>22.0f}{speed_ratios[-1]:>7.2f}{limits[-1]:>7.2f}"
-                f"{100 * speed_ratios[-1] / limits[-1]:>5.0f} %{memory:>18}{memory_ratios[-1]:>7.2f}{gap:>10.1e}",
+                f"{config:<10}{number + 1:>6}{fast[0]:>12.0f}{fast[1]:>22.0f}{speed_ratios[-1]:>7.2f}{both:>18}"
+                f"{limits[-1]:>7.2f}{100 * speed_ratios[-1] / limits[-1]:>5.0f} %{share:>6.0f} %"
+                f"{memory:>18}{memory_ratios[-1]:>7.2f}{gap:>10.1e}",
                 flush=True,
             )
         of_limit = statistics.median(ratio / limit for ratio, limit in zip(speed_ratios, limits, strict=True))
@@ -180,10 +193,12 @@ def _train_peer(folder: Path, settings: PretrainSettings, peer: Path | None) -> 
     return Result(values["seconds"], values["losses"], usage.ru_maxrss * 1024)
 
 
-def _seconds_of_products(folder: Path, settings: PretrainSettings, vocab_size: int, seconds: float) -> float:
-    """Of a step's linear layers alone, forward and backward, in an environment like the worker's.
+def _seconds_of_products(
+    folder: Path, settings: PretrainSettings, vocab_size: int, seconds: float, *, by_peer: bool
+) -> float:
+    """Of a step's linear layers alone, forward and backward, as the peer trains or as ours does.
 
-    The products at the vocabulary are those of the loss in chunks, which keeps its logits near the processor.
+    Our products at the vocabulary are those of the loss in chunks, which keeps its logits near the processor.
     """
     from llmlab.gpt.shapes import CHUNK_ROWS, FEW_LOGITS, padded_vocab_size
 
@@ -191,17 +206,18 @@ def _seconds_of_products(folder: Path, settings: PretrainSettings, vocab_size: i
     rows = settings.data.batch_size * model.block_size
     width, vocabulary = model.n_embd, padded_vocab_size(model, vocab_size)
     block = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]  # inputs, outputs
-    chunk = rows if rows * vocabulary < FEW_LOGITS else CHUNK_ROWS
+    chunk = rows if by_peer or rows * vocabulary < FEW_LOGITS else CHUNK_ROWS
     request = {
         "rows": rows,
         "layers": [*((*shape, rows) for shape in block * model.n_layer), (width, vocabulary, chunk)],
+        "new_memory": by_peer,
         "threads": settings.train.threads,
         "seconds": min(seconds, PRODUCTS_SECONDS),
     }
     file = folder / "products.json"
     file.write_text(json.dumps(request))
     command = [sys.executable, __file__, "--as-products", str(file)]
-    environment = os.environ | worker_environment()
+    environment = dict(os.environ) if by_peer else os.environ | worker_environment()
     return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
 
@@ -214,7 +230,7 @@ def _products_process(request: Path) -> None:
 
     asked = json.loads(request.read_text())
     torch.set_num_threads(asked["threads"])
-    rows, spin, seconds = asked["rows"], Spin(), list[float]()
+    rows, spin, seconds, new = asked["rows"], Spin(), list[float](), asked["new_memory"]
     layers = []
     for inputs, outputs, chunk in asked["layers"]:
         x, w, y = torch.rand(rows, inputs), torch.rand(outputs, inputs), torch.rand(chunk, outputs)
@@ -223,7 +239,12 @@ def _products_process(request: Path) -> None:
     end = time.perf_counter() + asked["seconds"]
     while time.perf_counter() < end or len(seconds) < WARM_UP + 3:
         begin = time.perf_counter()
+        kept = []  # of new memory, as a step does: outputs and the weights' gradients
         for x, w, y, slope, x_grad, w_grad in layers:
+            if new:
+                kept += [torch.mm(x, w.t()), torch.mm(slope.t(), x)]
+                torch.mm(slope, w)
+                continue
             for start in range(0, rows, len(y)):
                 part = slice(start, start + len(y))
                 size = len(x[part])
@@ -233,6 +254,7 @@ def _products_process(request: Path) -> None:
                     torch.mm(slope.t(), x, out=w_grad)
                 else:
                     w_grad.addmm_(slope[:size].t(), x[part])
+        del kept
         seconds.append(time.perf_counter() - begin)
         spin.look()
     print(statistics.median(seconds[WARM_UP:]))
