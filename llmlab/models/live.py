@@ -18,7 +18,7 @@ from typing import Any
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
 from llmlab.core.progress import Progress, quiet
-from llmlab.models.reference import LiveRun, Reference, SavedRun
+from llmlab.models.reference import LiveRun, Reference, SavedRun, is_sealed
 from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
@@ -107,7 +107,13 @@ def _tell(stands: dict[str, Any], progress: Progress) -> None:
 
 def still(reference: Reference) -> Reference:
     """Of a run that trains its newest checkpoint, of anything else itself: a walk looks at a model many times, and
-    always at the same. UsageError for a run that has saved none yet."""
+    always at the same. UsageError for a run that has saved none yet, and for every mystery."""
+    if isinstance(reference, (LiveRun, SavedRun)) and is_sealed(reference.run):
+        raise UsageError(
+            "A mystery is not walked through.",
+            "A walk says of each step whether the model is built as it should be.",
+            "Look at it in the other panels, or walk through a run of your own.",
+        )
     if not isinstance(reference, LiveRun):
         return reference
     saved = list_checkpoints(reference.run.checkpoints)

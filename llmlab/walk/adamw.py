@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.modules import is_conv1d
 from llmlab.core.errors import LabError
-from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.run_settings import TrainSettings
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
@@ -78,9 +77,9 @@ def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
 
 
 def _windows(settings: PretrainSettings, step: int, data_key: str, progress: Progress) -> list[list[int]]:
-    """As `llmlab.training.loop` reads them; none where the text is another now, or what is read may be the fault."""
+    """As `llmlab.training.loop` reads them; none where the text is another now."""
     data, sequences = sequences_of(settings, progress)
-    if data.key != data_key or settings.track == MysterySettings.track:
+    if data.key != data_key:
         return []
     pairs = (read_at(settings, sequences, at) for at in (step + 1, step + 2))
     return [[*ids, targets[-1]] for x, y in pairs for ids, targets in zip(x.tolist(), y.tolist(), strict=True)]

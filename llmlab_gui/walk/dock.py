@@ -43,7 +43,6 @@ class WalkDock(AskingDock):
     """Choosers above, stages at the left, one stage at the right."""
 
     asks = ("walk",)
-    refusals = ("attention", "contributions", "heads", "attribution")
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "walk", "Walk", parent)

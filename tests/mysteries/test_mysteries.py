@@ -28,7 +28,8 @@ from llmlab.gpt.generate import generate_batch
 from llmlab.gpt.model import GPT
 from llmlab.inspection.answers import ask
 from llmlab.jobs.launcher import create_run
-from llmlab.models.reference import SavedRun
+from llmlab.models.live import still
+from llmlab.models.reference import LiveRun, SavedRun
 from llmlab.models.source import SealedRun
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.broken_loop import InOrder, Spiked
@@ -42,7 +43,6 @@ from llmlab.training.batches import Batches
 from llmlab.training.inspections import answer_request
 from llmlab.training.loop import Trainer
 from llmlab.training.run import TrainingRun
-from llmlab.walk.adamw import training_of
 
 # Of what is written alone: the weights learn as in a healthy run. (Dropout draws random numbers in evaluation, too.)
 _ONLY_SHOWN = {"wrong-tokenizer"}
@@ -148,12 +148,18 @@ def test_a_model_without_a_mask_writes_what_it_predicts_for_the_whole_text(runs:
 
 
 def test_a_mystery_shows_no_training_sequences_since_what_it_reads_may_be_its_fault(runs: dict[str, RunFolder]) -> None:
-    for name in (NOTHING, "unshuffled"):
-        trained = training_of(SavedRun(runs[name], "r", "final"))
-        assert trained.moments
-        assert not trained.windows
     with pytest.raises(LabError, match="does not show what it read"):
         Batches(runs[NOTHING], read_history(runs[NOTHING]), lambda _: pytest.fail("opened")).rows(1)
+
+
+def test_no_mystery_is_walked_through_and_all_are_refused_in_the_same_words(runs: dict[str, RunFolder]) -> None:
+    said = set()
+    for run in runs.values():
+        for reference in (SavedRun(run, "r", "final"), LiveRun(run, "r")):
+            with pytest.raises(UsageError) as refused:
+                still(reference)
+            said.add(str(refused.value))
+    assert len(said) == 1
 
 
 def test_a_checkpoint_opens_as_the_model_that_was_trained(readings: dict[str, Readings]) -> None:

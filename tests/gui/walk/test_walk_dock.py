@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_model import FakeModelHost, Made
+from fakes import FakeRun
 from inspection_lab import InspectionLab
 from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
@@ -256,7 +257,21 @@ def test_a_stage_of_either_direction_is_shown_as_soon_as_it_is_there(
 
 def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot) -> None:
     lab.host.fail["walk"] = LabError("bar@live cannot be walked through while it trains.", "Its weights change.")
+    lab.host.refusals["attention"] = "The pattern looks ahead."  # of a mystery it would be the answer
     dock = WalkDock(lab)  # type: ignore[arg-type]
     lab.open(qtbot, dock, prompt="w1 w2")
     qtbot.waitUntil(lambda: dock._trouble is not None, timeout=WAIT)
     assert "cannot be walked through" in dock._empty.text
+
+
+def test_without_a_model_the_current_runs_is_offered(lab: InspectionLab, qtbot: QtBot) -> None:
+    dock = WalkDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    dock.show()
+    assert dock._empty._button.text() == "Choose a model"
+    run = FakeRun(lab.outputs, "mine", steps=20).start().advance(10)
+    run.save_checkpoint()
+    lab.add(run)
+    assert dock._empty._button.text() == "Open the current run's model"
+    dock._empty._button.click()
+    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
