@@ -111,7 +111,7 @@ def _batch(args: argparse.Namespace, run: RunFolder) -> int:
         raise UsageError(f"{run.id} has taken no step {step}.", f"Its steps are 1 to {history.last_step}.")
     with terminal_progress(not args.json) as progress:
         opener = partial(open_model, outputs=outputs_of(args), progress=progress)
-        rows = Batches(run, history, opener, progress).rows(step)
+        rows = Batches(run, history).rows(step, opener, progress)
     plain = {"run": run.id, "step": step, "rows": [vars(row) for row in rows]}
     texts = [(text.loss(row.loss), text.printable(row.text)) for row in rows]
     checkpoint = nearest(run, step) if rows[0].loss is not None else None

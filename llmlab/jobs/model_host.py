@@ -60,6 +60,7 @@ from llmlab.models.source import open_model, source_of
 
 if TYPE_CHECKING:
     from llmlab.inspection.answers import Questions
+    from llmlab.training.batches import Batches
     from llmlab.training.finetuning.preview import Previewer
 
 # News between two frames of the window would only be drawn over.
@@ -81,6 +82,7 @@ class Host:
         self._opened_from: object = None
         self._asked_as: list[Reference] = []  # the names that led to the model that is held
         self._previewer: Previewer | None = None
+        self._batches: tuple[object, Batches] | None = None  # of the run and the worker that were asked about last
         self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
 
     def listen(self, lines: Iterable[str | bytes]) -> None:
@@ -283,9 +285,12 @@ class Host:
 
         use_free_cores(self._outputs)
         run = resolve_run(str(request["run"]), self._outputs).run
-        history = read_history(run, every_step=False)
-        batches = Batches(run, history, lambda text: self._model(number, self._parse(text)), _Reporter(self, number))
-        rows = batches.rows(int(request["step"]))
+        asked = (run.path, run.info().created, run.recorded_status().attempt)
+        if self._batches is None or self._batches[0] != asked:
+            self._batches = asked, Batches(run, read_history(run, every_step=False))
+        rows = self._batches[1].rows(
+            int(request["step"]), lambda text: self._model(number, self._parse(text)), _Reporter(self, number)
+        )
         self.send(number, "read", rows=[[row.text, row.loss] for row in rows])
 
     def _parse(self, text: Any) -> Reference:

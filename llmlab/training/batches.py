@@ -6,7 +6,7 @@ No torch until a row's loss is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -30,31 +30,27 @@ if TYPE_CHECKING:
     from llmlab.models.model import OpenModel
 
 _CHARACTERS = 400  # of a row
+Opener: TypeAlias = Callable[[str], "OpenModel"]  # of a checkpoint of the run by its reference
+_Rows: TypeAlias = Callable[[int, Opener, Progress], list[BatchText]]
 
 
 class Batches:
     """The batches of a run, by step. The text is read once for each worker that trained it."""
 
-    def __init__(
-        self,
-        run: RunFolder,
-        history: RunHistory,
-        opener: Callable[[str], OpenModel],
-        progress: Progress = quiet,
-    ) -> None:
-        """opener: opens a checkpoint of the run by its reference. progress: of reading the text, and of the losses."""
-        self._run, self._history, self._open, self._progress = run, history, opener, progress
-        self._rows: dict[int, Callable[[int], list[BatchText]]] = {}  # by the step after which a worker began
+    def __init__(self, run: RunFolder, history: RunHistory) -> None:
+        self._run, self._history = run, history
+        self._rows: dict[int, _Rows] = {}  # by the step after which a worker began
 
-    def rows(self, step: int) -> list[BatchText]:
-        """What a step read, the highest loss first; steps count from 1.
+    def rows(self, step: int, opener: Opener, progress: Progress = quiet) -> list[BatchText]:
+        """What a step read, the highest loss first; steps count from 1. progress: of reading the text, and of the
+        losses.
 
         LabError where the text is gone or was changed, and where the settings of that step were not recorded.
         """
         settings, worker = self._as_trained(step)
         if worker.step not in self._rows:
-            self._rows[worker.step] = self._reader(settings, worker)
-        rows = self._rows[worker.step](step)
+            self._rows[worker.step] = self._reader(settings, worker, progress)
+        rows = self._rows[worker.step](step, opener, progress)
         return sorted(rows, key=lambda row: -(row.loss or 0.0))
 
     def _as_trained(self, step: int) -> tuple[RunSettings, Started]:
@@ -81,22 +77,24 @@ class Batches:
             )
         return settings, worker
 
-    def _reader(self, settings: RunSettings, worker: Started) -> Callable[[int], list[BatchText]]:
+    def _reader(self, settings: RunSettings, worker: Started, progress: Progress) -> _Rows:
         """What gives the rows of a step. LabError when the text is not the one that the worker read."""
         if isinstance(settings, FinetuneSettings):
-            return self._examples(settings, worker)
+            return self._examples(settings, worker, progress)
         assert isinstance(settings, PretrainSettings)
-        data, sequences = sequences_of(settings, self._progress)
+        data, sequences = sequences_of(settings, progress)
         _require_same(data.key, worker, settings.data.corpus)
 
-        def rows(step: int) -> list[BatchText]:
+        def rows(step: int, opener: Opener, progress: Progress) -> list[BatchText]:
             x, y = read_at(settings, sequences, step)
-            losses = zip(x, self._losses(step, x, y), strict=True)
+            losses = zip(x, self._losses(step, x, y, opener, progress), strict=True)
             return [BatchText(data.tokenizer.decode(ids.tolist())[:_CHARACTERS], loss) for ids, loss in losses]
 
         return rows
 
-    def _losses(self, step: int, x: np.ndarray, y: np.ndarray) -> list[float | None]:
+    def _losses(
+        self, step: int, x: np.ndarray, y: np.ndarray, opener: Opener, progress: Progress
+    ) -> list[float | None]:
         """Of each row, under the checkpoint that is nearest; None where none can be opened."""
         if (checkpoint := nearest(self._run, step)) is None:
             return [None] * len(x)
@@ -105,29 +103,28 @@ class Batches:
         from llmlab.gpt.model import GPT
 
         try:
-            model = self._open(f"{self._run.path}@{checkpoint.step}").model
+            model = opener(f"{self._run.path}@{checkpoint.step}").model
         except LabError:  # a run that trains may have deleted it just now: the texts are known all the same
             return [None] * len(x)
         assert isinstance(model, GPT)  # opened from a run from scratch
         found: list[float | None] = []
         with torch.no_grad():
             for row in zip(torch.from_numpy(x).split(1), torch.from_numpy(y).split(1), strict=True):
-                self._progress("Reading the batch", len(found), len(x))
+                progress("Reading the batch", len(found), len(x))
                 found.append(float(model.loss(*row)))
         return found
 
-    def _examples(self, settings: FinetuneSettings, worker: Started) -> Callable[[int], list[BatchText]]:
+    def _examples(self, settings: FinetuneSettings, worker: Started, progress: Progress) -> _Rows:
         from llmlab.data.finetuning_data import load_finetuning_data
         from llmlab.models.reference import parse
         from llmlab.models.source import source_of
 
         base = source_of(parse(settings.model.base, self._run.outputs))
-        seed, progress = settings.train.seed, self._progress
-        data = load_finetuning_data(settings.data, seed, base.tokenizer(), base.context(), progress)
+        data = load_finetuning_data(settings.data, settings.train.seed, base.tokenizer(), base.context(), progress)
         _require_same(data.key, worker, settings.data.source)
         accumulated = settings.train.grad_accum
 
-        def rows(step: int) -> list[BatchText]:
+        def rows(step: int, _opener: Opener, _progress: Progress) -> list[BatchText]:
             first = (step - 1) * accumulated
             examples = [example for micro in range(accumulated) for example in data.examples_in(first + micro)]
             texts = ("\n".join(f"{one.role}: {one.content}" for one in example.messages) for example in examples)

@@ -149,7 +149,7 @@ def test_a_model_without_a_mask_writes_what_it_predicts_for_the_whole_text(runs:
 
 def test_a_mystery_shows_no_training_sequences_since_what_it_reads_may_be_its_fault(runs: dict[str, RunFolder]) -> None:
     with pytest.raises(LabError, match="does not show what it read"):
-        Batches(runs[NOTHING], read_history(runs[NOTHING]), lambda _: pytest.fail("opened")).rows(1)
+        Batches(runs[NOTHING], read_history(runs[NOTHING])).rows(1, lambda _: pytest.fail("opened"))
 
 
 def test_no_mystery_is_walked_through_and_all_are_refused_in_the_same_words(runs: dict[str, RunFolder]) -> None:

@@ -36,10 +36,10 @@ def with_texts(
     A row's loss is that under the last checkpoint before the spike, or the first after it, and says which row
     stands out. Texts that are gone or were changed, and settings that were not recorded, are a remark and no error.
     """
-    batches, found, remarks = Batches(run, history, partial(open_model, outputs=outputs)), [], []
+    batches, found, remarks = Batches(run, history), [], []
     for spike in spikes:
         try:
-            found.append(replace(spike, batch=batches.rows(spike.step)[:_ROWS]))
+            found.append(replace(spike, batch=batches.rows(spike.step, partial(open_model, outputs=outputs))[:_ROWS]))
         except LabError as error:
             found.append(spike)
             remarks.append(f"The texts of the spikes could not be read. {error}")

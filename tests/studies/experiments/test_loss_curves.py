@@ -116,13 +116,16 @@ def test_a_spike_is_told_with_the_texts_of_its_own_batches(trained: RunFolder) -
 def test_the_text_of_a_step_is_told_in_the_terminal_and_by_the_model_host(
     trained: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = Batches(trained, read_history(trained), partial(open_model, outputs=trained.outputs)).rows(31)
+    rows = Batches(trained, read_history(trained)).rows(31, partial(open_model, outputs=trained.outputs))
     assert len(rows) == 8  # of two batches of four
     assert main(["show", str(trained.path), "--batch", "31", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"run": trained.id, "step": 31, "rows": [vars(row) for row in rows]}
     said = io.StringIO()
     host = Host(said, trained.outputs)
-    host._answer_or_say_why({"id": 1, "do": "batch", "run": str(trained.path), "step": 31})
+    with mock.patch("llmlab.training.batches.load_dataset", side_effect=load_dataset) as read:
+        for step in (30, 31):
+            host._answer_or_say_why({"id": step, "do": "batch", "run": str(trained.path), "step": step})
+    assert read.call_count == 1  # the text is kept for the next step
     assert json.loads(said.getvalue().splitlines()[-1])["rows"] == [[row.text, row.loss] for row in rows]
     assert main(["show", str(trained.path), "--batch"]) == 0  # the step that stands out most
     assert re.search(r"step \d+: loss \d.* where .* was expected; below, under \w", capsys.readouterr().out)
@@ -135,8 +138,8 @@ def test_the_text_of_a_step_is_told_without_losses_where_its_checkpoint_goes_mea
     def gone(reference: str) -> OpenModel:
         raise LabError(f"{reference} is gone.")
 
-    rows = Batches(trained, read_history(trained), gone).rows(31)
-    whole = Batches(trained, read_history(trained), partial(open_model, outputs=trained.outputs)).rows(31)
+    rows = Batches(trained, read_history(trained)).rows(31, gone)
+    whole = Batches(trained, read_history(trained)).rows(31, partial(open_model, outputs=trained.outputs))
     assert {row.loss for row in rows} == {None}
     assert sorted(row.text for row in rows) == sorted(row.text for row in whole)
 
@@ -151,7 +154,7 @@ def test_reading_the_text_of_a_step_can_be_cancelled_while_its_tokens_are_made(
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        Batches(run, read_history(run), lambda _: pytest.fail("opened"), stop).rows(1)
+        Batches(run, read_history(run)).rows(1, lambda _: pytest.fail("opened"), stop)
 
 
 SPIKES = [Spike(step, loss=9.0, expected=1.0, sigmas=9.0, grad_norm=1.0, lr=1e-3) for step in range(1, 13)]
