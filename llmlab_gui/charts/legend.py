@@ -13,7 +13,7 @@ from llmlab_gui.charts.axes import chart_font
 
 _SAMPLE, _GAP, _BETWEEN = 20.0, 5.0, 14.0  # pixels: a piece of line (pyqtgraph's), to its name, to the next entry
 _LINE_AT = 11.0  # where pyqtgraph's piece of line is, from its top
-_SHARE = 0.35  # of the chart's height, at most
+_SHARE, _LEFT = 0.35, 130.0  # of the chart's height, at most; pixels of it that more than one row leaves
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Legend(pg.GraphicsWidget):
         self._room = (width, height)
         metrics = QFontMetricsF(chart_font())
         row = max(metrics.height(), _SAMPLE * 0.75)
-        most = max(1, int(height * _SHARE / row))
+        most = max(1, int(min(height * _SHARE, height - _LEFT) / row))
         words = [metrics.elidedText(name, Qt.TextElideMode.ElideMiddle, width - _SAMPLE - _GAP) for name in self._names]
         sizes = [_SAMPLE + _GAP + metrics.horizontalAdvance(text) + _BETWEEN for text in words]
         count = len(words)

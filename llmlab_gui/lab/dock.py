@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
+    QBoxLayout,
     QDockWidget,
     QFrame,
     QMenu,
@@ -55,7 +56,8 @@ class LabDock(QDockWidget):
         self._caption.followed.connect(self._follow_caption)
         self._caption.hide()
         self._room = _Room(self._stack)
-        self.setWidget(column((self._room, 1), self._caption, spacing=4, margins=(8, 4, 8, 6)))
+        self._whole = column((self._room, 1), self._caption, spacing=4, margins=(8, 4, 8, 6))
+        self.setWidget(self._whole)
         float_button = self.findChild(QAbstractButton, "qt_dockwidget_floatbutton")
         self._docked_at = QRect()  # on the screen, before its button is pressed
         if float_button is not None:
@@ -77,6 +79,10 @@ class LabDock(QDockWidget):
         self._stack.addWidget(widget)
         self._room.updateGeometry()  # which may have another least width now
         self.show_body()
+
+    def set_foot(self, widget: QWidget) -> None:
+        """What stays in sight under the content, however low the dock is."""
+        cast("QBoxLayout", self._whole.layout()).insertWidget(1, widget)
 
     def caption(self, text: str, concept: str) -> None:
         """The quiet line under the content: what it shows, linked to its terms and to the pages that explain it."""

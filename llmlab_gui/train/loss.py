@@ -19,6 +19,8 @@ from llmlab_gui.widgets.theme import current_theme, mix
 
 # Enough to see the trend of a run of a thousand steps, little enough to follow its bends.
 _SMOOTHING_STEPS = 20
+# Pixels of the chart, in which curves can be read under one row of the legend: a lower panel scrolls.
+_LEAST_HEIGHT = 150
 _CAPTION = (
     "Lower is better: training loss step by step, and both splits on the same fixed sequences. "
     "The tinted gap between them is overfitting. Dotted vertical lines: pauses and restarts."
@@ -30,6 +32,7 @@ class LossDock(ChartDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         self.chart = LineChart("loss", NATS)
+        self.chart.setMinimumHeight(_LEAST_HEIGHT)
         self.unit, self.batch = LossUnit(self.chart, self._unit_chosen), BatchView(lab)
         super().__init__(
             lab,

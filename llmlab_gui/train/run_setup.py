@@ -263,10 +263,10 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def _lay_out(self) -> None:
         self.chosen.setContentsMargins(0, 0, 6, 0)
-        buttons = flow(self.reset_button, right=(self.queue_button, self.train_button))
-        body = column((scrolled(self.chosen), 1), self.help, self.problem, self.estimate, buttons)
+        body = column((scrolled(self.chosen), 1), self.help, self.problem, self.estimate)
         body.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
         self.set_body(body)
+        self.set_foot(flow(self.reset_button, right=(self.queue_button, self.train_button)))
 
     def _named(self) -> str | None:
         """The name that was typed, checked; None for one made by the lab."""

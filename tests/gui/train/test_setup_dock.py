@@ -417,12 +417,16 @@ def test_a_built_corpus_is_in_the_list_and_a_mixture_can_be_typed_and_is_describ
     editor.shutdown()
 
 
-def test_no_line_of_the_estimate_is_lost_in_a_low_panel(dock: SetupDock, qtbot: QtBot) -> None:
+def test_no_line_of_the_estimate_is_lost_in_a_low_panel_and_its_buttons_are_in_sight(
+    dock: SetupDock, qtbot: QtBot
+) -> None:
     qtbot.waitUntil(lambda: dock.estimate.text() != "", timeout=WAIT)
     for size in ((340, 240), (300, 200), (600, 220)):
         dock.resize(*size)
         qtbot.wait(1)
         assert dock.estimate.height() >= dock.estimate.heightForWidth(dock.estimate.width()), size
+        for button in (dock.train_button, dock.queue_button):
+            assert button.visibleRegion().boundingRect().size() == button.size(), size
 
 
 def test_a_corpus_that_was_built_in_other_tokens_is_said_to_be_cut_anew(
