@@ -66,13 +66,18 @@ def half_of_the_fall(subject: Subject, random: Random) -> Draft:
     if val[-1] >= val[0]:
         raise NothingToAsk("Its loss did not fall.")
     middle = (val[0] + val[-1]) / 2
-    first = int(steps[np.argmax(val <= middle)])
-    share = 100 * (first - steps[0]) / (steps[-1] - steps[0])
+    after = int(np.argmax(val <= middle))
+    near = slice(after - 1, after + 1)
+    at = float(np.interp(-middle, -val[near], steps[near]))  # the evaluations may lie far apart
+    share = 100 * (at - steps[0]) / (steps[-1] - steps[0])
     text = (
-        f"The validation loss of {subject.name} fell from {val[0]:.2f} to "
-        f"{val[-1]:.2f}. After which share of the steps was half of that fall done?"
+        f"The validation loss of {subject.name} fell from {val[0]:.2f} at step {steps[0]:,.0f} to {val[-1]:.2f} at "
+        f"step {steps[-1]:,.0f}. After which share of these steps was half of that fall done?"
     )
-    how = f"It was {middle:.2f} or less first at step {first:,} of {steps[-1]:,.0f}."
+    how = (
+        f"From {val[after - 1]:.2f} at step {steps[after - 1]:,.0f} to {val[after]:.2f} at step {steps[after]:,.0f}, "
+        f"a straight line passes {middle:.2f} at step {at:,.0f}."
+    )
     return interval(text, float(share), how, unit="%", useful=PERCENT)
 
 

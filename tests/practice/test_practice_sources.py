@@ -95,6 +95,13 @@ def test_a_run_is_asked_about_what_its_events_say(subject: Subject) -> None:
     assert middle(asked) == pytest.approx(losses[int(asked.text.rsplit("step ", 1)[1].rstrip("?"))])
     assert middle(ask(subject, "best-step")) == min(losses, key=lambda step: losses[step])
     assert middle(ask(subject, "the-gap")) == pytest.approx(evaluated[-1]["val_loss"] - evaluated[-1]["train_loss"])
+    half, ends = ask(subject, "half-of-the-fall"), [evaluated[0], evaluated[-1]]
+    near = re.findall(r"([\d.]+) at step ([\d,]+)", half.how)
+    (high, before), (low, after), (halfway, at) = ((float(loss), int(step.replace(",", ""))) for loss, step in near)
+    assert halfway == pytest.approx(sum(event["val_loss"] for event in ends) / 2, abs=0.006)
+    assert at == pytest.approx(before + (after - before) * (high - halfway) / (high - low), abs=1)
+    whole = ends[1]["step"] - ends[0]["step"]
+    assert middle(half) == pytest.approx(100 * (at - ends[0]["step"]) / whole, abs=60 / whole)  # in whole steps
     rate = ask(subject, "rate-at-a-step")
     step = int(rate.text.rsplit("step ", 1)[1].rstrip("?"))
     assert middle(rate) == pytest.approx(next(event["lr"] for event in steps if event["step"] == step))
