@@ -47,7 +47,8 @@ def first_look_back(subject: Subject, random: Random) -> Draft:
         )
         best = max(scores, key=lambda pair: scores[pair])
         how = (
-            f"Counted in the last row of each pattern: {count}. Head {best[0]}.{best[1]} attends most to the token "
+            f"In the last row of its pattern, {count} of {len(rows)} heads have their largest weight at an earlier "
+            f"{answer}. Head {best[0]}.{best[1]} attends most to the token "
             f"before: there {rows[best][-2]:.2f} to {token(subject, len(ids) - 2)}. {_without(subject, best, expected)}"
         )
         return ordered(text, marks, marks[min(count, 2)], how.strip(), prompt=subject.prompt)

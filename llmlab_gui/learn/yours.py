@@ -60,7 +60,7 @@ def _first(outputs: Path) -> str:
     known = run.started.unigram_loss if run.started is not None else None
     counted = f" Knowing how often each token occurs costs {known:.2f}." if known else ""
     said = _first_line(run.samples[-1].samples[0]["text"]) if run.samples and run.samples[-1].samples else ""
-    wrote = f" At the end it wrote “{said}”." if said else ""
+    wrote = f" At the end it wrote “{said}”{'' if said[-1] in '.!?' else '.'}" if said else ""
     minutes = run.active_seconds / 60
     return (
         f"The validation loss of `first-gpt` went from {losses[0]:.3f} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,4 +104,6 @@ def test_pages_that_quote_runs_have_a_place_for_the_readers(pages: dict[str, Pag
     assert len(hour) == 5
     for page in hour:
         assert with_yours(page, Yours("Mine.")).text.count("**Yours.** Mine.") == 1, page.name
-        assert "For this page" not in with_yours(page, Yours("Mine.")).text, page.name
+        own = with_yours(page, Yours("Mine.")).text
+        assert "For this page" not in own, page.name
+        assert not re.search(r"\*\*Yours\.\*\* Mine\.\n\n(?!#|Next:)", own), page.name  # no more of ours below it
