@@ -32,6 +32,7 @@ class HeadsPane(QWidget):
         self.by.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.least = labelled(QDoubleSpinBox(decimals=2, singleStep=0.05), "Smallest score of a head that is shown")
         self.least.setRange(0, 10_000)
+        self._ranked = ""  # the score whose best head is to be chosen
         self._rows = _Rows(self.scores, self)
         self.table = labelled(QTableView(), "Heads and their scores")
         self.table.setModel(self._rows)
@@ -54,6 +55,12 @@ class HeadsPane(QWidget):
         offered = [("", "All heads"), *((score.key, f"{score.title} at least") for score in self.scores.scores)]
         self.by.fill(offered, self.by.currentData())
         self._filter()
+        self._rank()
+
+    def rank(self, score: str) -> None:
+        """Chooses the head that has most of a score; where no heads are shown yet, once they are."""
+        self._ranked = score
+        self._rank()
 
     def choose(self, layer: int, head: int) -> None:
         """Marks a head in both."""
@@ -126,6 +133,16 @@ class HeadsPane(QWidget):
             header.moveSection(header.visualIndex(column), 1)
         order = Qt.SortOrder.DescendingOrder if column else Qt.SortOrder.AscendingOrder
         self.table.sortByColumn(column, order)
+
+    def _rank(self) -> None:
+        place = self.by.findData(self._ranked) if self._ranked else -1
+        if place < 0:
+            return
+        self._ranked = ""
+        self.by.setCurrentIndex(place)
+        best = self._rows.mapToSource(self._rows.index(0, 0))
+        if best.isValid():
+            self.chosen.emit(*self.scores.head_of(best.row()))
 
     def _filter(self) -> None:
         key = self.by.currentData() or ""

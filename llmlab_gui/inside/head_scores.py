@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtCore import QObject
+from PySide6.QtCore import QObject, Qt
 
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.color_scale import Values
@@ -56,6 +57,11 @@ class HeadScores(RowsModel[tuple[int, int]]):
         self.rows = list(np.ndindex(self._shape))
         self.columns = [self._names(), *map(self._column, self.scores)]
         self.endResetModel()
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if role == Qt.ItemDataRole.InitialSortOrderRole and section:
+            return Qt.SortOrder.DescendingOrder  # the first click brings the head that does most of it to the top
+        return super().headerData(section, orientation, role)
 
     def value(self, key: str, layer: int, head: int) -> float:
         """One score; NaN when it is not known."""

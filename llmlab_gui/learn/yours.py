@@ -128,7 +128,9 @@ def _sink(outputs: Path) -> str:
         if result.paper != "attention-sinks" or verdict is None or [*map(_run_of, models)] != ["first-gpt"]:
             continue
         lines = lab_notebook(outputs).read().lines(folder, record.created, record.predictions)
-        predicted = [f"{outcome_sentence(line)} {surprise_text(line.surprise)}".strip() for line in lines if line.score]
+        predicted = [
+            f"{outcome_sentence(line)} {surprise_text(line.surprise)}." for line in lines if line.surprise is not None
+        ]
         return " ".join([f"The verdict is **{verdict.verdict}**. {verdict.reason.partition('. ')[0]}.", *predicted])
     return ""
 

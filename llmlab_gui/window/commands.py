@@ -50,8 +50,7 @@ _ALSO = {
     "dock:write": "generate chat complete text temperature sampling expect know bigrams what does it expect after the",
     "dock:log": "output console errors",
     "dock:prompt": "text input tokens",
-    "dock:attention": "heads pattern previous token induction sink map which head attends to the "
-    "previous token how is one number of a pattern calculated",
+    "dock:attention": "heads pattern previous token induction sink map how is one number of a pattern calculated",
     "dock:contributions": "direct logit attribution dla",
     "dock:residual": "norms stream",
     "dock:lens": "early exit predictions layers what does it predict after each layer",
@@ -127,6 +126,7 @@ _ALSO = {
     "lora.rank": "adapter r",
 }
 _OF_A_HEAD = ("attention", "interventions", "walk")
+_PREVIOUS = "which head attends to the previous token before attention pattern"
 _SPIKE = "batch sequences that a step read which text causes a loss spike outlier"
 # Of a walk: text, other words, direction, stage.
 _STAGES = (
@@ -204,8 +204,9 @@ def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Com
     for (dock_id, dock), action in zip(window.docks.items(), dock_actions, strict=True):
         title, also = dock.windowTitle().replace("&&", "&"), _ALSO.get(f"dock:{dock_id}", "")
         at_head = partial(_show_head, window, dock_id) if dock_id in _OF_A_HEAD else None
-        shown = partial(window.show_dock, dock_id)
+        shown = partial(_show_panel, window, dock_id)
         yield Command(title, shown, "Show", keys_text(action), f"panel {also}", at_head=at_head)
+    yield Command("Previous-token head", partial(_show_previous, window), "Show", also=_PREVIOUS)
     yield Command("Text of a loss spike", partial(_show_spike, window), "Show", also=_SPIKE)
     for text, also, *stage in _STAGES:
         yield Command(text, partial(_walk_to, window, *stage), "Show", also=also)
@@ -213,6 +214,24 @@ def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Com
         yield Command(name, partial(window.use_workspace, name), "Workspace")
     for choice in THEME_CHOICES:
         yield Command(THEMES[choice], partial(window.use_theme, choice), "Theme", also="mode colours")
+
+
+def _show_panel(window: MainWindow, dock_id: str) -> None:
+    """With the model of the current run, where it shows one and none is open."""
+    from llmlab_gui.inside.inspection_dock import InspectionDock  # it comes with the docks
+
+    window.show_dock(dock_id)
+    if isinstance(window.docks[dock_id], InspectionDock):
+        _open_current(window)
+
+
+def _show_previous(window: MainWindow) -> None:
+    from llmlab_gui.inside.attention import AttentionDock  # it comes with the docks
+
+    _show_panel(window, "attention")
+    attention = window.docks["attention"]
+    assert isinstance(attention, AttentionDock)
+    attention.heads.rank("previous")
 
 
 def _show_spike(window: MainWindow) -> None:

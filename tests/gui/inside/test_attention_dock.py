@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_lab import FakeLab
-from PySide6.QtCore import QCoreApplication, QEvent, Qt, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, QPoint, Qt, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QAbstractScrollArea, QApplication
 from pytestqt.qtbot import QtBot
@@ -319,6 +319,22 @@ def test_heads_are_sorted_and_filtered_by_score_and_the_chosen_one_stays(
     heads.by.setCurrentIndex(0)
     assert heads.table.model().rowCount() == scores.size
     assert heads.mosaic._dimmed is None
+
+
+def test_a_click_on_a_score_brings_the_head_with_most_of_it_to_the_top(
+    qtbot: QtBot, lab: LookingLab, dock: AttentionDock
+) -> None:
+    dock.heads.rank("previous")  # before there are heads
+    looked(qtbot, lab)
+    heads, archive = dock.heads, lab.inspection.inspection
+    assert archive is not None
+    chosen = lab.inspection.selection.layer, lab.inspection.selection.head
+    assert np.array(archive["heads/previous"])[chosen] == np.array(archive["heads/previous"]).max()
+    heads.by.setCurrentIndex(0)
+    scores, header = np.array(archive["heads/previous"]), heads.table.horizontalHeader()
+    at = header.sectionViewportPosition(heads.scores.column_of("previous")) + 20
+    qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(at, header.height() // 2))
+    assert heads.table.model().index(0, 0).data() == "{}.{}".format(*np.unravel_index(scores.argmax(), scores.shape))
 
 
 def test_five_heads_and_their_scores_are_in_sight_on_a_laptop(

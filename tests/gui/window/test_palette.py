@@ -141,7 +141,7 @@ def test_the_palette_answers_what_people_type(same_window: MainWindow) -> None:
 
 
 QUESTIONS = {  # of a learner, as they are typed, and where each is answered
-    "Which head attends to the previous token?": ("Show", "Attention"),
+    "Which head attends to the previous token?": ("Show", "Previous-token head"),
     "What does it predict after each layer?": ("Show", "Logit lens"),
     "What if I remove head 2.1?": ("Show", "Interventions: head 2.1"),
     "How did induction heads appear over training?": ("Show", "Evolution"),
