@@ -69,6 +69,7 @@ class CompareDock(InspectionDock):
         self.compare = PrimaryButton("Compare")
         self.view, self.point = choice_box("What is compared"), choice_box("Point of the residual stream", POINTS)
         self.view.addItems(_VIEWS)
+        self.view.setCurrentIndex(PREDICTIONS)  # what is asked first: what each of them says next
         self.note = QuietLabel()
         self.empty = EmptyState()
         self.map = Heatmap("Difference of A and B", square=False)

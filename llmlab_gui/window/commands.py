@@ -35,6 +35,7 @@ _ALSO = {
     "New run": "set-up settings hyperparameters",
     "Open a run's folder": "load import",
     "Train on your own text": "corpus file data load",
+    "Compare with its base": "what did fine-tuning change difference",
     "Reset layout": "default arrangement restore windows panels",
     "Copy debug information": "bug report version",
     "Keyboard shortcuts": "keys hotkeys",

@@ -95,6 +95,8 @@ def test_a_narrow_box_shows_the_name_of_a_model_and_not_the_beginning_of_its_pla
 def test_a_heads_difference_is_drawn_centred_at_zero(lab: InspectionLab, qtbot: QtBot, compared: CompareDock) -> None:
     assert lab.host.asked[-1][0] == "compare"
     assert compared.archive is not None
+    assert compared.view.currentIndex() == views.PREDICTIONS  # at first
+    compared.view.setCurrentIndex(views.PATTERN)
     lab.inspection.select(layer=2, head=1)
     heat = compared.map.heat
     assert heat is not None

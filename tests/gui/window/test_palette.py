@@ -217,6 +217,16 @@ def test_resume_is_found_by_other_words_for_it(same_window: MainWindow) -> None:
         same_window.run_actions.update()
 
 
+def test_what_fine_tuning_changed_is_the_comparison_with_the_base_where_a_run_has_one(same_window: MainWindow) -> None:
+    (compare,) = [one for one in same_window.findChildren(QAction) if one.text() == "Compare with its base"]
+    compare.setEnabled(True)
+    try:
+        first = Finder(same_window.menus.commands()).find("What did fine-tuning change?")[0]
+        assert (first.kind, first.text) == ("Do", "Compare with its base")
+    finally:
+        compare.setEnabled(False)
+
+
 def test_a_setting_is_opened_in_its_form(same_window: MainWindow, qtbot: QtBot) -> None:
     for wanted, dock, key in (("beta2", "setup", "train.beta2"), ("alpha", "finetune_setup", "lora.alpha")):
         same_window.use_workspace(LOOK_INSIDE)
