@@ -77,8 +77,7 @@ _ALSO = {
     "concept:tokens": "tokenizer bpe vocabulary subword",
     "concept:optimisation": "what does adamw do to one weight optimizer adamw adam muon sgd momentum warm-up "
     "weight decay gradient descent",
-    "concept:loss": "why does the loss start at ln v initial loss at first curve overfitting perplexity validation "
-    "training cross-entropy bigram",
+    "concept:loss": "curve overfitting perplexity validation training cross-entropy bigram",
     "concept:notation": "notation letters dimensions b t c v",
     "concept:n-grams": "does it know bigrams trigram counts",
     "concept:loss-curves": "overfitting generalisation plateau",
@@ -144,6 +143,8 @@ _STAGES = (
         "adamw",
     ),
 )
+# A question that one paragraph of a page answers: text, other words, page and place.
+_PARAGRAPHS = (("The loss at the start", "why does the loss start at ln v initial loss first uniform", "loss#uniform"),)
 _MOST_PAGES = 8  # of a search, in the palette
 
 
@@ -294,6 +295,8 @@ def _setups(window: MainWindow) -> Iterator[Command]:
 
 def _pages(window: MainWindow) -> Iterator[Command]:
     lab = window.lab
+    for text, other, place in _PARAGRAPHS:
+        yield Command(text, partial(lab.open_concept, place), "Learn", also=other)
     for page in _all_pages():
         also = _ALSO.get(f"concept:{page.name}", "")
         if page.group == PAPERS:

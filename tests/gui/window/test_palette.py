@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -124,7 +124,7 @@ ASKED = {  # what people type, and what must be among the first rows
     "dark": {("Theme", "Dark")},
     "dropout": {("Setting", "dropout")},
     "ablate heads": {("Show", "Interventions")},
-    "initial loss": {("Learn", "What the loss means")},
+    "initial loss": {("Learn", "The loss at the start")},
 }
 
 
@@ -147,7 +147,7 @@ QUESTIONS = {  # of a learner, as they are typed, and where each is answered
     "How did induction heads appear over training?": ("Show", "Evolution"),
     "What did fine-tuning change?": ("Show", "Compare"),
     "How much memory does the KV cache take at 1,024 tokens?": ("Show", "Parameters"),
-    "Why does the loss start at ln V?": ("Learn", "What the loss means"),
+    "Why does the loss start at ln V?": ("Learn", "The loss at the start"),
     "What is a good learning rate for this model?": ("Learn", "Choosing a learning rate"),
     "How is one number of a pattern calculated?": ("Show", "An attention weight, calculated"),
     "Does it know bigrams?": ("Learn", "N-grams, and why they lose"),
@@ -261,6 +261,18 @@ def test_what_has_the_letters_alone_comes_after_pages_that_have_the_word() -> No
     for wanted, pages in (("nota", [page]), ("natt", [])):
         found = Finder([scattered]).find(wanted, lambda _, pages=pages: [*pages, every])  # type: ignore[misc]
         assert found == [*pages, scattered, every]
+
+
+def test_a_paragraph_that_answers_a_question_is_opened_at_its_place(same_window: MainWindow, qtbot: QtBot) -> None:
+    same_window.use_workspace(LEARN)
+    Finder(same_window.menus.commands()).find("Why does the loss start at ln V?")[0].run()
+    learn = same_window.docks["learn"]
+    assert learn.page_name == "loss"
+
+    def first_in_sight() -> str:
+        return str(learn.browser.cursorForPosition(QPoint(40, 20)).block().text())
+
+    qtbot.waitUntil(lambda: "costs ln V" in first_in_sight(), timeout=WAIT)
 
 
 def test_a_term_is_opened_at_its_entry(same_window: MainWindow) -> None:
