@@ -16,7 +16,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import GLOSSARY, PAPERS, Page, anchor_of
-from llmlab_gui.pages.places import WALK, WORKSPACES
+from llmlab_gui.pages.places import WALK, WORKSPACES, WRITE
 from llmlab_gui.widgets.theme import THEME_CHOICES
 from llmlab_gui.window.palette import Command, meant
 
@@ -48,7 +48,7 @@ _ALSO = {
     "dock:throughput": "speed tokens per second performance",
     "dock:samples": "generated text writing",
     "dock:checkpoints": "saved weights snapshots",
-    "dock:write": "generate chat complete text temperature sampling expect know bigrams what does it expect after the",
+    "dock:write": "generate chat complete text temperature sampling",
     "dock:log": "output console errors",
     "dock:prompt": "text input tokens",
     "dock:attention": "heads pattern previous token induction sink map how is one number of a pattern calculated",
@@ -127,6 +127,7 @@ _ALSO = {
 }
 _OF_A_HEAD = ("attention", "interventions", "walk")
 _PREVIOUS = "which head attends to the previous token before attention pattern"
+_NEXT = "what does it expect after the know bigrams most likely predict continue next word"
 _SPIKE = "batch sequences that a step read which text causes a loss spike outlier"
 # Of a walk: text, other words, direction, stage.
 _STAGES = (
@@ -209,6 +210,7 @@ def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Com
         shown = partial(_show_panel, window, dock_id)
         yield Command(title, shown, "Show", keys_text(action), f"panel {also}", at_head=at_head)
     yield Command("Previous-token head", partial(_show_previous, window), "Show", also=_PREVIOUS)
+    yield Command("Next token after a text", partial(_show_next, window), "Show", also=_NEXT)
     yield Command("Text of a loss spike", partial(_show_spike, window), "Show", also=_SPIKE)
     for text, also, *stage in _STAGES:
         yield Command(text, partial(_walk_to, window, *stage), "Show", also=also)
@@ -234,6 +236,18 @@ def _show_previous(window: MainWindow) -> None:
     attention = window.docks["attention"]
     assert isinstance(attention, AttentionDock)
     attention.heads.rank("previous")
+
+
+def _show_next(window: MainWindow) -> None:
+    """Where its list has room; what is typed replaces the prompt."""
+    from llmlab_gui.write.dock import WriteDock  # it comes with the docks
+
+    window.use_workspace(WRITE)
+    window.show_dock("write")
+    write = window.docks["write"]
+    assert isinstance(write, WriteDock)
+    write.prompt.setFocus()
+    write.prompt.selectAll()
 
 
 def _show_spike(window: MainWindow) -> None:

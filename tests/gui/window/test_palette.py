@@ -18,7 +18,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.pages.library import load_all
-from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, TRAIN
+from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, TRAIN, WRITE
 from llmlab_gui.window.commands import _ALSO, search_pages
 from llmlab_gui.window.main_window import MainWindow
 from llmlab_gui.window.palette import Command, CommandPalette, Finder, score
@@ -152,7 +152,8 @@ QUESTIONS = {  # of a learner, as they are typed, and where each is answered
     "How is one number of a pattern calculated?": ("Show", "An attention weight, calculated"),
     "Does it know bigrams?": ("Learn", "N-grams, and why they lose"),
     "Which text causes a loss spike?": ("Show", "Text of a loss spike"),
-    'Does it know bigrams? What does it expect after "the"?': ("Show", "Write"),
+    'Does it know bigrams? What does it expect after "the"?': ("Show", "Next token after a text"),
+    'What does it expect after "the"?': ("Show", "Next token after a text"),
     "What does AdamW do to one weight?": ("Show", "A weight's AdamW step"),
 }
 
@@ -261,6 +262,15 @@ def test_what_has_the_letters_alone_comes_after_pages_that_have_the_word() -> No
     for wanted, pages in (("nota", [page]), ("natt", [])):
         found = Finder([scattered]).find(wanted, lambda _, pages=pages: [*pages, every])  # type: ignore[misc]
         assert found == [*pages, scattered, every]
+
+
+def test_what_it_expects_after_a_text_is_asked_where_the_list_has_room(same_window: MainWindow, qtbot: QtBot) -> None:
+    same_window.use_workspace(LOOK_INSIDE)
+    Finder(same_window.menus.commands()).find('What does it expect after "the"?')[0].run()
+    write = same_window.docks["write"]
+    qtbot.waitUntil(lambda: same_window.focusWidget() is write.prompt, timeout=WAIT)
+    qtbot.keyClicks(write.prompt, "the")
+    assert (same_window.workspaces.current, write.prompt.toPlainText()) == (WRITE, "the")
 
 
 def test_a_paragraph_that_answers_a_question_is_opened_at_its_place(same_window: MainWindow, qtbot: QtBot) -> None:
