@@ -60,7 +60,8 @@ def outcome_sentence(line: Line) -> str:
     elif prediction.kind == TEXT:
         words += f" You judged it {score.outcome if line.altered else judged}."
     else:
-        words += f" It {'lay' if prediction.kind == CURVE else 'became'} {outcome_text(prediction, score)}"
+        percent = " %" if prediction.about.unit == "%" else ""
+        words += f" It {'lay' if prediction.kind == CURVE else 'became'} {outcome_text(prediction, score)}{percent}"
         words += f": {judged}." if judged and not line.altered else "."
     return f"{words} {altered_sentence(line)}".rstrip()
 
