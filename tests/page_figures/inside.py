@@ -35,7 +35,7 @@ from page_figures.sources import (
     stages,
 )
 
-PARTS = ("attention 0", "feed-forward 0", "attention 1", "feed-forward 1")  # of the small model
+PARTS = ("attention 0", "feed-forward 0", "attention 1", "feed-forward 1")  # of the toy
 
 
 @figure
@@ -75,7 +75,7 @@ def forward_pass() -> Picture:
 
 @figure
 def residual_stream() -> Picture:
-    """The four components at the last position of the small model, and what each part adds to them."""
+    """The four components at the last position of the toy, and what each part adds to them."""
     model, ids = toy_model(), IDS
     stream = {name: x[0, -1].tolist() for name, x in stages(model, ids).items()}
     picture = Picture("The residual stream at one position, and what each part adds", 264)
@@ -101,7 +101,7 @@ def residual_stream() -> Picture:
 
 @figure
 def attention_scores() -> Picture:
-    """Scores of one query in the small model, and the shares that the softmax makes of them."""
+    """Scores of one query in the toy, and the shares that the softmax makes of them."""
     model, ids = toy_model(), IDS
     block, query = blocks_of(model)[0], 3
     q, k, _ = block.attention.heads(block.attention.qkv(block.attention_norm(stages(model, ids)["embeddings"])))
@@ -195,7 +195,7 @@ def shapes_of_a_head() -> Picture:
 
 @figure
 def circuits() -> Picture:
-    """Head 0 of the small model's first block as two tables over its vocabulary."""
+    """Head 0 of the toy's first block as two tables over its vocabulary."""
     model = toy_model()
     attention, table = blocks_of(model)[0].attention, model.token_embedding.weight
     w_q, w_k, w_v = (matrix[:2] for matrix in attention.qkv.weight.split(4))
@@ -204,7 +204,7 @@ def circuits() -> Picture:
     picture = Picture("The QK and the OV circuit of a head, in tokens", 250)
     for left, name, values, down, across in (
         (46, "E W_QK Eᵀ: where it looks", looks, "query", "key"),
-        (286, "E W_OV Eᵀ: what it writes", writes, "made likelier", "attended"),
+        (286, "E W_OV Eᵀ: what it writes", writes, "made more likely", "attended"),
     ):
         largest = float(values.detach().abs().max())
         picture.text(left, 16, name)
@@ -217,7 +217,7 @@ def circuits() -> Picture:
 
 @figure
 def attributions() -> Picture:
-    """The logit of the small model's most likely word, as the sum of what each part wrote towards it."""
+    """The logit of the toy's most likely word, as the sum of what each part wrote towards it."""
     model, ids = toy_model(), IDS
     stream = [x[0, -1] for x in stages(model, ids).values()]
     word, final = 4, stream[-1]
@@ -250,11 +250,11 @@ def attributions() -> Picture:
 
 @figure
 def lens_by_depth() -> Picture:
-    """Each depth of the small model read as if it were the last."""
+    """Each depth of the toy read as if it were the last."""
     model, ids = toy_model(), IDS
     with torch.no_grad():
         rows = [_reads(model, x) for x in stages(model, ids).values()]
-    picture = Picture("The logit lens on the small model", 272)
+    picture = Picture("The logit lens on the toy", 272)
     picture.cells(150, 28, 44, rows, columns=WORDS, decimals=2)
     for number, name in enumerate(("embeddings", *PARTS)):
         words = "before block 0" if number == 0 else f"after {name}"

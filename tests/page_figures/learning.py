@@ -162,7 +162,7 @@ def minima_of_rates() -> Picture:
 
 @figure
 def gradients_on_their_way() -> Picture:
-    """The gradient of the small model's loss for the stream at the last position, from the end to the beginning."""
+    """The gradient of the toy's loss for the stream at the last position, from the end to the beginning."""
     model, ids = toy_model(), IDS
     found = stages(model, ids)
     logits = model.final_norm(found["feed-forward 1"]) @ model.token_embedding.weight.T

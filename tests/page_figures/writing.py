@@ -91,7 +91,7 @@ def counted_losses() -> Picture:
 
 @figure
 def before_the_draw() -> Picture:
-    """The small model's distribution, and what three settings make of it."""
+    """The toy's distribution, and what three settings make of it."""
     model, ids = toy_model(), IDS
     stream = stages(model, ids)["feed-forward 1"]
     logits = (model.final_norm(stream) @ model.token_embedding.weight.T)[0, -1].detach()
