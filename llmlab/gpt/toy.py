@@ -41,4 +41,4 @@ def added(toy: GPT, ids: Tensor = IDS) -> dict[str, Tensor]:
 
 def show(what: str, numbers: Tensor) -> None:
     """Prints a row of numbers, with two digits each."""
-    print(f"{what:15}", *(f"{number:6.2f}" for number in numbers.tolist()))
+    print(f"{what:14}", *(f"{number:5.2f}" for number in numbers.tolist()))

@@ -71,7 +71,7 @@ def steered() -> Picture:
 def loss_by_position() -> Picture:
     """The page's losses after so many throws of a coin: the best possible ones, and the model's."""
     head, rule, model = printed("in-context-learning")[:3]
-    seen, best, reached = (_numbers(line[14:]) for line in (head, rule, model))
+    seen, best, reached = (_numbers(line[11:]) for line in (head, rule, model))
     picture = Picture("Loss of the next throw, by how many were seen", 270)
     plot = Plot(
         picture,
