@@ -16,17 +16,19 @@ def peak_bytes(worker: subprocess.Popen[bytes]) -> int:
 
 
 def watched(worker: subprocess.Popen[bytes]) -> tuple[dict[int, int], list[tuple[float, float]]]:
-    """The most bytes that a worker held until it ended (VmHWM), and each of its children, by process id; and its
-    processor time as time went on, seconds."""
+    """The most bytes that a worker held until it ended (VmHWM), and each of its children, by process id; and the
+    processor time of all of them as time went on, seconds."""
     peaks: dict[int, int] = {}
     clock, process = [(time.time(), 0.0)], psutil.Process(worker.pid)
     while worker.poll() is None:
         with contextlib.suppress(psutil.Error, OSError):  # it ends between two looks
+            spent = 0.0
             for each in (process, *process.children(recursive=True)):
                 for line in Path(f"/proc/{each.pid}/status").read_text().splitlines():
                     if line.startswith("VmHWM"):
                         peaks[each.pid] = max(peaks.get(each.pid, 0), int(line.split()[1]) * 1024)
-            spent = process.cpu_times()
-            clock.append((time.time(), spent.user + spent.system))
+                used = each.cpu_times()
+                spent += used.user + used.system
+            clock.append((time.time(), spent))
         time.sleep(0.05)
     return peaks, clock

@@ -45,13 +45,18 @@ _TORCHRUN_BYTES = 250_000_000
 _SENT_PER_SECOND = 2.9e8
 _WAIT_SECONDS = 0.055
 _GATHER_SECONDS = 0.013
-# fp32 FLOP/s of a core's matrix products, and the share of it that training reaches: measured on two cores of a
-# recent server processor (300-370 GFLOP/s in all, 60 % of it in a step). A guess for other machines.
+# fp32 FLOP/s of a core's matrix products, and the share of it that a small model's training reaches in all: measured on
+# two cores of a recent server processor. A guess for other machines.
 FLOPS_PER_CORE = 160e9
 REACHED = 0.6
-# Fixed cost of a step and of a layer in it, seconds: calls into torch, the optimizer, the event.
+# The share that products alone reach, and seconds of a core for each number that is kept for the backward pass, or is a
+# logit: memory limits what is done with these, so narrow models, which have more of them for a product, reach less.
+_PRODUCTS = 0.9
+_NUMBER_SECONDS = 3e-9
+# Fixed cost of a step and of a layer in it, seconds: calls into torch, the event; and AdamW's of a number, one core.
 STEP_SECONDS = 0.004
 LAYER_SECONDS = 0.0012
+_ADAM_SECONDS = 2e-9
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,8 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     if train.activation_checkpointing:  # the blocks' forward pass, a third of what they cost, once more
         head = 6.0 * padded_vocab_size(model, vocab) * model.n_embd
         flops += tokens * train.grad_accum * (flops_per_token(model, vocab) - head) / 3
-    ranks, cores = settings.distributed.count, os.cpu_count() or 1
-    threads = min(cores, ranks * (train.threads or 1)) if ranks > 1 else train.threads or cores
-    seconds = flops / (FLOPS_PER_CORE * threads * REACHED)
-    seconds += train.grad_accum * (STEP_SECONDS + model.n_layer * LAYER_SECONDS)
-    seconds += seconds_sending(settings, parameters, parameters, model.n_layer)
+    numbers = model.n_layer * kept_by_a_block(model) + padded_vocab_size(model, vocab)
+    seconds = seconds_of_step(settings, flops, tokens * numbers, parameters, parameters, model.n_layer)
     memory = _memory(settings, vocab, parameters)
     return Estimate(
         parameters=parameters,
@@ -146,7 +148,24 @@ def bytes_sent(settings: RunSettings, parameters: int, learning: int) -> float:
     return (gathered + learning) * (ranks - 1) / ranks * FLOAT
 
 
-def seconds_sending(settings: RunSettings, parameters: int, learning: int, layers: int) -> float:
+def seconds_of_step(
+    settings: RunSettings, flops: float, numbers: float, parameters: int, learning: int, layers: int
+) -> float:
+    """What a step takes on this machine's cores. Of several processes: where there are fewer cores, they take turns.
+
+    flops: of the whole step. numbers: kept for the backward pass of one of its batches, logits among them. learning:
+    how many of the parameters do.
+    """
+    ranks, cores, train = settings.distributed.count, os.cpu_count() or 1, settings.train
+    threads = min(cores, ranks * (train.threads or 1)) if ranks > 1 else train.threads or cores
+    turns = max(1.0, ranks / cores)  # of what each process does, however many share a batch
+    seconds = (flops / (FLOPS_PER_CORE * _PRODUCTS) + train.grad_accum * numbers * _NUMBER_SECONDS) / threads
+    seconds += turns * train.grad_accum * (STEP_SECONDS + layers * LAYER_SECONDS)
+    held = learning / ranks if settings.distributed.strategy == "fsdp2" else learning
+    return seconds + turns * held * _ADAM_SECONDS + _seconds_sending(settings, parameters, learning, layers)
+
+
+def _seconds_sending(settings: RunSettings, parameters: int, learning: int, layers: int) -> float:
     """What a step takes longer because several processes take it together."""
     if settings.distributed.count == 1:
         return 0.0

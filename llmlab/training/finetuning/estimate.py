@@ -16,7 +16,6 @@ a machine must be able to hold; shorter examples need less.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +24,8 @@ from llmlab.core.finetuning_settings import ATTENTION, FEED_FORWARD, FULL, QLORA
 from llmlab.gpt.estimate import (
     COMPILER_BYTES,
     FLOAT,
-    FLOPS_PER_CORE,
-    LAYER_SECONDS,
-    REACHED,
-    STEP_SECONDS,
     Memory,
-    seconds_sending,
+    seconds_of_step,
 )
 from llmlab.gpt.shapes import CHUNK_ROWS, FEW_LOGITS
 from llmlab.models.base_shape import BaseShape
@@ -44,8 +39,7 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 _WORKER_BYTES, _OWN_WORKER_BYTES = 560_000_000, 370_000_000
 # Holes that the allocator leaves among activations.
 _SCATTER = 1.05
-# Seconds a number, measured on one core: AdamW's step, and turning a weight back from 4 bits.
-_ADAM_SECONDS = 2e-9
+# Seconds a number, measured on one core: turning a weight back from 4 bits.
 _NF4_SECONDS = 1.5e-9
 # Share of a row that is trained on where answers are: a guess, the examples are not read.
 _ANSWERS = 0.5
@@ -181,12 +175,10 @@ def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row:
     flops += tokens * 12 * base.n_layer * base.heads * row  # attention's own products, as in pretraining
     if settings.train.activation_checkpointing:  # the blocks' forward pass once more
         flops += tokens * (2 * sum(layer.numbers for layer in base.layers) + 4 * base.n_layer * base.heads * row)
-    ranks, cores = settings.distributed.count, os.cpu_count() or 1
-    threads = min(cores, ranks * (settings.train.threads or 1)) if ranks > 1 else settings.train.threads or cores
-    seconds = flops / (FLOPS_PER_CORE * threads * REACHED)
-    seconds += STEP_SECONDS + base.n_layer * LAYER_SECONDS
-    if method == QLORA:  # once forward, once backward
-        seconds += 2 * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
     learning = base.parameters if method == FULL else adapters
-    seconds = settings.train.grad_accum * seconds + _ADAM_SECONDS * learning
-    return seconds + seconds_sending(settings, base.parameters + adapters, learning, base.n_layer)
+    numbers = tokens * (activations(base, settings, row) + base.vocab_size)
+    flops *= settings.train.grad_accum
+    seconds = seconds_of_step(settings, flops, numbers, base.parameters + adapters, learning, base.n_layer)
+    if method == QLORA:  # once forward, once backward
+        seconds += settings.train.grad_accum * 2 * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
+    return seconds
