@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from llmlab.core.processes import process_stopped
 from llmlab.jobs.worker_process import log
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import REMARK
-from llmlab.training.processes import failed
+from llmlab.training.processes import LOST, failed, not_answering
 
 _LOOPBACK = "127.0.0.1"
 # A process that torchrun ends since others gave up says so later than this (llmlab.jobs.worker.SIGTERM_SECONDS).
@@ -30,7 +31,6 @@ _LOOK_SECONDS = 1.0
 # How often it must find a process held before it ends it: those that were stopped together go on one after another.
 _HELD_LOOKS = 3
 _SAY_SECONDS = 5.0  # after which a run that torchrun started first says where it is
-_RESUME = "Resume the run: it goes on from its newest checkpoint."
 
 
 def run_ranks(run: RunFolder, count: int) -> LabError | None:
@@ -64,8 +64,7 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
         if found := [rank for rank, failure in error.failures.items() if failure.pid in held]:
             if len(found) == len(error.failures) and run.recorded_status().state == "stopped":
                 return None  # as somebody asked rank 0
-            what = f"Process {found[0]} of the run's {count} no longer answered, and was ended."
-            return LabError(what, "The system held it (SIGSTOP).", _RESUME)
+            return not_answering(found[0], count, "The system held it (SIGSTOP).")
         # Who was killed comes first: the others end by themselves when they notice, or by torchrun's SIGTERM.
         ends = {rank: failure.exitcode for rank, failure in error.failures.items()}
         rank = min(ends, key=lambda rank: (ends[rank] == -signal.SIGTERM, ends[rank]))
@@ -73,14 +72,14 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
             status = run.recorded_status()
             if status.state == "stopped" and status.heartbeat < error.failures[rank].timestamp + _STOPPED_SECONDS:
                 return None  # as somebody asked rank 0, which did not wait for them
-            return LabError(f"Process 0 of the run's {count} no longer answered, and was ended.", "", _RESUME)
+            return not_answering(0, count)
         how = f"was killed ({signal.Signals(-ends[rank]).name})" if ends[rank] < 0 else f"ended with {ends[rank]}"
         why = (
             "The system does that where memory runs out, and so does Kill in the window."
             if ends[rank] == -signal.SIGKILL
             else ""
         )
-        return LabError(f"Process {rank} of the run's {count} {how}.", why, _RESUME)
+        return LabError(f"Process {rank} of the run's {count} {how}.", why, LOST.do)
     finally:
         over.set()
     return None
@@ -114,9 +113,10 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def follow_rank_0(run: RunFolder, seconds: float) -> None:
+def follow_rank_0(run: RunFolder, seconds: float, give_up: Callable[[], None]) -> None:
     """Ends this process, one of those that wait for rank 0's orders, when rank 0 hangs between two of them: no step is
-    waited for then, and no connection is closed. torchrun ends rank 0, and `run_ranks` says which it was.
+    waited for then, and no connection is closed. torchrun ends rank 0, which `give_up` tells why; where rank 0 cannot
+    say so any more, `run_ranks` does.
 
     It hangs when it has got on with nothing for `seconds` longer than anything took so far (`RunStatus.patience`). A
     pause is none, nor is what it says it does (`RunStatus.doing`): a first save or an answer takes as long as it
@@ -134,6 +134,7 @@ def follow_rank_0(run: RunFolder, seconds: float) -> None:
             quiet = quiet + _LOOK_SECONDS if same else 0.0
             heard = status.heartbeat
             if held > seconds or 0 < status.patience < quiet - seconds:
+                give_up()
                 os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -15,6 +15,7 @@ import os
 import platform
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def _follow(run: RunFolder) -> None:
         processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
         assert isinstance(processes, Connected)
         torch.set_num_threads(choose_threads(settings.train, 0, False, processes.size))
-        follow_rank_0(run, settings.distributed.timeout)
+        follow_rank_0(run, settings.distributed.timeout, partial(processes.say_failed, LOST))
         what, step = processes.hear()
         if what == "end":
             return
@@ -163,13 +164,21 @@ def _listen_to_sigterm(run: RunFolder, recorder: Recorder, control: Control) -> 
         recorder.stopping()
 
     listen_to_sigterm(
-        ask, lambda: control.stop_heard.is_set() or control.saving, lambda: _give_up(run, recorder), SIGTERM_SECONDS
+        ask,
+        lambda: control.stop_heard.is_set() or control.saving,
+        lambda: _give_up(run, recorder, control),
+        SIGTERM_SECONDS,
     )
 
 
-def _give_up(run: RunFolder, recorder: Recorder) -> None:
-    """The last words of a worker that ends in the middle of a step."""
+def _give_up(run: RunFolder, recorder: Recorder, control: Control) -> None:
+    """The last words of a worker that ends in the middle of a step: as somebody asked, or torchrun, when the other
+    processes have given it up."""
     if not recorder.seize():
+        return
+    if (failure := control.given_up()) is not None:
+        _record_failure(run, run.info(), recorder, failure)
+        recorder.close()
         return
     step, seconds = recorder.status.step, recorder.reached()[1]
     saved = checkpoints.list_checkpoints(run.checkpoints)
@@ -206,6 +215,7 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     if Place.from_environment() is not None:
         recorder.update(doing="Waiting for the other processes")
     processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
+    control.given_up = processes.given_up
     threads = choose_threads(settings.train, info.threads, info.watched, processes.size)
     torch.set_num_threads(threads)
     versions = _versions()

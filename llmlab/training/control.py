@@ -40,6 +40,7 @@ class Control:
         self.stop_signal = threading.Event()
         self.stop_heard = threading.Event()  # training is ending: it saves what there is to save
         self.saving = False  # a checkpoint is being written
+        self.given_up: Callable[[], LabError | None] = lambda: None  # `llmlab.training.processes.Processes.given_up`
 
     def stop_wanted(self) -> bool:
         """Whether a stop was asked for; for work before the first step, which only a stop can end."""

@@ -106,6 +106,10 @@ class Processes:
         """Whether each rank holds only a part of the model."""
         return False
 
+    def given_up(self) -> LabError | None:
+        """Why the others have ended, as one of them said; None while none has."""
+        return None
+
     @property
     def busy(self) -> list[float]:
         """By rank: the share of the last steps' time in which it computed. What is left it waited, for others or for
@@ -167,6 +171,10 @@ class Connected(Processes):
         with contextlib.suppress(RuntimeError):
             self._store.set(f"failed/{self.rank}", json.dumps(error.as_dict()))
 
+    def given_up(self) -> LabError | None:
+        said = next(filter(None, (self._said(rank) for rank in range(self.size) if rank != self.rank)), None)
+        return not_answering(self.rank, self.size) if said is not None and said.what == LOST.what else said
+
     def why_lost(self, error: BaseException) -> LabError:
         """What became of the one that the others wait for in vain: as it said itself, or as the silence tells."""
         time.sleep(_ROLL_CALL_SECONDS)
@@ -174,7 +182,7 @@ class Connected(Processes):
         for rank in range(self.size):
             said = None if rank == self.rank else self._said(rank)
             if said is not None and said.what != LOST.what:
-                return failed(rank, self.size, said)
+                return said
             if said is None and rank != self.rank:
                 silent.append(rank)
         who = f"Process {silent[0]}" if len(silent) == 1 else "One"
@@ -186,7 +194,8 @@ class Connected(Processes):
     def _said(self, rank: int) -> LabError | None:
         with contextlib.suppress(RuntimeError):  # the store went with the process that kept it
             if self._store.check([f"failed/{rank}"]):
-                return LabError(**json.loads(self._store.get(f"failed/{rank}")))
+                said = LabError(**json.loads(self._store.get(f"failed/{rank}")))
+                return said if said.what == LOST.what else failed(rank, self.size, said)
         return None
 
 
@@ -216,6 +225,11 @@ def follow(processes: Connected, trainer: Loop) -> None:
 def failed(rank: int, size: int, error: LabError) -> LabError:
     """What the run says where one of its processes failed."""
     return LabError(f"Process {rank} of the run's {size} failed. {error.what}", error.why, error.do)
+
+
+def not_answering(rank: int, size: int, why: str = "") -> LabError:
+    """What the run says where one of its processes hung, and torchrun ended it."""
+    return LabError(f"Process {rank} of the run's {size} no longer answered, and was ended.", why, LOST.do)
 
 
 def is_lost_contact(error: BaseException) -> bool:

@@ -23,13 +23,14 @@ import psutil
 import pytest
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from forks import Fork, forked, wait_until
 from kills import differences, events_of
 from ranks import ranks, train_by
 from small_runs import names_of_events, new_run, quick_settings, train_here
 from torch import nn
 
-from llmlab.core.errors import UsageError
+from llmlab.core.errors import LabError, UsageError
 from llmlab.core.processes import host_name, process_stopped
 from llmlab.jobs import ranks as jobs_ranks
 from llmlab.jobs import worker
@@ -39,6 +40,7 @@ from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder
 from llmlab.training import parallel
 from llmlab.training.loop import Trainer
+from llmlab.training.processes import LOST
 from llmlab.training.state import load_state, restore
 
 # Of a loss, after 30 steps: its sums are taken in another order, in fp32, and each step adds to what differs.
@@ -213,6 +215,18 @@ def test_what_does_not_work_in_parts_of_a_model_is_refused() -> None:
             quick_settings(distributed__strategy="fsdp2", **{f"train__{key}": value})
 
 
+def test_a_process_that_torchrun_ends_hears_why_the_others_gave_up() -> None:
+    store, both = dist.HashStore(), [object.__new__(parallel.Several) for _ in range(2)]
+    for rank, processes in enumerate(both):
+        processes.rank, processes.size, processes._store = rank, 2, store  # type: ignore[assignment]
+    assert both[0].given_up() is None
+    both[1].say_failed(LOST)
+    assert str(both[0].given_up()).startswith("Process 0 of the run's 2 no longer answered, and was ended.")
+    both[1].say_failed(LabError("There is no GPU."))
+    assert str(both[0].given_up()) == "Process 1 of the run's 2 failed. There is no GPU."
+    assert both[1].given_up() is None
+
+
 def test_a_run_of_one_process_is_not_trained_by_several(outputs: Path) -> None:
     run = new_run(outputs, 4)
     with ranks(run, 2) as forks:
@@ -361,7 +375,7 @@ def test_a_rank_0_that_the_system_holds_is_not_waited_for(outputs: Path, monkeyp
     monkeypatch.setattr(jobs_ranks, "threading", SimpleNamespace(Thread=here_and_now))
     try:
         with pytest.raises(SystemExit, match="1"):
-            jobs_ranks.follow_rank_0(run, 5.0)
+            jobs_ranks.follow_rank_0(run, 5.0, lambda: None)
     finally:
         rank_0.kill()
         rank_0.wait()
