@@ -9,6 +9,7 @@ Shakespeare. `measured` is the most that the worker held (VmHWM), of several pro
 torchrun's agent; `one`, the most that one of them held, which is the first. The bar: estimated within 15 % of measured.
 `step s` is what a step was estimated to take, and what it took on average: of one process in processor time, which with
 one thread is what it takes on a machine that does nothing else; of several by the clock, so that nothing else may run.
+`least` holds where something else runs, too: the processor time of them all, shared among the cores, without waiting.
 With --time STEPS, 20 or more, a case that is further off than 20 % misses the bar, too.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -108,7 +110,7 @@ def main() -> int:
     parser.add_argument("--time", type=int, default=0, help="take so many steps, and hold their time to the estimate")
     arguments = parser.parse_args()
     parts = f"{'MB: learning':>14}{'activations':>13}{'vocabulary':>12}{'estimated':>11}{'measured':>10}"
-    print(f"{'':<26}{parts}{'':>7}{'one: estimated, measured':>26}{'step s':>16}")
+    print(f"{'':<26}{parts}{'':>7}{'one: estimated, measured':>26}{'step s':>16}{'least':>15}")
     missed = 0
     for name in arguments.cases:
         missed += row(name, arguments.threads, arguments.time)
@@ -134,14 +136,15 @@ def row(name: str, threads: int, timed: int) -> bool:
     one = max(peak for pid, peak in peaks.items() if pid != worker.pid) if several else measured
     parts = (needed.memory.learning, needed.memory.activations, needed.memory.vocabulary)
     off = needed.memory_bytes / measured - 1
-    took = _step_seconds(events, clock, by_clock=several)
+    took, used = (_step_seconds(events, clock, by_clock=by_clock) for by_clock in (several, False))
+    least = f"{used / min(settings.distributed.count, os.cpu_count() or 1):>8.3f}" if several else ""
     late = needed.seconds_per_step / took - 1
     first = needed.memory.of_one + needed.memory.saving  # it collects what is saved
     of_one = f"{first / 1e6:>19,.0f}{one / 1e6:>7,.0f}" if several else f"{'':>26}"
     print(
         f"{name:<26}{parts[0] / 1e6:>14,.0f}{parts[1] / 1e6:>13,.0f}{parts[2] / 1e6:>12,.0f}"
         f"{needed.memory_bytes / 1e6:>11,.0f}{measured / 1e6:>10,.0f}{off:>+7.0%}{of_one}"
-        f"{needed.seconds_per_step:>8.3f}{took:>8.3f}{late:>+7.0%}",
+        f"{needed.seconds_per_step:>8.3f}{took:>8.3f}{late:>+7.0%}{least}",
         flush=True,
     )
     return abs(off) > _BAR or (timed > 0 and abs(late) > _TIME_BAR)
