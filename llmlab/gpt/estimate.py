@@ -110,10 +110,12 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     flops = tokens * train.grad_accum * flops_per_token(model, vocab)
     if train.optimizer == "muon":
         flops += muon_flops(model, train)
+    numbers = model.n_layer * kept_by_a_block(model)
     if train.activation_checkpointing:  # the blocks' forward pass, a third of what they cost, once more
         head = 6.0 * padded_vocab_size(model, vocab) * model.n_embd
         flops += tokens * train.grad_accum * (flops_per_token(model, vocab) - head) / 3
-    numbers = model.n_layer * kept_by_a_block(model) + padded_vocab_size(model, vocab)
+        numbers *= 4 / 3
+    numbers += padded_vocab_size(model, vocab)
     seconds = seconds_of_step(settings, flops, tokens * numbers, parameters, parameters, model.n_layer)
     memory = _memory(settings, vocab, parameters)
     return Estimate(

@@ -39,8 +39,9 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 _WORKER_BYTES, _OWN_WORKER_BYTES = 560_000_000, 370_000_000
 # Holes that the allocator leaves among activations.
 _SCATTER = 1.05
-# Seconds a number, measured on one core: turning a weight back from 4 bits.
-_NF4_SECONDS = 1.5e-9
+# Seconds of a core to turn a weight back from 4 bits: what a step of two models took longer than with the same adapters
+# on exact weights, by weights and passes (4.0 and 4.3 ns).
+_NF4_SECONDS = 4e-9
 # Share of a row that is trained on where answers are: a guess, the examples are not read.
 _ANSWERS = 0.5
 
@@ -173,11 +174,14 @@ def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row:
     multiplied = sum(layer.numbers for layer in base.layers) + base.vocab_size * base.n_embd
     flops = tokens * ((6 if method == FULL else 4) * multiplied + 6 * adapters)
     flops += tokens * 12 * base.n_layer * base.heads * row  # attention's own products, as in pretraining
+    numbers = activations(base, settings, row)
+    if method != FULL:  # what an adapter gives is added to its layer's output
+        numbers += sum(layer.width_out for layer in base.targeted(settings.lora.targets))
     if settings.train.activation_checkpointing:  # the blocks' forward pass once more
+        numbers *= 4 / 3
         flops += tokens * (2 * sum(layer.numbers for layer in base.layers) + 4 * base.n_layer * base.heads * row)
     learning = base.parameters if method == FULL else adapters
-    numbers = tokens * (activations(base, settings, row) + base.vocab_size)
-    flops *= settings.train.grad_accum
+    numbers, flops = tokens * (numbers + base.vocab_size), settings.train.grad_accum * flops
     seconds = seconds_of_step(settings, flops, numbers, base.parameters + adapters, learning, base.n_layer)
     if method == QLORA:  # once forward, once backward
         seconds += settings.train.grad_accum * 2 * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
