@@ -23,8 +23,8 @@ from llmlab.core.paths import resources_dir
 
 FILE = resources_dir() / "results" / "pages.json"
 ONE_THREAD = "--set train.threads=1"
-_COMMAND = re.compile(r"`llmlab-run ((?:pretrain|finetune) [^`]+)`")
-_LEFT_OUT = re.compile(r"\.txt|distributed\.|--from|--method qlora")
+_COMMAND = re.compile(r"`llmlab-run ((?:pretrain|finetune|experiment) [^`]+)`")
+_LEFT_OUT = re.compile(r"^experiment|\.txt|distributed\.|--from|--method qlora")
 _FIRST = 10  # steps of which each one's loss is kept, and the length of its gradient
 
 
