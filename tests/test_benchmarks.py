@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 # of nanoGPT's model.py, which the variable NANOGPT names where there is one.
 SMALLEST = {
     "event_cost": "--seconds 0.3",
+    "exercise_mistakes": "softmax",
     "family_folders": "--families llama",
     "finetune_estimate": "--cases scratch-lora --steps 3 --rows 1",
     "gui_first_token": "--model MODEL --rounds 1",
