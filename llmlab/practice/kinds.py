@@ -14,7 +14,7 @@ from functools import cache
 from random import Random
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.practice.question import CHOICE, HEAD, INTERVAL, LOOK_INSIDE, VALUE, Draft, Question
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, Draft, Question
 from llmlab.practice.subject import Subject
 
 # Where kinds are; each is a short file of small functions.
@@ -108,7 +108,7 @@ def kinds_for(subject: Subject, *, concept: str = "", name: str = "") -> list[Ki
         raise UsageError(f"No question belongs to the page {concept!r}.", f"There are some for: {there}.")
     wanted = [kind for kind in kinds.values() if name in ("", kind.name) and concept in ("", kind.concept)]
     if not (name or concept):
-        wanted = [kind for kind in wanted if kind.concept != LOOK_INSIDE]
+        wanted = [kind for kind in wanted if kind.concept not in OF_FIRST_HOUR]
     return [kind for kind in wanted if subject.has(kind.needs)]
 
 

@@ -17,8 +17,12 @@ from llmlab.notebook.scoring import interval_score
 
 KNOW, READ, PREDICT = WAYS = ("know", "read", "predict")
 CHOICE, VALUE, INTERVAL, HEAD = "choice", "number", "interval", "head"
-# The page of the first hour that has questions of its own: they are asked there, and nowhere else.
-LOOK_INSIDE = "first-hour/2-look-inside"
+# The pages of the first hour that have questions of their own: they are asked there, and nowhere else.
+LOOK_INSIDE, FINE_TUNE, CHECK = OF_FIRST_HOUR = (
+    "first-hour/2-look-inside",
+    "first-hour/4-fine-tune",
+    "first-hour/5-check-a-claim",
+)
 TRAINING = "Training two small models"  # begins what is said while a question takes that: it can be skipped
 CONFIDENCE = 0.8  # of an interval: of ten, eight should hold the value
 _NUMBER = re.compile(

@@ -50,7 +50,7 @@ class Subject:
         opener: Callable[[Reference], OpenModel] | None = None,
     ) -> None:
         """opener: opens the model when a question needs it; where it is held already, from there."""
-        self.reference, self._outputs, self.progress = reference, outputs, progress
+        self.reference, self.outputs, self.progress = reference, outputs, progress
         self.model = "" if reference is None else str(reference)
         self.name = self.model.rpartition("/")[2] or _EXAMPLE
         self.seed, self.kind = 0, ""  # they decide which passages are read; set by whoever asks
@@ -120,7 +120,7 @@ class Subject:
         assert self.reference is not None
         if self._opener is not None:
             return self._opener(self.reference)
-        return open_model(self.reference, self._outputs, self.progress)
+        return open_model(self.reference, self.outputs, self.progress)
 
     # Texts -----------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Two questions in a page of Learn, about the reader's own model: at the end of a page of concepts.
 
 Where they stand is a line of the page, `![Two questions](ask:)`, put there by `with_questions`; the file has none, so
-it reads the same in a terminal. A page of the first hour asks in the same way about the concept page that it leads to;
-the second one asks, under its own question, what that is for the model that the first one trained.
+it reads the same in a terminal. A page of the first hour asks in the same way about the concept page that it leads to,
+or about its own run or check; the second one does so under its own question.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.learning.stations import questions_of
-from llmlab.practice.question import LOOK_INSIDE, TRAINING, Marked, Question
+from llmlab.practice.question import CHECK, FINE_TUNE, LOOK_INSIDE, OF_FIRST_HOUR, TRAINING, Marked, Question
 from llmlab_gui.host.selection import Working
 from llmlab_gui.pages.browser import GUEST
 from llmlab_gui.pages.page import CONCEPTS, Page
@@ -29,15 +29,14 @@ if TYPE_CHECKING:
 
 COUNT = 2
 _PLACE = f"![Two questions]({GUEST})"
-# Pages of the first hour ask about the page of concepts that they lead to.
+# Pages of the first hour ask about the page of concepts that they lead to, if they have no questions of their own.
 _FIRST_HOUR = {
     "first-hour/1-train": "loss-curves",
-    LOOK_INSIDE: LOOK_INSIDE,
     "first-hour/3-predict": "loss-curves",
-    "first-hour/4-fine-tune": "fine-tuning",
-    "first-hour/5-check-a-claim": "statistics-of-claims",
+    **{page: page for page in OF_FIRST_HOUR},
 }
-_MODEL = "first-gpt"  # of the first hour
+# The run that a page of the first hour asks about, and which page that is.
+_RUNS = {LOOK_INSIDE: ("first-gpt", "the model of the first page"), FINE_TUNE: ("answers", "the model of this page")}
 
 
 def concept_of(page: Page) -> str:
@@ -131,12 +130,14 @@ class PageQuestions(QWidget):
             self._offer()
 
     def _about(self) -> str | None:
-        """The model of the first hour on its page, or else the one that is open; None where neither is there yet.
+        """The run that a page of the first hour is about, or else the open model; None where neither is there yet.
 
         "": what is active, as on all other pages.
         """
-        row = self._lab.row_called(_MODEL)
-        if self._concept != LOOK_INSIDE or (row is None and self._lab.inspection.about is not None):
+        if self._concept not in _RUNS:
+            return ""
+        row = self._lab.row_called(_RUNS[self._concept][0])
+        if self._concept == LOOK_INSIDE and row is None and self._lab.inspection.about is not None:
             return ""
         return f"{row.run.path}@final" if row is not None and row.status.state == "finished" else None
 
@@ -145,14 +146,15 @@ class PageQuestions(QWidget):
         self._button("Ask me", waits=False)
         waits = self._about() is None
         if not words and waits:
-            row = self._lab.row_called(_MODEL)
+            name, which = _RUNS[self._concept]
+            row = self._lab.row_called(name)
             if row is None:
                 when = "train it first."
             elif row.status.live:
                 when = "it is still training, and can be asked about when it has ended."
             else:
                 when = "it was not trained to its end: resume it first."
-            words = f"Two questions about {_MODEL}, the model of the first page: {when}"
+            words = f"Two questions about {name}, {which}: {when}"
         self.button.setEnabled(not waits)
         self.words.setText(words or "About this page, computed from your own model.")
 
@@ -173,9 +175,12 @@ class PageQuestions(QWidget):
     def _take(self, question: Question | None) -> None:
         keyboard = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
         if question is None:
-            hint = " Open a model, or train a run, for more." if not (self._about() or self.asker.about()) else ""
+            nobody = self._concept != CHECK and not (self._about() or self.asker.about())
+            hint = " Open a model, or train a run, for more." if nobody else ""
             left = (
-                "Skipped. The questions that are left need a training run."
+                "Two questions about your check of this claim on first-gpt: run it first."
+                if self._concept == CHECK and not self._asked
+                else "Skipped. The questions that are left need a training run."
                 if self.asker.quick
                 else "There is nothing more to ask here."
             )

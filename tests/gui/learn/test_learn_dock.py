@@ -19,7 +19,7 @@ from waits import WAIT
 
 from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
-from llmlab.practice.question import CHOICE, INTERVAL, LOOK_INSIDE, TRAINING
+from llmlab.practice.question import CHECK, CHOICE, FINE_TUNE, INTERVAL, LOOK_INSIDE, TRAINING
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
@@ -445,14 +445,15 @@ def test_a_question_that_is_computed_in_a_page_can_be_cancelled(dock: LearnDock,
     assert not dock.questions.card.isVisible()
 
 
-def test_the_second_page_of_the_first_hour_says_when_its_model_can_be_asked_about(
-    dock: LearnDock, lab: FakeLab
+@pytest.mark.parametrize(("page", "name"), [(LOOK_INSIDE, "first-gpt"), (FINE_TUNE, "answers")])
+def test_a_page_of_the_first_hour_says_when_its_model_can_be_asked_about(
+    dock: LearnDock, lab: FakeLab, page: str, name: str
 ) -> None:
     box = dock.questions
-    box.show_page(Page(LOOK_INSIDE, "Look inside", "", FIRST_HOUR))
+    box.show_page(Page(page, "Its title", "", FIRST_HOUR))
     assert not box.button.isEnabled()
     assert box.words.text().endswith("train it first.")
-    run = FakeRun(lab.outputs, "first-gpt", steps=20).start().advance(10)
+    run = FakeRun(lab.outputs, name, steps=20).start().advance(10)
     lab.add(run)
     run.save_checkpoint()
     lab.runs_changed.emit()
@@ -466,6 +467,16 @@ def test_the_second_page_of_the_first_hour_says_when_its_model_can_be_asked_abou
     lab.runs_changed.emit()
     assert box.button.isEnabled()
     assert "computed from your own model" in box.words.text()
+    assert box._about() == f"{run.run.path}@final"
+
+
+def test_the_last_page_of_the_first_hour_says_that_its_check_is_missing(dock: LearnDock, lab: FakeLab) -> None:
+    box, host = dock.questions, Questions([None])
+    lab.inspection.host = host  # type: ignore[assignment]
+    box.show_page(Page(CHECK, "Check a claim", "", FIRST_HOUR))
+    box.button.click()
+    host.say()
+    assert box.words.text() == "Two questions about your check of this claim on first-gpt: run it first."
 
 
 def test_the_second_page_of_the_first_hour_asks_about_another_model_that_is_open(dock: LearnDock, lab: FakeLab) -> None:
