@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from concept_pages import FOLDER, page, rows_of
 
-from llmlab.core.paths import resources_dir
 from llmlab.core.presets import load_preset
 from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings, ModelSettings
@@ -20,7 +20,6 @@ from llmlab.gpt.cache import Cache
 from llmlab.gpt.shapes import block_layers, feed_forward_dim, parameter_count
 from llmlab.gpt.toy import IDS, TARGETS, WORDS, toy_model
 
-_FOLDER = resources_dir() / "concepts"
 # Code, and what it prints.
 _PRINTED = re.compile(r"^```python\n(.*?)^```\n\n^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -37,18 +36,7 @@ _TRAINED = ("in-context-learning", "probes-and-steering")
 _NEAR, _NEAR_PERCENT = 0.1, 10
 
 
-def page(name: str) -> str:
-    return (_FOLDER / f"{name}.md").read_text(encoding="utf-8")
-
-
-def rows_of(name: str, first: str) -> list[list[str]]:
-    """The cells of the table whose first head is `first`, without heads."""
-    found = re.search(rf"^\| {re.escape(first)} \|.*\n\| ---.*\n((?:\|.*\n)+)", page(name), re.MULTILINE)
-    assert found is not None
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
-
-
-WITH_CODE = [path.stem for path in sorted(_FOLDER.glob("*.md")) if _CODE.search(path.read_text(encoding="utf-8"))]
+WITH_CODE = [path.stem for path in sorted(FOLDER.glob("*.md")) if _CODE.search(path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize(
@@ -74,14 +62,14 @@ def test_the_code_on_a_page_prints_what_the_page_says(
 
 
 def test_the_toy_runs_through_every_page_but_for_those_with_a_reason() -> None:
-    without = {path.stem for path in _FOLDER.glob("*.md") if not _TOY.search(path.read_text(encoding="utf-8"))}
+    without = {path.stem for path in FOLDER.glob("*.md") if not _TOY.search(path.read_text(encoding="utf-8"))}
     assert without == set(WITHOUT_THE_TOY)
 
 
 def test_every_symbol_of_a_shape_is_explained() -> None:
     first = re.findall(r"^\| (.+?) \|", page("notation"), re.MULTILINE)
     known = {symbol for cell in first for symbol in re.findall(r"[A-Za-z_]+", cell)}
-    for path in _FOLDER.glob("*.md"):
+    for path in FOLDER.glob("*.md"):
         prose = _FENCE.sub(lambda fence: fence[2] if fence[1] == "math" else "", path.read_text(encoding="utf-8"))
         shapes = re.findall(r"\[([\w/ ]+(?:, [\w/ ]+)+)\](?!\()", prose)
         used = {symbol for shape in shapes for symbol in re.findall(r"[A-Za-z_]+", shape)}

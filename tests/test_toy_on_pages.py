@@ -9,9 +9,10 @@ from collections import Counter
 
 import pytest
 import torch
-from test_concept_numbers import page, rows_of
+from concept_pages import ids_of, losses_of, page, rows_of
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy, gelu
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cosine_similarity, gelu
 from torch.utils.flop_counter import FlopCounterMode
 
 from llmlab.gpt.model import GPT, Block, Rotary
@@ -43,15 +44,6 @@ def block_of(toy: GPT, layer: int) -> Block:
 
 def embedded(toy: GPT) -> Tensor:
     return toy.token_embedding(IDS) + toy.position_embedding.weight  # [1, 5, C]
-
-
-def losses_of(toy: GPT, ids: Tensor, targets: Tensor) -> Tensor:
-    """Loss by position, [B, T]."""
-    return cross_entropy(toy(ids).transpose(1, 2), targets, reduction="none")
-
-
-def ids_of(text: str) -> Tensor:
-    return torch.tensor([[WORDS.index(word) for word in text.split()]])
 
 
 def minus(number: float, digits: int) -> str:
@@ -140,7 +132,7 @@ def test_what_a_step_is_in_bf16() -> None:
     assert said[:4] == [round(number, 3) for number in weight]
     assert [said[4]] * 4 == [round(abs(number), 4) for number in step]
     assert said[6:10] == [round(abs(number), 4) for number in in_bf16]  # 5: the 16 of bf16
-    assert said[10:] == [stay, sum(one.numel() for one in before)]
+    assert said[10:] == [sum(one.numel() for one in before), stay]
 
 
 @torch.no_grad()
@@ -203,18 +195,21 @@ def test_a_probe_of_the_toy_reads_every_label() -> None:
     for label in itertools.product((-1.0, 1.0), repeat=5):
         y = torch.tensor(label, dtype=torch.float64)
         read += int(((x @ torch.linalg.solve(x, y)).sign() == y).all())
-    assert f"it reads all 2⁵ = {read} ways to label the five positions without an error." in page("probes-and-steering")
+    assert f"four weights and b read all 2⁵ = {read} ways to label the five positions without an error." in page(
+        "probes-and-steering"
+    )
 
 
 def test_the_operations_of_a_step_of_the_toy() -> None:
     toy = toy_model()
-    with FlopCounterMode(display=False) as counted:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:  # it does not know the fused kernel
         toy.loss(IDS, TARGETS).backward()
     number = sum(weight.numel() for weight in toy.parameters())
     without = toy.position_embedding.weight.numel() + sum(w.numel() for w in toy.parameters() if w.dim() == 1)
-    assert counted.get_total_flops() == 6 * (number - without) * 5
+    matrices, attention = 6 * (number - without) * 5, 2 * 3 * 2 * (2 * 5 * 5 * 4)  # layers, passes, products
+    assert counted.get_total_flops() == matrices + attention
     said = numbers_after("scaling-laws", "A step of [the toy](concept:forward-pass), with N = ")
-    assert said == [number, 5, 6, 6 * number * 5, counted.get_total_flops(), without]
+    assert said == [number, 5, 6, 6 * number * 5, matrices + attention, matrices, without, attention]
 
 
 @torch.no_grad()
@@ -245,7 +240,11 @@ def test_how_far_the_toy_is_from_others() -> None:
     b = toy(IDS)[0, -1].numpy()
     text = page("comparing-models")
     assert f"KL(A ‖ B) is {divergence(a, b):.3f} nats, and KL(B ‖ A) {divergence(b, a):.3f}." in text
-    streams = [toy_model(seed).residual_stream(IDS)[0].numpy() for seed in range(101)]
+    streams = []
+    for seed in range(101):
+        toy = toy_model(seed)
+        first, second = toy.blocks
+        streams.append(second(first(embedded(toy)))[0].numpy())
     alike = [linear_cka(streams[0], other) for other in streams[1:]]
     assert f"CKA of {sum(alike) / 100:.2f} on average, and of up to {max(alike):.2f}." in text
 
@@ -316,7 +315,7 @@ def test_how_much_two_texts_of_the_toys_words_share() -> None:
     text = [*IDS[0].tolist(), TARGETS[0, -1].item()]
     one, two = (set(itertools.pairwise(ids)) for ids in (text, _OTHER))
     shared, all_rows = len(one & two), len(one | two)
-    assert f"share {shared} of {all_rows}, so J is {shared / all_rows:.2f}.)" in page("data-quality")
+    assert f"share {shared} of {all_rows}, so J is {shared / all_rows:.2f}." in page("data-quality")
 
 
 @torch.no_grad()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from test_concept_numbers import page, rows_of
-from test_toy_on_pages import ids_of, losses_of
+from concept_pages import ids_of, losses_of, page, rows_of
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -81,22 +80,25 @@ def test_the_noise_scale_of_the_toys_five_exercises() -> None:
     assert f"B_noise is {later[2]} after 100 steps at a rate of 0.05" in text
 
 
-def test_a_larger_rate_leaves_the_toy_in_a_flatter_place() -> None:
-    def sharpness(toy: GPT) -> float:
-        weights = tuple(toy.parameters())
-        with sdpa_kernel(SDPBackend.MATH):  # the only one with a second derivative
-            slope = flat(torch.autograd.grad(toy.loss(IDS, TARGETS), weights, create_graph=True))
-            v = torch.ones_like(slope)
-            for _ in range(30):
-                v = flat(torch.autograd.grad(slope, weights, v / v.norm(), retain_graph=True))
-        return float(v.norm())
-
-    found = [f"{sharpness(toy):.0f}" for toy in (toy_model().double(), descended(0.05, 100), descended(0.01, 500))]
-    text = page("edge-of-stability")
-    assert f"S is {found[0]} before training." in text
+def test_the_toys_sharpness_stays_about_the_edge_of_its_rate() -> None:
+    toy, rate, found = toy_model().double(), 0.02, []
+    weights = list(toy.parameters())
+    optimizer = torch.optim.SGD(weights, rate)
+    v = torch.ones(sum(weight.numel() for weight in weights)).double()  # from the steps before, it is nearly right
+    for at in range(151):
+        if at % 25 == 0:
+            with sdpa_kernel(SDPBackend.MATH):  # the only one with a second derivative
+                slope = flat(torch.autograd.grad(toy.loss(IDS, TARGETS), weights, create_graph=True))
+                for _ in range(12):
+                    v = flat(torch.autograd.grad(slope, weights, v / v.norm(), retain_graph=True))
+            found.append(f"{v.norm():.0f}")
+        step(toy, optimizer)
+    before, first, *more, last = found
+    assert 2 / rate == 100
     assert (
-        f"whose edge is 40, it is {found[1]} after 100 steps; at 0.01, whose edge is 200, {found[2]} after 500." in text
-    )
+        f"S is {before} before training. A rate of 0.02 has its edge at 100. With it, S is {first} after 25 steps, "
+        f"and after each 25 more {', '.join(more)} and {last}:"
+    ) in page("edge-of-stability")
 
 
 def test_a_loss_falls_before_the_score_rises() -> None:

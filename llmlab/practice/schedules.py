@@ -98,7 +98,8 @@ def adams_edge(subject: Subject, random: Random) -> Draft:
     edge = (2 + 2 * beta) / ((1 - beta) * rate)
     text = (
         f"AdamW with a learning rate of {rate:g} and β₁ = {beta:g} trains on a whole training set. Beyond which "
-        "curvature, of the Hessian with each row divided by √v̂, do its steps swing wider and wider?"
+        "curvature, of the Hessian with each row divided by the root of its mean of squares, do its steps swing wider "
+        "and wider?"
     )
     how = f"(2 + 2 · {beta:g}) / ((1 − {beta:g}) · {rate:g}) = {shown(edge)}; without β₁ it would be 2 / {rate:g}."
     return value(text, edge, how, within=0.03)
