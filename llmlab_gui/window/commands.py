@@ -16,7 +16,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import GLOSSARY, PAPERS, Page, anchor_of
-from llmlab_gui.pages.places import WALK, WORKSPACES, WRITE
+from llmlab_gui.pages.places import LOOK_INSIDE, WALK, WORKSPACES, WRITE
 from llmlab_gui.widgets.theme import THEME_CHOICES
 from llmlab_gui.window.palette import Command, meant
 
@@ -222,11 +222,20 @@ def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Com
 
 def _show_panel(window: MainWindow, dock_id: str) -> None:
     """With the model of the current run, where it shows one and none is open."""
+    if _bring(window, dock_id):
+        _open_current(window)
+
+
+def _bring(window: MainWindow, dock_id: str) -> bool:
+    """Whether it shows a model: such a panel comes where it has a place of its own, unless it is here already."""
     from llmlab_gui.inside.inspection_dock import InspectionDock  # it comes with the docks
 
+    dock = window.docks[dock_id]
+    inspects = isinstance(dock, InspectionDock)
+    if inspects and dock.isHidden():
+        window.use_workspace(LOOK_INSIDE)
     window.show_dock(dock_id)
-    if isinstance(window.docks[dock_id], InspectionDock):
-        _open_current(window)
+    return inspects
 
 
 def _show_previous(window: MainWindow) -> None:
@@ -275,7 +284,7 @@ def _show_head(window: MainWindow, dock_id: str, layer: int, head: int) -> None:
     """A panel at a head; in Interventions, it is what the form would intervene on."""
     from llmlab_gui.inside.interventions import InterventionsDock  # it comes with the docks
 
-    window.show_dock(dock_id)
+    _bring(window, dock_id)
     dock, session = window.docks[dock_id], window.lab.inspection
     if isinstance(dock, InterventionsDock):
         dock.form.part.setCurrentIndex(dock.form.part.findData("head"))

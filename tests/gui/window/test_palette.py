@@ -273,6 +273,17 @@ def test_what_it_expects_after_a_text_is_asked_where_the_list_has_room(same_wind
     assert (same_window.workspaces.current, write.prompt.toPlainText()) == (WRITE, "the")
 
 
+def test_a_panel_that_shows_a_model_comes_where_it_has_a_place(same_window: MainWindow) -> None:
+    for wanted, dock in (
+        ("How did induction heads appear over training?", "evolution"),
+        ("remove 0.1", "interventions"),
+    ):
+        same_window.use_workspace(LEARN)
+        Finder(same_window.menus.commands()).find(wanted)[0].run()
+        assert same_window.workspaces.current == LOOK_INSIDE
+        assert not same_window.docks[dock].visibleRegion().isEmpty()
+
+
 def test_a_paragraph_that_answers_a_question_is_opened_at_its_place(same_window: MainWindow, qtbot: QtBot) -> None:
     same_window.use_workspace(LEARN)
     Finder(same_window.menus.commands()).find("Why does the loss start at ln V?")[0].run()
