@@ -69,15 +69,18 @@ def _dataset(corpus: Corpus, tokenizer: Tokenizer, data: DataSettings, block_siz
     boundary, val_start = _split(cache, data)
     train, val = cache.tokens[:boundary], cache.tokens[val_start:]
     _check_length(corpus, train, val, block_size, data)
-    key = hashlib.sha256(f"{cache.sha256} {tokenizer.key()} {boundary} {val_start}".encode()).hexdigest()
     return Dataset(
         train,
         val,
         tokenizer,
         *_measures(cache, boundary, val_start, tokenizer, progress),
         floor_loss(corpus, cache),
-        key,
+        _key(cache, tokenizer.key(), boundary, val_start),
     )
+
+
+def _key(cache: TokenCache, tokenizer_key: str, boundary: int, val_start: int) -> str:
+    return hashlib.sha256(f"{cache.sha256} {tokenizer_key} {boundary} {val_start}".encode()).hexdigest()
 
 
 def _mixed(corpus: MixedCorpus, parts: list[Dataset], progress: Progress) -> Dataset:
@@ -150,6 +153,20 @@ def known_losses(data: DataSettings, progress: Progress) -> KnownLosses:
         except ValueError:  # ids beyond the vocabulary: the tokens are damaged, and made again when they are used
             loss = None
     return KnownLosses(vocab_size, loss)
+
+
+def saved_training_tokens(data: DataSettings, tokenizer_key: str, key: str) -> Tokens | None:
+    """`Dataset.train` of a run that is over, from the cache alone. key: of its `Dataset`; "" where it was not recorded.
+
+    None where the tokens are not there, or are others by now; and of a mixture, whose sources are not read as often as
+    they are long. LabError where the corpus is not here or cannot be split.
+    """
+    corpus = find_corpus(data.corpus)
+    if isinstance(corpus, MixedCorpus) or (cache := saved_tokens(corpus, tokenizer_key, data.max_tokens)) is None:
+        return None
+    boundary, val_start = _split(cache, data)
+    same = key in ("", _key(cache, tokenizer_key, boundary, val_start))
+    return cache.tokens[:boundary] if same else None
 
 
 def floor_loss(corpus: Corpus, cache: TokenCache) -> float | None:

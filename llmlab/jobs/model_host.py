@@ -17,7 +17,8 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
          -> loading, token (text, probability, top: [[text, p], ...], steps: [{name, left, rows: [[text, p before,
             p after], ...]}, ...]) ..., done (seconds)
     {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
-                               -> loading, next (top, entropy in nats, unread: first tokens beyond the model's context)
+                               -> loading, next (top, entropy in nats, unread: first tokens beyond the model's context,
+                                  bigrams: see llmlab.models.bigrams.BigramShares, null for a model without a text here)
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
                                                   -> previewed (preview: see llmlab.data.example_preview)
      settings: of the section `data` of a fine-tuning run; place: which example, from 0
@@ -60,6 +61,7 @@ from llmlab.models.source import open_model, source_of
 
 if TYPE_CHECKING:
     from llmlab.inspection.answers import Questions
+    from llmlab.models.bigrams import Bigrams
     from llmlab.training.batches import Batches
     from llmlab.training.finetuning.preview import Previewer
 
@@ -81,6 +83,7 @@ class Host:
         self._held: OpenModel | None = None
         self._opened_from: object = None
         self._asked_as: list[Reference] = []  # the names that led to the model that is held
+        self._bigrams: tuple[OpenModel, Bigrams | None] | None = None  # of the model that was asked about last
         self._previewer: Previewer | None = None
         self._batches: tuple[object, Batches] | None = None  # of the run and the worker that were asked about last
         self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
@@ -235,12 +238,23 @@ class Host:
         self.send(number, "done", seconds=time.perf_counter() - begin)
 
     def _next(self, number: int, request: dict[str, Any]) -> None:
+        from llmlab.models.bigrams import bigrams_of
         from llmlab.models.generation import next_tokens, unread
 
-        opened = self._model(number, self._parse(request["model"]), announce=True)
-        prompt, chat = str(request["prompt"]), bool(request.get("chat"))
-        most_likely, entropy = next_tokens(opened, prompt, int(request["top"]), chat=chat)
-        self.send(number, "next", top=most_likely, entropy=entropy, unread=unread(opened, prompt, chat=chat))
+        reference = self._parse(request["model"])
+        opened = self._model(number, reference, announce=True)
+        if self._bigrams is None or self._bigrams[0] is not opened:
+            self._bigrams = opened, bigrams_of(reference, opened)
+        prompt, chat, reporter = str(request["prompt"]), bool(request.get("chat")), _Reporter(self, number)
+        found = next_tokens(opened, prompt, int(request["top"]), chat=chat, bigrams=self._bigrams[1], progress=reporter)
+        self.send(
+            number,
+            "next",
+            top=found.most_likely,
+            entropy=found.entropy,
+            unread=unread(opened, prompt, chat=chat),
+            bigrams=None if found.bigrams is None else asdict(found.bigrams),
+        )
 
     def _preview(self, number: int, request: dict[str, Any]) -> None:
         """Examples as a model will read them; needs no weights, and leaves the open model where it is."""
@@ -316,7 +330,7 @@ class Host:
 
     def _close(self) -> None:
         if self._held is not None:
-            self._held = self._opened_from = None
+            self._held = self._opened_from = self._bigrams = None
             give_back()
 
     def stop_if_cancelled(self, number: int) -> None:

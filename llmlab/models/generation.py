@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from llmlab.anatomy.modules import base_model
+from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import Sampling
 from llmlab.data.chat import chat_format
 from llmlab.data.examples import Example, Message
@@ -19,6 +20,7 @@ from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.generate import NextToken, choose, generate
 from llmlab.gpt.model import GPT
+from llmlab.models.bigrams import Bigrams, BigramShares
 from llmlab.models.model import OpenModel, context_limit_of
 
 _UNLIMITED = 1 << 20  # tokens of a model that nothing limits but time and memory
@@ -44,6 +46,15 @@ class SamplingStep:
     name: str
     left: int
     rows: list[tuple[str, float, float]]
+
+
+class Expected(NamedTuple):
+    """What a model expects next. most_likely: tokens with their probabilities. entropy: of the whole distribution, in
+    nats. bigrams: how the training text goes on after the prompt's last token, where its bigrams were given."""
+
+    most_likely: list[tuple[str, float]]
+    entropy: float
+    bigrams: BigramShares | None
 
 
 def write(
@@ -146,9 +157,15 @@ def continued(model: nn.Module, prompt: list[int], tokens: int, how: Sampling, *
 
 @torch.no_grad()
 def next_tokens(
-    opened: OpenModel, prompt: str, top: int, *, chat: bool = False
-) -> tuple[list[tuple[str, float]], float]:
-    """The most likely next tokens with their probabilities, and the distribution's entropy in nats. chat: as above."""
+    opened: OpenModel,
+    prompt: str,
+    top: int,
+    *,
+    chat: bool = False,
+    bigrams: Bigrams | None = None,
+    progress: Progress = quiet,
+) -> Expected:
+    """The `top` most likely next tokens. chat: as above. bigrams: of its training text. progress: of counting them."""
     ids, _ = _asked(opened, prompt, chat)
     if isinstance(opened.model, GPT):
         logits = opened.model.next_token(torch.tensor([ids]))[0].float()
@@ -157,7 +174,12 @@ def next_tokens(
         logits = opened.model(input_ids=window, use_cache=False, logits_to_keep=1).logits[0, -1].float()
     p = logits.softmax(-1)
     entropy = float(-(p * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum())
-    return _named(opened, NextToken(int(logits.argmax()), logits), top), entropy
+    following = NextToken(int(logits.argmax()), logits)
+    beside = None
+    if bigrams is not None:
+        shown = [id for id, _ in following.top(top)]
+        beside = bigrams.beside(p.numpy(), shown, ids[-1], opened.tokenizer.token_text(ids[-1]), progress)
+    return Expected(_named(opened, following, top), entropy, beside)
 
 
 @torch.no_grad()

@@ -59,13 +59,25 @@ class Token:
 
 
 @dataclass(frozen=True)
+class BigramShares:
+    """How a model's training text goes on after the token `last` (`llmlab.models.bigrams.BigramShares`)."""
+
+    last: str
+    occurrences: int
+    shares: tuple[float, ...]
+    overlap: float
+    beginning: int = 0
+
+
+@dataclass(frozen=True)
 class NextToken:
     """What the model expects next. entropy: of the whole distribution, in nats. unread: how many tokens at the
-    beginning of the prompt are beyond the model's context."""
+    beginning of the prompt are beyond the model's context. bigrams: None for a model without a text of its own here."""
 
     alternatives: Alternatives
     entropy: float
     unread: int = 0
+    bigrams: BigramShares | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,16 @@ def alternatives_from(pairs: Any) -> Alternatives:
     return tuple((text_of(text), float(probability)) for text, probability in pairs)
 
 
+def _bigrams_from(values: Mapping[str, Any]) -> BigramShares:
+    return BigramShares(
+        text_of(values["last"]),
+        int(values["occurrences"]),
+        tuple(map(float, values["shares"])),
+        float(values["overlap"]),
+        int(values["beginning"]),
+    )
+
+
 def text_of(value: Any) -> str:
     """A token's text; half a surrogate pair, which no widget can show, becomes the replacement sign."""
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -119,7 +141,10 @@ def text_of(value: Any) -> str:
 # What the lines hold that end a request well, by their event.
 ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "next": lambda values: NextToken(
-        alternatives_from(values["top"]), float(values["entropy"]), int(values.get("unread", 0))
+        alternatives_from(values["top"]),
+        float(values["entropy"]),
+        int(values.get("unread", 0)),
+        _bigrams_from(values["bigrams"]) if values.get("bigrams") else None,
     ),
     "opened": lambda values: about_from(values["about"]),
     "tokens": cut_from,

@@ -14,6 +14,7 @@ _TEXT = Qt.ItemDataRole.UserRole
 _PROBABILITY = Qt.ItemDataRole.UserRole + 1
 _CHOSEN = Qt.ItemDataRole.UserRole + 2
 _BEFORE = Qt.ItemDataRole.UserRole + 3
+_BESIDE = Qt.ItemDataRole.UserRole + 4
 
 _SIGNS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 
@@ -38,6 +39,15 @@ def _share(probability: float, before: float | None) -> str:
     return percent(probability) if probability or before is None else "out"
 
 
+def _second(share: float | None) -> str:
+    """The second column's words behind those of the first, for screen readers."""
+    return "" if share is None else f"  {_of_counts(share)}"
+
+
+def _of_counts(share: float) -> str:
+    return percent(share) if share else "0 %"
+
+
 class AlternativeList(QListView):
     """Shows (text, probability) pairs, most likely first. `picked(text)`: one was clicked, or Enter pressed on it."""
 
@@ -55,17 +65,23 @@ class AlternativeList(QListView):
         theme_notifier.changed.connect(self.viewport().update)
 
     def show_pairs(
-        self, pairs: Sequence[tuple[str, float]], chosen: str | None = None, before: Sequence[float] = ()
+        self,
+        pairs: Sequence[tuple[str, float]],
+        chosen: str | None = None,
+        before: Sequence[float] = (),
+        beside: Sequence[float] = (),
     ) -> None:
         """Replaces the list. chosen: the token that was drawn, marked. What the pairs leave is one last row.
 
-        before: the probabilities before a setting changed them, outlined; 0 after it was ruled out.
+        before: the probabilities before a setting changed them, outlined; 0 after it was ruled out. beside: those of
+        another distribution, outlined and a second column.
         """
         model = self._items()
         model.clear()
         for place, (text, probability) in enumerate(pairs):
             old = before[place] if before else None
-            item = QStandardItem(f"{visible(text)}  {_share(probability, old)}")
+            other = beside[place] if beside else None
+            item = QStandardItem(f"{visible(text)}  {_share(probability, old)}{_second(other)}")
             item.setData(text, _TEXT)
             item.setData(probability, _PROBABILITY)
             item.setData(text == chosen, _CHOSEN)
@@ -73,11 +89,14 @@ class AlternativeList(QListView):
             was = "" if old is None else f", {100 * old:.3g} % before"
             item.setToolTip(f"{visible(text)}: {100 * probability:.3g} %{was}{note}. Click to continue with it.")
             item.setData(old, _BEFORE)
+            item.setData(other, _BESIDE)
             model.appendRow(item)
         rest = 1.0 - sum(probability for _, probability in pairs)
         if pairs and rest >= 0.0005:  # below half a tenth of a percent it is rounding
-            item = QStandardItem(f"all others  {percent(rest)}")
+            other = max(0.0, 1.0 - sum(beside)) if beside else None
+            item = QStandardItem(f"all others  {percent(rest)}{_second(other)}")
             item.setData(rest, _PROBABILITY)
+            item.setData(other, _BESIDE)
             item.setFlags(Qt.ItemFlag.ItemIsEnabled)
             model.appendRow(item)
 
@@ -139,19 +158,25 @@ class _BarDelegate(QStyledItemDelegate):
         elided = metrics.elidedText(label, Qt.TextElideMode.ElideMiddle, int(label_area.width()))
         painter.drawText(label_area, middle | Qt.AlignmentFlag.AlignLeft, elided)
         track = QRectF(area.left() + label_width, area.top() + 5, 0, area.height() - 10)
-        track.setRight(area.right() - number_width - 6)
+        beside = index.data(_BESIDE)
+        track.setRight(area.right() - (1 if beside is None else 2) * number_width - 6)
         painter.fillRect(track, QColor(theme.grid))
         bar = QRectF(track)
         bar.setWidth(max(1.5, track.width() * min(1.0, probability)))
         painter.fillRect(bar, QColor(theme.accent if text is not None else theme.quiet))
-        if (before := index.data(_BEFORE)) is not None:
+        before = index.data(_BEFORE)
+        if (outlined := before if beside is None else beside) is not None:
             outline = QRectF(track)
-            outline.setWidth(max(1.5, track.width() * min(1.0, float(before))))
+            outline.setWidth(max(1.5, track.width() * min(1.0, float(outlined))))
             painter.setPen(QColor(theme.text))
             painter.drawRect(outline.adjusted(0.5, 0.5, -0.5, -0.5))
-        number_area = QRectF(area.right() - number_width - 6, area.top(), number_width, area.height())
+        number_area = QRectF(track.right(), area.top(), number_width, area.height())
         painter.setPen(QColor(theme.text))
         painter.drawText(number_area, middle | Qt.AlignmentFlag.AlignRight, _share(probability, before))
+        if beside is not None:
+            painter.setPen(QColor(theme.quiet))
+            number_area.translate(number_width, 0)
+            painter.drawText(number_area, middle | Qt.AlignmentFlag.AlignRight, _of_counts(beside))
         painter.restore()
 
     def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:

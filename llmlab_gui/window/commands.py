@@ -79,7 +79,7 @@ _ALSO = {
     "weight decay gradient descent",
     "concept:loss": "curve overfitting perplexity validation training cross-entropy bigram",
     "concept:notation": "notation letters dimensions b t c v",
-    "concept:n-grams": "does it know bigrams trigram counts",
+    "concept:n-grams": "bigrams trigram counts",
     "concept:loss-curves": "overfitting generalisation plateau",
     "concept:learning-rate": "what is a good learning rate for this model lr sweep schedule",
     "concept:ablation-and-patching": "remove a head knock out activation patching causal tracing",
@@ -127,7 +127,7 @@ _ALSO = {
 }
 _OF_A_HEAD = ("attention", "interventions", "walk")
 _PREVIOUS = "which head attends to the previous token before attention pattern"
-_NEXT = "what does it expect after the know bigrams most likely predict continue next word"
+_NEXT = "does it know bigrams what does it expect after the most likely predict continue next word"
 _SPIKE = "batch sequences that a step read which text causes a loss spike outlier"
 # Of a walk: text, other words, direction, stage.
 _STAGES = (

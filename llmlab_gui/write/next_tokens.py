@@ -10,9 +10,10 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab_gui.host.messages import NextToken
+from llmlab_gui.host.messages import BigramShares, NextToken
 from llmlab_gui.host.process import ModelHost, Request
-from llmlab_gui.widgets.alternatives import AlternativeList
+from llmlab_gui.widgets.alternatives import AlternativeList, visible
+from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.veil import Veil
 
@@ -39,7 +40,11 @@ class NextTokens(QWidget):
         self.of: Asked | None = None  # what is shown
         self.list, self.words = AlternativeList(), QLabel(textFormat=Qt.TextFormat.PlainText, wordWrap=True)
         self.list.setAccessibleName("Next token after the prompt")
-        column(self.words, (self.list, 1), into=self, margins=(0, 4, 0, 0))
+        self.heading = QuietLabel()  # of the second column
+        self.heading.setTextFormat(Qt.TextFormat.PlainText)
+        self.heading.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.heading.hide()
+        column(self.words, self.heading, (self.list, 1), into=self, margins=(0, 4, 0, 0))
         self.veil = Veil(self)
 
     def ask(self, asked: Asked) -> None:
@@ -69,15 +74,36 @@ class NextTokens(QWidget):
 
     def _take(self, asked: Asked, answer: NextToken) -> None:
         self._waiting, self.of = None, asked
-        self.list.show_pairs(answer.alternatives)
+        bigrams = answer.bigrams
+        self.list.show_pairs(answer.alternatives, beside=bigrams.shares if bigrams is not None else ())
         bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
         self.words.setText(
             f"{'The answer would start with' if asked.chat else 'After the prompt'}. Entropy {answer.entropy:.2f} nats "
             f"= {bits:.2f} bits: as uncertain as a choice among {equal:,.1f} equally likely tokens."
             f"{'' if asked.chat else ' Click one to append it.'}"
         )
+        self._explain(bigrams)
         self.unread.emit(answer.unread)
         self.answered.emit()
+
+    def _explain(self, bigrams: BigramShares | None) -> None:
+        """The heading of the bigrams' column, and how they were counted."""
+        self.heading.setVisible(bigrams is not None)
+        if bigrams is None:
+            return
+        last = f"“{visible(bigrams.last)}”"
+        if not bigrams.shares:
+            self.heading.setText(f"Its training text never goes on after {last}.")
+            self.heading.setToolTip("")
+            return
+        beginning = f" in its first {bigrams.beginning:,} tokens" if bigrams.beginning else ""
+        self.heading.setText(f"Outlined: after {last} in its text ({bigrams.occurrences:,} times)")
+        self.heading.setToolTip(
+            f"Bigrams: in the training text{beginning}, a token follows {last} {bigrams.occurrences:,} times. "
+            f"Each share is count({last}, token) / count({last}).\n"
+            f"Overlap with the model's distribution: {100 * bigrams.overlap:.0f} % (the sum of the smaller shares). "
+            "A model that has learned bigrams and nothing else overlaps by 100 %; one that uses earlier tokens differs."
+        )
 
     def _take_failure(self, error: LabError) -> None:
         """Typing goes on; a message bar at each key would not help."""
@@ -88,5 +114,6 @@ class NextTokens(QWidget):
     def _show_nothing(self, why: str) -> None:
         self.of = None
         self.list.show_pairs(())
+        self._explain(None)
         self.words.setText(why)
         self.unread.emit(0)

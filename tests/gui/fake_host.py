@@ -75,7 +75,15 @@ class FakeHost:
         elif values["do"] == "next":
             top = [[" the", 0.5], ["\n", 0.25], [f" {len(prompt)}", 0.25]]
             unread = max(0, len(prompt) - 1000)
-            self._say(values, event="next", top=top[: values["top"]], entropy=1.5 * math.log(2), unread=unread)
+            shares = {"last": "e", "occurrences": 4213, "shares": [0.75, 0.0, 0.125], "overlap": 0.625, "beginning": 0}
+            self._say(
+                values,
+                event="next",
+                top=top[: values["top"]],
+                entropy=1.5 * math.log(2),
+                unread=unread,
+                bigrams=shares if "bigrams" in prompt else None,
+            )
         else:
             self._generate(values, prompt)
 

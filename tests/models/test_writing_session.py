@@ -79,7 +79,7 @@ def test_a_checkpoint_writes_as_the_run_sampled_at_that_step(run: RunFolder, tmp
 
 
 def test_the_next_tokens_are_the_models_distribution(opened: OpenModel) -> None:
-    top, entropy = next_tokens(opened, "the king", VOCAB)
+    top, entropy, _ = next_tokens(opened, "the king", VOCAB)
     p = [probability for _, probability in top]
     assert sum(p) == pytest.approx(1.0, abs=1e-5)
     assert p == sorted(p, reverse=True)
@@ -131,7 +131,7 @@ def test_a_text_is_over_where_the_model_writes_what_stands_between_documents(ope
 def test_any_text_can_be_a_prompt_of_a_vocabulary_of_bytes(opened: OpenModel) -> None:
     for prompt in ("日本語", "\0", "🙂", "\ud800", "\udcff x", "\r\n\t"):
         assert isinstance(_text(opened, prompt, 2), str)
-        most_likely, entropy = next_tokens(opened, prompt, 2)
+        most_likely, entropy, _ = next_tokens(opened, prompt, 2)
         assert 1 >= most_likely[0][1] >= most_likely[1][1] > 0
         assert entropy > 0
 

@@ -150,7 +150,7 @@ QUESTIONS = {  # of a learner, as they are typed, and where each is answered
     "Why does the loss start at ln V?": ("Learn", "The loss at the start"),
     "What is a good learning rate for this model?": ("Learn", "Choosing a learning rate"),
     "How is one number of a pattern calculated?": ("Show", "An attention weight, calculated"),
-    "Does it know bigrams?": ("Learn", "N-grams, and why they lose"),
+    "Does it know bigrams?": ("Show", "Next token after a text"),
     "Which text causes a loss spike?": ("Show", "Text of a loss spike"),
     'Does it know bigrams? What does it expect after "the"?': ("Show", "Next token after a text"),
     'What does it expect after "the"?': ("Show", "Next token after a text"),

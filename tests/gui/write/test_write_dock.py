@@ -216,6 +216,24 @@ def test_a_prompt_beyond_the_models_context_says_how_much_of_it_is_not_read(
     qtbot.waitUntil(dock.too_long.isHidden, timeout=WAIT)
 
 
+def test_bigrams_of_its_text_are_a_second_column_where_the_model_has_one(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock
+) -> None:
+    trained(qtbot, lab, dock)
+    qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=WAIT)
+    assert dock.ahead.heading.isHidden()
+    dock.prompt.setPlainText("bigrams")
+    qtbot.waitUntil(lambda: not dock.ahead.heading.isHidden(), timeout=WAIT)
+    assert dock.ahead.heading.text() == "Outlined: after “e” in its text (4,213 times)"
+    assert "Overlap with the model's distribution: 62 %" in dock.ahead.heading.toolTip()
+    rows = dock.next_list.model()
+    said = [rows.index(row, 0).data() for row in range(rows.rowCount())]
+    assert said == ["·the  50 %  75 %", "⏎  25 %  0 %", "·7  25 %  12 %"]
+    dock.prompt.setPlainText("others")
+    qtbot.waitUntil(dock.ahead.heading.isHidden, timeout=WAIT)
+    assert rows.index(0, 0).data() == "·the  50 %"
+
+
 def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:

@@ -1,0 +1,95 @@
+"""What follows a token in the text that a run was trained on: what a bigram model would say where the run's does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmlab.core.errors import LabError
+from llmlab.core.mystery_settings import MysterySettings
+from llmlab.core.progress import Progress, quiet
+from llmlab.core.settings import PretrainSettings
+from llmlab.data.dataset import saved_training_tokens
+from llmlab.data.sharded_tokens import Tokens
+from llmlab.data.tokenizers import Tokenizer
+from llmlab.models.model import OpenModel
+from llmlab.models.reference import Reference, SavedRun
+from llmlab.store.run_log import first_started
+
+# Tokens looked at once: 8 MB of uint16.
+_BLOCK = 1 << 22
+# Of a larger text only the beginning is counted, since someone types meanwhile: 0.04 to 0.5 s on one core, longer for
+# a frequent token.
+_MOST_TOKENS = 100_000_000
+
+
+@dataclass(frozen=True)
+class BigramShares:
+    """How a text goes on after one token, beside a model's distribution.
+
+    last: that token's text. occurrences: how often the text has it before another. shares: for each token asked about,
+    the part of them that it follows; empty where there are none. overlap: what this distribution and the model's have
+    in common, the sum of the smaller probabilities. beginning: how many of the text's first tokens were counted; 0 for
+    all.
+    """
+
+    last: str
+    occurrences: int
+    shares: list[float]
+    overlap: float
+    beginning: int
+
+
+class Bigrams:
+    """Counts the pairs of a text that begin with one token; keeps those of the last one asked about."""
+
+    def __init__(self, tokens: Tokens, vocab_size: int) -> None:
+        """tokens: of the training split, [tokens]."""
+        self._beginning = _MOST_TOKENS if len(tokens) > _MOST_TOKENS else 0
+        self._tokens, self._vocab_size = tokens[:_MOST_TOKENS], vocab_size
+        self._known: tuple[int, np.ndarray] | None = None
+
+    def followers(self, last: int, progress: Progress = quiet) -> np.ndarray:
+        """How often each id comes right after `last`, int64 [vocabulary], in constant memory. Raises Cancelled, and
+        ValueError for an id beyond the vocabulary."""
+        if self._known is None or self._known[0] != last:
+            counts = np.zeros(self._vocab_size, dtype=np.int64)
+            for start in range(0, len(self._tokens) - 1, _BLOCK):
+                progress("Counting bigrams", start, len(self._tokens))
+                block = np.asarray(self._tokens[start : start + _BLOCK + 1])
+                counts += np.bincount(block[1:][block[:-1] == last], minlength=self._vocab_size)
+            self._known = last, counts
+        return self._known[1]
+
+    def beside(
+        self, p: np.ndarray, ids: Sequence[int], last: int, text: str, progress: Progress = quiet
+    ) -> BigramShares | None:
+        """The shares of `ids` after `last`, whose text is given; None where the tokens are damaged. p: the model's
+        distribution, [vocabulary]. Raises Cancelled."""
+        try:
+            counts = self.followers(last, progress)
+        except ValueError:  # of shards; a training run says so
+            return None
+        occurrences = int(counts.sum())
+        if not occurrences:
+            return BigramShares(text, 0, [], 0.0, self._beginning)
+        shares = counts / occurrences
+        overlap = float(np.minimum(p, shares).sum())
+        return BigramShares(text, occurrences, shares[list(ids)].tolist(), overlap, self._beginning)
+
+
+def bigrams_of(reference: Reference, opened: OpenModel) -> Bigrams | None:
+    """Those of the text that a run from scratch was trained on; None of any other model, of a mystery (which does not
+    show what it read), and where the run's tokens are not in the cache."""
+    if not isinstance(reference, SavedRun) or not isinstance(opened.tokenizer, Tokenizer):
+        return None
+    try:
+        settings, began = reference.run.info().settings, first_started(reference.run)
+        if not isinstance(settings, PretrainSettings) or isinstance(settings, MysterySettings) or began is None:
+            return None
+        tokens = saved_training_tokens(settings.data, opened.tokenizer.key(), began.data_key)
+    except (LabError, OSError):  # the run or its text is gone
+        return None
+    return None if tokens is None else Bigrams(tokens, opened.vocab_size)
