@@ -96,13 +96,15 @@ class NextTokens(QWidget):
             self.heading.setText(f"Its training text never goes on after {last}.")
             self.heading.setToolTip("")
             return
-        beginning = f" in its first {bigrams.beginning:,} tokens" if bigrams.beginning else ""
-        self.heading.setText(f"Outlined: after {last} in its text ({bigrams.occurrences:,} times)")
+        where = (
+            f"the first {bigrams.beginning:,} tokens of the training text" if bigrams.beginning else "the training text"
+        )
+        self.heading.setText(f"Bigrams after {last} in its text: {100 * bigrams.overlap:.0f} % overlap")
         self.heading.setToolTip(
-            f"Bigrams: in the training text{beginning}, a token follows {last} {bigrams.occurrences:,} times. "
-            f"Each share is count({last}, token) / count({last}).\n"
-            f"Overlap with the model's distribution: {100 * bigrams.overlap:.0f} % (the sum of the smaller shares). "
-            "A model that has learned bigrams and nothing else overlaps by 100 %; one that uses earlier tokens differs."
+            f"Second column, outlined: count({last}, token) / count({last}). A token follows {last} "
+            f"{bigrams.occurrences:,} times in {where}.\n"
+            "Overlap: the sum of the smaller of both shares over all tokens. It is 100 % for a model that has learned "
+            "bigrams and nothing else; one that uses earlier tokens differs."
         )
 
     def _take_failure(self, error: LabError) -> None:

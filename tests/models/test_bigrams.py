@@ -61,7 +61,8 @@ def test_of_a_larger_text_the_beginning_is_counted(monkeypatch: pytest.MonkeyPat
     whole = Bigrams(tokens, VOCAB).beside(p, [0], 2, "c")
     monkeypatch.setattr(module, "_MOST_TOKENS", 50)
     first = Bigrams(tokens, VOCAB).beside(p, [0], 2, "c")
-    assert whole is not None and first is not None
+    assert whole is not None
+    assert first is not None
     assert (whole.beginning, first.beginning) == (0, 50)
     assert first.occurrences == tokens[:49].tolist().count(2) < whole.occurrences
 
@@ -70,11 +71,13 @@ def test_shares_and_their_overlap_with_a_model(tokens: np.ndarray) -> None:
     bigrams = Bigrams(tokens, VOCAB)
     shares = bigrams.followers(1) / bigrams.followers(1).sum()
     same, other = (bigrams.beside(p, range(VOCAB), 1, "b") for p in (shares, np.eye(VOCAB)[3]))
-    assert same is not None and other is not None
+    assert same is not None
+    assert other is not None
     assert sum(same.shares) == pytest.approx(1) == same.overlap
     assert other.overlap == other.shares[3]
     never = bigrams.beside(shares, [0], VOCAB - 1, "g")
-    assert never is not None and (never.occurrences, never.shares, never.overlap) == (0, [], 0.0)
+    assert never is not None
+    assert (never.occurrences, never.shares, never.overlap) == (0, [], 0.0)
     assert Bigrams(tokens, 3).beside(shares, [0], 1, "b") is None  # ids beyond the vocabulary
 
 
