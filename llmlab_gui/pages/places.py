@@ -83,7 +83,7 @@ DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "samples": ("Samples", ("loss-curves", "sampling", "fine-tuning", "loss", "attention")),
     "checkpoints": ("Checkpoints", ("checkpoints",)),
-    "write": ("Write", ("sampling", "loss", "tokens", "checkpoints", "loss-curves", "distillation")),
+    "write": ("Write", ("sampling", "loss", "n-grams", "tokens", "checkpoints", "loss-curves", "distillation")),
     "log": ("Log", ("checkpoints",)),
     "prompt": ("Prompt", ("tokens", "embeddings", "attention-patterns", "residual-stream", "long-context")),
     "attention": (
