@@ -22,7 +22,7 @@ _SMOOTHING_STEPS = 20
 # Pixels of the chart, in which curves can be read under one row of the legend: a lower panel scrolls.
 _LEAST_HEIGHT = 150
 _CAPTION = (
-    "Lower is better: training loss step by step, and both splits on the same fixed sequences. "
+    "From the uniform loss, ln V, down: training step by step, and both splits on the same fixed sequences. "
     "The tinted gap between them is overfitting. Dotted vertical lines: pauses and restarts."
 )
 

@@ -81,7 +81,7 @@ _ALSO = {
     "concept:notation": "notation letters dimensions b t c v",
     "concept:n-grams": "bigrams trigram counts",
     "concept:loss-curves": "overfitting generalisation plateau",
-    "concept:learning-rate": "what is a good learning rate for this model lr sweep schedule",
+    "concept:learning-rate": "lr sweep schedule",
     "concept:ablation-and-patching": "remove a head knock out activation patching causal tracing",
     "concept:induction-heads": "previous token in-context copying",
     "concept:in-context-learning": "few-shot prompting icl examples loss by position",
@@ -145,7 +145,10 @@ _STAGES = (
     ),
 )
 # A question that one paragraph of a page answers: text, other words, page and place.
-_PARAGRAPHS = (("The loss at the start", "why does the loss start at ln v initial loss first uniform", "loss#uniform"),)
+_PARAGRAPHS = (
+    ("The loss at the start", "why does the loss start at ln v initial loss first uniform", "loss#uniform"),
+    ("A good learning rate", "what is a good learning rate for this model", "learning-rate#a-rate-to-begin-with"),
+)
 _MOST_PAGES = 8  # of a search, in the palette
 
 

@@ -148,7 +148,7 @@ QUESTIONS = {  # of a learner, as they are typed, and where each is answered
     "What did fine-tuning change?": ("Show", "Compare"),
     "How much memory does the KV cache take at 1,024 tokens?": ("Show", "Parameters"),
     "Why does the loss start at ln V?": ("Learn", "The loss at the start"),
-    "What is a good learning rate for this model?": ("Learn", "Choosing a learning rate"),
+    "What is a good learning rate for this model?": ("Learn", "A good learning rate"),
     "How is one number of a pattern calculated?": ("Show", "An attention weight, calculated"),
     "Does it know bigrams?": ("Show", "Next token after a text"),
     "Which text causes a loss spike?": ("Show", "Text of a loss spike"),
