@@ -67,7 +67,7 @@ class _ChunkedLoss(torch.autograd.Function):
             torch.mm(logits_grad, unembedding, out=rows_grad[start : start + CHUNK_ROWS])
             if unembedding_grad is not None:
                 unembedding_grad.addmm_(logits_grad.t(), chunk, beta=int(start > 0))  # the first one overwrites
-        if least < torch.finfo(rows.dtype).tiny:  # a target's logit is 87 below the largest: fp32 has lost its p
+        if least < torch.finfo(rows.dtype).tiny:  # a loss above 87 nats: fp32 has lost such a probability
             total = next_token_loss(rows, unembedding, targets, softcap) * rows.shape[0]  # from logits, no gradient
         ctx.save_for_backward(rows_grad, unembedding_grad)
         return total / rows.shape[0]

@@ -85,7 +85,7 @@ class Host:
         self._asked_as: list[Reference] = []  # the names that led to the model that is held
         self._bigrams: tuple[OpenModel, Bigrams | None] | None = None  # of the model that was asked about last
         self._previewer: Previewer | None = None
-        self._batches: tuple[object, Batches] | None = None  # of the run and the worker that were asked about last
+        self._batches: tuple[object, Batches] | None = None  # of the run that was asked about last, by its workers
         self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
 
     def listen(self, lines: Iterable[str | bytes]) -> None:
@@ -299,9 +299,10 @@ class Host:
 
         use_free_cores(self._outputs)
         run = resolve_run(str(request["run"]), self._outputs).run
-        asked = (run.path, run.info().created, run.recorded_status().attempt)
+        history = read_history(run, every_step=False)
+        asked = (run.path, history.workers)
         if self._batches is None or self._batches[0] != asked:
-            self._batches = asked, Batches(run, read_history(run, every_step=False))
+            self._batches = asked, Batches(run, history)
         rows = self._batches[1].rows(
             int(request["step"]), lambda text: self._model(number, self._parse(text)), _Reporter(self, number)
         )

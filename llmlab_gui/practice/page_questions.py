@@ -66,9 +66,8 @@ class PageQuestions(QWidget):
         self.asker, self.card = Asker(lab, self), QuestionCard(lab)
         self._page = self._concept = ""
         self._asked = 0
-        self._open: dict[
-            str, tuple[Question, str, int]
-        ] = {}  # by page: not answered yet, what is given, which one it is
+        # By page: a question that is not answered yet, what is typed or chosen, which one it is.
+        self._open: dict[str, tuple[Question, str, int]] = {}
         self._waits = self._trains = False  # for a question; for one that small models are trained for
         self.words, self.button = QuietLabel(), QPushButton("Ask me")
         self.button.clicked.connect(self._press)

@@ -120,7 +120,7 @@ class UsePanel(QWidget):
         return FinetuneSettings if self._name == LORA else PretrainSettings
 
     def _has_adapter(self) -> bool:
-        row = self._lab.row_called(self.model.reference.rpartition("@")[0])
+        row = self._lab.row_called(self.model.reference.rpartition("@")[0] or self.model.reference)
         settings = row.info.settings if row is not None else None
         return isinstance(settings, FinetuneSettings) and settings.model.method != FULL
 

@@ -289,13 +289,13 @@ def _show_head(window: MainWindow, dock_id: str, layer: int, head: int) -> None:
 
     _bring(window, dock_id)
     dock, session = window.docks[dock_id], window.lab.inspection
-    if isinstance(dock, InterventionsDock):
-        dock.form.part.setCurrentIndex(dock.form.part.findData("head"))
     about = session.about
     if about is not None and not (layer < about.n_layer and head < about.n_head):
         there = f"{about.name} has {about.n_layer} layers of {about.n_head} heads, both counted from 0."
         window.lab.error_raised.emit(LabError(f"There is no head {layer}.{head}.", there))
         return
+    if isinstance(dock, InterventionsDock):
+        dock.form.part.setCurrentIndex(dock.form.part.findData("head"))
     session.select(layer=layer, head=head)
     _open_current(window)
 

@@ -40,7 +40,7 @@ _WORD = re.compile(r"[^\W_]+")
 _HEADS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"(?:\bheads? |(?<=remove )|(?<=ablate ))(?P<layer>\d+)\.(?P<head>\d+)\b",
+        r"(?:\bheads? |(?<=remove )|(?<=ablate ))(?P<layer>\d+)\.(?P<head>\d+)\b(?!\.\d)",
         r"\bl(?:ayer )?(?P<layer>\d+),? ?h(?:ead )?(?P<head>\d+)\b",
         r"\bhead (?P<head>\d+) (?:of|in) layer (?P<layer>\d+)\b",
     )
@@ -98,17 +98,22 @@ class Finder:
 
     def find(self, wanted: str, search: Callable[[str], list[Command]] = lambda _: []) -> list[Command]:
         """Those that fit, best first; all of them, as they come, when nothing is wanted. Where a head is named, those
-        that lead to one come first, and lead to that one.
+        that lead to one come first, and lead to that one; to the first, where there are several.
 
         search: pages that have the words, and last a search in all of them; asked where few commands fit. Commands
         that have but the letters come between the two.
         """
         if not wanted.strip():
             return self.commands[:_MOST]
-        if (named := next(filter(None, (pattern.search(wanted) for pattern in _HEADS)), None)) is not None:
-            found = self.find(f"{wanted[: named.start()]}head{wanted[named.end() :]}", search)
-            at = [command.at(int(named["layer"]), int(named["head"])) for command in found]
-            return sorted(at, key=lambda command: command.at_head is None)
+        named = min(filter(None, (pattern.search(wanted) for pattern in _HEADS)), key=re.Match.start, default=None)
+        if named is None:
+            return self._find(wanted, search)
+        for pattern in _HEADS:
+            wanted = pattern.sub("head", wanted)
+        at = [command.at(int(named["layer"]), int(named["head"])) for command in self._find(wanted, search)]
+        return sorted(at, key=lambda command: command.at_head is None)
+
+    def _find(self, wanted: str, search: Callable[[str], list[Command]]) -> list[Command]:
         places = self.by_words(wanted)
         if len(places) >= _FEW:
             return [self.commands[place] for place in places]

@@ -16,7 +16,7 @@ ours into memory that is there already, at a large vocabulary in chunks, in a pr
 new memory, all rows at once, in a plain process.
 
 90 % of the limit would mean that all else (attention, GELU, norms, sums, clipping, the optimizer, events) takes a tenth
-of the step. Of the smallest preset's step it takes more than half, with nanoGPT as with us.
+of the step; what it does take of each side's is what the two shares leave.
 """
 
 from __future__ import annotations

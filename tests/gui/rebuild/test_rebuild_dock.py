@@ -328,7 +328,7 @@ def test_lens_and_lora_are_used_on_a_model(
         create_run(lab.outputs, settings, name=name)
     lab.refresh()
     qtbot.waitUntil(lambda: lab.row_called("whole") is not None, timeout=WAIT)
-    for reference, reads in (("tuned@final", True), ("whole@final", False), ("/models/small", False)):
+    for reference, reads in (("tuned@final", True), ("tuned", True), ("whole@final", False), ("/models/small", False)):
         panel.model.choose(reference)
         assert panel.read.isEnabled() == reads, reference
     panel.model.choose("pretraining/bar@5")

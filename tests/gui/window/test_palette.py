@@ -194,10 +194,23 @@ def test_a_head_that_is_typed_is_the_one_that_the_panel_shows(
         assert (session.selection.layer, session.selection.head) == (2, 1)
         if dock == "interventions":
             assert form.edit() == ChosenIntervention("head", 2, 1)
-        Finder(window.menus.commands()).find("attention head 3.0")[0].run()
+        form.part.setCurrentIndex(form.part.findData("layer"))
+        Finder(window.menus.commands()).find("ablate head 3.0")[0].run()
         assert "no head 3.0" in window.covers.messages.messages[-1].what
-        assert (session.selection.layer, session.selection.head) == (2, 1)
+        assert (session.selection.layer, session.selection.head, form.part.currentData()) == (2, 1, "layer")
     session.about_changed.emit()
+
+
+def test_of_several_heads_the_first_is_meant_and_a_number_of_three_parts_is_none() -> None:
+    finder = Finder([Command("Attention", lambda: None, "Show", also="head", at_head=lambda layer, head: None)])
+    for wanted, found in (
+        ("head 1.2 and head 3.4", "Attention: head 1.2"),
+        ("layer 1, head 2 and layer 3, head 4", "Attention: head 1.2"),
+        ("head 1.2.", "Attention: head 1.2"),
+        ("head 0.1.2", "Attention"),
+        ("remove 0.1.2 attention", "Attention"),
+    ):
+        assert [command.text for command in finder.find(wanted)] == [found], wanted
 
 
 def test_other_words_are_those_of_something(same_window: MainWindow) -> None:

@@ -122,6 +122,11 @@ def test_the_text_of_a_step_is_told_in_the_terminal_and_by_the_model_host(
     assert json.loads(capsys.readouterr().out) == {"run": trained.id, "step": 31, "rows": [vars(row) for row in rows]}
     said = io.StringIO()
     host = Host(said, trained.outputs)
+    events = trained.events.read_bytes()
+    trained.events.write_bytes(b"")  # its worker is counted, and has not said yet that it began
+    host._answer_or_say_why({"id": 1, "do": "batch", "run": str(trained.path), "step": 31})
+    trained.events.write_bytes(events)
+    assert "Nothing tells which worker" in said.getvalue()
     with mock.patch("llmlab.training.batches.load_dataset", side_effect=load_dataset) as read:
         for step in (30, 31):
             host._answer_or_say_why({"id": step, "do": "batch", "run": str(trained.path), "step": step})
