@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction, QKeySequence
 
 from llmlab.core.config import describe
@@ -284,10 +285,20 @@ def _walk_to(window: MainWindow, direction: str, stage: str) -> None:
 
 
 def _show_head(window: MainWindow, dock_id: str, layer: int, head: int) -> None:
-    """A panel at a head; in Interventions, it is what the form would intervene on."""
+    """A panel at a head. Where no model is open, the one that opens next says whether it has that head."""
+    session = window.lab.inspection
+    _bring(window, dock_id)
+    _choose_head(window, dock_id, layer, head)
+    if session.about is None:
+        chosen = partial(_choose_head, window, dock_id, layer, head)
+        session.about_changed.connect(chosen, Qt.ConnectionType.SingleShotConnection)
+        _open_current(window)
+
+
+def _choose_head(window: MainWindow, dock_id: str, layer: int, head: int) -> None:
+    """In Interventions, it is what the form would intervene on."""
     from llmlab_gui.inside.interventions import InterventionsDock  # it comes with the docks
 
-    _bring(window, dock_id)
     dock, session = window.docks[dock_id], window.lab.inspection
     about = session.about
     if about is not None and not (layer < about.n_layer and head < about.n_head):
@@ -297,7 +308,6 @@ def _show_head(window: MainWindow, dock_id: str, layer: int, head: int) -> None:
     if isinstance(dock, InterventionsDock):
         dock.form.part.setCurrentIndex(dock.form.part.findData("head"))
     session.select(layer=layer, head=head)
-    _open_current(window)
 
 
 def _open_current(window: MainWindow) -> None:

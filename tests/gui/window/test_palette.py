@@ -201,6 +201,25 @@ def test_a_head_that_is_typed_is_the_one_that_the_panel_shows(
     session.about_changed.emit()
 
 
+def test_a_model_that_opens_says_that_it_has_no_such_head(
+    same_window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, session = same_window, same_window.lab.inspection
+    about = about_from({"reference": "b", "name": "B", "kind": "gguf", "n_layer": 3, "n_head": 2})
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "about", None)
+        patched.setattr(window.lab, "current_model", str)
+        Finder(window.menus.commands()).find("ablate head 9.9")[0].run()
+        patched.setattr(session, "about", about)
+        count = len(window.covers.messages.messages)
+        session.about_changed.emit()
+        session.about_changed.emit()
+        (said,) = window.covers.messages.messages[count:]
+        assert "no head 9.9" in said.what
+        session.select(layer=0, head=0)
+    session.about_changed.emit()
+
+
 def test_of_several_heads_the_first_is_meant_and_a_number_of_three_parts_is_none() -> None:
     finder = Finder([Command("Attention", lambda: None, "Show", also="head", at_head=lambda layer, head: None)])
     for wanted, found in (
