@@ -73,7 +73,7 @@ _TERM = re.compile(r"<p><strong>(.*?)</strong>")
 _FORMULA = re.compile(r'<pre><code class="language-math">(.*?)</code></pre>', re.DOTALL)
 _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
 JOINER = "\u2060"  # no line ends here: kept out of what is copied
-_INLINE = re.compile(r"<(pre|table)>.*?</\1>|<code>[^<]*</code>", re.DOTALL)
+_INLINE = re.compile(r"<(pre|table)>.*?</\1>|<code>[^<]*</code>|(?<=\d) (?=%)", re.DOTALL)
 _HYPHEN = re.compile(r"-(?=[\w.])")
 
 _TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
@@ -201,7 +201,12 @@ def _shared(table: str, room: int, mono: str) -> str:
 
 
 def _unbroken(part: re.Match[str]) -> str:
-    """A command between words, whose lines end at its spaces alone: after `--` Qt would begin one. Tables need that."""
+    """A command between words, whose lines end at its spaces alone: after `--` Qt would begin one. Tables need that.
+
+    And no line ends between a number and its %.
+    """
+    if part[0] == " ":
+        return "&nbsp;"
     return part[0] if part[1] else _HYPHEN.sub(f"-{JOINER}", part[0])
 
 

@@ -72,6 +72,19 @@ def test_a_command_between_words_breaks_at_spaces_is_found_and_copied_as_it_can_
     assert not page_browser.document().find(browser.pattern_of("--SET train")).isNull()
 
 
+def test_no_line_begins_with_a_per_cent_sign(page_browser: learn._LearnBrowser) -> None:
+    page = Page("p", "P", "# P\n\n" + "It is certain with 95 % and so on. " * 9)
+    for width in range(300, 460, 5):
+        page_browser.resize(width, 600)
+        page_browser.show_page(page)
+        block = page_browser.document().lastBlock()
+        lines = block.layout()
+        starts = {block.text()[lines.lineAt(n).textStart()] for n in range(lines.lineCount())}
+        assert "%" not in starts, width
+    assert "95 % and" in page_browser.toPlainText()
+    assert not page_browser.document().find(browser.pattern_of("95 % and")).isNull()
+
+
 def right_of(document: QTextDocument) -> float:
     """How far the rightmost words reach, which a table's cell can cut off."""
     furthest, block = 0.0, document.begin()
