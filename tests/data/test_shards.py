@@ -35,7 +35,7 @@ from llmlab.core.settings import DataSettings
 from llmlab.data import own_texts, shard_sources
 from llmlab.data import shard_build as module
 from llmlab.data.corpora import find_corpus
-from llmlab.data.dataset import known_losses, load_dataset
+from llmlab.data.dataset import known_losses, load_dataset, saved_training_tokens
 from llmlab.data.own_texts import own_corpus
 from llmlab.data.shard_build import build_shards
 from llmlab.data.shard_sources import shard_source
@@ -480,6 +480,9 @@ def test_a_data_set_is_that_of_the_same_text_by_its_path(folder: Path, split: st
     assert np.asarray(ours.val).tolist() == theirs.val[:].tolist()  # type: ignore[union-attr]
     assert (ours.unigram_loss, ours.bytes_per_token) == (theirs.unigram_loss, theirs.bytes_per_token)
     assert known_losses(shards, quiet) == known_losses(text, quiet)
+    for settings, dataset in ((shards, ours), (text, theirs)):
+        saved = saved_training_tokens(settings, dataset.tokenizer.key(), dataset.key)
+        assert np.asarray(saved).tolist() == np.asarray(dataset.train).tolist()
 
 
 def test_a_built_corpus_keeps_its_bpe_and_other_tokenizers_read_its_text(folder: Path) -> None:
