@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ _BLOCK = 1 << 22
 # Of a larger text only the beginning is counted, since someone types meanwhile: 0.04 to 0.5 s on one core, longer for
 # a frequent token.
 _MOST_TOKENS = 100_000_000
+# The most frequent followers that are named, whatever the model expects.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,15 @@ class BigramShares:
 
     last: that token's text. occurrences: how often the text has it before another. shares: for each token asked about,
     the part of them that it follows; empty where there are none. overlap: what this distribution and the model's have
-    in common, the sum of the smaller probabilities. beginning: how many of the text's first tokens were counted; 0 for
-    all.
+    in common, the sum of the smaller probabilities. most: the most frequent of all followers, with their shares.
+    beginning: how many of the text's first tokens were counted; 0 for all.
     """
 
     last: str
     occurrences: int
     shares: list[float]
     overlap: float
+    most: list[tuple[str, float]]
     beginning: int
 
 
@@ -64,20 +67,22 @@ class Bigrams:
         return self._known[1]
 
     def beside(
-        self, p: np.ndarray, ids: Sequence[int], last: int, text: str, progress: Progress = quiet
+        self, p: np.ndarray, ids: Sequence[int], last: int, text_of: Callable[[int], str], progress: Progress = quiet
     ) -> BigramShares | None:
-        """The shares of `ids` after `last`, whose text is given; None where the tokens are damaged. p: the model's
-        distribution, [vocabulary]. Raises Cancelled."""
+        """The shares of `ids` after `last`, each token's text by `text_of`; None where the tokens are damaged. p: the
+        model's distribution, [vocabulary]. Raises Cancelled."""
         try:
             counts = self.followers(last, progress)
         except ValueError:  # of shards; a training run says so
             return None
         occurrences = int(counts.sum())
         if not occurrences:
-            return BigramShares(text, 0, [], 0.0, self._beginning)
+            return BigramShares(text_of(last), 0, [], 0.0, [], self._beginning)
         shares = counts / occurrences
         overlap = float(np.minimum(p, shares).sum())
-        return BigramShares(text, occurrences, shares[list(ids)].tolist(), overlap, self._beginning)
+        first = [int(id) for id in np.argsort(-counts, kind="stable")[:_NAMED] if counts[id]]
+        most = [(text_of(id), float(shares[id])) for id in first]
+        return BigramShares(text_of(last), occurrences, shares[list(ids)].tolist(), overlap, most, self._beginning)
 
 
 def bigrams_of(reference: Reference, opened: OpenModel) -> Bigrams | None:

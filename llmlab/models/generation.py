@@ -178,7 +178,7 @@ def next_tokens(
     beside = None
     if bigrams is not None:
         shown = [id for id, _ in following.top(top)]
-        beside = bigrams.beside(p.numpy(), shown, ids[-1], opened.tokenizer.token_text(ids[-1]), progress)
+        beside = bigrams.beside(p.numpy(), shown, ids[-1], opened.tokenizer.token_text, progress)
     return Expected(_named(opened, following, top), entropy, beside)
 
 

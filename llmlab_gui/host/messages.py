@@ -66,7 +66,8 @@ class BigramShares:
     occurrences: int
     shares: tuple[float, ...]
     overlap: float
-    beginning: int = 0
+    most: Alternatives
+    beginning: int
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def _bigrams_from(values: Mapping[str, Any]) -> BigramShares:
         int(values["occurrences"]),
         tuple(map(float, values["shares"])),
         float(values["overlap"]),
+        alternatives_from(values["most"]),
         int(values["beginning"]),
     )
 

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QLabel, QWidget
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import BigramShares, NextToken
 from llmlab_gui.host.process import ModelHost, Request
-from llmlab_gui.widgets.alternatives import AlternativeList, visible
+from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.veil import Veil
@@ -99,10 +99,11 @@ class NextTokens(QWidget):
         where = (
             f"the first {bigrams.beginning:,} tokens of the training text" if bigrams.beginning else "the training text"
         )
+        most = ", ".join(f"“{visible(text)}” ({percent(share)})" for text, share in bigrams.most)
         self.heading.setText(f"Bigrams after {last} in its text: {100 * bigrams.overlap:.0f} % overlap")
         self.heading.setToolTip(
             f"Second column, outlined: count({last}, token) / count({last}). A token follows {last} "
-            f"{bigrams.occurrences:,} times in {where}.\n"
+            f"{bigrams.occurrences:,} times in {where}, most often {most}.\n"
             "Overlap: the sum of the smaller of both shares over all tokens. It is 100 % for a model that has learned "
             "bigrams and nothing else; one that uses earlier tokens differs."
         )

@@ -8,6 +8,7 @@ model's reference, misbehave. It answers questions with the archives of `fake_ar
 "endless"   goes on until cancelled
 "deaf"      never answers, not even a cancellation
 "slow"      a question takes until it is cancelled, with progress on the way
+"bigrams"   what comes next has bigrams of the training text beside it
 "blind"     a model that refuses its patterns
 "plain"     a model without a beginning-of-text token
 """
@@ -75,7 +76,14 @@ class FakeHost:
         elif values["do"] == "next":
             top = [[" the", 0.5], ["\n", 0.25], [f" {len(prompt)}", 0.25]]
             unread = max(0, len(prompt) - 1000)
-            shares = {"last": "e", "occurrences": 4213, "shares": [0.75, 0.0, 0.125], "overlap": 0.625, "beginning": 0}
+            shares = {
+                "last": "e",
+                "occurrences": 4213,
+                "shares": [0.75, 0.0, 0.125],
+                "overlap": 0.625,
+                "most": [[" the", 0.75], ["r", 0.125]],
+                "beginning": 0,
+            }
             self._say(
                 values,
                 event="next",

@@ -58,9 +58,9 @@ def test_followers_are_the_pairs_of_the_text_in_blocks_and_shards(
 
 def test_of_a_larger_text_the_beginning_is_counted(monkeypatch: pytest.MonkeyPatch, tokens: np.ndarray) -> None:
     p = np.full(VOCAB, 1 / VOCAB)
-    whole = Bigrams(tokens, VOCAB).beside(p, [0], 2, "c")
+    whole = Bigrams(tokens, VOCAB).beside(p, [0], 2, str)
     monkeypatch.setattr(module, "_MOST_TOKENS", 50)
-    first = Bigrams(tokens, VOCAB).beside(p, [0], 2, "c")
+    first = Bigrams(tokens, VOCAB).beside(p, [0], 2, str)
     assert whole is not None
     assert first is not None
     assert (whole.beginning, first.beginning) == (0, 50)
@@ -70,15 +70,16 @@ def test_of_a_larger_text_the_beginning_is_counted(monkeypatch: pytest.MonkeyPat
 def test_shares_and_their_overlap_with_a_model(tokens: np.ndarray) -> None:
     bigrams = Bigrams(tokens, VOCAB)
     shares = bigrams.followers(1) / bigrams.followers(1).sum()
-    same, other = (bigrams.beside(p, range(VOCAB), 1, "b") for p in (shares, np.eye(VOCAB)[3]))
+    same, other = (bigrams.beside(p, range(VOCAB), 1, str) for p in (shares, np.eye(VOCAB)[3]))
     assert same is not None
     assert other is not None
     assert sum(same.shares) == pytest.approx(1) == same.overlap
     assert other.overlap == other.shares[3]
-    never = bigrams.beside(shares, [0], VOCAB - 1, "g")
+    assert other.most == [(str(id), shares[id]) for id in sorted(range(VOCAB), key=lambda id: -shares[id])[:3]]
+    never = bigrams.beside(shares, [0], VOCAB - 1, str)
     assert never is not None
     assert (never.occurrences, never.shares, never.overlap) == (0, [], 0.0)
-    assert Bigrams(tokens, 3).beside(shares, [0], 1, "b") is None  # ids beyond the vocabulary
+    assert Bigrams(tokens, 3).beside(shares, [0], 1, str) is None  # ids beyond the vocabulary
 
 
 def test_a_cancelled_count_is_not_kept(monkeypatch: pytest.MonkeyPatch, tokens: np.ndarray) -> None:

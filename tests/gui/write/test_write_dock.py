@@ -225,7 +225,7 @@ def test_bigrams_of_its_text_are_a_second_column_where_the_model_has_one(
     dock.prompt.setPlainText("bigrams")
     qtbot.waitUntil(lambda: not dock.ahead.heading.isHidden(), timeout=WAIT)
     assert dock.ahead.heading.text() == "Bigrams after “e” in its text: 62 % overlap"
-    assert "A token follows “e” 4,213 times in the training text." in dock.ahead.heading.toolTip()
+    assert "“e” 4,213 times in the training text, most often “·the” (75 %), “r” (12 %)." in dock.ahead.heading.toolTip()
     rows = dock.next_list.model()
     said = [rows.index(row, 0).data() for row in range(rows.rowCount())]
     assert said == ["·the  50 %  75 %", "⏎  25 %  0 %", "·7  25 %  12 %"]
