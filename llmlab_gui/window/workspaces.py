@@ -85,8 +85,8 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         (
             42,
             _stacked(
-                (48, _tabs("contributions", "interventions", "geometry", "parameters")),
-                (52, _tabs("lens", "residual", "checkpoints", "runs", "learn")),
+                (48, _tabs("contributions", "interventions", "geometry", "parameters", "learn")),
+                (52, _tabs("lens", "residual", "checkpoints", "runs")),
             ),
         ),
     ),
@@ -125,11 +125,12 @@ _ARRANGEMENTS: Mapping[str, Split] = {
         ),
     ),
     PAPER: _beside(
-        (30, _stacked((48, _tabs("paper", "learn", "runs")), (52, _tabs("check")))),
+        (30, _stacked((48, _tabs("paper", "runs")), (52, _tabs("check")))),
         (
             70,
             _stacked(
-                (38, _tabs("claims")), (62, _tabs("evidence", "check_report", "attention", "evolution", "notebook"))
+                (38, _tabs("claims")),
+                (62, _tabs("evidence", "check_report", "attention", "evolution", "notebook", "learn")),
             ),
         ),
     ),
@@ -147,7 +148,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
     ),
     LEARN: _beside(
         (50, _tabs("learn")),
-        (50, _stacked((56, _tabs("loss")), (44, _tabs("setup", "runs", "samples", "learning_rate")))),
+        (50, _stacked((56, _tabs("loss")), (44, _tabs("setup", "runs", "samples", "learning_rate", "notebook")))),
     ),
     DIAGNOSE: _beside(
         (40, _tabs("diagnose", "runs", "learn")),
