@@ -295,3 +295,8 @@ def test_what_the_scaling_laws_say() -> None:
         assert (ten, twelve) == ("⁹", "¹²")
         parts = 406.4 / (float(billions) * 1e9) ** 0.34, 410.7 / (float(thousands) * 1e12) ** 0.28
         assert [of_n, of_d, loss] == [f"{part:.3f}" for part in (*parts, float(floor) + sum(parts))]
+
+
+def test_the_rate_to_begin_with_has_the_losses_of_the_runs_that_it_names() -> None:
+    losses = re.findall(r"to (\d\.\d{3}) with", page("learning-rate"))
+    assert f"at step 200 were {', '.join(losses[:3])} and {losses[3]}, in this order" in page("optimisation")
