@@ -248,6 +248,9 @@ class EvolutionDock(InspectionDock):
                 )
                 self.map.show_heat(heat)
                 self.map.choose(selection.layer, selection.head)
+                self.caption(
+                    f"{views.highest(self.film, score.key, score.unit)} {_CAPTIONS[HEADS][0]}", _CAPTIONS[HEADS][1]
+                )
             else:
                 self.mosaic.show_heads(frame["heads/mosaic"])
                 self.mosaic.choose(selection.layer, selection.head)

@@ -41,6 +41,21 @@ def score_lines(film: Film, score: str, layer: int, head: int) -> list[Line]:
     return lines
 
 
+def highest(film: Film, score: str, unit: str) -> str:
+    """Which head's score is highest at the last step, and what it was at the first; "" where there is none."""
+    frames = [frame for frame in film.frames if f"heads/{score}" in frame]
+    if not frames:
+        return ""
+    first, last = (np.asarray(frame[f"heads/{score}"], np.float64) for frame in (frames[0], frames[-1]))
+    if not np.isfinite(last).any():
+        return ""
+    layer, head = np.unravel_index(np.nanargmax(last), last.shape)
+    return (
+        f"Highest: head {layer}.{head}, {first[layer, head]:.2f} at step {frames[0].step:,} and "
+        f"{last[layer, head]:.2f} at step {frames[-1].step:,} ({unit or '1 is all weight'})."
+    )
+
+
 def lens_lines(film: Film, token: int, text_of: Callable[[int], str]) -> list[Line]:
     """Probability of the right token after the selected one, at every step."""
     frames = [frame for frame in film.frames if "lens/target_probability" in frame]

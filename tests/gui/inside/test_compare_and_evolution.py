@@ -195,6 +195,10 @@ def test_the_slider_shows_the_right_step(lab: InspectionLab, qtbot: QtBot, film:
     assert line.x.tolist() == STEPS
     assert line.y == pytest.approx(archive["heads/induction"][:, 1, 2], rel=1e-6)
     assert film.map.scale().high == pytest.approx(archive["heads/induction"].max(), rel=1e-6)
+    first, *_, last = archive["heads/induction"]
+    layer, head = np.unravel_index(last.argmax(), last.shape)
+    told = f"head {layer}.{head}, {first[layer, head]:.2f} at step {STEPS[0]} and {last.max():.2f} at step {STEPS[-1]} "
+    assert told in film._caption.text.accessibleName()
 
 
 def _words_at(film: EvolutionDock, place: int) -> str:
