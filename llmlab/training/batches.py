@@ -60,7 +60,7 @@ class Batches:
             raise LabError("A task's sequences are drawn anew at every step, so no text stands out.")
         if isinstance(settings, MysterySettings):
             raise LabError(
-                "A mystery does not show what it read.", "Where that is broken, its settings do not give it away."
+                "A mystery does not show what it read.", "That may be what is broken, and its settings do not say so."
             )
         before = [worker for worker in self._history.workers if worker.step < step]
         if not before:

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from urllib.parse import quote
 
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QFontInfo, QFontMetricsF, QGuiApplication
@@ -174,6 +175,7 @@ def _shared(table: str, room: int, mono: str) -> str:
     columns = list(zip(*rows, strict=True))
     letters, narrow = sum(max(map(len, column)) for column in columns), room < _NARROW
     between = _BETWEEN_NARROW if narrow else _BETWEEN
+    turned = "<thead>" not in table  # by `_turned`: the first cell of each row is bold, too
     if letters < _WIDE if narrow else len(columns) <= _NARROW_COLUMNS or letters * _LETTER < room:
         return table
 
@@ -183,13 +185,14 @@ def _shared(table: str, room: int, mono: str) -> str:
         bold.setBold(True)
         fixed.setFamily(mono if "<code" in table else font.family())
         heads, cells, code = QFontMetricsF(bold), QFontMetricsF(font), QFontMetricsF(fixed)
+        below = [heads if turned else cells, *repeat(cells, len(columns) - 1)]
         words = (
             [*map(heads.horizontalAdvance, head.split())]
             + [
-                max(cells.horizontalAdvance(word), code.horizontalAdvance(word))
+                max(metrics.horizontalAdvance(word), code.horizontalAdvance(word))
                 for word in _BREAKS.split(" ".join(rest))
             ]
-            for head, *rest in columns
+            for (head, *rest), metrics in zip(columns, below, strict=True)
         )
         return [max(each, default=0.0) + between for each in words]
 

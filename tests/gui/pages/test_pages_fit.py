@@ -128,11 +128,13 @@ def test_the_columns_of_a_narrow_table_are_as_wide_as_their_longest_words(qtbot:
 def test_letters_are_smaller_where_a_narrow_page_would_break_words_and_lines(
     page_browser: learn._LearnBrowser,
 ) -> None:
-    """A table of six columns with long words; what a program of 64 columns printed; and a table of ten columns."""
+    """A table of six columns with long words; what a program of 64 columns printed; a turned table, whose rows have
+    bold names; and a table of ten columns."""
     pages = {page.name: page for page in load_all()}
     families, runs = pages["results/model-families"], pages["results/experiments/lora-rank/report"]
     printed = Page("p", "P", f"# P\n\n```\n{' '.join(['1.2345'] * 9)} 1\n```\n")
-    for page, width in ((families, 360), (printed, 440), (runs, 600), (runs, 620)):
+    turned = pages["results/papers/induction-heads/report"]
+    for page, width in ((families, 360), (printed, 440), (turned, 379), (runs, 600), (runs, 620)):
         page_browser.resize(width, 600)
         page_browser.show_page(page)
         page_browser.document().size()  # lays out what is not in sight, too
