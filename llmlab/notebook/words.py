@@ -21,20 +21,23 @@ def stated(prediction: Prediction) -> str:
     if prediction.kind == CURVE:
         near = "" if prediction.tolerance is None else f", within {number_text(prediction.tolerance)} on average"
         return f"{prediction.about.label}: a curve through {len(prediction.points)} points{near}{sure}"
-    if prediction.is_range:
-        low, _, high = said(prediction).partition("..")
-        return f"{prediction.about.label}: {low} to {high}{sure}"
-    return f"{prediction.about.label}: {said(prediction)}{sure}"
+    what = said(prediction).replace("..", " to ") if prediction.is_range else said(prediction)
+    return f"{prediction.about.label}: {what}{_percent(prediction)}{sure}"
 
 
 def outcome_text(prediction: Prediction, score: Score) -> str:
-    """What came, in four digits: `2.053`; of large numbers all: `24,012`."""
+    """What came, in four digits: `2.053`, `34.38 %`; of large numbers all: `24,012`."""
     if isinstance(score.outcome, str):
         return score.outcome
     if prediction.kind == CURVE:
         return f"{score.outcome:.3g} away on average"
     # Above, four digits would be written with an exponent.
-    return f"{score.outcome:,.0f}" if abs(score.outcome) >= 10_000 else f"{score.outcome:.4g}"
+    number = f"{score.outcome:,.0f}" if abs(score.outcome) >= 10_000 else f"{score.outcome:.4g}"
+    return f"{number}{_percent(prediction)}"
+
+
+def _percent(prediction: Prediction) -> str:
+    return " %" if prediction.about.unit == "%" else ""
 
 
 def verdict(line: Line) -> str:
@@ -60,8 +63,7 @@ def outcome_sentence(line: Line) -> str:
     elif prediction.kind == TEXT:
         words += f" You judged it {score.outcome if line.altered else judged}."
     else:
-        percent = " %" if prediction.about.unit == "%" else ""
-        words += f" It {'lay' if prediction.kind == CURVE else 'became'} {outcome_text(prediction, score)}{percent}"
+        words += f" It {'lay' if prediction.kind == CURVE else 'became'} {outcome_text(prediction, score)}"
         words += f": {judged}." if judged and not line.altered else "."
     return f"{words} {altered_sentence(line)}".rstrip()
 

@@ -140,9 +140,10 @@ class HeadsPane(QWidget):
             return
         self._ranked = ""
         self.by.setCurrentIndex(place)
-        best = self._rows.mapToSource(self._rows.index(0, 0))
-        if best.isValid():
-            self.chosen.emit(*self.scores.head_of(best.row()))
+        self._sort()  # the table may have been sorted otherwise meanwhile
+        best = self.scores.best(self.by.currentData())
+        if best is not None:
+            self.chosen.emit(*best)
 
     def _filter(self) -> None:
         key = self.by.currentData() or ""

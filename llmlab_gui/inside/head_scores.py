@@ -68,6 +68,11 @@ class HeadScores(RowsModel[tuple[int, int]]):
         values = self._values.get(key)
         return float("nan") if values is None else float(values[layer, head])
 
+    def best(self, key: str) -> tuple[int, int] | None:
+        """The head with most of a score; None where no head's is known."""
+        known = [(self.value(key, *head), head) for head in self.rows if np.isfinite(self.value(key, *head))]
+        return max(known, key=lambda one: one[0])[1] if known else None
+
     def words(self, layer: int, head: int) -> str:
         """A head and its scores in a line."""
         parts = []

@@ -181,6 +181,7 @@ class QuestionCard(QWidget):
             place = event.key() - Qt.Key.Key_1
             if 0 <= place < self.choices.count():
                 self.choices.setCurrentRow(place)
+                self.problem.say("")
                 return True
             if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
                 self.submit()

@@ -40,9 +40,9 @@ _WORD = re.compile(r"[^\W_]+")
 _HEADS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"(?:\bheads? |(?<=remove )|(?<=ablate ))(?P<layer>\d+)\.(?P<head>\d+)\b(?!\.\d)",
-        r"\bl(?:ayer )?(?P<layer>\d+),? ?h(?:ead )?(?P<head>\d+)\b",
-        r"\bhead (?P<head>\d+) (?:of|in) layer (?P<layer>\d+)\b",
+        r"(?:\bheads? |(?<=remove )|(?<=ablate ))(?P<layer>\d{1,4})\.(?P<head>\d{1,4})\b(?!\.\d)",
+        r"\bl(?:ayer )?(?P<layer>\d{1,4}),? ?h(?:ead )?(?P<head>\d{1,4})\b",
+        r"\bhead (?P<head>\d{1,4}) (?:of|in) layer (?P<layer>\d{1,4})\b",
     )
 ]
 _LITTLE = frozenset(

@@ -324,12 +324,20 @@ def test_heads_are_sorted_and_filtered_by_score_and_the_chosen_one_stays(
 def test_a_click_on_a_score_brings_the_head_with_most_of_it_to_the_top(
     qtbot: QtBot, lab: LookingLab, dock: AttentionDock
 ) -> None:
+    lab.inspection.select(layer=1, head=1)
     dock.heads.rank("previous")  # before there are heads
     looked(qtbot, lab)
     heads, archive = dock.heads, lab.inspection.inspection
     assert archive is not None
     chosen = lab.inspection.selection.layer, lab.inspection.selection.head
+    assert chosen != (1, 1)
     assert np.array(archive["heads/previous"])[chosen] == np.array(archive["heads/previous"]).max()
+    heads.by.setCurrentIndex(0)
+    heads.least.setValue(5.0)  # above all of them: each row is hidden
+    heads.table.sortByColumn(0, Qt.SortOrder.DescendingOrder)
+    lab.inspection.select(layer=1, head=1)
+    heads.rank("previous")  # again
+    assert (lab.inspection.selection.layer, lab.inspection.selection.head) == chosen
     heads.by.setCurrentIndex(0)
     scores, header = np.array(archive["heads/previous"]), heads.table.horizontalHeader()
     at = header.sectionViewportPosition(heads.scores.column_of("previous")) + 20

@@ -255,9 +255,16 @@ def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how
     assert told.args[0].what == "fake has paused by itself at step 20."
     assert told.args[0].why == "The disk is full. Free some space, then resume."
     fake.unpause()
-    with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
+    said: list[str] = []
+    lab.said.connect(said.append)
+    with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
         fake.advance(10).finish()
-    assert said.args[0].startswith("fake has finished. Validation loss ")
+    for _ in range(2):  # who follows the run has seen it; so does who lists all runs, now
+        with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
+            lab.refresh()
+    qtbot.wait(50)
+    (once,) = said
+    assert once.startswith("fake has finished. Validation loss ")
 
 
 def test_of_a_log_that_is_read_again_only_a_pause_that_holds_counts() -> None:

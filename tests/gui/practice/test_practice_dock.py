@@ -55,7 +55,10 @@ def test_a_digit_chooses_enter_answers_and_the_button_that_goes_on_has_the_keybo
     dock.take_keyboard()
     card = dock.card
     assert card.choices.hasFocus()
+    qtbot.keyClick(card.choices, Qt.Key.Key_Return)
+    assert "by its digit" in card.problem.text()
     qtbot.keyClick(card.choices, Qt.Key.Key_1)
+    assert card.problem.text() == ""
     qtbot.keyClick(card.choices, Qt.Key.Key_2)
     assert card.marked is None
     qtbot.keyClick(card.choices, Qt.Key.Key_Return)

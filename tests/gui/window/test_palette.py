@@ -227,9 +227,36 @@ def test_of_several_heads_the_first_is_meant_and_a_number_of_three_parts_is_none
         ("layer 1, head 2 and layer 3, head 4", "Attention: head 1.2"),
         ("head 1.2.", "Attention: head 1.2"),
         ("head 0.1.2", "Attention"),
+        ("head 99999999999.1 attention", "Attention"),  # more than a form's box can hold
         ("remove 0.1.2 attention", "Attention"),
     ):
         assert [command.text for command in finder.find(wanted)] == [found], wanted
+
+
+def test_a_panel_of_a_model_opens_that_of_the_current_run_where_none_is_open(
+    same_window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, session, opened = same_window, same_window.lab.inspection, []
+
+    def show(wanted: str) -> None:
+        Finder(window.menus.commands()).find(wanted)[0].run()
+
+    monkeypatch.setattr(session, "open", opened.append)
+    show("Attention")
+    assert opened == []  # no run has saved anything
+    monkeypatch.setattr(window.lab, "current_model", lambda: "pretraining/a@latest")
+    for wanted in ("Attention", "Logit lens", "Parameters", "previous-token head", "walk head 0.1"):
+        show(wanted)
+        assert opened.pop() == "pretraining/a@latest", wanted
+    for wanted in ("Loss", "Samples", "Set-up", "Notebook"):
+        show(wanted)
+    with monkeypatch.context() as patched:
+        about = about_from({"reference": "b", "name": "B", "kind": "gguf", "n_layer": 3, "n_head": 2})
+        patched.setattr(session, "about", about)
+        session.about_changed.emit()  # as once it is open
+        show("Attention")
+        assert opened == []
+    session.about_changed.emit()
 
 
 def test_other_words_are_those_of_something(same_window: MainWindow) -> None:
