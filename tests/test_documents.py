@@ -149,6 +149,14 @@ def test_a_run_link_and_the_command_beside_it_ask_for_the_same(name: str) -> Non
         assert asked == [settings_of(command) for command in begun if "--from" not in command]
 
 
+def test_the_first_run_is_kept_from_its_first_steps_on_as_its_page_says() -> None:
+    (run,) = [block.text for block in WITH_RUNS["first-hour/1-train"].blocks if block.kind == "run"]
+    (command,) = [one for one in commands_of(run) if one.startswith("llmlab-run pretrain")]
+    settings = settings_of(command)
+    steps = ", ".join(map(str, settings.checkpoints.log_spaced(settings.train.steps)[:5]))
+    assert f"of steps {steps} and so on" in run
+
+
 @each("document", DOCUMENTS)
 def test_settings_in_a_document_exist(document: str) -> None:
     known = {info.key for settings in (PretrainSettings, FinetuneSettings, TaskSettings) for info in describe(settings)}

@@ -257,12 +257,16 @@ def test_a_run_that_fails_or_pauses_by_itself_says_why_and_one_that_finishes_how
     fake.unpause()
     said: list[str] = []
     lab.said.connect(said.append)
+    qtbot.waitUntil(lambda: lab.row("pretraining/fake").status.live, timeout=WAIT)  # type: ignore[union-attr]
+    before = lab.runs()
     with qtbot.waitSignal(lab.run_ended, timeout=WAIT):
         fake.advance(10).finish()
     for _ in range(2):  # who follows the run has seen it; so does who lists all runs, now
         with qtbot.waitSignal(lab._poller.looked, timeout=WAIT):
             lab.refresh()
     qtbot.wait(50)
+    lab._take_rows(before)  # a list that was read before the end, and comes after it
+    assert not lab.row("pretraining/fake").status.live  # type: ignore[union-attr]
     (once,) = said
     assert once.startswith("fake has finished. Validation loss ")
 
