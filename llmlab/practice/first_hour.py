@@ -156,11 +156,11 @@ def first_check_bound(subject: Subject, random: Random) -> Draft:
     verdict = _sink(subject)
     (low, high), mean = verdict["interval"], verdict["statistic"]["value"]
     text = (
-        f"first-gpt gave the first token {100 * mean:.2f} % in the upper half of its layers, the mean of "
-        f"{verdict['n']} prompts. The claim is {verdict['verdict']}. "
+        f"In the upper half of its layers first-gpt gave the first token {100 * mean:.2f} % of the attention, the mean "
+        f"of {verdict['n']} prompts. The claim is {verdict['verdict']}. "
         "Which number has to lie above the bound for “supported”?"
     )
-    right = f"{100 * low:.2f} %, the lower end of the interval of that mean"
+    right = f"{100 * low:.2f} %, the lower end of its interval"
     wrong = (
         f"{100 * mean:.2f} %, the mean",
         f"{100 * high:.2f} %, the upper end of its interval",
