@@ -172,12 +172,17 @@ class Connected(Processes):
             self._store.set(f"failed/{self.rank}", json.dumps(error.as_dict()))
 
     def given_up(self) -> LabError | None:
-        said = next(filter(None, (self._said(rank) for rank in range(self.size) if rank != self.rank)), None)
-        return not_answering(self.rank, self.size) if said is not None and said.what == LOST.what else said
+        if not any(self._said(rank) for rank in range(self.size) if rank != self.rank):
+            return None
+        return self._who_is_gone(late=False)
 
     def why_lost(self, error: BaseException) -> LabError:
         """What became of the one that the others wait for in vain: as it said itself, or as the silence tells."""
         time.sleep(_ROLL_CALL_SECONDS)
+        return self._who_is_gone(late="timed out" in str(error).lower())
+
+    def _who_is_gone(self, *, late: bool) -> LabError:
+        """late: this process waited for one of the others as long as it may."""
         silent = []
         for rank in range(self.size):
             said = None if rank == self.rank else self._said(rank)
@@ -185,9 +190,11 @@ class Connected(Processes):
                 return said
             if said is None and rank != self.rank:
                 silent.append(rank)
+        if not silent and not late:  # the others are all there, and waited for this one
+            return not_answering(self.rank, self.size)
         who = f"Process {silent[0]}" if len(silent) == 1 else "One"
         became = "was ended from outside, perhaps by the system for want of memory"
-        if "timed out" in str(error).lower():
+        if late:
             became = f"did not answer within {self.seconds:g} s (distributed.timeout)"
         return LabError(LOST.what, f"{who} of the run's {self.size} {became}.", LOST.do)
 

@@ -189,8 +189,9 @@ def load_state(folder: Path) -> LoadedState:
 def restore(
     state: LoadedState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> None:
-    """Puts optimizer, scaler, random generators and weights that are in the state where they were. What the optimizer
-    keeps leaves the state: of what several ranks share, none holds the whole longer than it takes.
+    """Puts optimizer, scaler, random generators and weights that are in the state where they were. All tensors leave
+    the state: of what several ranks share, none holds the whole longer than it takes, and no file stays mapped, which
+    would keep its place on the disk when its checkpoint is deleted.
 
     LabError when they do not fit the model.
     """
@@ -213,6 +214,8 @@ def restore(
             model.load_state_dict(state.weights)
         scaler.load_state_dict(state.scaler)
         restore_random(state.random)
+        state.weights.clear()
+        state.random.clear()
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         if is_lost_contact(error) or is_out_of_memory(error):
             raise

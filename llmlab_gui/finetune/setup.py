@@ -16,11 +16,11 @@ from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
 from llmlab.training.finetuning.unsloth import probe_unsloth
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
-from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text
+from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import settling_timer
-from llmlab_gui.widgets.numbers import count_text, minutes_text
+from llmlab_gui.widgets.numbers import count_text
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -149,7 +149,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         share = needed.trainable / needed.total if needed.total else 0.0
         learned = f"{count_text(needed.trainable)} of {count_text(needed.total)} parameters learn"
         parts = [
-            f"About {minutes_text(needed.seconds / 60)} here",
+            time_text(settings, needed.seconds / 60),
             learned if method == FULL else f"{learned} ({100 * share:.2g} %)",
             memory_text(needed.memory),
             checkpoints_text(settings, needed.checkpoint_bytes),

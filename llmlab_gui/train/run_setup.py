@@ -332,6 +332,12 @@ def _scroll_to(widget: QWidget) -> None:
         area = area.parentWidget()
 
 
+def time_text(settings: RunSettings, minutes: float) -> str:
+    """How long a run takes, which is estimated for this machine's processor alone."""
+    on_gpu = settings.train.device in ("cuda", "mps")
+    return f"About {minutes_text(minutes)} " + ("on the processor; a GPU takes less" if on_gpu else "here")
+
+
 def memory_text(need: Memory) -> str:
     """What a run holds at its peak, and what each of several processes does."""
     count, text = need.processes, f"{bytes_text(need.total)} of memory"

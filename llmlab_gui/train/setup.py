@@ -9,7 +9,7 @@ from llmlab.data.build_tokenizer import cut_anew
 from llmlab.gpt.estimate import estimate
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text
+from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
 from llmlab_gui.widgets.numbers import count_text, minutes_text
 
 
@@ -52,7 +52,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
     def work_out(self, settings: PretrainSettings) -> None:
         needed = estimate(settings)
         parts = [
-            f"About {minutes_text(needed.minutes)} here",
+            time_text(settings, needed.minutes),
             f"{count_text(needed.parameters)} parameters ({count_text(needed.embedding_parameters)} in embeddings)",
             memory_text(needed.memory),
             checkpoints_text(settings, needed.checkpoint_bytes),

@@ -216,15 +216,16 @@ def test_what_does_not_work_in_parts_of_a_model_is_refused() -> None:
 
 
 def test_a_process_that_torchrun_ends_hears_why_the_others_gave_up() -> None:
-    store, both = dist.HashStore(), [object.__new__(parallel.Several) for _ in range(2)]
-    for rank, processes in enumerate(both):
-        processes.rank, processes.size, processes._store = rank, 2, store  # type: ignore[assignment]
-    assert both[0].given_up() is None
-    both[1].say_failed(LOST)
-    assert str(both[0].given_up()).startswith("Process 0 of the run's 2 no longer answered, and was ended.")
-    both[1].say_failed(LabError("There is no GPU."))
-    assert str(both[0].given_up()) == "Process 1 of the run's 2 failed. There is no GPU."
-    assert both[1].given_up() is None
+    store, three = dist.HashStore(), [object.__new__(parallel.Several) for _ in range(3)]
+    for rank, processes in enumerate(three):
+        processes.rank, processes.size, processes._store = rank, 3, store  # type: ignore[assignment]
+    assert three[0].given_up() is None
+    three[1].say_failed(LOST)  # process 2 says nothing: it is the one that is gone
+    assert "Process 2 of the run's 3 was ended from outside" in str(three[0].given_up())
+    three[2].say_failed(LOST)
+    assert str(three[0].given_up()).startswith("Process 0 of the run's 3 no longer answered, and was ended.")
+    three[1].say_failed(LabError("There is no GPU."))
+    assert str(three[0].given_up()) == "Process 1 of the run's 3 failed. There is no GPU."
 
 
 def test_a_run_of_one_process_is_not_trained_by_several(outputs: Path) -> None:
@@ -348,7 +349,7 @@ def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
     monkeypatch.setattr(tempfile, "tempdir", str(files))
     run = new_run(outputs, 20, **SETTINGS, distributed__timeout=2, distributed__processes=2)
     with _at_fault(run, fault) as fork:
-        assert fork.wait() == 1
+        assert fork.wait() == 1, run.log.read_text()
     assert run.status().state == "failed", run.log.read_text()
     assert [event["what"] for event in events_of(run, "failed")] == [what]
     assert list(files.glob("*elastic*")) == []
@@ -413,11 +414,12 @@ def test_a_process_that_the_system_holds_is_killed_once_another_has_ended_and_no
 
 @pytest.mark.slow
 def test_rank_0_that_saves_or_answers_for_longer_than_anything_took_is_waited_for(outputs: Path) -> None:
-    settings = SETTINGS | {"checkpoints__interval": 3, "distributed__timeout": 2, "distributed__processes": 2}
+    # A step may take as long as that where other processes want the machine, too: faulty_worker.py works for longer.
+    settings = SETTINGS | {"checkpoints__interval": 3, "distributed__timeout": 5, "distributed__processes": 2}
     run = new_run(outputs, 5, **settings)
     request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
     with _at_fault(run, "works for long") as fork:
-        assert fork.wait() == 0
+        assert fork.wait() == 0, run.log.read_text()
     assert (run.status().state, run.status().doing) == ("finished", "")
     assert "inspected" in names_of_events(run)
 

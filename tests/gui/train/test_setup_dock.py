@@ -71,6 +71,9 @@ def test_a_presets_time_is_its_estimate(dock: SetupDock) -> None:
     time = dock.presets.currentText().rpartition(" · ")[2]
     dock.update_all()
     assert f"About {time} here" in dock.estimate.text().replace("\u00a0", " ")
+    dock.form.set_values({"train.device": "cuda"})
+    dock.update_all()
+    assert f"About {time} on the processor; a GPU takes less" in dock.estimate.text().replace("\u00a0", " ")
 
 
 def test_processes_can_be_set_with_a_strategy(dock: SetupDock) -> None:
