@@ -26,7 +26,8 @@ def watched(worker: subprocess.Popen[bytes]) -> tuple[dict[int, int], list[tuple
             for each in (process, *process.children(recursive=True)):
                 for line in Path(f"/proc/{each.pid}/status").read_text().splitlines():
                     if line.startswith("VmHWM"):
-                        peaks[each.pid] = max(peaks.get(each.pid, 0), int(line.split()[1]) * 1024)
+                        # The latest: a child that is not yet what it will run has its parent's memory.
+                        peaks[each.pid] = int(line.split()[1]) * 1024
                 used = each.cpu_times()
                 spent += used.user + used.system
             clock.append((time.time(), spent))

