@@ -19,6 +19,7 @@ from llmlab.core.presets import of_preset
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.studies.experiments.kinds import KINDS, find_kind
 from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
+from llmlab.studies.experiments.recipes import PARTS
 from llmlab.studies.records import ExperimentRecord, TrialStatus
 from llmlab.training.finetuning.kind import Finetuning
 
@@ -46,7 +47,7 @@ def test_the_default_plan_of_every_pretraining_kind_can_be_made(kind: Any) -> No
             values = 1 + len(kind.groups) * (values - 1)
         assert len(record.arms) == values * kind.seeds
     if kind.name == "speedrun":
-        assert {trial.group for trial in record.arms} == set(kind.groups)
+        assert {trial.group for trial in record.arms} == set(kind.groups) == set(PARTS)
     assert len({trial.run for trial in record.arms}) == len(record.arms)
     assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
     for trial in record.arms:
