@@ -81,7 +81,6 @@ def main() -> None:
         found["runs"][words] = _measured(Path(folder))
         _write(found)
         print(words, flush=True)
-    _write(found)
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def _shared(table: str, room: int, mono: str) -> str:
 
 
 def _unbroken(part: re.Match[str]) -> str:
-    """A command between words, whose lines end at its spaces alone: after `--` Qt would begin one. Tables need that.
+    """In a command between words no line ends at a hyphen, as Qt's do after `--`; in a table they have to.
 
     And no line ends between a number and its %.
     """

@@ -52,7 +52,7 @@ def layers_verdict(two: BySeed, one: BySeed) -> Verdict:
         interval=mean_interval(ends[:, 0] - ends[:, 1]),
         threshold=(
             f"two layers: loss at most {bounds.LEARNED:g} ln V ({bounds.LEARNED * first.ln_v:.2f} nats) and a head "
-            f"with an induction score of {bounds.HEAD:g}; one layer: loss above what counts and places give "
+            f"with an induction score of {bounds.HEAD:g}; one layer: loss above what counts and positions give "
             f"({first.by_counting:.2f}) and no head above {bounds.NO_HEAD:g}. Not supported where one layer learns it"
         ),
         n=first.n,
@@ -63,7 +63,7 @@ def layers_verdict(two: BySeed, one: BySeed) -> Verdict:
         reason=(
             f"On {first.n} tokens of second readings two layers end at a loss of {ends[:, 1].mean():.3f} nats and one "
             f"layer at {ends[:, 0].mean():.2f} (means of seeds); knowing nothing costs ln V = {first.ln_v:.2f}, and "
-            f"counts and places alone {first.by_counting:.2f}. The best head's induction score is "
+            f"counts and positions alone {first.by_counting:.2f}. The best head's induction score is "
             f"{heads[:, 1].mean():.2f} with two layers and {heads[:, 0].mean():.2f} with one. "
             f"{seeds_sentence(outcomes)}"
         ),
@@ -79,7 +79,8 @@ def _layers_charts(two: BySeed, one: BySeed) -> list[Chart]:
     whole = [0.0, max(float(found.steps[-1]) for group in groups.values() for found in group)]
     losses = [_band(name, [(found.x, np.array(found.loss)) for found in group]) for name, group in groups.items()]
     scores = [_band(name, [(found.x, found.best) for found in group]) for name, group in groups.items()]
-    losses += [level("ln V: knowing nothing", first.ln_v, whole), level("counts and places", first.by_counting, whole)]
+    losses.append(level("ln V: knowing nothing", first.ln_v, whole))
+    losses.append(level("counts and positions", first.by_counting, whole))
     return [
         Chart(
             "loss-by-step",
