@@ -43,6 +43,7 @@ class Book(QObject):
         super().__init__(parent)
         self.entries: list[Entry] = []
         self.damaged: list[str] = []
+        self.is_read = False
         self.drafts: dict[str, Sequence[Prediction]] = {}  # gone back from, by what was about to start
         self._background = Background(self)
         self._lookups = Background(self)  # which do not wait until the notebook has been read
@@ -123,8 +124,8 @@ class Book(QObject):
         for entry in contents.entries:
             if entry.id in waited and entry.scored_at is not None:
                 self._tell(entry)
-        if (contents.entries, contents.damaged) != (self.entries, self.damaged):
-            self.entries, self.damaged = contents.entries, contents.damaged
+        if not self.is_read or (contents.entries, contents.damaged) != (self.entries, self.damaged):
+            self.is_read, self.entries, self.damaged = True, contents.entries, contents.damaged
             self.changed.emit()
 
     def _tell(self, entry: Entry) -> None:

@@ -187,6 +187,9 @@ class NotebookDock(LabDock):
 
     def _fill(self) -> None:
         entries = self.book.entries
+        if not self.book.is_read:
+            self.show_empty("Reading the notebook", "What was predicted appears here as soon as it is read.")
+            return
         if not entries:
             hint = (
                 "Before a run starts, you are asked for your prediction. Write a range and how sure you are: "

@@ -175,7 +175,11 @@ class ChartDock(PanelDock):
         if not runs:
             self.show_no_run("Start one, or choose one in Runs: its curves appear here while it trains.")
         elif not any(len(run.history.step_columns) for run in runs):
-            self.show_empty("No steps yet", "The first one appears here as soon as it is done.")
+            taken = any(row.status.step for run in runs if (row := self.lab.row(run.id)) is not None)
+            if taken:
+                self.show_empty("Reading the steps", "Their curves appear here as soon as they are read.")
+            else:
+                self.show_empty("No steps yet", "The first one appears here as soon as it is done.")
         else:
             if is_seen(self) and not self.panel.isVisible():
                 self.panel.redraw_if_dirty()  # else the curves of the run before were seen until the next tick

@@ -332,7 +332,8 @@ def test_an_empty_notebook_says_what_to_do(qtbot: QtBot, outputs: Path) -> None:
     lab = Lab(outputs)
     dock = NotebookDock(lab)
     qtbot.addWidget(dock)
-    assert "No predictions yet" in dock._empty.text
+    assert "Reading the notebook" in dock._empty.text
+    qtbot.waitUntil(lambda: "No predictions yet" in dock._empty.text, timeout=WAIT)
     wanted: list[str] = []
     lab.dock_requested.connect(wanted.append)
     dock._empty._button.click()

@@ -450,7 +450,10 @@ def test_without_a_run_or_a_step_it_says_what_to_do(
     assert not dock.panel.isVisible()
     fake = lab.add(FakeRun(tmp_path).start())
     assert not dock.panel.isVisible()
+    assert "No steps yet" in dock._empty.text
     fake.advance(1)
+    lab.shown_changed.emit()
+    assert "Reading the steps" in dock._empty.text  # it has taken one, which is not read yet
     lab.pump(fake)
     assert dock.panel.isVisible()
 
