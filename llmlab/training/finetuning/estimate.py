@@ -183,6 +183,7 @@ def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row:
     learning = base.parameters if method == FULL else adapters
     numbers, flops = tokens * (numbers + base.vocab_size), settings.train.grad_accum * flops
     seconds = seconds_of_step(settings, flops, numbers, base.parameters + adapters, learning, base.n_layer)
-    if method == QLORA:  # once forward, once backward
-        seconds += settings.train.grad_accum * 2 * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
+    if method == QLORA:
+        passes = 3 if settings.train.activation_checkpointing else 2  # forward, perhaps once more, and backward
+        seconds += settings.train.grad_accum * passes * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
     return seconds

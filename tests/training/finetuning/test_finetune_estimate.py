@@ -219,6 +219,16 @@ def test_memory_grows_with_what_it_is_made_of(bases: dict[str, str], outputs: Pa
     assert lora.seconds == pytest.approx(plain.train.steps * lora.step_seconds)
 
 
+def test_weights_in_4_bits_are_turned_back_in_every_pass(bases: dict[str, str], outputs: Path) -> None:
+    def longer(again: bool) -> float:
+        both = [settings_for(bases["llama"], method) for method in ("qlora", "lora")]
+        both = [replace(one, train=replace(one.train, activation_checkpointing=again)) for one in both]
+        in_4_bits, exact = (estimate(one, outputs).step_seconds for one in both)
+        return in_4_bits - exact
+
+    assert longer(True) == pytest.approx(3 / 2 * longer(False))
+
+
 def test_a_fine_tuned_run_is_as_large_as_its_base(bases: dict[str, str], outputs: Path) -> None:
     create_run(outputs, settings_for(bases["llama"]), name="tuned")
     assert base_named("tuned", outputs).shape() == base_named(bases["llama"], outputs).shape()
