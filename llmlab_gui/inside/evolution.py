@@ -248,9 +248,8 @@ class EvolutionDock(InspectionDock):
                 )
                 self.map.show_heat(heat)
                 self.map.choose(selection.layer, selection.head)
-                self.caption(
-                    f"{views.highest(self.film, score.key, score.unit)} {_CAPTIONS[HEADS][0]}", _CAPTIONS[HEADS][1]
-                )
+                highest = views.highest(self.film, score.key, score.unit)
+                self.caption(f"{highest} {_CAPTIONS[HEADS][0]}", "induction-heads")
             else:
                 self.mosaic.show_heads(frame["heads/mosaic"])
                 self.mosaic.choose(selection.layer, selection.head)
