@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cases import each
-from test_documents import DOCUMENTS, MANUAL, commands_of
+from test_documents import DOCUMENTS, MANUAL, code_of, commands_of
 
 from llmlab.cli.main import main
+from llmlab.store.run_folder import RunFolder
 
 WHOLE = bool(os.environ.get("DOCUMENTS_WHOLE"))
 CLAIMS = "guides/checking-claims.md"
@@ -231,3 +234,18 @@ def test_the_manual_keeps_its_word(folder: Path, capsys: pytest.CaptureFixture[s
 def test_the_first_hour_keeps_its_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = {page: unkept(page, follow(page, folder, capsys)) for page in HOUR}
     assert {page: words for page, words in broken.items() if words} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="torchrun on its own looks up the machine's name")
+def test_torchruns_line_in_readme_trains_the_run_that_is_made_before_it(
+    folder: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = list(code_of(DOCUMENTS["README.md"]))
+    (line,) = (line for line in code if line.startswith("torchrun "))
+    run(_trains(" ".join(code[code.index(line) - 1].split()[1:])), folder, capsys)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *shlex.split(line, comments=True)[1:]]
+    ended = subprocess.run(torchrun, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    trained = RunFolder(outputs / "pretraining" / "wide").status()
+    assert (trained.state, trained.step) == ("finished", 6)
