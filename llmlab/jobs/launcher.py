@@ -267,7 +267,7 @@ def already_trained(run: RunFolder, status: RunStatus) -> LabError:
     name, asks = short_name(run, run.outputs), "resume" if status.state == "paused" else "stop"
     do = f"Ask it: llmlab-run request {name} {asks}"
     if status.elsewhere:
-        do += f". Where you know that it is gone: llmlab-run resume {name} --take-over"
+        do += f". If you know that it is gone: llmlab-run resume {name} --take-over"
     return LabError(
         f"{run.id} is already being trained.",
         f"Process {status.pid}{f' on {status.host}' if status.elsewhere else ''} holds it.",

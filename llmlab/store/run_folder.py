@@ -41,7 +41,7 @@ SILENT = (
 
 
 SILENT_ELSEWHERE = (
-    "Its machine, or the way by which its folder gets here, gives no more news. Where you know that it is gone, "
+    "Its machine, or the way by which its folder gets here, gives no more news. If you know that it is gone, "
     "Resume in the window, or `llmlab-run resume` with --take-over, goes on here."
 )
 # News from another machine come as often as its folder is copied here.

@@ -99,7 +99,7 @@ def start_experiment(
         if status.live and folder.has_worker(status, held=held):
             do = f"Watch it in the window, or stop it first: {folder.cancel_command}"
             if is_elsewhere(status):
-                do += f". Where you know that it is gone: {folder.resume_command} --take-over"
+                do += f". If you know that it is gone: {folder.resume_command} --take-over"
             raise LabError(
                 f"{folder.id} is already running.",
                 f"Process {status.pid}{f' on {status.host}' if is_elsewhere(status) else ''} is working on it.",

@@ -40,7 +40,7 @@ _ORDERS = ("end", "join", "step", "losses", "weights", "moments", "gradients", "
 LOST = LabError(
     "A process of this run was lost, and the others cannot go on without it.",
     "",
-    "Resume the run: it goes on from its newest checkpoint.",
+    "Resume the run: it starts from its newest checkpoint.",
 )
 
 

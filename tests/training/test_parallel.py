@@ -241,7 +241,7 @@ def _fail_in_step(run: RunFolder, does: Callable[[], object], codes: tuple[int, 
         assert tuple(fork.wait(30) for fork in forks) == codes
     assert run.status().state == "failed"
     (failed,) = events_of(run, "failed")
-    assert failed["do"] == "Resume the run: it goes on from its newest checkpoint."
+    assert failed["do"] == "Resume the run: it starts from its newest checkpoint."
     return f"{failed['what']} {failed['why']}"
 
 
