@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import safetensors
@@ -160,8 +161,10 @@ def system_errors(folder: Path) -> Iterator[None]:
 def load_state(folder: Path) -> LoadedState:
     """Reads training_state.pt without running anything in it. LabError when it is damaged or hostile."""
     try:
-        mapped = sys.platform != "win32"  # which deletes no file that is read like that
-        raw = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True, mmap=mapped)
+        file = folder / STATE_FILE
+        # Windows deletes no file that is read like that; and torch maps no other kind of file, whatever else is in it.
+        mapped = sys.platform != "win32" and is_zipfile(file)
+        raw = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         if raw["format"] > STATE_FORMAT:
             raise LabError(f"{folder.name} was made by a newer version of the lab.", "", "Update the lab to resume it.")
         progress = from_plain(Progress, raw["progress"])
