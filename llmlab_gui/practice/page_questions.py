@@ -209,7 +209,8 @@ class PageQuestions(QWidget):
         if self._asked < COUNT:
             self.asker.next()
         else:
-            self._offer("Answered. What you missed comes back in Practice.")
+            again = "" if self._concept in OF_FIRST_HOUR else " What you missed comes back in Practice."
+            self._offer(f"Answered.{again}")
             self.button.setFocus()
 
     def _tell(self, news: Working) -> None:
