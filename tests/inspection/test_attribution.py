@@ -99,7 +99,7 @@ def test_experts_and_wrong_neurons_are_refused() -> None:
     wrong, other = NeuronsAt(anatomy, 1, 3), NeuronsAt(anatomy, 0, 3)
     run(model, anatomy, ids, [wrong])
     wrong._into = other._into  # the weights of another layer
-    with pytest.raises(LabError, match="something else"):
+    with pytest.raises(LabError, match="differs from what the feed-forward gave"):
         wrong.results(1)
 
 

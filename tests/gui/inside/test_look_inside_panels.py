@@ -19,7 +19,7 @@ from windows import MakeWindow
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.process import Request
-from llmlab_gui.inside.compare import PREDICTIONS, CompareDock
+from llmlab_gui.inside.compare import PATTERN, PREDICTIONS, CompareDock
 from llmlab_gui.inside.contributions import ContributionsDock
 from llmlab_gui.inside.evolution import EvolutionDock
 from llmlab_gui.inside.geometry import GeometryDock
@@ -98,6 +98,7 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
 
     # A model compared with itself differs nowhere; with an earlier checkpoint, it does.
     window.show_dock("compare")
+    compare.view.setCurrentIndex(PATTERN)
     for other, same in (("real@10", True), ("real@5", False)):
         compare.archive = None
         compare.b.choose(other)
