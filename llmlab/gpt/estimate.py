@@ -40,11 +40,11 @@ _SCATTER = 1.05
 # Resident memory of torchrun's agent beside its workers: torch, and nothing done with it, measured on Linux.
 _TORCHRUN_BYTES = 250_000_000
 # What a step of several processes takes beyond computing, by gloo over the loopback: for every byte that each sends
-# (an exchange alone moves 0.9 GB/s; beside computing, on as many cores as processes, this is left), for waiting for
-# each other, and under fsdp2 for gathering a layer. Measured with two processes on two cores.
-_SENT_PER_SECOND = 2.9e8
-_WAIT_SECONDS = 0.055
-_GATHER_SECONDS = 0.013
+# (ddp in large buckets, fsdp2 layer by layer, in and out of copies), for waiting for each other, and under fsdp2 for
+# gathering a layer. Fitted to ten runs on two quiet cores (resources/results/benchmarks.md).
+_SENT_PER_SECOND = {"ddp": 6e8, "fsdp2": 2.2e8}
+_WAIT_SECONDS = 0.008
+_GATHER_SECONDS = 0.0065
 # fp32 FLOP/s of a core's matrix products, and the share of it that a small model's training reaches in all: measured on
 # two cores of a recent server processor. A guess for other machines.
 FLOPS_PER_CORE = 160e9
@@ -165,15 +165,16 @@ def seconds_of_step(
     seconds = (flops / (FLOPS_PER_CORE * _PRODUCTS) + train.grad_accum * numbers * _NUMBER_SECONDS) / threads
     seconds += turns * train.grad_accum * (STEP_SECONDS + layers * LAYER_SECONDS)
     held = learning / ranks if settings.distributed.strategy == "fsdp2" else learning
-    return seconds + turns * held * _ADAM_SECONDS + _seconds_sending(settings, parameters, learning, layers)
+    return seconds + turns * (held * _ADAM_SECONDS + _seconds_sending(settings, parameters, learning, layers))
 
 
 def _seconds_sending(settings: RunSettings, parameters: int, learning: int, layers: int) -> float:
-    """What a step takes longer because several processes take it together."""
+    """What a step takes longer because several processes take it together, each on a core."""
     if settings.distributed.count == 1:
         return 0.0
-    seconds = _WAIT_SECONDS + bytes_sent(settings, parameters, learning) / _SENT_PER_SECOND
-    if settings.distributed.strategy == "fsdp2":
+    strategy = settings.distributed.strategy
+    seconds = _WAIT_SECONDS + bytes_sent(settings, parameters, learning) / _SENT_PER_SECOND[strategy]
+    if strategy == "fsdp2":
         seconds += settings.train.grad_accum * layers * _GATHER_SECONDS
     return seconds
 
