@@ -181,10 +181,3 @@ class FinetuneSettings(RunSettings):
                 f"distributed.strategy={strategy} needs several.",
                 "Set model.backend=peft, or distributed.strategy=none.",
             )
-        if self.model.method == QLORA and strategy == "fsdp2":
-            raise UsageError(
-                "model.method=qlora does not work with distributed.strategy=fsdp2.",
-                "Weights in 4 bits are packed into bytes with a scale for each 64 of them, and not held in rows that "
-                "processes could share.",
-                "Set model.method=lora, or distributed.strategy=ddp.",
-            )

@@ -94,9 +94,10 @@ def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 
     logits = _logits(base, settings, tokens)
     if settings.distributed.strategy == "fsdp2" and ranks > 1:
         in_blocks = sum(layer.numbers for layer in base.layers)
-        gathered = FLOAT * (base.parameters - in_blocks + 2 * in_blocks / base.n_layer) * (2 if method == FULL else 1)
+        two_blocks = 2 * (NF4_BYTES if method == QLORA else FLOAT) * in_blocks / base.n_layer
+        gathered = (FLOAT * (base.parameters - in_blocks) + two_blocks) * (2 if method == FULL else 1)
         # To write, the first collects all weights; to save, what the optimizer keeps.
-        saving = max(0.0, FLOAT * max(base.parameters, 2 * trainable) - gathered - kept - logits)
+        saving = max(0.0, max(_weights(base, method), 2 * FLOAT * trainable) - gathered - kept - logits)
         learning = learning / ranks + gathered
     process = (_OWN_WORKER_BYTES if base.own else _WORKER_BYTES) + (COMPILER_BYTES if ranks > 1 else 0)
     memory = Memory(process, round(learning), round(kept), round(logits), ranks, round(saving))

@@ -100,8 +100,8 @@ def quantise(layer: nn.Module, device: Device) -> nn.Module:
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Whether a layer holds its weights in 4 bits."""
-    return hasattr(getattr(module, "weight", None), "quant_state") and hasattr(module, "compute_dtype")
+    """Whether a layer holds its weights in 4 bits, or its part of them (FSDP2)."""
+    return getattr(module, "quant_state", None) is not None and hasattr(module, "compute_dtype")
 
 
 def number_count(parameter: Tensor) -> int:
@@ -114,7 +114,7 @@ def number_count(parameter: Tensor) -> int:
 def full_weight(layer: Any) -> Tensor:
     """The weights of a linear layer [out, in] in fp32, turned back from 4 bits where they are in 4 bits."""
     if is_quantised(layer):
-        weight: Tensor = _bitsandbytes().functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        weight: Tensor = _bitsandbytes().functional.dequantize_4bit(layer.weight.data, layer.quant_state)
         return weight.float()
     own: Tensor = layer.weight.T if is_conv1d(layer) else layer.weight
     return own.float()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 
 def hollow(model: nn.Module) -> nn.Module:
     """A copy whose parameters have shapes and no numbers; `filled` gives them some."""
-    return copy.deepcopy(model, {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in model.parameters()})
+    empty = {id(p): torch.empty(p.shape, dtype=p.dtype, device="meta") for p in model.parameters()}
+    return copy.deepcopy(model, {id(p): nn.Parameter(empty[id(p)], p.requires_grad) for p in model.parameters()})
 
 
 def filled(hollow: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:

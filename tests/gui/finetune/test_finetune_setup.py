@@ -119,10 +119,9 @@ def test_several_processes_can_be_set_with_a_strategy_and_their_memory_is_told(
     dock.update_all()
     assert processes.isEnabled()
     qtbot.waitUntil(lambda: "in each of 2 processes" in dock.estimate.text().replace("\u00a0", " "), timeout=WAIT)
-    for key, value in (("distributed.strategy", "fsdp2"), ("model.method", "qlora")):
-        dock.form.fields[key].editor.set_value(value)
+    dock.form.fields["model.backend"].editor.set_value("unsloth")
     dock.update_all()
-    assert "Set model.method=lora, or distributed.strategy=ddp." in dock.problem.text()
+    assert "Set model.backend=peft, or distributed.strategy=none." in dock.problem.text()
     assert not dock.train_button.isEnabled()
 
 

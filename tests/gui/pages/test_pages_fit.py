@@ -1,10 +1,11 @@
-"""Every page fits a narrow and a wide panel, with its figures and formulas."""
+"""Every page fits a narrow and a wide panel, in both themes, with its figures and formulas."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import product
 
 import pytest
 from PySide6.QtGui import QFont, QFontMetricsF, QGuiApplication, QTextDocument, QTextTable
@@ -37,7 +38,7 @@ def page_browser(qtbot: QtBot) -> Iterator[learn._LearnBrowser]:
 def test_no_page_scrolls_sideways(page_browser: learn._LearnBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = [*load_all(), *(Page(piece.name, piece.title, piece.page) for piece in all_pieces())]
     wide = []
-    for width, colors in ((360, DARK), (900, LIGHT)):  # a theme has colours of its own, and no sizes
+    for width, colors in product((360, 900), (DARK, LIGHT)):
         for module in (browser, html, learn):
             monkeypatch.setattr(module, "current_theme", lambda colors=colors: colors)
         page_browser.resize(width, 600)

@@ -97,6 +97,7 @@ CASES = [
     ("qwen2", "full", "fsdp2", {}),
     ("qwen2", "full", "ddp", {"train__activation_checkpointing": True}),
     ("llama", "qlora", "ddp", {}),
+    ("scratch", "qlora", "fsdp2", {}),
 ]
 
 
@@ -167,11 +168,14 @@ def test_a_run_that_loses_a_process_says_so_and_goes_on_in_one_or_bitwise_in_two
     assert [event["step"] for event in events_of(moved, "started")] == [0, 3]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("method", "strategy"), [("lora", "ddp"), pytest.param("qlora", "fsdp2", marks=pytest.mark.slow)]
+)
 def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(
-    outputs: Path, bases: dict[str, str], examples: str, strategy: str
+    outputs: Path, bases: dict[str, str], examples: str, method: str, strategy: str
 ) -> None:
-    changed = {"train__steps": 5000, "checkpoints__interval": 0, "distributed__strategy": strategy}
+    changed = {"model__method": method, "distributed__strategy": strategy}
+    changed |= {"train__steps": 5000, "checkpoints__interval": 0}
     run = tuning(outputs, bases["llama"], examples, f"paused-{strategy}", **changed)
     with ranks(run, 2) as forks:
         wait_until(lambda: run.recorded_status().step > 2)
@@ -192,7 +196,6 @@ def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(
 
 def test_what_cannot_be_trained_by_several_is_refused(outputs: Path, examples: str) -> None:
     for changed, words in (
-        ({"model__method": "qlora", "distributed__strategy": "fsdp2"}, "qlora does not work with distributed.strategy"),
         ({"model__backend": "unsloth", "distributed__strategy": "ddp"}, "Unsloth trains in one process"),
     ):
         with pytest.raises(UsageError, match=words):
