@@ -41,7 +41,7 @@ _SCATTER = 1.05
 _TORCHRUN_BYTES = 250_000_000
 # What a step of several processes takes beyond computing, by gloo over the loopback: for every byte that each sends
 # (ddp in large buckets, fsdp2 layer by layer, in and out of copies), for waiting for each other, and under fsdp2 for
-# gathering a layer. Fitted to ten runs on two quiet cores (resources/results/benchmarks.md).
+# gathering a layer. Fitted to two passes over such runs on two quiet cores (resources/results/benchmarks.md).
 _SENT_PER_SECOND = {"ddp": 6e8, "fsdp2": 2.2e8}
 _WAIT_SECONDS = 0.008
 _GATHER_SECONDS = 0.0065
