@@ -142,8 +142,8 @@ class Prepared:
         plain: dict[int, Any] = {}  # for `deepcopy`: layers that are already copied, by their ids
         for module in self.model.modules():
             if _is_peft_layer(module):
-                plain[id(module)] = _plain_layer(module.base_layer, _peft_change(module))
-            elif is_quantised(module):
+                plain[id(module)] = plain[id(module.base_layer)] = _plain_layer(module.base_layer, _peft_change(module))
+            elif is_quantised(module) and id(module) not in plain:
                 plain[id(module)] = _plain_layer(module)
         copied: nn.Module = copy.deepcopy(base_model(self.model), plain)
         forget_quantisation(copied)

@@ -19,11 +19,13 @@ from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.progress import quiet
 from llmlab.models.source import open_model
+from llmlab.training.finetuning import backends
 from llmlab.training.finetuning import quantise as module
 from llmlab.training.finetuning.backends import prepare
 from llmlab.training.finetuning.estimate import NF4_BYTES
 from llmlab.training.finetuning.quantise import full_weight, is_quantised, quantise, quantise_layers
 from llmlab.training.finetuning.targets import ALL, target_layers
+from llmlab.training.finetuning.whole import hollow
 
 # The 16 values of NF4 (Dettmers et al. 2023, appendix E), rounded to four places.
 _NEGATIVE = (-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0)
@@ -166,3 +168,23 @@ def test_libraries_neither_chat_nor_look_for_programs(bases: dict[str, str], out
     command = [sys.executable, "-c", code, str(tmp_path), bases["llama"], str(outputs)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_copy_to_look_into_turns_each_layer_back_once(
+    bases: dict[str, str], outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = prepared(bases["llama"], outputs, "qlora", targets="attention")
+    turned: list[nn.Module] = []
+    monkeypatch.setattr(backends, "full_weight", lambda layer: turned.append(layer) or full_weight(layer))
+    what.merged()
+    assert len(turned) == len(set(turned)) == len(stored(what.model))
+
+
+def test_what_is_held_in_parts_is_whole_again_in_main_memory_with_its_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer: Any = quantise(nn.Linear(64, 8), CPU)
+    moved: list[tuple[object, str]] = []
+    monkeypatch.setattr(type(layer.quant_state), "to", lambda state, device: moved.append((state, device)))
+    copied: Any = hollow(layer)  # on a GPU, its parameters are not there yet
+    ((state, device),) = moved
+    assert (state is copied.quant_state, device) == (True, "cpu")
+    assert state is not layer.quant_state
