@@ -15,9 +15,9 @@ its part of what learns, and holds one block after the other whole.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from llmlab.core.processes import available_cores
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.shapes import (
@@ -141,10 +141,11 @@ def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
     return 6.0 * weights + 12.0 * model.n_layer * model.n_embd * model.block_size
 
 
-def bytes_sent(settings: RunSettings, parameters: int, learning: int) -> float:
+def bytes_sent(settings: RunSettings, parameters: float, learning: int) -> float:
     """What each of several processes sends the others in a step: llmlab/training/parallel.py has the formulas.
 
-    learning: how many of the parameters learn. Under fsdp2 all weights are gathered, twice for each batch.
+    parameters: as numbers of fp32, which weights in 4 bits are fewer. learning: how many of them learn. Under fsdp2 all
+    weights are gathered, twice for each batch.
     """
     ranks = settings.distributed.count
     gathered = 2 * settings.train.grad_accum * parameters if settings.distributed.strategy == "fsdp2" else learning
@@ -152,23 +153,23 @@ def bytes_sent(settings: RunSettings, parameters: int, learning: int) -> float:
 
 
 def seconds_of_step(
-    settings: RunSettings, flops: float, numbers: float, parameters: int, learning: int, layers: int
+    settings: RunSettings, flops: float, numbers: float, parameters: float, learning: int, layers: int, own: float = 0.0
 ) -> float:
     """What a step takes on this machine's cores. Of several processes: where there are fewer cores, they take turns.
 
-    flops: of the whole step. numbers: kept for the backward pass of one of its batches, logits among them. learning:
-    how many of the parameters do.
+    flops: of the whole step. numbers: kept for the backward pass of one of its batches, logits among them. parameters,
+    learning: as `bytes_sent` has them. own: seconds of a core of what every process does for all rows alike.
     """
-    ranks, cores, train = settings.distributed.count, os.cpu_count() or 1, settings.train
-    threads = min(cores, ranks * (train.threads or 1)) if ranks > 1 else train.threads or cores
+    ranks, cores, train = settings.distributed.count, available_cores(), settings.train
+    threads = min(cores, ranks * (train.threads or 1) if ranks > 1 else train.threads or cores)
     turns = max(1.0, ranks / cores)  # of what each process does, however many share a batch
     seconds = (flops / (FLOPS_PER_CORE * _PRODUCTS) + train.grad_accum * numbers * _NUMBER_SECONDS) / threads
-    seconds += turns * train.grad_accum * (STEP_SECONDS + layers * LAYER_SECONDS)
+    seconds += turns * (train.grad_accum * (STEP_SECONDS + layers * LAYER_SECONDS) + own)
     held = learning / ranks if settings.distributed.strategy == "fsdp2" else learning
     return seconds + turns * (held * _ADAM_SECONDS + _seconds_sending(settings, parameters, learning, layers))
 
 
-def _seconds_sending(settings: RunSettings, parameters: int, learning: int, layers: int) -> float:
+def _seconds_sending(settings: RunSettings, parameters: float, learning: int, layers: int) -> float:
     """What a step takes longer because several processes take it together, each on a core."""
     if settings.distributed.count == 1:
         return 0.0
@@ -229,7 +230,7 @@ def _gathered(model: ModelSettings, parameters: int) -> int:
     """Bytes of what a process holds whole under fsdp2 for a moment: all outside the blocks, and two blocks, one of
     which is computed while the next is fetched; each with its gradient."""
     block = sum(width_in * width_out for _, width_in, width_out in block_layers(model))
-    return 2 * FLOAT * (parameters - model.n_layer * block + 2 * block)
+    return 2 * FLOAT * (parameters - max(0, model.n_layer - 2) * block)
 
 
 def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:

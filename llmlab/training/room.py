@@ -6,7 +6,6 @@ tokenizer, what learns by a smaller model or by adapters.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from llmlab.core.config import differences, with_values
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.memory import gigabytes
+from llmlab.core.processes import available_cores
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import Memory
@@ -82,7 +82,7 @@ def needed_text(need: Memory) -> str:
 
 def crowded(settings: RunSettings) -> str:
     """What to say where a run's processes do not fit its batches or this machine's cores; nothing where they do."""
-    count, cores = settings.distributed.count, os.cpu_count() or 1
+    count, cores = settings.distributed.count, available_cores()
     if count > (rows := settings.data.batch_size):
         what = "sequences" if isinstance(settings, PretrainSettings) else "examples"
         return f"{count} processes share {rows} {what} a batch: {count - rows} of them have nothing to compute."

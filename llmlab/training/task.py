@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmlab.core.config import SettingInfo
+from llmlab.core.processes import available_cores
 from llmlab.core.task_settings import HMM, LSTM, MLP_PREFIX, TRANSFORMER, TaskSettings
 from llmlab.gpt.estimate import FLOPS_PER_CORE, LAYER_SECONDS, REACHED, STEP_SECONDS
 from llmlab.training.kinds import TrainingKind, steps_and_evaluations
@@ -46,7 +46,7 @@ def task_seconds(settings: TaskSettings) -> float:
     """All of a run: start, steps and measurements."""
     model, data, train = settings.model, settings.data, settings.train
     tokens = data.batch_size * settings.time * train.grad_accum
-    cores = train.threads or os.cpu_count() or 1
+    cores = min(train.threads or available_cores(), available_cores())
     step = _STEP_FLOPS * _products(settings) * train.grad_accum / (FLOPS_PER_CORE * cores * REACHED)
     step += STEP_SECONDS
     if model.kind == TRANSFORMER:

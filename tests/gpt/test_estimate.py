@@ -161,7 +161,7 @@ def test_a_worker_holds_about_what_was_estimated(tmp_path: Path, case: str) -> N
     assert estimate(settings).memory_bytes == pytest.approx(measured, rel=0.2)
 
 
-def test_each_of_several_processes_holds_what_its_part_of_a_batch_takes_and_sends_what_a_ring_does() -> None:
+def test_each_of_several_processes_holds_what_its_part_of_a_batch_takes() -> None:
     base = with_values(PretrainSettings(), {"data.batch_size": 12, "model.n_layer": 8, "train.threads": 1})
     by = {
         strategy: with_values(base, {"distributed.strategy": strategy, "distributed.processes": 4})
@@ -175,6 +175,31 @@ def test_each_of_several_processes_holds_what_its_part_of_a_batch_takes_and_send
     assert (fsdp2.activations, fsdp2.vocabulary) == (alone.activations, alone.vocabulary)
     parameters = estimate(base, VOCAB).parameters
     assert 16 * parameters / 4 < fsdp2.learning < 16 * parameters == ddp.learning
-    assert bytes_sent(by["ddp"], parameters, parameters) == 2 * 3 / 4 * 4 * parameters
-    assert bytes_sent(by["fsdp2"], parameters, parameters) == 3 * 3 / 4 * 4 * parameters
-    assert bytes_sent(base, parameters, parameters) == 0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "processes", "batches", "expected"),
+    [
+        ("none", 2, 1, 0),
+        ("ddp", 2, 1, 400),  # half of the gradients there, half of the sums back
+        ("ddp", 4, 8, 600),  # sent once a step
+        ("fsdp2", 2, 1, 600),
+        ("fsdp2", 2, 2, 1000),  # weights are gathered for each batch
+    ],
+)
+def test_bytes_are_those_of_the_rings(strategy: str, processes: int, batches: int, expected: int) -> None:
+    values = {"distributed.strategy": strategy, "distributed.processes": processes, "train.grad_accum": batches}
+    assert bytes_sent(with_values(PretrainSettings(), values), 100, 100) == expected
+
+
+def test_more_threads_than_cores_are_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmlab.gpt.estimate.available_cores", lambda: 2)
+    two, many = (estimate(with_values(PretrainSettings(), {"train.threads": count}), VOCAB) for count in (2, 64))
+    assert two.seconds_per_step == many.seconds_per_step
+
+
+def test_of_one_block_no_second_is_gathered() -> None:
+    values = {"model.n_layer": 1, "distributed.strategy": "fsdp2", "distributed.processes": 4}
+    needed = estimate(with_values(PretrainSettings(), values), VOCAB)
+    parts = 16 * needed.parameters // 4  # and all weights, each with its gradient
+    assert needed.memory.learning == parts + 8 * needed.parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -153,6 +152,6 @@ def test_the_worker_looks_again_whoever_started_it(tmp_path: Path, monkeypatch: 
 def test_processes_that_do_not_fit_the_cores_or_the_batch_are_told_of(
     monkeypatch: pytest.MonkeyPatch, cores: int, count: int, threads: int, said: str
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("llmlab.training.room.available_cores", lambda: cores)
     values = {"distributed.strategy": "ddp", "distributed.processes": count, "train.threads": threads}
     assert crowded(resolve_settings("baby", overrides=values | {"train.device": "cpu"})) == said

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from llmlab.core.charts import Axis
+from llmlab.gpt.estimate import bytes_sent
 from llmlab.store.history import RunHistory
 from llmlab.studies.experiments.outcomes import STEP_AXIS, Chart, Curve, Finding, Point, TrialResult
 from llmlab.studies.experiments.plan import ALONE, settings_of
@@ -17,17 +18,7 @@ from llmlab.studies.experiments.results import Gathered, mean_points
 
 # Relative, of a step's loss: sums in another order, in fp32 (llmlab.training.parallel). It grows with every step.
 BOUND, BOUND_STEPS = 1e-5, 30
-_BYTES = 4  # of a number in fp32
 _PROCESSES = Axis("processes")
-
-
-def bytes_sent(strategy: str, processes: int, parameters: int, batches: int = 1) -> float:
-    """That each process sends in a step, with rings; `batches` make a step (`train.grad_accum`), in fp32.
-
-    DDP passes every gradient around twice, once a step. FSDP2 gathers weights twice a batch, and sends gradients once.
-    """
-    rounds = {ALONE: 0, "ddp": 2, "fsdp2": 2 * batches + 1}[strategy]
-    return rounds * (processes - 1) / processes * _BYTES * parameters
 
 
 def parallel(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str]]:
@@ -42,7 +33,7 @@ def parallel(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str]]
         settings = settings_of(gathered.record, gathered.record.trial(trial.name))
         if trial.parameters is None:
             return None
-        return bytes_sent(trial.group, int(trial.x), trial.parameters, settings.train.grad_accum) / 1e6
+        return bytes_sent(settings, trial.parameters, trial.parameters) / 1e6
 
     def waiting(trial: TrialResult) -> float | None:
         shares = gathered.histories[trial.name].shares

@@ -94,7 +94,7 @@ def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 
     logits = _logits(base, settings, tokens)
     if settings.distributed.strategy == "fsdp2" and ranks > 1:
         in_blocks = sum(layer.numbers for layer in base.layers)
-        two_blocks = 2 * (NF4_BYTES if method == QLORA else FLOAT) * in_blocks / base.n_layer
+        two_blocks = min(2, base.n_layer) * (NF4_BYTES if method == QLORA else FLOAT) * in_blocks / base.n_layer
         gathered = (FLOAT * (base.parameters - in_blocks) + two_blocks) * (2 if method == FULL else 1)
         # To write, the first collects all weights; to save, what the optimizer keeps.
         saving = max(0.0, max(_weights(base, method), 2 * FLOAT * trainable) - gathered - kept - logits)
@@ -183,8 +183,8 @@ def _step_seconds(base: BaseShape, settings: FinetuneSettings, tokens: int, row:
         flops += tokens * (2 * sum(layer.numbers for layer in base.layers) + 4 * base.n_layer * base.heads * row)
     learning = base.parameters if method == FULL else adapters
     numbers, flops = tokens * (numbers + base.vocab_size), settings.train.grad_accum * flops
-    seconds = seconds_of_step(settings, flops, numbers, base.parameters + adapters, learning, base.n_layer)
+    gathered, turned_back = _weights(base, method) / FLOAT + adapters, 0.0
     if method == QLORA:
         passes = 3 if settings.train.activation_checkpointing else 2  # forward, perhaps once more, and backward
-        seconds += settings.train.grad_accum * passes * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
-    return seconds
+        turned_back = settings.train.grad_accum * passes * _NF4_SECONDS * sum(layer.numbers for layer in base.layers)
+    return seconds_of_step(settings, flops, numbers, gathered, learning, base.n_layer, turned_back)

@@ -13,7 +13,6 @@ from preset_settings import resolve_settings
 from llmlab.store.events import Shared, from_line, to_line
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.outcomes import ExperimentResults
-from llmlab.studies.experiments.parallel import bytes_sent
 from llmlab.studies.experiments.plan import lean
 from llmlab.studies.experiments.results import build_results
 from llmlab.studies.records import ExperimentFolder, Trial, TrialStatus
@@ -86,11 +85,3 @@ def test_runs_that_trained_at_the_same_time_are_said_to_have_other_speeds(output
     status = folder.recorded_status()
     folder.write_status(replace(status, arms=status.arms | {"one": TrialStatus(state="finished", at_once=2)}))
     assert any("same time" in note for note in build_results(folder, folder.record()).notes)
-
-
-def test_bytes_are_those_of_the_rings() -> None:
-    assert bytes_sent("none", 1, 100) == 0
-    assert bytes_sent("ddp", 2, 100) == 400  # half of the gradients there, half of the sums back
-    assert bytes_sent("ddp", 4, 100, batches=8) == 600  # sent once a step
-    assert bytes_sent("fsdp2", 2, 100) == 600
-    assert bytes_sent("fsdp2", 2, 100, batches=2) == 1000  # weights are gathered for each batch

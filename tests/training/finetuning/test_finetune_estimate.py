@@ -24,13 +24,15 @@ import llmlab
 from llmlab.anatomy.sizes import context_length
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, FinetuneSettings
+from llmlab.core.run_settings import DistributedSettings
+from llmlab.gpt.estimate import _SENT_PER_SECOND
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
 from llmlab.jobs.launcher import create_run
 from llmlab.models.base_shape import _FAMILIES, BaseShape, shape_of_folder, shape_of_gpt
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.backends import _recompute
-from llmlab.training.finetuning.estimate import activations, estimate
+from llmlab.training.finetuning.estimate import NF4_BYTES, activations, estimate
 from llmlab.training.finetuning.lora import insert
 from llmlab.training.finetuning.targets import layer_size, target_layers
 from llmlab.training.room import ran_out
@@ -227,6 +229,23 @@ def test_weights_in_4_bits_are_turned_back_in_every_pass(bases: dict[str, str], 
         return in_4_bits - exact
 
     assert longer(True) == pytest.approx(3 / 2 * longer(False))
+
+
+def test_every_process_turns_all_weights_back_and_gathers_their_packed_bytes(
+    bases: dict[str, str], outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab.gpt.estimate.available_cores", lambda: 2)
+    in_blocks = sum(layer.numbers for layer in base_named(bases["llama"], outputs).shape().layers)
+
+    def longer(strategy: str, processes: int) -> float:
+        both = [settings_for(bases["llama"], method) for method in ("qlora", "lora")]
+        shared = DistributedSettings(strategy=strategy, processes=processes)
+        in_4_bits, exact = (estimate(replace(one, distributed=shared), outputs).step_seconds for one in both)
+        return in_4_bits - exact
+
+    assert longer("ddp", 8) == pytest.approx(4 * longer("ddp", 2))  # on two cores
+    less = 2 * in_blocks * (4 - NF4_BYTES) / 2  # gathered twice, one half of it from the other process
+    assert longer("fsdp2", 2) == pytest.approx(longer("ddp", 2) - less / _SENT_PER_SECOND["fsdp2"])
 
 
 def test_a_fine_tuned_run_is_as_large_as_its_base(bases: dict[str, str], outputs: Path) -> None:
