@@ -19,6 +19,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
 from llmlab.core.progress import Progress, quiet
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_sealed
+from llmlab.models.source import source_of
 from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.run_folder import RunFolder
@@ -107,8 +108,10 @@ def _tell(stands: dict[str, Any], progress: Progress) -> None:
 
 def still(reference: Reference) -> Reference:
     """Of a run that trains its newest checkpoint, of anything else itself: a walk looks at a model many times, and
-    always at the same. UsageError for a run that has saved none yet, and for every mystery."""
-    if isinstance(reference, (LiveRun, SavedRun)) and is_sealed(reference.run):
+    always at the same. UsageError for a run that has saved none yet, and for every mystery, also one that was
+    fine-tuned. LabError where its base is gone."""
+    bottom = source_of(reference).bottom.reference
+    if isinstance(bottom, (LiveRun, SavedRun)) and is_sealed(bottom.run):
         raise UsageError(
             "A mystery is not walked through.",
             "A walk says of each step whether the model is built as it should be.",

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from preset_settings import resolve_finetune_settings
 from safetensors.torch import load_file
 from small_runs import kill_and_resume, same_weights, train_here, weights_of
 
@@ -160,6 +161,14 @@ def test_no_mystery_is_walked_through_and_all_are_refused_in_the_same_words(runs
                 still(reference)
             said.add(str(refused.value))
     assert len(said) == 1
+
+
+def test_a_mystery_that_was_fine_tuned_is_not_walked_through_either(runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    settings = resolve_finetune_settings("scratch", overrides={"model.base": f"{runs[NOTHING].path}@final"})
+    tuned = create_run(tmp_path, settings, name="tuned")
+    for reference in (SavedRun(tuned, "t", "final"), LiveRun(tuned, "t")):
+        with pytest.raises(UsageError, match="A mystery is not walked through"):
+            still(reference)
 
 
 def test_a_checkpoint_opens_as_the_model_that_was_trained(readings: dict[str, Readings]) -> None:
