@@ -18,7 +18,7 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
             p after], ...]}, ...]) ..., done (seconds)
     {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
                                -> loading, next (top, entropy in nats, unread: first tokens beyond the model's context,
-                                  bigrams: see llmlab.models.bigrams.BigramShares, null for a model without a text here)
+                                  bigrams: see llmlab.models.bigrams.BigramShares, or null and why in no_bigrams)
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
                                                   -> previewed (preview: see llmlab.data.example_preview)
      settings: of the section `data` of a fine-tuning run; place: which example, from 0
@@ -83,7 +83,7 @@ class Host:
         self._held: OpenModel | None = None
         self._opened_from: object = None
         self._asked_as: list[Reference] = []  # the names that led to the model that is held
-        self._bigrams: tuple[OpenModel, Bigrams | None] | None = None  # of the model that was asked about last
+        self._bigrams: tuple[OpenModel, Bigrams | str] | None = None  # of the model that was asked about last
         self._previewer: Previewer | None = None
         self._batches: tuple[object, Batches] | None = None  # of the run that was asked about last, by its workers
         self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
@@ -245,8 +245,9 @@ class Host:
         opened = self._model(number, reference, announce=True)
         if self._bigrams is None or self._bigrams[0] is not opened:
             self._bigrams = opened, bigrams_of(reference, opened)
+        bigrams, why = (None, known) if isinstance(known := self._bigrams[1], str) else (known, "")
         prompt, chat, reporter = str(request["prompt"]), bool(request.get("chat")), _Reporter(self, number)
-        found = next_tokens(opened, prompt, int(request["top"]), chat=chat, bigrams=self._bigrams[1], progress=reporter)
+        found = next_tokens(opened, prompt, int(request["top"]), chat=chat, bigrams=bigrams, progress=reporter)
         self.send(
             number,
             "next",
@@ -254,6 +255,7 @@ class Host:
             entropy=found.entropy,
             unread=unread(opened, prompt, chat=chat),
             bigrams=None if found.bigrams is None else asdict(found.bigrams),
+            no_bigrams=why,
         )
 
     def _preview(self, number: int, request: dict[str, Any]) -> None:

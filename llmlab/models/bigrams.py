@@ -11,7 +11,9 @@ from llmlab.core.errors import LabError
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import PretrainSettings
+from llmlab.data.corpora import find_corpus
 from llmlab.data.dataset import saved_training_tokens
+from llmlab.data.mixture import MixedCorpus
 from llmlab.data.sharded_tokens import Tokens
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.models.model import OpenModel
@@ -85,16 +87,23 @@ class Bigrams:
         return BigramShares(text_of(last), occurrences, shares[list(ids)].tolist(), overlap, most, self._beginning)
 
 
-def bigrams_of(reference: Reference, opened: OpenModel) -> Bigrams | None:
-    """Those of the text that a run from scratch was trained on; None of any other model, of a mystery (which does not
-    show what it read), and where the run's tokens are not in the cache."""
-    if not isinstance(reference, SavedRun) or not isinstance(opened.tokenizer, Tokenizer):
-        return None
+def bigrams_of(reference: Reference, opened: OpenModel) -> Bigrams | str:
+    """Those of the text that a run from scratch was trained on; why there are none of another run; "" for a model that
+    is no run, whose text nobody expects here."""
+    if not isinstance(reference, SavedRun):
+        return ""
+    gone = "its training text is not here any more"
     try:
         settings, began = reference.run.info().settings, first_started(reference.run)
-        if not isinstance(settings, PretrainSettings) or isinstance(settings, MysterySettings) or began is None:
-            return None
+        if isinstance(settings, MysterySettings):
+            return "a mystery does not show what it read"
+        if not isinstance(settings, PretrainSettings) or not isinstance(opened.tokenizer, Tokenizer):
+            return "it was not trained from scratch on a text"
+        if isinstance(find_corpus(settings.data.corpus), MixedCorpus):
+            return "its text is a mixture, whose sources are not read as often as they are long"
+        if began is None:
+            return gone
         tokens = saved_training_tokens(settings.data, opened.tokenizer.key(), began.data_key)
     except (LabError, OSError):  # the run or its text is gone
-        return None
-    return None if tokens is None else Bigrams(tokens, opened.vocab_size)
+        return gone
+    return gone if tokens is None else Bigrams(tokens, opened.vocab_size)

@@ -20,6 +20,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from llmlab_gui.charts.axes import round_step
+from llmlab_gui.widgets.alternatives import plain_tip
 from llmlab_gui.widgets.numbers import tick
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
@@ -140,7 +141,7 @@ class BarChart(QWidget):
             self._pointed = found
             self.pointed.emit(found[0])
             if found[0] >= 0:
-                QToolTip.showText(event.globalPosition().toPoint(), self.tip(*found), self)
+                QToolTip.showText(event.globalPosition().toPoint(), plain_tip(self.tip(*found)), self)
             else:
                 QToolTip.hideText()
             self.update()
@@ -154,7 +155,7 @@ class BarChart(QWidget):
         if isinstance(event, QHelpEvent):  # the pointer rests: its words again
             found = self.bar_at(event.pos())
             if found[0] >= 0:
-                QToolTip.showText(event.globalPos(), self.tip(*found), self)
+                QToolTip.showText(event.globalPos(), plain_tip(self.tip(*found)), self)
                 return True
         return super().event(event)
 
@@ -180,7 +181,7 @@ class BarChart(QWidget):
             self._pointed = flat[(at + steps[Qt.Key(event.key())]) % len(flat)]
             self.pointed.emit(self._pointed[0])
             place = self.center_of(*self._pointed)
-            QToolTip.showText(self.mapToGlobal(place), self.tip(*self._pointed), self)
+            QToolTip.showText(self.mapToGlobal(place), plain_tip(self.tip(*self._pointed)), self)
             self.update()
         elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space) and self._pointed in flat:
             self.clicked.emit(*self._pointed)

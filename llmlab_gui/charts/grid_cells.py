@@ -16,6 +16,7 @@ from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from llmlab_gui.charts.color_scale import ColorScale, Values, ink, one_sided
+from llmlab_gui.widgets.alternatives import plain_tip
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.row_tables import Index
 
@@ -85,7 +86,7 @@ class GridCells(QAbstractTableModel):
         if role == _ROLE.DisplayRole:
             return self.grid.text(*cell)
         if role == _ROLE.ToolTipRole:
-            return self.grid.tip(*cell)
+            return plain_tip(self.grid.tip(*cell))
         if role == _ROLE.AccessibleTextRole:
             return f"{self.grid.text(*cell)}, {self.grid.read_out(float(self.grid.values[cell]))}"
         return None

@@ -12,6 +12,7 @@ from PySide6.QtGui import QColor, QMouseEvent, QPainter, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style
+from llmlab_gui.widgets.alternatives import plain_tip
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _NEAR = 12.0  # pixels: how close the mouse has to come to a point
@@ -128,7 +129,7 @@ class Scatter(pg.PlotWidget):
             self._under = found
             self.pointed.emit(found)
             if found >= 0:
-                QToolTip.showText(event.globalPosition().toPoint(), self._tips[found], self)
+                QToolTip.showText(event.globalPosition().toPoint(), plain_tip(self._tips[found]), self)
             else:
                 QToolTip.hideText()
 

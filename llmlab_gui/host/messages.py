@@ -73,12 +73,14 @@ class BigramShares:
 @dataclass(frozen=True)
 class NextToken:
     """What the model expects next. entropy: of the whole distribution, in nats. unread: how many tokens at the
-    beginning of the prompt are beyond the model's context. bigrams: None for a model without a text of its own here."""
+    beginning of the prompt are beyond the model's context. bigrams: None for a model without a text of its own here;
+    no_bigrams: why, where someone may expect them."""
 
     alternatives: Alternatives
     entropy: float
     unread: int = 0
     bigrams: BigramShares | None = None
+    no_bigrams: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
         float(values["entropy"]),
         int(values.get("unread", 0)),
         _bigrams_from(values["bigrams"]) if values.get("bigrams") else None,
+        str(values.get("no_bigrams", "")),
     ),
     "opened": lambda values: about_from(values["about"]),
     "tokens": cut_from,

@@ -9,7 +9,7 @@ from PySide6.QtCore import QEvent, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QHelpEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-from llmlab_gui.widgets.alternatives import percent, visible
+from llmlab_gui.widgets.alternatives import percent, plain_tip, visible
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _ROW_PAD, _GAP, _TOP = 6, 18, 6
@@ -69,7 +69,7 @@ class RankedTokens(QWidget):
             column = int(event.pos().x() / max(1.0, self._width() + _GAP))
             row = int((event.pos().y() - _TOP) / self._row_height()) - 1
             if 0 <= column < len(self.columns) and 0 <= row < len(self.columns[column].pairs):
-                QToolTip.showText(event.globalPos(), self.tip(column, row), self)
+                QToolTip.showText(event.globalPos(), plain_tip(self.tip(column, row)), self)
             return True
         return super().event(event)
 

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QToolTip, QWidget
 
 from llmlab_gui.charts.token_area import TokenArea
 from llmlab_gui.host.selection import PromptToken
-from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.alternatives import plain_tip, visible
 from llmlab_gui.widgets.theme import current_theme, mix
 
 _INNER, _GAP, _LINE_GAP = 5.0, 3.0, 4.0
@@ -94,7 +94,7 @@ class TokenChips(TokenArea):
         if isinstance(event, QHelpEvent):
             token = self.token_at(event.pos())
             if token >= 0:
-                QToolTip.showText(event.globalPos(), self.words(token), self.viewport())
+                QToolTip.showText(event.globalPos(), plain_tip(self.words(token)), self.viewport())
             else:
                 QToolTip.hideText()
             return True

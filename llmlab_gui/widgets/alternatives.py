@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFontDatabase, QFontMetrics, QKeyEvent, QPainter, QStandardItem, QStandardItemModel
+from PySide6.QtGui import Qt as rich
 from PySide6.QtWidgets import QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -24,6 +26,11 @@ def visible(text: str) -> str:
     if not text:
         return "(nothing)"
     return "".join(_SIGNS.get(sign, sign if sign.isprintable() else f"\\u{ord(sign):04x}") for sign in text)
+
+
+def plain_tip(text: str) -> str:
+    """A tool tip that shows this text as it stands: a token `<b>` asks for no bold letters."""
+    return f'<p style="white-space: pre-wrap">{escape(text)}</p>' if rich.mightBeRichText(text) else text
 
 
 def percent(probability: float) -> str:
@@ -87,7 +94,8 @@ class AlternativeList(QListView):
             item.setData(text == chosen, _CHOSEN)
             note = " (this one was drawn)" if text == chosen else ""
             was = "" if old is None else f", {100 * old:.3g} % before"
-            item.setToolTip(f"{visible(text)}: {100 * probability:.3g} %{was}{note}. Click to continue with it.")
+            tip = f"{visible(text)}: {100 * probability:.3g} %{was}{note}. Click to continue with it."
+            item.setToolTip(plain_tip(tip))
             item.setData(old, _BEFORE)
             item.setData(other, _BESIDE)
             model.appendRow(item)

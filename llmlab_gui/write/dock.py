@@ -276,7 +276,9 @@ class WriteDock(LabDock):
         else:
             self.show_body()
         words = ""
-        if row is not None and row.status.live:
+        if self.picker.reading:
+            words = "Reading which checkpoints there are."
+        elif row is not None and row.status.live:
             answers = (
                 f"Step {checkpoint.step:,}, the last saved one, answers." if checkpoint else "Nothing is saved yet."
             )

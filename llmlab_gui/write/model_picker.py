@@ -31,6 +31,7 @@ class ModelPicker(QWidget):
         self._checkpoints: list[Checkpoint] = []
         self._wanted = LATEST  # kept while the list of checkpoints is read
         self._answering: tuple[str, str | None] = ("", None)
+        self._reads = False
         self.runs = labelled(OneLineBox(), "Run whose model answers")
         self.which = labelled(OneLineBox(), "Checkpoint that answers")
         for combo in (self.runs, self.which):
@@ -63,6 +64,11 @@ class ModelPicker(QWidget):
     def choice(self) -> tuple[str, str]:
         """The chosen run, "" for none; `latest`, `best`, `final` or a checkpoint's folder name."""
         return self.run_id, self._wanted
+
+    @property
+    def reading(self) -> bool:
+        """Whether it is not known yet which checkpoints there are."""
+        return self._reads and not self._checkpoints
 
     @property
     def answers(self) -> bool:
@@ -119,7 +125,7 @@ class ModelPicker(QWidget):
         if row is None:
             self._show(run_id, [])
             return
-        folder = row.run.checkpoints
+        self._reads, folder = True, row.run.checkpoints
         self._background.run(
             lambda: list_checkpoints(folder), lambda found: self._show(run_id, found), self._lab.error_raised.emit
         )
@@ -127,12 +133,13 @@ class ModelPicker(QWidget):
     def _show(self, run_id: str, found: list[Checkpoint]) -> None:
         if run_id != self.run_id:
             return
-        self._checkpoints = found
+        nothing = self.reading and not found
+        self._checkpoints, self._reads = found, False
         self._fill()
         about = self._lab.inspection.about
         active = about.reference if self.active and about is not None else ""
         answering = (run_id or active, self.checkpoint.name if self.checkpoint else None)
-        if answering != self._answering:
+        if answering != self._answering or nothing:
             self._answering = answering
             self.changed.emit()
 

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QLabel, QWidget
 from llmlab.core.errors import LabError
 from llmlab_gui.host.messages import BigramShares, NextToken
 from llmlab_gui.host.process import ModelHost, Request
-from llmlab_gui.widgets.alternatives import AlternativeList, percent, visible
+from llmlab_gui.widgets.alternatives import AlternativeList, percent, plain_tip, visible
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.veil import Veil
@@ -82,14 +82,16 @@ class NextTokens(QWidget):
             f"= {bits:.2f} bits: as uncertain as a choice among {equal:,.1f} equally likely tokens."
             f"{'' if asked.chat else ' Click one to append it.'}"
         )
-        self._explain(bigrams)
+        self._explain(bigrams, answer.no_bigrams)
         self.unread.emit(answer.unread)
         self.answered.emit()
 
-    def _explain(self, bigrams: BigramShares | None) -> None:
-        """The heading of the bigrams' column, and how they were counted."""
-        self.heading.setVisible(bigrams is not None)
+    def _explain(self, bigrams: BigramShares | None, why_none: str = "") -> None:
+        """The heading of the bigrams' column, and how they were counted; or why there are none."""
+        self.heading.setVisible(bigrams is not None or bool(why_none))
         if bigrams is None:
+            self.heading.setText(f"No bigrams: {why_none}.")
+            self.heading.setToolTip("")
             return
         last = f"“{visible(bigrams.last)}”"
         if not bigrams.shares:
@@ -101,12 +103,13 @@ class NextTokens(QWidget):
         )
         most = ", ".join(f"“{visible(text)}” ({percent(share)})" for text, share in bigrams.most)
         self.heading.setText(f"Bigrams after {last} in its text: {100 * bigrams.overlap:.0f} % overlap")
-        self.heading.setToolTip(
+        tip = (
             f"Second column, outlined: count({last}, token) / count({last}). A token follows {last} "
             f"{bigrams.occurrences:,} times in {where}, most often {most}.\n"
             "Overlap: the sum of the smaller of both shares over all tokens. It is 100 % for a model that has learned "
             "bigrams and nothing else; one that uses earlier tokens differs."
         )
+        self.heading.setToolTip(plain_tip(tip))
 
     def _take_failure(self, error: LabError) -> None:
         """Typing goes on; a message bar at each key would not help."""

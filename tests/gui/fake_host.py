@@ -9,6 +9,7 @@ model's reference, misbehave. It answers questions with the archives of `fake_ar
 "deaf"      never answers, not even a cancellation
 "slow"      a question takes until it is cancelled, with progress on the way
 "bigrams"   what comes next has bigrams of the training text beside it
+"mixture"   it has none, and says why
 "blind"     a model that refuses its patterns
 "plain"     a model without a beginning-of-text token
 """
@@ -91,6 +92,7 @@ class FakeHost:
                 entropy=1.5 * math.log(2),
                 unread=unread,
                 bigrams=shares if "bigrams" in prompt else None,
+                no_bigrams="its text is a mixture" if "mixture" in prompt else "",
             )
         else:
             self._generate(values, prompt)

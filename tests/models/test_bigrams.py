@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_models
+from bases import settings_for
 from fakes import CancelAfter
 from small_runs import new_run, train_here
 
+from llmlab.core.config import with_values
 from llmlab.core.errors import Cancelled
+from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.progress import quiet
+from llmlab.core.run_settings import RunSettings
 from llmlab.data.dataset import load_dataset, saved_training_tokens
 from llmlab.data.sharded_tokens import ShardedTokens, Tokens
+from llmlab.jobs.launcher import create_run
 from llmlab.models import bigrams as module
 from llmlab.models.bigrams import Bigrams, bigrams_of
 from llmlab.models.generation import next_tokens
@@ -95,7 +100,9 @@ def test_a_run_has_those_of_its_training_split_alone(run: SavedRun, opened: Open
     data = load_dataset(settings.data, settings.model.block_size, quiet)
     pairs = Counter(pairwise(data.train.tolist()))
     last = opened.tokenizer.encode("e")[0]
-    found = next_tokens(opened, "the", 5, bigrams=bigrams_of(run, opened)).bigrams
+    bigrams = bigrams_of(run, opened)
+    assert isinstance(bigrams, Bigrams)
+    found = next_tokens(opened, "the", 5, bigrams=bigrams).bigrams
     assert found is not None
     count = sum(times for pair, times in pairs.items() if pair[0] == last)
     assert (found.last, found.occurrences, found.beginning) == ("e", count, 0)
@@ -112,5 +119,19 @@ def test_what_is_not_the_text_that_was_trained_on_has_none(run: SavedRun, opened
     assert saved_training_tokens(mixed, key, "") is None
     folder = ModelFolder(tiny_models.save(tiny_models.gpt2(), tmp_path))
     hub = open_model(folder, tmp_path)
-    assert bigrams_of(folder, hub) is None
+    assert bigrams_of(folder, hub) == ""
     assert next_tokens(hub, "the", 3).bigrams is None
+
+
+def test_why_a_run_has_none_is_said(run: SavedRun, opened: OpenModel, tmp_path: Path) -> None:
+    def why(settings: RunSettings) -> Bigrams | str:
+        made = create_run(tmp_path, settings, name=f"run-{len(list(tmp_path.glob('*/*')))}")
+        return bigrams_of(SavedRun(made, "r"), opened)
+
+    scratch = run.run.info().settings
+    mixed = replace(scratch, data=replace(scratch.data, corpus="tiny:0.5,shakespeare:0.5"))
+    assert "a mixture" in str(why(mixed))
+    assert "not trained from scratch" in str(why(settings_for(f"{run.run.path}@final")))
+    mysteries = [with_values(MysterySettings(), {"data.corpus": text}) for text in ("tiny", mixed.data.corpus)]
+    assert {why(one) for one in mysteries} == {"a mystery does not show what it read"}
+    assert "not here any more" in str(why(scratch))  # it never began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,17 +13,18 @@ import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QGuiApplication, QTextCursor
+from PySide6.QtGui import QGuiApplication, QTextCursor, QTextDocument
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST, dock_in_sight
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import python_command
+from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab_gui.host.messages import Generation, NextToken, Token
 from llmlab_gui.host.process import LOADING, ModelHost, Request
 from llmlab_gui.host.selection import Working
-from llmlab_gui.widgets.alternatives import percent, visible
+from llmlab_gui.widgets.alternatives import percent, plain_tip, visible
 from llmlab_gui.write.dock import NEXT_TAB, TOKEN_TAB, WriteDock
 from llmlab_gui.write.token_view import TokenView, tint
 from llmlab_gui.write.writer import Writer
@@ -229,9 +231,40 @@ def test_bigrams_of_its_text_are_a_second_column_where_the_model_has_one(
     rows = dock.next_list.model()
     said = [rows.index(row, 0).data() for row in range(rows.rowCount())]
     assert said == ["·the  50 %  75 %", "⏎  25 %  0 %", "·7  25 %  12 %"]
+    dock.prompt.setPlainText("mixture")
+    qtbot.waitUntil(lambda: dock.ahead.heading.text() == "No bigrams: its text is a mixture.", timeout=WAIT)
+    assert (dock.ahead.heading.isHidden(), dock.ahead.heading.toolTip()) == (False, "")
     dock.prompt.setPlainText("others")
     qtbot.waitUntil(dock.ahead.heading.isHidden, timeout=WAIT)
     assert rows.index(0, 0).data() == "·the  50 %"
+
+
+def test_that_there_is_no_checkpoint_is_said_once_that_is_known(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = threading.Event()
+
+    def late(folder: Path) -> list[Checkpoint]:
+        assert known.wait(WAIT / 1000)
+        return list_checkpoints(folder)
+
+    monkeypatch.setattr("llmlab_gui.write.model_picker.list_checkpoints", late)
+    lab.add(FakeRun(lab.outputs, steps=1000).start().advance(10).stop())
+    for _ in range(2):  # and when it is chosen again
+        qtbot.waitUntil(lambda: dock.note.text() == "Reading which checkpoints there are.", timeout=WAIT)
+        known.set()
+        qtbot.waitUntil(lambda: "no checkpoint yet" in dock.note.text(), timeout=WAIT)
+        known.clear()
+        dock.picker.select("pretraining/fake", "latest")
+        lab.runs_changed.emit()
+    known.set()
+
+
+def test_the_tip_of_a_token_shows_it_as_it_stands() -> None:
+    for token in ("<b>", "&lt;", "the"):
+        tip, read = plain_tip(f"{token}: 50 %"), QTextDocument()
+        (read.setHtml if tip != f"{token}: 50 %" else read.setPlainText)(tip)
+        assert read.toPlainText() == f"{token}: 50 %"
 
 
 def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
