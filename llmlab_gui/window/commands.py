@@ -59,7 +59,7 @@ _ALSO = {
     "dock:interventions": "what if i remove a head ablation ablate knock out patching causal tracing",
     "dock:walk": "step by step forward pass head stages formula numbers backpropagation",
     "dock:rebuild": "exercises write code yourself implement from scratch pieces",
-    "dock:compare": "difference two models what did fine-tuning change",
+    "dock:compare": "difference two models heads what did fine-tuning change",
     "dock:evolution": "over time film while training how did induction heads appear over training",
     "dock:geometry": "pca neighbours cosine similarity vectors",
     "dock:parameters": "weights histogram matrices how much memory does the kv cache take key-value tokens",
@@ -126,7 +126,7 @@ _ALSO = {
     "samples.temperature": "sampling randomness",
     "lora.rank": "adapter r",
 }
-_OF_A_HEAD = ("attention", "interventions", "walk")
+_OF_A_HEAD = ("attention", "interventions", "walk", "compare")
 _PREVIOUS = "which head attends to the previous token before attention pattern"
 _NEXT = "does it know bigrams what does it expect after the most likely predict continue next word"
 _SPIKE = "batch sequences that a step read which text causes a loss spike outlier"
@@ -248,7 +248,9 @@ def _show_previous(window: MainWindow) -> None:
     _show_panel(window, "attention")
     attention = window.docks["attention"]
     assert isinstance(attention, AttentionDock)
-    attention.heads.rank("previous")
+    session = window.lab.inspection
+    if session.about is not None or session.opening:  # and not whatever is opened some time later
+        attention.heads.rank("previous")
 
 
 def _show_next(window: MainWindow) -> None:
@@ -296,8 +298,9 @@ def _show_head(window: MainWindow, dock_id: str, layer: int, head: int) -> None:
 
 
 def _choose_head(window: MainWindow, dock_id: str, layer: int, head: int) -> None:
-    """In Interventions, it is what the form would intervene on."""
-    from llmlab_gui.inside.interventions import InterventionsDock  # it comes with the docks
+    """In Interventions, it is what the form would intervene on; in Compare, its pattern is what differs."""
+    from llmlab_gui.inside.compare import PATTERN, CompareDock  # they come with the docks
+    from llmlab_gui.inside.interventions import InterventionsDock
 
     dock, session = window.docks[dock_id], window.lab.inspection
     about = session.about
@@ -307,6 +310,8 @@ def _choose_head(window: MainWindow, dock_id: str, layer: int, head: int) -> Non
         return
     if isinstance(dock, InterventionsDock):
         dock.form.part.setCurrentIndex(dock.form.part.findData("head"))
+    if isinstance(dock, CompareDock):
+        dock.view.setCurrentIndex(PATTERN)
     session.select(layer=layer, head=head)
 
 

@@ -36,12 +36,15 @@ _ROWS = 14  # in sight at once
 # Where fewer commands have the words, those with the letters follow, and pages with the words.
 _FEW = 6
 _WORD = re.compile(r"[^\W_]+")
-# How people write a head: "head 1.2" and "remove 1.2", "layer 1 head 2" and "L1H2", "head 2 of layer 1".
+_NUMBERS = r"(?P<layer>\d{1,4})\.(?P<head>\d{1,4})\b(?!\.\d)"
+# How people write a head: "head 1.2" and "remove 1.2" (not "remove 0.1 dropout"), "layer 1 head 2", "L1H2" and "L1.H2",
+# "head 2 of layer 1".
 _HEADS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"(?:\bheads? |(?<=remove )|(?<=ablate ))(?P<layer>\d{1,4})\.(?P<head>\d{1,4})\b(?!\.\d)",
-        r"\bl(?:ayer )?(?P<layer>\d{1,4}),? ?h(?:ead )?(?P<head>\d{1,4})\b",
+        rf"\bheads? {_NUMBERS}",
+        rf"(?<=remove |ablate ){_NUMBERS}(?=\W*(?:$|and\b|from\b|in\b))",
+        r"\bl(?:ayer )?(?P<layer>\d{1,4})[,.]? ?h(?:ead )?(?P<head>\d{1,4})\b",
         r"\bhead (?P<head>\d{1,4}) (?:of|in) layer (?P<layer>\d{1,4})\b",
     )
 ]

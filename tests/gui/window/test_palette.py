@@ -176,6 +176,8 @@ def test_a_question_that_is_typed_finds_where_it_is_answered(same_window: MainWi
         ("walk L2H1", "walk"),
         ("attention layer 2, head 1", "attention"),
         ("ablate head 1 of layer 2", "interventions"),
+        ("ablate head L2.H1", "interventions"),
+        ("compare head 2.1", "compare"),
     ],
 )
 def test_a_head_that_is_typed_is_the_one_that_the_panel_shows(
@@ -229,6 +231,8 @@ def test_of_several_heads_the_first_is_meant_and_a_number_of_three_parts_is_none
         ("head 0.1.2", "Attention"),
         ("head 99999999999.1 attention", "Attention"),  # more than a form's box can hold
         ("remove 0.1.2 attention", "Attention"),
+        ("remove 0.1 attention", "Attention"),  # as in "remove 0.1 dropout"
+        ("remove 0.1 and see", "Attention: head 0.1"),
     ):
         assert [command.text for command in finder.find(wanted)] == [found], wanted
 
@@ -244,6 +248,8 @@ def test_a_panel_of_a_model_opens_that_of_the_current_run_where_none_is_open(
     monkeypatch.setattr(session, "open", opened.append)
     show("Attention")
     assert opened == []  # no run has saved anything
+    show("previous-token head")
+    assert not window.docks["attention"].heads._ranked  # what is opened later is not ranked by it
     monkeypatch.setattr(window.lab, "current_model", lambda: "pretraining/a@latest")
     for wanted in ("Attention", "Logit lens", "Parameters", "previous-token head", "walk head 0.1"):
         show(wanted)
