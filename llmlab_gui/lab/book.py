@@ -121,8 +121,11 @@ class Book(QObject):
             )
         # Whoever else looks into the notebook may have scored it first: an experiment's report does.
         waited = {entry.id for entry in self.entries if entry.scored_at is None} | set(contents.fresh)
-        for entry in contents.entries:
-            if entry.id in waited and entry.scored_at is not None:
+        ended = [entry for entry in contents.entries if entry.scored_at is not None]
+        told = {(entry.subject, entry.created) for entry in ended if entry.id not in waited}
+        for entry in ended:
+            if (which := (entry.subject, entry.created)) not in told:  # of a folder that was copied, only once
+                told.add(which)
                 self._tell(entry)
         if not self.is_read or (contents.entries, contents.damaged) != (self.entries, self.damaged):
             self.is_read, self.entries, self.damaged = True, contents.entries, contents.damaged

@@ -303,7 +303,7 @@ class Lab(QObject):
                 rows = [known[old] if row.id == new else row for row in rows if row.id != old]
                 rows += [] if known[old] in rows else [known[old]]
         fresh = [row for row in rows if row.id not in known and row.status.live]
-        self._rows = {row.id: row for row in told_apart([self._followed.with_newer_status(row) for row in rows])}
+        self._rows = {row.id: row for row in told_apart([self._up_to_date(row) for row in rows])}
         for run_id, row in self._rows.items():
             if run_id in known:
                 self._ends.compare(known[run_id].status, row)
@@ -321,6 +321,14 @@ class Lab(QObject):
                 if row.id != self._current:
                     self.run_appeared.emit(row.id)
         self.runs_changed.emit()
+
+    def _up_to_date(self, row: RunRow) -> RunRow:
+        """A row of a list, which may have been read before the end of a run that is known by now."""
+        row, known = self._followed.with_newer_status(row), self._rows.get(row.id)
+        if known is None or known.info.created != row.info.created or known.status.live or not row.status.live:
+            return row
+        began = row.status.attempt > known.status.attempt or row.status.heartbeat >= known.status.heartbeat
+        return row if began else replace(row, status=known.status)
 
     def _choose(self, in_turn: RunRow | None = None) -> None:
         """Turns to any run rather than to none. Of those that begin later only to one whose turn in this window's queue

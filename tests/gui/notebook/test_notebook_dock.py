@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -250,6 +251,10 @@ def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, li
     told = "You predicted final validation loss: 1.9 to 2.2, 80 % sure. It became 2.5: outside."
     qtbot.waitUntil(lambda: told in said, timeout=WAIT)
     assert rows(dock)[0][3] == "outside"
+    shutil.copytree(live.run.path, live.run.path.with_name("copy"))
+    lab.notebook.refresh()
+    qtbot.waitUntil(lambda: rows(dock)[0][0] == "copy" and rows(dock)[0][3] == "outside", timeout=WAIT)
+    assert said.count(told) == 1
 
 
 def test_the_curve_of_a_live_run_grows(dock: NotebookDock, lab: Lab, live: FakeRun, qtbot: QtBot) -> None:
