@@ -253,7 +253,7 @@ def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, li
     assert rows(dock)[0][3] == "outside"
     shutil.copytree(live.run.path, live.run.path.with_name("copy"))
     lab.notebook.refresh()
-    qtbot.waitUntil(lambda: rows(dock)[0][0] == "copy" and rows(dock)[0][3] == "outside", timeout=WAIT)
+    qtbot.waitUntil(lambda: ("copy", "outside") in [(row[0], row[3]) for row in rows(dock)], timeout=WAIT)
     assert said.count(told) == 1
 
 

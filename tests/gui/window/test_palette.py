@@ -232,7 +232,7 @@ def test_of_several_heads_the_first_is_meant_and_a_number_of_three_parts_is_none
         ("head 99999999999.1 attention", "Attention"),  # more than a form's box can hold
         ("remove 0.1.2 attention", "Attention"),
         ("remove 0.1 attention", "Attention"),  # as in "remove 0.1 dropout"
-        ("remove 0.1 and see", "Attention: head 0.1"),
+        ("remove 0.1 and attention", "Attention: head 0.1"),
     ):
         assert [command.text for command in finder.find(wanted)] == [found], wanted
 
