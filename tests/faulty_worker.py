@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from llmlab.core.errors import LabError
-from llmlab.jobs import worker
+from llmlab.jobs import ranks, worker
 from llmlab.store import recorder
 from llmlab.training import inspections
 from llmlab.training.loop import Trainer
@@ -35,7 +35,7 @@ def loss_of_batch(self: Trainer, index: int) -> Any:
 def report(self: Trainer, result: Any) -> None:
     plain_report(self, result)
     if fault == "hangs between steps" and self.progress.step == 7:
-        _beat(self, gaps=1)
+        _have_patience(self, 0.5)
         threading.Event().wait()
 
 
@@ -45,16 +45,16 @@ def slowly(does: Callable[..., Any]) -> Callable[..., Any]:
     def slow(trainer: Trainer, *given: Any) -> Any:
         if fault == "works for long" and not done:
             done.append(True)
-            recorder._FIRST_PATIENCE = 1.0
-            _beat(trainer, gaps=0)
-            threading.Event().wait(10)  # longer than a patience of 1 second and the test's timeout of 5
+            _have_patience(trainer, 0.5)
+            threading.Event().wait(4)  # longer than that patience and the test's timeout of 2 seconds
+            _have_patience(trainer, 120.0)
         return does(trainer, *given)
 
     return slow
 
 
-def _beat(trainer: Trainer, gaps: int) -> None:
-    recorder._LEAST_PATIENCE, recorder._PATIENCE_GAPS = 1.0, gaps
+def _have_patience(trainer: Trainer, seconds: float) -> None:
+    recorder._LEAST_PATIENCE, recorder._PATIENCE_GAPS = seconds, 0
     trainer.recorder.beat(0.0)
     trainer.recorder.update()
 
@@ -62,6 +62,8 @@ def _beat(trainer: Trainer, gaps: int) -> None:
 with (
     mock.patch.object(worker, "choose_device", choose_device),
     mock.patch.object(worker, "peak_flops", return_value=1e11),
+    mock.patch.object(worker, "SIGTERM_SECONDS", 1.0),
+    mock.patch.object(ranks, "_LOOK_SECONDS", 0.2),
     mock.patch.multiple(Trainer, loss_of_batch=loss_of_batch, report=report, _save=slowly(Trainer._save)),
     mock.patch.object(inspections, "_answer", slowly(inspections._answer)),
 ):

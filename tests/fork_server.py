@@ -45,6 +45,7 @@ SERVED = {
     "llmlab.jobs.model_host": False,
     "llmlab.exercises.check_process": False,
     "llmlab.cli.self_test": False,
+    "torch.distributed.run": True,
     "submitit.local._local": True,  # a job of its local cluster, and what runs in it
     "submitit.core._submit": True,
 }
@@ -53,7 +54,6 @@ FAULTY = Path(__file__).with_name("faulty_worker.py")
 # What takes long to import, besides the lab's own modules.
 _LIBRARIES = (
     "torch._dynamo",  # with the first step of an optimizer
-    "torch.distributed.run",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.generation",

@@ -37,7 +37,8 @@ _STEPS = 20
 # Largest difference of a loss from the CPU's within 20 steps, in nats. Rounding in another order makes about 1e-5;
 # a device that computes something else (pytorch/pytorch#109457 on MPS) is off by tenths.
 _TOLERANCE = 1e-3
-# The same of several processes on the CPU, which add in another order: measured 1e-6 (tests/training/test_parallel.py).
+# The same of several processes on the CPU, which add in another order: measured 1e-6
+# (tests/training/several/test_same_run.py).
 _SUM_TOLERANCE = 1e-4
 _STRATEGIES, _PROCESSES = ("ddp", "fsdp2"), 2
 _SECONDS = 60.0  # that the processes get to start and train

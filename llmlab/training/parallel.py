@@ -9,8 +9,8 @@ reads rows r B / N to (r + 1) B / N, B_r of them:
 
 What follows averages over ranks, and the mean of weight_r loss_r is the mean loss of the whole batch, also where B / N
 is no whole number. So 1, 2 and 4 processes compute the same sum in another order, and their losses differ by rounding
-in fp32: about 1e-7 of the loss a step, less than 1e-5 after 30 (tests/training/test_parallel.py). Dropout is the
-exception: each rank draws a mask of its own, from (seed, batch, rank).
+in fp32: about 1e-7 of the loss a step, less than 1e-5 after 30 (tests/training/several/test_same_run.py). Dropout is
+the exception: each rank draws a mask of its own, from (seed, batch, rank).
 
 **DDP** (Li et al. 2020): each rank holds the whole model, its gradients and its optimizer, P parameters. It averages
 gradients, and since all ranks then take the same step, their weights stay equal without ever being sent:

@@ -34,8 +34,8 @@ Loss: TypeAlias = Callable[..., Tensor]
 
 # How long the others wait for an order: a pause may last for months. Who dies meanwhile closes its connections.
 _PATIENCE = timedelta(days=365)
-# What all processes but the dead one take to say that they are there.
-_ROLL_CALL_SECONDS = 2.0
+# What all processes but the dead one take at most to say that they are there, and how often rank 0 listens.
+_ROLL_CALL_SECONDS, _LISTEN_SECONDS = 2.0, 0.05
 _ORDERS = ("end", "join", "step", "losses", "weights", "moments", "gradients", "parameters")
 LOST = LabError(
     "A process of this run was lost, and the others cannot go on without it.",
@@ -172,24 +172,25 @@ class Connected(Processes):
             self._store.set(f"failed/{self.rank}", json.dumps(error.as_dict()))
 
     def given_up(self) -> LabError | None:
-        if not any(self._said(rank) for rank in range(self.size) if rank != self.rank):
-            return None
-        return self._who_is_gone(late=False)
+        last = self._last_words()
+        return self._who_is_gone(last, late=False) if any(last.values()) else None
 
     def why_lost(self, error: BaseException) -> LabError:
         """What became of the one that the others wait for in vain: as it said itself, or as the silence tells."""
-        time.sleep(_ROLL_CALL_SECONDS)
-        return self._who_is_gone(late="timed out" in str(error).lower())
+        end = time.monotonic() + _ROLL_CALL_SECONDS
+        while True:
+            last = self._last_words()
+            reasons = [said for said in last.values() if said is not None and said.what != LOST.what]
+            if reasons or all(last.values()) or time.monotonic() > end:
+                return self._who_is_gone(last, late="timed out" in str(error).lower())
+            time.sleep(_LISTEN_SECONDS)
 
-    def _who_is_gone(self, *, late: bool) -> LabError:
-        """late: this process waited for one of the others as long as it may."""
-        silent = []
-        for rank in range(self.size):
-            said = None if rank == self.rank else self._said(rank)
+    def _who_is_gone(self, last: Mapping[int, LabError | None], *, late: bool) -> LabError:
+        """last: words, by rank. late: this process waited for one of the others as long as it may."""
+        for said in last.values():
             if said is not None and said.what != LOST.what:
                 return said
-            if said is None and rank != self.rank:
-                silent.append(rank)
+        silent = [rank for rank, said in last.items() if said is None]
         if not silent and not late:  # the others are all there, and waited for this one
             return not_answering(self.rank, self.size)
         who = f"Process {silent[0]}" if len(silent) == 1 else "One"
@@ -197,6 +198,10 @@ class Connected(Processes):
         if late:
             became = f"did not answer within {self.seconds:g} s (distributed.timeout)"
         return LabError(LOST.what, f"{who} of the run's {self.size} {became}.", LOST.do)
+
+    def _last_words(self) -> dict[int, LabError | None]:
+        """Why each of the others ends, by rank; None of one that has not said."""
+        return {rank: self._said(rank) for rank in range(self.size) if rank != self.rank}
 
     def _said(self, rank: int) -> LabError | None:
         with contextlib.suppress(RuntimeError):  # the store went with the process that kept it

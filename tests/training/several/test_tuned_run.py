@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import safetensors.torch
+import tiny_models
 import torch
-from bases import make_bases
+from bases import qwen2
 from forks import wait_until
 from kills import differences, events_of
 from preset_settings import resolve_finetune_settings
-from ranks import ranks, train_by
+from ranks import BOUND, be_killed, in_step, losses, ranks, train_by
 from small_runs import names_of_events, new_run, train_here
 
 from llmlab.core.errors import UsageError
@@ -24,11 +23,9 @@ from llmlab.jobs.launcher import create_run, prepare_resume, request
 from llmlab.models.source import open_model
 from llmlab.store.checkpoints import list_checkpoints, select
 from llmlab.store.run_folder import RunFolder
-from llmlab.training.finetuning.loop import Finetuner
 
 pytestmark = pytest.mark.long
 STEPS = 6
-BOUND = 1e-5  # of a loss: sums are taken in another order, in fp32
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +37,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bases(outputs: Path) -> dict[str, str]:
     wide = {"data__tokenizer": "bpe", "data__bpe_vocab_size": 300, "model__block_size": 64, "model__dropout": 0.0}
     train_here(new_run(outputs, 2, "wide", **wide))
-    return make_bases(outputs) | {"scratch": "wide@final"}
+    others = {"llama": tiny_models.llama(), "qwen2": qwen2()}
+    folders = {kind: str(tiny_models.save(model, outputs / kind)) for kind, model in others.items()}
+    return folders | {"scratch": "wide@final"}
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +79,10 @@ def tuning(outputs: Path, base: str, examples: str, name: str, **changed: Any) -
     return create_run(outputs, resolve_finetune_settings("scratch", overrides=values), name=name)
 
 
-def losses(run: RunFolder) -> list[float]:
-    steps = [event[name] for event in events_of(run, "step") for name in ("loss", "grad_norm")]
-    return steps + [event[name] for event in events_of(run, "evaluated") for name in ("train_loss", "val_loss")]
+@pytest.fixture(scope="module")
+def alone(outputs: Path, bases: dict[str, str], examples: str) -> RunFolder:
+    """The run of Llama's adapters by one process."""
+    return train_here(tuning(outputs, bases["llama"], examples, "alone"))
 
 
 def learned(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -127,40 +127,27 @@ def test_two_processes_follow_the_curve_of_one_and_save_the_same(
 
 @pytest.mark.slow
 def test_four_processes_of_which_one_has_no_row_take_the_same_steps(
-    outputs: Path, bases: dict[str, str], examples: str
+    outputs: Path, bases: dict[str, str], examples: str, alone: RunFolder
 ) -> None:
-    alone = train_here(tuning(outputs, bases["llama"], examples, "four-alone"))
     four = train_by(tuning(outputs, bases["llama"], examples, "four", distributed__strategy="fsdp2"), 4)
     assert losses(four) == pytest.approx(losses(alone), rel=BOUND)
 
 
-def _killed_in_step(number: int, rank: int) -> Any:
-    plain = Finetuner.optimizer_step
-
-    def step(self: Finetuner) -> Any:
-        if self.processes.rank == rank and self.progress.step + 1 == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return plain(self)
-
-    return mock.patch.object(Finetuner, "optimizer_step", step)
-
-
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_a_run_that_loses_a_process_says_so_and_goes_on_in_one_or_bitwise_in_two(
-    outputs: Path, bases: dict[str, str], examples: str, strategy: str
+    outputs: Path, bases: dict[str, str], examples: str, alone: RunFolder, strategy: str
 ) -> None:
     changed = {"distributed__strategy": strategy, "lora__dropout": 0.2}
     whole = train_by(tuning(outputs, bases["llama"], examples, f"whole-{strategy}", **changed), 2)
     run = tuning(outputs, bases["llama"], examples, f"killed-{strategy}", **changed)
-    with _killed_in_step(4, 1), ranks(run, 2) as forks:
+    with in_step(4, 1, be_killed), ranks(run, 2) as forks:
         assert (forks[0].wait(), forks[1].wait()) == (1, -signal.SIGKILL)
     assert run.status().state == "failed"
     assert "Process 1 of the run's 2 was ended from outside" in events_of(run, "failed")[0]["why"]
     train_by(run, 2)
     assert differences(whole, run) == []
-    alone = train_here(tuning(outputs, bases["llama"], examples, f"alone-{strategy}"))
     moved = tuning(outputs, bases["llama"], examples, f"moved-{strategy}", distributed__strategy=strategy)
-    with _killed_in_step(4, 0), ranks(moved, 2) as forks:
+    with in_step(4, 0, be_killed), ranks(moved, 2) as forks:
         assert forks[0].wait() == -signal.SIGKILL
     prepare_resume(moved, {"distributed.strategy": "none"})
     train_here(moved)

@@ -1,0 +1,133 @@
+"""Several processes train the run that one trains, and it goes on with any number of them."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from forks import wait_until
+from kills import differences, events_of
+from ranks import BOUND, SETTINGS, be_killed, in_step, losses, ranks, train_by
+from small_runs import names_of_events, new_run, quick_settings, train_here
+
+from llmlab.core.errors import UsageError
+from llmlab.jobs.launcher import prepare_resume, request
+from llmlab.store.checkpoints import select
+from llmlab.store.run_folder import RunFolder
+from llmlab.training.state import load_state
+
+STEPS = 30
+
+
+def test_two_and_four_processes_follow_the_curve_of_one(outputs: Path, alone: RunFolder) -> None:
+    for strategy, count in (("ddp", 2), ("fsdp2", 2), ("ddp", 4)):
+        settings = SETTINGS | {"distributed__strategy": strategy}
+        run = train_by(new_run(outputs, STEPS, f"{strategy}-{count}", **settings), count)
+        assert losses(run) == pytest.approx(losses(alone), rel=BOUND)
+        assert [event["tokens"] for event in events_of(run, "step")] == [
+            event["tokens"] for event in events_of(alone, "step")
+        ]
+        assert events_of(run, "started")[0]["processes"] == count
+        shares = events_of(run, "shared")[-1]["busy"]
+        assert [event["step"] for event in events_of(run, "shared")] == [20, 30]
+        assert len(shares) == count
+        assert all(0 < share <= 1 for share in shares)
+
+
+@pytest.mark.slow
+def test_parts_of_a_model_are_gathered_in_bf16_as_the_whole_is_multiplied(outputs: Path) -> None:
+    both = []
+    for strategy in ("ddp", "fsdp2"):
+        settings = SETTINGS | {"distributed__strategy": strategy, "train__precision": "bf16"}
+        both.append(losses(train_by(new_run(outputs, 10, strategy, **settings), 2)))
+    assert both[0] == pytest.approx(both[1], rel=BOUND)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_a_run_killed_and_resumed_on_as_many_processes_is_bitwise_the_same(outputs: Path, strategy: str) -> None:
+    """Three: of two numbers the sum has only one order. With dropout, whose masks each process draws for itself."""
+    settings = SETTINGS | {"model__dropout": 0.1, "train__grad_accum": 2, "train__sample_interval": 16}
+    settings["distributed__strategy"] = strategy
+    alone = train_by(new_run(outputs, 16, "alone", **settings), 3)
+    run = new_run(outputs, 16, "run", **settings)
+    with in_step(13, 0, be_killed), ranks(run, 3) as forks:
+        assert forks[0].wait() == -signal.SIGKILL
+        assert [fork.wait() for fork in forks[1:]] == [1, 1]  # they hear of it at once
+    assert run.status().state == "interrupted"
+    train_by(run, 3)
+    assert differences(alone, run) == []
+    assert [event["step"] for event in events_of(run, "started")] == [0, 10]
+
+
+def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the_bound(
+    outputs: Path, alone: RunFolder
+) -> None:
+    run = new_run(outputs, STEPS, "run", **SETTINGS)
+    for strategy, count, step in (("ddp", 2, 12), ("fsdp2", 4, 22)):
+        prepare_resume(run, {"distributed.strategy": strategy})
+        with in_step(step, 0, be_killed), ranks(run, count) as forks:
+            assert forks[0].wait() == -signal.SIGKILL
+    train_here(run)
+    assert losses(run) == pytest.approx(losses(alone), rel=BOUND)
+    assert [event["step"] for event in events_of(run, "step")] == list(range(1, STEPS + 1))
+    told = [sentence for event in events_of(run, "started") for sentence in event["changed"]]
+    assert [sentence.partition(";")[0] for sentence in told] == [
+        "distributed.strategy: ddp -> fsdp2",
+        "The number of processes changed (2 -> 4)",
+        "The number of processes changed (4 -> 1)",
+    ]
+
+
+def test_muon_and_averaged_weights_go_on_with_another_number_of_processes(outputs: Path) -> None:
+    settings = SETTINGS | {"train__optimizer": "muon", "train__ema_decay": 0.9}
+    alone = train_here(new_run(outputs, STEPS, "alone", **settings))
+    run = new_run(outputs, STEPS, **settings)
+    for count, step in ((2, 12), (3, 22)):
+        with in_step(step, 0, be_killed), ranks(run, count) as forks:
+            assert forks[0].wait() == -signal.SIGKILL
+    train_here(run)
+    assert [event["step"] for event in events_of(run, "step")] == list(range(1, STEPS + 1))
+    assert [event["step"] for event in events_of(run, "started")] == [0, 10, 20]
+    assert losses(run) == pytest.approx(losses(alone), rel=BOUND)
+    ended = [load_state(select(each.checkpoints, "final").path) for each in (alone, run)]
+    for (name, mine), theirs in zip(ended[0].weights.items(), ended[1].weights.values(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5), name
+
+
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_pause_save_sample_inspect_and_stop_work_as_on_one_process(outputs: Path, strategy: str) -> None:
+    run = new_run(outputs, 2000, **SETTINGS | {"distributed__strategy": strategy})
+    with ranks(run, 2) as forks:
+        wait_until(lambda: run.recorded_status().step > 2)
+        request(run, "pause")
+        wait_until(lambda: run.status().state == "paused")
+        request(run, "save")
+        request(run, "sample", prompts=["the"])
+        request(run, "inspect", question="parameters", values={}, out="parameters-0123456789ab")
+        wait_until(lambda: "inspected" in names_of_events(run))
+        answer = safetensors.torch.load_file(run.inspections / "parameters-0123456789ab.safetensors")
+        norms = answer["parameters/gradient"].square().sum().sqrt()
+        assert float(norms) == pytest.approx(min(1.0, events_of(run, "step")[-1]["grad_norm"]), rel=1e-4)
+        at = run.recorded_status().step
+        assert names_of_events(run)[-4:] == ["paused", "checkpoint_saved", "sampled", "inspected"]
+        request(run, "resume")
+        wait_until(lambda: run.recorded_status().step > at)
+        request(run, "stop")
+        assert [fork.wait() for fork in forks] == [0, 0]
+    assert (run.status().state, events_of(run, "stopped")[0]["step"]) == ("stopped", run.status().step)
+
+
+def test_what_does_not_work_in_parts_of_a_model_is_refused() -> None:
+    for key, value in (("optimizer", "muon"), ("ema_decay", 0.9), ("compile", True), ("precision", "fp16")):
+        with pytest.raises(UsageError, match=f"train.{key}.* does not work with distributed.strategy=fsdp2"):
+            quick_settings(distributed__strategy="fsdp2", **{f"train__{key}": value})
+
+
+def test_a_run_of_one_process_is_not_trained_by_several(outputs: Path) -> None:
+    run = new_run(outputs, 4)
+    with ranks(run, 2) as forks:
+        assert forks[0].wait() == 1
+    assert run.status().error["why"] == "Its distributed.strategy is none."  # type: ignore[index]
