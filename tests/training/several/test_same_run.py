@@ -42,24 +42,24 @@ def test_parts_of_a_model_are_gathered_in_bf16_as_the_whole_is_multiplied(output
     both = []
     for strategy in ("ddp", "fsdp2"):
         settings = SETTINGS | {"distributed__strategy": strategy, "train__precision": "bf16"}
-        both.append(losses(train_by(new_run(outputs, 10, strategy, **settings), 2)))
+        both.append(losses(train_by(new_run(outputs, 5, strategy, **settings), 2)))
     assert both[0] == pytest.approx(both[1], rel=BOUND)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_a_run_killed_and_resumed_on_as_many_processes_is_bitwise_the_same(outputs: Path, strategy: str) -> None:
     """Three: of two numbers the sum has only one order. With dropout, whose masks each process draws for itself."""
-    settings = SETTINGS | {"model__dropout": 0.1, "train__grad_accum": 2, "train__sample_interval": 16}
-    settings["distributed__strategy"] = strategy
-    alone = train_by(new_run(outputs, 16, "alone", **settings), 3)
-    run = new_run(outputs, 16, "run", **settings)
-    with in_step(13, 0, be_killed), ranks(run, 3) as forks:
+    settings = SETTINGS | {"model__dropout": 0.1, "train__grad_accum": 2, "train__sample_interval": 12}
+    settings |= {"checkpoints__interval": 5, "distributed__strategy": strategy}
+    alone = train_by(new_run(outputs, 12, "alone", **settings), 3)
+    run = new_run(outputs, 12, "run", **settings)
+    with in_step(8, 0, be_killed), ranks(run, 3) as forks:
         assert forks[0].wait() == -signal.SIGKILL
         assert [fork.wait() for fork in forks[1:]] == [1, 1]  # they hear of it at once
     assert run.status().state == "interrupted"
     train_by(run, 3)
     assert differences(alone, run) == []
-    assert [event["step"] for event in events_of(run, "started")] == [0, 10]
+    assert [event["step"] for event in events_of(run, "started")] == [0, 5]
 
 
 def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the_bound(
