@@ -145,12 +145,12 @@ def test_rank_0_is_killed_as_it_saves_or_finds_a_full_disk_and_nothing_saved_is_
 
 
 def test_a_process_that_is_slow_to_read_a_checkpoint_keeps_no_step_waiting(outputs: Path) -> None:
-    run = train_by(new_run(outputs, 5, **SETTINGS | {"distributed__strategy": "fsdp2", "distributed__timeout": 2}), 2)
-    prepare_resume(run, {"train.steps": 7})
+    run = train_by(new_run(outputs, 5, **SETTINGS | {"distributed__strategy": "fsdp2"}), 2)
+    prepare_resume(run, {"train.steps": 7, "distributed.timeout": 3})
     plain = worker.load_state
 
     def load_state(folder: Path) -> Any:
-        threading.Event().wait(3 * int(os.environ["RANK"]))
+        threading.Event().wait(4 * int(os.environ["RANK"]))
         return plain(folder)
 
     with mock.patch.object(worker, "load_state", load_state):
