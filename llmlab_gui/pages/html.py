@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import repeat, takewhile
 from urllib.parse import quote
 
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QFontInfo, QFontMetricsF, QGuiApplication
@@ -84,6 +84,7 @@ _TAG = re.compile(r"<[^>]*>")
 _BETWEEN, _BETWEEN_NARROW = 12, 4  # pixels between columns
 _BOX = 20  # pixels that the box of code takes from its width
 _LEAST_CODE, _LEAST_WORDS = 9, 8  # pixels of letters below which a line is broken, and a word of a table
+_LEAST_TURNED = 10  # pixels of letters in a table that is turned in pieces
 _WIDE = 40  # characters of a table's longest cells, which a narrow page cannot show without breaking lines
 _LETTER = 8  # pixels of a letter, about
 _ROUNDED = 2  # pixels by which Qt may make a column narrower than its share
@@ -96,13 +97,13 @@ def page_html(page: Page, colors: PageColors, *, room: int = 0) -> str:
 
     room: pixels of the text's width; 0: as much as it takes. The columns of wide tables share it by their longest
     words. Where it is little, tables with many columns and few rows are turned, so that each row becomes a column, and
-    what would break a word or a line of code has smaller letters.
+    what would break a word or a line of code has smaller letters. A table too wide for these is turned in pieces.
     """
     narrow = room if room < _NARROW else 0
     between = _BETWEEN_NARROW if narrow else _BETWEEN
     body = "".join(_block(block, colors, narrow) for block in page.blocks)
     if room:
-        body = _TABLE.sub(lambda table: _shared(_turned(table[0]) if narrow else table[0], room, colors.mono), body)
+        body = _TABLE.sub(lambda table: _fitted(table[0], room, colors.mono), body)
     return f"<html><head><style>{_style(colors, between)}</style></head><body>{body}</body></html>"
 
 
@@ -156,28 +157,51 @@ def _code_style(text: str, colors: PageColors, narrow: int) -> str:
     return f"font-family:{colors.mono};{_size(_fitting(width, narrow - _BOX, _LEAST_CODE))}"
 
 
-def _turned(table: str) -> str:
-    rows = [_CELL.findall(row) for row in table.split("</tr>")[:-1]]
-    if len(rows[0]) <= max(_NARROW_COLUMNS, len(rows)):
-        return table
+def _fitted(table: str, room: int, mono: str) -> str:
+    """room: pixels. mono: the family of code."""
+    rows = _rows(table)
+    if room < _NARROW and len(rows[0]) > max(_NARROW_COLUMNS, len(rows)):
+        table = _turned(rows)
+    shared, fits = _shared(table, room, mono)
+    if fits or room >= _NARROW:
+        return shared
+    pieces, (head, *left) = [], rows
+
+    def first(count: int) -> tuple[str, bool]:
+        return _shared(_turned([head, *left[:count]]), room, mono, least=_LEAST_TURNED)
+
+    while left:
+        fitting = takewhile(lambda count: first(count)[1], range(1, len(left) + 1))
+        count = max(1, len(list(fitting)))
+        pieces.append(first(count)[0])
+        left = left[count:]
+    return "".join(pieces)
+
+
+def _rows(table: str) -> list[list[str]]:
+    return [_CELL.findall(row) for row in table.split("</tr>")[:-1]]
+
+
+def _turned(rows: list[list[str]]) -> str:
+    """A table in which each row is a column."""
     head, *lines = zip(*rows, strict=True)
     turned = ["".join(f"<th>{cell}</th>" for cell in head)]
     turned += ["".join([f"<th>{first}</th>", *(f"<td>{cell}</td>" for cell in rest)]) for first, *rest in lines]
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in turned)}</table>"
 
 
-def _shared(table: str, room: int, mono: str) -> str:
+def _shared(table: str, room: int, mono: str, *, least: int = _LEAST_WORDS) -> tuple[str, bool]:
     """Qt would make the columns equally wide, and cut words in one that another has room for.
 
-    room: pixels. mono: the family of code.
+    room: pixels. mono: the family of code. least: pixels of the smallest letters. Returns the table, and whether all
+    of its words fit.
     """
-    rows = [[html.unescape(_TAG.sub("", cell)) for cell in _CELL.findall(row)] for row in table.split("</tr>")[:-1]]
-    columns = list(zip(*rows, strict=True))
+    columns = [[html.unescape(_TAG.sub("", cell)) for cell in each] for each in zip(*_rows(table), strict=True)]
     letters, narrow = sum(max(map(len, column)) for column in columns), room < _NARROW
     between = _BETWEEN_NARROW if narrow else _BETWEEN
     turned = "<thead>" not in table  # by `_turned`: the first cell of each row is bold, too
     if letters < _WIDE if narrow else len(columns) <= _NARROW_COLUMNS or letters * _LETTER < room:
-        return table
+        return table, True
 
     def widths(font: QFont) -> list[float]:
         """Pixels that the longest word of each column takes."""
@@ -196,11 +220,12 @@ def _shared(table: str, room: int, mono: str) -> str:
         )
         return [max(each, default=0.0) + between for each in words]
 
-    font = _fitting(lambda font: sum(widths(font)), room - _ROUNDED * len(columns), _LEAST_WORDS)
+    inside = room - _ROUNDED * len(columns)
+    font = _fitting(lambda font: sum(widths(font)), inside, least)
     needs = widths(font)
     shares = iter(100 * need / sum(needs) for need in needs)
     shared = re.sub(r"<th\b", lambda _: f'<th width="{next(shares):.1f}%"', table, count=len(needs))
-    return shared.replace("<table", f'<table cellspacing="0" style="{_size(font)}"', 1)
+    return shared.replace("<table", f'<table cellspacing="0" style="{_size(font)}"', 1), sum(needs) <= inside
 
 
 def _unbroken(part: re.Match[str]) -> str:

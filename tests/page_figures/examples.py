@@ -49,7 +49,7 @@ def five_features() -> Picture:
 def steered() -> Picture:
     """What the page's pushes do to a prediction, by their strength, beside pushes in random directions."""
     head, *rows = printed("probes-and-steering", 1)
-    strengths, trained, spread, untrained = (_numbers(line[20:]) for line in (head, *rows))
+    strengths, trained, spread, untrained = (_numbers(line[15:]) for line in (head, *rows))
     picture = Picture("A prediction, pushed along one direction", 280)
     plot = Plot(
         picture,
@@ -179,8 +179,9 @@ def two_descents() -> Picture:
 def shares_of_experts() -> Picture:
     """What the page's code prints: how many tokens each expert gets, without and with a loss for balance."""
     picture = Picture("Tokens that each of eight experts gets", 250)
-    for number, line in enumerate(printed("mixtures-of-experts")):
-        about, _, shares = line.partition(", shares in %:")
+    lines = iter(printed("mixtures-of-experts"))
+    for number, (about, line) in enumerate(zip(lines, lines, strict=True)):
+        shares = line.partition(":")[2]
         left = 40 + 222 * number
         plot = Plot(
             picture,
