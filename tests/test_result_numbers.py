@@ -13,6 +13,7 @@ from cases import each
 from page_runs import FILE, trials_of
 
 from llmlab.core.paths import resources_dir
+from llmlab.data.papers import read_paper
 
 _ROOT = resources_dir()
 # A page that sums up, and where its reports are; of a part without a link of its own, the report of the page.
@@ -105,3 +106,13 @@ def test_the_losses_that_a_page_tells_of_its_runs_are_what_they_measured(page: s
         between = [a - b for a, b in combinations([float(number) for number in said], 2)]
         missing += [number for number in said if not is_among(number, (*values, *between))]
     assert missing == []
+
+
+@each("paper", sorted(path.name for path in (_ROOT / "results/papers").iterdir()))
+def test_a_report_quotes_the_claims_as_they_stand(paper: str) -> None:
+    text = (_ROOT / f"results/papers/{paper}/report.md").read_text(encoding="utf-8")
+    untested = {"softmax", "large-models"}
+    judged = [claim for claim in read_paper(paper).claims if claim.id not in untested]
+    quoted = [line for claim in judged for line in (f"## {claim.title}: ", f"The paper: {claim.statement}\n")]
+    quoted += [f"- Contested: {claim.contested}\n" for claim in judged if claim.contested]
+    assert [line for line in quoted if f"\n{line}" not in text] == []

@@ -200,7 +200,8 @@ def _shared(table: str, room: int, mono: str, *, least: int = _LEAST_WORDS) -> t
     letters, narrow = sum(max(map(len, column)) for column in columns), room < _NARROW
     between = _BETWEEN_NARROW if narrow else _BETWEEN
     turned = "<thead>" not in table  # by `_turned`: the first cell of each row is bold, too
-    if letters < _WIDE if narrow else len(columns) <= _NARROW_COLUMNS or letters * _LETTER < room:
+    short = letters < _WIDE if narrow else len(columns) <= _NARROW_COLUMNS or letters * _LETTER < room
+    if short and not turned:
         return table, True
 
     def widths(font: QFont) -> list[float]:
@@ -211,12 +212,12 @@ def _shared(table: str, room: int, mono: str, *, least: int = _LEAST_WORDS) -> t
         heads, cells, code = QFontMetricsF(bold), QFontMetricsF(font), QFontMetricsF(fixed)
         below = [heads if turned else cells, *repeat(cells, len(columns) - 1)]
         words = (
-            [*map(heads.horizontalAdvance, head.split())]
-            + [
+            [
                 max(metrics.horizontalAdvance(word), code.horizontalAdvance(word))
-                for word in _BREAKS.split(" ".join(rest))
+                for metrics, parts in ((heads, head.split()), (each, _BREAKS.split(" ".join(rest))))
+                for word in parts
             ]
-            for (head, *rest), metrics in zip(columns, below, strict=True)
+            for (head, *rest), each in zip(columns, below, strict=True)
         )
         return [max(each, default=0.0) + between for each in words]
 
@@ -225,7 +226,7 @@ def _shared(table: str, room: int, mono: str, *, least: int = _LEAST_WORDS) -> t
     needs = widths(font)
     shares = iter(100 * need / sum(needs) for need in needs)
     shared = re.sub(r"<th\b", lambda _: f'<th width="{next(shares):.1f}%"', table, count=len(needs))
-    return shared.replace("<table", f'<table cellspacing="0" style="{_size(font)}"', 1), sum(needs) <= inside
+    return shared.replace("<table", f'<table cellspacing="0" style="margin-top:6px;{_size(font)}"', 1), sum(needs) <= inside
 
 
 def _unbroken(part: re.Match[str]) -> str:

@@ -149,6 +149,28 @@ def test_letters_are_smaller_where_a_narrow_page_would_break_words_and_lines(
         assert broken == [], page.name
 
 
+def test_a_table_too_wide_for_small_letters_is_turned_in_pieces(page_browser: learn._LearnBrowser) -> None:
+    """Each piece has the names of all columns, and as many rows as fit; no word is cut."""
+    head = ["run", *(f"measured-{'abcdefgh'[n]}" for n in range(8))]
+    rows = [[f"feed_forward_{row}", *(f"{row}.123456" for _ in range(8))] for row in range(12)]
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * 9, *rows)]
+    page = Page("p", "P", "# P\n\n" + "\n".join(lines) + "\n")
+    for width in (345, 380, 440):
+        page_browser.resize(width, 600)
+        page_browser.show_page(page)
+        document, words = page_browser.document(), page_browser.toPlainText().split()
+        document.size()
+        tables = [frame for frame in document.rootFrame().childFrames() if isinstance(frame, QTextTable)]
+        assert [table.rows() for table in tables] == [9] * len(tables)
+        assert sum(table.columns() - 1 for table in tables) == 12
+        assert len(tables) < 12
+        assert sorted(words[1:]) == sorted([*head * len(tables), *(cell for row in rows for cell in row)])
+        block = document.begin()
+        while block.isValid():
+            assert block.layout().lineCount() < 2 or "-" in block.text(), block.text()
+            block = block.next()
+
+
 def test_a_drawing_has_no_colour_that_a_dark_page_would_keep() -> None:
     known = {color for color in asdict(LIGHT).values() if isinstance(color, str)} | set(LIGHT.series)
     for path in _DRAWINGS:
