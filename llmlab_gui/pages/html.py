@@ -226,7 +226,8 @@ def _shared(table: str, room: int, mono: str, *, least: int = _LEAST_WORDS) -> t
     needs = widths(font)
     shares = iter(100 * need / sum(needs) for need in needs)
     shared = re.sub(r"<th\b", lambda _: f'<th width="{next(shares):.1f}%"', table, count=len(needs))
-    return shared.replace("<table", f'<table cellspacing="0" style="margin-top:6px;{_size(font)}"', 1), sum(needs) <= inside
+    style = f"margin-top:6px;{_size(font)}"
+    return shared.replace("<table", f'<table cellspacing="0" style="{style}"', 1), sum(needs) <= inside
 
 
 def _unbroken(part: re.Match[str]) -> str:
