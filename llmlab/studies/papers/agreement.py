@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+
 
 # All three are choices of this lab, made before any run was judged.
 # At least four seeds, and four in five of them, must say the same.
@@ -60,12 +60,6 @@ def models_sentence(outcomes: Sequence[tuple[str, str]], refused: Mapping[str, s
         words += " It rests on this one model: choose more under Models (--model in a terminal)."
     left_out = [f"{name} was left out: {why}" for name, why in refused.items()]
     return " ".join([f"{words[:1].upper()}{words[1:]}", *left_out])
-
-
-def nothing_measured(claim: str, statistic: str, threshold: str, refused: Mapping[str, str]) -> Verdict:
-    """The verdict where no model could be asked."""
-    criterion, reason = PapersCriterion(None, "No model could be asked."), models_sentence([], refused)
-    return Verdict(claim, INCONCLUSIVE, Statistic(statistic, None), threshold, 0, [], criterion, reason)
 
 
 def _most(outcomes: Sequence[str]) -> tuple[str, int]:

@@ -15,19 +15,20 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
+from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
+from llmlab.studies.papers.agreement import by_models, models_sentence
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.plan import NORMS
 from llmlab.studies.papers.attention_sinks.reading import Found, Reading, about, in_the_middle, listed
+from llmlab.studies.papers.attention_sinks.thresholds import TEXTS
 from llmlab.studies.papers.charting import interval_band, numbered
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import Verdict
+from llmlab.studies.papers.statistics import bootstrap_interval
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 Array = np.ndarray
 LINEAR, ROOT = "linear", "root"
-_STATISTIC = "growth a layer"
 # Where l + c reaches from the first layer, in multiples of the span: from a steep curve to one that is level.
 _OFFSETS = np.geomspace(1e-4, 1e5, 4000)
 _TINY = 1e-18  # of an error: below the rounding of what is measured
@@ -125,25 +126,19 @@ def first_ratio(text: Reading) -> Array:
 
 def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     """The claim that the stream grows by a factor a layer. refused: why a model could not be asked."""
-    threshold = (
-        f"over the middle layers (an eighth at each end left out) ln of the norm is a straight line with R^2 at least "
-        f"{bounds.STRAIGHT_R2:g}, its slope's interval above 0, and its AIC at least {bounds.CLEAR_AIC:g} below that "
-        "of a linear and of a root curve; and that interval lies above the slope of every untrained model of which the "
-        "same can be said. Not supported where the slope's interval reaches 0, or where another "
-        f"curve's AIC is {bounds.CLEAR_AIC:g} lower. Nothing can be said of fewer than {bounds.MIDDLE_POINTS} layers"
-    )
     read = [(one, one.text) for one in found if one.text is not None]
     if not read:
-        return nothing_measured(NORMS, _STATISTIC, threshold, refused)
+        return TEXTS.nothing_measured(NORMS, refused)
     curves = {one.name: growth_of(text) for one, text in read}
     chance = {one.name: [growth_of(other) for other in one.untrained] for one in found}
     outcomes = {name: judge_norms(curve, chance[name]) for name, curve in curves.items()}
     fitted = {name: curve for name, curve in curves.items() if curve is not None}
-    statistic, interval, words, count = Statistic(_STATISTIC, None), None, "", 0
+    rate: float | None = None
+    interval: list[float] | None = None
+    words, count = "", 0
     if fitted:
         name, curve = in_the_middle(fitted.items(), lambda one: one.slope)
-        interval = [float(np.expm1(end)) for end in (curve.low, curve.high)]
-        statistic = Statistic(_STATISTIC, float(np.expm1(curve.slope)))
+        rate, *interval = [float(np.expm1(end)) for end in (curve.slope, curve.low, curve.high)]
         count = next(len(text.norms) for one, text in read if one.name == name)
         words = f"In {name} the norm of all tokens but the first grows {_curve_words(curve)}. "
         if (fresh := next(iter(chance[name]), None)) is not None:
@@ -152,17 +147,13 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         words += f"Too few layers to tell curves apart: {', '.join(short)}. "
     most = {one.name: float(first_ratio(text).max()) for one, text in read}
     words += f"The first token's norm is up to {listed(most, '{:,.1f} times')} the others'. "
-    return Verdict(
-        claim=NORMS,
-        verdict=by_models(list(outcomes.values())),
-        statistic=statistic,
+    return TEXTS.verdict(
+        NORMS,
+        by_models(list(outcomes.values())),
+        rate,
         interval=interval,
-        threshold=threshold,
         n=count,
         seeds=[],
-        papers_criterion=PapersCriterion(
-            None, "Heimersheim and Turner name no bound; they see straight lines in logarithmic plots."
-        ),
         reason=f"{words}{models_sentence([*outcomes.items()], refused)} n counts prompts.",
         charts=_charts(read, fitted),
         tables=[_table(read, curves, outcomes)],
@@ -192,26 +183,7 @@ def _charts(read: Sequence[tuple[Found, Reading]], curves: Mapping[str, Growth])
         if one.untrained:
             chance = np.exp(np.mean([np.array(other.norms).mean(0) for other in one.untrained], axis=0)).tolist()
             dashed.append(Series(f"{one.name}, random weights", layers, chance, DASHED))
-    return [
-        Chart(
-            "norms",
-            "Norm of the residual stream, without the first token",
-            Axis("blocks passed"),
-            Axis("norm", log=True),
-            [*norms, *dashed],
-            caption="Geometric means over tokens and prompts. The axis is logarithmic: growth by a factor is a "
-            "straight line, growth by an amount bends to the right.",
-        ),
-        Chart(
-            "first-token-norm",
-            "The first token's norm over the others'",
-            Axis("blocks passed"),
-            Axis("times the others' norm", log=True),
-            firsts,
-            caption="Geometric means over prompts. Where it is far above 1, the first token has massive activations, "
-            "and a mean norm over all tokens measures that one.",
-        ),
-    ]
+    return [TEXTS.chart("norms", [*norms, *dashed]), TEXTS.chart("first-token-norm", firsts)]
 
 
 def _table(

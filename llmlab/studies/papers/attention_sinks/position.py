@@ -10,18 +10,18 @@ from torch import nn
 
 from llmlab.anatomy.anatomy import anatomy_of
 from llmlab.anatomy.capture import run
-from llmlab.core.charts import BARS, Axis, Chart, Table
+from llmlab.core.charts import BARS, Chart, Table
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
+from llmlab.studies.papers.agreement import by_models, models_sentence
 from llmlab.studies.papers.attention_sinks import reading
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.plan import POSITION
-from llmlab.studies.papers.attention_sinks.sink import SHARE_AXIS
+from llmlab.studies.papers.attention_sinks.thresholds import TEXTS
 from llmlab.studies.papers.charting import interval_band, level, table
 from llmlab.studies.papers.prompts import Prompts, always_first
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ def put_first(
 # Verdict --------------------------------------------------------------------------------------------------------------
 
 
-_STATISTIC = "share kept with the least attractive first token"
 _TINY = 1e-6  # of a share: the last digit that is kept
 
 
@@ -133,15 +132,9 @@ def _with_interval(
 
 def position_verdict(found: Sequence[reading.Found], refused: dict[str, str]) -> Verdict:
     """The claim that the position draws attention, and not the word. refused: why a model could not be asked."""
-    threshold = (
-        f"the first position keeps at least {bounds.PLACE_KEPT:.0%} of its share whatever stands there, and no token "
-        f"draws more than {bounds.TOKEN_LEFT_BEHIND:.0%} as much elsewhere. Not supported where a token leaves less "
-        f"than {bounds.PLACE_LOST:.0%}, or draws at least {bounds.TOKEN_TAKES_ALONG:.0%} as much elsewhere. Nothing "
-        f"can be said where the first position gets less than {bounds.SINK_OVER_UNIFORM:g} times the uniform share"
-    )
     firsts = {one.name: one.first for one in found if one.first is not None}
     if not firsts:
-        return nothing_measured(POSITION, _STATISTIC, threshold, refused)
+        return TEXTS.nothing_measured(POSITION, refused)
     outcomes = {name: judge_position(one) for name, one in firsts.items()}
     shown, first = reading.in_the_middle(firsts.items(), lambda one: place_kept(one)[0])
     kept, low, high = place_kept(first)
@@ -156,17 +149,13 @@ def position_verdict(found: Sequence[reading.Found], refused: dict[str, str]) ->
         words += f"At position {first.place} a token draws at most {along:.0%} of what it draws at the first. "
     if without := [name for name, one in firsts.items() if not has_sink(one)]:
         words += f"There is no sink to ask about in {', '.join(without)}. "
-    return Verdict(
-        claim=POSITION,
-        verdict=by_models(list(outcomes.values())),
-        statistic=Statistic(_STATISTIC, kept),
+    return TEXTS.verdict(
+        POSITION,
+        by_models(list(outcomes.values())),
+        kept,
         interval=[low, high],
-        threshold=threshold,
         n=len(first.first[0]),
         seeds=[],
-        papers_criterion=PapersCriterion(
-            None, "Xiao et al. compare perplexities of windowed models, which the lab does not measure."
-        ),
         reason=f"{words}{models_sentence([*outcomes.items()], refused)} n counts prompts.",
         charts=[_chart(firsts, moved=False), _chart(firsts, moved=True)],
         tables=[_table(firsts, outcomes)],
@@ -187,22 +176,7 @@ def _chart(firsts: dict[str, reading.FirstTokens], *, moved: bool) -> Chart:
         series.append(interval_band(model, x, np.array(first.moved if moved else first.first).T, BARS))
     even = dict.fromkeys(reading.uniform_share(one.tokens, one.place if moved else 0) for one in firsts.values())
     series += [level("uniform attention", share, [0.0, len(tokens) - 1.0]) for share in even]
-    caption = (
-        "The same tokens a quarter into the prompt, with 95 % intervals over prompts. A token that draws attention "
-        "here as it does in the first position is a sink by itself."
-        if moved
-        else "Mean over heads in the upper half of the layers, with 95 % intervals over prompts; the rest of each "
-        "prompt is the same. Where the position matters, bars are alike."
-    )
-    return Chart(
-        "moved-tokens" if moved else "first-tokens",
-        f"Attention on {'another' if moved else 'the first'} position, by what stands there",
-        Axis("token"),
-        SHARE_AXIS,
-        series,
-        categories=tokens,
-        caption=caption,
-    )
+    return TEXTS.chart("moved-tokens" if moved else "first-tokens", series, tokens)
 
 
 def _table(firsts: dict[str, reading.FirstTokens], outcomes: dict[str, str]) -> Table:

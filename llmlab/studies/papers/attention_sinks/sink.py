@@ -6,18 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
+from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
+from llmlab.studies.papers.agreement import by_models, models_sentence
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.plan import SINK
 from llmlab.studies.papers.attention_sinks.reading import Found, Reading, about, in_the_middle, listed, uniform_share
+from llmlab.studies.papers.attention_sinks.thresholds import TEXTS
 from llmlab.studies.papers.charting import interval_band, level, table
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
-
-_STATISTIC = "attention on the first token, upper half of the layers"
-SHARE_AXIS = Axis("share of the attention")
 
 
 def judge_sink(text: Reading, untrained: Sequence[Reading]) -> str:
@@ -48,15 +46,9 @@ def sink_heads(text: Reading) -> float:
 
 def sink_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     """The claim that much attention rests on the first token. refused: why a model could not be asked."""
-    threshold = (
-        f"in the upper half of the layers the interval of the share on the first token lies above "
-        f"{bounds.SINK_SHARE:.0%} and above every other early token, and {bounds.UNTRAINED_MODELS} models of the same "
-        f"shape with random weights stay below {bounds.SINK_SHARE:.0%}. Not supported where it lies no higher than "
-        "another early token or random weights"
-    )
     read = [(one, one.text) for one in found if one.text is not None]
     if not read:
-        return nothing_measured(SINK, _STATISTIC, threshold, refused)
+        return TEXTS.nothing_measured(SINK, refused)
     outcomes = [judge_sink(text, one.untrained) for one, text in read]
     shown, text = in_the_middle(read, lambda text: float(text.upper.mean()))
     rates = {one.name: sink_heads(text) for one, text in read}
@@ -68,19 +60,14 @@ def sink_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         f"{even:.1%}, the next best of the tokens behind it gets {early_share(text):.1%}, and with random weights "
         f"it gets at most {untrained_share(shown.untrained):.1%}."
     )
-    return Verdict(
-        claim=SINK,
-        verdict=by_models(outcomes),
-        statistic=Statistic(_STATISTIC, float(text.upper.mean())),
+    return TEXTS.verdict(
+        SINK,
+        by_models(outcomes),
+        float(text.upper.mean()),
         interval=list(bootstrap_interval(text.upper)),
-        threshold=threshold,
         n=len(text.shares),
         seeds=[],
-        papers_criterion=PapersCriterion(
-            None,
-            "Xiao et al. name no bound. By the metric of Gu et al. 2024, heads above "
-            f"{bounds.SINK_SHARE:.0%} have a sink: {listed(rates, '{:.0%}')} of all heads.",
-        ),
+        facts={"rates": listed(rates, "{:.0%}")},
         reason=f"{words} {models_sentence(list(named.items()), refused)} n counts prompts.",
         charts=[_chart(read)],
         tables=[_table(read, outcomes), _domains(read)],
@@ -100,15 +87,7 @@ def _chart(read: Sequence[tuple[Found, Reading]]) -> Chart:
         last = float(max(text.layers[-1] for _, text in read if text.tokens == tokens))
         name = "uniform attention" if len(lengths) == 1 else f"uniform attention, {tokens} tokens"
         series.append(level(name, uniform_share(tokens), [0.0, last]))
-    return Chart(
-        "share-on-the-first-token",
-        "Attention on the first token",
-        Axis("layer"),
-        SHARE_AXIS,
-        series,
-        caption="Mean over heads and over the queries behind the first token, with 95 % intervals over prompts. The "
-        "upper half of the layers is judged.",
-    )
+    return TEXTS.chart("share-on-the-first-token", series)
 
 
 def _table(read: Sequence[tuple[Found, Reading]], outcomes: Sequence[str]) -> Table:

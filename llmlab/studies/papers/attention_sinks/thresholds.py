@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from llmlab.studies.papers.texts import PaperTexts
+
 # All claims --------------------------------------------------------------------------------------------------------
 
 # ours: a control of one draw could be a lucky one.
@@ -43,3 +45,5 @@ MIDDLE_POINTS = 6
 STRAIGHT_R2 = 0.9
 # Burnham & Anderson 2002, section 2.6: a model whose AIC is 4 and more above another's has considerably less support.
 CLEAR_AIC = 4.0
+
+TEXTS = PaperTexts("attention-sinks", vars())

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of, require
 from llmlab.anatomy.capture import AttentionCall, Observer, run
-from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
+from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
@@ -31,8 +31,9 @@ from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples
 from llmlab.studies.papers.bayesian_geometry.manifold import random_bound, too_few
 from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT
+from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import interval_band, level, numbered, table
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import median_interval, rising_p, spearman
 
 Array = np.ndarray
@@ -164,21 +165,14 @@ def alignment_verdict(
     tested = [(p[seed] or (1.0,))[0] for seed in seeds]
     outcomes = [judge_alignment(one, value, random) for one, value in zip(found, tested, strict=True)]
     rhos = np.array([one.rho for one in found])
-    return Verdict(
-        claim=ALIGNMENT,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic("Spearman of the mass on relevant keys with the layer", float(np.median(rhos))),
+    return TEXTS.verdict(
+        ALIGNMENT,
+        by_seeds(outcomes),
+        float(np.median(rhos)),
         interval=median_interval(rhos),
         p=agreed(tested),
-        threshold=(
-            f"rank correlation with the layer at least {bounds.ALIGNMENT_RHO:g}, p below {bounds.ALIGNMENT_P:g} over "
-            f"all orders of the layers, and in the last layer at least {bounds.ALIGNMENT_FINAL:g} times the mass of "
-            "uniform attention, above random weights. Not supported where it does not rise, or random weights rise as "
-            "much"
-        ),
         n=found[0].mass.shape[0],
         seeds=seeds,
-        papers_criterion=PapersCriterion(None, "They show patterns of single sequences and name no bound."),
         reason=" ".join([_words(found, random), seeds_sentence(outcomes)]),
         charts=_charts(seeds, found, random),
         tables=[_table(seeds, found, tested, outcomes, random)],
@@ -207,27 +201,7 @@ def _charts(seeds: Sequence[int], found: Sequence[Alignment], random: Sequence[A
         for series, means in ((mass, [one.by_layer for one in random]), (gap, [one.gap for one in random])):
             series.append(Series("random weights", layers, np.mean(means, axis=0).tolist(), DASHED))
     named = [str(layer) for layer in range(len(layers))]
-    return [
-        Chart(
-            "alignment",
-            "Attention on the keys that matter",
-            Axis("layer"),
-            Axis("mass over that of uniform attention"),
-            mass,
-            categories=named,
-            caption="At a new key, the keys that matter are the values shown before, each where it came first. The "
-            "claim is a line that rises with the layer.",
-        ),
-        Chart(
-            "alignment-cosine",
-            "Direction of queries and keys",
-            Axis("layer"),
-            Axis("cosine with relevant keys less that with others"),
-            gap,
-            categories=named,
-            caption="Above 0, a query points more to the keys that matter than to the other tokens that it sees.",
-        ),
-    ]
+    return [TEXTS.chart("alignment", mass, named), TEXTS.chart("alignment-cosine", gap, named)]
 
 
 def _table(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
+from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
+from llmlab.studies.papers.agreement import by_models, models_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     CONDITIONS,
@@ -23,19 +24,12 @@ from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
 )
 from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
 from llmlab.studies.papers.bayesian_geometry.plan import REAL_MODELS
+from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import cell, level, numbered, table
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval, holm
 
 Values = Mapping[str, Any]  # of one model, from `real_models.of_model`
-_STATISTIC = "Spearman(belief, posterior) at equal k"
-_THRESHOLD = (
-    f"belief: rho at least {bounds.BELIEF_RHO:g} at equal k and at most {bounds.BELIEF_KL_SHARE:.0%} of the "
-    "divergence of a belief of one half; values: the bounds of the manifold, with k as the stratum; shuffled "
-    f"or masked evidence leaves at most {bounds.CONTROL_SHARE:.0%} of either, renamed labels at least "
-    f"{bounds.RENAMED_RHO:g}, a new order at least {bounds.ORDER_KEPT:.0%} of the variance. Not supported "
-    "where nothing is left at equal k, random weights or shuffled labels do as well, or the order decides"
-)
 
 
 @dataclass(frozen=True)
@@ -179,7 +173,7 @@ def judge_model(asked: Sequence[Criterion]) -> str:
 def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Verdict:
     """The claim that pretrained models update like Bayesians in context. refused: why a model could not be asked."""
     if not models:
-        return nothing_measured(REAL_MODELS, _STATISTIC, _THRESHOLD, refused)
+        return TEXTS.nothing_measured(REAL_MODELS, refused)
     tests = [corrected_p(values) for values in models]
     asked = [criteria(values, one) for values, one in zip(models, tests, strict=True)]
     outcomes = [(values["model"], judge_model(one)) for values, one in zip(models, asked, strict=True)]
@@ -187,16 +181,15 @@ def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str]) ->
     p = [one.belief for one in tests if one.belief is not None]
     interval = "over prompts" if len(models) == 1 else "from the least to the most"
     said = [_words(values, one) for values, one in zip(models, asked, strict=True)]
-    return Verdict(
-        claim=REAL_MODELS,
-        verdict=by_models([outcome for _, outcome in outcomes]),
-        statistic=Statistic(_STATISTIC, float(np.median(rho))),
+    return TEXTS.verdict(
+        REAL_MODELS,
+        by_models([outcome for _, outcome in outcomes]),
+        float(np.median(rho)),
         interval=models[0]["belief_interval"] if len(models) == 1 else [min(rho), max(rho)],
         p=max(p) if p else None,
-        threshold=_THRESHOLD,
         n=len(models[0]["reports"]),
         seeds=sorted({values["seed"] for values in models}),
-        papers_criterion=_papers(models),
+        criterion=_papers(models),
         reason=" ".join([*said, models_sentence(outcomes, refused), f"The interval is {interval}."]),
         evidence={
             "models": [name for name, _ in outcomes],
@@ -286,36 +279,14 @@ def _charts(values: Values, number: int) -> list[Chart]:
         top = max(one["within"] for one in untrained)
         by_layer.append(level("random weights, the highest in the last layer", top, [layers[0], layers[-1]]))
         shares["random weights"] = float(np.mean([one["pc1"] for one in untrained]))
+    prompts = Series("evidence prompts", values["entropy"], values["scores"], POINTS, color=reports)
+    bars = Series("PC1", numbered(len(shares)), list(shares.values()), BARS)
+    named = partial(TEXTS.chart, end=end, model=values["model"])
     return [
         _beliefs_chart(values, end),
-        Chart(
-            f"real-models-axis{end}",
-            f"{values['model']}: last layer's values on evidence prompts",
-            Axis("entropy of the posterior", "bits"),
-            Axis("PC1 of the values"),
-            [Series("evidence prompts", values["entropy"], values["scores"], POINTS, color=reports)],
-            color_label="reports k",
-            caption="Where points of one colour lie level and colours lie apart, the axis shows how long the prompt "
-            "is, not how sure one may be.",
-        ),
-        Chart(
-            f"real-models-layers{end}",
-            f"{values['model']}: PC1 and entropy by layer, evidence prompts",
-            Axis("layer"),
-            Axis("|Spearman(PC1, entropy)| at equal k"),
-            by_layer,
-            caption="The number of reports is held fixed, but for the line that says otherwise.",
-        ),
-        Chart(
-            f"real-models-pc1{end}",
-            f"{values['model']}: share of PC1 in the last layer's values",
-            Axis("prompts"),
-            Axis("share of the variance"),
-            [Series("PC1", numbered(len(shares)), list(shares.values()), BARS)],
-            categories=list(shares),
-            caption="If one domain collapses values onto the axis, its bar is higher than that of mixed texts. Random "
-            "weights: mean over models, on evidence prompts, which resemble one another.",
-        ),
+        named("real-models-axis", [prompts]),
+        named("real-models-layers", by_layer),
+        named("real-models-pc1", [bars], list(shares)),
     ]
 
 
@@ -331,15 +302,7 @@ def _beliefs_chart(values: Values, end: str) -> Chart:
         series.append(Series(condition, x.astype(float).tolist(), y, low=list(low), high=list(high)))
     fine = np.linspace(x[0], x[-1], 81)
     series.append(Series("posterior", fine.tolist(), posterior(fine).tolist(), DASHED))
-    return Chart(
-        f"real-models-belief{end}",
-        f"{values['model']}: belief after reports",
-        Axis("surplus d of reports for the first place"),
-        Axis("belief in the first place"),
-        series,
-        caption="Means over prompts with the same evidence under the true condition. A Bayesian follows the dashed "
-        "curve with renamed and permuted reports as well, and stays level with shuffled and masked ones.",
-    )
+    return TEXTS.chart("real-models-belief", series, end=end, model=values["model"])
 
 
 def _texts(models: Sequence[Values]) -> Table:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmlab.core.charts import BARS, DASHED, POINTS, Axis, Chart, Series, Table
+from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series, Table
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, LSTM, MLP_POSITION, MLP_PREFIX, TRANSFORMER
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import Calibration, calibration
@@ -21,8 +21,9 @@ from llmlab.data.synthetic.tasks import Task, held_out
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.plan import ARCHITECTURE, CALIBRATION, RIVALS
+from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import level, numbered, table
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Verdict
 from llmlab.studies.papers.statistics import mean_interval, median_interval
 
 
@@ -96,19 +97,15 @@ def calibration_verdict(found: Sequence[Calibrated]) -> Verdict:
     seeds = sorted(judged)
     outcomes = [_both(judged[seed]) for seed in seeds]
     errors = np.array([one.error for one in bijection or hmm])
-    return Verdict(
-        claim=CALIBRATION,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic(f"entropy error, {'bijection' if bijection else 'HMM'}", float(errors.mean()), "bits"),
+    return TEXTS.verdict(
+        CALIBRATION,
+        by_seeds(outcomes),
+        float(errors.mean()),
         interval=mean_interval(errors),
-        threshold=(
-            f"bijection: error and KL at most {bounds.BIJECTION_ERROR:g} bits; HMM: error below a filter that sees the "
-            f"last {bounds.HMM_SUPPORTED_WINDOW} observations. Not supported above {bounds.ERROR_REFUTED:g} bits, or "
-            f"above the filter of {bounds.HMM_REFUTED_WINDOW}"
-        ),
         n=sum(one.model.count for one in (*bijection, *hmm)),
         seeds=seeds,
-        papers_criterion=_papers_calibration(bijection, hmm),
+        facts={"task": "bijection" if bijection else "HMM"},
+        criterion=_papers_calibration(bijection, hmm),
         reason=" ".join([*_calibration_words(bijection, hmm), seeds_sentence(outcomes)]),
         charts=_calibration_charts(found),
         tables=[_calibration_table(found)],
@@ -163,17 +160,7 @@ def _calibration_charts(found: Sequence[Calibrated]) -> list[Chart]:
         if runs := transformers(found, task):
             series = [_error_line(f"seed {one.seed}", one.model) for one in runs]
             series += [_error_line(_baseline(name), one, DASHED) for name, one in runs[0].baselines.items()]
-            charts.append(
-                Chart(
-                    f"calibration-{task}",
-                    title,
-                    Axis("prediction, by its position in the sequence"),
-                    Axis("entropy error", "bits", log=True),
-                    series,
-                    caption="How far the model's entropy is from the exact one, on average over sequences. Dashed: "
-                    "reasoners that know less.",
-                )
-            )
+            charts.append(TEXTS.chart("calibration", series, end=f"-{task}", task=title))
     return charts
 
 
@@ -231,22 +218,14 @@ def architecture_verdict(found: Sequence[Calibrated]) -> Verdict:
     outcomes = [judge_architecture(attention[seed], rivals[seed]) for seed in seeds]
     pairs = {seed: _pairs(attention[seed], rivals[seed]) for seed in seeds}
     times = np.array([min(one.error / error for one, error in pairs[seed]) for seed in seeds])
-    return Verdict(
-        claim=ARCHITECTURE,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic(
-            "error of the best model without attention over the transformer's", float(np.median(times))
-        ),
+    return TEXTS.verdict(
+        ARCHITECTURE,
+        by_seeds(outcomes),
+        float(np.median(times)),
         interval=median_interval(times),
-        threshold=(
-            f"each is at least {bounds.TIMES_WORSE:g} times as far off as the transformer: the MLP on the prefix, and "
-            f"in the HMM the LSTM, too. Not supported where one is off by at most {bounds.TIMES_ALIKE:g} times as "
-            "much, or calibrated by the bounds of `calibration`; inconclusive where the transformer is off by more "
-            f"than {bounds.ERROR_REFUTED:g} bits"
-        ),
         n=sum(one.model.count for runs in rivals.values() for one in runs),
         seeds=seeds,
-        papers_criterion=_papers_architecture(found),
+        criterion=_papers_architecture(found),
         reason=" ".join([_architecture_words(found), seeds_sentence(outcomes)]),
         charts=[chart for task in RIVALS if (chart := _architecture_chart(found, task)) is not None],
         tables=[_architecture_table(pairs, outcomes)],
@@ -306,20 +285,13 @@ def _architecture_chart(found: Sequence[Calibrated], task: str) -> Chart | None:
     kinds, x = list(medians), numbered(len(medians))
     here = [one for one in found if one.task == task]
     each = [float(kinds.index(one.kind)) for one in here]
-    return Chart(
-        f"architecture-{task}",
-        TITLES[task],
-        Axis("what learned it"),
-        Axis("entropy error", "bits", log=True),
-        [
-            Series("median of seeds", x, list(medians.values()), BARS),
-            Series("a seed each", each, [one.error for one in here], POINTS),
-            level("knowing nothing", here[0].baselines["uniform"].entropy_error, x),
-        ],
-        categories=[KINDS[kind] for kind in kinds],
-        caption="All were trained on the same sequences for as many steps. The claim is that only the transformer is "
-        "near the exact posterior.",
-    )
+    series = [
+        Series("median of seeds", x, list(medians.values()), BARS),
+        Series("a seed each", each, [one.error for one in here], POINTS),
+        level("knowing nothing", here[0].baselines["uniform"].entropy_error, x),
+    ]
+    names = [KINDS[kind] for kind in kinds]
+    return TEXTS.chart("architecture", series, names, end=f"-{task}", task=TITLES[task])
 
 
 def _architecture_table(pairs: Mapping[int, Sequence[tuple[Calibrated, float]]], outcomes: Sequence[str]) -> Table:

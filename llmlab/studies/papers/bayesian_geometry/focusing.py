@@ -23,19 +23,20 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of, require
 from llmlab.anatomy.capture import Observer, run
-from llmlab.core.charts import DASHED, Axis, Chart, Series, Table
+from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.models.model import OpenModel, untrained_like
-from llmlab.studies.papers.agreement import by_models, models_sentence, nothing_measured
+from llmlab.studies.papers.agreement import by_models, models_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
 from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING
 from llmlab.studies.papers.bayesian_geometry.pretrained import TOKENS, Keep, at_once, parts, text_prompts
+from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import numbered, table
 from llmlab.studies.papers.prompts import draw_prompts
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
 
 Array = np.ndarray
@@ -176,12 +177,6 @@ class _LastRows(Observer):
 
 _NUMBERS = ("fall", "interval", "quarters", "untrained")  # that are kept with the verdict
 Values = Mapping[str, Any]  # of one model, from `focusing.of_model`
-_STATISTIC = "fall of attention's entropy, first token left out"
-_THRESHOLD = (
-    f"from the first to the last layer, without the first token and over log2 of the length, at least "
-    f"{bounds.FOCUSING:.0%}, above 0 with 95 % and above {bounds.RANDOM_MODELS} models with random weights. "
-    "Not supported where random weights fall as much, or a smaller fall may be none"
-)
 
 
 def judge_model(others: Mapping[str, Any]) -> str:
@@ -198,20 +193,19 @@ def judge_model(others: Mapping[str, Any]) -> str:
 def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Verdict:
     """The claim that attention becomes sharper with depth. refused: why a model could not be asked."""
     if not models:
-        return nothing_measured(FOCUSING, _STATISTIC, _THRESHOLD, refused)
+        return TEXTS.nothing_measured(FOCUSING, refused)
     outcomes = [(values["model"], judge_model(values[OTHERS])) for values in models]
     falls = [values[OTHERS]["fall"] for values in models]
     interval = models[0][OTHERS]["interval"] if len(models) == 1 else [min(falls), max(falls)]
     which = "over prompts" if len(models) == 1 else "from the least to the most"
-    return Verdict(
-        claim=FOCUSING,
-        verdict=by_models([outcome for _, outcome in outcomes]),
-        statistic=Statistic(_STATISTIC, float(np.median(falls))),
+    return TEXTS.verdict(
+        FOCUSING,
+        by_models([outcome for _, outcome in outcomes]),
+        float(np.median(falls)),
         interval=interval,
-        threshold=_THRESHOLD,
         n=models[0]["prompts"],
         seeds=sorted({values["seed"] for values in models}),
-        papers_criterion=_papers(models),
+        criterion=_papers(models),
         reason=" ".join([*map(_words, models), models_sentence(outcomes, refused), f"The interval is {which}."]),
         evidence={"models": [name for name, _ in outcomes], "outcomes": [outcome for _, outcome in outcomes]}
         | {way: [{name: one[way][name] for name in _NUMBERS} for one in models] for way in WAYS},
@@ -265,17 +259,8 @@ def _chart(values: Values, number: int) -> Chart:
         for name, found in (("with the first token", everything), ("without it", others))
     ]
     series.append(Series("random weights, without it", layers, others["untrained_layers"], DASHED))
-    return Chart(
-        f"focusing{'' if number == 0 else f'-{number + 1}'}",
-        f"{values['model']}: entropy of attention at the last token",
-        Axis("layer"),
-        Axis("entropy over that of uniform attention"),
-        series,
-        caption=(
-            "Means over heads and texts with 95 % intervals over texts. Where only the first line falls, later layers "
-            "rest on the first token; where both fall, they choose among the others."
-        ),
-    )
+    end = "" if number == 0 else f"-{number + 1}"
+    return TEXTS.chart("focusing", series, end=end, model=values["model"])
 
 
 def _table(models: Sequence[Values]) -> Table:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of, require
 from llmlab.anatomy.capture import Intervener, Point, run
-from llmlab.core.charts import BARS, POINTS, Axis, Chart, Series, Table
+from llmlab.core.charts import BARS, POINTS, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import divergence, entropy
@@ -35,8 +35,9 @@ from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples, standard, take
 from llmlab.studies.papers.bayesian_geometry.plan import CAUSAL, LAYERS
+from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import level, numbered, table
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Verdict
 
 # Axis -----------------------------------------------------------------------------------------------------------------
 
@@ -148,20 +149,14 @@ def causal_verdict(trained: Mapping[int, AxisEffects], n: int, p: Mapping[int, t
     found = [trained[seed] for seed in seeds]
     outcomes = [judge_axis(one) for one in found]
     ratios = np.array([one.effect / max(float(np.median(one.random)), 1e-12) for one in found])
-    return Verdict(
-        claim=CAUSAL,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic("effect of the entropy axis over that of the median random axis", float(np.median(ratios))),
+    return TEXTS.verdict(
+        CAUSAL,
+        by_seeds(outcomes),
+        float(np.median(ratios)),
         interval=statistics.median_interval(ratios),
         p=agreed([(p[seed] or (1.0,))[0] for seed in seeds]),
-        threshold=(
-            f"above {bounds.AXIS_PERCENTILE:g} % of {bounds.RANDOM_AXES} random axes that move the stream as far; not "
-            f"supported, readout only, where it is not. The axis must follow entropy: |rho| at least {bounds.RHO:g}, "
-            f"and p at most {bounds.P_NOTHING:g} at a fixed position"
-        ),
         n=n,
         seeds=seeds,
-        papers_criterion=PapersCriterion(None, "They name no bound; paper III itself calls the axis a readout."),
         reason=" ".join([_axis_words(found), seeds_sentence(outcomes)]),
         charts=[_axis_chart(seeds, found)],
         tables=[_axis_table(seeds, found, outcomes)],
@@ -171,18 +166,11 @@ def causal_verdict(trained: Mapping[int, AxisEffects], n: int, p: Mapping[int, t
 def _axis_chart(seeds: Sequence[int], found: Sequence[AxisEffects]) -> Chart:
     x = numbered(len(seeds))
     random = [(place, max(effect, _LEAST_SHOWN)) for place, one in zip(x, found, strict=True) for effect in one.random]
-    return Chart(
-        "causal",
-        "Removing the axis of entropy",
-        Axis("trained from seed"),
-        Axis("KL of beliefs before and after", "bits", log=True),
-        [
-            Series("the axis of entropy", x, [max(one.effect, _LEAST_SHOWN) for one in found], BARS),
-            Series("random axes", [place for place, _ in random], [effect for _, effect in random], POINTS),
-        ],
-        categories=[str(seed) for seed in seeds],
-        caption="Every axis moves the stream as far. The claim is a bar above nearly all points.",
-    )
+    series = [
+        Series("the axis of entropy", x, [max(one.effect, _LEAST_SHOWN) for one in found], BARS),
+        Series("random axes", [place for place, _ in random], [effect for _, effect in random], POINTS),
+    ]
+    return TEXTS.chart("causal", series, [str(seed) for seed in seeds])
 
 
 def _axis_table(seeds: Sequence[int], found: Sequence[AxisEffects], outcomes: Sequence[str]) -> Table:
@@ -300,21 +288,15 @@ def layers_verdict(trained: dict[int, Ablation], n: int) -> Verdict:
     least = np.array([min(one.factors) for one in found])
     every = sum(factor > bounds.BYPASS_FACTOR for one in found for factor in one.factors)
     count = sum(len(one.layers) for one in found)
-    return Verdict(
-        claim=LAYERS,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic("error without the layer that is missed least, over the error", float(np.median(least))),
+    words = f"More than {bounds.BYPASS_FACTOR:g} times the error: {every} of {count} bypassed layers."
+    return TEXTS.verdict(
+        LAYERS,
+        by_seeds(outcomes),
+        float(np.median(least)),
         interval=statistics.median_interval(least),
-        threshold=(
-            f"without any one layer the entropy error is more than {bounds.BYPASS_FACTOR:g} times as large, its "
-            "interval over sequences above that. Not supported where the interval of one layer lies below; "
-            f"inconclusive where the whole model is off by more than {bounds.ERROR_REFUTED:g} bits"
-        ),
         n=n,
         seeds=seeds,
-        papers_criterion=PapersCriterion(
-            every == count, f"More than {bounds.BYPASS_FACTOR:g} times the error: {every} of {count} bypassed layers."
-        ),
+        criterion=PapersCriterion(every == count, words),
         reason=" ".join([_layers_words(found, n), seeds_sentence(outcomes)]),
         charts=_layers_charts(seeds, found),
         tables=[_layers_table(seeds, found, outcomes)],
@@ -338,25 +320,17 @@ def _layers_charts(seeds: Sequence[int], found: Sequence[Ablation]) -> list[Char
     layers = [f"layer {layer}" for layer in range(len(found[0].layers))]
     heads = [f"{layer}.{head}" for layer, row in enumerate(found[0].heads) for head in range(len(row))]
     return [
-        _bars("layers", "Bypassing a layer", layers, seeds, [one.factors for one in found]),
-        _bars("heads", "Setting a head to zero", heads, seeds, [list(chain(*one.head_factors)) for one in found]),
+        _bars("layers", layers, seeds, [one.factors for one in found]),
+        _bars("heads", heads, seeds, [list(chain(*one.head_factors)) for one in found]),
     ]
 
 
-def _bars(name: str, title: str, parts: list[str], seeds: Sequence[int], factors: list[list[float]]) -> Chart:
+def _bars(name: str, parts: list[str], seeds: Sequence[int], factors: list[list[float]]) -> Chart:
     x = numbered(len(parts))
     series = [Series("median of seeds", x, np.median(factors, axis=0).tolist(), BARS)]
     series += [Series(f"seed {seed}", x, own, POINTS) for seed, own in zip(seeds, factors, strict=True)]
     series += [level("the paper's bound", bounds.BYPASS_FACTOR, x), level("the whole model", 1.0, x)]
-    return Chart(
-        name,
-        title,
-        Axis("part taken out"),
-        Axis("entropy error over that of the whole model", log=True),
-        series,
-        categories=parts,
-        caption="How many times as large the entropy error is without one part. At 1 the part is not missed.",
-    )
+    return TEXTS.chart(name, series, parts)
 
 
 def _layers_table(seeds: Sequence[int], found: Sequence[Ablation], outcomes: Sequence[str]) -> Table:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmlab.core.charts import DASHED, POINTS, Axis, Chart, Series, Table
+from llmlab.core.charts import DASHED, POINTS, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Keys, Manifold, ModelGeometry, Population
 from llmlab.studies.papers.bayesian_geometry.plan import KEYS, MANIFOLD
+from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import cell, interval_band, level, numbered, table
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import PapersCriterion, Verdict
 from llmlab.studies.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval, median_interval
 
 # Manifold -------------------------------------------------------------------------------------------------------------
@@ -71,27 +72,17 @@ def manifold_verdict(
     controls = [one.values[-1] for one in found.random]
     outcomes = [judge_manifold(one, p[seed], controls) for seed, one in zip(seeds, last, strict=True)]
     within = [one.within for one in last if one.within is not None]
-    return Verdict(
-        claim=MANIFOLD,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic("|Spearman(PC1, H)| within positions", float(np.median(within)) if within else None),
+    return TEXTS.verdict(
+        MANIFOLD,
+        by_seeds(outcomes),
+        float(np.median(within)) if within else None,
         interval=median_interval(within),
         p=agreed([max(both) for seed in seeds if (both := p[seed]) is not None]),
-        threshold=(
-            f"PC1 at least {bounds.PC1_SHARE:.0%} of the variance and above random weights, |rho| at least "
-            f"{bounds.RHO:g}, R^2 gain at least {bounds.R2_GAIN:g}, |rho| within positions at least "
-            f"{bounds.RHO_WITHIN:g}, both p below {bounds.P_SUPPORTED:g}. Not supported where p within positions is "
-            f"above {bounds.P_NOTHING:g} or random weights do as well"
-        ),
         n=len(found.samples.entropy),
         seeds=seeds,
-        papers_criterion=_papers_manifold(last, controls),
+        criterion=_papers_manifold(last, controls),
         reason=" ".join([_manifold_words(last, controls), *_hmm_words(hmm), seeds_sentence(outcomes)]),
-        charts=[
-            _scatter(found, "manifold", "Values of the last layer"),
-            _within(found),
-            *([_scatter(hmm, "manifold-hmm", "Values of the last layer, HMM")] if hmm else []),
-        ],
+        charts=[_scatter(found), _within(found), *([_scatter(hmm, ", HMM", "-hmm")] if hmm else [])],
         tables=manifold_tables(found, p, dict(zip(seeds, outcomes, strict=True)), hmm),
     )
 
@@ -184,22 +175,14 @@ def _columns(rows: Cells) -> dict[str, list[str]]:
     }
 
 
-def _scatter(found: Population, name: str, title: str) -> Chart:
+def _scatter(found: Population, task: str = "", end: str = "") -> Chart:
     """The samples of one model."""
     seed = sorted(found.trained, key=lambda one: found.trained[one].values[-1].rho)[len(found.trained) // 2]
     samples, scores = found.samples, found.trained[seed].values[-1].scores
     x, y = scores[:_SHOWN].round(4).tolist(), samples.entropy[:_SHOWN].round(4).tolist()
     colors = samples.stratum[:_SHOWN].astype(float).tolist()
-    return Chart(
-        name,
-        title,
-        Axis("first principal component"),
-        Axis("entropy of the exact posterior", "bits"),
-        [Series(f"samples of seed {seed}", x, y, POINTS, color=colors)],
-        color_label="position",
-        caption="Each point is a prediction, of the seed in the middle by |rho|. The claim is a line. Points of one "
-        "colour have one position: only what is left among them cannot be explained by it.",
-    )
+    points = Series(f"samples of seed {seed}", x, y, POINTS, color=colors)
+    return TEXTS.chart("manifold", [points], end=end, task=task)
 
 
 def _within(found: Population) -> Chart:
@@ -211,15 +194,7 @@ def _within(found: Population) -> Chart:
         best = np.max([[layer.within or 0.0 for layer in one.values] for one in found.random], axis=0).tolist()
         series.append(Series(f"best of {len(found.random)} with random weights", layers, best, DASHED))
     series.append(level("bound", bounds.RHO_WITHIN, layers))
-    return Chart(
-        "manifold-within",
-        "Entropy along the first component of values, position held fixed",
-        Axis("layer"),
-        Axis("|rank correlation| within positions"),
-        series,
-        categories=[str(layer) for layer in range(len(layers))],
-        caption="What is left of the correlation among samples at the same position.",
-    )
+    return TEXTS.chart("manifold-within", series, [str(layer) for layer in range(len(layers))])
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
@@ -275,22 +250,18 @@ def keys_verdict(found: Population, hmm: Population | None = None) -> Verdict:
     means = np.array([trained[seed].cosine.mean(0) for seed in seeds])  # [seeds, L]
     chance = np.array([one.cosine.mean(0) for one in controls])  # [models, L]
     gaussian = trained[seeds[0]].gaussian
-    charts = [_keys_chart(found, "keys", "Keys of one sequence, keys repeat")]
-    return Verdict(
-        claim=KEYS,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic("mean |cos| of keys, all layers", float(means.mean())),
+    charts = [_keys_chart(found, "keys repeat")]
+    return TEXTS.verdict(
+        KEYS,
+        by_seeds(outcomes),
+        float(means.mean()),
         interval=mean_interval(means.mean(1)),
-        threshold=(
-            f"in at least {bounds.KEY_LAYERS:.0%} of layers the {CONFIDENCE:.0%} interval lies below Gaussian vectors "
-            f"({gaussian:.3f}) and below every model with random weights. Not supported where it lies above one "
-            "of them in more than half"
-        ),
         n=len(trained[seeds[0]].cosine),
         seeds=seeds,
-        papers_criterion=_papers_keys(means, chance, gaussian),
+        facts={"confidence": CONFIDENCE, "gaussian": gaussian},
+        criterion=_papers_keys(means, chance, gaussian),
         reason=" ".join([_keys_words(means, chance, gaussian), seeds_sentence(outcomes)]),
-        charts=charts + ([_keys_chart(hmm, "keys-hmm", "Keys of one sequence, HMM")] if hmm else []),
+        charts=charts + ([_keys_chart(hmm, "HMM", "-hmm")] if hmm else []),
         tables=_keys_tables(layers, outcomes, trained, hmm),
     )
 
@@ -316,7 +287,7 @@ def _papers_keys(means: np.ndarray, chance: np.ndarray, gaussian: float) -> Pape
     )
 
 
-def _keys_chart(found: Population, name: str, title: str) -> Chart:
+def _keys_chart(found: Population, task: str, end: str = "") -> Chart:
     """Mean |cos| by layer with what it is held against."""
     keys = {seed: one.keys for seed, one in sorted(found.trained.items())}
     first = next(iter(keys.values()))
@@ -327,16 +298,7 @@ def _keys_chart(found: Population, name: str, title: str) -> Chart:
         means = np.array([one.keys.cosine.mean(0) for one in found.random])
         series.append(Series(f"mean of {len(means)} with random weights", x, means.mean(0).tolist(), DASHED))
         series.append(Series("nearest of them", x, means.min(0).tolist(), DASHED))
-    return Chart(
-        name,
-        title,
-        Axis("layer"),
-        Axis("mean |cos| of keys"),
-        series,
-        categories=[str(layer) for layer in range(len(x))],
-        caption="Keys at the scored positions of a sequence, head by head; bands are intervals over sequences. The "
-        "claim is a line below all dashed ones.",
-    )
+    return TEXTS.chart("keys", series, [str(layer) for layer in range(len(x))], end=end, task=task)
 
 
 def _keys_tables(

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from llmlab.studies.papers.texts import PaperTexts
+
 # Statistics --------------------------------------------------------------------------------------------------------
 
 # H is permuted within strata of position, length or k; how often: llmlab.studies.papers.statistics.PERMUTATIONS.
@@ -83,3 +85,5 @@ ORDER_KEPT = 0.5
 
 # ours and paper (III): from the first to the last layer. Ours leaves out position 0 and divides by log2 of the length.
 FOCUSING = 0.30
+
+TEXTS = PaperTexts("bayesian-geometry", vars())

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import BARS, DASHED, Axis, Chart, Series, Table
+from llmlab.core.charts import BARS, DASHED, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.charting import cell, numbered, table
 from llmlab.studies.papers.grokking import thresholds as bounds
-from llmlab.studies.papers.grokking.generalising import NO_BOUND, STEP_AXIS, line, span, step_cell
+from llmlab.studies.papers.grokking.generalising import line, span, step_cell
 from llmlab.studies.papers.grokking.plan import FOURIER, PROGRESS
+from llmlab.studies.papers.grokking.thresholds import TEXTS
 from llmlab.studies.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import mean_interval, median_interval
 
 _LOWEST = 1e-6  # nats: an axis of logarithms has no place for nothing
@@ -49,21 +50,19 @@ def fourier_verdict(runs: Sequence[Trajectory], others: Sequence[Trajectory] = (
         f", and in at least {fewest} with random weights. On these frequencies alone {right[0]:.0%} of held-out sums "
         f"are right, without them {right[1]:.0%}, with everything {right[2]:.0%}."
     )
-    return Verdict(
-        claim=FOURIER,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic("key frequencies", float(np.mean(counts)), f"of {frequencies}"),
+    return TEXTS.verdict(
+        FOURIER,
+        by_seeds(outcomes),
+        float(np.mean(counts)),
         interval=mean_interval([float(count) for count in counts]),
-        threshold=(
-            f"{bounds.KEY_SHARE:.0%} of the embedding's power in at most {bounds.OF_RANDOM:g} times as many "
-            f"frequencies as in any of {len(runs[0].random_keys)} embeddings with random weights; logits with these "
-            f"alone get {bounds.KEPT_ACCURACY:.0%} of held-out sums right, and without them at most "
-            f"{bounds.LOST_ACCURACY:.0%}. Not supported where they are not so few, or {bounds.KEPT_ACCURACY:.0%} are "
-            "right without them"
-        ),
         n=len(runs),
         seeds=[run.seed for run in runs],
-        papers_criterion=_papers_fourier(runs),
+        facts={
+            "frequencies": frequencies,
+            "embeddings": len(runs[0].random_keys),
+            "whole": float(np.mean([run.held_loss[-1] for run in runs])),
+            "alone": float(np.mean([run.restricted_held_loss for run in runs])),
+        },
         reason=" ".join(part for part in (said, _leak(runs), _spikes(runs), seeds_sentence(outcomes)) if part),
         charts=[spectrum_chart(middle(runs))],
         tables=[fourier_table([*runs, *others])],
@@ -94,16 +93,6 @@ def _spikes(runs: Sequence[Trajectory]) -> str:
     return f"The last checkpoint of seed {seeds} lies in a spike of the loss ({known} of the training sums are right)."
 
 
-def _papers_fourier(runs: Sequence[Trajectory]) -> PapersCriterion:
-    whole = float(np.mean([run.held_loss[-1] for run in runs]))
-    alone = float(np.mean([run.restricted_held_loss for run in runs]))
-    return PapersCriterion(
-        None,
-        f"The paper names no bound. It finds {bounds.PAPER_KEYS} key frequencies of 56, and a lower loss when all "
-        f"other terms of the logits are taken away. Here the held-out loss goes from {whole:.3g} to {alone:.3g} nats.",
-    )
-
-
 def spectrum_chart(run: Trajectory) -> Chart:
     """Which frequencies an embedding uses: at the end, when the training sums were just learned, and at random."""
     places = numbered(len(run.random_spectrum))
@@ -111,16 +100,7 @@ def spectrum_chart(run: Trajectory) -> Chart:
     if AT_FIT in run.spectra:
         bars.append(Series("when the training sums were learned", places, run.spectra[AT_FIT], BARS))
     bars.append(Series("random weights", places, run.random_spectrum, BARS))
-    return Chart(
-        "fourier",
-        f"Frequencies of the embedding of numbers, seed {run.seed}",
-        Axis("frequency: turns as a number goes from 0 to p"),
-        Axis("share of power"),
-        bars,
-        categories=[str(k) for k in range(1, len(places) + 1)],
-        caption="A network that adds by turning puts its numbers on circles of a few frequencies; random numbers use "
-        "all alike.",
-    )
+    return TEXTS.chart("fourier", bars, [str(k) for k in range(1, len(places) + 1)], seed=run.seed)
 
 
 def fourier_table(runs: Sequence[Trajectory]) -> Table:
@@ -177,21 +157,13 @@ def progress_verdict(runs: Sequence[Trajectory]) -> Verdict:
             f"{medians['restricted_loss']:.0%} of its own (median of the seeds), and the training loss without them "
             f"{medians['excluded_loss']:.0%}. The plain held-out loss had gone {medians['held_loss']:.0%}."
         )
-    return Verdict(
-        claim=PROGRESS,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic(
-            "way that the restricted loss has gone before the jump", float(np.median(main)) if main else None
-        ),
+    return TEXTS.verdict(
+        PROGRESS,
+        by_seeds(outcomes),
+        float(np.median(main)) if main else None,
         interval=median_interval(main),
-        threshold=(
-            f"Before held-out accuracy leaves the first {bounds.ONSET:.0%} of its way, the restricted and the excluded "
-            f"loss have each gone at least {bounds.GONE_BEFORE:.0%} of theirs. Not supported where neither has gone "
-            f"more than {bounds.GONE_TOGETHER:.0%}"
-        ),
         n=len(runs),
         seeds=[run.seed for run in runs],
-        papers_criterion=NO_BOUND,
         reason=f"{said} {seeds_sentence(outcomes)}",
         charts=[progress_chart(middle(runs))],
         tables=[progress_table(runs)],
@@ -210,15 +182,7 @@ def progress_chart(run: Trajectory) -> Chart:
     if run.onset is not None:
         step, values = float(run.steps[run.onset]), [max(x, _LOWEST) for _, line in lines for x in line]
         series.append(Series("before the jump", [step, step], [min(values), max(values)], DASHED))
-    return Chart(
-        "progress",
-        f"What changes while test accuracy does not, seed {run.seed}",
-        STEP_AXIS,
-        Axis("loss", "nats", log=True),
-        series,
-        caption="Left of the dashed line held-out accuracy stays within the first tenth of its way. A loss that moves "
-        "there shows the structure before accuracy does.",
-    )
+    return TEXTS.chart("progress", series, seed=run.seed)
 
 
 def progress_table(runs: Sequence[Trajectory]) -> Table:

@@ -9,18 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import DASHED, LINE, Axis, Chart, Series, Table
+from llmlab.core.charts import DASHED, LINE, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.charting import cell, level, table
 from llmlab.studies.papers.grokking import thresholds as bounds
 from llmlab.studies.papers.grokking.plan import LATE, WEIGHT_DECAY
+from llmlab.studies.papers.grokking.thresholds import TEXTS
 from llmlab.studies.papers.grokking.trajectory import Trajectory
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import mean_interval, median_interval
-
-NO_BOUND = PapersCriterion(None, "The papers show curves and name no bound.")
-STEP_AXIS = Axis("step", log=True)
 
 
 # Late -----------------------------------------------------------------------------------------------------------------
@@ -46,20 +44,13 @@ def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
             f"It took at least {span(times, '.3g')} times as many steps as {bounds.FITTED:.0%} of the training sums."
         )
     said += [_plateau(with_decay), seeds_sentence(outcomes)]
-    return Verdict(
-        claim=LATE,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic(
-            "steps to generalise over steps to fit", float(np.median(times)) if times else None, "times"
-        ),
+    return TEXTS.verdict(
+        LATE,
+        by_seeds(outcomes),
+        float(np.median(times)) if times else None,
         interval=median_interval(times),
-        threshold=(
-            f"{bounds.GENERALISED:.0%} of held-out sums at least {bounds.LATE_TIMES:g} times as late as "
-            f"{bounds.FITTED:.0%} of training sums. Not supported below {bounds.TOGETHER_TIMES:g} times"
-        ),
         n=len(with_decay),
         seeds=[run.seed for run in with_decay],
-        papers_criterion=NO_BOUND,
         reason=" ".join(part for part in said if part),
         charts=[accuracy_chart(with_decay)],
         tables=[steps_table(with_decay)],
@@ -110,18 +101,13 @@ def decay_verdict(
     )
     if median is not None:
         words += f" That is {lasted / median:.1f} times the median with weight decay."
-    return Verdict(
-        claim=WEIGHT_DECAY,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic("held-out accuracy at the end without weight decay", float(np.mean(last))),
+    return TEXTS.verdict(
+        WEIGHT_DECAY,
+        by_seeds(outcomes),
+        float(np.mean(last)),
         interval=mean_interval(last),
-        threshold=(
-            f"With weight decay {bounds.GENERALISED:.0%} of held-out sums are reached; without, they are not within "
-            f"{bounds.WITHOUT_TIMES:g} times the median of those steps. Not supported where they are"
-        ),
         n=len(with_decay) + len(without),
         seeds=[run.seed for run, _ in pairs],
-        papers_criterion=NO_BOUND,
         reason=f"{words} {seeds_sentence(outcomes)}",
         charts=[decay_chart([with_decay, *([run] for run in between), without])],
         tables=[steps_table([*with_decay, *between, *without])],
@@ -135,15 +121,7 @@ def accuracy_chart(with_decay: Sequence[Trajectory]) -> Chart:
     """Held-out accuracy of every seed, and that on the training sums."""
     runs = [line(f"held out, seed {run.seed}", run, run.held_accuracy) for run in with_decay]
     known = [line(f"training sums, seed {run.seed}", run, run.train_accuracy, DASHED) for run in with_decay[:1]]
-    return Chart(
-        "grokking",
-        f"Modular addition, weight decay {with_decay[0].weight_decay:g}",
-        STEP_AXIS,
-        Axis("accuracy"),
-        [*runs, *known, _chance(with_decay[0])],
-        caption="The training sums are known long before the others are right: the gap between the dashed line and the "
-        "others is the delay. Steps are on a logarithmic axis.",
-    )
+    return TEXTS.chart("grokking", [*runs, *known, _chance(with_decay[0])], decay=with_decay[0].weight_decay)
 
 
 def decay_chart(groups: Sequence[Sequence[Trajectory]]) -> Chart:
@@ -155,14 +133,8 @@ def decay_chart(groups: Sequence[Sequence[Trajectory]]) -> Chart:
         name = f"weight decay {runs[0].weight_decay:g}"
         steps, low, high = [*map(float, runs[0].steps[:count])], values.min(0).tolist(), values.max(0).tolist()
         series.append(Series(name, steps, values.mean(0).tolist(), LINE, low, high))
-    return Chart(
-        "weight-decay",
-        "Held-out accuracy with and without weight decay",
-        STEP_AXIS,
-        Axis("held-out accuracy"),
-        [*series, _chance(max((run for runs in groups for run in runs), key=lambda run: run.steps[-1]))],
-        caption="Lines are means over seeds, bands go from the lowest seed to the highest.",
-    )
+    longest = max((run for runs in groups for run in runs), key=lambda run: run.steps[-1])
+    return TEXTS.chart("weight-decay", [*series, _chance(longest)])
 
 
 def steps_table(runs: Sequence[Trajectory]) -> Table:

@@ -6,6 +6,8 @@ same is in llmlab.studies.papers.agreement.
 
 from __future__ import annotations
 
+from llmlab.studies.papers.texts import PaperTexts
+
 # Levels of accuracy ------------------------------------------------------------------------------------------------
 
 # ours: the training sums are learned, and the held-out ones are got right. The papers read both off a chart.
@@ -44,3 +46,5 @@ ONSET = 0.1
 # lower one is what a measure goes that moves with test accuracy.
 GONE_BEFORE = 0.25
 GONE_TOGETHER = 0.1
+
+TEXTS = PaperTexts("grokking", vars())

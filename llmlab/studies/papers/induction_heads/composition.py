@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmlab.core.charts import BARS, POINTS, Axis, Chart, Series, Table
+from llmlab.core.charts import BARS, POINTS, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.charting import level, numbered, range_band, table
 from llmlab.studies.papers.induction_heads import thresholds as bounds
-from llmlab.studies.papers.induction_heads.copying import LOSS_AXIS, BySeed
+from llmlab.studies.papers.induction_heads.copying import BySeed
 from llmlab.studies.papers.induction_heads.followed import Found
 from llmlab.studies.papers.induction_heads.plan import COMPOSITION
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.induction_heads.thresholds import TEXTS
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import median_interval
 
 
@@ -36,23 +37,14 @@ def composition_verdict(two: BySeed) -> Verdict:
     found = [two[seed] for seed in seeds if len(two[seed].removed) > 1]
     taken = np.array([[one.taken(head) for head in one.by_previous] for one in found])  # [seeds, heads]
     first = taken[:, 0] if len(found) else np.array([])
-    return Verdict(
-        claim=COMPOSITION,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic(
-            "induction score that goes with the best previous-token head", float(np.median(first)) if found else None
-        ),
+    return TEXTS.verdict(
+        COMPOSITION,
+        by_seeds(outcomes),
+        float(np.median(first)) if found else None,
         interval=median_interval(first),
         p=_first_by_chance(taken) if found else None,
-        threshold=(
-            f"it takes at least {bounds.TAKEN:g} of the induction head's score, and every other head of its layer at "
-            f"most {bounds.SPARED:g}. Not supported where it takes no more than that itself"
-        ),
         n=sum(len(one.removed) for one in found),
         seeds=seeds,
-        papers_criterion=PapersCriterion(
-            None, "They name no bound; for small models without feed-forward they remove heads one by one, too."
-        ),
         reason=f"{_composition_words(found, taken)} {seeds_sentence(outcomes)}",
         charts=_charts([two[seed] for seed in seeds]),
         tables=[_table(two)] if any(one.removed for one in two.values()) else [],
@@ -118,8 +110,8 @@ def _charts(every: Sequence[Found]) -> list[Chart]:
     nothing = level("ln V: knowing nothing", found[0].ln_v, ends)
     charts = [
         _heads(every),
-        _bars("ablation-score", "Induction score without one head", Axis("induction score"), names, scores, intact),
-        _bars("ablation-loss", "Loss without one head", LOSS_AXIS, names, losses, nothing),
+        _bars("ablation-score", names, scores, intact),
+        _bars("ablation-loss", names, losses, nothing),
     ]
     together = [one for one in found if len(one.together) == heads]
     return [*charts, _together(together)] if together else charts
@@ -128,31 +120,16 @@ def _charts(every: Sequence[Found]) -> list[Chart]:
 def _heads(found: Sequence[Found]) -> Chart:
     """All heads of the last checkpoints, by what they do."""
     previous, induction = (np.array([getattr(one, name)[-1] for one in found]) for name in ("previous", "induction"))
-    return Chart(
-        "heads-by-layer",
-        "What each head does",
-        Axis("previous-token score"),
-        Axis("induction score"),
-        [
-            Series(f"layer {layer}", previous[:, layer].ravel().tolist(), induction[:, layer].ravel().tolist(), POINTS)
-            for layer in range(previous.shape[1])
-        ],
-        caption="Every head of every seed after training. Right: it attends to the token before. Up: to what came "
-        "after the same token the last time.",
-    )
+    layers = [
+        Series(f"layer {layer}", previous[:, layer].ravel().tolist(), induction[:, layer].ravel().tolist(), POINTS)
+        for layer in range(previous.shape[1])
+    ]
+    return TEXTS.chart("heads-by-layer", layers)
 
 
-def _bars(name: str, title: str, y_axis: Axis, names: list[str], values: np.ndarray, level: Series) -> Chart:
+def _bars(name: str, names: list[str], values: np.ndarray, level: Series) -> Chart:
     """values: [seeds, heads]."""
-    return Chart(
-        name,
-        title,
-        Axis("head of the first layer, by how much it attends to the token before"),
-        y_axis,
-        [range_band("one head zeroed", numbered(len(names)), values, BARS), level],
-        names,
-        caption="Medians of seeds, from the least to the largest. Each head is zeroed alone.",
-    )
+    return TEXTS.chart(name, [range_band("one head zeroed", numbered(len(names)), values, BARS), level], names)
 
 
 def _together(found: Sequence[Found]) -> Chart:
@@ -161,15 +138,7 @@ def _together(found: Sequence[Found]) -> Chart:
     for name, title in (("together", "most previous first"), ("others_first", "least previous first")):
         left = np.array([[one.best[-1], *getattr(one, name)] for one in found])  # [seeds, heads + 1]
         lines.append(range_band(title, numbered(left.shape[1]), left))
-    return Chart(
-        "ablation-together",
-        "Induction score without several heads",
-        Axis("heads of the first layer that are zeroed at once"),
-        Axis("induction score"),
-        lines,
-        caption="Medians of seeds, from the least to the largest. Where one head takes little and several take all, "
-        "they stand in for one another.",
-    )
+    return TEXTS.chart("ablation-together", lines)
 
 
 def _table(two: BySeed) -> Table:

@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from llmlab.core.charts import Axis, Chart, Series, Table
+from llmlab.core.charts import Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
 from llmlab.studies.papers.charting import level, range_band, table
 from llmlab.studies.papers.induction_heads import thresholds as bounds
 from llmlab.studies.papers.induction_heads.followed import Found, Window, fall_inside, half_way, rise_window
 from llmlab.studies.papers.induction_heads.plan import CHANGE, LAYERS
-from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
+from llmlab.studies.papers.induction_heads.thresholds import TEXTS
+from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import mean_interval, median_interval
 
 BySeed = Mapping[int, Found]
-LOSS_AXIS = Axis("loss of the second reading", "nats")
 
 
 # Two layers -----------------------------------------------------------------------------------------------------------
@@ -45,21 +45,14 @@ def layers_verdict(two: BySeed, one: BySeed) -> Verdict:
     ends = np.array([[one[seed].loss[-1], two[seed].loss[-1]] for seed in seeds])
     heads = np.array([[one[seed].best[-1], two[seed].best[-1]] for seed in seeds])
     first = two[seeds[0]]
-    return Verdict(
-        claim=LAYERS,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic("loss of one layer less that of two", float((ends[:, 0] - ends[:, 1]).mean()), "nats"),
+    return TEXTS.verdict(
+        LAYERS,
+        by_seeds(outcomes),
+        float((ends[:, 0] - ends[:, 1]).mean()),
         interval=mean_interval(ends[:, 0] - ends[:, 1]),
-        threshold=(
-            f"two layers: loss at most {bounds.LEARNED:g} ln V ({bounds.LEARNED * first.ln_v:.2f} nats) and a head "
-            f"with an induction score of {bounds.HEAD:g}; one layer: loss above what counts and positions give "
-            f"({first.by_counting:.2f}) and no head above {bounds.NO_HEAD:g}. Not supported where one layer learns it"
-        ),
         n=first.n,
         seeds=seeds,
-        papers_criterion=PapersCriterion(
-            None, "They name no bound: one layer never shows the change, models of two and more layers do."
-        ),
+        facts={"learned": bounds.LEARNED * first.ln_v, "by_counting": first.by_counting},
         reason=(
             f"On {first.n} tokens of second readings two layers end at a loss of {ends[:, 1].mean():.3f} nats and one "
             f"layer at {ends[:, 0].mean():.2f} (means of seeds); knowing nothing costs ln V = {first.ln_v:.2f}, and "
@@ -81,27 +74,8 @@ def _layers_charts(two: BySeed, one: BySeed) -> list[Chart]:
     scores = [_band(name, [(found.x, found.best) for found in group]) for name, group in groups.items()]
     losses.append(level("ln V: knowing nothing", first.ln_v, whole))
     losses.append(level("counts and positions", first.by_counting, whole))
-    return [
-        Chart(
-            "loss-by-step",
-            "Loss of the second reading",
-            Axis("step"),
-            LOSS_AXIS,
-            losses,
-            caption="What each token costs that could be copied: medians of seeds, from the least to the largest. "
-            "Dashed: what it costs to know nothing, and what a reasoner pays that counts tokens and knows positions, "
-            "but compares no two positions.",
-        ),
-        Chart(
-            "induction-by-step",
-            "Induction score of the best head",
-            Axis("step"),
-            Axis("induction score"),
-            [*scores, level("an induction head", bounds.HEAD, whole)],
-            caption="How much of a head's attention goes from a token to what followed it the first time; 1 is all. "
-            "Medians of seeds, from the least to the largest.",
-        ),
-    ]
+    heads = [*scores, level("an induction head", bounds.HEAD, whole)]
+    return [TEXTS.chart("loss-by-step", losses), TEXTS.chart("induction-by-step", heads)]
 
 
 def _layers_table(two: BySeed, one: BySeed) -> Table:
@@ -143,25 +117,13 @@ def change_verdict(two: BySeed) -> Verdict:
     windows = [(two[seed], window) for seed in seeds if (window := _window(two[seed])) is not None]
     falls = {seed: found for seed in seeds if (found := two[seed]).loss[-1] < found.loss[0] and _window(found)}
     shares = np.array([window.share for _, window in windows])
-    return Verdict(
-        claim=CHANGE,
-        verdict=by_seeds(outcomes),
-        statistic=Statistic(
-            "length of the rise, of the training up to its end", float(np.median(shares)) if len(shares) else None
-        ),
+    return TEXTS.verdict(
+        CHANGE,
+        by_seeds(outcomes),
+        float(np.median(shares)) if len(shares) else None,
         interval=median_interval(shares),
-        threshold=(
-            f"the shortest window with {bounds.RISE_SHARE:.0%} of the rise of the induction score is at most "
-            f"{bounds.WINDOW:g} of the training up to its end, at least {bounds.FALL_INSIDE:g} of the loss's fall lies "
-            f"in it, and their half-way steps differ by at most {bounds.LAG:g} of the score's. Not supported at "
-            f"{bounds.EVEN:g} (an even rise has {bounds.RISE_SHARE:g}), below {bounds.FALL_OUTSIDE:g} of the fall, or "
-            f"above a lag of {bounds.LAG_REFUTED:g}"
-        ),
         n=sum(len(two[seed].steps) for seed in seeds),
         seeds=seeds,
-        papers_criterion=PapersCriterion(
-            None, "They name no bound; their window, 2.5 to 5 billion tokens, is half of the training up to its end."
-        ),
         reason=f"{_change_words(windows)} {seeds_sentence(outcomes)}",
         charts=[_change_chart([*falls.values()])] if falls else [],
         tables=[_change_table(falls)] if falls else [],
@@ -200,18 +162,8 @@ def _change_chart(found: Sequence[Found]) -> Chart:
     """Score and loss of each run on one axis."""
     times = [one.x / half_way(one.x, one.best) for one in found]
     scores, losses = ([_done(getattr(one, name)) for one in found] for name in ("best", "loss"))
-    return Chart(
-        "change-together",
-        "Score and loss change together",
-        Axis("step, of the one at which the score is half-way up"),
-        Axis("share of the whole change"),
-        [
-            _band("induction score, risen", [*zip(times, scores, strict=True)]),
-            _band("loss, fallen", [*zip(times, losses, strict=True)]),
-        ],
-        caption="Each run on its own clock: at 1 its best induction score is half-way up. Medians of seeds, from the "
-        "least to the largest.",
-    )
+    risen = _band("induction score, risen", [*zip(times, scores, strict=True)])
+    return TEXTS.chart("change-together", [risen, _band("loss, fallen", [*zip(times, losses, strict=True)])])
 
 
 def _change_table(found: BySeed) -> Table:

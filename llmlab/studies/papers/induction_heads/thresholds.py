@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from llmlab.studies.papers.texts import PaperTexts
+
 # Two layers --------------------------------------------------------------------------------------------------------
 
 # ours: a model that copies has lost nine tenths of ln V, which is what random tokens cost a model that does not. One
@@ -37,3 +39,5 @@ LAG_REFUTED = 0.5
 # every other head of its layer may take. Refuted where the former takes no more than that.
 TAKEN = 0.5
 SPARED = 0.25
+
+TEXTS = PaperTexts("induction-heads", vars())
