@@ -14,20 +14,10 @@ from llmlab.core.finetuning_settings import FULL
 if TYPE_CHECKING:
     from llmlab.inspection.weight_change import Change, ModuleChange
 
-_DETAILS = """REF is a fine-tuning run (tuned, tuned@final, tuned@150), BASE+ADAPTER, or an adapter's folder.
-
-norm        length of the change of a matrix: Frobenius norm of (alpha / rank) B A; of a full run, of W - W0
-relative    the same, in lengths of the matrix before
-effective   effective rank: exp of the entropy of the change's normalised singular values (Roy & Vetterli 2007)
-largest     largest singular value of the change: the most that it stretches any input
-
-examples:
-  llmlab-run adapter tuned@final
-  llmlab-run adapter base/+adapter/ --json"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("adapter", adapter, "show what fine-tuning changed", _DETAILS)
+    parser = commands.add("adapter", adapter, "show what fine-tuning changed")
     parser.add_argument("reference", metavar="REF", help="what was fine-tuned; see below")
     add_outputs(parser)
 

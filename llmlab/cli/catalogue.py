@@ -32,36 +32,14 @@ from llmlab.gpt.estimate import estimate
 if TYPE_CHECKING:
     from llmlab.data.corpus import Corpus
 
-_CORPORA_DETAILS = """Besides these, any .txt, folder of .txt, .jsonl or .parquet of your own works by its path.
-
-build: tokenizes a large text on all cores into shards that training maps into memory. SOURCE is a .txt, .jsonl,
-.jsonl.gz, .jsonl.zst or .parquet file, a folder of these, or a data set of the hub as owner/name. The same command
-resumes an interrupted build, and checks every shard of a finished one.
-
-examples:
-  llmlab-run corpora
-  llmlab-run corpora fetch tinystories
-  llmlab-run corpora build books/ --shards --name books
-  llmlab-run pretrain --preset nano --corpus books
-  llmlab-run pretrain --corpus my-texts/"""
 
 # The bpe of a corpus that is built is learned from its first 20 million tokens, about 90 MB: more changes little.
 _LEARNED_FROM = 20_000_000
 
-_SETTINGS_DETAILS = """A setting is changed with --set section.field=value, or in a file for --settings:
-
-  [model]
-  n_layer = 6
-
-examples:
-  llmlab-run settings
-  llmlab-run settings --preset nano       with that preset's values
-  llmlab-run settings --finetune          those of fine-tuning
-  llmlab-run pretrain --set model.n_layer=6 --set train.schedule=linear"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("corpora", corpora, "list the texts to learn from, fetch or build one", _CORPORA_DETAILS)
+    parser = commands.add("corpora", corpora, "list the texts to learn from, fetch or build one")
     parser.add_argument("action", nargs="?", default="list", choices=("list", "fetch", "build"))
     parser.add_argument("name", nargs="?", metavar="NAME|SOURCE", help="the corpus to fetch, or the text to build from")
     parser.add_argument("--shards", action="store_true", help="build: write shards (the default)")
@@ -75,7 +53,7 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--processes", metavar="P", type=int, default=0, help="build: default, one per core")
     commands.add("presets", presets, "list the presets: model sizes with all their settings")
-    parser = commands.add("settings", settings, "list every setting: value, range, meaning", _SETTINGS_DETAILS)
+    parser = commands.add("settings", settings, "list every setting: value, range, meaning")
     parser.add_argument("--preset", metavar="NAME", help="show this preset's values instead of the defaults")
     parser.add_argument("--finetune", action="store_true", help="the settings of fine-tuning instead of pretraining")
 

@@ -28,18 +28,10 @@ from llmlab.store.checkpoints import (
 )
 from llmlab.store.registry import RunReference, resolve_run
 
-_DETAILS = """A final checkpoint is always saved. Periodic ones are thinned (checkpoints.keep_last); the best, the
-final and pinned ones stay. STEP is a step's number, or final, best, latest.
-
-examples:
-  llmlab-run checkpoints bar
-  llmlab-run checkpoints bar pin 500
-  llmlab-run checkpoints bar inspect final
-  llmlab-run checkpoints bar verify            all of them, against the sums in their manifests"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("checkpoints", checkpoints, "list, inspect, pin, verify or delete checkpoints", _DETAILS)
+    parser = commands.add("checkpoints", checkpoints, "list, inspect, pin, verify or delete checkpoints")
     add_run(parser)
     parser.add_argument(
         "action", nargs="?", default="list", choices=("list", "inspect", "pin", "unpin", "verify", "delete")

@@ -15,22 +15,10 @@ from llmlab.core.paths import expanded
 if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import ComparisonSummary
 
-_DETAILS = """REF_A and REF_B as for `llmlab-run inspect`. One model is in memory at a time.
-
---what, separated by commas: attention, heads, residual, contributions, rollout. The predictions are always compared.
-Models that tokenize the prompt differently are refused; with --align they are compared where a token of both
-ends at the same character. Two files that `llmlab-run inspect` wrote are compared as well, without their models.
-
-It writes DIR/comparison.safetensors (difference/..., cosine/..., cka/..., kl) and DIR/summary.json.
-
-examples:
-  llmlab-run compare bar@250 bar@final --prompt "The king said to the queen" --out compared
-  llmlab-run compare base/ base/+adapter/ --prompt "The capital of France is" --what residual --out compared
-  llmlab-run compare seen/inspection.safetensors seen-2/inspection.safetensors --out compared"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("compare", compare, "compare two models, or two checkpoints, on one prompt", _DETAILS)
+    parser = commands.add("compare", compare, "compare two models, or two checkpoints, on one prompt")
     parser.add_argument("reference_a", metavar="REF_A", help="a run, a model, or a saved inspection")
     parser.add_argument("reference_b", metavar="REF_B", help="another one")
     add_outputs(parser)

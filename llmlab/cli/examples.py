@@ -17,15 +17,6 @@ from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.data.example_preview import IN_LOSS, MASKED, TRUNCATED, Preview, PreviewExample
 
-_DETAILS = """SOURCE is `tasks` (built in), a .jsonl, .csv or .parquet file, or a data set of the hub (owner/name, or
-owner/name:configuration). A row has messages, or instruction, input and output, or prompt and completion, or text.
-
-REF is a run, a Hugging Face folder or hub name, a GGUF file, or BASE+ADAPTER; only its tokenizer is read.
-
-examples:
-  llmlab-run data tasks --model bar
-  llmlab-run data my.jsonl --model Qwen/Qwen2.5-0.5B-Instruct --example 7 --max-length 512
-  llmlab-run data my.jsonl --model bar --set data.train_on=all --set data.val_fraction=0.2"""
 
 _ROWS = 16  # bars of the histogram
 _BAR = 40  # letters of its longest bar
@@ -37,7 +28,7 @@ _MARKS = {IN_LOSS: ("[[", "]]"), MASKED: ("", ""), TRUNCATED: ("{{", "}}")}
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("data", data, "show examples token by token: in the loss, masked, truncated", _DETAILS)
+    parser = commands.add("data", data, "show examples token by token: in the loss, masked, truncated")
     parser.add_argument("source", metavar="SOURCE", help="examples to fine-tune on; see below")
     parser.add_argument("--model", metavar="REF", required=True, help="the model that will read them; see below")
     parser.add_argument("--example", metavar="N", type=int, default=1, help="which one to show (default: 1)")

@@ -17,37 +17,12 @@ from llmlab.core.source_code import find_source
 from llmlab.exercises.checker import PASSED, Answer, check
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces, find_piece
 
-_DETAILS = """\
-A GPT from nothing, in pieces that you write in an editor of your choice. They are checked in a process of their own,
-which may take a gigabyte of memory and a minute; it has your rights, as any program that you run.
-
-  list                  the pieces, in order, and which have passed
-  start NAME            write outputs/exercises/NAME.py: signature, shapes, an example; never over a file of yours
-  check NAME            run it, and say the first fact that does not hold
-  show NAME             the page; after it has passed, the lab's own code, too
-  use [NAME ...]        train with these pieces of yours, or all that have passed, and the lab's own run of the same
-                        seed beside it; the run's worker is a process that runs your code. bpe encodes the run's
-                        text where data.tokenizer is bpe, compact or gpt2
-  use lora              fine-tune a --model with your LoRA layer, and with ours beside it; with a --prompt: compute
-                        the adapters of a run that was fine-tuned by your functions; this process runs your code
-  use logit-lens        read a --model and a --prompt with your lens, ours beside it; this process runs your code
-
-examples:
-  llmlab-run exercise list
-  llmlab-run exercise start attention
-  llmlab-run exercise check attention
-  llmlab-run exercise show attention --hints 1
-  llmlab-run exercise use attention softmax --steps 300
-  llmlab-run exercise use bpe --set data.tokenizer=bpe
-  llmlab-run exercise use lora --model bar@final --steps 100
-  llmlab-run exercise use logit-lens --model bar --prompt "The king said"
-"""
 
 _MARKS = {"new": "", "begun": "begun", "passed": "passed", "changed": "changed since it passed"}
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("exercise", exercise, "rebuild a GPT piece by piece, and have it checked", _DETAILS)
+    parser = commands.add("exercise", exercise, "rebuild a GPT piece by piece, and have it checked")
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
     parser.add_argument("names", metavar="PIECE", nargs="*", help="a piece; use: several")
     parser.add_argument("--hints", metavar="N", type=int, default=0, help="show: the first N of up to three hints")

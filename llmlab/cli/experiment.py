@@ -46,28 +46,10 @@ from llmlab.studies.records import (
 )
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
-_DETAILS = f"""experiments: {", ".join(KINDS)}
-The runs are normal runs, outputs/<track>/<experiment>-<trial>: one after the other, or --jobs N at once. Ctrl-C stops
-and keeps everything; the same command with the same --name, or `experiment resume ID`, goes on, and finished runs stay
-as they are.
-Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
-
-examples:
-  llmlab-run experiment learning-rate --steps 300 --grid 3e-4,1e-3,3e-3,1e-2 --seeds 2 --plan
-  llmlab-run experiment learning-rate --steps 300 --name lr --predict "best_lr=1e-3..5e-3@70%"
-  llmlab-run experiment learning-rate --model bar@final --compare lora,full
-  llmlab-run experiment learning-rate --compare 32,64,128 --set model.mup_base_width=32
-  llmlab-run experiment lora-rank --model bar@final --grid 1,4,16 --compare attention,all
-  llmlab-run experiment forgetting --model bar@final --steps 200
-  llmlab-run experiment scaling --steps 400 --grid 16,24,32,48,64
-  llmlab-run experiment speedrun --compare baseline,record --seeds 5
-  llmlab-run experiment loss-curves bar --target 2.0
-  llmlab-run experiment list
-  llmlab-run experiment show ID                also resume ID, cancel ID, report ID"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("experiment", experiment, "vary one thing, predict, run, and read the report", _DETAILS)
+    parser = commands.add("experiment", experiment, "vary one thing, predict, run, and read the report", kinds=", ".join(KINDS))
     parser.add_argument("what", metavar="KIND|ACTION", help="an experiment, or list, show, resume, cancel, report")
     parser.add_argument(
         "target", metavar="RUN|ID", nargs="?", help="loss-curves: the run; actions: the experiment's id"

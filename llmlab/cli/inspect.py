@@ -26,41 +26,14 @@ _SCORES = {
     "duplicate": "duplicate-token",
 }
 
-_DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, bar@live while it trains, or its folder), a Hugging
-Face folder or hub name, a GGUF file, or BASE+ADAPTER; `llmlab-run models` lists what is here.
 
---what, separated by commas:
-  attention      the patterns of all heads [head, query, key], one tensor a layer
-  heads          entropy, previous-token, first-token, induction and duplicate-token scores, distance, thumbnails
-  residual       the residual stream before, between and after the two halves of each block, and what each adds
-  contributions  norms, cosines, shares
-  attribution    how much each part speaks for --answer (minus --against), summing to its logit
-  lens           what each layer would predict
-  rollout        attention rollout
-
-It writes DIR/inspection.safetensors and DIR/summary.json.
-
-examples:
-  llmlab-run inspect bar --prompt "The king said to the queen" --what attention,heads --out seen
-  llmlab-run inspect bar@best --prompt "To be, or not to" --answer " be" --what attribution,lens --out seen --plots
-  llmlab-run inspect my-model/ --prompt "The capital of France is" --answer " Paris" --against " Rome" --out seen"""
-
-_EVOLVE_DETAILS = """--what as for `llmlab-run inspect`. One checkpoint is in memory at a time; damaged ones are left
-out and named. More checkpoints are kept with --set checkpoints.per_decade=10 (steps 1, 2, 3, 4, 5, 6, 8, 10, 13 ...)
-or --set checkpoints.keep_last=100 when the run begins.
-
-It writes DIR/evolution.safetensors, the tensors of an inspection with a leading axis of steps, and DIR/summary.json.
-
-examples:
-  llmlab-run evolve bar --prompt "The king said to the queen" --what heads,lens --out grown
-  llmlab-run evolve bar --prompt "one two three one two" --what heads,attention --every 2 --out grown"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("inspect", inspect, "look inside a model while it reads a prompt", _DETAILS)
+    parser = commands.add("inspect", inspect, "look inside a model while it reads a prompt")
     add_model(parser)
     _add_question(parser, _DEFAULT_WHAT, "model")
-    parser = commands.add("evolve", evolve, "ask all checkpoints of a run the same question", _EVOLVE_DETAILS)
+    parser = commands.add("evolve", evolve, "ask all checkpoints of a run the same question")
     add_run(parser)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th checkpoint (default: 1)")
     _add_question(parser, "heads,lens", "last checkpoint")

@@ -13,33 +13,10 @@ from llmlab.core.errors import UsageError
 if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import Aim, InterventionSummary, SweepSummary
 
-_DETAILS = """REF as for `llmlab-run inspect`. What to change, either single parts, as often as needed:
-
-  --zero PART  --mean PART  --patch PART  --scale PART=FACTOR
-  PART: head:LAYER.HEAD, attention:LAYER, feed_forward:LAYER, layer:LAYER (zero skips it), token:POSITION,
-        residual:LAYER.POINT with POINT one of pre_attn, attn_out, mlp_out, post_ffn; @3 or @3,-1 after it names
-        positions, without it all are changed
-
-or everything of a kind, one thing at a time:
-
-  --sweep layer,position  at --point of the stream (default pre_attn)
-  --sweep layer,head
-
---mean puts the mean over the prompt's positions, or over those of the text --reference. --patch puts what the
-prompt --source has at the same position; sources of another length need --align start, end or 3=4,5=6.
-A sweep patches from --source; --ablate zero or mean ablates instead. Its effect is 0 where the logit difference is
-that of the prompt, 1 where it is that of the source.
-
-It writes DIR/intervention.safetensors and DIR/summary.json.
-
-examples:
-  llmlab-run intervene bar --prompt "The king said" --zero head:1.2 --zero head:1.3 --out changed
-  llmlab-run intervene my-model/ --prompt "The capital of Italy is" --source "The capital of France is" \\
-      --answer " Paris" --against " Rome" --sweep layer,position --out changed"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("intervene", intervene, "ablate or patch parts of a model", _DETAILS)
+    parser = commands.add("intervene", intervene, "ablate or patch parts of a model")
     add_model(parser)
     add_prompt(parser)
     parser.add_argument("--source", default="", help="the prompt that is patched from")

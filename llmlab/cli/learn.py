@@ -15,19 +15,10 @@ from llmlab.learning.progress import BEGUN, MARKED, OPENED, PathState, StationLo
 from llmlab.learning.stations import learning_paths, path_named
 
 _LINK = re.compile(r"\[(.+?)\]\(.+?\)")
-_DETAILS = """Each path is some ten stations of ten minutes: a page of Learn, something to do in a panel, a question.
-At its end the whole is explained from memory, in the window. A station is done when its page was read
-through to its end and one of its questions was answered, rightly or wrongly; or when you mark it.
-
-examples:
-  llmlab-run learn                               the paths, and what comes next on each
-  llmlab-run learn text-to-text                  its stations
-  llmlab-run learn text-to-text --done attention
-  llmlab-run practice --concept attention        the questions of a station"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("learn", learn, "paths through the pages, and how far you are", _DETAILS)
+    parser = commands.add("learn", learn, "paths through the pages, and how far you are")
     parser.add_argument("path", metavar="PATH", nargs="?", default="", help="list its stations")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--done", metavar="PAGE", help="mark a station as done")

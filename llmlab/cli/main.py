@@ -37,18 +37,6 @@ from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_stre
 from llmlab.cli.words import Commands, Parser
 from llmlab.core.errors import Cancelled, LabError, UsageError, unknown
 
-_EXAMPLES = """examples:
-  llmlab-run pretrain                      a small GPT learns Shakespeare, in about a minute
-  llmlab-run pretrain --preset nano --corpus tiny --steps 150 --name bar
-  llmlab-run pretrain --corpus my-texts/ --set model.n_layer=6 --set data.tokenizer=bpe
-  llmlab-run resume bar --steps 300        go on where it ended
-  llmlab-run pretrain --from bar@best --steps 400
-  llmlab-run generate bar@final --prompt "The king" --tokens 24 --temperature 0
-  llmlab-run export bar --to hf --out bar-hf
-  llmlab-run request bar pause             also resume, stop, save
-  llmlab-run settings                      every setting: default, range, meaning
-
-Each command explains itself: llmlab-run pretrain --help. The window: llmlab-gui."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +72,6 @@ def _run(words: Sequence[str]) -> int:
     parser = Parser(
         prog="llmlab-run",
         description="LLM Learning Lab without its window: train a GPT from scratch, and use what was trained.",
-        epilog=_EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"llmlab {__version__}")
     commands = Commands(parser)

@@ -21,47 +21,16 @@ from llmlab.models.reference import Reference, SavedRun, parse
 from llmlab.models.source import open_model, source_of
 from llmlab.store.checkpoints import checkpoint_name, select
 
-_GENERATE_DETAILS = """REF is a run (bar, bar@final, bar@best, bar@150, or its folder; alone, its latest checkpoint), a
-Hugging Face folder or hub name, a GGUF file, or BASE+ADAPTER. At temperature 0 it always takes the most likely token.
-
-examples:
-  llmlab-run generate bar --prompt "The king"
-  llmlab-run generate bar@final --prompt "The king" --tokens 24 --temperature 0
-  llmlab-run generate bar@500 --prompt "ROMEO:" --temperature 0.9 --top-k 40 --seed 7 --json
-  llmlab-run generate bar@500 --prompt "ROMEO:" --top-k 0 --top-p 0.9 --repetition-penalty 1.2
-  llmlab-run generate my-model/ --prompt "The capital of France is" --tokens 5
-  llmlab-run generate tuned@final --chat --prompt "Repeat: moon cat" --temperature 0"""
-
-_EXPORT_DETAILS = """REF as for `llmlab-run generate`: a run, also one that fine-tunes, or BASE+ADAPTER. An adapter is
-merged into its base.
-
-hf       a folder that transformers' AutoModelForCausalLM and AutoTokenizer open, with the chat template. A model
-         trained from scratch must be a GPT-2 in its settings: LayerNorm, learned positions, GELU, full heads,
-         nothing newer.
-adapter  a folder for PEFT: the adapter alone, of a fine-tuning run or of BASE+ADAPTER, with its tokenizer and chat
-         template. On a model trained from scratch it is one of the GPT-2 that `--to hf` makes of its base.
-gguf     one file for llama.cpp, of the families llama and qwen2.
-
-examples:
-  llmlab-run export bar --to hf --out bar-hf
-  llmlab-run export tuned@final --to adapter --out tuned-adapter
-  llmlab-run export base/+adapter/ --to gguf --out tuned.gguf --precision f32"""
 
 
-_MODELS_DETAILS = """Runs with their checkpoints, folders and GGUF files in $LLMLAB_MODELS, exported folders in the
-outputs folder, models in the Hugging Face cache, and those of installed packages. The first column is what other
-commands take as REF.
 
-examples:
-  llmlab-run models
-  LLMLAB_MODELS=~/models llmlab-run models --json"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("models", models, "list the models that can be opened", _MODELS_DETAILS)
+    parser = commands.add("models", models, "list the models that can be opened")
     add_outputs(parser)
 
-    parser = commands.add("generate", generate, "generate text with a model", _GENERATE_DETAILS)
+    parser = commands.add("generate", generate, "generate text with a model")
     add_model(parser)
     parser.add_argument("--prompt", default="\n", help="text to continue (default: a new line)")
     parser.add_argument(
@@ -74,7 +43,7 @@ def add_commands(commands: Commands) -> None:
         parser.add_argument(f"--{word}", metavar="X", help=f"{about[0].lower()}{about[1:]} (default: {info.default:g})")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="equal seeds write equal texts (default: 0)")
 
-    parser = commands.add("export", export, "export a trained model for other programs", _EXPORT_DETAILS)
+    parser = commands.add("export", export, "export a trained model for other programs")
     add_model(parser)
     parser.add_argument("--to", choices=("hf", "adapter", "gguf"), default="hf", help="what to write (default: hf)")
     parser.add_argument(

@@ -20,27 +20,10 @@ from llmlab.store.registry import resolve_run
 from llmlab.store.run_folder import RunFolder
 
 _PRICES = ", ".join(f"{what} ({cost})" for what, (cost, _) in QUESTIONS.items())
-_DETAILS = f"""A run is trained with one thing broken, chosen at random and sealed. Look at it with every command and
-panel that works on a run, and say what is wrong: with a probability on each cause. Perhaps nothing is broken.
-
-  list                      the same as without a word: mysteries and scores
-  start                     a new one, of --level 1 (loud), 2 or 3 (quiet)
-  show NAME                 its causes, and what was asked and marked so far
-  ask NAME WHAT             a further experiment, which costs: {_PRICES}
-  mark NAME WHERE [NOTE]    keep evidence: loss@120, gradient@240, sample@300, head@2.1, stream, lens, weights
-  answer NAME CAUSE=P,...   score it: no-mask=0.6,other=0.4; the seal is opened
-  reveal NAME               after the answer: broken lines and right ones, the tell-tale, a healthy run of the same seed
-  scores                    all answers, and how well their probabilities held
-
-examples:
-  llmlab-run mystery start --level 1
-  llmlab-run mystery ask mystery-1 healthy
-  llmlab-run mystery answer mystery-1 "rate-high=0.7,large-init=0.1,other=0.2"
-  llmlab-run mystery reveal mystery-1"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("mystery", mystery, "find what is wrong with a run", _DETAILS)
+    parser = commands.add("mystery", mystery, "find what is wrong with a run", prices=_PRICES)
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
     parser.add_argument("rest", metavar="WORD", nargs="*", help="what the action is about")
     parser.add_argument(

@@ -25,31 +25,10 @@ from llmlab.store.registry import resolve_run
 from llmlab.store.worker_folder import WorkerFolder
 from llmlab.studies.lab_notebook import lab_notebook
 
-_DETAILS = """Without a word it lists what was predicted, newest first. Entries are scored by themselves when their run,
-experiment or check has finished. What was edited or taken out since it was sealed is altered, and counts as a miss.
-
-  list                          the same
-  show ID                       one entry: scores, surprise, what was learned
-  predict RUN WHAT ...          predict a run that has not ended; a run that waits counts, one that has begun is late
-  score                         score what has finished since
-  score ID [N=OUTCOME ...]      score it as it stands; say what came of prediction N: 2=right, 2=wrong, 3=5
-  learned ID "One sentence."    keep what was learned
-  calibration                   stated confidence against what came true
-  quantities                    what can be predicted
-  export FILE.md                all of it as Markdown
-
-A prediction: val_loss=1.9..2.2@80%   val_loss=2.05+-0.1@80%   overfits=yes@70%   steps_to_2.5=200..400@60%
-              loss_curve=0:4.4,100:3,400:2.1+-0.1@70%   "text=It overfits before step 500@70%"
-              of a paper's claim, by its id: "keys=not supported@60%"
-
-examples:
-  llmlab-run pretrain --steps 300 --predict val_loss=1.9..2.2@80%
-  llmlab-run notebook learned bar "Three hundred steps are too few for words."
-  llmlab-run notebook calibration --json"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("notebook", notebook, "your predictions, their outcomes and your calibration", _DETAILS)
+    parser = commands.add("notebook", notebook, "your predictions, their outcomes and your calibration")
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))
     parser.add_argument("rest", metavar="WORD", nargs="*", help="what the action is about")
     add_outputs(parser)

@@ -30,26 +30,10 @@ from llmlab.studies.records import (
     list_checks,
 )
 
-_DETAILS = """actions:
-  list           the papers that the lab knows, yours, and the checks that were started
-  show PAPER     its claims: what would support or refute each, and how it is tested here
-  new NAME       a paper of your own: files for notes and claims, with the questions to ask of each claim
-  missing NAME   which of these questions your notes and claims leave open; exit code 1 while there are any
-  run PAPER      trains what a check needs and judges; under a --name that is there, it goes on
-  resume ID      goes on with a check that was interrupted
-  cancel ID      asks a check to stop: what trains saves first
-  verdict ID     what came out
-
-examples:
-  llmlab-run paper run bayesian-geometry --plan
-  llmlab-run paper run bayesian-geometry --size minutes --claims calibration --name wind-tunnel
-  llmlab-run paper run bayesian-geometry --predict calibration=supported@70% --predict "keys=not supported@60%"
-  llmlab-run paper verdict wind-tunnel
-  llmlab-run paper new in-context --title "In-context Learning and Induction Heads" --link https://example.org/paper"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("paper", paper, "read a paper's claims, and check whether they hold here", _DETAILS)
+    parser = commands.add("paper", paper, "read a paper's claims, and check whether they hold here")
     parser.add_argument("what", metavar="ACTION", help=", ".join(_ACTIONS))
     parser.add_argument("target", metavar="PAPER|ID", nargs="?", help="a paper's name, or a check's id")
     parser.add_argument("--size", default=SIZES[0], metavar="|".join(SIZES), help="how much is trained")

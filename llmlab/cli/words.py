@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from llmlab.core.errors import UsageError, did_you_mean
-from llmlab.core.paths import expanded, outputs_dir
+from llmlab.core.paths import expanded, outputs_dir, resources_dir
 from llmlab.jobs.cluster import CLUSTERS
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.registry import short_name
@@ -36,6 +36,17 @@ class Parser(argparse.ArgumentParser):
             "formatter_class", lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28)
         )
         super().__init__(*args, **options)
+        self.facts: dict[str, str] = {}  # that stand in braces in its details
+
+    def format_help(self) -> str:
+        """With the details of resources/commands/<last word>.txt, which few commands are without."""
+        path = resources_dir() / "commands" / f"{self.prog.rpartition(' ')[2]}.txt"
+        if self.epilog is None and path.is_file():
+            details = path.read_text(encoding="utf-8").rstrip("\n")
+            for name, fact in self.facts.items():
+                details = details.replace(f"{{{name}}}", fact)
+            self.epilog = details
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError instead of printing the whole usage."""
@@ -63,9 +74,10 @@ class Commands:
         self._parsers = parser.add_subparsers(metavar="COMMAND", title="commands")
         self.names: list[str] = []
 
-    def add(self, name: str, command: Callable[[argparse.Namespace], int], help: str, details: str = "") -> Parser:
-        """A new command with --json and --debug; `command(args)` returns the exit code. details: for its own help."""
-        parser = self._parsers.add_parser(name, help=help, description=help, epilog=details)
+    def add(self, name: str, command: Callable[[argparse.Namespace], int], help: str, **facts: str) -> Parser:
+        """A new command with --json and --debug; `command(args)` returns the exit code. facts: of its details."""
+        parser = self._parsers.add_parser(name, help=help, description=help)
+        parser.facts = facts
         parser.add_argument("--json", action="store_true", help="machine-readable output")
         parser.add_argument(
             "--debug",
