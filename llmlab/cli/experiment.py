@@ -41,8 +41,8 @@ from llmlab.studies.records import (
     ExperimentFolder,
     ExperimentRecord,
     ExperimentStatus,
-    find_experiment,
-    list_experiments,
+    find_plan,
+    list_plans,
 )
 
 _ACTIONS = ("list", "show", "resume", "cancel", "report")
@@ -173,7 +173,7 @@ def _trial_table(record: ExperimentRecord) -> Iterator[str]:
 def _list(args: argparse.Namespace) -> int:
     outputs = outputs_of(args)
     rows = []
-    for folder in list_experiments(outputs):
+    for folder in list_plans(outputs, ExperimentFolder):
         status = folder.status()
         try:
             record = folder.record()
@@ -259,7 +259,7 @@ def _print_report(report: str) -> None:
 def _named(args: argparse.Namespace) -> ExperimentFolder:
     if args.target is None:
         raise UsageError(f"{args.what} needs an experiment's id.", "", "`llmlab-run experiment list` lists them.")
-    return find_experiment(args.target, outputs_of(args))
+    return find_plan(args.target, outputs_of(args), ExperimentFolder)
 
 
 def command_of(args: argparse.Namespace) -> str:

@@ -26,8 +26,8 @@ from llmlab.studies.records import (
     ExperimentFolder,
     ExperimentRecord,
     ExperimentStatus,
-    find_check,
-    list_checks,
+    find_plan,
+    list_plans,
 )
 
 
@@ -76,7 +76,7 @@ def paper(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    papers, own, checks = list_papers(), own_papers(outputs_of(args)), list_checks(outputs_of(args))
+    papers, own, checks = list_papers(), own_papers(outputs_of(args)), list_plans(outputs_of(args), CheckFolder)
     about = [{"name": one.name, "title": one.title, "claims": [claim.id for claim in one.claims]} for one in papers]
     states = [{"id": one.id, "state": one.status().state} for one in checks]
     yours = [
@@ -217,15 +217,15 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    return follow(find_check(args.target, outputs_of(args)), args, _conclude)
+    return follow(find_plan(args.target, outputs_of(args), CheckFolder), args, _conclude)
 
 
 def _cancel(args: argparse.Namespace) -> int:
-    return cancel(find_check(args.target, outputs_of(args)), args)
+    return cancel(find_plan(args.target, outputs_of(args), CheckFolder), args)
 
 
 def _verdict(args: argparse.Namespace) -> int:
-    folder = find_check(args.target, outputs_of(args))
+    folder = find_plan(args.target, outputs_of(args), CheckFolder)
     result = read_result(folder.results_json)
     return answer(args, asdict(result), _verdict_lines(result, folder))
 

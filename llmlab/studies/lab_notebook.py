@@ -17,8 +17,8 @@ from llmlab.notebook.subjects import Candidate, Subject, runs
 from llmlab.store.events import BITS
 from llmlab.studies.experiments.kinds import KINDS
 from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
-from llmlab.studies.papers.records import CheckResult, read_result
-from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_checks, list_experiments
+from llmlab.studies.papers.records import CheckResult, read_verdicts
+from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
 
 
 def lab_notebook(outputs: Path, progress: Progress = quiet) -> Notebook:
@@ -27,7 +27,7 @@ def lab_notebook(outputs: Path, progress: Progress = quiet) -> Notebook:
 
 
 def _plans(outputs: Path) -> Iterator[Candidate]:
-    for folder in (*list_experiments(outputs), *list_checks(outputs)):
+    for folder in (*list_plans(outputs, ExperimentFolder), *list_plans(outputs, CheckFolder)):
         yield Candidate(folder.noun, folder.experiment_json, partial(_subject, folder))
 
 
@@ -149,7 +149,5 @@ def experiment_facts(folder: ExperimentFolder) -> ExperimentFacts | None:
 
 def check_facts(folder: ExperimentFolder) -> CheckFacts | None:
     """What a check says so far; None before there is a verdict. LabError when verdict.json is damaged."""
-    if not folder.results_json.exists():
-        return None
-    found = read_result(folder.results_json)
-    return CheckFacts(found) if found.verdicts else None
+    found = read_verdicts(folder)
+    return CheckFacts(found) if found is not None and found.verdicts else None

@@ -20,16 +20,18 @@ from llmlab.notebook.seals import seal_new
 from llmlab.store import requests
 from llmlab.store.worker_folder import is_elsewhere
 from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.records import EXPERIMENTS, ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
 
 
-def create_experiment(outputs: Path, record: ExperimentRecord) -> ExperimentFolder:
-    """A new experiment's folder with experiment.json, state `planned`. No worker yet. Predictions are locked.
+def create_experiment(
+    outputs: Path, record: ExperimentRecord, kind: type[ExperimentFolder] = ExperimentFolder
+) -> ExperimentFolder:
+    """A new experiment's or check's folder with its record, state `planned`. No worker yet. Predictions are locked.
 
     Raises UsageError when the name is taken, or a run has one of the names that its trials need; LabError when its
     text is not here or the folder cannot be made.
     """
-    folder = ExperimentFolder(outputs / EXPERIMENTS / record.id)
+    folder = kind(outputs / kind.home / record.id)
     make_folder(folder, record)
     return folder
 

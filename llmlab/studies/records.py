@@ -311,40 +311,22 @@ def _check(record: ExperimentRecord) -> None:
 Folder = TypeVar("Folder", bound=ExperimentFolder)
 
 
-def list_experiments(outputs: Path) -> list[ExperimentFolder]:
-    """Every experiment, newest first; folders without experiment.json are left out."""
-    return _list(outputs, ExperimentFolder)
-
-
-def list_checks(outputs: Path) -> list[CheckFolder]:
-    """Every check, newest first; the runs that lie beside them are left out."""
-    return _list(outputs, CheckFolder)
-
-
-def find_experiment(text: str, outputs: Path) -> ExperimentFolder:
-    """The experiment that an id or a folder names. UsageError with the nearest ids otherwise."""
-    return _find(text, outputs, ExperimentFolder)
-
-
-def find_check(text: str, outputs: Path) -> CheckFolder:
-    """The check that an id or a folder names. UsageError with the nearest ids otherwise."""
-    return _find(text, outputs, CheckFolder)
-
-
-def _list(outputs: Path, kind: type[Folder]) -> list[Folder]:
+def list_plans(outputs: Path, kind: type[Folder]) -> list[Folder]:
+    """Every one of a kind, newest first; half-made folders, and those without what was asked, are left out."""
     found: list[tuple[float, Folder]] = []
     with contextlib.suppress(OSError):  # none yet
         for path in (outputs / kind.home).iterdir():
             folder = kind(path)
-            if path.name.startswith("."):  # half-made
+            if path.name.startswith("."):
                 continue
             with contextlib.suppress(OSError):  # a folder that may not be read, or went away
                 found.append((folder.experiment_json.stat().st_mtime, folder))
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def _find(text: str, outputs: Path, kind: type[Folder]) -> Folder:
-    known = {folder.id: folder for folder in _list(outputs, kind)}
+def find_plan(text: str, outputs: Path, kind: type[Folder]) -> Folder:
+    """The one of a kind that an id or a folder names. UsageError with the nearest ids otherwise."""
+    known = {folder.id: folder for folder in list_plans(outputs, kind)}
     if text in known:
         return known[text]
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # no text that a folder could be named by

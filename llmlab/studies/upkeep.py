@@ -25,7 +25,7 @@ from llmlab.models.reference import AdaptedModel, LiveRun, Reference, SavedRun, 
 from llmlab.store.registry import list_runs, short_name
 from llmlab.store.run_folder import RunFolder, RunInfo
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, list_checks, list_experiments
+from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
 
 _BASE = "model.base"
 
@@ -177,7 +177,7 @@ def _runs(outputs: Path) -> Iterator[tuple[RunFolder, RunInfo]]:
 
 
 def _plans(outputs: Path) -> Iterator[tuple[ExperimentFolder, ExperimentRecord]]:
-    for folder in (*list_experiments(outputs), *list_checks(outputs)):
+    for folder in (*list_plans(outputs, ExperimentFolder), *list_plans(outputs, CheckFolder)):
         with contextlib.suppress(LabError):
             yield folder, folder.record()
 

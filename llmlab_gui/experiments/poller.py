@@ -11,7 +11,7 @@ from typing import Any, Generic
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus
+from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus, list_plans
 from llmlab_gui.experiments.source import R, Source
 from llmlab_gui.experiments.trial_curves import TrialCurves
 from llmlab_gui.lab.folder_poller import FolderPoller, Seen, Stamp, file_stamp, read_changed
@@ -81,10 +81,10 @@ class ExperimentsPoller(FolderPoller):
         self.poke()
 
     def look(self) -> list[ExperimentRow]:
-        looked_at = ((folder.path, self._read(folder)) for folder in self._source.listed(self._outputs))
+        looked_at = ((folder.path, self._read(folder)) for folder in list_plans(self._outputs, self._source.kind))
         self._seen = {path: seen for path, seen in looked_at if seen is not None}
         rows = [
-            ExperimentRow(self._source.folder(path), seen.asked, seen.status)
+            ExperimentRow(self._source.kind(path), seen.asked, seen.status)
             for path, seen in self._seen.items()
             if seen.asked is not None
         ]

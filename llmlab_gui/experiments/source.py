@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
-from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, list_experiments
+from llmlab.studies.papers.records import CheckResult, read_verdicts
+from llmlab.studies.records import CheckFolder, ExperimentFolder
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Source(Generic[R]):
-    """Plans of one kind on disk. The functions touch no Qt; they may raise LabError.
+    """Plans of one kind on disk.
 
-    folder: of a path. listed: all in an outputs folder, newest first. create: makes a new one's folder. results: what
-    came out, None where there is nothing yet. follows_losses: whether the losses of its runs are read while they
-    train. ended: what is said when one has finished.
+    kind: of their folders. results: what came out, None where there is nothing yet; touches no Qt, and may raise
+    LabError. follows_losses: whether the losses of its runs are read while they train. ended: what is said when one
+    has finished.
     """
 
-    folder: Callable[[Path], ExperimentFolder]
-    listed: Callable[[Path], Sequence[ExperimentFolder]]
-    create: Callable[[Path, ExperimentRecord], ExperimentFolder]
+    kind: type[ExperimentFolder]
     results: Callable[[ExperimentFolder], R | None]
     follows_losses: bool
     ended: str
 
 
-EXPERIMENTS: Source[ExperimentResults] = Source(
-    ExperimentFolder,
-    list_experiments,
-    create_experiment,
-    read_results,
-    follows_losses=True,
-    ended="Its report is written.",
-)
+EXPERIMENTS: Source[ExperimentResults] = Source(ExperimentFolder, read_results, True, "Its report is written.")
+CHECKS: Source[CheckResult] = Source(CheckFolder, read_verdicts, False, "Its verdicts are in Claims.")

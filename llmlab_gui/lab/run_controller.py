@@ -6,12 +6,12 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
+from PySide6.QtCore import QObject, Signal, SignalInstance
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
@@ -22,9 +22,8 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.requests import RequestName
 from llmlab.store.run_folder import RunFolder, RunStatus
-from llmlab_gui.widgets.background import Background
+from llmlab_gui.lab.worker_keeper import WorkerKeeper, write_failure
 
-_TICK_MS = 500
 # The step that is being made, and the save after it, get time to end. SIGTERM does not wait for a step that is long, so
 # it is for a worker that was silent for longer than its own patience.
 ASK_AGAIN_SECONDS = 20.0
@@ -52,16 +51,11 @@ class _Stopping:
         return now - max(self.heard, self.since)
 
 
-class RunController(QObject):
-    """Nothing here blocks the window: what takes long runs in the background, errors come as signals.
-
-    Workers outlive the window. Those that it started are waited for when they end, so that none stays a zombie.
-    """
+class RunController(WorkerKeeper):
+    """Of runs, which it also stops and ends."""
 
     started = Signal(object)  # RunFolder whose worker was just started, or started again
     took_turn = Signal(object)  # the same in place of `started`, where nobody asked for it now: its turn had come
-    said = Signal(str)  # what was done, one sentence
-    failed = Signal(object)  # LabError
     complained = Signal(object, object)  # RunFolder, and a LabError that holds until the run goes on
     queue_answered = Signal()  # what `start_queued` asked for was done, or could not be
     stopping_changed = Signal()  # `stopping_text` of some run is different
@@ -69,12 +63,8 @@ class RunController(QObject):
     def __init__(self, outputs: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._outputs = outputs
-        self._background = Background(self)
-        self._workers: dict[Path, subprocess.Popen[bytes]] = {}
         self._stopping: dict[Path, _Stopping] = {}
         self.killed: set[Path] = set()  # runs that end without a word because this ended them
-        self._timer = QTimer(self, interval=_TICK_MS)
-        self._timer.timeout.connect(self._tick)
 
     # Making and starting ---------------------------------------------------------------------------------------
 
@@ -235,40 +225,20 @@ class RunController(QObject):
 
     # Watching --------------------------------------------------------------------------------------------------
 
-    def shutdown(self) -> None:
-        """Lets go of every worker; they train on."""
-        self._timer.stop()
-        self._background.shutdown()
-        for worker in self._workers.values():
-            worker.poll()
-        self._workers.clear()
-
-    def _tick(self) -> None:
-        for path, worker in list(self._workers.items()):
-            code = worker.poll()
-            if code is not None:
-                del self._workers[path]
-                self._ended(RunFolder(path), code)
+    def _look_on(self) -> bool:
         for stopping in list(self._stopping.values()):
             self._climb(stopping)
         if self._stopping:
             self.stopping_changed.emit()
-        if not self._workers and not self._stopping:
-            self._timer.stop()
+        return bool(self._stopping)
 
-    def _ended(self, run: RunFolder, code: int) -> None:
+    def _ended(self, path: Path, code: int) -> None:
         """A worker that died before it could say anything left its run `queued`; say it in its place."""
+        run = RunFolder(path)
         status = run.recorded_status()
-        if status.state != "queued" or not run.path.is_dir():
-            return
-        error = LabError(
-            f"The worker of {run.id} ended before it started work.",
-            f"Its exit code is {code}. {run.last_words()}".strip(),
-            "Its output is in the Log.",
-        )
-        with contextlib.suppress(OSError):  # the error is shown all the same
-            run.write_status(replace(status, state="failed", error=error.as_dict()))
-        self.complained.emit(run, error)
+        if status.state == "queued" and path.is_dir():
+            why = f"Its exit code is {code}. {run.last_words()}".strip()
+            self.complained.emit(run, write_failure(run, status, why, "Its output is in the Log."))
 
     def _climb(self, stopping: _Stopping) -> None:
         status = stopping.run.status()

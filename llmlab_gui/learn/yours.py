@@ -17,7 +17,7 @@ from llmlab.store.registry import list_runs, runs_called
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.checks import options_of
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import list_checks
+from llmlab.studies.records import CheckFolder, list_plans
 from llmlab_gui.pages.page import Page
 
 # The paragraphs that quote the lab's own runs begin so.
@@ -118,7 +118,7 @@ def _look(outputs: Path) -> str:
 
 def _sink(outputs: Path) -> str:
     """The newest verdict on the first hour's model, and what was predicted of it."""
-    for folder in list_checks(outputs):
+    for folder in list_plans(outputs, CheckFolder):
         try:
             record, result = folder.record(), read_result(folder.results_json)
             models = options_of(record).models

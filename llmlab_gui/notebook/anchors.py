@@ -27,7 +27,7 @@ from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.papers.checks import options_of
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, list_checks, list_experiments
+from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.runs_poller import RunRow
@@ -53,7 +53,7 @@ def anchors_of_plan(record: ExperimentRecord, runs: Sequence[RunRow], outputs: P
 def verdicts_before(record: ExperimentRecord, outputs: Path, progress: Progress) -> str:
     """What the last check of the paper found of the claims that this one tests. Raises Cancelled."""
     asked = options_of(record)
-    for folder in _looked_through(list_checks(outputs), progress):
+    for folder in _looked_through(list_plans(outputs, CheckFolder), progress):
         with contextlib.suppress(LabError):
             known = options_of(folder.record())
             verdicts = {one.claim: one.verdict for one in read_result(folder.results_json).verdicts}
@@ -109,7 +109,7 @@ def _last_experiment(
     record: ExperimentRecord, settings: RunSettings, outputs: Path, progress: Progress
 ) -> list[str] | None:
     """The newest experiment of the kind on the same tokens of which a lowest loss is known."""
-    for folder in _looked_through(list_experiments(outputs), progress):
+    for folder in _looked_through(list_plans(outputs, ExperimentFolder), progress):
         with contextlib.suppress(LabError):
             other = folder.record()
             if other.kind == record.kind and _alike(settings_of(other), settings):

@@ -15,7 +15,7 @@ from llmlab.studies.papers.records import CheckResult
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.paper.check_source import CHECKS
+from llmlab_gui.experiments.source import CHECKS
 from llmlab_gui.paper.claim_rows import UNTESTED, ClaimRow, check_options, claim_rows
 from llmlab_gui.widgets.background import Background
 

@@ -8,11 +8,11 @@ from html import escape
 from typing import Any
 
 from PySide6.QtCore import QModelIndex, QObject, Qt
-from PySide6.QtGui import QColor, QGuiApplication, QKeyEvent, QKeySequence, QMouseEvent, QResizeEvent
+from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QTableView, QWidget
 
 from llmlab_gui.train.samples_data import CheckedItem
-from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, show_whole_rows
+from llmlab_gui.widgets.row_tables import Column, CopyingTable, Index, RowsModel, show_whole_rows
 from llmlab_gui.widgets.theme import current_theme
 
 RIGHT, WRONG = "✓", "✗"
@@ -56,7 +56,7 @@ class AnswersModel(RowsModel[CheckedItem]):
         return super().data(index, role)
 
 
-class AnswersView(QTableView):
+class AnswersView(CopyingTable):
     """A line an item; the chosen one is as high as its longest text."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -73,17 +73,10 @@ class AnswersView(QTableView):
         self.selectionModel().currentRowChanged.connect(self._unfold)
         self.answers.modelReset.connect(self._share)
 
-    def copy_selection(self) -> None:
-        """The chosen item as text, with all its answers."""
+    def selected_text(self) -> str:
+        """The chosen item, with all its answers."""
         rows = self.selectionModel().selectedRows()
-        if rows:
-            QGuiApplication.clipboard().setText(whole(self.answers.rows[rows[0].row()]))
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        if event.matches(QKeySequence.StandardKey.Copy):
-            self.copy_selection()
-        else:
-            super().keyPressEvent(event)
+        return whole(self.answers.rows[rows[0].row()]) if rows else ""
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """A drag chooses nothing: rows move away under the mouse when one is pressed."""

@@ -11,8 +11,6 @@ from PySide6.QtGui import (
     QFont,
     QFontDatabase,
     QGuiApplication,
-    QKeyEvent,
-    QKeySequence,
     QPainter,
     QResizeEvent,
     QTextCharFormat,
@@ -26,14 +24,13 @@ from PySide6.QtWidgets import (
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
-    QTableView,
     QTextEdit,
     QWidget,
 )
 
 from llmlab_gui.train.samples_data import NO_SAMPLES, SampleTable
 from llmlab_gui.widgets.layouts import settling_timer
-from llmlab_gui.widgets.row_tables import Index
+from llmlab_gui.widgets.row_tables import CopyingTable, Index
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _ROOT = QModelIndex()
@@ -90,7 +87,7 @@ class SamplesModel(QAbstractTableModel):
         return Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEditable
 
 
-class SamplesView(QTableView):
+class SamplesView(CopyingTable):
     """Columns share the width, rows are as high as their longest text."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -123,20 +120,13 @@ class SamplesView(QTableView):
         """How many columns the width has room for."""
         return max(2, self.viewport().width() // COLUMN_WIDTH)
 
-    def copy_selection(self) -> None:
-        """The selected samples as text, a heading a step."""
+    def selected_text(self) -> str:
+        """The selected samples, a heading a step."""
         parts = []
         for index in sorted(self.selectedIndexes(), key=lambda index: (index.column(), index.row())):
             step = self.samples.steps[index.column()]
             parts.append(f"step {step}\n{index.data(PROMPT_ROLE)}{index.data(TEXT_ROLE)}")
-        if parts:
-            QGuiApplication.clipboard().setText("\n\n".join(parts))
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        if event.matches(QKeySequence.StandardKey.Copy):
-            self.copy_selection()
-        else:
-            super().keyPressEvent(event)
+        return "\n\n".join(parts)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

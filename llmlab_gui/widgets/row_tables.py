@@ -15,7 +15,7 @@ from PySide6.QtCore import (
     QSortFilterProxyModel,
     Qt,
 )
-from PySide6.QtGui import QAction, QColor, QKeySequence
+from PySide6.QtGui import QAction, QColor, QGuiApplication, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QToolBar, QToolButton
 
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
@@ -151,6 +151,25 @@ class RowsModel(QAbstractTableModel, Generic[R]):
         if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
             return _RIGHT
         return None
+
+
+class CopyingTable(QTableView):
+    """What is selected goes to the clipboard by the system's key for it."""
+
+    def selected_text(self) -> str:
+        """What is selected; "" for nothing."""
+        raise NotImplementedError
+
+    def copy_selection(self) -> None:
+        """As the key does."""
+        if text := self.selected_text():
+            QGuiApplication.clipboard().setText(text)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.matches(QKeySequence.StandardKey.Copy):
+            self.copy_selection()
+        else:
+            super().keyPressEvent(event)
 
 
 def sorted_proxy(model: QAbstractTableModel, parent: QObject) -> QSortFilterProxyModel:

@@ -23,7 +23,7 @@ from llmlab.store.worker_folder import WorkerFolder
 from llmlab.studies.experiments.kinds import find_kind
 from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab.studies.launcher import create_experiment
-from llmlab.studies.records import ExperimentFolder, list_experiments
+from llmlab.studies.records import ExperimentFolder, list_plans
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 
@@ -65,9 +65,9 @@ def test_an_experiment_whose_making_was_killed_can_be_made(outputs: Path, target
     kind = find_kind("learning-rate")
     record = make_plan(Request(kind, quick_settings(3, train__eval_interval=1), outputs, id="lr", grid=[1e-3, 1e-2]))
     killed_at(target, name, lambda: create_experiment(outputs, record))
-    assert list_experiments(outputs) == []
+    assert list_plans(outputs, ExperimentFolder) == []
     assert create_experiment(outputs, record).record().arms == record.arms
-    assert [folder.id for folder in list_experiments(outputs)] == ["lr"]
+    assert [folder.id for folder in list_plans(outputs, ExperimentFolder)] == ["lr"]
 
 
 def test_what_was_half_made_goes_after_a_day(tmp_path: Path) -> None:

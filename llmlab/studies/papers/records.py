@@ -13,8 +13,11 @@ from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.records import from_plain
 from llmlab.data.papers import VERDICTS
+from llmlab.studies.records import ExperimentFolder
 
 CHECK_FORMAT = 1
+# Verdicts with all their charts take less than a megabyte; a file of someone else's must not fill the memory.
+MOST_BYTES = 32 << 20
 _PER_CENT = re.compile(r"(?<=\d)%")
 
 
@@ -116,3 +119,16 @@ def read_result(path: Path) -> CheckResult:
         return from_plain(CheckResult, values)
     except (ValueError, TypeError) as error:
         raise LabError(f"{path} holds no verdicts.", f"{error}.", "Resume the check, or run it again.") from error
+
+
+def read_verdicts(folder: ExperimentFolder) -> CheckResult | None:
+    """What a check says so far; None before its first verdict. LabError when verdict.json is damaged."""
+    path = folder.results_json
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return None
+    if size > MOST_BYTES:
+        why = f"It has {size / 1e6:,.0f} MB, more than any check writes."
+        raise LabError(f"{path} is not read.", why, "Run the check again.")
+    return read_result(path)

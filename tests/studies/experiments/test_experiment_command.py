@@ -13,7 +13,7 @@ from fake_arms import experiment, finish_all
 from llmlab.cli import experiment_follow, output
 from llmlab.cli.main import main
 from llmlab.studies.launcher import stop_experiment
-from llmlab.studies.records import ExperimentStatus, TrialStatus, find_experiment
+from llmlab.studies.records import ExperimentFolder, ExperimentStatus, TrialStatus, find_plan
 
 TINY = ["--corpus", "tiny", "--steps", "6", "--set", "train.eval_interval=3", "--set", "train.threads=1"]
 TINY += [
@@ -156,4 +156,4 @@ def test_a_name_that_means_another_plan_is_refused(outputs: Path, capsys: pytest
     assert run("depth", *TINY, "--grid", "1,2", "--name", "x") == 2
     assert "started with other settings" in capsys.readouterr().err
     with pytest.raises(Exception, match="not running"):
-        stop_experiment(find_experiment("x", outputs))
+        stop_experiment(find_plan("x", outputs, ExperimentFolder))

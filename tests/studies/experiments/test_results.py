@@ -27,7 +27,7 @@ from llmlab.studies.experiments.outcomes import (
 )
 from llmlab.studies.experiments.results import build_results, forecast_next, gather
 from llmlab.studies.lab_notebook import lab_notebook
-from llmlab.studies.records import ExperimentFolder, Trial, find_experiment, list_experiments
+from llmlab.studies.records import ExperimentFolder, Trial, find_plan, list_plans
 from llmlab.studies.report import write_report
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]
@@ -390,12 +390,12 @@ def test_the_training_of_a_run_that_was_there_before_is_no_part_of_the_time(outp
 
 def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) -> None:
     folder = experiment(outputs, "width", grid=[16, 32])
-    assert [one.id for one in list_experiments(outputs)] == ["x"]
-    assert find_experiment("x", outputs) == folder
+    assert [one.id for one in list_plans(outputs, ExperimentFolder)] == ["x"]
+    assert find_plan("x", outputs, ExperimentFolder) == folder
     assert folder.status().state == "planned"
     assert folder.record().trial("w16").settings["model.n_embd"] == 16
     with pytest.raises(Exception, match="Did you mean x"):
-        find_experiment("xx", outputs)
+        find_plan("xx", outputs, ExperimentFolder)
     folder.experiment_json.write_text('{"arms": [{"name": 3}]}')
     with pytest.raises(Exception, match="damaged"):
         folder.record()

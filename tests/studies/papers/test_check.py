@@ -19,7 +19,7 @@ from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, plan_check
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import CheckFolder, TrialStatus, find_check
+from llmlab.studies.records import CheckFolder, TrialStatus, find_plan
 from llmlab.studies.worker import CheckWorker, Stop
 
 BAYESIAN_GEOMETRY = PLAN.paper
@@ -75,7 +75,7 @@ def test_a_check_that_is_interrupted_goes_on_and_gives_a_verdict(
     first = folder.run_of(record.arms[0], PAPERS)
     before = first.events.read_bytes()
 
-    CheckWorker(find_check("check", outputs)).run()
+    CheckWorker(find_plan("check", outputs, CheckFolder)).run()
     assert folder.status().state == "finished"
     assert first.events.read_bytes() == before
     (verdict,) = read_result(folder.results_json).verdicts

@@ -18,7 +18,7 @@ from llmlab.notebook.locked import read_locked
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.bayesian_geometry import plan
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import CheckFolder, find_check
+from llmlab.studies.records import CheckFolder, find_plan
 from llmlab.studies.worker import CheckWorker, Stop
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_embd": 16}
@@ -37,7 +37,7 @@ def tiny(no_figures: None) -> Iterator[None]:
 
 def begun(outputs: Path, *words: str) -> CheckFolder:
     assert main([*WORDS, *words, "--outputs", str(outputs)]) == 0
-    return find_check("tunnel", outputs)
+    return find_plan("tunnel", outputs, CheckFolder)
 
 
 def test_a_command_seals_what_it_predicts(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +57,7 @@ def test_what_is_predicted_comes_before_the_start(outputs: Path, capsys: pytest.
     assert main(["paper", "resume", "tunnel", *PREDICTED, "--outputs", str(outputs)]) == 2
     assert "resume takes no --predict" in capsys.readouterr().err
     begun(outputs)  # going on without any is fine
-    assert find_check("tunnel", outputs).record().predictions == []
+    assert find_plan("tunnel", outputs, CheckFolder).record().predictions == []
 
 
 def test_an_unknown_claim_begins_no_check(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
