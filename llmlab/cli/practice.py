@@ -36,7 +36,7 @@ def practice(args: argparse.Namespace) -> int:
         return _progress(args, deck.read())
     if args.count < 1:
         raise UsageError(f"--count cannot be {args.count}.", "It begins at 1.")
-    from llmlab.practice.asking import handful
+    from llmlab.practice.kinds import handful
     from llmlab.practice.subject import subject_of
 
     now = time.time()

@@ -278,7 +278,7 @@ class Host:
 
     def _practice(self, number: int, request: dict[str, Any]) -> None:
         """The next question about a model, or about a preset where there is none yet."""
-        from llmlab.practice.asking import handful
+        from llmlab.practice.kinds import handful
         from llmlab.practice.deck import Deck
         from llmlab.practice.subject import Subject
 

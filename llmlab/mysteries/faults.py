@@ -5,6 +5,11 @@ The texts are in resources/mysteries/faults.toml; what breaks is in broken_model
 
 from __future__ import annotations
 
+import hashlib
+import secrets
+from collections.abc import Iterable
+from llmlab.core.errors import LabError
+
 import textwrap
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +18,6 @@ from llmlab.core.config import read_toml
 from llmlab.core.paths import resources_dir
 from llmlab.core.records import from_plain
 from llmlab.core.source_code import find_source
-from llmlab.mysteries.seal import opened
 
 NOTHING = "nothing"
 LEVELS = (1, 2, 3)
@@ -62,3 +66,31 @@ def candidates(level: int) -> list[str]:
 def fault_of(token: str) -> Fault:
     """The fault that a seal holds. LabError when it is damaged."""
     return faults()[opened(token, faults())]
+
+
+# The seal -------------------------------------------------------------------------------------------------------------
+
+# A fault's name as a run's files have it: a salt, and a hash of both. It is a seal and no safe: whoever hashes all
+# names with the salt finds it, as the worker does, which has to train the run.
+_SALT_BYTES, _DIGITS = 6, 24
+
+
+def seal(name: str) -> str:
+    """A token for it, another one each time."""
+    salt = secrets.token_hex(_SALT_BYTES)
+    return f"{salt}-{_hash(salt, name)}"
+
+
+def opened(token: str, names: Iterable[str]) -> str:
+    """The one of `names` that was sealed. LabError when it is none of them."""
+    salt, _, sealed = token.partition("-")
+    for name in names:
+        if _hash(salt, name) == sealed:
+            return name
+    raise LabError(
+        "The seal of this run is damaged.", "It fits none of the faults that the lab knows.", "Start another mystery."
+    )
+
+
+def _hash(salt: str, name: str) -> str:
+    return hashlib.sha256(f"{salt}:{name}".encode()).hexdigest()[:_DIGITS]

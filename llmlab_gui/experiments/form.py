@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+from typing import Any
+from llmlab.studies.experiments.plan import Request
+from llmlab_gui.forms.editors import number_text
+
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +21,6 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
 from llmlab.studies.experiments.plan import Request, lean
 from llmlab.studies.records import EXPERIMENTS, ExperimentRecord
-from llmlab_gui.experiments.command import command_line
 from llmlab_gui.experiments.study_setup import StudyForm
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.examples_editor import ExamplesEditor
@@ -310,3 +315,41 @@ class ExperimentForm(StudyForm[Asked]):
 def parse_values(text: str) -> list[str]:
     """The values of a grid as someone typed them; none for the kind's own. UsageError for no text of values."""
     return [part for part in re.split(r"[,;\s]+", text.strip()) if part]
+
+
+# Settings that the command has a word of its own for.
+_WORDS = {"model.base": "--model", "data.source": "--data", "data.corpus": "--corpus"}
+
+
+def command_line(request: Request, given: Mapping[str, Any], subject: str = "") -> str:
+    """`llmlab-run experiment ...`. given: what was set otherwise than in the preset, by `section.field`."""
+    kind = request.kind
+    words = ["llmlab-run", "experiment", kind.name]
+    if not kind.trains:
+        words.append(subject)
+    else:
+        words += ["--preset", request.preset]
+        for key, value in given.items():
+            text = _text(value)
+            words += [_WORDS[key], text] if key in _WORDS else ["--set", f"{key}={text}"]
+        grid = [str(value) for value in request.grid]
+        if grid != [f"{value:g}" for value in kind.grids.get(request.settings.track, ())]:
+            words += ["--grid", ",".join(grid)]
+        if request.groups and list(request.groups) != kind.groups:
+            words += ["--compare", ",".join(request.groups)]
+        if request.seeds != kind.seeds:
+            words += ["--seeds", str(request.seeds)]
+    for name, value in request.options.items():
+        words += [f"--{name}", _text(value)]
+    if request.id:
+        words += ["--name", request.id]
+    return shlex.join(words)
+
+
+def _text(value: Any) -> str:
+    """A value as `--set` reads it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "|".join(value)
+    return number_text(value) if isinstance(value, (int, float)) else str(value)

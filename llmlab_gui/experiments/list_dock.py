@@ -47,7 +47,7 @@ class ExperimentsDock(LabDock):
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
         self.study = StudyPanel(lab, desk, "experiment", TRIAL_COLUMNS, _colors)
         self.export_button = menu_button("Export", "Save a table as CSV")
-        for text, model in (("The runs of this experiment…", self.study.arms), ("All experiments…", self.model)):
+        for text, model in (("The runs of this experiment…", self.study.trials), ("All experiments…", self.model)):
             self.export_button.menu().addAction(text, partial(self._ask_export, model))
         self.delete_action = self._action("Delete…", self.delete)
         self.delete_action.setShortcut(QKeySequence.StandardKey.Delete)
@@ -228,7 +228,7 @@ class ExperimentsDock(LabDock):
 
     def _ask_export(self, model: ExperimentsModel | TrialsModel) -> None:
         row = self.desk.current()
-        suggested = f"{row.id}-runs.csv" if row is not None and model is self.study.arms else "experiments.csv"
+        suggested = f"{row.id}-runs.csv" if row is not None and model is self.study.trials else "experiments.csv"
         path = ask_where(self, "Export the table", suggested, "Table")
         if path is not None:
             self.write_table(model, path)

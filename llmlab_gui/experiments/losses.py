@@ -40,7 +40,7 @@ class _Cell:
 
     label: str
     color: QColor
-    arms: list[Trial]
+    trials: list[Trial]
 
 
 class ExperimentLossesDock(PanelDock):
@@ -105,12 +105,12 @@ class ExperimentLossesDock(PanelDock):
         keys: set[str] = set()
         legend: list[CurveStyle] = []
         for place, cell in enumerate(self._cells()):
-            there = [trial.name for trial in cell.arms if trial.name in lines]
+            there = [trial.name for trial in cell.trials if trial.name in lines]
             if not there:
                 continue
             words = cell.label if legend or row is None else f"{_varied(row.record)}: {cell.label}"
             legend.append(CurveStyle(cell.color, words, width=2.0))
-            seeds = {trial.name: trial.seed for trial in cell.arms}
+            seeds = {trial.name: trial.seed for trial in cell.trials}
             for name in there:
                 style = self._style(cell, f"seed {seeds[name]}", thin=len(there) > 1, z=float(place))
                 keys.add(self._set(name, *lines[name], style))
@@ -141,7 +141,7 @@ class ExperimentLossesDock(PanelDock):
         groups = list(dict.fromkeys(trial.group for trial in row.record.arms))
         for trial in sorted(row.record.arms, key=lambda trial: (groups.index(trial.group), trial.x, trial.seed)):
             cell = found.setdefault(cell_of(trial), _Cell(value_text(trial), colors[trial.name], []))
-            cell.arms.append(trial)
+            cell.trials.append(trial)
         return list(found.values())
 
     def _line(self, curve: TrialCurve, scale: float) -> tuple[np.ndarray, np.ndarray]:

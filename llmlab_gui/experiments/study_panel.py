@@ -44,19 +44,19 @@ class StudyPanel(QWidget):
         self.bar.setMaximumHeight(8)
         self.standing = labelled(QuietLabel(), f"Where the {noun} stands")
         self.problem = labelled(ProblemLabel(), "Errors")
-        self.arms = TrialsModel(columns, self)
-        self.arms_table = rows_table(self.arms, f"Runs of the {noun}", columns)
-        self.arms_table.setMinimumHeight(_LEAST_TABLE)
+        self.trials = TrialsModel(columns, self)
+        self.trials_table = rows_table(self.trials, f"Runs of the {noun}", columns)
+        self.trials_table.setMinimumHeight(_LEAST_TABLE)
         buttons = QWidget()
         self._buttons = FlowRow(buttons)
         self.resume_button = self.add_button("Resume", "Run what is left; finished runs are kept", self.go_on)
         self.stop_button = self.add_button("Stop", "Running trials save and stop; the others wait", self.stop)
         self.open_button = self.add_button("Open run", "Show the selected run in all other panels", self.open_run)
         # The last takes the table's room while there is none.
-        parts = (buttons, self.bar, self.standing, self.problem, (self.arms_table, 1), 0)
+        parts = (buttons, self.bar, self.standing, self.problem, (self.trials_table, 1), 0)
         column(*parts, into=self, spacing=4, margins=(0, 2, 0, 0))
-        self.arms_table.activated.connect(lambda _: self.open_run())
-        self.arms_table.selectionModel().selectionChanged.connect(lambda *_: self._offer_run())
+        self.trials_table.activated.connect(lambda _: self.open_run())
+        self.trials_table.selectionModel().selectionChanged.connect(lambda *_: self._offer_run())
 
     def add_button(self, text: str, tip: str, slot: Callable[[], object]) -> QPushButton:
         """One more beside the others."""
@@ -75,8 +75,8 @@ class StudyPanel(QWidget):
         trials = row.record.arms if row is not None else []
         colors = self._colors(row) if row is not None else {}
         rows = [TrialRow(trial, row.standing(trial.name), colors.get(trial.name, "")) for trial in trials if row]
-        self.arms.show(rows)
-        self.arms_table.setVisible(bool(trials))
+        self.trials.show(rows)
+        self.trials_table.setVisible(bool(trials))
         error = row.status.error if row is not None else None
         self.problem.say(" ".join(str(part) for part in error.values() if part) if error else "")
         self.bar.setVisible(row is not None)
@@ -105,7 +105,7 @@ class StudyPanel(QWidget):
 
     def open_run(self) -> None:
         """Makes the selected run, or the one that trains, the run that all other docks are about."""
-        row, name = self.row, selected_key(self.arms_table)
+        row, name = self.row, selected_key(self.trials_table)
         if row is None:
             return
         trial = next(
@@ -129,7 +129,7 @@ class StudyPanel(QWidget):
             open_outside(self.row.folder.path, self._lab.error_raised)
 
     def _offer_run(self) -> None:
-        self.open_button.setEnabled(bool(selected_key(self.arms_table)) or bool(self.row and self.row.status.arm))
+        self.open_button.setEnabled(bool(selected_key(self.trials_table)) or bool(self.row and self.row.status.arm))
 
 
 def can_go_on(row: ExperimentRow) -> bool:

@@ -22,7 +22,7 @@ _LIKE_RUN = {"planned": "queued", "skipped": "stopped", "diverged": "failed"}
 class TrialRow:
     """A run of a plan. color: as in the charts, "" before there are any."""
 
-    arm: Trial
+    trial: Trial
     status: TrialStatus
     color: str = ""
 
@@ -65,7 +65,7 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     ),
 )
 TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
-    Column("Value", lambda row: value_text(row.arm), "What is varied", width=16),
+    Column("Value", lambda row: value_text(row.trial), "What is varied", width=16),
     Column("State", lambda row: row.status.state, "State", state=True, width=12),
     Column(
         "Step",
@@ -76,7 +76,7 @@ TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
     ),
     Column("Val loss", lambda row: _loss(row.status.val_loss), "Validation loss, nats per token", right=True, width=9),
     Column("Loss", lambda row: _loss(row.status.loss), "Training loss, nats per token", right=True, width=8),
-    Column("Seed", lambda row: str(row.arm.seed), "Seed of weights and batches", right=True, width=7),
+    Column("Seed", lambda row: str(row.trial.seed), "Seed of weights and batches", right=True, width=7),
     Column(
         "Time",
         lambda row: time_left_text(row.status.wall_seconds) if row.status.wall_seconds else "–",
@@ -129,14 +129,14 @@ class TrialsModel(RowsModel[TrialRow]):
         self.columns = columns
 
     def key(self, row: TrialRow) -> str:
-        return row.arm.run
+        return row.trial.run
 
     def state(self, row: TrialRow) -> str:
         return _LIKE_RUN.get(row.status.state, row.status.state)
 
     def tip(self, row: TrialRow) -> str:
-        changed = ", ".join(f"{key} = {value}" for key, value in row.arm.settings.items())
-        return "\n".join(line for line in (row.arm.run, changed, row.status.note) if line)
+        changed = ", ".join(f"{key} = {value}" for key, value in row.trial.settings.items())
+        return "\n".join(line for line in (row.trial.run, changed, row.status.note) if line)
 
     def mark(self, row: TrialRow) -> QColor | None:
         return QColor(row.color) if row.color else None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
+
+import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +18,6 @@ from llmlab.core.errors import LabError
 from llmlab.core.source_code import find_source
 from llmlab_gui.pages.formulas import drawing_of
 from llmlab_gui.pages.page import Block, Page, anchor_of, markdown
-from llmlab_gui.pages.source_code import colored_html
 from llmlab_gui.widgets.theme import current_theme, mix
 
 
@@ -304,3 +306,27 @@ def _style(colors: PageColors, between: int) -> str:
         th {{ text-align: left; padding: 3px {between}px 3px 0; color: {colors.quiet}; }}
         td {{ padding: 3px {between}px 3px 0; }}
     """
+
+
+def colored_html(code: str, colors: Mapping[str, str]) -> str:
+    """Python as HTML spans. colors: CSS colours of `keyword`, `string`, `comment`, `number` and `name`."""
+    from pygments import lex  # type: ignore[import-untyped]
+    from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
+    from pygments.token import Comment, Keyword, Name, Number, Operator, String  # type: ignore[import-untyped]
+
+    kinds = (
+        (Comment, "comment"),
+        (String, "string"),
+        (Number, "number"),
+        (Keyword, "keyword"),
+        (Operator.Word, "keyword"),
+        (Name.Function, "name"),
+        (Name.Class, "name"),
+        (Name.Decorator, "name"),
+    )
+    pieces = []
+    for token, text in lex(code, PythonLexer(stripnl=False, ensurenl=False)):
+        escaped = html.escape(text)
+        kind = next((name for parent, name in kinds if token in parent), None)
+        pieces.append(f'<span style="color:{colors[kind]}">{escaped}</span>' if kind else escaped)
+    return "".join(pieces)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # As an experiment's runs, by their names: nothing is varied.
 _WIDTHS = {"State": 11, "Step": 13, "Val loss": 8, "Time": 9}
 CHECK_TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
-    Column("Run", lambda row: row.arm.name, "Its name ends the run's", width=19),
+    Column("Run", lambda row: row.trial.name, "Its name ends the run's", width=19),
     *(replace(column, width=_WIDTHS[column.title]) for column in TRIAL_COLUMNS if column.title in _WIDTHS),
 )
 _CAPTION = (
@@ -147,7 +147,7 @@ class CheckDock(LabDock):
         line.setFrameShape(QFrame.Shape.HLine)
         line.setFrameShadow(QFrame.Shadow.Plain)
         line.setForegroundRole(QPalette.ColorRole.Mid)
-        self.study.arms_table.setMinimumHeight(110)
+        self.study.trials_table.setMinimumHeight(110)
         self.set_body(scrolled(column(self.form, self.setup, line, self.checks, (self.study, 1))))
 
 

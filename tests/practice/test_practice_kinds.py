@@ -17,7 +17,7 @@ from small_runs import new_run, train_here
 from llmlab.core.paths import resources_dir
 from llmlab.gpt.model import GPT
 from llmlab.practice import readings, twin
-from llmlab.practice.asking import handful
+from llmlab.practice.kinds import handful
 from llmlab.practice.deck import Record
 from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds, kinds_for
 from llmlab.practice.predictions import CHANGES

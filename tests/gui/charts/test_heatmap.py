@@ -18,7 +18,7 @@ from llmlab_gui.charts.heat_colors import from_ground, ground_table
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.mosaic import Mosaic, grid, resized
-from llmlab_gui.charts.shrink import MISSING, indexed, shrink
+from llmlab_gui.charts.cell_map import MISSING, indexed, shrink
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme, current_theme
 
 

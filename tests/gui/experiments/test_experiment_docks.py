@@ -132,13 +132,13 @@ def test_the_list_says_where_every_run_stands(lab: WholeLab, qtbot: QtBot, fake:
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.study.arms.rowCount() == 6, timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.study.trials.rowCount() == 6, timeout=WAIT)
     row = lab.experiments.current()
     assert row is not None
-    states = [dock.study.arms.index(i, 1).data() for i in range(6)]
+    states = [dock.study.trials.index(i, 1).data() for i in range(6)]
     assert states == ["finished", "planned", "diverged", "running", "planned", "planned"]
-    assert dock.study.arms.index(3, 2).data() == f"50 / {STEPS}"
-    assert "Cut at step 20." in dock.study.arms.tip(dock.study.arms.rows[2])
+    assert dock.study.trials.index(3, 2).data() == f"50 / {STEPS}"
+    assert "Cut at step 20." in dock.study.trials.tip(dock.study.trials.rows[2])
     assert dock.model.index(0, 2).data() == "2 / 6"
     done = [1.0, 0.0, 1.0, 0.5, 0.0, 0.0]  # all runs of this plan take equally long
     assert share_done(row) == pytest.approx(sum(done) / 6)
@@ -167,15 +167,15 @@ def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot: 
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.study.arms.rowCount() == 6, timeout=WAIT)
-    dock.study.arms_table.selectRow(0)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3 and dock.study.trials.rowCount() == 6, timeout=WAIT)
+    dock.study.trials_table.selectRow(0)
     dock.study.open_run()
     current = lab.current()
     assert current is not None
     assert current.run.id == fake.record.arms[0].run
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
-    dock.study.arms_table.selectRow(1)
+    dock.study.trials_table.selectRow(1)
     dock.study.open_run()
     assert "has not started" in str(errors[0])
     dock.shutdown()
@@ -238,12 +238,12 @@ def test_the_tables_are_saved_as_they_are_shown(
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
-    qtbot.waitUntil(lambda: dock.study.arms.rowCount() == 6, timeout=WAIT)
-    for name, model in (("runs", dock.study.arms), ("all", dock.model)):
+    qtbot.waitUntil(lambda: dock.study.trials.rowCount() == 6, timeout=WAIT)
+    for name, model in (("runs", dock.study.trials), ("all", dock.model)):
         with qtbot.waitSignal(lab.said, timeout=WAIT):
             dock.write_table(model, tmp_path / f"{name}.csv")
     rows = list(csv.DictReader((tmp_path / "runs.csv").open(encoding="utf-8")))
-    assert [row["State"] for row in rows] == [row.status.state for row in dock.study.arms.rows]
+    assert [row["State"] for row in rows] == [row.status.state for row in dock.study.trials.rows]
     assert rows[0]["Value"] == "0.001"
     row = next(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert row["Experiment"] == "rates"

@@ -200,7 +200,7 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
         ("Train", "notebook", notebook.table, ("About", "Predicted", "Outcome")),
         ("Experiments", "notebook", notebook.table, ("About", "Predicted", "Outcome")),
         ("Experiments", "experiments", experiments.table, ("Experiment", "State", "Runs")),
-        ("Experiments", "experiments", experiments.study.arms_table, ("Value", "State", "Step", "Val loss")),
+        ("Experiments", "experiments", experiments.study.trials_table, ("Value", "State", "Step", "Val loss")),
         ("Experiments", "experiment", window.docks["experiment"].plan_table, ("Value", "Seed", "Time")),
         ("Paper", "claims", window.docks["claims"].table, ("Claim", "Verdict", "You expected")),
     ):
