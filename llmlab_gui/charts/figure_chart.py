@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from html import escape
+from typing import Protocol
 
 import numpy as np
 import pyqtgraph as pg
@@ -39,15 +40,32 @@ _ARROWS = {
 Line = tuple[np.ndarray, np.ndarray]
 
 
+class Titled(Protocol):
+    """Charts as data, of results and of verdicts."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def x_axis(self) -> Axis: ...
+
+    @property
+    def y_axis(self) -> Axis: ...
+
+
 class FigureChart(pg.PlotWidget):
     """Subclasses draw few items that do not change while they are shown, and say what there is to see.
 
-    They call `begin` with the axes of what they show (None for nothing), and override `_draw`, `_seen` and `_tip`.
+    They call `begin_chart` or `begin` with what they show, and override `_draw`, `_seen` and `_tip`.
     """
 
     def __init__(self, name: str, parent: QWidget | None = None, *, bottom: NumberAxis | None = None) -> None:
         self._axes = {"bottom": bottom or NumberAxis("bottom"), "left": NumberAxis("left")}
         self._pair: tuple[Axis, Axis] | None = None
+        self._drawn_name = ""  # of the chart that is shown
         super().__init__(parent, enableMenu=False, axisItems=self._axes)
         self.log_x = self.log_y = False
         self._spots: list[Line] = []  # what can be pointed at, in values of the axes
@@ -69,6 +87,14 @@ class FigureChart(pg.PlotWidget):
         if pair is not None and fresh:
             self.log_x, self.log_y = pair[0].log, pair[1].log
         self.redraw()
+
+    def begin_chart(self, chart: Titled | None) -> None:
+        """The same of a chart as data; one with another name than before is another."""
+        fresh = chart is not None and chart.name != self._drawn_name
+        self._drawn_name = chart.name if chart is not None else ""
+        if chart is not None and fresh:
+            self.setAccessibleDescription(chart.title)
+        self.begin((chart.x_axis, chart.y_axis) if chart is not None else None, fresh=fresh)
 
     def set_log(self, *, x: bool, y: bool) -> None:
         """Logarithmic axes; what is not above zero is left out there."""
@@ -211,6 +237,25 @@ class FigureChart(pg.PlotWidget):
 
     def _name(self, item: pg.GraphicsObject, name: str) -> None:
         self.legend.add(item, name)
+
+    def _draw_marked(
+        self, x: np.ndarray, y: np.ndarray, color: QColor, symbol: str | None, *, size: int = 8, line: bool = True
+    ) -> pg.PlotDataItem:
+        """Points by symbols, hollow where a line joins them; all in values of the axes."""
+        item = pg.PlotDataItem(
+            self.across(x),
+            self.up(y),
+            pen=pg.mkPen(color, width=1.8) if line else None,
+            symbol=symbol,
+            symbolSize=size,
+            symbolPen=pg.mkPen(color, width=1.6),
+            symbolBrush=pg.mkBrush(QColor(current_theme().surface) if line else color),
+            connect="finite",
+            antialias=True,
+        )
+        item.setZValue(10)
+        self._add(item)
+        return item
 
     def _draw_errors(self, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, color: QColor) -> None:
         """A bar from low to high at each point, all in values of the axes."""

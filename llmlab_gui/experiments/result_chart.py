@@ -21,6 +21,7 @@ from llmlab_gui.widgets.theme import current_theme
 
 _FEW = 4  # curves that are told apart by hue; more have an order, and its colours
 _MOST_IN_LEGEND = 9
+_MOST_MARKERS = 60  # of a curve
 _FAINT_ALPHA = 110
 _RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.studies.records.DivergenceRule)
 
@@ -45,11 +46,8 @@ class ResultChart(FigureChart):
 
     def show_chart(self, chart: Chart | None, expected: Sequence[Expected] = ()) -> None:
         """Replaces everything; another chart than before begins with the axes that it asks for."""
-        fresh = chart is not None and (self.chart is None or self.chart.name != chart.name)
         self.chart, self.expected = chart, list(expected)
-        if chart is not None and fresh:
-            self.setAccessibleDescription(chart.title)
-        self.begin((chart.x_axis, chart.y_axis) if chart is not None else None, fresh=fresh)
+        self.begin_chart(chart)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[Cell]]]:
         """Header and rows of all that is drawn, at full precision."""
@@ -112,21 +110,10 @@ class ResultChart(FigureChart):
         x, y = floats(p.x for p in curve.points), floats(p.y for p in curve.points)
         faded = QColor(color)
         faded.setAlpha(_FAINT_ALPHA if curve.faint else 255)
-        theme = current_theme()
-        many = len(x) > 60
-        item = pg.PlotDataItem(
-            self.across(x),
-            self.up(y),
-            pen=pg.mkPen(faded, width=1.8) if curve.line else None,
-            symbol=None if many else symbol,
-            symbolSize=6 if curve.faint else 9,
-            symbolPen=pg.mkPen(faded, width=1.6),
-            symbolBrush=pg.mkBrush(QColor(theme.surface) if curve.line else faded),
-            connect="finite",
-            antialias=True,
-        )
-        item.setZValue(5 if curve.faint else 10)
-        self._add(item)
+        mark = symbol if len(x) <= _MOST_MARKERS else None
+        item = self._draw_marked(x, y, faded, mark, size=6 if curve.faint else 9, line=curve.line)
+        if curve.faint:
+            item.setZValue(5)
         low, high = floats(p.low for p in curve.points), floats(p.high for p in curve.points)
         self._draw_errors(x, y, low, high, faded)
         if curve.name and self._named and len(self.legend.names) < _MOST_IN_LEGEND:

@@ -78,12 +78,9 @@ class ClaimChart(FigureChart):
         """Replaces everything; another chart than before begins with the axes that it asks for."""
         if chart is not None and chart == self.chart:
             return
-        fresh = chart is not None and (self.chart is None or self.chart.name != chart.name)
         self.chart = chart
         self._names.show_names([name[:_LONGEST_NAME] for name in chart.categories] if chart is not None else [])
-        if chart is not None and fresh:
-            self.setAccessibleDescription(chart.title)
-        self.begin((chart.x_axis, chart.y_axis) if chart is not None else None, fresh=fresh)
+        self.begin_chart(chart)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[Cell]]]:
         """Header and rows of all that is drawn, at full precision."""
@@ -124,20 +121,7 @@ class ClaimChart(FigureChart):
 
     def _draw_line(self, one: Series, color: QColor, symbol: str) -> None:
         x, y, low, high, _ = _columns(one)
-        few = len(x) <= _MOST_MARKERS
-        item = pg.PlotDataItem(
-            self.across(x),
-            self.up(y),
-            pen=pg.mkPen(color, width=1.8),
-            symbol=symbol if few else None,
-            symbolSize=8,
-            symbolPen=pg.mkPen(color, width=1.6),
-            symbolBrush=pg.mkBrush(QColor(current_theme().surface)),
-            connect="finite",
-            antialias=True,
-        )
-        item.setZValue(10)
-        self._add(item)
+        item = self._draw_marked(x, y, color, symbol if len(x) <= _MOST_MARKERS else None)
         if one.low and len(x) <= _MOST_ERRORS:
             self._draw_errors(x, y, low, high, color)
         elif one.low:
