@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from llmlab.inspection.weight_change import Change, ModuleChange
 
 
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("adapter", adapter, "show what fine-tuning changed")
     parser.add_argument("reference", metavar="REF", help="what was fine-tuned; see below")

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _LEARNED_FROM = 20_000_000
 
 
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("corpora", corpora, "list the texts to learn from, fetch or build one")
     parser.add_argument("action", nargs="?", default="list", choices=("list", "fetch", "build"))

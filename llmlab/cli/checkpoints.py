@@ -29,7 +29,6 @@ from llmlab.store.checkpoints import (
 from llmlab.store.registry import RunReference, resolve_run
 
 
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("checkpoints", checkpoints, "list, inspect, pin, verify or delete checkpoints")
     add_run(parser)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import ComparisonSummary
 
 
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("compare", compare, "compare two models, or two checkpoints, on one prompt")
     parser.add_argument("reference_a", metavar="REF_A", help="a run, a model, or a saved inspection")

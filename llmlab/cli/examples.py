@@ -17,7 +17,6 @@ from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.data.example_preview import IN_LOSS, MASKED, TRUNCATED, Preview, PreviewExample
 
-
 _ROWS = 16  # bars of the histogram
 _BAR = 40  # letters of its longest bar
 _BAD_SHOWN = 20

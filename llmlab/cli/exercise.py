@@ -17,7 +17,6 @@ from llmlab.core.source_code import find_source
 from llmlab.exercises.checker import PASSED, Answer, check
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces, find_piece
 
-
 _MARKS = {"new": "", "begun": "begun", "passed": "passed", "changed": "changed since it passed"}
 
 

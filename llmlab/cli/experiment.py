@@ -49,7 +49,9 @@ _ACTIONS = ("list", "show", "resume", "cancel", "report")
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add("experiment", experiment, "vary one thing, predict, run, and read the report", kinds=", ".join(KINDS))
+    parser = commands.add(
+        "experiment", experiment, "vary one thing, predict, run, and read the report", kinds=", ".join(KINDS)
+    )
     parser.add_argument("what", metavar="KIND|ACTION", help="an experiment, or list, show, resume, cancel, report")
     parser.add_argument(
         "target", metavar="RUN|ID", nargs="?", help="loss-curves: the run; actions: the experiment's id"

@@ -27,8 +27,6 @@ _SCORES = {
 }
 
 
-
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("inspect", inspect, "look inside a model while it reads a prompt")
     add_model(parser)

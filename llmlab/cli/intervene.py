@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from llmlab.inspection.experiment_summary import Aim, InterventionSummary, SweepSummary
 
 
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("intervene", intervene, "ablate or patch parts of a model")
     add_model(parser)

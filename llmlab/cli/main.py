@@ -38,7 +38,6 @@ from llmlab.cli.words import Commands, Parser
 from llmlab.core.errors import Cancelled, LabError, UsageError, unknown
 
 
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. arguments: without the program's name; sys.argv's when None."""
     words = list(sys.argv[1:] if arguments is None else arguments)

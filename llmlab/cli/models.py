@@ -22,10 +22,6 @@ from llmlab.models.source import open_model, source_of
 from llmlab.store.checkpoints import checkpoint_name, select
 
 
-
-
-
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("models", models, "list the models that can be opened")
     add_outputs(parser)

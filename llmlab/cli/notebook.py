@@ -26,7 +26,6 @@ from llmlab.store.worker_folder import WorkerFolder
 from llmlab.studies.lab_notebook import lab_notebook
 
 
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("notebook", notebook, "your predictions, their outcomes and your calibration")
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help=", ".join(_ACTIONS))

@@ -31,7 +31,6 @@ from llmlab.studies.records import (
 )
 
 
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("paper", paper, "read a paper's claims, and check whether they hold here")
     parser.add_argument("what", metavar="ACTION", help=", ".join(_ACTIONS))

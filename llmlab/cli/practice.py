@@ -15,7 +15,6 @@ from llmlab.practice.deck import HANDFUL, Deck, Record, Tally, when_words
 from llmlab.practice.question import CHOICE, INTERVAL, Marked, Question, interval_words, mark
 
 
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("practice", practice, "be asked about your own model and run")
     parser.add_argument("model", metavar="REF", nargs="?", default="", help="a model or run (default: the newest run)")

@@ -45,13 +45,7 @@ def add_commands(commands: Commands) -> None:
     add_run(parser)
     said = "the text that step STEP read, the highest loss first; without STEP, of the highest spike of the loss"
     parser.add_argument("--batch", nargs="?", const=True, type=int, metavar="STEP", help=said)
-    parser = commands.add(
-        "request",
-        request,
-        "ask a live run to pause, resume, stop or save",
-        "A request is answered at the end of the current step. Pausing keeps everything in memory; stopping saves\n"
-        "and ends. It makes no difference who started the run: a terminal or the window.",
-    )
+    parser = commands.add("request", request, "ask a live run to pause, resume, stop or save")
     add_run(parser)
     parser.add_argument("request", choices=("pause", "resume", "stop", "save"))
 

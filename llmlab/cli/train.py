@@ -47,9 +47,6 @@ from llmlab.training.room import computes_in_main_memory, crowded, require_room
 S = TypeVar("S", bound=RunSettings)
 
 
-
-
-
 def add_commands(commands: Commands) -> None:
     parser = commands.add("pretrain", pretrain, "train a GPT from scratch")
     parser.add_argument("--preset", metavar="NAME", help=f"where to start from (default: {DEFAULT_PRESET})")

@@ -15,23 +15,11 @@ from llmlab.store.run_folder import RunFolder
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add(
-        "delete",
-        delete,
-        "move runs to the trash, with all their checkpoints",
-        "It asks first, and says what else rests on a run: branches, models that were fine-tuned from it,\n"
-        "experiments. Where the system has no trash, a run is deleted for good, after another question.",
-    )
+    parser = commands.add("delete", delete, "move runs to the trash, with all their checkpoints")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's id, TRACK/ID or folder")
     parser.add_argument("--yes", action="store_true", help="do not ask, also where there is no trash")
     add_outputs(parser)
-    parser = commands.add(
-        "rename",
-        rename,
-        "give a run another name",
-        "Whatever in the outputs folder names the run names it anew: branches, fine-tuned runs, experiments, the\n"
-        "queue and the notebook. Reports and events that were written before keep the old name.",
-    )
+    parser = commands.add("rename", rename, "give a run another name")
     add_run(parser)
     parser.add_argument("new", metavar="NEW", help="its new name")
 

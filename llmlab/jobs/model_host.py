@@ -278,8 +278,8 @@ class Host:
 
     def _practice(self, number: int, request: dict[str, Any]) -> None:
         """The next question about a model, or about a preset where there is none yet."""
-        from llmlab.practice.kinds import handful
         from llmlab.practice.deck import Deck
+        from llmlab.practice.kinds import handful
         from llmlab.practice.subject import Subject
 
         use_free_cores(self._outputs)

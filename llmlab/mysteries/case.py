@@ -22,8 +22,7 @@ from llmlab.core.files import StillHeld, locked, open_file, parse_json, write_js
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.records import from_plain, read_record
 from llmlab.jobs.launcher import create_run
-from llmlab.mysteries.faults import LEVELS, NOTHING, Fault, candidates, fault_of, faults
-from llmlab.mysteries.faults import seal
+from llmlab.mysteries.faults import LEVELS, NOTHING, Fault, candidates, fault_of, faults, seal
 from llmlab.notebook.calibration import Calibration, Statement, calibration
 from llmlab.notebook.predictions import LEAST_CONFIDENCE
 from llmlab.notebook.scoring import brier

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
-from llmlab.core.errors import LabError
-
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from llmlab.core.config import read_toml
+from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
 from llmlab.core.records import from_plain
 from llmlab.core.source_code import find_source

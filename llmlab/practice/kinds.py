@@ -7,19 +7,14 @@ one takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from random import Random
-from llmlab.practice.deck import Record
-from llmlab.practice.question import Question
-from llmlab.practice.subject import Subject
-
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
 
 from llmlab.core.errors import LabError, UsageError
+from llmlab.practice.deck import Record
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, Draft, Question
 from llmlab.practice.subject import Subject
 

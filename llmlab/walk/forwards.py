@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from llmlab.core.errors import UsageError
-from llmlab.walk.attending import normed_query, projected
-from llmlab.walk.changes import Changes
-from llmlab.walk.place import Place
-from llmlab.walk.watched import Setting
-
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +13,7 @@ from llmlab.core.errors import UsageError
 from llmlab.core.settings import Sampling
 from llmlab.inspection.questions import Prompt, position_of
 from llmlab.models.model import OpenModel
-from llmlab.walk.attending import attention_stages
+from llmlab.walk.attending import attention_stages, normed_query, projected
 from llmlab.walk.cached import with_cache
 from llmlab.walk.changes import Changes, parse_changes
 from llmlab.walk.feeding import feed_forward_stages
@@ -29,7 +22,7 @@ from llmlab.walk.place import Place
 from llmlab.walk.predicting import prediction_stages
 from llmlab.walk.stage import BY_KEY, CHANGEABLE, Stage, marked
 from llmlab.walk.sums import number
-from llmlab.walk.watched import Seen, watch
+from llmlab.walk.watched import Seen, Setting, watch
 
 _SAMPLING = ("temperature", "top_k", "top_p")
 
@@ -174,28 +167,28 @@ def settings_of(place: Place, changes: Changes) -> Iterator[Setting]:
         "rest": anatomy.final_norm,
         "final_norm": anatomy.final_norm,
     }
-    for name, (component, number) in changes.vectors.items():
+    for name, (component, new) in changes.vectors.items():
         if name in ("query", "key", "value"):
             one = projected(place).get(name)
             if one is None:
                 raise _nowhere(name)
             at = p if name == "query" else place.key
-            yield Setting(one.module, (at, int(one.rows[component])), number)
+            yield Setting(one.module, (at, int(one.rows[component])), new)
         elif name == "query_norm":
             where = normed_query(place, projected(place))
             if where is None:
                 raise _nowhere(name)
-            yield Setting(parts.query_norms[0], (*where, component), number)
+            yield Setting(parts.query_norms[0], (*where, component), new)
         elif name == "value_mix":
             kv_head = place.head // (anatomy.n_head // anatomy.n_kv_head)
-            yield Setting(parts.attention, (kv_head, place.key, component), number, "values")
+            yield Setting(parts.attention, (kv_head, place.key, component), new, "values")
         elif name in modules:
             module = modules[name]
             if module is None:
                 raise _nowhere(name)
             if name == "up" and parts.gated_up:  # the gate's half stands first
                 component += seen.outputs[module].shape[-1] // 2
-            yield Setting(module, (p, component), number, "gets" if name in ("neurons", "rest") else "gives")
+            yield Setting(module, (p, component), new, "gets" if name in ("neurons", "rest") else "gives")
 
 
 def _nowhere(name: str) -> UsageError:

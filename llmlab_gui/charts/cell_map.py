@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from llmlab_gui.charts.color_scale import ColorScale, Values
-
 from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QFontMetricsF, QImage, QPainter
 from PySide6.QtWidgets import QWidget
 
-from llmlab_gui.charts.color_scale import ColorScale
+from llmlab_gui.charts.color_scale import ColorScale, Values
 from llmlab_gui.widgets.theme import theme_notifier
 
 PAD = 4.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from html import escape
-from typing import Protocol
 
 import numpy as np
 import pyqtgraph as pg
@@ -13,8 +12,9 @@ from PySide6.QtCore import QPointF, QSize, Qt
 from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QToolTip, QWidget
 
-from llmlab.core.charts import Axis
+from llmlab.core.charts import Axis, Chart
 from llmlab.store.events import BITS
+from llmlab.studies.experiments.outcomes import Chart as ResultsChart
 from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style, style_plot
 from llmlab_gui.charts.curve import drawn
 from llmlab_gui.charts.legend import Legend
@@ -38,22 +38,6 @@ _ARROWS = {
 }
 
 Line = tuple[np.ndarray, np.ndarray]
-
-
-class Titled(Protocol):
-    """Charts as data, of results and of verdicts."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def x_axis(self) -> Axis: ...
-
-    @property
-    def y_axis(self) -> Axis: ...
 
 
 class FigureChart(pg.PlotWidget):
@@ -88,7 +72,7 @@ class FigureChart(pg.PlotWidget):
             self.log_x, self.log_y = pair[0].log, pair[1].log
         self.redraw()
 
-    def begin_chart(self, chart: Titled | None) -> None:
+    def begin_chart(self, chart: Chart | ResultsChart | None) -> None:
         """The same of a chart as data; one with another name than before is another."""
         fresh = chart is not None and chart.name != self._drawn_name
         self._drawn_name = chart.name if chart is not None else ""

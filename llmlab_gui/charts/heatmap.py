@@ -25,13 +25,12 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QWidget
 
-from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, picture_of
+from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, indexed, picture_of, shrink
 from llmlab_gui.charts.color_scale import ColorScale, Values, ink, two_sided
 from llmlab_gui.charts.heat_colors import from_ground
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.scale_bar import WIDTH as BAR_ROOM
 from llmlab_gui.charts.scale_bar import paint_scale
-from llmlab_gui.charts.cell_map import indexed, shrink
 from llmlab_gui.charts.side_labels import paint_columns, paint_rows, room_for
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell, LazyRows, Table

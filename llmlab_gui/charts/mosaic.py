@@ -20,10 +20,9 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QWidget
 
-from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, picture_of
+from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, Indices, indexed, picture_of
 from llmlab_gui.charts.color_scale import ColorScale, Values
 from llmlab_gui.charts.heat_colors import from_ground
-from llmlab_gui.charts.cell_map import Indices, indexed
 from llmlab_gui.charts.side_labels import spaced
 from llmlab_gui.widgets.theme import current_theme
 

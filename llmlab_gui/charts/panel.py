@@ -12,8 +12,7 @@ from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QLabel, QSizePolicy, QSlider, QWidget
 
 from llmlab_gui.charts.line_chart import LineChart, align
-from llmlab_gui.charts.picture import save_picture
-from llmlab_gui.charts.picture import points, save_points
+from llmlab_gui.charts.picture import points, save_picture, save_points
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import EXPLANATION, REACHES
 from llmlab_gui.widgets.buttons import chart_export_button, toggle_button

@@ -5,19 +5,14 @@ Charts take a shape of their own, 16:9 under a title, whatever their dock's is; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-import numpy as np
-from llmlab_gui.charts.line_chart import LineChart
-from llmlab_gui.widgets.saving import quoted, save
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeGuard
 
+import numpy as np
 from PySide6.QtCore import QBuffer, QByteArray, QCoreApplication, QIODevice, QPoint, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QGuiApplication, QImage, QImageWriter, QPainter, QResizeEvent
 from PySide6.QtSvg import QSvgGenerator
@@ -25,7 +20,7 @@ from PySide6.QtWidgets import QGraphicsView, QWidget
 
 from llmlab_gui.charts.figure_chart import FigureChart
 from llmlab_gui.charts.line_chart import LineChart, align
-from llmlab_gui.widgets.saving import Table, save, save_csv
+from llmlab_gui.widgets.saving import Table, quoted, save, save_csv
 from llmlab_gui.widgets.theme import current_theme
 
 _SCALE = 2  # for print or a slide, from a window on an ordinary screen

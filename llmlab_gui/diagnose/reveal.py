@@ -11,9 +11,8 @@ from PySide6.QtWidgets import QTextBrowser, QWidget
 from llmlab.core.errors import LabError
 from llmlab.mysteries.case import Case
 from llmlab.mysteries.faults import Fault, faults
-from llmlab_gui.pages.html import page_colors
+from llmlab_gui.pages.html import colored_html, page_colors
 from llmlab_gui.pages.places import DOCK_PAGES
-from llmlab_gui.pages.html import colored_html
 from llmlab_gui.widgets.theme import theme_notifier
 
 # Narrower, and lines of code beside each other would break after every few words.

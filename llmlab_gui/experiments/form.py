@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
-from typing import Any
-from llmlab.studies.experiments.plan import Request
-from llmlab_gui.forms.editors import number_text
-
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +19,7 @@ from llmlab.studies.experiments.plan import Request, lean
 from llmlab.studies.records import EXPERIMENTS, ExperimentRecord
 from llmlab_gui.experiments.study_setup import StudyForm
 from llmlab_gui.forms.corpus_editor import CorpusEditor
+from llmlab_gui.forms.editors import number_text
 from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.preset_form import PresetForm

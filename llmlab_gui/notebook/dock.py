@@ -19,8 +19,7 @@ from llmlab.notebook.words import SURPRISING, outcome_sentence, surprise_text
 from llmlab.store.events import Evaluated
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
-from llmlab_gui.charts.picture import save_picture
-from llmlab_gui.charts.picture import points, save_points
+from llmlab_gui.charts.picture import points, save_picture, save_points
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.charts import CalibrationChart, ScoreChart

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
-
-import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import repeat, takewhile
 from urllib.parse import quote

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-from PySide6.QtCore import Qt
-from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
-from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
-
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QModelIndex
+from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from llmlab.data.papers import VERDICTS
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
 from llmlab_gui.paper.verdict_badge import BadgeDelegate
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
-from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
+from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import ask_where
 
 if TYPE_CHECKING:

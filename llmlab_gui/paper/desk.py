@@ -14,8 +14,8 @@ from llmlab.studies.papers.own import OwnPaper, own_papers
 from llmlab.studies.papers.records import CheckResult
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow, Report
-from llmlab_gui.lab.lab import Lab
 from llmlab_gui.experiments.source import CHECKS
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.claim_rows import UNTESTED, ClaimRow, check_options, claim_rows
 from llmlab_gui.widgets.background import Background
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from llmlab.store.columns import Columns
-from llmlab.store.history import RunHistory
-from llmlab_gui.charts.smoothing import smooth
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -16,11 +11,13 @@ import numpy as np
 from PySide6.QtGui import QColor, QResizeEvent
 from PySide6.QtWidgets import QSplitter, QWidget
 
+from llmlab.store.columns import Columns
 from llmlab.store.history import RunHistory
 from llmlab_gui.charts.curve import CurveStyle, StyledPoints
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.charts.panel import ChartChoices, ChartPanel
+from llmlab_gui.charts.smoothing import smooth
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings

@@ -11,9 +11,8 @@ from PySide6.QtWidgets import QLabel, QStackedWidget, QTableView, QWidget
 
 from llmlab.walk.stage import Array, Stage, Value
 from llmlab_gui.charts.heatmap import Heat, Heatmap
-from llmlab_gui.pages.html import page_colors
+from llmlab_gui.pages.html import colored_html, page_colors
 from llmlab_gui.pages.places import DOCK_PAGES
-from llmlab_gui.pages.html import colored_html
 from llmlab_gui.walk.numbers import NumbersModel
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button

@@ -18,9 +18,8 @@ from llmlab.core.config import with_values
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.paths import outputs_dir
 from llmlab.jobs.launcher import create_run, start_worker
-from llmlab.mysteries.faults import NOTHING, candidates, faults
+from llmlab.mysteries.faults import NOTHING, candidates, faults, seal
 from llmlab.mysteries.readings import curves_of, data_of, measures_of
-from llmlab.mysteries.faults import seal
 from llmlab.mysteries.tells import TELLS, Readings, showing, solve
 from llmlab.store.run_folder import RunFolder
 

@@ -34,9 +34,8 @@ from llmlab.models.reference import LiveRun, SavedRun
 from llmlab.models.source import SealedRun
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.broken_loop import InOrder, Spiked
-from llmlab.mysteries.faults import LEVELS, NOTHING, candidates, fault_of, faults
+from llmlab.mysteries.faults import LEVELS, NOTHING, candidates, fault_of, faults, seal
 from llmlab.mysteries.readings import curves_of, data_of, measures_of
-from llmlab.mysteries.faults import seal
 from llmlab.mysteries.tells import TELLS, Readings, showing, solve
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder

@@ -17,9 +17,8 @@ from small_runs import new_run, train_here
 from llmlab.core.paths import resources_dir
 from llmlab.gpt.model import GPT
 from llmlab.practice import readings, twin
-from llmlab.practice.kinds import handful
 from llmlab.practice.deck import Record
-from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds, kinds_for
+from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds, handful, kinds_for
 from llmlab.practice.predictions import CHANGES
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, WAYS, Question, mark
 from llmlab.practice.subject import Subject, subject_of

@@ -17,7 +17,6 @@ from typing import TypeAlias
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
-
 # All three are choices of this lab, made before any run was judged.
 # At least four seeds, and four in five of them, must say the same.
 SEEDS_AGREEING = 4

@@ -28,8 +28,7 @@ from llmlab_gui.experiments import controller
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number, statistic_text, value_text
-from llmlab_gui.paper.claims import ClaimsDock
-from llmlab_gui.paper.claims import VERDICT_COLUMN
+from llmlab_gui.paper.claims import VERDICT_COLUMN, ClaimsDock
 from llmlab_gui.paper.evidence import EvidenceDock
 from llmlab_gui.paper.notes import PaperDock
 from llmlab_gui.widgets.theme import theme_notifier

@@ -25,7 +25,6 @@ from llmlab.studies.papers.attention_sinks.thresholds import TEXTS
 from llmlab.studies.papers.charting import interval_band, numbered
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import bootstrap_interval
-from llmlab.studies.papers.statistics import bootstrap_interval
 
 Array = np.ndarray
 LINEAR, ROOT = "linear", "root"

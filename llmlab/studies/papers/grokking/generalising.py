@@ -20,7 +20,6 @@ from llmlab.studies.papers.grokking.trajectory import Trajectory
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.papers.statistics import mean_interval, median_interval
 
-
 # Late -----------------------------------------------------------------------------------------------------------------
 
 
