@@ -18,13 +18,39 @@ from itertools import accumulate
 
 import numpy as np
 
+from llmlab.core.config import read_toml
+from llmlab.core.paths import resources_dir
 from llmlab.data.corpus import Corpus, Piece
-from llmlab.data.story_words import GIRLS, OPENING, RANKED, SCENES, WORDS, Scene
 
 STORIES = 5000  # 2.5 MB of text, told in half a second
 _SEED = 1909
 _TEXT_BYTES = 2_469_990
 _PART = re.compile(r"([\[{])(\w+)[\]}]")  # [a draw] or {a recall}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One step of a story. It can follow any other scene (not itself) where the toy is with one of `toy_with`.
+
+    weight: how likely it is among the scenes that can come next. toy_goes_to: who has the toy afterwards; empty
+    for no change. last: the story ends with it. `{holder}` is the name of whoever has the toy.
+    """
+
+    name: str
+    weight: float
+    toy_with: tuple[str, ...]  # of "hero", "pet", "nobody"
+    text: str
+    toy_goes_to: str = ""
+    last: bool = False
+
+
+_TEXTS = read_toml(resources_dir() / "corpora" / "stories.toml")
+OPENING: str = _TEXTS["opening"]  # of every story; the toy is the hero's
+SCENES = tuple(Scene(**{**row, "toy_with": tuple(row["toy_with"])}) for row in _TEXTS["scenes"])
+WORDS: dict[str, tuple[str, ...]] = {name: tuple(words) for name, words in _TEXTS["words"].items()}
+GIRLS = frozenset(_TEXTS["girls"])
+# Lists of which the word at place i has the weight 1 / (i + 5); the words of all others are equally likely.
+RANKED = frozenset(_TEXTS["ranked"])
 
 
 @dataclass(frozen=True)

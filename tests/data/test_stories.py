@@ -13,8 +13,19 @@ from llmlab.core.progress import quiet
 from llmlab.core.settings import DataSettings
 from llmlab.data import stories
 from llmlab.data.dataset import load_dataset
-from llmlab.data.stories import next_scenes, pronouns, stories_corpus, story_entropy, tell, word_shares
-from llmlab.data.story_words import GIRLS, OPENING, SCENES, WORDS, Scene
+from llmlab.data.stories import (
+    GIRLS,
+    OPENING,
+    SCENES,
+    WORDS,
+    Scene,
+    next_scenes,
+    pronouns,
+    stories_corpus,
+    story_entropy,
+    tell,
+    word_shares,
+)
 
 Known = dict[str, str]
 
