@@ -26,10 +26,9 @@ from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import load_dataset
 from llmlab.data.stories import story_entropy
 from llmlab.gpt.shapes import parameter_count
-from llmlab_gui.pages.checks import figures_of, links_of
 from llmlab_gui.pages.library import READ_FIRST, READING_ORDER, load_all
 from llmlab_gui.pages.links import read_link
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, HOW_TO_READ, PAPERS, markdown
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, HOW_TO_READ, PAPERS, figures_of, links_of, markdown
 from llmlab_gui.pages.places import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,11 +1,10 @@
-"""What a learner can read off a run, in numbers: its curves and samples, and measures of its checkpoints."""
+"""What a learner can read off the checkpoints of a run, in numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,38 +25,10 @@ from llmlab.models.model import OpenModel
 from llmlab.models.reference import SavedRun
 from llmlab.models.source import SealedRun
 from llmlab.store.checkpoints import list_checkpoints
-from llmlab.store.history import RunHistory, read_history
 from llmlab.store.run_folder import RunFolder
 
-# Steps whose loss is averaged into the first and the last reading of a curve's level.
-_LEVEL_STEPS = 50
-# Around each step, over which a curve's course is taken away to leave its bumps.
-_COURSE_STEPS = 15
-# Before it, curves fall too fast for their bumps to be compared.
-_SETTLED_STEP = 100
 # Rows of a pattern before this one are uneven by few tokens.
 _FIRST_ROW = 8
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Of the run's events. Losses in nats.
-
-    first: validation loss at step 0 above ln V. early: validation loss after ten steps. train, val: measured at the
-    end. steps: mean loss of the last steps. gradient: median norm of the second half; jump: the largest norm after
-    warm-up over that median. again: how alike the bumps of the step loss are an epoch apart, a correlation.
-    pairs: share of the pairs of characters in the last samples that stand in the training text, too.
-    """
-
-    first: float
-    early: float
-    train: float
-    val: float
-    steps: float
-    gradient: float
-    jump: float
-    again: float
-    pairs: float
 
 
 @dataclass(frozen=True)
@@ -102,30 +73,6 @@ class Measures:
             f"patterns after the first checkpoint's step: rows are uneven by {100 * self.uneven:.2g} %",
             *(f"{panel} is withheld: {why}" for panel, why in self.refused.items()),
         ]
-
-
-def curves_of(run: RunFolder, data: Dataset) -> Curves:
-    """Of a run that has ended. LabError for one that has measured nothing."""
-    history, settings = read_history(run), run.info().settings_as(MysterySettings)
-    losses, norms = history.step_columns["loss"], history.step_columns["grad_norm"]
-    measured = {int(event.step): event for event in history.evaluated}
-    if len(losses) < 2 or not measured or history.started is None:
-        raise LabError(f"{run.id} has not come far enough.", "", "Wait until it has ended, or resume it.")
-    second_half = float(np.median(norms[len(norms) // 2 :]))
-    after = min(settings.train.warmup_steps, len(norms) - 1)
-    sequences = 1 + (len(data.train) - settings.model.block_size - 1) // settings.model.block_size
-    last = measured[max(measured)]
-    return Curves(
-        first=measured[min(measured)].val_loss - math.log(data.tokenizer.vocab_size),
-        early=measured[min(measured, key=lambda step: abs(step - 10))].val_loss,
-        train=last.train_loss,
-        val=last.val_loss,
-        steps=float(losses[-_LEVEL_STEPS:].mean()),
-        gradient=second_half,
-        jump=float(np.max(norms[after:])) / second_half,
-        again=_again(losses, max(1, sequences // settings.data.batch_size)),
-        pairs=_known_pairs(history, data),
-    )
 
 
 def measures_of(run: RunFolder, data: Dataset, progress: Progress = quiet) -> Measures:
@@ -205,21 +152,3 @@ def _uneven(opened: OpenModel, ids: list[int]) -> float:
     observer = _Unevenness()
     watch(opened.model, opened.anatomy, ids, [observer])
     return float(np.mean(observer.found))
-
-
-def _again(losses: np.ndarray, epoch: int) -> float:
-    if len(losses) < _SETTLED_STEP + 2 * epoch:
-        return 0.0
-    window = np.ones(2 * _COURSE_STEPS + 1)
-    course = np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same")
-    bumps = (losses - course)[_SETTLED_STEP:]
-    return float(np.corrcoef(bumps[:-epoch], bumps[epoch:])[0, 1])
-
-
-def _known_pairs(history: RunHistory, data: Dataset) -> float:
-    """1 where nothing was sampled."""
-    text = data.tokenizer.decode(np.asarray(data.train).tolist())
-    known = set(pairwise(text))
-    samples = history.samples[-1].samples if history.samples else []
-    written = [pair for sample in samples for pair in pairwise(sample["text"])]
-    return sum(pair in known for pair in written) / len(written) if written else 1.0

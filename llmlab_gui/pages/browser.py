@@ -30,10 +30,9 @@ from PySide6.QtCore import (
 from PySide6.QtGui import QFontInfo, QImage, QImageReader, QKeyEvent, QPixmap, QResizeEvent, QTextCursor, QTextDocument
 from PySide6.QtWidgets import QApplication, QTextBrowser, QTextEdit, QWidget
 
-from llmlab_gui.pages.checks import figures_of
 from llmlab_gui.pages.formulas import SIZE, draw, drawing_of, formulas_of, not_tried
 from llmlab_gui.pages.html import FORMULA, JOINER, UNSEEN, page_colors, page_html
-from llmlab_gui.pages.page import Page
+from llmlab_gui.pages.page import Page, figures_of
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.theme import LIGHT, current_theme
 

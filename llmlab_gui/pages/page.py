@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,3 +176,20 @@ def _blocks(text: str) -> Iterator[Block]:
         yield Block(_MARKS[mark], "\n".join(paragraph).strip())
     if any(part.strip() for part in prose):
         yield Block("prose", "\n".join(prose).strip("\n"))
+
+
+def links_of(text: str) -> list[str]:
+    """Where the links of a text lead."""
+    return [target for kind, target in _targets(text) if kind == "link_open"]
+
+
+def figures_of(text: str) -> list[str]:
+    """The files of its figures, as the text names them."""
+    return [target for kind, target in _targets(text) if kind == "image"]
+
+
+@lru_cache(maxsize=1024)  # the checks ask twice of each text, and a page in sight at each new width
+def _targets(text: str) -> tuple[tuple[str, str], ...]:
+    """What links and figures lead to, in markdown-it's words for the two."""
+    parts = (child for token in markdown().parse(text) for child in token.children or ())
+    return tuple((part.type, str(part.attrs.get("href", part.attrs.get("src", "")))) for part in parts)

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from itertools import product
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "mysteries"))
+
+from telltales import TELLS, Readings, curves_of, showing, solve
 
 from llmlab.core.config import with_values
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.paths import outputs_dir
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.mysteries.faults import NOTHING, candidates, faults, seal
-from llmlab.mysteries.readings import curves_of, data_of, measures_of
-from llmlab.mysteries.tells import TELLS, Readings, showing, solve
+from llmlab.mysteries.readings import data_of, measures_of
 from llmlab.store.run_folder import RunFolder
 
 

@@ -17,6 +17,7 @@ import torch
 from preset_settings import resolve_finetune_settings
 from safetensors.torch import load_file
 from small_runs import kill_and_resume, same_weights, train_here, weights_of
+from telltales import TELLS, Readings, curves_of, showing, solve
 
 from llmlab.cli.main import main
 from llmlab.core.config import to_mapping, with_values
@@ -35,8 +36,7 @@ from llmlab.models.source import SealedRun
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.broken_loop import InOrder, Spiked
 from llmlab.mysteries.faults import LEVELS, NOTHING, candidates, fault_of, faults, seal
-from llmlab.mysteries.readings import curves_of, data_of, measures_of
-from llmlab.mysteries.tells import TELLS, Readings, showing, solve
+from llmlab.mysteries.readings import data_of, measures_of
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab.training.batches import Batches

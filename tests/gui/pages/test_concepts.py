@@ -7,14 +7,25 @@ from pathlib import Path
 
 import pytest
 from cases import each
+from page_checks import check_pages
 
 from llmlab.core.errors import LabError
 from llmlab.core.source_code import find_source
-from llmlab_gui.pages.checks import check_pages, figures_of
 from llmlab_gui.pages.html import colored_html
 from llmlab_gui.pages.library import load_all, load_glossary, load_pages, load_tree, with_terms
 from llmlab_gui.pages.links import read_link
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, GROUPS, HOW_TO, RESULTS, Block, Page, anchor_of, page_at
+from llmlab_gui.pages.page import (
+    CONCEPTS,
+    FIRST_HOUR,
+    GROUPS,
+    HOW_TO,
+    RESULTS,
+    Block,
+    Page,
+    anchor_of,
+    figures_of,
+    page_at,
+)
 
 GOOD = """# Title
 

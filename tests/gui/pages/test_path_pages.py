@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from page_checks import check_pages
+
 from llmlab.learning.progress import State, untouched
 from llmlab.learning.stations import learning_paths
-from llmlab_gui.pages.checks import check_pages, links_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.links import PAGE, WEB, read_link
-from llmlab_gui.pages.page import CONCEPTS, PATHS
+from llmlab_gui.pages.page import CONCEPTS, PATHS, links_of
 from llmlab_gui.pages.paths import BEGIN, explain_page, page_of_paths, path_page, with_station
 from llmlab_gui.practice.page_questions import concept_of
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import pairwise
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import resources_dir
 from llmlab.core.source_code import find_source
 from llmlab_gui.pages.links import FILE, PAGE, read_link
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, Page, anchor_of, markdown
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, Page, anchor_of, figures_of, links_of
 
 _PARTS = {"code": "lines of our own code", "question": "question", "run": "run that answers"}
 # What a page of each group cannot do without.
@@ -27,23 +26,6 @@ def check_pages(pages: Sequence[Page]) -> list[str]:
         for page, following in pairwise(hour)
         if f"concept:{following.name}" not in links_of(page.text)
     ]
-
-
-def links_of(text: str) -> list[str]:
-    """Where the links of a text lead."""
-    return [target for kind, target in _targets(text) if kind == "link_open"]
-
-
-def figures_of(text: str) -> list[str]:
-    """The files of its figures, as the text names them."""
-    return [target for kind, target in _targets(text) if kind == "image"]
-
-
-@lru_cache(maxsize=1024)  # the checks ask twice of each text, and a page in sight at each new width
-def _targets(text: str) -> tuple[tuple[str, str], ...]:
-    """What links and figures lead to, in markdown-it's words for the two."""
-    parts = (child for token in markdown().parse(text) for child in token.children or ())
-    return tuple((part.type, str(part.attrs.get("href", part.attrs.get("src", "")))) for part in parts)
 
 
 def _problems(page: Page, known: Mapping[str, Page]) -> Iterator[str]:

@@ -6,14 +6,52 @@ two kinds of runs showed in tests/benchmarks/mystery_tells.py. A learner is meas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
+
+from llmlab.core.errors import LabError
+from llmlab.core.mystery_settings import MysterySettings
+from llmlab.data.dataset import Dataset
 from llmlab.mysteries.faults import NOTHING
-from llmlab.mysteries.readings import Curves, Measures
+from llmlab.mysteries.readings import Measures
+from llmlab.store.history import RunHistory, read_history
+from llmlab.store.run_folder import RunFolder
 
 # What the solver gives to the causes whose tell-tale shows, together; or to nothing, where none does.
 SURE = 0.9
+
+
+# Steps whose loss is averaged into the first and the last reading of a curve's level.
+_LEVEL_STEPS = 50
+# Around each step, over which a curve's course is taken away to leave its bumps.
+_COURSE_STEPS = 15
+# Before it, curves fall too fast for their bumps to be compared.
+_SETTLED_STEP = 100
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Of the run's events. Losses in nats.
+
+    first: validation loss at step 0 above ln V. early: validation loss after ten steps. train, val: measured at the
+    end. steps: mean loss of the last steps. gradient: median norm of the second half; jump: the largest norm after
+    warm-up over that median. again: how alike the bumps of the step loss are an epoch apart, a correlation.
+    pairs: share of the pairs of characters in the last samples that stand in the training text, too.
+    """
+
+    first: float
+    early: float
+    train: float
+    val: float
+    steps: float
+    gradient: float
+    jump: float
+    again: float
+    pairs: float
 
 
 @dataclass(frozen=True)
@@ -91,3 +129,45 @@ def solve(run: Readings, healthy: Readings, among: Sequence[str]) -> dict[str, f
     if not others:
         return {name: 1 / len(among) for name in among}
     return {name: SURE / len(likely) if name in likely else (1 - SURE) / len(others) for name in among}
+
+
+def curves_of(run: RunFolder, data: Dataset) -> Curves:
+    """Of a run that has ended. LabError for one that has measured nothing."""
+    history, settings = read_history(run), run.info().settings_as(MysterySettings)
+    losses, norms = history.step_columns["loss"], history.step_columns["grad_norm"]
+    measured = {int(event.step): event for event in history.evaluated}
+    if len(losses) < 2 or not measured or history.started is None:
+        raise LabError(f"{run.id} has not come far enough.", "", "Wait until it has ended, or resume it.")
+    second_half = float(np.median(norms[len(norms) // 2 :]))
+    after = min(settings.train.warmup_steps, len(norms) - 1)
+    sequences = 1 + (len(data.train) - settings.model.block_size - 1) // settings.model.block_size
+    last = measured[max(measured)]
+    return Curves(
+        first=measured[min(measured)].val_loss - math.log(data.tokenizer.vocab_size),
+        early=measured[min(measured, key=lambda step: abs(step - 10))].val_loss,
+        train=last.train_loss,
+        val=last.val_loss,
+        steps=float(losses[-_LEVEL_STEPS:].mean()),
+        gradient=second_half,
+        jump=float(np.max(norms[after:])) / second_half,
+        again=_again(losses, max(1, sequences // settings.data.batch_size)),
+        pairs=_known_pairs(history, data),
+    )
+
+
+def _again(losses: np.ndarray, epoch: int) -> float:
+    if len(losses) < _SETTLED_STEP + 2 * epoch:
+        return 0.0
+    window = np.ones(2 * _COURSE_STEPS + 1)
+    course = np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same")
+    bumps = (losses - course)[_SETTLED_STEP:]
+    return float(np.corrcoef(bumps[:-epoch], bumps[epoch:])[0, 1])
+
+
+def _known_pairs(history: RunHistory, data: Dataset) -> float:
+    """1 where nothing was sampled."""
+    text = data.tokenizer.decode(np.asarray(data.train).tolist())
+    known = set(pairwise(text))
+    samples = history.samples[-1].samples if history.samples else []
+    written = [pair for sample in samples for pair in pairwise(sample["text"])]
+    return sum(pair in known for pair in written) / len(written) if written else 1.0
