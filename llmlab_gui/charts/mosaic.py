@@ -18,7 +18,6 @@ from PySide6.QtGui import (
     QPen,
     QResizeEvent,
 )
-from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, Indices, indexed, picture_of
 from llmlab_gui.charts.color_scale import ColorScale, Values
@@ -36,8 +35,8 @@ _DIMMED = 0.82  # of the panel's colour over heads that are filtered out
 class Mosaic(CellMap):
     """Its cells are heads, each at (layer, head)."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("All attention heads, layer by layer", parent)
+    def __init__(self) -> None:
+        super().__init__("All attention heads, layer by layer")
         self.describe: Callable[[int, int], str] = lambda layer, head: f"Layer {layer}, head {head}"
         self._thumbs: Values | None = None
         self._dimmed: npt.NDArray[np.bool_] | None = None

@@ -74,13 +74,12 @@ class ChartPanel(QWidget):
         *,
         smoothing: int | None = None,
         controls: Sequence[QWidget] = (),
-        parent: QWidget | None = None,
     ) -> None:
         """charts: each with its share of the height. write: is given the work that exports them, and the file.
 
         smoothing: its reach at first, in steps; None for no control. controls: of the owner, before the panel's own.
         """
-        super().__init__(parent)
+        super().__init__()
         self.charts = [chart for chart, _ in charts]
         self.dirty = True
         self.export_name = "chart"

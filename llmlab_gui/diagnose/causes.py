@@ -20,8 +20,8 @@ class CausesForm(QWidget):
 
     answered = Signal(dict)  # probability by cause
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.fields: dict[str, QSpinBox] = {}
         self._labels: dict[str, QLabel] = {}
         self._grid = QGridLayout()

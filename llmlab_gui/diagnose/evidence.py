@@ -34,8 +34,8 @@ class EvidenceForm(QWidget):
     unmarked = Signal(int)  # place in the list
     opened = Signal(str)  # dock id
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.budget = QuietLabel()
         self.questions = {what: QPushButton() for what in QUESTIONS}
         for what, button in self.questions.items():

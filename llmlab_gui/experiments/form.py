@@ -63,8 +63,8 @@ class ExperimentForm(StudyForm[Asked]):
 
     kind_changed = Signal()
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        super().__init__("experiment", "made from date and kind", parent)
+    def __init__(self, lab: Lab) -> None:
+        super().__init__("experiment", "made from date and kind")
         self._lab = lab
         kinds = [(kind.name, kind.title, kind.question) for kind in KINDS.values()]
         self.kinds = choice_box("What to find out", kinds, tip="Question that the experiment answers", least=12)

@@ -30,8 +30,8 @@ from llmlab_gui.widgets.theme import theme_notifier
 class ReportBrowser(PageBrowser):
     """Shows a report; its figures are handed over as bytes, and it reaches for no others."""
 
-    def __init__(self, background: Background, parent: QWidget | None = None) -> None:
-        super().__init__("Report", background, parent)
+    def __init__(self, background: Background) -> None:
+        super().__init__("Report", background)
         self._images: dict[str, QImage] = {}
 
     def show_report(self, title: str, report: Report, place: Place) -> None:

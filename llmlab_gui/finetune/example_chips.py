@@ -35,8 +35,8 @@ def state_colors(state: str, place: int) -> tuple[QColor, QColor]:
 class ExampleChips(TokenChips):
     """Shows `PreviewToken`s."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setAccessibleName("Tokens of the example")
         self.setMinimumHeight(self.fontMetrics().height() * _LINES)
         self.states: list[str] = []
@@ -73,8 +73,8 @@ class ExampleChips(TokenChips):
 class StateLegend(QWidget):
     """What the colours of the tokens mean."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setAccessibleName("Legend: " + ", ".join(_SHORT_WORDS.values()))
         self.setToolTip("\n".join(words.capitalize() for words in STATE_WORDS.values()))
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)

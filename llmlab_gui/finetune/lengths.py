@@ -8,7 +8,6 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QWidget
 
 from llmlab.core.charts import Axis
 from llmlab.data.example_preview import Preview
@@ -24,9 +23,9 @@ _AXES = Axis("tokens of an example"), Axis("examples")
 class LengthHistogram(FigureChart):
     """Bars of how many examples have so many tokens; those beyond the maximal length in another colour."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self) -> None:
         self.preview: Preview | None = None
-        super().__init__("Lengths of the examples", parent)
+        super().__init__("Lengths of the examples")
 
     def show_preview(self, preview: Preview) -> None:
         """Replaces it."""

@@ -64,8 +64,8 @@ class PreviewView(QWidget):
     saved = Signal(object)
     failed = Signal(object)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.preview: Preview | None = None
         self._waiting = False
         self._background = Background(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import QSignalBlocker, Signal
-from PySide6.QtWidgets import QInputDialog, QProgressBar, QPushButton, QWidget
+from PySide6.QtWidgets import QInputDialog, QProgressBar, QPushButton
 
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
@@ -29,8 +29,8 @@ class CorpusEditor(Editor):
     failed = Signal(object)  # LabError: fetching
     state_changed = Signal()  # it became known what the corpus is, or it arrived
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._background, self._fetches = Background(self), LongWork(self)
         self._named: dict[str, Corpus] = {}
         self._fetching = ""

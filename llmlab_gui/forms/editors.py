@@ -108,8 +108,8 @@ class NumberEditor(TextEditor):
 class SwitchEditor(Editor):
     """On or off."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.box = QCheckBox("on")
         self.hold(self.box)
         self.box.toggled.connect(lambda _: self.edited.emit())
@@ -124,8 +124,8 @@ class SwitchEditor(Editor):
 class ChoiceEditor(Editor):
     """One of a few words."""
 
-    def __init__(self, choices: tuple[str, ...], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        super().__init__()
         self.combo = ChoiceBox()
         self.combo.addItems(list(choices))
         self.hold(self.combo)
@@ -141,8 +141,8 @@ class ChoiceEditor(Editor):
 class LinesEditor(Editor):
     r"""Texts, one a line; a line break within one is written \n."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.text = QPlainTextEdit(tabChangesFocus=True)
         self.text.setFixedHeight(self.fontMetrics().lineSpacing() * _PROMPT_LINES + 14)
         self.hold(self.text)

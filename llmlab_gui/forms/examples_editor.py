@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from PySide6.QtWidgets import QWidget
-
 from llmlab.core.errors import UsageError
 from llmlab.core.kinds import fine_tunes
 from llmlab.data.example_files import SUFFIXES, is_hub_name
@@ -22,9 +20,9 @@ _MOST_RECENT = 8
 class ExamplesEditor(NamedEditor):
     """The value is what `llmlab.data.examples.read_source` reads. What is in it, the Data dock shows."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab) -> None:
         hint = "tasks, a file, or a dataset on the Hugging Face Hub"
-        super().__init__("Examples", hint, f"Choose examples to learn from: {hint}.", "Choose examples", parent)
+        super().__init__("Examples", hint, f"Choose examples to learn from: {hint}.", "Choose examples")
         self._lab = lab
         self.button.menu().addAction("The built-in tasks", lambda: self.set_value(TASKS))
         self.button.add_file(f"A file: {', '.join(SUFFIXES)}…", "Examples", _FILES)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from functools import partial
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
@@ -26,10 +25,10 @@ _OFFERED = ("run", "huggingface", "gguf")
 class ModelEditor(NamedEditor):
     """The value is a model reference (`llmlab.models.reference`)."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
+    def __init__(self, lab: Lab) -> None:
         hint = "a run, a folder, a GGUF file, or a name on the hub"
         to_do = "Choose the model to fine-tune: a run of yours, or any other model."
-        super().__init__("Model to fine-tune", hint, to_do, "Choose a model", parent)
+        super().__init__("Model to fine-tune", hint, to_do, "Choose a model")
         self._lab = lab
         self._suggested = ""
         self._typed = False  # also to empty it: what a person sees there is never replaced

@@ -30,8 +30,8 @@ class Section(QWidget):
 
     toggled = Signal()
 
-    def __init__(self, title: str, fields: Sequence[Field], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, title: str, fields: Sequence[Field]) -> None:
+        super().__init__()
         self.fields = list(fields)
         self.header = _Header()
         self.header.setText(title)

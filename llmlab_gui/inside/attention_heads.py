@@ -23,8 +23,8 @@ class HeadsPane(QWidget):
 
     chosen = Signal(int, int)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.mosaic = Mosaic()
         self.scores = HeadScores(self)
         self.mosaic.describe = self._words

@@ -30,8 +30,8 @@ class StagesPane(QWidget):
     pointed = Signal(int, int)
     clicked = Signal(int, int)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.archive: Archive | None = None
         self.words = labelled(QLabel(wordWrap=True), "Stages of the cell under the pointer")
         self.words.setMinimumHeight(2 * self.words.fontMetrics().height() + 6)

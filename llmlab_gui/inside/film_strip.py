@@ -19,8 +19,8 @@ class FilmStrip(QWidget):
 
     moved = Signal(int)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._film = Film("")
         self.play = toggle_button("Play", "Show one step after the other")
         self.slider = labelled(QSlider(Qt.Orientation.Horizontal), "Training step")

@@ -23,8 +23,8 @@ class InterventionEffect(QWidget):
 
     chosen = Signal(int)
 
-    def __init__(self, texts: TokenTexts, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, texts: TokenTexts) -> None:
+        super().__init__()
         self._texts = texts
         self.archive: Archive | None = None
         self._token = 0

@@ -33,9 +33,9 @@ class InterventionForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, session: InspectionSession, row: FlowRow, parent: QWidget | None = None) -> None:
+    def __init__(self, session: InspectionSession, row: FlowRow) -> None:
         """row: where the fields of a new edit go."""
-        super().__init__(parent)
+        super().__init__()
         self._session, self.row = session, row
         self.part, self.how = choice_box("Part to intervene on", PARTS), choice_box("Kind of intervention", HOWS)
         self.layer, self.head = _spin("Layer"), _spin("Head")

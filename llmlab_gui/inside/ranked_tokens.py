@@ -27,8 +27,8 @@ class Ranked:
 class RankedTokens(QWidget):
     """Columns of equal width. A token that several columns have stands out by its bold text in all of them."""
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, name: str) -> None:
+        super().__init__()
         self.columns: list[Ranked] = []
         self.setAccessibleName(name)
         self.setMouseTracking(True)

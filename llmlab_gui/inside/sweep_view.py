@@ -40,10 +40,8 @@ class SweepView(QWidget):
     chosen = Signal(int, int)
     drawn = Signal()
 
-    def __init__(
-        self, session: InspectionSession, target: Callable[[], dict[str, object]], parent: QWidget | None = None
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, session: InspectionSession, target: Callable[[], dict[str, object]]) -> None:
+        super().__init__()
         self._session, self._target = session, target
         self.archive: Archive | None = None
         self.request: Request | None = None

@@ -38,11 +38,9 @@ class ExplainIt(QWidget):
 
     go = Signal(str)  # a page
 
-    def __init__(
-        self, outputs: Path, stations: Stations, failed: Callable[[LabError], None], parent: QWidget | None = None
-    ) -> None:
+    def __init__(self, outputs: Path, stations: Stations, failed: Callable[[LabError], None]) -> None:
         """failed: told what could not be saved when the page is left."""
-        super().__init__(parent)
+        super().__init__()
         self._outputs, self._stations, self._failed = outputs, stations, failed
         self._path: LearningPath | None = None
         self._titles: Mapping[str, str] = {}

@@ -91,8 +91,8 @@ class StationFoot(QWidget):
 
     go = Signal(str)  # a page
 
-    def __init__(self, stations: Stations, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, stations: Stations) -> None:
+        super().__init__()
         self._stations = stations
         self._page = self._next = ""
         self.words = QuietLabel()

@@ -25,8 +25,8 @@ class NotebookDetail(QWidget):
     judged = Signal(object, int, str)  # Entry, place, outcome
     score_wanted = Signal(object)  # Entry: of a run that was stopped
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._line: Line | None = None
         self.title, self.result = QLabel(wordWrap=True), QuietLabel()
         self.result_chart, self.stated_chart, self.no_chart = ResultChart(), StatedChart(), EmptyState()

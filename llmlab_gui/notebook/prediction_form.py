@@ -27,9 +27,9 @@ class ConfidenceSlider(QWidget):
 
     changed = Signal()
 
-    def __init__(self, first: int = _FIRST_CONFIDENCE, parent: QWidget | None = None) -> None:
+    def __init__(self, first: int = _FIRST_CONFIDENCE) -> None:
         """first: in per cent."""
-        super().__init__(parent)
+        super().__init__()
         self.slider = labelled(QSlider(Qt.Orientation.Horizontal), "How sure are you?")
         self.slider.setRange(0, len(_CONFIDENCES) - 1)
         self.slider.setPageStep(2)
@@ -181,8 +181,8 @@ class SentenceRow(QWidget):
 
     changed = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.words = labelled(QLineEdit(), "In your own words")
         self.words.setPlaceholderText("In your own words (you judge it afterwards)")
         self.sure = ConfidenceSlider(70)

@@ -26,8 +26,8 @@ class VerdictRow(QWidget):
 
     changed = Signal()
 
-    def __init__(self, about: Quantity, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, about: Quantity) -> None:
+        super().__init__()
         self.about = about
         title = QLabel(about.title, wordWrap=True)
         self.verdict = labelled(ChoiceBox(), f"Verdict on: {about.title}")

@@ -27,8 +27,8 @@ _SEVERAL = ";"  # between references
 class CheckForm(StudyForm[CheckRequest]):
     """Everything that decides a check of the paper that is read. `read()` gives what is in it."""
 
-    def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
-        super().__init__("check", "made from date and paper", parent)
+    def __init__(self, lab: Lab, desk: PaperDesk) -> None:
+        super().__init__("check", "made from date and paper")
         self._lab = lab
         self._desk = desk
         self._paper = ""

@@ -68,8 +68,8 @@ class BadgeDelegate(QStyledItemDelegate):
 class Badge(QWidget):
     """One verdict, a little larger."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._state = ""
         font = QFont(self.font())
         font.setWeight(QFont.Weight.DemiBold)

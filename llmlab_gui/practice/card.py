@@ -49,8 +49,8 @@ class QuestionCard(QWidget):
     answered = Signal(object, object)  # Question, Marked
     next_wanted = Signal()
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, lab: Lab) -> None:
+        super().__init__()
         self._lab = lab
         self.question: Question | None = None
         self.marked: Marked | None = None

@@ -60,8 +60,8 @@ class PageQuestions(QWidget):
 
     answered = Signal(str)  # the name of the page, after each answer was given
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, lab: Lab) -> None:
+        super().__init__()
         self._lab = lab
         self.asker, self.card = Asker(lab, self), QuestionCard(lab)
         self._page = self._concept = ""

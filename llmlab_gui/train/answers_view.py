@@ -9,7 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QModelIndex, QObject, Qt
 from PySide6.QtGui import QColor, QMouseEvent, QResizeEvent
-from PySide6.QtWidgets import QTableView, QWidget
+from PySide6.QtWidgets import QTableView
 
 from llmlab_gui.train.samples_data import CheckedItem
 from llmlab_gui.widgets.row_tables import Column, CopyingTable, Index, RowsModel, show_whole_rows
@@ -59,8 +59,8 @@ class AnswersModel(RowsModel[CheckedItem]):
 class AnswersView(CopyingTable):
     """A line an item; the chosen one is as high as its longest text."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.answers = AnswersModel(self)
         self.setModel(self.answers)
         self.setAccessibleName("Checked answers: one row per request, one column per step")

@@ -28,8 +28,8 @@ _TIP = "The text that one step read: the step of the highest spike, or one that 
 class BatchView(QWidget):
     """Shown by `button`. It begins with the step whose loss stands out most."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, lab: Lab) -> None:
+        super().__init__()
         self._lab = lab
         self._run: ShownRun | None = None
         self._spikes: list[Spike] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QResizeEvent
-from PySide6.QtWidgets import QTextBrowser, QWidget
+from PySide6.QtWidgets import QTextBrowser
 
 from llmlab.core.files import read_json
 from llmlab.store.checkpoints import MANIFEST_FILE
@@ -23,8 +23,8 @@ _TWO_COLUMNS = 45  # characters: the longest name, and a date with its time
 class CheckpointDetails(QTextBrowser):
     """A small page of facts; selectable, so that a hash can be copied."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._shown: tuple[CheckpointRow | None, int] = (None, 0)
         self._narrow = False  # too narrow for a column of names beside that of values
         self.setAccessibleName("Facts of the chosen checkpoint")

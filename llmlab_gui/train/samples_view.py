@@ -90,8 +90,8 @@ class SamplesModel(QAbstractTableModel):
 class SamplesView(CopyingTable):
     """Columns share the width, rows are as high as their longest text."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.samples = SamplesModel(self)
         self.setModel(self.samples)
         self._delegate = _TextDelegate(self)

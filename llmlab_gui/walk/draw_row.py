@@ -10,8 +10,8 @@ from llmlab_gui.widgets.flow import FlowRow
 class DrawRow(QWidget):
     """fields: by the name that a question has for each."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.temperature, self.top_p = QDoubleSpinBox(), QDoubleSpinBox()
         self.top_k, self.seed = QSpinBox(), QSpinBox()
         for share, most, step in ((self.temperature, 10.0, 0.1), (self.top_p, 1.0, 0.05)):

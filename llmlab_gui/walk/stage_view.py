@@ -32,8 +32,8 @@ class StageView(QWidget):
     panel_wanted = Signal(str)
     number_chosen = Signal(str)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.stage: Stage | None = None
         self.title, self.formula, self.numbers = QLabel(), QLabel(), QLabel()
         self.note, self.code, self.why = QuietLabel(), QLabel(), QuietLabel()

@@ -54,8 +54,8 @@ class _Scrolled(QScrollArea):
 class WholeLabel(QLabel):
     """Wrapped text that keeps the height it needs: where there is less, what holds it scrolls, and no line is lost."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setWordWrap(True)
 
     def setText(self, text: str) -> None:
@@ -78,8 +78,8 @@ class WholeLabel(QLabel):
 class EmptyState(QWidget):
     """A title, a hint, and at most one button, in the middle."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._slot: Callable[[], object] | None = None
         self._title, self._hint, self._button = QLabel(), QuietLabel(), QPushButton()
         font = QFont(self._title.font())

@@ -72,8 +72,8 @@ class WelcomePanel(QWidget):
 class _LossSketch(QWidget):
     """A falling curve, drawn in the theme's colours."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setFixedSize(260, 120)
         theme_notifier.changed.connect(self.update)
 

@@ -16,8 +16,8 @@ from llmlab_gui.widgets.layouts import beside, column
 class GenerationForm(QWidget):
     """Tokens, what shapes the distribution in the order in which it does so, and the seed."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         usual = Generation()
         self.tokens, self.top_k, self.seed = QSpinBox(minimum=1, maximum=4096), QSpinBox(), QSpinBox()
         self.temperature, self.top_p, self.min_p, self.penalty = (QDoubleSpinBox() for _ in range(4))

@@ -25,8 +25,8 @@ class ModelPicker(QWidget):
 
     changed = Signal()
 
-    def __init__(self, lab: Lab, background: Background, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, lab: Lab, background: Background) -> None:
+        super().__init__()
         self._lab, self._background = lab, background
         self._checkpoints: list[Checkpoint] = []
         self._wanted = LATEST  # kept while the list of checkpoints is read

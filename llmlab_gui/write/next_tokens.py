@@ -33,8 +33,8 @@ class NextTokens(QWidget):
     answered = Signal()  # or it could not be
     unread = Signal(int)  # how many of the prompt's first tokens the model does not read
 
-    def __init__(self, host: ModelHost, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, host: ModelHost) -> None:
+        super().__init__()
         self._host = host
         self._waiting: Request | None = None
         self.of: Asked | None = None  # what is shown

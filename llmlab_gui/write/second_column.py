@@ -27,8 +27,8 @@ class SecondAnswer(QWidget):
 
     changed = Signal()
 
-    def __init__(self, lab: Lab, host: ModelHost, background: Background, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, lab: Lab, host: ModelHost, background: Background) -> None:
+        super().__init__()
         self._lab, self._background = lab, background
         self._proposed = ""  # what the box held when nobody had chosen anything
         self.box = ReferenceBox("Model B")

@@ -16,8 +16,8 @@ from llmlab_gui.widgets.one_line import OneLineBox
 class TokenAlternatives(QWidget):
     """Words, a box that chooses the distribution where settings changed it, and the list."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.words = QLabel(wordWrap=True)
         self.steps = labelled(OneLineBox(), "Distribution at the chosen token")
         self.steps.setToolTip("The model's own distribution, or what each setting of sampling made of it, in order")

@@ -250,8 +250,8 @@ class TokenView(QTextEdit):
 class TintLegend(QWidget):
     """The scale of the tint: from certain to one in a thousand."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setAccessibleName("Legend: the more orange a token, the lower its probability")
         self.setToolTip("Background of each token: its probability when it was sampled.")
         theme_notifier.changed.connect(self.update)
