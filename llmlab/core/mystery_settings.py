@@ -15,7 +15,7 @@ from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, 
 class SealSettings:
     """What is wrong with the run, sealed."""
 
-    token: str = setting("", "Seal of what is wrong with the run (llmlab.mysteries.faults.py).", advanced=True)
+    token: str = setting("", "Seal of what is wrong with the run (llmlab/mysteries/faults.py).", advanced=True)
 
 
 def _train() -> PretrainTrainSettings:
