@@ -6,39 +6,42 @@ import hashlib
 import http.server
 import json
 import os
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tiny_models
-from waits import SECONDS
+from forks import Fork
 
-import llmlab
 from llmlab.core.errors import LabError
 from llmlab.models.available import available_models
-from llmlab.models.source import open_model
+from llmlab.models.reference import parse
+from llmlab.models.source import open_model, source_of
 
-REPOSITORY = Path(llmlab.__file__).parents[1]
 SHA = "0" * 40
 NAME, PICKLED = "maker/tiny", "maker/pickled"
 
-# Opens the models in a process of its own: huggingface_hub reads its settings when it is imported.
-CODE = """
-import sys
-from pathlib import Path
-from llmlab.core.errors import LabError
-from llmlab.models.source import open_model
-for name in sys.argv[1:]:
-    told = []
-    try:
-        opened = open_model(name, Path("."), lambda what, *_: told.append(what))
-        print(opened.reference, opened.name, opened.kind, opened.weights_sha256, "|", "; ".join(dict.fromkeys(told)))
-    except LabError as error:
-        print("refused:", error)
-"""
+
+def open_all(names: list[str]) -> list[str]:
+    """What is said of each model that is opened."""
+    said = []
+    for name in names:
+        told: list[str] = []
+        try:
+            opened = open_model(name, Path(), lambda what, *_, told=told: told.append(what))  # type: ignore[misc]
+            about = f"{opened.reference} {opened.name} {opened.kind} {opened.weights_sha256}"
+            said.append(f"{about} | {'; '.join(dict.fromkeys(told))}")
+        except LabError as error:
+            said.append(f"refused: {error}")
+    return said
+
+
+def read_tokenizers(names: list[str]) -> list[str]:
+    """What each model's tokenizer makes of two words, and its context length."""
+    sources = [source_of(parse(name, Path())) for name in names]
+    return [f"{source.tokenizer().encode('the king')} {source.context()}" for source in sources]
 
 
 class Hub:
@@ -101,22 +104,30 @@ def hub(folder: Path) -> Iterator[Hub]:
     hub.server.server_close()
 
 
-def opened(names: list[str], home: Path, endpoint: str, code: str = CODE) -> list[str]:
-    """What a process that opens the models says."""
-    environment = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_CACHE"):
-        environment.pop(name, None)
-    command = [sys.executable, "-c", code, *names]
-    finished = subprocess.run(
-        command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=SECONDS, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout.splitlines()
+def elsewhere(work: Callable[[list[str]], list[str]], names: list[str], home: Path, endpoint: str) -> list[str]:
+    """What is said in a copy of this process that has another cache and hub.
+
+    huggingface_hub reads its settings when it is imported: the copy imports it anew.
+    """
+    said = home.with_name("said")
+
+    def say() -> int:
+        os.environ.update(HF_HOME=str(home), HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0")
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_CACHE"):
+            os.environ.pop(name, None)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+            del sys.modules[name]
+        said.write_text("\n".join(work(names)))
+        return 0
+
+    assert Fork(say).wait() == 0
+    return said.read_text().splitlines()
 
 
-@pytest.mark.slow
 def test_a_model_is_downloaded_once_whole_and_without_programs(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    first, again, absent, pickled = opened([NAME, NAME, "maker/nothing", PICKLED], tmp_path / "home", hub.address)
+    first, again, absent, pickled = elsewhere(
+        open_all, [NAME, NAME, "maker/nothing", PICKLED], tmp_path / "home", hub.address
+    )
     expected = f"{NAME} {NAME} huggingface {open_model(str(folder), tmp_path).weights_sha256} |"
     assert first.startswith(expected)
     assert again.startswith(expected)
@@ -129,36 +140,24 @@ def test_a_model_is_downloaded_once_whole_and_without_programs(hub: Hub, folder:
     (snapshot,) = (tmp_path / "home" / "hub").glob("models--*/snapshots/*")
     (snapshot / "model.safetensors").resolve().unlink()  # as if the download had been broken off
     (snapshot / "model.safetensors").unlink()
-    (completed,) = opened([NAME], tmp_path / "home", hub.address)
+    (completed,) = elsewhere(open_all, [NAME], tmp_path / "home", hub.address)
     assert completed.startswith(expected)
 
 
-TOKENIZER_CODE = """
-import sys
-from pathlib import Path
-from llmlab.models.reference import parse
-from llmlab.models.source import source_of
-reference = parse(sys.argv[1], Path("."))
-source = source_of(reference)
-print(source.tokenizer().encode("the king"), source.context())
-"""
-
-
-@pytest.mark.slow
 def test_a_tokenizer_is_had_without_the_weights_and_the_model_all_the_same_later(
     hub: Hub, folder: Path, tmp_path: Path
 ) -> None:
     expected = f"{tiny_models.TOKENIZER.encode('the king')} {tiny_models.CONTEXT}"
     for _ in range(2):
-        assert opened([NAME], tmp_path / "home", hub.address, TOKENIZER_CODE) == [expected]
+        assert elsewhere(read_tokenizers, [NAME], tmp_path / "home", hub.address) == [expected]
     assert not any("safetensors" in path for path in hub.asked)
     assert len([path for path in hub.asked if path.startswith("/api/models/")]) == 1
-    (said,) = opened([NAME], tmp_path / "home", hub.address)
+    (said,) = elsewhere(open_all, [NAME], tmp_path / "home", hub.address)
     assert "Downloading model.safetensors" in said
 
 
 def test_no_network_is_a_sentence_within_seconds(tmp_path: Path) -> None:
-    (said,) = opened([NAME], tmp_path / "home", "http://127.0.0.1:9")
+    (said,) = elsewhere(open_all, [NAME], tmp_path / "home", "http://127.0.0.1:9")
     assert "There is no model maker/tiny on this machine." in said
     assert "The hub could not give it" in said
 
