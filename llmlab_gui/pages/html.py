@@ -73,12 +73,13 @@ _TERM = re.compile(r"<p><strong>(.*?)</strong>")
 _FORMULA = re.compile(r'<pre><code class="language-math">(.*?)</code></pre>', re.DOTALL)
 _FENCE = re.compile(r"<pre><code[^>]*>(.*?)</code></pre>", re.DOTALL)
 JOINER = "\u2060"  # no line ends here: kept out of what is copied
-_INLINE = re.compile(r"<(pre|table)>.*?</\1>|<code>[^<]*</code>|(?<=\d) (?=%)", re.DOTALL)
+_PER_CENT = re.compile(r"(?<=\d) (?=%)")
+_INLINE = re.compile(rf"<(pre|table)>.*?</\1>|<code>[^<]*</code>|{_PER_CENT.pattern}", re.DOTALL)
 _HYPHEN = re.compile(r"-(?=[\w.])")
 
 _TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
 _CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.DOTALL)
-_BREAKS = re.compile(r"\s+|(?<=-)(?=[a-z])")  # where a line may end: lora-rank-r4
+_BREAKS = re.compile(r"[^\S\xa0]+|(?<=-)(?=[a-z])")  # where a line may end: lora-rank-r4, but not before a %
 _TAG = re.compile(r"<[^>]*>")
 _BETWEEN, _BETWEEN_NARROW = 12, 4  # pixels between columns
 _BOX = 20  # pixels that the box of code takes from its width
@@ -236,6 +237,8 @@ def _unbroken(part: re.Match[str]) -> str:
     """
     if part[0] == " ":
         return "&nbsp;"
+    if part[1] == "table":
+        return _PER_CENT.sub("&nbsp;", part[0])
     return part[0] if part[1] else _HYPHEN.sub(f"-{JOINER}", part[0])
 
 
