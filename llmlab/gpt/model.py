@@ -196,7 +196,10 @@ class CausalSelfAttention(nn.Module):
         # The formula above in one call that never stores the [B, H, T, T] pattern where the device can avoid it.
         drop = self.dropout if self.training else 0.0
         mask = None if past is None else past.mask
-        y = F.scaled_dot_product_attention(q, k, v, mask, drop, mask is None, scale=self.scale)  # [B, H, T, D]
+        if torch.is_autocast_enabled("cpu") and q.is_cpu:  # in bf16 a CPU takes four times as long for this call
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast("cpu", enabled=False):
+            y = F.scaled_dot_product_attention(q, k, v, mask, drop, mask is None, scale=self.scale)  # [B, H, T, D]
         y = y.transpose(1, 2).reshape(batch, time, n_embd)  # heads side by side again
         return F.dropout(self.out(y), self.dropout, self.training)
 

@@ -7,7 +7,8 @@
 Ours is a whole run: the worker as the window and the command line start it, with every step's event written; of
 baby-json, `llmlab-run pretrain --json`, which reads and prints them all. The peer is the bare step of its train.py in
 a plain process. Both have the same weights at the start, the same batches, settings and threads. nanoGPT's GELU is set
-to the tanh approximation, GPT-2's own, that ours uses.
+to the tanh approximation, GPT-2's own, that ours uses. Of baby-bf16 and small-bf16 ours multiplies in bf16, which pays
+on a processor with units for it (AMX); on a processor nanoGPT's train.py knows fp32 alone, and so do products and limit.
 
 limit: the ratio that ours would have if it took no longer than its matrix products alone; of it: the ratio's share of
 that, which is also the products' share of our step; theirs: the same share of the peer's step. Products are those of
@@ -55,6 +56,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "baby-json": ("baby", {}),
     "nano": ("nano", {"model.vocab_multiple": 64}),
     "small": ("small", {"model.vocab_multiple": 64}),
+    "baby-bf16": ("baby", {"train.precision": "bf16"}),
+    "small-bf16": ("small", {"model.vocab_multiple": 64, "train.precision": "bf16"}),
 }
 WARM_UP = 3  # steps that no figure counts
 PRODUCTS_SECONDS = 3.0  # at most

@@ -163,7 +163,7 @@ def test_doctor_finds_a_working_machine_with_the_threads_of_a_run(
     assert answer["ok"] is True
     assert findings["cpu"]["state"] == "ok"
     assert findings["speed"]["values"]["flops"] > 1e8
-    assert "on cpu, 3 threads; remembered" in findings["speed"]["said"]
+    assert " in bf16 (train.precision), 3 threads; remembered" in findings["speed"]["said"]
     assert torch.get_num_threads() == before
     assert findings["loss"]["values"]["difference"] < 1e-4
     assert findings["threads"]["state"] == "ok"
