@@ -61,8 +61,8 @@ class TrainSettings:
     device: str = setting("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",
-        "fp32 everywhere, or matrix products in bf16 or fp16 where the device has them. auto: bf16 on a GPU that has it, "
-        "else fp32. On a processor bf16 is faster where it has units for it: doctor compares them.",
+        "fp32 everywhere, or matrix products in bf16 or fp16 where the device has them. auto: bf16 on a GPU that has "
+        "it, else fp32. On a processor bf16 is faster where it has units for it: doctor compares them.",
         choices=("auto", "fp32", "bf16", "fp16"),
         advanced=True,
     )

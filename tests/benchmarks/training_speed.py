@@ -7,8 +7,8 @@
 Ours is a whole run: the worker as the window and the command line start it, with every step's event written; of
 baby-json, `llmlab-run pretrain --json`, which reads and prints them all. The peer is the bare step of its train.py in
 a plain process. Both have the same weights at the start, the same batches, settings and threads. nanoGPT's GELU is set
-to the tanh approximation, GPT-2's own, that ours uses. Of baby-bf16 and small-bf16 ours multiplies in bf16, which pays
-on a processor with units for it (AMX); on a processor nanoGPT's train.py knows fp32 alone, and so do products and limit.
+to the tanh approximation, GPT-2's own, that ours uses. In baby-bf16 and small-bf16 ours multiplies in bf16, which
+pays on a processor with units for it (AMX); there nanoGPT's train.py knows fp32 alone, as do products and limit here.
 
 limit: the ratio that ours would have if it took no longer than its matrix products alone; of it: the ratio's share of
 that, which is also the products' share of our step; theirs: the same share of the peer's step. Products are those of
