@@ -6,7 +6,7 @@ import math
 from random import Random
 
 from llmlab.gpt.shapes import padded_vocab_size
-from llmlab.practice.kinds import SETTINGS, Draft, choice, kind, ordered, shown, value
+from llmlab.practice.kinds import SETTINGS, Draft, NothingToAsk, choice, kind, ordered, shown, value
 from llmlab.practice.question import KNOW
 from llmlab.practice.shapes import head_dim, matrices, parameters, weights_in
 from llmlab.practice.subject import Subject
@@ -100,7 +100,7 @@ def training_flops(subject: Subject, random: Random) -> Draft:
 def adamw_memory(subject: Subject, random: Random) -> Draft:
     total = parameters(subject)
     text = (
-        f"{subject.name} has {total:,} parameters, trained with AdamW in fp32. How "
+        f"{subject.name} has {total:,} parameters. Trained with AdamW in fp32, how "
         "much memory do weights, gradients and the optimizer's state take together?"
     )
     how = f"4 numbers a parameter (weight, gradient, two moments) of 4 bytes: 16 · {total:,} bytes."
@@ -109,6 +109,8 @@ def adamw_memory(subject: Subject, random: Random) -> Draft:
 
 @kind("adamw-state", "optimisation", KNOW, "parameters", SETTINGS)
 def adamw_state(subject: Subject, random: Random) -> Draft:
+    if subject.settings.train.optimizer != "adamw" or subject.settings.train.ema_decay:
+        raise NothingToAsk("Its checkpoints hold other numbers.")
     text = (
         f"A checkpoint of {subject.name} that training can resume from holds AdamW's "
         "state beside the weights. How many times as large as the weights alone are both together?"

@@ -95,8 +95,8 @@ def first_answers_right(subject: Subject, random: Random) -> Draft:
         raise NothingToAsk("It answered none right.")
     right, wrong = random.choice(by_mark[True]), random.sample(by_mark[False], min(3, len(by_mark[False])))
     text = (
-        f"{subject.name} was asked {last.total} held-out questions at its end, and had {last.correct} right. "
-        "Which of these is one that it had right?"
+        f"{subject.name} was asked {last.total} held-out questions at its end, and answered "
+        f"{last.correct} right. Which of these is one of them?"
     )
     gave = (f"“{item['prompt']}”: “{str(item['answer']).strip()}”, not “{item['expected']}”." for item in wrong)
     how = f"It answered “{right['expected']}”. {' '.join(gave)}"

@@ -14,6 +14,7 @@ import torch
 from asked import ask, middle
 from small_runs import new_run, train_here
 
+from llmlab.core.config import with_values
 from llmlab.core.paths import resources_dir
 from llmlab.gpt.model import GPT
 from llmlab.practice import readings, twin
@@ -108,6 +109,16 @@ def test_without_a_run_there_are_questions_that_need_none(tmp_path: Path) -> Non
         assert nobody.has(kind.needs) == (kind.needs in (NOTHING, SETTINGS))
     assert ask(nobody, "kv-cache").form == VALUE
     assert ask(nobody, "what-refutes").model == ""
+
+
+def test_adamws_state_is_asked_about_where_a_checkpoint_holds_it_and_nothing_more(tmp_path: Path) -> None:
+    kind = all_kinds()["adamw-state"]
+    assert kind.ask(Subject(None, tmp_path), 0).answer == "3"
+    for changed in ({"train.optimizer": "muon"}, {"train.ema_decay": 0.99}):
+        subject = Subject(None, tmp_path)
+        subject.settings = with_values(subject.settings, changed)
+        with pytest.raises(NothingToAsk):
+            kind.ask(subject, 0)
 
 
 def test_an_interval_has_a_width_that_is_useful(questions: dict[int, dict[str, Question]]) -> None:
