@@ -100,7 +100,7 @@ def bigrams_of(reference: Reference, opened: OpenModel) -> Bigrams | str:
         if not isinstance(settings, PretrainSettings) or not isinstance(opened.tokenizer, Tokenizer):
             return "it was not trained from scratch on a text"
         if isinstance(find_corpus(settings.data.corpus), MixedCorpus):
-            return "its text is a mixture, whose sources are not read as often as they are long"
+            return "its text is a mixture of sources"
         if began is None:
             return gone
         tokens = saved_training_tokens(settings.data, opened.tokenizer.key(), began.data_key)

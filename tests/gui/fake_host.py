@@ -92,7 +92,7 @@ class FakeHost:
                 entropy=1.5 * math.log(2),
                 unread=unread,
                 bigrams=shares if "bigrams" in prompt else None,
-                no_bigrams="its text is a mixture" if "mixture" in prompt else "",
+                no_bigrams="its text is a mixture of sources" if "mixture" in prompt else "",
             )
         else:
             self._generate(values, prompt)

@@ -233,7 +233,7 @@ def test_bigrams_of_its_text_are_a_second_column_where_the_model_has_one(
     said = [rows.index(row, 0).data() for row in range(rows.rowCount())]
     assert said == ["·the  50 %  75 %", "⏎  25 %  0 %", "·7  25 %  12 %"]
     dock.prompt.setPlainText("mixture")
-    qtbot.waitUntil(lambda: dock.ahead.heading.text() == "No bigrams: its text is a mixture.", timeout=WAIT)
+    qtbot.waitUntil(lambda: dock.ahead.heading.text() == "No bigrams: its text is a mixture of sources.", timeout=WAIT)
     assert (dock.ahead.heading.isHidden(), dock.ahead.heading.toolTip()) == (False, "")
     dock.prompt.setPlainText("others")
     qtbot.waitUntil(dock.ahead.heading.isHidden, timeout=WAIT)
