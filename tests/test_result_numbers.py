@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from itertools import combinations
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations, pairwise
+from math import log
 from statistics import mean, stdev
 from typing import Any
 
@@ -86,26 +87,198 @@ def test_what_a_summary_says_stands_in_its_reports(page: str) -> None:
 
 
 _RUNS: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["runs"]
+_OF_STEPS = ("batch_loss", "gradient_norm")  # so many that one is always near: what pages say of them is in `COMPUTED`
+_TOLD_ELSEWHERE = re.compile(r"\]\(concept:([\w-]+)\)")
+_REPORT = re.compile(r"\]\(concept:(results/[\w/-]+)/report\)")
 
 
-def measured(words: str) -> list[float]:
-    """What a page's run measured: its losses at each evaluation, and of its first steps."""
-    run = _RUNS[words]
-    return [*run["validation"].values(), *run["training"].values(), *run["batch_loss"]]
+def numbers_in(found: object) -> Iterator[float]:
+    """All numbers of a record, also those that a command printed."""
+    if isinstance(found, str):
+        yield from (float(number.replace(",", "")) for number in _NUMBER.findall(found))
+    elif isinstance(found, dict):
+        yield from (number for name, part in found.items() if name not in _OF_STEPS for number in numbers_in(part))
+    elif isinstance(found, list):
+        yield from (number for part in found for number in numbers_in(part))
+    elif isinstance(found, (int, float)):
+        yield float(found)
+
+
+def numbers_of_page(page: str) -> list[float]:
+    """What the commands of a page measured, and what it computes from that."""
+    commands = [words for _, trial in trials_of(page) for words in trial]
+    return [
+        *numbers_in(commands),
+        *numbers_in([_RUNS.get(words, {}) for words in commands]),
+        *numbers_in(_RUNS.get(page, {})),  # of `page_measures`
+        *(COMPUTED[page]() if page in COMPUTED and set(commands) <= set(_RUNS) else ()),
+        95,  # per cent, of confidence
+    ]
+
+
+_SHORT = "pretrain --steps 300 --set train.eval_interval=100"
+_LETTERS = 5_053_163 / 1_856_712  # all of Shakespeare's, by the tokens of `data.tokenizer=bpe`
+_CONSTANT = " --set train.schedule=constant --set train.eval_interval=25"
+_NARROW = "finetune --model base@final --set lora.rank=1 --set lora.alpha=2 --name rank-one"
+_SWIGLU = f"{_SHORT} --set model.activation=swiglu"
+
+
+def _end(words: str) -> float:
+    """The validation loss at a run's end."""
+    return float([*_RUNS[words]["validation"].values()][-1])
+
+
+def _batches(words: str) -> list[float]:
+    losses: list[float] = _RUNS[words]["batch_loss"]
+    return losses
+
+
+def _gradients() -> list[float]:
+    """The first steps' lengths with two and twelve blocks; how much longer six times as many weights would make it."""
+    return [*(_RUNS[f"pretrain --steps 1 --set model.n_layer={n}"]["gradient_norm"][0] for n in (2, 12)), 6**0.5]
+
+
+def _branch() -> list[float]:
+    """How far the branch's training losses are below the parent's: in steps 211 to 220, 231 to 250, the last fifty."""
+    interval = "--set checkpoints.interval=100 --set checkpoints.keep_last=3 --set train.eval_interval=50"
+    parent = _batches(f"pretrain --steps 300 {interval} --name parent")[200:]
+    branch = _batches("pretrain --from parent@200 --set train.learning_rate=1e-4 --name branch")
+    pairs = [a - b for a, b in zip(parent, branch, strict=True)]
+    return [mean(pairs[10:20]), mean(pairs[30:50]), mean(pairs[50:])]
+
+
+def _stability() -> list[float]:
+    """Of each rate the loss of the last step, and how many steps it rose in."""
+    found = []
+    for words, run in _RUNS.items():
+        if "data.train_tokens=769" in words:
+            losses = run["batch_loss"]
+            found += [losses[-1], sum(b > a for a, b in pairwise(losses))]
+    return found
+
+
+def _seeds() -> list[float]:
+    """Both activations with five seeds: differences, means, standard deviations and 95 % intervals."""
+    gelu, swiglu = ([_end(f"{words} --seed {seed}") for seed in range(1, 6)] for words in (_SHORT, _SWIGLU))
+    pairs = [a - b for a, b in zip(gelu, swiglu, strict=True)]
+    spread = ((stdev(gelu) ** 2 + stdev(swiglu) ** 2) / 5) ** 0.5
+    of_all = [number for values in (gelu, swiglu, pairs) for number in (mean(values), stdev(values))]
+    # Student's t for 7.6 degrees of freedom, Welch's, and for 4.
+    return [*pairs, *of_all, 2.33 * spread, 2.776 * stdev(pairs) / 5**0.5, _end(_SHORT) - _end(_SWIGLU)]
+
+
+def _power_law() -> list[float]:
+    """Three losses, each with four times the parameters, as a power law with a floor; what it predicts, and missed."""
+    widths = (" --set model.n_embd=32", " --set model.n_embd=64", "", " --set model.n_embd=256")
+    one, two, three, four = (_end(f"{_SHORT}{width}") for width in widths)
+    ratio = (two - three) / (one - two)
+    predicted = three - (two - three) * ratio
+    return [ratio, three - (two - three) * ratio / (1 - ratio), -log(ratio, 4), predicted, predicted - four]
+
+
+def _rates() -> list[float]:
+    """Of high rates the training losses that the page names."""
+    bare = "pretrain --steps 200 --set train.eval_interval=50 --set train.learning_rate="
+    cold = _batches(f"{bare}1e-2 --set train.warmup_steps=0")
+    return [_batches(f"{bare}1e-1")[7], *cold[3:6], mean(cold[6:]), _batches(f"{bare}1e-2")[23], *_lines()]
+
+
+def _scores() -> list[float]:
+    """How far outside the first range was; the Brier score of 80 %, and the interval scores of both ranges."""
+    beyond = _end("pretrain --steps 300 --name later") - 2.2
+    return [beyond, 0.8**2, 0.3 + beyond * 2 / 0.2, 0.06]
+
+
+def _lines() -> list[float]:
+    """What knowing nothing and knowing only the letters' frequencies cost."""
+    return [*numbers_in(_RUNS[_SHORT]["printed"])]
+
+
+def _parts() -> list[float]:
+    """The shares of the stream by part, and how far two norms' training losses are apart at most."""
+    (seen,) = (run for words, run in _RUNS.items() if words.endswith("--out stream"))
+    shares = [sum(seen[f"contributions/share/{part}"]) for part in ("attention", "feed_forward")]
+    norms = zip(_batches(_SHORT), _batches(f"{_SHORT} --set model.norm=rmsnorm"), strict=True)
+    return [*shares, max(abs(a - b) for a, b in norms)]
+
+
+COMPUTED: dict[str, Callable[[], list[float]]] = {
+    "backpropagation": _gradients,
+    "checkpoints": _branch,
+    "edge-of-stability": _stability,
+    "experiments": _seeds,
+    "optimisation": _rates,
+    "loss": _lines,
+    "lora": lambda: [_end(_NARROW) - _end("finetune --model base@final --name adapted")],
+    "mixed-precision": lambda: [2.0**-8],  # half of the smallest step
+    "predicting": _scores,
+    "quantisation": lambda: [_RUNS["quantisation"]["off"] ** 2],
+    "residual-stream": _parts,
+    "scaling-laws": _power_law,
+    "tokens": lambda: [_LETTERS, _end(f"{_SHORT} --set data.tokenizer=bpe") / _LETTERS],
+}
 
 
 @each("page", sorted(path.stem for path in (_ROOT / "concepts").glob("*.md")))
-def test_the_losses_that_a_page_tells_of_its_runs_are_what_they_measured(page: str) -> None:
+def test_what_a_page_tells_of_its_runs_is_what_they_measured(page: str) -> None:
     missing = []
-    trials = trials_of((_ROOT / f"concepts/{page}.md").read_text(encoding="utf-8"))
-    values = [value for _, commands in trials for words in commands if words in _RUNS for value in measured(words)]
-    for block, commands in trials:
-        if not commands or not set(commands) <= set(_RUNS):
+    for block, commands in trials_of(page):
+        if not set(commands) <= set(_RUNS):
             continue
-        said = _LOSS.findall(_CODE_OR_ADDRESS.sub("", block))
-        between = [a - b for a, b in combinations([float(number) for number in said], 2)]
+        values = numbers_of_page(page)
+        values += [number for other in _TOLD_ELSEWHERE.findall(block) for number in numbers_of_page(other)]
+        values += [number for report in _REPORT.findall(block) for number in numbers_of(report)]
+        said = _SAID.findall(_CODE_OR_ADDRESS.sub("", block))
+        losses = [float(number) for number in said if _LOSS.fullmatch(number)]
+        between = [a - b for a, b in combinations(losses, 2)]
         missing += [number for number in said if not is_among(number, (*values, *between))]
     assert missing == []
+
+
+def _noise(words: str) -> Iterator[float]:
+    return (float(line.split()[1]) for line in _RUNS[words]["printed"] if line.startswith("noise_scale"))
+
+
+def quoted() -> dict[str, list[str]]:
+    """What pages count of their runs, or quote of another page's."""
+    right = {words.split()[-1]: f"{run['right'][-1]} of 32" for words, run in _RUNS.items() if "right" in run}
+    neurons = ", ".join(str(on) for on in _RUNS["mixtures-of-experts"]["on"])
+    *rises, last = (f"{rises:.0f}" for rises in _stability()[::-2])
+    tiny = _RUNS["pretrain --corpus tiny --steps 600 --set data.tokenizer=compact" + _CONSTANT]["validation"]
+    stories = next(run["validation"] for words, run in _RUNS.items() if words.endswith("--name stories"))
+    (seen,) = (run for run in _RUNS.values() if "attention/1" in run and len(run["attention/1"]) == 4)
+    (pip,) = re.findall(r"Next: ' Pip' (\d+\.\d+ %)", "".join(seen["printed"]))
+    noise = [round(next(_noise(f"experiment loss-curves {name} --name {name}-noise"))) for name in ("early", "later")]
+    (sha,) = re.findall(
+        r"model.safetensors .* sha256 (\w+)", "".join(_RUNS["checkpoints straight inspect final"]["printed"][:3])
+    )
+    return {
+        "checkpoints": [f"had the hash `{sha[:12]}…`"],
+        "comparing-models": [f"validation falls from {stories['500']:.3f} to {stories['1500']:.3f} nats"],
+        "critical-batch-size": [f"noise scale was {noise[0]} sequences after 50 steps and {noise[1]} after 300"],
+        "direct-attribution": [f'back to " Pip" with {100 * seen["attention/1"][0]:.0f} % of its weight'],
+        "edge-of-stability": [f"it rose in {', '.join(rises)} and {last} of them"],
+        "experiments": [f"{_end(_SHORT):.3f} and {_end(_SWIGLU):.3f}"],
+        "fine-tuning": [f"| {right[name]} |" for name in ("adapted", "whole")],
+        "induction-heads": [f"names Pip with {pip}"],
+        "lora": [f"with {right['lifted']} questions answered right"],
+        "loss-curves": [f"the validation loss was lowest at step {min(tiny, key=tiny.__getitem__)} with"],
+        "mixtures-of-experts": [f"{' and'.join(neurons.rsplit(',', 1))} of the 512 neurons were on"],
+    }
+
+
+_WRITE = ("chat-templates", "sampling")  # pages that quote what a model wrote
+_QUOTED = re.compile(r'"([^"]*)"')
+
+
+def test_what_pages_count_and_quote_of_runs_is_what_these_did() -> None:
+    pages = {page: (_ROOT / f"concepts/{page}.md").read_text(encoding="utf-8") for page in (*quoted(), *_WRITE)}
+    assert [words for page, said in quoted().items() for words in said if words not in pages[page]] == []
+    for page in _WRITE:
+        for block, commands in trials_of(page):
+            printed = " ".join(line for words in commands for line in _RUNS[words].get("printed", ()))
+            said = _QUOTED.findall(re.sub(r"`[^`]*`", "", block))
+            assert [words for words in said if len(words) > 8 and words not in printed] == [], page
 
 
 @each("paper", sorted(path.name for path in (_ROOT / "results/papers").iterdir()))

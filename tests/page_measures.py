@@ -1,0 +1,143 @@
+"""What the concept pages say of their trained runs beyond what a command prints: see `page_runs`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bases import CPU
+from concept_pages import page
+
+from llmlab.core.progress import quiet
+from llmlab.core.settings import PretrainSettings
+from llmlab.data.dataset import load_dataset
+from llmlab.data.sequences import fixed_sequences, gather
+from llmlab.data.stories import WORDS
+from llmlab.gpt.model import GPT
+from llmlab.inspection.answers import ask
+from llmlab.inspection.archive import read_archive
+from llmlab.inspection.geometry import matrix_of, nearest
+from llmlab.models.reference import parse
+from llmlab.models.source import open_model
+from llmlab.store.events import StepEvent
+from llmlab.store.run_folder import RunFolder
+from llmlab.store.run_log import read_events
+from llmlab.training.finetuning.quantise import full_weight, quantise
+from llmlab.walk.adamw import training_of
+
+
+@torch.inference_mode()
+def needle(outputs: Path) -> dict[str, Any]:
+    """The mean probability of the right colour over all ten, by the tokens of the prompt."""
+    opened = open_model("far", outputs)
+    prompt = re.findall(r'inspect far --prompt "(.*?)"', page("long-context"))[0]
+    filler = re.findall(r'and again with "(.*?)" in front', page("long-context"))[0]
+    found = {}
+    for times in range(7):
+        right = []
+        for colour in WORDS["colour"]:
+            text = prompt.replace("red", colour, 1).replace("At last", f"{filler} " * times + "At last")
+            ids = opened.tokenizer.encode(text)
+            (answer,) = opened.tokenizer.encode(f" {colour}")
+            right.append(float(opened.model(torch.tensor([ids]))[0, -1].softmax(-1)[answer]))
+        found[str(len(ids))] = round(float(np.mean(right)), 4)
+    return found
+
+
+def neighbours(outputs: Path) -> dict[str, Any]:
+    """Of the rows of two embeddings: the nearest three of "e" with their cosines; the first component's share."""
+    found: dict[str, Any] = {}
+    for name in ("wide", "narrow"):
+        opened = open_model(name, outputs)
+        rows = matrix_of(opened, "tokens")
+        (e,) = opened.tokenizer.encode("e")
+        ids, cosines = nearest(rows, e, 3)
+        variance = torch.linalg.svdvals((rows - rows.mean(0)).double()) ** 2
+        found[name] = {
+            "nearest": [opened.tokenizer.decode([int(id)]) for id in ids],
+            "cosine": [round(float(one), 4) for one in cosines],
+            "first": round(float(variance[0] / variance.sum()), 4),
+        }
+    return found
+
+
+def copied(outputs: Path) -> dict[str, Any]:
+    """Mean attention of each head of layer 1 to what followed the last occurrence of its token."""
+    prompt = re.findall(r'inspect two --prompt "(.*?)"', page("induction-heads"))[0]
+    half = len(prompt) // 2
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for reference in ("two@700", "two"):
+            path = Path(folder) / "seen.safetensors"
+            ask(reference, "inspect", {"text": prompt, "what": ["attention"]}, path, outputs)
+            pattern = np.asarray(read_archive(path)["attention/1"])  # [H, T, T]
+            found[reference] = [round(float(np.diagonal(one, 1 - half)[1:].mean()), 4) for one in pattern]
+    return found
+
+
+def positions(outputs: Path) -> dict[str, Any]:
+    """The length of the gradient of the table of positions in the only step of two runs, by their number of blocks: the
+    optimizer's first mean has a share 1 - beta1 of the clipped gradient."""
+    found = {}
+    for folder in sorted((outputs / "pretraining").iterdir()):
+        run = RunFolder(folder)
+        settings = run.info().settings
+        if not isinstance(settings, PretrainSettings) or settings.train.steps != 1 or settings.model.n_embd != 128:
+            continue
+        (norm,) = (event.grad_norm for event in read_events(run) if isinstance(event, StepEvent))
+        trained, train = training_of(parse(f"{run.id}@1", outputs)), settings.train
+        mean = trained.moments["position_embedding.weight"]["exp_avg"]
+        clipped = float(mean.norm()) / (1 - train.beta1)
+        found[str(settings.model.n_layer)] = round(clipped * max(1.0, norm / train.grad_clip), 4)
+    return found
+
+
+@torch.inference_mode()
+def quantised(outputs: Path) -> dict[str, Any]:
+    """The base's loss on the windows of its own evaluation, exact and with all matrices of its blocks in 4 bits, and
+    how far these are off, relative to their length."""
+    opened = open_model("base@final", outputs)
+    run = RunFolder(outputs / "pretraining" / "base")
+    settings = run.info().settings_as(PretrainSettings)
+    block = settings.model.block_size
+    text = load_dataset(settings.data, block, quiet)
+    sequences = gather(text.val, fixed_sequences(text.val, block, settings.train.eval_windows), block)
+    ids, targets = (torch.from_numpy(part) for part in sequences)
+    model = opened.model
+    assert isinstance(model, GPT)
+    found = {"exact": round(float(model.loss(ids, targets)), 5)}
+    off = whole = 0.0
+    for layer in model.blocks.modules():
+        if isinstance(layer, torch.nn.Linear):
+            read = full_weight(quantise(layer, CPU))
+            off, whole = off + float((read - layer.weight).norm() ** 2), whole + float(layer.weight.norm() ** 2)
+            layer.weight.copy_(read)
+    return found | {"quantised": round(float(model.loss(ids, targets)), 5), "off": round((off / whole) ** 0.5, 5)}
+
+
+@torch.inference_mode()
+def on(outputs: Path) -> dict[str, Any]:
+    """How many neurons of each layer are not zero at the last token."""
+    opened = open_model("sparse", outputs)
+    model, found = opened.model, []
+    assert isinstance(model, GPT)
+    for block in model.blocks:
+        down = block.get_submodule("feed_forward.down")
+        down.register_forward_pre_hook(lambda _, args: found.append(int(args[0][0, -1].count_nonzero())))
+    model(torch.tensor([opened.tokenizer.encode("The king said")]))
+    return {"on": found}
+
+
+MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "backpropagation": positions,
+    "induction-heads": copied,
+    "long-context": needle,
+    "mixtures-of-experts": on,
+    "quantisation": quantised,
+    "superposition": neighbours,
+}
