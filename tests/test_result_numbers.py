@@ -205,6 +205,7 @@ def _parts() -> list[float]:
 COMPUTED: dict[str, Callable[[], list[float]]] = {
     "backpropagation": _gradients,
     "checkpoints": _branch,
+    "distillation": lambda: [0.5],  # the temperature of the command that writes the text
     "edge-of-stability": _stability,
     "experiments": _seeds,
     "optimisation": _rates,
