@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +113,11 @@ def write_result(path: Path, result: CheckResult) -> None:
 
 
 def read_result(path: Path) -> CheckResult:
-    """Reads verdict.json; LabError when it is missing or damaged."""
+    """Reads verdict.json; LabError when it is missing, damaged, or larger than any check writes."""
+    with contextlib.suppress(OSError):  # what has no size is missing, which is said below
+        if (size := path.stat().st_size) > MOST_BYTES:
+            why = f"It has {size / 1e6:,.0f} MB, more than any check writes."
+            raise LabError(f"{path} is not read.", why, "Run the check again.")
     values = read_json(path)
     try:
         if values is None:
@@ -122,13 +128,5 @@ def read_result(path: Path) -> CheckResult:
 
 
 def read_verdicts(folder: ExperimentFolder) -> CheckResult | None:
-    """What a check says so far; None before its first verdict. LabError when verdict.json is damaged."""
-    path = folder.results_json
-    try:
-        size = path.stat().st_size
-    except OSError:
-        return None
-    if size > MOST_BYTES:
-        why = f"It has {size / 1e6:,.0f} MB, more than any check writes."
-        raise LabError(f"{path} is not read.", why, "Run the check again.")
-    return read_result(path)
+    """What a check says so far; None before its first verdict. LabError as `read_result`."""
+    return read_result(folder.results_json) if os.path.exists(folder.results_json) else None

@@ -12,7 +12,15 @@ import pytest
 from llmlab.core.charts import Table
 from llmlab.core.errors import LabError, UsageError
 from llmlab.data.papers import INCONCLUSIVE, SUPPORTED, list_papers, read_paper
-from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, read_result, write_result
+from llmlab.studies.papers.records import (
+    MOST_BYTES,
+    CheckResult,
+    PapersCriterion,
+    Statistic,
+    Verdict,
+    read_result,
+    write_result,
+)
 from llmlab.studies.report import _table
 
 CLAIMS = """
@@ -144,6 +152,18 @@ def test_a_verdict_is_one_of_three_words(tmp_path: Path) -> None:
         read_result(path)
     with pytest.raises(LabError, match="missing"):
         read_result(tmp_path / "nothing.json")
+
+
+def test_a_file_that_is_larger_than_verdicts_are_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "verdict.json"
+    write_result(path, result(verdict()))
+    with path.open("ab") as file:
+        file.write(b" " * (MOST_BYTES - path.stat().st_size))
+        file.flush()
+        assert read_result(path) == result(verdict())
+        file.write(b" ")
+    with pytest.raises(LabError, match="more than any check writes"):
+        read_result(path)
 
 
 # The papers that come with the lab ---------------------------------------------------------------------------------
