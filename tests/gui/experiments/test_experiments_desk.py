@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_experiments import FakeExperiment
+from fake_experiments import FakeExperiment, rate_plan
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.store.events import Evaluated, StepEvent
+from llmlab.studies.records import ExperimentFolder
+from llmlab_gui.experiments import controller
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.source import EXPERIMENTS
 
@@ -194,3 +199,28 @@ def test_a_name_that_is_taken_is_said_and_nothing_is_started(qtbot: QtBot, outpu
         desk.controller.start(fake.record)
     assert "already there" in str(told.args[0])
     assert fake.folder.recorded_status().state == "planned"
+
+
+def test_a_worker_that_dies_before_it_works_is_told_and_one_that_worked_is_not(
+    qtbot: QtBot, outputs: Path, desk: ExperimentDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    def start(folder: ExperimentFolder, *, jobs: int | None = None) -> subprocess.Popen[bytes]:
+        status = folder.recorded_status()
+        folder.write_status(replace(status, state="running", attempt=status.attempt + attempts))
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
+
+    monkeypatch.setattr(controller, "start_experiment", start)
+    with qtbot.waitSignal(desk.controller.failed, timeout=WAIT) as told:
+        desk.controller.start(rate_plan(outputs))
+    folder = ExperimentFolder(outputs / "experiments" / "rates")
+    assert told.args[0].what == "The worker of rates ended before it started work."
+    assert told.args[0].why == "Its exit code is 7."
+    assert str(folder.log) in told.args[0].do
+    assert folder.recorded_status().state == "failed"
+    attempts = 1  # a worker counts itself before it works
+    with qtbot.waitSignal(desk.controller.started, timeout=WAIT), qtbot.assertNotEmitted(desk.controller.failed):
+        desk.controller.go_on(folder)
+        qtbot.waitUntil(lambda: not desk.controller._timer.isActive() and not desk.controller._workers, timeout=WAIT)
+    assert folder.recorded_status().state == "running"
