@@ -220,7 +220,8 @@ def test_a_worker_that_dies_before_it_works_is_told_and_one_that_worked_is_not(
     assert str(folder.log) in told.args[0].do
     assert folder.recorded_status().state == "failed"
     attempts = 1  # a worker counts itself before it works
-    with qtbot.waitSignal(desk.controller.started, timeout=WAIT), qtbot.assertNotEmitted(desk.controller.failed):
-        desk.controller.go_on(folder)
-        qtbot.waitUntil(lambda: not desk.controller._timer.isActive() and not desk.controller._workers, timeout=WAIT)
+    with qtbot.assertNotEmitted(desk.controller.failed):
+        with qtbot.waitSignal(desk.controller.started, timeout=WAIT):
+            desk.controller.go_on(folder)
+        qtbot.waitUntil(lambda: not desk.controller._workers, timeout=WAIT)
     assert folder.recorded_status().state == "running"
