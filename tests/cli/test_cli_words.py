@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import llmlab
 from llmlab.cli import train
 from llmlab.cli.main import main
 from llmlab.cli.output import terminal_progress
+from llmlab.core.paths import resources_dir
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo
 
@@ -249,6 +251,25 @@ print([name for name in heavy if name in sys.modules])
     command = [sys.executable, "-c", code, json.dumps(looking)]
     finished = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert finished.stdout == "[]\n", finished.stderr
+
+
+def test_the_help_of_each_command_ends_with_its_text_and_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        return capsys.readouterr().out
+
+    texts = {path.stem: path.read_text("utf-8").rstrip() for path in (resources_dir() / "commands").iterdir()}
+    about_all = told()
+    assert about_all.rstrip().endswith(texts.pop("llmlab-run"))
+    commands = set(re.findall(r"^    ([a-z]+) ", about_all, re.MULTILINE))
+    assert commands - set(texts) == {"runs", "show", "presets"}
+    for name, text in texts.items():
+        *before, end = re.split(r"\{[a-z]+\}", text)
+        help_of = told(name).rstrip()
+        assert help_of.endswith(end)
+        assert all(part in help_of for part in before)
+        assert not re.search(r"\{[a-z]+\}", help_of)
 
 
 def test_help_and_the_list_of_runs_load_two_small_libraries_and_no_other(outputs: Path) -> None:
