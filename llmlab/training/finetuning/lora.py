@@ -17,8 +17,6 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from llmlab.models.adapter_file import PEFT_PREFIX
-
 
 class LoraLinear(nn.Module):
     """A linear layer with an adapter. base_layer: [..., in] -> [..., out], frozen."""
@@ -64,8 +62,3 @@ def merge(model: nn.Module) -> None:
         assert isinstance(layer.base_layer, nn.Linear)
         layer.base_layer.weight += layer.change()
         model.set_submodule(name, layer.base_layer)
-
-
-def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The adapters' own tensors, by PEFT's names."""
-    return {f"{PEFT_PREFIX}{name}": weight for name, weight in model.named_parameters() if ".lora_" in name}

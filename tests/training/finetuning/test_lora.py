@@ -16,8 +16,9 @@ from tiny_models import TOKENIZER, llama
 from torch import Tensor, nn
 
 from llmlab.gpt.model import GPT
+from llmlab.models.adapter_file import PEFT_PREFIX
 from llmlab.training.finetuning import lora
-from llmlab.training.finetuning.lora import LoraLinear, adapter_weights, insert, merge
+from llmlab.training.finetuning.lora import LoraLinear, insert, merge
 from llmlab.training.finetuning.targets import short_names, target_layers
 
 RANK, ALPHA = 4, 8.0
@@ -82,6 +83,11 @@ def _same(ours: nn.Module, theirs: PeftModel, our_logits: Tensor, their_logits: 
         assert gradient is not None
         assert gradient.abs().max() > 0
         torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-4, atol=1e-6)
+
+
+def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' own tensors, by PEFT's names."""
+    return {f"{PEFT_PREFIX}{name}": weight for name, weight in model.named_parameters() if ".lora_" in name}
 
 
 @pytest.mark.parametrize("seed", [0, 1])
