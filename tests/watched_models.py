@@ -10,7 +10,7 @@ from small_models import lively, shape
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import Observer, Point, run
+from llmlab.anatomy.capture import Observer, Point, run, with_all_keys
 from llmlab.gpt.model import GPT
 
 # Every option of the scratch GPT in at least two of them.
@@ -74,7 +74,12 @@ class Everything(Observer):
 
     def all_patterns(self) -> Tensor:
         """[L, H, T, T]."""
-        return torch.stack([torch.cat(rows, 1) for _, rows in sorted(self.patterns.items())])
+        return torch.stack([self.whole_pattern(layer) for layer in sorted(self.patterns)])
+
+    def whole_pattern(self, layer: int) -> Tensor:
+        """[H, T, T], of all pieces."""
+        pieces = self.patterns[layer]
+        return torch.cat([with_all_keys(piece, pieces[-1].shape[-1]) for piece in pieces], 1)
 
     @property
     def final_residual(self) -> Tensor:

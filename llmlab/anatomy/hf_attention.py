@@ -2,7 +2,8 @@
 
 Every family that uses transformers' attention interface has a function `eager_attention_forward`, which computes the
 whole pattern. While a model is watched, an attention of ours stands in its place: it hands the same function the
-same queries, keys, values and mask, in pieces of a few query rows where the prompt is long, and shows what comes out.
+same queries, keys, values and mask, in pieces of a few query rows where the prompt is long, without the keys that none
+of these sees, and shows what comes out.
 The mask has to be registered under the same name: without that entry the model gets none, and looks ahead silently.
 
 Written for the interface of transformers (`modeling_utils.AttentionInterface`, `masking_utils.AttentionMaskInterface`
@@ -112,9 +113,10 @@ def _attend(
         return eager(module, query, key, value, attention_mask, dropout=dropout, **options)
     mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]  # [B, 1 or H, T, T]
 
-    def rows(first: int, last: int) -> tuple[Tensor, Tensor]:
-        part = None if mask is None else mask[:, :, first:last]
-        answers, pattern = eager(module, query[:, :, first:last], key, value, part, dropout=dropout, **options)
+    def rows(first: int, last: int, keys: int) -> tuple[Tensor, Tensor]:
+        part = None if mask is None else mask[:, :, first:last, :keys]
+        seen = (query[:, :, first:last], key[:, :, :keys], value[:, :, :keys])
+        answers, pattern = eager(module, *seen, part, dropout=dropout, **options)
         return pattern[0], answers[0].transpose(0, 1)
 
     call = AttentionCall(

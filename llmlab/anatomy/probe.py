@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, Refusals
-from llmlab.anatomy.capture import POINTS, AttentionCall, Intervener, Observer, Point, run
+from llmlab.anatomy.capture import POINTS, AttentionCall, Intervener, Observer, Point, run, with_all_keys
 from llmlab.anatomy.into_stream import heads_into_stream
 from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import LabError
@@ -111,10 +111,10 @@ class _SeenWithPatterns(_Seen):
     def attention(self, layer: int, call: AttentionCall) -> None:
         time = call.query.shape[1]
         cuts = sorted({0, time // 3, time})
-        pieces = [call.rows(first, last)[0] for first, last in pairwise(cuts)]
+        pieces = [call.rows(first, last, call.keys(first, last))[0] for first, last in pairwise(cuts)]
         kept = self.layers[layer]
-        kept.in_pieces = torch.cat(pieces, dim=1)
-        kept.answers = call.rows(0, time)[1].clone()
+        kept.in_pieces = torch.cat([with_all_keys(piece, time) for piece in pieces], dim=1)
+        kept.answers = call.rows(0, time, time)[1].clone()
         kept.values = call.value.clone()
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:

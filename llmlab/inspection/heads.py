@@ -30,10 +30,6 @@ from llmlab.core.errors import LabError
 MOSAIC = 64  # cells along a thumbnail's side, at most
 REPEATED = 50  # random tokens that are read twice; enough for a score, a tenth of the cost of a 512-token prompt
 
-# Rows that are summarised together: as many as hold 5 MB of weights, 256 of 9 heads over 512 keys, so that what is
-# computed from them stays near the cores, and yet takes longer than the calls themselves (64 rows: half as fast). Keys
-# behind a block's last query, which are all masked, are never looked at.
-_NUMBERS, _LEAST_ROWS = 1_200_000, 64
 # ln(0) is minus infinity and 0 times that is not a number; and numbers below 1e-38 are slow.
 _TINY = 1e-30
 
@@ -52,32 +48,27 @@ class HeadSummaries(Observer):
         device = anatomy.unembedding.device
         size = (anatomy.n_layer, anatomy.n_head)
         self._sums = torch.zeros(4, *size, device=device)  # entropy, previous, first, distance
-        fitting = _NUMBERS // (anatomy.n_head * time)
-        self._rows = max(_LEAST_ROWS, fitting - fitting % _LEAST_ROWS)  # of a block
-        position = torch.arange(min(self._rows, time), dtype=torch.float32, device=device)  # from a block's first query
-        self._weights = torch.stack((torch.ones_like(position), position))  # [2, r]
-        self._keys = torch.arange(-time, len(position), dtype=torch.float32, device=device)  # the same, of keys
+        position = torch.arange(time, dtype=torch.float32, device=device)  # from a piece's first query
+        self._weights = torch.stack((torch.ones_like(position), position))  # [2, T]
+        self._keys = torch.arange(-time, time, dtype=torch.float32, device=device)  # the same, of keys
         self._mosaic = torch.zeros(*size, self._side, self._side, device=device)
         self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
         """Adds some rows of a layer's patterns to its scores and its thumbnails."""
-        for start in range(0, pattern.shape[1], self._rows):
-            row = first + start
-            rows = pattern[:, start : start + self._rows]
-            rows = rows[:, :, : row + rows.shape[1]].float()  # [H, r, keys up to the last query]
-            self._thumbnail(layer, row, rows)
-            if row == 0:
-                row, rows = 1, rows[:, 1:]
-            if rows.shape[1]:
-                self._score(layer, row, rows)
+        rows = pattern[:, :, : first + pattern.shape[1]].float()  # [H, r, keys up to the last query]
+        self._thumbnail(layer, first, rows)
+        if first == 0:
+            first, rows = 1, rows[:, 1:]
+        if rows.shape[1]:
+            self._score(layer, first, rows)
 
     def _score(self, layer: int, row: int, rows: Tensor) -> None:
         count = rows.shape[1]
         logs = (rows + _TINY).log_()
         self._sums[0, layer] -= logs.mul_(rows).sum((1, 2))
         self._sums[1, layer] += rows.diagonal(row - 1, 1, 2).sum(-1)
-        # Positions are counted from the block's first query, so that near keys keep all their digits.
+        # Positions are counted from the piece's first query, so that near keys keep all their digits.
         received, by_query = (self._weights[:, :count] @ rows).unbind(1)  # [H, keys] each
         keys = self._keys[self._time - row : self._time + count]
         self._sums[2, layer] += received[:, 0]

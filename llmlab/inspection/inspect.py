@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import POINTS, Observer, Point
+from llmlab.anatomy.capture import POINTS, Observer, Point, with_all_keys
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress
 from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot, write_archive
@@ -93,7 +93,7 @@ def inspect(
         watchers: list[Observer] = [_Told(anatomy.n_layer, writer.bytes, progress)]
         reduced: list[HeadSummaries | Contributions] = []
         if "attention" in wanted:
-            watchers.append(_PatternWriter(writer))
+            watchers.append(_PatternWriter(writer, time))
         if "rollout" in wanted:
             rollout = "attention/rollout"
             watchers.append(Rollout(anatomy, time, lambda layer, x: writer.write(rollout, as_array(x), layer)))
@@ -212,11 +212,11 @@ def _streamed_slots(anatomy: Anatomy, wanted: set[str], time: int) -> dict[str, 
 
 
 class _PatternWriter(Observer):
-    def __init__(self, writer: ArchiveWriter) -> None:
-        self._writer = writer
+    def __init__(self, writer: ArchiveWriter, time: int) -> None:
+        self._writer, self._time = writer, time
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
-        rows = as_array(pattern)
+        rows = as_array(with_all_keys(pattern, self._time))
         if rows.shape[1] == rows.shape[2]:  # all of it
             self._writer.write(f"attention/{layer}", rows)
             return

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy, require
-from llmlab.anatomy.capture import Observer, run
+from llmlab.anatomy.capture import Observer, run, with_all_keys
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress
 from llmlab.inspection.archive import ArchiveWriter, Slot, write_archive
@@ -27,7 +27,7 @@ def pattern(opened: OpenModel, question: Pattern, out: Path, progress: Progress)
     slots: dict[str, Slot] = {"pattern": (np.float32, (len(ids), len(ids)))}
     progress("Reading the prompt", 0, 0)
     with ArchiveWriter(out, slots, describe(opened, "pattern", ids, question)) as writer:
-        watcher = _OnePattern(question.layer, question.head, writer)
+        watcher = _OnePattern(question.layer, question.head, len(ids), writer)
         run(opened.model, opened.anatomy, ids, [watcher], last=True)
 
 
@@ -74,9 +74,10 @@ def _check(anatomy: Anatomy, layer: int, head: int) -> None:
 
 
 class _OnePattern(Observer):
-    def __init__(self, layer: int, head: int, writer: ArchiveWriter) -> None:
-        self._layer, self._head, self._writer = layer, head, writer
+    def __init__(self, layer: int, head: int, time: int, writer: ArchiveWriter) -> None:
+        self._layer, self._head, self._time, self._writer = layer, head, time, writer
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
         if layer == self._layer:
-            self._writer.write("pattern", as_array(pattern[self._head]), first_row=first)
+            rows = with_all_keys(pattern[self._head], self._time)
+            self._writer.write("pattern", as_array(rows), first_row=first)

@@ -46,11 +46,11 @@ class Rollout(Observer):
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
         """Mixes some rows and multiplies them into what reached the layer below."""
-        mixed = pattern.mean(0, dtype=torch.float32).mul_(1 - RESIDUAL)  # [q, T]
+        mixed = pattern.mean(0, dtype=torch.float32).mul_(1 - RESIDUAL)  # [q, K]
         last = first + len(mixed)
         mixed.diagonal(first).add_(RESIDUAL)
         mixed /= mixed.sum(-1, keepdim=True)
-        torch.mm(mixed, self._below, out=self._here[first:last])
+        torch.mm(mixed, self._below[: mixed.shape[1]], out=self._here[first:last])
         if last == self._time:
             self._write(layer, self._here)
             self._below, self._here = self._here, self._below

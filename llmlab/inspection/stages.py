@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy
-from llmlab.anatomy.capture import AttentionCall, Observer
+from llmlab.anatomy.capture import AttentionCall, Observer, never, with_all_keys
 from llmlab.core.errors import LabError
 
 # Largest difference between the model's pattern and softmax(masked) * (1 - sink): rounding of the model's own dtype.
@@ -92,10 +92,8 @@ def stages_of(call: AttentionCall, head: int, *, sinks: bool = False) -> HeadSta
     masked = scaled.clone() if capped is None else capped.clone()
     if call.mask is not None:
         mask = call.mask[head if call.mask.shape[0] > 1 else 0]
-        # Families write "never" as minus infinity or as the lowest number that their dtype has.
-        never = mask <= torch.finfo(mask.dtype).min / 2
-        masked = (masked + mask.float()).masked_fill_(never, -math.inf)
-    pattern = torch.cat([rows[head].float() for _, rows, _ in call.chunks()])
+        masked = (masked + mask.float()).masked_fill_(never(mask), -math.inf)
+    pattern = torch.cat([with_all_keys(rows[head].float(), len(key)) for _, rows, _ in call.chunks()])
     sink = 1 - pattern.sum(-1) if sinks else None
     recomputed = masked.softmax(-1)
     if sink is not None:

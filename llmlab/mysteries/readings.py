@@ -143,7 +143,7 @@ class _Unevenness(Observer):
         self.found: list[float] = []
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
-        for row in range(_FIRST_ROW, pattern.shape[1]):
+        for row in range(max(_FIRST_ROW - first, 0), pattern.shape[1]):
             seen = pattern[:, row, : first + row + 1]  # [H, row + 1]
             self.found.append(float((seen.std(-1) / seen.mean(-1)).mean()))
 

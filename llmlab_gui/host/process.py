@@ -32,7 +32,7 @@ _CANCEL_PATIENCE_MS = 15_000
 # glibc, else unread. Without it, a pass takes its activations from the kernel anew each time: of 512 tokens through
 # SmolLM2-135M 272,000 page faults and 2.4 to 3.1 s of processor time, with it 1,200 and 1.9 s. Blocks of 32 MB go back
 # to the kernel at once, the rest when a model is closed (`llmlab.core.memory.give_back`).
-_KEEP_PAGES = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456:glibc.malloc.hugetlb=1"
+KEEP_PAGES = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456:glibc.malloc.hugetlb=1"
 LOADING = Working("Loading the model")  # before a text is written or a next token asked for; details may follow
 
 
@@ -195,7 +195,7 @@ class ModelHost(QObject):
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             environment.insert(name, "1")  # the host takes more where they are free
         if not environment.contains("GLIBC_TUNABLES"):
-            environment.insert("GLIBC_TUNABLES", _KEEP_PAGES)
+            environment.insert("GLIBC_TUNABLES", KEEP_PAGES)
         environment.insert("PYTHONUNBUFFERED", "1")
         environment.insert("PYTHONIOENCODING", "utf-8")
         if self._outputs is not None:

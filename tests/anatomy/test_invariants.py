@@ -7,6 +7,7 @@ The other side of each comparison knows nothing of the lab: transformers' own `o
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -19,7 +20,7 @@ from watched_models import Everything
 
 from llmlab.anatomy import capture, hf_attention
 from llmlab.anatomy.anatomy import Anatomy, Refusals, anatomy_of
-from llmlab.anatomy.capture import AttentionCall, Intervener, Observer, Point, run
+from llmlab.anatomy.capture import AttentionCall, Intervener, Observer, Point, run, with_all_keys
 
 # Falcon with ALiBi adds it twice under eager attention; what it does as loaded is checked through its values below.
 EAGER = [name for name in NAMES if name != "falcon sequential"]
@@ -250,8 +251,9 @@ def test_long_prompts_come_out_the_same_in_pieces(name: str, monkeypatch: pytest
         logits = run(about.model, about.anatomy, ids, [pieces])[0]
     assert (logits - plain_logits(about.model, ids)).abs().max() < 2e-5
     for layer, (pattern,) in whole.patterns.items():
-        assert [rows.shape[1] for rows in pieces.patterns[layer]] == [16, 16, 8]
-        assert torch.allclose(torch.cat(pieces.patterns[layer], dim=1), pattern, atol=1e-6)
+        # Keys behind a piece's last row are left out.
+        assert [rows.shape[1:] for rows in pieces.patterns[layer]] == [(16, 16), (16, 32), (8, 40)]
+        assert torch.allclose(pieces.whole_pattern(layer), pattern, atol=1e-6)
 
 
 class Breaks(Observer):
@@ -277,3 +279,18 @@ def test_the_last_logits_alone_are_the_last_of_all() -> None:
         alone = run(about.model, about.anatomy, some_ids(), last=True)
         assert alone.shape[1] == 1
         assert close(alone[0, 0], run(about.model, about.anatomy, some_ids())[0, -1])
+
+
+@pytest.mark.parametrize("lowest", [-math.inf, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("ahead", [[], [(3, 39)], [(3, 20), (30, 39)]])
+def test_keys_are_left_out_only_where_no_row_sees_them(
+    lowest: float, ahead: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, key, value = torch.randn(3, 4, 40, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.full((1, 40, 40), lowest).triu(1)
+    for row, later in ahead:
+        mask[0, row, later] = 0
+    monkeypatch.setattr(capture, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
+    call = AttentionCall.of(query, key, value, mask, 0.3)
+    pieces = [with_all_keys(pattern, 40) for _, pattern, _ in call.chunks()]
+    assert torch.allclose(torch.cat(pieces, 1), (query @ key.mT * 0.3 + mask).softmax(-1), atol=1e-6)

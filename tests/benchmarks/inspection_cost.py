@@ -3,10 +3,12 @@
     python tests/benchmarks/inspection_cost.py --model FOLDER          # a Hugging Face model, SmolLM2-135M for the bars
     pip install transformer-lens                                       # to have it in the table too
 
-Every way runs in processes of its own, in rounds that interleave the ways. In a process the model is loaded in fp32
-with eager attention, and passes of the way alternate with plain ones: `time` is the median of way / plain over all
-pairs. `memory` is the most that was resident (VmHWM) above what plain passes alone took in the same process before.
-All ways compute the logits of every place, as plain passes do, except the last one, which is what the lab does.
+Every way runs in processes of its own, in rounds that interleave the ways. They keep memory from pass to pass, as
+the window's model host does. In a process the model is loaded in fp32 with eager attention, and passes of the way
+alternate with plain ones: `time` is the median of way / plain over all pairs. `memory` is the most that was resident
+(VmHWM) above what plain passes alone took in the same process before.
+All ways compute the logits of every position, as plain passes do, except the last one, which is what the lab does.
+On a busy machine, `--threads 1 --processor-time` compares what the passes themselves take.
 The bars: summaries, norms and contributions 1.15 and 60 MB; all patterns to disk 1.3 and 60 MB.
 """
 
@@ -16,6 +18,7 @@ import argparse
 import gc
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -56,27 +59,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--passes", type=int, default=5, help="pairs of passes in each process")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--processor-time", action="store_true", help="instead of time by the clock")
     parser.add_argument("--as-way", choices=list(WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.as_way:
         print(json.dumps(_measure(arguments.as_way, arguments)))
         return
+    from llmlab_gui.host.process import KEEP_PAGES
+
     ways = list(dict.fromkeys(["plain", *arguments.ways]))
     if importlib.util.find_spec("transformer_lens") is None:
         ways = [way for way in ways if not way.startswith("lens")]
         print("TransformerLens is not installed, so its rows are missing.")
+    environment = {**os.environ, "GLIBC_TUNABLES": KEEP_PAGES}
     found = {way: Measured() for way in ways}
     for number in range(arguments.rounds):
         for way in ways if number % 2 == 0 else reversed(ways):
             command = [sys.executable, __file__, *sys.argv[1:], "--as-way", way]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
             result = json.loads(done.stdout.splitlines()[-1])
             found[way].ratios += result["ratios"]
             found[way].seconds += result["seconds"]
             found[way].extra.append(result["extra"])
-    print(
-        f"{arguments.tokens} tokens, {arguments.threads} threads, {arguments.rounds} rounds of {arguments.passes} pairs"
-    )
+    clock = "processor time" if arguments.processor_time else "by the clock"
+    rounds = f"{arguments.rounds} rounds of {arguments.passes} pairs"
+    print(f"{arguments.tokens} tokens, {arguments.threads} threads, {rounds}, {clock}")
     print(f"{'way':<52}{'seconds':>9}{'time':>7}{'(from':>8}{'to)':>7}{'memory':>12}")
     for way, measured in found.items():
         ratios = measured.ratios
@@ -106,24 +113,25 @@ def _measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         special = _WAYS[way](model, ids, arguments.model, Path(folder), plain)
-        _timed(plain)
+        clock = time.process_time if arguments.processor_time else time.perf_counter
+        _timed(plain, clock)
         _forget_peak()
-        _timed(plain)
+        _timed(plain, clock)
         before = _peak()
-        _timed(special)
+        _timed(special, clock)
         ratios, seconds = [], []
         for _ in range(arguments.passes):
-            usual, looked = _timed(plain), _timed(special)
+            usual, looked = _timed(plain, clock), _timed(special, clock)
             ratios.append(looked / usual)
             seconds.append(looked)
         return {"ratios": ratios, "seconds": seconds, "extra": _peak() - before}
 
 
-def _timed(work: Pass) -> float:
+def _timed(work: Pass, clock: Callable[[], float]) -> float:
     gc.collect()
-    begin = time.perf_counter()
+    begin = clock()
     kept = work()
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     del kept
     return seconds
 
@@ -207,7 +215,7 @@ def _patterns(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> 
     from torch import Tensor
 
     from llmlab.anatomy.anatomy import anatomy_of
-    from llmlab.anatomy.capture import Observer, run
+    from llmlab.anatomy.capture import Observer, run, with_all_keys
     from llmlab.inspection.archive import ArchiveWriter, Metadata
 
     anatomy, length = anatomy_of(model), ids.shape[1]
@@ -217,7 +225,7 @@ def _patterns(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> 
             self._writer = writer
 
         def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
-            for head, rows in enumerate(pattern.numpy()):
+            for head, rows in enumerate(with_all_keys(pattern, length).numpy()):
                 self._writer.write(f"attention/{layer}", rows, head, first_row=first)
 
     def look() -> object:

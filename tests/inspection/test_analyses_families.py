@@ -176,7 +176,7 @@ def test_stages_lead_to_the_pattern(name: str) -> None:
         watcher = StagesOf(about.anatomy, layer, 3)
         run(about.model, about.anatomy, some_ids(), [watcher])
         stages = watcher.result()
-        assert torch.equal(stages.pattern, torch.cat(about.seen.patterns[layer], 1)[3])
+        assert torch.equal(stages.pattern, about.seen.whole_pattern(layer)[3])
         window = block.window or TIME
         seen = torch.ones(TIME, TIME).tril().triu(1 - window).bool()
         assert torch.equal(stages.masked > -math.inf, seen)

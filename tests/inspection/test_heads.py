@@ -23,10 +23,10 @@ from llmlab.models.source import open_model
 
 
 def in_pieces(summaries: HeadSummaries | RepeatScores, patterns: Tensor, step: int) -> dict[str, Tensor]:
-    """The results when a prompt's patterns [L, H, T, T] come `step` rows at a time."""
+    """The results when a prompt's patterns [L, H, T, T] come `step` rows at a time, without keys behind them."""
     for layer, pattern in enumerate(patterns):
         for first in range(0, pattern.shape[1], step):
-            summaries.pattern(layer, first, pattern[:, first : first + step])
+            summaries.pattern(layer, first, pattern[:, first : first + step, : first + step])
     return summaries.results()
 
 

@@ -41,7 +41,7 @@ def rolled(patterns: Tensor, step: int) -> Tensor:
     watcher = Rollout(anatomy, patterns.shape[-1], lambda layer, x: kept.update({layer: x.clone()}))
     for layer, pattern in enumerate(patterns):
         for first in range(0, pattern.shape[1], step):
-            watcher.pattern(layer, first, pattern[:, first : first + step])
+            watcher.pattern(layer, first, pattern[:, first : first + step, : first + step])
     return torch.stack([kept[layer] for layer in range(len(patterns))])
 
 

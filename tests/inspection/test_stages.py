@@ -39,8 +39,8 @@ def some_call(
             whole = sum(weights) + (0 if sink is None else math.exp(sink))
             pattern[head, i, i + 1 - len(weights) : i + 1] = torch.tensor(weights) / whole
 
-    def rows(first: int, last: int) -> tuple[Tensor, Tensor]:
-        return pattern[:, first:last], pattern[:, first:last] @ value.repeat_interleave(2, 0)
+    def rows(first: int, last: int, keys: int) -> tuple[Tensor, Tensor]:
+        return pattern[:, first:last, :keys], pattern[:, first:last] @ value.repeat_interleave(2, 0)
 
     return AttentionCall(query, key, value, mask, 0.3, softcap, rows)
 

@@ -179,10 +179,10 @@ def test_shares_are_those_of_the_patterns_and_of_the_head_panel(make: Callable[[
 def test_a_pattern_that_comes_in_pieces_gives_the_same_shares() -> None:
     anatomy = anatomy_of(small_models.lively(small_models.shape(n_layer=1)))
     pattern = torch.rand(4, TIME, TIME).tril()
-    whole, pieces = Shares(anatomy, TIME, (0, 4)), Shares(anatomy, TIME, (0, 4))
+    whole, pieces = (Shares(anatomy, TIME, (0, 4, TIME - 2)) for _ in range(2))
     whole.pattern(0, 0, pattern)
     for first in range(0, TIME, 5):
-        pieces.pattern(0, first, pattern[:, first : first + 5])
+        pieces.pattern(0, first, pattern[:, first : first + 5, : first + 5])
     assert pieces.results() == pytest.approx(whole.results(), abs=1e-6)
 
 

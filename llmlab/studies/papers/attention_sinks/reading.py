@@ -46,10 +46,10 @@ class Shares(Observer):
         self._sums = torch.zeros(len(keys), anatomy.n_layer, anatomy.n_head, device=anatomy.unembedding.device)
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
-        """Adds rows `first` on of a layer's patterns [H, q, T]."""
+        """Adds rows `first` on of a layer's patterns [H, q, K]."""
         for place, key in enumerate(self._keys):
             behind = max(key + 1 - first, 0)
-            self._sums[place, layer] += pattern[:, behind:, key].float().sum(-1)
+            self._sums[place, layer] += pattern[:, behind:, key : key + 1].float().sum((1, 2))
 
     def results(self) -> Array:
         """[keys, L, H]; 0 in layers without a pattern."""

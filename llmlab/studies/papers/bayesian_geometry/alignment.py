@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import anatomy_of, require
-from llmlab.anatomy.capture import AttentionCall, Observer, run
+from llmlab.anatomy.capture import AttentionCall, Observer, run, with_all_keys
 from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
@@ -121,7 +121,8 @@ class _Watcher(Observer):
 
     def attention(self, layer: int, call: AttentionCall) -> None:
         last = max(self._positions) + 1
-        pattern = torch.cat([rows for _, rows, _ in call.chunks()], dim=1)[:, self._positions]  # [H, P, T]
+        rows = [with_all_keys(rows, call.key.shape[1]) for _, rows, _ in call.chunks()]
+        pattern = torch.cat(rows, dim=1)[:, self._positions]  # [H, P, T]
         self.mass[layer] = ((pattern.double() * self._relevant).sum(-1) / self._uniform).numpy()
         group = call.query.shape[0] // call.key.shape[0]
         query = nn.functional.normalize(call.query[:, self._positions].double(), dim=-1)
