@@ -23,6 +23,7 @@ from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, 
 from llmlab.gpt.shapes import (
     CHUNK_ROWS,
     FEW_LOGITS,
+    HALF_ATTENTION,
     block_layers,
     embedding_parameters,
     feed_forward_dim,
@@ -210,7 +211,9 @@ def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Mem
     ranks = settings.distributed.count
     tokens = -(-settings.data.batch_size // ranks) * model.block_size
     vocab = padded_vocab_size(model, vocab_size)
-    block, layers = kept_by_a_block(model, half), model.n_layer
+    # On a processor; "auto" may be one. SDPA's plain way, which dropout takes there, computes in fp32 in any case.
+    whole = half and settings.train.device in ("auto", "cpu") and (model.dropout or model.block_size < HALF_ATTENTION)
+    block, layers = kept_by_a_block(model, half, bool(whole)), model.n_layer
     kept = layers * model.n_embd + block if settings.train.activation_checkpointing else layers * block
     per_token = kept + _passing(model)
     # Matrix products in half precision read copies of the weights, of 2 bytes each.
@@ -233,11 +236,12 @@ def _gathered(model: ModelSettings, parameters: int) -> int:
     return 2 * FLOAT * (parameters - max(0, model.n_layer - 2) * block)
 
 
-def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
+def kept_by_a_block(model: ModelSettings, half: bool = False, whole: bool = False) -> float:
     """Numbers of fp32 that a block keeps for one token until the backward pass, as autograd saves them.
 
     The stream twice, each norm's output, what attention multiplies and its answer, the hidden layer before and after
-    the non-linearity. half: all but the stream in 2 bytes a number.
+    the non-linearity. half: all but the stream in 2 bytes a number; whole: and attention, from queries
+    to answer, in 4 all the same.
     """
     n_embd, hidden = model.n_embd, feed_forward_dim(model)
     kv_dim = (model.n_kv_head or model.n_head) * (n_embd // model.n_head)
@@ -245,7 +249,12 @@ def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
     products = 2 * n_embd  # the norms' outputs
     products += n_embd  # attention's output
     products += (4 if model.activation == "swiglu" else 2) * hidden
-    if model.dropout:
+    products += n_embd if half and model.activation == "swiglu" else 0  # gate and up: a copy of the norm's output each
+    stream: float = 2 * n_embd + (2 * n_embd if model.norm == "rmsnorm" else 0)  # RMSNorm keeps what it multiplies
+    if whole:  # copies in fp32, the answer among them where no pattern is kept
+        stream += 3 * n_embd + (3 * model.n_head * model.block_size if model.dropout else n_embd)
+        products += (2 * n_embd if model.dropout else 0) + (n_embd + 2 * kv_dim if mixed else 0)
+    elif model.dropout:
         # Attention is taken apart then: queries, keys and values as they are multiplied; the pattern, what was drawn
         # for it, and their product. What is drawn for a dropout is kept as fp32.
         products += 3 * n_embd + 3 * model.n_head * model.block_size + 2 * n_embd
@@ -257,7 +266,6 @@ def kept_by_a_block(model: ModelSettings, half: bool = False) -> float:
         products += n_embd if changed else 0  # queries, turned or normalised
         # Keys and values repeated, or those that have changed.
         products += 2 * n_embd if grouped else kv_dim * (changed + mixed)
-    stream: float = 2 * n_embd + (2 * n_embd if model.norm == "rmsnorm" else 0)  # RMSNorm keeps what it multiplies
     if normed:  # likewise those of queries and keys, and what they read, as fp32
         stream += (2 if half else 1) * (n_embd + kv_dim)
     return stream + (products / 2 if half else products)

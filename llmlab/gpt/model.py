@@ -29,6 +29,8 @@ Multitask Learners"); every departure from it is a setting, so that its effect c
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +40,7 @@ from torch.utils.checkpoint import checkpoint
 from llmlab.core.settings import ModelSettings
 from llmlab.gpt.cache import Cache, LayerCache
 from llmlab.gpt.head import capped, next_token_loss
-from llmlab.gpt.shapes import feed_forward_dim, padded_vocab_size, width_ratio
+from llmlab.gpt.shapes import HALF_ATTENTION, feed_forward_dim, padded_vocab_size, width_ratio
 
 
 class GPT(nn.Module):
@@ -196,9 +198,11 @@ class CausalSelfAttention(nn.Module):
         # The formula above in one call that never stores the [B, H, T, T] pattern where the device can avoid it.
         drop = self.dropout if self.training else 0.0
         mask = None if past is None else past.mask
-        if torch.is_autocast_enabled("cpu") and q.is_cpu:  # in bf16 a CPU takes four times as long for this call
+        as_it_is: AbstractContextManager[Any] = nullcontext()
+        if torch.is_autocast_enabled("cpu") and q.is_cpu and k.shape[2] < HALF_ATTENTION:
             q, k, v = q.float(), k.float(), v.float()
-        with torch.autocast("cpu", enabled=False):
+            as_it_is = torch.autocast("cpu", enabled=False)
+        with as_it_is:
             y = F.scaled_dot_product_attention(q, k, v, mask, drop, mask is None, scale=self.scale)  # [B, H, T, D]
         y = y.transpose(1, 2).reshape(batch, time, n_embd)  # heads side by side again
         return F.dropout(self.out(y), self.dropout, self.training)

@@ -81,6 +81,7 @@ _TABLE = re.compile(r"<table>\n<thead>.*?</table>", re.DOTALL)
 _CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.DOTALL)
 _BREAKS = re.compile(r"[^\S\xa0]+|(?<=-)(?=[a-z])")  # where a line may end: lora-rank-r4, but not before a %
 _TAG = re.compile(r"<[^>]*>")
+_FONT_SIZE = re.compile(r"<table[^>]*font-size:(\d+)px")
 _BETWEEN, _BETWEEN_NARROW = 12, 4  # pixels between columns
 _BOX = 20  # pixels that the box of code takes from its width
 _LEAST_CODE, _LEAST_WORDS = 9, 8  # pixels of letters below which a line is broken, and a word of a table
@@ -129,10 +130,16 @@ def _block(block: Block, colors: PageColors, narrow: int) -> str:
     return _FENCE.sub(lambda fence: _fence(fence[1], colors, narrow), content)
 
 
-def _fitting(width: Callable[[QFont], float], room: int, least: int) -> QFont:
-    """The page's own font, or its largest smaller letters with which something fits into so many pixels; 0: any."""
+def _fitting(width: Callable[[QFont], float], room: int, least: int, most: int = 0) -> QFont:
+    """The page's own font, or its largest smaller letters with which something fits into so many pixels; 0: any.
+
+    most: pixels of the largest letters; 0: the page's own.
+    """
     font = QFont(QGuiApplication.font())
     size = QFontInfo(font).pixelSize()
+    if 0 < most < size:
+        size = most
+        font.setPixelSize(size)
     while size > least and 0 < room < width(font):
         size -= 1  # step by step: advances of small letters are rounded
         font.setPixelSize(size)
@@ -165,17 +172,21 @@ def _fitted(table: str, room: int, mono: str) -> str:
     shared, fits = _shared(table, room, mono)
     if fits or room >= _NARROW:
         return shared
-    pieces, (head, *left) = [], rows
+    pieces: list[list[list[str]]] = []
+    head, *left = rows
 
-    def first(count: int) -> tuple[str, bool]:
-        return _shared(_turned([head, *left[:count]]), room, mono, least=_LEAST_TURNED)
+    def turned(piece: list[list[str]], most: int = 0) -> tuple[str, bool]:
+        return _shared(_turned([head, *piece]), room, mono, least=_LEAST_TURNED, most=most)
+
+    def first(rows: list[list[str]]) -> list[list[str]]:
+        fitting = takewhile(lambda count: turned(rows[:count])[1], range(1, len(rows) + 1))
+        return rows[: max(1, len(list(fitting)))]
 
     while left:
-        fitting = takewhile(lambda count: first(count)[1], range(1, len(left) + 1))
-        count = max(1, len(list(fitting)))
-        pieces.append(first(count)[0])
-        left = left[count:]
-    return "".join(pieces)
+        pieces.append(first(left))
+        left = left[len(pieces[-1]) :]
+    sizes = [int(size) for piece in pieces for size in _FONT_SIZE.findall(turned(piece)[0])]
+    return "".join(turned(piece, min(sizes, default=0))[0] for piece in pieces)  # letters of one size in all
 
 
 def _rows(table: str) -> list[list[str]]:
@@ -190,11 +201,11 @@ def _turned(rows: list[list[str]]) -> str:
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in turned)}</table>"
 
 
-def _shared(table: str, room: int, mono: str, *, least: int = _LEAST_WORDS) -> tuple[str, bool]:
+def _shared(table: str, room: int, mono: str, *, least: int = _LEAST_WORDS, most: int = 0) -> tuple[str, bool]:
     """Qt would make the columns equally wide, and cut words in one that another has room for.
 
-    room: pixels. mono: the family of code. least: pixels of the smallest letters. Returns the table, and whether all
-    of its words fit.
+    room: pixels. mono: the family of code. least, most: pixels of letters, as `_fitting` has them. Returns the table,
+    and whether all of its words fit.
     """
     columns = [[html.unescape(_TAG.sub("", cell)) for cell in each] for each in zip(*_rows(table), strict=True)]
     letters, narrow = sum(max(map(len, column)) for column in columns), room < _NARROW
@@ -222,7 +233,7 @@ def _shared(table: str, room: int, mono: str, *, least: int = _LEAST_WORDS) -> t
         return [max(each, default=0.0) + between for each in words]
 
     inside = room - _ROUNDED * len(columns)
-    font = _fitting(lambda font: sum(widths(font)), inside, least)
+    font = _fitting(lambda font: sum(widths(font)), inside, least, most)
     needs = widths(font)
     shares = iter(100 * need / sum(needs) for need in needs)
     shared = re.sub(r"<th\b", lambda _: f'<th width="{next(shares):.1f}%"', table, count=len(needs))

@@ -21,6 +21,7 @@ from llmlab.core.presets import load_preset
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.estimate import bytes_sent, estimate, flops_per_token, kept_by_a_block, muon_flops
 from llmlab.gpt.model import GPT
+from llmlab.gpt.shapes import block_layers
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.training.optimizer import make_pretraining_optimizer
 
@@ -114,6 +115,22 @@ def test_what_a_block_keeps_is_what_autograd_keeps(options: dict[str, Any], drop
         model.recomputes = True
     few, many = map(_kept, models)
     assert many - few == 2 * 2 * 48 * 128  # each block's input
+
+
+@each("dropout", [0.0, 0.1])
+@each("options", SOME_COMBINATIONS)
+def test_in_bf16_a_processor_keeps_attention_in_fp32(options: dict[str, Any], dropout: float) -> None:
+    settings = shape(**({"n_layer": 2, "n_head": 4, "n_embd": 128, "block_size": 48, "dropout": dropout} | options))
+    few, many = (GPT(replace(settings, n_layer=layers), VOCAB) for layers in (2, 4))
+    weights = sum(width_in * width_out for _, width_in, width_out in block_layers(settings))
+    with torch.autocast("cpu", torch.bfloat16):
+        kept = (_kept(many) - _kept(few)) / 2 - weights / 2  # of which products have copies in bf16
+    assert 2 * 48 * kept_by_a_block(settings, half=True, whole=True) == pytest.approx(kept, rel=0.03)
+    need = {
+        at: estimate(with_values(PretrainSettings(model=settings), {"train.precision": "bf16", "train.device": at}))
+        for at in ("cpu", "cuda")
+    }
+    assert need["cpu"].memory.activations > need["cuda"].memory.activations
 
 
 def _kept(model: GPT) -> float:

@@ -96,14 +96,17 @@ def test_attention_is_the_formula_position_by_position(position: str, heads: int
             assert torch.allclose(ours[row], expected, atol=1e-5)
 
 
-def test_in_bf16_a_processor_takes_scores_and_weighted_means_in_fp32() -> None:
+@each("least", [13, 12])
+def test_in_bf16_a_processor_attends_to_few_tokens_in_fp32(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmlab.gpt.model.HALF_ATTENTION", least)
     module = lively(shape()).blocks[0].attention
     x = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         ours = module(x)
         expected = torch.stack([_attention_by_loops(module, row, turn=False) for row in x])
     assert ours.dtype == torch.bfloat16
-    assert (ours != expected).float().mean() < 0.02  # a sum that lies between two numbers of bf16
+    differs = (ours != expected).float().mean()  # else only a sum that lies between two numbers of bf16
+    assert differs < 0.02 if least > 12 else differs > 0.1
 
 
 def test_grouped_heads_are_full_heads_that_share_keys_and_values() -> None:

@@ -167,6 +167,8 @@ def test_a_table_too_wide_for_small_letters_is_turned_in_pieces(page_browser: le
         tables = [frame for frame in document.rootFrame().childFrames() if isinstance(frame, QTextTable)]
         assert [table.rows() for table in tables] == [9] * len(tables)
         assert sum(table.columns() - 1 for table in tables) == 12
+        letters = {table.cellAt(0, 0).firstCursorPosition().charFormat().font().pixelSize() for table in tables}
+        assert len(letters) == 1
         assert len(tables) < 12
         assert sorted(words[1:]) == sorted([*head * len(tables), *(cell for row in rows for cell in row)])
         block = document.begin()
