@@ -37,8 +37,10 @@ ONE_THREAD = " --set train.threads=1"
 _KINDS = "adapter|checkpoints|compare|evolve|experiment|finetune|generate|inspect|intervene|practice|pretrain"
 _COMMAND = re.compile(rf"`llmlab-run ((?:{_KINDS}) [^`]+)`")
 # A run that somebody stopped on the way; what a plan costs; an experiment once more, or one whose outcome is not told;
-# a text that others are trained on.
-_LEFT_OUT = re.compile(r"\bbroken\b|--plan|^experiment (?:resume|show)|--name (?:ranks|sizes|widths)|--tokens 4096")
+# a text that others are trained on; what `page_measures` asks.
+_LEFT_OUT = re.compile(
+    r"\bbroken\b|--plan|^experiment (?:resume|show)|--name (?:ranks|sizes|widths)|--tokens 4096|--out needle"
+)
 _ORDER = ("pretrain", "finetune", "", "experiment")  # what others need comes first, what takes longest last
 # What a page says to do again: a command that has the first of these, with other words in their places.
 _AGAIN: dict[str, list[dict[str, str]]] = {
