@@ -2,7 +2,7 @@
 
 A kind is made by the decorator `kind` over a function (subject, random) -> Draft, which draws from `random` alone. What
 it needs of the subject is checked before it is called. One that finds nothing to ask raises `NothingToAsk`, and another
-one takes its place.
+one takes its place: `handful` says which are asked, due ones first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What maps of cells share: one is pointed at, one is chosen by mouse or arrow keys, and a line says what it is."""
+"""What maps of cells share: one is pointed at, one is chosen by mouse or arrow keys, and a line says what it is.
+
+A large matrix becomes an image of the view's size: nothing strong is lost where many cells share a pixel.
+"""
 
 from __future__ import annotations
 
