@@ -187,10 +187,14 @@ def handful(
     about the model or run itself, as far as there are such; the others are whatever comes next.
 
     seed: equal ones give equal questions, as long as nothing was answered between. concept, kind: only of that page, or
-    of that kind. without: kinds that were asked just now. quick: none that small models are trained for. LabError where
-    a model cannot be opened.
+    of that kind. Where none of a page fits the model (it is fine-tuned, or from elsewhere), the page asks about the
+    preset. without: kinds that were asked just now. quick: none that small models are trained for. LabError where a
+    model cannot be opened.
     """
     kinds = {one.name: one for one in kinds_for(subject, concept=concept, name=kind)}
+    if concept and not kinds:
+        subject = Subject(None, subject.outputs, subject.progress)
+        kinds = {one.name: one for one in kinds_for(subject, concept=concept, name=kind)}
     order = record.choose(list(kinds), len(kinds), now, Random(f"order/{seed}"))
     left = [name for name in order if name not in without and not (quick and kinds[name].trains)]
     asked = 0

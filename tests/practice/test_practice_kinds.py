@@ -17,6 +17,7 @@ from small_runs import new_run, train_here
 from llmlab.core.config import with_values
 from llmlab.core.paths import resources_dir
 from llmlab.gpt.model import GPT
+from llmlab.models.reference import ModelFolder
 from llmlab.practice import readings, twin
 from llmlab.practice.deck import Record
 from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds, handful, kinds_for
@@ -109,6 +110,14 @@ def test_without_a_run_there_are_questions_that_need_none(tmp_path: Path) -> Non
         assert nobody.has(kind.needs) == (kind.needs in (NOTHING, SETTINGS))
     assert ask(nobody, "kv-cache").form == VALUE
     assert ask(nobody, "what-refutes").model == ""
+
+
+def test_a_page_that_asks_about_settings_alone_asks_about_the_preset_of_a_model_from_elsewhere(tmp_path: Path) -> None:
+    elsewhere = Subject(ModelFolder(tmp_path), tmp_path)
+    assert not kinds_for(elsewhere, concept="backpropagation", name="training-flops")
+    found = list(handful(elsewhere, Record(), 2, 0, 0.0, concept="forward-pass"))
+    assert found == list(handful(Subject(None, tmp_path), Record(), 2, 0, 0.0, concept="forward-pass"))
+    assert len(found) == 2
 
 
 def test_adamws_state_is_asked_about_where_a_checkpoint_holds_it_and_nothing_more(tmp_path: Path) -> None:
