@@ -182,6 +182,8 @@ class PageQuestions(QWidget):
                 else "Skipped. The questions that are left need a training run."
                 if self.asker.quick
                 else "There is nothing more to ask here."
+                if self._asked or nobody
+                else "No question of this page fits this model. Open that of another run, trained from scratch."
             )
             self._offer(f"{left}{hint}")
             return

@@ -479,6 +479,16 @@ def test_the_last_page_of_the_first_hour_says_that_its_check_is_missing(dock: Le
     assert box.words.text() == "Two questions about your check of this claim on first-gpt: run it first."
 
 
+def test_a_page_whose_questions_do_not_fit_the_open_model_says_which_would(dock: LearnDock, lab: FakeLab) -> None:
+    lab.inspection.about = ModelAbout("bar", "bar", "scratch")
+    dock.go("loss-curves")
+    box, host = dock.questions, Questions([None])
+    lab.inspection.host = host  # type: ignore[assignment]
+    box.button.click()
+    host.say()
+    assert box.words.text().startswith("No question of this page fits this model. Open that of another run")
+
+
 def test_the_second_page_of_the_first_hour_asks_about_another_model_that_is_open(dock: LearnDock, lab: FakeLab) -> None:
     box = dock.questions
     box.show_page(Page(LOOK_INSIDE, "Look inside", "", FIRST_HOUR))
