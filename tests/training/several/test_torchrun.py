@@ -32,7 +32,8 @@ def _at_fault(run: RunFolder, fault: str) -> Iterator[Fork]:
     with (
         mock.patch.dict(os.environ, FAULT=fault),
         mock.patch.object(jobs_ranks, "module_command", return_value=command),
-        mock.patch.object(jobs_ranks, "_STOPPED_SECONDS", 0.4),  # theirs hear a SIGTERM for no longer than a second
+        # As long as theirs hear a SIGTERM: torchrun tells whole seconds, and so up to one less than it was.
+        mock.patch.object(jobs_ranks, "_STOPPED_SECONDS", 1.0),
         forked(run, starts_others=True) as fork,
     ):
         yield fork
