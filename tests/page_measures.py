@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import tempfile
 from collections.abc import Callable
@@ -12,16 +14,22 @@ import numpy as np
 import torch
 from bases import CPU
 from concept_pages import page
+from torch.nn.functional import cross_entropy
 
+from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import DataSettings, PretrainSettings
+from llmlab.data.chat import chat_format
 from llmlab.data.dataset import load_dataset
+from llmlab.data.examples import read_source
+from llmlab.data.finetuning_data import load_finetuning_data
 from llmlab.data.sequences import fixed_sequences, gather
 from llmlab.data.stories import WORDS
 from llmlab.gpt.model import GPT
 from llmlab.inspection.answers import ask
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.geometry import matrix_of, nearest
+from llmlab.models.available import packaged_ggufs
 from llmlab.models.reference import parse
 from llmlab.models.source import open_model
 from llmlab.store.events import StepEvent
@@ -133,11 +141,92 @@ def on(outputs: Path) -> dict[str, Any]:
     return {"on": found}
 
 
+@torch.inference_mode()
+def tasks(outputs: Path) -> dict[str, Any]:
+    """The built-in examples in SmolLM2's template: the share of tokens in the loss; the mean losses of the first 60
+    outside of answers and in them; those of the page's example from its answer on; the share of padding."""
+    opened = open_model(str(packaged_ggufs()[0]), outputs)
+    chat = chat_format(opened.tokenizer)
+    examples = read_source("tasks", quiet).examples
+    encoded = [chat.encode(example, 256, "answers") for example in examples]
+    losses: dict[bool, list[float]] = {False: [], True: []}
+    answer: list[float] = []
+    for place, (example, one) in enumerate(zip(examples, encoded, strict=True)):
+        asked = "letter fire rain" in example.question
+        if place >= 60 and not asked:
+            continue
+        ids = torch.tensor([one.ids])
+        of_tokens = cross_entropy(opened.model(ids).logits[0, :-1].float(), ids[0, 1:], reduction="none").tolist()
+        trained = one.trained[1:]
+        if asked:
+            answer = [round(loss, 4) for loss, is_answer in zip(of_tokens, trained, strict=True) if is_answer]
+        if place < 60:
+            for loss, is_answer in zip(of_tokens, trained, strict=True):
+                losses[is_answer].append(loss)
+    padding = {}
+    for name, settings in {
+        "16": ExampleSettings(batch_size=16),
+        "4": ExampleSettings(batch_size=4),
+        "packed": ExampleSettings(packing=True, max_length=128),
+    }.items():
+        data = load_finetuning_data(settings, 1337, opened.tokenizer, 0, quiet)
+        filled = sum(len(one.ids) for one in data.train)
+        padding[name] = round(1 - filled / (128 * len(data.rows)) if settings.packing else data.padding, 4)
+    return {
+        "tokens": sum(len(one.ids) for one in encoded),
+        "in_answers": sum(sum(one.trained) for one in encoded),
+        "counts": [len(losses[False]), len(losses[True])],
+        "means": [round(float(np.mean(losses[part])), 4) for part in (False, True)],
+        "answer": answer,
+        "padding": padding,
+    }
+
+
+def answers(outputs: Path) -> dict[str, Any]:
+    """What only knowing how often each token occurs in the answers costs on those held out."""
+    tokenizer = load_dataset(DataSettings(corpus="shakespeare", tokenizer="bpe"), 64, quiet).tokenizer
+    data = load_finetuning_data(ExampleSettings(), 1337, tokenizer, 64, quiet)
+    train, held_out = (
+        np.array([id for one in part for id, trained in zip(one.ids, one.trained, strict=True) if trained])
+        for part in (data.train, data.held_out)
+    )
+    counts = np.bincount(train, minlength=tokenizer.vocab_size) + 1
+    loss = float(-np.log(counts[held_out] / counts.sum()).mean())
+    return {"examples": len(data.train), "frequencies": round(loss, 4)}
+
+
+def tokenized(outputs: Path) -> dict[str, Any]:
+    """Shakespeare with each tokenizer: the vocabulary, tokens, characters and bytes per token, and what knowing only
+    the tokens' frequencies costs."""
+    found = {}
+    for tokenizer in ("char", "bpe", "compact", "gpt2"):
+        text = load_dataset(DataSettings(corpus="shakespeare", tokenizer=tokenizer), 64, quiet)
+        found[tokenizer] = {
+            "vocabulary": text.tokenizer.vocab_size,
+            "tokens": len(text.train) + len(text.val),
+            "unigram": round(text.unigram_loss, 4),
+        }
+    return found
+
+
+def counted(outputs: Path) -> dict[str, Any]:
+    """The losses that the page's code prints for the letters of Shakespeare."""
+    code = re.findall(r"^```python\n(.*?)^```", page("n-grams"), re.DOTALL | re.MULTILINE)[0]
+    code = code.replace('corpus="stories", tokenizer="compact"', 'corpus="shakespeare", tokenizer="char"')
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code.replace("range(1, 8)", "range(1, 7)"), {})
+    return {"losses": [float(line.split()[1]) for line in printed.getvalue().splitlines()[1:]]}
+
+
 MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "backpropagation": positions,
+    "chat-templates": tasks,
+    "fine-tuning": answers,
     "induction-heads": copied,
     "long-context": needle,
     "mixtures-of-experts": on,
+    "n-grams": counted,
     "quantisation": quantised,
     "superposition": neighbours,
+    "tokens": tokenized,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import log
 from statistics import mean, stdev
@@ -244,6 +245,15 @@ def _noise(words: str) -> Iterator[float]:
     return (float(line.split()[1]) for line in _RUNS[words]["printed"] if line.startswith("noise_scale"))
 
 
+@dataclass(frozen=True)
+class Text:
+    """Shakespeare in one tokenizer's tokens, and what knowing only their frequencies costs."""
+
+    vocabulary: int
+    tokens: int
+    unigram: float
+
+
 def quoted() -> dict[str, list[str]]:
     """What pages count of their runs, or quote of another page's."""
     right = {words.split()[-1]: f"{run['right'][-1]} of 32" for words, run in _RUNS.items() if "right" in run}
@@ -258,20 +268,46 @@ def quoted() -> dict[str, list[str]]:
     (sha,) = re.findall(
         r"model.safetensors .* sha256 (\w+)", "".join(_RUNS["checkpoints straight inspect final"]["printed"][:3])
     )
+    tasks, texts = _RUNS["chat-templates"], {name: Text(**text) for name, text in _RUNS["tokens"].items()}
+    said, (outside, inside) = tasks["answer"], tasks["means"]
+    others = tasks["counts"][0] * outside
+    known = f"{_RUNS['fine-tuning']['frequencies']:.2f}"
+    padding = {name: f"{100 * share:.0f} %" for name, share in tasks["padding"].items()}
+    *orders, longest = (f"{loss:.3f}" for loss in _RUNS["n-grams"]["losses"])
     return {
+        "chat-templates": [
+            f"{100 * tasks['in_answers'] / tasks['tokens']:.1f} % of the tokens are answers",
+            f"the {tasks['counts'][0]:,} predicted tokens outside of answers is {outside:.2f}",
+            f"that of the {tasks['counts'][1]} in answers {inside:.2f}",
+            f"{100 * others / (others + tasks['counts'][1] * inside):.0f} % of the loss's sum",
+            f'a loss of {said[0]:.1f} on "letter", and of {said[1]:.1f} on the end',
+            f"that is {padding['16']} of all positions, and {padding['4']} in batches of 4",
+            f"this leaves {padding['packed']} empty",
+        ],
         "checkpoints": [f"had the hash `{sha[:12]}…`"],
         "comparing-models": [f"validation falls from {stories['500']:.3f} to {stories['1500']:.3f} nats"],
         "critical-batch-size": [f"noise scale was {noise[0]} sequences after 50 steps and {noise[1]} after 300"],
         "direct-attribution": [f'back to " Pip" with {100 * seen["attention/1"][0]:.0f} % of its weight'],
         "edge-of-stability": [f"it rose in {', '.join(rises)} and {last} of them"],
         "experiments": [f"{_end(_SHORT):.3f} and {_end(_SWIGLU):.3f}"],
-        "fine-tuning": [f"| {right[name]} |" for name in ("adapted", "whole")],
+        "fine-tuning": [
+            *(f"| {right[name]} |" for name in ("adapted", "whole")),
+            *(f"{words} {known}" for words in ("has a loss of", "on which side of", "token frequencies at")),
+        ],
         "induction-heads": [f"names Pip with {pip}"],
         "lora": [f"with {right['lifted']} questions answered right"],
         "logit-lens": [f"| {rank:.0f} | {probability:.2f} |" for rank, probability in rows],
         "long-context": [f"| {' | '.join(needle)} |", f"| {' | '.join(f'{right:.2f}' for right in needle.values())} |"],
+        "loss": [f"| ln 50,257 = {log(50_257):.2f} | {texts['gpt2'].unigram:.2f} |"],
         "loss-curves": [f"the validation loss was lowest at step {min(tiny, key=tiny.__getitem__)} with"],
         "mixtures-of-experts": [f"{' and'.join(neurons.rsplit(',', 1))} of the 512 neurons were on"],
+        "n-grams": [f"print {', '.join(orders)} and {longest} for n = 1 to {1 + len(orders)}"],
+        "tokens": [
+            *(f"| {text.vocabulary:,} |" for text in texts.values() if text.vocabulary > 84),
+            f"has {texts['char'].tokens:,} tokens as characters, {texts['bpe'].tokens:,} with a vocabulary of 2,048",
+            f"and {texts['gpt2'].tokens:,} with GPT-2's",
+            f"a token is {texts['char'].tokens / texts['gpt2'].tokens:.2f} characters long on average",
+        ],
     }
 
 
