@@ -198,6 +198,11 @@ def expected_vocab_size(data: DataSettings) -> int:
     return {"gpt2": 50257, "char": 100, "compact": 25000, "bpe": data.bpe_vocab_size}[data.tokenizer]
 
 
+def follows_from_text(data: DataSettings) -> bool:
+    """Whether the vocabulary is as large as the text makes it: what is expected is a guess."""
+    return data.tokenizer in ("char", "compact")
+
+
 def _kept(settings: PretrainSettings, parameters: int) -> int:
     """Numbers kept beside the weights: two a parameter of AdamW's, one a weight of Muon's, and one of the average's."""
     model, train = settings.model, settings.train

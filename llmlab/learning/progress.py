@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class State:
     read: bool = False
     answered: bool = False
     marked: bool = False
+    again: bool = False  # it was done, and opened again
 
     @property
     def done(self) -> bool:
@@ -47,7 +48,9 @@ class State:
             return "marked as done"
         if self.read:
             return "page read, question open"
-        return "question answered, page not read through" if self.answered else ""
+        if self.answered:
+            return "question answered, page not read through"
+        return "open again" if self.again else ""
 
 
 @dataclass(frozen=True)
@@ -117,19 +120,22 @@ def _path_state(
     path: LearningPath, events: Sequence[Mapping[str, Any]], answers: Sequence[Answer], explained: Sequence[float]
 ) -> PathState:
     begun = _last(events, BEGUN, path.name)
+
+    def state(station: Station, since: float) -> State:
+        return State(
+            read=_last(events, READ, "", station.page) > since,
+            answered=any(
+                one.concept == station.concept and one.page in ("", station.page) and one.given and one.time > since
+                for one in answers
+            ),
+            marked=_last(events, MARKED, path.name, station.page) > since,
+        )
+
     states = []
     for station in path.stations:
-        since = max(begun, _opened(events, path.name, station.page))
-        states.append(
-            State(
-                read=_last(events, READ, "", station.page) > since,
-                answered=any(
-                    one.concept == station.concept and one.page in ("", station.page) and one.given and one.time > since
-                    for one in answers
-                ),
-                marked=_last(events, MARKED, path.name, station.page) > since,
-            )
-        )
+        before = state(station, begun)
+        now = state(station, max(begun, _opened(events, path.name, station.page)))
+        states.append(replace(now, again=before.done and not now.done))
     return PathState(path, tuple(states), any(moment > begun for moment in explained))
 
 

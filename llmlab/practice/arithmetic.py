@@ -7,7 +7,7 @@ from random import Random
 
 from llmlab.gpt.shapes import parameter_count
 from llmlab.notebook.scoring import brier
-from llmlab.practice.kinds import NOTHING, SETTINGS, Draft, kind, ordered, shown, value
+from llmlab.practice.kinds import NOTHING, SETTINGS, Draft, kind, minus, ordered, shown, value
 from llmlab.practice.question import KNOW
 from llmlab.practice.subject import Subject
 
@@ -188,7 +188,9 @@ def swing_at_a_rate(subject: Subject, random: Random) -> Draft:
         f"Plain gradient descent with a rate of {rate} crosses a valley whose curvature is {curvature} everywhere. By "
         f"which factor has its distance from the floor changed after {steps} steps?"
     )
-    how = f"Each step multiplies it by 1 − {rate} · {curvature} = {1 - rate * curvature:.3g}: {shown(factor)} in size."
+    how = (
+        f"Each step multiplies it by 1 − {rate} · {curvature} = {shown(1 - rate * curvature)}: {shown(factor)} in size."
+    )
     return value(text, factor, how, within=0.03)
 
 
@@ -313,7 +315,8 @@ def two_blocks_of_a_softmax(subject: Subject, random: Random) -> Draft:
         f"{sums[0]:g}. In a second block the largest is {second:g}, and the sum of e^(score − {second:g}) is "
         f"{sums[1]:g}. What is the sum of e^(score − {largest:g}) over both?"
     )
-    how = f"{sums[0]:g} · e^({first - largest:g}) + {sums[1]:g} · e^({second - largest:g}) = {total:.3f}."
+    of_first, of_second = (minus(f"{one - largest:g}") for one in (first, second))
+    how = f"{sums[0]:g} · e^({of_first}) + {sums[1]:g} · e^({of_second}) = {total:.3f}."
     return value(text, total, how, within=0.03)
 
 

@@ -166,9 +166,12 @@ def head(text: str, scores: dict[tuple[int, int], float], how: str, *, prompt: s
 
 def shown(number: float) -> str:
     """A number with about four digits, thousands apart."""
-    if abs(number) >= 1000 or number == int(number):
-        return f"{number:,.0f}"
-    return f"{number:.4g}"
+    return minus(f"{number:,.0f}" if abs(number) >= 1000 or number == int(number) else f"{number:.4g}")
+
+
+def minus(number: str) -> str:
+    """The number with the sign that the pages print, where it is below zero."""
+    return f"−{number[1:]}" if number.startswith("-") else number
 
 
 def handful(

@@ -15,7 +15,19 @@ from llmlab.anatomy.capture import Intervener, run
 from llmlab.core.errors import LabError
 from llmlab.inspection.edits import Interventions, parse_intervention, require_intervention
 from llmlab.inspection.geometry import matrix_of
-from llmlab.practice.kinds import MODEL, NAT, PERCENT, SETTINGS, Draft, NothingToAsk, choice, interval, kind, ordered
+from llmlab.practice.kinds import (
+    MODEL,
+    NAT,
+    PERCENT,
+    SETTINGS,
+    Draft,
+    NothingToAsk,
+    choice,
+    interval,
+    kind,
+    minus,
+    ordered,
+)
 from llmlab.practice.question import PREDICT
 from llmlab.practice.readings import about, text_of_id
 from llmlab.practice.subject import MEASURED_ROWS, Subject
@@ -51,7 +63,7 @@ def _becomes(text: str, before: float, after: float, changed: str = "after", pro
     """What becomes of a loss, from its values before and after a change."""
     rise = after - before
     right = _RISES[0 if rise < 0.01 else 1 if rise < 0.1 else 2 if rise < 1 else 3]
-    how = f"Measured: {before:.4f} before, {after:.4f} {changed}: {rise:+.4f}."
+    how = f"Measured: {before:.4f} before, {after:.4f} {changed}: {minus(f'{rise:+.4f}')}."
     return ordered(text, _RISES, right, how, prompt=prompt)
 
 
@@ -343,7 +355,7 @@ def _trained(subject: Subject, change: Change) -> Draft:
         return ordered(text, _CHANGES, _CHANGES[3], f"Trained: it diverged; {plain:.3f} without the change.")
     rise = changed - plain
     right = _CHANGES[0 if rise < -0.05 else 1 if rise < 0.05 else 2 if rise < 0.5 else 3]
-    return ordered(text, _CHANGES, right, f"Trained, both: {plain:.3f} and {changed:.3f}, {rise:+.3f}.")
+    return ordered(text, _CHANGES, right, f"Trained, both: {plain:.3f} and {changed:.3f}, {minus(f'{rise:+.3f}')}.")
 
 
 def _add(change: Change) -> None:

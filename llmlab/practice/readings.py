@@ -19,6 +19,7 @@ from llmlab.practice.kinds import (
     head,
     interval,
     kind,
+    minus,
     ordered,
     shown,
     value,
@@ -289,7 +290,7 @@ def turned_most(subject: Subject, random: Random) -> Draft:
     text = f"{about(subject)} Which layer turns the residual stream most at the last token?"
     how = (
         "Cosine between the stream before and after: "
-        + ", ".join(f"{name} {cos:.3f}" for name, cos in zip(names, cosines, strict=True))
+        + ", ".join(f"{name} {minus(f'{cos:.3f}')}" for name, cos in zip(names, cosines, strict=True))
         + "."
     )
     return choice(random, text, names[int(cosines.argmin())], names, how, prompt=subject.prompt)
@@ -311,7 +312,7 @@ def carried_by(subject: Subject, random: Random) -> Draft:
         text,
         right,
         list(parts),
-        "Direct attribution: " + ", ".join(f"{name} {bar:+.2f}" for name, bar in best) + ".",
+        "Direct attribution: " + ", ".join(f"{name} {minus(f'{bar:+.2f}')}" for name, bar in best) + ".",
         prompt=subject.prompt,
     )
 
@@ -322,13 +323,19 @@ def carried_by_head(subject: Subject, random: Random) -> Draft:
     answer = text_of_id(subject, int(subject.seen.metadata.more["answer"]))
     (layer, number), bar = max(bars.items(), key=lambda pair: pair[1])
     text = f"{about(subject)} It predicts {answer}. Which head adds most to that token's logit?"
-    return head(text, bars, f"Direct attribution by head: {layer}.{number} adds {bar:+.3f}.", prompt=subject.prompt)
+    return head(
+        text, bars, f"Direct attribution by head: {layer}.{number} adds {minus(f'{bar:+.3f}')}.", prompt=subject.prompt
+    )
 
 
 @kind("how-many-tokens", "tokens", READ, "prompt", MODEL)
 def how_many_tokens(subject: Subject, random: Random) -> Draft:
     words = subject.opened.tokenizer.decode(subject.ids(random, 20)).split()[1:7]
     text = " ".join(words) or "the king"
-    count = len(subject.opened.tokenizer.encode(text))
+    ids = subject.opened.tokenizer.encode(text)
+    count = len(ids)
+    made = (
+        "one for each character, spaces too" if count == len(text) else ", ".join(text_of_id(subject, i) for i in ids)
+    )
     asked = f"How many tokens does the tokenizer of {subject.name} make of {text!r} ({len(text)} characters)?"
-    return value(asked, count, f"It makes {count} of it.", within=0, off=1 if count > 8 else 0)
+    return value(asked, count, f"It makes {count} of it: {made}.", within=0, off=1 if count > 8 else 0)

@@ -19,7 +19,7 @@ from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.dataset import KnownLosses, known_losses
 from llmlab.data.papers import VERDICTS
-from llmlab.gpt.estimate import expected_vocab_size
+from llmlab.gpt.estimate import expected_vocab_size, follows_from_text
 from llmlab.models.source import base_named
 from llmlab.store.events import BITS
 from llmlab.store.run_log import first_started
@@ -89,7 +89,7 @@ def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progr
             known = known_losses(settings.data, progress)
     size = known.vocab_size or expected_vocab_size(settings.data)
     uniform = f"{math.log(size):.2f} (ln {size:,})"
-    if not known.vocab_size and settings.data.tokenizer not in ("gpt2", "bpe"):  # it follows from the text
+    if not known.vocab_size and follows_from_text(settings.data):
         uniform = f"about {math.log(size):.1f} (of about {size:,} tokens)"
     frequent = ": known after the first run" if known.unigram_loss is None else f" {known.unigram_loss:.2f}"
     return [f"uniform guess {uniform}", f"token frequencies alone (unigram){frequent}"]

@@ -6,7 +6,7 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.build_tokenizer import cut_anew
-from llmlab.gpt.estimate import estimate
+from llmlab.gpt.estimate import estimate, follows_from_text
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
@@ -51,9 +51,11 @@ class SetupDock(RunSetupDock[PretrainSettings]):
 
     def work_out(self, settings: PretrainSettings) -> None:
         needed = estimate(settings)
+        about = "about " if follows_from_text(settings.data) else ""
         parts = [
             time_text(settings, needed.minutes),
-            f"{count_text(needed.parameters)} parameters ({count_text(needed.embedding_parameters)} in embeddings)",
+            f"{count_text(needed.parameters)} parameters "
+            f"({about}{count_text(needed.embedding_parameters)} in embeddings)",
             memory_text(needed.memory),
             checkpoints_text(settings, needed.checkpoint_bytes),
             f"{count_text(settings.tokens_until(settings.train.steps))} tokens read",

@@ -100,6 +100,9 @@ def test_what_was_marked_by_hand_says_so_and_can_be_opened_again(tmp_path: Path)
     assert state_of(tmp_path).stations[2].words == "marked as done"
     log.add(OPENED, NAME, [page], now=20)
     assert not state_of(tmp_path).stations[2].done
+    assert state_of(tmp_path).stations[2].words == "open again"
+    log.add(OPENED, NAME, [the_path().stations[3].page], now=20)
+    assert state_of(tmp_path).stations[3].words == ""  # it was never done
     log.add(READ, pages=[page], now=5)  # before it was opened again
     answered(tmp_path, page, 5)
     assert not state_of(tmp_path).stations[2].done

@@ -73,6 +73,18 @@ def test_every_question_has_one_answer_that_is_marked_right_and_others_that_are_
     assert len(left_out) <= 3, left_out
 
 
+def test_a_number_below_zero_is_told_with_the_sign_of_the_pages(questions: dict[int, dict[str, Question]]) -> None:
+    told = [text for asked in questions.values() for one in asked.values() for text in (one.answer, one.how)]
+    assert any(re.search(r"(?:^|[ (])−\d", text) for text in told)
+    assert not [text for text in told if re.search(r"(?:^|[ (])-[\d.]", text)]
+    below = [all_kinds()["swing-at-a-rate"].ask(Subject(None, Path()), seed).how for seed in range(9)]
+    assert any("= −1.5: " in how for how in below)
+
+
+def test_how_many_tokens_says_which_they_are(questions: dict[int, dict[str, Question]]) -> None:
+    assert questions[0]["how-many-tokens"].how.endswith(" of it: one for each character, spaces too.")
+
+
 def test_the_smallest_run_is_asked_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twin, "STEPS", 1)
     train_here(new_run(tmp_path, model__n_head=1, model__block_size=4, train__steps=1, train__warmup_steps=0))
