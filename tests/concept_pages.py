@@ -26,6 +26,11 @@ def rows_of(name: str, first: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
 
 
+def written(value: float, as_in: str) -> str:
+    """With as many decimals."""
+    return f"{value:.{len(as_in.partition('.')[2])}f}"
+
+
 def losses_of(toy: GPT, ids: Tensor, targets: Tensor) -> Tensor:
     """Loss by position, [B, T]."""
     return cross_entropy(toy(ids).transpose(1, 2), targets, reduction="none")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from bases import CPU
 from concept_pages import page
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from llmlab.core.finetuning_settings import ExampleSettings
@@ -35,6 +36,7 @@ from llmlab.models.source import open_model
 from llmlab.store.events import StepEvent
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import read_events
+from llmlab.training.finetuning.lora import LoraLinear
 from llmlab.training.finetuning.quantise import full_weight, quantise
 from llmlab.walk.adamw import training_of
 
@@ -196,8 +198,7 @@ def answers(outputs: Path) -> dict[str, Any]:
 
 
 def tokenized(outputs: Path) -> dict[str, Any]:
-    """Shakespeare with each tokenizer: the vocabulary, tokens, characters and bytes per token, and what knowing only
-    the tokens' frequencies costs."""
+    """Shakespeare with each tokenizer: the vocabulary, tokens, and what knowing only their frequencies costs."""
     found = {}
     for tokenizer in ("char", "bpe", "compact", "gpt2"):
         text = load_dataset(DataSettings(corpus="shakespeare", tokenizer=tokenizer), 64, quiet)
@@ -218,12 +219,52 @@ def counted(outputs: Path) -> dict[str, Any]:
     return {"losses": [float(line.split()[1]) for line in printed.getvalue().splitlines()[1:]]}
 
 
+def adapted(outputs: Path) -> dict[str, Any]:
+    """The page's change of rank 4: the loss that an adapter of each rank leaves and the least possible one, the
+    change that rank 16 learned, and what one first step gains, with a fixed alpha and with one that grows."""
+    torch.manual_seed(0)
+    frozen, change = torch.randn(128, 128), torch.randn(128, 4) @ torch.randn(4, 128) / 128
+    x = torch.randn(512, 128)
+    targets = x @ (frozen + change).T
+
+    def learned(rank: int, alpha: float, rate: float, steps: int) -> tuple[float, LoraLinear]:
+        layer = nn.Linear(128, 128, bias=False)
+        layer.weight.data = frozen
+        adapter = LoraLinear(layer, (128, 128), rank, alpha, dropout=0)
+        optimizer = torch.optim.Adam([adapter.lora_A.weight, adapter.lora_B.weight], rate)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (adapter(x) - targets).square().mean().backward()
+            optimizer.step()
+        with torch.no_grad():
+            return float((adapter(x) - targets).square().mean()), adapter
+
+    start = float((x @ change.T).square().mean())
+    adapters = {rank: learned(rank, 16, 0.003, 3000) for rank in (1, 2, 3, 4, 16)}
+    left = torch.linalg.svdvals(change).square()
+    of_16 = torch.linalg.svdvals(adapters[16][1].change())
+    gains = {
+        name: [
+            round(float(np.mean([start - learned(rank, alpha or 2 * rank, 0.001, 1)[0] for _ in range(20)])), 7)
+            for rank in (1, 4, 16, 64)
+        ]
+        for name, alpha in (("fixed", 16), ("growing", 0))
+    }
+    return {
+        "losses": {0: round(start, 5)} | {rank: round(loss, 5) for rank, (loss, _) in adapters.items()},
+        "best": [round(float(left[rank:].sum()) / 128, 5) for rank in (0, *adapters)],
+        "values": [round(value, 4) for value in of_16[:5].tolist()],
+        "gains": gains,
+    }
+
+
 MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "backpropagation": positions,
     "chat-templates": tasks,
     "fine-tuning": answers,
     "induction-heads": copied,
     "long-context": needle,
+    "lora": adapted,
     "mixtures-of-experts": on,
     "n-grams": counted,
     "quantisation": quantised,

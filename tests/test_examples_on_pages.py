@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from concept_pages import FOLDER, page, rows_of
+from concept_pages import FOLDER, page, rows_of, written
+from page_figures.sources import page_table, printed
 from page_figures.sources import said as found_in
 
 from llmlab.core.presets import load_preset
@@ -25,6 +26,7 @@ from llmlab.gpt.shapes import parameter_count
 from llmlab.notebook.calibration import wilson
 from llmlab.notebook.scoring import brier, interval_score, tail_surprise
 from llmlab.studies.papers.statistics import (
+    holm,
     random_cosine,
     spearman,
     stratified_permutation_p,
@@ -160,8 +162,11 @@ def test_what_chance_makes_of_cosines_and_strata() -> None:
     within = [(stratified_spearman(one, entropy, position), one) for one in (axis, other)]
     (first, p), (second, q) = ((rho, stratified_permutation_p(one, entropy, position)) for rho, one in within)
     minus = [f"{number:.2f}".replace("-", "−") for number in (spearman(axis, entropy), first, second)]
+    corrected = [f"{value:.3f}".rstrip("0") for value in holm([0.004, 0.03, 0.04])]
     says(
         "statistics-of-claims",
+        f"1 − 0.95¹⁰ = {percent(1 - 0.95**10)}",
+        f"turns 0.004, 0.03 and 0.04 into {corrected[0]}, {corrected[1]} and {corrected[2]}",
         f"{sizes[0]} for d = 16, {sizes[1]} for 32, {sizes[2]} for 64, {sizes[3]} for 896",
         f"It printed {minus[0]} for the first axis over all samples",
         f"within positions {minus[1]} with p = {p:.2f}",
@@ -242,7 +247,7 @@ def test_what_the_levels_of_4_bits_are_good_for() -> None:
         f"and {percent(float(uses[0].max()), 1)} (the one at −0.091)",
         f"between {percent(float(uses[1].min()), 1)} and {percent(float(uses[1].max()))} at 1,024",
         f"even levels win: {percent(error(flat, 'even'), 1)} against {percent(error(flat, 'NF4'), 1)}",
-        f"was off by {percent(product, 1)} too",
+        f"was off by {percent(product, 1)}.",
         f"grew from {percent(error(bell, 'NF4'))} to {percent(float(off))}",
     )
 
@@ -298,9 +303,17 @@ def test_what_knowing_frequencies_or_a_generator_costs() -> None:
         f"contains {story_entropy():.2f} nats of choices on average. They are spread over {tokens:.1f} tokens",
         f"which makes {stories.floor_loss:.3f} nats per token",
     )
-    for name in ("attention", "n-grams"):
-        says(name, f"{stories.floor_loss:.3f}")
-    says("distillation", f"counted on the {len(letters.train) / 1e6:.1f} million letters")
+    for name, floors, frequencies in (
+        ("attention", 2, 0),
+        ("evaluation", 2, 0),
+        ("loss", 3, 4),
+        ("n-grams", 1, 0),
+        ("optimisation", 0, 1),
+    ):
+        assert page(name).count(f"{stories.floor_loss:.3f}") == floors
+        assert page(name).count(f"{letters.unigram_loss:.2f}") == frequencies
+    read = f"{len(letters.train) / 1e6:.1f} million letters"
+    says("distillation", f"counted on the {read}", f"the teacher had read {read}")
 
 
 def test_how_much_longer_a_step_of_two_processes_takes() -> None:
@@ -315,5 +328,38 @@ def test_how_much_longer_a_step_of_two_processes_takes() -> None:
     says("many-processes", f"took {ddp} times as long as that of one with DDP, and {fsdp} times with FSDP2")
 
 
-def test_how_much_is_shared_by_rows_of_words() -> None:
-    says("data-quality", f"share 86 have J = 86/{200 - 86} = {86 / (200 - 86):.2f}")
+def test_how_much_is_shared_by_rows_of_words_and_what_noise_costs() -> None:
+    whole, noisy = (float(printed("data-quality")[line].split()[-1]) for line in (0, 3))
+    says(
+        "data-quality",
+        f"share 86 have J = 86/{200 - 86} = {86 / (200 - 86):.2f}",
+        f"Half noise costs {noisy - whole:.2f} nats",
+    )
+
+
+def test_what_a_rate_does_in_a_valley_and_in_noise() -> None:
+    for rate, *cells in rows_of("learning-rate", "learning rate"):
+        weights = [abs(1 - float(rate) * slope) ** 100 for slope in (1, 10, 100)]
+        loss = sum(slope * weight**2 for slope, weight in zip((1, 10, 100), weights, strict=True)) / 2
+        found = [written(value, cell) for value, cell in zip((loss, weights[0], weights[2]), cells, strict=True)]
+        if loss > 100:
+            found[::2] = f"{loss / 1e9:.1f} · 10⁹", f"{round(weights[2], -2):,.0f}"
+        assert cells == found
+    (_, *rates), (_, *cells) = page_table("learning-rate", "learning rate", 1)
+    torch.manual_seed(0)
+    groups = [torch.ones(200, 20) for _ in rates]
+    parts = [{"params": [one], "lr": float(rate)} for one, rate in zip(groups, rates, strict=True)]
+    optimizer = torch.optim.Adam(parts)
+    for _ in range(200):
+        for one in groups:
+            one.grad = one + torch.randn(200, 20)
+        optimizer.step()
+    losses = [float(one.square().mean()) / 2 for one in groups]
+    assert cells == [written(loss, cell) for loss, cell in zip(losses, cells, strict=True)]
+
+
+def test_what_a_score_of_32_questions_tells() -> None:
+    error = math.sqrt(0.5 * 0.5 / 32)
+    low, high = (percent(0.5 + sign * 1.96 * error) for sign in (-1, 1))
+    says("fine-tuning", f"for 16 right of 32 is {error:.3f}", f"somewhere between {low} and {high}")
+    says("fine-tuning", f"A rise from {percent(16 / 32)} to {percent(18 / 32)} on 32 questions")

@@ -273,6 +273,13 @@ def quoted() -> dict[str, list[str]]:
     others = tasks["counts"][0] * outside
     known = f"{_RUNS['fine-tuning']['frequencies']:.2f}"
     padding = {name: f"{100 * share:.0f} %" for name, share in tasks["padding"].items()}
+    adapted = _RUNS["lora"]
+    matrices = [line.split() for line in _RUNS["adapter adapted@final"]["printed"][2:-1]]
+    relative, effective = ([float(cells[place]) for cells in matrices] for place in (4, 5))
+    ((axis, moved, random),) = re.findall(
+        r"\(\|rho\| (\S+) with entropy,.* moves beliefs by (\S+) bits .* random axes move them by (\S+) \(medians",
+        (_ROOT / "results/papers/bayesian-geometry/report.md").read_text(encoding="utf-8"),
+    )
     *orders, longest = (f"{loss:.3f}" for loss in _RUNS["n-grams"]["losses"])
     return {
         "chat-templates": [
@@ -295,13 +302,27 @@ def quoted() -> dict[str, list[str]]:
             *(f"{words} {known}" for words in ("has a loss of", "on which side of", "token frequencies at")),
         ],
         "induction-heads": [f"names Pip with {pip}"],
-        "lora": [f"with {right['lifted']} questions answered right"],
+        "lora": [
+            f"with {right['lifted']} questions answered right",
+            *(
+                f"| {rank} | {256 * int(rank):,} | {loss:.4f} | {least:.4f} |"
+                for (rank, loss), least in zip(adapted["losses"].items(), adapted["best"], strict=True)
+            ),
+            f"singular values {', '.join(f'{value:.2f}' for value in adapted['values'][:4])}, and then zeros",
+            *(f"| {' | '.join(f'{gain:.5f}' for gain in gains)} |" for gains in adapted["gains"].values()),
+            f"the effective rank was between {min(effective):.1f} and {max(effective):.1f}",
+            f"The norms were {min(relative):.1f} to {max(relative):.1f} times",
+        ],
         "logit-lens": [f"| {rank:.0f} | {probability:.2f} |" for rank, probability in rows],
         "long-context": [f"| {' | '.join(needle)} |", f"| {' | '.join(f'{right:.2f}' for right in needle.values())} |"],
         "loss": [f"| ln 50,257 = {log(50_257):.2f} | {texts['gpt2'].unigram:.2f} |"],
         "loss-curves": [f"the validation loss was lowest at step {min(tiny, key=tiny.__getitem__)} with"],
         "mixtures-of-experts": [f"{' and'.join(neurons.rsplit(',', 1))} of the 512 neurons were on"],
         "n-grams": [f"print {', '.join(orders)} and {longest} for n = 1 to {1 + len(orders)}"],
+        "probes-and-steering": [
+            f"([rank correlation](glossary:rank-correlation) {axis})",
+            f"moved beliefs by {float(moved):.2f} bits, and random axes by {float(random):.2f}",
+        ],
         "tokens": [
             *(f"| {text.vocabulary:,} |" for text in texts.values() if text.vocabulary > 84),
             f"has {texts['char'].tokens:,} tokens as characters, {texts['bpe'].tokens:,} with a vocabulary of 2,048",

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from concept_pages import rows_of, written
 from small_models import COMBINATIONS, VOCAB, shape, some_ids
 
 from llmlab.core.run_settings import TrainSettings
@@ -192,6 +193,10 @@ def test_with_mup_activations_change_alike_at_every_width_and_without_the_more_t
         level, grown = ([of_width[part] for of_width in table] for table in (with_mup, without))
         assert max(level) < 3 * min(level), (part, level)
         assert grown[-1] > (2 if part == "logits" else growth) * grown[0], (part, grown)
+    if optimizer == "adamw":
+        for (_, *cells), table in zip(rows_of("learning-rate", "width"), (without, with_mup), strict=True):
+            changes = [of_width["blocks.0.attention"] for of_width in table]
+            assert cells == [written(change, cell) for change, cell in zip(changes, cells, strict=True)]
 
 
 def _changes(width: int, base: int, train: PretrainTrainSettings) -> dict[str, float]:
