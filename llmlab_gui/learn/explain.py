@@ -74,8 +74,8 @@ class ExplainIt(QWidget):
             (split((self.text, 1), (self.points, 1)), 1),
             self.result,
             self.problem,
+            self.where,  # above the buttons, which stay where they are as it appears
             flow(self.which, self.uncover_button, self.keep_button, self.again_button, right=(self.back_button,)),
-            self.where,
             into=self,
         )
         self._settle = settling_timer(self, _SAVE_MS, self.save)

@@ -155,8 +155,10 @@ class PageQuestions(QWidget):
                 when = "it was not trained to its end: resume it first."
             words = f"Two questions about {name}, {which}: {when}"
         self.button.setEnabled(not waits)
+        other = self._page not in _FIRST_HOUR and self._page != self._concept
+        which = "the page to read for them" if other else "this page"
         where = "" if self._concept in OF_FIRST_HOUR else " if its questions fit it, else from the preset"
-        self.words.setText(words or f"About this page, computed from your own model{where}.")
+        self.words.setText(words or f"About {which}, computed from your own model{where}.")
 
     def _look_again(self) -> None:
         """The model of the first hour is there, or trains now, or another is open."""
