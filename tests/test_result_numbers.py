@@ -273,6 +273,9 @@ def quoted() -> dict[str, list[str]]:
     others = tasks["counts"][0] * outside
     known = f"{_RUNS['fine-tuning']['frequencies']:.2f}"
     padding = {name: f"{100 * share:.0f} %" for name, share in tasks["padding"].items()}
+    fast = "pretrain --steps 200 --set train.eval_interval=50 --set train.learning_rate=5e-3 --set train.schedule="
+    ends = ("constant", "constant --set train.ema_decay=0.95", "linear --set train.min_learning_rate=0")
+    jumping, averaged, decayed = (f"{_end(fast + end):.3f}" for end in ends)
     adapted = _RUNS["lora"]
     matrices = [line.split() for line in _RUNS["adapter adapted@final"]["printed"][2:-1]]
     relative, effective = ([float(cells[place]) for cells in matrices] for place in (4, 5))
@@ -319,6 +322,7 @@ def quoted() -> dict[str, list[str]]:
         "loss-curves": [f"the validation loss was lowest at step {min(tiny, key=tiny.__getitem__)} with"],
         "mixtures-of-experts": [f"{' and'.join(neurons.rsplit(',', 1))} of the 512 neurons were on"],
         "n-grams": [f"print {', '.join(orders)} and {longest} for n = 1 to {1 + len(orders)}"],
+        "optimisation": [f"were {jumping}, {averaged} and {decayed}, in this order: the average"],
         "probes-and-steering": [
             f"([rank correlation](glossary:rank-correlation) {axis})",
             f"moved beliefs by {float(moved):.2f} bits, and random axes by {float(random):.2f}",
