@@ -92,7 +92,7 @@ def main() -> None:
         _products_process(arguments.as_products)
         return
     name = "nanoGPT" if arguments.peer else "plain PyTorch"
-    print(f"{'config':<10}{'round':>6}{'ours tok/s':>12}{name + ' tok/s':>22}", end="")
+    print(f"{'config':<12}{'round':>6}{'ours tok/s':>12}{name + ' tok/s':>22}", end="")
     print(f"{'ratio':>7}{'products':>20}{'limit':>7}{'of it':>7}{'theirs':>8}", end="")
     print(f"{'memory':>18}{'ratio':>7}{'loss gap':>10}")
     for config in arguments.configs:
@@ -126,14 +126,14 @@ def main() -> None:
             share = 100 * theirs / statistics.median(peer.seconds)
             memory = f"{ours.peak_bytes / 1e6:.0f} / {peer.peak_bytes / 1e6:.0f} MB"
             print(
-                f"{config:<10}{number + 1:>6}{fast[0]:>12.0f}{fast[1]:>22.0f}{speed_ratios[-1]:>7.2f}{both:>20}"
+                f"{config:<12}{number + 1:>6}{fast[0]:>12.0f}{fast[1]:>22.0f}{speed_ratios[-1]:>7.2f}{both:>20}"
                 f"{limits[-1]:>7.2f}{100 * speed_ratios[-1] / limits[-1]:>5.0f} %{share:>6.0f} %"
                 f"{memory:>18}{memory_ratios[-1]:>7.2f}{gap:>10.1e}",
                 flush=True,
             )
         of_limit = statistics.median(ratio / limit for ratio, limit in zip(speed_ratios, limits, strict=True))
         print(
-            f"{config:<10}median of {arguments.rounds}: {statistics.median(speed_ratios):.2f}x the tokens/s, "
+            f"{config:<12}median of {arguments.rounds}: {statistics.median(speed_ratios):.2f}x the tokens/s, "
             f"{100 * of_limit:.0f} % of the limit, {statistics.median(memory_ratios):.2f}x the peak memory; "
             f"{steps} steps, {arguments.threads} threads, {arguments.neighbours} neighbours",
             flush=True,
