@@ -258,6 +258,32 @@ def adapted(outputs: Path) -> dict[str, Any]:
     }
 
 
+def reached(outputs: Path) -> dict[str, Any]:
+    """The least loss on the answers held out, and on the end of a text, if the stream before the final norm could be
+    anything: of the base, of all of it fine-tuned, and of another base. Also how long the unembedding's rows are."""
+    tokenizer = load_dataset(DataSettings(corpus="shakespeare", tokenizer="bpe"), 64, quiet).tokenizer
+    examples = load_finetuning_data(ExampleSettings(), 1337, tokenizer, 64, quiet).held_out
+    ids = [id for one in examples for id, trained in zip(one.ids, one.trained, strict=True) if trained]
+    tokens, counts = torch.tensor(ids).unique(return_counts=True)
+    found = {}
+    for reference in ("base@final", "whole@final", "ground@final"):
+        model = open_model(reference, outputs).model
+        torch.manual_seed(0)
+        stream = torch.randn(len(tokens), model.unembedding.shape[1]).requires_grad_()
+        optimizer = torch.optim.Adam([stream], 0.1)
+        for _ in range(600):
+            losses = cross_entropy(model.final_norm(stream) @ model.unembedding.T, tokens, reduction="none")
+            optimizer.zero_grad()
+            losses.sum().backward()
+            optimizer.step()
+        found[reference.partition("@")[0]] = {
+            "loss": round(float((losses * counts).sum() / len(ids)), 4),
+            "end": round(float(losses[tokens == ids[-1]]), 4),
+            "rows": round(float(model.unembedding.norm(dim=1).mean()), 4),
+        }
+    return found
+
+
 MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "backpropagation": positions,
     "chat-templates": tasks,
@@ -265,6 +291,7 @@ MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "induction-heads": copied,
     "long-context": needle,
     "lora": adapted,
+    "lora, any stream": reached,
     "mixtures-of-experts": on,
     "n-grams": counted,
     "quantisation": quantised,

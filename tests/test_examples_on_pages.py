@@ -206,7 +206,8 @@ def test_what_4_bits_cost_smollm2() -> None:
         f"| QLoRA | {bits / 8:.2f} bytes |",
     )
     assert 4 * rest > of_qlora / 2
-    says("lora", f"{adapter:,} parameters, {percent(adapter / (matrices + rest), 1)} of the model: {attention:,}")
+    parts = f"{attention:,} in attention and {adapter - attention:,} in the feed-forward"
+    says("lora", f"{adapter:,} parameters, {percent(adapter / (matrices + rest), 1)} of the model: {parts}")
 
 
 def test_what_the_levels_of_4_bits_are_good_for() -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from math import log
+from math import exp, log
 from statistics import mean, stdev
 from typing import Any
 
@@ -276,7 +276,11 @@ def quoted() -> dict[str, list[str]]:
     fast = "pretrain --steps 200 --set train.eval_interval=50 --set train.learning_rate=5e-3 --set train.schedule="
     ends = ("constant", "constant --set train.ema_decay=0.95", "linear --set train.min_learning_rate=0")
     jumping, averaged, decayed = (f"{_end(fast + end):.3f}" for end in ends)
-    adapted = _RUNS["lora"]
+    adapted, any_stream = _RUNS["lora"], _RUNS["lora, any stream"]
+    base, whole, ground = (f"{any_stream[name]['loss']:.2f}" for name in ("base", "whole", "ground"))
+    end = any_stream["base"]["end"]
+    longer = any_stream["ground"]["rows"] / any_stream["base"]["rows"]
+    least_rank, *_, most_rank = adapted["gains"]["growing"]
     matrices = [line.split() for line in _RUNS["adapter adapted@final"]["printed"][2:-1]]
     relative, effective = ([float(cells[place]) for cells in matrices] for place in (4, 5))
     ((axis, moved, random),) = re.findall(
@@ -311,6 +315,12 @@ def quoted() -> dict[str, list[str]]:
                 f"| {rank} | {256 * int(rank):,} | {loss:.4f} | {least:.4f} |"
                 for (rank, loss), least in zip(adapted["losses"].items(), adapted["best"], strict=True)
             ),
+            f"The answer is {base} nats per token. The end-of-text token costs at least {end:.2f}, "
+            f"a probability of {100 * exp(-end):.0f} %",
+            f"the same search gave {whole}.",
+            f"its rows are {longer:.2f} times as long: the search above gives a lower bound of {ground} "
+            f"instead of {base}",
+            f"a step of rank 64 is {most_rank / least_rank:.0f} times that of rank 1",
             f"singular values {', '.join(f'{value:.2f}' for value in adapted['values'][:4])}, and then zeros",
             *(f"| {' | '.join(f'{gain:.5f}' for gain in gains)} |" for gains in adapted["gains"].values()),
             f"the effective rank was between {min(effective):.1f} and {max(effective):.1f}",
