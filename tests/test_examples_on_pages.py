@@ -210,6 +210,12 @@ def test_what_4_bits_cost_smollm2() -> None:
     says("lora", f"{adapter:,} parameters, {percent(adapter / (matrices + rest), 1)} of the model: {parts}")
 
 
+def test_the_loss_of_a_fresh_model_with_gpt2s_vocabulary_on_how_to_read_a_curve() -> None:
+    for name in ("1-loss-curve", "7-answers"):
+        text = (FOLDER.parent / f"how-to-read/{name}.md").read_text(encoding="utf-8")
+        assert re.findall(r"50,257[^.]*?(\d+\.\d+)", text) == [f"{math.log(_GPT2):.2f}"]
+
+
 def test_what_the_levels_of_4_bits_are_good_for() -> None:
     line = found_in("quantisation", r"^> (.*)$").replace("−", "-")
     levels = {"NF4": torch.tensor([float(level) for level in line.split(",")]).double()}
