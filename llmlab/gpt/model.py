@@ -198,11 +198,12 @@ class CausalSelfAttention(nn.Module):
         # The formula above in one call that never stores the [B, H, T, T] pattern where the device can avoid it.
         drop = self.dropout if self.training else 0.0
         mask = None if past is None else past.mask
-        as_it_is: AbstractContextManager[Any] = nullcontext()
+        precision: AbstractContextManager[Any] = nullcontext()
         if torch.is_autocast_enabled("cpu") and q.is_cpu and k.shape[2] < HALF_ATTENTION:
+            # A run in bf16 on a processor, where fp32 is faster for so few tokens.
             q, k, v = q.float(), k.float(), v.float()
-            as_it_is = torch.autocast("cpu", enabled=False)
-        with as_it_is:
+            precision = torch.autocast("cpu", enabled=False)
+        with precision:
             y = F.scaled_dot_product_attention(q, k, v, mask, drop, mask is None, scale=self.scale)  # [B, H, T, D]
         y = y.transpose(1, 2).reshape(batch, time, n_embd)  # heads side by side again
         return F.dropout(self.out(y), self.dropout, self.training)
