@@ -65,7 +65,7 @@ def add_commands(commands: Commands) -> None:
         help="with --backwards: which (default: the largest gradient of up)",
     )
     said = "with --backwards: training sequence N of the run's next steps, from 0"
-    parser.add_argument("--window", type=int, default=-1, metavar="N", help=said)
+    parser.add_argument("--sequence", "--window", type=int, default=-1, metavar="N", help=said)
     parser.add_argument("--next", default="", metavar="TEXT", help="with --backwards: another sequence, measured too")
 
 
@@ -102,10 +102,10 @@ def _check_direction(args: argparse.Namespace) -> None:
     """UsageError for words of the other direction."""
     if args.backwards and (args.append or args.cache or args.changes):
         raise UsageError("--backwards goes with neither --append, --cache nor --change.")
-    if not args.backwards and (args.weight or args.next or args.window >= 0):
-        raise UsageError("--weight, --window and --next belong to the way back.", "", "Add --backwards.")
-    if (args.window < 0) != bool(args.prompt):
-        raise UsageError("A walk takes a --prompt, or backwards a --window.", "", "Name one of them.")
+    if not args.backwards and (args.weight or args.next or args.sequence >= 0):
+        raise UsageError("--weight, --sequence and --next belong to the way back.", "", "Add --backwards.")
+    if (args.sequence < 0) != bool(args.prompt):
+        raise UsageError("A walk takes a --prompt, or backwards a --sequence.", "", "Name one of them.")
 
 
 def _forwards(args: argparse.Namespace, opened: OpenModel) -> tuple[list[Stage], list[int]]:
@@ -124,7 +124,7 @@ def _backwards(
     from llmlab.walk.adamw import training_of
     from llmlab.walk.backwards import WalkBack, of_corpus, walk_back
 
-    names = ("layer", "head", "position", "weight", "window", "next", "beginning")
+    names = ("layer", "head", "position", "weight", "sequence", "next", "beginning")
     trained = training_of(reference, progress)
     asked = of_corpus(WalkBack(text=args.prompt, **{name: getattr(args, name) for name in names}), trained)
     return walk_back(opened, asked, trained), asked.token_ids(opened)

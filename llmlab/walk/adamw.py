@@ -29,7 +29,7 @@ from llmlab.training.schedule import learning_rate
 from llmlab.training.state import load_state
 from llmlab.walk.code import code_of
 from llmlab.walk.gradients import Back
-from llmlab.walk.place import value
+from llmlab.walk.focus import value
 from llmlab.walk.stage import Stage
 from llmlab.walk.sums import bracketed, number, total
 
@@ -48,14 +48,14 @@ _FUSED = "The line is torch's plain form of it, which training runs fused into o
 class Trained:
     """How the model is trained, as far as a run says so. moments: what its optimizer kept of each weight, by name.
 
-    windows: the training sequences of the run's next step, then those of the one after, ids [T + 1] each. said: where
+    sequences: the training sequences of the run's next step, then those of the one after, ids [T + 1] each. said: where
     all this is from, a sentence.
     """
 
     settings: TrainSettings = field(default_factory=PretrainTrainSettings)
     step: int = 0
     moments: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    windows: Sequence[Sequence[int]] = ()
+    sequences: Sequence[Sequence[int]] = ()
     said: str = "No run's optimizer is known: a first step with the default settings, both means from zero."
 
 
@@ -70,13 +70,13 @@ def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
     if state.weights:
         said += " The model shown is the average of its weights, the means are of those that train."
     try:
-        windows = _windows(settings, checkpoint.step, state.origin.data_key, progress)
+        sequences = _next_sequences(settings, checkpoint.step, state.origin.data_key, progress)
     except (LabError, OSError):  # the text is not here any more
-        windows = []
-    return Trained(settings.train, checkpoint.step, state.optimizer, windows, said)
+        sequences = []
+    return Trained(settings.train, checkpoint.step, state.optimizer, sequences, said)
 
 
-def _windows(settings: PretrainSettings, step: int, data_key: str, progress: Progress) -> list[list[int]]:
+def _next_sequences(settings: PretrainSettings, step: int, data_key: str, progress: Progress) -> list[list[int]]:
     """As `llmlab.training.loop` reads them; none where the text is another now."""
     data, sequences = sequences_of(settings, progress)
     if data.key != data_key:
@@ -86,11 +86,11 @@ def _windows(settings: PretrainSettings, step: int, data_key: str, progress: Pro
 
 
 def step_stages(back: Back, trained: Trained, name: str, following: Sequence[int]) -> Iterator[Stage]:
-    """One optimizer step of a copy of the model on this sequence's gradient, told for the weight `name` at its place.
+    """One optimizer step of a copy of the model on this sequence's gradient, told for the weight `name` at its index.
 
     A weight that Muon moves has no AdamW step: its own is told without a formula.
     """
-    model = back.place.opened.model
+    model = back.focus.opened.model
     settings = trained.settings
     stepped = copy.deepcopy(model)
     if isinstance(stepped, GPT) and isinstance(settings, PretrainTrainSettings):
@@ -128,7 +128,7 @@ def step_stages(back: Back, trained: Trained, name: str, following: Sequence[int
 
 def _weight_gradient(back: Back) -> Stage:
     """dL/dW[i, j] as a sum over positions."""
-    module, place = back.module, back.place
+    module, focus = back.module, back.focus
     weight: Any = module.weight
     row, column = back.index
     out, into = (column, row) if is_conv1d(module) else (row, column)
@@ -148,7 +148,7 @@ def _weight_gradient(back: Back) -> Stage:
         total(shown, float(seen)),
         "Every position has a say in how the weight should move, and they are simply added.",
         "parameters",
-        [value("share of each position", ("position",), terms, place.token_labels)],
+        [value("share of each position", ("position",), terms, focus.token_labels)],
         terms.sum(),
         seen,
         code_of(loop.Loop.optimizer_step, ".backward()"),
@@ -158,7 +158,7 @@ def _weight_gradient(back: Back) -> Stage:
 def _clipping(back: Back, settings: TrainSettings, norm: float, weight: Tensor) -> Stage:
     original: Any = back.module.weight
     whole = torch.stack(
-        [p.grad.float().norm() for p in back.place.opened.model.parameters() if p.grad is not None]
+        [p.grad.float().norm() for p in back.focus.opened.model.parameters() if p.grad is not None]
     ).norm()
     g, limit = float(original.grad[back.index]), settings.grad_clip
     factor = min(1.0, limit / (norm + 1e-6)) if limit else 1.0  # torch.nn.utils.clip_grad_norm_ adds 1e-6
@@ -270,11 +270,11 @@ def _muon(back: Back, name: str, before: float, after: float) -> Stage:
 @torch.no_grad()
 def _what_it_did(back: Back, model: nn.Module, stepped: nn.Module, following: Sequence[int]) -> Stage:
     """The losses of this sequence and of the next, before the step and after it."""
-    windows = [("this sequence", (*back.place.ids, back.targets[-1]))]
+    sequences = [("this sequence", (*back.focus.ids, back.targets[-1]))]
     if len(following) > 1:
-        windows.append(("the next sequence", tuple(following)))
+        sequences.append(("the next sequence", tuple(following)))
     losses, labels = [], []
-    for label, ids in windows:
+    for label, ids in sequences:
         for when, one in (("before", model), ("after", stepped)):
             losses.append(loss_of(one, ids))
             labels.append(f"{label}, {when}")

@@ -3,7 +3,7 @@
     walk        STAGE/VALUE, every value of each stage (`llmlab.walk.stage`); was/STAGE/VALUE before a change
     walk_back   the same, backwards
 
-Metadata besides the usual: stages, JSON: the rest of each stage, in order; of walk_back windows: how many training
+Metadata besides the usual: stages, JSON: the rest of each stage, in order; of walk_back sequences: how many training
 sequences of the run can be walked.
 """
 
@@ -44,10 +44,10 @@ def write_walk_back(reference: Reference, opened: OpenModel, question: WalkBack,
     if (trained := _TRAINED.get(opened.model)) is None:
         trained = _TRAINED[opened.model] = training_of(reference, progress)
     progress("Walking back through the model", 0, 0)
-    question, windows = of_corpus(question, trained), str(len(trained.windows))
+    question, sequences = of_corpus(question, trained), str(len(trained.sequences))
     tensors, texts = to_archive(walk_back(opened, question, trained))
     ids = question.token_ids(opened)
-    write_archive(out, tensors, describe(opened, "walk", ids, question, stages=texts, windows=windows))
+    write_archive(out, tensors, describe(opened, "walk", ids, question, stages=texts, sequences=sequences))
 
 
 def walks_of(reference: Reference) -> Questions:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llmlab.walk.norms import into_stream, norm_stage, norm_words, sum_stage
 from llmlab.walk.parts import is_direct
-from llmlab.walk.place import Place, differing, norm_of, product, value
+from llmlab.walk.focus import Focus, differing, norm_of, product, value
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, dot, number, total
 
@@ -32,35 +32,35 @@ class _Projected:
     vectors: Tensor  # [T, D]
 
 
-def attention_stages(place: Place) -> Iterator[Stage]:
+def attention_stages(focus: Focus) -> Iterator[Stage]:
     """From the stream before the layer to the stream between its halves."""
-    seen, p, j = place.seen, place.position, place.key
+    seen, p, j = focus.seen, focus.position, focus.key
     if seen.norm is not None:
         why = "Attention reads a copy of the stream at a standard size, whatever the stream has grown to."
-        yield norm_stage(place, "norm", "Norm before attention", seen.norm, why)
-    found = projected(place)
+        yield norm_stage(focus, "norm", "Norm before attention", seen.norm, why)
+    found = projected(focus)
     for kind, at in zip(_VECTORS, (p, j, j), strict=True):
-        yield _projection(place, kind, at, found.get(kind))
-    if place.parts.query_norms:
-        yield _query_norm(place, found)
-    if getattr(place.parts.attention, "value_mix", None) is not None:
-        yield _value_mix(place, found)
+        yield _projection(focus, kind, at, found.get(kind))
+    if focus.parts.query_norms:
+        yield _query_norm(focus, found)
+    if getattr(focus.parts.attention, "value_mix", None) is not None:
+        yield _value_mix(focus, found)
     if seen.rotary is not None:
-        yield _rotation(place, found)
-    yield from _pattern_stages(place)
-    yield from _output_stages(place)
+        yield _rotation(focus, found)
+    yield from _pattern_stages(focus)
+    yield from _output_stages(focus)
 
 
-def projected(place: Place) -> dict[str, _Projected]:
+def projected(focus: Focus) -> dict[str, _Projected]:
     """By kind; empty where the layout of the projections is none of those known here.
 
     What proves a layout is the value, which nothing turns on its way to the weighted sum.
     """
-    parts, seen, anatomy = place.parts, place.seen, place.anatomy
+    parts, seen, anatomy = focus.parts, focus.seen, focus.anatomy
     dims = (seen.heads.query.shape[-1], seen.heads.key.shape[-1], seen.heads.value.shape[-1])
     group = anatomy.n_head // anatomy.n_kv_head
     heads = (anatomy.n_head, anatomy.n_kv_head, anatomy.n_kv_head)
-    chosen = (place.head, place.head // group, place.head // group)
+    chosen = (focus.head, focus.head // group, focus.head // group)
     modules = parts.projections
     if not modules or any(module not in seen.outputs for module in modules):
         return {}
@@ -77,7 +77,7 @@ def projected(place: Place) -> dict[str, _Projected]:
             side_by_side = zip(blocks, heads, chosen, strict=True)
             layouts.append([rows.view(count, -1)[head] for rows, count, head in side_by_side])
             own = all_rows.view(anatomy.n_kv_head, group + 2, dim)[chosen[1]]  # queries of a group, its key, its value
-            layouts.append([own[place.head % group], own[group], own[group + 1]])
+            layouts.append([own[focus.head % group], own[group], own[group + 1]])
         outputs_of, modules_of = outputs * 3, list(modules) * 3
     mixed = getattr(parts.attention, "value_mix", None) is not None
     for rows in layouts:
@@ -90,14 +90,14 @@ def projected(place: Place) -> dict[str, _Projected]:
     return {}
 
 
-def _projection(place: Place, kind: str, at: int, projected: _Projected | None) -> Stage:
-    letter, heads = kind[0], place.seen.heads
-    title = f"{kind.capitalize()} of position {at} ({place.tokens[at]!r})"
+def _projection(focus: Focus, kind: str, at: int, projected: _Projected | None) -> Stage:
+    letter, heads = kind[0], focus.seen.heads
+    title = f"{kind.capitalize()} of position {at} ({focus.tokens[at]!r})"
     if projected is None:
         own = {"query": heads.query, "key": heads.key, "value": heads.value}[kind]
         values = [value(letter, ("dimension of the head",), own[at]), _by_position(f"all {kind} vectors", own)]
-        return place.stage(kind, title, "", "", _WHY[kind], "attention", values, None, own)
-    x, seen = place.seen.inputs[projected.module][at], projected.vectors[at]
+        return focus.stage(kind, title, "", "", _WHY[kind], "attention", values, None, own)
+    x, seen = focus.seen.inputs[projected.module][at], projected.vectors[at]
     made = product(projected.module, x, projected.rows)
     formula = numbers = ""
     if made is not None:
@@ -106,58 +106,58 @@ def _projection(place: Place, kind: str, at: int, projected: _Projected | None) 
     if kind != "query":
         values.append(_by_position(f"all {kind} vectors", projected.vectors))
     recomputed = None if made is None else made.y
-    return place.stage(kind, title, formula, numbers, _WHY[kind], "attention", values, recomputed, seen)
+    return focus.stage(kind, title, formula, numbers, _WHY[kind], "attention", values, recomputed, seen)
 
 
 def _by_position(name: str, x: Tensor) -> Value:
     return value(name, ("position", "dimension of the head"), x)
 
 
-def _query_norm(place: Place, projected: dict[str, _Projected]) -> Stage:
+def _query_norm(focus: Focus, projected: dict[str, _Projected]) -> Stage:
     """Queries and keys brought to one size, head by head."""
-    module, p = place.parts.query_norms[0], place.position
+    module, p = focus.parts.query_norms[0], focus.position
     title, why = "Norm of the query", "Queries and keys of one size keep scores small, however training moves them."
-    query, where = projected.get("query"), normed_query(place, projected)
-    as_used = [value("q as attention gets it", ("dimension of the head",), place.seen.heads.query[p])]
+    query, where = projected.get("query"), normed_query(focus, projected)
+    as_used = [value("q as attention gets it", ("dimension of the head",), focus.seen.heads.query[p])]
     norm = None if query is None else norm_of(module, query.vectors.shape[-1])
     if query is None or where is None or norm is None:
-        return place.stage("query_norm", title, "", "", why, "attention", as_used, None, place.seen.heads.query)
+        return focus.stage("query_norm", title, "", "", why, "attention", as_used, None, focus.seen.heads.query)
     before = query.vectors[p]
-    recomputed, seen = norm.apply(before), place.seen.outputs[module][where]
+    recomputed, seen = norm.apply(before), focus.seen.outputs[module][where]
     formula, numbers = norm_words(norm, before, seen, "q", "q")
     values = [value("q", ("dimension of the head",), seen), value("q before", ("dimension of the head",), before)]
-    return place.stage("query_norm", title, formula, numbers, why, "attention", values, recomputed, seen)
+    return focus.stage("query_norm", title, formula, numbers, why, "attention", values, recomputed, seen)
 
 
-def normed_query(place: Place, projected: dict[str, _Projected]) -> tuple[int, int] | None:
+def normed_query(focus: Focus, projected: dict[str, _Projected]) -> tuple[int, int] | None:
     """Where in what the norm of the queries gives this one stands; None where that cannot be told.
 
     A family may norm [T, H, D] or [H, T, D]: the formula tells which.
     """
-    module, p, heads = place.parts.query_norms[0], place.position, place.anatomy.n_head
-    query, output = projected.get("query"), place.seen.outputs.get(module)
+    module, p, heads = focus.parts.query_norms[0], focus.position, focus.anatomy.n_head
+    query, output = projected.get("query"), focus.seen.outputs.get(module)
     norm = None if query is None else norm_of(module, query.vectors.shape[-1])
     if query is None or output is None or norm is None:
         return None
-    recomputed, time = norm.apply(query.vectors[p]), len(place.ids)
-    layouts = (((p, place.head), (time, heads)), ((place.head, p), (heads, time)))
+    recomputed, time = norm.apply(query.vectors[p]), len(focus.ids)
+    layouts = (((p, focus.head), (time, heads)), ((focus.head, p), (heads, time)))
     found = [where for where, shape in layouts if output.shape[:2] == shape]
     return min(found, key=lambda where: differing(output[where], recomputed), default=None)
 
 
-def _value_mix(place: Place, projected: dict[str, _Projected]) -> Stage:
+def _value_mix(focus: Focus, projected: dict[str, _Projected]) -> Stage:
     """Only in the lab's own GPT: values of a later layer have the first one's in them."""
-    attention, own = place.parts.attention, projected["value"]
-    first = place.seen.first_values
+    attention, own = focus.parts.attention, projected["value"]
+    first = focus.seen.first_values
     assert first is not None
     share = float(attention.value_mix)  # type: ignore[arg-type]
-    theirs, ours, j = first[:, own.rows], own.vectors, place.key
-    seen = place.seen.heads.value
+    theirs, ours, j = first[:, own.rows], own.vectors, focus.key
+    seen = focus.seen.heads.value
     numbers = (
         f"v[0] = {number(share)}·{bracketed(float(theirs[j, 0]))} + {number(1 - share)}·{bracketed(float(ours[j, 0]))}"
         f" = {number(float(seen[j, 0]))}"
     )
-    return place.stage(
+    return focus.stage(
         "value_mix",
         "Value mixed with layer 0's",
         "v = s · v of layer 0 + (1 − s) · v",
@@ -170,16 +170,16 @@ def _value_mix(place: Place, projected: dict[str, _Projected]) -> Stage:
     )
 
 
-def _rotation(place: Place, projected: dict[str, _Projected]) -> Stage:
-    assert place.seen.rotary is not None
-    p, (cos, sin) = place.position, place.seen.rotary
-    seen = place.seen.heads.query[p]
+def _rotation(focus: Focus, projected: dict[str, _Projected]) -> Stage:
+    assert focus.seen.rotary is not None
+    p, (cos, sin) = focus.position, focus.seen.rotary
+    seen = focus.seen.heads.query[p]
     why = "The product of a turned query and a turned key depends only on how far apart they stand."
     title = f"Rotation by position {p}"
     axes = ("dimension of the head",)
-    before = _before_rotation(place, projected)
+    before = _before_rotation(focus, projected)
     if before is None:
-        return place.stage("rotation", title, "", "", why, "attention", [value("q", axes, seen)], None, seen)
+        return focus.stage("rotation", title, "", "", why, "attention", [value("q", axes, seen)], None, seen)
     width = cos.shape[-1]
     choices = [(turned(before, cos[p], sin[p]), width // 2), (turned_in_pairs(before, cos[p], sin[p]), 1)]
     # By the second largest difference: a change may have set one number.
@@ -193,18 +193,18 @@ def _rotation(place: Place, projected: dict[str, _Projected]) -> Stage:
         f"{bracketed(float(before[apart]))}·{bracketed(float(sin[p, 0]))} = {number(float(seen[0]))}"
     )
     values = [value("q", axes, seen), value("q before", axes, before), value("angle", ("component",), angle)]
-    values += [_by_position("all turned keys", place.seen.heads.key)]
+    values += [_by_position("all turned keys", focus.seen.heads.key)]
     formula = f"(q[i], q[i + {apart}]) turned by position · θ[i]; each key by its own position"
     note = "" if width == len(seen) else f"Only the first {width} of {len(seen)} dimensions are turned."
-    return place.stage("rotation", title, formula, numbers, why, "attention", values, recomputed, seen, note)
+    return focus.stage("rotation", title, formula, numbers, why, "attention", values, recomputed, seen, note)
 
 
-def _before_rotation(place: Place, projected: dict[str, _Projected]) -> Tensor | None:
+def _before_rotation(focus: Focus, projected: dict[str, _Projected]) -> Tensor | None:
     query = projected.get("query")
-    if query is None or not place.parts.query_norms:
-        return None if query is None else query.vectors[place.position]
-    where = normed_query(place, projected)
-    return None if where is None else place.seen.outputs[place.parts.query_norms[0]][where]
+    if query is None or not focus.parts.query_norms:
+        return None if query is None else query.vectors[focus.position]
+    where = normed_query(focus, projected)
+    return None if where is None else focus.seen.outputs[focus.parts.query_norms[0]][where]
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -224,8 +224,8 @@ def turned_in_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((part * cos + swapped * sin, rest), -1)
 
 
-def _pattern_stages(place: Place) -> Iterator[Stage]:
-    heads, p, j, labels = place.seen.heads, place.position, place.key, place.token_labels
+def _pattern_stages(focus: Focus) -> Iterator[Stage]:
+    heads, p, j, labels = focus.seen.heads, focus.position, focus.key, focus.token_labels
     q, k = heads.query[p], heads.key[j]
     products, score = q * k, float(heads.scores[p, j])
     scaled = heads.scaled[p]
@@ -233,9 +233,9 @@ def _pattern_stages(place: Place) -> Iterator[Stage]:
     scale = "/ √D" if math.isclose(heads.scale, size**-0.5, rel_tol=1e-6) else f"· {number(heads.scale)}"
     shown = f"/ √{size}" if scale == "/ √D" else scale
     axes = ("key position",)
-    yield place.stage(
+    yield focus.stage(
         "score",
-        f"Score of {place.tokens[p]!r} ({p}) with {place.tokens[j]!r} ({j})",
+        f"Score of {focus.tokens[p]!r} ({p}) with {focus.tokens[j]!r} ({j})",
         f"score = q · k {scale}",
         f"({dot(q, k, score)}) {shown} = {number(float(scaled[j]))}",
         "A score is high where a key offers what the query looks for.",
@@ -251,7 +251,7 @@ def _pattern_stages(place: Place) -> Iterator[Stage]:
     row = scaled
     if heads.capped is not None and heads.softcap is not None:
         row, cap, old = heads.capped[p], number(heads.softcap), number(float(scaled[j]))
-        yield place.stage(
+        yield focus.stage(
             "softcap",
             "Softcap of the scores",
             "score = c · tanh(score / c)",
@@ -262,13 +262,13 @@ def _pattern_stages(place: Place) -> Iterator[Stage]:
             heads.softcap * torch.tanh(scaled / heads.softcap),
             row,
         )
-    masked, window = heads.masked[p], place.anatomy.blocks[place.layer].window
-    places = torch.arange(len(row))
-    hidden = (places > p) | ((places <= p - window) if window is not None else False)
+    masked, window = heads.masked[p], focus.anatomy.blocks[focus.layer].window
+    positions = torch.arange(len(row))
+    hidden = (positions > p) | ((positions <= p - window) if window is not None else False)
     causal = row.masked_fill(hidden, -math.inf)
     biased = "" if differing(causal, masked) < 1e-3 else "A bias for the distance is added to the scores, too."
     seen_words = f"{int((~hidden).sum())} of {len(row)} positions are seen"
-    yield place.stage(
+    yield focus.stage(
         "mask",
         "Mask",
         "score = −∞ for every later position" + ("" if window is None else f", and for those {window} or more back"),
@@ -287,7 +287,7 @@ def _pattern_stages(place: Place) -> Iterator[Stage]:
     highest = masked.max()
     powers = (masked - highest).exp()
     terms = [number(one) for one in powers[powers > 0].tolist()]
-    yield place.stage(
+    yield focus.stage(
         "softmax",
         "Softmax: the attention pattern",
         "a = exp(score − max) / Σ exp(score − max)",
@@ -304,9 +304,9 @@ def _pattern_stages(place: Place) -> Iterator[Stage]:
         pattern,
         "" if heads.sink is None else f"A sink outside the prompt takes {number(sink)} of the attention.",
     )
-    values, z = heads.value, place.seen.z[p, place.head]
+    values, z = heads.value, focus.seen.z[p, focus.head]
     terms = [f"{number(a)}·{bracketed(v)}" for a, v in zip(pattern.tolist(), values[:, 0].tolist(), strict=True) if a]
-    yield place.stage(
+    yield focus.stage(
         "weighted_sum",
         "Weighted sum of the values",
         "z = Σ a[j] · v[j]",
@@ -322,13 +322,13 @@ def _pattern_stages(place: Place) -> Iterator[Stage]:
     )
 
 
-def _output_stages(place: Place) -> Iterator[Stage]:
-    p, parts, seen = place.position, place.parts, place.seen
+def _output_stages(focus: Focus) -> Iterator[Stage]:
+    p, parts, seen = focus.position, focus.parts, focus.seen
     all_z, out = seen.z[p].flatten(), seen.outputs[parts.out][p]
     made = product(parts.out, all_z)
     values, numbers, formula = [], "", ""
     if made is not None:
-        n_head = place.anatomy.n_head
+        n_head = focus.anatomy.n_head
         by_head = torch.einsum("chd,hd->hc", made.weight.unflatten(1, (n_head, -1)), all_z.view(n_head, -1))
         terms = [bracketed(one) for one in by_head[:, 0].tolist()]
         if made.bias is not None:
@@ -336,10 +336,10 @@ def _output_stages(place: Place) -> Iterator[Stage]:
         formula = made.formula("out", "W_O", "(z of all heads)")
         numbers = f"out[0], head by head: {total(terms, float(made.y[0]))}"
         values = [value("by head", ("head", "component"), by_head)]
-    block, added = place.anatomy.blocks[place.layer], seen.added["attn_out"][place.layer]
+    block, added = focus.anatomy.blocks[focus.layer], seen.added["attn_out"][focus.layer]
     direct = is_direct(block.attn, parts.out)
     values.insert(0, value("out", ("component",), added if direct else out))
-    yield place.stage(
+    yield focus.stage(
         "attention" if direct else "output_projection",
         "Output projection",
         formula,
@@ -351,8 +351,8 @@ def _output_stages(place: Place) -> Iterator[Stage]:
         added if direct else out,
     )
     if not direct:
-        yield into_stream(place, "attention", out, added, block.attn)
+        yield into_stream(focus, "attention", out, added, block.attn)
     if not block.parallel:
-        x, after = seen.added["pre_attn"][place.layer], seen.added["post_attn"][place.layer]
+        x, after = seen.added["pre_attn"][focus.layer], seen.added["post_attn"][focus.layer]
         why = "Attention adds to the stream and replaces nothing: what was there stays."
-        yield sum_stage(place, "middle", "Back into the residual stream", x, added, after, why)
+        yield sum_stage(focus, "middle", "Back into the residual stream", x, added, after, why)

@@ -27,7 +27,7 @@ from llmlab.walk.changes import Changes
 from llmlab.walk.forwards import check
 from llmlab.walk.gradients import Back, gradient_stages
 from llmlab.walk.parts import layer_parts
-from llmlab.walk.place import Place
+from llmlab.walk.focus import Focus
 from llmlab.walk.stage import Stage
 from llmlab.walk.watched import Hooks, watch
 
@@ -41,8 +41,8 @@ _FLOAT = 4  # bytes
 class WalkBack(Prompt):
     """What is walked. weight: one of a linear layer's, NAME[row,column]; "" for the largest gradient of the layer's up.
 
-    next: the text of another sequence, whose loss is measured too. window: not the prompt but this training sequence of
-    the run's next step, from 0; those of the step after it follow. -1: the prompt.
+    next: the text of another sequence, whose loss is measured too. sequence: not the prompt but this one of the training
+    sequences of the run's next step, from 0; those of the step after it follow. -1: the prompt.
     """
 
     layer: int = 0
@@ -50,23 +50,23 @@ class WalkBack(Prompt):
     position: int = -1
     weight: str = ""
     next: str = ""
-    window: int = -1
+    sequence: int = -1
 
 
 def of_corpus(asked: WalkBack, trained: Trained) -> WalkBack:
     """With the ids of the training sequence that is asked for, if one is. UsageError where there is none."""
-    if asked.window < 0:
+    if asked.sequence < 0:
         return asked
-    count = len(trained.windows)
+    count = len(trained.sequences)
     if not count:
         raise UsageError(
             "There is no training sequence to walk back from.",
             "The model is no checkpoint of a run from scratch whose text is here.",
             "Walk back from a prompt.",
         )
-    if asked.window >= count:
-        raise UsageError(f"There is no training sequence {asked.window}.", f"There are {count}, from 0.")
-    return replace(asked, ids=tuple(trained.windows[asked.window]), beginning=False)
+    if asked.sequence >= count:
+        raise UsageError(f"There is no training sequence {asked.sequence}.", f"There are {count}, from 0.")
+    return replace(asked, ids=tuple(trained.sequences[asked.sequence]), beginning=False)
 
 
 def walk_back(opened: OpenModel, asked: WalkBack, trained: Trained) -> list[Stage]:
@@ -87,12 +87,12 @@ def walk_back(opened: OpenModel, asked: WalkBack, trained: Trained) -> list[Stag
     seen = watch(opened, inputs, asked.layer, asked.head, position)
     text = opened.tokenizer.decode(inputs)
     key = int(seen.heads.pattern[position].argmax())
-    place = Place(
+    focus = Focus(
         opened, seen, text, tuple(inputs), asked.layer, asked.head, position, key, Changes(), Sampling(), 0, 0
     )
     module, index = _weight(opened, anatomy, asked)
     with _learning(model), Hooks(_with_gradient) as kept:
-        for watched in {*place.parts.watched(), anatomy.embedding, anatomy.final_norm, module} - {None}:
+        for watched in {*focus.parts.watched(), anatomy.embedding, anatomy.final_norm, module} - {None}:
             assert watched is not None
             kept.watch(watched)
         for block in anatomy.blocks:
@@ -105,8 +105,8 @@ def walk_back(opened: OpenModel, asked: WalkBack, trained: Trained) -> list[Stag
         assert weight.grad is not None
         if index is None:
             index = divmod(int(weight.grad.abs().argmax()), weight.shape[1])
-        back = Back(place, tuple(targets), float(loss.detach()), logits, kept.inputs, kept.outputs, module, index)
-        following = opened.tokenizer.encode(asked.next) if asked.next else _next_window(asked, trained)
+        back = Back(focus, tuple(targets), float(loss.detach()), logits, kept.inputs, kept.outputs, module, index)
+        following = opened.tokenizer.encode(asked.next) if asked.next else _next_sequence(asked, trained)
         following = following[: anatomy.context + 1]
         stages = list(gradient_stages(back))
         stages += step_stages(back, trained, _name(model, weight), following)
@@ -114,7 +114,7 @@ def walk_back(opened: OpenModel, asked: WalkBack, trained: Trained) -> list[Stag
 
 
 def _weight(opened: OpenModel, anatomy: Anatomy, asked: WalkBack) -> tuple[nn.Module, tuple[int, int] | None]:
-    """The linear layer, and the place in its matrix as it is stored; None for the largest gradient."""
+    """The linear layer, and the index in its matrix as it is stored; None for the largest gradient."""
     if not asked.weight:
         parts = layer_parts(anatomy, asked.layer)
         return parts.up or parts.out, None
@@ -126,7 +126,7 @@ def _weight(opened: OpenModel, anatomy: Anatomy, asked: WalkBack) -> tuple[nn.Mo
         raise UsageError(f"{asked.weight!r} is no weight of a linear layer.", f"One is {example}[0,0].")
     index, shape = (int(match["row"]), int(match["column"])), _parameter(module).shape
     if index[0] >= shape[0] or index[1] >= shape[1]:
-        raise UsageError(f"{match['name']} has no place {list(index)}.", f"Its shape is {list(shape)}.")
+        raise UsageError(f"{match['name']} has no entry {list(index)}.", f"Its shape is {list(shape)}.")
     return module, index
 
 
@@ -164,7 +164,7 @@ def _with_gradient(x: Tensor) -> Tensor | None:
     return x
 
 
-def _next_window(asked: WalkBack, trained: Trained) -> list[int]:
+def _next_sequence(asked: WalkBack, trained: Trained) -> list[int]:
     """The training sequence behind the one that is walked; of a prompt, the run's next; [] where none is known."""
-    at = max(asked.window, -1) + 1
-    return list(trained.windows[at % len(trained.windows)]) if trained.windows else []
+    at = max(asked.sequence, -1) + 1
+    return list(trained.sequences[at % len(trained.sequences)]) if trained.sequences else []

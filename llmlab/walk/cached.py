@@ -14,7 +14,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.gpt.cache import Cache
 from llmlab.gpt.model import GPT
 from llmlab.models.model import OpenModel
-from llmlab.walk.place import Place, differing, value
+from llmlab.walk.focus import Focus, differing, value
 from llmlab.walk.stage import Stage
 from llmlab.walk.sums import number
 
@@ -29,22 +29,22 @@ class _Cached:
     logits: Tensor  # [V], of the pass over the newest token alone
 
 
-def with_cache(place: Place, stages: list[Stage]) -> list[Stage]:
+def with_cache(focus: Focus, stages: list[Stage]) -> list[Stage]:
     """The stages with what of each a cache holds already, and a stage that shows the cache, after the values.
 
     UsageError at any other position than the last, or where there is no earlier token.
     """
-    last = len(place.ids) - 1
-    if place.position != last or last == 0:
+    last = len(focus.ids) - 1
+    if focus.position != last or last == 0:
         raise UsageError(
             "The KV cache cannot be walked here.",
             "It serves the newest token of a text that has others.",
             f"Choose position {last}." if last else "Take a longer prompt.",
         )
-    cached = _pass(place.opened, place.ids, place.layer, place.head)
-    marked = [replace(stage, reused=_reused(stage.name, place.key, last)) for stage in stages]
+    cached = _pass(focus.opened, focus.ids, focus.layer, focus.head)
+    marked = [replace(stage, reused=_reused(stage.name, focus.key, last)) for stage in stages]
     at = max(number for number, stage in enumerate(stages) if stage.name in ("value", "rotation", "value_mix")) + 1
-    return [*marked[:at], _stage(place, cached), *marked[at:]]
+    return [*marked[:at], _stage(focus, cached), *marked[at:]]
 
 
 def _reused(name: str, key: int, last: int) -> str:
@@ -57,12 +57,12 @@ def _reused(name: str, key: int, last: int) -> str:
     return "Computed for the new token alone."
 
 
-def _stage(place: Place, cached: _Cached) -> Stage:
-    heads, last = place.seen.heads, place.position
+def _stage(focus: Focus, cached: _Cached) -> Stage:
+    heads, last = focus.seen.heads, focus.position
     dim = cached.keys.shape[-1] + cached.values.shape[-1]
-    kept = dim * place.anatomy.n_kv_head * place.anatomy.n_layer * last
-    apart = differing(cached.logits, place.seen.logits)
-    return place.stage(
+    kept = dim * focus.anatomy.n_kv_head * focus.anatomy.n_layer * last
+    apart = differing(cached.logits, focus.seen.logits)
+    return focus.stage(
         "cache",
         "KV cache",
         "keys = [kept keys; new key],  values = [kept values; new value]",
@@ -75,7 +75,7 @@ def _stage(place: Place, cached: _Cached) -> Stage:
             value("values: all rows but the last are kept", ("position", "dimension of the head"), cached.values),
         ],
         torch.cat([cached.keys.flatten(), cached.values.flatten(), cached.logits]),
-        torch.cat([heads.key.flatten(), heads.value.flatten(), place.seen.logits]),
+        torch.cat([heads.key.flatten(), heads.value.flatten(), focus.seen.logits]),
     )
 
 
@@ -86,10 +86,10 @@ def _pass(opened: OpenModel, ids: tuple[int, ...], layer: int, head: int) -> _Ca
     last = len(ids) - 1
     if isinstance(model, GPT):
         cache = Cache(anatomy.n_layer, len(ids))
-        places = torch.arange(len(ids), device=batch.device)[None]
-        cache.expect(places[:, :last])
+        positions = torch.arange(len(ids), device=batch.device)[None]
+        cache.expect(positions[:, :last])
         model.residual_stream(batch[:, :last], cache)
-        cache.expect(places[:, last:])
+        cache.expect(positions[:, last:])
         logits = model.logits(model.residual_stream(batch[:, last:], cache))[0, -1]
         keys, values = (kept[0, :, kv_head] for kept in cache.layers[layer].kept)
     else:

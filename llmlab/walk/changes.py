@@ -84,7 +84,7 @@ class Changes:
                         i >= size for i, size in zip(index, parameter.shape, strict=True)
                     ):
                         raise UsageError(
-                            f"{name} has no place {list(index)}.", f"Its shape is {list(parameter.shape)}."
+                            f"{name} has no entry {list(index)}.", f"Its shape is {list(parameter.shape)}."
                         )
                     old.append((parameter, index, parameter[index].clone()))
                     parameter[index] = number_in(parameter, value)

@@ -11,51 +11,51 @@ from torch import Tensor
 from llmlab.gpt.model import FeedForward
 from llmlab.walk.norms import into_stream, layers_stage, norm_stage, sum_stage
 from llmlab.walk.parts import is_direct
-from llmlab.walk.place import Place, product, value
+from llmlab.walk.focus import Focus, product, value
 from llmlab.walk.stage import Stage
 from llmlab.walk.sums import bracketed, number
 
 
-def feed_forward_stages(place: Place) -> Iterator[Stage]:
+def feed_forward_stages(focus: Focus) -> Iterator[Stage]:
     """From the stream between the layer's halves to the stream behind the layer."""
-    seen, parts, p = place.seen, place.parts, place.position
+    seen, parts, p = focus.seen, focus.parts, focus.position
     if seen.feed_forward_norm is not None:
         why = "The feed-forward, too, reads a copy of the stream at a standard size."
-        yield norm_stage(place, "feed_forward_norm", "Norm before the feed-forward", seen.feed_forward_norm, why)
-    block = place.anatomy.blocks[place.layer]
-    added = seen.added["mlp_out"][place.layer]
+        yield norm_stage(focus, "feed_forward_norm", "Norm before the feed-forward", seen.feed_forward_norm, why)
+    block = focus.anatomy.blocks[focus.layer]
+    added = seen.added["mlp_out"][focus.layer]
     if parts.up is None or parts.down is None or parts.down not in seen.inputs or parts.up not in seen.outputs:
         note = "Its parts cannot be followed one by one here, as with experts: the value is what the whole of it adds."
         why = "It works on each position alone, and holds most of the model's parameters."
         values = [value("out", ("component",), added)]
-        yield place.stage("feed_forward", "Feed-forward", "", "", why, "contributions", values, None, added, note)
+        yield focus.stage("feed_forward", "Feed-forward", "", "", why, "contributions", values, None, added, note)
     else:
-        up, gate = up_and_gate(place)
-        yield _up(place, up, gate)
-        yield _neurons(place, up, gate)
+        up, gate = up_and_gate(focus)
+        yield _up(focus, up, gate)
+        yield _neurons(focus, up, gate)
         direct = is_direct(block.mlp, parts.down)
-        yield _down(place, added if direct else seen.outputs[parts.down][p], "feed_forward" if direct else "down")
+        yield _down(focus, added if direct else seen.outputs[parts.down][p], "feed_forward" if direct else "down")
         if not direct:
-            yield into_stream(place, "feed_forward", seen.outputs[parts.down][p], added, block.mlp)
-    yield _after(place, added)
-    if place.layer + 1 < place.anatomy.n_layer:
-        yield _rest(place)
+            yield into_stream(focus, "feed_forward", seen.outputs[parts.down][p], added, block.mlp)
+    yield _after(focus, added)
+    if focus.layer + 1 < focus.anatomy.n_layer:
+        yield _rest(focus)
 
 
-def up_and_gate(place: Place) -> tuple[Tensor, Tensor | None]:
-    parts, p = place.parts, place.position
+def up_and_gate(focus: Focus) -> tuple[Tensor, Tensor | None]:
+    parts, p = focus.parts, focus.position
     assert parts.up is not None
-    up = place.seen.outputs[parts.up][p]
+    up = focus.seen.outputs[parts.up][p]
     if parts.gated_up:
         gate, up = up.chunk(2)
         return up, gate
-    return up, None if parts.gate is None else place.seen.outputs[parts.gate][p]
+    return up, None if parts.gate is None else focus.seen.outputs[parts.gate][p]
 
 
-def _up(place: Place, up: Tensor, gate: Tensor | None) -> Stage:
-    parts = place.parts
+def _up(focus: Focus, up: Tensor, gate: Tensor | None) -> Stage:
+    parts = focus.parts
     assert parts.up is not None
-    x = place.seen.inputs[parts.up][place.position]
+    x = focus.seen.inputs[parts.up][focus.position]
     rows = torch.arange(len(up)) + (len(up) if parts.gated_up else 0)
     made = product(parts.up, x, rows)
     values = [value("h", ("neuron",), up)]
@@ -68,14 +68,14 @@ def _up(place: Place, up: Tensor, gate: Tensor | None) -> Stage:
         numbers += f"; g[0] = {number(float(gate[0]))}"
     why = "Each neuron looks for one direction in the stream; there are several times as many neurons as components."
     recomputed = None if made is None else made.y
-    return place.stage("up", "Up", formula, numbers, why, "parameters", values, recomputed, up)
+    return focus.stage("up", "Up", formula, numbers, why, "parameters", values, recomputed, up)
 
 
-def _neurons(place: Place, up: Tensor, gate: Tensor | None) -> Stage:
-    parts = place.parts
+def _neurons(focus: Focus, up: Tensor, gate: Tensor | None) -> Stage:
+    parts = focus.parts
     assert parts.down is not None
-    seen = place.seen.inputs[parts.down][place.position]
-    activate, name = activation_of(place)
+    seen = focus.seen.inputs[parts.down][focus.position]
+    activate, name = activation_of(focus)
     into = up if gate is None else gate
     recomputed = None
     if activate is not None:
@@ -86,12 +86,12 @@ def _neurons(place: Place, up: Tensor, gate: Tensor | None) -> Stage:
     numbers += f" = {number(float(seen[0]))}; {positive:,} of {len(seen):,} neurons are above zero"
     values = [value("n", ("neuron",), seen), value("before", ("neuron",), into)]
     why = "Without this bend two linear layers would be one, and no number of layers could do more than one."
-    return place.stage("neurons", "Activation", formula, numbers, why, "parameters", values, recomputed, seen)
+    return focus.stage("neurons", "Activation", formula, numbers, why, "parameters", values, recomputed, seen)
 
 
-def activation_of(place: Place) -> tuple[Callable[[Tensor], Tensor] | None, str]:
+def activation_of(focus: Focus) -> tuple[Callable[[Tensor], Tensor] | None, str]:
     """The function, None where the family keeps it nowhere, and its name."""
-    parts = place.parts
+    parts = focus.parts
     if isinstance(parts.feed_forward, FeedForward):
         match parts.feed_forward.activation:
             case "swiglu":
@@ -110,31 +110,31 @@ def activation_of(place: Place) -> tuple[Callable[[Tensor], Tensor] | None, str]
     return module.forward, names.get(kind, kind)
 
 
-def _down(place: Place, seen: Tensor, name: str) -> Stage:
-    parts = place.parts
+def _down(focus: Focus, seen: Tensor, name: str) -> Stage:
+    parts = focus.parts
     assert parts.down is not None
-    x = place.seen.inputs[parts.down][place.position]
+    x = focus.seen.inputs[parts.down][focus.position]
     made = product(parts.down, x)
     formula, numbers = ("", "") if made is None else (made.formula("out", "W_down", "n"), made.numbers("out"))
     why = "Each neuron that is active writes its own direction into the stream: what the model knows by heart is here."
     values, recomputed = [value("out", ("component",), seen)], None if made is None else made.y
-    return place.stage(name, "Down", formula, numbers, why, "contributions", values, recomputed, seen)
+    return focus.stage(name, "Down", formula, numbers, why, "contributions", values, recomputed, seen)
 
 
-def _after(place: Place, added: Tensor) -> Stage:
-    seen, layer = place.seen, place.layer
+def _after(focus: Focus, added: Tensor) -> Stage:
+    seen, layer = focus.seen, focus.layer
     note = ""
-    if place.anatomy.blocks[layer].parallel:
+    if focus.anatomy.blocks[layer].parallel:
         note = "Attention and feed-forward read the same stream in this family; x before is that stream + attention."
     why = "The layer is done: the stream has what attention gathered and what the feed-forward made of it."
     x, after = seen.added["post_attn"][layer], seen.added["post_ffn"][layer]
-    return sum_stage(place, "after", f"Residual stream after layer {layer}", x, added, after, why, note)
+    return sum_stage(focus, "after", f"Residual stream after layer {layer}", x, added, after, why, note)
 
 
-def _rest(place: Place) -> Stage:
+def _rest(focus: Focus) -> Stage:
     """What the layers behind the chosen one add, in one stage."""
-    layers = range(place.layer + 1, place.anatomy.n_layer)
+    layers = range(focus.layer + 1, focus.anatomy.n_layer)
     title = f"… layer {layers[0]}" if len(layers) == 1 else f"… layers {layers[0]} to {layers[-1]}"
     why = "The same stages again, with weights of their own: choose another layer to walk through it."
-    start = place.seen.added["post_ffn"][place.layer]
-    return layers_stage(place, "rest", title, layers, ("x", start), place.seen.final, why, "lens")
+    start = focus.seen.added["post_ffn"][focus.layer]
+    return layers_stage(focus, "rest", title, layers, ("x", start), focus.seen.final, why, "lens")

@@ -18,7 +18,7 @@ from llmlab.walk.cached import with_cache
 from llmlab.walk.changes import Changes, parse_changes
 from llmlab.walk.feeding import feed_forward_stages
 from llmlab.walk.inputs import input_stages
-from llmlab.walk.place import Place
+from llmlab.walk.focus import Focus
 from llmlab.walk.predicting import prediction_stages
 from llmlab.walk.stage import BY_KEY, CHANGEABLE, Stage, marked
 from llmlab.walk.sums import number
@@ -65,19 +65,19 @@ def walk(opened: OpenModel, asked: Walk) -> list[Stage]:
     position = position_of(asked.position, len(ids))
     seen = watch(opened, ids, asked.layer, asked.head, position)
     key = _key(seen, position, asked.key, changes, len(ids))
-    place = _place(opened, asked, ids, seen, position, key, Changes())
-    before = _stages(place)
+    focus = _focus_of(opened, asked, ids, seen, position, key, Changes())
+    before = _stages(focus)
     if asked.cache and asked.changes:
         raise UsageError(
             "The KV cache cannot be walked with changes.", "", "Switch the cache off, or take the change out."
         )
     if not asked.changes:
-        return with_cache(place, before) if asked.cache else before
+        return with_cache(focus, before) if asked.cache else before
     changes.require(before)
-    others, settings = changes.ids(opened, ids), settings_of(place, changes)
+    others, settings = changes.ids(opened, ids), settings_of(focus, changes)
     with changes.weights_changed(opened.model):
         changed = watch(opened, others, asked.layer, asked.head, position, changes.vectors, settings)
-        after = _stages(_place(opened, asked, others, changed, position, key, changes))
+        after = _stages(_focus_of(opened, asked, others, changed, position, key, changes))
     return marked(after, [_saying(stage, changes, key) for stage in before])
 
 
@@ -88,22 +88,22 @@ def next_token(opened: OpenModel, asked: Walk) -> int:
     return int(token[0])
 
 
-def _stages(place: Place) -> list[Stage]:
+def _stages(focus: Focus) -> list[Stage]:
     def all_of() -> Iterator[Stage]:
-        yield from input_stages(place)
-        yield from attention_stages(place)
-        yield from feed_forward_stages(place)
-        yield from prediction_stages(place)
+        yield from input_stages(focus)
+        yield from attention_stages(focus)
+        yield from feed_forward_stages(focus)
+        yield from prediction_stages(focus)
 
     return list(all_of())
 
 
-def _place(
+def _focus_of(
     opened: OpenModel, asked: Walk, ids: list[int], seen: Seen, position: int, key: int, changes: Changes
-) -> Place:
+) -> Focus:
     text = asked.text if asked.text and not asked.ids and not changes.tokens else opened.tokenizer.decode(ids)
     how = Sampling(asked.temperature, asked.top_k, asked.top_p)
-    return Place(
+    return Focus(
         opened, seen, text, tuple(ids), asked.layer, asked.head, position, key, changes, how, asked.seed, asked.drawn
     )
 
@@ -149,12 +149,12 @@ def check(opened: OpenModel, layer: int, head: int) -> None:
         )
 
 
-def settings_of(place: Place, changes: Changes) -> Iterator[Setting]:
-    """Those that modules get or give; what is changed in the stream or in attention is none. place: without changes.
+def settings_of(focus: Focus, changes: Changes) -> Iterator[Setting]:
+    """Those that modules get or give; what is changed in the stream or in attention is none. focus: without changes.
 
     UsageError for a number that this family has nowhere by itself.
     """
-    parts, seen, anatomy, p = place.parts, place.seen, place.anatomy, place.position
+    parts, seen, anatomy, p = focus.parts, focus.seen, focus.anatomy, focus.position
     modules = {
         "embedding": anatomy.embedding,
         "norm": seen.norm,
@@ -169,19 +169,19 @@ def settings_of(place: Place, changes: Changes) -> Iterator[Setting]:
     }
     for name, (component, new) in changes.vectors.items():
         if name in ("query", "key", "value"):
-            one = projected(place).get(name)
+            one = projected(focus).get(name)
             if one is None:
                 raise _nowhere(name)
-            at = p if name == "query" else place.key
+            at = p if name == "query" else focus.key
             yield Setting(one.module, (at, int(one.rows[component])), new)
         elif name == "query_norm":
-            where = normed_query(place, projected(place))
+            where = normed_query(focus, projected(focus))
             if where is None:
                 raise _nowhere(name)
             yield Setting(parts.query_norms[0], (*where, component), new)
         elif name == "value_mix":
-            kv_head = place.head // (anatomy.n_head // anatomy.n_kv_head)
-            yield Setting(parts.attention, (kv_head, place.key, component), new, "values")
+            kv_head = focus.head // (anatomy.n_head // anatomy.n_kv_head)
+            yield Setting(parts.attention, (kv_head, focus.key, component), new, "values")
         elif name in modules:
             module = modules[name]
             if module is None:

@@ -16,7 +16,7 @@ from llmlab.walk.attending import projected, turned, turned_in_pairs
 from llmlab.walk.code import code_of
 from llmlab.walk.feeding import activation_of, up_and_gate
 from llmlab.walk.parts import is_direct
-from llmlab.walk.place import Place, compared, differing, norm_of, value
+from llmlab.walk.focus import Focus, compared, differing, norm_of, value
 from llmlab.walk.stage import Code, Stage, Value
 from llmlab.walk.sums import number, total
 
@@ -47,10 +47,10 @@ _OTHERWISE = "This family computes this step in its own way: the gradient is aut
 class Back:
     """A backward pass over one sequence.
 
-    place: the walk forwards over the sequence's inputs. index: the weight's place in its matrix as it is stored.
+    focus: the walk forwards over the sequence's inputs. index: the weight's index in its matrix as it is stored.
     """
 
-    place: Place
+    focus: Focus
     targets: tuple[int, ...]
     loss: float
     logits: Tensor  # [T, V], with its gradient
@@ -84,7 +84,7 @@ class Back:
     ) -> Stage:
         """A stage whose recomputed gradient must be autograd's; where it is not, it goes without formula."""
         if code is None and name in _FORWARD:
-            code, note = self.place.code(_FORWARD[name]), note or _DERIVED
+            code, note = self.focus.code(_FORWARD[name]), note or _DERIVED
         stage = Stage(name, title, formula, numbers, why, panel, tuple(values), code, note=note)
         if seen is None:
             return stage
@@ -115,12 +115,12 @@ def gradient_stages(back: Back) -> Iterator[Stage]:
 
 
 def _loss(back: Back) -> Stage:
-    place, p = back.place, back.place.position
+    focus, p = back.focus, back.focus.position
     logits = back.logits.detach().float().cpu()
     targets = torch.tensor(back.targets)
     losses = -logits.log_softmax(-1)[torch.arange(len(targets)), targets]
-    tokens = [place.opened.tokenizer.token_text(id) for id in back.targets]
-    labels = [f"{before!r} → {after!r}" for before, after in zip(place.tokens, tokens, strict=True)]
+    tokens = [focus.opened.tokenizer.token_text(id) for id in back.targets]
+    labels = [f"{before!r} → {after!r}" for before, after in zip(focus.tokens, tokens, strict=True)]
     terms = [number(one) for one in losses.tolist()]
     likely = float((-losses[p]).exp())
     return back.stage(
@@ -139,7 +139,7 @@ def _loss(back: Back) -> Stage:
 
 
 def _from_the_end(back: Back) -> Iterator[Stage]:
-    place, p, anatomy = back.place, back.place.position, back.place.anatomy
+    focus, p, anatomy = back.focus, back.focus.position, back.focus.anatomy
     logits = back.logits.detach().float().cpu()[p]
     at_logits = back.logits.grad
     assert at_logits is not None
@@ -148,7 +148,7 @@ def _from_the_end(back: Back) -> Iterator[Stage]:
     one_hot = torch.zeros_like(logits)
     one_hot[target] = 1
     likely = float(logits.softmax(-1)[target])
-    text = repr(place.opened.tokenizer.token_text(target))
+    text = repr(focus.opened.tokenizer.token_text(target))
     yield back.stage(
         "logits_gradient",
         "Gradient of the logits",
@@ -226,7 +226,7 @@ def through_norm(norm: FinalNorm, x: Tensor, gradient: Tensor) -> Tensor:
 
 def _through_norm(back: Back, name: str, title: str, module: nn.Module, straight: Tensor | None) -> Stage:
     """The gradient before a norm; straight: what comes along the stream itself."""
-    p, x = back.place.position, back.place.seen.inputs[module]
+    p, x = back.focus.position, back.focus.seen.inputs[module]
     given, got = back.given(module), back.got(module)
     norm = norm_of(module, x.shape[-1])
     recomputed = None
@@ -255,15 +255,15 @@ def _back_through(module: nn.Module, gradient: Tensor | None) -> Tensor | None:
 
 
 def _feed_forward(back: Back) -> Iterator[Stage]:
-    place, p = back.place, back.place.position
-    parts, block = place.parts, place.anatomy.blocks[place.layer]
+    focus, p = back.focus, back.focus.position
+    parts, block = focus.parts, focus.anatomy.blocks[focus.layer]
     after = back.given(block.block)
     if after is None:
         return
     added = back.given(parts.down) if is_direct(block.mlp, parts.down) else None
     yield back.stage(
         "after_gradient",
-        f"Gradient after layer {place.layer}",
+        f"Gradient after layer {focus.layer}",
         "∂L/∂out = ∂L/∂x",
         f"first component {number(float(after[p, 0]))}",
         "What was added gets the gradient of the sum, and so does what it was added to.",
@@ -282,8 +282,8 @@ def _feed_forward(back: Back) -> Iterator[Stage]:
     yield _vector(back, "neurons_gradient", title, formula, why, "parameters", recomputed, neurons[p])
     if up is not None:
         yield _bend(back, neurons[p], up[p])
-    if place.seen.feed_forward_norm is not None and up is not None:
-        norm = place.seen.feed_forward_norm
+    if focus.seen.feed_forward_norm is not None and up is not None:
+        norm = focus.seen.feed_forward_norm
         behind = _back_through(parts.up, up[p])
         gate = back.given(parts.gate)
         if parts.gate is not None and gate is not None and behind is not None:
@@ -292,7 +292,7 @@ def _feed_forward(back: Back) -> Iterator[Stage]:
         seen = back.given(norm)
         formula = "∂L/∂y = W_upᵀ · ∂L/∂h" + (" + W_gateᵀ · ∂L/∂g" if parts.gate is not None else "")
         why = "Every neuron sends back the direction that it looks for."
-        shared = norm is place.seen.norm  # attention reads the same norm, too
+        shared = norm is focus.seen.norm  # attention reads the same norm, too
         yield _vector(
             back, "feed_forward_norm_gradient", "Gradient behind the norm", formula, why, "residual",
             None if shared else behind, None if seen is None else seen[p],
@@ -303,9 +303,9 @@ def _feed_forward(back: Back) -> Iterator[Stage]:
 
 def _bend(back: Back, neurons: Tensor, seen: Tensor) -> Stage:
     """Through the activation, by its slope."""
-    place = back.place
-    h, gate = up_and_gate(place)
-    activate, name = activation_of(place)
+    focus = back.focus
+    h, gate = up_and_gate(focus)
+    activate, name = activation_of(focus)
     recomputed = None
     if activate is not None:
         into = (h if gate is None else gate).clone().requires_grad_(True)
@@ -316,7 +316,7 @@ def _bend(back: Back, neurons: Tensor, seen: Tensor) -> Stage:
             recomputed = neurons * slope
         else:
             recomputed = neurons * bent.detach()
-            if place.parts.gated_up:
+            if focus.parts.gated_up:
                 recomputed = torch.cat([neurons * h * slope, recomputed])
     formula = f"∂L/∂h = ∂L/∂n · {name}'(h)" if gate is None else f"∂L/∂h = ∂L/∂n · {name}(g)"
     why = "Where the activation is flat, nothing comes back: a silent neuron learns nothing here."
@@ -324,8 +324,8 @@ def _bend(back: Back, neurons: Tensor, seen: Tensor) -> Stage:
 
 
 def _attention(back: Back) -> Iterator[Stage]:
-    place, p = back.place, back.place.position
-    parts, seen, anatomy = place.parts, place.seen, place.anatomy
+    focus, p = back.focus, back.focus.position
+    parts, seen, anatomy = focus.parts, focus.seen, focus.anatomy
     out, z = back.given(parts.out), back.got(parts.out)
     if out is None or z is None:
         return
@@ -334,21 +334,21 @@ def _attention(back: Back) -> Iterator[Stage]:
         back, "weighted_sum_gradient", "Gradient of the heads' outputs", "∂L/∂z = W_Oᵀ · ∂L/∂out", why, "attention",
         _back_through(parts.out, out[p]), z[p],
     )  # fmt: skip
-    found = projected(place)
+    found = projected(focus)
     by_head = z.unflatten(-1, (anatomy.n_head, -1))  # [T, H, D]
     group = anatomy.n_head // anatomy.n_kv_head
-    first = place.head // group * group
+    first = focus.head // group * group
     pattern, heads = seen.heads.pattern, seen.heads
-    slopes = pattern[p] * (by_head[p, place.head] @ heads.value.T)
+    slopes = pattern[p] * (by_head[p, focus.head] @ heads.value.T)
     scores = slopes - pattern[p] * slopes.sum()
     yield back.stage(
         "score_gradient",
         "Gradient of the scores",
         "∂L/∂score[j] = a[j] · (∂L/∂a[j] − Σ a · ∂L/∂a),  ∂L/∂a[j] = ∂L/∂z · v[j]",
-        f"with position {place.key}: {number(float(scores[place.key]))}",
+        f"with position {focus.key}: {number(float(scores[focus.key]))}",
         "A score should rise where the value there would help more than the mean of what was taken.",
         "attention",
-        [value("∂L/∂score", ("key position",), scores, place.token_labels)],
+        [value("∂L/∂score", ("key position",), scores, focus.token_labels)],
     )
     if "query" in found and not parts.query_norms:
         projection = back.given(found["query"].module)
@@ -368,7 +368,7 @@ def _attention(back: Back) -> Iterator[Stage]:
     if "value" in found and group == 1 and heads.sink is None:
         projection = back.given(found["value"].module)
         if projection is not None and getattr(parts.attention, "value_mix", None) is None:
-            j = place.key
+            j = focus.key
             recomputed = pattern[:, j] @ by_head[:, first]
             own = projection[j, found["value"].rows]
             why = "A value gets back from every position that took some of it, as much as it took."
@@ -378,12 +378,12 @@ def _attention(back: Back) -> Iterator[Stage]:
 
 
 def _before_attention(back: Back) -> Iterator[Stage]:
-    place, p = back.place, back.place.position
-    norm, block = place.seen.norm, place.anatomy.blocks[place.layer]
+    focus, p = back.focus, back.focus.position
+    norm, block = focus.seen.norm, focus.anatomy.blocks[focus.layer]
     if norm is None:
         return
-    shared = norm is place.seen.feed_forward_norm
-    parts = [_back_through(one, None if (g := back.given(one)) is None else g[p]) for one in place.parts.projections]
+    shared = norm is focus.seen.feed_forward_norm
+    parts = [_back_through(one, None if (g := back.given(one)) is None else g[p]) for one in focus.parts.projections]
     behind: Tensor | None = None
     if parts and not shared and all(one is not None for one in parts):
         behind = torch.stack([one for one in parts if one is not None]).sum(0)
@@ -395,5 +395,5 @@ def _before_attention(back: Back) -> Iterator[Stage]:
     )  # fmt: skip
     straight = back.got(block.mid) if block.mid is not None else None
     if straight is not None:
-        title = f"Gradient before layer {place.layer}"
+        title = f"Gradient before layer {focus.layer}"
         yield _through_norm(back, "stream_gradient", title, norm, straight[p])

@@ -11,7 +11,7 @@ from torch import Tensor
 from llmlab.gpt.model import GPT
 from llmlab.walk.norms import layers_stage
 from llmlab.walk.parts import position_embedding
-from llmlab.walk.place import Place, differing, value
+from llmlab.walk.focus import Focus, differing, value
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, number, vector
 from llmlab.walk.tokens import merge_numbers, merge_words
@@ -19,16 +19,16 @@ from llmlab.walk.tokens import merge_numbers, merge_words
 _SHOWN = 300  # characters of a prompt that are written out
 
 
-def input_stages(place: Place) -> Iterator[Stage]:
+def input_stages(focus: Focus) -> Iterator[Stage]:
     """Text, bytes, tokens, embedding, position, and the stream that the layer reads."""
-    yield from _text_stages(place)
-    yield _embedding(place)
-    yield _position(place)
-    yield _stream(place)
+    yield from _text_stages(focus)
+    yield _embedding(focus)
+    yield _position(focus)
+    yield _stream(focus)
 
 
-def _text_stages(place: Place) -> Iterator[Stage]:
-    text, tokenizer, p = place.text, place.opened.tokenizer, place.position
+def _text_stages(focus: Focus) -> Iterator[Stage]:
+    text, tokenizer, p = focus.text, focus.opened.tokenizer, focus.position
     spelled = text.encode(errors="replace")
     yield Stage(
         "text",
@@ -48,28 +48,28 @@ def _text_stages(place: Place) -> Iterator[Stage]:
         "prompt",
         (Value("bytes", ("byte",), np.frombuffer(spelled, np.uint8).astype(np.float32)),) if spelled else (),
     )
-    ids = torch.tensor(place.ids, dtype=torch.float64)
-    merges = merge_words(tokenizer, place.ids[p], merge_numbers(tokenizer))
+    ids = torch.tensor(focus.ids, dtype=torch.float64)
+    merges = merge_words(tokenizer, focus.ids[p], merge_numbers(tokenizer))
     yield Stage(
         "tokens",
         "Tokens and their merges",
         "the earliest merge in the vocabulary's list that fits, again and again",
-        f"{len(ids):,} tokens. Position {p} is {place.tokens[p]!r}, id {place.ids[p]:,}: {merges}.",
+        f"{len(ids):,} tokens. Position {p} is {focus.tokens[p]!r}, id {focus.ids[p]:,}: {merges}.",
         "Frequent pairs of signs become one token, so that a text is a shorter row of more telling parts.",
         "prompt",
-        (value("ids", ("position",), ids, place.token_labels),),
+        (value("ids", ("position",), ids, focus.token_labels),),
     )
 
 
-def _embedding(place: Place) -> Stage:
-    id = place.ids[place.position]
-    table = place.anatomy.embedding.weight
+def _embedding(focus: Focus) -> Stage:
+    id = focus.ids[focus.position]
+    table = focus.anatomy.embedding.weight
     assert isinstance(table, torch.Tensor)
     row = table[id].detach().float().cpu()
-    seen = place.seen.outputs[place.anatomy.embedding][place.position]
+    seen = focus.seen.outputs[focus.anatomy.embedding][focus.position]
     factor = 1.0 if differing(row, seen) == 0 else _factor(row, seen)
     scaled = "" if factor == 1.0 else f" · {number(factor)}"
-    return place.stage(
+    return focus.stage(
         "embedding",
         "Row of the embedding",
         f"e = E[id]{scaled}",
@@ -82,10 +82,10 @@ def _embedding(place: Place) -> Stage:
     )
 
 
-def _position(place: Place) -> Stage:
-    p, seen = place.position, place.seen
-    e, x = seen.outputs[place.anatomy.embedding][p], seen.start
-    model = place.opened.model
+def _position(focus: Focus) -> Stage:
+    p, seen = focus.position, focus.seen
+    e, x = seen.outputs[focus.anatomy.embedding][p], seen.start
+    model = focus.opened.model
     module = position_embedding(model)
     values = [value("x0", ("component",), x)]
     why = "Attention alone cannot tell an order: without positions a prompt would be a bag of tokens."
@@ -98,7 +98,7 @@ def _position(place: Place) -> Stage:
             at = seen.outputs[module][p] if module in seen.outputs else torch.zeros_like(x)
         numbers = f"x₀[0] = {bracketed(float(e[0]))} + {bracketed(float(at[0]))} = {number(float(x[0]))}"
         values.append(value("P[position]", ("component",), at))
-        return place.stage("position", title, "x₀ = e + P[position]", numbers, why, panel, values, e + at, x)
+        return focus.stage("position", title, "x₀ = e + P[position]", numbers, why, panel, values, e + at, x)
     factor = 1.0 if differing(e, x) <= 1e-6 else _factor(e, x)
     formula = "x₀ = e" if factor == 1.0 else "x₀ = e · c"
     numbers = f"x₀ = {vector(x)}"
@@ -108,7 +108,7 @@ def _position(place: Place) -> Stage:
         note = "Nothing is added here, nor does this layer turn queries: position is a bias of the scores, or nowhere."
     else:
         note = "Nothing is added here: position enters later, when queries and keys are turned by it (Rotation)."
-    return place.stage("position", title, formula, numbers, why, panel, values, e * factor, x, note)
+    return focus.stage("position", title, formula, numbers, why, panel, values, e * factor, x, note)
 
 
 def _factor(before: Tensor, after: Tensor) -> float:
@@ -116,8 +116,8 @@ def _factor(before: Tensor, after: Tensor) -> float:
     return float((after / before).nanmedian())
 
 
-def _stream(place: Place) -> Stage:
-    layer = place.layer
+def _stream(focus: Focus) -> Stage:
+    layer = focus.layer
     why = "Every layer reads this vector and adds to it: it carries all that is known at this position."
-    title, end = f"Residual stream before layer {layer}", place.seen.added["pre_attn"][layer]
-    return layers_stage(place, "stream", title, range(layer), ("x₀", place.seen.start), end, why, "residual")
+    title, end = f"Residual stream before layer {layer}", focus.seen.added["pre_attn"][layer]
+    return layers_stage(focus, "stream", title, range(layer), ("x₀", focus.seen.start), end, why, "residual")

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import FinalNorm, HookPoint
-from llmlab.walk.place import Place, norm_of, value
+from llmlab.walk.focus import Focus, norm_of, value
 from llmlab.walk.stage import Stage
 from llmlab.walk.sums import bracketed, number, total, vector
 
 
-def norm_stage(place: Place, name: str, title: str, module: nn.Module, why: str) -> Stage:
+def norm_stage(focus: Focus, name: str, title: str, module: nn.Module, why: str) -> Stage:
     """A norm of the stream at the position."""
-    x, y = place.seen.inputs[module][place.position], place.seen.outputs[module][place.position]
-    return _norm(place, name, title, module, x, y, why)
+    x, y = focus.seen.inputs[module][focus.position], focus.seen.outputs[module][focus.position]
+    return _norm(focus, name, title, module, x, y, why)
 
 
-def _norm(place: Place, name: str, title: str, module: nn.Module, x: Tensor, y: Tensor, why: str) -> Stage:
+def _norm(focus: Focus, name: str, title: str, module: nn.Module, x: Tensor, y: Tensor, why: str) -> Stage:
     values = [value("y", ("component",), y), value("x", ("component",), x)]
     norm = norm_of(module, len(x))
     if norm is None:
-        return place.stage(name, title, "", "", why, "residual", values, None, y)
+        return focus.stage(name, title, "", "", why, "residual", values, None, y)
     formula, written = norm_words(norm, x, y, "y", "x")
     spread = number(float(norm.scale(x)) ** 2 - norm.eps)
     centred = norm.kind == "layernorm"
@@ -35,7 +35,7 @@ def _norm(place: Place, name: str, title: str, module: nn.Module, x: Tensor, y: 
     stored = module.weight
     plus_one = isinstance(stored, Tensor) and not torch.equal(norm.weight, stored.detach().float().cpu())
     note = "w is 1 + the stored weight in this family." if plus_one else ""
-    return place.stage(name, title, formula, numbers, why, "residual", values, norm.apply(x), y, note)
+    return focus.stage(name, title, formula, numbers, why, "residual", values, norm.apply(x), y, note)
 
 
 def norm_words(norm: FinalNorm, x: Tensor, y: Tensor, letter: str, of: str) -> tuple[str, str]:
@@ -49,16 +49,16 @@ def norm_words(norm: FinalNorm, x: Tensor, y: Tensor, letter: str, of: str) -> t
 
 
 def sum_stage(
-    place: Place, name: str, title: str, x: Tensor, out: Tensor, after: Tensor, why: str, note: str = ""
+    focus: Focus, name: str, title: str, x: Tensor, out: Tensor, after: Tensor, why: str, note: str = ""
 ) -> Stage:
     """What a half of the block gives is added to the stream."""
     numbers = f"x[0] = {bracketed(float(x[0]))} + {bracketed(float(out[0]))} = {number(float(after[0]))}"
     values = [value(name, ("component",), of) for name, of in (("x", after), ("x before", x), ("out", out))]
-    return place.stage(name, title, "x = x + out", numbers, why, "residual", values, x + out, after, note)
+    return focus.stage(name, title, "x = x + out", numbers, why, "residual", values, x + out, after, note)
 
 
 def layers_stage(
-    place: Place,
+    focus: Focus,
     name: str,
     title: str,
     layers: Sequence[int],
@@ -68,7 +68,7 @@ def layers_stage(
     panel: str,
 ) -> Stage:
     """What some layers add to the stream, half by half. start: the stream before them, with its name."""
-    added, (letter, x) = place.seen.added, start
+    added, (letter, x) = focus.seen.added, start
     rows = torch.tensor(layers, dtype=torch.long)
     parts = torch.stack([added["attn_out"][rows], added["mlp_out"][rows]], 1).flatten(0, 1)  # [2 l, C]
     values = [value("x", ("component",), end)]
@@ -80,10 +80,10 @@ def layers_stage(
         numbers = f"x[0] = {total(terms, float(end[0]))}"
         names = [f"{half} of layer {at}" for at in layers for half in ("attention", "feed-forward")]
         values.append(value("length of what is added", ("part",), parts.norm(dim=-1), names))
-    return place.stage(name, title, formula, numbers, why, panel, values, x + parts.sum(0), end)
+    return focus.stage(name, title, formula, numbers, why, panel, values, x + parts.sum(0), end)
 
 
-def into_stream(place: Place, name: str, given: Tensor, added: Tensor, half: HookPoint) -> Stage:
+def into_stream(focus: Focus, name: str, given: Tensor, added: Tensor, half: HookPoint) -> Stage:
     """What a family does with a half's output before it is added: a norm (Gemma 2), a multiplier (Granite)."""
     title, why = (
         "On the way into the stream",
@@ -92,5 +92,5 @@ def into_stream(place: Place, name: str, given: Tensor, added: Tensor, half: Hoo
     if half.scale != 1.0:
         numbers = f"out[0] = {bracketed(float(given[0]))} · {number(half.scale)} = {number(float(added[0]))}"
         values = [value("out", ("component",), added)]
-        return place.stage(name, title, "out = out · m", numbers, why, "residual", values, given * half.scale, added)
-    return _norm(place, name, title, half.module, given, added, why)
+        return focus.stage(name, title, "out = out · m", numbers, why, "residual", values, given * half.scale, added)
+    return _norm(focus, name, title, half.module, given, added, why)

@@ -13,7 +13,7 @@ from llmlab.core.settings import Sampling
 from llmlab.gpt.generate import choose, sampling_steps
 from llmlab.inspection.readout import text_of
 from llmlab.walk.norms import norm_stage
-from llmlab.walk.place import Place, value
+from llmlab.walk.focus import Focus, value
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, dot, number, total
 from llmlab.walk.watched import set_number
@@ -28,48 +28,48 @@ _WHY = {
 _TITLES = {"temperature": "Temperature", "top_k": "Top-k", "top_p": "Top-p"}
 
 
-def prediction_stages(place: Place) -> Iterator[Stage]:
+def prediction_stages(focus: Focus) -> Iterator[Stage]:
     """Final norm, logits, each sampling setting that is not neutral, the probabilities, the draw, the next token."""
-    anatomy, seen, p = place.anatomy, place.seen, place.position
+    anatomy, seen, p = focus.anatomy, focus.seen, focus.position
     why = "The last norm brings the stream to the size for which the unembedding was trained."
-    yield norm_stage(place, "final_norm", "Final norm", anatomy.final_norm, why)
-    yield _logits(place)
-    logits, how = seen.logits, place.sampling
+    yield norm_stage(focus, "final_norm", "Final norm", anatomy.final_norm, why)
+    yield _logits(focus)
+    logits, how = seen.logits, focus.sampling
     before = logits
-    for name, after in _sampling(place, logits, how, place.ids[: p + 1]):
-        yield _sampled(place, name, before, after)
+    for name, after in _sampling(focus, logits, how, focus.ids[: p + 1]):
+        yield _sampled(focus, name, before, after)
         before = after
-    p_of_all = _set(place, "probabilities", before.softmax(-1))
-    yield _probabilities(place, before, p_of_all)
+    p_of_all = _set(focus, "probabilities", before.softmax(-1))
+    yield _probabilities(focus, before, p_of_all)
     if not p_of_all.any():
         raise UsageError("No token is left to be drawn.", "All others have the probability 0 already.")
-    changed = "probabilities" in place.changes.vectors  # they are drawn from as they are, whatever they sum to
-    yield from _draw(place, p_of_all.log() if changed else before)
+    changed = "probabilities" in focus.changes.vectors  # they are drawn from as they are, whatever they sum to
+    yield from _draw(focus, p_of_all.log() if changed else before)
 
 
-def _sampling(place: Place, logits: Tensor, how: Sampling, text: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+def _sampling(focus: Focus, logits: Tensor, how: Sampling, text: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
     """The steps as `llmlab.gpt.generate.sampling_steps` has them; behind a change they go on from what it set."""
     names = [name for name, _ in sampling_steps(logits, how, text)]
     for name in names:
         alone = replace(Sampling(), **{name: getattr(how, name)})
         for _, after in sampling_steps(logits, alone, text):
-            logits = _set(place, name, after)
+            logits = _set(focus, name, after)
             yield name, logits
 
 
-def _set(place: Place, name: str, x: Tensor) -> Tensor:
+def _set(focus: Focus, name: str, x: Tensor) -> Tensor:
     """x [V] with what a change of it sets."""
-    return set_number(x, *place.changes.vectors[name]) if name in place.changes.vectors else x
+    return set_number(x, *focus.changes.vectors[name]) if name in focus.changes.vectors else x
 
 
-def _logits(place: Place) -> Stage:
-    anatomy, seen = place.anatomy, place.seen
-    x, logits = seen.outputs[anatomy.final_norm][place.position], seen.logits
+def _logits(focus: Focus) -> Stage:
+    anatomy, seen = focus.anatomy, focus.seen
+    x, logits = seen.outputs[anatomy.final_norm][focus.position], seen.logits
     best = int(logits.argmax())
     unembedding = anatomy.unembedding.detach().float().cpu()
     product = unembedding @ x
     recomputed = anatomy.finish(product)[: len(logits)]
-    numbers = f"logit of {_text(place, best)} = {dot(unembedding[best], x, float(product[best]))}"
+    numbers = f"logit of {_text(focus, best)} = {dot(unembedding[best], x, float(product[best]))}"
     formula = "logit[token] = U[token] · y"
     if anatomy.unembedding_bias is not None:
         formula += " + b[token]"
@@ -82,24 +82,24 @@ def _logits(place: Place) -> Stage:
         numbers += f", capped at {number(anatomy.logit_softcap)}"
     if not numbers.endswith(number(float(logits[best]))):
         numbers += f": {number(float(logits[best]))}"
-    values = [_top(place, "logits", "most likely", logits), value("all logits", ("token of the vocabulary",), logits)]
+    values = [_top(focus, "logits", "most likely", logits), value("all logits", ("token of the vocabulary",), logits)]
     why = "Each token's row is compared with the stream: the better it fits, the higher its logit."
     tied = anatomy.unembedding.data_ptr() == anatomy.embedding.weight.data_ptr()  # type: ignore[operator]
     note = "U is the embedding E itself: its head is tied." if tied else ""
-    return place.stage("logits", "Logits", formula, numbers, why, "lens", values, recomputed, logits, note)
+    return focus.stage("logits", "Logits", formula, numbers, why, "lens", values, recomputed, logits, note)
 
 
-def _sampled(place: Place, name: str, before: Tensor, after: Tensor) -> Stage:
-    how, best = place.sampling, int(before.argmax())
+def _sampled(focus: Focus, name: str, before: Tensor, after: Tensor) -> Stage:
+    how, best = focus.sampling, int(before.argmax())
     kept = int((after > -torch.inf).sum())
     p = before.softmax(-1)
     match name:
         case "temperature" if how.temperature == 0:
-            formula, numbers = "only the most likely token is left", f"it is {_text(place, best)}"
+            formula, numbers = "only the most likely token is left", f"it is {_text(focus, best)}"
         case "temperature":
             formula = "logit = logit / T"
             divided = f"{number(float(before[best]))} / {number(how.temperature)} = {number(float(after[best]))}"
-            numbers = f"{_text(place, best)}: {divided}"
+            numbers = f"{_text(focus, best)}: {divided}"
         case "top_k":
             formula = "logit = −∞ except for the k largest"
             least = float(after[after > -torch.inf].min())
@@ -108,79 +108,79 @@ def _sampled(place: Place, name: str, before: Tensor, after: Tensor) -> Stage:
             formula = "logit = −∞ except for the fewest that have probability p together"
             together = float(p[after > -torch.inf].sum())
             numbers = f"p = {number(how.top_p)}: {kept:,} tokens are left, which have {number(together)} together"
-    return place.stage(
-        name, _TITLES[name], formula, numbers, _WHY[name], "write", [_top(place, name, "logits left", after)]
+    return focus.stage(
+        name, _TITLES[name], formula, numbers, _WHY[name], "write", [_top(focus, name, "logits left", after)]
     )
 
 
-def _probabilities(place: Place, final: Tensor, p: Tensor) -> Stage:
+def _probabilities(focus: Focus, final: Tensor, p: Tensor) -> Stage:
     best = int(final.argmax())
     powers = (final - final.max()).exp()
     terms = [number(one) for one in powers.topk(min(_SHOWN, len(powers))).values.tolist() if one > 0]
-    numbers = f"p of {_text(place, best)} = 1 / ({total(terms, float(powers.sum()))}) = {number(float(p[best]))}"
+    numbers = f"p of {_text(focus, best)} = 1 / ({total(terms, float(powers.sum()))}) = {number(float(p[best]))}"
     if len(terms) < int((powers > 0).sum()):
         numbers += f" (over all {int((powers > 0).sum()):,} tokens)"
     why = "Numbers that are positive and sum to one: the model's bet on every token."
     formula = "p = exp(logit − max) / Σ exp(logit − max)"
     values = [
-        _top(place, "probabilities", "most likely", p),
+        _top(focus, "probabilities", "most likely", p),
         value("all probabilities", ("token of the vocabulary",), p),
     ]
     shares = powers / powers.sum()
-    return place.stage("probabilities", "Probabilities", formula, numbers, why, "write", values, shares, p)
+    return focus.stage("probabilities", "Probabilities", formula, numbers, why, "write", values, shares, p)
 
 
-def _draw(place: Place, final: Tensor) -> Iterator[Stage]:
+def _draw(focus: Focus, final: Tensor) -> Iterator[Stage]:
     """The draw as torch.multinomial makes it: an exponential number for each token, and the largest p / e wins."""
-    chosen, numbers_drawn = draw(final, place)
+    chosen, numbers_drawn = draw(final, focus)
     why = "Chance decides in proportion to the probabilities; the same seed gives the same text again."
     if numbers_drawn is None:
         numbers = "At temperature 0 nothing is drawn."
-        yield place.stage("draw", "Draw", "the most likely token", numbers, why, "write", [])
+        yield focus.stage("draw", "Draw", "the most likely token", numbers, why, "write", [])
     else:
         p = final.softmax(-1)
         race = p / numbers_drawn
         order = race.topk(min(_SHOWN, int((p > 0).sum()))).indices
-        labels = [_text(place, int(id)) for id in order]
+        labels = [_text(focus, int(id)) for id in order]
         rows = zip(labels, p[order].tolist(), numbers_drawn[order].tolist(), race[order].tolist(), strict=True)
         first = [f"{label}: {number(share)} / {number(e)} = {number(result)}" for label, share, e, result in rows]
         numbers = "; next came ".join(first[:2])
-        yield place.stage(
+        yield focus.stage(
             "draw",
-            f"Draw (seed {place.seed}, draw {place.drawn + 1})",
+            f"Draw (seed {focus.seed}, draw {focus.drawn + 1})",
             "the token with the largest p / e, where each e is a random number with the density exp(−e)",
             numbers,
             why,
             "write",
             [
-                _picked(place, name, of, order)
+                _picked(focus, name, of, order)
                 for name, of in (("p / e", race), ("p", p), ("random number e", numbers_drawn))
             ],
             race.argmax()[None],
             torch.tensor([chosen]),
         )
-    yield place.stage(
+    yield focus.stage(
         "next",
         "Next token",
         "text = text + token",
-        f"{_text(place, chosen)}, id {chosen:,}",
+        f"{_text(focus, chosen)}, id {chosen:,}",
         "It is put behind the text, and everything begins anew with one token more.",
         "write",
         [value("id", ("token",), torch.tensor([float(chosen)]))],
     )
 
 
-def draw(final: Tensor, place: Place) -> tuple[int, Tensor | None]:
+def draw(final: Tensor, focus: Focus) -> tuple[int, Tensor | None]:
     """The next token's id as `llmlab.gpt.generate.choose` draws it, and the random numbers [V] that decided.
 
     final: logits [V] after all sampling settings. None at temperature 0. Each earlier draw of the same seed used up as
     many numbers.
     """
-    generator = torch.Generator().manual_seed(place.seed)
-    if place.sampling.temperature == 0:
+    generator = torch.Generator().manual_seed(focus.seed)
+    if focus.sampling.temperature == 0:
         return int(final.argmax()), None
     p = torch.empty_like(final)
-    for _ in range(place.drawn):
+    for _ in range(focus.drawn):
         p.exponential_(generator=generator)
     ours = torch.Generator()
     ours.set_state(generator.get_state())
@@ -188,20 +188,20 @@ def draw(final: Tensor, place: Place) -> tuple[int, Tensor | None]:
     return choose(final, Sampling(), (), generator).id, numbers
 
 
-def _top(place: Place, stage: str, name: str, x: Tensor) -> Value:
+def _top(focus: Focus, stage: str, name: str, x: Tensor) -> Value:
     """The most likely tokens; one whose number was set is always among them."""
     order = x.topk(min(_SHOWN, int((x > -torch.inf).sum()))).indices
-    if stage in place.changes.vectors and (set_here := place.changes.vectors[stage][0]) not in order:
+    if stage in focus.changes.vectors and (set_here := focus.changes.vectors[stage][0]) not in order:
         order = torch.cat([order[: _SHOWN - 1], torch.tensor([set_here])])
-    return _picked(place, name, x, order)
+    return _picked(focus, name, x, order)
 
 
-def _picked(place: Place, name: str, x: Tensor, order: Tensor) -> Value:
+def _picked(focus: Focus, name: str, x: Tensor, order: Tensor) -> Value:
     """Of x [V] the numbers of a few tokens."""
     ids = order.tolist()
-    few = value(name, ("token",), x[order], [_text(place, id) for id in ids])
+    few = value(name, ("token",), x[order], [_text(focus, id) for id in ids])
     return replace(few, picked=tuple(ids), whole=x.float().cpu().numpy())
 
 
-def _text(place: Place, id: int) -> str:
-    return repr(text_of(place.opened.tokenizer, id))
+def _text(focus: Focus, id: int) -> str:
+    return repr(text_of(focus.opened.tokenizer, id))

@@ -91,12 +91,12 @@ class Value:
             return 0
         return self.array.size if self.was.shape != self.array.shape else int((self.was != self.array).sum())
 
-    def change_of(self, stage: str, place: int) -> str:
-        """How a change of the number at `place` is begun in a walk, `norm[5]=`; "" for what none can set."""
+    def change_of(self, stage: str, index: int) -> str:
+        """How a change of the number at `index` is begun in a walk, `norm[5]=`; "" for what none can set."""
         if self.picked and stage in CHANGEABLE:
-            return f"{stage}[{self.picked[place]}]="
+            return f"{stage}[{self.picked[index]}]="
         names = (name for name, where in CHANGEABLE.items() if where == (stage, self.name))
-        return "".join(f"{name}[{place}]=" for name in names)
+        return "".join(f"{name}[{index}]=" for name in names)
 
 
 @dataclass(frozen=True)

@@ -121,11 +121,11 @@ class WalkDock(AskingDock):
 
     def _values_back(self) -> dict[str, Any]:
         """The prompt is a training sequence: its last token is predicted, and predicts nothing."""
-        chosen, count, window = self.session.selection, len(self.session.tokens), self.sequence.value()
+        chosen, count, sequence = self.session.selection, len(self.session.tokens), self.sequence.value()
         values = {"layer": chosen.layer, "head": chosen.head, "weight": self.change.text().strip()}
-        if window < 0:
+        if sequence < 0:
             return values | {"position": min(chosen.token_at(count), max(count - 2, 0))}
-        return values | {"position": self._place, "window": window}
+        return values | {"position": self._place, "sequence": sequence}
 
     def _values_forwards(self) -> dict[str, Any]:
         chosen, tokens = self.session.selection, self.session.tokens
@@ -230,7 +230,7 @@ class WalkDock(AskingDock):
             box.setValue(value)
             box.blockSignals(False)
         if self._back:
-            self._show_windows(int(archive.metadata.more.get("windows", 0)))
+            self._show_sequences(int(archive.metadata.more.get("sequences", 0)))
         self.key.blockSignals(True)
         self.key.setMaximum(len(tokens) - 1)
         self.key.setSpecialValueText(_key_words(asked.get("changes", ())))
@@ -241,7 +241,7 @@ class WalkDock(AskingDock):
         self.take_back.setVisible(bool(self._appended))
         self.append.setEnabled(not self._back and self.position.value() == len(tokens) - 1)
 
-    def _show_windows(self, count: int) -> None:
+    def _show_sequences(self, count: int) -> None:
         """How many training sequences can be chosen."""
         self.sequence.setMaximum(count - 1)
         self.sequence.setEnabled(count > 0)

@@ -83,13 +83,13 @@ def test_walk_goes_backwards_with_what_the_runs_optimizer_kept(
 
 
 def test_walk_goes_backwards_from_a_training_sequence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["walk", "bar", "--outputs", str(trained), "--backwards", "--window", "1", "--json"]
+    words = ["walk", "bar", "--outputs", str(trained), "--backwards", "--sequence", "1", "--json"]
     assert main(words) == 0
     value = json.loads(capsys.readouterr().out)
-    windows = training_of(parse("bar", trained)).windows
-    assert value["token_ids"] == windows[1]
+    sequences = training_of(parse("bar", trained)).sequences
+    assert value["token_ids"] == sequences[1]
     assert main([*words[:-2], "900"]) == 2
-    assert f"There are {len(windows)}, from 0" in capsys.readouterr().err
+    assert f"There are {len(sequences)}, from 0" in capsys.readouterr().err
 
 
 def test_of_a_run_that_trains_the_newest_checkpoint_is_walked(
@@ -118,8 +118,9 @@ def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixtur
         (["--append", "-1"], "--append"),
         (["--backwards", "--cache"], "--backwards goes with neither"),
         (["--weight", "x[0,0]"], "Add --backwards"),
-        (["--window", "0"], "Add --backwards"),
-        (["--backwards", "--window", "0"], "Name one of them"),
+        (["--window", "0"], "--weight, --sequence and --next"),  # its word before
+        (["--sequence", "0"], "Add --backwards"),
+        (["--backwards", "--sequence", "0"], "Name one of them"),
         (["--backwards", "--weight", "x[0,0]"], "no weight of a linear layer"),
     ):
         assert run(trained, *words) == 2

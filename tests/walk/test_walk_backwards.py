@@ -161,19 +161,19 @@ def test_walks_come_back_from_their_archives_as_they_were(tmp_path: Path) -> Non
 
 def test_a_training_sequence_is_walked_back_and_the_next_one_is_measured() -> None:
     model = scratch()
-    windows = [TOKENIZER.encode(text) for text in ("the king of the ring", "the kings", "a ring of kings")]
-    trained = Trained(windows=windows)
-    for window, following in ((0, 1), (2, 0)):
-        stages = walk_back(model, WalkBack(text="not read", window=window), trained)
+    sequences = [TOKENIZER.encode(text) for text in ("the king of the ring", "the kings", "a ring of kings")]
+    trained = Trained(sequences=sequences)
+    for sequence, following in ((0, 1), (2, 0)):
+        stages = walk_back(model, WalkBack(text="not read", sequence=sequence), trained)
         measured = numbers(stages, "step")
-        expected = [float(loss(model.model, windows[at])) for at in (window, following)]
+        expected = [float(loss(model.model, sequences[at])) for at in (sequence, following)]
         assert [measured[0], measured[2]] == pytest.approx(expected, rel=1e-5)
     measured = numbers(walk_back(model, WalkBack(text=TEXT), trained), "step")
-    assert measured[2] == pytest.approx(float(loss(model.model, windows[0])), rel=1e-5)
+    assert measured[2] == pytest.approx(float(loss(model.model, sequences[0])), rel=1e-5)
     with pytest.raises(UsageError, match="There are 3, from 0"):
-        walk_back(model, WalkBack(window=3), trained)
+        walk_back(model, WalkBack(sequence=3), trained)
     with pytest.raises(UsageError, match="no training sequence"):
-        walk_back(model, WalkBack(window=0), Trained())
+        walk_back(model, WalkBack(sequence=0), Trained())
 
 
 @pytest.mark.parametrize("warm_up", [0, 4])
@@ -193,7 +193,7 @@ def test_the_training_sequences_of_a_checkpoint_are_those_that_its_run_reads_nex
         train_here(run)
     settings = run.info().settings_as(PretrainSettings)
     assert len(read) == sum(settings.batch_at(step)[0] for step in (2, 3))
-    assert training_of(SavedRun(run, run.id, "2")).windows == read
+    assert training_of(SavedRun(run, run.id, "2")).sequences == read
 
 
 def test_a_text_that_is_another_now_gives_no_training_sequences(tmp_path: Path) -> None:
@@ -201,9 +201,9 @@ def test_a_text_that_is_another_now_gives_no_training_sequences(tmp_path: Path) 
     text.write_text("the king of the ring " * 400, encoding="utf-8")
     run = new_run(tmp_path, 2, "own", checkpoints__interval=1, data__corpus=str(text))
     train_here(run)
-    assert training_of(SavedRun(run, run.id, "1")).windows
+    assert training_of(SavedRun(run, run.id, "1")).sequences
     text.write_text("quick zebras vex jumpy dogs, 1234567890! " * 400, encoding="utf-8")
-    assert not training_of(SavedRun(run, run.id, "1")).windows
+    assert not training_of(SavedRun(run, run.id, "1")).sequences
 
 
 def test_what_training_kept_is_read_once_for_an_open_model(tmp_path: Path) -> None:
@@ -211,11 +211,11 @@ def test_what_training_kept_is_read_once_for_an_open_model(tmp_path: Path) -> No
     reference = SavedRun(run, run.id, "1")
     opened = open_model(reference, tmp_path)
     with mock.patch("llmlab.walk.adamw.load_state", wraps=load_state) as read:
-        for window in range(2):
-            write_walk_back(reference, opened, WalkBack(window=window), tmp_path / f"{window}.safetensors", quiet)
+        for sequence in range(2):
+            write_walk_back(reference, opened, WalkBack(sequence=sequence), tmp_path / f"{sequence}.safetensors", quiet)
     assert read.call_count == 1
-    asked = [read_archive(tmp_path / f"{window}.safetensors").metadata.token_ids for window in range(2)]
-    assert asked == [list(ids) for ids in training_of(reference).windows[:2]]
+    asked = [read_archive(tmp_path / f"{sequence}.safetensors").metadata.token_ids for sequence in range(2)]
+    assert asked == [list(ids) for ids in training_of(reference).sequences[:2]]
 
 
 @each(

@@ -39,7 +39,7 @@ def stages_of(values: Mapping[str, Any], count: int) -> list[Stage]:
 def make_walk(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
     stages = stages_of(values, len(ids))
     tensors, texts = to_archive(marked(stages, stages_of({}, len(ids))) if values.get("changes") else stages)
-    return tensors, {"stages": texts, "windows": "5"}
+    return tensors, {"stages": texts, "sequences": "5"}
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_backwards_the_prompt_is_a_window_and_a_weight_can_be_named(
     assert lab.host.asked[-1][1]["weight"] == "blocks.0.attention.out.weight[3,4]"
     qtbot.waitUntil(lambda: dock.sequence.maximum() == 4, timeout=WAIT)
     dock.sequence.setValue(3)
-    qtbot.waitUntil(lambda: lab.host.asked[-1][1].get("window") == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.host.asked[-1][1].get("sequence") == 3, timeout=WAIT)
     assert lab.host.asked[-1][1]["position"] == -1
     qtbot.waitUntil(dock.view.isVisible, timeout=WAIT)
     dock.position.setValue(0)
@@ -232,7 +232,7 @@ def test_a_stage_of_either_direction_is_shown_as_soon_as_it_is_there(
     def make_back(host: FakeModelHost, values: Mapping[str, Any], ids: list[int]) -> Made:
         loss = Value("loss", ("position",), np.ones(3))
         tensors, texts = to_archive([Stage(name, name, "f", "1", "W.", "loss", (loss,)) for name in ("loss", step)])
-        return tensors, {"stages": texts, "windows": "5"}
+        return tensors, {"stages": texts, "sequences": "5"}
 
     lab.host.answers["walk_back"], step = make_back, "adamw"
     for direction, stage in (("walk_back", "adamw"), ("walk", "softmax"), ("walk", "norm")):

@@ -28,7 +28,7 @@ OTHERWISE = "This family computes this step in a way of its own: the values are 
 
 
 @dataclass(frozen=True)
-class Place:
+class Focus:
     """One prompt in one model, and the layer, head, position and key that are looked at."""
 
     opened: OpenModel
