@@ -120,7 +120,7 @@ class Anatomy:
 
     @property
     def n_embd(self) -> int:
-        """The width of the residual stream (d_model)."""
+        """Components of the residual stream (d_model)."""
         return self.unembedding.shape[1]
 
     @property

@@ -65,7 +65,9 @@ def add_commands(commands: Commands) -> None:
     add_settings_file(parser)
     parser.add_argument("--grid", metavar="A,B,...", help="values of what is varied")
     parser.add_argument(
-        "--compare", metavar="A,B", help="what to compare: lora,full; attention,all; baseline,record (speedrun); widths"
+        "--compare",
+        metavar="A,B",
+        help="what to compare: lora,full; attention,all; baseline,record (speedrun); values of n_embd",
     )
     parser.add_argument("--seeds", metavar="N", type=int, default=0, help="runs a value")
     parser.add_argument("--general", metavar="CORPUS", default="", help="forgetting: the general text")

@@ -46,7 +46,7 @@ class BaseSettings:
 class LoraSettings:
     """The adapters: W x becomes W x + (alpha / rank) B A x (Hu et al. 2021). Not used when method is full."""
 
-    rank: int = setting(8, "Inner width of an adapter: how much it can change.", low=1, high=4096)
+    rank: int = setting(8, "Rank of an adapter: in how many directions it can change a matrix.", low=1, high=4096)
     alpha: float = setting(16.0, "The adapter's output is scaled by alpha / rank.", low=0.0, high=65536.0)
     dropout: float = setting(0.0, "Share of an adapter's inputs dropped at random.", low=0.0, high=0.9)
     targets: str = setting(

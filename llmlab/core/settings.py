@@ -32,7 +32,7 @@ class ModelSettings:
 
     n_layer: int = setting(4, "Transformer blocks, one after the other.", unit="layers", low=1, high=200)
     n_head: int = setting(
-        4, "Attention heads in each block; they split the width among them.", unit="heads", low=1, high=256
+        4, "Attention heads in each block; each has an equal share of n_embd.", unit="heads", low=1, high=256
     )
     n_kv_head: int = setting(
         0,
@@ -43,7 +43,11 @@ class ModelSettings:
         advanced=True,
     )
     n_embd: int = setting(
-        128, "Width of the residual stream; a multiple of n_head.", unit="values per token", low=8, high=16384
+        128,
+        "Components of the residual stream (d_model); a multiple of n_head.",
+        unit="values per token",
+        low=8,
+        high=16384,
     )
     block_size: int = setting(64, "Context: how many tokens the model sees at once.", unit="tokens", low=2, high=65536)
     dropout: float = setting(0.0, "Share of activations dropped at random while training.", low=0.0, high=0.9)
@@ -91,7 +95,7 @@ class ModelSettings:
     )
     mup_base_width: int = setting(
         0,
-        "muP: the width at which the learning rate was chosen. Initialisation, rates and two multipliers then depend "
+        "muP: the n_embd at which the learning rate was chosen. Initialisation, rates and two multipliers then depend "
         "on n_embd, so that the best rate stays about the same in a wider model; 0 means off.",
         unit="values per token",
         low=0,
@@ -323,11 +327,11 @@ class PretrainSettings(RunSettings):
         layers = f"{model.n_layer} layer{'' if model.n_layer == 1 else 's'}"
         return RunWords(
             does="pretraining",
-            makes=f"{layers} of width {model.n_embd} on {corpus_title(data.corpus)}",
+            makes=f"{layers} with d_model {model.n_embd} on {corpus_title(data.corpus)}",
             size=f"{model.n_layer}x{model.n_embd}",
             facts={"corpus": f"{data.corpus}, tokenizer {data.tokenizer}"},
             details=[
-                f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}",
+                f"{model.n_layer} layers, {model.n_head} heads, d_model {model.n_embd}, context {model.block_size}",
                 f"Corpus {data.corpus}, tokenizer {data.tokenizer}",
             ],
             summary={"corpus": data.corpus},
@@ -344,7 +348,7 @@ class PretrainSettings(RunSettings):
             )
         if model.position == "rotary" and (model.n_embd // model.n_head) % 2:
             raise UsageError(
-                f"Rotary positions need an even head width, and {model.n_embd} / {model.n_head} is odd.",
+                f"Rotary positions need heads of an even size, and {model.n_embd} / {model.n_head} is odd.",
                 "They rotate pairs of numbers.",
                 "Choose another model.n_head.",
             )

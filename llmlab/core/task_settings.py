@@ -29,7 +29,9 @@ class TaskModelSettings:
     )
     n_layer: int = setting(2, "Blocks, or recurrent or hidden layers.", unit="layers", low=1, high=200)
     n_head: int = setting(4, "Attention heads of a block.", unit="heads", low=1, high=256)
-    n_embd: int = setting(64, "Width of the residual stream.", unit="values per token", low=8, high=16384)
+    n_embd: int = setting(
+        64, "Components of the residual stream (d_model).", unit="values per token", low=8, high=16384
+    )
     feed_forward: bool = setting(
         True, "Transformer: blocks have a feed-forward; without, they are attention alone (Elhage et al. 2021)."
     )
@@ -144,7 +146,7 @@ class TaskSettings(RunSettings):
             makes=f"{model.kind} on the task {task}",
             size=size,
             facts={"task": f"{task}, learned by {model.kind} {size}"},
-            details=[f"{model.kind}, {model.n_layer} layers, width {model.n_embd}", f"Task {task}"],
+            details=[f"{model.kind}, {model.n_layer} layers, d_model {model.n_embd}", f"Task {task}"],
             summary={"task": task, "model": model.kind},
         )
 

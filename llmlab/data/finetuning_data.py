@@ -29,7 +29,7 @@ class Batch:
     """Rows of tokens, filled up at the right. All tensors are [batch, tokens], int64.
 
     labels: the ids themselves where they are trained on, else -100; the loss shifts them. attention_mask: 1 for
-    tokens, 0 for filling.
+    tokens, 0 for padding.
 
     position_ids: None, or, when rows hold several examples, positions that begin at 0 with each of them.
     transformers then keeps the examples of a row apart by itself, under three conditions: the model is called
@@ -285,7 +285,7 @@ def padded(rows: Sequence[Sequence[Encoded]], pad_id: int, *, positions: bool = 
             mask[number, begin:end] = 1
             places[number, begin:end] = torch.arange(end - begin)
             begin = end
-        places[number, begin:] = torch.arange(width - begin)  # the filling is an example of its own
+        places[number, begin:] = torch.arange(width - begin)  # the padding is an example of its own
     return Batch(ids, labels, mask, places if positions else None)
 
 

@@ -120,7 +120,7 @@ class GPT(nn.Module):
     def initialise(self) -> None:
         """GPT-2's initialisation, drawn from torch's global generator: equal seeds give equal weights.
 
-        Weights are normal with deviation 0.02. The two projections of each block that write into the residual
+        Weights are normal with standard deviation 0.02. The two projections of each block that write into the residual
         stream get 0.02 / sqrt(2 n_layer), since 2 n_layer of them add up in it (GPT-2, section 2.3); with zero_init,
         zeros. They are drawn all the same: every other weight is what it is without.
 

@@ -231,7 +231,7 @@ def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide
     if only_whole or not heads:
         return ""
     if width % heads and ("head_dim" not in found or must_divide):
-        return f"Its {CONFIG_FILE} says a width of {width} in {heads} heads, which do not divide it."
+        return f"Its {CONFIG_FILE} says hidden_size {width} in {heads} heads, which do not divide it."
     if kv_heads and heads % kv_heads:
         return f"Its {CONFIG_FILE} says {heads} heads that share {kv_heads} keys and values, which do not divide them."
     return ""

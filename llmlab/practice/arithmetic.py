@@ -79,9 +79,8 @@ def padded_batch(subject: Subject, random: Random) -> Draft:
         f"Four examples of {', '.join(map(str, lengths))} tokens are "
         "padded to one length. Which share of the batch is padding?"
     )
-    return value(
-        text, share, f"4 · {max(lengths)} places, {sum(lengths)} of them filled.", unit="%", within=0.05, off=1
-    )
+    how = f"{sum(lengths)} of 4 · {max(lengths)} positions hold tokens; the others are padding."
+    return value(text, share, how, unit="%", within=0.05, off=1)
 
 
 @kind("share-that-learns", "fine-tuning", KNOW, "finetune_setup", NOTHING)
@@ -171,8 +170,8 @@ def half_the_bytes(subject: Subject, random: Random) -> Draft:
     model, data = subject.model_settings, subject.settings.data
     numbers = data.batch_size * model.block_size * model.n_embd
     text = (
-        f"The residual stream of {subject.name} is {model.n_embd} wide. "
-        "How much memory does it take at one depth in bf16, for a "
+        f"{subject.name} has d_model = {model.n_embd}. "
+        "How much memory does its residual stream take at one depth in bf16, for a "
         f"batch of {data.batch_size} sequences of {model.block_size} tokens?"
     )
     how = f"{data.batch_size} · {model.block_size} · {model.n_embd} numbers of 2 bytes."
@@ -254,7 +253,7 @@ def rank_of_a_circuit(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
     rank = model.n_embd // model.n_head
     text = (
-        f"{subject.name} is {model.n_embd} wide and has {model.n_head} "
+        f"{subject.name} has d_model = {model.n_embd} and {model.n_head} "
         "heads. Which rank can the QK circuit of a head have at most?"
     )
     return value(text, rank, f"It goes through the {rank} dimensions of the head.", within=0)
@@ -274,8 +273,8 @@ def size_of_a_circuit(subject: Subject, random: Random) -> Draft:
 def random_cosine(subject: Subject, random: Random) -> Draft:
     width = subject.model_settings.n_embd
     text = (
-        f"{subject.name} is {width} wide. Two directions are drawn at random in so many dimensions. What is the root "
-        "mean square of their cosine?"
+        f"{subject.name} has d_model = {width}. Two directions are drawn at random in so many dimensions. What is the "
+        "root mean square of their cosine?"
     )
     how = f"A cosine's mean square is 1 / C, with C = {width} dimensions: 1 / √{width} = {width**-0.5:.4g}."
     return value(text, width**-0.5, how, within=0.06)
@@ -336,8 +335,8 @@ def rule_of_succession(subject: Subject, random: Random) -> Draft:
 def probe_parameters(subject: Subject, random: Random) -> Draft:
     width, labels = subject.model_settings.n_embd, random.choice((5, 12, 17, 40))
     text = (
-        f"A linear probe reads which of {labels} labels a token has from the residual stream of {subject.name}, which "
-        f"is {width} wide: a weight vector and a bias for each label. How many parameters has it?"
+        f"A linear probe reads which of {labels} labels a token has from the residual stream of {subject.name} "
+        f"(d_model = {width}): a weight vector and a bias for each label. How many parameters does it have?"
     )
     return value(text, labels * (width + 1), f"{labels} · ({width} + 1).", within=0)
 

@@ -38,8 +38,8 @@ def kv_cache(subject: Subject, random: Random) -> Draft:
     model, tokens = subject.model_settings, random.choice((128, 256, 1024, 4096))
     size = 2 * model.n_layer * _kv_dim(subject) * tokens * _FLOAT
     text = (
-        f"{subject.name} has {model.n_layer} layers, and keys of all heads together are {_kv_dim(subject)} wide. How "
-        f"much memory would its key-value cache take in fp32 for {tokens:,} tokens?"
+        f"{subject.name} has {model.n_layer} layers, and {_kv_dim(subject)} key components per token in all heads. "
+        f"How much memory would its key-value cache take in fp32 for {tokens:,} tokens?"
     )
     how = f"2 (key and value) · {model.n_layer} layers · {_kv_dim(subject)} · {tokens:,} tokens · 4 bytes = {size:,}."
     return value(text, size / _MB, how, unit="MB", within=0.06)

@@ -347,9 +347,9 @@ def _trained(subject: Subject, change: Change) -> Draft:
     if not math.isfinite(plain):
         raise NothingToAsk("The twin diverges at this learning rate.")
     text = (
-        f"A small model ({LAYERS} layers, width {WIDTH}, bytes of the text of {subject.name}) is trained for {STEPS} "
-        f"steps with the learning rate of {subject.name}, {train.learning_rate:g}, and ends at a loss of {plain:.2f} "
-        f"nats. Now with {change.words}. Where does it end?"
+        f"A small model ({LAYERS} layers, d_model = {WIDTH}, bytes of the text of {subject.name}) is trained for "
+        f"{STEPS} steps with the learning rate of {subject.name}, {train.learning_rate:g}, and ends at a loss of "
+        f"{plain:.2f} nats. Now with {change.words}. Where does it end?"
     )
     if not math.isfinite(changed):
         return ordered(text, _CHANGES, _CHANGES[3], f"Trained: it diverged; {plain:.3f} without the change.")

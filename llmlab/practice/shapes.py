@@ -35,7 +35,7 @@ def weights_in(pairs: list[tuple[int, int]]) -> tuple[int, str]:
 def block_weights(subject: Subject, random: Random) -> Draft:
     total, sum_ = weights_in(matrices(subject))
     width = subject.model_settings.n_embd
-    text = f"{subject.name} is {width} wide. How many weights do the matrices of one of its blocks have?"
+    text = f"{subject.name} has d_model = {width}. How many weights do the matrices of one of its blocks have?"
     return value(text, total, f"Queries, keys and values; output; feed-forward: {sum_} = {total:,}.")
 
 
@@ -44,7 +44,7 @@ def attention_weights(subject: Subject, random: Random) -> Draft:
     total, sum_ = weights_in(matrices(subject, attention=True))
     text = (
         "How many weights do the matrices of attention have in one block "
-        f"of {subject.name} (width {subject.model_settings.n_embd})?"
+        f"of {subject.name} (d_model = {subject.model_settings.n_embd})?"
     )
     return value(text, total, f"One matrix makes queries, keys and values, one the output: {sum_} = {total:,}.")
 
@@ -61,7 +61,7 @@ def feed_forward_share(subject: Subject, random: Random) -> Draft:
 def embedding_share(subject: Subject, random: Random) -> Draft:
     embedding, total = embedding_parameters(subject.model_settings, subject.vocab_size), parameters(subject)
     text = (
-        f"{subject.name} has {total:,} parameters, {subject.vocab_size:,} tokens and a width of "
+        f"{subject.name} has {total:,} parameters, {subject.vocab_size:,} tokens and d_model = "
         f"{subject.model_settings.n_embd}. Which share of the "
         "parameters is in its embeddings (tokens, positions, head)?"
     )
@@ -73,7 +73,7 @@ def all_parameters(subject: Subject, random: Random) -> Draft:
     model, total = subject.model_settings, parameters(subject)
     block, _ = weights_in(matrices(subject))
     text = (
-        f"{subject.name} has {model.n_layer} layers, a width of {model.n_embd} and {subject.vocab_size:,} tokens. "
+        f"{subject.name} has {model.n_layer} layers, d_model = {model.n_embd} and {subject.vocab_size:,} tokens. "
         "About how many parameters does it have?"
     )
     how = f"{model.n_layer} blocks of {block:,} weights each, the embeddings, the norms: {total:,}; 10 % off is right."
@@ -84,7 +84,7 @@ def all_parameters(subject: Subject, random: Random) -> Draft:
 def one_more_layer(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
     more = parameter_count(replace(model, n_layer=model.n_layer + 1), subject.vocab_size) - parameters(subject)
-    text = f"How many parameters would one more layer add to {subject.name} (width {model.n_embd})?"
+    text = f"How many parameters would one more layer add to {subject.name} (d_model = {model.n_embd})?"
     return value(text, more, f"Counted with {model.n_layer + 1} layers and with {model.n_layer}: {more:,} more.")
 
 
@@ -94,8 +94,8 @@ def twice_as_wide(subject: Subject, random: Random) -> Draft:
     wide = sum(
         a * b for _, a, b in block_layers(replace(subject.model_settings, n_embd=2 * subject.model_settings.n_embd))
     )
-    text = f"If {subject.name} were twice as wide: by which factor would the weights in the matrices of a block grow?"
-    how = f"Each matrix grows in both of its widths: from {now:,} to {wide:,}, {wide / now:.3g} times."
+    text = f"By which factor would the weights in a block's matrices grow if d_model of {subject.name} were doubled?"
+    how = f"Each matrix doubles in both of its dimensions: from {now:,} to {wide:,}, {wide / now:.3g} times."
     return value(text, wide / now, how, within=0.03)
 
 
@@ -158,7 +158,7 @@ def reach_of_windows(subject: Subject, random: Random) -> Draft:
 @kind("head-width", "attention", KNOW, "attention", SETTINGS)
 def head_width(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
-    text = f"{subject.name} has a width of {model.n_embd} and {model.n_head} heads. How many dimensions has a query?"
+    text = f"{subject.name} has d_model = {model.n_embd} and {model.n_head} heads. How many dimensions has a query?"
     return value(text, head_dim(subject), f"{model.n_embd} / {model.n_head} = {head_dim(subject)}.", within=0)
 
 
@@ -236,7 +236,7 @@ def twice_the_context_grows(subject: Subject, random: Random) -> Draft:
     doubled = parameter_count(replace(model, block_size=2 * model.block_size), subject.vocab_size)
     more = doubled - parameters(subject)
     text = (
-        f"{subject.name} has {model.position} positions, a width of {model.n_embd} and a context of {model.block_size} "
+        f"{subject.name} has {model.position} positions, d_model = {model.n_embd} and a context of {model.block_size} "
         f"tokens. How many parameters does a context of {2 * model.block_size} add?"
     )
     why = "a vector for each new position" if model.position == "learned" else "rotary positions are not learned"
@@ -253,7 +253,7 @@ def lora_parameters(subject: Subject, random: Random) -> Draft:
         f"LoRA of rank {rank} on attention's matrices of {subject.name} "
         f"({model.n_layer} layers; {sizes}): how many parameters learn?"
     )
-    how = f"Rank · (width in + width out) for each matrix: {each:,} a layer, {model.n_layer * each:,} in all."
+    how = f"Rank · (dimensions in + out) for each matrix: {each:,} a layer, {model.n_layer * each:,} in all."
     return value(text, model.n_layer * each, how)
 
 
@@ -264,7 +264,7 @@ def norm_parameters(subject: Subject, random: Random) -> Draft:
     each = model.n_embd * (2 if biased else 1)
     count = (2 * model.n_layer + 1) * each
     text = (
-        f"{subject.name} has {model.n_layer} layers and a width of {model.n_embd}. Its pre-norm blocks have two norms "
+        f"{subject.name} has {model.n_layer} layers and d_model = {model.n_embd}. Its pre-norm blocks have two norms "
         f"each, and one follows the last; each norm has a scale{' and a shift' if biased else ''} per dimension. How "
         "many parameters do these norms have?"
     )
@@ -292,12 +292,12 @@ def hidden_width(subject: Subject, random: Random) -> Draft:
     model = subject.model_settings
     hidden = feed_forward_dim(model)
     text = (
-        f"{subject.name} is {model.n_embd} wide, with {model.activation}. "
-        "How many neurons has the feed-forward of one block?"
+        f"{subject.name} has d_model = {model.n_embd} and {model.activation}. "
+        "How many neurons does the feed-forward of one block have?"
     )
     why = (
-        "8/3 of the width, up to a multiple of 8, as SwiGLU has three matrices"
+        "8/3 of d_model, up to a multiple of 8, as SwiGLU has three matrices"
         if model.activation == "swiglu"
-        else "4 times the width"
+        else "4 times d_model"
     )
     return value(text, hidden, f"{hidden:,}: {why}.", within=0.01)

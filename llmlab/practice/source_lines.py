@@ -75,7 +75,7 @@ LINES = (
         "line-scale",
         "attention",
         "attention",
-        "Which line divides by the root of a head's width?",
+        "Which line divides by the root of a head's dimension?",
         "llmlab/gpt/model.py::CausalSelfAttention.__init__",
         "math.sqrt(self.head_dim)",
         "Sums over D products grow as √D; without it the softmax would begin saturated.",

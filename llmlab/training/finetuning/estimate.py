@@ -1,4 +1,4 @@
-"""What a fine-tuning run will need: numbers that learn, memory, disk, time. From what the base's files say. No torch.
+"""What a fine-tuning run will need: trained parameters, memory, disk, time. From what the base's files say. No torch.
 
 Memory is what a worker holds at its peak, when the backward pass begins (or, in small runs, when the base is opened):
 

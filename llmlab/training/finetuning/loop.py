@@ -153,7 +153,7 @@ class Finetuner(Loop):
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens that a step reads, on average; filling does not count."""
+        """Tokens that a step reads, on average; padding does not count."""
         if self.progress.step:
             return self.progress.tokens / self.progress.step
         return self._mean_tokens * self.settings.data.batch_size * self.settings.train.grad_accum

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 MIXED = frozenset({"opt", "bloom", "mpt", "gpt_oss", "qwen3_next", "qwen3_5_text", "lfm2"})
 # Tokens of each of the two examples that a model is tried on.
 _TRIED = 32
-# Deviations of logits that rounding alone may move them by. Measured on SmolLM2-135M: 1.3e-5 in fp32, 0.15 in bf16.
+# How far rounding alone may move logits, in their standard deviations. Measured on SmolLM2-135M: 1.3e-5 in fp32, 0.15
+# in bf16.
 # An example before it moves logits by 4.5 there, and by 0.9 to 4 in tiny models of the families above.
 _ROUNDING = {"fp32": 0.01, "bf16": 0.3}
 
@@ -51,7 +52,7 @@ def require_apart(prepared: Prepared, data: FinetuningData, precision: str) -> N
         return
     first, second = (data.train[place] for place in shared[:2])
     if (moved := influence(prepared, first, second, data.chat.pad_id)) > _ROUNDING[precision]:
-        why = f"Another example before it in its row moves an example's logits by {moved:.2g} of their deviations."
+        why = f"An example before it in its row moves an example's logits by {moved:.2g} of their standard deviations."
         raise _refusal(prepared.base, why)
 
 

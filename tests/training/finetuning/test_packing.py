@@ -182,7 +182,7 @@ def test_a_run_tries_its_base_and_refuses_to_pack_for_one_that_reads_a_row_as_on
     monkeypatch.setattr(packing, "MIXED", frozenset())  # a family that nobody tried yet
     base = opt_folder(tmp_path / "opt")
     run = create_run(tmp_path, packing_settings(base), name="packed")
-    with pytest.raises(LabError, match=r"moves an example's logits by .* of their deviations"):
+    with pytest.raises(LabError, match=r"moves an example's logits by .* of their standard deviations"):
         train_here(run)
     train_here(create_run(tmp_path, packing_settings(base, packing=False), name="plain"))
 
