@@ -23,12 +23,12 @@ SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++
 
 @lru_cache(maxsize=1)
 def gpt2_encoding() -> tiktoken.Encoding:
-    """GPT-2's byte pair encoding: 50,256 pieces and the end of text. Takes about 0.2 s, once a process."""
+    """GPT-2's byte pair encoding: 50,256 tokens and the end of text. Takes about 0.2 s, once a process."""
     import tiktoken
 
     byte_of = {symbol: byte for byte, symbol in byte_symbols().items()}
-    pieces = [*byte_of, *(first + second for first, second in gpt2_merges())]
-    ranks = {bytes(byte_of[symbol] for symbol in piece): rank for rank, piece in enumerate(pieces)}
+    tokens = [*byte_of, *(first + second for first, second in gpt2_merges())]
+    ranks = {bytes(byte_of[symbol] for symbol in token): rank for rank, token in enumerate(tokens)}
     return tiktoken.Encoding(
         name="gpt2",
         pat_str=SPLIT_PATTERN,
@@ -40,7 +40,7 @@ def gpt2_encoding() -> tiktoken.Encoding:
 
 @lru_cache(maxsize=1)
 def gpt2_merges() -> tuple[tuple[str, str], ...]:
-    """GPT-2's 50,000 merges in order, written in byte symbols. The piece of merge `i` has the id 256 + i."""
+    """GPT-2's 50,000 merges in order, written in byte symbols. The token of merge `i` has the id 256 + i."""
     path = resources_dir() / "tokenizer" / "gpt2_merges.txt.bz2"
     try:
         text = bz2.decompress(path.read_bytes())

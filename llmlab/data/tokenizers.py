@@ -152,7 +152,7 @@ class CharTokenizer(Tokenizer):
 
 
 class MergesTokenizer(Tokenizer):
-    """Byte pair encoding with merges of its own: the 256 bytes, one piece a merge, and the end of text.
+    """Byte pair encoding with merges of its own: the 256 bytes, one token a merge, and the end of text.
 
     Text is cut by GPT-2's rule first. Single bytes are always there, so it takes any text.
     """
@@ -163,13 +163,13 @@ class MergesTokenizer(Tokenizer):
 
         self.merges = [(first, second) for first, second in merges]
         symbols = byte_symbols()
-        # Two merges can make the same piece, which has one id.
-        pieces = dict.fromkeys([*symbols.values(), *(first + second for first, second in self.merges)])
-        vocabulary = {piece: id for id, piece in enumerate([*pieces, END_OF_TEXT])}
+        # Two merges can make the same token, which has one id.
+        tokens = dict.fromkeys([*symbols.values(), *(first + second for first, second in self.merges)])
+        vocabulary = {token: id for id, token in enumerate([*tokens, END_OF_TEXT])}
         self.vocab_size = len(vocabulary)
         self.end_of_text = self.vocab_size - 1
         byte_of = {symbol: byte for byte, symbol in symbols.items()}
-        self._bytes = [bytes(byte_of[symbol] for symbol in piece) for piece in pieces] + [END_OF_TEXT.encode()]
+        self._bytes = [bytes(byte_of[symbol] for symbol in token) for token in tokens] + [END_OF_TEXT.encode()]
         self.pipeline = Pipeline(models.BPE(vocabulary, self.merges))
         self.pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self.pipeline.decoder = decoders.ByteLevel()
@@ -188,11 +188,11 @@ class MergesTokenizer(Tokenizer):
 
 
 class CompactTokenizer(MergesTokenizer):
-    """GPT-2's vocabulary without the pieces that a corpus never uses.
+    """GPT-2's vocabulary without the tokens that a corpus never uses.
 
-    It keeps the pieces that occur, the pieces these are merged from, and the 256 bytes. Merging goes through
-    the kept pieces only: the corpus is cut exactly as GPT-2 cuts it, because every merge that happens there is
-    kept and in the same order; other text may be cut finer.
+    It keeps the tokens that occur, the tokens these are merged from, and the 256 bytes. Merging goes through
+    the kept tokens only: the corpus is tokenized exactly as GPT-2 does it, because every merge that happens there is
+    kept and in the same order; other text may have more tokens.
     """
 
     kind = "compact"
@@ -294,7 +294,7 @@ def _pipeline(tokenizer: Tokenizer) -> Any:
 
 
 def _with_parts(ids: set[int]) -> list[int]:
-    """`ids` and, again and again, the pieces that each is merged from; sorted, without the bytes."""
+    """`ids` and, again and again, the tokens that each is merged from; sorted, without the bytes."""
     merges = gpt2_merges()
     id_of = {first + second: id for id, (first, second) in enumerate(merges, start=256)}
     kept = set(ids)

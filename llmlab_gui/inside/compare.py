@@ -271,8 +271,8 @@ class CompareDock(InspectionDock):
             return
         self._views.setCurrentIndex(0 if view < LAYERS else 1)
         selection = self.session.selection
-        place = selection.token_at(len(archive.metadata.tokens))
-        self.note.setText(comparison.summary(archive, place))
+        position = selection.token_at(len(archive.metadata.tokens))
+        self.note.setText(comparison.summary(archive, position))
         makers: dict[int, Callable[[], Heat | None]] = {
             PATTERN: lambda: comparison.pattern_heat(archive, selection.layer, selection.head),
             HEADS: lambda: comparison.heads_heat(archive),
@@ -280,7 +280,7 @@ class CompareDock(InspectionDock):
             POINT: lambda: comparison.point_heat(archive, str(self.point.currentData()), selection.layer),
         }
         if view in makers:
-            self._show_heat(makers[view](), place)
+            self._show_heat(makers[view](), position)
         elif view == LAYERS:
             self.chart.name_y("similarity")
             self.chart.set_x_axis("layer", "count")
@@ -289,9 +289,9 @@ class CompareDock(InspectionDock):
             self.chart.name_y("KL(A ‖ B)", "nats")
             self.chart.set_x_axis("token", "count")
             self.chart.show_lines(comparison.kl_lines(archive))
-            self.tokens.show_columns(comparison.top_columns(archive, self._names, place))
+            self.tokens.show_columns(comparison.top_columns(archive, self._names, position))
 
-    def _show_heat(self, heat: Heat | None, place: int) -> None:
+    def _show_heat(self, heat: Heat | None, position: int) -> None:
         if heat is None:
             self.empty.say("There is nothing to compare here", "One model lacks this part, or the sizes differ.")
             self._views.setCurrentWidget(self.empty)
@@ -299,8 +299,8 @@ class CompareDock(InspectionDock):
         self.map.describe = lambda row, column: self._words(heat, row, column)
         self.map.show_heat(heat)
         selection = self.session.selection
-        chosen = {HEADS: (selection.layer, selection.head), STREAM: (selection.layer, place)}
-        self.map.choose(*chosen.get(self._view, (place, -1)))
+        chosen = {HEADS: (selection.layer, selection.head), STREAM: (selection.layer, position)}
+        self.map.choose(*chosen.get(self._view, (position, -1)))
 
     def _words(self, heat: Heat, row: int, column: int) -> str:
         """One cell of the map, exactly."""

@@ -96,27 +96,28 @@ def kl_lines(archive: Archive) -> list[Line]:
     return [numbered("KL(A ‖ B)", archive["kl"], markers=True, legend="")]
 
 
-def top_columns(archive: Archive, names: Names, place: int) -> list[Ranked]:
+def top_columns(archive: Archive, names: Names, position: int) -> list[Ranked]:
     """The most likely next tokens of both at a position."""
     columns = []
     for color, (key, name) in enumerate((("a", names.a), ("b", names.b))):
         if f"{key}/ids" not in archive:
             continue
         texts = json.loads(archive.metadata.more.get("texts" if key == "a" else "texts_b", "{}"))
-        ids, chances = archive[f"{key}/ids"][place].tolist(), archive[f"{key}/probability"][place].tolist()
+        ids, chances = archive[f"{key}/ids"][position].tolist(), archive[f"{key}/probability"][position].tolist()
         pairs = tuple((texts.get(str(id), f"[{id}]"), chance) for id, chance in zip(ids, chances, strict=True))
         columns.append(Ranked(f"{key.upper()}: {name}", pairs, color))
     return columns
 
 
-def summary(archive: Archive, place: int) -> str:
+def summary(archive: Archive, position: int) -> str:
     """What differs at a token, in a sentence."""
     parts = []
     if "kl" in archive:
         kl: Array = archive["kl"]
-        parts.append(f"KL(A ‖ B) {float(kl[place]):.4g} nats at token {place}, {float(kl.mean()):.4g} on average.")
+        here = f"{float(kl[position]):.4g} nats at token {position}"
+        parts.append(f"KL(A ‖ B) {here}, {float(kl.mean()):.4g} on average.")
     if "cosine/residual/final" in archive:
-        parts.append(f"Cosine of the last residuals {float(archive['cosine/residual/final'][place]):.4f}.")
+        parts.append(f"Cosine of the last residuals {float(archive['cosine/residual/final'][position]):.4f}.")
     return " ".join([*parts, *archive.metadata.notes])
 
 

@@ -31,7 +31,7 @@ class Target:
 
 
 def layer_bars(archive: Inspected, mode: str, token: int, target: Target | None = None) -> Bars:
-    """One group a layer, ends and sum apart. token: place in the prompt; an attribution has its own.
+    """One group a layer, ends and sum apart. token: its position in the prompt; an attribution has its own.
 
     KeyError when the archive lacks what the mode needs.
     """

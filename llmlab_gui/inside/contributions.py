@@ -93,7 +93,7 @@ class ContributionsDock(InspectionDock):
         found = bars_of.rows(self.chart.bars)
         if self._lower.isVisibleTo(self):
             found += bars_of.rows(self.detail.bars)
-        return (("place", "part", self.chart.bars.unit), found) if found else None
+        return (("group", "part", self.chart.bars.unit), found) if found else None
 
     def tensors(self) -> tuple[Archive, list[str]] | None:
         """Those of the mode."""
@@ -179,9 +179,9 @@ class ContributionsDock(InspectionDock):
     def _of_another_question(self) -> str:
         if self.attribution is None:
             return ""
-        asked, place = self.attribution.metadata.question, int(self.attribution.metadata.more["position"])
-        if place != self._token:
-            return f"of token {place}, “{visible(self.attribution.metadata.tokens[place])}”"
+        asked, position = self.attribution.metadata.question, int(self.attribution.metadata.more["position"])
+        if position != self._token:
+            return f"of token {position}, “{visible(self.attribution.metadata.tokens[position])}”"
         target = asked.get("answer", ""), asked.get("against", "")
         return "" if target == (self.answer.text(), self.against.text()) else BEFORE_CHANGE
 

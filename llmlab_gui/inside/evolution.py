@@ -126,7 +126,7 @@ class EvolutionDock(InspectionDock):
             return ("step", "layer", "head", score), rows
         if self._view == CONTRIBUTIONS:
             bars = [(frame.step, *row) for frame in frames for row in bar_rows(layer_bars(frame, LOGIT, 0))]
-            return ("step", "place", "part", "logit"), bars
+            return ("step", "group", "part", "logit"), bars
         lines = [(line.label, x, y) for line in self.chart.lines for x, y in zip(line.x, line.y, strict=True)]
         return ("token", "step", "probability"), lines
 

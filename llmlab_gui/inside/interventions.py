@@ -57,7 +57,7 @@ class InterventionsDock(InspectionDock):
             "ablation-and-patching",
         )
         self._settle = settling_timer(self, _SETTLE_MS, self._ask)
-        self._read_at = -1  # the place that was asked about
+        self._read_at = -1  # the position that was asked about
         self._made_by: tuple[object, ...] = ()  # what the effect in sight is of
         self._say_nothing_yet()
         for changed in (self.form.changed, session.interventions_changed):
@@ -105,11 +105,11 @@ class InterventionsDock(InspectionDock):
             return self.effect.moved.table()
         texts, model = texts_of(self.session), archive.metadata.model
         rows = []
-        for place, token in enumerate(archive.metadata.tokens):
+        for position, token in enumerate(archive.metadata.tokens):
             for name in ("before", "after"):
-                ids, chances = archive[f"{name}/ids"][place], archive[f"{name}/probability"][place]
+                ids, chances = archive[f"{name}/ids"][position], archive[f"{name}/probability"][position]
                 for rank, (id, chance) in enumerate(zip(ids, chances, strict=True), 1):
-                    rows.append((place, token, archive["kl"][place], name, rank, texts.text(model, int(id)), chance))
+                    rows.append((position, token, archive["kl"][position], name, rank, texts.text(model, int(id)), chance))
         return ("position", "token", "kl", "when", "rank", "next", "probability"), rows
 
     def tensors(self) -> tuple[Archive, list[str]] | None:

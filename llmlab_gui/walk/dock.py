@@ -96,7 +96,7 @@ class WalkDock(AskingDock):
             index = np.unravel_index(place - (ends[at] - value.array.size), value.array.shape)
             return stage, value.name, " ".join(map(str, index)), float(value.array[index])
 
-        return ("stage", "value", "place", "number"), LazyRows(ends[-1], row)
+        return ("stage", "value", "index", "number"), LazyRows(ends[-1], row)
 
     # Asking ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ t sees, itself among them, are the others. With a the attention of a head at t a
     mass = sum of a over R / (|R| / (t + 1))        gap = mean over R of cos(q, k) - mean over the others of cos(q, k)
 
 mass is 1 where attention does not tell them apart, and at most (t + 1) / |R|, on average 3.2 for 12 pairs of 8 values.
-Places before which nothing was shown are left out. Letters in shapes: S sequences, P positions of one, L layers, H
+Positions before which nothing was shown are left out. Letters in shapes: S sequences, P positions of one, L layers, H
 heads.
 """
 
