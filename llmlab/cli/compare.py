@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmlab.cli import text
-from llmlab.cli.question import Answered, add_out, add_what, likely, listed, values_of
+from llmlab.cli.question import Answered, add_out, add_prompt, add_what, likely, listed, values_of
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import UsageError
 from llmlab.core.paths import expanded
@@ -21,8 +21,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("reference_a", metavar="REF_A", help="a run, a model, or a saved inspection")
     parser.add_argument("reference_b", metavar="REF_B", help="another one")
     add_outputs(parser)
-    parser.add_argument("--prompt", default="", help="the text that both read; saved inspections have theirs")
-    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-sequence (BOS) token before it")
+    add_prompt(parser, required=False, help="the text that both read; saved inspections have theirs")
     add_what(parser, "attention,residual")
     parser.add_argument("--align", action="store_true", help="compare different tokens where they end together")
     add_out(parser, "most likely tokens kept")

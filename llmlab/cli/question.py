@@ -31,9 +31,10 @@ _SUMMARY = "summary.json"
 _ARCHIVES = tuple(f"{name}.safetensors" for name in ("inspection", "intervention", "comparison", "evolution"))
 
 
-def add_prompt(parser: Parser, *, required: bool = True) -> None:
-    parser.add_argument("--prompt", required=required, default="", help="the text that the model reads")
-    parser.add_argument("--beginning", action="store_true", help="put the beginning-of-sequence (BOS) token before it")
+def add_prompt(parser: Parser, *, required: bool = True, help: str = "the text that the model reads") -> None:
+    parser.add_argument("--prompt", required=required, default="", help=help)
+    said = "put the beginning-of-sequence (BOS) token before it"
+    parser.add_argument("--bos", "--beginning", dest="beginning", action="store_true", help=said)
 
 
 def add_what(parser: Parser, default: str) -> None:

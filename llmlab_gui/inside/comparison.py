@@ -13,12 +13,13 @@ from llmlab_gui.charts.layer_chart import Line, numbered
 from llmlab_gui.inside.ranked_tokens import Ranked
 from llmlab_gui.widgets.alternatives import visible
 
+# Hook points: name, words, and a tool tip with the name that TransformerLens has for it.
 POINTS = (
-    ("post_ffn", "stream after the layer"),
-    ("post_attn", "stream after attention"),
-    ("pre_attn", "stream before the layer"),
-    ("attn_out", "attention output"),
-    ("mlp_out", "feed-forward output"),
+    ("post_ffn", "stream after the layer", "post_ffn, in TransformerLens resid_post"),
+    ("post_attn", "stream after attention", "post_attn, in TransformerLens resid_mid"),
+    ("pre_attn", "stream before the layer", "pre_attn, in TransformerLens resid_pre"),
+    ("attn_out", "attention output", "attn_out, in TransformerLens hook_attn_out"),
+    ("mlp_out", "feed-forward output", "mlp_out, in TransformerLens hook_mlp_out"),
 )
 
 
@@ -78,8 +79,8 @@ def point_heat(archive: Archive, point: str, layer: int) -> Heat | None:
 def layer_lines(archive: Archive) -> list[Line]:
     """Cosine (mean over tokens) and CKA of each point, by layer."""
     lines = []
-    shown = [pair for pair in POINTS if pair[0] in ("post_ffn", "attn_out", "mlp_out")]
-    for color, (point, words) in enumerate(shown):
+    shown = [point for point in POINTS if point[0] in ("post_ffn", "attn_out", "mlp_out")]
+    for color, (point, words, _) in enumerate(shown):
         for prefix, kind in (("cosine/residual", "mean cosine"), ("cka", "CKA")):
             name = f"{prefix}/{point}"
             if name in archive:

@@ -13,6 +13,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.host.process import Request
 from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.inside.comparison import POINTS
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
@@ -21,12 +22,7 @@ from llmlab_gui.widgets.layouts import choice_box, column
 POSITIONS, HEADS = "layer,position", "layer,head"
 _OVER = ((POSITIONS, "Layer by token"), (HEADS, "Layer by head"))
 _ACTIONS = (("patch", "patch from the source"), ("zero", "zero"), ("mean", "mean"))
-_POINTS = (
-    ("pre_attn", "stream before the layer"),
-    ("attn_out", "attention output"),
-    ("mlp_out", "feed-forward output"),
-    ("post_ffn", "stream after the layer"),
-)
+_POINTS = [point for name in ("pre_attn", "attn_out", "mlp_out", "post_ffn") for point in POINTS if point[0] == name]
 _HINT = "One intervention at a time, reading the watched logit: one forward pass per cell."
 _EFFECTS = {"normalised": "0: as in the prompt, 1: as in the source", "change": "change of the watched logit"}
 

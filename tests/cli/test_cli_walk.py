@@ -118,7 +118,6 @@ def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixtur
         (["--append", "-1"], "--append"),
         (["--backwards", "--cache"], "--backwards goes with neither"),
         (["--weight", "x[0,0]"], "Add --backwards"),
-        (["--window", "0"], "--weight, --sequence and --next"),  # its word before
         (["--sequence", "0"], "Add --backwards"),
         (["--backwards", "--sequence", "0"], "Name one of them"),
         (["--backwards", "--weight", "x[0,0]"], "no weight of a linear layer"),

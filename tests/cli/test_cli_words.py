@@ -13,9 +13,10 @@ import pytest
 from fakes import FakeRun
 
 import llmlab
-from llmlab.cli import train
+from llmlab.cli import compare, inspect, train, walk
 from llmlab.cli.main import main
 from llmlab.cli.output import terminal_progress
+from llmlab.cli.words import Commands, Parser
 from llmlab.core.paths import resources_dir
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo
@@ -251,6 +252,22 @@ print([name for name in heavy if name in sys.modules])
     command = [sys.executable, "-c", code, json.dumps(looking)]
     finished = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert finished.stdout == "[]\n", finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("inspect bar --prompt x --out seen --beginning", "beginning", True),
+        ("compare bar baz --out seen --beginning", "beginning", True),
+        ("walk bar --backwards --window 2", "sequence", 2),
+    ],
+)
+def test_an_option_with_a_new_name_keeps_its_old_one(words: str, name: str, value: object) -> None:
+    parser = Parser(prog="llmlab-run")
+    commands = Commands(parser)
+    for group in (inspect, compare, walk):
+        group.add_commands(commands)
+    assert getattr(parser.parse_args(words.split()), name) == value
 
 
 def test_the_help_of_each_command_ends_with_its_text_and_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
