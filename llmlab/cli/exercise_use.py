@@ -101,17 +101,17 @@ def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, 
 def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, progress: Progress) -> int:
     from llmlab.exercises.own_lora import lora_beside_ours, open_both
 
-    base, tuned, adapters = open_both(reference, progress)
+    base, fine_tuned, adapters = open_both(reference, progress)
     with _printing_aside():
-        found = lora_beside_ours(base, tuned, adapters, tuned.tokenizer.encode(args.prompt), functions)
-    rows = [(_token(tuned, id), *(f"{p:.4f}" for p in probabilities)) for id, *probabilities in found.rows]
+        found = lora_beside_ours(base, fine_tuned, adapters, fine_tuned.tokenizer.encode(args.prompt), functions)
+    rows = [(_token(fine_tuned, id), *(f"{p:.4f}" for p in probabilities)) for id, *probabilities in found.rows]
     lines = [
         *text.table(("next token", "yours", "ours", "without the adapters"), rows, right=(1, 2, 3)),
         f"Your lora computed {found.layers} layers. Probabilities differ by at most {found.apart:.1g}, "
         f"weights of your merged matrices by {found.merged:.1g}.",
     ]
-    tokens = [_token(tuned, id) for id, *_ in found.rows]
-    return answer(args, {"model": tuned.reference, **vars(found), "tokens": tokens}, lines)
+    tokens = [_token(fine_tuned, id) for id, *_ in found.rows]
+    return answer(args, {"model": fine_tuned.reference, **vars(found), "tokens": tokens}, lines)
 
 
 def _printing_aside() -> contextlib.AbstractContextManager[object]:

@@ -40,7 +40,7 @@ def open_both(reference: Reference, progress: Progress) -> tuple[OpenModel, Open
     """The base, the fine-tuned model, and the adapters between them. UsageError where there is no such pair."""
     source = source_of(reference)
     if not isinstance(source, FineTunedRun) or source.method == "full":
-        do = "Fine-tune one: llmlab-run finetune --model RUN@final --name tuned"
+        do = "Fine-tune one: llmlab-run finetune --model RUN@final --name taught"
         raise UsageError(f"{reference} has no adapter.", "Yours computes those of a run that fine-tunes with LoRA.", do)
     return source.base.open(progress), source.open(progress), read_factors(source.checkpoint.path)
 
@@ -48,7 +48,7 @@ def open_both(reference: Reference, progress: Progress) -> tuple[OpenModel, Open
 @torch.no_grad()
 def lora_beside_ours(
     base: OpenModel,
-    tuned: OpenModel,
+    fine_tuned: OpenModel,
     adapters: Sequence[Factors],
     ids: Sequence[int],
     yours: Functions,
@@ -69,7 +69,7 @@ def lora_beside_ours(
             hook = partial(_in_its_place, partial(_called, yours["lora"], weight, a, b, alpha), layer.bias)
             hooks.callback(module.register_forward_hook(hook).remove)
         mine = _probabilities(base, ids)
-    ours, plain = _probabilities(tuned, ids), _probabilities(base, ids)
+    ours, plain = _probabilities(fine_tuned, ids), _probabilities(base, ids)
     best = ours[-1].topk(_SHOWN).indices.tolist()
     rows = [(id, float(mine[-1, id]), float(ours[-1, id]), float(plain[-1, id])) for id in best]
     apart = float((mine - ours).abs().max())

@@ -84,14 +84,14 @@ class AdapterDock(InspectionDock):
         """As every panel; a model that was not fine-tuned has nothing to show here, and the panel says what has."""
         super().update_state()
         about = self.session.about
-        if about is not None and about.tuned:
+        if about is not None and about.fine_tuned:
             return
         row = self.lab.current()
-        tuned = row is not None and fine_tunes(row.info.track)
-        if about is not None and about.live and tuned:
+        fine_tuned = row is not None and fine_tunes(row.info.track)
+        if about is not None and about.live and fine_tuned:
             hint = "Only checkpoints are measured."
             self.show_empty("This run has not ended", hint, "Open its newest checkpoint", self._open_current)
-        elif tuned and row is not None:
+        elif fine_tuned and row is not None:
             self.show_empty(
                 "What did fine-tuning change?", f"Open {row.name} to see it.", "Open it", self._open_current
             )
@@ -107,7 +107,7 @@ class AdapterDock(InspectionDock):
     def _ask(self) -> None:
         """Unless that is what is shown or asked for."""
         about = self.session.about
-        if about is None or not about.tuned or not self._shown or about.reference == self._asked:
+        if about is None or not about.fine_tuned or not self._shown or about.reference == self._asked:
             return
         self._asked = about.reference
         self.note.setText("")

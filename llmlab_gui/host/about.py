@@ -50,7 +50,7 @@ class ModelAbout:
         return self.kind == "live"
 
     @property
-    def tuned(self) -> bool:
+    def fine_tuned(self) -> bool:
         """Whether it is a base and what fine-tuning changed in it."""
         return self.kind in ("adapter", "finetuned")
 
