@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,11 +49,19 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
+    from llmlab_gui.lab.window_settings import WindowSettings
 
 # Below this width the list of pages would take the room of the text: a combo box replaces it.
 _NARROW = 620
 _MARKED_MATCHES = 500
 _LEAST_WIDTH, _ONE_ROW = 40, 56  # characters: with the buttons in two rows, and in one
+
+
+@dataclass(frozen=True)
+class LastPage:
+    """Where the reader was at an earlier start."""
+
+    name: str
 
 
 class _LearnBrowser(PageBrowser):
@@ -85,6 +94,8 @@ class LearnDock(LabDock):
         super().__init__(lab, "learn", "Learn", parent)
         self._pages: list[Page] = []
         self._page: Page | None = None
+        self._first = ""  # the page to begin with, where there is one
+        self._settings: WindowSettings | None = None
         self._hides = False  # whether they are hidden on the page that is shown
         self._revealed: dict[str, set[int]] = {}  # of which questions of a page it is seen what came
         self._yours: dict[str, Yours] = {}  # what the reader's own runs show, by page
@@ -242,7 +253,8 @@ class LearnDock(LabDock):
             return
         self._load()
         if self._page is None and self._pages:
-            self._show(self._pages[0].name)
+            names = [page.name for page in self._pages]
+            self._show(self._first if self._first in names else names[0])
         elif self._stale:
             self._render()
 
@@ -387,7 +399,14 @@ class LearnDock(LabDock):
         self._stale = self._page is not None
         self._shown()
 
+    def remember(self, settings: WindowSettings) -> None:
+        super().remember(settings)
+        self._settings, last = settings, settings.choices("learn/page", LastPage)
+        self._first = last.name if last is not None else ""
+
     def shutdown(self) -> None:
+        if self._settings is not None and self._page is not None:
+            self._settings.save_choices("learn/page", LastPage(self._page.name))
         self.explain.save()
         self.stations.shutdown()
         self.questions.shutdown()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("", "Answered", "Right", "Kinds", "Right last time")
 _WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}
-_CAPTION = "Computed from your own model. What was missed comes back, spaced by FSRS; Enter answers, a digit chooses."
+_CAPTION = "What was missed comes back, spaced by FSRS; Enter answers, a digit chooses."
 
 
 class PracticeDock(LabDock):
@@ -186,7 +186,7 @@ class PracticeDock(LabDock):
     def _offer(self) -> None:
         hint = (
             "Five questions: counts, readings, predictions that are then run, code and papers. Every second one is "
-            "about the active model or the current run. What you miss comes back on another day."
+            "about the active model or the current run; before there is one, about a preset. What you miss comes back."
         )
         self._say("Practise on your own model", hint, "Ask me", self.begin)
 

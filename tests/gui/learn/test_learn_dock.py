@@ -23,6 +23,7 @@ from llmlab.practice.question import CHECK, CHOICE, FINE_TUNE, INTERVAL, LOOK_IN
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.learn import page_opener
 from llmlab_gui.learn.dock import LearnDock
@@ -156,6 +157,21 @@ def test_a_page_asked_for_elsewhere_is_shown(dock: LearnDock, lab: FakeLab) -> N
     lab.open_concept("gone")
     assert "no page 'gone'" in lab.errors[-1].what
     assert dock.page_name == "loss"
+
+
+def test_the_page_that_was_read_last_opens_at_the_next_start(
+    qtbot: QtBot, dock: LearnDock, lab: FakeLab, tmp_path: Path
+) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    dock.remember(settings)
+    dock.go("loss")
+    dock.shutdown()
+    again = LearnDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(again)
+    again.remember(settings)
+    again.show()
+    qtbot.waitUntil(lambda: again.page_name == "loss", timeout=WAIT)
+    again.shutdown()
 
 
 def test_a_term_of_a_panel_leads_to_its_entry(
