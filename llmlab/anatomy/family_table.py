@@ -180,7 +180,7 @@ FAMILIES: dict[str, Family] = {
 _POST_NORM = "It normalises the stream itself after each addition: what is added no longer sums up to what comes out."
 _ALTUP = "It keeps four streams that predict and correct each other (AltUp): no single one is a sum of contributions."
 _THIRD = (
-    "Its layers add a third time, from embeddings of their own, and rescale the stream: it is no sum of two halves."
+    "Its layers add a third time, from embeddings of their own, and rescale the stream: it is not a sum of two halves."
 )
 _NO_ATTENTION = "It mixes tokens without attention: there are no heads and no patterns to look at."
 

@@ -101,9 +101,9 @@ def walk(args: argparse.Namespace) -> int:
 def _check_direction(args: argparse.Namespace) -> None:
     """UsageError for words of the other direction."""
     if args.backwards and (args.append or args.cache or args.changes):
-        raise UsageError("--backwards goes with neither --append, --cache nor --change.")
+        raise UsageError("--backwards cannot be combined with --append, --cache or --change.")
     if not args.backwards and (args.weight or args.next or args.sequence >= 0):
-        raise UsageError("--weight, --sequence and --next belong to the way back.", "", "Add --backwards.")
+        raise UsageError("--weight, --sequence and --next only apply to a walk backwards.", "", "Add --backwards.")
     if (args.sequence < 0) != bool(args.prompt):
         raise UsageError("A walk takes a --prompt, or backwards a --sequence.", "", "Name one of them.")
 

@@ -84,7 +84,7 @@ class TemplateFormat(ChatFormat):
             several = isinstance(own, dict)
             self.template = {name: _with_options(one) for name, one in own.items()} if several else _with_options(own)
         else:
-            raise LabError("This model's chat template is no text.", "Its tokenizer_config.json is damaged.")
+            raise LabError("This model's chat template is not text.", "Its tokenizer_config.json is damaged.")
         added = (str(token) for token in inner.added_tokens_decoder.values() if token.special)
         self._special = sorted({*inner.all_special_tokens, *added}, key=len, reverse=True)
         self.end_ids = self._find_ends()

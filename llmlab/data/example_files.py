@@ -39,7 +39,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
             rows = _parquet(path)
         case _:
             raise UsageError(
-                f"{path} is no file of examples that the lab can read.",
+                f"{path} is not a file of examples that the lab can read.",
                 f"It reads {', '.join(SUFFIXES)}.",
                 "Convert it: one JSON object a line is the simplest.",
             )
@@ -161,7 +161,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
                 return
             except csv.Error as error:
                 if header is None:
-                    raise LabError(f"{path} is no CSV file.", f"{error}.", "Save it again as CSV.") from error
+                    raise LabError(f"{path} is not a CSV file.", f"{error}.", "Save it again as CSV.") from error
                 number += 1
                 yield number, f"It is not CSV: {error}."
                 continue
@@ -195,4 +195,4 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
             yield number, dict(row)
     except (pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         why = " ".join(str(error).split())[:300]
-        raise LabError(f"{path} is no readable Parquet file.", f"{why.rstrip('.')}.", "Write it again.") from error
+        raise LabError(f"{path} is not a readable Parquet file.", f"{why.rstrip('.')}.", "Write it again.") from error

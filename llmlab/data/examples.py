@@ -203,7 +203,7 @@ def _open(source: str, max_examples: int, progress: Progress) -> tuple[str, Iter
         )
     raise UsageError(
         f"There are no examples {source!r}.",
-        "It is no file here, and not the name of a data set of the hub (owner/name).",
+        "It is neither a file here nor the name of a data set of the hub (owner/name).",
         f"Name a .jsonl, .csv or .parquet file, or take {TASKS!r}, which is built in.",
     )
 
@@ -226,14 +226,14 @@ def _conversation(value: Any) -> tuple[Message, ...]:
     messages = []
     for place, turn in enumerate(value, start=1):
         if not isinstance(turn, Mapping):
-            raise ValueError(f"Message {place} is no object with a role and a content.")
+            raise ValueError(f"Message {place} is not an object with a role and a content.")
         role, content = turn.get("role"), turn.get("content")
         if role not in ROLES:
             raise ValueError(f"Message {place} has the role {role!r}; it can be {', '.join(ROLES)}.")
         if role == "system" and place > 1:
             raise ValueError(f"Message {place} is the system's, which can only be the first.")
         if not isinstance(content, str):
-            raise ValueError(f"The content of message {place} is no text.")
+            raise ValueError(f"The content of message {place} is not text.")
         _check_unicode(content, f"The content of message {place}")
         if role == "assistant" and not content.strip():
             raise ValueError(f"The answer in message {place} is empty.")
@@ -261,7 +261,7 @@ def _text(names: Mapping[str, Any], column: str, needed: bool = True) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)  # the answer to a sum, say, which JSON and Parquet may hold as a number
     if not isinstance(value, str):
-        raise ValueError(f"Its {column} is no text.")
+        raise ValueError(f"Its {column} is not text.")
     if needed and not value.strip():
         raise ValueError(f"Its {column} is empty.")
     _check_unicode(value, f"Its {column}")

@@ -192,7 +192,7 @@ class ShardSource(Corpus):
             text = row.get(self.text_field)
             if isinstance(text, str) and is_unicode(text):
                 return text
-            row = f"Its {self.text_field!r} is no text." if self.text_field in row else f"It has {', '.join(row)}."
+            row = f"Its {self.text_field!r} is not text." if self.text_field in row else f"It has {', '.join(row)}."
         source = self.files[place.file] if self.files else self.name
         raise LabError(
             f"Row {place.item + 1:,} of {source} has no {self.text_field!r}.",

@@ -38,7 +38,7 @@ def lens_beside_ours(opened: OpenModel, ids: Sequence[int], logit_lens: Callable
     a product, and as `load_functions`."""
     anatomy, vocab = opened.anatomy, opened.vocab_size
     if anatomy.unembedding_bias is not None or anatomy.logit_softcap is not None:
-        why = "Its logits are no plain product: a bias or a softcap follows."
+        why = "Its logits are not a plain product: a bias or a softcap follows."
         raise LabError(
             f"Your logit lens cannot read {opened.name}.", why, "Choose a GPT of your own, or Llama, or Qwen."
         )

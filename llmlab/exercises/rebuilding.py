@@ -89,10 +89,10 @@ def require_passed(workbook: Workbook, name: str) -> None:
 def _why_not(name: str, settings: PretrainSettings | FinetuneSettings) -> UsageError | None:
     """Why a run has no place for a piece."""
     if isinstance(settings, FinetuneSettings):
-        return None if name == LORA else UsageError(f"{name} is no part of fine-tuning.", "lora is.")
+        return None if name == LORA else UsageError(f"{name} is not part of fine-tuning.", "lora is.")
     if name in ON_A_MODEL:
         do = f"llmlab-run exercise use {name} --model RUN{' --prompt TEXT' if name == LENS else ''}"
-        return UsageError(f"{name} is no part of training from scratch.", "It is used on a model, alone.", do)
+        return UsageError(f"{name} is not part of training from scratch.", "It is used on a model, alone.", do)
     if name == "bpe" and settings.data.tokenizer == "char":
         why = "data.tokenizer is char, which merges nothing."
         return UsageError("This run has no place for bpe.", why, "Add --set data.tokenizer=bpe")

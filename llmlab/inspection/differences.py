@@ -75,7 +75,7 @@ def compare_archives(a: Path, b: Path, out: Path, progress: Progress = quiet, *,
     for archive in (first, second):
         if archive.metadata.kind != "inspection":
             raise UsageError(
-                f"{archive.path.name} is no inspection.", f"It is of kind {archive.metadata.kind}.", "Choose another."
+                f"{archive.path.name} is not an inspection.", f"Its kind is {archive.metadata.kind}.", "Choose another."
             )
         tokens = archive.metadata.tokens
         if len(tokens) != len(archive.metadata.token_ids) or not all(isinstance(token, str) for token in tokens):

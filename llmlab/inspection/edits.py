@@ -102,7 +102,7 @@ def parse_intervention(text: str) -> Intervention:
     try:
         factor = float(match["factor"] or 0.0)
     except ValueError:
-        raise UsageError(f"{match['factor']!r} is no number to scale by.", _FORMS) from None
+        raise UsageError(f"{match['factor']!r} is not a number to scale by.", _FORMS) from None
     if match["token"]:
         return Intervention(action, "residual", 0, factor=factor, positions=(int(match["token"]),))
     part, which, layer = match["part"], match["which"], int(match["layer"])
@@ -176,7 +176,7 @@ def align(text: str, time: int, source_time: int) -> dict[int, int]:
         case "end":
             return {time - common + position: source_time - common + position for position in range(common)}
     if not re.fullmatch(r"-?\d+=-?\d+(,-?\d+=-?\d+)*", text):
-        raise UsageError(f"{text!r} is no alignment.", "It is start, end, or pairs of positions such as 3=4,5=6.")
+        raise UsageError(f"{text!r} is not an alignment.", "It is start, end, or pairs of positions such as 3=4,5=6.")
     pairs = (pair.split("=") for pair in text.split(","))
     return {position_of(int(ours), time): position_of(int(theirs), source_time) for ours, theirs in pairs}
 

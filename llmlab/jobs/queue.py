@@ -89,7 +89,7 @@ class RunQueue:
             return QueueState()
         version = values.get("format")
         if isinstance(version, int) and version > QUEUE_FORMAT:
-            raise LabError("The queue was made by a newer version of the lab.", "", "Update the lab to go on with it.")
+            raise LabError("The queue was made by a newer version of the lab.", "", "Update the lab to use it.")
         try:
             return QueueState(tuple(_item(item) for item in values["items"]), bool(values.get("paused")))
         except (UsageError, KeyError, ValueError, TypeError, AttributeError) as error:

@@ -75,7 +75,7 @@ def read_factors(folder: Path) -> list[Factors]:
     for name in file:
         match = _FACTOR.fullmatch(name.removeprefix(PEFT_PREFIX))
         if match is None:
-            raise _foreign(folder, f"Its weight {name} is no factor of a LoRA.")
+            raise _foreign(folder, f"Its weight {name} is not a factor of a LoRA.")
         pairs.setdefault(match["module"], {})[match["which"]] = name
         if "lora_embedding_" in name:
             embedded.add(match["module"])

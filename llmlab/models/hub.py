@@ -112,6 +112,6 @@ def _offline() -> bool:
 def _not_here(name: str, why: str) -> LabError:
     return LabError(
         f"There is no model {name} on this machine.",
-        f"It is no folder here and not in the Hugging Face cache. {why}",
+        f"It is neither a folder here nor in the Hugging Face cache. {why}",
         "Name a folder, or connect to the network. `llmlab-run models` lists what is here.",
     )

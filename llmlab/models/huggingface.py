@@ -212,7 +212,7 @@ def _blamed(folder: Path, name: str) -> Iterator[None]:
 def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide: bool = False) -> str:
     """What is wrong with the sizes in a model's settings, in a sentence; empty where nothing is.
 
-    only_whole: of what is no whole number nothing is said, since some families have lists there. must_divide: heads
+    only_whole: of what is not a whole number nothing is said, since some families have lists there. must_divide: heads
     have to divide the width, though they have a width of their own.
     """
     found: dict[str, int] = {}
@@ -223,7 +223,7 @@ def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide
         if type(value) is not int:
             if only_whole:
                 continue
-            return f"Its {CONFIG_FILE} says {key} = {value!r:.60}, which is no whole number."
+            return f"Its {CONFIG_FILE} says {key} = {value!r:.60}, which is not a whole number."
         if not 1 <= value < 1 << 31:
             return f"Its {CONFIG_FILE} says {key} = {value:,}, which no model has."
         found[size] = value

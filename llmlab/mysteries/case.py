@@ -130,7 +130,7 @@ def case_of(run: RunFolder) -> Case:
     case = read_record(Case, run.path / CASE)
     if case is None or not _is_whole(case):
         why = f"Its {CASE} is missing or damaged."
-        raise LabError(f"{run.id} is no mystery.", why, "`llmlab-run mystery list` lists them.")
+        raise LabError(f"{run.id} is not a mystery.", why, "`llmlab-run mystery list` lists them.")
     return case
 
 
@@ -172,7 +172,7 @@ def mark(run: RunFolder, where: str, note: str = "") -> Case:
     """Adds evidence. UsageError where `where` is no place."""
     if _WHERE.fullmatch(where) is None:
         raise UsageError(
-            f"{where!r} is no place for evidence.",
+            f"{where!r} is not a place for evidence.",
             f"A place is one of {', '.join(PLACES)}, with a step or a head.",
             "Write loss@120, sample@300 or head@2.1.",
         )
@@ -194,12 +194,12 @@ def parse_answer(words: str, among: list[str]) -> dict[str, float]:
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name not in (*among, "other") or name in given:
             raise UsageError(
-                f"{name!r} is no cause of this mystery, or was named twice.", f"There are: {', '.join(among)}."
+                f"{name!r} is not a cause of this mystery, or was named twice.", f"There are: {', '.join(among)}."
             )
         try:
             given[name] = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
         except ValueError:
-            raise UsageError(f"{value!r} is no probability.", "", "Write no-mask=0.6,other=0.4.") from None
+            raise UsageError(f"{value!r} is not a probability.", "", "Write no-mask=0.6,other=0.4.") from None
     return checked_answer(given, among)
 
 

@@ -27,7 +27,7 @@ def claim_quantity(name: str) -> Quantity:
 def parse_check_prediction(line: str, paper: Paper, tested: Sequence[str]) -> Prediction:
     """The prediction that a line states about a check of that paper: `keys=not supported@60%`, or `text=...`.
 
-    tested: ids of the claims on which the check will say something. UsageError for others, and for what is no verdict.
+    tested: ids of the claims on which the check will say something. UsageError for others, and where no verdict is named.
     """
     name, sign, said = line.partition("=")
     id = name.strip().removeprefix(f"{CLAIM}{paper.name}/")
@@ -46,11 +46,11 @@ def parse_check_prediction(line: str, paper: Paper, tested: Sequence[str]) -> Pr
 
 
 def _verdict(id: str, words: str) -> str:
-    """`Not-supported` is `not supported`; UsageError for what is no verdict, with the nearest one."""
+    """`Not-supported` is `not supported`; UsageError for what is not a verdict, with the nearest one."""
     verdict = " ".join(words.casefold().replace("-", " ").replace("_", " ").split())
     if verdict not in VERDICTS:
         raise UsageError(
-            f"{words.strip()!r} is no verdict.",
+            f"{words.strip()!r} is not a verdict.",
             f"There are: {', '.join(VERDICTS)}.",
             did_you_mean(verdict, VERDICTS, cutoff=0.4) or f'Write "{id}=not supported@60%".',
         )

@@ -83,7 +83,7 @@ def parse_prediction(line: str) -> Prediction:
     named = _NAMED.fullmatch(line)
     if named is None:
         if "=" in line or len(line.split()) < 2:
-            raise UsageError(f"{line!r} is no prediction.", "", _EXAMPLES)
+            raise UsageError(f"{line!r} is not a prediction.", "", _EXAMPLES)
         return _text(line)
     name, said = named[1], named[2].strip()
     quantity = find_quantity(name)
@@ -98,7 +98,7 @@ def parse_prediction(line: str) -> Prediction:
     if ".." in said:
         ends = said.split("..")
         if len(ends) != 2:
-            raise UsageError(f"{said!r} is no range.", "A range has two ends.", f"Write {name}=1.9..2.2@80%.")
+            raise UsageError(f"{said!r} is not a range.", "A range has two ends.", f"Write {name}=1.9..2.2@80%.")
         return Prediction(name, NUMBER, confidence, low=_number(name, ends[0]), high=_number(name, ends[1]))
     middle, tolerance = _tolerance(said)
     if tolerance is not None:
@@ -154,7 +154,7 @@ def _confidence(words: str) -> tuple[str, float | None]:
         return words, None
     sure = _SURE.fullmatch(words)
     if sure is None:
-        raise UsageError(f"What is written after @ in {words!r} is no confidence.", "", "Write @80%.")
+        raise UsageError(f"What is written after @ in {words!r} is not a confidence.", "", "Write @80%.")
     return sure[1], _share(sure[2], percent=bool(sure[3]))
 
 
@@ -163,7 +163,7 @@ def _share(words: str, *, percent: bool) -> float:
     try:
         value = float(words)
     except ValueError:
-        raise UsageError(f"{words!r} is no confidence.", "", "Write @80%.") from None
+        raise UsageError(f"{words!r} is not a confidence.", "", "Write @80%.") from None
     # Through the decimal text, so that 55 % is 0.55 and not 0.5500000000000001.
     return float(f"{value / 100 if percent or value > 1 else value:.6g}")
 
@@ -183,7 +183,7 @@ def _points(name: str, words: str) -> list[list[float]]:
     for place in words.split(","):
         step, colon, loss = place.partition(":")
         if not colon:
-            raise UsageError(f"{place!r} is no point of a curve.", "", f"Write {name}=0:4.4,100:3,400:2.1.")
+            raise UsageError(f"{place!r} is not a point of a curve.", "", f"Write {name}=0:4.4,100:3,400:2.1.")
         points.append([_number(name, step), _number(name, loss)])
     return points
 

@@ -60,7 +60,7 @@ class DivergenceRule:
         """The rule as a sentence."""
         return (
             f"A run is stopped as diverged when the median loss of {self.window} steps is {self.above_start:g} nats "
-            f"above its start or {self.above_best:g} above its best, or when a loss is no finite number."
+            f"above its start or {self.above_best:g} above its best, or when a loss is not a finite number."
         )
 
 
@@ -303,7 +303,7 @@ def _check(record: ExperimentRecord) -> None:
     for trial in record.arms:
         for name in (trial.name, trial.run):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-                raise ValueError(f"{name!r:.100} is no name of a run")
+                raise ValueError(f"{name!r:.100} is not a name of a run")
     if not 1 <= record.rule.window <= _LONGEST_WINDOW:
         raise ValueError(f"window is {record.rule.window!r:.100}")
 

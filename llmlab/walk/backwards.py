@@ -41,7 +41,7 @@ _FLOAT = 4  # bytes
 class WalkBack(Prompt):
     """What is walked. weight: one of a linear layer's, NAME[row,column]; "" for the largest gradient of the layer's up.
 
-    next: the text of another sequence, whose loss is measured too. sequence: not the prompt but this one of the training
+    next: the text of another sequence, whose loss is measured too. sequence: not the prompt but one of the training
     sequences of the run's next step, from 0; those of the step after it follow. -1: the prompt.
     """
 
@@ -61,7 +61,7 @@ def of_corpus(asked: WalkBack, trained: Trained) -> WalkBack:
     if not count:
         raise UsageError(
             "There is no training sequence to walk back from.",
-            "The model is no checkpoint of a run from scratch whose text is here.",
+            "The model is not a checkpoint of a run from scratch whose text is here.",
             "Walk back from a prompt.",
         )
     if asked.sequence >= count:
@@ -123,7 +123,7 @@ def _weight(opened: OpenModel, anatomy: Anatomy, asked: WalkBack) -> tuple[nn.Mo
     module = modules.get(match["name"].removesuffix(".weight")) if match else None
     if match is None or module is None or not (type(module) is nn.Linear or is_conv1d(module)):
         example = _name(opened.model, _parameter(layer_parts(anatomy, asked.layer).out))
-        raise UsageError(f"{asked.weight!r} is no weight of a linear layer.", f"One is {example}[0,0].")
+        raise UsageError(f"{asked.weight!r} is not a weight of a linear layer.", f"One is {example}[0,0].")
     index, shape = (int(match["row"]), int(match["column"])), _parameter(module).shape
     if index[0] >= shape[0] or index[1] >= shape[1]:
         raise UsageError(f"{match['name']} has no entry {list(index)}.", f"Its shape is {list(shape)}.")

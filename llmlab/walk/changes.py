@@ -113,7 +113,7 @@ def parse_changes(texts: Sequence[str]) -> Changes:
             do = f"Say which, such as {stage}[0]={match['value']}."
             raise UsageError(f"{text!r} does not say which number of {stage} is set.", "A stage has many.", do)
         else:
-            raise UsageError(f"{text!r} is no change.", f"{_FORMS} Numbers: {', '.join(CHANGEABLE)}.")
+            raise UsageError(f"{text!r} is not a change.", f"{_FORMS} Numbers: {', '.join(CHANGEABLE)}.")
         if abs(float(match["value"])) > _LARGEST:
             raise UsageError(f"{text!r} sets a number that is too large.", "Nothing can be computed with it.")
     return Changes(tokens, vectors, tuple(weights))

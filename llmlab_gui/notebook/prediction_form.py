@@ -155,7 +155,7 @@ class ValueRow(QWidget):
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise self._refusal(f"{words!r} is no number.", "", "Write one, such as 2.1.")
+            raise self._refusal(f"{words!r} is not a number.", "", "Write one, such as 2.1.")
         return value
 
     def _refusal(self, what: str, why: str, hint: str) -> UsageError:

@@ -41,6 +41,6 @@ def test_a_mystery_goes_from_its_start_to_its_reveal(outputs: Path, capsys: pyte
     assert "1 of 1 came true" in said("scores")
     scores: dict[str, Any] = json.loads(said("scores", "--json"))
     assert scores["scores"][0]["cause"] in faults()
-    assert "is no mystery" in said("show", "mystery-1-healthy", code=FAILED)
+    assert "is not a mystery" in said("show", "mystery-1-healthy", code=FAILED)
     assert "There is no level 4" in said("start", "--level", "4", code=WRONG_USE)
-    assert "cannot 'guess'" in said("guess", code=WRONG_USE)
+    assert "no action 'guess'" in said("guess", code=WRONG_USE)

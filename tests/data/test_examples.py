@@ -177,7 +177,7 @@ def _not_parquet(folder: Path) -> str:
         (_columns, "Its columns are question, reply"),
         (_unanswered, r"None of its 5 line\(s\) can be used \(line 1: It has no answer"),
         (_suffix, r"It reads \.jsonl, \.csv, \.parquet"),
-        (_not_parquet, "is no readable Parquet file"),
+        (_not_parquet, "is not a readable Parquet file"),
         (lambda folder: "someone/data", "HF_HUB_OFFLINE is set"),
         (lambda folder: "", "There are no examples"),
     ],

@@ -177,7 +177,7 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
     assert main(["exercise", "use", "attention"]) == 2
     assert "attention has not passed as it stands." in capsys.readouterr().err
     assert main(["exercise", "use", "lora", "softmax"]) == 2
-    assert "lora is no part of training from scratch." in capsys.readouterr().err
+    assert "lora is not part of training from scratch." in capsys.readouterr().err
     assert main(["exercise", "use", "bpe"]) == 2
     assert "Add --set data.tokenizer=bpe" in capsys.readouterr().err
     assert make_ours(mine).id == "ours-mine-2"  # the first was deleted, perhaps, or failed

@@ -306,7 +306,7 @@ def test_evidence_is_kept_with_the_panel_that_has_it(outputs: Path) -> None:
         ("head@1.0", "", "attention"),
     ]
     assert [mark.where for mark in mysteries.unmark(run, 0).marks] == ["head@1.0"]
-    with pytest.raises(UsageError, match="no place for evidence"):
+    with pytest.raises(UsageError, match="not a place for evidence"):
         mysteries.mark(run, "somewhere")
 
 
@@ -325,12 +325,12 @@ def test_a_damaged_mystery_is_none_and_the_others_are_listed(outputs: Path, caps
         {"marks": [{"where": "what"}]},
     ):
         (run.path / "mystery.json").write_text(json.dumps(known | change))
-        with pytest.raises(LabError, match="is no mystery"):
+        with pytest.raises(LabError, match="is not a mystery"):
             mysteries.case_of(run)
     assert main(["mystery", "list", "--json"]) == 0
     listed = capsys.readouterr()
     assert [value["name"] for value in json.loads(listed.out)] == [other.id]
-    assert f"{run.id} is no mystery" in listed.err
+    assert f"{run.id} is not a mystery" in listed.err
 
 
 def test_the_newest_mystery_is_listed_first_whichever_was_changed(outputs: Path) -> None:

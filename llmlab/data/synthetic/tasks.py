@@ -87,7 +87,7 @@ class TaskTokenizer:
         """Words between spaces -> ids. LabError for a word that is no token."""
         words = text.split()
         if wrong := [word for word in words if word not in self._ids]:
-            raise LabError(f"{wrong[0]!r} is no token of this task.", f"Its tokens are {', '.join(self._ids)}.")
+            raise LabError(f"{wrong[0]!r} is not a token of this task.", f"Its tokens are {', '.join(self._ids)}.")
         return [self._ids[word] for word in words]
 
     def decode(self, ids: Sequence[int]) -> str:

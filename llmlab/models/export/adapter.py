@@ -62,7 +62,7 @@ def _write_as_gpt2(adapter: Path, layers: int, out: Path) -> dict[str, Any]:
         if theirs is None:
             raise LabError(
                 f"The adapter {adapter.name} cannot be written for PEFT.",
-                f"It changes {pair.module}, which is no layer of a block and shares its numbers in a GPT-2.",
+                f"It changes {pair.module}, which is not a layer of a block and shares its numbers in a GPT-2.",
                 "Use --to hf for the merged model.",
             )
         pairs.append(theirs)

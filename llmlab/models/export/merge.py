@@ -73,7 +73,7 @@ def export(
 def require_new(out: Path, to: str) -> None:
     """UsageError when something is at `out`, or when its name does not suit the kind."""
     if to == GGUF and out.suffix != ".gguf":
-        raise UsageError(f"{out} is no name for a GGUF file.", "It is one file, and its name ends in .gguf.")
+        raise UsageError(f"{out} cannot be the name of a GGUF file.", "It is one file, and its name ends in .gguf.")
     if out.exists() and (to == GGUF or not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already.", "An export never overwrites.", "Choose another --out.")
 

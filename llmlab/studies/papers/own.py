@@ -151,7 +151,7 @@ def _require_known(path: Path, lines: Sequence[str], place: int | None, row: dic
     for field, value in row.items():
         if field not in known:
             at = _where(path, lines, place, field)
-            raise UsageError(f"{at} has {field!r}, which is no question.", f"There are: {', '.join(known)}.")
+            raise UsageError(f"{at} has {field!r}, which is not a question.", f"There are: {', '.join(known)}.")
         if field == "year":
             right, kind = isinstance(value, int) and not isinstance(value, bool), "a number, as in year = 2024"
         elif field in ("links", "sizes"):

@@ -136,12 +136,12 @@ def _answer(field: str, words: str) -> str:
         raise UsageError("This answer cannot be written.", "It has half a character in it.", "Type it again.")
     if field == "year":
         if words and not re.fullmatch("[1-9][0-9]{3}", words):
-            raise UsageError(f"{words!r} is no year.", "", "It has four digits.")
+            raise UsageError(f"{words!r} is not a year.", "", "It has four digits.")
         return words or "0"
     if field == "links":
         links = words.split()
         if wrong := [link for link in links if not re.match(r"https?://\S+$", link)]:
-            raise UsageError(f"{wrong[0]!r} is no link.", "", "One begins with https://; a space stands between two.")
+            raise UsageError(f"{wrong[0]!r} is not a link.", "", "One begins with https://; a space separates two.")
         return f"[{', '.join(map(_quoted, links))}]"
     return _quoted(words)
 

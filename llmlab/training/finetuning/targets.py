@@ -17,7 +17,7 @@ from llmlab.gpt.model import GPT
 
 # What attention is called by families that nobody described.
 _ATTENTION_NAMES = ("attn", "attention")
-# Settings that say how many experts there are: a linear layer of that width chooses among them, and is no part of
+# Settings that say how many experts there are: a linear layer of that width chooses among them, and is not part of
 # what they compute.
 _EXPERT_SETTINGS = ("num_experts", "num_local_experts", "n_routed_experts")
 

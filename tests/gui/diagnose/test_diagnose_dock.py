@@ -130,7 +130,7 @@ def test_further_experiments_are_made_paid_for_and_shown_beside(
     lab.error_raised.connect(errors.append)
     dock.evidence.marked.emit("nowhere", "")
     qtbot.waitUntil(lambda: len(errors) == 1, timeout=WAIT)
-    assert "no place for evidence" in str(errors[0])
+    assert "not a place for evidence" in str(errors[0])
 
 
 def test_where_the_panels_show_another_run_that_is_said_and_a_button_brings_this_one(

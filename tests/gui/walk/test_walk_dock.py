@@ -134,11 +134,11 @@ def test_a_change_is_marked_against_what_was_and_can_be_undone(
     assert list(heat.rows) == ["now", "was"]
     dock.view.against.setChecked(True)
     assert np.allclose(dock.view.picture.heat.values, 1)  # type: ignore[union-attr]
-    lab.host.fail["walk"] = LabError("'x' is no change.")
+    lab.host.fail["walk"] = LabError("'x' is not a change.")
     dock.change.setText("x")
     assert dock.undo.isEnabled()  # also where the change is refused
     qtbot.keyClick(dock.change, Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: "is no change" in dock.problem.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "is not a change" in dock.problem.text(), timeout=WAIT)
     assert dock.stages  # what was there stays
     lab.host.fail.clear()
     dock.change.setText("score[1]=3")
