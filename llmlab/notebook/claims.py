@@ -27,7 +27,7 @@ def claim_quantity(name: str) -> Quantity:
 def parse_check_prediction(line: str, paper: Paper, tested: Sequence[str]) -> Prediction:
     """The prediction that a line states about a check of that paper: `keys=not supported@60%`, or `text=...`.
 
-    tested: ids of the claims on which the check will say something. UsageError for others, and where no verdict is named.
+    tested: ids of the claims on which the check will say something. UsageError for others, and for no verdict.
     """
     name, sign, said = line.partition("=")
     id = name.strip().removeprefix(f"{CLAIM}{paper.name}/")
