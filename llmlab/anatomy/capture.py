@@ -39,7 +39,7 @@ class AttentionCall:
 
     query [H, T, D]; key and value [H_kv, T, D]; mask [1 or H, T, T], added to the scores, None where nothing is
     masked; scale: what q k^T is multiplied by; softcap: tanh(score / c) * c before the mask (Gemma 2).
-    rows: (first, last, keys) -> the pattern's rows [H, last - first, keys] over the first keys alone, and their answers
+    rows: (first, last, keys) -> the pattern's rows [H, last - first, keys] over the first keys alone, and their z
     [H, last - first, D], by the model's own code where it has any.
     """
 
@@ -65,7 +65,7 @@ class AttentionCall:
         return cls(query, key, value, mask, scale, None, rows)
 
     def chunks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """The pattern in pieces that fit: first row, pattern [H, q, K], answers [H, q, D]; see `Observer.pattern`."""
+        """The pattern in pieces that fit: first row, pattern [H, q, K], z [H, q, D]; see `Observer.pattern`."""
         n_head, time, _ = self.query.shape
         step = min(_PATTERN_ROWS, max(16, _PATTERN_NUMBERS // (n_head * time)))
         for first in range(0, time, step):
@@ -322,16 +322,16 @@ def _watched_attention(model: nn.Module, anatomy: Anatomy, observers: Sequence[O
 
 
 def watch_call(layer: int, call: AttentionCall, observers: Sequence[Observer]) -> Tensor:
-    """Shows a layer's attention to the observers -> its answers [H, T, D]."""
+    """Shows a layer's attention to the observers -> its head outputs z [H, T, D]."""
     for observer in _overriding(observers, "attention"):
         observer.attention(layer, call)
     watching = _overriding(observers, "pattern")
-    answers = []
-    for first, pattern, answer in call.chunks():
+    outputs = []
+    for first, pattern, z in call.chunks():
         for observer in watching:
             observer.pattern(layer, first, pattern)
-        answers.append(answer)
-    return answers[0] if len(answers) == 1 else torch.cat(answers, dim=1)
+        outputs.append(z)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 def _watch_scratch(

@@ -48,7 +48,7 @@ def can_attend(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def watched(model: nn.Module, see: See) -> Iterator[None]:
-    """While it lasts, every attention layer of `model` calls `see`, whose answers [H, T, D] it goes on with.
+    """While it lasts, every attention layer of `model` calls `see`, with whose head outputs [H, T, D] it goes on.
 
     (Layers of `own_attention` go on with what they compute by themselves.) One prompt at a time. Afterwards the
     model attends as it did before, also when it failed on the way.
@@ -103,7 +103,7 @@ def _attend(
     dropout: float = 0.0,
     **more: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The interface's signature: query [B, H, T, D], key and value [B, H_kv, T, D] -> answers [B, T, H, D]."""
+    """The interface's signature: query [B, H, T, D], key and value [B, H_kv, T, D] -> z [B, T, H, D]."""
     eager = eager_attention_of(module)
     if eager is None:
         raise TypeError(f"{type(module).__name__} has no eager attention")
@@ -116,8 +116,8 @@ def _attend(
     def rows(first: int, last: int, keys: int) -> tuple[Tensor, Tensor]:
         part = None if mask is None else mask[:, :, first:last, :keys]
         seen = (query[:, :, first:last], key[:, :, :keys], value[:, :, :keys])
-        answers, pattern = eager(module, *seen, part, dropout=dropout, **options)
-        return pattern[0], answers[0].transpose(0, 1)
+        z, pattern = eager(module, *seen, part, dropout=dropout, **options)
+        return pattern[0], z[0].transpose(0, 1)
 
     call = AttentionCall(
         query=query[0],

@@ -89,7 +89,7 @@ OWN = {
 def watch_own(
     stack: contextlib.ExitStack, module: nn.Module, see: Callable[[nn.Module, AttentionCall], Tensor]
 ) -> None:
-    """Hooks that show one attention module's attention to `see`, just before its answers are projected."""
+    """Hooks that show one attention module's attention to `see`, just before its head outputs are projected."""
     own = OWN[type(module).__name__]
     made: dict[str, Tensor] = {}
     options: dict[str, Any] = {}

@@ -84,7 +84,7 @@ class _Layer:
     z: Tensor | None = None  # [T, H, D]
     pattern: Tensor | None = None  # [H, T, T]
     in_pieces: Tensor | None = None  # the same, computed a few rows at a time
-    answers: Tensor | None = None  # [H, T, D]
+    z_of_call: Tensor | None = None  # [H, T, D]
     values: Tensor | None = None  # [H_kv, T, D]
 
 
@@ -114,7 +114,7 @@ class _SeenWithPatterns(_Seen):
         pieces = [call.rows(first, last, call.keys(first, last))[0] for first, last in pairwise(cuts)]
         kept = self.layers[layer]
         kept.in_pieces = torch.cat([with_all_keys(piece, time) for piece in pieces], dim=1)
-        kept.answers = call.rows(0, time, time)[1].clone()
+        kept.z_of_call = call.rows(0, time, time)[1].clone()
         kept.values = call.value.clone()
 
     def pattern(self, layer: int, first: int, pattern: Tensor) -> None:
@@ -220,7 +220,7 @@ def _attention(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> tuple[st
         if block.attention is None:
             continue
         kept = seen.layers[layer]
-        if kept.pattern is None or kept.answers is None or kept.values is None or kept.in_pieces is None:
+        if kept.pattern is None or kept.z_of_call is None or kept.values is None or kept.in_pieces is None:
             return f"Layer {layer} never showed its attention.", None
         if (count := kept.pattern.shape[0]) != anatomy.n_head:
             return (f"Layer {layer} has {count} patterns, for {anatomy.n_head} heads.",) * 2
@@ -229,16 +229,16 @@ def _attention(anatomy: Anatomy, seen: _Seen, tolerance: _Tolerance) -> tuple[st
         if pieces := _unlike(kept.in_pieces, kept.pattern, tolerance.paths):
             return f"In layer {layer} the pattern comes out different in pieces, by {pieces}.", None
         group = kept.pattern.shape[0] // kept.values.shape[0]
-        answers = kept.pattern @ kept.values.repeat_interleave(group, 0)  # [H, T, D]
-        if unlike := _unlike(answers, kept.answers, tolerance.paths):
+        expected = kept.pattern @ kept.values.repeat_interleave(group, 0)  # [H, T, D]
+        if unlike := _unlike(expected, kept.z_of_call, tolerance.paths):
             return f"In layer {layer} the pattern times the values is not the head output, by {unlike}.", None
         if block.gated or kept.z is None:
             continue
-        if unlike := _unlike(kept.z, answers.transpose(0, 1), tolerance.paths):
+        if unlike := _unlike(kept.z, expected.transpose(0, 1), tolerance.paths):
             from llmlab.anatomy.hf_attention import eager_attention_of  # loads transformers: the lab's own GPT has none
 
             why = f"In layer {layer} the head outputs are not what is projected into the stream, by {unlike}."
-            # The interface goes on with the answers shown: then what follows is unknown, but the pattern is not.
+            # The interface goes on with the head outputs shown: then what follows is unknown, but the pattern is not.
             return None if eager_attention_of(block.attention) is not None else why, why
     return None, None
 

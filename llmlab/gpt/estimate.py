@@ -244,9 +244,9 @@ def _gathered(model: ModelSettings, parameters: int) -> int:
 def kept_by_a_block(model: ModelSettings, half: bool = False, whole: bool = False) -> float:
     """Numbers of fp32 that a block keeps for one token until the backward pass, as autograd saves them.
 
-    The stream twice, each norm's output, what attention multiplies and its answer, the hidden layer before and after
+    The stream twice, each norm's output, what attention multiplies and its output, the hidden layer before and after
     the non-linearity. half: all but the stream in 2 bytes a number; whole: and attention, from queries
-    to answer, in 4 all the same.
+    to output, in 4 all the same.
     """
     n_embd, hidden = model.n_embd, feed_forward_dim(model)
     kv_dim = (model.n_kv_head or model.n_head) * (n_embd // model.n_head)
@@ -256,7 +256,7 @@ def kept_by_a_block(model: ModelSettings, half: bool = False, whole: bool = Fals
     products += (4 if model.activation == "swiglu" else 2) * hidden
     products += n_embd if half and model.activation == "swiglu" else 0  # gate and up: a copy of the norm's output each
     stream: float = 2 * n_embd + (2 * n_embd if model.norm == "rmsnorm" else 0)  # RMSNorm keeps what it multiplies
-    if whole:  # copies in fp32, the answer among them where no pattern is kept
+    if whole:  # copies in fp32, the output among them where no pattern is kept
         stream += 3 * n_embd + (3 * model.n_head * model.block_size if model.dropout else n_embd)
         products += (2 * n_embd if model.dropout else 0) + (n_embd + 2 * kv_dim if mixed else 0)
     elif model.dropout:

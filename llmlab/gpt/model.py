@@ -161,7 +161,7 @@ class Block(nn.Module):
 class CausalSelfAttention(nn.Module):
     """Each position queries itself and all earlier positions, and takes a weighted mean of their values.
 
-    pattern = softmax(Q K^T / sqrt(D) + mask),  answer = pattern V      (Vaswani et al. 2017, equation 1)
+    pattern = softmax(Q K^T / sqrt(D) + mask),  z = pattern V      (Vaswani et al. 2017, equation 1)
 
     The mask sets later positions to minus infinity: a prediction must not see what it predicts.
     """

@@ -37,11 +37,11 @@ class Watcher(Everything):
     def __init__(self) -> None:
         super().__init__()
         self.values: dict[int, Tensor] = {}
-        self.answers: dict[int, Tensor] = {}
+        self.outputs: dict[int, Tensor] = {}
 
     def attention(self, layer: int, call: AttentionCall) -> None:
         self.values[layer] = call.value.clone()
-        self.answers[layer] = torch.cat([answers for _, _, answers in call.chunks()], dim=1)
+        self.outputs[layer] = torch.cat([z for _, _, z in call.chunks()], dim=1)
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,16 @@ def test_post_attn_is_real_where_a_module_reads_it(name: str) -> None:
 
 
 @each("name", NAMES)
-def test_patterns_times_values_are_the_heads_answers(name: str) -> None:
+def test_patterns_times_values_are_the_head_outputs(name: str) -> None:
     about = watched(name)
     for layer, (pattern,) in about.seen.patterns.items():
         value = about.seen.values[layer]  # [H_kv, T, D]
         group = about.anatomy.n_head // about.anatomy.n_kv_head
         assert value.shape == (about.anatomy.n_kv_head, TIME, about.anatomy.head_dim)
-        answers = torch.stack([pattern[head] @ value[head // group] for head in range(about.anatomy.n_head)])
-        assert torch.allclose(answers, about.seen.answers[layer], atol=1e-6)
+        z = torch.stack([pattern[head] @ value[head // group] for head in range(about.anatomy.n_head)])
+        assert torch.allclose(z, about.seen.outputs[layer], atol=1e-6)
         if name not in GATED:
-            assert torch.allclose(answers.transpose(0, 1), about.seen.z[layer], atol=1e-6)
+            assert torch.allclose(z.transpose(0, 1), about.seen.z[layer], atol=1e-6)
 
 
 @each("name", NAMES)
