@@ -290,7 +290,7 @@ def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]
         commands.insert(0, (f"llmlab-run resume {name} --steps {2 * last.step}", "train it longer"))
     else:
         how = _stopped(last)
-        commands.insert(0, (f"llmlab-run resume {name}", "go on"))
+        commands.insert(0, (f"llmlab-run resume {name}", "continue it"))
     if last.step and run.tunes:
         commands.insert(0, (f"llmlab-run adapter {name}@latest", "what it changed, layer by layer"))
         commands.insert(0, (f'llmlab-run generate {name} --chat --prompt "Repeat: red sea"', "ask it"))

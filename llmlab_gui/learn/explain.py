@@ -248,7 +248,7 @@ class ExplainIt(QWidget):
         if not (self._try.ticked or kept):
             return (
                 "Your text stays as it is now. Tick each point that it makes, in whatever words. Space ticks, and "
-                "the arrow keys go on."
+                "the arrow keys move on."
             )
         links = ", ".join(
             f'<a href="concept:{page}">{self._titles.get(page, page)}</a>' for page in self._missing_pages()

@@ -95,7 +95,7 @@ class NextTokens(QWidget):
             return
         last = f"“{visible(bigrams.last)}”"
         if not bigrams.shares:
-            self.heading.setText(f"Its training text never goes on after {last}.")
+            self.heading.setText(f"Nothing ever follows {last} in its training text.")
             self.heading.setToolTip("")
             return
         where = (

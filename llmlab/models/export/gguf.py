@@ -149,7 +149,7 @@ def _rule(opened: OpenModel, pipeline: Mapping[str, Any]) -> str:
         return "smollm"
     if kinds == ["Split", "ByteLevel"] and (rule := _RULES.get(str(steps[0]["pattern"].get("Regex")))):
         return rule
-    raise _refused(opened, "Its tokenizer cuts words by a rule that has no name in a GGUF file.")
+    raise _refused(opened, "Its tokenizer splits text by a rule that has no name in a GGUF file.")
 
 
 def _write_tokenizer(writer: Any, opened: OpenModel, pipeline: Mapping[str, Any], rows: int) -> None:

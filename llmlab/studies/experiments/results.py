@@ -107,7 +107,7 @@ def build_results(
         if bits is not None:
             others, (charts, findings, notes) = charts, _analysed(bits)
             consequence = "charts and findings are in bits per byte"
-        notes = [*notes, f"Its runs cut their text into different tokens: {consequence}."]
+        notes = [*notes, f"Its runs tokenize their text differently: {consequence}."]
     histories = [history for history in gathered.histories.values() if history.worker is not None]
     return outcomes.ExperimentResults(
         id=record.id,
