@@ -117,7 +117,7 @@ class StationFoot(QWidget):
         place = state.path.place(page)
         if place is None:
             self.words.setText(f"{state.done} of {state.of} stations done")
-            self._lead(state, -1, "Go on" if state.done else "Begin")
+            self._lead(state, -1, "Continue" if state.done else "Begin")
             self._offer("Begin anew" if state.done else "", _STAYS)
             return
         how = state.stations[place]
