@@ -102,7 +102,7 @@ def _run(words: Sequence[str]) -> int:
         parser.print_help()
         return WRONG_USE
     if words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
-        raise UsageError(f"{words[0]} comes before the command.", "Options follow it.", "See llmlab-run --help")
+        raise UsageError(f"{words[0]} comes before the command.", "Options come after it.", "See llmlab-run --help")
     if not words[0].startswith("-") and words[0] not in commands.names:
         raise unknown("command", words[0], commands.names)
     args, more = parser.parse_known_args(words)

@@ -63,7 +63,9 @@ def action_of(args: argparse.Namespace, actions: Mapping[str, T]) -> T:
     """What the command's word ACTION stands for. UsageError when it is none of `actions`."""
     if args.action not in actions:
         does, there = args.command.__name__, ", ".join(actions)
-        raise UsageError(f"{does} has no action {args.action!r}.", f"There are: {there}.", f"See llmlab-run {does} --help")
+        raise UsageError(
+            f"{does} has no action {args.action!r}.", f"There are: {there}.", f"See llmlab-run {does} --help"
+        )
     return actions[args.action]
 
 

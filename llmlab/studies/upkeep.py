@@ -231,7 +231,7 @@ def _with_run(reference: Reference, path: Path, to: RunFolder, *, by_track: bool
 
 
 def _changed_runs(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[RunFolder, Callable[[RunInfo], RunInfo]]]:
-    """Branches and fine-tuned runs, with what changes in their run.json. They may train, and be predicted, meanwhile."""
+    """Branches and fine-tuned runs, with what changes in their run.json. Meanwhile they may train, or be predicted."""
 
     def change(info: RunInfo, base: str | None, *, branch: bool) -> RunInfo:
         origin = {"run": renamed.id, "folder": str(renamed.path)}

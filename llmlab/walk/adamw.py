@@ -28,8 +28,8 @@ from llmlab.training.optimizer import is_muons, make_optimizer, make_pretraining
 from llmlab.training.schedule import learning_rate
 from llmlab.training.state import load_state
 from llmlab.walk.code import code_of
-from llmlab.walk.gradients import Back
 from llmlab.walk.focus import value
+from llmlab.walk.gradients import Back
 from llmlab.walk.stage import Stage
 from llmlab.walk.sums import bracketed, number, total
 

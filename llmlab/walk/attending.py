@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from llmlab.walk.focus import Focus, differing, norm_of, product, value
 from llmlab.walk.norms import into_stream, norm_stage, norm_words, sum_stage
 from llmlab.walk.parts import is_direct
-from llmlab.walk.focus import Focus, differing, norm_of, product, value
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, dot, number, total
 

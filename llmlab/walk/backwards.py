@@ -24,10 +24,10 @@ from llmlab.inspection.questions import Prompt, position_of
 from llmlab.models.model import OpenModel
 from llmlab.walk.adamw import Trained, forward_logits, step_stages
 from llmlab.walk.changes import Changes
+from llmlab.walk.focus import Focus
 from llmlab.walk.forwards import check
 from llmlab.walk.gradients import Back, gradient_stages
 from llmlab.walk.parts import layer_parts
-from llmlab.walk.focus import Focus
 from llmlab.walk.stage import Stage
 from llmlab.walk.watched import Hooks, watch
 

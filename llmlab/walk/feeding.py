@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmlab.gpt.model import FeedForward
+from llmlab.walk.focus import Focus, product, value
 from llmlab.walk.norms import into_stream, layers_stage, norm_stage, sum_stage
 from llmlab.walk.parts import is_direct
-from llmlab.walk.focus import Focus, product, value
 from llmlab.walk.stage import Stage
 from llmlab.walk.sums import bracketed, number
 

@@ -17,8 +17,8 @@ from llmlab.walk.attending import attention_stages, normed_query, projected
 from llmlab.walk.cached import with_cache
 from llmlab.walk.changes import Changes, parse_changes
 from llmlab.walk.feeding import feed_forward_stages
-from llmlab.walk.inputs import input_stages
 from llmlab.walk.focus import Focus
+from llmlab.walk.inputs import input_stages
 from llmlab.walk.predicting import prediction_stages
 from llmlab.walk.stage import BY_KEY, CHANGEABLE, Stage, marked
 from llmlab.walk.sums import number

@@ -15,8 +15,8 @@ from llmlab.gpt.head import next_token_loss
 from llmlab.walk.attending import projected, turned, turned_in_pairs
 from llmlab.walk.code import code_of
 from llmlab.walk.feeding import activation_of, up_and_gate
-from llmlab.walk.parts import is_direct
 from llmlab.walk.focus import Focus, compared, differing, norm_of, value
+from llmlab.walk.parts import is_direct
 from llmlab.walk.stage import Code, Stage, Value
 from llmlab.walk.sums import number, total
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from llmlab.gpt.model import GPT
+from llmlab.walk.focus import Focus, differing, value
 from llmlab.walk.norms import layers_stage
 from llmlab.walk.parts import position_embedding
-from llmlab.walk.focus import Focus, differing, value
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, number, vector
 from llmlab.walk.tokens import merge_numbers, merge_words

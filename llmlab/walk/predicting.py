@@ -12,8 +12,8 @@ from llmlab.core.errors import UsageError
 from llmlab.core.settings import Sampling
 from llmlab.gpt.generate import choose, sampling_steps
 from llmlab.inspection.readout import text_of
-from llmlab.walk.norms import norm_stage
 from llmlab.walk.focus import Focus, value
+from llmlab.walk.norms import norm_stage
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, dot, number, total
 from llmlab.walk.watched import set_number

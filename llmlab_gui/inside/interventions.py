@@ -105,11 +105,13 @@ class InterventionsDock(InspectionDock):
             return self.effect.moved.table()
         texts, model = texts_of(self.session), archive.metadata.model
         rows = []
-        for position, token in enumerate(archive.metadata.tokens):
+        for at, token in enumerate(archive.metadata.tokens):
             for name in ("before", "after"):
-                ids, chances = archive[f"{name}/ids"][position], archive[f"{name}/probability"][position]
+                ids, chances = archive[f"{name}/ids"][at], archive[f"{name}/probability"][at]
                 for rank, (id, chance) in enumerate(zip(ids, chances, strict=True), 1):
-                    rows.append((position, token, archive["kl"][position], name, rank, texts.text(model, int(id)), chance))
+                    rows.append(
+                        (position, token, archive["kl"][position], name, rank, texts.text(model, int(id)), chance)
+                    )
         return ("position", "token", "kl", "when", "rank", "next", "probability"), rows
 
     def tensors(self) -> tuple[Archive, list[str]] | None:

@@ -137,7 +137,10 @@ HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a width of text": (lambda f: _change(f / "config.json", hidden_size="wide"), "hidden_size = 'wide'"),
     "no heads": (lambda f: _change(f / "config.json", num_attention_heads=0), "num_attention_heads = 0"),
     "heads below zero": (lambda f: _change(f / "config.json", num_attention_heads=-4), "num_attention_heads = -4"),
-    "heads that do not divide": (lambda f: _change(f / "config.json", num_attention_heads=5), "hidden_size 32 in 5 heads"),
+    "heads that do not divide": (
+        lambda f: _change(f / "config.json", num_attention_heads=5),
+        "hidden_size 32 in 5 heads",
+    ),
     "keys and values that do not divide": (
         lambda f: _change(f / "config.json", num_key_value_heads=3),
         "in another shape",

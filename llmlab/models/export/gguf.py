@@ -79,8 +79,7 @@ def _checked(opened: OpenModel) -> Any:
             getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", 0)
         ),
         "looks back through a window": bool(getattr(config, "use_sliding_window", False)),
-        "has heads of another size than d_model / heads": (getattr(config, "head_dim", None) or head_dim)
-        != head_dim,
+        "has heads of another size than d_model / heads": (getattr(config, "head_dim", None) or head_dim) != head_dim,
     }
     for what, is_so in odd.items():
         if is_so:

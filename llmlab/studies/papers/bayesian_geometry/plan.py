@@ -56,7 +56,7 @@ class Size:
         return DEEP if DEEP in self.tasks else DUPLICATES
 
     def groups(self, claim: str) -> tuple[str, ...]:
-        """Which runs of the transformer a claim is read on. The geometry is read where entropy varies at each position."""
+        """Which runs of the transformer a claim is read on. Geometry is read where entropy varies at each position."""
         if claim == ARCHITECTURE:
             return self.rivals
         if claim in OF_MODELS:
