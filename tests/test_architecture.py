@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-import pytest
 from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
@@ -54,9 +53,8 @@ def test_a_training_step_runs_what_the_architecture_says(tmp_path: Path) -> None
     assert not_run("One training step", entered(lambda: train_here(run))) == []
 
 
-def test_an_inspected_prompt_runs_what_the_architecture_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLMLAB_CACHE", str(tmp_path / "cache"))  # where no probe is kept yet
+def test_an_inspected_prompt_runs_what_the_architecture_says(tmp_path: Path) -> None:
     train_here(new_run(tmp_path, steps=2, name="bar"))
     words = ["inspect", "bar", "--prompt", "the king", "--outputs", str(tmp_path), "--out", str(tmp_path / "seen")]
-    assert len(steps_of("One inspected prompt")) == 12
+    assert len(steps_of("One inspected prompt")) == 11
     assert not_run("One inspected prompt", entered(lambda: main(words))) == []

@@ -109,9 +109,7 @@ class InterventionsDock(InspectionDock):
             for name in ("before", "after"):
                 ids, chances = archive[f"{name}/ids"][at], archive[f"{name}/probability"][at]
                 for rank, (id, chance) in enumerate(zip(ids, chances, strict=True), 1):
-                    rows.append(
-                        (position, token, archive["kl"][position], name, rank, texts.text(model, int(id)), chance)
-                    )
+                    rows.append((at, token, archive["kl"][at], name, rank, texts.text(model, int(id)), chance))
         return ("position", "token", "kl", "when", "rank", "next", "probability"), rows
 
     def tensors(self) -> tuple[Archive, list[str]] | None:

@@ -29,7 +29,7 @@ def test_a_mystery_goes_from_its_start_to_its_reveal(outputs: Path, capsys: pyte
     assert f"{'untied':<10}  The tied head was untied" in said("show", "mystery-1")
     assert "evidence: loss@120 falls" in said("mark", "mystery-1", "loss@120", "falls")
     assert "not answered yet" in said("reveal", "mystery-1", code=WRONG_USE)
-    assert "no cause of this mystery" in said("answer", "mystery-1", "no-mask=1", code=WRONG_USE)
+    assert "not a cause of this mystery" in said("answer", "mystery-1", "no-mask=1", code=WRONG_USE)
     assert "a surprise of 1.00 bits" in said("answer", "mystery-1", f"{fault.name}=50%,other=50%")
     trained: list[str] = []
     with mock.patch("llmlab.cli.mystery.train", lambda run, report: trained.append(run.id)):

@@ -120,7 +120,7 @@ def test_walk_says_what_it_cannot_do(trained: Path, capsys: pytest.CaptureFixtur
         (["--weight", "x[0,0]"], "Add --backwards"),
         (["--sequence", "0"], "Add --backwards"),
         (["--backwards", "--sequence", "0"], "Name one of them"),
-        (["--backwards", "--weight", "x[0,0]"], "no weight of a linear layer"),
+        (["--backwards", "--weight", "x[0,0]"], "not a weight of a linear layer"),
     ):
         assert run(trained, *words) == 2
         assert said in capsys.readouterr().err

@@ -93,11 +93,11 @@ def test_conversations_are_read_with_all_their_turns(tmp_path: Path, suffix: str
 
 BAD = [
     (b'{"text": ', "not JSON"),
-    (b'"text"', "no object"),
+    (b'"text"', "not an object"),
     (b'{"text": "\xff"}', "not UTF-8"),
     ({"foo": 1}, "none of the columns"),
     ({"text": "  "}, "text is empty"),
-    ({"text": ["a"]}, "text is no text"),
+    ({"text": ["a"]}, "text is not text"),
     ({"instruction": "a"}, "no answer"),
     ({"instruction": "a", "output": ""}, "output is empty"),
     ({"prompt": "a", "completion": None}, "no answer"),
@@ -105,7 +105,7 @@ BAD = [
     ({"messages": "hi"}, "not a list of turns"),
     ({"messages": [{"role": "user", "content": "a"}]}, "no message of the assistant"),
     ({"messages": [{"role": "tool", "content": "a"}]}, "role 'tool'"),
-    ({"messages": [{"role": "user", "content": None}]}, "content of message 1 is no text"),
+    ({"messages": [{"role": "user", "content": None}]}, "content of message 1 is not text"),
     ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}, "answer in message 2"),
     ({"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}, "only be the first"),
     (b'{"text": "half \\ud83d"}', "half a character"),

@@ -171,7 +171,7 @@ def test_what_is_no_plain_lora_is_refused(outputs: Path, tmp_path: Path) -> None
         ({"m.lora_A.weight": a, "m.lora_B.weight": a}, {}, "have the shapes"),
         ({"m.lora_A.weight": a, "m.lora_B.weight": b}, {"use_dora": True}, "use_dora"),
         ({"m.ia3_l": a}, {"peft_type": "IA3"}, "of the kind IA3"),
-        ({"m.bias": a}, {}, "is no factor"),
+        ({"m.bias": a}, {}, "is not a factor"),
         ({}, {}, "holds no weights"),
         ({"m.lora_A.weight": a * np.nan, "m.lora_B.weight": b}, {}, "not finite"),
         ({"m.lora_A.weight": a, "m.lora_B.weight": b}, {"lora_alpha": "x"}, "settings are wrong"),

@@ -195,7 +195,7 @@ def test_saved_inspections_of_other_tokens_are_refused_or_aligned(tmp_path: Path
     with pytest.raises(UsageError, match="cannot be aligned"):
         compare_archives(tmp_path / "a/seen", tmp_path / "b/seen", tmp_path / "out", align=True)
     write_archive(tmp_path / "other", {"pattern": np.zeros((2, 2))}, Metadata("pattern", "m", ""))
-    with pytest.raises(UsageError, match="no inspection"):
+    with pytest.raises(UsageError, match="not an inspection"):
         compare_archives(tmp_path / "a/seen", tmp_path / "other", tmp_path / "out")
     with pytest.raises(LabError):
         compare_archives(tmp_path / "a/seen", tmp_path / "missing", tmp_path / "out")

@@ -188,7 +188,7 @@ def test_alignments_that_can_be_written() -> None:
         align("", 4, 3)
     with pytest.raises(UsageError, match="no token 3"):
         align("0=3", 4, 3)
-    with pytest.raises(UsageError, match="no alignment"):
+    with pytest.raises(UsageError, match="not an alignment"):
         align("middle", 4, 3)
 
 

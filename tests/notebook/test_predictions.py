@@ -90,7 +90,7 @@ def test_every_curve_is_read_back_as_the_same(steps: list[int], loss: float, sur
         ("overfits=perhaps@70%", "yes or no"),
         ("overfits=0..1@70%", "yes or no"),
         ("tokens_per_second=0..100@70%", "above 0"),
-        ("loss_curve=3", "no point of a curve"),
+        ("loss_curve=3", "not a point of a curve"),
         ("loss_curve=3:1", "2 to 1000 points"),
         ("loss_curve=3:1,2:1", "must ascend"),
         ("loss_curve=3:1,4:1@70%", "or neither"),

@@ -162,8 +162,8 @@ def test_a_range_that_cannot_be_scored_is_said_in_the_words_of_the_form_and_not_
     for low, high, said in (
         ("3.5", "2.5", "from 3.5 down to 2.5"),
         ("2", "2,0", "one number"),
-        ("2", "x", "'x' is no number"),
-        ("nan", "2", "'nan' is no number"),
+        ("2", "x", "'x' is not a number"),
+        ("nan", "2", "'nan' is not a number"),
         ("2", "", "one end"),
     ):
         row.low.setText(low)

@@ -212,7 +212,7 @@ def test_an_answer_that_another_program_changed_is_not_written_over(tmp_path: Pa
 def test_year_and_links_can_be_emptied_and_a_year_begins_with_no_zero(tmp_path: Path) -> None:
     folder = new_paper("mine", tmp_path, link="https://example.org/a")
     write_answer(folder, None, "year", "2020")
-    with pytest.raises(UsageError, match="no year"):
+    with pytest.raises(UsageError, match="not a year"):
         write_answer(folder, None, "year", "0123")
     for field in ("year", "links"):
         write_answer(folder, None, field, "")

@@ -150,5 +150,5 @@ def test_a_tasks_checkpoint_opens_as_any_model_does_and_reads_its_own_tokens(out
     assert source_of(parse("opened", outputs)).context() == 5
     answer(opened, "inspect", {"text": "k1 v2 k0", "what": ["attention"]}, outputs / "seen.safetensors")
     assert (outputs / "seen.safetensors").is_file()
-    with pytest.raises(LabError, match="no token of this task"):
+    with pytest.raises(LabError, match="not a token of this task"):
         opened.tokenizer.encode("king")
