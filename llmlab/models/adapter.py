@@ -114,7 +114,7 @@ def _require_harmless(settings: Mapping[str, Any], most: int, name: str) -> None
     # An X-LoRA names adapters of its own, which PEFT would open.
     if kind == PeftType.XLORA or issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], PromptLearningConfig):
         raise refused(
-            f"It is of the kind {kind}, which is not a change of weights.",
+            f"It is of the kind {kind}, which does not change weights.",
             "Adapters that can be merged (LoRA and its kin) can be opened.",
         )
     if settings.get("layer_replication"):

@@ -253,11 +253,11 @@ ADAPTER_HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an unknown kind": (lambda f: _change(f / "adapter_config.json", peft_type="MARVIN"), "does not know"),
     "a kind of prompts": (
         lambda f: _change(f / "adapter_config.json", peft_type="PROMPT_TUNING"),
-        "no change of weights",
+        "does not change weights",
     ),
     "a kind that opens others": (
         lambda f: _change(f / "adapter_config.json", peft_type="XLORA"),
-        "no change of weights",
+        "does not change weights",
     ),
     "a kind that is a list": (lambda f: _change(f / "adapter_config.json", peft_type=["LORA"]), "does not know"),
     **{
