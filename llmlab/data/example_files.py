@@ -146,7 +146,7 @@ def json_row(line: bytes) -> Row:
         return f"It is not JSON: {error.msg.removesuffix(' at')} at character {error.colno}."
     except ValueError as error:
         return f"It is not JSON: {error}."
-    return row if isinstance(row, dict) else "It is JSON, but no object with columns."
+    return row if isinstance(row, dict) else "It is JSON, but not an object with columns."
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Row]]:

@@ -171,7 +171,7 @@ def _not_parquet(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (_missing, "It is no file here"),
+        (_missing, "It is neither a file here"),
         (lambda folder: str(folder), "is a folder"),
         (_empty, "is empty"),
         (_columns, "Its columns are question, reply"),
