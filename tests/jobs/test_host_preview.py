@@ -31,7 +31,7 @@ def test_a_preview_is_the_one_that_is_had_without_the_host(tmp_path: Path) -> No
         assert expected.bad == ((6, "It has no answer: no completion or response."),)
         said = host.ask(id=3, **question | {"settings": settings | {"source": str(tmp_path / "none.csv")}}, place=0)
         assert said[-1]["event"] == "error"
-        assert "It is no file here" in said[-1]["why"]
+        assert "It is neither a file here" in said[-1]["why"]
         said = host.ask(id=4, **question | {"settings": settings | {"max_length": -1}}, place=0)
         assert "data.max_length" in said[-1]["what"]
         again = host.ask(id=5, do="tokenize", model=str(folder), text="the king", beginning=False)
