@@ -43,6 +43,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.numprocesses = min(cores + 1, _MOST_PROCESSES) if cores > 1 and option.capture != "no" else 0
     if option.numprocesses and option.dist == "no":
         option.dist, option.loadscopereorder = "loadfile", False  # in the order of the tests
+    if option.numprocesses:
+        fork_server.install()  # what takes long to import is imported once for all processes that test
+
+
+def pytest_unconfigure() -> None:
+    fork_server.close()
 
 
 @pytest.hookimpl(wrapper=True)

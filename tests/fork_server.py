@@ -1,9 +1,10 @@
 """Real processes of the lab without the seconds in which torch is imported: forked from one that has imported it.
+So are the processes in which pytest-xdist tests.
 
 On Linux `install` answers `subprocess.Popen` of the modules in SERVED, in the two forms in which `module_command`
-and `python -m` (or `python -u -m`) start them, of the files in BENCHMARKS, and of FAULTY. What comes is a process as it
-was asked for: its own id, environment, folder, files, session and exit code, a child of the one that asked, and it runs
-the very code of the command. Only the start of the interpreter is shared.
+and `python -m` (or `python -u -m`) start them, of the files in BENCHMARKS, of FAULTY, and of what pytest-xdist starts.
+What comes is a process as it was asked for: its own id, environment, folder, files, session and exit code, a child of
+the one that asked, and it runs the very code of the command. Only the start of the interpreter is shared.
 Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
 
 A template forks twice for each, and the one between ends at once, so that the kernel hands the process to the one
@@ -37,6 +38,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from processes import MARK
+
 # The modules, and whether each may start others of them.
 SERVED = {
     "llmlab": True,
@@ -48,9 +51,12 @@ SERVED = {
     "torch.distributed.run": True,
     "submitit.local._local": True,  # a job of its local cluster, and what runs in it
     "submitit.core._submit": True,
+    "execnet": True,  # a process that tests
 }
 BENCHMARKS = Path(__file__).parent / "benchmarks"  # each may start others
 FAULTY = Path(__file__).with_name("faulty_worker.py")
+# With what pytest-xdist starts a process that tests: popen_bootstrapline of execnet.gateway_io.
+_TESTS = "import sys;exec(eval(sys.stdin.readline()))"
 # What takes long to import, besides the lab's own modules.
 _LIBRARIES = (
     "torch._dynamo",  # with the first step of an optimizer
@@ -76,6 +82,7 @@ _execute_child: Any = subprocess.Popen._execute_child  # type: ignore[attr-defin
 _lock = threading.RLock()
 _template: Template | None = None
 _enabled = True  # the first test's mark is read before `install`
+_mark_at: int | None = None  # in a template and its copies: where /proc/ID/environ has the mark of tests
 
 
 class Template:
@@ -192,6 +199,8 @@ def _module_of(command: Any) -> str | None:
     form, what = str(command[1]), str(command[2]) if len(command) > 2 else ""
     if Path(form) == FAULTY or Path(form).parent == BENCHMARKS:
         return form
+    if form == "-c" and what == _TESTS:
+        return "execnet"
     if form == "-c":
         found = _MODULE.search(what)
         what = found[1] if found else ""
@@ -199,11 +208,12 @@ def _module_of(command: Any) -> str | None:
 
 
 def _first_template() -> Template:
-    """Starts the process that imports what takes long, with this one's environment: the mark of tests is in it."""
+    """Starts the process that imports what takes long, with this one's environment, and room in it for a mark."""
     global _template
     ours, its = socket.socketpair()
     command = [sys.executable, __file__, str(its.fileno())]
-    process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+    environment = {MARK: "0" * 32} | os.environ
+    process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL, env=environment)
     its.close()
     process.returncode = 0  # nobody waits for it but Template.close
     _template = Template(ours, process.pid, os.environ)
@@ -246,6 +256,9 @@ def _become(request: dict[str, Any], files: list[int], link: socket.socket) -> N
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     if request["session"]:
         os.setsid()
+    # Where psutil reads it: a copy began with the environment of the first template.
+    if _mark_at is not None and MARK in request["environment"]:
+        ctypes.memmove(_mark_at, request["environment"][MARK].encode(), 32)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -292,8 +305,7 @@ def _have_template() -> None:
         _prctl(_DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != owner:
             os._exit(0)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the process that it serves
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nothing, number)
@@ -335,6 +347,12 @@ def _run(words: list[str]) -> None:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
         exec(what, main.__dict__)
+
+
+def _ignore_signals() -> None:
+    """Those that are meant for the process that a template serves, and for all of its group."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
@@ -382,7 +400,10 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 if __name__ == "__main__":
+    _ignore_signals()
     sys.modules["fork_server"] = sys.modules["__main__"]
+    (getenv := ctypes.CDLL(None).getenv).restype = ctypes.c_void_p
+    _mark_at = getenv(MARK.encode())
     asked_through = socket.socket(fileno=int(sys.argv[1]))
     sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
     _import_all()

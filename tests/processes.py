@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import psutil
 
-_MARK = "LLMLAB_TEST_PROCESS"
+MARK = "LLMLAB_TEST_PROCESS"
 # What a process that was already told to end may take; a worker saves before it does.
 _SECONDS = 30.0
 _GUARD_SECONDS = 0.5
@@ -27,10 +27,10 @@ class TestProcesses:
     __test__ = False  # no class of tests, in spite of its name
 
     def __init__(self) -> None:
-        self._mark = os.environ[_MARK] = uuid.uuid4().hex
+        self._mark = os.environ[MARK] = uuid.uuid4().hex
         # Ends them when this process is killed before it can.
         command = [sys.executable, __file__, str(os.getpid()), self._mark]
-        unmarked = {name: value for name, value in os.environ.items() if name != _MARK}
+        unmarked = {name: value for name, value in os.environ.items() if name != MARK}
         nothing = subprocess.DEVNULL
         self._guard = subprocess.Popen(command, env=unmarked, stdin=nothing, stdout=nothing, start_new_session=True)
 
@@ -58,7 +58,7 @@ def marked(mark: str, among: set[int]) -> list[psutil.Process]:
     for pid in among:
         with contextlib.suppress(psutil.Error, OSError):  # it is gone, or another user's
             process = psutil.Process(pid)
-            ours = process.ppid() == os.getpid() or process.environ().get(_MARK) == mark
+            ours = process.ppid() == os.getpid() or process.environ().get(MARK) == mark
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

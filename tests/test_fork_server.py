@@ -14,6 +14,7 @@ import fork_server
 import psutil
 import pytest
 from forks import Fork, wait_until
+from processes import MARK
 from small_runs import new_run
 
 from llmlab import __version__
@@ -51,6 +52,21 @@ def test_it_is_a_child_with_its_own_id_folder_and_session_and_can_be_killed(tmp_
         wait_until(lambda: seen.cwd() == str(tmp_path))
         process.kill()
         assert process.wait() == -signal.SIGKILL
+
+
+def test_it_bears_the_mark_of_those_who_asked_so_that_no_others_end_it(tmp_path: Path) -> None:
+    command = [*module_command("llmlab.jobs.model_host"), "--outputs", str(tmp_path)]
+    mark = "7" * 32
+    with subprocess.Popen(command, env=os.environ | {MARK: mark}, stdin=subprocess.PIPE) as process:
+        seen = psutil.Process(process.pid)
+        wait_until(lambda: seen.environ()[MARK] == mark)
+        process.kill()
+
+
+def test_what_xdist_starts_is_forked() -> None:
+    command = pytest.importorskip("execnet.gateway_io").popen_args(pytest.importorskip("execnet").XSpec("popen"))
+    assert command[:2] == [sys.executable, "-u"]
+    assert fork_server._module_of([command[0], *command[2:]]) == "execnet"
 
 
 def test_one_that_writes_without_a_buffer_is_forked_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -62,7 +64,9 @@ def model_with(values: np.ndarray, seed: int = 0) -> ModelGeometry:
     return ModelGeometry([found], [found], model_of_keys(0.21, seed).keys)
 
 
-RANDOM = [model_with(noise(seed), seed) for seed in range(10, 20)]
+@functools.cache
+def random_models() -> list[ModelGeometry]:
+    return [model_with(noise(seed), seed) for seed in range(10, 20)]
 
 
 def judged(trained: dict[int, ModelGeometry], random: list[ModelGeometry]) -> Verdict:
@@ -198,7 +202,7 @@ def test_a_constant_column_and_its_scale_say_nothing() -> None:
 
 def test_a_planted_axis_is_supported_in_five_seeds_and_not_in_three() -> None:
     planted = {seed: model_with(along(SAMPLES.entropy, seed), seed=seed) for seed in range(5)}
-    found = judged(planted, RANDOM)
+    found = judged(planted, random_models())
     assert found.verdict == SUPPORTED
     assert found.p is not None
     assert found.p < 0.01
@@ -207,15 +211,15 @@ def test_a_planted_axis_is_supported_in_five_seeds_and_not_in_three() -> None:
     assert points.y == SAMPLES.entropy[: len(points.y)].round(4).tolist()
     assert points.color == SAMPLES.stratum[: len(points.y)].tolist()
     assert abs(np.corrcoef(points.x, points.y)[0, 1]) > 0.8
-    assert judged({seed: planted[seed] for seed in range(3)}, RANDOM).verdict == INCONCLUSIVE
-    few = judged(planted, RANDOM[:9])
+    assert judged({seed: planted[seed] for seed in range(3)}, random_models()).verdict == INCONCLUSIVE
+    few = judged(planted, random_models()[:9])
     assert few.verdict == INCONCLUSIVE
     assert "10 are needed" in few.reason
 
 
 def test_a_model_that_knows_only_the_position_is_caught_though_the_papers_criterion_passes() -> None:
     line = -SAMPLES.stratum.astype(float)
-    found = judged({seed: model_with(along(line, seed), seed=seed) for seed in range(5)}, RANDOM)
+    found = judged({seed: model_with(along(line, seed), seed=seed) for seed in range(5)}, random_models())
     assert found.verdict == NOT_SUPPORTED
     assert found.papers_criterion.passes is True
 
@@ -242,7 +246,7 @@ def changed(found: Manifold, **values: float) -> Manifold:
 )
 def test_the_manifold_turns_at_its_bounds(values: dict[str, float], p: tuple[float, float], outcome: str) -> None:
     found = changed(manifold(along(SAMPLES.entropy), SAMPLES), **values)
-    random = [changed(one.values[0], within=0.05) for one in RANDOM]
+    random = [changed(one.values[0], within=0.05) for one in random_models()]
     assert judge_manifold(found, p, random) == outcome
     assert judge_manifold(changed(found, pc1=0.5), p, [changed(one, pc1=0.6) for one in random]) != SUPPORTED
 
@@ -269,10 +273,10 @@ def test_the_columns_of_new_key_weights_are_as_gaussian_ones() -> None:
 def test_keys_must_lie_below_gaussian_and_random_ones() -> None:
     floor = random_cosine(16)
     near = {seed: model_of_keys(0.10, seed) for seed in range(5)}
-    found = judged_keys(near, RANDOM)
+    found = judged_keys(near, random_models())
     assert found.verdict == SUPPORTED
-    assert judged_keys(near, RANDOM[:9]).verdict == INCONCLUSIVE
-    assert judged_keys({seed: model_of_keys(0.4, seed) for seed in range(5)}, RANDOM).verdict == NOT_SUPPORTED
+    assert judged_keys(near, random_models()[:9]).verdict == INCONCLUSIVE
+    assert judged_keys({seed: model_of_keys(0.4, seed) for seed in range(5)}, random_models()).verdict == NOT_SUPPORTED
     between = [model_of_keys(0.05, seed) for seed in range(10)]  # random weights are nearer still
     assert judged_keys(near, between).verdict == NOT_SUPPORTED
     # What the paper would accept and noise has anyway.
@@ -285,5 +289,5 @@ def test_keys_must_lie_below_gaussian_and_random_ones() -> None:
 def test_half_of_the_layers_are_enough() -> None:
     cosine = np.column_stack([np.full(50, 0.1), np.full(50, 0.5)])
     found = ModelGeometry([], [], Keys(cosine, random_cosine(16), [], 0.0))
-    assert [layer.nearer for layer in key_layers(found.keys, [one.keys for one in RANDOM])] == [True, False]
-    assert judged_keys(dict.fromkeys(range(5), found), RANDOM).verdict == SUPPORTED
+    assert [layer.nearer for layer in key_layers(found.keys, [one.keys for one in random_models()])] == [True, False]
+    assert judged_keys(dict.fromkeys(range(5), found), random_models()).verdict == SUPPORTED
