@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,20 +34,25 @@ def find_source(reference: str, root: Path = CODE_ROOT) -> Source:
     path, _, symbol = reference.partition("::")
     try:
         text = (root / path).read_text(encoding="utf-8")
-        tree = ast.parse(text)
+        first, last = _span(text, reference)
     except (OSError, SyntaxError, ValueError) as error:
         raise LabError(f"The source {path} cannot be shown.", str(error)) from error
-    lines = text.splitlines()
-    first, last = 1, len(lines)
-    if symbol:
-        node: ast.AST = tree
-        for name in symbol.split("."):
-            node = _child(node, name, reference)
-        decorators = getattr(node, "decorator_list", [])
-        first = min([node.lineno, *(decorator.lineno for decorator in decorators)])  # type: ignore[attr-defined]
-        last = node.end_lineno  # type: ignore[attr-defined]
-    code = textwrap.dedent("\n".join(lines[first - 1 : last]))
+    code = textwrap.dedent("\n".join(text.splitlines()[first - 1 : last]))
     return Source(path, symbol, first, last, code)
+
+
+@functools.lru_cache(maxsize=256)  # a page is made anew at each width and in each theme
+def _span(text: str, reference: str) -> tuple[int, int]:
+    """The first line of a symbol and its last; of the whole text where it names none."""
+    node: ast.AST = ast.parse(text)
+    symbol = reference.partition("::")[2]
+    if not symbol:
+        return 1, len(text.splitlines())
+    for name in symbol.split("."):
+        node = _child(node, name, reference)
+    decorators = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])  # type: ignore[attr-defined]
+    return first, node.end_lineno  # type: ignore[attr-defined]
 
 
 def _child(node: ast.AST, name: str, reference: str) -> ast.AST:

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat, takewhile
 from urllib.parse import quote
 
@@ -321,6 +322,13 @@ def _style(colors: PageColors, between: int) -> str:
 
 def colored_html(code: str, colors: Mapping[str, str]) -> str:
     """Python as HTML spans. colors: CSS colours of `keyword`, `string`, `comment`, `number` and `name`."""
+    parts = _colored_parts(code)
+    return "".join(f'<span style="color:{colors[kind]}">{text}</span>' if kind else text for kind, text in parts)
+
+
+@lru_cache(maxsize=256)  # a page in sight is made anew at each width
+def _colored_parts(code: str) -> tuple[tuple[str | None, str], ...]:
+    """Python in parts: the name of its colour, and the text as HTML."""
     from pygments import lex  # type: ignore[import-untyped]
     from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
     from pygments.token import Comment, Keyword, Name, Number, Operator, String  # type: ignore[import-untyped]
@@ -335,9 +343,7 @@ def colored_html(code: str, colors: Mapping[str, str]) -> str:
         (Name.Class, "name"),
         (Name.Decorator, "name"),
     )
-    pieces = []
-    for token, text in lex(code, PythonLexer(stripnl=False, ensurenl=False)):
-        escaped = html.escape(text)
-        kind = next((name for parent, name in kinds if token in parent), None)
-        pieces.append(f'<span style="color:{colors[kind]}">{escaped}</span>' if kind else escaped)
-    return "".join(pieces)
+    return tuple(
+        (next((name for parent, name in kinds if token in parent), None), html.escape(text))
+        for token, text in lex(code, PythonLexer(stripnl=False, ensurenl=False))
+    )

@@ -147,6 +147,7 @@ def _file_name(page: Page) -> str:
     return "notes.md" if page.group == PAPERS else f"{page.name.rpartition('/')[2]}.md"
 
 
+@lru_cache(maxsize=1)
 def markdown() -> MarkdownIt:
     """The Markdown that pages are written in: CommonMark and tables, no HTML."""
     from markdown_it import MarkdownIt  # here, not above: the window opens without it
