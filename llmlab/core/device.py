@@ -83,8 +83,11 @@ class Device:
             torch.mps.synchronize()
 
 
-def choose_device(train: TrainSettings) -> Device:
-    """The device and precision that the settings ask for. LabError when this machine lacks them."""
+def choose_device(train: TrainSettings, on_a_processor: str = "fp32") -> Device:
+    """The device and precision that the settings ask for. LabError when this machine lacks them.
+
+    on_a_processor: the precision that "auto" takes on one.
+    """
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind = train.device
     if kind == "auto":
@@ -94,7 +97,8 @@ def choose_device(train: TrainSettings) -> Device:
         raise LabError(f"There is no {kind} device here.", f"This machine has: {there}.", "Set train.device=auto.")
     precision = train.precision
     if precision == "auto":
-        precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        on_a_gpu = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        precision = on_a_processor if kind == "cpu" else on_a_gpu
     if precision == "fp16" and kind == "cpu":
         raise LabError(
             "fp16 training does not work on a CPU.",

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 
 import psutil
@@ -19,12 +20,22 @@ _WATCH_SECONDS = 0.5
 
 def processor() -> str:
     """The processor's name; empty where the system does not tell."""
+    return _told("model name", platform.processor)
+
+
+@cache
+def multiplies_in_bf16() -> bool:
+    """Whether the processor has units for products of bf16 matrices (AMX), which Linux alone tells."""
+    return "amx_bf16" in _told("flags", str).split()
+
+
+def _told(name: str, otherwise: Callable[[], str]) -> str:
+    """What Linux tells of the first processor; `otherwise` on other systems."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-            return next(names, "")
+            return next((line.partition(":")[2].strip() for line in file if line.startswith(name)), "")
     except OSError:
-        return platform.processor()
+        return otherwise()
 
 
 @cache

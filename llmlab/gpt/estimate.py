@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmlab.core.processes import available_cores
+from llmlab.core.processes import available_cores, multiplies_in_bf16
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.shapes import (
@@ -32,6 +32,9 @@ from llmlab.gpt.shapes import (
 )
 
 FLOAT = 4  # bytes of a number in fp32
+# FLOP of a step from which on `auto` computes in bf16 on a processor with units for it. Smaller models, with which the
+# lab teaches, gain a third at most, and their losses should be the same to the last digit on every processor.
+_HALF_FROM = 2e10
 # Resident memory of a worker beside what is counted below: interpreter and torch, measured on Linux (274 to 309 MB:
 # baby, nano), and torch's compiler, which DDP and FSDP2 load.
 _WORKER_BYTES = 290_000_000
@@ -55,6 +58,9 @@ REACHED = 0.6
 # eight runs of one thread, widths 128 to 576, from scratch and in fine-tuning (resources/results/benchmarks.md).
 _PRODUCTS = 0.87
 _NUMBER_SECONDS = 3.1e-9
+# How many times as fast products are in bf16 where there are units for it: from the steps of `nano` and `small`, which
+# took 0.26 and 2.28 s of one core, with the constants above.
+_HALF_SPEED = 2.0
 # Fixed cost of a step and of a layer in it, seconds: calls into torch, the event; and AdamW's of a number, one core.
 STEP_SECONDS = 0.004
 LAYER_SECONDS = 0.0012
@@ -131,6 +137,16 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     )
 
 
+def precision_of(settings: RunSettings) -> str:
+    """What train.precision=auto takes on this machine's processor: bf16 where products are most of a step and there are
+    units for them; several processes compute in it only when asked to."""
+    if not isinstance(settings, PretrainSettings) or settings.distributed.count > 1 or not multiplies_in_bf16():
+        return "fp32"
+    tokens = settings.data.batch_size * settings.model.block_size * settings.train.grad_accum
+    flops = tokens * flops_per_token(settings.model, expected_vocab_size(settings.data))
+    return "bf16" if flops >= _HALF_FROM else "fp32"
+
+
 def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
     """FLOP of forward and backward for one token: 6 a weight that multiplies, plus attention's own products.
 
@@ -164,7 +180,8 @@ def seconds_of_step(
     ranks, cores, train = settings.distributed.count, available_cores(), settings.train
     threads = min(cores, ranks * (train.threads or 1) if ranks > 1 else train.threads or cores)
     turns = max(1.0, ranks / cores)  # of what each process does, however many share a batch
-    seconds = (flops / (FLOPS_PER_CORE * _PRODUCTS) + train.grad_accum * numbers * _NUMBER_SECONDS) / threads
+    products = FLOPS_PER_CORE * _PRODUCTS * (_HALF_SPEED if _half(settings) and multiplies_in_bf16() else 1)
+    seconds = (flops / products + train.grad_accum * numbers * _NUMBER_SECONDS) / threads
     seconds += turns * (train.grad_accum * (STEP_SECONDS + layers * LAYER_SECONDS) + own)
     held = learning / ranks if settings.distributed.strategy == "fsdp2" else learning
     return seconds + turns * (held * _ADAM_SECONDS + _seconds_sending(settings, parameters, learning, layers))
@@ -211,21 +228,36 @@ def _kept(settings: PretrainSettings, parameters: int) -> int:
     return moments + (parameters if train.ema_decay else 0)
 
 
+def _on_a_processor(settings: RunSettings) -> bool:
+    """Whether it may be one: "auto" may."""
+    return settings.train.device in ("auto", "cpu")
+
+
+def _half(settings: RunSettings) -> bool:
+    """Whether products are in half precision."""
+    precision = settings.train.precision
+    if precision == "auto" and _on_a_processor(settings):
+        precision = precision_of(settings)
+    return precision in ("bf16", "fp16")
+
+
 def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Memory:
-    model, half = settings.model, settings.train.precision in ("bf16", "fp16")
+    model, half, on_a_processor = settings.model, _half(settings), _on_a_processor(settings)
     ranks = settings.distributed.count
     tokens = -(-settings.data.batch_size // ranks) * model.block_size
     vocab = padded_vocab_size(model, vocab_size)
-    # On a processor; "auto" may be one. SDPA's plain way, which dropout takes there, computes in fp32 in any case.
-    whole = half and settings.train.device in ("auto", "cpu") and (model.dropout or model.block_size < HALF_ATTENTION)
-    block, layers = kept_by_a_block(model, half, bool(whole)), model.n_layer
+    # SDPA's plain way, which dropout takes on a processor, computes in fp32 in any case.
+    whole = half and on_a_processor and bool(model.dropout or model.block_size < HALF_ATTENTION)
+    block, layers = kept_by_a_block(model, half, whole), model.n_layer
     kept = layers * model.n_embd + block if settings.train.activation_checkpointing else layers * block
     per_token = kept + _passing(model)
-    # Matrix products in half precision read copies of the weights, of 2 bytes each.
     beside, saving = _kept(settings, parameters), 0
-    learning = FLOAT * (2 * parameters + beside) + (2 * parameters if half else 0)
+    learning = FLOAT * (2 * parameters + beside)
+    chunked = tokens * vocab >= FEW_LOGITS and (on_a_processor or not half)
+    if half:  # products read copies of the weights, of 2 bytes each, but not those that make logits chunk by chunk
+        learning += 2 * (parameters - (embedding_parameters(model, vocab_size) if chunked else 0))
     activations = round(FLOAT * _SCATTER * tokens * per_token)
-    vocabulary = FLOAT * _vocabulary(settings, tokens, vocab, half)
+    vocabulary = FLOAT * _vocabulary(settings, tokens, vocab, half, activations // FLOAT if chunked else None)
     if settings.distributed.strategy == "fsdp2" and ranks > 1:
         gathered = _gathered(model, parameters)
         learning = FLOAT * (2 * parameters + beside) // ranks + gathered
@@ -283,21 +315,21 @@ def _passing(model: ModelSettings) -> float:
     return (4 if model.activation == "swiglu" else 2) * feed_forward_dim(model) + pattern + 6 * model.n_embd
 
 
-def _vocabulary(settings: PretrainSettings, tokens: int, vocab: int, half: bool) -> int:
+def _vocabulary(settings: PretrainSettings, tokens: int, vocab: int, half: bool, activations: int | None) -> int:
     """Numbers of fp32 that come from there being a vocabulary.
 
     A tied embedding has a gradient as the head and one as the input, which are added at the end; under accumulation a
-    third is there from the batch before.
+    third is there from the batch before. activations: numbers that are gone during an evaluation; None where all logits
+    are held at once.
     """
     gradient = vocab * settings.model.n_embd
     again = gradient if settings.train.grad_accum > 1 else 0
     both = 0 if settings.model.untied_head else gradient
     capped = 1 if settings.model.logit_softcap else 0  # its slope at every logit
-    if half:  # all logits in 2 bytes, and in 4; their log-softmax; the gradients of both
-        return (4 + capped) * tokens * vocab + both + again
-    if tokens * vocab < FEW_LOGITS:  # all logits, their log-softmax, their gradient
-        return (3 + capped) * tokens * vocab + both + again
+    if activations is None:  # all logits, their log-softmax, their gradient; in half precision two of them twice
+        return (4 + capped if half else 3 + capped) * tokens * vocab + both + again
     # The chunk, which becomes its own gradient; the head's gradient before and after the mean is taken. An evaluation
     # takes the log-softmax of a chunk beside it.
     chunk = min(tokens, CHUNK_ROWS) * vocab
-    return max(1 + capped, 2 if settings.train.eval_interval else 1) * chunk + gradient + both + again
+    evaluation = 2 * chunk - activations if settings.train.eval_interval else 0
+    return max((1 + capped) * chunk, evaluation) + gradient + both + again

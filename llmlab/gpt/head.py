@@ -3,10 +3,15 @@
 With 50,257 tokens the last matrix product and its softmax are most of a small GPT's work and memory: the logits
 of 8 sequences of 256 tokens alone are 412 MB. Taking a few rows at a time, and computing their gradient at once,
 needs one small buffer and less time. The result is plain cross-entropy; only its rounding differs.
+
+A run in bf16 on a processor does the same. Logits and their gradient stay in fp32 there; it is what a product
+multiplies that is rounded to bf16 (`rounded_products`), so that no copies are made.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,13 +33,29 @@ def next_token_loss(x: Tensor, unembedding: Tensor, targets: Tensor, softcap: fl
     """
     rows, row_targets = x.flatten(0, -2), targets.flatten()  # [N, C], [N]
     few = rows.shape[0] * unembedding.shape[0] < FEW_LOGITS
-    if few or torch.is_autocast_enabled(x.device.type):
+    half = torch.is_autocast_enabled(x.device.type)
+    if few or (half and not x.is_cpu):
         return F.cross_entropy(capped(F.linear(rows, unembedding), softcap), row_targets)
+    if half:
+        with torch.autocast("cpu", enabled=False), rounded_products():
+            return next_token_loss(x.float(), unembedding, targets, softcap)
     if not torch.is_grad_enabled():
         pairs = zip(rows.split(CHUNK_ROWS), row_targets.split(CHUNK_ROWS), strict=True)
         total = sum(F.cross_entropy(capped(F.linear(r, unembedding), softcap), t, reduction="sum") for r, t in pairs)
         return torch.as_tensor(total) / rows.shape[0]
     return _ChunkedLoss.apply(rows, unembedding, row_targets, softcap)
+
+
+@contextlib.contextmanager
+def rounded_products() -> Iterator[None]:
+    """Products of fp32 matrices multiply in bf16, where the processor has units for it, and add in fp32
+    (pytorch.org/docs/stable/generated/torch.set_float32_matmul_precision.html)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class _ChunkedLoss(torch.autograd.Function):

@@ -23,13 +23,14 @@ import filelock
 import numpy as np
 import torch
 
-from llmlab.core.device import choose_device, choose_threads, is_out_of_memory, peak_flops
+from llmlab.core.device import Device, choose_device, choose_threads, is_out_of_memory, peak_flops
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter, write_json
 from llmlab.core.memory import available_bytes
 from llmlab.core.processes import follow_parent
 from llmlab.core.run_settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
+from llmlab.gpt.estimate import precision_of
 from llmlab.jobs.earlier_attempts import changes_since, failures_before, load_newest, set_aside
 from llmlab.jobs.ranks import follow_rank_0, run_ranks, say_now_and_then, say_where, started_by_torchrun, tell_torchrun
 from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
@@ -122,12 +123,13 @@ def _follow(run: RunFolder) -> None:
     """What a process of rank 1 and higher does. Raises LabError with what it told the others."""
     from llmlab.training.loop import Loop  # with all that a model needs
 
-    settings = run.info().settings
+    info = run.info()
+    settings = info.settings
     # The system asks all processes at once, and this one is needed for the step at whose end rank 0 stops.
     listen_to_sigterm(lambda: None, lambda: False, lambda: None, SIGTERM_SECONDS + _FOLLOWING_SECONDS)
     processes: Processes | None = None
     try:
-        device = choose_device(settings.train)
+        device = _device(info)
         processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
         assert isinstance(processes, Connected)
         torch.set_num_threads(choose_threads(settings.train, 0, False, processes.size))
@@ -209,9 +211,16 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
         recorder.close()
 
 
+def _device(info: RunInfo) -> Device:
+    """What the run's first worker chose on a processor holds for later ones, since rounding differs; before version 0.5
+    that was fp32."""
+    begun = info.threads > 0 and info.device == "cpu"
+    return choose_device(info.settings.train, (info.precision or "fp32") if begun else precision_of(info.settings))
+
+
 def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:
     settings = info.settings
-    device = choose_device(settings.train)
+    device = _device(info)
     if Place.from_environment() is not None:
         recorder.update(doing="Waiting for the other processes")
     processes = join(settings.distributed.strategy, device, settings.distributed.timeout)
@@ -221,7 +230,11 @@ def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) 
     versions = _versions()
     kept = threads if processes.size == 1 else info.threads
     # Read anew: what was predicted since this worker began stays in it.
-    run.change_info(lambda now: dataclasses.replace(now, threads=kept, device=device.kind, versions=versions))
+    run.change_info(
+        lambda now: dataclasses.replace(
+            now, threads=kept, device=device.kind, precision=device.precision, versions=versions
+        )
+    )
     recorder.update(steps=settings.train.steps, doing="Measuring the device")
     peak = processes.size * peak_flops(device)
     place = Workplace(run, device, recorder, control, threads, versions, peak, processes, info.compiled)

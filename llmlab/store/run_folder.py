@@ -1,6 +1,6 @@
 """One run's folder: the interface between whatever trains and whatever watches.
 
-run.json        what was asked: settings, seed, parent, versions, device, threads, compiled
+run.json        what was asked: settings, seed, parent, versions, device, threads, precision, compiled
 status.json     where it stands: state, step, process, heartbeat, last error; replaced atomically
 events.jsonl    what happened, append-only
 events.damaged.jsonl  lines of it that could not be read when a worker went on, append-only
@@ -132,6 +132,7 @@ class RunInfo:
     versions: dict[str, str] = field(default_factory=dict)  # of the libraries, filled in by the worker
     device: str = ""
     threads: int = 0
+    precision: str = ""
     compiled: bool | None = None  # None: no worker has chosen yet
     format: int = RUN_FORMAT
 

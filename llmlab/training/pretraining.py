@@ -103,9 +103,10 @@ class Pretraining(TrainingKind[PretrainSettings]):
         from llmlab.training.room import require_room
 
         data = load_dataset(settings.data, settings.model.block_size, place.tell)
-        device, asked = place.device, settings
+        device = place.device
+        asked = with_values(settings, {"train.device": device.kind, "train.precision": device.precision})
         if device.kind != "cpu":  # attention keeps no patterns there, with dropout or without
-            asked = with_values(settings, {"model.dropout": 0.0, "train.precision": device.precision})
+            asked = with_values(asked, {"model.dropout": 0.0})
         if place.processes.rank == 0:  # the others begin when it has begun
             place.recorder.prepare("Making the model")  # in a moment: a stop that is asked saves step 0
             need = estimate(asked, data.tokenizer.vocab_size).memory

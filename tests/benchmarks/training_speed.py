@@ -57,6 +57,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "nano": ("nano", {"model.vocab_multiple": 64}),
     "small": ("small", {"model.vocab_multiple": 64}),
     "baby-bf16": ("baby", {"train.precision": "bf16"}),
+    "nano-bf16": ("nano", {"model.vocab_multiple": 64, "train.precision": "bf16"}),
     "small-bf16": ("small", {"model.vocab_multiple": 64, "train.precision": "bf16"}),
 }
 WARM_UP = 3  # steps that no figure counts
