@@ -214,8 +214,8 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
 def _device(info: RunInfo) -> Device:
     """What the run's first worker chose on a processor holds for later ones, since rounding differs; before version 0.5
     that was fp32."""
-    begun = info.threads > 0 and info.device == "cpu"
-    return choose_device(info.settings.train, (info.precision or "fp32") if begun else precision_of(info.settings))
+    chosen = (info.precision or "fp32") if info.device == "cpu" else precision_of(info.settings)
+    return choose_device(info.settings.train, chosen)
 
 
 def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:

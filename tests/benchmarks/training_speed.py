@@ -7,8 +7,9 @@
 Ours is a whole run: the worker as the window and the command line start it, with every step's event written; of
 baby-json, `llmlab-run pretrain --json`, which reads and prints them all. The peer is the bare step of its train.py in
 a plain process. Both have the same weights at the start, the same batches, settings and threads. nanoGPT's GELU is set
-to the tanh approximation, GPT-2's own, that ours uses. In baby-bf16 and small-bf16 ours multiplies in bf16, which
-pays on a processor with units for it (AMX); there nanoGPT's train.py knows fp32 alone, as do products and limit here.
+to the tanh approximation, GPT-2's own, that ours uses. baby, nano and small are the presets: on a processor with units
+for bf16 (AMX) the last two multiply in it. nanoGPT's train.py knows fp32 alone there, as do products and limit here,
+and the names with -fp32.
 
 limit: the ratio that ours would have if it took no longer than its matrix products alone; of it: the ratio's share of
 that, which is also the products' share of our step; theirs: the same share of the peer's step. Products are those of
@@ -57,8 +58,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "nano": ("nano", {"model.vocab_multiple": 64}),
     "small": ("small", {"model.vocab_multiple": 64}),
     "baby-bf16": ("baby", {"train.precision": "bf16"}),
-    "nano-bf16": ("nano", {"model.vocab_multiple": 64, "train.precision": "bf16"}),
-    "small-bf16": ("small", {"model.vocab_multiple": 64, "train.precision": "bf16"}),
+    "nano-fp32": ("nano", {"model.vocab_multiple": 64, "train.precision": "fp32"}),
+    "small-fp32": ("small", {"model.vocab_multiple": 64, "train.precision": "fp32"}),
 }
 WARM_UP = 3  # steps that no figure counts
 PRODUCTS_SECONDS = 3.0  # at most

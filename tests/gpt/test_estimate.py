@@ -19,7 +19,7 @@ from worker_memory import peak_bytes
 from llmlab.core.config import with_values
 from llmlab.core.presets import load_preset
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
-from llmlab.gpt.estimate import bytes_sent, estimate, flops_per_token, kept_by_a_block, muon_flops
+from llmlab.gpt.estimate import bytes_sent, estimate, flops_per_token, kept_by_a_block, muon_flops, precision_of
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
 from llmlab.jobs.launcher import create_run, start_worker
@@ -86,7 +86,7 @@ def test_a_warm_up_of_batch_or_length_takes_time_in_proportion_to_its_tokens() -
 
 
 def test_twice_the_batch_is_twice_the_work() -> None:
-    settings = load_preset("nano").settings
+    settings = load_preset("small").settings
     double = replace(settings, data=replace(settings.data, batch_size=2 * settings.data.batch_size))
     assert estimate(double).flops_per_step == 2 * estimate(settings).flops_per_step
     assert estimate(double).memory_bytes > estimate(settings).memory_bytes
@@ -131,6 +131,22 @@ def test_in_bf16_a_processor_keeps_attention_in_fp32(options: dict[str, Any], dr
         for at in ("cpu", "cuda")
     }
     assert need["cpu"].memory.activations > need["cuda"].memory.activations
+
+
+@pytest.mark.parametrize(("units", "expected"), [(False, []), (True, ["nano", "small"])])
+def test_large_models_compute_in_bf16_on_a_processor_with_units_for_it(
+    units: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab.gpt.estimate.multiplies_in_bf16", lambda: units)
+    settings = {name: load_preset(name).settings for name in ("baby", "quick", "nano", "small")}
+    assert [name for name, one in settings.items() if precision_of(one) == "bf16"] == expected
+    several = with_values(settings["small"], {"distributed.strategy": "ddp", "distributed.processes": 2})
+    assert precision_of(several) == "fp32"
+    faster = (
+        estimate(settings["small"]).seconds_per_step
+        / estimate(with_values(settings["small"], {"train.precision": "fp32"})).seconds_per_step
+    )
+    assert faster == 1 if not units else 0.5 < faster < 0.7  # 2.28 and 3.4 to 3.9 s of a core were measured
 
 
 def _kept(model: GPT) -> float:

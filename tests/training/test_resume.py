@@ -31,6 +31,7 @@ from llmlab.data.build_tokenizer import build_tokenizer
 from llmlab.data.corpora import find_corpus
 from llmlab.data.shard_build import build_shards
 from llmlab.data.shard_sources import shard_source
+from llmlab.jobs import worker
 from llmlab.jobs.earlier_attempts import changes_since
 from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
 from llmlab.models.scratch import open_checkpoint
@@ -425,6 +426,20 @@ def test_whatever_else_breaks_exactness_is_said(alone: RunFolder, field: str, va
     assert changes_since(PretrainSettings, loaded, loaded.origin) == []
     (sentence,) = changes_since(PretrainSettings, loaded, dataclasses.replace(loaded.origin, **{field: value}))
     assert sentence.startswith(said)
+
+
+def test_auto_takes_the_precision_that_the_first_worker_took(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_run(outputs, 4)
+    monkeypatch.setattr(worker, "precision_of", lambda settings: "bf16")
+    train_here(run)
+    monkeypatch.setattr(worker, "precision_of", lambda settings: "fp32")
+    prepare_resume(run, {"train.steps": "6"})
+    train_here(run)
+    assert [event["precision"] for event in events_of(run, "started")] == ["bf16", "bf16"]
+    old = new_run(outputs, 4, "before-0.5")
+    old.change_info(lambda now: dataclasses.replace(now, device="cpu", threads=1))
+    monkeypatch.setattr(worker, "precision_of", lambda settings: "bf16")
+    assert events_of(train_here(old), "started")[0]["precision"] == "fp32"
 
 
 @pytest.fixture(scope="module")
