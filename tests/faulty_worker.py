@@ -20,10 +20,10 @@ rank, fault = int(os.environ["RANK"]), os.environ["FAULT"]
 plain_device, plain_loss, plain_report = worker.choose_device, Trainer.loss_of_batch, Trainer.report
 
 
-def choose_device(train: Any) -> Any:
+def choose_device(*asked: Any) -> Any:
     if fault == "no device" and rank == 1:
         raise LabError("There is no GPU for process 1.", "This machine has 1.", "Set fewer.")
-    return plain_device(train)
+    return plain_device(*asked)
 
 
 def loss_of_batch(self: Trainer, index: int) -> Any:

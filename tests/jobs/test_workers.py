@@ -309,9 +309,9 @@ def test_a_corpus_too_short_for_the_context_is_a_sentence(outputs: Path, tmp_pat
 def test_what_is_predicted_while_a_worker_begins_stays(outputs: Path) -> None:
     run, plain = new_run(outputs, 2), worker.choose_device
 
-    def meanwhile(train: Any) -> Any:
+    def meanwhile(*asked: Any) -> Any:
         lab_notebook(outputs).predict(run, [parse_prediction("val_loss=1..9@80%")])
-        return plain(train)
+        return plain(*asked)
 
     with mock.patch.object(worker, "choose_device", meanwhile):
         train_here(run)
