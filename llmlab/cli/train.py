@@ -159,10 +159,10 @@ def _make_and_train(
         outputs_of(args), settings, name=args.name, preset=preset, parent=parent, predictions=args.predictions
     )
     if args.no_start:
-        say(f"Made {run.path}. It is trained by: llmlab-run resume {spoken(run)}")
+        say(f"Made {run.path}. Train it with: llmlab-run resume {spoken(run)}")
         if settings.distributed.strategy != "none":
             by = f"torchrun --standalone --nproc-per-node {settings.distributed.processes} -m llmlab.jobs.worker"
-            say(f"Or, where torchrun is to start its processes: {by} {shlex.quote(str(run.path))}")
+            say(f"Or start its processes with torchrun: {by} {shlex.quote(str(run.path))}")
         return DONE
     return _train_and_tell(run, args)
 

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from llmlab.core.config import setting
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import LORA, FinetuneSettings
 from llmlab.core.run_settings import RunSettings, RunWords
-from llmlab.core.settings import PretrainSettings
+from llmlab.core.settings import ModelSettings, PretrainSettings
 
+_SIZES = {"n_layer", "n_head", "n_embd", "block_size", "vocab_multiple"}
 # What the pieces compute: GPT-2's form without biases. Each setting, and the values that it may have.
 _PLAIN: dict[str, tuple[object, ...]] = {
-    "model.dropout": (0.0,),
-    "model.bias": (False,),
-    "model.norm": ("layernorm",),
-    "model.position": ("learned",),
-    "model.activation": ("gelu",),
-    "model.n_kv_head": (0,),
-    "model.qk_norm": (False,),
-    "model.zero_init": (False,),
-    "model.untied_head": (False,),
-    "model.logit_softcap": (0.0,),
-    "model.value_residual": (False,),
-    "model.mup_base_width": (0,),
+    **{f"model.{one.name}": (one.default,) for one in fields(ModelSettings) if one.name not in _SIZES},
     "train.optimizer": ("adamw",),
     "train.schedule": ("cosine",),
     "train.ema_decay": (0.0,),

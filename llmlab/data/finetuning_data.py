@@ -226,7 +226,7 @@ def encode_source(
     longest = min(settings.max_length, context) if context else settings.max_length
     found = EncodedSource(source, chat, longest, [], list(source.bad), [])
     for done, example in enumerate(source.examples):
-        progress("Cutting examples into tokens", done, len(source.examples))
+        progress("Tokenizing the examples", done, len(source.examples))
         try:
             encoded = chat.encode(example, longest, settings.train_on)
         except LabError as error:

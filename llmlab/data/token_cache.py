@@ -139,7 +139,7 @@ def _write(folder: Path, corpus: Corpus, tokenizer: Tokenizer, max_tokens: int, 
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     digest, documents_digest = hashlib.sha256(), hashlib.sha256()
     count = documents = characters = 0
-    what = f"Cutting {corpus.title} into tokens"
+    what = f"Tokenizing {corpus.title}"
     with (folder / "tokens.bin").open("wb") as tokens_file, (folder / "documents.bin").open("wb") as documents_file:
         for ids, starts_document, read in token_stream(corpus, tokenizer):
             if starts_document:

@@ -409,7 +409,7 @@ def test_no_start_makes_a_folder_that_resume_trains(outputs: Path, capsys: pytes
     assert main(["pretrain", *TINY, "--steps", str(STEPS), "--name", "later", "--no-start"]) == 0
     said = capsys.readouterr()
     run = RunFolder(outputs / "pretraining" / "later")
-    assert (said.out, said.err) == ("", f"Made {run.path}. It is trained by: llmlab-run resume later\n")
+    assert (said.out, said.err) == ("", f"Made {run.path}. Train it with: llmlab-run resume later\n")
     assert (run.recorded_status().pid, run.log.exists(), list_checkpoints(run.checkpoints)) == (None, False, [])
     assert main(["resume", "later"]) == 0
     assert run.status().state == "finished"

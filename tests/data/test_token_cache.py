@@ -203,7 +203,7 @@ from llmlab.data.dataset import load_dataset
 from llmlab.core.settings import DataSettings
 said = []
 dataset = load_dataset(DataSettings(corpus="austen"), 64, lambda what, done, total: said.append(what))
-print(json.dumps({"key": dataset.key, "built": any("Cutting" in what for what in said)}))
+print(json.dumps({"key": dataset.key, "built": any("Tokenizing" in what for what in said)}))
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -10,7 +11,8 @@ import torch
 from small_runs import new_run, train_here
 
 from llmlab.cli.main import main
-from llmlab.core.settings import Sampling
+from llmlab.core.settings import ModelSettings, Sampling
+from llmlab.gpt import hf
 from llmlab.gpt.model import GPT
 from llmlab.models.generation import write
 from llmlab.models.model import OpenModel
@@ -75,3 +77,12 @@ def test_an_export_never_overwrites(trained: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
     assert main(["export", f"{trained.path}@final", "--to", "hf", "--out", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_setting_that_the_export_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new one is, until it is written or checked."""
+    known, others = hf._WRITTEN, {"dropout": 0.1, "bias": True, "untied_head": True, "zero_init": True}
+    for name, changed in others.items():
+        monkeypatch.setattr(hf, "_WRITTEN", known - {name})
+        assert f"this model has {name}={changed}" in str(hf.refusal(replace(ModelSettings(), **{name: changed})))
+        assert hf.refusal(ModelSettings()) is None
