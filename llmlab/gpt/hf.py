@@ -16,8 +16,8 @@ from llmlab.gpt.model import GPT, Norm
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-# Settings that `to_hf` writes, that one of its checks is about, or that say no more than how training begins. All others
-# have to be as they are by default, which is GPT-2.
+# Settings that `to_hf` writes, that a check here is about, or that only say how training begins. All others have to be
+# as they are by default, which is GPT-2.
 _WRITTEN = {"n_layer", "n_head", "n_embd", "block_size", "dropout", "bias", "untied_head", "mup_base_width"}
 _WRITTEN |= {"vocab_multiple", "zero_init"}
 # A GPT-2 of transformers can have other activations than GPT-2's own: by our names, theirs.
