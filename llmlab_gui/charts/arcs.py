@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPainterPath, QPaintEvent, QPen, QResizeEvent
-from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.color_scale import Values
 from llmlab_gui.charts.token_area import TokenArea
@@ -25,8 +24,8 @@ class Arcs(TokenArea):
     """While one token is pointed at or chosen, only its own arcs are strong: right of it where it looks, in the accent
     colour; and who looks at it, in the second colour."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Attention as arcs between tokens", parent)
+    def __init__(self) -> None:
+        super().__init__("Attention as arcs between tokens")
         self._pattern: Values | None = None
         self._names: Sequence[str] = ()
         self._widest = 0.0

@@ -74,8 +74,8 @@ class BarChart(QWidget):
     pointed = Signal(int)  # group under the mouse, -1 for none
     asked = Signal(int, int, QPoint)  # a right click, or the menu key: group, bar, place on the screen
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, name: str) -> None:
+        super().__init__()
         self.bars = Bars()
         self._chosen = -1
         self._pointed = (-1, -1)
@@ -140,10 +140,8 @@ class BarChart(QWidget):
         if found != self._pointed:
             self._pointed = found
             self.pointed.emit(found[0])
-            if found[0] >= 0:
-                QToolTip.showText(event.globalPosition().toPoint(), plain_tip(self.tip(*found)), self)
-            else:
-                QToolTip.hideText()
+            tip = plain_tip(self.tip(*found)) if found[0] >= 0 else ""  # which hides it
+            QToolTip.showText(event.globalPosition().toPoint(), tip, self)
             self.update()
 
     def leaveEvent(self, event: QEvent) -> None:

@@ -25,8 +25,8 @@ class CellMap(QWidget):
     pointed = Signal(int, int)  # row and column under the mouse, -1 for none
     clicked = Signal(int, int)  # also by keyboard
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, name: str) -> None:
+        super().__init__()
         self.setAccessibleName(name)
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)

@@ -10,6 +10,8 @@ import pyqtgraph as pg
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 
+from llmlab_gui.widgets.theme import faded
+
 # Above so many points, markers are a thick line and cost more than they tell.
 _MOST_MARKERS = 300
 # A thin line of more points than these is noise, on which smooth edges are not seen and cost most of the drawing.
@@ -58,8 +60,7 @@ class Curve:
 
     def set_style(self, style: CurveStyle, background: QColor) -> None:
         self.style = style
-        color = QColor(style.color)
-        color.setAlpha(style.alpha)
+        color = faded(style.color, style.alpha / 255)
         pattern = Qt.PenStyle.DotLine if style.dotted else Qt.PenStyle.SolidLine
         self.item.setPen(pg.mkPen(color, width=style.width, style=pattern))
         if style.markers:

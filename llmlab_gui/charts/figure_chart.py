@@ -10,7 +10,7 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, QSize, Qt
 from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QMouseEvent, QResizeEvent
-from PySide6.QtWidgets import QToolTip, QWidget
+from PySide6.QtWidgets import QToolTip
 
 from llmlab.core.charts import Axis, Chart
 from llmlab.store.events import BITS
@@ -18,14 +18,14 @@ from llmlab.studies.experiments.outcomes import Chart as ResultsChart
 from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style, style_plot
 from llmlab_gui.charts.curve import drawn
 from llmlab_gui.charts.legend import Legend
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, faded, theme_notifier
 
 _NEAR = 14.0  # pixels: how close the mouse has to come to a point
 _MARGIN = 0.06  # of what is shown, around it
 _COUNTED = ("steps", "tokens", "sequences", "windows", "layers", "runs", "values per token", "numbers a token")
 _BEAM = 0.012  # width of an error bar's end, of the chart's
 SYMBOLS = ("o", "s", "t", "d", "t1", "p", "h", "star")
-BAND_ALPHA = 46
+BAND_ALPHA = 0.18
 # Larger numbers are no measurements, and no screen has a place for them.
 _LARGEST = 1e30
 
@@ -46,11 +46,11 @@ class FigureChart(pg.PlotWidget):
     They call `begin_chart` or `begin` with what they show, and override `_draw`, `_seen` and `_tip`.
     """
 
-    def __init__(self, name: str, parent: QWidget | None = None, *, bottom: NumberAxis | None = None) -> None:
+    def __init__(self, name: str, *, bottom: NumberAxis | None = None) -> None:
         self._axes = {"bottom": bottom or NumberAxis("bottom"), "left": NumberAxis("left")}
         self._pair: tuple[Axis, Axis] | None = None
         self._drawn_name = ""  # of the chart that is shown
-        super().__init__(parent, enableMenu=False, axisItems=self._axes)
+        super().__init__(enableMenu=False, axisItems=self._axes)
         self.log_x = self.log_y = False
         self._spots: list[Line] = []  # what can be pointed at, in values of the axes
         self._view = bare_plot(self, name)
@@ -123,11 +123,8 @@ class FigureChart(pg.PlotWidget):
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         super().mouseMoveEvent(event)
-        text = self.tip_at(event.position())
-        if text:
-            QToolTip.showText(event.globalPosition().toPoint(), text, self)
-        else:
-            QToolTip.hideText()
+        # Without words it hides.
+        QToolTip.showText(event.globalPosition().toPoint(), self.tip_at(event.position()), self)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """A double click shows everything again."""
@@ -261,9 +258,7 @@ class FigureChart(pg.PlotWidget):
     def _draw_band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: QColor) -> None:
         """What lies between low and high, all in values of the axes, behind everything else."""
         edges = [pg.PlotCurveItem(self.across(x), self.up(edge), pen=None) for edge in (low, high)]
-        tint = QColor(color)
-        tint.setAlpha(BAND_ALPHA)
-        band = pg.FillBetweenItem(*edges, brush=pg.mkBrush(tint))
+        band = pg.FillBetweenItem(*edges, brush=pg.mkBrush(faded(color, BAND_ALPHA)))
         band.setZValue(-10)
         for item in (*edges, band):
             self._add(item)

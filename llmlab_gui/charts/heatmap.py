@@ -23,7 +23,6 @@ from PySide6.QtGui import (
     QResizeEvent,
     QWheelEvent,
 )
-from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, indexed, picture_of, shrink
 from llmlab_gui.charts.color_scale import ColorScale, Values, ink, two_sided
@@ -66,9 +65,9 @@ class Heat:
 class Heatmap(CellMap):
     """Wheel zooms, dragging pans, a double click shows everything again; arrow keys move the chosen cell."""
 
-    def __init__(self, name: str, parent: QWidget | None = None, *, square: bool = True) -> None:
+    def __init__(self, name: str, *, square: bool = True) -> None:
         """square: cells as high as they are wide."""
-        super().__init__(name, parent)
+        super().__init__(name)
         self.heat: Heat | None = None
         self.describe: Callable[[int, int], str] | None = None  # the line under the map, for a cell
         self.line = True  # whether there is such a line

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
@@ -43,11 +42,9 @@ def numbered(label: str, values: npt.ArrayLike, *, color: int = 0, **looks: Any)
 class LayerChart(LineChart):
     """A LineChart that draws itself. Hovering reads all lines at the nearest place."""
 
-    def __init__(
-        self, y_label: str, y_unit: str = "", *, x_label: str = "layer", parent: QWidget | None = None
-    ) -> None:
+    def __init__(self, y_label: str, y_unit: str = "", *, x_label: str = "layer") -> None:
         self._lines: list[Line] = []
-        super().__init__(y_label, y_unit, parent=parent)
+        super().__init__(y_label, y_unit)
         self.needs_redraw.connect(settling_timer(self, 0, self.draw).start)
         self.set_x_axis(x_label, "count")
         self.pointed.connect(self.cross_hair.point_at)

@@ -10,7 +10,6 @@ import pyqtgraph as pg
 from pyqtgraph.GraphicsScene.mouseEvents import MouseClickEvent
 from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFocusEvent, QFontMetricsF, QKeyEvent, QMouseEvent, QResizeEvent
-from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.axes import TOP, NumberAxis, bare_plot, chart_font, name_style, style_plot
 from llmlab_gui.charts.cross_hair import CrossHair
@@ -18,7 +17,7 @@ from llmlab_gui.charts.curve import Curve, CurveStyle, StyledPoints, drawn
 from llmlab_gui.charts.legend import Legend
 from llmlab_gui.charts.line_keys import LineKeys
 from llmlab_gui.charts.marks import Marks, ReferenceLine, Span
-from llmlab_gui.widgets.theme import Theme, current_theme
+from llmlab_gui.widgets.theme import Theme, current_theme, faded
 
 # Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
 _MARGIN_Y, _MARGIN_X = 0.07, 0.03
@@ -49,14 +48,13 @@ class LineChart(pg.PlotWidget):
         *,
         from_zero: bool = False,
         short_name: str = "",
-        parent: QWidget | None = None,
     ) -> None:
         """from_zero: the view that follows begins at zero, for what is read as a share of a whole.
 
         short_name: of y, where a low chart has no room for all of its label.
         """
         self._axis_x, self._axis_y = NumberAxis("bottom", "count"), NumberAxis("left", y_kind)
-        super().__init__(parent, enableMenu=False, axisItems={"bottom": self._axis_x, "left": self._axis_y})
+        super().__init__(enableMenu=False, axisItems={"bottom": self._axis_x, "left": self._axis_y})
         self.y_label, self.y_unit, self.y_kind = y_label, y_unit, y_kind
         self._short_name = short_name or y_label
         self._from_zero = from_zero
@@ -121,8 +119,7 @@ class LineChart(pg.PlotWidget):
                 self._band = None
             return
         first, second = (self._curves[key].line for key in keys)
-        tint = QColor(color or self._theme_background)
-        tint.setAlpha(36)
+        tint = faded(color or self._theme_background, 0.14)
         if self._band is None:
             self._band = pg.FillBetweenItem(first, second)
             self._band.setZValue(-10)

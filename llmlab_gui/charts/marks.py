@@ -11,6 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFontMetricsF
 
 from llmlab_gui.charts.curve import drawn
+from llmlab_gui.widgets.theme import faded
 
 _LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the lines above it
 
@@ -119,8 +120,7 @@ class Marks:
         for _, line in self.lines:
             line.setPen(pg.mkPen(self._color, style=Qt.PenStyle.DashLine))
             line.label.setColor(self._color)
-        shade = QColor(self._color)
-        shade.setAlpha(45)
+        shade = faded(self._color, 0.18)
         for _, region in self.spans:
             region.setBrush(pg.mkBrush(shade))
             for edge in region.lines:

@@ -23,7 +23,7 @@ from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, Indices, indexed, pic
 from llmlab_gui.charts.color_scale import ColorScale, Values
 from llmlab_gui.charts.heat_colors import from_ground
 from llmlab_gui.charts.side_labels import spaced
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.widgets.theme import current_theme, faded
 
 # Decades of a logarithmic scale: a thumbnail of 64 tokens has a hundredth everywhere.
 _DECADES = 3.0
@@ -124,8 +124,7 @@ class Mosaic(CellMap):
     def _paint_dimmed(self, painter: QPainter) -> None:
         if self._dimmed is None:
             return
-        veil = QColor(current_theme().surface)
-        veil.setAlphaF(_DIMMED)
+        veil = faded(current_theme().surface, _DIMMED)
         for layer, head in zip(*np.nonzero(self._dimmed), strict=True):
             painter.fillRect(self.rect_of(int(layer), int(head)), veil)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QPainter, QResizeEvent
-from PySide6.QtWidgets import QToolTip, QWidget
+from PySide6.QtWidgets import QToolTip
 
 from llmlab_gui.charts.axes import NumberAxis, bare_plot, name_style
 from llmlab_gui.widgets.alternatives import plain_tip
@@ -32,9 +32,9 @@ class Scatter(pg.PlotWidget):
     clicked = Signal(int)
     pointed = Signal(int)
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self._axes = {"bottom": NumberAxis("bottom"), "left": NumberAxis("left")}
-        super().__init__(parent, enableMenu=False, axisItems=self._axes)
+        super().__init__(enableMenu=False, axisItems=self._axes)
         self.points: Points = np.zeros((0, 2))
         self.names: list[str] = []
         self._tips: list[str] = []
@@ -128,10 +128,8 @@ class Scatter(pg.PlotWidget):
         if found != self._under:
             self._under = found
             self.pointed.emit(found)
-            if found >= 0:
-                QToolTip.showText(event.globalPosition().toPoint(), plain_tip(self._tips[found]), self)
-            else:
-                QToolTip.hideText()
+            tip = plain_tip(self._tips[found]) if found >= 0 else ""  # which hides it
+            QToolTip.showText(event.globalPosition().toPoint(), tip, self)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """A double click shows all points again."""

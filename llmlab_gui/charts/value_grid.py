@@ -41,8 +41,8 @@ class ValueGrid(QWidget):
     pointed = Signal(int, int)
     asked = Signal(int, int, QPoint)  # a right click, or the menu key: row, column, place on the screen
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, name: str) -> None:
+        super().__init__()
         cells = GridCells(self)
         self.table, self.last = _Table(self, cells), _Table(self, cells)
         self._beside = QWidget()  # the last row, where the scroll bar of those above it is

@@ -27,11 +27,12 @@ class CausesForm(QWidget):
         self._grid = QGridLayout()
         self._grid.setColumnStretch(0, 1)
         self.total = QuietLabel()
-        self.spread_button = tool_button("Spread the rest", "Gives what is missing to the causes at 0 %")
-        self.answer_button = PrimaryButton("Answer")
-        self.answer_button.setToolTip("Scores the answer and opens the seal")
-        self.spread_button.clicked.connect(self.spread)
-        self.answer_button.clicked.connect(lambda: self.answered.emit(self.probabilities()))
+        self.spread_button = tool_button(
+            "Spread the rest", "Gives what is missing to the causes at 0 %", slot=self.spread
+        )
+        self.answer_button = PrimaryButton(
+            "Answer", lambda: self.answered.emit(self.probabilities()), tip="Scores the answer and opens the seal"
+        )
         buttons = beside(self.total, self.spread_button, self.answer_button, grows=self.total)
         column(self._grid, buttons, (QWidget(), 1), into=self)
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtWidgets import QApplication, QPushButton, QTabWidget, QWidget
+from PySide6.QtWidgets import QApplication, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import MYSTERIES
@@ -23,6 +23,7 @@ from llmlab_gui.diagnose.reveal import RevealView
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import RunRow
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, scrolled
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer
 
@@ -46,16 +47,19 @@ class DiagnoseDock(LabDock):
         self._sent: set[Path] = set()  # runs whose training was asked for here, and may not have begun
         self._measuring = Background(self)  # for seconds, in which evidence can be kept
         self.chosen = choice_box("Mystery", least=10)
-        self.bring_button = QPushButton("Show its run")
-        self.bring_button.setToolTip("Makes the run of this mystery the one that all other panels show")
+        self.bring_button = push_button(
+            "Show its run",
+            lambda: self._choose(self.chosen.currentData()),
+            tip="Makes the run of this mystery the one that all other panels show",
+        )
         self.bring_button.hide()
         self.level = choice_box("Level of a new mystery")
         for level, words in _LEVELS.items():
             self.level.addItem(f"Level {level}: {words}", level)
-        self.start_button = PrimaryButton("Start a mystery")
+        self.start_button = PrimaryButton("Start a mystery", self.start)
         self.standing = QuietLabel()
         self.evidence, self.causes, self.reveal = EvidenceForm(), CausesForm(), RevealView()
-        self.healthy_button = PrimaryButton("")
+        self.healthy_button = PrimaryButton("", self.show_healthy)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         revealed = column((self.reveal, 1), self.healthy_button)
@@ -67,19 +71,16 @@ class DiagnoseDock(LabDock):
             column(new, beside(self.chosen, self.bring_button, grows=self.chosen), self.standing, (self.tabs, 1))
         )
         self.caption(_CAPTION, "loss-curves")
-        self.start_button.clicked.connect(self.start)
         self._startable = settling_timer(
             self, QApplication.doubleClickInterval(), partial(self.start_button.setEnabled, True)
         )
         self.chosen.activated.connect(lambda _: self._choose(self.chosen.currentData()))
-        self.bring_button.clicked.connect(lambda: self._choose(self.chosen.currentData()))
         self.evidence.asked.connect(self.ask)
         self.evidence.marked.connect(self.mark)
         self.evidence.unmarked.connect(lambda place: self._change(mysteries.unmark, place))
         self.evidence.opened.connect(lab.dock_requested)
         self.causes.answered.connect(self.answer)
         self.reveal.dock_wanted.connect(lab.dock_requested)
-        self.healthy_button.clicked.connect(self.show_healthy)
         lab.runs_changed.connect(self.refresh)
         lab.current_changed.connect(lambda _: self._follow_current())
         self.refresh()
@@ -153,8 +154,6 @@ class DiagnoseDock(LabDock):
     def show_healthy(self) -> None:
         """The healthy run of the same seed in the charts; it is trained where it is not there yet."""
         self.ask(HEALTHY)
-
-    # Behind the scenes -------------------------------------------------------------------------------------------
 
     def _follow_current(self) -> None:
         """The mystery that is looked at elsewhere is the one here, too."""
@@ -269,10 +268,6 @@ class DiagnoseDock(LabDock):
     def _unmeasured(self, run: RunFolder, error: LabError) -> None:
         self._measured(run, [])
         self.lab.error_raised.emit(error)
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._measuring.shutdown()
 
 
 def _measure(run: RunFolder, check: Callable[[], None]) -> list[str]:

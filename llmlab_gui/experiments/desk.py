@@ -12,8 +12,7 @@ from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab_gui.experiments.controller import ExperimentController
-from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome
-from llmlab_gui.experiments.source import R, Source
+from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome, R, Source
 from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.plans import PlansDesk
 
@@ -95,8 +94,6 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         self._poller.stop()
         self._poller.wait()
         self.controller.shutdown()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _started(self, experiment_id: str) -> None:
         """What this window started is what its user wants to see."""

@@ -20,8 +20,8 @@ from llmlab.studies.records import EXPERIMENTS, ExperimentRecord
 from llmlab_gui.experiments.study_setup import StudyForm
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.forms.editors import number_text
-from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
+from llmlab_gui.forms.named_editor import ExamplesEditor
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import QuietLabel, labelled
@@ -183,13 +183,6 @@ class ExperimentForm(StudyForm[Asked]):
         offered = [(row.name, f"{row.name} ({row.status.state}, {row.status.step:,} steps)") for row in rows]
         self.subject.fill(offered, wanted)
         self.edited.emit()
-
-    def shutdown(self) -> None:
-        """Waits for what is being looked at."""
-        for editor in (self.corpus, self.model, self.examples):
-            editor.shutdown()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _options(self) -> dict[str, Any]:
         """What only this kind knows. UsageError when it cannot be."""

@@ -14,11 +14,10 @@ from llmlab.core.files import remove_folder
 from llmlab.core.progress import Progress
 from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.upkeep import move_to_trash
-from llmlab_gui.experiments.colors import trial_colors
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.study_panel import StudyPanel, can_go_on
-from llmlab_gui.experiments.tables import EXPERIMENT_COLUMNS, TRIAL_COLUMNS, ExperimentsModel, TrialsModel
+from llmlab_gui.experiments.tables import EXPERIMENT_COLUMNS, TRIAL_COLUMNS, ExperimentsModel, TrialsModel, trial_colors
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
@@ -68,10 +67,6 @@ class ExperimentsDock(LabDock):
         self.desk.controller.started.connect(self._come_to_front)
         theme_notifier.changed.connect(self._show_study)
         self._refresh()
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self.deletions.shutdown()
 
     # What can be done ------------------------------------------------------------------------------------------
 
@@ -155,8 +150,6 @@ class ExperimentsDock(LabDock):
                 what, more = f"the {_runs(runs)} of {row.id}", ["They go with all checkpoints."]
         told = " ".join(more) + (GONE_FOR_GOOD if for_good else "")
         return check.isChecked() if ask_to_delete(self, what, told, for_good=for_good, check=offered) else None
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _action(self, text: str, slot) -> QAction:  # type: ignore[no-untyped-def]
         action = QAction(text, self)

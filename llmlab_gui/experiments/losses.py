@@ -16,8 +16,8 @@ from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.smoothing import smooth
-from llmlab_gui.experiments.colors import cell_of, trial_colors
 from llmlab_gui.experiments.desk import ExperimentDesk
+from llmlab_gui.experiments.tables import cell_of, trial_colors
 from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import PanelDock

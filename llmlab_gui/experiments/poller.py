@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.studies.records import ExperimentFolder, ExperimentRecord, ExperimentStatus, TrialStatus, list_plans
-from llmlab_gui.experiments.source import R, Source
+from llmlab.studies.experiments.outcomes import ExperimentResults, read_results
+from llmlab.studies.papers.records import CheckResult, read_verdicts
+from llmlab.studies.records import (
+    CheckFolder,
+    ExperimentFolder,
+    ExperimentRecord,
+    ExperimentStatus,
+    TrialStatus,
+    list_plans,
+)
 from llmlab_gui.experiments.trial_curves import TrialCurves
 from llmlab_gui.lab.folder_poller import FolderPoller, Seen, Stamp, file_stamp, read_changed
 
@@ -21,6 +30,27 @@ from llmlab_gui.lab.folder_poller import FolderPoller, Seen, Stamp, file_stamp, 
 _MOST_REPORT_BYTES, _MOST_IMAGE_BYTES, _MOST_BYTES = 2 << 20, 20 << 20, 200 << 20
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 _Seen = Seen[ExperimentRecord, ExperimentStatus]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Source(Generic[R]):
+    """Plans of one kind on disk.
+
+    kind: of their folders. results: what came out, None where there is nothing yet; touches no Qt, and may raise
+    LabError. follows_losses: whether the losses of its runs are read while they train. ended: what is said when one
+    has finished.
+    """
+
+    kind: type[ExperimentFolder]
+    results: Callable[[ExperimentFolder], R | None]
+    follows_losses: bool
+    ended: str
+
+
+EXPERIMENTS: Source[ExperimentResults] = Source(ExperimentFolder, read_results, True, "Its report is written.")
+CHECKS: Source[CheckResult] = Source(CheckFolder, read_verdicts, False, "Its verdicts are in Claims.")
 
 
 @dataclass(frozen=True)

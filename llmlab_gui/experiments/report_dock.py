@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QImage, QShowEvent
-from PySide6.QtWidgets import QPushButton, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.files import write_atomic
 from llmlab.studies.experiments.outcomes import ExperimentResults
@@ -20,10 +20,10 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.browser import TOP, PageBrowser, Place, chart
 from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column
-from llmlab_gui.widgets.outside import open_outside
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.saving import ask_where, open_outside
 from llmlab_gui.widgets.theme import theme_notifier
 
 
@@ -65,15 +65,15 @@ class ReportDock(LabDock):
         self.browser = ReportBrowser(self._background)
         self.browser.anchorClicked.connect(self.open_link)
         self.where = labelled(QuietLabel(), "Report of")
-        self.save_button = QPushButton("Save as…")
-        self.save_button.setToolTip("Save the report as Markdown, with its figures beside it")
-        self.folder_button = QPushButton("Open its folder")
-        self.folder_button.setToolTip("report.md, the numbers as JSON, and the figures")
+        self.save_button = push_button(
+            "Save as…", self._ask_where, tip="Save the report as Markdown, with its figures beside it"
+        )
+        self.folder_button = push_button(
+            "Open its folder", self.open_folder, tip="report.md, the numbers as JSON, and the figures"
+        )
         top = beside(self.where, self.save_button, self.folder_button, grows=self.where)
         self.set_body(column(top, (self.browser, 1)))
         self.browser.stale.connect(self._restyle)
-        self.save_button.clicked.connect(self._ask_where)
-        self.folder_button.clicked.connect(self.open_folder)
         theme_notifier.changed.connect(self._restyle)
 
     # What can be done ------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class ReportDock(LabDock):
         """A concept page, a panel, a run, or the web."""
         parts = urlsplit(url.toString(QUrl.ComponentFormattingOption.FullyEncoded))
         if parts.scheme == "concept":
-            self.lab.open_concept(parts.path)
+            self.lab.concept_requested.emit(parts.path)
         elif parts.scheme == "dock":
             self.lab.dock_requested.emit(parts.path)
         elif parts.scheme in ("http", "https"):
@@ -141,8 +141,6 @@ class ReportDock(LabDock):
             self.show_empty("No report yet", "It is written at the end, or when it is stopped before.")
         else:
             self.show_body()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _restyle(self) -> None:
         self._drawn = None

@@ -59,8 +59,6 @@ class ExperimentResultDock(LabDock):
         self._refresh()
         self.lab.notebook.refresh()
 
-    # Behind the scenes -----------------------------------------------------------------------------------------
-
     @property
     def _results(self) -> ExperimentResults | None:
         return self.desk.outcome.results

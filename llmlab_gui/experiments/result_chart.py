@@ -10,19 +10,18 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QWidget
 
 from llmlab.studies.experiments.outcomes import Chart, Curve, Fit, Mark
 from llmlab_gui.charts.color_scale import sequence_colors, series_color
 from llmlab_gui.charts.figure_chart import BAND_ALPHA, SYMBOLS, FigureChart, Line, axis_kind, floats
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell
-from llmlab_gui.widgets.theme import current_theme
+from llmlab_gui.widgets.theme import current_theme, faded
 
 _FEW = 4  # curves that are told apart by hue; more have an order, and its colours
 _MOST_IN_LEGEND = 9
 _MOST_MARKERS = 60  # of a curve
-_FAINT_ALPHA = 110
+_FAINT = 0.43  # alpha
 _RISEN = 0.5  # nats above its start: what counts as diverged (llmlab.studies.records.DivergenceRule)
 
 
@@ -39,10 +38,10 @@ class Expected:
 class ResultChart(FigureChart):
     """Draws one `llmlab.studies.experiments.outcomes.Chart`. Hovering a point says what it is."""
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.chart: Chart | None = None
         self.expected: list[Expected] = []
-        super().__init__(name, parent)
+        super().__init__(name)
 
     def show_chart(self, chart: Chart | None, expected: Sequence[Expected] = ()) -> None:
         """Replaces everything; another chart than before begins with the axes that it asks for."""
@@ -108,14 +107,13 @@ class ResultChart(FigureChart):
 
     def _draw_curve(self, curve: Curve, color: QColor, symbol: str) -> None:
         x, y = floats(p.x for p in curve.points), floats(p.y for p in curve.points)
-        faded = QColor(color)
-        faded.setAlpha(_FAINT_ALPHA if curve.faint else 255)
+        shown = faded(color, _FAINT if curve.faint else 1.0)
         mark = symbol if len(x) <= _MOST_MARKERS else None
-        item = self._draw_marked(x, y, faded, mark, size=6 if curve.faint else 9, line=curve.line)
+        item = self._draw_marked(x, y, shown, mark, size=6 if curve.faint else 9, line=curve.line)
         if curve.faint:
             item.setZValue(5)
         low, high = floats(p.low for p in curve.points), floats(p.high for p in curve.points)
-        self._draw_errors(x, y, low, high, faded)
+        self._draw_errors(x, y, low, high, shown)
         if curve.name and self._named and len(self.legend.names) < _MOST_IN_LEGEND:
             self._name(item, curve.name)
         self._spots.append((x, y))
@@ -158,14 +156,12 @@ class ResultChart(FigureChart):
         if not (math.isfinite(low) and math.isfinite(high)):
             return
         color = QColor(current_theme().warning)
-        tint = QColor(color)
-        tint.setAlpha(BAND_ALPHA // 2)
         if high > low:
             region = pg.LinearRegionItem(
                 (low, high),
                 orientation="vertical" if expected.on_x else "horizontal",
                 movable=False,
-                brush=pg.mkBrush(tint),
+                brush=pg.mkBrush(faded(color, BAND_ALPHA / 2)),
                 pen=pg.mkPen(color, style=Qt.PenStyle.DotLine),
             )
             region.setZValue(-15)

@@ -60,16 +60,9 @@ class ExperimentDock(LabDock):
             self.lab.error_raised.emit(error)
         self.lab.dock_requested.emit("experiment")
 
-    def shutdown(self) -> None:
-        super().shutdown()
-        self.form.shutdown()
-        self.setup.shutdown()
-
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self.form.list_offers()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _make_plan(self, asked: Asked) -> ExperimentRecord:
         request, outputs = asked.request, self.lab.outputs

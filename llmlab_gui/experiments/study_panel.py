@@ -16,9 +16,9 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import column
-from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import ask_where_to_resume
 from llmlab_gui.widgets.row_tables import Column, rows_table, selected_key
+from llmlab_gui.widgets.saving import open_outside
 
 _WHOLE = 1000  # of the bar
 # Pixels of a header and five rows. A table that was empty when its panel became small would stay small.

@@ -33,8 +33,8 @@ class StudyForm(QWidget, Generic[A]):
 
     edited = Signal()
 
-    def __init__(self, noun: str, name_hint: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, noun: str, name_hint: str) -> None:
+        super().__init__()
         self.name = labelled(QLineEdit(maxLength=LONGEST_NAME, placeholderText=name_hint), f"Name of the {noun}")
         self.name.setToolTip(f"The {noun}'s folder: letters, digits and . _ + -")
         self.name.textChanged.connect(lambda _: self.edited.emit())
@@ -146,12 +146,6 @@ class StudySetup(QWidget, Generic[A, P]):
                 self._cannot(error)
 
         self._background.run(lambda: self._steps.plan(asked), done, failed)
-
-    def shutdown(self) -> None:
-        """Waits for what is being planned."""
-        self._background.shutdown()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _take(self, asked: A, plan: P) -> None:
         self.record, words = self._steps.show(asked, plan)

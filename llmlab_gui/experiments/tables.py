@@ -1,18 +1,22 @@
-"""The tables about experiments: all of them, and the runs of one; rows change in place so that selections stay."""
+"""The tables about experiments: all of them, and the runs of one, with their colours. Rows change in place so that
+selections stay.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QColor
 
 from llmlab.studies.experiments.results import value_text
-from llmlab.studies.records import ExperimentStatus, Trial, TrialStatus
+from llmlab.studies.records import ExperimentRecord, ExperimentStatus, Trial, TrialStatus
+from llmlab_gui.charts.color_scale import sequence_colors, series_color
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text, time_left_text
 from llmlab_gui.widgets.row_tables import Column, RowsModel
+from llmlab_gui.widgets.theme import current_theme, mix
 
 # A run's states have icons; those that only a trial has look like the nearest of them.
 _LIKE_RUN = {"planned": "queued", "skipped": "stopped", "diverged": "failed"}
@@ -156,3 +160,36 @@ class PlanModel(RowsModel[Trial]):
     def tip(self, row: Trial) -> str:
         changed = "\n".join(f"{key} = {value}" for key, value in row.settings.items())
         return f"{changed}\nPredicted from the others before it runs" if row.forecast else changed
+
+
+# Of several groups each has one colour; its values are told apart by how much of the text's colour they have.
+_TOWARDS_GROUND, _TOWARDS_TEXT = 0.4, 0.45
+
+
+def cell_of(trial: Trial) -> Hashable:
+    """What runs of different seeds have in common."""
+    return trial.group, tuple(trial.varied.items()), trial.x
+
+
+def trial_colors(record: ExperimentRecord) -> dict[str, QColor]:
+    """A colour a trial, by its name; runs of one value share it."""
+    groups = list(dict.fromkeys(trial.group for trial in record.arms))
+    colors: dict[Hashable, QColor] = {}
+    for number, group in enumerate(groups):
+        cells = list(dict.fromkeys(cell_of(trial) for trial in sorted(_of(record, group), key=lambda trial: trial.x)))
+        shades = sequence_colors(len(cells)) if len(groups) == 1 else _shades(series_color(number), len(cells))
+        colors |= dict(zip(cells, shades, strict=True))
+    return {trial.name: colors[cell_of(trial)] for trial in record.arms}
+
+
+def _of(record: ExperimentRecord, group: str) -> list[Trial]:
+    return [trial for trial in record.arms if trial.group == group]
+
+
+def _shades(color: QColor, count: int) -> list[QColor]:
+    """From fainter to stronger than `color`."""
+    theme = current_theme()
+    if count == 1:
+        return [color]
+    shares = [-_TOWARDS_GROUND + (_TOWARDS_GROUND + _TOWARDS_TEXT) * i / (count - 1) for i in range(count)]
+    return [mix(color, theme.surface, -share) if share < 0 else mix(color, theme.text, share) for share in shares]

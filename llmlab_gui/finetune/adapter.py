@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QPushButton, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.kinds import fine_tunes
@@ -10,8 +10,9 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import BarChart
 from llmlab_gui.charts.heatmap import Heatmap
 from llmlab_gui.finetune.adapter_views import VIEWS, AdapterTable, read_table
-from llmlab_gui.inside.inspection_dock import InspectionDock
+from llmlab_gui.inside.inspection_dock import AnswerDock
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.one_line import ChoiceBox
@@ -20,59 +21,41 @@ from llmlab_gui.widgets.saving import Table
 _OPEN = "Open a checkpoint of a fine-tuning run, or a base with an adapter: BASE+ADAPTER."
 
 
-class AdapterDock(InspectionDock):
+class AdapterDock(AnswerDock):
     """A map, layer by module, and below it the singular values of the cell that was clicked."""
 
-    needs_inspection = False
     asks = ("change",)
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "adapter", "Adapter", parent)
-        self.archive: Archive | None = None
         self.found: AdapterTable | None = None
         self._asked = ""
         self.view = ChoiceBox()
         self.view.setAccessibleName("What is shown of each matrix")
         for view in VIEWS:
             self.view.addItem(view.title)
-        self.compare = QPushButton("Compare with its base")
-        self.compare.setToolTip(
-            "Both read the prompt, one after the other: see where they differ and what each predicts"
-        )
+        tip = "Both read the prompt, one after the other: see where they differ and what each predicts"
+        self.compare = push_button("Compare with its base", self._compare, tip)
         self.note = QuietLabel()
         self.map = Heatmap("What changed, layer by module", square=False)
         self.spectrum = BarChart("Singular values of the change")
         self._lay_out()
         self.view.currentIndexChanged.connect(self._redraw)
-        self.compare.clicked.connect(self._compare)
         self.map.clicked.connect(self._choose)
         self.session.about_changed.connect(self._forget)
         self.lab.current_changed.connect(self.update_state)
         self._redraw()
-
-    def ready(self) -> bool:
-        """Whether something was measured."""
-        return self.archive is not None
-
-    def shown(self) -> list[Archive | None]:
-        """What was measured."""
-        return [self.archive]
 
     def stale(self) -> str:
         """Of another model: what fine-tuning changed is the same on every prompt."""
         return self.session.stale(self.archive, prompt=False) if self.archive is not None else ""
 
     def pictures(self) -> list[QWidget]:
-        """The map, and the bars below it."""
         return [self.map, self.spectrum] if self.archive is not None else []
 
     def table(self) -> Table | None:
         """Every matrix with all its numbers."""
         return self.found.rows() if self.found is not None else None
-
-    def tensors(self) -> tuple[Archive, list[str]] | None:
-        """All of it."""
-        return (self.archive, list(self.archive)) if self.archive is not None else None
 
     def _come_to_sight(self) -> None:
         super()._come_to_sight()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QPushButton, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QStackedWidget, QWidget
 
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
@@ -17,12 +17,13 @@ from llmlab.data.example_files import SUFFIXES
 from llmlab.data.example_preview import Preview
 from llmlab_gui.finetune.preview_view import PreviewView
 from llmlab_gui.finetune.previews import Previews, Question
-from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor
+from llmlab_gui.forms.named_editor import ExamplesEditor
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets import drops
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import EmptyState, scrolled
 from llmlab_gui.widgets.layouts import column, flow, settling_timer
 
@@ -54,8 +55,11 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         self.follow = QCheckBox("As in Fine-tune set-up")
         self.follow.setToolTip("Show the examples, model and settings of Fine-tune set-up")
         self.follow.setChecked(True)
-        self.use_button = QPushButton("Use for fine-tuning")
-        self.use_button.setToolTip("Put these examples and this model into Fine-tune set-up")
+        self.use_button = push_button(
+            "Use for fine-tuning",
+            lambda: self.use_wanted.emit(*self._chosen),
+            tip="Put these examples and this model into Fine-tune set-up",
+        )
         self.strip = ProgressStrip(self.previews)
         self.strip.bar.setAccessibleName("Progress of reading the examples")
         self.strip.cancel_button.setAccessibleName("Cancel reading the examples")
@@ -68,7 +72,6 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         for editor in (self.examples, self.model):
             editor.edited.connect(self._edited)
         self.follow.toggled.connect(self._follow_plan)
-        self.use_button.clicked.connect(lambda: self.use_wanted.emit(*self._chosen))
         self.previews.found.connect(self._take)
         self.previews.failed.connect(self._take_failure)
         self.previews.cancelled.connect(self._take_cancelled)
@@ -110,12 +113,9 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
             self._settle.start()
 
     def shutdown(self) -> None:
-        """Ends its own process, and waits for files that are being written or looked at."""
+        """Ends its own process, too."""
         super().shutdown()
         self._settle.stop()
-        for editor in (self.examples, self.model):
-            editor.shutdown()
-        self.view.shutdown()
         if self._owned is not None:
             self._owned.shutdown()
 

@@ -141,10 +141,6 @@ class PreviewView(QWidget):
         work = save_shown([self.picture(what)], partial(self.table, what), path)
         self._background.run(work, lambda _: self.saved.emit(path), self.failed.emit)
 
-    def shutdown(self) -> None:
-        """Waits for a file that is being written."""
-        self._background.shutdown()
-
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         short, in_tab = self.height() < _SHORT, self.tabs.indexOf(self._upper) >= 0
@@ -154,8 +150,6 @@ class PreviewView(QWidget):
         elif in_tab and not short:
             self._halves.insertWidget(0, self._upper)
             self._upper.show()
-
-    # Behind the scenes -------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
         right = (self.legend, self.copy_button, self.export_button)

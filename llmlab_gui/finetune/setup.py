@@ -14,8 +14,8 @@ from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.models.reference import parse
 from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
 from llmlab.training.finetuning.unsloth import probe_unsloth
-from llmlab_gui.forms.examples_editor import ExamplesEditor
 from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
+from llmlab_gui.forms.named_editor import ExamplesEditor
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import Background
@@ -121,14 +121,6 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         self.model.suggest()
         self.model.look_again()
         self._settle.start()
-
-    def shutdown(self) -> None:
-        for editor in (self.model, self.examples):
-            editor.shutdown()
-        super().shutdown()
-        self._probing.shutdown()
-
-    # Behind the scenes -------------------------------------------------------------------------------------------
 
     @property
     def _wants_unsloth(self) -> bool:

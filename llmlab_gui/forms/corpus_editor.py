@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import QSignalBlocker, Signal
-from PySide6.QtWidgets import QInputDialog, QProgressBar, QPushButton
+from PySide6.QtWidgets import QInputDialog, QProgressBar
 
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress
@@ -14,7 +14,7 @@ from llmlab.data.corpora import Corpus, corpora, fetch, find_corpus
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.widgets.background import Background
-from llmlab_gui.widgets.buttons import FileButton
+from llmlab_gui.widgets.buttons import FileButton, push_button
 from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text
@@ -43,8 +43,7 @@ class CorpusEditor(Editor):
         self.own.menu().addAction("A mixture of texts…", self._choose_mixture)
         self.own.chosen.connect(self.set_value)
         self.about = QuietLabel()
-        self.fetch_button = QPushButton("Fetch")
-        self.fetch_button.clicked.connect(self._fetch_or_cancel)
+        self.fetch_button = push_button("Fetch", self._fetch_or_cancel)
         self.bar = labelled(QProgressBar(textVisible=True), "Fetching the corpus")
         across = beside(self.combo, self.own, grows=self.combo)
         below = beside(self.fetch_button, self.bar, grows=self.bar)
@@ -76,11 +75,6 @@ class CorpusEditor(Editor):
             self.combo.addItem(corpus_title(str(value)) or str(value), str(value))
             place = self.combo.count() - 1
         self.combo.setCurrentIndex(place)
-
-    def shutdown(self) -> None:
-        """Cancels a fetch and waits for it."""
-        self._background.shutdown()
-        self._fetches.shutdown()
 
     def _list(self) -> None:
         """Offers every corpus that has a name now: a terminal may have built one. What is chosen stays."""

@@ -51,8 +51,8 @@ class Editor(QWidget):
 class TextEditor(Editor):
     """A line of text."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.line = QLineEdit()
         self.hold(self.line)
         self.line.installEventFilter(self)
@@ -68,8 +68,8 @@ class TextEditor(Editor):
 class NumberEditor(TextEditor):
     """A number as people write it: 2000, 2e3, 1e-3. Up and Down step it: whole numbers by one, others by 1-2-5."""
 
-    def __init__(self, info: SettingInfo, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, info: SettingInfo) -> None:
+        super().__init__()
         self._info = info
         self.line.setAlignment(Qt.AlignmentFlag.AlignRight)
         self.line.setMinimumWidth(76)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import QEvent, QObject, QSize, Signal
+from PySide6.QtCore import QEvent, QObject, QSignalBlocker, QSize, Signal
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QLabel, QToolButton, QWidget
 
@@ -86,9 +86,8 @@ class Field(QObject):
     def set_value(self, value: Any) -> None:
         """Shows a checked value."""
         before = self.editor.value()
-        self.editor.blockSignals(True)
-        self.editor.set_value(value)
-        self.editor.blockSignals(False)
+        with QSignalBlocker(self.editor):
+            self.editor.set_value(value)
         if self.editor.value() == before:
             self._update()
         else:

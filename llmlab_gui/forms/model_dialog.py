@@ -12,6 +12,7 @@ from llmlab.core.errors import LabError
 from llmlab.models.available import AvailableModel, available_models
 from llmlab_gui.host.recent import Recent
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, RowsModel, rows_table
@@ -100,7 +101,7 @@ class ModelDialog(QDialog):
 
     def _lay_out(self) -> None:
         self.folder_button, self.file_button = QPushButton("Folder…"), QPushButton("GGUF file…")
-        self.adapter_button = QPushButton("Folder…")
+        self.adapter_button = push_button("Folder…", lambda: self._choose_folder(self.adapter, "An adapter's folder"))
         form = QFormLayout()
         form.addRow("Open", beside(self.reference, self.folder_button, self.file_button, grows=self.reference))
         form.addRow("With adapter", beside(self.adapter, self.adapter_button, grows=self.adapter))
@@ -118,7 +119,6 @@ class ModelDialog(QDialog):
         self.reference.textChanged.connect(self._update)
         self.adapter.textChanged.connect(self._update)
         self.folder_button.clicked.connect(lambda: self._choose_folder(self.reference, "A model's folder"))
-        self.adapter_button.clicked.connect(lambda: self._choose_folder(self.adapter, "An adapter's folder"))
         self.file_button.clicked.connect(self._choose_file)
 
     def _find(self) -> None:

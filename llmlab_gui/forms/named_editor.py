@@ -1,20 +1,27 @@
-"""Naming something: a box that offers what is here and takes any name as typed, and a line that says what it is."""
+"""Naming something, as examples to learn from: a box that offers what is here and takes any name as typed, and a line
+that says what it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QWidget
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, UsageError
+from llmlab.core.kinds import fine_tunes
+from llmlab.data.example_files import SUFFIXES, is_hub_name
+from llmlab.data.examples import TASKS
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.reference_box import ReferenceBox
+from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import FileButton
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside, column, settling_timer
+from llmlab_gui.widgets.numbers import bytes_text
 
 # After the last key, before the disk is asked what the name means.
 _SETTLE_MS = 250
@@ -29,10 +36,10 @@ class NamedEditor(Editor):
 
     state_changed = Signal()  # it became known what the name means
 
-    def __init__(self, name: str, hint: str, to_do: str, choose: str, parent: QWidget | None = None) -> None:
+    def __init__(self, name: str, hint: str, to_do: str, choose: str) -> None:
         """name: for screen readers. hint: in the empty box. to_do: a sentence, where nothing was named. choose: what
         the button beside it does, in words."""
-        super().__init__(parent)
+        super().__init__()
         self._to_do = to_do
         self._background = Background(self)
         self.problem: LabError | None = None
@@ -94,10 +101,6 @@ class NamedEditor(Editor):
             self.known = False
             self.look()
 
-    def shutdown(self) -> None:
-        """Waits for what is being looked at."""
-        self._background.shutdown()
-
     def _found(self, wanted: str, words: str, error: LabError | None) -> None:
         if wanted != self.value():
             return
@@ -124,3 +127,39 @@ class NamedEditor(Editor):
         self.wrong.say("")
         self._settle.start()
         self.edited.emit()
+
+
+_FILES = f"Examples ({' '.join(f'*{suffix}' for suffix in SUFFIXES)});;All files (*)"
+_MOST_RECENT = 8
+
+
+class ExamplesEditor(NamedEditor):
+    """The value is what `llmlab.data.examples.read_source` reads. What is in it, the Data dock shows."""
+
+    def __init__(self, lab: Lab) -> None:
+        hint = "tasks, a file, or a dataset on the Hugging Face Hub"
+        super().__init__("Examples", hint, f"Choose examples to learn from: {hint}.", "Choose examples")
+        self._lab = lab
+        self.button.menu().addAction("The built-in tasks", lambda: self.set_value(TASKS))
+        self.button.add_file(f"A file: {', '.join(SUFFIXES)}…", "Examples", _FILES)
+
+    def describe(self, name: str) -> str:
+        if name == TASKS:
+            return "600 short instructions made by the lab, with answers that a program checks."
+        path = Path(name).expanduser()
+        if path.is_file():
+            if path.suffix.lower() not in SUFFIXES:
+                raise UsageError(f"{path.name} is not a file of examples.", f"The lab reads {', '.join(SUFFIXES)}.")
+            return f"{bytes_text(path.stat().st_size)}. The Data panel shows how each line is read."
+        if path.suffix.lower() not in SUFFIXES and is_hub_name(name):
+            return "A dataset on the Hugging Face Hub, read when the run starts."
+        raise UsageError(
+            f"There are no examples {name!r}.",
+            "It is neither a file here nor the name of a dataset on the Hub (owner/name).",
+            f"Name a {', '.join(SUFFIXES)} file, or take {TASKS}, which is built in.",
+        )
+
+    def offers(self) -> Iterable[tuple[str, str]]:
+        earlier = [row.info.settings.reads for row in self._lab.runs() if fine_tunes(row.info.track)]
+        names = list(dict.fromkeys([TASKS, *earlier]))[:_MOST_RECENT]
+        return [(name, name) for name in names]

@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QStyle,
     QStyleOptionFrame,
     QStylePainter,
-    QWidget,
 )
 
 from llmlab.core.errors import LabError
@@ -32,8 +31,8 @@ _INDENT = 2  # pixels before the text of a line (QLineEditPrivate::horizontalMar
 class ReferenceBox(OneLineBox):
     """Keeps what was typed or chosen when its offers change."""
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, name: str) -> None:
+        super().__init__()
         self.setEditable(True)
         self.setLineEdit(_Line(self))
         self.setAccessibleName(name)

@@ -35,9 +35,9 @@ class SettingsForm(QWidget, Generic[T]):
     edited = Signal()
     entered = Signal(object)  # Field
 
-    def __init__(self, settings_type: type[T], own: Mapping[str, Field], parent: QWidget | None = None) -> None:
+    def __init__(self, settings_type: type[T], own: Mapping[str, Field]) -> None:
         """own: fields by key that the caller made and places itself. Empty until `set_baseline`."""
-        super().__init__(parent)
+        super().__init__()
         self._base = settings_type()
         self.fields: dict[str, Field] = {}
         grouped: dict[str, list[Field]] = {}

@@ -20,6 +20,7 @@ from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
+from llmlab_gui.host.command import end_process
 from llmlab_gui.host.messages import ANSWERS, Generation, progress_from, token_from
 from llmlab_gui.host.selection import Working
 
@@ -166,11 +167,7 @@ class ModelHost(QObject):
         if process is None:
             return
         process.closeWriteChannel()
-        process.terminate()
-        if not process.waitForFinished(1500):
-            process.kill()
-            process.waitForFinished(3000)
-        process.deleteLater()
+        end_process(process)
 
     def _send(self, values: dict[str, Any]) -> Request:
         number = next(self._ids)

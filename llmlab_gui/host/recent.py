@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmlab.store.checkpoints import checkpoint_name
@@ -50,10 +48,6 @@ class Recent:
         kept = (model for model in self.models if not model.reference.endswith("@live"))
         return [model for model in kept if not is_gone(model.reference, outputs)]
 
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps({"models": [asdict(model) for model in self.models], "prompts": self.prompts})
-
 
 def is_gone(reference: str, outputs: Path) -> bool:
     """Whether it names a checkpoint, by its step, that is not there any more."""
@@ -67,20 +61,3 @@ def is_gone(reference: str, outputs: Path) -> bool:
         return not any((RunFolder(track / run).checkpoints / checkpoint_name(int(step))).is_dir() for track in tracks)
     except OSError:
         return False
-
-
-def recent_from_json(text: str) -> Recent:
-    """What can be understood of it; empty otherwise."""
-    try:
-        values = json.loads(text)
-        models = [RecentModel(str(m["reference"]), str(m["name"]), str(m["detail"])) for m in _list(values["models"])]
-        prompts = [prompt for prompt in _list(values["prompts"]) if isinstance(prompt, str)]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return Recent()
-    return Recent(models[:_MOST], prompts[:_MOST])
-
-
-def _list(values: object) -> Iterable:
-    if not isinstance(values, list):
-        raise TypeError("not a list")
-    return values

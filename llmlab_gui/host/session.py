@@ -16,7 +16,7 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.host.about import ModelAbout
-from llmlab_gui.host.findings import Findings
+from llmlab_gui.host.findings import Findings, Subject, Subjects
 from llmlab_gui.host.following import Following
 from llmlab_gui.host.inspection_plan import first_tokens, slow_aspects, too_long, what_to_ask
 from llmlab_gui.host.messages import TokenizedPrompt
@@ -24,7 +24,6 @@ from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.requests import Failed, Pending, Requests, Then
 from llmlab_gui.host.selection import PointedAt, PromptToken, Working
-from llmlab_gui.host.subjects import Subject, Subjects
 from llmlab_gui.widgets.layouts import settling_timer
 
 # After so long without a key, the prompt is looked at.
@@ -312,8 +311,6 @@ class InspectionSession(PointedAt):
         self.following.stop()
         for timer in (self._typing, self._look):
             timer.stop()  # last: the end of a question is a reason to look again
-
-    # Behind the scenes -------------------------------------------------------------------------------------------
 
     def _working_changed(self) -> None:
         self.working_changed.emit()

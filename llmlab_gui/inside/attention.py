@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from PySide6.QtCore import QSignalBlocker
 from PySide6.QtWidgets import QButtonGroup, QLabel, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
@@ -94,7 +95,6 @@ class AttentionDock(InspectionDock):
         self._follow_selection()
 
     def shown(self) -> Sequence[Archive | None]:
-        """Of the heads, and of the view of one."""
         return self._heads_of, self._viewed()
 
     def stale(self) -> str:
@@ -212,9 +212,8 @@ class AttentionDock(InspectionDock):
             self._asked = ()
             return
         for box, value in ((self.layer, chosen.layer), (self.head, chosen.head)):
-            box.blockSignals(True)
-            box.setValue(value)
-            box.blockSignals(False)
+            with QSignalBlocker(box):
+                box.setValue(value)
         self.heads.choose(chosen.layer, chosen.head)
         self.head.setEnabled(self.view != ROLLOUT)
         if self.view == ROLLOUT:

@@ -17,7 +17,7 @@ from llmlab_gui.forms.reference_box import ReferenceBox, offers
 from llmlab_gui.host.recent import is_gone
 from llmlab_gui.inside import comparison
 from llmlab_gui.inside.comparison import POINTS, Names
-from llmlab_gui.inside.inspection_dock import InspectionDock
+from llmlab_gui.inside.inspection_dock import AnswerDock
 from llmlab_gui.inside.ranked_tokens import RankedTokens
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import tool_button
@@ -46,16 +46,14 @@ _CAPTIONS = (
 _WHAT = ("attention", "residual")
 
 
-class CompareDock(InspectionDock):
+class CompareDock(AnswerDock):
     """Two boxes, a button, and one view at a time of what differs."""
 
-    needs_inspection = False
     needs_prompt = True
     asks = ("compare",)
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "compare", "Compare", parent)
-        self.archive: Archive | None = None
         self._asked: tuple[str, str] = ("", "")
         self._compared: tuple[str, str] = ("", "")  # what is shown
         self._prompt_then = ("", False)
@@ -66,7 +64,7 @@ class CompareDock(InspectionDock):
         self.align.setToolTip(
             "Compare the tokens that end at the same character, where they tokenize the prompt differently"
         )
-        self.compare = PrimaryButton("Compare")
+        self.compare = PrimaryButton("Compare", self.start)
         self.view, self.point = choice_box("What is compared"), choice_box("Point of the residual stream", POINTS)
         self.view.addItems(_VIEWS)
         self.view.setCurrentIndex(PREDICTIONS)  # what is asked first: what each of them says next
@@ -77,7 +75,6 @@ class CompareDock(InspectionDock):
         self.tokens = RankedTokens("Most likely next tokens of A and B")
         self._views = stack(self.map, column((self.chart, 1), self.tokens), self.empty)
         self._lay_out()
-        self.compare.clicked.connect(self.start)
         self.swap.clicked.connect(self._swap)
         for box in (self.a, self.b):
             box.currentTextChanged.connect(self.update_state)
@@ -118,10 +115,6 @@ class CompareDock(InspectionDock):
         """These two on the prompt; B is opened first where no model is active."""
         self._compare_both((a, b))
 
-    def shown(self) -> list[Archive | None]:
-        """The comparison."""
-        return [self.archive]
-
     def stale(self) -> str:
         """Of other models than those in the boxes, whichever is active, or of another prompt."""
         if self.archive is None:
@@ -131,7 +124,6 @@ class CompareDock(InspectionDock):
         return "" if self._prompt_then == (self.session.text, self.session.beginning) else "of another prompt"
 
     def pictures(self) -> list[QWidget]:
-        """The map or chart; the predictions with their lists."""
         if self.archive is None:
             return []
         if self._view == PREDICTIONS:
@@ -146,19 +138,9 @@ class CompareDock(InspectionDock):
             return self.map.table()
         return self.chart.table()
 
-    def tensors(self) -> tuple[Archive, list[str]] | None:
-        """The whole comparison."""
-        return (self.archive, list(self.archive)) if self.archive is not None else None
-
-    def ready(self) -> bool:
-        """Whether two models were compared."""
-        return self.archive is not None
-
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._offer()
-
-    # Behind the scenes -------------------------------------------------------------------------------------------
 
     @property
     def _view(self) -> int:

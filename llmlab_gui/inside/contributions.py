@@ -50,7 +50,7 @@ class ContributionsDock(InspectionDock):
         self.detail = BarChart("Heads or neurons of one layer")
         self.note = QuietLabel()
         self._problem = EmptyState()  # why there is no attribution
-        self.close_detail = tool_button("Layers only", "Close the heads or neurons below")
+        self.close_detail = tool_button("Layers only", "Close the heads or neurons below", slot=self._hide_detail)
         self._settle = settling_timer(self, _SETTLE_MS, self._ask)
         self._lay_out()
         self._set_mode()
@@ -61,7 +61,6 @@ class ContributionsDock(InspectionDock):
         self.detail.clicked.connect(self._choose_part)
         self.chart.asked.connect(self._offer_layer)
         self.detail.asked.connect(self._offer_head)
-        self.close_detail.clicked.connect(self._hide_detail)
         self.session.selection_changed.connect(self._follow_selection)
 
     # What it shows -----------------------------------------------------------------------------------------------
@@ -76,7 +75,6 @@ class ContributionsDock(InspectionDock):
         self._ask()
 
     def shown(self) -> list[Archive | None]:
-        """Of the layers, and of the neurons when they are open."""
         upper = self.attribution if self._mode == LOGIT else self._inspected
         return [upper, self._neurons if self._detail_asks() else None]
 
@@ -85,7 +83,6 @@ class ContributionsDock(InspectionDock):
         return super().stale() or (self._of_another_question() if self._mode == LOGIT else "")
 
     def pictures(self) -> list[QWidget]:
-        """The layers' bars, and the lower chart when it is open."""
         return [self.chart, self.detail] if self._lower.isVisibleTo(self) else [self.chart]
 
     def table(self) -> Table | None:
@@ -96,12 +93,9 @@ class ContributionsDock(InspectionDock):
         return (("group", "part", self.chart.bars.unit), found) if found else None
 
     def tensors(self) -> tuple[Archive, list[str]] | None:
-        """Those of the mode."""
         if self._mode == LOGIT:
             return (self.attribution, ["attribution/"]) if self.attribution is not None else None
         return (self._inspected, ["contributions/"]) if self._inspected is not None else None
-
-    # Behind the scenes -------------------------------------------------------------------------------------------
 
     @property
     def _mode(self) -> str:

@@ -70,7 +70,7 @@ class EvolutionDock(InspectionDock):
         self.stride = choice_box("Which checkpoints", _STRIDES)
         self.view = choice_box("View of the evolution")
         self.score = choice_box("Score", [(score.key, score.title, score.words) for score in SCORES])
-        self.watch = PrimaryButton("Read checkpoints")
+        self.watch = PrimaryButton("Read checkpoints", self.start)
         self.live = labelled(QCheckBox("follow live"), tip="While the run trains, add a frame every few seconds")
         self.note = QuietLabel()
         self.empty = EmptyState()
@@ -92,11 +92,9 @@ class EvolutionDock(InspectionDock):
     # What it shows -----------------------------------------------------------------------------------------------
 
     def ready(self) -> bool:
-        """Whether there is a frame."""
         return bool(self.film.frames)
 
     def shown(self) -> list[Archive | None]:
-        """What the film is of."""
         return list(self._archives)
 
     def stale(self) -> str:
@@ -108,7 +106,6 @@ class EvolutionDock(InspectionDock):
         return "" if self._prompt_then == (self.session.text, self.session.beginning) else "of another prompt"
 
     def pictures(self) -> list[QWidget]:
-        """The view of this step, and the line over all steps."""
         return [self._views.currentWidget() or self.map, self.chart] if self.film.frames else []
 
     def table(self) -> Table | None:
@@ -131,7 +128,6 @@ class EvolutionDock(InspectionDock):
         return ("token", "step", "probability"), lines
 
     def tensors(self) -> tuple[Archive, list[str]] | None:
-        """The newest archive: the whole evolution, or the last live frame."""
         return (self._archives[-1], list(self._archives[-1])) if self._archives else None
 
     # Asking ------------------------------------------------------------------------------------------------------
@@ -285,7 +281,6 @@ class EvolutionDock(InspectionDock):
         self.set_body(column(self.note, (self.empty, 1), (self._pane, 1), self.strip_of_steps))
 
     def _connect(self) -> None:
-        self.watch.clicked.connect(self.start)
         self.live.toggled.connect(self._set_live)
         self.view.currentIndexChanged.connect(self._show_view)
         self.score.currentIndexChanged.connect(self._redraw)

@@ -50,11 +50,6 @@ class ExportingDock(LabDock):
         """An archive, and the names in it that the panel shows (a name that ends with "/" means all below it)."""
         return None
 
-    def shutdown(self) -> None:
-        """Waits for a file that is being written."""
-        super().shutdown()
-        self.exports.shutdown()
-
     @property
     def export_name(self) -> str:
         """What a file is called at first: the model and the panel."""

@@ -60,7 +60,6 @@ class GeometryDock(AskingDock):
         return super().stale() or (f"of {dict(_MATRICES)[str(shown)].lower()}" if other else "")
 
     def pictures(self) -> list[QWidget]:
-        """The scatter."""
         return [self.scatter] if self.archive is not None else []
 
     def table(self) -> Table | None:

@@ -143,8 +143,6 @@ class InspectionDock(ExportingDock):
         self._drawn, self._drawn_from = None, ()
         super().shutdown()
 
-    # Behind the scenes -------------------------------------------------------------------------------------------
-
     def _see(self, shown: bool) -> None:
         """In sight or not: a dock behind another's tab has had its showEvent, and costs the model nothing."""
         if shown == self._shown:
@@ -233,35 +231,37 @@ class InspectionDock(ExportingDock):
         self.lab.dock_requested.emit("prompt")
 
 
-class AskingDock(InspectionDock):
-    """Asks the first of `asks` about the prompt. `archive` is the answer.
+class AnswerDock(InspectionDock):
+    """Shows one archive that it has asked for by itself; None until that has come."""
+
+    needs_inspection = False
+    archive: Archive | None = None
+
+    def shown(self) -> list[Archive | None]:
+        return [self.archive]
+
+    def ready(self) -> bool:
+        return self.archive is not None
+
+    def tensors(self) -> tuple[Archive, list[str]] | None:
+        return (self.archive, list(self.archive)) if self.archive is not None else None
+
+
+class AskingDock(AnswerDock):
+    """Asks the first of `asks` about the prompt.
 
     Subclasses write `_question()`, `_draw_answer(archive)`, `_refuse(error)` and `_forget()`.
     """
 
-    needs_inspection = False
     needs_prompt = True
     asks_active = True
 
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
-        self.archive: Archive | None = None
         self._asked: tuple[object, ...] = ()
         self.session.tokens_changed.connect(self._ask)
         self.session.about_changed.connect(self._forget)
         self.session.inspection_changed.connect(self._look_again)
-
-    def shown(self) -> list[Archive | None]:
-        """The answer."""
-        return [self.archive]
-
-    def ready(self) -> bool:
-        """Whether there is an answer."""
-        return self.archive is not None
-
-    def tensors(self) -> tuple[Archive, list[str]] | None:
-        """All of it."""
-        return (self.archive, list(self.archive)) if self.archive is not None else None
 
     def _come_to_sight(self) -> None:
         super()._come_to_sight()

@@ -51,12 +51,12 @@ class LensDock(InspectionDock):
         self.pins: list[int] = []
         self.coloring = choice_box("What colours the cells", _COLORINGS)
         self.halves = QCheckBox("after attention, too")
-        self.unpin = tool_button("Unpin all", "Remove the lines of the pinned tokens")
+        self.unpin = tool_button("Unpin all", "Remove the lines of the pinned tokens", slot=self._unpin)
         self.grid = ValueGrid("Top token by layer and position")
         self.ranks = LayerChart("rank", x_label="layers passed")
         self.ranks.set_log(x=False, y=True)
         self.cut_off = QLabel()
-        self.again = tool_button(AGAIN, "Read the rows that are missing")
+        self.again = tool_button(AGAIN, "Read the rows that are missing", slot=lambda: self.session.complete())
         self.controls.add(self.coloring, self.halves, self.unpin, self.cut_off, self.again)
         self.set_body(split(self.grid, self.ranks, sizes=[320, 160], closes=True))
         self.caption(
@@ -68,8 +68,6 @@ class LensDock(InspectionDock):
         self._texts.arrived.connect(self._texts_arrived)
         self.coloring.currentIndexChanged.connect(self._redraw)
         self.halves.toggled.connect(self._redraw)
-        self.unpin.clicked.connect(self._unpin)
-        self.again.clicked.connect(lambda: self.session.complete())
         self.grid.clicked.connect(self._choose)
         self.grid.asked.connect(self._offer)
         self.grid.pointed.connect(lambda _row, column: self.session.hover(column))
@@ -96,11 +94,9 @@ class LensDock(InspectionDock):
         self._redraw()
 
     def shown(self) -> list[Archive | None]:
-        """The lens."""
         return [self._archive]
 
     def pictures(self) -> list[QWidget]:
-        """The table as far as it is in sight, and the chart of ranks."""
         return [self.grid, self.ranks] if self.pins else [self.grid]
 
     def table(self) -> Table | None:
@@ -123,7 +119,6 @@ class LensDock(InspectionDock):
         return (*header, "entropy", "kl"), found
 
     def tensors(self) -> tuple[Archive, list[str]] | None:
-        """The whole lens, when it is."""
         archive = self._archive
         whole = archive is not None and rows_read(archive) == archive.shape("lens/ids")[0]
         return (archive, ["lens/"]) if archive is not None and whole else None
@@ -132,8 +127,6 @@ class LensDock(InspectionDock):
         """Says, too, how much of a lens there is that was cancelled on its way."""
         super().update_state()
         self._tell_missing()
-
-    # Behind the scenes -------------------------------------------------------------------------------------------
 
     def _text(self, token: int) -> str:
         return self._texts.text(self._archive.metadata.model, token) if self._archive is not None else ""

@@ -58,7 +58,6 @@ class ParametersDock(AskingDock):
         self._redraw()
 
     def pictures(self) -> list[QWidget]:
-        """The chart, or the list and the spectrum below it."""
         if self.archive is None:
             return []
         if self.view.currentIndex() != TENSORS:

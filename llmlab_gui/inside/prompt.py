@@ -1,16 +1,19 @@
-"""The Prompt dock: the text that the active model reads, and its tokens."""
+"""The Prompt dock: the text that the active model reads, and its tokens; and examples of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from PySide6.QtCore import QSignalBlocker
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QPlainTextEdit, QPushButton, QWidget
 
+from llmlab.core.config import read_toml
+from llmlab.core.paths import resources_dir
 from llmlab.inspection.archive import Archive
+from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.inside.inspection_dock import InspectionDock
-from llmlab_gui.inside.prompt_examples import ExamplePrompt, examples_for
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import menu_button
@@ -207,3 +210,33 @@ def _one_line(text: str) -> str:
     """For a menu, in which & would underline a letter."""
     line = text.strip().replace("\n", " ⏎ ").replace("&", "&&")
     return line if len(line) <= _LONGEST_IN_MENU else line[: _LONGEST_IN_MENU - 1] + "…"
+
+
+@dataclass(frozen=True)
+class ExamplePrompt:
+    """title: what it shows. look: where to look for it."""
+
+    title: str
+    text: str
+    look: str
+
+
+_EXAMPLES = read_toml(resources_dir() / "window" / "prompt-examples.toml")
+GENERAL = tuple(ExamplePrompt(**one) for one in _EXAMPLES["general"])  # for models that learned from many texts
+SCRATCH = tuple(ExamplePrompt(**one) for one in _EXAMPLES["scratch"])  # for those that learned from the lab's own
+
+
+def examples_for(about: ModelAbout | None) -> tuple[ExamplePrompt, ...]:
+    """Those that a model can read whole, however it tokenizes them; those first that suit its kind.
+
+    One that reads hardly anything gets the beginning of the first.
+    """
+    ours = about is not None and about.kind in ("scratch", "live")
+    found = (*SCRATCH, *GENERAL) if ours else (*GENERAL, *SCRATCH)
+    if about is None or not about.context:
+        return found
+    # They are ASCII, and no tokenizer makes more tokens than a text has bytes, but some put one before it.
+    room = max(about.context - 1, 1)
+    return tuple(example for example in found if len(example.text) <= room) or (
+        replace(found[0], text=found[0].text[:room]),
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QPushButton, QWidget
+from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -15,6 +15,7 @@ from llmlab_gui.host.process import Request
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.comparison import POINTS
 from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column
@@ -45,8 +46,8 @@ class SweepView(QWidget):
         self.over = choice_box("Axes of the map", _OVER)
         self.action = choice_box("Intervention in each cell", _ACTIONS)
         self.point = choice_box("Hook point in the residual stream", _POINTS)
-        self.run = PrimaryButton("Sweep")
-        self.cancel = QPushButton("Cancel")
+        self.run = PrimaryButton("Sweep", self.start)
+        self.cancel = push_button("Cancel", self.stop)
         self.note = QuietLabel(_HINT)
         self.map = Heatmap("Effect of each intervention", square=False)
         self.map.hide()
@@ -54,8 +55,6 @@ class SweepView(QWidget):
         row.add(self.over, self.action, self.point, self.run, self.cancel)
         column(row, self.note, (self.map, 1), 0, into=self, spacing=4)  # the last: while there is no map
         self.over.currentIndexChanged.connect(self._show_fields)
-        self.run.clicked.connect(self.start)
-        self.cancel.clicked.connect(self.stop)
         self.map.clicked.connect(self.chosen)
         session.tokens_changed.connect(self._forget)
         session.about_changed.connect(self._forget)

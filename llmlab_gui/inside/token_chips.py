@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QToolTip, QWidget
+from PySide6.QtWidgets import QToolTip
 
 from llmlab_gui.charts.token_area import TokenArea
 from llmlab_gui.host.selection import PromptToken
@@ -21,8 +21,8 @@ _EDGE = 4.0
 class TokenChips(TokenArea):
     """A chip's tool tip says which token it is."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Tokens of the prompt", parent)
+    def __init__(self) -> None:
+        super().__init__("Tokens of the prompt")
         self.tokens: Sequence[PromptToken] = ()
         self._places: list[QRectF] = []
         self._tops: list[float] = []

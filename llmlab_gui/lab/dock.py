@@ -113,7 +113,7 @@ class LabDock(QDockWidget):
         menu = QMenu(self)
         titles = {page.name: page.title for page in load_pages()}
         for name in self._other_pages(shown):
-            menu.addAction(titles.get(name, name).replace("&", "&&"), partial(self.lab.open_concept, name))
+            menu.addAction(titles.get(name, name).replace("&", "&&"), partial(self.lab.concept_requested.emit, name))
         return menu
 
     def _note_place(self) -> None:
@@ -138,7 +138,7 @@ class LabDock(QDockWidget):
             links = self._caption.links
             menu.popup(links.mapToGlobal(links.rect().bottomLeft()))
         else:
-            self.lab.open_concept(link.removeprefix("concept:").replace("glossary:", "glossary#"))
+            self.lab.concept_requested.emit(link.removeprefix("concept:").replace("glossary:", "glossary#"))
 
     def main_part(self) -> QWidget | None:
         """What the panel is for, which gets the keyboard when someone comes here for it; None: nothing is there."""
@@ -170,8 +170,11 @@ class LabDock(QDockWidget):
         self.write_file(partial(save_csv, *model.table(), path), path)
 
     def shutdown(self) -> None:
-        """Ends what still works for this dock, and waits for it. Called once, before the window goes."""
-        self._background.shutdown()
+        """Ends what still works for this dock, and for anything in it, and waits for it. Called once, before the window
+        goes.
+        """
+        for work in self.findChildren(Background):
+            work.shutdown()
 
 
 class _Room(QScrollArea):

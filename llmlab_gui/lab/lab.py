@@ -53,11 +53,11 @@ class Lab(QObject):
     run_ended = Signal(str)  # a run that was live no longer is
     run_renamed = Signal(str, str)  # ids, before and now; the list follows
     run_appeared = Signal(str)  # a live run that someone else started, and that is not shown
-    concept_requested = Signal(str)  # page
+    concept_requested = Signal(str)  # page, to be shown in Learn
     compare_requested = Signal(str)  # reference of what was fine-tuned, to be compared with its base
     comparison_requested = Signal(str, str)  # references of two models
     look_requested = Signal(str)  # reference of a model to look into
-    write_requested = Signal(str, str)  # run id, checkpoint's folder name
+    write_requested = Signal(str, str)  # run id, checkpoint's folder name, to be prompted in Write
     setup_requested = Signal(dict)  # `preset` and `section.field` keys
     finetune_requested = Signal(dict)  # the same, of a fine-tuning run
     dock_requested = Signal(str)  # dock id
@@ -247,14 +247,6 @@ class Lab(QObject):
 
     # Requests of one dock to another ---------------------------------------------------------------------------
 
-    def open_concept(self, page: str) -> None:
-        """Shows a concept page in Learn."""
-        self.concept_requested.emit(page)
-
-    def open_write(self, run_id: str, checkpoint_name: str) -> None:
-        """Prompts a checkpoint in Write."""
-        self.write_requested.emit(run_id, checkpoint_name)
-
     def set_up_again(
         self, settings: RunSettings, preset: str, name: str | None = None, predictions: Sequence[Prediction] = ()
     ) -> None:
@@ -282,8 +274,6 @@ class Lab(QObject):
         for desk in self.desks:
             desk.shutdown()
         self.controller.shutdown()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _plan_runs(self) -> bool:
         return any(desk.live() for desk in self.desks)

@@ -13,7 +13,7 @@ from PySide6.QtCore import QByteArray, QSettings
 from PySide6.QtWidgets import QMainWindow
 
 from llmlab.core.records import from_plain
-from llmlab_gui.host.recent import Recent, recent_from_json
+from llmlab_gui.host.recent import Recent
 from llmlab_gui.pages.places import TRAIN
 from llmlab_gui.widgets.theme import THEME_CHOICES
 
@@ -93,11 +93,11 @@ class WindowSettings:
     @property
     def recent(self) -> Recent:
         """Models and prompts that were used lately."""
-        return recent_from_json(str(self._settings.value("inspection/recent", "")))
+        return self.choices("inspection/recent", Recent) or Recent()
 
     @recent.setter
     def recent(self, recent: Recent) -> None:
-        self._settings.setValue("inspection/recent", recent.to_json())
+        self.save_choices("inspection/recent", recent)
 
     def choices(self, name: str, kind: type[T]) -> T | None:
         """What `save_choices` kept under a name; None when there is nothing, or nothing that fits the data class."""

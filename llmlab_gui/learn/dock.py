@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl
 from PySide6.QtGui import (
-    QColor,
     QImage,
     QKeySequence,
     QResizeEvent,
@@ -45,7 +44,7 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.one_line import ChoiceBox
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, faded, theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -306,8 +305,7 @@ class LearnDock(LabDock):
 
     def _mark_matches(self) -> None:
         marks: list[QTextEdit.ExtraSelection] = []
-        color = QColor(current_theme().warning)
-        color.setAlphaF(0.4)
+        color = faded(current_theme().warning, 0.4)
         for word in self.search.text().split():
             cursor = QTextCursor(self.browser.document())
             while len(marks) < _MARKED_MATCHES:
@@ -408,7 +406,6 @@ class LearnDock(LabDock):
         if self._settings is not None and self._page is not None:
             self._settings.save_choices("learn/page", LastPage(self._page.name))
         self.explain.save()
-        self.stations.shutdown()
         self.questions.shutdown()
         super().shutdown()
 

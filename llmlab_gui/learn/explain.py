@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QHideEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -221,17 +221,16 @@ class ExplainIt(QWidget):
     def _fill_points(self, shown: Try, newest: bool) -> None:
         """Each with its tick; of a later try, with what was otherwise in the first."""
         first = self._tries[0] if self._tries and self._tries[0].file != shown.file else None
-        self.points.blockSignals(True)
-        self.points.clear()
-        for belongs, had in shown.had.items():
-            before = first.had.get(belongs) if first is not None else None
-            note = "" if before in (None, had) or not shown.ticked else " (new)" if had else " (was there at first)"
-            item = QListWidgetItem(belongs + note, self.points)
-            item.setData(_POINT, belongs)
-            flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
-            item.setFlags(flags | Qt.ItemFlag.ItemIsUserCheckable if newest else flags)
-            item.setCheckState(Qt.CheckState.Checked if had else Qt.CheckState.Unchecked)
-        self.points.blockSignals(False)
+        with QSignalBlocker(self.points):
+            self.points.clear()
+            for belongs, had in shown.had.items():
+                before = first.had.get(belongs) if first is not None else None
+                note = "" if before in (None, had) or not shown.ticked else " (new)" if had else " (was there at first)"
+                item = QListWidgetItem(belongs + note, self.points)
+                item.setData(_POINT, belongs)
+                flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
+                item.setFlags(flags | Qt.ItemFlag.ItemIsUserCheckable if newest else flags)
+                item.setCheckState(Qt.CheckState.Checked if had else Qt.CheckState.Unchecked)
 
     def _missing_pages(self) -> list[str]:
         """The stations that explain what the try lacks, in the order of the path."""

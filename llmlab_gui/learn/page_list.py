@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import QComboBox, QListWidget, QListWidgetItem
 
 from llmlab_gui.pages.page import Page
@@ -25,27 +25,25 @@ class PageList(QListWidget):
 
     def fill(self, pages: Sequence[Page], current: str, counts: Mapping[str, int] | None = None) -> None:
         """Lists these pages. counts: how often each has what was searched for."""
-        self.blockSignals(True)
-        self.clear()
-        group = ""
-        for page in pages:
-            if page.group != group:
-                group = page.group
-                self.addItem(_heading(group))
-            item = QListWidgetItem(f"{page.title}  ({counts[page.name]})" if counts else page.title)
-            item.setData(_NAME, page.name)
-            item.setToolTip(page.title)
-            self.addItem(item)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.clear()
+            group = ""
+            for page in pages:
+                if page.group != group:
+                    group = page.group
+                    self.addItem(_heading(group))
+                item = QListWidgetItem(f"{page.title}  ({counts[page.name]})" if counts else page.title)
+                item.setData(_NAME, page.name)
+                item.setToolTip(page.title)
+                self.addItem(item)
         self.mark(current)
 
     def mark(self, name: str) -> None:
         """Shows which page is read, without choosing it."""
-        self.blockSignals(True)
-        for row in range(self.count()):
-            if self.item(row).data(_NAME) == name:
-                self.setCurrentRow(row)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            for row in range(self.count()):
+                if self.item(row).data(_NAME) == name:
+                    self.setCurrentRow(row)
 
     def titles(self) -> list[str]:
         """What it lists, headings left out."""

@@ -13,7 +13,7 @@ from llmlab.core.paths import resources_dir
 from llmlab_gui.pages.links import DOCK, EXPERIMENT, FILE, FINETUNE, PAGE, PAPER, RUN, WEB, WORKSPACE, Link, read_link
 from llmlab_gui.pages.page import Page, page_at
 from llmlab_gui.pages.places import PAPER as PAPER_WORKSPACE
-from llmlab_gui.widgets.outside import open_outside
+from llmlab_gui.widgets.saving import open_outside
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab

@@ -77,9 +77,6 @@ class Stations(QObject):
         """Nothing of the path is done any more; what was written stays."""
         self.refresh(partial(self._log.add, BEGUN, path))
 
-    def shutdown(self) -> None:
-        self._background.shutdown()
-
     def _take(self, standing: Standing) -> None:
         if standing != self.standing:
             self.standing = standing

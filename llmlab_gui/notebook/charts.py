@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QWidget
 
 from llmlab.notebook.calibration import WINDOW, Calibration
 from llmlab.notebook.entries import Line
@@ -39,10 +38,8 @@ def belongs_to_loss(line: Line) -> bool:
 class NotebookChart(LineChart):
     """A chart that draws itself whenever it has to, in the theme's colours."""
 
-    def __init__(
-        self, y_label: str, y_unit: str = "", *, from_zero: bool = False, parent: QWidget | None = None
-    ) -> None:
-        super().__init__(y_label, y_unit, from_zero=from_zero, parent=parent)
+    def __init__(self, y_label: str, y_unit: str = "", *, from_zero: bool = False) -> None:
+        super().__init__(y_label, y_unit, from_zero=from_zero)
         self.needs_redraw.connect(self.draw)
         self.pointed.connect(self.cross_hair.point_at)
         theme_notifier.changed.connect(self._restyle)
@@ -59,8 +56,8 @@ class NotebookChart(LineChart):
 class ResultChart(NotebookChart):
     """Validation loss over the steps, with what was predicted of it."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("loss", "nats per token", parent=parent)
+    def __init__(self) -> None:
+        super().__init__("loss", "nats per token")
         self.setAccessibleName("Prediction over result")
         self._line: Line | None = None
         self._actual: list[list[float]] = []
@@ -158,8 +155,8 @@ class ResultChart(NotebookChart):
 class StatedChart(NotebookChart):
     """What a range stated: the density of which the surprise is a tail, the range, and what came."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("stated density", parent=parent)
+    def __init__(self) -> None:
+        super().__init__("stated density")
         self.setAccessibleName("Prediction and outcome")
         self._line: Line | None = None
         self.set_follow(False)
@@ -203,8 +200,8 @@ class StatedChart(NotebookChart):
 class CalibrationChart(NotebookChart):
     """Stated confidence against what came true, with Wilson's intervals."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("came true", "%", parent=parent)
+    def __init__(self) -> None:
+        super().__init__("came true", "%")
         self.setAccessibleName("Calibration: stated confidence against the share that came true")
         self.set_x_axis("stated confidence (%)", "value")
         self.set_follow(False)
@@ -254,9 +251,9 @@ class CalibrationChart(NotebookChart):
 class ScoreChart(NotebookChart):
     """The mean of the last scores, as it went."""
 
-    def __init__(self, name: str, mark: ReferenceLine, parent: QWidget | None = None) -> None:
+    def __init__(self, name: str, mark: ReferenceLine) -> None:
         """name: of the score. mark: a score to compare them with."""
-        super().__init__(f"{name}, last {WINDOW}", from_zero=True, parent=parent)
+        super().__init__(f"{name}, last {WINDOW}", from_zero=True)
         self.setAccessibleName(f"{name} over time")
         self.set_x_axis("scored predictions", "count")
         self._key, self._mark, self._means = name.partition(" ")[0].lower(), mark, np.zeros(0)

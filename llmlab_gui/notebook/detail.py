@@ -13,6 +13,7 @@ from llmlab.notebook.quantities import CHECK, CURVE, NUMBER, TEXT
 from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, surprise_text
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.notebook.charts import ResultChart, StatedChart, belongs_to_loss
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column, stack
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -36,11 +37,14 @@ class NotebookDetail(QWidget):
         self.came_right, self.came_wrong = QPushButton("It was right"), QPushButton("It was wrong")
         self.came, self.came_save = labelled(QLineEdit(), "Outcome"), QPushButton("Save")
         self.came.setPlaceholderText("What was the outcome?")
-        self.score_now = QPushButton("Score it now")
-        self.score_now.setToolTip("The run was stopped: score it with what it recorded; this cannot be undone")
+        self.score_now = push_button(
+            "Score it now",
+            self._score,
+            tip="The run was stopped: score it with what it recorded; this cannot be undone",
+        )
         self.learn = labelled(QLineEdit(placeholderText="One sentence: what did you learn?"), "What you learned")
         self.learn.setMaxLength(1000)
-        self.save = labelled(QPushButton("Save"), tip="Keep the sentence (Enter)")
+        self.save = push_button("Save", self._learn, tip="Keep the sentence (Enter)")
         judging = beside(self.came_right, self.came_wrong, self.came, self.came_save, self.score_now)
         judging.addStretch(1)
         learning = beside(self.learn, self.save, grows=self.learn)
@@ -50,8 +54,6 @@ class NotebookDetail(QWidget):
         self.came_wrong.clicked.connect(lambda: self._judge("wrong"))
         self.came_save.clicked.connect(lambda: self._judge(self.came.text().strip()))
         self.came.returnPressed.connect(lambda: self._judge(self.came.text().strip()))
-        self.score_now.clicked.connect(self._score)
-        self.save.clicked.connect(self._learn)
         self.learn.returnPressed.connect(self._learn)
         self.learn.textChanged.connect(self._typed)
         theme_notifier.changed.connect(self._restyle)

@@ -7,7 +7,6 @@ import math
 import numpy as np
 from PySide6.QtCore import QPointF, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent
-from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
@@ -28,9 +27,9 @@ class DrawnCurve(LineChart):
 
     drawn = Signal()  # `points()` are other ones
 
-    def __init__(self, steps: int, start_loss: float, parent: QWidget | None = None) -> None:
+    def __init__(self, steps: int, start_loss: float) -> None:
         """steps: where the run ends; start_loss: nats per token, a little below the chart's upper end."""
-        super().__init__("loss", "nats per token", parent=parent)
+        super().__init__("loss", "nats per token")
         self._steps = max(2, steps)
         self._places = np.linspace(0.0, math.log10(self._steps), _COLUMNS)
         self._values = np.full(_COLUMNS, np.nan)

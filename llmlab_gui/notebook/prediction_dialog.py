@@ -47,7 +47,7 @@ class PredictionDialog(StartQuestion):
         self.rows: list[ValueRow] = []
         self.curve: CurveRow | None = None
         self._expected = expected if draws else None
-        self.more = tool_button("Another quantity", "Add a prediction")
+        self.more = tool_button("Another quantity", "Add a prediction", slot=self.add_row)
         self.draw_button = toggle_button("Draw the curve", "Draw the validation loss over the steps with the mouse")
         self.draw_button.setVisible(self._expected is not None)
         self._values_place = QVBoxLayout()
@@ -58,7 +58,6 @@ class PredictionDialog(StartQuestion):
         content = column(self._values_place, tools, self._curve_place, (self._free, 1), spacing=10)
         content.setContentsMargins(0, 0, 8, 0)
         self.lay_out(content, _WIDTH)
-        self.more.clicked.connect(self.add_row)
         self.draw_button.toggled.connect(self._show_curve)
         if self._values:
             self.add_row()

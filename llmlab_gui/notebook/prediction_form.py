@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QGridLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QSlider, QWidget
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtWidgets import QGridLayout, QLabel, QLineEdit, QSizePolicy, QSlider, QWidget
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction, number_text, parse_prediction
 from llmlab.notebook.quantities import CHOICE, NUMBER, Quantity
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column, stack
 from llmlab_gui.widgets.one_line import ChoiceBox
@@ -78,8 +79,8 @@ class ValueRow(QWidget):
 
     changed = Signal()
 
-    def __init__(self, quantities: Sequence[Quantity], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, quantities: Sequence[Quantity]) -> None:
+        super().__init__()
         self._quantities = list(quantities)
         self.quantity = labelled(ChoiceBox(), "What will it be?")
         self.quantity.fill([(quantity.name, quantity.title) for quantity in self._quantities])
@@ -167,11 +168,10 @@ class ValueRow(QWidget):
         about = self.about
         self.unit.setText(about.unit)
         if about.answer == CHOICE:
-            self.choice.blockSignals(True)
-            self.choice.clear()
-            self.choice.setEditable(not about.choices)
-            self.choice.addItems(["", *about.choices])
-            self.choice.blockSignals(False)
+            with QSignalBlocker(self.choice):
+                self.choice.clear()
+                self.choice.setEditable(not about.choices)
+                self.choice.addItems(["", *about.choices])
         self._answers.setCurrentIndex(1 if about.answer == CHOICE else 0)
         self.changed.emit()
 
@@ -212,13 +212,13 @@ class CurveRow(QWidget):
 
     changed = Signal()
 
-    def __init__(self, steps: int, start_loss: float, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, steps: int, start_loss: float) -> None:
+        super().__init__()
         self.chart = DrawnCurve(steps, start_loss)
         self.chart.setMinimumHeight(220)
         self.points = labelled(QLineEdit(), "Points of the curve")
         self.points.setPlaceholderText("or write it: step:loss, for example 1:4.4, 100:3, 500:2.1")
-        self.clear_button = labelled(QPushButton("Clear"), tip="Clear the drawing")
+        self.clear_button = push_button("Clear", self.chart.clear_drawing, tip="Clear the drawing")
         self.within = labelled(QLineEdit(placeholderText="0.2"), "Average tolerance")
         self.within.setMaximumWidth(self.fontMetrics().averageCharWidth() * 9)
         self.sure = ConfidenceSlider(70)
@@ -227,7 +227,6 @@ class CurveRow(QWidget):
         column((self.chart, 1), top, bottom, into=self)
         self.chart.drawn.connect(self._drawn)
         self.points.textEdited.connect(self._written)
-        self.clear_button.clicked.connect(self.chart.clear_drawing)
         self.within.textChanged.connect(self._within_typed)
         self._within_typed()
         self.sure.changed.connect(self.changed)

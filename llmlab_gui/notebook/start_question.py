@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QLabel, QPushButton, QStackedWidget, QStyle, QWidget
+from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QLabel, QStackedWidget, QStyle, QWidget
 from shiboken6 import isValid
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.book import Anchors, Book
 from llmlab_gui.notebook.prediction_form import SentenceRow
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import beside, column
 
@@ -41,9 +42,9 @@ class StartQuestion(QDialog):
         self.ask_again = labelled(QCheckBox("Ask before every run"), tip="It can be switched on again in the Notebook")
         self.ask_again.setChecked(book.asks)
         self.ask_again.toggled.connect(book.set_asks)
-        self.start_button = PrimaryButton("Lock and start")
-        self.skip_button = QPushButton("Start without a prediction")
-        self.back_button = labelled(QPushButton("Back"), tip="Start nothing (Escape)")
+        self.start_button = PrimaryButton("Lock and start", self.start)
+        self.skip_button = push_button("Start without a prediction", self.skip)
+        self.back_button = push_button("Back", self.reject, tip="Start nothing (Escape)")
         self._what = QLabel(about, wordWrap=True)
         self.anchors = QuietLabel()
         self.anchors.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -58,9 +59,6 @@ class StartQuestion(QDialog):
             self._below.addWidget(label)
         self._rows: list[QWidget] = [self.sentence]
         self.sentence.changed.connect(self.check)
-        self.start_button.clicked.connect(self.start)
-        self.skip_button.clicked.connect(self.skip)
-        self.back_button.clicked.connect(self.reject)
         app = QApplication.instance()
         assert isinstance(app, QApplication)
         app.focusChanged.connect(self._focus_moved)

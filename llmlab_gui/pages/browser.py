@@ -119,9 +119,9 @@ class PageBrowser(QTextBrowser):
 
     stale = Signal()  # figures may have another size now, or formulas be drawn: to be shown anew
 
-    def __init__(self, name: str, background: Background, parent: QWidget | None = None) -> None:
+    def __init__(self, name: str, background: Background) -> None:
         """name: for screen readers. background: draws formulas, and is ended by whoever made it."""
-        super().__init__(parent)
+        super().__init__()
         self._background = background
         self._text = ""
         self._kept: Place | None = None  # while its width changes

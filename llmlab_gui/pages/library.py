@@ -6,6 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from llmlab.core.config import read_toml
 from llmlab.core.paths import resources_dir
 from llmlab_gui.pages.page import (
     CONCEPTS,
@@ -22,70 +23,10 @@ from llmlab_gui.pages.page import (
 from llmlab_gui.pages.papers import load_paper_pages
 from llmlab_gui.pages.paths import load_path_pages
 
-# Results and guides that are read before the others, in this order.
-READ_FIRST = (
-    "results/learnings",
-    "guides/window",
-    "guides/terminal",
-    "guides/settings",
-    "guides/runs",
-    "guides/inspecting",
-    "guides/fine-tuning",
-    "guides/experimenting",
-    "guides/checking-claims",
-    "guides/architecture",
-    "guides/development",
-)
-# The order in which they are best read; a page that is not named here follows, by name.
-READING_ORDER = (
-    "tokens",
-    "embeddings",
-    "attention",
-    "feed-forward",
-    "residual-stream",
-    "notation",
-    "forward-pass",
-    "loss",
-    "n-grams",
-    "backpropagation",
-    "optimisation",
-    "mixed-precision",
-    "flash-attention",
-    "critical-batch-size",
-    "edge-of-stability",
-    "loss-curves",
-    "data-quality",
-    "checkpoints",
-    "many-processes",
-    "mixtures-of-experts",
-    "sampling",
-    "long-context",
-    "attention-patterns",
-    "qk-and-ov",
-    "logit-lens",
-    "direct-attribution",
-    "ablation-and-patching",
-    "probes-and-steering",
-    "induction-heads",
-    "in-context-learning",
-    "superposition",
-    "comparing-models",
-    "fine-tuning",
-    "lora",
-    "quantisation",
-    "distillation",
-    "chat-templates",
-    "learning-rate",
-    "forgetting",
-    "evaluation",
-    "predicting",
-    "experiments",
-    "scaling-laws",
-    "double-descent",
-    "statistics-of-claims",
-    "bayesian-reasoning",
-    "grokking",
-)
+# Which results and guides come before the others, and in which order concept pages are best read; a page that is not
+# named there follows, by name.
+_ORDER = read_toml(resources_dir() / "reading-order.toml")
+READ_FIRST, READING_ORDER = tuple(_ORDER["first"]), tuple(_ORDER["concepts"])
 
 
 def load_all() -> list[Page]:

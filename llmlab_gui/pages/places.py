@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from llmlab.core.config import read_toml
+from llmlab.core.paths import resources_dir
 from llmlab_gui.pages.page import CONCEPTS, Page
 
 TRAIN, LOOK_INSIDE, FINE_TUNE, EXPERIMENTS = "Train", "Look inside", "Fine-tune", "Experiments"
@@ -28,167 +30,8 @@ WORKSPACES = (
 )
 # By dock: its title, and the concept pages that its caption leads to, the chief one first.
 DOCK_PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "runs": ("Runs", ("loss-curves", "checkpoints", "experiments", "tokens", "many-processes", "data-quality")),
-    "setup": (
-        "Set-up",
-        (
-            "optimisation",
-            "tokens",
-            "embeddings",
-            "feed-forward",
-            "attention",
-            "scaling-laws",
-            "many-processes",
-            "mixed-precision",
-            "data-quality",
-            "long-context",
-            "notation",
-        ),
-    ),
-    "loss": (
-        "Loss",
-        (
-            "loss-curves",
-            "loss",
-            "n-grams",
-            "evaluation",
-            "optimisation",
-            "tokens",
-            "checkpoints",
-            "feed-forward",
-            "residual-stream",
-            "forgetting",
-            "grokking",
-            "edge-of-stability",
-            "double-descent",
-            "data-quality",
-            "distillation",
-        ),
-    ),
-    "learning_rate": (
-        "Learning rate & gradient norm",
-        (
-            "optimisation",
-            "learning-rate",
-            "backpropagation",
-            "critical-batch-size",
-            "edge-of-stability",
-            "loss-curves",
-            "residual-stream",
-        ),
-    ),
-    "throughput": (
-        "Throughput",
-        ("optimisation", "scaling-laws", "many-processes", "mixed-precision", "flash-attention"),
-    ),
-    "samples": ("Samples", ("loss-curves", "sampling", "fine-tuning", "loss", "attention")),
-    "checkpoints": ("Checkpoints", ("checkpoints",)),
-    "write": ("Write", ("sampling", "loss", "n-grams", "tokens", "checkpoints", "loss-curves", "distillation")),
-    "log": ("Log", ("checkpoints",)),
-    "prompt": ("Prompt", ("tokens", "embeddings", "attention-patterns", "residual-stream", "long-context")),
-    "attention": (
-        "Attention",
-        (
-            "attention-patterns",
-            "attention",
-            "qk-and-ov",
-            "induction-heads",
-            "flash-attention",
-            "in-context-learning",
-            "long-context",
-        ),
-    ),
-    "contributions": (
-        "Layer contributions",
-        ("residual-stream", "direct-attribution", "feed-forward", "attention-patterns", "qk-and-ov"),
-    ),
-    "residual": ("Residual stream", ("residual-stream", "probes-and-steering")),
-    "lens": ("Logit lens", ("logit-lens", "in-context-learning")),
-    "interventions": ("Interventions", ("ablation-and-patching", "bayesian-reasoning", "probes-and-steering")),
-    "compare": ("Compare", ("comparing-models",)),
-    "evolution": (
-        "Evolution",
-        ("induction-heads", "attention-patterns", "logit-lens", "direct-attribution", "comparing-models"),
-    ),
-    "geometry": ("Embedding geometry", ("embeddings", "superposition")),
-    "parameters": ("Parameters", ("optimisation", "feed-forward", "superposition", "mixtures-of-experts")),
-    "walk": (
-        "Walk",
-        (
-            "forward-pass",
-            "notation",
-            "attention",
-            "tokens",
-            "embeddings",
-            "residual-stream",
-            "feed-forward",
-            "loss",
-            "backpropagation",
-            "sampling",
-            "mixtures-of-experts",
-        ),
-    ),
-    "rebuild": (
-        "Rebuild",
-        (
-            "attention",
-            "feed-forward",
-            "forward-pass",
-            "loss",
-            "backpropagation",
-            "optimisation",
-            "tokens",
-            "sampling",
-            "lora",
-            "logit-lens",
-            "flash-attention",
-        ),
-    ),
-    "finetune_setup": ("Fine-tune set-up", ("fine-tuning", "lora", "quantisation", "learning-rate")),
-    "data": ("Data", ("chat-templates", "fine-tuning")),
-    "adapter": ("Adapter", ("lora", "fine-tuning", "quantisation")),
-    "queue": ("Queue", ("experiments",)),
-    "experiment": (
-        "Experiment",
-        (
-            "experiments",
-            "learning-rate",
-            "forgetting",
-            "scaling-laws",
-            "critical-batch-size",
-            "double-descent",
-            "data-quality",
-        ),
-    ),
-    "experiment_losses": ("Losses of the runs", ("experiments",)),
-    "experiment_result": ("Result", ("experiments", "scaling-laws", "forgetting", "double-descent")),
-    "experiment_report": ("Report", ("experiments",)),
-    "experiments": ("Experiments", ("experiments",)),
-    "notebook": ("Notebook", ("predicting", "experiments", "bayesian-reasoning")),
-    "practice": ("Practice", ("predicting", "in-context-learning")),
-    "paper": (
-        "Paper",
-        ("experiments", "predicting", "bayesian-reasoning", "grokking", "induction-heads", "statistics-of-claims"),
-    ),
-    "check": (
-        "Check",
-        (
-            "experiments",
-            "predicting",
-            "statistics-of-claims",
-            "bayesian-reasoning",
-            "grokking",
-            "qk-and-ov",
-            "probes-and-steering",
-        ),
-    ),
-    "claims": ("Claims", ("predicting", "statistics-of-claims", "experiments")),
-    "evidence": (
-        "Evidence",
-        ("experiments", "statistics-of-claims", "predicting", "bayesian-reasoning", "grokking", "induction-heads"),
-    ),
-    "diagnose": ("Diagnose", ("loss-curves", "optimisation", "attention-patterns", "predicting")),
-    "check_report": ("Check report", ("statistics-of-claims", "experiments")),
+    dock: (known["title"], tuple(known["pages"]))
+    for dock, known in read_toml(resources_dir() / "window" / "panels.toml").items()
 }
 DOCK_IDS = (*DOCK_PAGES, "learn")
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtGui import QGuiApplication, QPalette
-from PySide6.QtWidgets import QFrame, QPushButton, QWidget
+from PySide6.QtWidgets import QFrame, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.data.papers import SIZES
@@ -23,6 +23,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.paper.check_form import CheckForm
 from llmlab_gui.paper.claim_rows import check_options
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import scrolled
 from llmlab_gui.widgets.layouts import choice_box, column
 from llmlab_gui.widgets.numbers import minutes_text
@@ -53,9 +54,9 @@ class CheckDock(LabDock):
         steps = Steps(_plans, self._show_plans, partial(self.form.show_sizes, {}), partial(ask_of_check, self, lab))
         tip = "Asks for your predictions, then trains and judges"
         self.setup = StudySetup(lab, self, self.form, desk.checks.controller, steps, "Run", tip)
-        self.copy_button = QPushButton("Copy command")
-        self.copy_button.setToolTip("The same check as a command for a terminal")
-        self.copy_button.clicked.connect(self.copy_command)
+        self.copy_button = push_button(
+            "Copy command", self.copy_command, tip="The same check as a command for a terminal"
+        )
         self.setup.buttons.insertWidget(1, self.copy_button)
         self.checks = choice_box("Which check", tip="Checks of this paper, newest first", least=12)
         self.study = study = StudyPanel(lab, desk.checks, "check", CHECK_TRIAL_COLUMNS)
@@ -83,12 +84,6 @@ class CheckDock(LabDock):
             return
         QGuiApplication.clipboard().setText(command)
         self.lab.said.emit(f"Copied: {command}")
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self.setup.shutdown()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _seen(self, seen: bool) -> None:
         if seen:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError, UsageError
@@ -98,9 +98,8 @@ class CheckForm(StudyForm[CheckRequest]):
 
     def offer_models(self, references: Sequence[tuple[str, str]]) -> None:
         """References that can be chosen, with their words; what is in the form stays as it is."""
-        self.model.blockSignals(True)
-        self.model.offer(references)
-        self.model.blockSignals(False)
+        with QSignalBlocker(self.model):
+            self.model.offer(references)
 
     def read(self) -> CheckRequest:
         paper = self._desk.paper
@@ -127,8 +126,6 @@ class CheckForm(StudyForm[CheckRequest]):
             watched=True,
         )
         return replace(request, command=_command(request, list(self.claims)))
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _ticked(self) -> None:
         self._show_models()

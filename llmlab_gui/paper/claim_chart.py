@@ -8,7 +8,6 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFontMetricsF
-from PySide6.QtWidgets import QWidget
 
 from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series
 from llmlab_gui.charts.axes import NumberAxis, Ticks
@@ -67,11 +66,11 @@ class CategoryAxis(NumberAxis):
 class ClaimChart(FigureChart):
     """Draws one `llmlab.core.charts.Chart`. Hovering a point says what it is."""
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.chart: Chart | None = None
         self._shown: list[tuple[Series, np.ndarray]] = []  # beside `_spots`: the series, and which of its points
         self._names = CategoryAxis()
-        super().__init__(name, parent, bottom=self._names)
+        super().__init__(name, bottom=self._names)
         self.scale_item = ScaleItem(self.getPlotItem())
 
     def show_chart(self, chart: Chart | None) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QModelIndex, Qt
-from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QWidget
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent, QShowEvent
+from PySide6.QtWidgets import QSizePolicy, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
-from llmlab.data.papers import VERDICTS
+from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VERDICTS
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
-from llmlab_gui.paper.verdict_badge import BadgeDelegate
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.theme import Theme, current_theme, mix, theme_notifier
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -56,8 +56,6 @@ class ClaimsDock(LabDock):
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self.desk.need()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
         rows = self.desk.claims()
@@ -156,3 +154,95 @@ class ClaimsModel(RowsModel[ClaimRow]):
             row = self.rows[index.row()]
             return row.state if row.final or row.verdict is None else f"{row.state} so far"
         return super().data(index, role)
+
+
+_SIDE, _UP = 9, 3  # of the words, to the badge's edge
+_GROUND = 0.16  # how much of the colour the ground has
+# Shapes differ, so that the colour is not needed to tell verdicts apart.
+_SIGNS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?"}
+
+
+def badge_text(state: str) -> str:
+    """`✓ supported`."""
+    sign = _SIGNS.get(state, "")
+    return f"{sign} {state}" if sign else state
+
+
+def badge_color(state: str, theme: Theme) -> str:
+    """The colour that goes with a verdict, or with why there is none."""
+    colors = {SUPPORTED: theme.good, NOT_SUPPORTED: theme.bad, INCONCLUSIVE: theme.warning, "running": theme.accent}
+    return colors.get(state, theme.quiet)
+
+
+def paint_badge(painter: QPainter, room: QRectF, state: str) -> None:
+    """At the left of `room`, in its middle. A verdict has a ground; other states are words alone."""
+    theme = current_theme()
+    color, text = QColor(badge_color(state, theme)), badge_text(state)
+    painter.save()
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    metrics = QFontMetrics(painter.font())
+    inside = room.width() - (2 * _SIDE if state in _SIGNS else 0)
+    text = metrics.elidedText(text, Qt.TextElideMode.ElideRight, int(inside))
+    left = room.left()
+    if state in _SIGNS:
+        height = metrics.height() + 2 * _UP
+        width = min(room.width(), metrics.horizontalAdvance(text) + 2 * _SIDE)
+        pill = QRectF(left, room.center().y() - height / 2, width, height)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(mix(theme.surface, color, _GROUND))
+        painter.drawRoundedRect(pill, height / 2, height / 2)
+        left += _SIDE
+    painter.setPen(color)
+    painter.drawText(QRectF(left, room.top(), room.right() - left, room.height()), Qt.AlignmentFlag.AlignVCenter, text)
+    painter.restore()
+
+
+class BadgeDelegate(QStyledItemDelegate):
+    """Cells whose words are a verdict, or why there is none."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        state = str(index.data(Qt.ItemDataRole.DisplayRole) or "")
+        self.initStyleOption(option, index)
+        option.text = ""
+        widget = option.widget
+        assert widget is not None
+        widget.style().drawControl(QStyle.ControlElement.CE_ItemViewItem, option, painter, widget)
+        paint_badge(painter, QRectF(option.rect).adjusted(4, 0, -4, 0), state)
+
+
+class Badge(QWidget):
+    """One verdict, a little larger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state = ""
+        font = QFont(self.font())
+        font.setWeight(QFont.Weight.DemiBold)
+        self.setFont(font)
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.setAccessibleName("Verdict")
+        theme_notifier.changed.connect(self.update)
+
+    @property
+    def state(self) -> str:
+        """What it says."""
+        return self._state
+
+    def say(self, state: str) -> None:
+        """Shows another verdict."""
+        self._state = state
+        self.setAccessibleDescription(state)
+        self.updateGeometry()
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        metrics = QFontMetrics(self.font())
+        wide = 2 * _SIDE if self._state in _SIGNS else 0
+        return QSize(metrics.horizontalAdvance(badge_text(self._state)) + wide + 2, metrics.height() + 2 * _UP + 2)
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setFont(self.font())
+        paint_badge(painter, QRectF(self.rect()), self._state)

@@ -13,8 +13,7 @@ from llmlab.studies.papers.checks import claims_of_models, claims_tested
 from llmlab.studies.papers.own import OwnPaper, own_papers
 from llmlab.studies.papers.records import CheckResult
 from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.experiments.poller import ExperimentRow, Report
-from llmlab_gui.experiments.source import CHECKS
+from llmlab_gui.experiments.poller import CHECKS, ExperimentRow, Report
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.claim_rows import UNTESTED, ClaimRow, check_options, claim_rows
 from llmlab_gui.widgets.background import Background
@@ -157,8 +156,6 @@ class PaperDesk(QObject):
     def shutdown(self) -> None:
         """Waits for what is read in the background. The lab ends what follows the checks."""
         self._background.shutdown()
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _take(self, name: str, found: tuple[list[Paper], list[LabError], list[OwnPaper]]) -> None:
         papers, errors, own = found

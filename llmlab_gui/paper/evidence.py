@@ -25,9 +25,9 @@ from llmlab_gui.learn.page_opener import PageOpener
 from llmlab_gui.pages.browser import TOP
 from llmlab_gui.paper.claim_chart import ClaimChart
 from llmlab_gui.paper.claim_rows import NO_TEST, UNTESTED, ClaimRow, check_options
+from llmlab_gui.paper.claims import Badge
 from llmlab_gui.paper.notes import NotesBrowser
 from llmlab_gui.paper.pages import claim_page
-from llmlab_gui.paper.verdict_badge import Badge
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 from llmlab_gui.widgets.layouts import beside, column, split
@@ -49,7 +49,7 @@ class EvidenceDock(LabDock):
     def __init__(self, lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> None:
         super().__init__(lab, "evidence", "Evidence", parent)
         self.desk = desk
-        self._opener = PageOpener(lab, lab.open_concept)
+        self._opener = PageOpener(lab, lab.concept_requested.emit)
         self._drawn: ClaimRow | None = None
         self._shared = False  # words and chart have their shares of the room
         self.badge, self.title = Badge(), QLabel()
@@ -108,8 +108,6 @@ class EvidenceDock(LabDock):
             self._splitter.setOrientation(wanted)
             length = event.size().width() if wanted == Qt.Orientation.Horizontal else event.size().height()
             self._splitter.setSizes([length * share // 100 for share in (_TEXT_SHARE, 100 - _TEXT_SHARE)])
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
         row = self.desk.claim

@@ -21,8 +21,8 @@ from llmlab_gui.paper.pages import notes_page, own_page
 from llmlab_gui.paper.questions import PaperQuestions
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import beside, choice_box, column
-from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import LineQuestion
+from llmlab_gui.widgets.saving import open_outside
 from llmlab_gui.widgets.theme import theme_notifier
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class PaperDock(LabDock):
         self.desk = desk
         self._drawn: Paper | OwnPaper | None = None
         self._page: Page | None = None
-        self._opener = PageOpener(lab, lab.open_concept)
+        self._opener = PageOpener(lab, lab.concept_requested.emit)
         self.papers = choice_box("Which paper", tip="The papers whose claims the lab knows", least=8)
         self.browser = NotesBrowser("Notes on the paper", self._background)
         self.browser.anchorClicked.connect(self.open_link)
@@ -118,8 +118,6 @@ class PaperDock(LabDock):
         super().changeEvent(event)
         if event.type() == QEvent.Type.ActivationChange and self.isVisible() and self.isActiveWindow():
             self._read()  # whoever comes back from an editor
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         self.desk.reread() if self.desk.looked else self.desk.need()

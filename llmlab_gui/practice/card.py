@@ -250,7 +250,7 @@ class QuestionCard(QWidget):
         self.result.setAccessibleName(f"{word} {said} {widths} {question.how}")
 
     def _follow(self, page: str) -> None:
-        self._lab.open_concept(page)
+        self._lab.concept_requested.emit(page)
 
 
 class _Choices(QListWidget):

@@ -6,72 +6,35 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QProcess, Qt, Signal
+from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.core.paths import module_command
 from llmlab.exercises.checker import answer_from_json
+from llmlab_gui.host.command import LLMLAB, Command, Ended
 
-COMMAND = tuple(module_command("llmlab"))
 
-
-class ExerciseCommand(QObject):
-    """Runs one command at a time; then `answered` with what it prints as JSON, or `failed`."""
+class ExerciseCommand(Command):
+    """Runs one at a time; then `answered` with what it prints as JSON, or `failed`."""
 
     answered = Signal(dict)
     failed = Signal(object)  # LabError
 
-    def __init__(self, outputs: Path, parent: QObject | None = None, command: Sequence[str] = COMMAND) -> None:
-        super().__init__(parent)
-        self._outputs, self._command = outputs, list(command)
-        self._process: QProcess | None = None
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None
+    def __init__(self, outputs: Path, parent: QObject | None = None, command: Sequence[str] = LLMLAB) -> None:
+        super().__init__(parent, command)
+        self._outputs = outputs
+        self.ended.connect(self._understand)
 
     def begin(self, action: str, *words: str) -> None:
         """Starts `exercise ACTION WORDS`; none may be running."""
-        process = QProcess(self)
-        process.finished.connect(self._ended)
-        process.errorOccurred.connect(self._error, Qt.ConnectionType.QueuedConnection)
-        self._process = process
-        everything = ["exercise", action, *words, "--json", "--outputs", str(self._outputs)]
-        process.start(self._command[0], [*self._command[1:], *everything])
+        self.start("exercise", action, *words, "--json", "--outputs", str(self._outputs))
 
-    def end(self) -> None:
-        """Ends it, and what it has started, and returns when it is gone; no signal follows."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.finished.disconnect(self._ended)
-        process.terminate()
-        if not process.waitForFinished(1500):
-            process.kill()
-            process.waitForFinished(3000)
-        process.deleteLater()
-
-    def _error(self, error: QProcess.ProcessError) -> None:
-        if error == QProcess.ProcessError.FailedToStart and self._take() is not None:
-            self.failed.emit(LabError("Your code could not be run.", f"{self._command[0]} cannot be started."))
-
-    def _ended(self) -> None:
-        if (process := self._take()) is None:
-            return
-        said = bytes(process.readAllStandardOutput().data()).decode("utf-8", errors="replace")
+    def _understand(self, ended: Ended) -> None:
         try:
-            found = json.loads(said)
+            found = json.loads(ended.out)
         except ValueError:
-            words = bytes(process.readAllStandardError().data()).decode("utf-8", errors="replace").strip().splitlines()
-            self.failed.emit(LabError((words or ["It ended without a message."])[-1].removeprefix("error: ")))
+            self.failed.emit(LabError(ended.problem or "It ended without a message."))
             return
         self.answered.emit(found)
-
-    def _take(self) -> QProcess | None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.deleteLater()
-        return process
 
 
 class Checks(QObject):
@@ -82,7 +45,7 @@ class Checks(QObject):
     answered = Signal(object)  # Answer
     failed = Signal(object)  # LabError
 
-    def __init__(self, outputs: Path, parent: QObject | None = None, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, outputs: Path, parent: QObject | None = None, command: Sequence[str] = LLMLAB) -> None:
         super().__init__(parent)
         self._command = ExerciseCommand(outputs, self, command)
         self._command.answered.connect(self._take)

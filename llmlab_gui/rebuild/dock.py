@@ -12,15 +12,17 @@ from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QPushButton,
 from llmlab.core.errors import LabError
 from llmlab.exercises.checker import FAILED, PASSED, Answer
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces
+from llmlab_gui.host.command import LLMLAB
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.pages.browser import TOP, PageBrowser
 from llmlab_gui.pages.page import Page
-from llmlab_gui.rebuild.checks import COMMAND, Checks
+from llmlab_gui.rebuild.checks import Checks
 from llmlab_gui.rebuild.use import Browser, UsePanel
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import column, flow, settling_timer, split
-from llmlab_gui.widgets.outside import open_outside
+from llmlab_gui.widgets.saving import open_outside
 from llmlab_gui.widgets.theme import theme_notifier
 
 _CAPTION = (
@@ -37,7 +39,7 @@ _STEP_MARKS = {PASSED: "✓", FAILED: "✗"}
 class RebuildDock(LabDock):
     """The learner's workbook. Saving a file checks it, whether or not the panel is in sight."""
 
-    def __init__(self, lab: Lab, parent: QWidget | None = None, command: tuple[str, ...] = COMMAND) -> None:
+    def __init__(self, lab: Lab, parent: QWidget | None = None, command: tuple[str, ...] = LLMLAB) -> None:
         super().__init__(lab, "rebuild", "Rebuild", parent)
         self._workbook, self._pieces = Workbook(lab.outputs), all_pieces()
         self._hints: dict[str, int] = {}  # how many were asked for
@@ -45,7 +47,7 @@ class RebuildDock(LabDock):
         self.checks = Checks(lab.outputs, self, command)
         self.list, self.file = QListWidget(), QuietLabel()
         self.start, self.check = QPushButton("Start"), QPushButton("Check")
-        self.hint = QPushButton("Hint")
+        self.hint = push_button("Hint", self._more_hints)
         self.tabs, self.verdict, self.steps = QTabWidget(), QLabel(), QListWidget()
         self.tabs.setDocumentMode(True)
         self.task, self.yours, self.lab_code = (
@@ -109,7 +111,6 @@ class RebuildDock(LabDock):
         self.list.itemActivated.connect(lambda _: self._begin())
         self.start.clicked.connect(self._begin)
         self.check.clicked.connect(lambda: self._ask(self.piece))
-        self.hint.clicked.connect(self._more_hints)
         self.tabs.currentChanged.connect(lambda _: self._show())
         for browser in (self.task, self.yours, self.lab_code):
             browser.anchorClicked.connect(self._follow)
@@ -224,7 +225,7 @@ class RebuildDock(LabDock):
 
     def _follow(self, url: QUrl) -> None:
         if url.scheme() == "concept":
-            self.lab.open_concept(url.path())
+            self.lab.concept_requested.emit(url.path())
 
     def _watch(self, piece: Piece) -> None:
         """From now on a change of its file is seen."""

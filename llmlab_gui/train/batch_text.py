@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import QLabel, QListWidget, QPushButton, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
@@ -57,9 +57,8 @@ class BatchView(QWidget):
     def show_run(self, run: ShownRun | None) -> None:
         """The run whose steps are meant, as far as it has come."""
         before, self._run, step = self._run, run, self.step.value()
-        self.step.blockSignals(True)
-        self.step.setRange(1, max(1, run.history.last_step if run is not None else 1))
-        self.step.blockSignals(False)
+        with QSignalBlocker(self.step):
+            self.step.setRange(1, max(1, run.history.last_step if run is not None else 1))
         if not self.button.isChecked():
             return
         if (before and before.id) != (run and run.id):
@@ -97,9 +96,8 @@ class BatchView(QWidget):
         self._show(steps[(steps.index(now) + 1) % len(steps) if now in steps else 0])
 
     def _show(self, step: int) -> None:
-        self.step.blockSignals(True)
-        self.step.setValue(step)
-        self.step.blockSignals(False)
+        with QSignalBlocker(self.step):
+            self.step.setValue(step)
         self._ask()
 
     def _ask(self) -> None:

@@ -17,7 +17,6 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.train.branch_dialog import BranchDialog
-from llmlab_gui.train.checkpoint_details import CheckpointDetails
 from llmlab_gui.train.checkpoint_rows import (
     CheckpointRow,
     delete_rows,
@@ -26,13 +25,13 @@ from llmlab_gui.train.checkpoint_rows import (
     read_rows,
     verify_row,
 )
-from llmlab_gui.train.checkpoints_table import COLUMNS, STEP, CheckpointsModel
+from llmlab_gui.train.checkpoints_table import COLUMNS, STEP, CheckpointDetails, CheckpointsModel
 from llmlab_gui.train.exporter import Exporter
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import column, split, turn
-from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import ask
 from llmlab_gui.widgets.row_tables import rows_table, sorted_proxy, table_actions, tool_bar
+from llmlab_gui.widgets.saving import open_outside
 
 # A look at the folder's time stamp costs microseconds; checkpoints may also come and go without an event.
 _LOOK_MS = 1500
@@ -113,7 +112,6 @@ class CheckpointsDock(LabDock):
         """Ends what still works for this dock."""
         self._timer.stop()
         self.exporter.shutdown()
-        self._hashing.shutdown()
         super().shutdown()
 
     def reload(self) -> None:
@@ -130,7 +128,7 @@ class CheckpointsDock(LabDock):
     def write(self) -> None:
         """Opens Write with the chosen checkpoint."""
         if (one := self._one) is not None and one.checkpoint is not None:
-            self.lab.open_write(self._run_id, one.name)
+            self.lab.write_requested.emit(self._run_id, one.name)
 
     def pin(self) -> None:
         """Pins the chosen checkpoints, or unpins them if all are pinned."""

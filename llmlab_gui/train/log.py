@@ -27,11 +27,12 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.event_sentences import Sentence, history_sentences, sentence
 from llmlab_gui.train.log_tail import LogTail
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.find_bar import FindBar
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import choice_box, column, flow, stack
 from llmlab_gui.widgets.numbers import unbroken
-from llmlab_gui.widgets.outside import open_outside
+from llmlab_gui.widgets.saving import open_outside
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 # Rows of each view; about the 2 MB that the tail begins with, at 100 characters a line.
@@ -62,8 +63,7 @@ class LogDock(LabDock):
         self.follow.setChecked(True)
         copy = labelled(QPushButton("Copy"), tip="Copy the selection, or all that is shown")
         copy.clicked.connect(self.copy)
-        self.open_button = labelled(QPushButton("Open file"), tip="Open worker.log in the editor of this system")
-        self.open_button.clicked.connect(self.open_file)
+        self.open_button = push_button("Open file", self.open_file, tip="Open worker.log in the editor of this system")
         self.events_view, self.output_view = self._text_view(_MAX_SENTENCES), self._text_view(_MAX_LINES)
         self.events_view.setAccessibleName("Events of the run")
         self.output_view.setAccessibleName("Output of the worker")

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QLineEdit, QPushButton, QScrollArea, QWidget
+from PySide6.QtWidgets import QLineEdit, QScrollArea, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
@@ -29,6 +29,7 @@ from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, WholeLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import column, flow, settling_timer
 from llmlab_gui.widgets.numbers import bytes_text, minutes_text, unbroken
@@ -98,9 +99,11 @@ class RunSetupDock(LabDock, Generic[S]):
         self.help = labelled(QuietLabel("Point at a setting to see what it means."), "Help")
         self.help.setMinimumHeight(self.fontMetrics().lineSpacing() * 3)
         self.help.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
-        self.reset_button = QPushButton("Reset to preset")
-        self.queue_button = labelled(QPushButton("Add to queue"), tip="It starts when the runs ahead of it have ended")
-        self.train_button = PrimaryButton("Train")
+        self.reset_button = push_button("Reset to preset", lambda _=False: self.chosen.use_preset())
+        self.queue_button = push_button(
+            "Add to queue", self.queue, tip="It starts when the runs ahead of it have ended"
+        )
+        self.train_button = PrimaryButton("Train", self.train)
         self._lay_out()
         self._settle = settling_timer(self, _SETTLE_MS, self.update_all)
         self._again = QTimer(self, interval=_AGAIN_MS)
@@ -109,9 +112,6 @@ class RunSetupDock(LabDock, Generic[S]):
         self.form.edited.connect(self._edited)
         self.form.entered.connect(self._show_help)
         self.name.textChanged.connect(self._edited)
-        self.reset_button.clicked.connect(lambda _=False: self.chosen.use_preset())
-        self.train_button.clicked.connect(self.train)
-        self.queue_button.clicked.connect(self.queue)
         lab.runs_changed.connect(self._check_name)
         lab.plan_taken.connect(self._plan_taken)
         theme_notifier.changed.connect(self.update_all)
@@ -215,8 +215,6 @@ class RunSetupDock(LabDock, Generic[S]):
         self.problem.say("")
         self._allow(True)
         self.work_out(plan.settings)  # type: ignore[arg-type]
-
-    # Behind the scenes -------------------------------------------------------------------------------------------
 
     def _refuse_memory(self, costs: Costs, free: int) -> str:
         """Why the run cannot be started now, with what could be; "" where it may fit. It may still wait in the queue,

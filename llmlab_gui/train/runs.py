@@ -25,10 +25,9 @@ from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState, labelled
 from llmlab_gui.widgets.layouts import beside, column, settling_timer, stack
 from llmlab_gui.widgets.numbers import stamp_text
-from llmlab_gui.widgets.outside import open_outside
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
-from llmlab_gui.widgets.saving import Cell, ask_where, save_csv
+from llmlab_gui.widgets.saving import Cell, ask_where, open_outside, save_csv
 
 # Walking through the list by keyboard should not open every run on the way.
 _SETTLE_MS = 150
@@ -59,7 +58,7 @@ class RunsDock(LabDock):
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names made from a date differ at their ends
         self.filter = labelled(QLineEdit(placeholderText="Filter by name, state, kind or text"), "Filter the runs")
         self.filter.setClearButtonEnabled(True)
-        self.menu_button = tool_button("Export", "Save the table as CSV")
+        self.menu_button = tool_button("Export", "Save the table as CSV", slot=self._ask_export)
         self._actions = self._build_actions()
         self._build_table()
         row = beside(self.filter, self.menu_button, grows=self.filter)
@@ -70,7 +69,6 @@ class RunsDock(LabDock):
         self.caption("All runs in the outputs folder. Ticked ones are overlaid in the charts.", "loss-curves")
         self._settle = settling_timer(self, _SETTLE_MS, self._open_chosen)
         self.filter.textChanged.connect(self._filter)
-        self.menu_button.clicked.connect(self._ask_export)
         self.model.overlay_toggled.connect(self._toggle_overlay)
         lab.runs_changed.connect(self._refresh)
         lab.current_changed.connect(self._select_current)
@@ -88,7 +86,6 @@ class RunsDock(LabDock):
         if self._settings is not None:
             self._settings.save_choices("runs/ticked", Ticked(self.lab.overlaid()))
         super().shutdown()
-        self.deletions.shutdown()
 
     def chosen(self) -> list[RunRow]:
         """The selected runs, as the table is sorted."""
@@ -144,7 +141,7 @@ class RunsDock(LabDock):
         for name, text, slot in (
             ("open", "Open", self._open_chosen),
             ("look", "Look inside", self._first(lambda row: lab.look_requested.emit(_reference(row)))),
-            ("write", "Write", self._first(lambda row: lab.open_write(row.id, ""))),
+            ("write", "Write", self._first(lambda row: lab.write_requested.emit(row.id, ""))),
             ("compare", "Compare", self._compare),
             ("overlay", "Overlay in the charts", self._toggle_chosen),
             ("pause", "Pause", self._each(lab.controller.pause)),

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtGui import QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QPushButton, QSlider, QWidget, QWidgetAction
+from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QSlider, QWidget, QWidgetAction
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
@@ -30,7 +30,7 @@ from llmlab_gui.train.samples_data import (
     to_markdown,
 )
 from llmlab_gui.train.samples_view import SamplesView
-from llmlab_gui.widgets.buttons import menu_button
+from llmlab_gui.widgets.buttons import menu_button, push_button
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer, stack
 from llmlab_gui.widgets.saving import ask_where, csv_text, save
@@ -77,7 +77,9 @@ class SamplesDock(LabDock):
         holder.setDefaultWidget(self.steps_list)
         menu.addAction(holder)
         menu.aboutToShow.connect(self._fill_list)
-        self.ask_button = labelled(QPushButton("Sample now"), tip="The model writes a sample after its next step")
+        self.ask_button = push_button(
+            "Sample now", self._sample_now, tip="The model writes a sample after its next step"
+        )
         self.export_button = menu_button("Export", "")
         exports = self.export_button.menu()
         exports.addAction("Copy the selection", self._copy_selection)
@@ -93,7 +95,6 @@ class SamplesDock(LabDock):
         self.choice.currentIndexChanged.connect(self._show_steps)
         self.slider.valueChanged.connect(self._show_steps)
         self.steps_list.itemChanged.connect(self._tick)
-        self.ask_button.clicked.connect(self._sample_now)
         # A batch of events, a resize: one new layout for all of them.
         self._settle = settling_timer(self, 0, self._reload)
         lab.current_changed.connect(self._change_run)
@@ -180,18 +181,17 @@ class SamplesDock(LabDock):
     def _fill_list(self) -> None:
         """The list of steps to tick, made when it is opened."""
         steps = self._table.steps
-        self.steps_list.blockSignals(True)
-        self.steps_list.clear()
-        for step in steps:
-            item = QListWidgetItem(f"step {step:,}   {self._table.loss(step)}")
-            item.setData(Qt.ItemDataRole.UserRole, step)
-            newest = step == steps[-1]
-            if newest:
-                item.setFlags(Qt.ItemFlag.NoItemFlags)
-            on = newest or step in self._ticked
-            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
-            self.steps_list.addItem(item)
-        self.steps_list.blockSignals(False)
+        with QSignalBlocker(self.steps_list):
+            self.steps_list.clear()
+            for step in steps:
+                item = QListWidgetItem(f"step {step:,}   {self._table.loss(step)}")
+                item.setData(Qt.ItemDataRole.UserRole, step)
+                newest = step == steps[-1]
+                if newest:
+                    item.setFlags(Qt.ItemFlag.NoItemFlags)
+                on = newest or step in self._ticked
+                item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+                self.steps_list.addItem(item)
 
     def _tick(self, item: QListWidgetItem) -> None:
         step = item.data(Qt.ItemDataRole.UserRole)

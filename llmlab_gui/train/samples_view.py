@@ -31,7 +31,7 @@ from PySide6.QtWidgets import (
 from llmlab_gui.train.samples_data import NO_SAMPLES, SampleTable
 from llmlab_gui.widgets.layouts import settling_timer
 from llmlab_gui.widgets.row_tables import CopyingTable, Index
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, faded, theme_notifier
 
 _ROOT = QModelIndex()
 # Longer texts are cut in the table; copying and exporting give all of them.
@@ -174,9 +174,7 @@ class _TextDelegate(QStyledItemDelegate):
         painter.save()
         painter.setClipRect(area)
         if option.state & QStyle.StateFlag.State_Selected:
-            shade = QColor(current_theme().accent)
-            shade.setAlphaF(0.16)
-            painter.fillRect(area, shade)
+            painter.fillRect(area, faded(current_theme().accent, 0.16))
         painter.translate(area.left() + _MARGIN, area.top() + _MARGIN)
         self._document(index, area.width()).drawContents(painter)
         painter.restore()

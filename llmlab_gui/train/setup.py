@@ -39,10 +39,6 @@ class SetupDock(RunSetupDock[PretrainSettings]):
         self.show()
         self.raise_()
 
-    def shutdown(self) -> None:
-        self.corpus.shutdown()
-        super().shutdown()
-
     def check(self) -> None:
         self.corpus.check()
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from PySide6.QtCore import QEvent, QObject, Qt
+from PySide6.QtCore import QEvent, QObject, QSignalBlocker, Qt
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QLabel, QLineEdit, QListWidget, QPushButton, QSpinBox, QWidget
 
@@ -54,8 +54,10 @@ class WalkDock(AskingDock):
         self.drawing = DrawRow()
         self.change, self.undo = QLineEdit(), QPushButton("Undo")
         self.cache = toggle_button("KV cache", "Walk the last token with a cache, and mark what of each stage it holds")
-        self.append = tool_button("Append", "Append the sampled token to the text, and walk again")
-        self.take_back = tool_button("Take back", "The prompt without the tokens that were appended")
+        self.append = tool_button("Append", "Append the sampled token to the text, and walk again", slot=self._append)
+        self.take_back = tool_button(
+            "Take back", "The prompt without the tokens that were appended", slot=self._take_back
+        )
         self.sequence, self.key = QSpinBox(), QSpinBox()
         self._appended: list[int] = []
         self._wanted = ""  # a stage that is to be shown as soon as it is there
@@ -177,9 +179,8 @@ class WalkDock(AskingDock):
         self._appended, self._place = [], -1
         self.change.clear()
         for box in (self.sequence, self.key):
-            box.blockSignals(True)
-            box.setValue(-1)
-            box.blockSignals(False)
+            with QSignalBlocker(box):
+                box.setValue(-1)
         self._fill()
         self.update_state()
 
@@ -193,16 +194,15 @@ class WalkDock(AskingDock):
     def _fill(self) -> None:
         """The list of stages; the one of the same name stays chosen, unless another is wanted."""
         shown = self._wanted or (self.view.stage.name if self.view.stage is not None else "")
-        self.list.blockSignals(True)
-        self.list.clear()
-        for number, stage in enumerate(self.stages, 1):
-            self.list.addItem(f"{number}. {'changed · ' if stage.changed else ''}{stage.title}")
-            self.list.item(number - 1).setToolTip(stage.why)
-        names = [stage.name for stage in self.stages]
-        if self._wanted in names:
-            self._wanted = ""
-        self.list.setCurrentRow(names.index(shown) if shown in names else 0 if names else -1)
-        self.list.blockSignals(False)
+        with QSignalBlocker(self.list):
+            self.list.clear()
+            for number, stage in enumerate(self.stages, 1):
+                self.list.addItem(f"{number}. {'changed · ' if stage.changed else ''}{stage.title}")
+                self.list.item(number - 1).setToolTip(stage.why)
+            names = [stage.name for stage in self.stages]
+            if self._wanted in names:
+                self._wanted = ""
+            self.list.setCurrentRow(names.index(shown) if shown in names else 0 if names else -1)
         self._show_stage()
 
     def _show_stage(self) -> None:
@@ -225,16 +225,14 @@ class WalkDock(AskingDock):
             (self.head, about.n_head - 1, int(asked.get("head", 0))),
             (self.position, len(tokens) - 1 - self._back, int(asked.get("position", -1)) % len(tokens)),
         ):
-            box.blockSignals(True)
-            box.setRange(0, max(most, 0))
-            box.setValue(value)
-            box.blockSignals(False)
+            with QSignalBlocker(box):
+                box.setRange(0, max(most, 0))
+                box.setValue(value)
         if self._back:
             self._show_sequences(int(archive.metadata.more.get("sequences", 0)))
-        self.key.blockSignals(True)
-        self.key.setMaximum(len(tokens) - 1)
-        self.key.setSpecialValueText(_key_words(asked.get("changes", ())))
-        self.key.blockSignals(False)
+        with QSignalBlocker(self.key):
+            self.key.setMaximum(len(tokens) - 1)
+            self.key.setSpecialValueText(_key_words(asked.get("changes", ())))
         self.token.setText(visible(tokens[self.position.value()]))
         appended = visible("".join(tokens[len(tokens) - len(self._appended) :]))
         self.take_back.setText(f"Take back {appended[-_APPENDED:]}")
@@ -331,8 +329,6 @@ class WalkDock(AskingDock):
         self.change.textChanged.connect(lambda text: self.undo.setEnabled(bool(text)))
         self.undo.clicked.connect(self._undo)
         self.cache.toggled.connect(self._ask)
-        self.append.clicked.connect(self._append)
-        self.take_back.clicked.connect(self._take_back)
         self.view.panel_wanted.connect(self.lab.dock_requested)
         self.view.number_chosen.connect(self._start_change)
 

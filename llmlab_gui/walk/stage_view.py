@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import numpy as np
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QFont, QFontDatabase
 from PySide6.QtWidgets import QLabel, QStackedWidget, QTableView, QWidget
 
@@ -13,7 +14,6 @@ from llmlab.walk.stage import Array, Stage, Value
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.pages.html import colored_html, page_colors
 from llmlab_gui.pages.places import DOCK_PAGES
-from llmlab_gui.walk.numbers import NumbersModel
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.labels import QuietLabel, scrolled
@@ -62,13 +62,12 @@ class StageView(QWidget):
             kept = changed[0]
         self.stage = stage
         self._say()
-        self.value.blockSignals(True)
-        self.value.clear()
-        for value in stage.values if stage is not None else ():
-            marked = f": {value.changed:,} changed" if value.was is not None else ""
-            self.value.addItem(f"{value.name} {value.shape_words}{marked}", value.name)
-        self.value.setCurrentIndex(max(0, self.value.findData(kept)))
-        self.value.blockSignals(False)
+        with QSignalBlocker(self.value):
+            self.value.clear()
+            for value in stage.values if stage is not None else ():
+                marked = f": {value.changed:,} changed" if value.was is not None else ""
+                self.value.addItem(f"{value.name} {value.shape_words}{marked}", value.name)
+            self.value.setCurrentIndex(max(0, self.value.findData(kept)))
         self._draw()
 
     def chosen_value(self) -> Value | None:
@@ -194,3 +193,63 @@ def _heat(value: Value, array: Array, rows: list[str]) -> Heat:
     signed = bool(finite.size and finite.min() < _POSITIVE)
     first = value.axes[0] if value.array.ndim == 2 else ""
     return Heat(flat, rows, columns, first, value.axes[-1], signed)
+
+
+_Index = QModelIndex | QPersistentModelIndex
+_ROLE = Qt.ItemDataRole
+
+
+class NumbersModel(QAbstractTableModel):
+    """A vector has a column for what it was before a change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._value: Value | None = None
+
+    def show(self, value: Value | None) -> None:
+        """Another value."""
+        self.beginResetModel()
+        self._value = value
+        self.endResetModel()
+
+    def rowCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: B008  # Qt's signature
+        return 0 if self._value is None or parent.isValid() else len(self._value.array)
+
+    def columnCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: B008
+        value = self._value
+        if value is None or parent.isValid():
+            return 0
+        return value.array.shape[1] if value.array.ndim == 2 else 1 if value.was is None else 2
+
+    def data(self, index: _Index, role: int = _ROLE.DisplayRole) -> Any:
+        value = self._value
+        if value is None or not index.isValid():
+            return None
+        at: tuple[int, ...] = (index.row(), index.column()) if value.array.ndim == 2 else (index.row(),)
+        if role == _ROLE.DisplayRole:
+            source = value.was if value.array.ndim == 1 and index.column() == 1 else value.array
+            return f"{float(source[at]):.7g}" if source is not None and index.row() < len(source) else ""
+        if role == _ROLE.TextAlignmentRole:
+            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if role == _ROLE.FontRole and _changed(value, at):
+            font = QFont()
+            font.setBold(True)
+            return font
+        return None
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = _ROLE.DisplayRole) -> Any:
+        value = self._value
+        if value is None or role != _ROLE.DisplayRole:
+            return None
+        last = value.array.ndim - 1
+        axis = last if (orientation == Qt.Orientation.Horizontal) == (value.array.ndim == 2) else 0
+        if orientation == Qt.Orientation.Horizontal and value.array.ndim == 1:
+            return ("now", "was")[section] if value.was is not None else value.name
+        labels = value.labels if axis == last else ()
+        return labels[section] if section < len(labels) else str(section)
+
+
+def _changed(value: Value, at: tuple[int, ...]) -> bool:
+    if value.was is None or value.was.shape != value.array.shape:
+        return False
+    return not np.array_equal(value.was[at], value.array[at])

@@ -8,9 +8,9 @@ from html import escape
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFontDatabase, QFontMetrics, QKeyEvent, QPainter, QStandardItem, QStandardItemModel
 from PySide6.QtGui import Qt as rich
-from PySide6.QtWidgets import QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
+from PySide6.QtWidgets import QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, faded, theme_notifier
 
 _TEXT = Qt.ItemDataRole.UserRole
 _PROBABILITY = Qt.ItemDataRole.UserRole + 1
@@ -60,8 +60,8 @@ class AlternativeList(QListView):
 
     picked = Signal(str)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setModel(QStandardItemModel(self))
         self.setItemDelegate(_BarDelegate(self))
         self.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
@@ -148,9 +148,7 @@ class _BarDelegate(QStyledItemDelegate):
         state = option.state
         painter.save()
         if state & (QStyle.StateFlag.State_Selected | QStyle.StateFlag.State_MouseOver):
-            shade = QColor(theme.accent)
-            shade.setAlphaF(0.16)
-            painter.fillRect(area, shade)
+            painter.fillRect(area, faded(theme.accent, 0.16))
         text, probability = index.data(_TEXT), float(index.data(_PROBABILITY) or 0.0)
         font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont) if text is not None else painter.font()
         font.setPointSizeF(option.font.pointSizeF())

@@ -1,22 +1,32 @@
-"""The small buttons of panels: one that opens its menu, one that stays pressed, one that exports a chart, and one
-that leads to a file."""
+"""The buttons of panels: one that opens its menu, one that stays pressed, one that exports a chart, and one that leads
+to a file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QFileDialog, QMenu, QToolButton
+from PySide6.QtWidgets import QFileDialog, QMenu, QPushButton, QToolButton
 
 from llmlab_gui.widgets.icons import icon
-from llmlab_gui.widgets.labels import labelled
+from llmlab_gui.widgets.labels import Slot, labelled
 from llmlab_gui.widgets.theme import theme_notifier
 
 
-def tool_button(text: str, tip: str = "") -> QToolButton:
-    """A button of a panel."""
+def push_button(text: str, slot: Slot, tip: str = "") -> QPushButton:
+    """A button with words, and what it does."""
+    button = labelled(QPushButton(text), tip=tip)
+    button.clicked.connect(slot)
+    return button
+
+
+def tool_button(text: str, tip: str = "", slot: Slot | None = None) -> QToolButton:
+    """A small one."""
     button = labelled(QToolButton(), tip=tip)
     button.setText(text)
+    if slot is not None:
+        button.clicked.connect(slot)
     return button
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
-from PySide6.QtCore import QEvent, QPoint, QRect, Qt
+from PySide6.QtCore import QEvent, QPoint, QRect, Qt, SignalInstance
 from PySide6.QtGui import QColor, QFocusEvent, QFont, QPalette, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 W = TypeVar("W", bound=QWidget)
+Slot: TypeAlias = Callable[..., object] | SignalInstance
 
 
 def labelled(widget: W, name: str = "", tip: str = "") -> W:
@@ -118,8 +119,11 @@ class EmptyState(QWidget):
 class PrimaryButton(QPushButton):
     """The one button of a place that it is all about, in the accent colour."""
 
-    def __init__(self, text: str, parent: QWidget | None = None) -> None:
-        super().__init__(text, parent)
+    def __init__(self, text: str, slot: Slot | None = None, tip: str = "") -> None:
+        super().__init__(text)
+        labelled(self, tip=tip)
+        if slot is not None:
+            self.clicked.connect(slot)
         self.setProperty("primary", True)
         font = self.font()
         font.setWeight(QFont.Weight.DemiBold)
@@ -129,8 +133,8 @@ class PrimaryButton(QPushButton):
 class _ThemeLabel(QLabel):
     """Wrapped text in one of the theme's colours. Subclasses write `_restyle`."""
 
-    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
-        super().__init__(text, parent)
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
         self.setWordWrap(True)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()
@@ -170,8 +174,8 @@ class ProblemLabel(_ThemeLabel):
 class QuietLabel(_ThemeLabel):
     """Text in the quiet colour of the theme, wrapped, with links that can be reached by keyboard; Tab passes others."""
 
-    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
-        super().__init__(text, parent)
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
 
     def setText(self, text: str) -> None:

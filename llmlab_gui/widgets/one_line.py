@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from PySide6.QtCore import QEvent, QSignalBlocker, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPalette
+from PySide6.QtGui import QHelpEvent, QPainter, QPaintEvent, QPalette
 from PySide6.QtWidgets import (
     QComboBox,
     QLabel,
@@ -16,12 +16,11 @@ from PySide6.QtWidgets import (
     QStyleOptionComboBox,
     QStylePainter,
     QToolTip,
-    QWidget,
 )
 
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, faded, theme_notifier
 
-_FAINT = 110  # alpha of a line that is disabled: what it says is not current
+_FAINT = 0.43  # alpha of a line that is disabled: what it says is not current
 # Characters of a name: as much of it as tells it from others.
 _LONGEST_CHOICE = 32
 _LONGEST_ACTION = 60
@@ -125,9 +124,8 @@ class OneLine(QLabel):
         *,
         quiet: bool = False,
         elide: Qt.TextElideMode = Qt.TextElideMode.ElideRight,
-        parent: QWidget | None = None,
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         self._quiet, self._elide = quiet, elide
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -147,8 +145,7 @@ class OneLine(QLabel):
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
         painter = QPainter(self)
-        color = QColor(theme.quiet if self._quiet else theme.text)
-        color.setAlpha(255 if self.isEnabled() else _FAINT)
+        color = faded(theme.quiet if self._quiet else theme.text, 1.0 if self.isEnabled() else _FAINT)
         painter.setPen(color)
         shown = self.fontMetrics().elidedText(self.text(), self._elide, self.width())
         painter.drawText(self.rect(), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)

@@ -1,4 +1,4 @@
-"""Files that someone saves from the window: where, and what is said when they cannot be written."""
+"""Files that someone saves from the window, and what is opened outside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TypeAlias, overload
 
 import numpy as np
+from PySide6.QtCore import QUrl, SignalInstance
+from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from llmlab.core.errors import LabError
@@ -99,3 +101,13 @@ def _cell(cell: Cell) -> str:
 def quoted(text: str) -> str:
     """As a cell of a CSV file."""
     return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n\r') else text
+
+
+def open_outside(target: Path | QUrl, failed: SignalInstance) -> None:
+    """Opens it in the program that the system has for it. failed: takes a LabError where there is none."""
+    url = target if isinstance(target, QUrl) else QUrl.fromLocalFile(str(target))
+    if not QDesktopServices.openUrl(url):
+        where = url.toLocalFile() if url.isLocalFile() else url.toString()
+        failed.emit(
+            LabError("No program here opens this.", "The system names none for it.", f"Open it yourself: {where}")
+        )

@@ -144,8 +144,7 @@ def _palette(theme: Theme) -> QPalette:
         (role.Dark, theme.quiet),
     ):
         palette.setColor(name, QColor(color))
-    faint = QColor(theme.quiet)
-    faint.setAlpha(150)
+    faint = faded(theme.quiet, 0.59)
     for name in (role.WindowText, role.Text, role.ButtonText):
         palette.setColor(group.Disabled, name, faint)
     palette.setColor(group.Disabled, role.Highlight, QColor(theme.grid))
@@ -216,6 +215,13 @@ def _indicator(state: str = "") -> str:
 def _check(theme: Theme) -> str:
     """The mark of a checked box, in the colour of text on the accent."""
     return (resources_dir() / "icons" / f"check-{theme.name}.svg").as_posix()
+
+
+def faded(color: QColor | str, alpha: float) -> QColor:
+    """The colour with an alpha from 0 to 1."""
+    found = QColor(color)
+    found.setAlphaF(alpha)
+    return found
 
 
 def mix(ground: QColor | str, top: QColor | str, share: float) -> QColor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import QEvent, QObject, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QWidget
 
 from llmlab_gui.widgets.layouts import beside
-from llmlab_gui.widgets.theme import current_theme, theme_notifier
+from llmlab_gui.widgets.theme import current_theme, faded, theme_notifier
 
 # Of the ground's colour over the content: it can still be read, and nobody takes it for what is current.
 _SHADE = 0.68
@@ -60,10 +60,8 @@ class Veil(QWidget):
         return super().eventFilter(watched, event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        shade = QColor(current_theme().surface)
-        shade.setAlphaF(_SHADE)
         painter = QPainter(self)
-        painter.fillRect(self.rect(), shade)
+        painter.fillRect(self.rect(), faded(current_theme().surface, _SHADE))
         painter.end()
 
     def _place(self) -> None:

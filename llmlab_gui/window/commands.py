@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction, QKeySequence
 
-from llmlab.core.config import describe
+from llmlab.core.config import describe, read_toml
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.paths import resources_dir
 from llmlab.core.presets import presets_of
 from llmlab.core.settings import PretrainSettings
 from llmlab.studies.experiments.kinds import KINDS
@@ -25,131 +26,9 @@ if TYPE_CHECKING:
     from llmlab_gui.window.main_window import MainWindow
 
 THEMES = {"light": "Light", "dark": "Dark", "system": "Same as the system"}
-# Other words for a thing, by the text of its action, the link to its panel or page, or the setting's key.
-_ALSO = {
-    "Train": "start run pretrain begin learn",
-    "Pause": "wait hold",
-    "Resume": "continue go on unpause longer more steps",
-    "Stop": "cancel abort kill end",
-    "Save now": "checkpoint write disk",
-    "New paper": "own reading notes claims questions",
-    "New run": "set-up settings hyperparameters",
-    "Open a run's folder": "load import",
-    "Train on your own text": "corpus file data load",
-    "Compare with its base": "what did fine-tuning change difference",
-    "Reset layout": "default arrangement restore windows panels",
-    "Copy debug information": "bug report version",
-    "Keyboard shortcuts": "keys hotkeys",
-    "Notify when a long run ends": "notification alert",
-    "Quit": "exit close",
-    "dock:runs": "list of models delete rename",
-    "dock:setup": "new run hyperparameters configuration settings",
-    "dock:loss": "curve overfitting perplexity validation training spike",
-    "dock:learning_rate": "lr schedule gradient",
-    "dock:throughput": "speed tokens per second performance",
-    "dock:samples": "generated text writing",
-    "dock:checkpoints": "saved weights snapshots",
-    "dock:write": "generate chat complete text temperature sampling",
-    "dock:log": "output console errors",
-    "dock:prompt": "text input tokens",
-    "dock:attention": "heads pattern previous token induction sink map how is one number of a pattern calculated",
-    "dock:contributions": "direct logit attribution dla",
-    "dock:residual": "norms stream",
-    "dock:lens": "early exit predictions layers what does it predict after each layer",
-    "dock:interventions": "what if i remove a head ablation ablate knock out patching causal tracing",
-    "dock:walk": "step by step forward pass head stages formula numbers backpropagation",
-    "dock:rebuild": "exercises write code yourself implement from scratch pieces",
-    "dock:compare": "difference two models heads what did fine-tuning change",
-    "dock:evolution": "over time film while training how did induction heads appear over training",
-    "dock:geometry": "pca neighbours cosine similarity vectors",
-    "dock:parameters": "weights histogram matrices how much memory does the kv cache take key-value tokens",
-    "dock:finetune_setup": "lora qlora adapter sft instruction tuning",
-    "dock:data": "examples dataset chat template",
-    "dock:adapter": "lora rank singular values",
-    "dock:queue": "waiting runs later",
-    "dock:notebook": "predictions calibration guesses journal",
-    "dock:practice": "questions quiz exercise anki spaced repetition ask me test",
-    "dock:paper": "claims reproduce replication",
-    "concept:attention-patterns": "bigram previous token heads attention sink",
-    "concept:attention": "heads pattern softmax query key value qkv previous token induction sink map",
-    "concept:feed-forward": "mlp relu gelu neurons",
-    "concept:embeddings": "position rope rotary vectors",
-    "concept:paths": "paths stations course curriculum newcomer start here",
-    "concept:tokens": "tokenizer bpe vocabulary subword",
-    "concept:optimisation": "what does adamw do to one weight optimizer adamw adam muon sgd momentum warm-up "
-    "weight decay gradient descent",
-    "concept:loss": "curve overfitting perplexity validation training cross-entropy bigram",
-    "concept:notation": "notation letters dimensions b t c v",
-    "concept:n-grams": "bigrams trigram counts",
-    "concept:loss-curves": "overfitting generalisation plateau",
-    "concept:learning-rate": "lr sweep schedule",
-    "concept:ablation-and-patching": "remove a head knock out activation patching causal tracing",
-    "concept:induction-heads": "previous token in-context copying",
-    "concept:in-context-learning": "few-shot prompting icl examples loss by position",
-    "concept:probes-and-steering": "linear probe activation addition steering vector control",
-    "concept:data-quality": "deduplication minhash filtering epochs repeated mixture contamination",
-    "concept:flash-attention": "online softmax io memory bandwidth kernel sdpa tiling roofline",
-    "concept:superposition": "sae dictionary learning features polysemantic neurons monosemanticity",
-    "concept:quantisation": "4 bits int8 nf4 qlora memory",
-    "concept:scaling-laws": "chinchilla compute larger models",
-    "concept:logit-lens": "early exit unembed",
-    "concept:direct-attribution": "dla contributions",
-    "concept:checkpoints": "saved weights snapshots resume",
-    "concept:papers/attention-sinks": "attention sink streaming",
-    "train.learning_rate": "lr step size",
-    "train.optimizer": "muon",
-    "train.weight_decay": "adamw regularisation",
-    "train.beta1": "momentum",
-    "data.batch_size": "minibatch",
-    "train.early_stop": "overfitting patience",
-    "distributed.processes": "several two many processes ranks gpus ddp fsdp torchrun",
-    "distributed.strategy": "several two many processes ddp fsdp parallel data-parallel",
-    "train.threads": "cpu cores processor",
-    "train.device": "gpu cuda cpu",
-    "train.activation_checkpointing": "gradient checkpointing recompute memory",
-    "train.precision": "bf16 fp16 mixed precision",
-    "model.dropout": "overfitting regularisation",
-    "model.n_layer": "depth layers blocks",
-    "model.n_embd": "width d_model hidden size",
-    "model.block_size": "context length window sequence",
-    "model.n_kv_head": "kv cache gqa",
-    "model.position": "rope rotary positional encoding",
-    "model.activation": "gelu swiglu relu non-linearity",
-    "model.qk_norm": "query key normalisation rmsnorm qwen stability",
-    "model.zero_init": "initialisation zeros fixup",
-    "model.untied_head": "weight tying tied lm_head unembedding",
-    "model.logit_softcap": "gemma tanh softcapping",
-    "model.value_residual": "resformer values",
-    "model.mup_base_width": "mup transfer parametrization parametrisation tensor programs",
-    "data.bpe_vocab_size": "vocabulary",
-    "data.corpus": "dataset text",
-    "samples.temperature": "sampling randomness",
-    "lora.rank": "adapter r",
-}
+_WORDS = read_toml(resources_dir() / "window" / "other-words.toml")
+_ALSO: dict[str, str] = _WORDS["things"]
 _OF_A_HEAD = ("attention", "interventions", "walk", "compare")
-_PREVIOUS = "which head attends to the previous token before attention pattern"
-_NEXT = "does it know bigrams what does it expect after the most likely predict continue next word"
-_SPIKE = "batch sequences that a step read which text causes a loss spike outlier"
-# Of a walk: text, other words, direction, stage.
-_STAGES = (
-    (
-        "An attention weight, calculated",
-        "walk pattern softmax score how is one number of a pattern calculated",
-        "walk",
-        "softmax",
-    ),
-    (
-        "A weight's AdamW step",
-        "walk backwards optimizer gradient update what does adamw do to one weight",
-        "walk_back",
-        "adamw",
-    ),
-)
-# A question that one paragraph of a page answers: text, other words, page and place.
-_PARAGRAPHS = (
-    ("The loss at the start", "why does the loss start at ln v initial loss first uniform", "loss#uniform"),
-    ("A good learning rate", "what is a good learning rate for this model", "learning-rate#a-rate-to-begin-with"),
-)
 _MOST_PAGES = 8  # of a search, in the palette
 
 
@@ -185,7 +64,7 @@ def search_pages(window: MainWindow, wanted: str) -> list[Command]:
 
     def show(name: str) -> None:
         if name:
-            window.lab.open_concept(name)
+            window.lab.concept_requested.emit(name)
         else:
             window.show_dock("learn")
         if learn is not None:
@@ -213,11 +92,15 @@ def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Com
         at_head = partial(_show_head, window, dock_id) if dock_id in _OF_A_HEAD else None
         shown = partial(_show_panel, window, dock_id)
         yield Command(title, shown, "Show", keys_text(action), f"panel {also}", at_head=at_head)
-    yield Command("Previous-token head", partial(_show_previous, window), "Show", also=_PREVIOUS)
-    yield Command("Next token after a text", partial(_show_next, window), "Show", also=_NEXT)
-    yield Command("Text of a loss spike", partial(_show_spike, window), "Show", also=_SPIKE)
-    for text, also, *stage in _STAGES:
-        yield Command(text, partial(_walk_to, window, *stage), "Show", also=also)
+    for text, show in (
+        ("Previous-token head", _show_previous),
+        ("Next token after a text", _show_next),
+        ("Text of a loss spike", _show_spike),
+    ):
+        yield Command(text, partial(show, window), "Show", also=_WORDS["others"][text])
+    for one in _WORDS["stages"]:
+        walk = partial(_walk_to, window, one["direction"], one["stage"])
+        yield Command(one["text"], walk, "Show", also=one["also"])
     for name in WORKSPACES:
         yield Command(name, partial(window.use_workspace, name), "Workspace")
     for choice in THEME_CHOICES:
@@ -336,17 +219,17 @@ def _setups(window: MainWindow) -> Iterator[Command]:
 
 def _pages(window: MainWindow) -> Iterator[Command]:
     lab = window.lab
-    for text, other, place in _PARAGRAPHS:
-        yield Command(text, partial(lab.open_concept, place), "Learn", also=other)
+    for one in _WORDS["paragraphs"]:
+        yield Command(one["text"], partial(lab.concept_requested.emit, one["place"]), "Learn", also=one["also"])
     for page in _all_pages():
         also = _ALSO.get(f"concept:{page.name}", "")
         if page.group == PAPERS:
             shown = partial(lab.paper_requested.emit, page.name.removeprefix("papers/"), "")
             yield Command(page.title, shown, "Paper", also=also)
-        yield Command(page.title, partial(lab.open_concept, page.name), "Learn", also=also)
+        yield Command(page.title, partial(lab.concept_requested.emit, page.name), "Learn", also=also)
         if page.group == GLOSSARY:
             for entry in page.entries:
-                opened = partial(lab.open_concept, f"{page.name}#{anchor_of(entry.term)}")
+                opened = partial(lab.concept_requested.emit, f"{page.name}#{anchor_of(entry.term)}")
                 yield Command(entry.term, opened, "Term", also=entry.also, about=entry.meaning)
 
 

@@ -18,7 +18,7 @@ from PySide6.QtWidgets import QApplication, QMainWindow
 
 from llmlab.core.errors import LabError
 from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.experiments.source import EXPERIMENTS
+from llmlab_gui.experiments.poller import EXPERIMENTS
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
@@ -28,20 +28,19 @@ from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops, tab_order
 from llmlab_gui.widgets.background import WindowError
 from llmlab_gui.widgets.icons import app_icon
-from llmlab_gui.widgets.outside import open_outside
+from llmlab_gui.widgets.saving import open_outside
 from llmlab_gui.widgets.theme import apply_theme
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
 from llmlab_gui.window.covers import Covers
 from llmlab_gui.window.keyboard import Keyboard
-from llmlab_gui.window.menus import Menus
+from llmlab_gui.window.menus import Menus, TrainBar, WorkspaceBar
 from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.notices import Notices
 from llmlab_gui.window.page_requests import PageRequests
 from llmlab_gui.window.part_styles import PartStyles
 from llmlab_gui.window.setups import Setups
 from llmlab_gui.window.status_bar import StatusBar
-from llmlab_gui.window.tool_bars import TrainBar, WorkspaceBar
 from llmlab_gui.window.uncaught import log_path
 from llmlab_gui.window.workspaces import Workspaces
 
@@ -190,7 +189,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             return
         self.lab.open_run(found.run)
         if found.checkpoint:
-            self.lab.open_write(found.run.full_name, found.checkpoint)
+            self.lab.write_requested.emit(found.run.full_name, found.checkpoint)
 
     def look_inside(self, reference: str) -> None:
         """Opens a model, with the panels that show it."""
@@ -281,8 +280,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         if choice is CloseChoice.STOP:
             closing.stop(self.lab, self._desks, rows)
             closing.wait_for(self.lab, [row.id for row in rows], self, self.close_quietly)
-
-    # Behind the scenes -----------------------------------------------------------------------------------------
 
     @property
     def _desks(self) -> tuple[ExperimentDesk[Any], ...]:

@@ -1,4 +1,4 @@
-"""The menu bar, and the command palette that finds all of it."""
+"""The menu bar, the tool bars, and the command palette that finds all of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QObject, Qt
+from PySide6.QtCore import QObject, QSize, Qt
 from PySide6.QtGui import QAction, QActionGroup, QGuiApplication, QKeySequence
-from PySide6.QtWidgets import QFileDialog, QMenu
+from PySide6.QtWidgets import QFileDialog, QMenu, QSizePolicy, QToolBar, QWidget
 
 from llmlab.core.kinds import fine_tunes
 from llmlab_gui.pages.places import (
@@ -23,11 +23,13 @@ from llmlab_gui.pages.places import (
     REBUILD,
     TRAIN,
     WALK,
+    WORKSPACES,
     WRITE,
 )
-from llmlab_gui.widgets.icons import state_icon
+from llmlab_gui.train.run_actions import RunActions
+from llmlab_gui.widgets.icons import icon, state_icon
 from llmlab_gui.widgets.one_line import keep_short
-from llmlab_gui.widgets.theme import THEME_CHOICES
+from llmlab_gui.widgets.theme import THEME_CHOICES, theme_notifier
 from llmlab_gui.window.about import ShortcutsDialog, debug_information, show_about
 from llmlab_gui.window.commands import THEMES, gather, search_pages
 from llmlab_gui.window.palette import Command, CommandPalette
@@ -250,3 +252,56 @@ def _dock_keys(number: int) -> str:
     modifiers = ("Alt", "Ctrl+Alt")
     tens = (number - 1) // 10
     return f"{modifiers[tens]}+{number % 10}" if tens < len(modifiers) else ""
+
+
+class WorkspaceBar(QToolBar):
+    """The workspaces side by side, the one in sight marked."""
+
+    def __init__(self, use: Callable[[str], object], window: QWidget) -> None:
+        super().__init__("Workspaces", window)
+        self.setObjectName("toolbar.workspaces")
+        self.setMovable(False)
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        group = QActionGroup(self)
+        for number, name in enumerate(WORKSPACES, start=1):
+            action = QAction(name, window)
+            action.setObjectName(f"action.workspace.{number}")
+            action.setCheckable(True)
+            key = f"Ctrl+{number % 10}" if number <= 10 else ""  # the keyboard has ten digits
+            action.setShortcut(QKeySequence(key))
+            action.setToolTip(f"Workspace {name}" + (f" ({key})" if key else ""))
+            action.triggered.connect(partial(_called, use, name))
+            group.addAction(action)
+            self.addAction(action)
+
+    def mark(self, name: str) -> None:
+        """Shows which workspace is in sight."""
+        self.actions()[WORKSPACES.index(name)].setChecked(True)
+
+
+def _called(use: Callable[[str], object], name: str, _checked: bool = False) -> None:
+    use(name)
+
+
+class TrainBar(QToolBar):
+    """What can be done with the current run, and, at the right, the way to everything else."""
+
+    def __init__(self, actions: RunActions, window: QWidget) -> None:
+        super().__init__("Training", window)
+        self.setObjectName("toolbar.train")
+        self.setMovable(False)
+        self.setIconSize(QSize(18, 18))
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.addActions(actions.all())
+        spacer = QWidget()
+        spacer.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        self.addWidget(spacer)
+        self.palette_action = QAction(icon("search"), "Find a command", window)
+        self.palette_action.setObjectName("action.palette")
+        self.palette_action.setShortcuts([QKeySequence("Ctrl+K"), QKeySequence("Ctrl+Shift+P")])
+        self.palette_action.setToolTip("Find a command, run, panel or page (Ctrl+K)")
+        self.addAction(self.palette_action)
+        theme_notifier.changed.connect(self._restyle)
+
+    def _restyle(self) -> None:
+        self.palette_action.setIcon(icon("search"))

@@ -6,9 +6,10 @@ from html import escape
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QLabel, QPushButton, QToolButton, QWidget
+from PySide6.QtWidgets import QLabel, QToolButton, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
@@ -40,7 +41,7 @@ class MessageBar(QWidget):
         self.text.installEventFilter(self)
         self.setToolTip("Click to dismiss (Esc)")
         self._count = QLabel()
-        self.log_button = QPushButton("Show log")
+        self.log_button = push_button("Show log", self._want_log)
         self.log_button.setFlat(True)
         self.close_button = QToolButton()
         self.close_button.setAutoRaise(True)
@@ -49,7 +50,6 @@ class MessageBar(QWidget):
         self.close_button.setToolTip("Dismiss (Esc)")
         parts = (self._sign, (self.text, 1), self._count, self.log_button, self.close_button)
         beside(*parts, into=self, margins=(10, _PADDING, 6, _PADDING))
-        self.log_button.clicked.connect(self._want_log)
         self.close_button.clicked.connect(self.dismiss)
         theme_notifier.changed.connect(self._restyle)
         self._restyle()

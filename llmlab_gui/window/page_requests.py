@@ -30,4 +30,4 @@ class PageRequests(QObject):
     def begin_first_hour(self) -> None:
         """The guided way through the lab, page by page."""
         self._window.use_workspace(LEARN)
-        self._window.lab.open_concept(FIRST_PAGE)
+        self._window.lab.concept_requested.emit(FIRST_PAGE)

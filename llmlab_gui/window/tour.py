@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from PySide6.QtCore import QEvent, QObject, QPoint, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QHideEvent, QKeyEvent, QPainter, QPaintEvent, QPen, QShowEvent
 from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QWidget
 
+from llmlab.core.config import read_toml
+from llmlab.core.paths import resources_dir
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton
 from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.tab_order import move_on
@@ -61,13 +65,12 @@ class Tour(QWidget):
         for label in (self.title, self.words):
             label.setWordWrap(True)
         self.back_button, self.next_button = QPushButton("Back"), PrimaryButton("Next")
-        self.skip_button = QPushButton("Skip the tour")
+        self.skip_button = push_button("Skip the tour", self.end)
         self.skip_button.setFlat(True)
         row = beside(self.skip_button, 1, self._count, self.back_button, self.next_button)
         column(self.title, self.words, row, into=self.card, margins=(14, 12, 14, 12))
         self.back_button.clicked.connect(lambda: self._go(self._place - 1))
         self.next_button.clicked.connect(lambda: self._go(self._place + 1))
-        self.skip_button.clicked.connect(self.end)
 
     def start(self) -> None:
         """Shows the first stop."""
@@ -177,73 +180,14 @@ def _above() -> bool:
 
 
 def stops(docks: Mapping[str, QWidget], toolbar: QWidget) -> list[Stop]:
-    """The way through the window. docks: by id."""
+    """The way through the window. docks: by id. toolbar: what trains."""
 
-    def dock(dock_id: str) -> Callable[[], QWidget]:
-        def show() -> QWidget:
-            docks[dock_id].show()
-            docks[dock_id].raise_()
-            return docks[dock_id]
+    def show(dock_id: str | None) -> QWidget:
+        if dock_id is None:
+            return toolbar
+        docks[dock_id].show()
+        docks[dock_id].raise_()
+        return docks[dock_id]
 
-        return show
-
-    return [
-        Stop(
-            dock("setup"),
-            "Set up",
-            "Choose a preset and a text. Every setting says what it means, and the estimate says what the run will "
-            "cost before it starts.",
-        ),
-        Stop(
-            lambda: toolbar,
-            "Train",
-            "Start, pause, resume and stop. Training happens in a process of its own: nothing is lost when this window "
-            "closes, and a stop always saves first.",
-        ),
-        Stop(
-            dock("loss"),
-            "Watch it learn",
-            "The loss starts at the level of blind guessing and falls. Dashed lines mark baselines. Point at a curve "
-            "to read its values.",
-        ),
-        Stop(
-            dock("runs"),
-            "Compare",
-            "Every run is kept. Tick several to see their curves together: predict first, then look.",
-        ),
-        Stop(
-            dock("samples"),
-            "See what it writes",
-            "The same prompts, continued at different steps. In Write you prompt any checkpoint yourself.",
-        ),
-        Stop(
-            dock("prompt"),
-            "Look inside",
-            "Choose a model at the left of the toolbar: a run, even while it trains, or any other on this machine. The "
-            "workspace Look inside shows what it attends to, what each layer adds, and what it would predict there.",
-        ),
-        Stop(
-            dock("finetune_setup"),
-            "Fine-tune",
-            "Teach an existing model something new: one of your own runs, or a real model. The workspace Fine-tune "
-            "shows what it reads, token by token, and what it answers before and after.",
-        ),
-        Stop(
-            dock("experiment"),
-            "Find out",
-            "An experiment trains several runs that differ in one setting. Say first what you expect; the notebook "
-            "keeps it and compares it with the outcome.",
-        ),
-        Stop(
-            dock("claims"),
-            "Check a claim",
-            "Test what a paper claims, claim by claim. The workspace Paper trains what a check needs, judges it by "
-            "thresholds fixed beforehand, and shows the evidence; say first which verdict you expect.",
-        ),
-        Stop(
-            dock("learn"),
-            "Understand why",
-            "Each page has the idea, the formula, our own code, and a question with the run that answers it. Ctrl+K "
-            "finds everything.",
-        ),
-    ]
+    told = read_toml(resources_dir() / "window" / "tour.toml")["stops"]
+    return [Stop(partial(show, one.get("panel")), one["title"], one["words"]) for one in told]

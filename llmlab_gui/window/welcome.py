@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QPainter, QPainterPath, QPaintEvent, QPen
-from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
 
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -38,11 +39,11 @@ class WelcomePanel(QWidget):
         words = QuietLabel(_WORDS)
         words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         words.setMaximumWidth(560)
-        self.train_button = PrimaryButton("Train a small GPT (about a minute)")
+        self.train_button = PrimaryButton("Train a small GPT (about a minute)", self.train_wanted)
         self.train_button.setMinimumHeight(40)
-        self.setup_button = QPushButton("Choose the settings first")
-        self.tour_button = QPushButton("Take the tour")
-        self.hour_button = QPushButton("Begin a guided first hour")
+        self.setup_button = push_button("Choose the settings first", self.setup_wanted)
+        self.tour_button = push_button("Take the tour", self.tour_wanted)
+        self.hour_button = push_button("Begin a guided first hour", self.hour_wanted)
         for button in (self.setup_button, self.tour_button, self.hour_button):
             button.setFlat(True)
         picture = _LossSketch()
@@ -63,10 +64,6 @@ class WelcomePanel(QWidget):
         layout.addSpacing(10)
         layout.addWidget(hint)
         layout.addStretch(3)
-        self.train_button.clicked.connect(self.train_wanted)
-        self.setup_button.clicked.connect(self.setup_wanted)
-        self.tour_button.clicked.connect(self.tour_wanted)
-        self.hour_button.clicked.connect(self.hour_wanted)
 
 
 class _LossSketch(QWidget):

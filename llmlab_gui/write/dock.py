@@ -13,15 +13,15 @@ from llmlab.core.errors import LabError
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column, settling_timer, split
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.veil import Veil
 from llmlab_gui.write.generation_form import GenerationForm
 from llmlab_gui.write.model_picker import ModelPicker
-from llmlab_gui.write.next_tokens import Asked, NextTokens
+from llmlab_gui.write.next_tokens import Asked, NextTokens, TokenAlternatives
 from llmlab_gui.write.second_column import SecondAnswer
-from llmlab_gui.write.token_alternatives import TokenAlternatives
 from llmlab_gui.write.token_view import TintLegend, TokenView
 from llmlab_gui.write.writer import Writer
 
@@ -144,7 +144,7 @@ class WriteDock(LabDock):
         self.beside.setToolTip(
             "A second model answers the same prompt after the first: for a fine-tuned model, its base"
         )
-        self.copy_button = QPushButton("Copy text")
+        self.copy_button = push_button("Copy text", lambda: QGuiApplication.clipboard().setText(self.text.text()))
 
     def _lay_out(self) -> None:
         buttons = beside(self.generate_button, self.stop_button, self.chat, self.beside, self.said, grows=self.said)
@@ -173,7 +173,6 @@ class WriteDock(LabDock):
         self.second.writer.ended.connect(self._update_buttons)
         for writer in (self.writer, self.second.writer):
             writer.failed.connect(self.lab.error_raised)
-        self.copy_button.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.text.text()))
         self.note.linkActivated.connect(self._save_now)
         self.prompt.textChanged.connect(self._prompt_changed)
         self.picker.changed.connect(self._model_changed)

@@ -49,8 +49,9 @@ class GenerationForm(QWidget):
         self.seed.setRange(0, 2**31 - 1)
         self.seed.setValue(usual.seed)
         self.seed.setToolTip("With the same seed, model, prompt and settings generate the same text")
-        self.new_seed = tool_button("New", "Another seed, another text")
-        self.new_seed.clicked.connect(lambda: self.seed.setValue(random.randrange(100_000)))
+        self.new_seed = tool_button(
+            "New", "Another seed, another text", slot=lambda: self.seed.setValue(random.randrange(100_000))
+        )
         row = self._row = FlowRow(self)
         for label, widget in (
             ("Tokens", self.tokens),

@@ -136,12 +136,6 @@ class FakeLab(QObject):
     def history(self, run_id: str) -> RunHistory:
         return self._histories.setdefault(run_id, RunHistory())
 
-    def open_concept(self, page: str) -> None:
-        self.concept_requested.emit(page)
-
-    def open_write(self, run_id: str, checkpoint: str) -> None:
-        self.write_requested.emit(run_id, checkpoint)
-
     def _arrive(self, run_id: str, events: list[Event]) -> None:
         self.history(run_id).extend(events)
         self.events_arrived.emit(run_id, events)

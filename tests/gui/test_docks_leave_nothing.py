@@ -23,7 +23,6 @@ from llmlab_gui.finetune import setup as finetune_setup
 from llmlab_gui.finetune.data import DataDock
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.forms import corpus_editor
-from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
@@ -33,6 +32,7 @@ from llmlab_gui.train import checkpoint_rows
 from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.log import LogDock
 from llmlab_gui.train.samples import SamplesDock
+from llmlab_gui.train.setup import SetupDock
 from llmlab_gui.widgets.theme import theme_notifier
 from llmlab_gui.write.dock import WriteDock
 
@@ -75,10 +75,11 @@ def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
     monkeypatch.setattr(finetune_setup, "probe_unsloth", endless)
     monkeypatch.setattr(corpus_editor, "find_corpus", endless)
     lab, whole_lab = FakeLab(tmp_path), Lab(tmp_path / "none")
-    checkpoints, setup, corpus = CheckpointsDock(lab), FinetuneSetupDock(whole_lab), CorpusEditor()  # type: ignore[arg-type]
-    for widget in (checkpoints, setup, corpus):
+    checkpoints = CheckpointsDock(lab)  # type: ignore[arg-type]
+    setup, scratch = FinetuneSetupDock(whole_lab), SetupDock(whole_lab)
+    for widget in (checkpoints, setup, scratch):
         qtbot.addWidget(widget)
-    corpus.set_value(str(tmp_path))  # what the lab has itself needs no look
+    scratch.set_corpus(str(tmp_path))  # what the lab has itself needs no look
     checkpoints.show()
     lab.add(FakeRun(tmp_path).start().advance(9).save_checkpoint())
     qtbot.waitUntil(lambda: len(checkpoints.model.rows) == 1, timeout=WAIT)
@@ -86,7 +87,7 @@ def test_closing_ends_what_hashes_tries_or_scans_however_long_it_would_take(
     setup._probe()
     for _ in range(3):
         qtbot.waitUntil(lambda: begun.acquire(blocking=False), timeout=WAIT)
-    for owner in (checkpoints, setup, corpus, whole_lab):
+    for owner in (checkpoints, setup, scratch, whole_lab):
         owner.shutdown()
     assert all(ended.acquire(blocking=False) for _ in range(3))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("background")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.experiments.source import EXPERIMENTS
+from llmlab_gui.experiments.poller import EXPERIMENTS
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.paper.desk import PaperDesk
 

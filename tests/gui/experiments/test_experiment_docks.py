@@ -28,7 +28,6 @@ from llmlab.studies.experiments.outcomes import Finding, Point, Spike
 from llmlab.studies.records import ExperimentFolder
 from llmlab.training.batch_text import BatchText
 from llmlab_gui.experiments import list_dock as experiments_module
-from llmlab_gui.experiments.colors import trial_colors
 from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.losses import ExperimentLossesDock
 from llmlab_gui.experiments.report_dock import experiment_report
@@ -36,6 +35,7 @@ from llmlab_gui.experiments.result import ExperimentResultDock, expectations, fi
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.experiments.setup import ExperimentDock
 from llmlab_gui.experiments.study_panel import share_done
+from llmlab_gui.experiments.tables import trial_colors
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets import question
 from llmlab_gui.widgets.theme import theme_notifier

@@ -19,7 +19,7 @@ from llmlab.store.events import Evaluated, StepEvent
 from llmlab.studies.records import ExperimentFolder
 from llmlab_gui.experiments import controller
 from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.experiments.source import EXPERIMENTS
+from llmlab_gui.experiments.poller import EXPERIMENTS
 
 
 @pytest.fixture

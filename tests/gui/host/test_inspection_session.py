@@ -20,9 +20,9 @@ from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive, write_archive
-from llmlab_gui.host.archive_folder import ArchiveFolder
 from llmlab_gui.host.inspection_plan import PATTERNS_LIMIT, what_to_ask
 from llmlab_gui.host.process import ModelHost, Request
+from llmlab_gui.host.requests import ArchiveFolder
 from llmlab_gui.host.session import InspectionSession
 
 

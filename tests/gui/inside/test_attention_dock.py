@@ -28,8 +28,7 @@ from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.attention import ARCS, HEATMAP, ROLLOUT, STAGES, AttentionDock
 from llmlab_gui.inside.head_scores import SCORES
 from llmlab_gui.inside.inspection_dock import InspectionDock
-from llmlab_gui.inside.prompt import PromptDock
-from llmlab_gui.inside.prompt_examples import GENERAL, SCRATCH, examples_for
+from llmlab_gui.inside.prompt import GENERAL, SCRATCH, PromptDock, examples_for
 from llmlab_gui.widgets import saving
 from llmlab_gui.widgets.saving import Cell, LazyRows
 from llmlab_gui.widgets.theme import apply_theme, current_theme, style_sheet, theme_notifier

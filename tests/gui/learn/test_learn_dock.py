@@ -152,9 +152,9 @@ def test_back_and_forward_like_a_browser(dock: LearnDock, lab: FakeLab) -> None:
 
 
 def test_a_page_asked_for_elsewhere_is_shown(dock: LearnDock, lab: FakeLab) -> None:
-    lab.open_concept("loss")
+    lab.concept_requested.emit("loss")
     assert dock.page_name == "loss"
-    lab.open_concept("gone")
+    lab.concept_requested.emit("gone")
     assert "no page 'gone'" in lab.errors[-1].what
     assert dock.page_name == "loss"
 

@@ -24,8 +24,7 @@ from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.train.queue import QueueDock
-from llmlab_gui.train.queue_table import BEGINS, NAME, waits
+from llmlab_gui.train.queue import BEGINS, NAME, QueueDock, waits
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice

@@ -417,7 +417,7 @@ def test_a_built_corpus_is_in_the_list_and_a_mixture_can_be_typed_and_is_describ
         mixture.trigger()
         qtbot.waitUntil(lambda said=said: said in editor.about.text(), timeout=WAIT)
     assert asked == ["mine:0.7,shakespeare:0.3", "tiny:1, mine:3"]
-    editor.shutdown()
+    editor._background.shutdown()
 
 
 def test_no_line_of_the_estimate_is_lost_in_a_low_panel_and_its_buttons_are_in_sight(

@@ -66,8 +66,8 @@ from llmlab_gui.window import closing
 from llmlab_gui.window.about import ShortcutsDialog
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 from llmlab_gui.window.main_window import MainWindow
+from llmlab_gui.window.menus import WorkspaceBar
 from llmlab_gui.window.part_styles import PartStyles
-from llmlab_gui.window.tool_bars import WorkspaceBar
 from llmlab_gui.window.tour import Tour
 from llmlab_gui.write.dock import WriteDock
 

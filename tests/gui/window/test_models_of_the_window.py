@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -23,7 +22,7 @@ from llmlab.store.checkpoints import checkpoint_name
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.process import ModelHost
-from llmlab_gui.host.recent import Recent, RecentModel, recent_from_json
+from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
@@ -118,9 +117,10 @@ def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"models": 1}', '{"models": [{"name": 1}], "prompts": []}', "[" * 9999]
 )
-def test_damaged_settings_are_no_recent_models(text: str) -> None:
-    assert recent_from_json(text) == Recent()
-    assert recent_from_json(json.dumps({"models": [], "prompts": ["a", 3]})).prompts == ["a"]
+def test_damaged_settings_are_no_recent_models(tmp_path: Path, text: str) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    settings._settings.setValue("inspection/recent", text)
+    assert settings.recent == Recent()
 
 
 def test_a_description_of_a_newer_host_is_understood_and_a_broken_one_refused() -> None:

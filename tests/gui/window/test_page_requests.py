@@ -57,7 +57,7 @@ def test_a_claims_link_sets_up_its_check(
 def test_a_page_that_asks_for_a_workspace_stays_in_sight(same_window: MainWindow, qtbot: QtBot, workspace: str) -> None:
     window = same_window
     learn = cast(LearnDock, window.docks["learn"])
-    window.lab.open_concept("attention")
+    window.lab.concept_requested.emit("attention")
     learn.open_link(QUrl(f"workspace:{workspace}"))
     qtbot.waitUntil(lambda: is_seen(learn), timeout=WAIT)
     assert is_seen(window.docks["prompt" if workspace == "look-inside" else "write"])

@@ -199,7 +199,7 @@ def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: Fake
         earlier = host.asked
         assert earlier is not None
         with qtbot.waitSignal(dock.picker.changed, timeout=WAIT):
-            lab.open_write("pretraining/fake", "step-00000100")
+            lab.write_requested.emit("pretraining/fake", "step-00000100")
         earlier.end(earlier.answered, NextToken((("a", 1.0),), 0.0))
         assert (dock.next_words.text(), dock.next_list.pairs()) == ("", [])
 
@@ -434,7 +434,7 @@ def test_a_live_run_says_which_step_answers_and_offers_to_save(qtbot: QtBot, lab
 def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     trained(qtbot, lab, dock, "first")
     trained(qtbot, lab, dock, "second")
-    lab.open_write("pretraining/first", "step-00000100")
+    lab.write_requested.emit("pretraining/first", "step-00000100")
     qtbot.waitUntil(lambda: dock.picker.checkpoint is not None, timeout=WAIT)
     assert dock.picker.reference().endswith("first@100")
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("best"))
