@@ -40,7 +40,7 @@ class About:
     family: str
     n_layer: int
     n_head: int
-    width: int
+    n_embd: int
     vocab_size: int
     context: int
     refusals: dict[str, str] = field(default_factory=dict)
@@ -105,8 +105,8 @@ def _resident() -> int:
 
 
 def _sizes(of: Anatomy | BaseShape) -> dict[str, Any]:
-    names = ("family", "n_layer", "n_head", "vocab_size", "context")
-    return {name: getattr(of, name) for name in names} | {"width": of.n_embd}
+    names = ("family", "n_layer", "n_head", "n_embd", "vocab_size", "context")
+    return {name: getattr(of, name) for name in names}
 
 
 def _from_config(config: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _from_config(config: Any) -> dict[str, Any]:
         "family": str(getattr(config, "model_type", "unknown")),
         "n_layer": size_of(config, "num_hidden_layers"),
         "n_head": size_of(config, "num_attention_heads"),
-        "width": size_of(config, "hidden_size"),
+        "n_embd": size_of(config, "hidden_size"),
         "vocab_size": size_of(config, "vocab_size"),
         "context": 0 if config is None else context_length(config),
     }

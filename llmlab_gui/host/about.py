@@ -38,7 +38,7 @@ class ModelAbout:
     family: str = ""
     n_layer: int = 0
     n_head: int = 0
-    width: int = 0
+    n_embd: int = 0
     vocab_size: int = 0
     context: int = 0
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ def about_from(values: Mapping[str, Any]) -> ModelAbout:
     """The host's description. KeyError, TypeError or ValueError when it is none; unknown fields are passed over."""
     numbers = {
         name: int(values.get(name) or 0)
-        for name in ("parameters", "bytes", "n_layer", "n_head", "width", "vocab_size", "context", "memory_bytes")
+        for name in ("parameters", "bytes", "n_layer", "n_head", "n_embd", "vocab_size", "context", "memory_bytes")
     }
     step = values.get("step")
     return ModelAbout(

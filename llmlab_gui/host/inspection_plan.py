@@ -51,7 +51,7 @@ def what_to_ask(about: ModelAbout | None, tokens: int, wanted: Iterable[str]) ->
 
 def slow_aspects(about: ModelAbout, tokens: int) -> tuple[str, ...]:
     """Slow for the other panels: the lens unembeds every token at 2 L + 1 points of the residual stream."""
-    cost = 2.0 * (2 * about.n_layer + 1) * tokens * about.width * about.vocab_size
+    cost = 2.0 * (2 * about.n_layer + 1) * tokens * about.n_embd * about.vocab_size
     return ("lens",) if cost > _QUICK_LENS else ()
 
 

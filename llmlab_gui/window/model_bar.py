@@ -117,7 +117,7 @@ class ModelBar(QToolBar):
         memory = f"\nIts process uses {bytes_text(about.memory_bytes)}." if about.memory_bytes else ""
         self.button.setToolTip(
             f"{about.reference}\n{about.family}: {about.n_layer} layers of {about.n_head} heads, d_model "
-            f"{about.width:,}, {about.vocab_size:,} tokens, context {about.context:,}\n{about.size_text}{memory}"
+            f"{about.n_embd:,}, {about.vocab_size:,} tokens, context {about.context:,}\n{about.size_text}{memory}"
             f"{_GONE if gone else ''}"
         )
 

@@ -22,7 +22,7 @@ ABOUT = {
     "family": "fake",
     "n_layer": LAYERS,
     "n_head": HEADS,
-    "width": WIDTH,
+    "n_embd": WIDTH,
     "vocab_size": 1000,
     "context": CONTEXT,
     "refusals": {},

@@ -43,7 +43,7 @@ class FakeModelHost:
     def open(self, model: str) -> Request:
         about = ModelAbout(
             reference=model, name=model, kind="live" if model.endswith("@live") else self.kind, step=150,
-            parameters=1000, bytes=4000, family="GPT", n_layer=LAYERS, n_head=HEADS, width=WIDTH, vocab_size=500,
+            parameters=1000, bytes=4000, family="GPT", n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, vocab_size=500,
             context=self.context, refusals=self.refusals,
         )  # fmt: skip
 

@@ -325,7 +325,7 @@ def test_a_model_whose_parts_cannot_be_told_is_described_with_the_reason(outputs
     said = about(Unknown(opened.reference, opened.name, opened.kind, opened.model, opened.tokenizer))
     assert set(said.refusals) == {"attention", "contributions", "heads", "attribution"}
     assert all("does not add up" in reason for reason in said.refusals.values())
-    assert (said.family, said.n_layer, said.n_head, said.width, said.context) == ("llama", 2, 4, 32, 64)
+    assert (said.family, said.n_layer, said.n_head, said.n_embd, said.context) == ("llama", 2, 4, 32, 64)
 
 
 def test_the_host_takes_all_cores_and_leaves_half_to_a_run_that_trains(

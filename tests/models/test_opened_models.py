@@ -309,7 +309,7 @@ def test_a_checkpoint_is_the_labs_own_model(outputs: Path) -> None:
 
 def test_about_says_what_it_is(folder: Path, outputs: Path) -> None:
     said = about(open_model(str(folder), outputs))
-    assert (said.n_layer, said.n_head, said.width, said.context) == (2, 4, 32, 64)
+    assert (said.n_layer, said.n_head, said.n_embd, said.context) == (2, 4, 32, 64)
     assert said.vocab_size == TOKENIZER.vocab_size
     assert said.refusals == {}
     assert said.memory_bytes > said.bytes

@@ -195,7 +195,7 @@ def test_a_live_run_is_described_by_its_base_and_reads_as_it(made: Made) -> None
     assert isinstance(live, LiveRun)
     base = open_model(made.base, made.outputs)
     seen, wanted = about_live(live), about(base)
-    for name in ("parameters", "n_layer", "n_head", "width", "context"):
+    for name in ("parameters", "n_layer", "n_head", "n_embd", "context"):
         assert getattr(seen, name) == getattr(wanted, name), name
     assert source_of(live).tokenizer().encode(TEXT) == base.tokenizer.encode(TEXT)
 

@@ -150,7 +150,7 @@ def test_its_evolution_holds_every_checkpoint(trained: RunFolder) -> None:
 def test_a_live_one_is_described_as_an_open_one(trained: RunFolder) -> None:
     opened = about(open_model("alone@final", outputs_of(trained)))
     live = about_live(LiveRun(trained, trained.id))
-    for name in ("parameters", "bytes", "n_layer", "n_head", "width", "vocab_size", "context"):
+    for name in ("parameters", "bytes", "n_layer", "n_head", "n_embd", "vocab_size", "context"):
         assert getattr(opened, name) == getattr(live, name), name
     assert opened.parameters == sum(tensor.numel() for tensor in weights_of(trained).values())
 
