@@ -6,16 +6,16 @@ Transformer Circuits"; nothing is folded into the weights):
 
     d = W_U[answer] - W_U[against]                  [C], of the answer alone without `against`
     u = centred(gamma * d) / s(f)                   [C], what a vector in the stream is multiplied by
-    bar of a contribution c = <c, u>                c: the embedding, each layer's attn_out and mlp_out
+    attribution of a part c = <c, u>                c: the embedding, each layer's attn_out and mlp_out
     bias = <beta, d> + b_U[answer] - b_U[against]
     sum = embedding + sum of attention and feed_forward + bias = logit
 
 centred: minus the mean over C, for a LayerNorm; gamma, beta: the norm's weight and bias. The logit is that
 before a family's scale and softcap, since no sum of parts survives a softcap; `after` tells the one behind them.
-Attention's bars split further (`into_stream`): attention[l] = sum over heads of heads[l] + attention_bias[l], the
+Those of attention split further (`into_stream`): attention[l] = sum over heads of heads[l] + attention_bias[l], the
 last being the output projection's bias and, in sandwich families, that of the norm behind it.
 
-This is the direct path alone. A part that changes what later layers do has an effect that is not in its bar.
+This is the direct path alone. A part that changes what later layers do has an effect that is not in its attribution.
 One position of the prompt is looked at, and only its vectors are kept: 2 L + 2 of C numbers, and the head outputs.
 """
 
@@ -37,13 +37,13 @@ _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 1e-2, tor
 
 @dataclass(frozen=True)
 class Direction:
-    """What turns a vector of the stream into a bar. u [C]; the bias bar and the logit are scalars [1]."""
+    """What turns a vector of the stream into its logit attribution. u [C]; the bias's and the logit are scalars [1]."""
 
     u: Tensor
     bias: Tensor
     logit: Tensor
 
-    def bar(self, contribution: Tensor) -> Tensor:
+    def attribution(self, contribution: Tensor) -> Tensor:
         """[..., C] -> [...]."""
         return contribution.to(self.u.dtype) @ self.u
 
@@ -67,7 +67,7 @@ def direction(anatomy: Anatomy, final: Tensor, answer: int, against: int | None 
 
 
 class AttributionAt(Observer):
-    """Keeps what the bars of one position are made of; `results` makes them for any answer after the pass."""
+    """Keeps what the attributions at one position are made of; `results` makes them for any answer after the pass."""
 
     def __init__(self, anatomy: Anatomy, position: int) -> None:
         """position: from 0. LabError where the family's way from the stream to the logits is not this one."""
@@ -98,17 +98,17 @@ class AttributionAt(Observer):
         """
         towards = direction(self._anatomy, self._final, answer, against)
         layers = range(self._anatomy.n_layer)
-        attention = torch.stack([towards.bar(self._parts["attn_out", layer]) for layer in layers])
-        feed_forward = torch.stack([towards.bar(self._parts["mlp_out", layer]) for layer in layers])
+        attention = torch.stack([towards.attribution(self._parts["attn_out", layer]) for layer in layers])
+        feed_forward = torch.stack([towards.attribution(self._parts["mlp_out", layer]) for layer in layers])
         heads = attention.new_full((len(layers), self._anatomy.n_head), torch.nan)
         constant = attention.new_full((len(layers),), torch.nan)
         for layer, z in self._z.items():
             into = heads_into_stream(self._anatomy.blocks[layer])
             frozen = into.frozen(z.flatten())  # [1]
-            by_input = z.flatten().to(towards.u.dtype) * towards.bar(into.weight) * frozen  # [H D]
+            by_input = z.flatten().to(towards.u.dtype) * towards.attribution(into.weight) * frozen  # [H D]
             heads[layer] = by_input.view(z.shape).sum(-1)
-            constant[layer] = towards.bar(into.constant(frozen))
-        embedding = towards.bar(self._parts["pre_attn", 0])[None]
+            constant[layer] = towards.attribution(into.constant(frozen))
+        embedding = towards.attribution(self._parts["pre_attn", 0])[None]
         return {
             "attribution/embedding": embedding,
             "attribution/attention": attention,
@@ -161,7 +161,7 @@ class NeuronsAt(Observer):
     def results(self, answer: int, against: int | None = None, top: int = 20) -> dict[str, Tensor]:
         """neurons/{index (int32)|activation|attribution} [top], largest |attribution| first; /{bias|sum} [1].
 
-        sum: all neurons and the bias, which is the layer's feed_forward bar. LabError when the neurons do not add
+        sum: all neurons and the bias, which is the feed_forward attribution. LabError when the neurons do not add
         up to what the feed-forward gave in this pass.
         """
         towards = direction(self._anatomy, self._final, answer, against)
@@ -175,13 +175,13 @@ class NeuronsAt(Observer):
                 "Look at the feed-forward as a whole.",
             )
         frozen = into.frozen(x)
-        bars = x.to(towards.u.dtype) * towards.bar(into.weight) * frozen  # [hidden]
-        bias = towards.bar(into.constant(frozen))[None]
-        index = bars.abs().topk(min(top, len(bars))).indices
+        found = x.to(towards.u.dtype) * towards.attribution(into.weight) * frozen  # [hidden]
+        bias = towards.attribution(into.constant(frozen))[None]
+        index = found.abs().topk(min(top, len(found))).indices
         return {
             "neurons/index": index.int(),
-            "neurons/activation": x[index].to(bars.dtype),
-            "neurons/attribution": bars[index],
+            "neurons/activation": x[index].to(found.dtype),
+            "neurons/attribution": found[index],
             "neurons/bias": bias,
-            "neurons/sum": bars.sum() + bias,
+            "neurons/sum": found.sum() + bias,
         }
