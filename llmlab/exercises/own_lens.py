@@ -11,7 +11,7 @@ from torch import Tensor
 from llmlab.anatomy.capture import run
 from llmlab.core.errors import LabError, UsageError
 from llmlab.exercises.functions import require_finite, require_shape
-from llmlab.inspection.edits import Recorder
+from llmlab.inspection.intervening import Recorder
 from llmlab.inspection.lens import Lens
 from llmlab.models.model import OpenModel
 

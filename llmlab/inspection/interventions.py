@@ -1,6 +1,6 @@
 """Effects of interventions on a model's predictions: ablation and activation patching.
 
-Two forward passes over one prompt, without and with the changes of `llmlab.inspection.edits`, and one over the
+Two forward passes over one prompt, without and with the changes of `llmlab.inspection.intervening`, and one over the
 source where values are patched from. The archive (kind `intervention`) holds, K tokens kept at each of T positions:
 
     before/ids, after/ids [T, K] int32; before/probability, after/probability [T, K]    most likely next tokens
@@ -29,7 +29,8 @@ from llmlab.anatomy.capture import Observer, Point
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Array, write_archive
-from llmlab.inspection.edits import (
+from llmlab.inspection.inspect import check_target, describe
+from llmlab.inspection.intervening import (
     Action,
     Intervention,
     Interventions,
@@ -40,7 +41,6 @@ from llmlab.inspection.edits import (
     parse_intervention,
     require_intervention,
 )
-from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.questions import Prompt, Target, position_of
 from llmlab.inspection.readout import Readout, divergence, predictions, read, target_of, text_of
 from llmlab.models.model import OpenModel
@@ -54,7 +54,7 @@ _STREAM_BYTES = 512 * 1024 * 1024
 class Sourced(Target):
     """A question that may take values from elsewhere.
 
-    source, source_ids: the prompt that is patched from; ids win. align: see `llmlab.inspection.edits.align`.
+    source, source_ids: the prompt that is patched from; ids win. align: see `llmlab.inspection.intervening.align`.
     reference: a text whose positions are averaged for mean-ablation; "" is the prompt itself.
     """
 
@@ -77,7 +77,7 @@ class Sourced(Target):
 
 @dataclass(frozen=True, kw_only=True)
 class Intervene(Sourced):
-    """Changes, as `llmlab.inspection.edits` writes them, and what is kept of the predictions."""
+    """Changes, as `llmlab.inspection.intervening` writes them, and what is kept of the predictions."""
 
     edits: tuple[str, ...]
     top: int = 5

@@ -34,7 +34,8 @@ from llmlab.anatomy.capture import Intervener, Point, run
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import write_archive
-from llmlab.inspection.edits import (
+from llmlab.inspection.inspect import check_target, describe
+from llmlab.inspection.intervening import (
     EDITABLE,
     HEADS,
     Intervention,
@@ -44,7 +45,6 @@ from llmlab.inspection.edits import (
     mean_of,
     require_intervention,
 )
-from llmlab.inspection.inspect import check_target, describe
 from llmlab.inspection.interventions import Sourced, take_sources
 from llmlab.inspection.questions import position_of
 from llmlab.inspection.readout import LogitTarget, read, target_of

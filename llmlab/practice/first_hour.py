@@ -14,7 +14,7 @@ from llmlab.anatomy.capture import run
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json
 from llmlab.core.kinds import PAPERS
-from llmlab.inspection.edits import Interventions, parse_intervention, require_intervention
+from llmlab.inspection.intervening import Interventions, parse_intervention, require_intervention
 from llmlab.practice.kinds import MODEL, NOTHING, Draft, NothingToAsk, choice, kind, ordered
 from llmlab.practice.question import CHECK, FINE_TUNE, KNOW, LOOK_INSIDE, PREDICT, READ
 from llmlab.practice.readings import about, by_head, needed, settled_after, text_of_id, token

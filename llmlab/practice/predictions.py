@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 from llmlab.anatomy.capture import Intervener, run
 from llmlab.core.errors import LabError
-from llmlab.inspection.edits import Interventions, parse_intervention, require_intervention
 from llmlab.inspection.geometry import matrix_of
+from llmlab.inspection.intervening import Interventions, parse_intervention, require_intervention
 from llmlab.practice.kinds import (
     MODEL,
     NAT,

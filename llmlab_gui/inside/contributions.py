@@ -9,8 +9,8 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.bars import BarChart, Bars
 from llmlab_gui.inside import contribution_bars as bars_of
+from llmlab_gui.inside.chosen_interventions import interventions_of_part, offer_interventions
 from llmlab_gui.inside.contribution_bars import ATTENTION, FEED_FORWARD, LOGIT, NORM, SHARE, Target
-from llmlab_gui.inside.edits import interventions_of_part, offer_interventions
 from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible

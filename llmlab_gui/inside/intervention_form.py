@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
 
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.host.session import InspectionSession
-from llmlab_gui.inside.edits import HOWS, PARTS, words
+from llmlab_gui.inside.chosen_interventions import HOWS, PARTS, words
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import labelled

@@ -14,7 +14,7 @@ from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart, numbered
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.host.token_texts import TokenTexts, texts_of
-from llmlab_gui.inside.edits import written
+from llmlab_gui.inside.chosen_interventions import written
 from llmlab_gui.inside.inspection_dock import BEFORE_CHANGE, InspectionDock
 from llmlab_gui.inside.intervention_form import InterventionForm
 from llmlab_gui.inside.ranked_tokens import Ranked, RankedTokens

@@ -9,7 +9,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line
 from llmlab_gui.charts.value_grid import ValueGrid
 from llmlab_gui.host.token_texts import texts_of
-from llmlab_gui.inside.edits import interventions_of_cell, offer_interventions
+from llmlab_gui.inside.chosen_interventions import interventions_of_cell, offer_interventions
 from llmlab_gui.inside.inspection_dock import AGAIN, InspectionDock
 from llmlab_gui.inside.lens_data import (
     ENTROPY,

@@ -14,7 +14,7 @@ from torch import Tensor
 from llmlab.anatomy.capture import Observer, Point, run
 from llmlab.core.errors import UsageError
 from llmlab.inspection.archive import read_archive
-from llmlab.inspection.edits import Intervention, Interventions, Recorder, Sources, align, parse_intervention
+from llmlab.inspection.intervening import Intervention, Interventions, Recorder, Sources, align, parse_intervention
 from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.questions import from_values, to_values
 from llmlab.models.model import OpenModel

@@ -17,7 +17,7 @@ from watched_models import Everything
 from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import run
 from llmlab.inspection.archive import read_archive
-from llmlab.inspection.edits import EDITABLE, Interventions, Recorder, Sources, parse_intervention
+from llmlab.inspection.intervening import EDITABLE, Interventions, Recorder, Sources, parse_intervention
 from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.sweep import PatchingSweep, patching_sweep, row_bytes
 from llmlab.models.model import OpenModel

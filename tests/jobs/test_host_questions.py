@@ -128,14 +128,14 @@ def test_of_a_live_run_its_newest_checkpoint_is_walked(places: dict[str, Path], 
     host.listen(
         [
             json.dumps(asked | {"id": 1, "question": "walk", "out": str(out)}),
-            json.dumps(asked | {"id": 2, "question": "walk_back", "out": str(back), "values": {"window": 1}}),
+            json.dumps(asked | {"id": 2, "question": "walk_back", "out": str(back), "values": {"sequence": 1}}),
         ]
     )
     host.answer_all()
     told = [json.loads(line)["event"] for line in said.getvalue().splitlines()]
     assert [event for event in told if event != "progress"] == ["answered", "answered"]
     assert read_archive(out).metadata.model == "bar@10"
-    assert int(read_archive(back).metadata.more["windows"]) > 1
+    assert int(read_archive(back).metadata.more["sequences"]) > 1
 
 
 def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:

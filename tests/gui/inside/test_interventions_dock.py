@@ -15,7 +15,7 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.selection import ChosenIntervention
-from llmlab_gui.inside.edits import edit_menu, interventions_of_part, words, written
+from llmlab_gui.inside.chosen_interventions import edit_menu, interventions_of_part, words, written
 from llmlab_gui.inside.interventions import InterventionsDock
 from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.inside.prompt import PromptDock
@@ -57,7 +57,7 @@ def dock(lab: InspectionLab, qtbot: QtBot) -> InterventionsDock:
     ],
 )
 def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenIntervention, text: str, read: str) -> None:
-    from llmlab.inspection.edits import parse_intervention
+    from llmlab.inspection.intervening import parse_intervention
 
     assert written(edit) == text
     assert str(parse_intervention(text)).startswith(text.split(":")[0].split(" ")[0])

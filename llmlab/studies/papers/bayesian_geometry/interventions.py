@@ -9,7 +9,7 @@ An axis r in the z-scored stream of a layer, with m and s the mean and standard 
 at the scored positions. g is 1 for the axis itself, and for a random one such that the mean of |x' - x|^2 is the same.
 
 Each block is bypassed, so that it gives its input as its output, and each head's output is set to zero, one at a time
-(`llmlab.inspection.edits`).
+(`llmlab.inspection.intervening`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from llmlab.core.charts import BARS, POINTS, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import divergence, entropy
-from llmlab.inspection.edits import Intervention, Interventions
+from llmlab.inspection.intervening import Intervention, Interventions
 from llmlab.inspection.spectra import principal_components
 from llmlab.studies.papers import statistics
 from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence

@@ -20,8 +20,8 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.synthetic.tasks import Layout, Task, TaskBatch, held_out, task_of
-from llmlab.inspection.edits import Intervention, Interventions
 from llmlab.inspection.heads import REPEATED, HeadSummaries, RepeatScores, repeated_tokens
+from llmlab.inspection.intervening import Intervention, Interventions
 from llmlab.models.scratch import open_task
 from llmlab.models.task_models import make_model
 from llmlab.store.checkpoints import list_checkpoints

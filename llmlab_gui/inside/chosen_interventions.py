@@ -1,4 +1,4 @@
-"""Chosen edits: as the core writes them (llmlab.inspection.edits), in words, and in the menu of a right click."""
+"""Chosen interventions: as the core writes them, in words, and in the menu of a right click."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A change is written as an action and a part:
 
-    zero      head:3.2                what head 2 of layer 3 answers, before the output projection
+    zero      head:3.2                the output z of head 2 of layer 3, before the output projection
     mean      attention:3             what layer 3's attention adds to the stream (its output bias included)
     scale:0.5 feed_forward:3          what layer 3's feed-forward adds to the stream
     patch     layer:3                 the whole block: zero skips it, so that its output is its input
