@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QPoint, Qt, QTimer
@@ -94,7 +95,7 @@ class RunsDock(LabDock):
         return [row for row in rows if row is not None]
 
     def export(self, path: Path) -> None:
-        """The table as it is shown, as CSV. LabError when it cannot be written."""
+        """The table as it is shown, as CSV, in the background."""
         rows: list[list[Cell]] = []
         for place in range(self.proxy.rowCount()):
             row = self.lab.row(self.proxy.index(place, NAME).data(KEY_ROLE))
@@ -102,9 +103,10 @@ class RunsDock(LabDock):
                 status = row.status
                 numbers = (status.val_loss, status.step, status.loss, status.tokens_per_second, row.parameters)
                 settings = row.info.settings
-                words = (settings.words.does, row.info.settings.reads, settings.base, stamp_text(row.info.created))
+                words = (settings.words.does, settings.reads, settings.base, stamp_text(row.info.created))
                 rows.append([row.name, status.state, *numbers, *words])
-        save_csv(["Run", *(column.title for column in COLUMNS[2:])], rows, path)
+        header = ["Run", *(column.title for column in COLUMNS[2:])]
+        self.write_file(partial(save_csv, header, rows, path), path)
 
     def rename(self, row: RunRow) -> None:
         """Asks for another name, and gives it to the run and to all that names it."""
@@ -336,10 +338,7 @@ class RunsDock(LabDock):
     def _ask_export(self) -> None:
         path = ask_where(self, "Export the table", "runs.csv", "Table")
         if path is not None:
-            try:
-                self.export(path)
-            except LabError as error:
-                self.lab.error_raised.emit(error)
+            self.export(path)
 
 
 def _reference(row: RunRow) -> str:

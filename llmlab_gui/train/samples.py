@@ -105,10 +105,7 @@ class SamplesDock(LabDock):
         self._change_run(current.id if current else "")
 
     def export(self, path: Path) -> None:
-        """All samples of the run, or the checked answers if those are shown, to a .md or .csv file.
-
-        LabError when it cannot be written.
-        """
+        """All samples of the run, or the checked answers if those are shown, to a .md or .csv file."""
         row = self.lab.row(self._run_id)
         of, as_csv = f" of {row.name}" if row is not None else "", path.suffix.lower() == ".csv"
         if self.choice.currentData() == SCORED:
@@ -116,7 +113,7 @@ class SamplesDock(LabDock):
             text = csv_text(*self.answers_view.answers.table()) if as_csv else "\n\n".join(answers) + "\n"
         else:
             text = to_csv(self._table) if as_csv else to_markdown(f"Samples{of}", self._table)
-        save(path, text.encode("utf-8", "replace"))
+        self.write_file(partial(save, path, text.encode("utf-8", "replace")), path)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -285,9 +282,5 @@ class SamplesDock(LabDock):
         words = "Markdown" if kind == "md" else "Table"
         what = "answers" if self.choice.currentData() == SCORED else "samples"
         path = ask_where(self, f"Export {what}", f"{PurePath(self._run_id).name}-{what}.{kind}", words)
-        if path is None:
-            return
-        try:
+        if path is not None:
             self.export(path)
-        except LabError as error:
-            self.lab.error_raised.emit(error)

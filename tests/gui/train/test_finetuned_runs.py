@@ -125,10 +125,12 @@ def test_what_a_program_checked_can_be_read_item_by_item(
     samples._copy_selection()
     lines = [QUESTION, "Expected: moon cat", "Before training: ✗ the the", "Step 100: ✓ moon cat"]
     assert QGuiApplication.clipboard().text().splitlines() == lines
-    samples.export(tmp_path / "answers.csv")  # what is shown
+    with qtbot.waitSignal(samples.lab.said, timeout=WAIT):
+        samples.export(tmp_path / "answers.csv")  # what is shown
     with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [titles, *checked(samples)]
-    samples.export(tmp_path / "answers.md")
+    with qtbot.waitSignal(samples.lab.said, timeout=WAIT):
+        samples.export(tmp_path / "answers.md")
     assert "\n".join(["```text", *lines, "```"]) in (tmp_path / "answers.md").read_text("utf-8")
 
 
@@ -271,7 +273,8 @@ def test_the_table_says_what_kind_of_run_it_is_and_on_which_base(qtbot: QtBot, o
         "whole": ["full", "tasks", "base@500"],
         "scratch": ["pretraining", "shakespeare", "–"],
     }
-    dock.export(outputs / "runs.csv")
+    with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+        dock.export(outputs / "runs.csv")
     header, *lines = (outputs / "runs.csv").read_text().splitlines()
     assert all(line.count(",") >= header.count(",") for line in lines)
     lab.shutdown()

@@ -231,9 +231,10 @@ def test_columns_sort_by_value_not_by_text(dock: RunsDock) -> None:
     assert shown_ids(dock) == ["first", "second", "third"]  # failed, finished, running
 
 
-def test_the_table_is_exported_as_it_is_shown(dock: RunsDock, tmp_path: Path) -> None:
+def test_the_table_is_exported_as_it_is_shown(qtbot: QtBot, dock: RunsDock, tmp_path: Path) -> None:
     dock.filter.setText("second")
-    dock.export(tmp_path / "runs.csv")
+    with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+        dock.export(tmp_path / "runs.csv")
     with (tmp_path / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["Run"] for row in rows] == ["second"]

@@ -128,17 +128,19 @@ def test_export_holds_every_sample(qtbot: QtBot, lab: FakeLab, dock: SamplesDock
     sampled(fake, 2, a="two", b="three")
     lab.pump(fake)
     wait_steps(qtbot, dock, [1, 2])
-    dock.export(tmp_path / "s.csv")
+    with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+        dock.export(tmp_path / "s.csv")
     rows = list(csv.reader(io.StringIO((tmp_path / "s.csv").read_text())))
     assert [(row[0], *row[2:]) for row in rows[1:]] == [
         ("1", "a", 'line\n"quoted", ```fence```'),
         ("2", "a", "two"),
         ("2", "b", "three"),
     ]
-    dock.export(tmp_path / "s.md")
+    with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
+        dock.export(tmp_path / "s.md")
     text = (tmp_path / "s.md").read_text()
     assert '````text\naline\n"quoted", ```fence```\n````' in text
-    with pytest.raises(LabError):
+    with qtbot.waitSignal(lab.error_raised, timeout=WAIT):
         dock.export(tmp_path / "nowhere" / "s.md")
 
 
