@@ -24,7 +24,7 @@ from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.named_editor import ExamplesEditor
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.widgets.labels import QuietLabel, labelled
+from llmlab_gui.widgets.labels import QuietLabel, demi_bold, label_of, labelled
 from llmlab_gui.widgets.layouts import choice_box, column, stack
 
 _TRACK_NAMES = {PRETRAINING: "training from scratch", FINETUNING: "fine-tuning"}
@@ -72,9 +72,7 @@ class ExperimentForm(StudyForm[Asked]):
         self.question, self.hypothesis, self.varies = QLabel(wordWrap=True), QuietLabel(), QuietLabel()
         self.question.setAccessibleName("Question")
         self.hypothesis.setAccessibleName("Hypothesis")
-        font = self.question.font()
-        font.setBold(True)
-        self.question.setFont(font)
+        demi_bold(self.question)
         self.grid = labelled(QLineEdit(), "Values")
         self.seeds = labelled(QSpinBox(minimum=1, maximum=100), "Seeds")
         self.seeds.setToolTip("Runs per value that differ only in their seed: they show how much is chance")
@@ -290,8 +288,7 @@ class ExperimentForm(StudyForm[Asked]):
             grid.addWidget(widget, row, 0, 1, 2)
         labels: dict[str, QLabel] = {}
         for place, (text, editor) in enumerate(below):
-            labels[text] = QLabel(text)
-            labels[text].setBuddy(editor)
+            labels[text] = label_of(text, editor)
             grid.addWidget(labels[text], 5 + place, 0)
             grid.addWidget(editor, 5 + place, 1)
         self.group_label, self.option_label = labels["compared"], labels["option"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QStackedWidget, QWidget
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QStackedWidget, QWidget
 
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
@@ -24,7 +24,7 @@ from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.buttons import push_button
-from llmlab_gui.widgets.labels import EmptyState, scrolled
+from llmlab_gui.widgets.labels import EmptyState, label_of, scrolled
 from llmlab_gui.widgets.layouts import column, flow, settling_timer
 
 if TYPE_CHECKING:
@@ -231,8 +231,7 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         grid.setVerticalSpacing(3)
         grid.setColumnStretch(1, 1)
         for place, (words, editor) in enumerate((("examples", self.examples), ("model", self.model))):
-            label = QLabel(words)
-            label.setBuddy(editor.box)
+            label = label_of(words, editor.box)
             label.setMinimumHeight(editor.box.sizeHint().height())  # level with it: under it are more lines
             grid.addWidget(label, place, 0, Qt.AlignmentFlag.AlignTop)
             grid.addWidget(editor, place, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QWidget
+from PySide6.QtWidgets import QComboBox, QGridLayout, QWidget
 
 from llmlab.core.config import describe
 from llmlab.core.presets import Preset, default_preset, presets_of
@@ -14,7 +14,7 @@ from llmlab.core.run_settings import RunSettings
 from llmlab_gui.forms.editors import Editor
 from llmlab_gui.forms.field import Field
 from llmlab_gui.forms.settings_form import SettingsForm
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel, label_of
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.one_line import OneLineBox
 
@@ -119,9 +119,7 @@ def _grid(presets: PresetBox, about: QWidget, fields: Iterable[Field], also: Map
     grid.setHorizontalSpacing(6)
     grid.setVerticalSpacing(4)
     grid.setColumnStretch(1, 1)
-    label = QLabel("preset")
-    label.setBuddy(presets)
-    grid.addWidget(label, 0, 0)
+    grid.addWidget(label_of("preset", presets), 0, 0)
     grid.addWidget(presets, 0, 1, 1, 3)
     grid.addWidget(about, 1, 1, 1, 3)
     top = Qt.AlignmentFlag.AlignTop
@@ -134,9 +132,7 @@ def _grid(presets: PresetBox, about: QWidget, fields: Iterable[Field], also: Map
         grid.addWidget(reset, row, 3, top)
         grid.addWidget(field.problem, row + 1, 1, 1, 3)
     for words, widget in also.items():
-        label = QLabel(words)
-        label.setBuddy(widget)
         row = grid.rowCount()
-        grid.addWidget(label, row, 0)
+        grid.addWidget(label_of(words, widget), row, 0)
         grid.addWidget(widget, row, 1, 1, 3)
     return grid

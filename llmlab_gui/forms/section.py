@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QGridLayout, QPushButton, QSizePolicy, QToolButton
 
 from llmlab_gui.forms.field import Field
 from llmlab_gui.widgets.icons import icon
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel, demi_bold
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -39,9 +39,7 @@ class Section(QWidget):
         self.header.setAutoRaise(True)
         self.header.setIconSize(QSize(14, 14))
         self.header.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        font = self.header.font()
-        font.setBold(True)
-        self.header.setFont(font)
+        demi_bold(self.header)
         self.header.setAccessibleName(f"{title} settings")
         self.summary = QuietLabel()
         self.summary.setWordWrap(False)

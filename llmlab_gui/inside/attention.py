@@ -21,6 +21,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button
+from llmlab_gui.widgets.labels import label_of
 from llmlab_gui.widgets.layouts import column, split, stack
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell, LazyRows, Table
@@ -165,11 +166,9 @@ class AttentionDock(InspectionDock):
             self._buttons.addButton(button)
             self.controls.addWidget(button)
         for box, name in ((self.layer, "Layer"), (self.head, "Head")):
-            label = QLabel(name)
-            label.setBuddy(box)
             box.setAccessibleName(f"{name} that is shown")
             box.setKeyboardTracking(False)
-            self.controls.add(label, box)
+            self.controls.add(label_of(name, box), box)
         self.log = toggle_button("Log colours", "Logarithmic colours: small weights become visible")
         self.controls.addWidget(self.log)
 

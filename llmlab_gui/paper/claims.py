@@ -6,14 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent, QShowEvent
+from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QShowEvent
 from PySide6.QtWidgets import QSizePolicy, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VERDICTS
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel
+from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, demi_bold
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import ask_where
@@ -218,9 +218,7 @@ class Badge(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._state = ""
-        font = QFont(self.font())
-        font.setWeight(QFont.Weight.DemiBold)
-        self.setFont(font)
+        demi_bold(self)
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.setAccessibleName("Verdict")
         theme_notifier.changed.connect(self.update)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QUrl
-from PySide6.QtGui import QFont, QResizeEvent, QShowEvent
+from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QLabel,
     QStackedWidget,
@@ -29,7 +29,7 @@ from llmlab_gui.paper.claims import Badge
 from llmlab_gui.paper.notes import NotesBrowser
 from llmlab_gui.paper.pages import claim_page
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.labels import EmptyState, QuietLabel
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel, demi_bold
 from llmlab_gui.widgets.layouts import beside, column, split
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -55,9 +55,7 @@ class EvidenceDock(LabDock):
         self.badge, self.title = Badge(), QLabel()
         self.title.setWordWrap(True)
         self.title.setAccessibleName("Claim")
-        font = QFont(self.title.font())
-        font.setWeight(QFont.Weight.DemiBold)
-        self.title.setFont(font)
+        demi_bold(self.title)
         self.words = NotesBrowser("What was found", self._background)
         self.words.stale.connect(self._restyle)
         self.words.anchorClicked.connect(lambda url: self._follow(url))

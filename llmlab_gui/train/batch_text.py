@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PySide6.QtCore import QSignalBlocker, Qt
-from PySide6.QtWidgets import QLabel, QListWidget, QPushButton, QSpinBox, QWidget
+from PySide6.QtWidgets import QListWidget, QPushButton, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.studies.experiments.curves import SPIKE_SIGMAS, find_spikes
@@ -16,7 +16,7 @@ from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import Working
 from llmlab_gui.train.chart_dock import ShownRun
 from llmlab_gui.widgets.buttons import toggle_button
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel, label_of
 from llmlab_gui.widgets.layouts import beside, column
 
 if TYPE_CHECKING:
@@ -46,9 +46,13 @@ class BatchView(QWidget):
         self.rows.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.rows.setVerticalScrollMode(QListWidget.ScrollMode.ScrollPerPixel)
         self.rows.setMinimumHeight(60)
-        label = QLabel("Step")
-        label.setBuddy(self.step)
-        column(beside(label, self.step, self.further, 1), self.words, (self.rows, 1), into=self, spacing=3)
+        column(
+            beside(label_of("Step", self.step), self.step, self.further, 1),
+            self.words,
+            (self.rows, 1),
+            into=self,
+            spacing=3,
+        )
         self.hide()
         self.button.toggled.connect(self._open)
         self.step.valueChanged.connect(self._ask)

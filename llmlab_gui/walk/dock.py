@@ -22,7 +22,7 @@ from llmlab_gui.walk.stage_view import StageView
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button, tool_button
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.labels import ProblemLabel
+from llmlab_gui.widgets.labels import ProblemLabel, label_of
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer, split
 from llmlab_gui.widgets.saving import Cell, LazyRows, Table
 
@@ -371,8 +371,7 @@ class WalkDock(AskingDock):
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.list.setMinimumWidth(120)
-        self._change_label = QLabel("Change")
-        self._change_label.setBuddy(self.change)
+        self._change_label = label_of("Change", self.change)
         row_of_change = beside(self._change_label, self.change, self.undo, grows=self.change)
         stage = column(self.drawing, self._key_row, (self.view, 1), spacing=3)
         halves = split(self.list, (stage, 1), across=True, sizes=[230, 520])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QSpinBox, QWidget
+from PySide6.QtWidgets import QDoubleSpinBox, QSpinBox, QWidget
 
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import label_of
 
 
 class DrawRow(QWidget):
@@ -39,7 +40,5 @@ class DrawRow(QWidget):
 
 def add_named(row: FlowRow, name: str, box: QWidget) -> None:
     """A field behind its name."""
-    label = QLabel(name)
-    label.setBuddy(box)
-    row.addWidget(label)
+    row.addWidget(label_of(name, box))
     row.addWidget(box)

@@ -16,7 +16,7 @@ from llmlab_gui.pages.html import colored_html, page_colors
 from llmlab_gui.pages.places import DOCK_PAGES
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button
-from llmlab_gui.widgets.labels import QuietLabel, scrolled
+from llmlab_gui.widgets.labels import QuietLabel, demi_bold, scrolled
 from llmlab_gui.widgets.layouts import beside, choice_box, column, split
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -143,10 +143,7 @@ class StageView(QWidget):
             self.number_chosen.emit(begun)
 
     def _lay_out(self) -> None:
-        bold = QFont(self.title.font())
-        bold.setWeight(QFont.Weight.DemiBold)
-        bold.setPointSizeF(bold.pointSizeF() * 1.1)
-        self.title.setFont(bold)
+        demi_bold(self.title, 1.1)
         self.code.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         self.code.setTextFormat(Qt.TextFormat.RichText)
         for plain in (self.title, self.formula, self.numbers, self.note):

@@ -24,6 +24,23 @@ def labelled(widget: W, name: str = "", tip: str = "") -> W:
     return widget
 
 
+def label_of(text: str, field: QWidget) -> QLabel:
+    """The name beside a field, which leads to it."""
+    label = QLabel(text)
+    label.setBuddy(field)
+    return label
+
+
+def demi_bold(widget: W, larger: float = 1.0) -> W:
+    """The widget with its text in a heavier weight, so many times as large."""
+    font = QFont(widget.font())
+    if larger != 1.0:
+        font.setPointSizeF(font.pointSizeF() * larger)
+    font.setWeight(QFont.Weight.DemiBold)
+    widget.setFont(font)
+    return widget
+
+
 def scrolled(widget: QWidget) -> QScrollArea:
     """A widget that is scrolled up and down where there is less room than it needs."""
     area = _Scrolled()
@@ -83,10 +100,7 @@ class EmptyState(QWidget):
         super().__init__()
         self._slot: Callable[[], object] | None = None
         self._title, self._hint, self._button = QLabel(), QuietLabel(), QPushButton()
-        font = QFont(self._title.font())
-        font.setPointSizeF(font.pointSizeF() * 1.15)
-        font.setWeight(QFont.Weight.DemiBold)
-        self._title.setFont(font)
+        demi_bold(self._title, 1.15)
         for label in (self._title, self._hint):
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             label.setWordWrap(True)
@@ -125,9 +139,7 @@ class PrimaryButton(QPushButton):
         if slot is not None:
             self.clicked.connect(slot)
         self.setProperty("primary", True)
-        font = self.font()
-        font.setWeight(QFont.Weight.DemiBold)
-        self.setFont(font)
+        demi_bold(self)
 
 
 class _ThemeLabel(QLabel):

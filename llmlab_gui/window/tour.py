@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QWidget
 from llmlab.core.config import read_toml
 from llmlab.core.paths import resources_dir
 from llmlab_gui.widgets.buttons import push_button
-from llmlab_gui.widgets.labels import PrimaryButton
+from llmlab_gui.widgets.labels import PrimaryButton, demi_bold
 from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.tab_order import move_on
 from llmlab_gui.widgets.theme import current_theme
@@ -59,9 +59,7 @@ class Tour(QWidget):
         self.card.setObjectName("tour")  # the style sheet of the window has its ground and edge
         self.card.setFixedWidth(_CARD_WIDTH)
         self.title, self.words, self._count = QLabel(), QLabel(), QLabel()
-        font = self.title.font()
-        font.setBold(True)
-        self.title.setFont(font)
+        demi_bold(self.title)
         for label in (self.title, self.words):
             label.setWordWrap(True)
         self.back_button, self.next_button = QPushButton("Back"), PrimaryButton("Next")

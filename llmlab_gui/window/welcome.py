@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QPainter, QPainterPath, QPaintEvent, QPen
+from PySide6.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPen
 from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from llmlab_gui.widgets.buttons import push_button
-from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
+from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, demi_bold
 from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
@@ -30,10 +30,7 @@ class WelcomePanel(QWidget):
         self.setAccessibleName("Welcome")
         self.setAutoFillBackground(True)
         title = QLabel("Train your first language model")
-        font = QFont(title.font())
-        font.setPointSizeF(font.pointSizeF() * 2.0)
-        font.setWeight(QFont.Weight.DemiBold)
-        title.setFont(font)
+        demi_bold(title, 2.0)
         title.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         title.setWordWrap(True)
         words = QuietLabel(_WORDS)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QSpinBox, QWidget
+from PySide6.QtWidgets import QDoubleSpinBox, QSpinBox, QWidget
 
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
+from llmlab_gui.widgets.labels import label_of
 from llmlab_gui.widgets.layouts import beside, column
 
 
@@ -62,8 +63,7 @@ class GenerationForm(QWidget):
             ("Min-p", self.min_p),
             ("Seed", self.seed),
         ):
-            name = QLabel(label)
-            name.setBuddy(widget)
+            name = label_of(label, widget)
             widget.setAccessibleName(label)
             widget.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
             line = beside(widget)
