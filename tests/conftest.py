@@ -152,8 +152,7 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without figures, whose drawing takes a second and is another test's."""
-    monkeypatch.setattr("llmlab.studies.report.draw_figures", lambda results, folder: [])
-    monkeypatch.setattr("llmlab.studies.report.draw_charts", lambda charts, folder: None)
+    monkeypatch.setattr("llmlab.studies.report.draw_charts", lambda charts, folder, title="": [])
 
 
 def _renderer() -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-LINE, DASHED, POINTS, BARS = KINDS = ("line", "dashed", "points", "bars")
+LINE, DASHED, POINTS, BARS = "line", "dashed", "points", "bars"
+MEASURED, FAINT, FIT = "measured", "faint", "fit"
+KINDS = (LINE, DASHED, POINTS, BARS, MEASURED, FAINT, FIT)
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,10 @@ class Axis:
 class Series:
     """One set of numbers in a chart.
 
-    kind: of KINDS; `dashed` is what the others are held against (a baseline, chance). low, high: an interval around
-    each y, or empty. color: of points, a number each on the chart's colour scale, or empty. x of bars: the number of
-    a category.
+    kind: of KINDS. `dashed` is what the others are held against (a baseline, chance), `faint` a background, `fit` a
+    function that was fitted. low, high: an interval around each y, or empty; along a line it is a band, of `measured`
+    ones, bars and points a bar at each. color: of points, a number each on the chart's colour scale, or empty. x of
+    bars: the number of a category.
     """
 
     name: str
@@ -56,6 +59,23 @@ class Chart:
     categories: list[str] = field(default_factory=list)
     color_label: str = ""
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Words in a chart: beside the point (x, y), or where y is None along an upright line at x."""
+
+    x: float
+    label: str
+    y: float | None = None
+
+
+@dataclass
+class NotedChart(Chart):
+    """A chart with words in it. top: what is above it on the y axis is out of sight; None for no limit."""
+
+    notes: list[Note] = field(default_factory=list)
+    top: float | None = None
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llmlab.core.charts import BARS, DASHED, LINE, POINTS, Axis, Chart, Series
+from llmlab.core.charts import BARS, DASHED, FAINT, FIT, MEASURED, POINTS, Axis, Chart, NotedChart, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,10 +24,12 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 MOST_LABELS = 48  # along an axis; more overlap on a page
 INCHES = 0.28  # of a labelled row or column
-_GREY = "#888888"
+_GREY, _DARK = "#888888", "#444444"
 _DASHES = ("--", ":", "-.", (0, (1, 3)))
 _BARS_WIDTH = 0.8  # of the room between two categories
 _MOST_MARKERS = 60  # of a line
+_FEW = 4  # measured curves that are told apart by hue
+_FEW_TICKS = 8  # of a logarithmic axis that are named
 
 
 def figure_of(width: float, height: float) -> Figure:
@@ -48,39 +50,35 @@ def save_figure(figure: Figure, folder: Path, name: str, title: str = "") -> lis
     return paths
 
 
-def draw_charts(charts: Sequence[Chart], folder: Path) -> None:
-    """Writes every chart into `folder`, in both formats. Raises OSError."""
+def draw_charts(charts: Sequence[Chart], folder: Path, title: str = "") -> list[Path]:
+    """Writes every chart into `folder`, in both formats; returns the PNG files. title: above each. Raises OSError."""
     if charts:
         folder.mkdir(exist_ok=True)
-    for chart in charts:
-        save_figure(chart_figure(chart), folder, chart.name)
+    return [save_figure(chart_figure(chart), folder, chart.name, title)[0] for chart in charts]
 
 
 def chart_figure(chart: Chart) -> Figure:
-    """A chart's lines, points, and bars."""
-    from matplotlib.ticker import MaxNLocator
-
+    """A chart's lines, points, bars, fits, and the words in it."""
     figure = figure_of(max(6.8, INCHES * min(len(chart.categories), MOST_LABELS) + 2), 4.2)
     axes = figure.subplots()
     bars = [one for one in chart.series if one.kind == BARS]
-    solid = bars + [one for one in chart.series if one.kind not in (DASHED, BARS)]  # points lie on bars
-    for number, series in enumerate(solid):
-        colour = COLOURS[number % len(COLOURS)]
+    solid = bars + [one for one in chart.series if one.kind not in (DASHED, BARS, FIT)]  # points lie on bars
+    colours = _colours(solid)
+    for number, (series, colour) in enumerate(zip(solid, colours, strict=True)):
         if series.kind == BARS:
             _draw_bars(axes, series, colour, number, len(bars))
+        elif series.kind == POINTS:
+            _draw_points(figure, axes, chart, series, colour)
         else:
-            _draw(figure, axes, chart, series, colour)
+            _draw_line(axes, series, colour)
+    fits = [one for one in chart.series if one.kind == FIT]
+    for number, series in enumerate(fits):  # one a curve: in its colour
+        _draw_fit(axes, series, colours[number % len(colours)] if len(fits) > 1 else _DARK)
     for number, series in enumerate(one for one in chart.series if one.kind == DASHED):
         dashes = _DASHES[number % len(_DASHES)]
         axes.plot(series.x, series.y, linestyle=dashes, color=_GREY, linewidth=1.2, label=series.name)
-    if chart.categories:
-        label_ticks(axes.set_xticks, chart.categories, rotation=_turn(chart.categories))
-    elif not chart.x_axis.log and all(float(x).is_integer() for one in chart.series for x in one.x):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # layers and steps have no halves
-    if chart.x_axis.log:
-        axes.set_xscale("log")
-    if chart.y_axis.log:
-        axes.set_yscale("log")
+    _scale(axes, chart)
+    _write_notes(axes, chart)
     axes.set_title(chart.title, fontsize=10)
     axes.set_xlabel(axis_text(chart.x_axis))
     axes.set_ylabel(axis_text(chart.y_axis))
@@ -130,24 +128,99 @@ def _turn(names: Sequence[str]) -> int:
     return 30 if max(map(len, names)) * len(names) > 80 else 0
 
 
-def _draw(figure: Figure, axes: Axes, chart: Chart, series: Series, colour: str) -> None:
-    if series.kind == LINE:
-        marker = "o" if len(series.x) <= _MOST_MARKERS else ""
-        axes.plot(series.x, series.y, marker=marker, markersize=3, color=colour, linewidth=1.4, label=series.name)
-        if series.low:
-            axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
-    elif series.kind == POINTS:
-        own = {"c": series.color, "cmap": SEQUENTIAL} if series.color else {"color": colour}
-        drawn = axes.scatter(series.x, series.y, s=7, alpha=0.7, linewidths=0, zorder=2, label=series.name, **own)
-        if series.low:
-            axes.vlines(series.x, series.low, series.high, colors=colour, linewidth=0.9)
-        if series.color and chart.color_label:
-            figure.colorbar(drawn, ax=axes, label=chart.color_label)
+def _colours(series: Sequence[Series]) -> list[Any]:
+    """One each; more than a few measured curves have an order, and the colours of a scale."""
+    if sum(one.kind == MEASURED for one in series) <= _FEW:
+        return [COLOURS[number % len(COLOURS)] for number in range(len(series))]
+    import matplotlib
+
+    scale = matplotlib.colormaps[SEQUENTIAL]
+    return [scale(0.92 * number / (len(series) - 1)) for number in range(len(series))]
 
 
-def _draw_bars(axes: Axes, series: Series, colour: str, number: int, count: int) -> None:
+def _draw_line(axes: Axes, series: Series, colour: Any) -> None:
+    few = len(series.x) <= _MOST_MARKERS
+    style = {"color": colour, "linewidth": 1.4, "marker": "o" if few else "", "markersize": 3, "label": series.name}
+    if series.kind == FAINT:
+        style |= {"alpha": 0.55} if few else {"color": "#b0b0b0", "linewidth": 0.8}
+    axes.plot(series.x, series.y, **style)
+    if series.low and series.kind == MEASURED:
+        axes.errorbar(series.x, series.y, _reach(series), fmt="none", capsize=3, color=colour)
+    elif series.low:
+        axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _draw_points(figure: Figure, axes: Axes, chart: Chart, series: Series, colour: Any) -> None:
+    own = {"c": series.color, "cmap": SEQUENTIAL} if series.color else {"color": colour}
+    size = {"s": 16} if isinstance(chart, NotedChart) else {"s": 7, "alpha": 0.7}  # runs are few
+    drawn = axes.scatter(series.x, series.y, linewidths=0, zorder=2, label=series.name, **size, **own)
+    if series.low:
+        axes.errorbar(series.x, series.y, _reach(series), fmt="none", capsize=3, color=colour)
+    if series.color and chart.color_label:
+        figure.colorbar(drawn, ax=axes, label=chart.color_label)
+
+
+def _draw_bars(axes: Axes, series: Series, colour: Any, number: int, count: int) -> None:
     width = _BARS_WIDTH / count
     x = np.asarray(series.x) + (number - (count - 1) / 2) * width
     axes.bar(x, series.y, width, color=colour, label=series.name)
     if series.low:
         axes.vlines(x, series.low, series.high, colors="#333333", linewidth=0.9)
+
+
+def _draw_fit(axes: Axes, series: Series, colour: Any) -> None:
+    axes.plot(series.x, series.y, linestyle="--", linewidth=1.1, color=colour, label=series.name)
+    if series.low:
+        axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.12, label="90 % band")
+
+
+def _reach(series: Series) -> npt.NDArray[Any]:
+    """How far the interval goes from each y, down and up [2, N]."""
+    return np.array([np.subtract(series.y, series.low), np.subtract(series.high, series.y)])
+
+
+def _scale(axes: Axes, chart: Chart) -> None:
+    """Scales of both axes, with the names of categories, whole numbers where all x are, or the few x of a log axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    notes, top = (chart.notes, chart.top) if isinstance(chart, NotedChart) else ([], None)
+    x = [at for one in chart.series for at in one.x]
+    if chart.categories:
+        label_ticks(axes.set_xticks, chart.categories, rotation=_turn(chart.categories))
+    elif not chart.x_axis.log and all(float(at).is_integer() for at in x):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # layers and steps have no halves
+    if chart.x_axis.log and min(x, default=1.0) > 0:
+        axes.set_xscale("log")
+        named = {at for one in chart.series if one.kind not in (DASHED, FIT) for at in one.x}
+        ticks = sorted(named | {note.x for note in notes if note.y is None})
+        if len(ticks) <= _FEW_TICKS:  # the values themselves say more than powers of ten
+            axes.set_xticks(ticks, [*map(_tick, ticks)], fontsize=7, rotation=20 if len(ticks) > 5 else 0)
+            axes.minorticks_off()
+    if chart.y_axis.log:
+        axes.set_yscale("log")
+    if top is not None:
+        low = min(y for one in chart.series for y in one.y if np.isfinite(y))
+        axes.set_ylim(low - 0.05 * (top - low), top)
+
+
+def _write_notes(axes: Axes, chart: Chart) -> None:
+    x = [at for one in chart.series for at in one.x]
+    for note in chart.notes if isinstance(chart, NotedChart) else []:
+        style: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
+        where = note.x, note.y if note.y is not None else 0.98
+        if note.y is None:
+            axes.axvline(note.x, color=_GREY, linewidth=0.8, linestyle=":")
+            side = "right" if x and note.x >= (min(x) + max(x)) / 2 else "left"
+            style = {"fontsize": 6.5, "rotation": 90, "ha": side, "va": "top", "color": "#555555"}
+            style["xycoords"] = ("data", "axes fraction")
+        axes.annotate(plain(note.label), where, **style)
+
+
+def _tick(value: float) -> str:
+    """30000 as 30k, 0.0003 as 3e-4."""
+    if value >= 1e4:
+        return f"{value / 1e6:.3g}M" if value >= 1e6 else f"{value / 1e3:.3g}k"
+    if value >= 0.01:
+        return f"{value:.4g}"
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -17,7 +17,6 @@ from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.quantities import CLAIM
 from llmlab.notebook.seals import LATE
 from llmlab.notebook.words import altered_sentence, outcome_sentence, remarks, said, surprise_text
-from llmlab.studies.experiments.figures import draw_figures
 from llmlab.studies.experiments.outcomes import ExperimentResults, Finding, Spike, TrialResult
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.papers.records import CheckResult, Verdict
@@ -34,7 +33,7 @@ def write_report(
     taken = folder.recorded_status().active_seconds if seconds is None else seconds
     again = f"Its numbers are in results.json. Make room, then: llmlab-run experiment report {folder.id}"
     with explained(f"The report of {folder.id} could not be written.", again):
-        figures = draw_figures(results, folder.figures)
+        figures = draw_charts(results.drawn(), folder.figures, results.id)
         blocks = _experiment(record, results, figures, _entry(folder, record), taken)
         write_atomic(folder.report, ("\n\n".join(blocks) + "\n\n").encode())
     return folder.report

@@ -6,9 +6,10 @@ The window, the figures and the report all read this file, so they show the same
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
-from llmlab.core.charts import Axis
+from llmlab.core.charts import FAINT, FIT, MEASURED, POINTS, Axis, Note, NotedChart, Series
 from llmlab.core.files import write_json
 from llmlab.core.records import read_record, to_plain
 from llmlab.store.events import BITS, NATS
@@ -17,6 +18,7 @@ from llmlab.training.batch_text import BatchText
 
 STEP_AXIS = Axis("step", "steps")
 LOSS_AXIS = Axis("validation loss", NATS)
+_MOST_LABELS = 12  # of a curve's points in a figure
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,16 @@ class Curve:
     line: bool = True
     faint: bool = False
 
+    def drawn(self) -> Series:
+        """For `llmlab.core.figures`."""
+        x, y = [point.x for point in self.points], [point.y for point in self.points]
+        kind = FAINT if self.faint else MEASURED if self.line else POINTS
+        ranges = [(point.low, point.high) for point in self.points]
+        if all(None in ends for ends in ranges):
+            return Series(self.name, x, y, kind)
+        low, high = ([math.nan if end is None else end for end in ends] for ends in zip(*ranges, strict=True))
+        return Series(self.name, x, y, kind, low, high)
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -79,6 +91,10 @@ class Fit:
     y: list[float]
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
+
+    def drawn(self) -> Series:
+        """For `llmlab.core.figures`."""
+        return Series(f"{self.name}: {self.formula}", self.x, self.y, FIT, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,22 @@ class Chart:
     curves: list[Curve]
     fits: list[Fit] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+
+    def drawn(self, start: float | None) -> NotedChart:
+        """For `llmlab.core.figures`. start: the highest loss of a run before training.
+
+        Curves of runs that diverged would squeeze all others: losses far above the start are out of sight.
+        """
+        series = [curve.drawn() for curve in self.curves] + [fit.drawn() for fit in self.fits]
+        notes = [Note(mark.x, mark.label) for mark in self.marks]
+        for curve in self.curves:
+            few = curve.points if len(curve.points) <= _MOST_LABELS else []
+            notes += [Note(p.x, p.label, p.y) for p in few if p.label and not p.label.startswith("step")]
+        losses = [point.y for curve in self.curves for point in curve.points if math.isfinite(point.y)]
+        limited = self.y_axis.unit == NATS and not self.y_axis.log and "loss" in self.y_axis.label
+        far = limited and start is not None and max(losses, default=0.0) > 1.15 * start
+        top = 1.1 * start if far and start is not None else None
+        return NotedChart(self.name, self.title, self.x_axis, self.y_axis, series, notes=notes, top=top)
 
 
 @dataclass(frozen=True)
@@ -156,6 +188,11 @@ class ExperimentResults:
     hardware: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     other_unit: list[Chart] = field(default_factory=list)
+
+    def drawn(self) -> list[NotedChart]:
+        """Its charts that have a point, for `llmlab.core.figures`."""
+        start = max((trial.start_loss for trial in self.arms if trial.start_loss is not None), default=None)
+        return [chart.drawn(start) for chart in self.charts if any(curve.points for curve in chart.curves)]
 
     def value(self, name: str) -> float | None:
         """What was found for a quantity of the kind, for scoring a prediction; None when it was not found."""
