@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
@@ -23,6 +24,27 @@ SEEDS_AGREEING = 4
 SHARE_OF_SEEDS = 0.8
 # So many of the models that were asked must say the same.
 SHARE_OF_MODELS = 0.8
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What seeds, or models, say together. sentence: how they are divided. seeds: of what was trained or drawn."""
+
+    word: str
+    sentence: str
+    seeds: list[int]
+
+
+def of_seeds(outcomes: Mapping[int, str]) -> Agreed:
+    """Of a claim that is judged seed by seed. outcomes: words by seed."""
+    words = list(outcomes.values())
+    return Agreed(by_seeds(words), seeds_sentence(words), list(outcomes))
+
+
+def of_models(outcomes: Sequence[tuple[str, str]], refused: Mapping[str, str], seeds: Iterable[int] = ()) -> Agreed:
+    """Of a claim that is judged model by model. outcomes, refused: as in `models_sentence`."""
+    words = [word for _, word in outcomes]
+    return Agreed(by_models(words), models_sentence(outcomes, refused), sorted({*seeds}))
 
 
 def by_seeds(outcomes: Sequence[str]) -> str:
@@ -59,6 +81,11 @@ def models_sentence(outcomes: Sequence[tuple[str, str]], refused: Mapping[str, s
         words += " It rests on this one model: choose more under Models (--model in a terminal)."
     left_out = [f"{name} was left out: {why}" for name, why in refused.items()]
     return " ".join([f"{words[:1].upper()}{words[1:]}", *left_out])
+
+
+def interval_sentence(models: int) -> str:
+    """Of what the interval of a verdict on so many models is."""
+    return f"The interval is {'over prompts' if models == 1 else 'from the least to the most'}."
 
 
 def _most(outcomes: Sequence[str]) -> tuple[str, int]:

@@ -198,6 +198,16 @@ def mean_interval(x: Sequence[float] | Array) -> list[float] | None:
     return [mean - reach, mean + reach]
 
 
+def median_of(x: Sequence[float] | Array) -> tuple[float | None, list[float] | None]:
+    """The median of independent numbers, one a seed or a model, with its interval; None where there are none."""
+    return (float(np.median(x)) if len(x) else None), median_interval(x)
+
+
+def mean_of(x: Sequence[float] | Array) -> tuple[float, list[float] | None]:
+    """The mean of a few independent numbers, one a seed, with its interval."""
+    return float(np.mean(x)), mean_interval(x)
+
+
 def participation_ratio(x: Array) -> float:
     """How many directions carry the variance of samples x [N, C]: d where all d are alike, 1 where one has it all.
 

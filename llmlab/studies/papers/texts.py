@@ -2,21 +2,22 @@
 
     [claims.<id>]     statistic and its unit; threshold; paper: why its own criterion cannot be applied
     [charts.<name>]   title, axes, caption, as in `llmlab.core.charts.Chart`
+    [says]            sentences of the reasons, by name
 
 Names in braces are numbers of the paper's thresholds.py, or what a verdict gives beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from llmlab.core.charts import Chart, Series
+from llmlab.core.charts import Chart, Series, Table
 from llmlab.core.config import read_toml
 from llmlab.core.records import from_plain
-from llmlab.data.papers import INCONCLUSIVE, PAPERS_DIR
-from llmlab.studies.papers.agreement import models_sentence
+from llmlab.data.papers import PAPERS_DIR
+from llmlab.studies.papers.agreement import Agreed, of_models
 from llmlab.studies.papers.records import PapersCriterion, Statistic, Verdict
 
 
@@ -30,28 +31,53 @@ class PaperTexts:
     def verdict(
         self,
         claim: str,
-        verdict: str,
+        agreed: Agreed,
         value: float | None,
+        interval: list[float] | None = None,
         *,
+        said: Iterable[str],
+        n: int,
+        p: float | None = None,
         criterion: PapersCriterion | None = None,
-        facts: Mapping[str, Any] | None = None,
-        **rest: Any,
+        facts: Mapping[str, object] | None = None,
+        charts: Sequence[Chart] = (),
+        tables: Sequence[Table] = (),
+        evidence: Mapping[str, Any] | None = None,
+        after: str = "",
     ) -> Verdict:
-        """value: of the statistic. criterion: where the paper's own can be applied. rest: as `Verdict` has it."""
+        """value: of the statistic. said, after: sentences before and behind the one on how seeds or models are divided.
+
+        criterion: where the paper's own can be applied. facts: numbers of its texts. The others as `Verdict` has them.
+        """
         texts, named = self._texts["claims"][claim], {**self._bounds, **(facts or {})}
         return Verdict(
             claim=claim,
-            verdict=verdict,
+            verdict=agreed.word,
             statistic=Statistic(texts["statistic"].format(**named), value, texts.get("unit", "").format(**named)),
             threshold=texts["threshold"].format(**named),
+            n=n,
+            seeds=agreed.seeds,
             papers_criterion=criterion or PapersCriterion(None, texts["paper"].format(**named)),
-            **rest,
+            reason=" ".join(part for part in (*said, agreed.sentence, after) if part),
+            interval=interval,
+            p=p,
+            charts=list(charts),
+            tables=list(tables),
+            evidence=dict(evidence or {}),
         )
 
     def nothing_measured(self, claim: str, refused: Mapping[str, str]) -> Verdict:
         """The verdict where no model could be asked. refused: why, by model."""
-        criterion, reason = PapersCriterion(None, "No model could be asked."), models_sentence([], refused)
-        return self.verdict(claim, INCONCLUSIVE, None, criterion=criterion, n=0, seeds=[], reason=reason)
+        criterion = PapersCriterion(None, "No model could be asked.")
+        return self.verdict(claim, of_models([], refused), None, said=[], n=0, criterion=criterion)
+
+    def say(self, name: str, **facts: object) -> str:
+        """A sentence of [says]."""
+        return str(self._texts["says"][name]).format(**self._bounds, **facts)
+
+    def words(self, kind: str, name: str, **facts: object) -> dict[str, str]:
+        """The texts of [<kind>.<name>], as `criteria` has them."""
+        return {key: str(text).format(**self._bounds, **facts) for key, text in self._texts[kind][name].items()}
 
     def chart(
         self, name: str, series: Sequence[Series], categories: Sequence[str] = (), *, end: str = "", **facts: object

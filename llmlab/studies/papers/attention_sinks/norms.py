@@ -17,7 +17,7 @@ import numpy as np
 
 from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models, models_sentence
+from llmlab.studies.papers.agreement import of_models
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.plan import NORMS
 from llmlab.studies.papers.attention_sinks.reading import Found, Reading, about, in_the_middle, listed
@@ -132,41 +132,35 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     chance = {one.name: [growth_of(other) for other in one.untrained] for one in found}
     outcomes = {name: judge_norms(curve, chance[name]) for name, curve in curves.items()}
     fitted = {name: curve for name, curve in curves.items() if curve is not None}
-    rate: float | None = None
-    interval: list[float] | None = None
-    words, count = "", 0
-    if fitted:
-        name, curve = in_the_middle(fitted.items(), lambda one: one.slope)
-        rate, *interval = [float(np.expm1(end)) for end in (curve.slope, curve.low, curve.high)]
-        count = next(len(text.norms) for one, text in read if one.name == name)
-        words = f"In {name} the norm of all tokens but the first grows {_curve_words(curve)}. "
-        if (fresh := next(iter(chance[name]), None)) is not None:
-            words += f"With random weights it grows {_curve_words(fresh)}. "
+    shown, curve = in_the_middle(fitted.items(), lambda one: one.slope) if fitted else ("", None)
+    rate: list[float] = []  # with its interval
+    said = []
+    if curve is not None:
+        rate = [float(np.expm1(end)) for end in (curve.slope, curve.low, curve.high)]
+        said.append(TEXTS.say("norms", model=shown, **_facts(curve)))
+        said += [TEXTS.say("norms-random", **_facts(fresh)) for fresh in chance[shown][:1] if fresh is not None]
     if short := [name for name, one in curves.items() if one is None]:
-        words += f"Too few layers to tell curves apart: {', '.join(short)}. "
+        said.append(TEXTS.say("norms-short", models=", ".join(short)))
     most = {one.name: float(first_ratio(text).max()) for one, text in read}
-    words += f"The first token's norm is up to {listed(most, '{:,.1f} times')} the others'. "
     return TEXTS.verdict(
         NORMS,
-        by_models(list(outcomes.values())),
-        rate,
-        interval=interval,
-        n=count,
-        seeds=[],
-        reason=f"{words}{models_sentence([*outcomes.items()], refused)} n counts prompts.",
+        of_models([*outcomes.items()], refused),
+        rate[0] if rate else None,
+        rate[1:] or None,
+        said=[*said, TEXTS.say("norms-first-token", most=listed(most, "{:,.1f} times"))],
+        after="n counts prompts.",
+        n=next((len(text.norms) for one, text in read if one.name == shown), 0),
         charts=_charts(read, fitted),
         tables=[_table(read, curves, outcomes)],
         evidence={"outcomes": outcomes, "growth": {name: asdict(one) for name, one in fitted.items()}},
     )
 
 
-def _curve_words(curve: Growth) -> str:
-    rate, rival = np.expm1(curve.slope), curve.aic[curve.rival]
-    than = f"{abs(rival):.1f} {'more' if rival >= 0 else 'less'} than the exponential's"
-    return (
-        f"by {rate:.1%} a layer after blocks {curve.at[0]} to {curve.at[-1]} (R^2 {curve.r2:.3f}); the best other "
-        f"curve is {curve.rival}, with an AIC of {than}"
-    )
+def _facts(curve: Growth) -> dict[str, object]:
+    rival = curve.aic[curve.rival]
+    compared = "more" if rival >= 0 else "less"
+    about = {"rate": np.expm1(curve.slope), "begin": curve.at[0], "end": curve.at[-1], "r2": curve.r2}
+    return about | {"rival": curve.rival, "apart": abs(rival), "compared": compared}
 
 
 def _charts(read: Sequence[tuple[Found, Reading]], curves: Mapping[str, Growth]) -> list[Chart]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from llmlab.core.charts import BARS, Chart, Table
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models, models_sentence
+from llmlab.studies.papers.agreement import of_models
 from llmlab.studies.papers.attention_sinks import reading
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.plan import POSITION
@@ -138,29 +138,29 @@ def position_verdict(found: Sequence[reading.Found], refused: dict[str, str]) ->
     outcomes = {name: judge_position(one) for name, one in firsts.items()}
     shown, first = reading.in_the_middle(firsts.items(), lambda one: place_kept(one)[0])
     kept, low, high = place_kept(first)
-    means = np.array(first.first).mean(1)
-    least, most = first.names[int(means.argmin())], first.names[int(means.argmax())]
-    words = (
-        f"In {shown} the first position gets most with {_quoted(most)} ({means.max():.1%}) and least with "
-        f"{_quoted(least)} ({means.min():.1%}). "
-    )
-    if len(first.names) > 1:
-        along = taken_along(first)[0]
-        words += f"At position {first.place} a token draws at most {along:.0%} of what it draws at the first. "
-    if without := [name for name, one in firsts.items() if not has_sink(one)]:
-        words += f"There is no sink to ask about in {', '.join(without)}. "
     return TEXTS.verdict(
         POSITION,
-        by_models(list(outcomes.values())),
+        of_models([*outcomes.items()], refused),
         kept,
-        interval=[low, high],
+        [low, high],
+        said=_said(shown, first, [name for name, one in firsts.items() if not has_sink(one)]),
+        after="n counts prompts.",
         n=len(first.first[0]),
-        seeds=[],
-        reason=f"{words}{models_sentence([*outcomes.items()], refused)} n counts prompts.",
         charts=[_chart(firsts, moved=False), _chart(firsts, moved=True)],
         tables=[_table(firsts, outcomes)],
         evidence={"outcomes": outcomes},
     )
+
+
+def _said(model: str, first: reading.FirstTokens, without: Sequence[str]) -> Iterator[str]:
+    """without: models that have no sink."""
+    means = np.array(first.first).mean(1)
+    least, most = (_quoted(first.names[int(place)]) for place in (means.argmin(), means.argmax()))
+    yield TEXTS.say("position", model=model, most=most, highest=means.max(), least=least, lowest=means.min())
+    if len(first.names) > 1:
+        yield TEXTS.say("position-elsewhere", place=first.place, along=taken_along(first)[0])
+    if without:
+        yield TEXTS.say("position-no-sink", models=", ".join(without))
 
 
 def _quoted(name: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models, models_sentence
+from llmlab.studies.papers.agreement import of_models
 from llmlab.studies.papers.attention_sinks import thresholds as bounds
 from llmlab.studies.papers.attention_sinks.plan import SINK
 from llmlab.studies.papers.attention_sinks.reading import Found, Reading, about, in_the_middle, listed, uniform_share
@@ -49,29 +49,23 @@ def sink_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     read = [(one, one.text) for one in found if one.text is not None]
     if not read:
         return TEXTS.nothing_measured(SINK, refused)
-    outcomes = [judge_sink(text, one.untrained) for one, text in read]
+    outcomes = {one.name: judge_sink(text, one.untrained) for one, text in read}
     shown, text = in_the_middle(read, lambda text: float(text.upper.mean()))
     rates = {one.name: sink_heads(text) for one, text in read}
-    named = dict(zip(rates, outcomes, strict=True))
-    even = uniform_share(text.tokens)
-    words = (
-        f"In the upper half of the layers of {shown.name} the first of {text.tokens} tokens gets "
-        f"{text.upper.mean():.1%} of the attention (mean over heads and queries); uniform attention would give it "
-        f"{even:.1%}, the next best of the tokens behind it gets {early_share(text):.1%}, and with random weights "
-        f"it gets at most {untrained_share(shown.untrained):.1%}."
-    )
+    shares = {"share": text.upper.mean(), "even": uniform_share(text.tokens), "early": early_share(text)}
+    chance = untrained_share(shown.untrained)
     return TEXTS.verdict(
         SINK,
-        by_models(outcomes),
+        of_models([*outcomes.items()], refused),
         float(text.upper.mean()),
-        interval=list(bootstrap_interval(text.upper)),
+        list(bootstrap_interval(text.upper)),
+        said=[TEXTS.say("sink", model=shown.name, tokens=text.tokens, random=chance, **shares)],
+        after="n counts prompts.",
         n=len(text.shares),
-        seeds=[],
         facts={"rates": listed(rates, "{:.0%}")},
-        reason=f"{words} {models_sentence(list(named.items()), refused)} n counts prompts.",
         charts=[_chart(read)],
-        tables=[_table(read, outcomes), _domains(read)],
-        evidence={"outcomes": named, "uniform": even},
+        tables=[_table(read, list(outcomes.values())), _domains(read)],
+        evidence={"outcomes": outcomes, "uniform": shares["even"]},
     )
 
 

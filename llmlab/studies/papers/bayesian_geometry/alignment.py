@@ -14,7 +14,7 @@ heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +26,15 @@ from llmlab.anatomy.capture import AttentionCall, Observer, run, with_all_keys
 from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import agreed, of_seeds
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples
-from llmlab.studies.papers.bayesian_geometry.manifold import random_bound, too_few
+from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
 from llmlab.studies.papers.bayesian_geometry.plan import ALIGNMENT
 from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import interval_band, level, numbered, table
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.papers.statistics import median_interval, rising_p, spearman
+from llmlab.studies.papers.statistics import median_of, rising_p, spearman
 
 Array = np.ndarray
 
@@ -161,36 +161,29 @@ def alignment_verdict(
     trained: dict[int, Alignment], random: Sequence[Alignment], p: Mapping[int, tuple[float, ...] | None]
 ) -> Verdict:
     """The claim that queries find the relevant keys, more so from layer to layer. p: corrected, by seed."""
-    seeds = sorted(trained)
-    found = [trained[seed] for seed in seeds]
-    tested = [(p[seed] or (1.0,))[0] for seed in seeds]
-    outcomes = [judge_alignment(one, value, random) for one, value in zip(found, tested, strict=True)]
-    rhos = np.array([one.rho for one in found])
+    tested = {seed: (p[seed] or (1.0,))[0] for seed in sorted(trained)}
+    seeds, found = list(tested), [trained[seed] for seed in tested]
+    outcomes = {seed: judge_alignment(trained[seed], value, random) for seed, value in tested.items()}
     return TEXTS.verdict(
         ALIGNMENT,
-        by_seeds(outcomes),
-        float(np.median(rhos)),
-        interval=median_interval(rhos),
-        p=agreed(tested),
-        n=found[0].mass.shape[0],
-        seeds=seeds,
-        reason=" ".join([_words(found, random), seeds_sentence(outcomes)]),
+        of_seeds(outcomes),
+        *median_of([one.rho for one in found]),
+        said=_said(found, random),
+        n=len(found[0].mass),
+        p=agreed(list(tested.values())),
         charts=_charts(seeds, found, random),
-        tables=[_table(seeds, found, tested, outcomes, random)],
+        tables=[_table(seeds, found, list(tested.values()), list(outcomes.values()), random)],
     )
 
 
-def _words(found: Sequence[Alignment], random: Sequence[Alignment]) -> str:
-    mass = np.median([one.by_layer for one in found], axis=0)
-    said = (
-        f"In {len(found[0].mass)} sequences the attention of new keys on values that rule something out is, layer by "
-        f"layer, {', '.join(f'{value:.2f}' for value in mass)} times that of uniform attention (medians of seeds; all "
-        f"of it would be {found[0].most:.2f})."
-    )
+def _said(found: Sequence[Alignment], random: Sequence[Alignment]) -> Iterator[str]:
+    mass = ", ".join(f"{value:.2f}" for value in np.median([one.by_layer for one in found], axis=0))
+    yield TEXTS.say("alignment", n=len(found[0].mass), mass=mass, most=found[0].most)
     if len(random) < bounds.RANDOM_MODELS:
-        return f"{said} {too_few(len(random))}"
-    rises = [round(one.rise, 2) + 0.0 for one in random]  # without the sign of what rounds to 0
-    return f"{said} From the first layer to the last, random weights change it by {min(rises):.2f} to {max(rises):.2f}."
+        yield TEXTS.say("too-few", count=len(random))
+    else:
+        rises = [round(one.rise, 2) + 0.0 for one in random]  # without the sign of what rounds to 0
+        yield TEXTS.say("alignment-random", least=min(rises), most=max(rises))
 
 
 def _charts(seeds: Sequence[int], found: Sequence[Alignment], random: Sequence[Alignment]) -> list[Chart]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_models, models_sentence
+from llmlab.studies.papers.agreement import interval_sentence, of_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     CONDITIONS,
@@ -69,98 +69,44 @@ def criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
     return [*_belief_criteria(values, tests), *_axis_criteria(values, tests), *_control_criteria(values)]
 
 
-def _belief_criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
+def _criterion(key: str, met: bool, refuted: bool = False, **facts: object) -> Criterion:
+    """One of [criteria] in verdicts.toml, with these facts in its words."""
+    return Criterion(**TEXTS.words("criteria", key, **facts), met=met, refuted=refuted)
+
+
+def _belief_criteria(values: Values, tests: CorrectedP) -> Iterator[Criterion]:
     rho, share = values["belief"][TRUE]["rho"], values["belief"][TRUE]["kl"] / values["even_kl"]
-    return [
-        Criterion(
-            "belief follows the posterior at equal k",
-            f"rho {rho:.2f}, {_p(tests.belief)}",
-            f"at least {bounds.BELIEF_RHO:g}, p < {bounds.P_SUPPORTED:g}; against: p > {bounds.P_NOTHING:g}",
-            rho >= bounds.BELIEF_RHO and _below(tests.belief),
-            _nothing(tests.belief) or rho <= 0,
-        ),
-        Criterion(
-            "divergence from the posterior, in that of a belief of one half",
-            f"{share:.2f}",
-            f"at most {bounds.BELIEF_KL_SHARE:g}",
-            share <= bounds.BELIEF_KL_SHARE,
-        ),
-    ]
+    follows = rho >= bounds.BELIEF_RHO and _below(tests.belief)
+    yield _criterion("belief", follows, _nothing(tests.belief) or rho <= 0, rho=rho, p=_p(tests.belief))
+    yield _criterion("divergence", share <= bounds.BELIEF_KL_SHARE, share=share)
 
 
-def _axis_criteria(values: Values, tests: CorrectedP) -> list[Criterion]:
+def _axis_criteria(values: Values, tests: CorrectedP) -> Iterator[Criterion]:
     axis, same = values["axes"][TRUE], values["compared"]
-    pc1_bound = random_bound([one["pc1"] for one in values["untrained"]])
-    within_bound = random_bound([one["within"] for one in values["untrained"]])
-    return [
-        Criterion(
-            "share of PC1",
-            f"{axis['pc1']:.0%}; on the prompts of random weights {same['pc1']:.0%}",
-            f"at least {bounds.PC1_SHARE:.0%}, above random weights ({_bound(pc1_bound, '.0%')})",
-            axis["pc1"] >= bounds.PC1_SHARE and same["pc1"] > pc1_bound,
-        ),
-        Criterion(
-            "PC1 follows entropy",
-            f"|rho| {axis['rho']:.2f}, {_p(tests.axis)}",
-            f"at least {bounds.RHO:g}, p < {bounds.P_SUPPORTED:g}",
-            axis["rho"] >= bounds.RHO and _below(tests.axis),
-        ),
-        Criterion(
-            "PC1 follows entropy at equal k",
-            f"|rho| {axis['within']:.2f}, {_p(tests.axis_within)}",
-            f"at least {bounds.RHO_WITHIN:g}, p < {bounds.P_SUPPORTED:g}; against: p > {bounds.P_NOTHING:g}",
-            axis["within"] >= bounds.RHO_WITHIN and _below(tests.axis_within),
-            _nothing(tests.axis_within),
-        ),
-        Criterion(
-            "the same, on the prompts of random weights",
-            f"|rho| {same['within']:.2f}",
-            f"above random weights ({_bound(within_bound, '.2f')}); against: not above",
-            same["within"] > within_bound,
-            same["within"] <= within_bound < math.inf,
-        ),
-        Criterion(
-            "what values add to k in R^2 of entropy",
-            f"{axis['gain']:.3f}",
-            f"at least {bounds.R2_GAIN:g}",
-            axis["gain"] >= bounds.R2_GAIN,
-        ),
-    ]
+    pc1, within = (random_bound([one[name] for one in values["untrained"]]) for name in ("pc1", "within"))
+    large = axis["pc1"] >= bounds.PC1_SHARE and same["pc1"] > pc1
+    yield _criterion("share", large, pc1=axis["pc1"], same=same["pc1"], random=_bound(pc1, ".0%"))
+    follows = axis["rho"] >= bounds.RHO and _below(tests.axis)
+    yield _criterion("axis", follows, rho=axis["rho"], p=_p(tests.axis))
+    follows, p = axis["within"] >= bounds.RHO_WITHIN and _below(tests.axis_within), tests.axis_within
+    yield _criterion("axis-within", follows, _nothing(p), rho=axis["within"], p=_p(p))
+    above, as_random = same["within"] > within, same["within"] <= within < math.inf
+    yield _criterion("axis-compared", above, as_random, rho=same["within"], random=_bound(within, ".2f"))
+    yield _criterion("gain", axis["gain"] >= bounds.R2_GAIN, gain=axis["gain"])
 
 
-def _control_criteria(values: Values) -> list[Criterion]:
+def _control_criteria(values: Values) -> Iterator[Criterion]:
     belief, axes = values["belief"], values["axes"]
     renamed, kept = belief[RENAMED]["rho"], values["order_kept"]
-    found = [
-        Criterion(
-            "renamed labels: belief follows the posterior",
-            f"rho {renamed:.2f}",
-            f"at least {bounds.RENAMED_RHO:g}",
-            renamed >= bounds.RENAMED_RHO,
-        ),
-        Criterion(
-            "new order: share of the log-odds' variance that stays",
-            f"{kept:.2f}",
-            f"at least {bounds.ORDER_KEPT:g}; against: less",
-            kept >= bounds.ORDER_KEPT,
-            kept < bounds.ORDER_KEPT,
-        ),
-    ]
+    yield _criterion("renamed", renamed >= bounds.RENAMED_RHO, rho=renamed)
+    yield _criterion("order", kept >= bounds.ORDER_KEPT, kept < bounds.ORDER_KEPT, kept=kept)
     for condition in (SHUFFLED, MASKED):
         for what, true, control in (
             ("belief", abs(belief[TRUE]["rho"]), abs(belief[condition]["rho"])),
             ("PC1", axes[TRUE]["within"], axes[condition]["within"]),
         ):
-            found.append(
-                Criterion(
-                    f"{condition}: {what} at equal k",
-                    f"|rho| {control:.2f} against {true:.2f}",
-                    f"at most {bounds.CONTROL_SHARE:.0%} of it; against: as much",
-                    control <= bounds.CONTROL_SHARE * true,
-                    control >= true,
-                )
-            )
-    return found
+            facts = {"condition": condition, "what": what, "control": control, "true": true}
+            yield _criterion("control", control <= bounds.CONTROL_SHARE * true, control >= true, **facts)
 
 
 def judge_model(asked: Sequence[Criterion]) -> str:
@@ -178,19 +124,16 @@ def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str]) ->
     asked = [criteria(values, one) for values, one in zip(models, tests, strict=True)]
     outcomes = [(values["model"], judge_model(one)) for values, one in zip(models, asked, strict=True)]
     rho = [values["belief"][TRUE]["rho"] for values in models]
-    p = [one.belief for one in tests if one.belief is not None]
-    interval = "over prompts" if len(models) == 1 else "from the least to the most"
-    said = [_words(values, one) for values, one in zip(models, asked, strict=True)]
     return TEXTS.verdict(
         REAL_MODELS,
-        by_models([outcome for _, outcome in outcomes]),
+        of_models(outcomes, refused, (values["seed"] for values in models)),
         float(np.median(rho)),
-        interval=models[0]["belief_interval"] if len(models) == 1 else [min(rho), max(rho)],
-        p=max(p) if p else None,
+        models[0]["belief_interval"] if len(models) == 1 else [min(rho), max(rho)],
+        said=map(_said, models, asked),
+        after=interval_sentence(len(models)),
         n=len(models[0]["reports"]),
-        seeds=sorted({values["seed"] for values in models}),
+        p=max((one.belief for one in tests if one.belief is not None), default=None),
         criterion=_papers(models),
-        reason=" ".join([*said, models_sentence(outcomes, refused), f"The interval is {interval}."]),
         evidence={
             "models": [name for name, _ in outcomes],
             "outcomes": [outcome for _, outcome in outcomes],
@@ -211,34 +154,25 @@ def _table(name: str, asked: Sequence[Criterion]) -> Table:
     return Table(f"What is asked of {name}", ["", "found", "bound", "met"], rows)
 
 
-def _words(values: Values, asked: Sequence[Criterion]) -> str:
+def _said(values: Values, asked: Sequence[Criterion]) -> str:
     belief, axis = values["belief"][TRUE], values["axes"][TRUE]
+    numbers = {"belief_rho": belief["rho"], "kl": belief["kl"], "even": values["even_kl"]}
+    numbers |= {"n": len(values["reports"]), "pc1": axis["pc1"], "within": axis["within"]}
+    said = [TEXTS.say("real-models", model=values["model"], **numbers)]
     against = [one.name for one in asked if one.refuted]
     missing = [one.name for one in asked if not one.met and not one.refuted]
-    said = (
-        f"{values['model']}, {len(values['reports'])} evidence prompts: the rank correlation of belief with the "
-        f"posterior is {belief['rho']:.2f} at equal k, and belief diverges from it by {belief['kl']:.2f} bits (one of "
-        f"one half: {values['even_kl']:.2f}). In the last layer's values PC1 has {axis['pc1']:.0%} of the "
-        f"variance and |rho| {axis['within']:.2f} with entropy at equal k."
-    )
-    said += f" Against the claim: {'; '.join(against)}." if against else ""
-    return said + (f" Not met: {'; '.join(missing)}." if missing else "")
+    said += [TEXTS.say("real-models-against", names="; ".join(against))] if against else []
+    said += [TEXTS.say("real-models-missing", names="; ".join(missing))] if missing else []
+    return " ".join(said)
 
 
 def _papers(models: Sequence[Values]) -> PapersCriterion:
-    texts = [values["texts"]["mixed"] for values in models]
-    one, two = [found["pc1"][-1] for found in texts], [found["pc12"][-1] for found in texts]
-    chance = [found["pc1"] for values in models for found in values["untrained"]]
-    by_chance = sum(share > bounds.PC1_SHARE for share in chance)
-    listed = [", ".join(f"{share:.0%}" for share in shares) for shares in (one, two)]
+    one, two = ([values["texts"]["mixed"][name][-1] for values in models] for name in ("pc1", "pc12"))
+    chance = [found["pc1"] > bounds.PC1_SHARE for values in models for found in values["untrained"]]
     passing = sum(share > bounds.PC1_SHARE for share in two)  # the share of both is never less than that of the first
-    return PapersCriterion(
-        passing > len(models) / 2,
-        f"PC1, or PC1 and PC2, of the last layer's values above {bounds.PC1_SHARE:.0%} on mixed texts: {passing} of "
-        f"{len(models)} models (PC1 {listed[0]}, both {listed[1]}); PC1 of models with random weights, on "
-        f"evidence prompts: {by_chance} of {len(chance)}. It does not ask whether the component is entropy. For "
-        "beliefs they name no bound.",
-    )
+    counts = {"passing": passing, "models": len(models), "by_chance": sum(chance), "chance": len(chance)}
+    listed = {name: ", ".join(f"{share:.0%}" for share in shares) for name, shares in (("one", one), ("two", two))}
+    return PapersCriterion(passing > len(models) / 2, TEXTS.say("real-models-paper", **counts, **listed))
 
 
 def _below(p: float | None) -> bool:

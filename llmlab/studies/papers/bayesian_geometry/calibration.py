@@ -18,13 +18,13 @@ from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, LSTM, MLP_POSI
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.data.synthetic.metrics import Calibration, calibration
 from llmlab.data.synthetic.tasks import Task, held_out
-from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import of_seeds
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.plan import ARCHITECTURE, CALIBRATION, RIVALS
 from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import level, numbered, table
 from llmlab.studies.papers.records import PapersCriterion, Verdict
-from llmlab.studies.papers.statistics import mean_interval, median_interval
+from llmlab.studies.papers.statistics import mean_of, median_of
 
 
 def baselines(task: Task, count: int) -> dict[str, Calibration]:
@@ -94,22 +94,18 @@ def calibration_verdict(found: Sequence[Calibrated]) -> Verdict:
     judged: dict[int, list[str]] = {}
     for one in (*bijection, *hmm):
         judged.setdefault(one.seed, []).append(judge_calibration(one))
-    seeds = sorted(judged)
-    outcomes = [_both(judged[seed]) for seed in seeds]
-    errors = np.array([one.error for one in bijection or hmm])
+    outcomes = {seed: _both(words) for seed, words in sorted(judged.items())}
     return TEXTS.verdict(
         CALIBRATION,
-        by_seeds(outcomes),
-        float(errors.mean()),
-        interval=mean_interval(errors),
+        of_seeds(outcomes),
+        *mean_of([one.error for one in bijection or hmm]),
+        said=_calibration_said(bijection, hmm),
         n=sum(one.model.count for one in (*bijection, *hmm)),
-        seeds=seeds,
         facts={"task": "bijection" if bijection else "HMM"},
         criterion=_papers_calibration(bijection, hmm),
-        reason=" ".join([*_calibration_words(bijection, hmm), seeds_sentence(outcomes)]),
         charts=_calibration_charts(found),
         tables=[_calibration_table(found)],
-        evidence={"outcomes": outcomes},
+        evidence={"outcomes": list(outcomes.values())},
     )
 
 
@@ -119,19 +115,15 @@ def _both(outcomes: list[str]) -> str:
     return SUPPORTED if outcomes == [SUPPORTED, SUPPORTED] else INCONCLUSIVE
 
 
-def _calibration_words(bijection: Sequence[Calibrated], hmm: Sequence[Calibrated]) -> Iterator[str]:
+def _calibration_said(bijection: Sequence[Calibrated], hmm: Sequence[Calibrated]) -> Iterator[str]:
     if bijection:
-        error = np.mean([one.error for one in bijection])
-        yield f"In the bijection the entropy is off by {error:.4f} bits on average over seeds."
+        yield TEXTS.say("calibration-bijection", error=np.mean([one.error for one in bijection]))
     if hmm:
-        three, two = bounds.HMM_SUPPORTED_WINDOW, bounds.HMM_REFUTED_WINDOW
-        error, far, near = (np.mean([(one.error, one.filter(three), one.filter(two)) for one in hmm], axis=0)).tolist()
-        yield (
-            f"In the HMM by {error:.4f}; filters that see the last {three} and {two} observations are off by {far:.4f} "
-            f"and {near:.4f}."
-        )
+        windows = bounds.HMM_SUPPORTED_WINDOW, bounds.HMM_REFUTED_WINDOW
+        errors = np.mean([(one.error, *map(one.filter, windows)) for one in hmm], axis=0)
+        yield TEXTS.say("calibration-hmm", **dict(zip(("error", "far", "near"), errors, strict=True)))
     if not bijection or not hmm:
-        yield "Only one of the two tasks was run, and support needs both."
+        yield TEXTS.say("calibration-one-task")
 
 
 def _papers_calibration(bijection: Sequence[Calibrated], hmm: Sequence[Calibrated]) -> PapersCriterion:
@@ -140,17 +132,12 @@ def _papers_calibration(bijection: Sequence[Calibrated], hmm: Sequence[Calibrate
     if bijection:
         error = float(np.mean([one.model.paper_error for one in bijection]))
         passes.append(error < bounds.BIJECTION_ERROR)
-        words.append(
-            f"Averaged over samples first, as their code does, the bijection's error is {error:.4f} bits; "
-            f"that code passes below {bounds.BIJECTION_ERROR:g}, and they report {bounds.PAPER_BIJECTION_ERROR:g} "
-            "(version 3) for 20 values."
-        )
+        words.append(TEXTS.say("calibration-paper-bijection", error=error))
     if hmm:
         error = float(np.mean([one.model.paper_error for one in hmm]))
         passes.append(error <= bounds.PAPER_HMM_ERROR)
-        words.append(f"The HMM's is {error:.4f}; they report {bounds.PAPER_HMM_ERROR:g} (version 3) for 5 states.")
-    words.append("Errors of opposite sign cancel in such a mean, and every position weighs alike in it.")
-    return PapersCriterion(all(passes), " ".join(words))
+        words.append(TEXTS.say("calibration-paper-hmm", error=error))
+    return PapersCriterion(all(passes), " ".join([*words, TEXTS.say("calibration-paper-mean")]))
 
 
 def _calibration_charts(found: Sequence[Calibrated]) -> list[Chart]:
@@ -215,18 +202,15 @@ def architecture_verdict(found: Sequence[Calibrated]) -> Verdict:
     trained = {seed: [one for one in found if one.seed == seed and one.task in RIVALS] for seed in seeds}
     attention = {seed: [one for one in runs if one.kind == TRANSFORMER] for seed, runs in trained.items()}
     rivals = {seed: [one for one in runs if one.kind in RIVALS[one.task]] for seed, runs in trained.items()}
-    outcomes = [judge_architecture(attention[seed], rivals[seed]) for seed in seeds]
+    outcomes = {seed: judge_architecture(attention[seed], rivals[seed]) for seed in seeds}
     pairs = {seed: _pairs(attention[seed], rivals[seed]) for seed in seeds}
-    times = np.array([min(one.error / error for one, error in pairs[seed]) for seed in seeds])
     return TEXTS.verdict(
         ARCHITECTURE,
-        by_seeds(outcomes),
-        float(np.median(times)),
-        interval=median_interval(times),
+        of_seeds(outcomes),
+        *median_of([min(one.error / error for one, error in pairs[seed]) for seed in seeds]),
+        said=_architecture_said(found),
         n=sum(one.model.count for runs in rivals.values() for one in runs),
-        seeds=seeds,
         criterion=_papers_architecture(found),
-        reason=" ".join([_architecture_words(found), seeds_sentence(outcomes)]),
         charts=[chart for task in RIVALS if (chart := _architecture_chart(found, task)) is not None],
         tables=[_architecture_table(pairs, outcomes)],
     )
@@ -245,41 +229,36 @@ def _pairs(transformer: Sequence[Calibrated], rivals: Sequence[Calibrated]) -> l
     return [(one, errors[one.task]) for one in rivals if one.task in errors]
 
 
-def _median(found: Sequence[Calibrated], task: str, kind: str) -> float | None:
-    errors = [one.error for one in found if (one.task, one.kind) == (task, kind)]
-    return float(np.median(errors)) if errors else None
+def _medians(found: Sequence[Calibrated], task: str) -> dict[str, float]:
+    """By kind, of those that learned the task."""
+    errors = {kind: [one.error for one in found if (one.task, one.kind) == (task, kind)] for kind in KINDS}
+    return {kind: float(np.median(of_kind)) for kind, of_kind in errors.items() if of_kind}
 
 
-def _architecture_words(found: Sequence[Calibrated]) -> str:
-    said = []
+def _architecture_said(found: Sequence[Calibrated]) -> Iterator[str]:
     for task in RIVALS:
-        errors = {kind: error for kind in KINDS if (error := _median(found, task, kind)) is not None}
-        if len(errors) > 1:
-            each = ", ".join(f"{KINDS[kind]} {error:.4f}" for kind, error in errors.items())
-            said.append(f"{TITLES[task]}, entropy error in bits (medians of seeds): {each}.")
-    if _median(found, HMM, LSTM) is None:
-        said.append("On the HMM no LSTM was measured, so nothing is said of recurrent networks.")
-    if _median(found, BIJECTION, LSTM) is not None:
-        said.append("The LSTM in the bijection is not judged: the paper reports itself that it matches there.")
-    return " ".join(said)
+        medians = _medians(found, task)
+        if len(medians) > 1:
+            each = ", ".join(f"{KINDS[kind]} {error:.4f}" for kind, error in medians.items())
+            yield TEXTS.say("architecture", task=TITLES[task], each=each)
+    if LSTM not in _medians(found, HMM):
+        yield TEXTS.say("architecture-no-lstm")
+    if LSTM in _medians(found, BIJECTION):
+        yield TEXTS.say("architecture-lstm")
 
 
 def _papers_architecture(found: Sequence[Calibrated]) -> PapersCriterion:
     """No bound is named; what their control does here is said: an MLP without context beside the transformer."""
-    error, ours = _median(found, BIJECTION, MLP_POSITION), _median(found, BIJECTION, TRANSFORMER)
-    if error is None or ours is None:
-        return PapersCriterion(None, "They name no bound, and their control, an MLP that sees one token, was not run.")
-    prior = next(one.baselines["uniform"].entropy_error for one in found if one.task == BIJECTION)
-    return PapersCriterion(
-        None,
-        f"They name no bound. Their control, an MLP that sees one token, is off by {error:.4f} bits here, "
-        f"{error / ours:.0f} times as much as the transformer; knowing nothing costs {prior:.4f}. It has no evidence "
-        "to reason from, so it says nothing about attention.",
-    )
+    medians = _medians(found, BIJECTION)
+    if not {MLP_POSITION, TRANSFORMER} <= medians.keys():
+        return PapersCriterion(None, TEXTS.say("architecture-paper-not-run"))
+    error, prior = medians[MLP_POSITION], next(one.baselines["uniform"] for one in found if one.task == BIJECTION)
+    facts = {"error": error, "times": error / medians[TRANSFORMER], "prior": prior.entropy_error}
+    return PapersCriterion(None, TEXTS.say("architecture-paper", **facts))
 
 
 def _architecture_chart(found: Sequence[Calibrated], task: str) -> Chart | None:
-    medians = {kind: error for kind in KINDS if (error := _median(found, task, kind)) is not None}
+    medians = _medians(found, task)
     if len(medians) < 2:
         return None
     kinds, x = list(medians), numbered(len(medians))
@@ -294,9 +273,8 @@ def _architecture_chart(found: Sequence[Calibrated], task: str) -> Chart | None:
     return TEXTS.chart("architecture", series, names, end=f"-{task}", task=TITLES[task])
 
 
-def _architecture_table(pairs: Mapping[int, Sequence[tuple[Calibrated, float]]], outcomes: Sequence[str]) -> Table:
-    judged = zip(pairs.values(), outcomes, strict=True)
-    rows = [(one, error, outcome) for runs, outcome in judged for one, error in runs]
+def _architecture_table(pairs: Mapping[int, Sequence[tuple[Calibrated, float]]], outcomes: Mapping[int, str]) -> Table:
+    rows = [(one, error, outcomes[seed]) for seed, runs in pairs.items() for one, error in runs]
     columns = {
         "": [f"seed {one.seed}" for one, _, _ in rows],
         "task": [TITLES[one.task] for one, _, _ in rows],

@@ -28,7 +28,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.models.model import OpenModel, untrained_like
-from llmlab.studies.papers.agreement import by_models, models_sentence
+from llmlab.studies.papers.agreement import interval_sentence, of_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
 from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING
@@ -196,17 +196,15 @@ def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Ve
         return TEXTS.nothing_measured(FOCUSING, refused)
     outcomes = [(values["model"], judge_model(values[OTHERS])) for values in models]
     falls = [values[OTHERS]["fall"] for values in models]
-    interval = models[0][OTHERS]["interval"] if len(models) == 1 else [min(falls), max(falls)]
-    which = "over prompts" if len(models) == 1 else "from the least to the most"
     return TEXTS.verdict(
         FOCUSING,
-        by_models([outcome for _, outcome in outcomes]),
+        of_models(outcomes, refused, (values["seed"] for values in models)),
         float(np.median(falls)),
-        interval=interval,
+        models[0][OTHERS]["interval"] if len(models) == 1 else [min(falls), max(falls)],
+        said=map(_said, models),
+        after=interval_sentence(len(models)),
         n=models[0]["prompts"],
-        seeds=sorted({values["seed"] for values in models}),
         criterion=_papers(models),
-        reason=" ".join([*map(_words, models), models_sentence(outcomes, refused), f"The interval is {which}."]),
         evidence={"models": [name for name, _ in outcomes], "outcomes": [outcome for _, outcome in outcomes]}
         | {way: [{name: one[way][name] for name in _NUMBERS} for one in models] for way in WAYS},
         charts=[_chart(values, number) for number, values in enumerate(models)],
@@ -214,19 +212,14 @@ def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Ve
     )
 
 
-def _words(values: Values) -> str:
-    everything, others = values[ALL], values[OTHERS]
-    low, high = others["interval"]
+def _said(values: Values) -> str:
+    others, (low, high) = values[OTHERS], values[OTHERS]["interval"]
+    falls = {"all": values[ALL]["fall"], "others": others["fall"], "quarters": others["quarters"]}
+    about = {name: values[name] for name in ("model", "prompts", "tokens")} | {"low": low, "high": high}
+    said = TEXTS.say("focusing", **about, **{name: _moved(fall) for name, fall in falls.items()})
     most = random_bound(others["untrained"])
-    said = (
-        f"{values['model']}, {values['prompts']} texts of {values['tokens']} tokens: from the first to the last layer "
-        f"entropy {_moved(everything['fall'])}. Without the first token it {_moved(others['fall'])} (interval of the "
-        f"fall {low:.0%} to {high:.0%}), between the first and the last quarter of the layers it "
-        f"{_moved(others['quarters'])}."
-    )
-    if most == math.inf:
-        return f"{said} Fewer than {bounds.RANDOM_MODELS} models with random weights were measured."
-    return f"{said} The most that it falls with random weights is {_percent(most)}."
+    chance = TEXTS.say("focusing-few") if most == math.inf else TEXTS.say("focusing-random", most=_percent(most))
+    return f"{said} {chance}"
 
 
 def _moved(fall: float) -> str:
@@ -242,13 +235,10 @@ def _papers(models: Sequence[Values]) -> PapersCriterion:
     falls = [values[ALL]["fall"] for values in models]
     passing = sum(fall >= bounds.FOCUSING for fall in falls)
     without = sum(values[OTHERS]["fall"] >= bounds.FOCUSING for values in models)
-    apart = " The difference is attention that rests on the first token, which has nothing to do with evidence."
-    return PapersCriterion(
-        passing > len(models) / 2,
-        f"At least {bounds.FOCUSING:.0%} from the first to the last layer, the first token included: {passing} of "
-        f"{len(models)} models ({', '.join(f'{fall:.0%}' for fall in falls)}); without it {without}."
-        + (apart if passing > without else ""),
-    )
+    facts = {"models": len(models), "falls": ", ".join(f"{fall:.0%}" for fall in falls), "without": without}
+    words = [TEXTS.say("focusing-paper", passing=passing, **facts)]
+    words += [TEXTS.say("focusing-paper-sink")] if passing > without else []
+    return PapersCriterion(passing > len(models) / 2, " ".join(words))
 
 
 def _chart(values: Values, number: int) -> Chart:

@@ -31,7 +31,7 @@ from llmlab.data.synthetic.metrics import divergence, entropy
 from llmlab.inspection.intervening import Intervention, Interventions
 from llmlab.inspection.spectra import principal_components
 from llmlab.studies.papers import statistics
-from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import agreed, of_seeds
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Samples, standard, take
 from llmlab.studies.papers.bayesian_geometry.plan import CAUSAL, LAYERS
@@ -147,19 +147,19 @@ def causal_verdict(trained: Mapping[int, AxisEffects], n: int, p: Mapping[int, t
     """The claim that the axis of entropy is used. n: samples. p: corrected."""
     seeds = sorted(trained)
     found = [trained[seed] for seed in seeds]
-    outcomes = [judge_axis(one) for one in found]
-    ratios = np.array([one.effect / max(float(np.median(one.random)), 1e-12) for one in found])
+    outcomes = {seed: judge_axis(trained[seed]) for seed in seeds}
+    names = ("effect", "error", "rho", "within")
+    medians = {name: float(np.median([getattr(one, name) for one in found])) for name in names}
+    random = float(np.median([np.median(one.random) for one in found]))
     return TEXTS.verdict(
         CAUSAL,
-        by_seeds(outcomes),
-        float(np.median(ratios)),
-        interval=statistics.median_interval(ratios),
-        p=agreed([(p[seed] or (1.0,))[0] for seed in seeds]),
+        of_seeds(outcomes),
+        *statistics.median_of([one.effect / max(float(np.median(one.random)), 1e-12) for one in found]),
+        said=[TEXTS.say("causal", random=random, **medians)],
         n=n,
-        seeds=seeds,
-        reason=" ".join([_axis_words(found), seeds_sentence(outcomes)]),
+        p=agreed([(p[seed] or (1.0,))[0] for seed in seeds]),
         charts=[_axis_chart(seeds, found)],
-        tables=[_axis_table(seeds, found, outcomes)],
+        tables=[_axis_table(seeds, found, list(outcomes.values()))],
     )
 
 
@@ -186,18 +186,6 @@ def _axis_table(seeds: Sequence[int], found: Sequence[AxisEffects], outcomes: Se
         "outcome": outcomes,
     }
     return table("Removing the first component of the stream, beside random axes", columns)
-
-
-def _axis_words(found: Sequence[AxisEffects]) -> str:
-    effect, error, rho, within = (
-        float(np.median([getattr(one, name) for one in found])) for name in ("effect", "error", "rho", "within")
-    )
-    random = float(np.median([np.median(one.random) for one in found]))
-    return (
-        f"Removing the first component of the stream before the last layer (|rho| {rho:.2f} with entropy, "
-        f"{within:.2f} at a fixed position) moves beliefs by {effect:.4f} bits and adds {error:.4f} bits to the "
-        f"entropy error; random axes move them by {random:.4f} (medians of seeds)."
-    )
 
 
 # Layers and heads -----------------------------------------------------------------------------------------------------
@@ -284,35 +272,35 @@ def layers_verdict(trained: dict[int, Ablation], n: int) -> Verdict:
     """The claim that no layer can be bypassed. n: samples."""
     seeds = sorted(trained)
     found = [trained[seed] for seed in seeds]
-    outcomes = [judge_layers(one) for one in found]
-    least = np.array([min(one.factors) for one in found])
-    every = sum(factor > bounds.BYPASS_FACTOR for one in found for factor in one.factors)
-    count = sum(len(one.layers) for one in found)
-    words = f"More than {bounds.BYPASS_FACTOR:g} times the error: {every} of {count} bypassed layers."
+    outcomes = {seed: judge_layers(trained[seed]) for seed in seeds}
+    factors = [factor for one in found for factor in one.factors]
+    every = sum(factor > bounds.BYPASS_FACTOR for factor in factors)
     return TEXTS.verdict(
         LAYERS,
-        by_seeds(outcomes),
-        float(np.median(least)),
-        interval=statistics.median_interval(least),
+        of_seeds(outcomes),
+        *statistics.median_of([min(one.factors) for one in found]),
+        said=[_layers_said(found, n)],
         n=n,
-        seeds=seeds,
-        criterion=PapersCriterion(every == count, words),
-        reason=" ".join([_layers_words(found, n), seeds_sentence(outcomes)]),
+        criterion=PapersCriterion(every == len(factors), TEXTS.say("layers-paper", every=every, count=len(factors))),
         charts=_layers_charts(seeds, found),
-        tables=[_layers_table(seeds, found, outcomes)],
+        tables=[_layers_table(seeds, found, list(outcomes.values()))],
     )
 
 
-def _layers_words(found: Sequence[Ablation], n: int) -> str:
+def _layers_said(found: Sequence[Ablation], n: int) -> str:
     factors = np.median([one.factors for one in found], axis=0)
     heads = np.median([one.head_factors for one in found], axis=0)
     layer, head = np.unravel_index(heads.argmin(), heads.shape)
-    error = np.median([one.error for one in found])
-    return (
-        f"Bypassing a layer multiplies the entropy error of {error:.4f} bits on {n} samples, layer by layer, by "
-        f"{', '.join(f'{value:.1f}' for value in factors)} (medians of seeds). Of {heads.size} heads, set to "
-        f"zero one at a time, {int((heads > bounds.BYPASS_FACTOR).sum())} raise it as much; head {layer}.{head} is "
-        f"missed least ({heads.min():.1f} times)."
+    return TEXTS.say(
+        "layers",
+        error=np.median([one.error for one in found]),
+        n=n,
+        factors=", ".join(f"{value:.1f}" for value in factors),
+        heads=heads.size,
+        needed=int((heads > bounds.BYPASS_FACTOR).sum()),
+        layer=layer,
+        head=head,
+        least=heads.min(),
     )
 
 

@@ -7,21 +7,21 @@ repeated keys: the bounds were set for the latter, which are judged.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from llmlab.core.charts import DASHED, POINTS, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import agreed, by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import agreed, of_seeds
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.geometry import Keys, Manifold, ModelGeometry, Population
 from llmlab.studies.papers.bayesian_geometry.plan import KEYS, MANIFOLD
 from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import cell, interval_band, level, numbered, table
 from llmlab.studies.papers.records import PapersCriterion, Verdict
-from llmlab.studies.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval, median_interval
+from llmlab.studies.papers.statistics import CONFIDENCE, bootstrap_interval, mean_interval, median_of
 
 # Manifold -------------------------------------------------------------------------------------------------------------
 
@@ -67,66 +67,50 @@ def manifold_verdict(
 
     p: of `manifold_tests`, corrected. hmm: models of the HMM, shown beside.
     """
-    seeds = sorted(found.trained)
-    last = [found.trained[seed].values[-1] for seed in seeds]
+    last = {seed: one.values[-1] for seed, one in sorted(found.trained.items())}
     controls = [one.values[-1] for one in found.random]
-    outcomes = [judge_manifold(one, p[seed], controls) for seed, one in zip(seeds, last, strict=True)]
-    within = [one.within for one in last if one.within is not None]
+    outcomes = {seed: judge_manifold(one, p[seed], controls) for seed, one in last.items()}
     return TEXTS.verdict(
         MANIFOLD,
-        by_seeds(outcomes),
-        float(np.median(within)) if within else None,
-        interval=median_interval(within),
-        p=agreed([max(both) for seed in seeds if (both := p[seed]) is not None]),
+        of_seeds(outcomes),
+        *median_of([one.within for one in last.values() if one.within is not None]),
+        said=_manifold_said(list(last.values()), controls, hmm),
         n=len(found.samples.entropy),
-        seeds=seeds,
-        criterion=_papers_manifold(last, controls),
-        reason=" ".join([_manifold_words(last, controls), *_hmm_words(hmm), seeds_sentence(outcomes)]),
+        p=agreed([max(both) for seed in last if (both := p[seed]) is not None]),
+        criterion=_papers_manifold(list(last.values()), controls),
         charts=[_scatter(found), _within(found), *([_scatter(hmm, ", HMM", "-hmm")] if hmm else [])],
-        tables=manifold_tables(found, p, dict(zip(seeds, outcomes, strict=True)), hmm),
+        tables=manifold_tables(found, p, outcomes, hmm),
     )
 
 
-def _manifold_words(last: Sequence[Manifold], random: Sequence[Manifold]) -> str:
-    pc1, rho, gain = (float(np.median([getattr(one, name) for one in last])) for name in ("pc1", "rho", "gain"))
-    said = (
-        f"In the last layer's values PC1 has {pc1:.0%} of the variance and |rho| {rho:.2f} with entropy (medians of "
-        f"seeds); they add {gain:.3f} to the R^2 of position alone."
-    )
+def _manifold_said(last: Sequence[Manifold], random: Sequence[Manifold], hmm: Population | None) -> Iterator[str]:
+    yield TEXTS.say("manifold", **_medians(last, "pc1", "rho", "gain"))
     within = [one.within for one in last if one.within is not None]
     if not within:
-        return f"{said} Entropy equals position in this task, so the two cannot be told apart."
-    said += f" At a fixed position |rho| is {np.median(within):.2f}."
-    if len(random) < bounds.RANDOM_MODELS:
-        return f"{said} {too_few(len(random))}"
-    top = random_bound([one.within or 0.0 for one in random])
-    return f"{said} Of {len(random)} models with random weights the best reach {top:.2f} there."
+        yield TEXTS.say("manifold-untestable")
+    else:
+        yield TEXTS.say("manifold-within", within=np.median(within))
+        if len(random) < bounds.RANDOM_MODELS:
+            yield TEXTS.say("too-few", count=len(random))
+        else:
+            top = random_bound([one.within or 0.0 for one in random])
+            yield TEXTS.say("manifold-random", count=len(random), top=top)
+    if hmm is not None:
+        middle = _medians([one.values[-1] for one in hmm.trained.values()], "pc1", "rho", "within")
+        said = [TEXTS.say("manifold-hmm", **middle)]
+        if hmm.random:
+            said.append(TEXTS.say("manifold-hmm-random", top=max(one.values[-1].within or 0.0 for one in hmm.random)))
+        yield f"{' '.join(said)}."
 
 
-def too_few(count: int) -> str:
-    """Why nothing can be held against models with random weights."""
-    return f"Only {count} models with random weights were measured; {bounds.RANDOM_MODELS} are needed."
-
-
-def _hmm_words(hmm: Population | None) -> list[str]:
-    if hmm is None:
-        return []
-    last = [one.values[-1] for one in hmm.trained.values()]
-    pc1, rho, within = (np.median([getattr(one, name) or 0.0 for one in last]) for name in ("pc1", "rho", "within"))
-    top = max((one.values[-1].within or 0.0 for one in hmm.random), default=None)
-    return [
-        f"Beside it, in the HMM PC1 has {pc1:.0%} of the variance and |rho| {rho:.2f}, at a fixed position {within:.2f}"
-        + ("." if top is None else f" (random weights at most {top:.2f}).")
-    ]
+def _medians(found: Sequence[Manifold], *names: str) -> dict[str, float]:
+    return {name: float(np.median([getattr(one, name) or 0.0 for one in found])) for name in names}
 
 
 def _papers_manifold(last: Sequence[Manifold], random: Sequence[Manifold]) -> PapersCriterion:
     passing, chance = (sum(one.pc1 > bounds.PC1_SHARE for one in models) for models in (last, random))
-    return PapersCriterion(
-        passing > len(last) / 2,
-        f"PC1 above {bounds.PC1_SHARE:.0%}: {passing} of {len(last)} trained models, and {chance} of {len(random)} "
-        "with random weights. The criterion does not ask whether that component is entropy, or position.",
-    )
+    counts = {"passing": passing, "trained": len(last), "chance": chance, "random": len(random)}
+    return PapersCriterion(passing > len(last) / 2, TEXTS.say("manifold-paper", **counts))
 
 
 _SHOWN = 1000  # samples of a scatter plot: more cannot be told apart
@@ -242,49 +226,43 @@ def judge_keys(layers: Sequence[KeyLayer]) -> str:
 
 def keys_verdict(found: Population, hmm: Population | None = None) -> Verdict:
     """The claim that keys are nearer to orthogonal than chance. hmm: models of the HMM, shown beside."""
-    seeds = sorted(found.trained)
-    trained = {seed: found.trained[seed].keys for seed in seeds}
+    trained = {seed: one.keys for seed, one in sorted(found.trained.items())}
     controls = [one.keys for one in found.random]
-    layers = {seed: key_layers(trained[seed], controls) for seed in seeds}
-    outcomes = [judge_keys(layers[seed]) for seed in seeds]
-    means = np.array([trained[seed].cosine.mean(0) for seed in seeds])  # [seeds, L]
+    layers = {seed: key_layers(one, controls) for seed, one in trained.items()}
+    outcomes = {seed: judge_keys(one) for seed, one in layers.items()}
+    means = np.array([one.cosine.mean(0) for one in trained.values()])  # [seeds, L]
     chance = np.array([one.cosine.mean(0) for one in controls])  # [models, L]
-    gaussian = trained[seeds[0]].gaussian
-    charts = [_keys_chart(found, "keys repeat")]
+    first = next(iter(trained.values()))
     return TEXTS.verdict(
         KEYS,
-        by_seeds(outcomes),
+        of_seeds(outcomes),
         float(means.mean()),
-        interval=mean_interval(means.mean(1)),
-        n=len(trained[seeds[0]].cosine),
-        seeds=seeds,
-        facts={"confidence": CONFIDENCE, "gaussian": gaussian},
-        criterion=_papers_keys(means, chance, gaussian),
-        reason=" ".join([_keys_words(means, chance, gaussian), seeds_sentence(outcomes)]),
-        charts=charts + ([_keys_chart(hmm, "HMM", "-hmm")] if hmm else []),
-        tables=_keys_tables(layers, outcomes, trained, hmm),
+        mean_interval(means.mean(1)),
+        said=_keys_said(means, chance, first.gaussian),
+        n=len(first.cosine),
+        facts={"confidence": CONFIDENCE, "gaussian": first.gaussian},
+        criterion=_papers_keys(means, chance, first.gaussian),
+        charts=[_keys_chart(found, "keys repeat"), *([_keys_chart(hmm, "HMM", "-hmm")] if hmm else [])],
+        tables=_keys_tables(layers, list(outcomes.values()), trained, hmm),
     )
 
 
-def _keys_words(means: np.ndarray, chance: np.ndarray, gaussian: float) -> str:
-    layers = ", ".join(f"{value:.2f}" for value in means.mean(0))
-    said = f"Mean |cos| between a sequence's scored keys, by layer: {layers}; Gaussian vectors have {gaussian:.3f}."
+def _keys_said(means: np.ndarray, chance: np.ndarray, gaussian: float) -> Iterator[str]:
+    yield TEXTS.say("keys", layers=", ".join(f"{value:.2f}" for value in means.mean(0)), gaussian=gaussian)
     if len(chance) < bounds.RANDOM_MODELS:
-        return f"{said} {too_few(len(chance))}"
-    return f"{said} With random weights: {', '.join(f'{value:.2f}' for value in chance.mean(0))}."
+        yield TEXTS.say("too-few", count=len(chance))
+    else:
+        yield TEXTS.say("keys-random", layers=", ".join(f"{value:.2f}" for value in chance.mean(0)))
 
 
 def _papers_keys(means: np.ndarray, chance: np.ndarray, gaussian: float) -> PapersCriterion:
-    def passing(values: np.ndarray) -> int:
-        return int(((values < bounds.PAPER_KEY_COSINE).mean(1) >= bounds.KEY_LAYERS).sum()) if len(values) else 0
-
-    trained = passing(means)
-    return PapersCriterion(
-        trained > len(means) / 2,
-        f"|cos| below {bounds.PAPER_KEY_COSINE:g} in half of the layers: {trained} of {len(means)} trained models, and "
-        f"{passing(chance)} of {len(chance)} with random weights. Gaussian vectors of this width have {gaussian:.3f}, "
-        f"so noise {'passes, too' if gaussian < bounds.PAPER_KEY_COSINE else 'just fails'}.",
+    passing, lucky = (
+        int(((values < bounds.PAPER_KEY_COSINE).mean(1) >= bounds.KEY_LAYERS).sum()) if len(values) else 0
+        for values in (means, chance)
     )
+    noise = "passes, too" if gaussian < bounds.PAPER_KEY_COSINE else "just fails"
+    counts = {"passing": passing, "trained": len(means), "chance": lucky, "random": len(chance)}
+    return PapersCriterion(passing > len(means) / 2, TEXTS.say("keys-paper", gaussian=gaussian, noise=noise, **counts))
 
 
 def _keys_chart(found: Population, task: str, end: str = "") -> Chart:

@@ -161,10 +161,8 @@ def overall(verdicts: Sequence[Verdict]) -> str:
     else:
         word = "open"
     told = ", ".join(f"{claim} {found.get(claim, 'not judged')}" for claim in (*STATIC, *DYNAMIC))
-    return (
-        f"The geometry as a whole: {word}. It is supported when {' and '.join(STATIC)} are, and one of "
-        f"{', '.join(DYNAMIC)}. Here: {told}."
-    )
+    names = {"static": " and ".join(STATIC), "dynamic": ", ".join(DYNAMIC)}
+    return bounds.TEXTS.say("overall", word=word, told=told, **names)
 
 
 PLAN = PaperPlan(

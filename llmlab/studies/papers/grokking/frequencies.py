@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from llmlab.core.charts import BARS, DASHED, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import of_seeds
 from llmlab.studies.papers.charting import cell, numbered, table
 from llmlab.studies.papers.grokking import thresholds as bounds
 from llmlab.studies.papers.grokking.generalising import line, span, step_cell
@@ -16,7 +17,7 @@ from llmlab.studies.papers.grokking.plan import FOURIER, PROGRESS
 from llmlab.studies.papers.grokking.thresholds import TEXTS
 from llmlab.studies.papers.grokking.trajectory import AT_FIT, LAST, Trajectory
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.papers.statistics import mean_interval, median_interval
+from llmlab.studies.papers.statistics import mean_of, median_of
 
 _LOWEST = 1e-6  # nats: an axis of logarithms has no place for nothing
 
@@ -37,60 +38,44 @@ def judge_fourier(run: Trajectory) -> str:
 
 def fourier_verdict(runs: Sequence[Trajectory], others: Sequence[Trajectory] = ()) -> Verdict:
     """The claim that a network that adds does so on a handful of frequencies. others: runs that are shown beside."""
-    outcomes = [judge_fourier(run) for run in runs]
-    counts = [len(run.keys) for run in runs]
-    at_fit = [run.key_count[run.fitted] for run in runs if run.fitted is not None]
-    then = f" ({np.mean(at_fit):.3g} on average when the training sums were just learned)" if at_fit else ""
-    frequencies = runs[0].modulus // 2
-    columns = ("restricted_accuracy", "excluded_accuracy", "held_accuracy")
-    right = [float(np.mean([getattr(run, name)[-1] for run in runs])) for name in columns]
-    fewest = min(min(run.random_keys) for run in runs)
-    said = (
-        f"{bounds.KEY_SHARE:.0%} of the embedding's power is in {span(counts, 'd')} of {frequencies} frequencies{then}"
-        f", and in at least {fewest} with random weights. On these frequencies alone {right[0]:.0%} of held-out sums "
-        f"are right, without them {right[1]:.0%}, with everything {right[2]:.0%}."
-    )
     return TEXTS.verdict(
         FOURIER,
-        by_seeds(outcomes),
-        float(np.mean(counts)),
-        interval=mean_interval([float(count) for count in counts]),
+        of_seeds({run.seed: judge_fourier(run) for run in runs}),
+        *mean_of([float(len(run.keys)) for run in runs]),
+        said=_fourier_said(runs),
         n=len(runs),
-        seeds=[run.seed for run in runs],
         facts={
-            "frequencies": frequencies,
+            "frequencies": runs[0].modulus // 2,
             "embeddings": len(runs[0].random_keys),
             "whole": float(np.mean([run.held_loss[-1] for run in runs])),
             "alone": float(np.mean([run.restricted_held_loss for run in runs])),
         },
-        reason=" ".join(part for part in (said, _leak(runs), _spikes(runs), seeds_sentence(outcomes)) if part),
         charts=[spectrum_chart(middle(runs))],
         tables=[fourier_table([*runs, *others])],
     )
 
 
-def _leak(runs: Sequence[Trajectory]) -> str:
-    """Why what is right with the key frequencies alone says little, and what says more."""
+def _fourier_said(runs: Sequence[Trajectory]) -> Iterator[str]:
+    """How many frequencies, what is right on them; why that says little, and what says more; runs that end badly."""
     fits = [(run, run.fitted) for run in runs if run.fitted is not None]
-    if not fits:
-        return ""
-    right = np.mean([run.restricted_accuracy[place] for run, place in fits])
-    first, last = np.mean([(run.waves[place], run.waves[-1]) for run, place in fits], axis=0)
-    return (
-        f"On the same frequencies {right:.0%} were right as soon as the training sums were learned: a wave in a + b is "
-        "an average over all sums with one answer, and lends the held-out ones what was memorised of the others. What "
-        f"changes is how much of the logits' variation such waves are: {first:.0%} then, {last:.0%} at the end."
+    names = {"alone": "restricted_accuracy", "without": "excluded_accuracy", "all": "held_accuracy"}
+    right = {name: np.mean([getattr(run, column)[-1] for run in runs]) for name, column in names.items()}
+    at_fit = [run.key_count[place] for run, place in fits]
+    yield TEXTS.say(
+        "fourier",
+        keys=span([len(run.keys) for run in runs], "d"),
+        frequencies=runs[0].modulus // 2,
+        then=f" {TEXTS.say('fourier-at-fit', keys=np.mean(at_fit))}" if fits else "",
+        fewest=min(min(run.random_keys) for run in runs),
+        **right,
     )
-
-
-def _spikes(runs: Sequence[Trajectory]) -> str:
-    """Which runs end where the loss has just shot up: what they had learned is gone for a while."""
-    ended = [run for run in runs if run.generalised is not None and run.held_accuracy[-1] < bounds.GENERALISED]
-    if not ended:
-        return ""
-    seeds = ", ".join(str(run.seed) for run in ended)
-    known = span([run.train_accuracy[-1] for run in ended], ".0%")
-    return f"The last checkpoint of seed {seeds} lies in a spike of the loss ({known} of the training sums are right)."
+    if fits:
+        first, last = np.mean([(run.waves[place], run.waves[-1]) for run, place in fits], axis=0)
+        known = np.mean([run.restricted_accuracy[place] for run, place in fits])
+        yield TEXTS.say("fourier-leak", right=known, first=first, last=last)
+    if ended := [run for run in runs if run.generalised is not None and run.held_accuracy[-1] < bounds.GENERALISED]:
+        seeds = ", ".join(str(run.seed) for run in ended)
+        yield TEXTS.say("fourier-spike", seeds=seeds, known=span([run.train_accuracy[-1] for run in ended], ".0%"))
 
 
 def spectrum_chart(run: Trajectory) -> Chart:
@@ -143,28 +128,17 @@ def judge_progress(run: Trajectory) -> str:
 
 def progress_verdict(runs: Sequence[Trajectory]) -> Verdict:
     """The claim that the structure grows before test accuracy shows it."""
-    outcomes = [judge_progress(run) for run in runs]
     ways = {
-        name: [share for run in runs if (share := run.gone(getattr(run, name))) is not None]
-        for name in ("restricted_loss", "excluded_loss", "held_loss")
+        name: [share for run in runs if (share := run.gone(getattr(run, f"{name}_loss"))) is not None]
+        for name in ("restricted", "excluded", "held")
     }
-    main = ways["restricted_loss"]
-    said = "No run has a jump to look at."
-    if main:
-        medians = {name: float(np.median(shares)) if shares else float("nan") for name, shares in ways.items()}
-        said = (
-            f"When held-out accuracy had gone a tenth of its way, the loss on the key frequencies alone had gone "
-            f"{medians['restricted_loss']:.0%} of its own (median of the seeds), and the training loss without them "
-            f"{medians['excluded_loss']:.0%}. The plain held-out loss had gone {medians['held_loss']:.0%}."
-        )
+    medians = {name: np.median(shares) if shares else math.nan for name, shares in ways.items()}
     return TEXTS.verdict(
         PROGRESS,
-        by_seeds(outcomes),
-        float(np.median(main)) if main else None,
-        interval=median_interval(main),
+        of_seeds({run.seed: judge_progress(run) for run in runs}),
+        *median_of(ways["restricted"]),
+        said=[TEXTS.say("progress", **medians) if ways["restricted"] else TEXTS.say("progress-no-jump")],
         n=len(runs),
-        seeds=[run.seed for run in runs],
-        reason=f"{said} {seeds_sentence(outcomes)}",
         charts=[progress_chart(middle(runs))],
         tables=[progress_table(runs)],
     )

@@ -1,24 +1,24 @@
 """Are held-out sums got right long after the training sums, and only with weight decay? Verdicts and their plots.
 
-Each claim is judged seed by seed (llmlab.studies.papers.agreement.by_seeds).
+Each claim is judged seed by seed (llmlab.studies.papers.agreement).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from llmlab.core.charts import DASHED, LINE, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import of_seeds
 from llmlab.studies.papers.charting import cell, level, table
 from llmlab.studies.papers.grokking import thresholds as bounds
 from llmlab.studies.papers.grokking.plan import LATE, WEIGHT_DECAY
 from llmlab.studies.papers.grokking.thresholds import TEXTS
 from llmlab.studies.papers.grokking.trajectory import Trajectory
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.papers.statistics import mean_interval, median_interval
+from llmlab.studies.papers.statistics import mean_of, median_of
 
 # Late -----------------------------------------------------------------------------------------------------------------
 
@@ -35,37 +35,26 @@ def judge_late(run: Trajectory) -> str:
 
 def late_verdict(with_decay: Sequence[Trajectory]) -> Verdict:
     """The claim that held-out sums are got right long after the training sums."""
-    outcomes = [judge_late(run) for run in with_decay]
     times = [run.late_times for run in with_decay if run.late_times is not None]
-    said = [f"Held-out accuracy reached {bounds.GENERALISED:.0%} in {len(times)} of {len(with_decay)} runs."]
-    if times:
-        said.append(
-            f"It took at least {span(times, '.3g')} times as many steps as {bounds.FITTED:.0%} of the training sums."
-        )
-    said += [_plateau(with_decay), seeds_sentence(outcomes)]
     return TEXTS.verdict(
         LATE,
-        by_seeds(outcomes),
-        float(np.median(times)) if times else None,
-        interval=median_interval(times),
+        of_seeds({run.seed: judge_late(run) for run in with_decay}),
+        *median_of(times),
+        said=_late_said(with_decay, times),
         n=len(with_decay),
-        seeds=[run.seed for run in with_decay],
-        reason=" ".join(part for part in said if part),
         charts=[accuracy_chart(with_decay)],
         tables=[steps_table(with_decay)],
     )
 
 
-def _plateau(runs: Sequence[Trajectory]) -> str:
-    """What held-out accuracy is right after the fit, by whether the sum was seen the other way round."""
-    seen = [(run, run.fitted) for run in runs if run.fitted is not None and run.held_mirrored and run.held_new]
-    if not seen:
-        return ""
-    mirrored, new = np.mean([(run.held_mirrored[at], run.held_new[at]) for run, at in seen], axis=0)
-    return (
-        f"When the training sums were learned, {mirrored:.0%} of those held-out sums were right whose mirror image "
-        f"b + a was trained on, and {new:.0%} of the others; guessing gives {1 / runs[0].modulus:.0%}."
-    )
+def _late_said(runs: Sequence[Trajectory], times: Sequence[float]) -> Iterator[str]:
+    """How late; and what is right just after the fit, by whether the sum was seen the other way round."""
+    yield TEXTS.say("late", count=len(times), runs=len(runs))
+    if times:
+        yield TEXTS.say("late-times", times=span(times, ".3g"))
+    if seen := [(run, run.fitted) for run in runs if run.fitted is not None and run.held_mirrored and run.held_new]:
+        mirrored, new = np.mean([(run.held_mirrored[at], run.held_new[at]) for run, at in seen], axis=0)
+        yield TEXTS.say("late-plateau", mirrored=mirrored, new=new, chance=1 / runs[0].modulus)
 
 
 # Weight decay ---------------------------------------------------------------------------------------------------------
@@ -88,26 +77,19 @@ def decay_verdict(
     pairs = [(run, other) for run in with_decay for other in without if run.seed == other.seed]
     took = [run.steps[run.generalised] for run in with_decay if run.generalised is not None]
     median = float(np.median(took)) if took else None
-    outcomes = [judge_decay(run, other, median) for run, other in pairs]
     last = [run.held_accuracy[-1] for run in without]
     lasted = min(run.steps[-1] for run in without)
+    decay: dict[str, object] = {"decay": with_decay[0].weight_decay, "took": len(took), "runs": len(with_decay)}
+    decay["after"] = f", after {span(took, ',')} steps" if took else ""
     reached = sum(run.generalised is not None for run in without)
-    after = f", after {span(took, ',')} steps" if took else ""
-    words = (
-        f"With weight decay {with_decay[0].weight_decay:g}, {len(took)} of {len(with_decay)} runs generalised{after}. "
-        f"Without, {reached} of {len(without)} did within {lasted:,} steps, and held-out accuracy ended at "
-        f"{span(last, '.0%')}."
-    )
-    if median is not None:
-        words += f" That is {lasted / median:.1f} times the median with weight decay."
+    said = [TEXTS.say("decay", **decay, reached=reached, without=len(without), lasted=lasted, last=span(last, ".0%"))]
+    said += [TEXTS.say("decay-times", times=lasted / median)] if median is not None else []
     return TEXTS.verdict(
         WEIGHT_DECAY,
-        by_seeds(outcomes),
-        float(np.mean(last)),
-        interval=mean_interval(last),
+        of_seeds({run.seed: judge_decay(run, other, median) for run, other in pairs}),
+        *mean_of(last),
+        said=said,
         n=len(with_decay) + len(without),
-        seeds=[run.seed for run, _ in pairs],
-        reason=f"{words} {seeds_sentence(outcomes)}",
         charts=[decay_chart([with_decay, *([run] for run in between), without])],
         tables=[steps_table([*with_decay, *between, *without])],
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from llmlab.core.charts import BARS, POINTS, Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import of_seeds
 from llmlab.studies.papers.charting import level, numbered, range_band, table
 from llmlab.studies.papers.induction_heads import thresholds as bounds
 from llmlab.studies.papers.induction_heads.copying import BySeed
@@ -17,7 +17,7 @@ from llmlab.studies.papers.induction_heads.followed import Found
 from llmlab.studies.papers.induction_heads.plan import COMPOSITION
 from llmlab.studies.papers.induction_heads.thresholds import TEXTS
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.papers.statistics import median_interval
+from llmlab.studies.papers.statistics import median_of
 
 
 def judge_composition(found: Found) -> str:
@@ -32,24 +32,20 @@ def judge_composition(found: Found) -> str:
 
 def composition_verdict(two: BySeed) -> Verdict:
     """The claim that a previous-token head feeds the induction head."""
-    seeds = sorted(two)
-    outcomes = [judge_composition(two[seed]) for seed in seeds]
-    found = [two[seed] for seed in seeds if len(two[seed].removed) > 1]
+    outcomes = {seed: judge_composition(one) for seed, one in sorted(two.items())}
+    found = [two[seed] for seed in outcomes if len(two[seed].removed) > 1]
     taken = np.array([[one.taken(head) for head in one.by_previous] for one in found])  # [seeds, heads]
-    first = taken[:, 0] if len(found) else np.array([])
     return TEXTS.verdict(
         COMPOSITION,
-        by_seeds(outcomes),
-        float(np.median(first)) if found else None,
-        interval=median_interval(first),
-        p=_first_by_chance(taken) if found else None,
+        of_seeds(outcomes),
+        *median_of(taken[:, 0] if len(found) else []),
+        said=_said(found, taken),
         n=sum(len(one.removed) for one in found),
-        seeds=seeds,
-        reason=f"{_composition_words(found, taken)} {seeds_sentence(outcomes)}",
-        charts=_charts([two[seed] for seed in seeds]),
+        p=_first_by_chance(taken) if found else None,
+        charts=_charts([two[seed] for seed in outcomes]),
         tables=[_table(two)] if any(one.removed for one in two.values()) else [],
         evidence={
-            "outcomes": outcomes,
+            "outcomes": list(outcomes.values()),
             "previous": [[head.previous for head in one.by_previous] for one in found],
             "taken": taken.tolist(),
         },
@@ -64,34 +60,25 @@ def _first_by_chance(taken: np.ndarray) -> float:
     return min(1.0, sum(chances))
 
 
-def _composition_words(found: Sequence[Found], taken: np.ndarray) -> str:
+def _said(found: Sequence[Found], taken: np.ndarray) -> Iterator[str]:
+    """What zeroing a head takes; and what one half of them takes, and the other, which says whether they share."""
     if not found:
-        return "No head was removed."
-    others = taken[:, 1:].max(1)
-    lost = np.array([one.by_previous[0].loss for one in found])
-    spared = np.array([min(head.loss for head in one.by_previous[1:]) for one in found])
-    return (
-        f"Zeroing the head of the first layer that attends most to the token before takes {np.median(taken[:, 0]):.0%} "
-        f"of the induction head's score, and the most harmful other head of that layer {np.median(others):.0%}; the "
-        f"loss rises to {np.median(lost):.2f} nats without the former, and to {np.median(spared):.2f} without the most "
-        f"harmless one (medians of seeds).{_shared_words(found)} p: that the best of them is the most harmful head in "
-        "as many seeds by chance."
+        yield TEXTS.say("composition-none")
+        return
+    yield TEXTS.say(
+        "composition",
+        first=np.median(taken[:, 0]),
+        others=np.median(taken[:, 1:].max(1)),
+        lost=np.median([one.by_previous[0].loss for one in found]),
+        spared=np.median([min(head.loss for head in one.by_previous[1:]) for one in found]),
     )
-
-
-def _shared_words(found: Sequence[Found]) -> str:
-    """What one half of the heads takes, and the other: decides nothing, but says whether heads share the work."""
-    shared = [one for one in found if len(one.together) > 1]
-    if not shared:
-        return ""
-    most, least = (
-        np.median([1 - getattr(one, name)[len(one.together) // 2 - 1] / one.best[-1] for one in shared])
-        for name in ("together", "others_first")
-    )
-    return (
-        f" Zeroed together, the half of the heads that attend most to the token before takes {most:.0%}, and the other "
-        f"half {least:.0%}."
-    )
+    if shared := [one for one in found if len(one.together) > 1]:
+        most, least = (
+            np.median([1 - getattr(one, name)[len(one.together) // 2 - 1] / one.best[-1] for one in shared])
+            for name in ("together", "others_first")
+        )
+        yield TEXTS.say("composition-halves", most=most, least=least)
+    yield TEXTS.say("composition-p")
 
 
 def _charts(every: Sequence[Found]) -> list[Chart]:

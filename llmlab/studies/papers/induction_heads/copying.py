@@ -1,6 +1,6 @@
 """Does it take two layers to copy, and is it learned at once? Verdicts and their plots. No torch.
 
-Each claim is judged seed by seed (llmlab.studies.papers.agreement.by_seeds).
+Each claim is judged seed by seed (llmlab.studies.papers.agreement).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import numpy as np
 
 from llmlab.core.charts import Chart, Series, Table
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.studies.papers.agreement import by_seeds, seeds_sentence
+from llmlab.studies.papers.agreement import of_seeds
 from llmlab.studies.papers.charting import level, range_band, table
 from llmlab.studies.papers.induction_heads import thresholds as bounds
 from llmlab.studies.papers.induction_heads.followed import Found, Window, fall_inside, half_way, rise_window
 from llmlab.studies.papers.induction_heads.plan import CHANGE, LAYERS
 from llmlab.studies.papers.induction_heads.thresholds import TEXTS
 from llmlab.studies.papers.records import Verdict
-from llmlab.studies.papers.statistics import mean_interval, median_interval
+from llmlab.studies.papers.statistics import mean_of, median_of
 
 BySeed = Mapping[int, Found]
 
@@ -40,29 +40,22 @@ def _learned(found: Found) -> bool:
 
 def layers_verdict(two: BySeed, one: BySeed) -> Verdict:
     """The claim that it takes two layers, on seeds that trained both."""
-    seeds = sorted(two.keys() & one.keys())
-    outcomes = [judge_layers(two[seed], one[seed]) for seed in seeds]
-    ends = np.array([[one[seed].loss[-1], two[seed].loss[-1]] for seed in seeds])
-    heads = np.array([[one[seed].best[-1], two[seed].best[-1]] for seed in seeds])
-    first = two[seeds[0]]
+    outcomes = {seed: judge_layers(two[seed], one[seed]) for seed in sorted(two.keys() & one.keys())}
+    ends = np.array([[one[seed].loss[-1], two[seed].loss[-1]] for seed in outcomes])
+    heads = np.array([[one[seed].best[-1], two[seed].best[-1]] for seed in outcomes])
+    first = two[min(outcomes)]
+    means = dict(zip(("one", "two", "one_head", "two_head"), (*ends.mean(0), *heads.mean(0)), strict=True))
+    facts = {"learned": bounds.LEARNED * first.ln_v, "by_counting": first.by_counting}
     return TEXTS.verdict(
         LAYERS,
-        by_seeds(outcomes),
-        float((ends[:, 0] - ends[:, 1]).mean()),
-        interval=mean_interval(ends[:, 0] - ends[:, 1]),
+        of_seeds(outcomes),
+        *mean_of(ends[:, 0] - ends[:, 1]),
+        said=[TEXTS.say("layers", n=first.n, ln_v=first.ln_v, by_counting=first.by_counting, **means)],
         n=first.n,
-        seeds=seeds,
-        facts={"learned": bounds.LEARNED * first.ln_v, "by_counting": first.by_counting},
-        reason=(
-            f"On {first.n} tokens of second readings two layers end at a loss of {ends[:, 1].mean():.3f} nats and one "
-            f"layer at {ends[:, 0].mean():.2f} (means of seeds); knowing nothing costs ln V = {first.ln_v:.2f}, and "
-            f"counts and positions alone {first.by_counting:.2f}. The best head's induction score is "
-            f"{heads[:, 1].mean():.2f} with two layers and {heads[:, 0].mean():.2f} with one. "
-            f"{seeds_sentence(outcomes)}"
-        ),
+        facts=facts,
         charts=_layers_charts(two, one),
         tables=[_layers_table(two, one)],
-        evidence={"outcomes": outcomes},
+        evidence={"outcomes": list(outcomes.values())},
     )
 
 
@@ -112,23 +105,19 @@ def lag_of(found: Found) -> float:
 
 def change_verdict(two: BySeed) -> Verdict:
     """The claim that induction heads and copying appear together, in a short time."""
-    seeds = sorted(two)
-    outcomes = [judge_change(two[seed]) for seed in seeds]
-    windows = [(two[seed], window) for seed in seeds if (window := _window(two[seed])) is not None]
-    falls = {seed: found for seed in seeds if (found := two[seed]).loss[-1] < found.loss[0] and _window(found)}
-    shares = np.array([window.share for _, window in windows])
+    outcomes = {seed: judge_change(found) for seed, found in sorted(two.items())}
+    windows = [(two[seed], window) for seed in outcomes if (window := _window(two[seed])) is not None]
+    falls = {seed: found for seed in outcomes if (found := two[seed]).loss[-1] < found.loss[0] and _window(found)}
     return TEXTS.verdict(
         CHANGE,
-        by_seeds(outcomes),
-        float(np.median(shares)) if len(shares) else None,
-        interval=median_interval(shares),
-        n=sum(len(two[seed].steps) for seed in seeds),
-        seeds=seeds,
-        reason=f"{_change_words(windows)} {seeds_sentence(outcomes)}",
+        of_seeds(outcomes),
+        *median_of([window.share for _, window in windows]),
+        said=[_change_said(windows)],
+        n=sum(len(found.steps) for found in two.values()),
         charts=[_change_chart([*falls.values()])] if falls else [],
         tables=[_change_table(falls)] if falls else [],
         evidence={
-            "outcomes": outcomes,
+            "outcomes": list(outcomes.values()),
             "window": [[window.begin, window.end] for _, window in windows],
             "of_all_steps": [(window.end - window.begin) / found.steps[-1] for found, window in windows],
             "fall_inside": [_inside(found, window) for found, window in windows],
@@ -145,17 +134,13 @@ def _inside(found: Found, window: Window) -> float:
     return fall_inside(found.x, np.array(found.loss), window)
 
 
-def _change_words(windows: Sequence[tuple[Found, Window]]) -> str:
+def _change_said(windows: Sequence[tuple[Found, Window]]) -> str:
     if not windows:
-        return "In no run did an induction score rise."
+        return TEXTS.say("change-none")
     changes = [(window.begin, window.end, _inside(found, window), lag_of(found)) for found, window in windows]
     begin, end, inside, lag = np.median(changes, axis=0)
-    return (
-        f"{bounds.RISE_SHARE:.0%} of the rise of the best head's induction score lie between steps {begin:.0f} and "
-        f"{end:.0f}, with {inside:.0%} of the fall of the loss; the loss is half-way down {abs(lag):.0%} of the steps "
-        f"{'after' if lag >= 0 else 'before'} the score is half-way up (medians of seeds). Both are read between "
-        "checkpoints on straight lines."
-    )
+    when = "after" if lag >= 0 else "before"
+    return TEXTS.say("change", begin=begin, end=end, inside=inside, lag=abs(lag), when=when)
 
 
 def _change_chart(found: Sequence[Found]) -> Chart:
