@@ -30,7 +30,7 @@ from llmlab.training.state import load_state
 from llmlab.walk.code import code_of
 from llmlab.walk.focus import value
 from llmlab.walk.gradients import Back
-from llmlab.walk.stage import Stage
+from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, number, total
 
 # torch's own arithmetic of a step, and what its lines hold; which numbers of a step may be off by, in fp32.
@@ -136,22 +136,19 @@ def _weight_gradient(back: Back) -> Stage:
     x = None if got is None else got.detach().float().cpu()
     seen = weight.grad[back.index].detach().float().cpu()
     if given is None or x is None:
-        return back.stage("weight_gradient", "Gradient of one weight", "", "", "", "parameters", [], None, seen)
+        return back.stage("weight_gradient", "", [], None, seen, weight="Gradient of one weight")
     x = x[0] if x.dim() > 2 else x
     theirs, ours = given[:, out], x[:, into]
     terms = theirs * ours
     shown = [f"{bracketed(a)}·{bracketed(b)}" for a, b in zip(theirs.tolist(), ours.tolist(), strict=True)]
     return back.stage(
         "weight_gradient",
-        f"Gradient of weight [{row}, {column}]",
-        "∂L/∂W[i, j] = Σ over positions of ∂L/∂out[i] · in[j]",
         total(shown, float(seen)),
-        "Every position has a say in how the weight should move, and they are simply added.",
-        "parameters",
         [value("share of each position", ("position",), terms, focus.token_labels)],
         terms.sum(),
         seen,
         code_of(loop.Loop.optimizer_step, ".backward()"),
+        weight=f"Gradient of weight [{row}, {column}]",
     )
 
 
@@ -168,16 +165,16 @@ def _clipping(back: Back, settings: TrainSettings, norm: float, weight: Tensor) 
     numbers += f"g = {bracketed(g)} · {number(factor)} = {number(float(clipped))}"
     return back.stage(
         "clipping",
-        "Clipping",
-        "g = g · min(1, limit / ‖all gradients‖)",
         numbers,
-        "One strange sequence must not throw the model far away.",
-        "learning_rate",
-        [value("g before, after", ("step",), torch.tensor([g, float(clipped)]), ("before", "after"))],
+        [_before_after("g", g, float(clipped))],
         torch.tensor(g * factor),
         clipped.cpu(),
         code_of(loop.Loop.optimizer_step, "clip_grad_norm_("),
     )
+
+
+def _before_after(letter: str, before: float, after: float) -> Value:
+    return value(f"{letter} before, after", ("step",), torch.tensor([before, after]), ("before", "after"))
 
 
 def _adamw(
@@ -197,36 +194,27 @@ def _adamw(
     settings = trained.settings
     yield back.stage(
         "schedule",
-        "Schedule",
-        f"the learning rate of the step that follows {trained.step:,}: {settings.schedule}",
         f"warm-up {settings.warmup_steps:,} of {settings.steps:,} steps, peak {number(settings.learning_rate)}, "
         f"end {number(settings.min_learning_rate)}: lr = {number(lr)}",
-        f"Large steps first, small ones at the end. {trained.said}",
-        "learning_rate",
         [],
         torch.tensor(learning_rate(trained.step, settings) * group.get("rate_share", 1.0), dtype=torch.float64),
         torch.tensor(lr, dtype=torch.float64),
         code_of(learning_rate, "math.cos"),
+        step=trained.step,
+        schedule=settings.schedule,
+        said=trained.said,
     )
     means = [beta1 * old[0] + (1 - beta1) * g, beta2 * old[1] + (1 - beta2) * g * g]
-    rows = (
-        ("first_mean", "m", "Mean of the gradient", beta1, "g", "It averages out what single sequences want."),
-        ("second_mean", "v", "Mean of its square", beta2, "g²", "It knows how large this gradient usually is."),
-    )
-    for at, (stage, letter, title, beta, what, why) in enumerate(rows):
-        term = number(g * g) if at else bracketed(g)
+    rows = (("first_mean", "m", beta1, g, bracketed(g)), ("second_mean", "v", beta2, g * g, number(g * g)))
+    for at, (stage, letter, beta, given, term) in enumerate(rows):
         yield back.stage(
             stage,
-            title,
-            f"{letter} = β · {letter} + (1 − β) · {what}",
             f"{number(beta)}·{bracketed(old[at])} + {number(1 - beta)}·{term} = {number(means[at])}",
-            why,
-            "parameters",
-            [value(f"{letter} before, after", ("step",), torch.tensor([old[at], seen[at]]), ("before", "after"))],
+            [_before_after(letter, old[at], seen[at])],
             torch.tensor(means[at], dtype=torch.float64),
             torch.tensor(seen[at], dtype=torch.float64),
             code_of(_TORCHS, *_LINES[stage]),
-            _ROUNDING * (abs(old[at]) + abs(g if at == 0 else g * g)),
+            _ROUNDING * (abs(old[at]) + abs(given)),
             _FUSED,
         )
     corrected = [seen[0] / (1 - beta1**count), seen[1] / (1 - beta2**count)]
@@ -235,36 +223,30 @@ def _adamw(
     grain = float(torch.finfo(after.dtype).eps) * abs(before)
     yield back.stage(
         "adamw",
-        f"AdamW step {count:,} of {name}[{', '.join(map(str, back.index))}]",
-        "w = w · (1 − lr · decay) − lr · m′ / (√v′ + ε),  m′ = m / (1 − β₁ᵗ),  v′ = v / (1 − β₂ᵗ)",
         f"m′ = {number(corrected[0])}, v′ = {number(corrected[1])}: "
         f"{bracketed(before)} · (1 − {number(lr)}·{number(decay)}) "
         f"− {number(lr)} · {bracketed(corrected[0])} / (√{number(corrected[1])} + {number(eps)}) = {result:.9g}, "
         f"a change of {number(result - before)}; torch's is {number(float(after) - before)}",
-        "The step is about lr, whatever the gradient's size: only its direction and steadiness count.",
-        "parameters",
-        [value("w before, after", ("step",), torch.tensor([before, float(after)]), ("before", "after"))],
+        [_before_after("w", before, float(after))],
         torch.tensor(result, dtype=torch.float64),
         after.detach().double().cpu(),
         code_of(_TORCHS, *_LINES["adamw"]),
         2 * grain + _ROUNDING * abs(update),
         f"Recomputed in float64. A weight of this size is stored to {number(grain)}, so its change is known to that. "
         f"{_FUSED}",
+        count=count,
+        weight=_place(name, back),
     )
+
+
+def _place(name: str, back: Back) -> str:
+    return f"{name}[{', '.join(map(str, back.index))}]"
 
 
 def _muon(back: Back, name: str, before: float, after: float) -> Stage:
-    return back.stage(
-        "muon",
-        f"Muon step of {name}[{', '.join(map(str, back.index))}]",
-        "",
-        f"w = {before:.7g} → {after:.7g}, a change of {number(after - before)}",
-        "Muon gives every direction of a matrix a step of one size: how far one weight goes depends on all of them, "
-        "and no formula of its own gradient tells it.",
-        "parameters",
-        [value("w before, after", ("step",), torch.tensor([before, after]), ("before", "after"))],
-        code=code_of(Muon.step, "orthogonalised("),
-    )
+    numbers = f"w = {before:.7g} → {after:.7g}, a change of {number(after - before)}"
+    code = code_of(Muon.step, "orthogonalised(")
+    return back.stage("muon", numbers, [_before_after("w", before, after)], code=code, weight=_place(name, back))
 
 
 @torch.no_grad()
@@ -288,11 +270,7 @@ def _what_it_did(back: Back, model: nn.Module, stepped: nn.Module, following: Se
         numbers += f"; the next sequence {number(losses[2])} → {number(losses[3])}"
     return back.stage(
         "step",
-        "What the step did",
-        "ΔL ≈ Σ ∂L/∂w · Δw over all weights",
         numbers,
-        "A step that helps this sequence may hurt the next: what is common to many sequences is what stays.",
-        "loss",
         [value("loss", ("sequence",), torch.tensor(losses), labels)],
         torch.tensor(back.loss),
         torch.tensor(losses[0]),

@@ -9,18 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from llmlab.walk.focus import Focus, differing, norm_of, product, value
+from llmlab.walk.focus import Focus, differing, norm_of, product, value, worked
 from llmlab.walk.norms import into_stream, norm_stage, norm_words, sum_stage
 from llmlab.walk.parts import is_direct
 from llmlab.walk.stage import Stage, Value
 from llmlab.walk.sums import bracketed, dot, number, total
 
 _VECTORS = ("query", "key", "value")
-_WHY = {
-    "query": "The query says what this position looks for.",
-    "key": "The key says what a position has to offer; queries are compared with it.",
-    "value": "The value is what a position hands over to those that attend to it.",
-}
 
 
 @dataclass(frozen=True)
@@ -36,8 +31,7 @@ def attention_stages(focus: Focus) -> Iterator[Stage]:
     """From the stream before the layer to the stream between its halves."""
     seen, p, j = focus.seen, focus.position, focus.key
     if seen.norm is not None:
-        why = "Attention reads a copy of the stream at a standard size, whatever the stream has grown to."
-        yield norm_stage(focus, "norm", "Norm before attention", seen.norm, why)
+        yield norm_stage(focus, "norm", seen.norm)
     found = projected(focus)
     for kind, at in zip(_VECTORS, (p, j, j), strict=True):
         yield _projection(focus, kind, at, found.get(kind))
@@ -91,22 +85,17 @@ def projected(focus: Focus) -> dict[str, _Projected]:
 
 
 def _projection(focus: Focus, kind: str, at: int, projected: _Projected | None) -> Stage:
-    letter, heads = kind[0], focus.seen.heads
-    title = f"{kind.capitalize()} of position {at} ({focus.tokens[at]!r})"
+    letter, axes, token = kind[0], ("dimension of the head",), focus.tokens[at]
     if projected is None:
-        own = {"query": heads.query, "key": heads.key, "value": heads.value}[kind]
-        values = [value(letter, ("dimension of the head",), own[at]), _by_position(f"all {kind} vectors", own)]
-        return focus.stage(kind, title, "", "", _WHY[kind], "attention", values, None, own)
+        own = {"query": focus.seen.heads.query, "key": focus.seen.heads.key, "value": focus.seen.heads.value}[kind]
+        values = [value(letter, axes, own[at]), _by_position(f"all {kind} vectors", own)]
+        return focus.stage(kind, "", values, None, own, at=at, token=token, bias="")
     x, seen = focus.seen.inputs[projected.module][at], projected.vectors[at]
-    made = product(projected.module, x, projected.rows)
-    formula = numbers = ""
-    if made is not None:
-        formula, numbers = made.formula(letter, f"W_{letter.upper()}", "norm(x)"), made.numbers(letter)
-    values = [value(letter, ("dimension of the head",), seen)]
+    numbers, made, bias = worked(product(projected.module, x, projected.rows), letter)
+    values = [value(letter, axes, seen)]
     if kind != "query":
         values.append(_by_position(f"all {kind} vectors", projected.vectors))
-    recomputed = None if made is None else made.y
-    return focus.stage(kind, title, formula, numbers, _WHY[kind], "attention", values, recomputed, seen)
+    return focus.stage(kind, numbers, values, made, seen, at=at, token=token, bias=bias)
 
 
 def _by_position(name: str, x: Tensor) -> Value:
@@ -115,18 +104,16 @@ def _by_position(name: str, x: Tensor) -> Value:
 
 def _query_norm(focus: Focus, projected: dict[str, _Projected]) -> Stage:
     """Queries and keys brought to one size, head by head."""
-    module, p = focus.parts.query_norms[0], focus.position
-    title, why = "Norm of the query", "Queries and keys of one size keep scores small, however training moves them."
+    module, p, axes = focus.parts.query_norms[0], focus.position, ("dimension of the head",)
     query, where = projected.get("query"), normed_query(focus, projected)
-    as_used = [value("q as attention gets it", ("dimension of the head",), focus.seen.heads.query[p])]
     norm = None if query is None else norm_of(module, query.vectors.shape[-1])
     if query is None or where is None or norm is None:
-        return focus.stage("query_norm", title, "", "", why, "attention", as_used, None, focus.seen.heads.query)
-    before = query.vectors[p]
-    recomputed, seen = norm.apply(before), focus.seen.outputs[module][where]
+        as_used = [value("q as attention gets it", axes, focus.seen.heads.query[p])]
+        return focus.stage("query_norm", "", as_used, None, focus.seen.heads.query, formula="")
+    before, seen = query.vectors[p], focus.seen.outputs[module][where]
     formula, numbers = norm_words(norm, before, seen, "q", "q")
-    values = [value("q", ("dimension of the head",), seen), value("q before", ("dimension of the head",), before)]
-    return focus.stage("query_norm", title, formula, numbers, why, "attention", values, recomputed, seen)
+    values = [value("q", axes, seen), value("q before", axes, before)]
+    return focus.stage("query_norm", numbers, values, norm.apply(before), seen, formula=formula)
 
 
 def normed_query(focus: Focus, projected: dict[str, _Projected]) -> tuple[int, int] | None:
@@ -157,29 +144,18 @@ def _value_mix(focus: Focus, projected: dict[str, _Projected]) -> Stage:
         f"v[0] = {number(share)}·{bracketed(float(theirs[j, 0]))} + {number(1 - share)}·{bracketed(float(ours[j, 0]))}"
         f" = {number(float(seen[j, 0]))}"
     )
-    return focus.stage(
-        "value_mix",
-        "Value mixed with layer 0's",
-        "v = s · v of layer 0 + (1 − s) · v",
-        numbers,
-        "What the first layer saw of a token reaches every later one without a detour.",
-        "attention",
-        [value("v", ("dimension of the head",), seen[j]), _by_position("all value vectors", seen)],
-        (share * theirs + (1 - share) * ours)[j],
-        seen[j],
-    )
+    values = [value("v", ("dimension of the head",), seen[j]), _by_position("all value vectors", seen)]
+    return focus.stage("value_mix", numbers, values, (share * theirs + (1 - share) * ours)[j], seen[j])
 
 
 def _rotation(focus: Focus, projected: dict[str, _Projected]) -> Stage:
     assert focus.seen.rotary is not None
     p, (cos, sin) = focus.position, focus.seen.rotary
     seen = focus.seen.heads.query[p]
-    why = "The product of a turned query and a turned key depends only on how far apart they stand."
-    title = f"Rotation by position {p}"
     axes = ("dimension of the head",)
     before = _before_rotation(focus, projected)
     if before is None:
-        return focus.stage("rotation", title, "", "", why, "attention", [value("q", axes, seen)], None, seen)
+        return focus.stage("rotation", "", [value("q", axes, seen)], None, seen, position=p, apart=0)
     width = cos.shape[-1]
     choices = [(turned(before, cos[p], sin[p]), width // 2), (turned_in_pairs(before, cos[p], sin[p]), 1)]
     # By the second largest difference: a change may have set one number.
@@ -194,9 +170,8 @@ def _rotation(focus: Focus, projected: dict[str, _Projected]) -> Stage:
     )
     values = [value("q", axes, seen), value("q before", axes, before), value("angle", ("component",), angle)]
     values += [_by_position("all turned keys", focus.seen.heads.key)]
-    formula = f"(q[i], q[i + {apart}]) turned by position · θ[i]; each key by its own position"
     note = "" if width == len(seen) else f"Only the first {width} of {len(seen)} dimensions are turned."
-    return focus.stage("rotation", title, formula, numbers, why, "attention", values, recomputed, seen, note)
+    return focus.stage("rotation", numbers, values, recomputed, seen, note, position=p, apart=apart)
 
 
 def _before_rotation(focus: Focus, projected: dict[str, _Projected]) -> Tensor | None:
@@ -232,32 +207,29 @@ def _pattern_stages(focus: Focus) -> Iterator[Stage]:
     size = len(q)
     scale = "/ √D" if math.isclose(heads.scale, size**-0.5, rel_tol=1e-6) else f"· {number(heads.scale)}"
     shown = f"/ √{size}" if scale == "/ √D" else scale
-    axes = ("key position",)
+    axes, square = ("key position",), ("query position", "key position")
     yield focus.stage(
         "score",
-        f"Score of {focus.tokens[p]!r} ({p}) with {focus.tokens[j]!r} ({j})",
-        f"score = q · k {scale}",
         f"({dot(q, k, score)}) {shown} = {number(float(scaled[j]))}",
-        "A score is high where a key offers what the query looks for.",
-        "attention",
         [
             value("products q[i]·k[i]", ("dimension of the head",), products),
             value("scores of this position", axes, scaled, labels),
-            value("all scores", ("query position", "key position"), heads.scaled),
+            value("all scores", square, heads.scaled),
         ],
         (heads.key @ q) * heads.scale,
         scaled,
+        token=focus.tokens[p],
+        position=p,
+        other=focus.tokens[j],
+        key=j,
+        scale=scale,
     )
     row = scaled
     if heads.capped is not None and heads.softcap is not None:
         row, cap, old = heads.capped[p], number(heads.softcap), number(float(scaled[j]))
         yield focus.stage(
             "softcap",
-            "Softcap of the scores",
-            "score = c · tanh(score / c)",
             f"{cap} · tanh({old} / {cap}) = {number(float(row[j]))}",
-            "No score can run away beyond the cap.",
-            "attention",
             [value("capped scores of this position", axes, row, labels)],
             heads.softcap * torch.tanh(scaled / heads.softcap),
             row,
@@ -266,22 +238,18 @@ def _pattern_stages(focus: Focus) -> Iterator[Stage]:
     positions = torch.arange(len(row))
     hidden = (positions > p) | ((positions <= p - window) if window is not None else False)
     causal = row.masked_fill(hidden, -math.inf)
-    biased = "" if differing(causal, masked) < 1e-3 else "A bias for the distance is added to the scores, too."
     seen_words = f"{int((~hidden).sum())} of {len(row)} positions are seen"
     yield focus.stage(
         "mask",
-        "Mask",
-        "score = −∞ for every later position" + ("" if window is None else f", and for those {window} or more back"),
         f"{seen_words}; score with position {j} is {number(float(masked[j]))}",
-        "A prediction must not see what it predicts.",
-        "attention",
         [
             value("masked scores of this position", axes, masked, labels),
-            value("all masked scores", ("query position", "key position"), heads.masked),
+            value("all masked scores", square, heads.masked),
         ],
         causal,
         masked,
-        biased,
+        "" if differing(causal, masked) < 1e-3 else "A bias for the distance is added to the scores, too.",
+        window="" if window is None else f", and for those {window} or more back",
     )
     pattern, sink = heads.pattern[p], 0.0 if heads.sink is None else float(heads.sink[p])
     highest = masked.max()
@@ -289,17 +257,10 @@ def _pattern_stages(focus: Focus) -> Iterator[Stage]:
     terms = [number(one) for one in powers[powers > 0].tolist()]
     yield focus.stage(
         "softmax",
-        "Softmax: the attention pattern",
-        "a = exp(score − max) / Σ exp(score − max)",
         f"a[{j}] = {number(float(powers[j]))} / ({total(terms, float(powers.sum()))})"
         + ("" if not sink else f" · {number(1 - sink)}")
         + f" = {number(float(pattern[j]))}",
-        "Weights that are positive and sum to one: how much of each value is taken.",
-        "attention",
-        [
-            value("pattern of this position", axes, pattern, labels),
-            value("whole pattern", ("query position", "key position"), heads.pattern),
-        ],
+        [value("pattern of this position", axes, pattern, labels), value("whole pattern", square, heads.pattern)],
         powers / powers.sum() * (1 - sink),
         pattern,
         "" if heads.sink is None else f"A sink outside the prompt takes {number(sink)} of the attention.",
@@ -308,11 +269,7 @@ def _pattern_stages(focus: Focus) -> Iterator[Stage]:
     terms = [f"{number(a)}·{bracketed(v)}" for a, v in zip(pattern.tolist(), values[:, 0].tolist(), strict=True) if a]
     yield focus.stage(
         "weighted_sum",
-        "Weighted sum of the values",
-        "z = Σ a[j] · v[j]",
         f"z[0] = {total(terms, float(z[0]))}",
-        "Here information moves: from the positions that are attended to, to this one.",
-        "attention",
         [
             value("z", ("dimension of the head",), z),
             value("a[j] · v[j]", ("position", "dimension of the head"), pattern[:, None] * values),
@@ -326,33 +283,24 @@ def _output_stages(focus: Focus) -> Iterator[Stage]:
     p, parts, seen = focus.position, focus.parts, focus.seen
     all_z, out = seen.z[p].flatten(), seen.outputs[parts.out][p]
     made = product(parts.out, all_z)
-    values, numbers, formula = [], "", ""
+    _, recomputed, bias = worked(made, "out")
+    values, numbers = [], ""
     if made is not None:
         n_head = focus.anatomy.n_head
         by_head = torch.einsum("chd,hd->hc", made.weight.unflatten(1, (n_head, -1)), all_z.view(n_head, -1))
         terms = [bracketed(one) for one in by_head[:, 0].tolist()]
         if made.bias is not None:
             terms.append(bracketed(float(made.bias[0])))
-        formula = made.formula("out", "W_O", "(z of all heads)")
         numbers = f"out[0], head by head: {total(terms, float(made.y[0]))}"
         values = [value("by head", ("head", "component"), by_head)]
     block, added = focus.anatomy.blocks[focus.layer], seen.added["attn_out"][focus.layer]
     direct = is_direct(block.attn, parts.out)
-    values.insert(0, value("out", ("component",), added if direct else out))
-    yield focus.stage(
-        "attention" if direct else "output_projection",
-        "Output projection",
-        formula,
-        numbers,
-        "What the heads have gathered is written in the language of the stream.",
-        "contributions",
-        values,
-        None if made is None else made.y,
-        added if direct else out,
-    )
+    given = added if direct else out
+    values.insert(0, value("out", ("component",), given))
+    name = "attention" if direct else "output_projection"
+    yield focus.stage(name, numbers, values, recomputed, given, text="output_projection", bias=bias)
     if not direct:
         yield into_stream(focus, "attention", out, added, block.attn)
     if not block.parallel:
         x, after = seen.added["pre_attn"][focus.layer], seen.added["post_attn"][focus.layer]
-        why = "Attention adds to the stream and replaces nothing: what was there stays."
-        yield sum_stage(focus, "middle", "Back into the residual stream", x, added, after, why)
+        yield sum_stage(focus, "middle", x, added, after)

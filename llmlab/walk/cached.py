@@ -64,12 +64,8 @@ def _stage(focus: Focus, cached: _Cached) -> Stage:
     apart = differing(cached.logits, focus.seen.logits)
     return focus.stage(
         "cache",
-        "KV cache",
-        "keys = [kept keys; new key],  values = [kept values; new value]",
         f"{last} rows of this head kept, 1 new; {kept:,} numbers kept in all layers. "
         f"The logits differ from those without a cache by at most {number(apart)}",
-        "Keys and values of a position never change when tokens come after it, so that only the new one is computed.",
-        "write",
         [
             value("keys: all rows but the last are kept", ("position", "dimension of the head"), cached.keys),
             value("values: all rows but the last are kept", ("position", "dimension of the head"), cached.values),

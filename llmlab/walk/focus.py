@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from llmlab.models.model import OpenModel
 from llmlab.walk.changes import Changes
 from llmlab.walk.code import OWN, SAMPLING, Where, code_of, of_transformers
 from llmlab.walk.parts import LayerParts, layer_parts
-from llmlab.walk.stage import CHANGEABLE, Code, Stage, Value
+from llmlab.walk.stage import CHANGEABLE, Code, Stage, Value, stage_of
 from llmlab.walk.sums import dot, number
 from llmlab.walk.watched import Seen
 
@@ -64,19 +65,17 @@ class Focus:
     def stage(
         self,
         name: str,
-        title: str,
-        formula: str,
         numbers: str,
-        why: str,
-        panel: str,
         values: Sequence[Value],
         recomputed: Tensor | None = None,
         seen: Tensor | None = None,
         note: str = "",
+        **facts: Any,
     ) -> Stage:
         """A stage of which `recomputed` must be `seen`, what the model has; where it is not, it goes without formula.
 
-        Where nothing is computed, both are None. What a change has set is no result of the formula.
+        Where nothing is computed, both are None. What a change has set is no result of the formula. facts: as in
+        `stage_of`.
         """
         for changed, (component, number_set) in self.changes.vectors.items():
             if CHANGEABLE[changed][0] == name:
@@ -86,7 +85,7 @@ class Focus:
             if changed == name and recomputed is not None:
                 recomputed = recomputed.clone()
                 recomputed[component] = number_set
-        stage = Stage(name, title, formula, numbers, why, panel, tuple(values), self.code(name), note=note)
+        stage = stage_of(name, numbers, values, self.code(name), note, **facts)
         if seen is None:
             return stage
         tolerance = _TOLERANCE.get(self.anatomy.unembedding.dtype, 4e-2)
@@ -139,10 +138,6 @@ class Product:
     weight: Tensor  # [out, in]
     bias: Tensor | None
 
-    def formula(self, letter: str, matrix: str, x: str) -> str:
-        """`q = W_Q · norm(x) + b`."""
-        return f"{letter} = {matrix} · {x}" + ("" if self.bias is None else " + b")
-
     def numbers(self, letter: str) -> str:
         """The first component as the sum it is."""
         bias = None if self.bias is None else float(self.bias[0])
@@ -161,6 +156,11 @@ def product(module: nn.Module, x: Tensor, rows: Tensor | None = None) -> Product
     weight, bias = weight.detach().to(x), None if bias is None else bias.detach().to(x)
     y = weight @ x
     return Product(x, y if bias is None else y + bias, weight, bias)
+
+
+def worked(made: Product | None, letter: str) -> tuple[str, Tensor | None, str]:
+    """The numbers of a product, its result, and what its formula has behind it; nothing of what is not linear."""
+    return ("", None, "") if made is None else (made.numbers(letter), made.y, "" if made.bias is None else " + b")
 
 
 def norm_of(module: nn.Module, size: int) -> FinalNorm | None:

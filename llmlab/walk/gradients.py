@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from llmlab.walk.code import code_of
 from llmlab.walk.feeding import activation_of, up_and_gate
 from llmlab.walk.focus import Focus, compared, differing, norm_of, value
 from llmlab.walk.parts import is_direct
-from llmlab.walk.stage import Code, Stage, Value
+from llmlab.walk.stage import Code, Stage, Value, stage_of
 from llmlab.walk.sums import number, total
 
 # Of the largest number of a gradient: sums in another order, in fp32.
@@ -70,22 +71,20 @@ class Back:
     def stage(
         self,
         name: str,
-        title: str,
-        formula: str,
         numbers: str,
-        why: str,
-        panel: str,
         values: Sequence[Value],
         recomputed: Tensor | None = None,
         seen: Tensor | None = None,
         code: Code | None = None,
         tolerance: float | None = None,
         note: str = "",
+        **facts: Any,
     ) -> Stage:
-        """A stage whose recomputed gradient must be autograd's; where it is not, it goes without formula."""
+        """A stage whose recomputed gradient must be autograd's; where it is not, it goes without formula. facts: as in
+        `stage_of`."""
         if code is None and name in _FORWARD:
             code, note = self.focus.code(_FORWARD[name]), note or _DERIVED
-        stage = Stage(name, title, formula, numbers, why, panel, tuple(values), code, note=note)
+        stage = stage_of(name, numbers, values, code, note, **facts)
         if seen is None:
             return stage
         if tolerance is None:
@@ -125,12 +124,8 @@ def _loss(back: Back) -> Stage:
     likely = float((-losses[p]).exp())
     return back.stage(
         "loss",
-        "Loss of the sequence",
-        "L = (1/T) Σ −ln p(next token)",
         f"({total(terms, float(losses.sum()))}) / {len(terms)} = {number(back.loss)}; "
         f"position {p} gave {tokens[p]!r} the probability {number(likely)}",
-        "One number for how surprised the model was: all that training makes smaller.",
-        "loss",
         [value("−ln p", ("position",), losses, labels)],
         losses.mean(),
         torch.tensor(back.loss),
@@ -151,11 +146,7 @@ def _from_the_end(back: Back) -> Iterator[Stage]:
     text = repr(focus.opened.tokenizer.token_text(target))
     yield back.stage(
         "logits_gradient",
-        "Gradient of the logits",
-        "∂L/∂logit = (p − [token is the next]) / T",
         f"for {text}: ({number(likely)} − 1) / {count} = {number(float(grad[target]))}",
-        "The next token is pushed up, all others down, each by its probability.",
-        "lens",
         [value("∂L/∂logits", ("token of the vocabulary",), grad)],
         (logits.softmax(-1) - one_hot) / count,
         grad,
@@ -167,18 +158,8 @@ def _from_the_end(back: Back) -> Iterator[Stage]:
         slope = slope * (1 - (logits / anatomy.logit_softcap).square())
     seen = back.given(anatomy.final_norm)
     unembedding = anatomy.unembedding.detach().float().cpu()
-    at_norm = (grad * slope) @ unembedding
-    yield _vector(
-        back,
-        "final_norm_gradient",
-        "Gradient behind the final norm",
-        "∂L/∂y = Uᵀ · ∂L/∂logits",
-        "Each token's row of U is added, weighted by how much its logit should move.",
-        "lens",
-        at_norm,
-        None if seen is None else seen[p],
-    )
-    yield _through_norm(back, "end_gradient", "Gradient at the end of the stream", anatomy.final_norm, None)
+    yield _vector(back, "final_norm_gradient", (grad * slope) @ unembedding, None if seen is None else seen[p])
+    yield _through_norm(back, "end_gradient", anatomy.final_norm, None)
     lengths, names = [], []
     for layer, block in enumerate(anatomy.blocks):
         gradient = back.given(block.block)
@@ -186,32 +167,16 @@ def _from_the_end(back: Back) -> Iterator[Stage]:
             lengths.append(float(gradient.norm()))
             names.append(f"after layer {layer}")
     lengths_said = ", ".join(f"{name} {number(one)}" for name, one in zip(names, lengths, strict=True))
-    yield back.stage(
-        "rest_gradient",
-        "… back through the layers",
-        "∂L/∂x before = ∂L/∂x after + what comes back through the halves",
-        f"length over all positions: {lengths_said}",
-        "The stream leads the gradient back unweakened; each half adds its own part to it.",
-        "residual",
-        [value("length of ∂L/∂x", ("layer",), torch.tensor(lengths), names)],
-    )
+    by_layer = value("length of ∂L/∂x", ("layer",), torch.tensor(lengths), names)
+    yield back.stage("rest_gradient", f"length over all positions: {lengths_said}", [by_layer])
 
 
-def _vector(
-    back: Back,
-    name: str,
-    title: str,
-    formula: str,
-    why: str,
-    panel: str,
-    recomputed: Tensor | None,
-    seen: Tensor | None,
-) -> Stage:
+def _vector(back: Back, name: str, recomputed: Tensor | None, seen: Tensor | None, **facts: Any) -> Stage:
     """A gradient at the position, as a strip."""
     shown = seen if seen is not None else recomputed
     values = [] if shown is None else [value("gradient", ("component",), shown)]
     numbers = "" if shown is None else f"first component {number(float(shown[0]))}"
-    return back.stage(name, title, formula, numbers, why, panel, values, recomputed, seen)
+    return back.stage(name, numbers, values, recomputed, seen, **facts)
 
 
 def through_norm(norm: FinalNorm, x: Tensor, gradient: Tensor) -> Tensor:
@@ -224,7 +189,7 @@ def through_norm(norm: FinalNorm, x: Tensor, gradient: Tensor) -> Tensor:
     return inner / scale
 
 
-def _through_norm(back: Back, name: str, title: str, module: nn.Module, straight: Tensor | None) -> Stage:
+def _through_norm(back: Back, name: str, module: nn.Module, straight: Tensor | None, **facts: Any) -> Stage:
     """The gradient before a norm; straight: what comes along the stream itself."""
     p, x = back.focus.position, back.focus.seen.inputs[module]
     given, got = back.given(module), back.got(module)
@@ -234,11 +199,9 @@ def _through_norm(back: Back, name: str, title: str, module: nn.Module, straight
         recomputed = through_norm(norm, x[p], given[p])
         if straight is not None:
             recomputed = recomputed + straight
-    along = "" if straight is None else "∂L/∂x of the stream + "
-    centring = " − mean(w·g)" if norm is not None and norm.kind == "layernorm" else ""
-    formula = f"∂L/∂x = {along}(w·g − u · mean(w·g·u){centring}) / s"
-    why = "u is the normalised x. A norm lets nothing through that would only change the length of its input."
-    return _vector(back, name, title, formula, why, "residual", recomputed, None if got is None else got[p])
+    facts["along"] = "" if straight is None else "∂L/∂x of the stream + "
+    facts["centring"] = " − mean(w·g)" if norm is not None and norm.kind == "layernorm" else ""
+    return _vector(back, name, recomputed, None if got is None else got[p], **facts)
 
 
 def _matrix(module: nn.Module) -> Tensor | None:
@@ -263,23 +226,18 @@ def _feed_forward(back: Back) -> Iterator[Stage]:
     added = back.given(parts.down) if is_direct(block.mlp, parts.down) else None
     yield back.stage(
         "after_gradient",
-        f"Gradient after layer {focus.layer}",
-        "∂L/∂out = ∂L/∂x",
         f"first component {number(float(after[p, 0]))}",
-        "What was added gets the gradient of the sum, and so does what it was added to.",
-        "residual",
         [value("∂L/∂x", ("component",), after[p]), value("at all positions", ("position", "component"), after)],
         after[p],
         None if added is None else added[p],
+        layer=focus.layer,
     )
     if parts.up is None or parts.down is None or back.got(parts.down) is None:
         return
     out, neurons, up = back.given(parts.down), back.got(parts.down), back.given(parts.up)
     assert neurons is not None
-    why = "A neuron's gradient says how much the loss would rise with its activation."
-    title, formula = "Gradient of the neurons", "∂L/∂n = W_downᵀ · ∂L/∂out"
     recomputed = _back_through(parts.down, None if out is None else out[p])
-    yield _vector(back, "neurons_gradient", title, formula, why, "parameters", recomputed, neurons[p])
+    yield _vector(back, "neurons_gradient", recomputed, neurons[p])
     if up is not None:
         yield _bend(back, neurons[p], up[p])
     if focus.seen.feed_forward_norm is not None and up is not None:
@@ -290,15 +248,17 @@ def _feed_forward(back: Back) -> Iterator[Stage]:
             other = _back_through(parts.gate, gate[p])
             behind = None if other is None else behind + other
         seen = back.given(norm)
-        formula = "∂L/∂y = W_upᵀ · ∂L/∂h" + (" + W_gateᵀ · ∂L/∂g" if parts.gate is not None else "")
-        why = "Every neuron sends back the direction that it looks for."
+        gated = "" if parts.gate is None else " + W_gateᵀ · ∂L/∂g"
         shared = norm is focus.seen.norm  # attention reads the same norm, too
         yield _vector(
-            back, "feed_forward_norm_gradient", "Gradient behind the norm", formula, why, "residual",
-            None if shared else behind, None if seen is None else seen[p],
-        )  # fmt: skip
+            back,
+            "feed_forward_norm_gradient",
+            None if shared else behind,
+            None if seen is None else seen[p],
+            gate=gated,
+        )
         if not block.parallel:
-            yield _through_norm(back, "middle_gradient", "Gradient between the halves", norm, after[p])
+            yield _through_norm(back, "middle_gradient", norm, after[p])
 
 
 def _bend(back: Back, neurons: Tensor, seen: Tensor) -> Stage:
@@ -318,9 +278,8 @@ def _bend(back: Back, neurons: Tensor, seen: Tensor) -> Stage:
             recomputed = neurons * bent.detach()
             if focus.parts.gated_up:
                 recomputed = torch.cat([neurons * h * slope, recomputed])
-    formula = f"∂L/∂h = ∂L/∂n · {name}'(h)" if gate is None else f"∂L/∂h = ∂L/∂n · {name}(g)"
-    why = "Where the activation is flat, nothing comes back: a silent neuron learns nothing here."
-    return _vector(back, "up_gradient", "Gradient before the activation", formula, why, "parameters", recomputed, seen)
+    of = "'(h)" if gate is None else "(g)"
+    return _vector(back, "up_gradient", recomputed, seen, activation=name, of=of)
 
 
 def _attention(back: Back) -> Iterator[Stage]:
@@ -329,11 +288,7 @@ def _attention(back: Back) -> Iterator[Stage]:
     out, z = back.given(parts.out), back.got(parts.out)
     if out is None or z is None:
         return
-    why = "Each head gets the part of the gradient that its own columns of W_O lead to."
-    yield _vector(
-        back, "weighted_sum_gradient", "Gradient of the heads' outputs", "∂L/∂z = W_Oᵀ · ∂L/∂out", why, "attention",
-        _back_through(parts.out, out[p]), z[p],
-    )  # fmt: skip
+    yield _vector(back, "weighted_sum_gradient", _back_through(parts.out, out[p]), z[p])
     found = projected(focus)
     by_head = z.unflatten(-1, (anatomy.n_head, -1))  # [T, H, D]
     group = anatomy.n_head // anatomy.n_kv_head
@@ -343,11 +298,7 @@ def _attention(back: Back) -> Iterator[Stage]:
     scores = slopes - pattern[p] * slopes.sum()
     yield back.stage(
         "score_gradient",
-        "Gradient of the scores",
-        "∂L/∂score[j] = a[j] · (∂L/∂a[j] − Σ a · ∂L/∂a),  ∂L/∂a[j] = ∂L/∂z · v[j]",
         f"with position {focus.key}: {number(float(scores[focus.key]))}",
-        "A score should rise where the value there would help more than the mean of what was taken.",
-        "attention",
         [value("∂L/∂score", ("key position",), scores, focus.token_labels)],
     )
     if "query" in found and not parts.query_norms:
@@ -362,18 +313,14 @@ def _attention(back: Back) -> Iterator[Stage]:
                 cos, sin = seen.rotary
                 ways = [turned(gradient, cos[p], -sin[p]), turned_in_pairs(gradient, cos[p], -sin[p])]
                 gradient = min(ways, key=lambda way: differing(way, own))
-            why = "Each key is added, weighted by how much its score should move."
-            formula = "∂L/∂q = scale · Σ ∂L/∂score[j] · k[j]" + (", turned back" if seen.rotary is not None else "")
-            yield _vector(back, "query_gradient", "Gradient of the query", formula, why, "attention", gradient, own)
+            back_turned = "" if seen.rotary is None else ", turned back"
+            yield _vector(back, "query_gradient", gradient, own, turned=back_turned)
     if "value" in found and group == 1 and heads.sink is None:
         projection = back.given(found["value"].module)
         if projection is not None and getattr(parts.attention, "value_mix", None) is None:
             j = focus.key
             recomputed = pattern[:, j] @ by_head[:, first]
-            own = projection[j, found["value"].rows]
-            why = "A value gets back from every position that took some of it, as much as it took."
-            title, formula = f"Gradient of the value of position {j}", "∂L/∂v[j] = Σ a[i, j] · ∂L/∂z[i]"
-            yield _vector(back, "value_gradient", title, formula, why, "attention", recomputed, own)
+            yield _vector(back, "value_gradient", recomputed, projection[j, found["value"].rows], at=j)
     yield from _before_attention(back)
 
 
@@ -388,12 +335,7 @@ def _before_attention(back: Back) -> Iterator[Stage]:
     if parts and not shared and all(one is not None for one in parts):
         behind = torch.stack([one for one in parts if one is not None]).sum(0)
     seen = back.given(norm)
-    why = "Query, key and value of all heads send back what they read."
-    yield _vector(
-        back, "norm_gradient", "Gradient behind the norm before attention",
-        "∂L/∂y = W_Qᵀ·∂L/∂q + W_Kᵀ·∂L/∂k + W_Vᵀ·∂L/∂v", why, "residual", behind, None if seen is None else seen[p],
-    )  # fmt: skip
+    yield _vector(back, "norm_gradient", behind, None if seen is None else seen[p])
     straight = back.got(block.mid) if block.mid is not None else None
     if straight is not None:
-        title = f"Gradient before layer {focus.layer}"
-        yield _through_norm(back, "stream_gradient", title, norm, straight[p])
+        yield _through_norm(back, "stream_gradient", norm, straight[p], layer=focus.layer)

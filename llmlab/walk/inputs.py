@@ -30,35 +30,15 @@ def input_stages(focus: Focus) -> Iterator[Stage]:
 def _text_stages(focus: Focus) -> Iterator[Stage]:
     text, tokenizer, p = focus.text, focus.opened.tokenizer, focus.position
     spelled = text.encode(errors="replace")
-    yield Stage(
-        "text",
-        "Text",
-        "a row of characters",
-        f"{len(text):,} characters: {text[:_SHOWN]!r}{' …' if len(text) > _SHOWN else ''}",
-        "All that the model is given is this text; it knows nothing of its letters.",
-        "prompt",
-    )
+    yield focus.stage("text", f"{len(text):,} characters: {text[:_SHOWN]!r}{' …' if len(text) > _SHOWN else ''}", [])
     shown = " ".join(f"{byte:02x}" for byte in spelled[:12])
-    yield Stage(
-        "bytes",
-        "Bytes",
-        "UTF-8: one to four bytes for each character",
-        f"{len(spelled):,} bytes: {shown}{' …' if len(spelled) > 12 else ''}",
-        "Bytes are an alphabet of 256 signs in which every text can be written.",
-        "prompt",
-        (Value("bytes", ("byte",), np.frombuffer(spelled, np.uint8).astype(np.float32)),) if spelled else (),
-    )
+    numbers = f"{len(spelled):,} bytes: {shown}{' …' if len(spelled) > 12 else ''}"
+    each = [Value("bytes", ("byte",), np.frombuffer(spelled, np.uint8).astype(np.float32))] if spelled else []
+    yield focus.stage("bytes", numbers, each)
     ids = torch.tensor(focus.ids, dtype=torch.float64)
     merges = merge_words(tokenizer, focus.ids[p], merge_numbers(tokenizer))
-    yield Stage(
-        "tokens",
-        "Tokens and their merges",
-        "the earliest merge in the vocabulary's list that fits, again and again",
-        f"{len(ids):,} tokens. Position {p} is {focus.tokens[p]!r}, id {focus.ids[p]:,}: {merges}.",
-        "Frequent pairs of signs become one token, so that a text is a shorter row of more telling parts.",
-        "prompt",
-        (value("ids", ("position",), ids, focus.token_labels),),
-    )
+    numbers = f"{len(ids):,} tokens. Position {p} is {focus.tokens[p]!r}, id {focus.ids[p]:,}: {merges}."
+    yield focus.stage("tokens", numbers, [value("ids", ("position",), ids, focus.token_labels)])
 
 
 def _embedding(focus: Focus) -> Stage:
@@ -69,16 +49,10 @@ def _embedding(focus: Focus) -> Stage:
     seen = focus.seen.outputs[focus.anatomy.embedding][focus.position]
     factor = 1.0 if differing(row, seen) == 0 else _factor(row, seen)
     scaled = "" if factor == 1.0 else f" · {number(factor)}"
+    of = f"a row of E [{table.shape[0]:,} tokens, {table.shape[1]:,} components]"
+    values = [value("e", ("component",), seen)]
     return focus.stage(
-        "embedding",
-        "Row of the embedding",
-        f"e = E[id]{scaled}",
-        f"E[{id}]{scaled} = {vector(seen)}, a row of E [{table.shape[0]:,} tokens, {table.shape[1]:,} components]",
-        "Each token has a learned vector of its own: the only thing that the model knows of it by itself.",
-        "geometry",
-        [value("e", ("component",), seen)],
-        row * factor,
-        seen,
+        "embedding", f"E[{id}]{scaled} = {vector(seen)}, {of}", values, row * factor, seen, scaled=scaled
     )
 
 
@@ -88,8 +62,6 @@ def _position(focus: Focus) -> Stage:
     model = focus.opened.model
     module = position_embedding(model)
     values = [value("x0", ("component",), x)]
-    why = "Attention alone cannot tell an order: without positions a prompt would be a bag of tokens."
-    title, panel = "Position", "geometry"
     if module is not None:
         if isinstance(model, GPT):
             vectors = model.position_embedding.weight.detach().float().cpu()
@@ -98,7 +70,7 @@ def _position(focus: Focus) -> Stage:
             at = seen.outputs[module][p] if module in seen.outputs else torch.zeros_like(x)
         numbers = f"x₀[0] = {bracketed(float(e[0]))} + {bracketed(float(at[0]))} = {number(float(x[0]))}"
         values.append(value("P[position]", ("component",), at))
-        return focus.stage("position", title, "x₀ = e + P[position]", numbers, why, panel, values, e + at, x)
+        return focus.stage("position", numbers, values, e + at, x, formula="x₀ = e + P[position]")
     factor = 1.0 if differing(e, x) <= 1e-6 else _factor(e, x)
     formula = "x₀ = e" if factor == 1.0 else "x₀ = e · c"
     numbers = f"x₀ = {vector(x)}"
@@ -108,7 +80,7 @@ def _position(focus: Focus) -> Stage:
         note = "Nothing is added here, nor does this layer turn queries: position is a bias of the scores, or nowhere."
     else:
         note = "Nothing is added here: position enters later, when queries and keys are turned by it (Rotation)."
-    return focus.stage("position", title, formula, numbers, why, panel, values, e * factor, x, note)
+    return focus.stage("position", numbers, values, e * factor, x, note, formula=formula)
 
 
 def _factor(before: Tensor, after: Tensor) -> float:
@@ -117,7 +89,5 @@ def _factor(before: Tensor, after: Tensor) -> float:
 
 
 def _stream(focus: Focus) -> Stage:
-    layer = focus.layer
-    why = "Every layer reads this vector and adds to it: it carries all that is known at this position."
-    title, end = f"Residual stream before layer {layer}", focus.seen.added["pre_attn"][layer]
-    return layers_stage(focus, "stream", title, range(layer), ("x₀", focus.seen.start), end, why, "residual")
+    start, end = ("x₀", focus.seen.start), focus.seen.added["pre_attn"][focus.layer]
+    return layers_stage(focus, "stream", range(focus.layer), start, end, layer=focus.layer)

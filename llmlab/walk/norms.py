@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,17 @@ from llmlab.walk.stage import Stage
 from llmlab.walk.sums import bracketed, number, total, vector
 
 
-def norm_stage(focus: Focus, name: str, title: str, module: nn.Module, why: str) -> Stage:
+def norm_stage(focus: Focus, name: str, module: nn.Module) -> Stage:
     """A norm of the stream at the position."""
     x, y = focus.seen.inputs[module][focus.position], focus.seen.outputs[module][focus.position]
-    return _norm(focus, name, title, module, x, y, why)
+    return _norm(focus, name, module, x, y, text=name)
 
 
-def _norm(focus: Focus, name: str, title: str, module: nn.Module, x: Tensor, y: Tensor, why: str) -> Stage:
+def _norm(focus: Focus, name: str, module: nn.Module, x: Tensor, y: Tensor, text: str) -> Stage:
     values = [value("y", ("component",), y), value("x", ("component",), x)]
     norm = norm_of(module, len(x))
     if norm is None:
-        return focus.stage(name, title, "", "", why, "residual", values, None, y)
+        return focus.stage(name, "", values, None, y, text=text, formula="")
     formula, written = norm_words(norm, x, y, "y", "x")
     spread = number(float(norm.scale(x)) ** 2 - norm.eps)
     centred = norm.kind == "layernorm"
@@ -35,7 +36,7 @@ def _norm(focus: Focus, name: str, title: str, module: nn.Module, x: Tensor, y: 
     stored = module.weight
     plus_one = isinstance(stored, Tensor) and not torch.equal(norm.weight, stored.detach().float().cpu())
     note = "w is 1 + the stored weight in this family." if plus_one else ""
-    return focus.stage(name, title, formula, numbers, why, "residual", values, norm.apply(x), y, note)
+    return focus.stage(name, numbers, values, norm.apply(x), y, note, text=text, formula=formula)
 
 
 def norm_words(norm: FinalNorm, x: Tensor, y: Tensor, letter: str, of: str) -> tuple[str, str]:
@@ -48,24 +49,15 @@ def norm_words(norm: FinalNorm, x: Tensor, y: Tensor, letter: str, of: str) -> t
     return f"{letter} = {top} / √({spread} + ε) · w{bias}", f"{letter}[0] = {numbers} = {number(float(y[0]))}"
 
 
-def sum_stage(
-    focus: Focus, name: str, title: str, x: Tensor, out: Tensor, after: Tensor, why: str, note: str = ""
-) -> Stage:
+def sum_stage(focus: Focus, name: str, x: Tensor, out: Tensor, after: Tensor, note: str = "", **facts: Any) -> Stage:
     """What a half of the block gives is added to the stream."""
     numbers = f"x[0] = {bracketed(float(x[0]))} + {bracketed(float(out[0]))} = {number(float(after[0]))}"
     values = [value(name, ("component",), of) for name, of in (("x", after), ("x before", x), ("out", out))]
-    return focus.stage(name, title, "x = x + out", numbers, why, "residual", values, x + out, after, note)
+    return focus.stage(name, numbers, values, x + out, after, note, **facts)
 
 
 def layers_stage(
-    focus: Focus,
-    name: str,
-    title: str,
-    layers: Sequence[int],
-    start: tuple[str, Tensor],
-    end: Tensor,
-    why: str,
-    panel: str,
+    focus: Focus, name: str, layers: Sequence[int], start: tuple[str, Tensor], end: Tensor, **facts: Any
 ) -> Stage:
     """What some layers add to the stream, half by half. start: the stream before them, with its name."""
     added, (letter, x) = focus.seen.added, start
@@ -74,23 +66,23 @@ def layers_stage(
     values = [value("x", ("component",), end)]
     formula, numbers = f"x = {letter}", f"x = {vector(end)}"
     if layers:
-        those = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
-        formula += f" + what {those} added"
+        formula += f" + what {layer_words(layers)} added"
         terms = [bracketed(one) for one in [float(x[0]), *parts[:, 0].tolist()]]
         numbers = f"x[0] = {total(terms, float(end[0]))}"
         names = [f"{half} of layer {at}" for at in layers for half in ("attention", "feed-forward")]
         values.append(value("length of what is added", ("part",), parts.norm(dim=-1), names))
-    return focus.stage(name, title, formula, numbers, why, panel, values, x + parts.sum(0), end)
+    return focus.stage(name, numbers, values, x + parts.sum(0), end, formula=formula, **facts)
+
+
+def layer_words(layers: Sequence[int]) -> str:
+    """`layer 2`, `layers 2 to 5`."""
+    return f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
 
 
 def into_stream(focus: Focus, name: str, given: Tensor, added: Tensor, half: HookPoint) -> Stage:
     """What a family does with a half's output before it is added: a norm (Gemma 2), a multiplier (Granite)."""
-    title, why = (
-        "On the way into the stream",
-        "This family bounds what each half adds, so that deep models stay stable.",
-    )
-    if half.scale != 1.0:
-        numbers = f"out[0] = {bracketed(float(given[0]))} · {number(half.scale)} = {number(float(added[0]))}"
-        values = [value("out", ("component",), added)]
-        return focus.stage(name, title, "out = out · m", numbers, why, "residual", values, given * half.scale, added)
-    return _norm(focus, name, title, half.module, given, added, why)
+    if half.scale == 1.0:
+        return _norm(focus, name, half.module, given, added, "into_stream")
+    numbers = f"out[0] = {bracketed(float(given[0]))} · {number(half.scale)} = {number(float(added[0]))}"
+    values, formula = [value("out", ("component",), added)], "out = out · m"
+    return focus.stage(name, numbers, values, given * half.scale, added, text="into_stream", formula=formula)

@@ -20,19 +20,12 @@ from llmlab.walk.watched import set_number
 
 # Tokens that a stage names.
 _SHOWN = 12
-_WHY = {
-    "temperature": "Below 1 the likely become likelier, above 1 all become more alike; at 0 the most likely is left.",
-    "top_k": "The long tail of unlikely tokens is cut after a fixed number.",
-    "top_p": "The tail is cut where the kept tokens have this probability together: many when unsure, few when sure.",
-}
-_TITLES = {"temperature": "Temperature", "top_k": "Top-k", "top_p": "Top-p"}
 
 
 def prediction_stages(focus: Focus) -> Iterator[Stage]:
     """Final norm, logits, each sampling setting that is not neutral, the probabilities, the draw, the next token."""
     anatomy, seen, p = focus.anatomy, focus.seen, focus.position
-    why = "The last norm brings the stream to the size for which the unembedding was trained."
-    yield norm_stage(focus, "final_norm", "Final norm", anatomy.final_norm, why)
+    yield norm_stage(focus, "final_norm", anatomy.final_norm)
     yield _logits(focus)
     logits, how = seen.logits, focus.sampling
     before = logits
@@ -70,47 +63,41 @@ def _logits(focus: Focus) -> Stage:
     product = unembedding @ x
     recomputed = anatomy.finish(product)[: len(logits)]
     numbers = f"logit of {_text(focus, best)} = {dot(unembedding[best], x, float(product[best]))}"
-    formula = "logit[token] = U[token] · y"
+    behind = {"bias": "", "scale": "", "softcap": ""}
     if anatomy.unembedding_bias is not None:
-        formula += " + b[token]"
+        behind["bias"] = " + b[token]"
         numbers += f", + {bracketed(float(anatomy.unembedding_bias[best]))}"
     if anatomy.logit_scale != 1.0:
-        formula += f" · {number(anatomy.logit_scale)}"
+        behind["scale"] = f" · {number(anatomy.logit_scale)}"
         numbers += f", · {number(anatomy.logit_scale)}"
     if anatomy.logit_softcap is not None:
-        formula += ", softcap"
+        behind["softcap"] = ", softcap"
         numbers += f", capped at {number(anatomy.logit_softcap)}"
     if not numbers.endswith(number(float(logits[best]))):
         numbers += f": {number(float(logits[best]))}"
     values = [_top(focus, "logits", "most likely", logits), value("all logits", ("token of the vocabulary",), logits)]
-    why = "Each token's row is compared with the stream: the better it fits, the higher its logit."
     tied = anatomy.unembedding.data_ptr() == anatomy.embedding.weight.data_ptr()  # type: ignore[operator]
     note = "U is the embedding E itself: its head is tied." if tied else ""
-    return focus.stage("logits", "Logits", formula, numbers, why, "lens", values, recomputed, logits, note)
+    return focus.stage("logits", numbers, values, recomputed, logits, note, **behind)
 
 
 def _sampled(focus: Focus, name: str, before: Tensor, after: Tensor) -> Stage:
     how, best = focus.sampling, int(before.argmax())
     kept = int((after > -torch.inf).sum())
-    p = before.softmax(-1)
+    formula = "logit = logit / T"
     match name:
         case "temperature" if how.temperature == 0:
             formula, numbers = "only the most likely token is left", f"it is {_text(focus, best)}"
         case "temperature":
-            formula = "logit = logit / T"
             divided = f"{number(float(before[best]))} / {number(how.temperature)} = {number(float(after[best]))}"
             numbers = f"{_text(focus, best)}: {divided}"
         case "top_k":
-            formula = "logit = −∞ except for the k largest"
             least = float(after[after > -torch.inf].min())
             numbers = f"k = {how.top_k}: {kept:,} of {len(after):,} tokens are left, down to a logit of {number(least)}"
         case _:
-            formula = "logit = −∞ except for the fewest that have probability p together"
-            together = float(p[after > -torch.inf].sum())
+            together = float(before.softmax(-1)[after > -torch.inf].sum())
             numbers = f"p = {number(how.top_p)}: {kept:,} tokens are left, which have {number(together)} together"
-    return focus.stage(
-        name, _TITLES[name], formula, numbers, _WHY[name], "write", [_top(focus, name, "logits left", after)]
-    )
+    return focus.stage(name, numbers, [_top(focus, name, "logits left", after)], formula=formula)
 
 
 def _probabilities(focus: Focus, final: Tensor, p: Tensor) -> Stage:
@@ -120,23 +107,19 @@ def _probabilities(focus: Focus, final: Tensor, p: Tensor) -> Stage:
     numbers = f"p of {_text(focus, best)} = 1 / ({total(terms, float(powers.sum()))}) = {number(float(p[best]))}"
     if len(terms) < int((powers > 0).sum()):
         numbers += f" (over all {int((powers > 0).sum()):,} tokens)"
-    why = "Numbers that are positive and sum to one: the model's bet on every token."
-    formula = "p = exp(logit − max) / Σ exp(logit − max)"
     values = [
         _top(focus, "probabilities", "most likely", p),
         value("all probabilities", ("token of the vocabulary",), p),
     ]
-    shares = powers / powers.sum()
-    return focus.stage("probabilities", "Probabilities", formula, numbers, why, "write", values, shares, p)
+    return focus.stage("probabilities", numbers, values, powers / powers.sum(), p)
 
 
 def _draw(focus: Focus, final: Tensor) -> Iterator[Stage]:
     """The draw as torch.multinomial makes it: an exponential number for each token, and the largest p / e wins."""
     chosen, numbers_drawn = draw(final, focus)
-    why = "Chance decides in proportion to the probabilities; the same seed gives the same text again."
     if numbers_drawn is None:
-        numbers = "At temperature 0 nothing is drawn."
-        yield focus.stage("draw", "Draw", "the most likely token", numbers, why, "write", [])
+        formula, numbers = "the most likely token", "At temperature 0 nothing is drawn."
+        yield focus.stage("draw", numbers, [], which="", formula=formula)
     else:
         p = final.softmax(-1)
         race = p / numbers_drawn
@@ -144,30 +127,18 @@ def _draw(focus: Focus, final: Tensor) -> Iterator[Stage]:
         labels = [_text(focus, int(id)) for id in order]
         rows = zip(labels, p[order].tolist(), numbers_drawn[order].tolist(), race[order].tolist(), strict=True)
         first = [f"{label}: {number(share)} / {number(e)} = {number(result)}" for label, share, e, result in rows]
-        numbers = "; next came ".join(first[:2])
+        named = (("p / e", race), ("p", p), ("random number e", numbers_drawn))
         yield focus.stage(
             "draw",
-            f"Draw (seed {focus.seed}, draw {focus.drawn + 1})",
-            "the token with the largest p / e, where each e is a random number with the density exp(−e)",
-            numbers,
-            why,
-            "write",
-            [
-                _picked(focus, name, of, order)
-                for name, of in (("p / e", race), ("p", p), ("random number e", numbers_drawn))
-            ],
+            "; next came ".join(first[:2]),
+            [_picked(focus, name, of, order) for name, of in named],
             race.argmax()[None],
             torch.tensor([chosen]),
+            which=f" (seed {focus.seed}, draw {focus.drawn + 1})",
+            formula="the token with the largest p / e, where each e is a random number with the density exp(−e)",
         )
-    yield focus.stage(
-        "next",
-        "Next token",
-        "text = text + token",
-        f"{_text(focus, chosen)}, id {chosen:,}",
-        "It is put behind the text, and everything begins anew with one token more.",
-        "write",
-        [value("id", ("token",), torch.tensor([float(chosen)]))],
-    )
+    drawn = [value("id", ("token",), torch.tensor([float(chosen)]))]
+    yield focus.stage("next", f"{_text(focus, chosen)}, id {chosen:,}", drawn)
 
 
 def draw(final: Tensor, focus: Focus) -> tuple[int, Tensor | None]:
