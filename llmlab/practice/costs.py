@@ -6,8 +6,7 @@ import math
 from random import Random
 
 from llmlab.gpt.shapes import padded_vocab_size
-from llmlab.practice.kinds import SETTINGS, Draft, NothingToAsk, choice, kind, ordered, shown, value
-from llmlab.practice.question import KNOW
+from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, kind, ordered, shown, value
 from llmlab.practice.shapes import head_dim, matrices, parameters, weights_in
 from llmlab.practice.subject import Subject
 
@@ -20,44 +19,29 @@ def _kv_dim(subject: Subject) -> int:
     return (model.n_kv_head or model.n_head) * head_dim(subject)
 
 
-@kind("logits-memory", "loss", KNOW, "setup", SETTINGS)
-def logits_memory(subject: Subject, random: Random) -> Draft:
-    model, batch = subject.model_settings, subject.settings.data.batch_size
-    vocab = padded_vocab_size(model, subject.vocab_size)
-    numbers = batch * model.block_size * vocab
-    text = (
-        f"How much memory would all logits of one batch of {subject.name} take in fp32: {batch} sequences of "
-        f"{model.block_size} tokens, {vocab:,} tokens in the vocabulary?"
-    )
-    how = f"{batch} · {model.block_size} · {vocab:,} numbers of 4 bytes."
-    return value(text, numbers * _FLOAT / _MB, how, unit="MB", within=0.1)
+@kind("logits-memory")
+def logits_memory(subject: Subject, random: Random) -> Found:
+    batch, time = subject.settings.data.batch_size, subject.model_settings.block_size
+    vocab = padded_vocab_size(subject.model_settings, subject.vocab_size)
+    return value(batch * time * vocab * _FLOAT / _MB, within=0.1, batch=batch, time=time, vocab=vocab)
 
 
-@kind("kv-cache", "sampling", KNOW, "parameters", SETTINGS)
-def kv_cache(subject: Subject, random: Random) -> Draft:
-    model, tokens = subject.model_settings, random.choice((128, 256, 1024, 4096))
-    size = 2 * model.n_layer * _kv_dim(subject) * tokens * _FLOAT
-    text = (
-        f"{subject.name} has {model.n_layer} layers, and {_kv_dim(subject)} key components per token in all heads. "
-        f"How much memory would its key-value cache take in fp32 for {tokens:,} tokens?"
-    )
-    how = f"2 (key and value) · {model.n_layer} layers · {_kv_dim(subject)} · {tokens:,} tokens · 4 bytes = {size:,}."
-    return value(text, size / _MB, how, unit="MB", within=0.06)
+@kind("kv-cache")
+def kv_cache(subject: Subject, random: Random) -> Found:
+    layers, width, tokens = subject.model_settings.n_layer, _kv_dim(subject), random.choice((128, 256, 1024, 4096))
+    size = 2 * layers * width * tokens * _FLOAT
+    return value(size / _MB, within=0.06, layers=layers, width=width, tokens=tokens, size=size)
 
 
-@kind("kv-cache-grouped", "sampling", KNOW, "setup", SETTINGS)
-def kv_cache_grouped(subject: Subject, random: Random) -> Draft:
-    model = subject.model_settings
-    has = model.n_kv_head or model.n_head
-    text = (
-        f"{subject.name} has {model.n_head} query heads and {has} key-value heads. With a single key-value head "
-        "instead, which share of its key-value cache would be left?"
-    )
-    return value(text, 100 / has, f"Its size follows the key-value heads: 1 of {has}.", unit="%", within=0.03)
+@kind("kv-cache-grouped")
+def kv_cache_grouped(subject: Subject, random: Random) -> Found:
+    heads = subject.model_settings.n_head
+    groups = subject.model_settings.n_kv_head or heads
+    return value(100 / groups, within=0.03, heads=heads, groups=groups)
 
 
-@kind("twice-the-context", "attention", KNOW, "setup", SETTINGS)
-def twice_the_context(subject: Subject, random: Random) -> Draft:
+@kind("twice-the-context")
+def twice_the_context(subject: Subject, random: Random) -> Found:
     time = subject.model_settings.block_size
     right = "the scores of attention"
     wrong = [
@@ -66,126 +50,79 @@ def twice_the_context(subject: Subject, random: Random) -> Draft:
         "the key-value cache",
         "the logits",
     ]
-    text = (
-        f"The context of {subject.name} doubles, from {time} to "
-        f"{2 * time} tokens. What grows fourfold for one sequence?"
-    )
-    how = "Scores are one for each pair of positions, T · T; everything else grows as T or not at all."
-    return choice(random, text, right, wrong, how)
+    return choice(random, right, wrong, time=time, twice=2 * time)
 
 
-@kind("forward-flops", "scaling-laws", KNOW, "throughput", SETTINGS)
-def forward_flops(subject: Subject, random: Random) -> Draft:
+@kind("forward-flops")
+def forward_flops(subject: Subject, random: Random) -> Found:
     weights = subject.model_settings.n_layer * weights_in(matrices(subject))[0]
-    text = (
-        f"The blocks of {subject.name} have {weights:,} weights in their matrices. How many floating-point operations "
-        "do these matrices take for one token, in a forward pass?"
-    )
-    how = f"Each weight is multiplied and added once: 2 · {weights:,} = {2 * weights:,}."
-    return value(text, 2 * weights, how, within=0.05)
+    return value(2 * weights, within=0.05, weights=weights, operations=2 * weights)
 
 
-@kind("training-flops", "backpropagation", KNOW, "throughput", SETTINGS)
-def training_flops(subject: Subject, random: Random) -> Draft:
+@kind("training-flops")
+def training_flops(subject: Subject, random: Random) -> Found:
     total = parameters(subject)
-    text = (
-        f"{subject.name} has {total:,} parameters. By the usual rule, how "
-        "many floating-point operations does training take per token?"
-    )
-    how = f"2 for each parameter forwards and 4 backwards: 6 · {total:,} = {6 * total:,}."
-    return value(text, 6 * total, how, within=0.05)
+    return value(6 * total, within=0.05, total=total, operations=6 * total)
 
 
-@kind("adamw-memory", "optimisation", KNOW, "setup", SETTINGS)
-def adamw_memory(subject: Subject, random: Random) -> Draft:
+@kind("adamw-memory")
+def adamw_memory(subject: Subject, random: Random) -> Found:
     total = parameters(subject)
-    text = (
-        f"{subject.name} has {total:,} parameters. Trained with AdamW in fp32, how "
-        "much memory do weights, gradients and the optimizer's state take together?"
-    )
-    how = f"4 numbers a parameter (weight, gradient, two moments) of 4 bytes: 16 · {total:,} bytes."
-    return value(text, 16 * total / _MB, how, unit="MB", within=0.05)
+    return value(16 * total / _MB, within=0.05, total=total)
 
 
-@kind("adamw-state", "optimisation", KNOW, "parameters", SETTINGS)
-def adamw_state(subject: Subject, random: Random) -> Draft:
+@kind("adamw-state")
+def adamw_state(subject: Subject, random: Random) -> Found:
     if subject.settings.train.optimizer != "adamw" or subject.settings.train.ema_decay:
         raise NothingToAsk("Its checkpoints hold other numbers.")
-    text = (
-        f"A checkpoint of {subject.name} that training can resume from holds AdamW's "
-        "state beside the weights. How many times as large as the weights alone are both together?"
-    )
-    return value(
-        text, 3, "Weights, and two moments for each: m, the mean gradient, and v, that of its square.", within=0
-    )
+    return value(3, within=0)
 
 
-@kind("half-precision", "quantisation", KNOW, "checkpoints", SETTINGS)
-def half_precision(subject: Subject, random: Random) -> Draft:
+@kind("half-precision")
+def half_precision(subject: Subject, random: Random) -> Found:
     name, bits = random.choice((("bf16", 16), ("8 bits", 8), ("4 bits", 4)))
     total = parameters(subject)
-    text = f"{subject.name} has {total:,} parameters. How large are they in {name}, scales left out?"
-    how = f"{total:,} · {bits} / 8 bytes."
-    return value(text, total * bits / 8 / _MB, how, unit="MB", within=0.03)
+    return value(total * bits / 8 / _MB, within=0.03, name=name, bits=bits, total=total)
 
 
-@kind("first-loss", "loss", KNOW, "loss", SETTINGS)
-def first_loss(subject: Subject, random: Random) -> Draft:
-    vocab = subject.vocab_size
-    text = f"{subject.name} chooses among {vocab:,} tokens. What is its loss before the first step, in nats per token?"
-    how = f"All tokens are about equally likely: ln {vocab:,} = {math.log(vocab):.3f}."
-    return value(text, math.log(vocab), how, within=0, off=0.1)
+@kind("first-loss")
+def first_loss(subject: Subject, random: Random) -> Found:
+    nats = math.log(subject.vocab_size)
+    return value(nats, within=0, off=0.1, vocab=subject.vocab_size, nats=nats)
 
 
-@kind("bits-of-loss", "loss", KNOW, "loss", SETTINGS)
-def bits_of_loss(subject: Subject, random: Random) -> Draft:
+@kind("bits-of-loss")
+def bits_of_loss(subject: Subject, random: Random) -> Found:
     loss = random.choice((0.9, 1.4, 2.1, 2.8, 3.3))
-    text = f"A model has a validation loss of {loss} nats per token. How many bits per token is that?"
-    return value(text, loss / math.log(2), f"{loss} / ln 2 = {loss / math.log(2):.3f}.")
+    return value(loss / math.log(2), loss=loss, bits=loss / math.log(2))
 
 
-@kind("perplexity", "loss", KNOW, "loss", SETTINGS)
-def perplexity(subject: Subject, random: Random) -> Draft:
+@kind("perplexity")
+def perplexity(subject: Subject, random: Random) -> Found:
     loss = random.choice((0.7, 1.1, 1.6, 2.3, 3.0))
-    text = f"A loss of {loss} nats per token: as uncertain as a choice among how many equally likely tokens?"
-    return value(text, math.exp(loss), f"exp({loss}) = {shown(math.exp(loss))}.", within=0.06)
+    return value(math.exp(loss), within=0.06, loss=loss, exp=shown(math.exp(loss)))
 
 
-@kind("tokens-a-step", "critical-batch-size", KNOW, "setup", SETTINGS)
-def tokens_a_step(subject: Subject, random: Random) -> Draft:
-    data, train, time = subject.settings.data, subject.settings.train, subject.model_settings.block_size
-    tokens = data.batch_size * train.grad_accum * time
-    text = (
-        f"{subject.name} was set up with {data.batch_size} sequences a batch, {train.grad_accum} "
-        f"{'batch' if train.grad_accum == 1 else 'batches'} a step and "
-        f"a context of {time}. How many tokens does a step learn from?"
-    )
-    return value(text, tokens, f"{data.batch_size} · {train.grad_accum} · {time} = {tokens:,}.", within=0.01)
+@kind("tokens-a-step")
+def tokens_a_step(subject: Subject, random: Random) -> Found:
+    batch, accumulated = subject.settings.data.batch_size, subject.settings.train.grad_accum
+    time = subject.model_settings.block_size
+    facts: Facts = {"batch": batch, "accumulated": accumulated, "batches": "batch" if accumulated == 1 else "batches"}
+    return value(batch * accumulated * time, within=0.01, time=time, tokens=batch * accumulated * time, **facts)
 
 
-@kind("twenty-tokens", "scaling-laws", KNOW, "setup", SETTINGS)
-def twenty_tokens(subject: Subject, random: Random) -> Draft:
+@kind("twenty-tokens")
+def twenty_tokens(subject: Subject, random: Random) -> Found:
     data, train, total = subject.settings.data, subject.settings.train, parameters(subject)
     each = data.batch_size * train.grad_accum * subject.model_settings.block_size
-    text = (
-        f"{subject.name} has {total:,} parameters and learns from {each:,} tokens a step. After how many steps has it "
-        "read 20 tokens per parameter?"
-    )
-    return value(text, 20 * total / each, f"20 · {total:,} / {each:,}.", within=0.05)
+    return value(20 * total / each, within=0.05, total=total, each=each)
 
 
-@kind("attention-cost", "attention", KNOW, "throughput", SETTINGS)
-def attention_cost(subject: Subject, random: Random) -> Draft:
-    model = subject.model_settings
-    weights, time = weights_in(matrices(subject))[0], model.block_size
+@kind("attention-cost")
+def attention_cost(subject: Subject, random: Random) -> Found:
+    width, time = subject.model_settings.n_embd, subject.model_settings.block_size
+    weights = weights_in(matrices(subject))[0]
     # Scores and their product with the values: 2 FLOPs for each of T · C numbers, twice, at the last position.
-    scores, products = 4 * time * model.n_embd, 2 * weights
-    even = products / (4 * model.n_embd)
-    answer = "the weight matrices" if products > scores else "scores and weighted values"
-    text = f"The last of {time} tokens goes through a block of {subject.name}. Which takes more arithmetic?"
-    how = (
-        f"Matrices: 2 · {weights:,} = {products:,} operations. "
-        f"Scores and weighted values: 4 · {time} · {model.n_embd} = "
-        f"{scores:,}. They are even at {even:,.0f} tokens."
-    )
-    return ordered(text, ("the weight matrices", "scores and weighted values"), answer, how)
+    scores, products = 4 * time * width, 2 * weights
+    facts: Facts = {"weights": weights, "products": products, "scores": scores, "even": products / (4 * width)}
+    return ordered(products <= scores, time=time, width=width, **facts)

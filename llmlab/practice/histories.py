@@ -7,8 +7,7 @@ from random import Random
 
 import numpy as np
 
-from llmlab.practice.kinds import NAT, PERCENT, RUN, Draft, NothingToAsk, interval, kind, ordered, shown, value
-from llmlab.practice.question import KNOW, PREDICT, READ
+from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, interval, kind, ordered, shown, value
 from llmlab.practice.subject import Subject
 
 
@@ -31,37 +30,29 @@ def _column(subject: Subject, name: str) -> tuple[np.ndarray, np.ndarray]:
     return steps[kept], values[kept]
 
 
-@kind("loss-at-a-step", "loss-curves", PREDICT, "loss", RUN)
-def loss_at_a_step(subject: Subject, random: Random) -> Draft:
+@kind("loss-at-a-step")
+def loss_at_a_step(subject: Subject, random: Random) -> Found:
     steps, _, val = _evaluations(subject)
     at = random.randrange(1, len(steps) - 1)
-    text = (
-        f"{subject.name} had a validation loss of {val[0]:.2f} at step "
-        f"{steps[0]:,.0f} and of {val[-1]:.2f} at step {steps[-1]:,.0f}. "
-        f"What was it at step {steps[at]:,.0f}?"
-    )
-    how, fall = f"Evaluated there: {val[at]:.4f}.", abs(float(val[0] - val[-1]))
-    return interval(text, float(val[at]), how, unit="nats", useful=fall / 2)
+    facts: Facts = {"first": val[0], "begin": steps[0], "last": val[-1], "end": steps[-1], "step": steps[at]}
+    return interval(float(val[at]), useful=abs(float(val[0] - val[-1])) / 2, loss=val[at], **facts)
 
 
-@kind("best-step", "checkpoints", READ, "loss", RUN)
-def best_step(subject: Subject, random: Random) -> Draft:
+@kind("best-step")
+def best_step(subject: Subject, random: Random) -> Found:
     steps, _, val = _evaluations(subject)
     best = int(steps[val.argmin()])
-    text = f"At which step was the validation loss of {subject.name} lowest?"
-    return value(text, best, f"{val.min():.4f} at step {best:,}; @best is its checkpoint.", within=0.01)
+    return value(best, within=0.01, loss=val.min(), best=best)
 
 
-@kind("the-gap", "loss-curves", READ, "loss", RUN)
-def the_gap(subject: Subject, random: Random) -> Draft:
+@kind("the-gap")
+def the_gap(subject: Subject, random: Random) -> Found:
     _, train, val = _evaluations(subject, 1)
-    gap = float(val[-1] - train[-1])
-    text = f"At its last evaluation, by how much is the validation loss of {subject.name} above its training loss?"
-    return interval(text, gap, f"{val[-1]:.4f} − {train[-1]:.4f}.", unit="nats", useful=NAT / 2)
+    return interval(float(val[-1] - train[-1]), useful=NAT / 2, val=val[-1], train=train[-1])
 
 
-@kind("half-of-the-fall", "loss-curves", PREDICT, "loss", RUN)
-def half_of_the_fall(subject: Subject, random: Random) -> Draft:
+@kind("half-of-the-fall")
+def half_of_the_fall(subject: Subject, random: Random) -> Found:
     steps, _, val = _evaluations(subject)
     if val[-1] >= val[0]:
         raise NothingToAsk("Its loss did not fall.")
@@ -70,111 +61,84 @@ def half_of_the_fall(subject: Subject, random: Random) -> Draft:
     near = slice(after - 1, after + 1)
     at = float(np.interp(-middle, -val[near], steps[near]))  # the evaluations may lie far apart
     share = 100 * (at - steps[0]) / (steps[-1] - steps[0])
-    text = (
-        f"The validation loss of {subject.name} fell from {val[0]:.2f} at step {steps[0]:,.0f} to {val[-1]:.2f} at "
-        f"step {steps[-1]:,.0f}. After which share of these steps was half of that fall done?"
-    )
-    how = (
-        f"From {val[after - 1]:.2f} at step {steps[after - 1]:,.0f} to {val[after]:.2f} at step {steps[after]:,.0f}, "
-        f"a straight line passes {middle:.2f} at step {at:,.0f}."
-    )
-    return interval(text, float(share), how, unit="%", useful=PERCENT)
+    facts: Facts = {"first": val[0], "begin": steps[0], "last": val[-1], "end": steps[-1], "middle": middle, "at": at}
+    facts |= {
+        "before": val[after - 1],
+        "before_step": steps[after - 1],
+        "after": val[after],
+        "after_step": steps[after],
+    }
+    return interval(float(share), useful=PERCENT, **facts)
 
 
-@kind("overfits", "loss-curves", READ, "loss", RUN)
-def overfits(subject: Subject, random: Random) -> Draft:
+@kind("overfits")
+def overfits(subject: Subject, random: Random) -> Found:
     _, _, val = _evaluations(subject)
     rise = float(val[-1] / val.min() - 1)
-    choices = ("it was lowest at the end", "it rose again by less than 1 %", "it rose again by more than 1 %")
-    text = f"What did the validation loss of {subject.name} do at the end?"
-    right = choices[0 if rise == 0 else 1 if rise < 0.01 else 2]
-    return ordered(text, choices, right, f"Lowest {val.min():.4f}, last {val[-1]:.4f}.")
+    return ordered(0 if rise == 0 else 1 if rise < 0.01 else 2, lowest=val.min(), last=val[-1])
 
 
-@kind("rate-at-a-step", "learning-rate", KNOW, "learning_rate", RUN)
-def rate_at_a_step(subject: Subject, random: Random) -> Draft:
+@kind("rate-at-a-step")
+def rate_at_a_step(subject: Subject, random: Random) -> Found:
     steps, rates = _column(subject, "lr")
     at = random.randrange(len(steps))
     train = subject.settings.train
-    text = (
-        f"{subject.name}: {train.schedule} schedule over {train.steps:,} steps, "
-        f"{train.warmup_steps} of warm-up, from {train.learning_rate:g} to "
-        f"{train.min_learning_rate:g}. What was the learning rate of step {steps[at]:,.0f}?"
-    )
-    return value(text, float(rates[at]), f"It was recorded: {rates[at]:.4g}.", within=0.15)
+    facts: Facts = {"schedule": train.schedule, "steps": train.steps, "warmup": train.warmup_steps}
+    facts |= {"peak": train.learning_rate, "low": train.min_learning_rate}
+    return value(float(rates[at]), within=0.15, step=steps[at], rate=rates[at], **facts)
 
 
-@kind("largest-gradient", "optimisation", READ, "learning_rate", RUN)
-def largest_gradient(subject: Subject, random: Random) -> Draft:
+@kind("largest-gradient")
+def largest_gradient(subject: Subject, random: Random) -> Found:
     steps, norms = _column(subject, "grad_norm")
     at = int(norms.argmax())
     third = 3 * (steps[at] - steps[0]) / max(1.0, steps[-1] - steps[0])
-    choices = ("in the first third", "in the second third", "in the last third")
-    text = f"When was the norm of the gradient of {subject.name} largest?"
-    return ordered(
-        text, choices, choices[min(2, int(third))], f"{norms[at]:.3g} at step {steps[at]:,.0f} of {steps[-1]:,.0f}."
-    )
+    return ordered(min(2, int(third)), norm=norms[at], step=steps[at], steps=steps[-1])
 
 
-@kind("clipped-share", "optimisation", PREDICT, "learning_rate", RUN)
-def clipped_share(subject: Subject, random: Random) -> Draft:
+@kind("clipped-share")
+def clipped_share(subject: Subject, random: Random) -> Found:
     limit = subject.settings.train.grad_clip
     _, norms = _column(subject, "grad_norm")
     if not limit:
         raise NothingToAsk("Its gradients were not clipped.")
-    share = 100 * float((norms > limit).mean())
-    text = (
-        f"{subject.name} clipped gradients at a norm of {limit:g}. In "
-        "which share of its recorded steps was there something to clip?"
-    )
-    how = f"{(norms > limit).sum()} of {len(norms)} recorded norms are above {limit:g}."
-    return interval(text, share, how, unit="%", useful=PERCENT)
+    above = norms > limit
+    return interval(100 * float(above.mean()), useful=PERCENT, limit=limit, clipped=above.sum(), recorded=len(norms))
 
 
-@kind("how-fast", "optimisation", PREDICT, "throughput", RUN)
-def how_fast(subject: Subject, random: Random) -> Draft:
+@kind("how-fast")
+def how_fast(subject: Subject, random: Random) -> Found:
     _, speeds = _column(subject, "tokens_per_second")
     speed = float(np.median(speeds))
-    text = f"How many tokens a second did {subject.name} train on?"
-    return interval(text, speed, f"The median of its recorded speeds: {shown(speed)}.", unit="tokens/s")
+    return interval(speed, speed=shown(speed))
 
 
-@kind("tokens-in-all", "tokens", READ, "throughput", RUN)
-def tokens_in_all(subject: Subject, random: Random) -> Draft:
+@kind("tokens-in-all")
+def tokens_in_all(subject: Subject, random: Random) -> Found:
     steps, tokens = _column(subject, "tokens")
-    text = f"How many tokens has {subject.name} read in its {steps[-1]:,.0f} steps?"
     each, settings = tokens[-1] / max(1.0, steps[-1]), subject.settings
-    how = f"{each:,.0f} a step, on average."
+    counted = f"{each:,.0f} a step, on average."
     if each == settings.tokens_per_step:
         sequences, time = each / settings.model.block_size, settings.model.block_size
-        how = f"{sequences:,.0f} sequences of {time} tokens in each step: {each:,.0f} · {steps[-1]:,.0f}."
-    return value(text, float(tokens[-1]), how, within=0.1)
+        counted = f"{sequences:,.0f} sequences of {time} tokens in each step: {each:,.0f} · {steps[-1]:,.0f}."
+    return value(float(tokens[-1]), within=0.1, steps=steps[-1], counted=counted)
 
 
-@kind("beyond-counting", "n-grams", READ, "loss", RUN)
-def beyond_counting(subject: Subject, random: Random) -> Draft:
+@kind("beyond-counting")
+def beyond_counting(subject: Subject, random: Random) -> Found:
     counted = getattr(subject.history.started, "unigram_loss", None)
     steps, _, val = _evaluations(subject)
     if not counted or (val > counted).all():
         raise NothingToAsk("It is not known how far counting tokens would come.")
     first = int(steps[np.argmax(val <= counted)])
-    text = (
-        f"A prediction that knows only how frequent each token is has a loss of {counted:.2f} nats on the text of "
-        f"{subject.name}. By which step was the validation loss of the run below that?"
-    )
-    how = f"The first evaluation at or below {counted:.3f} was at step {first:,}."
-    return interval(text, first, how, unit="steps", useful=float(steps[-1]) / 2)
+    return interval(first, useful=float(steps[-1]) / 2, counted=counted, first=first)
 
 
-@kind("bits-a-byte", "evaluation", KNOW, "loss", RUN)
-def bits_a_byte(subject: Subject, random: Random) -> Draft:
+@kind("bits-a-byte")
+def bits_a_byte(subject: Subject, random: Random) -> Found:
     _, _, val = _evaluations(subject, 1)
     each = getattr(subject.history.started, "bytes_per_token", None)
     if not each:
         raise NothingToAsk("How long its tokens are was not recorded.")
     bits = float(val[-1]) / math.log(2) / each
-    text = (
-        f"At its last evaluation {subject.name} had a loss of {val[-1]:.3f} nats per token, and a token is "
-        f"{each:.3g} {'byte' if each == 1 else 'bytes'} long, on average. How many bits per byte is that?"
-    )
-    return value(text, bits, f"{val[-1]:.3f} / ln 2 / {each:.3g} = {bits:.3f}.", within=0.04)
+    return value(bits, within=0.04, loss=val[-1], each=each, bytes="byte" if each == 1 else "bytes", bits=bits)

@@ -1,21 +1,26 @@
-"""The kinds of question: a name, the page and the panel that it belongs to, and a function that makes one.
+"""The kinds of question: what each says, where it belongs, and a function that finds an answer.
 
-A kind is made by the decorator `kind` over a function (subject, random) -> Draft, which draws from `random` alone. What
-it needs of the subject is checked before it is called. One that finds nothing to ask raises `NothingToAsk`, and another
-one takes its place: `handful` says which are asked, due ones first.
+A kind is made by the decorator `kind` over a function (subject, random) -> Found, which draws from `random` alone; what
+it says of what was found is an entry of resources/practice/questions.toml. What it needs of the subject is checked
+before it is called. One that finds nothing to ask raises `NothingToAsk`, and another one takes its place: `handful`
+says which are asked, due ones first.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from random import Random
+from typing import Any, TypeAlias
 
+from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.paths import resources_dir
+from llmlab.core.records import from_plain
 from llmlab.practice.deck import Record
-from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, Draft, Question
+from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, Question
 from llmlab.practice.subject import Subject
 
 # Where kinds are; each is a short file of small functions.
@@ -33,27 +38,61 @@ _MODULES = (
 )
 # What a kind can need of a subject: nothing; the settings of the lab's own GPT; a run's events; an open model.
 NOTHING, SETTINGS, RUN, MODEL = "nothing", "settings", "run", "model"
+Facts: TypeAlias = dict[str, Any]  # by the names that words have in braces
 
 
 class NothingToAsk(LabError):
     """A subject has not what this kind asks about."""
 
 
-Make = Callable[[Subject, Random], Draft]
-
-
 @dataclass(frozen=True)
-class Kind:
-    """name: unique. concept: the page that it belongs to. way: know, read or predict. panel: the dock that shows it.
-    trains: making one takes a while, since small models are trained for it."""
+class Words:
+    """What a kind says.
 
-    name: str
+    concept: the page that it belongs to. way: know, read or predict. panel: the dock that shows it. needs: as above.
+    text, how: the question, and how its answer was computed, with names of facts in braces. choices: where they are
+    always the same. unit: of numbers. trains: making one takes a while, since small models are trained for it.
+    """
+
     concept: str
     way: str
     panel: str
-    needs: str
-    make: Make
+    text: str
+    how: str
+    needs: str = NOTHING
+    choices: list[str] = field(default_factory=list)
+    unit: str = ""
     trains: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a kind's function found: an answer as in `Question`, and the facts that its words name.
+
+    place: of what is right among the choices, which are the words' own where there are none here.
+    """
+
+    form: str
+    facts: Facts
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    right: tuple[str, ...] = ()
+    place: int | None = None
+    low: float = 0.0
+    high: float = 0.0
+    useful: float = 0.0
+    prompt: str = ""
+
+
+Make = Callable[[Subject, Random], Found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Words):
+    """name: unique."""
+
+    name: str
+    make: Make
 
     @property
     def own(self) -> bool:
@@ -63,29 +102,49 @@ class Kind:
     def ask(self, subject: Subject, seed: int) -> Question:
         """One of this kind; equal seeds give equal questions about an equal subject. NothingToAsk, LabError."""
         subject.seed, subject.kind = seed, self.name
-        draft = self.make(subject, Random(f"{self.name}/{seed}"))
+        found = self.make(subject, Random(f"{self.name}/{seed}"))
+        facts = {"model": subject.name, "prompt": found.prompt} | found.facts
+        choices, right, answer = found.choices, found.right, found.answer
+        if found.place is not None:
+            choices = choices or tuple(self.choices)
+            answer = choices[found.place]
+            right = (answer,)
         return Question(
+            form=found.form,
+            text=self.text.format(**facts),
+            answer=f"{answer} {self.unit}" if self.unit else answer,
+            how=self.how.format(**facts),
+            choices=choices,
+            right=right,
+            low=found.low,
+            high=found.high,
+            useful=found.useful,
+            unit=self.unit,
+            prompt=found.prompt,
             kind=self.name,
             way=self.way,
             concept=self.concept,
             panel=self.panel,
             model=subject.model if self.needs != NOTHING else "",
             seed=seed,
-            **vars(draft),
         )
 
 
 _found: dict[str, Kind] = {}
 
 
-def kind(
-    name: str, concept: str, way: str, panel: str, needs: str = NOTHING, *, trains: bool = False
-) -> Callable[[Make], Make]:
-    """Adds a function to the kinds."""
+@cache
+def _words() -> dict[str, Words]:
+    texts = read_toml(resources_dir() / "practice" / "questions.toml")
+    return {name: from_plain(Words, values) for name, values in texts.items()}
+
+
+def kind(name: str, words: Words | None = None) -> Callable[[Make], Make]:
+    """Adds a function to the kinds. words: where they are not in questions.toml."""
 
     def add(make: Make) -> Make:
         assert name not in _found, name
-        _found[name] = Kind(name, concept, way, panel, needs, make, trains)
+        _found[name] = Kind(**vars(words or _words()[name]), name=name, make=make)
         return make
 
     return add
@@ -116,52 +175,48 @@ def kinds_for(subject: Subject, *, concept: str = "", name: str = "") -> list[Ki
 # Forms ------------------------------------------------------------------------------------------------------------
 
 
-def choice(random: Random, text: str, right: str, wrong: Sequence[str], how: str, *, prompt: str = "") -> Draft:
+def choice(random: Random, right: str, wrong: Sequence[str], /, *, prompt: str = "", **facts: Any) -> Found:
     """One of a few, in a random order; of what is wrong, at most four, none of them twice or like what is right."""
     others = [one for one in dict.fromkeys(wrong) if one != right]
     if not others:
         raise NothingToAsk("There is nothing to choose from.")
     choices = [right, *(others if len(others) <= 4 else random.sample(others, 4))]
     random.shuffle(choices)
-    return Draft(CHOICE, text, right, how, choices=tuple(choices), right=(right,), prompt=prompt)
+    return Found(CHOICE, facts, right, tuple(choices), (right,), prompt=prompt)
 
 
-def ordered(text: str, choices: Sequence[str], right: str, how: str, *, prompt: str = "") -> Draft:
-    """One of a few whose order means something."""
-    return Draft(CHOICE, text, right, how, choices=tuple(choices), right=(right,), prompt=prompt)
+def ordered(place: int, choices: Sequence[str] = (), /, *, prompt: str = "", **facts: Any) -> Found:
+    """One of a few whose order means something. choices: where they are not in the kind's words."""
+    return Found(CHOICE, facts, choices=tuple(choices), place=place, prompt=prompt)
 
 
-def value(text: str, answer: float, how: str, *, unit: str = "", within: float = 0.02, off: float = 0.0) -> Draft:
+def value(answer: float, /, *, within: float = 0.02, off: float = 0.0, **facts: Any) -> Found:
     """A number. within: what may be missing, as a share of it; off: the same in its unit."""
     slack = max(abs(answer) * within, off)
-    said = f"{shown(answer)}{' ' + unit if unit else ''}"
-    return Draft(VALUE, text, said, how, low=answer - slack, high=answer + slack, unit=unit)
+    return Found(VALUE, facts, shown(answer), low=answer - slack, high=answer + slack)
 
 
-def interval(
-    text: str, answer: float, how: str, *, unit: str = "", useful: float | None = None, prompt: str = ""
-) -> Draft:
+def interval(answer: float, /, *, useful: float | None = None, prompt: str = "", **facts: Any) -> Found:
     """A number of which an interval is asked.
 
     useful: the width above which it says too little: half of all that is possible, where that is known; None: as wide
     as the value is large, from half of it to one and a half.
     """
-    said = f"{shown(answer)}{' ' + unit if unit else ''}"
     useful = abs(answer) if useful is None else useful
-    return Draft(INTERVAL, text, said, how, low=answer, high=answer, useful=useful, unit=unit, prompt=prompt)
+    return Found(INTERVAL, facts, shown(answer), low=answer, high=answer, useful=useful, prompt=prompt)
 
 
 PERCENT = 50.0  # useful: half of 100 %
 NAT = 1.0  # useful, of a loss: a factor of e in perplexity
 
 
-def head(text: str, scores: dict[tuple[int, int], float], how: str, *, prompt: str = "") -> Draft:
+def head(scores: dict[tuple[int, int], float], /, *, prompt: str = "", **facts: Any) -> Found:
     """The head with the highest score; those that cannot be told from it are right, too."""
     if len(scores) < 2:
         raise NothingToAsk("It has too few heads.")
     best = max(scores.values())
     right = tuple(f"{layer}.{head}" for (layer, head), score in scores.items() if score >= best - 0.005)
-    return Draft(HEAD, text, " or ".join(right), how, right=right, prompt=prompt)
+    return Found(HEAD, facts, " or ".join(right), right=right, prompt=prompt)
 
 
 def shown(number: float) -> str:

@@ -34,14 +34,16 @@ _FACTOR_WORDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
 _BYTES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
 
 
-@dataclass(frozen=True)
-class Draft:
-    """What a kind's function makes: a question without what the kind itself knows.
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked, and all that is told once it was answered.
 
     form: choice, number, interval or head. choices: of a choice, in the order shown. answer: what came, as text for
     people. right: the choices or heads that are right. low, high: of a number, the range that is; of an interval, the
     value twice. useful: of an interval, the width above which it says too little; 0 for none. unit: of numbers, also
     shown. how: how it was computed. prompt: the text that it is about, for the panel.
+    kind: its name in `llmlab.practice.kinds`. way: know, read or predict. concept: the page that explains it. panel:
+    the dock that shows it. model, seed: with the kind, these give the same question again.
     """
 
     form: str
@@ -55,16 +57,6 @@ class Draft:
     useful: float = 0.0
     unit: str = ""
     prompt: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question(Draft):
-    """What is asked, and all that is told once it was answered.
-
-    kind: its name in `llmlab.practice.kinds`. way: know, read or predict. concept: the page that explains it. panel:
-    the dock that shows it. model, seed: with the kind, these give the same question again.
-    """
-
     kind: str
     way: str
     concept: str

@@ -15,7 +15,7 @@ from llmlab.learning.recall import Try, new_try, save, tries
 from llmlab.learning.stations import LearningPath, beside, learning_paths
 from llmlab.practice.deck import Deck
 from llmlab.practice.kinds import all_kinds
-from llmlab.practice.question import VALUE, Draft, Marked, Question
+from llmlab.practice.question import VALUE, Marked, Question
 
 NAME = "text-to-text"
 
@@ -29,8 +29,18 @@ def state_of(outputs: Path, name: str = NAME) -> PathState:
 
 
 def answered(outputs: Path, concept: str, now: float, given: str = "3", page: str = "") -> None:
-    draft = Draft(VALUE, "How much?", "4", "Counted.", low=4, high=4)
-    question = Question(**vars(draft), kind="k", way="know", concept=concept, panel="loss")
+    question = Question(
+        form=VALUE,
+        text="How much?",
+        answer="4",
+        how="Counted.",
+        low=4,
+        high=4,
+        kind="k",
+        way="know",
+        concept=concept,
+        panel="loss",
+    )
     Deck(outputs).add(question, Marked(False, given), now, page)
 
 

@@ -14,11 +14,12 @@ from small_runs import all_events
 from llmlab.data.papers import list_papers
 from llmlab.practice import claims
 from llmlab.practice.claims import AGAINST, REFUTES, SUPPORTS, TEST
-from llmlab.practice.kinds import NothingToAsk
+from llmlab.practice.kinds import NothingToAsk, all_kinds
 from llmlab.practice.source_lines import LINES, lines_of
 from llmlab.practice.subject import Subject
 
 SEEDS = (0, 1, 2)
+_KINDS = {SUPPORTS: "what-supports", REFUTES: "what-refutes", TEST: "which-test", AGAINST: "held-against"}
 
 
 def test_the_line_that_is_asked_for_is_the_only_one_of_its_function(subject: Subject) -> None:
@@ -41,19 +42,21 @@ def test_what_is_asked_about_a_claim_can_be_read_without_its_table(subject: Subj
         else:
             assert not own.tests, claim.id
         for what, right in rights.items():
-            draft = claims.ask(Random(0), what, paper, claim)
-            assert draft.right == (right,), (claim.id, what)
-            assert len(draft.choices) == (3 if what in (SUPPORTS, REFUTES) else 4), (claim.id, what)
-            assert (own.claims or claim.statement) in draft.text
-            assert not re.search(r"wind.tunnel|SULA", draft.text), claim.id  # the papers' own words for their tasks
-            for one in draft.choices:
+            found = claims.found_of(Random(0), what, paper, claim)
+            said = all_kinds()[_KINDS[what]]
+            text, how = said.text.format(**found.facts), said.how.format(**found.facts)
+            assert found.right == (right,), (claim.id, what)
+            assert len(found.choices) == (3 if what in (SUPPORTS, REFUTES) else 4), (claim.id, what)
+            assert (own.claims or claim.statement) in text
+            assert not re.search(r"wind.tunnel|SULA", text), claim.id  # the papers' own words for their tasks
+            for one in found.choices:
                 assert not re.match(r"(It|They|This|These|Those|Neither|One of them|Less|Removing others)\b", one), one
                 assert one.endswith("."), one
             if what != AGAINST:
                 close, why = (own.flawed, own.flaw) if what == TEST else (own.neither, own.why)
-                assert close in draft.choices
-                assert close in draft.how
-                assert why in draft.how
+                assert close in found.choices
+                assert close in how
+                assert why in how
 
 
 def test_the_longest_choice_is_no_more_often_right_than_others(subject: Subject) -> None:
@@ -66,7 +69,7 @@ def test_a_claim_that_practice_says_nothing_of_is_not_asked_about() -> None:
     paper = list_papers()[0]
     bare = replace(paper.claims[0], practice=None)
     with pytest.raises(NothingToAsk):
-        claims.ask(Random(0), REFUTES, paper, bare)
+        claims.found_of(Random(0), REFUTES, paper, bare)
 
 
 def test_papers_are_asked_with_their_own_words(subject: Subject) -> None:
