@@ -7,7 +7,7 @@ from random import Random
 
 from llmlab.gpt.shapes import parameter_count
 from llmlab.notebook.scoring import brier
-from llmlab.practice.kinds import Facts, Found, kind, minus, ordered, shown, value
+from llmlab.practice.kinds import Facts, Found, kind, minus, number_text, ordered, value
 from llmlab.practice.subject import Subject
 
 
@@ -133,7 +133,7 @@ def swing_at_a_rate(subject: Subject, random: Random) -> Found:
     curvature, rate = random.choice(((20, 0.04), (20, 0.12), (50, 0.03), (50, 0.05), (100, 0.018)))
     steps, each = 3, 1 - rate * curvature
     factor = abs(each) ** steps
-    facts: Facts = {"each": shown(each), "factor": shown(factor)}
+    facts: Facts = {"each": number_text(each), "factor": number_text(factor)}
     return value(factor, within=0.03, rate=rate, curvature=curvature, steps=steps, **facts)
 
 
@@ -226,7 +226,7 @@ def above_the_majority(subject: Subject, random: Random) -> Found:
     majority, right = random.choice(((60, 84), (70, 79), (80, 90), (90, 92), (50, 80)))
     share = 100 * (right - majority) / (100 - majority)
     facts: Facts = {"majority": majority, "right": right, "without": 100 - majority, "left": 100 - right}
-    return value(share, within=0.03, share=shown(share), **facts)
+    return value(share, within=0.03, share=number_text(share), **facts)
 
 
 @kind("times-read")

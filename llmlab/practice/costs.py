@@ -6,7 +6,7 @@ import math
 from random import Random
 
 from llmlab.gpt.shapes import padded_vocab_size
-from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, kind, ordered, shown, value
+from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, kind, number_text, ordered, value
 from llmlab.practice.shapes import head_dim, matrices, parameters, weights_in
 from llmlab.practice.subject import Subject
 
@@ -100,7 +100,7 @@ def bits_of_loss(subject: Subject, random: Random) -> Found:
 @kind("perplexity")
 def perplexity(subject: Subject, random: Random) -> Found:
     loss = random.choice((0.7, 1.1, 1.6, 2.3, 3.0))
-    return value(math.exp(loss), within=0.06, loss=loss, exp=shown(math.exp(loss)))
+    return value(math.exp(loss), within=0.06, loss=loss, exp=number_text(math.exp(loss)))
 
 
 @kind("tokens-a-step")

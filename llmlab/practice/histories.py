@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 
-from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, interval, kind, ordered, shown, value
+from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, interval, kind, number_text, ordered, value
 from llmlab.practice.subject import Subject
 
 
@@ -110,7 +110,7 @@ def clipped_share(subject: Subject, random: Random) -> Found:
 def how_fast(subject: Subject, random: Random) -> Found:
     _, speeds = _column(subject, "tokens_per_second")
     speed = float(np.median(speeds))
-    return interval(speed, speed=shown(speed))
+    return interval(speed, speed=number_text(speed))
 
 
 @kind("tokens-in-all")

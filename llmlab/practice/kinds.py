@@ -193,7 +193,7 @@ def ordered(place: int, choices: Sequence[str] = (), /, *, prompt: str = "", **f
 def value(answer: float, /, *, within: float = 0.02, off: float = 0.0, **facts: Any) -> Found:
     """A number. within: what may be missing, as a share of it; off: the same in its unit."""
     slack = max(abs(answer) * within, off)
-    return Found(VALUE, facts, shown(answer), low=answer - slack, high=answer + slack)
+    return Found(VALUE, facts, number_text(answer), low=answer - slack, high=answer + slack)
 
 
 def interval(answer: float, /, *, useful: float | None = None, prompt: str = "", **facts: Any) -> Found:
@@ -203,7 +203,7 @@ def interval(answer: float, /, *, useful: float | None = None, prompt: str = "",
     as the value is large, from half of it to one and a half.
     """
     useful = abs(answer) if useful is None else useful
-    return Found(INTERVAL, facts, shown(answer), low=answer, high=answer, useful=useful, prompt=prompt)
+    return Found(INTERVAL, facts, number_text(answer), low=answer, high=answer, useful=useful, prompt=prompt)
 
 
 PERCENT = 50.0  # useful: half of 100 %
@@ -219,7 +219,7 @@ def head(scores: dict[tuple[int, int], float], /, *, prompt: str = "", **facts: 
     return Found(HEAD, facts, " or ".join(right), right=right, prompt=prompt)
 
 
-def shown(number: float) -> str:
+def number_text(number: float) -> str:
     """A number with about four digits, thousands apart."""
     return minus(f"{number:,.0f}" if abs(number) >= 1000 or number == int(number) else f"{number:.4g}")
 

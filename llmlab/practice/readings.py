@@ -20,8 +20,8 @@ from llmlab.practice.kinds import (
     interval,
     kind,
     minus,
+    number_text,
     ordered,
-    shown,
     value,
 )
 from llmlab.practice.subject import Subject
@@ -180,7 +180,7 @@ def passage_loss(subject: Subject, random: Random) -> Found:
 def uncertainty(subject: Subject, random: Random) -> Found:
     entropy = float(needed(subject, "lens/entropy")[-1, -1])
     even = math.exp(entropy)
-    return interval(even, prompt=subject.prompt, entropy=entropy, exp=shown(even))
+    return interval(even, prompt=subject.prompt, entropy=entropy, exp=number_text(even))
 
 
 @kind("ranked-early")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
-from llmlab.practice.kinds import Found, NothingToAsk, choice, kind, shown, value
+from llmlab.practice.kinds import Found, NothingToAsk, choice, kind, number_text, value
 from llmlab.practice.subject import Subject
 from llmlab.training.schedule import learning_rate
 
@@ -65,14 +65,14 @@ def adams_edge(subject: Subject, random: Random) -> Found:
     if not rate:
         raise NothingToAsk("Its learning rate is zero.")
     edge = (2 + 2 * beta) / ((1 - beta) * rate)
-    return value(edge, within=0.03, rate=rate, beta=beta, edge=shown(edge))
+    return value(edge, within=0.03, rate=rate, beta=beta, edge=number_text(edge))
 
 
 @kind("momentum-memory")
 def momentum_memory(subject: Subject, random: Random) -> Found:
     beta = subject.settings.train.beta2
     steps = math.log(0.5) / math.log(beta)
-    return value(steps, within=0.06, beta=beta, steps=shown(steps))
+    return value(steps, within=0.06, beta=beta, steps=number_text(steps))
 
 
 @kind("clipped")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from llmlab.gpt.shapes import block_layers, embedding_parameters, feed_forward_dim, padded_vocab_size, parameter_count
-from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, kind, shown, value
+from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, kind, number_text, value
 from llmlab.practice.subject import Subject
 
 
@@ -108,7 +108,7 @@ def slowest_pair(subject: Subject, random: Random) -> Found:
     if dim % 2:
         raise NothingToAsk("Its heads cannot be cut into pairs.")
     angle = math.degrees(time * 10_000 ** (-(dim - 2) / dim))
-    return value(angle, within=0.03, dim=dim, time=time, below=dim - 2, angle=shown(angle))
+    return value(angle, within=0.03, dim=dim, time=time, below=dim - 2, angle=number_text(angle))
 
 
 @kind("reach-of-windows")
