@@ -11,6 +11,8 @@ import csv
 import io
 import json
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +24,7 @@ SUFFIXES = (".jsonl", ".csv", ".parquet")
 # A row by its columns, or the sentence why there is none.
 Row: TypeAlias = Mapping[str, Any] | str
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
+_HUB_SECONDS = 20  # that the hub gets to answer
 # A longer line is no example; it is a file without line ends.
 _LONGEST_LINE = 64 << 20
 
@@ -94,8 +97,6 @@ def _asking_the_hub(source: str) -> Iterator[bool]:
     """Gives whether only its cache is asked; whatever fails is a LabError."""
     from huggingface_hub import constants
 
-    from llmlab.data.fetched_corpora import hub_silence
-
     offline = constants.HF_HUB_OFFLINE
     if not offline and (silence := hub_silence()) is not None:
         raise _unreachable(source, f"{getattr(silence, 'reason', None) or silence}") from silence
@@ -108,6 +109,20 @@ def _asking_the_hub(source: str) -> Iterator[bool]:
         if offline:
             why = "The hub is not asked, since HF_HUB_OFFLINE is set, and it is not in the cache"
         raise _unreachable(source, why) from error
+
+
+def hub_silence() -> OSError | None:
+    """Why the hub does not answer; None when it does. The hub's own client would try again for half a minute."""
+    from huggingface_hub import constants
+
+    try:
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        with urllib.request.urlopen(request, timeout=_HUB_SECONDS):
+            return None
+    except urllib.error.HTTPError:  # it answers
+        return None
+    except OSError as error:
+        return error
 
 
 def _unreachable(source: str, why: str) -> LabError:

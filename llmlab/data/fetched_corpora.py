@@ -7,12 +7,11 @@ import hashlib
 import queue
 import re
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, UsageError
@@ -20,6 +19,7 @@ from llmlab.core.files import replaced
 from llmlab.core.paths import cache_dir, resources_dir
 from llmlab.core.progress import Progress
 from llmlab.data.corpus import Corpus, Piece
+from llmlab.data.example_files import hub_rows
 from llmlab.data.own_texts import SUFFIXES, file_pieces, files_key, text_files
 
 T = TypeVar("T")
@@ -134,7 +134,8 @@ def _blocks(corpus: FetchedCorpus) -> Iterator[bytes]:
             while block := answer.read(_BLOCK_BYTES):
                 yield block
     except OSError as error:  # urllib's errors, time-outs and broken connections alike
-        raise _no_network(corpus, error) from error
+        why = f"{getattr(error, 'reason', None) or error}."
+        raise LabError(_not_fetched(corpus), why, corpus.where()) from error
 
 
 def _from_hub(corpus: FetchedCorpus, file: BinaryIO, progress: Progress) -> None:
@@ -162,21 +163,13 @@ def _from_hub(corpus: FetchedCorpus, file: BinaryIO, progress: Progress) -> None
 
 def _rows(corpus: FetchedCorpus) -> Iterator[str]:
     """The texts of the train split, as they come from the hub."""
-    _check_hub(corpus)
-    import datasets
-
+    source = f"{corpus.dataset}:{corpus.config}" if corpus.config else corpus.dataset
     try:
-        rows: Any = datasets.load_dataset(
-            corpus.dataset,
-            corpus.config,
-            split="train",
-            streaming=True,
-            trust_remote_code=False,  # `datasets` before 4 would ask in the terminal whether to run a set's program
-        )
-        for row in rows:
+        for _, row in hub_rows(source, streamed=True):
+            assert not isinstance(row, str)
             yield row["text"]
-    except Exception as error:  # whatever the hub's client and its transports raise
-        raise _no_network(corpus, error) from error
+    except LabError as error:
+        raise LabError(_not_fetched(corpus), error.why, corpus.where()) from error
 
 
 def _watched(items: Iterator[T], look: Callable[[], None]) -> Generator[T, None, None]:
@@ -223,29 +216,6 @@ def _watched(items: Iterator[T], look: Callable[[], None]) -> Generator[T, None,
         alone.set()
 
 
-def _check_hub(corpus: FetchedCorpus) -> None:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise LabError(f"{corpus.title} cannot be fetched.", "HF_HUB_OFFLINE is set.", f"Unset it. {corpus.where()}")
-    if (silence := hub_silence()) is not None:
-        raise _no_network(corpus, silence) from silence
-
-
-def hub_silence() -> OSError | None:
-    """Why the hub does not answer; None when it does. The hub's own client would try again for half a minute."""
-    from huggingface_hub import constants
-
-    try:
-        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
-            return None
-    except urllib.error.HTTPError:  # it answers
-        return None
-    except OSError as error:
-        return error
-
-
 def _articles(lines: Iterator[str]) -> Iterator[str]:
     """WikiText's rows, which are lines, joined to articles."""
     article: list[str] = []
@@ -258,6 +228,5 @@ def _articles(lines: Iterator[str]) -> Iterator[str]:
         yield "".join(article)
 
 
-def _no_network(corpus: FetchedCorpus, error: Exception) -> LabError:
-    reason = getattr(error, "reason", None) or error
-    return LabError(f"{corpus.title} could not be fetched from {corpus.origin}.", f"{reason}.", corpus.where())
+def _not_fetched(corpus: FetchedCorpus) -> str:
+    return f"{corpus.title} could not be fetched from {corpus.origin}."

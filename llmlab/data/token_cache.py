@@ -7,6 +7,7 @@ int64) and meta.json. It appears whole or not at all.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import BaseFileLock, FileLock, Timeout
 
 from llmlab.core.errors import LabError
-from llmlab.core.files import fsync_file, new_folder, sha256_of, write_json
+from llmlab.core.files import fsync_file, locked, new_folder, sha256_of, write_json
 from llmlab.core.paths import cache_dir
 from llmlab.core.progress import Progress
 from llmlab.core.records import read_record
@@ -29,7 +29,6 @@ from llmlab.data.tokenizers import TEXT_SEPARATOR, Tokenizer
 # Raised when the files' format or the way of cutting changes: older caches are then built again.
 _FORMAT = 1
 _LOOKED_AT = 1 << 20  # tokens in which the start of a document is looked for at once
-_POLL_SECONDS = 0.1  # between two looks at the lock of another process
 
 
 @dataclass(frozen=True)
@@ -191,26 +190,17 @@ def cache_lock(target: Path, progress: Progress) -> Iterator[None]:
 
     Raises Cancelled, and LabError when the cache cannot be written: for the lock, or by what is done meanwhile.
     """
+
+    def wait(what: str, done: float, total: float) -> None:
+        progress("Waiting for another run that prepares the same text", done, total)
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.with_name(f"{target.name}.lock"))
-        while not _acquired(lock):
-            progress("Waiting for another run that prepares the same text", 0, 0)
-        try:
+        with locked(target.with_name(f"{target.name}.lock"), math.inf, wait):
             yield
-        finally:
-            lock.release()
     except OSError as error:
         raise LabError(
             "The cache could not be written.",
             f"{error.strerror or error} ({target.parent}).",
             "Make room there, set LLMLAB_CACHE to a folder that can be written, or lower data.max_tokens.",
         ) from error
-
-
-def _acquired(lock: BaseFileLock) -> bool:
-    try:
-        lock.acquire(timeout=_POLL_SECONDS)
-    except Timeout:
-        return False
-    return True

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.progress import quiet
-from llmlab.data import fetched_corpora as fetched
+from llmlab.data import example_files
 from llmlab.data.examples import Example, Message, Source, content_of, read_source, split_examples
 
 
@@ -218,7 +218,7 @@ def test_rows_of_the_hub_are_read_as_those_of_a_file(
         rows = [{"instruction": "a", "output": "b"}, {"instruction": "c", "output": ""}, {"instruction": "d"}]
         return datasets.Dataset.from_list([*rows, {"instruction": "e", "output": "f"}])
 
-    monkeypatch.setattr(fetched, "hub_silence", lambda: None)
+    monkeypatch.setattr(example_files, "hub_silence", lambda: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     found = read("someone/data:main", max_examples)
     safe = {"revision": None, "trust_remote_code": False}  # no program of a set is ever run

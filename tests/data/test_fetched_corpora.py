@@ -168,6 +168,8 @@ def hub(site: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         path: str, name: str | None, *, split: str, streaming: bool, **_: object
     ) -> Iterator[dict[str, str]]:
         fake["asked"] = (path, name, split, streaming)
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("it is not in the cache")
         for text in fake["rows"]:  # type: ignore[attr-defined]
             if text == "broken":
                 raise ConnectionError("the line went dead")

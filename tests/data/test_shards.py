@@ -303,7 +303,7 @@ def test_a_data_set_of_the_hub_is_read_at_the_commit_with_which_it_was_begun(
         source = module.pinned(shard_source("someone/data", "text"), name)
         return build_shards(source, name, Gpt2Tokenizer(), progress, processes=1, shard_tokens=SIZE)
 
-    monkeypatch.setattr("llmlab.data.fetched_corpora.hub_silence", lambda: None)
+    monkeypatch.setattr("llmlab.data.example_files.hub_silence", lambda: None)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
