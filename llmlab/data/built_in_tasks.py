@@ -63,11 +63,6 @@ def task_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def kinds() -> tuple[str, ...]:
-    """The names of the kinds."""
-    return tuple(_KINDS)
-
-
 def _repeat(draw: random.Random) -> tuple[str, str]:
     words = " ".join(draw.sample(_WORDS, draw.randint(1, 3)))
     return f"Repeat: {words}", words

@@ -43,11 +43,6 @@ class Batch:
     position_ids: Tensor | None = None
 
     @property
-    def trained(self) -> int:
-        """Tokens that count in the loss."""
-        return int((self.labels != NOT_IN_LOSS).sum())
-
-    @property
     def predicted(self) -> int:
         """Trained tokens that something stands before: those that have a loss."""
         return int((self.labels[:, 1:] != NOT_IN_LOSS).sum())
@@ -56,11 +51,6 @@ class Batch:
     def tensors(self) -> tuple[Tensor, ...]:
         """All that there are, in the order of the fields."""
         return tuple(tensor for tensor in vars(self).values() if tensor is not None)
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same on another device."""
-        positions = None if self.position_ids is None else self.position_ids.to(device)
-        return Batch(self.ids.to(device), self.labels.to(device), self.attention_mask.to(device), positions)
 
 
 @dataclass
@@ -92,10 +82,6 @@ class FinetuningData:
     def batches_per_epoch(self) -> int:
         """Batches in which every row comes once; those left over for less than a batch sit out that epoch."""
         return max(1, len(self.rows) // self.batch_size)
-
-    def epoch(self, index: int) -> float:
-        """Epochs done when `index` batches have been read."""
-        return index / self.batches_per_epoch
 
     @property
     def padding(self) -> float:

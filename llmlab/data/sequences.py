@@ -14,14 +14,12 @@ _MOST_PERMUTED = 1 << 20
 class Sequences:
     """Batches of sequences over a stretch of tokens.
 
-    random: each sequence starts anywhere; batch `index` draws its starts from (seed, index). An epoch is as many
-    tokens as there are.
+    random: each sequence starts anywhere; batch `index` draws its starts from (seed, index).
     sliding: sequences start at 0, stride, 2 * stride, ...; their order in an epoch is drawn from (seed, epoch).
     The sequences left over for less than a batch sit out that epoch. Where all sequences are fewer than a batch,
     some stand in it more than once, so that every batch has the same shape.
     mixture: sequences of all batches are numbered through; the source of each follows from (seed, number), and within
-    its source the sequences come in the order above, an epoch of a source by itself. An epoch of the mixture is as many
-    tokens as all sources have.
+    its source the sequences come in the order above, an epoch of a source by itself.
 
     Nothing is remembered between calls, so a resumed run asks for the next index and is where it was.
     """
@@ -50,11 +48,9 @@ class Sequences:
             self.batches_per_epoch = max(1, self.sequences // batch_size)
         else:
             self.sequences = starts
-            self.batches_per_epoch = max(1, round(len(tokens) / (batch_size * block_size)))
         self._permutation: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
         self._mixed: list[Sequences] = []
         if isinstance(tokens, MixedTokens):
-            self.batches_per_epoch = max(1, round(len(tokens) / (batch_size * block_size)))
             self._turns = Turns(tokens.weights, seed)
             for source, own in zip(
                 tokens.sources, np.random.SeedSequence(seed).spawn(len(tokens.sources)), strict=True
@@ -86,12 +82,6 @@ class Sequences:
         first = place * self.batch_size
         order = self._epoch_order(epoch, first, min(first + self.batch_size, self.sequences))
         return np.resize(order, self.batch_size) * self.stride
-
-    def epoch(self, index: int) -> float:
-        """Epochs done when `index` batches have been read."""
-        if self.order == "sliding" and not self._mixed:
-            return index / self.batches_per_epoch
-        return index * self.batch_size * self.block_size / len(self.tokens)
 
     def _epoch_order(self, epoch: int, first: int, end: int) -> np.ndarray:
         """The sequences of an epoch, from place `first` on. The last permutation is kept, only to save time."""

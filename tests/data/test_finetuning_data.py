@@ -65,7 +65,7 @@ def test_labels_are_the_ids_where_they_are_trained_on_and_filling_is_never() -> 
         assert batch.labels[row, :length].tolist() == expected
         assert set(batch.labels[row, length:].tolist()) <= {NOT_IN_LOSS}
         assert not batch.attention_mask[row, length:].any()
-    assert batch.trained == sum(sum(by_ids[tuple(ids)].trained) for ids in rows_of(batch))
+    assert batch.predicted == sum(sum(by_ids[tuple(ids)].trained) for ids in rows_of(batch))
     assert [example.number for example in data.examples_in(5)] == [
         data.examples[data.train.index(by_ids[tuple(ids)])].number for ids in rows_of(batch)
     ]

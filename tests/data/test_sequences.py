@@ -95,14 +95,6 @@ def test_the_shortest_text_is_one_window(order: str) -> None:
         Sequences(tokens(8), block_size=8, batch_size=1, order=order)
 
 
-def test_an_epoch_is_all_windows_or_as_many_tokens() -> None:
-    sliding = Sequences(tokens(81), block_size=8, batch_size=5, order="sliding")
-    assert [sliding.epoch(index) for index in (0, 1, 2, 3)] == [0.0, 0.5, 1.0, 1.5]
-    random = Sequences(tokens(80), block_size=8, batch_size=5)
-    assert random.epoch(2) == 1.0
-    assert random.batches_per_epoch == 2
-
-
 def test_fixed_windows_are_spread_evenly_and_stay() -> None:
     starts = fixed_sequences(tokens(1009), block_size=9, count=10, seed=4)
     assert (starts == fixed_sequences(tokens(1009), block_size=9, count=10, seed=4)).all()
@@ -180,6 +172,5 @@ def test_a_mixture_takes_whole_sequences_of_its_sources_by_their_weights(order: 
     if order == "sliding":
         assert sorted(starts[of_small][:20]) == list(range(0, 100, 5))
         assert sorted(starts[of_small][20:40]) == list(range(0, 100, 5))
-    assert one.epoch(25) == 1.0
     fixed = fixed_sequences(mixed, 5, 20)
     assert ((fixed <= 95).sum(), (fixed >= 101).sum()) == (6, 14)

@@ -222,7 +222,7 @@ def test_packed_examples_cost_what_each_costs_alone(outputs: Path, base: str, ex
         for batch in batches:
             logits = prepared.logits(batch)[:, :-1].flatten(0, 1)
             total += float(F.cross_entropy(logits, batch.labels[:, 1:].flatten(), reduction="sum").detach())
-        sums.append((total, sum(batch.trained for batch in batches), len(batches)))
+        sums.append((total, sum(batch.predicted for batch in batches), len(batches)))
     assert sums[0][:2] == (pytest.approx(sums[1][0], rel=1e-5), sums[1][1])
     assert sums[1][2] < sums[0][2]
 
