@@ -7,7 +7,7 @@ import functools
 import math
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -19,8 +19,8 @@ T = TypeVar("T")
 def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     """A data class from plain values. Names that it lacks are passed over: a later version may have added them.
 
-    Fields that are data classes themselves, or lists and dictionaries of such, are read the same way. Raises
-    ValueError naming the first field whose value does not fit, and TypeError when one is missing.
+    Fields that are data classes themselves, or hold such, are read the same way; a list becomes a tuple where one is
+    wanted. Raises ValueError naming the first field whose value does not fit, and TypeError when one is missing.
     """
     hints = field_types(cast(type, kind))
     known = {name: _nested(value, hints[name]) for name, value in values.items() if name in hints}
@@ -61,11 +61,22 @@ def _nested(value: Any, hint: Any) -> Any:
     if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
         return from_plain(cast(type, hint), value)
     origin, parts = get_origin(hint), get_args(hint)
-    if origin is list and isinstance(value, list) and dataclasses.is_dataclass(parts[0]):
-        return [_nested(item, parts[0]) for item in value]
-    if origin is dict and isinstance(value, Mapping) and dataclasses.is_dataclass(parts[1]):
+    if origin in (Union, types.UnionType):
+        made = ((_nested(value, part), part) for part in parts)
+        return next((one for one, part in made if fits(one, part)), value)
+    if origin is dict and isinstance(value, Mapping):
         return {name: _nested(item, parts[1]) for name, item in value.items()}
+    if origin is list and isinstance(value, list):
+        return [_nested(item, parts[0]) for item in value]
+    if origin is tuple and isinstance(value, (list, tuple)):
+        hints = _of_each(parts, value)
+        return tuple(map(_nested, value, hints)) if len(hints) == len(value) else value
     return value
+
+
+def _of_each(parts: tuple[Any, ...], items: Sequence[Any]) -> tuple[Any, ...]:
+    """The types of a tuple's items, as `tuple[int, str]` or `tuple[int, ...]` has them."""
+    return parts[:1] * len(items) if parts[1:] == (...,) else parts
 
 
 @functools.cache
@@ -76,7 +87,7 @@ def field_types(kind: type) -> dict[str, Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type as annotations write it: classes, unions, lists and dictionaries of such."""
+    """Whether a value is of a type as annotations write it: classes, unions, lists, tuples and dictionaries of such."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -84,6 +95,9 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, part) for part in parts)
     if origin is list:
         return isinstance(value, list) and all(fits(item, parts[0]) for item in value)
+    if origin is tuple:
+        hints = _of_each(parts, value) if isinstance(value, tuple) else ()
+        return isinstance(value, tuple) and len(hints) == len(value) and all(map(fits, value, hints))
     if origin is dict:
         return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
     if hint in (int, float) and isinstance(value, bool):

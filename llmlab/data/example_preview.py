@@ -1,10 +1,8 @@
-"""What a preview of examples says, in plain values, for the command line and the window alike. No torch."""
+"""What is told of texts that are read, in plain values: a preview of examples, and a step's batch. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 IN_LOSS, MASKED, TRUNCATED = "trained", "masked", "cut"
 TRAIN, HELD_OUT, LEFT_OUT = "training", "held out", "left out"
@@ -77,20 +75,10 @@ class Preview:
         return self.longer - self.cut
 
 
-def preview_from(values: Mapping[str, Any]) -> Preview:
-    """The inverse of `asdict`, from values that JSON made lists of. KeyError, TypeError or ValueError otherwise."""
-    shown = values["example"]
-    example = None
-    if shown is not None:
-        tokens = tuple(PreviewToken(int(t["id"]), str(t["text"]), str(t["state"])) for t in shown["tokens"])
-        example = PreviewExample(**{**shown, "tokens": tokens})
-    what, why, do = values["trouble"] or ("", "", "")
-    return Preview(
-        **{
-            **values,
-            "lengths": tuple(int(count) for count in values["lengths"]),
-            "bad": tuple((int(number), str(reason)) for number, reason in values["bad"]),
-            "trouble": (str(what), str(why), str(do)) if values["trouble"] else None,
-            "example": example,
-        }
-    )
+@dataclass(frozen=True)
+class BatchText:
+    """A row of what a step read. loss: nats per token under the last checkpoint before the step, or the first after it;
+    None where there is none."""
+
+    text: str
+    loss: float | None = None

@@ -19,12 +19,12 @@ from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.data.dataset import Dataset, load_dataset
+from llmlab.data.example_preview import BatchText
 from llmlab.data.sequences import Sequences
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Started
 from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder
-from llmlab.training.batch_text import BatchText
 
 if TYPE_CHECKING:
     from llmlab.models.model import OpenModel

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab.data.example_preview import preview_from
+from llmlab.core.records import from_plain
+from llmlab.data.example_preview import BatchText, Preview
 from llmlab.practice.question import question_from
-from llmlab.training.batch_text import BatchText
 from llmlab_gui.host.about import about_from
 from llmlab_gui.host.selection import PromptToken, Working
 
@@ -158,6 +158,6 @@ ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "read": lambda values: tuple(
         BatchText(text_of(text), None if loss is None else float(loss)) for text, loss in values["rows"]
     ),
-    "previewed": lambda values: preview_from(values["preview"]),
+    "previewed": lambda values: from_plain(Preview, values["preview"]),
     "done": lambda values: float(values.get("seconds", 0.0)),
 }

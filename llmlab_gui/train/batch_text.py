@@ -9,9 +9,9 @@ from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import QListWidget, QPushButton, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.data.example_preview import BatchText
 from llmlab.studies.experiments.curves import SPIKE_SIGMAS, find_spikes
 from llmlab.studies.experiments.outcomes import Spike
-from llmlab.training.batch_text import BatchText
 from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import Working
 from llmlab_gui.train.chart_dock import ShownRun

@@ -10,7 +10,8 @@ from test_host import Conversation
 
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
-from llmlab.data.example_preview import preview_from
+from llmlab.core.records import from_plain
+from llmlab.data.example_preview import Preview
 from llmlab.training.finetuning.preview import Previewer
 
 
@@ -27,7 +28,7 @@ def test_a_preview_is_the_one_that_is_had_without_the_host(tmp_path: Path) -> No
         said = host.ask(id=2, **question, place=2)
         assert said[-1]["event"] == "previewed"
         expected = Previewer(tmp_path).preview(str(folder), ExampleSettings(**settings), 3, 2, quiet)
-        assert preview_from(said[-1]["preview"]) == expected
+        assert from_plain(Preview, said[-1]["preview"]) == expected
         assert expected.bad == ((6, "It has no answer: no completion or response."),)
         said = host.ask(id=3, **question | {"settings": settings | {"source": str(tmp_path / "none.csv")}}, place=0)
         assert said[-1]["event"] == "error"

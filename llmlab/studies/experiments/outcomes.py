@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from llmlab.core.charts import FAINT, FIT, MEASURED, POINTS, Axis, Note, NotedChart, Series
 from llmlab.core.files import write_json
 from llmlab.core.records import read_record, to_plain
+from llmlab.data.example_preview import BatchText
 from llmlab.store.events import BITS, NATS
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
-from llmlab.training.batch_text import BatchText
 
 STEP_AXIS = Axis("step", "steps")
 LOSS_AXIS = Axis("validation loss", NATS)

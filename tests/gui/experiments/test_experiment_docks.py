@@ -20,13 +20,13 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
 
+from llmlab.data.example_preview import BatchText
 from llmlab.notebook.locked import lock
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
 from llmlab.studies.experiments.outcomes import Finding, Point, Spike
 from llmlab.studies.records import ExperimentFolder
-from llmlab.training.batch_text import BatchText
 from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.list_dock import ExperimentsDock
 from llmlab_gui.experiments.losses import ExperimentLossesDock

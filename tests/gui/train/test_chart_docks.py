@@ -22,10 +22,10 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab.data.example_preview import BatchText
 from llmlab.store.events import Evaluated, Finished, Shared, Started, StepEvent
 from llmlab.store.history import RunHistory
 from llmlab.studies.experiments.curves import find_spikes
-from llmlab.training.batch_text import BatchText
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.panel import ChartChoices
 from llmlab_gui.charts.redraw import RedrawTimer

@@ -21,6 +21,7 @@ from llmlab.cli.main import main
 from llmlab.core.errors import Cancelled, UsageError
 from llmlab.core.finetuning_settings import ExampleSettings
 from llmlab.core.progress import quiet
+from llmlab.core.records import from_plain
 from llmlab.data.example_preview import (
     HELD_OUT,
     IN_LOSS,
@@ -31,7 +32,6 @@ from llmlab.data.example_preview import (
     Preview,
     PreviewExample,
     PreviewToken,
-    preview_from,
 )
 from llmlab.data.finetuning_data import load_finetuning_data
 from llmlab.models.reference import parse
@@ -118,7 +118,7 @@ def test_tokens_are_those_that_training_reads(outputs: Path, source: Path) -> No
 
 def test_json_and_back_is_the_same(outputs: Path, source: Path) -> None:
     for preview in (previewed(outputs, source, max_length=40), previewed(outputs, source, max_length=8)):
-        assert preview_from(json.loads(json.dumps(asdict(preview)))) == preview
+        assert from_plain(Preview, json.loads(json.dumps(asdict(preview)))) == preview
 
 
 def test_json_has_the_names_of_version_0_4(outputs: Path, source: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_terminal_with_colours_has_answers_green_questions_dim_and_the_rest_st
 
 def test_the_command_speaks_json(outputs: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(outputs, source, "--set", "data.max_length=40", "--set", "train.seed=1", "--json") == 0
-    assert preview_from(json.loads(capsys.readouterr().out)) == previewed(outputs, source, max_length=40)
+    assert from_plain(Preview, json.loads(capsys.readouterr().out)) == previewed(outputs, source, max_length=40)
 
 
 @pytest.mark.parametrize(
