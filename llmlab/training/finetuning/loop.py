@@ -6,10 +6,11 @@ adds its own sum, divided by the tokens of the step. Where several processes tra
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -36,8 +37,8 @@ from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoin
 from llmlab.store.events import Scored, Warned
 from llmlab.training.finetuning.backends import Prepared, prepare
 from llmlab.training.finetuning.packing import require_apart
+from llmlab.training.finetuning.quantise import is_quantised
 from llmlab.training.finetuning.targets import blocks_of
-from llmlab.training.finetuning.whole import filled, hollow
 from llmlab.training.loop import Loop
 from llmlab.training.optimizer import make_optimizer
 from llmlab.training.processes import Loss
@@ -297,3 +298,23 @@ def _vocab_size(model: nn.Module) -> int:
     plain: Any = base_model(model)
     config = getattr(plain, "config", None)
     return int(plain.vocab_size if config is None else config.get_text_config().vocab_size)
+
+
+# A model that is held in parts, whole again: to write with, and to look into -------------------------------------
+
+
+def hollow(model: nn.Module) -> nn.Module:
+    """A copy in main memory whose parameters have shapes and no numbers; `filled` gives them some."""
+    empty = {id(p): torch.empty(p.shape, dtype=p.dtype, device="meta") for p in model.parameters()}
+    copied = copy.deepcopy(model, {id(p): nn.Parameter(empty[id(p)], p.requires_grad) for p in model.parameters()})
+    for module in copied.modules():
+        if is_quantised(module):
+            module.quant_state.to("cpu")  # its scales are no parameters
+    return copied
+
+
+def filled(hollow: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of a hollow model with these numbers, whose names it has; a parameter of two names stays one."""
+    learning = {id(p): nn.Parameter(parameters[name], p.requires_grad) for name, p in hollow.named_parameters()}
+    model = copy.deepcopy(hollow, learning)
+    return model.cpu()

@@ -24,9 +24,9 @@ from llmlab.training.finetuning import backends
 from llmlab.training.finetuning import quantise as module
 from llmlab.training.finetuning.backends import prepare
 from llmlab.training.finetuning.estimate import NF4_BYTES
+from llmlab.training.finetuning.loop import hollow
 from llmlab.training.finetuning.quantise import full_weight, is_quantised, quantise, quantise_layers
 from llmlab.training.finetuning.targets import ALL, target_layers
-from llmlab.training.finetuning.whole import hollow
 
 # The 16 values of NF4 (Dettmers et al. 2023, appendix E), rounded to four places.
 _NEGATIVE = (-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0)
