@@ -205,10 +205,5 @@ def _write_predictions(writer: ArchiveWriter, a: _Capture, b: _Capture, pairs: P
 
 def divergence(a: Array, b: Array) -> float:
     """KL(softmax(a) || softmax(b)) of two rows of logits [V], in nats; exactly 0 for equal rows."""
-    p, q = (_log_softmax(row.astype(np.float64)) for row in (a, b))
-    return max(float((np.exp(p) * (p - q)).sum()), 0.0)
-
-
-def _log_softmax(row: Array) -> Array:
-    shifted = row - row.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+    p, q = (torch.tensor(row, dtype=torch.float64).log_softmax(-1) for row in (a, b))
+    return max(float((p.exp() * (p - q)).sum()), 0.0)

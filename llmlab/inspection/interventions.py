@@ -100,7 +100,7 @@ def intervene(opened: OpenModel, question: Intervene, out: Path, progress: Progr
     source_ids = question.source_token_ids(opened)
     progress("Unchanged pass", 0, 3)
     position = position_of(question.position, len(ids))
-    means = _taken(interventions, "mean")
+    means = taken(interventions, "mean")
     keep = anatomy.n_layer * len(ids) * anatomy.n_embd * anatomy.unembedding.element_size() <= _STREAM_BYTES
     outputs = [(layer, "post_ffn") for layer in range(anatomy.n_layer)] if keep else []
     own = Recorder([*(() if question.reference else means), *outputs])
@@ -146,7 +146,7 @@ def take_sources(
 
     UsageError when a patch has no source.
     """
-    means, patches = _taken(interventions, "mean"), _taken(interventions, "patch")
+    means, patches = taken(interventions, "mean"), taken(interventions, "patch")
     averaged = own
     if question.reference and means:
         averaged = Recorder(means)
@@ -161,7 +161,7 @@ def take_sources(
     return Sources(averaged.values, patched.values, alignment), source
 
 
-def _taken(interventions: Sequence[Intervention], action: Action) -> list[Slot]:
+def taken(interventions: Sequence[Intervention], action: Action) -> list[Slot]:
     """What the changes of one kind need of another pass."""
     return [slot for intervention in interventions if intervention.action == action for slot in intervention.takes]
 

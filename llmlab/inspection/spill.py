@@ -40,15 +40,11 @@ class Spill:
         """Rows first to last - 1 of a matrix, [n, C], on the device it came from."""
         time, width = self._shape
         last = time if last is None else last
-        rows = np.empty((last - first, width), np.float32)
         self._file.seek((number * time + first) * width * 4)
-        rest = rows.data.cast("B")
-        while rest:
-            count = self._file.readinto(rest)
-            if not count:
-                raise EOFError(f"matrix {number} was never put aside")
-            rest = rest[count:]
-        return torch.from_numpy(rows).to(self._device)
+        rows = np.fromfile(self._file, np.float32, (last - first) * width)
+        if len(rows) < (last - first) * width:
+            raise EOFError(f"matrix {number} was never put aside")
+        return torch.from_numpy(rows.reshape(-1, width)).to(self._device)
 
     def close(self) -> None:
         self._file.close()

@@ -35,17 +35,8 @@ from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import write_archive
 from llmlab.inspection.inspect import check_target, describe
-from llmlab.inspection.intervening import (
-    EDITABLE,
-    HEADS,
-    Intervention,
-    Recorder,
-    Slot,
-    Sources,
-    mean_of,
-    require_intervention,
-)
-from llmlab.inspection.interventions import Sourced, take_sources
+from llmlab.inspection.intervening import EDITABLE, Intervention, Interventions, Recorder, require_intervention
+from llmlab.inspection.interventions import Sourced, take_sources, taken
 from llmlab.inspection.questions import position_of
 from llmlab.inspection.readout import LogitTarget, read, target_of
 from llmlab.models.model import OpenModel
@@ -68,14 +59,6 @@ class PatchingSweep(Sourced):
     action: str = "patch"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One change: of the stream at a position, or of a head at all positions."""
-
-    layer: int
-    index: int  # position or head
-
-
 def patching_sweep(
     opened: OpenModel, question: PatchingSweep, out: Path, progress: Progress = quiet, *, budget: int = _BUDGET
 ) -> None:
@@ -90,30 +73,27 @@ def patching_sweep(
     ids, source_ids = question.token_ids(opened), question.source_token_ids(opened)
     read_at = position_of(question.position, len(ids))
     progress("Unchanged pass", 0, 0)
-    own = Recorder(
-        slot for intervention in interventions if intervention.action == "mean" for slot in intervention.takes
-    )
+    own = Recorder(taken(interventions, "mean"))
     target = target_of(opened, question, read(opened, ids, [own]).at(read_at), read_at)
     sources, source = take_sources(opened, question, interventions, own, source_ids, len(ids))
 
     heads = question.over == "layer,head"
     positions = sorted(sources.alignment) if question.action == "patch" else range(len(ids))
     columns = range(anatomy.n_head) if heads else [column for column in positions if column <= read_at]
-    cells = [Cell(intervention.layer, column) for intervention in interventions for column in columns]
+    cells = [(change, column) for change in interventions for column in columns]
     shown = ids[: read_at + 1]  # a decoder predicts from what came before
     before = target.value(run(opened.model, anatomy, shown, last=True)[0, -1].cpu().double())
     grid = np.full((anatomy.n_layer, anatomy.n_head if heads else len(ids)), np.nan)
     if not heads:
         grid[:, [column for column in positions if column > read_at]] = before
-    values = _Values(interventions, sources)
     batch = min(max(budget // row_bytes(anatomy, len(shown)), 1), _LARGEST_BATCH)
     for first in range(0, len(cells), batch):
         progress("Changing one thing at a time", first, len(cells))
         some = cells[first : first + batch]
-        batch_ids = torch.tensor([shown] * len(some))
-        logits = run(opened.model, anatomy, batch_ids, interventions=[_CellOfRow(some, values, heads)], last=True)
-        for cell, row in zip(some, logits[:, -1].cpu().double(), strict=True):
-            grid[cell.layer, cell.index] = target.value(row)
+        rows = _Rows([Interventions([_at(change, column)], len(shown), sources) for change, column in some])
+        logits = run(opened.model, anatomy, torch.tensor([shown] * len(some)), interventions=[rows], last=True)
+        for (change, column), row in zip(some, logits[:, -1].cpu().double(), strict=True):
+            grid[change.layer, column] = target.value(row)
     progress("Changing one thing at a time", len(cells), len(cells))
 
     tensors = {"sweep/logit_difference": grid, "sweep/before": np.array([before])}
@@ -168,69 +148,35 @@ def _changes(anatomy: Anatomy, question: PatchingSweep) -> list[Intervention]:
     return interventions
 
 
-class _Values:
-    """What is put into a cell."""
-
-    def __init__(self, interventions: Sequence[Intervention], sources: Sources) -> None:
-        self.slots: dict[int, Slot] = {intervention.layer: intervention.puts for intervention in interventions}
-        self._action = interventions[0].action if interventions else "zero"
-        self._sources = sources
-        self._means: dict[Cell, Tensor] = {}
-
-    def position(self, cell: Cell, like: Tensor) -> Tensor:
-        """For one position: [C]. like: a vector of the stream."""
-        if self._action == "zero":
-            return torch.zeros_like(like)
-        if self._action == "mean":
-            return self._mean(Cell(cell.layer, 0), "residual")  # the same at every position
-        return self._sources.patches[self.slots[cell.layer]][self._sources.alignment[cell.index]]
-
-    def head(self, cell: Cell, old: Tensor) -> Tensor:
-        """For one head: [T, D]. old: what it answers in the unchanged prompt."""
-        if self._action == "zero":
-            return torch.zeros_like(old)
-        if self._action == "mean":
-            return self._mean(cell, "head").expand_as(old)
-        aligned = {ours: theirs for ours, theirs in self._sources.alignment.items() if ours < len(old)}
-        new = old.clone()
-        new[list(aligned)] = self._sources.patches[cell.layer, HEADS][list(aligned.values()), cell.index]
-        return new
-
-    def _mean(self, cell: Cell, part: str) -> Tensor:
-        if cell not in self._means:
-            intervention = Intervention("mean", part, cell.layer, head=cell.index, point=self.slots[cell.layer][1])  # type: ignore[arg-type]
-            self._means[cell] = mean_of(intervention, self._sources.means)
-        return self._means[cell]
+def _at(change: Intervention, column: int) -> Intervention:
+    """A layer's change in one cell: of the stream at a position, or of a head at all positions."""
+    return replace(change, head=column) if change.part == "head" else replace(change, positions=(column,))
 
 
-class _CellOfRow(Intervener):
+class _Rows(Intervener):
     """Row i of the batch is the prompt with cell i changed."""
 
-    def __init__(self, cells: Sequence[Cell], values: _Values, of_heads: bool) -> None:
-        self._cells, self._values, self._of_heads = cells, values, of_heads
+    def __init__(self, changes: Sequence[Interventions]) -> None:
+        self._changes = changes
 
     def residual(self, layer: int, point: Point, x: Tensor) -> Tensor | None:
         """[B, T, C], changed in the rows whose cell is here."""
-        rows = self._rows(layer)
-        if self._of_heads or not rows or self._values.slots[layer] != (layer, point):
-            return None
-        x = x.clone()
-        for row, cell in rows:
-            x[row, cell.index] = self._values.position(cell, x[row, cell.index])
-        return x
+        return _put_rows(x, [one.residual(layer, point, x[row : row + 1]) for row, one in enumerate(self._changes)])
 
     def heads(self, layer: int, z: Tensor) -> Tensor | None:
         """[B, T, H, D], changed in the rows whose cell is here."""
-        rows = self._rows(layer)
-        if not self._of_heads or not rows:
-            return None
-        z = z.clone()
-        for row, cell in rows:
-            z[row, :, cell.index] = self._values.head(cell, z[row, :, cell.index])
-        return z
+        return _put_rows(z, [one.heads(layer, z[row : row + 1]) for row, one in enumerate(self._changes)])
 
-    def _rows(self, layer: int) -> list[tuple[int, Cell]]:
-        return [(row, cell) for row, cell in enumerate(self._cells) if cell.layer == layer]
+
+def _put_rows(x: Tensor, rows: Sequence[Tensor | None]) -> Tensor | None:
+    """x [B, ...] with the rows [1, ...] that there are in their places."""
+    changed = {row: new[0] for row, new in enumerate(rows) if new is not None}
+    if not changed:
+        return None
+    x = x.clone()
+    for row, new in changed.items():
+        x[row] = new
+    return x
 
 
 def _notes(question: PatchingSweep, kind: str, target: LogitTarget) -> list[str]:
