@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ def shape_of_folder(folder: Path, name: str) -> BaseShape:
     if config is None:
         raise LabError(f"{name} cannot be opened.", f"Its {CONFIG_FILE} is missing or damaged.")
     try:
-        config |= config.get("text_config") or {}
+        config = _by_usual_names(config | (config.get("text_config") or {}))
         family = config.get("model_type")
         if family == "gpt2":
             return _gpt2(config)
@@ -195,11 +195,38 @@ def shape_of_folder(folder: Path, name: str) -> BaseShape:
         raise LabError(f"{name} cannot be estimated.", f"Its {CONFIG_FILE} lacks {error}.") from error
 
 
+def _by_usual_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, **{size: config[name] for size in NAMES if (name := found_name(config, size))}}
+
+
+def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
+    """The widths of all heads side by side: of queries, and of keys and values."""
+    n_head = config["num_attention_heads"]
+    head = config.get("head_dim") or config["hidden_size"] // n_head
+    return n_head * head, (config.get("num_key_value_heads") or n_head) * head
+
+
+def _shape(config: Mapping[str, Any], layers: Iterable[Layer], parameters: int, hidden: int, gated: bool) -> BaseShape:
+    heads, kv_heads = _heads(config)
+    return BaseShape(
+        family=str(config.get("model_type")),
+        vocab_size=config["vocab_size"],
+        n_embd=config["hidden_size"],
+        n_layer=config["num_hidden_layers"],
+        n_head=config["num_attention_heads"],
+        context=context_length(config),
+        layers=tuple(layers),
+        parameters=parameters,
+        heads=heads,
+        kv_heads=kv_heads,
+        hidden=hidden,
+        gated=gated,
+    )
+
+
 def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
     n_embd, hidden, n_layer = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
-    n_head = config["num_attention_heads"]
-    head = config.get("head_dim") or n_embd // n_head
-    heads, kv_heads = n_head * head, (config.get("num_key_value_heads") or n_head) * head
+    heads, kv_heads = _heads(config)
     if family.fused:
         one = [Layer(ATTENTION, n_embd, heads + 2 * kv_heads), Layer(ATTENTION, heads, n_embd)]
         one += [Layer(FEED_FORWARD, n_embd, 2 * hidden), Layer(FEED_FORWARD, hidden, n_embd)]
@@ -213,49 +240,25 @@ def _llama_like(config: Mapping[str, Any], family: _Family) -> BaseShape:
     biases = sum({"q": heads, "k": kv_heads, "v": kv_heads, "o": n_embd}[part] for part in bias)
     if family.mlp_bias and config.get(family.mlp_bias):
         biases += 2 * hidden + n_embd
+    head = heads // config["num_attention_heads"]
     norms = family.norms * n_embd + {"": 0, "head": 2 * head, "all": heads + kv_heads}[family.head_norms]
-    vocab_size = config["vocab_size"]
-    embeddings = vocab_size * n_embd * (1 if config.get("tie_word_embeddings", family.tied) else 2)
-    return BaseShape(
-        family=config["model_type"],
-        vocab_size=vocab_size,
-        n_embd=n_embd,
-        n_layer=n_layer,
-        n_head=n_head,
-        context=context_length(config),
-        layers=tuple(one) * n_layer,
-        parameters=embeddings + n_layer * (sum(layer.numbers for layer in one) + biases + norms) + n_embd,
-        heads=heads,
-        kv_heads=kv_heads,
-        hidden=hidden,
-        gated=True,
-        head_norms=bool(family.head_norms),
-    )
+    embeddings = config["vocab_size"] * n_embd * (1 if config.get("tie_word_embeddings", family.tied) else 2)
+    parameters = embeddings + n_layer * (sum(layer.numbers for layer in one) + biases + norms) + n_embd
+    return replace(_shape(config, one * n_layer, parameters, hidden, True), head_norms=bool(family.head_norms))
 
 
 def _gpt2(config: Mapping[str, Any]) -> BaseShape:
-    n_embd, n_layer, vocab_size = config["n_embd"], config["n_layer"], config["vocab_size"]
-    hidden, positions = config.get("n_inner") or 4 * n_embd, config["n_positions"]
+    n_embd, n_layer = config["hidden_size"], config["num_hidden_layers"]
+    hidden = config.get("intermediate_size") or 4 * n_embd
     one = [Layer(ATTENTION, n_embd, 3 * n_embd), Layer(ATTENTION, n_embd, n_embd)]
     one += [Layer(FEED_FORWARD, n_embd, hidden), Layer(FEED_FORWARD, hidden, n_embd)]
     block = sum(layer.numbers + layer.width_out for layer in one) + 4 * n_embd
-    heads = 1 if config.get("tie_word_embeddings", True) else 2
-    return BaseShape(
-        family="gpt2",
-        vocab_size=vocab_size,
-        n_embd=n_embd,
-        n_layer=n_layer,
-        n_head=config["n_head"],
-        context=positions,
-        layers=tuple(one) * n_layer,
-        parameters=(heads * vocab_size + positions) * n_embd + n_layer * block + 2 * n_embd,
-        heads=n_embd,
-        kv_heads=n_embd,
-        hidden=hidden,
-        gated=False,
+    rows = config["vocab_size"] * (1 if config.get("tie_word_embeddings", True) else 2) + context_length(config)
+    return replace(
+        _shape(config, one * n_layer, rows * n_embd + n_layer * block + 2 * n_embd, hidden, False),
         rms=False,
         composed=config.get("activation_function", "gelu_new") == "gelu_new",
-        dropout_heads=config["n_head"] if config.get("attn_pdrop", 0.1) > 0 else 0,
+        dropout_heads=config["num_attention_heads"] if config.get("attn_pdrop", 0.1) > 0 else 0,
     )
 
 
@@ -282,29 +285,13 @@ def _is_gguf_block_weight(name: str) -> str | None:
 def _from_header(
     config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], part: _Part, *, flipped: bool = False
 ) -> BaseShape:
-    """config: sizes by transformers' names. shapes: of all weights, [out, in]; flipped: [in, out]."""
-    config = {**config, **{size: config[name] for size in NAMES if (name := found_name(config, size))}}
+    """config: sizes by the usual names. shapes: of all weights, [out, in]; flipped: [in, out]."""
     layers = tuple(_layers(shapes, part, flipped))
-    n_layer, n_embd = config["num_hidden_layers"], config["hidden_size"]
-    n_head = config["num_attention_heads"]
-    head = config.get("head_dim") or n_embd // n_head
     forward = [layer for layer in layers if layer.part == FEED_FORWARD]
-    hidden = max((max(layer.width_in, layer.width_out) for layer in forward), default=4 * n_embd)
-    return BaseShape(
-        family=str(config.get("model_type")),
-        vocab_size=config["vocab_size"],
-        n_embd=n_embd,
-        n_layer=n_layer,
-        n_head=n_head,
-        context=context_length(config),
-        layers=layers,
-        parameters=sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith("rope_")),
-        heads=n_head * head,
-        kv_heads=(config.get("num_key_value_heads") or n_head) * head,
-        hidden=hidden,
-        gated=len(forward) >= 3 * n_layer,
-        rms=not any("norm" in name and name.endswith("bias") for name in shapes),
-    )
+    hidden = max((max(layer.width_in, layer.width_out) for layer in forward), default=4 * config["hidden_size"])
+    parameters = sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith("rope_"))
+    shape = _shape(config, layers, parameters, hidden, len(forward) >= 3 * config["num_hidden_layers"])
+    return replace(shape, rms=not any("norm" in name and name.endswith("bias") for name in shapes))
 
 
 def _layers(shapes: Mapping[str, tuple[int, ...]], part: _Part, flipped: bool) -> Iterator[Layer]:

@@ -77,7 +77,7 @@ class Source(ABC):
 
     def context(self) -> int:
         """The longest prompt, in tokens (`llmlab.anatomy.sizes`)."""
-        return self._of_base.context()
+        return self.shape().context if self.base is None else self.base.context()
 
     def shape(self) -> BaseShape:
         """Its sizes. LabError when they cannot be told without downloading or loading it."""

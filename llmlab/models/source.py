@@ -143,9 +143,6 @@ class PretrainedRun(_SavedRun):
 
         return read_tokenizer(self.run)
 
-    def context(self) -> int:
-        return self.own_settings().block_size
-
     def shape(self) -> BaseShape:
         return shape_of_gpt(*described_model(self.run, self.checkpoint))
 
@@ -161,8 +158,8 @@ class TaskRun(PretrainedRun):
 
         return open_task_checkpoint(self.run, self.checkpoint, self.reference.named)
 
-    def context(self) -> int:
-        return self.run.info().settings_as(TaskSettings).time
+    def shape(self) -> BaseShape:
+        return shape_of_task(self.run.info().settings_as(TaskSettings))
 
     def own_settings(self) -> Any:
         """None: its GPT reads no text, and is no other program's model."""
@@ -178,9 +175,6 @@ class SealedRun(PretrainedRun):
         rebuild = self.run.info().settings_as(MysterySettings).rebuild
         named = self.reference.named
         return open_checkpoint(self.run, self.checkpoint, named, progress, with_bytes=with_bytes, rebuild=rebuild)
-
-    def context(self) -> int:
-        return described_model(self.run, self.checkpoint)[0].block_size
 
     def own_settings(self) -> Any:
         """None: it may be no GPT that another program knows."""
@@ -236,14 +230,6 @@ class Live(Source):
         from llmlab.models.scratch import read_tokenizer
 
         return read_tokenizer(self.run) if self.base is None else self.base.tokenizer()
-
-    def context(self) -> int:
-        if self.base is not None:
-            return self.base.context()
-        info = self.run.info()
-        if is_task(self.run):
-            return info.settings_as(TaskSettings).time
-        return info.settings_as(PretrainSettings).model.block_size
 
     def shape(self) -> BaseShape:
         if self.base is not None:
