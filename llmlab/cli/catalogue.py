@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -140,7 +139,8 @@ def _fetch(args: argparse.Namespace) -> int:
         say(f"{corpus.name} is already here.")
     else:
         say(f"Fetching {corpus.title}: {text.size(corpus.bytes)}, {corpus.licence}, from {corpus.origin}")
-        registry.fetch(corpus, _show_bytes)
+        with terminal_progress() as progress:
+            registry.fetch(corpus, progress)
         say(f"{corpus.name} is here.")
     return answer(args, _corpus_dict(corpus), ())
 
@@ -187,14 +187,6 @@ def _build(args: argparse.Namespace) -> int:
         f"  llmlab-run pretrain {chosen}",
     ]
     return answer(args, _corpus_dict(corpus) | {"folder": str(corpus.folder)} | values, lines)
-
-
-def _show_bytes(what: str, done: float, total: float) -> None:
-    """One line on a terminal that counts up."""
-    if sys.stderr.isatty():
-        whole = f" of {text.size(total)}" if total else ""
-        ending = "\n" if done == total else ""
-        print(f"\r  {text.size(done)}{whole}   ", end=ending, file=sys.stderr, flush=True)
 
 
 def _corpus_dict(corpus: Corpus) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from llmlab.cli import text
 from llmlab.cli.follow import Interrupts, ask_to_stop
 from llmlab.cli.notebook import tell_outcomes
-from llmlab.cli.output import DONE, INTERRUPTED, MovingLine, Pace, answer, can_redraw, say
+from llmlab.cli.output import DONE, INTERRUPTED, MovingLine, answer, can_redraw, now_and_then, say
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import to_plain
 from llmlab.studies.experiments.outcomes import read_results
@@ -157,7 +157,7 @@ class _Shown:
         self._states: dict[str, str] = {}
         self._line = MovingLine() if not as_json and can_redraw() else None
         self._begun = time.monotonic()
-        self._pace = Pace()
+        self._pace = now_and_then()
 
     def status(self, status: ExperimentStatus) -> None:
         for number, trial in enumerate(self._record.arms, 1):

@@ -18,6 +18,7 @@ from llmlab.cli.output import DONE, INTERRUPTED
 from llmlab.cli.progress import Report, StartTimes
 from llmlab.cli.words import spoken
 from llmlab.core.errors import LabError
+from llmlab.core.progress import Every
 from llmlab.jobs.launcher import start_worker
 from llmlab.store import requests
 from llmlab.store.events import FINAL_EVENTS, Event, Failed
@@ -119,7 +120,7 @@ class _Following:
         self._run, self._worker, self._follower = run, worker, follower
         self._report, self._interrupts, self._times = report, interrupts, times
         self._begun = False
-        self._silent, self._looked = False, time.monotonic()
+        self._silent, self._looks = False, Every(_LOOK_SECONDS, at_once=False)
         self._asked: float | None = None  # when we saw that a stop was asked for, monotonic
 
     def to_the_end(self) -> Event | None:
@@ -160,9 +161,8 @@ class _Following:
 
     def _watch_silence(self) -> None:
         """Says when the worker falls silent, and when it is heard again."""
-        if time.monotonic() - self._looked < _LOOK_SECONDS:
+        if not self._looks.due():
             return
-        self._looked = time.monotonic()
         status = self._run.status()
         if (status.silent_since is not None) == self._silent:
             return

@@ -8,12 +8,11 @@ import io
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli.text import duration
-from llmlab.core.progress import Progress, quiet
+from llmlab.core.progress import Every, Progress, TimeLeft, quiet
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -63,19 +62,9 @@ def silence_stdout() -> None:
     os.close(nowhere)
 
 
-class Pace:
-    """Tells when the next line is due, of a log, a pipe, or a terminal that cannot redraw."""
-
-    def __init__(self) -> None:
-        self._last: float | None = None
-
-    def due(self) -> bool:
-        """Whether a line may be printed now: the first at once, every other a while after the one before."""
-        now = time.monotonic()
-        if self._last is not None and now - self._last < _LINE_SECONDS:
-            return False
-        self._last = now
-        return True
+def now_and_then() -> Every:
+    """When the next line is due, of a log, a pipe, or a terminal that cannot redraw: the first at once."""
+    return Every(_LINE_SECONDS)
 
 
 def can_redraw() -> bool:
@@ -84,20 +73,23 @@ def can_redraw() -> bool:
 
 
 class MovingLine:
-    """A line on stdout that is drawn anew: where something is, a bar, and words; others scroll above it."""
+    """A line on stdout or stderr that is drawn anew: where something is, a bar, and words; others scroll above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_stderr: bool = False) -> None:
+        self._on_stderr = on_stderr
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
     def move(self, place: str, words: str, done: float, total: float | None) -> None:
         """Draws it; it appears with the first call. total: None for a bar that only shows that something goes on."""
         if self._bar is None:
-            from rich.progress import BarColumn, Progress, TextColumn  # 0.2 s: only for those who see it
+            from rich.console import Console  # 0.2 s: only for those who see it
+            from rich.progress import BarColumn, Progress, TextColumn
 
             where = TextColumn("{task.fields[place]}", markup=False)
             doing = TextColumn("{task.description}", markup=False)
-            self._bar = Progress(where, BarColumn(bar_width=24), doing, refresh_per_second=8, transient=True)
+            columns, console = (where, BarColumn(bar_width=24), doing), Console(stderr=self._on_stderr)
+            self._bar = Progress(*columns, console=console, refresh_per_second=8, transient=True)
             self._task = self._bar.add_task(words, total=None, place="")
             self._bar.start()
         assert self._task is not None
@@ -125,37 +117,18 @@ def terminal_progress(show: bool = True) -> Iterator[Progress]:
     if not show:
         yield quiet
         return
-    if not sys.stderr.isatty():
-        pace = Pace()
-        pace.due()  # not at once
-        began: dict[str, tuple[float, float]] = {}  # of the part that it is at: when, and what was done then
+    left, redraws = TimeLeft(), sys.stderr.isatty()
+    line, lines = MovingLine(on_stderr=True), Every(_LINE_SECONDS, at_once=False)
 
-        def say_now_and_then(what: str, done: float, total: float) -> None:
-            if what not in began:
-                began.clear()
-                began[what] = time.monotonic(), done
-            if pace.due():
-                begin, before = began[what]
-                passed = time.monotonic() - begin
-                left = f", {duration(passed * (total - done) / (done - before))} left" if done > before else ""
-                say(f"{what} ({100 * done / total:.0f} %{left})" if total else f"{what} ...")
+    def tell(what: str, done: float, total: float) -> None:
+        seconds = left.seconds(what, done, total)
+        rest = "" if seconds is None else f"{duration(seconds)} left"
+        if redraws:
+            line.move("", f"{what}  {rest}", done, total or None)
+        elif lines.due():
+            say(f"{what} ({100 * done / total:.0f} %{rest and f', {rest}'})" if total else f"{what} ...")
 
-        yield say_now_and_then
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(what: str, done: float, total: float) -> None:
-            if what not in tasks:  # the work has come to its next part
-                for task in tasks.values():
-                    bar.remove_task(task)
-                tasks.clear()
-                tasks[what] = bar.add_task(what, total=total or None)
-            bar.update(tasks[what], completed=done, total=total or None)
-
+    try:
         yield tell
+    finally:
+        line.close()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from llmlab.cli import text
-from llmlab.cli.output import MovingLine, Pace, can_redraw, say, silence_stdout
+from llmlab.cli.output import MovingLine, can_redraw, now_and_then, say, silence_stdout
 from llmlab.cli.words import spoken
 from llmlab.store.checkpoints import checkpoint_name
 from llmlab.store.events import (
@@ -142,7 +142,7 @@ class PlainReport(Report):
         self._last_step: StepEvent | None = None
         self._evaluated: Evaluated | None = None
         self._shared: Shared | None = None
-        self._pace = Pace()
+        self._pace = now_and_then()
         self._scores: list[Scored] = []
 
     def note(self, sentence: str) -> None:

@@ -1,8 +1,12 @@
-"""Progress reporting and cancellation for long work."""
+"""Progress reporting and cancellation for long work: how often something is said, and how long the rest will take."""
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
+
+# The time left is a guess; sooner than this it is none worth saying.
+_GUESS_AFTER_SECONDS = 0.5
 
 
 class Progress(Protocol):
@@ -16,3 +20,38 @@ class Progress(Protocol):
 
 def quiet(what: str, done: float, total: float) -> None:
     """Nobody watches and nobody cancels."""
+
+
+class Every:
+    """Tells when something is due that is done every so many seconds."""
+
+    def __init__(self, seconds: float, *, at_once: bool = True) -> None:
+        """at_once: the first time is due at the first look; otherwise it is so many seconds away as well."""
+        self._seconds = seconds
+        self._last = None if at_once else time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is to be done now; then the seconds begin anew."""
+        now = time.monotonic()
+        if self._last is not None and now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+class TimeLeft:
+    """How long a part of some work still takes, by the pace that it has had; asked at each call of a `Progress`."""
+
+    def __init__(self) -> None:
+        self._part: tuple[str, float] | None = None
+        self._began = self._first = 0.0
+
+    def seconds(self, what: str, done: float, total: float) -> float | None:
+        """None where that cannot be guessed yet, or never."""
+        now = time.monotonic()
+        if (what, total) != self._part:
+            self._part, self._began, self._first = (what, total), now, done
+        spent, gone = now - self._began, done - self._first
+        if gone <= 0 or done > total or spent <= _GUESS_AFTER_SECONDS:
+            return None
+        return spent * (total - done) / gone

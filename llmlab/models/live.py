@@ -17,7 +17,7 @@ from typing import Any
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import read_json
-from llmlab.core.progress import Progress, quiet
+from llmlab.core.progress import Every, Progress, quiet
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_sealed
 from llmlab.models.source import source_of
 from llmlab.store import requests
@@ -62,23 +62,20 @@ def ask_live(
 
 def _wait(reference: LiveRun, stem: Path, progress: Progress) -> None:
     run = reference.run
-    begin = looked = time.monotonic()
+    begin, looks = time.monotonic(), Every(_ALIVE_SECONDS, at_once=False)
     while not _is_answered(stem):
         stands = read_json(stem.with_name(f"{stem.name}.progress.json"))
         if stands is None:
             progress("Waiting for the next step", 0, 0)
         else:
             _tell(stands, progress)
-        now = time.monotonic()
-        if now - looked > _ALIVE_SECONDS:
-            looked = now
-            if not run.status().live and not _is_answered(stem):
-                raise LabError(
-                    f"{run.id} ended before it could answer.",
-                    f"It is {run.status().state}.",
-                    f"Open {reference.named}@latest, its newest checkpoint.",
-                )
-        if now - begin > PATIENCE_SECONDS and stands is None:
+        if looks.due() and not run.status().live and not _is_answered(stem):
+            raise LabError(
+                f"{run.id} ended before it could answer.",
+                f"It is {run.status().state}.",
+                f"Open {reference.named}@latest, its newest checkpoint.",
+            )
+        if time.monotonic() - begin > PATIENCE_SECONDS and stands is None:
             doing = run.status().doing
             raise LabError(
                 f"{run.id} has reached no step boundary for {PATIENCE_SECONDS / 60:.0f} minutes.",

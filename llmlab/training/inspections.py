@@ -20,6 +20,7 @@ from torch import nn
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import write_json
+from llmlab.core.progress import Every
 from llmlab.store.events import Inspected
 from llmlab.training.state import evaluating, random_state, restore_random
 
@@ -108,13 +109,11 @@ class _Teller:
         self._progress = stem.with_name(f"{stem.name}.progress.json")
         self._cancel = stem.with_name(f"{stem.name}.cancel")
         self._stop_wanted = stop_wanted
-        self._told = 0.0
+        self._news = Every(_TELL_SECONDS)
 
     def __call__(self, what: str, done: float, total: float) -> None:
-        now = time.monotonic()
-        if now - self._told < _TELL_SECONDS:
+        if not self._news.due():
             return
-        self._told = now
         if self._cancel.exists() or self._stop_wanted():
             raise Cancelled()
         with suppress(OSError, ValueError):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Steps over which speed is averaged: long enough to be calm, short enough to follow a change within seconds.
 STEPS = 20
+# Between two `shared` events, and as a part of the training time so far: a week's training has some thousands of them.
+_SHARES_SECONDS, _SHARES_PART = 10.0, 1e-3
 
 
 class Pace:
@@ -23,6 +25,7 @@ class Pace:
         self._train, self._tokens_until = train, tokens_until
         self._recent: deque[float] = deque(maxlen=STEPS)
         self._queued: list[float] = []  # of steps that a GPU may not have computed yet
+        self._shared: float | None = None  # active seconds at which `shares_due` said so last
 
     @property
     def settled(self) -> bool:
@@ -40,6 +43,14 @@ class Pace:
         # After a resume the speed of the last worker holds until this one has warmed up.
         if self.settled or progress.step_seconds == 0 or progress.step <= STEPS:
             progress.step_seconds = sum(self._recent) / len(self._recent)
+
+    def shares_due(self, progress: Progress) -> bool:
+        """Whether to tell how several processes share the work: after the first steps, then now and then."""
+        seconds, told = progress.active_seconds, self._shared
+        due = self.settled if told is None else seconds > told + max(_SHARES_SECONDS, _SHARES_PART * seconds)
+        if due:
+            self._shared = seconds
+        return due
 
     def tokens_per_second(self, progress: Progress) -> float:
         """Of the last steps."""

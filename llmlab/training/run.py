@@ -21,6 +21,7 @@ from torch import nn
 
 from llmlab.core.config import to_mapping
 from llmlab.core.errors import LabError
+from llmlab.core.progress import Every
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainTrainSettings
 from llmlab.store import checkpoints
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 # Seconds between readings of the memory in use; a reading costs as much as a tenth of a small step.
 _MEMORY_SECONDS = 1.0
-# Between two `shared` events, and as a part of the training time so far: a week's training has some thousands of them.
-_SHARES_SECONDS, _SHARES_PART = 10.0, 1e-3
 
 
 class TrainingRun(ABC):
@@ -81,8 +80,7 @@ class TrainingRun(ABC):
         self.progress = Progress()
         self._pace = Pace(settings.train, self.tokens_until)
         self._unwritten: tuple[StepResult, Callable[..., StepEvent]] | None = None  # a report without its numbers
-        self._memory, self._memory_read = 0, -math.inf
-        self._shares_told: float | None = None  # active seconds at which this worker wrote `shared` last
+        self._memory, self._memory_reads = 0, Every(_MEMORY_SECONDS)
         self._prompts: list[str] = []
         self._measured: int | None = None  # the step at which this worker measured the losses last
         self.losses_by_source: dict[str, float] = {}  # validation, of a mixture
@@ -209,8 +207,8 @@ class TrainingRun(ABC):
         self.recorder.beat(max(progress.evaluation_seconds, progress.sample_seconds, progress.score_seconds))
         if reported:
             self.report(result)
-        if self.processes.busy:
-            self._tell_shares(last)
+        if self.processes.busy and (self._pace.shares_due(progress) or last):
+            self.record(Shared(step, time.time(), [round(share, 4) for share in self.processes.busy]))
         better = evaluates(step, train) and self.evaluate()
         if self._due(step, train.sample_interval):
             self.sample(self._prompts)
@@ -221,9 +219,8 @@ class TrainingRun(ABC):
     def report(self, result: StepResult) -> None:
         """Writes the `step` event: at once, or, where numbers are read late, when the next step has been queued."""
         progress = self.progress
-        now = time.monotonic()
-        if now - self._memory_read > _MEMORY_SECONDS:
-            self._memory, self._memory_read = self.device.memory_bytes(), now
+        if self._memory_reads.due():
+            self._memory = self.device.memory_bytes()
         speed = self._pace.tokens_per_second(progress)
         event = partial(
             StepEvent,
@@ -241,17 +238,6 @@ class TrainingRun(ABC):
         _ = result.read
         if not self.device.reads_late:
             self.write_report()
-
-    def _tell_shares(self, last: bool) -> None:
-        """How the processes share the work: after the first steps, now and then, and at the end."""
-        seconds = self.progress.active_seconds
-        first = self._shares_told is None and self._pace.settled
-        due = self._shares_told is not None and seconds > self._shares_told + max(
-            _SHARES_SECONDS, _SHARES_PART * seconds
-        )
-        if first or due or last:
-            self._shares_told = seconds
-            self.record(Shared(self.progress.step, time.time(), [round(share, 4) for share in self.processes.busy]))
 
     def write_report(self) -> None:
         """Writes the `step` event that waits for its numbers, if one does: before anything else is written or done."""

@@ -352,7 +352,7 @@ def test_long_work_without_a_terminal_says_how_much_time_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("llmlab.cli.output.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("llmlab.core.progress.time.monotonic", lambda: now[0])
     with terminal_progress() as progress:
         for now[0], done in ((20.0, 50), (30.0, 51), (120.0, 75), (121.0, 76)):
             progress("Tokenizing", done, 100)

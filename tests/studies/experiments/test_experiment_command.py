@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from fake_arms import experiment, finish_all
 
-from llmlab.cli import experiment_follow, output
+from llmlab.cli import experiment_follow
 from llmlab.cli.main import main
+from llmlab.core import progress
 from llmlab.studies.launcher import stop_experiment
 from llmlab.studies.records import ExperimentFolder, ExperimentStatus, TrialStatus, find_plan
 
@@ -133,7 +134,7 @@ def test_without_a_terminal_how_far_the_plan_is_is_a_line_now_and_then(
     outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([100.0, 100.5, 104.0, 110.1])
-    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     folder = experiment(outputs, "depth", grid=[1, 2])
     shown = experiment_follow._Shown(folder.record(), False)
     name = folder.record().arms[0].name
