@@ -52,6 +52,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.memory import give_back
 from llmlab.core.paths import outputs_dir
+from llmlab.core.progress import Every, TimeLeft
+from llmlab.core.records import from_plain
 from llmlab.core.settings import Sampling
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.models.live import ask_live, still
@@ -67,8 +69,6 @@ if TYPE_CHECKING:
 
 # News between two frames of the window would only be drawn over.
 _TELL_SECONDS = 0.1
-# The time left is a guess; sooner than this it is none worth saying.
-_ETA_AFTER_SECONDS = 0.5
 
 
 class Host:
@@ -79,7 +79,7 @@ class Host:
         self._output = output
         self._outputs = outputs or outputs_dir()
         self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._cancelled: set[int] = set()
+        self.cancelled: set[int] = set()
         self._held: OpenModel | None = None
         self._opened_from: object = None
         self._asked_as: list[Reference] = []  # the names that led to the model that is held
@@ -97,7 +97,7 @@ class Host:
             try:
                 request = json.loads(line)
                 if request["do"] == "cancel":
-                    self._cancelled.add(int(request["id"]))
+                    self.cancelled.add(int(request["id"]))
                 else:
                     self._requests.put(request | {"id": int(request["id"])})
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -109,50 +109,50 @@ class Host:
             self._answer_or_say_why(request)
 
     def _answer_or_say_why(self, request: dict[str, Any]) -> None:
-        number = request["id"]
+        turn = _Turn(self, request["id"])
         try:
-            self.stop_if_cancelled(number)
-            self._answer(number, request)
+            turn.stop_if_cancelled()
+            self._answer(turn, request)
         except Cancelled:
-            self.send(number, "cancelled")
+            turn.send("cancelled")
         except LabError as error:
-            self.send(number, "error", **error.as_dict())
+            turn.send("error", **error.as_dict())
         except BrokenPipeError:
             raise
         except Exception as error:  # whatever a hostile request or checkpoint causes: the host lives on
             traceback.print_exc()
-            self.send(number, "error", what="The model could not answer.", why=f"{error}", do="")
-        self._cancelled.discard(number)
+            turn.send("error", what="The model could not answer.", why=f"{error}", do="")
+        self.cancelled.discard(turn.number)
 
-    def _answer(self, number: int, request: dict[str, Any]) -> None:
+    def _answer(self, turn: _Turn, request: dict[str, Any]) -> None:
         match request["do"]:
             case "ask" | "compare" | "evolve" | "change" as do:
                 use_free_cores(self._outputs)
                 begin = time.perf_counter()
                 out = Path(request["out"])
-                getattr(self, f"_{do}")(number, request, out)
-                self.send(number, "answered", path=str(out), seconds=time.perf_counter() - begin)
+                getattr(self, f"_{do}")(turn, request, out)
+                turn.send("answered", path=str(out), seconds=time.perf_counter() - begin)
             case "open" | "tokenize" | "generate" | "next" | "preview" | "practice" | "batch" as do:
-                getattr(self, f"_{do}")(number, request)
+                getattr(self, f"_{do}")(turn, request)
             case unknown:
                 raise LabError(f"The model host cannot {unknown!r}.")
 
-    def _open(self, number: int, request: dict[str, Any]) -> None:
+    def _open(self, turn: _Turn, request: dict[str, Any]) -> None:
         from llmlab.models.about import about, about_live
 
         reference = self._parse(request["model"])
         if isinstance(reference, LiveRun):
-            described = about_live(reference, _Reporter(self, number))
+            described = about_live(reference, turn)
         else:
-            opened = self._model(number, reference)
-            _Reporter(self, number)("Finding its parts", 0, 0)
+            opened = self._model(turn, reference)
+            turn("Finding its parts", 0, 0)
             described = about(opened)
-        self.send(number, "opened", about=asdict(described))
+        turn.send("opened", about=asdict(described))
 
-    def _tokenize(self, number: int, request: dict[str, Any]) -> None:
+    def _tokenize(self, turn: _Turn, request: dict[str, Any]) -> None:
         from llmlab.inspection.readout import text_of
 
-        tokenizer = self._tokenizer(number, self._parse(request["model"]))
+        tokenizer = self._tokenizer(turn, self._parse(request["model"]))
         if "ids" in request:
             ids = [int(id) for id in request["ids"]]
         else:
@@ -160,21 +160,21 @@ class Host:
             if request.get("beginning") and tokenizer.beginning is not None:
                 ids = [tokenizer.beginning, *ids]
         texts = [text_of(tokenizer, id) for id in ids]
-        self.send(number, "tokens", ids=ids, texts=texts, beginning=tokenizer.beginning)
+        turn.send("tokens", ids=ids, texts=texts, beginning=tokenizer.beginning)
 
-    def _tokenizer(self, number: int, reference: Reference) -> TextTokenizer:
+    def _tokenizer(self, turn: _Turn, reference: Reference) -> TextTokenizer:
         """That of a run trained from scratch needs no weights; a live run that fine-tunes has that of its base."""
         from llmlab.models.scratch import read_tokenizer
 
         if isinstance(reference, (LiveRun, SavedRun)) and not is_fine_tuned(reference.run):
             return read_tokenizer(reference.run)
         if not isinstance(reference, LiveRun):
-            return self._model(number, reference).tokenizer
+            return self._model(turn, reference).tokenizer
         if self._live_tokenizer is None or self._live_tokenizer[0] != reference.run.path:
             self._live_tokenizer = reference.run.path, source_of(reference).tokenizer()
         return self._live_tokenizer[1]
 
-    def _ask(self, number: int, request: dict[str, Any], out: Path) -> None:
+    def _ask(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.answers import answer
 
         reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
@@ -185,71 +185,61 @@ class Host:
             reference = still(reference)
             walks = walks_of(reference)
         if isinstance(reference, LiveRun):
-            ask_live(reference, question, values, out, _Reporter(self, number))
+            ask_live(reference, question, values, out, turn)
         else:
-            opened, reporter = self._model(number, reference), _Reporter(self, number)
+            opened = self._model(turn, reference)
+            answer(opened, question, values, out, turn, lambda path: turn.send("part", path=str(path)), walks)
 
-            def tell_part(path: Path) -> None:
-                self.send(number, "part", path=str(path))
-
-            answer(opened, question, values, out, reporter, tell_part, walks)
-
-    def _compare(self, number: int, request: dict[str, Any], out: Path) -> None:
+    def _compare(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.compare import compare
 
         first, second = request["models"]
         self._close()
-        compare(str(first), str(second), self._outputs, dict(request["values"]), out, _Reporter(self, number))
+        compare(str(first), str(second), self._outputs, dict(request["values"]), out, turn)
 
-    def _evolve(self, number: int, request: dict[str, Any], out: Path) -> None:
+    def _evolve(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.evolve import evolve
 
         self._close()
-        evolve(str(request["run"]), self._outputs, dict(request["values"]), out, _Reporter(self, number))
+        evolve(str(request["run"]), self._outputs, dict(request["values"]), out, turn)
 
-    def _change(self, number: int, request: dict[str, Any], out: Path) -> None:
+    def _change(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
         """Reads files alone: the model that is open stays."""
         from llmlab.inspection.weight_change import write_change
 
-        write_change(str(request["model"]), self._outputs, out, _Reporter(self, number))
+        write_change(str(request["model"]), self._outputs, out, turn)
 
-    def _generate(self, number: int, request: dict[str, Any]) -> None:
+    def _generate(self, turn: _Turn, request: dict[str, Any]) -> None:
         from llmlab.models.generation import write
 
         begin = time.perf_counter()
-        model = self._model(number, self._parse(request["model"]), announce=True)
-        how = Sampling(
-            float(request["temperature"]),
-            int(request["top_k"]),
-            *(float(request.get(name, getattr(Sampling, name))) for name in ("top_p", "min_p", "repetition_penalty")),
-        )
+        model = self._model(turn, self._parse(request["model"]), announce=True)
         written = write(
             model,
             str(request["prompt"]),
             int(request["tokens"]),
-            how,
+            from_plain(Sampling, request),
             seed=int(request["seed"]),
             top=int(request["top"]),
             chat=bool(request.get("chat")),
         )
         for token in written:
-            self.stop_if_cancelled(number)
-            self.send(number, "token", **asdict(token))
-        self.send(number, "done", seconds=time.perf_counter() - begin)
+            turn.stop_if_cancelled()
+            turn.send("token", **asdict(token))
+        turn.send("done", seconds=time.perf_counter() - begin)
 
-    def _next(self, number: int, request: dict[str, Any]) -> None:
+    def _next(self, turn: _Turn, request: dict[str, Any]) -> None:
         from llmlab.models.bigrams import bigrams_of
         from llmlab.models.generation import next_tokens, unread
 
         reference = self._parse(request["model"])
-        opened = self._model(number, reference, announce=True)
+        opened = self._model(turn, reference, announce=True)
         if self._bigrams is None or self._bigrams[0] is not opened:
             self._bigrams = opened, bigrams_of(reference, opened)
         bigrams, why = (None, known) if isinstance(known := self._bigrams[1], str) else (known, "")
-        prompt, chat, reporter = str(request["prompt"]), bool(request.get("chat")), _Reporter(self, number)
-        found = next_tokens(opened, prompt, int(request["top"]), chat=chat, bigrams=bigrams, progress=reporter)
-        self.send(
-            number,
+        prompt, chat = str(request["prompt"]), bool(request.get("chat"))
+        found = next_tokens(opened, prompt, int(request["top"]), chat=chat, bigrams=bigrams, progress=turn)
+        turn.send(
             "next",
             top=found.most_likely,
             entropy=found.entropy,
@@ -258,7 +248,7 @@ class Host:
             no_bigrams=why,
         )
 
-    def _preview(self, number: int, request: dict[str, Any]) -> None:
+    def _preview(self, turn: _Turn, request: dict[str, Any]) -> None:
         """Examples as a model will read them; needs no weights, and leaves the open model where it is."""
         from llmlab.core.config import with_values
         from llmlab.core.finetuning_settings import FinetuneSettings
@@ -272,11 +262,11 @@ class Host:
             with_values(FinetuneSettings(), values).data,
             int(request["seed"]),
             int(request["place"]),
-            _Reporter(self, number),
+            turn,
         )
-        self.send(number, "previewed", preview=asdict(preview))
+        turn.send("previewed", preview=asdict(preview))
 
-    def _practice(self, number: int, request: dict[str, Any]) -> None:
+    def _practice(self, turn: _Turn, request: dict[str, Any]) -> None:
         """The next question about a model, or about a preset where there is none yet."""
         from llmlab.practice.deck import Deck
         from llmlab.practice.kinds import handful
@@ -284,16 +274,16 @@ class Host:
 
         use_free_cores(self._outputs)
         reference = self._parse(request["model"]) if request["model"] else None
-        subject = Subject(reference, self._outputs, _Reporter(self, number), partial(self._model, number))
+        subject = Subject(reference, self._outputs, turn, partial(self._model, turn))
         record, concept = Deck(self._outputs).read(), str(request.get("concept") or "")
         without, quick = [str(kind) for kind in request.get("without", ())], bool(request.get("quick"))
         asked = handful(
             subject, record, 1, int(request["seed"]), time.time(), concept=concept, without=without, quick=quick
         )
         question = next(asked, None)
-        self.send(number, "asked", question=question.as_dict() if question is not None else None)
+        turn.send("asked", question=question.as_dict() if question is not None else None)
 
-    def _batch(self, number: int, request: dict[str, Any]) -> None:
+    def _batch(self, turn: _Turn, request: dict[str, Any]) -> None:
         """What a step of a run read."""
         from llmlab.store.history import read_history
         from llmlab.store.registry import resolve_run
@@ -305,15 +295,13 @@ class Host:
         asked = (run.path, history.workers)
         if self._batches is None or self._batches[0] != asked:
             self._batches = asked, Batches(run, history)
-        rows = self._batches[1].rows(
-            int(request["step"]), lambda text: self._model(number, self._parse(text)), _Reporter(self, number)
-        )
-        self.send(number, "read", rows=[[row.text, row.loss] for row in rows])
+        rows = self._batches[1].rows(int(request["step"]), lambda text: self._model(turn, self._parse(text)), turn)
+        turn.send("read", rows=[[row.text, row.loss] for row in rows])
 
     def _parse(self, text: Any) -> Reference:
         return parse(str(text), self._outputs)
 
-    def _model(self, number: int, reference: Reference, *, announce: bool = False) -> OpenModel:
+    def _model(self, turn: _Turn, reference: Reference, *, announce: bool = False) -> OpenModel:
         """The model, opened unless it is. announce: say `loading` first, as `generate` and `next` do."""
         try:
             wanted = source_of(reference).fingerprint()
@@ -323,9 +311,9 @@ class Host:
             return self._held
         if self._held is None or self._opened_from != wanted:
             if announce:
-                self.send(number, "loading")
+                turn.send("loading")
             self._close()
-            self._held = open_model(reference, self._outputs, _Reporter(self, number))
+            self._held = open_model(reference, self._outputs, turn)
             self._opened_from, self._asked_as = wanted, []
         if reference not in self._asked_as:
             self._asked_as.append(reference)
@@ -335,11 +323,6 @@ class Host:
         if self._held is not None:
             self._held = self._opened_from = self._bigrams = None
             give_back()
-
-    def stop_if_cancelled(self, number: int) -> None:
-        """Raises Cancelled when the request is no longer wanted."""
-        if number in self._cancelled:
-            raise Cancelled()
 
     def tell_texts(self) -> None:
         """Answers whoever waits to hear what tokens of the open model read like, before all others."""
@@ -376,26 +359,30 @@ def use_free_cores(outputs: Path) -> None:
     torch.set_num_threads(max(1, cores // 2) if training else cores)
 
 
-class _Reporter:
-    """Progress of one request, at most ten times a second, with the time left as far as it can be guessed."""
+class _Turn:
+    """One request that is answered. Called with progress, it tells it, with the time left as far as it can be guessed:
+    when a part of the work begins, and ten times a second at most."""
 
     def __init__(self, host: Host, number: int) -> None:
-        self._host, self._number = host, number
-        self._stage: tuple[str, float] | None = None
-        self._began = self._first = self._told = 0.0
+        self.number = number
+        self._host, self._part = host, ""
+        self._left, self._news = TimeLeft(), Every(_TELL_SECONDS)
 
     def __call__(self, what: str, done: float, total: float) -> None:
-        self._host.stop_if_cancelled(self._number)
+        self.stop_if_cancelled()
         self._host.tell_texts()
-        now = time.monotonic()
-        if (what, total) != self._stage:
-            self._stage, self._began, self._first = (what, total), now, done
-        if now - self._told < _TELL_SECONDS:
-            return
-        self._told = now
-        spent, gone = now - self._began, done - self._first
-        eta = spent * (total - done) / gone if gone > 0 and done <= total and spent > _ETA_AFTER_SECONDS else None
-        self._host.send(self._number, "progress", what=what, done=done, total=total, eta_seconds=eta)
+        left = self._left.seconds(what, done, total)
+        if self._news.due() or what != self._part:
+            self._part = what
+            self.send("progress", what=what, done=done, total=total, eta_seconds=left)
+
+    def send(self, event: str, **values: Any) -> None:
+        self._host.send(self.number, event, **values)
+
+    def stop_if_cancelled(self) -> None:
+        """Raises Cancelled when the request is no longer wanted."""
+        if self.number in self._host.cancelled:
+            raise Cancelled()
 
 
 def main() -> None:

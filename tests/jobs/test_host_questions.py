@@ -303,7 +303,7 @@ def test_a_host_that_is_killed_leaves_nothing_half_written(places: dict[str, Pat
 def test_the_time_left_follows_from_the_pace_and_news_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     output, now = io.StringIO(), [100.0]
     monkeypatch.setattr(host_module.time, "monotonic", lambda: now[0])
-    progress = host_module._Reporter(Host(output), 7)
+    progress = host_module._Turn(Host(output), 7)
     progress("Loading", 0, 0)
     now[0] += 60  # what came before says nothing of the pace
     for done in range(1, 101):
