@@ -64,7 +64,7 @@ def checkpoints(args: argparse.Namespace) -> int:
 
 def _list(reference: RunReference, saved: Sequence[Checkpoint]) -> Iterator[str]:
     rows = [
-        (str(one.step), text.loss(one.val_loss), text.size(one.bytes), text.clock(one.time), _why(one)) for one in saved
+        (str(one.step), text.loss(one.val_loss), text.size(one.bytes), text.clock(one.time), one.why) for one in saved
     ]
     if rows:
         yield from text.table(("step", "validation", "size", "saved", "why"), rows, right=(0, 1, 2))
@@ -99,7 +99,7 @@ def _inspect(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
 
 
 def _description(checkpoint: Checkpoint, files: dict[str, Any], tensors: list[dict[str, Any]]) -> Iterator[str]:
-    yield f"{checkpoint.name}, saved {text.clock(checkpoint.time)} ({_why(checkpoint)})"
+    yield f"{checkpoint.name}, saved {text.clock(checkpoint.time)} ({checkpoint.why})"
     yield f"  folder       {checkpoint.path}"
     yield f"  validation   {text.loss(checkpoint.val_loss)}"
     for name, entry in files.items():
@@ -129,7 +129,3 @@ def _delete(checkpoint: Checkpoint) -> None:
         delete(checkpoint)
     except OSError as error:
         raise LabError(f"{checkpoint.name} could not be deleted.", f"{error}.") from error
-
-
-def _why(checkpoint: Checkpoint) -> str:
-    return " ".join([*checkpoint.labels, *(["pinned"] if checkpoint.pinned else [])])

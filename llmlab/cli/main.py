@@ -30,7 +30,6 @@ from llmlab.cli import (
     practice,
     runs,
     train,
-    upkeep,
     walk,
 )
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
@@ -77,7 +76,6 @@ def _run(words: Sequence[str]) -> int:
     groups = (
         train,
         runs,
-        upkeep,
         checkpoints,
         models,
         inspect,

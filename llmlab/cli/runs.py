@@ -1,9 +1,10 @@
-"""`runs`, `show` and `request`: lists runs, shows one, and sends requests to a live one."""
+"""`runs`, `show`, `request`, `delete` and `rename`: runs are listed, shown, asked while they live, and removed."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import answer, say, terminal_progress
+from llmlab.cli.output import DONE, answer, say, terminal_progress
 from llmlab.cli.progress import baselines
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.core.config import differences, to_mapping
@@ -24,7 +25,7 @@ from llmlab.notebook.notebook import Contents
 from llmlab.notebook.words import altered_sentence, stated
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab.store.events import Evaluated, Started
-from llmlab.store.registry import list_runs, resolve_run, short_name
+from llmlab.store.registry import RunReference, list_runs, resolve_run, short_name
 from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunFolder, RunInfo, RunStatus
 from llmlab.studies.lab_notebook import lab_notebook
 
@@ -48,6 +49,13 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add("request", request, "ask a live run to pause, resume, stop or save")
     add_run(parser)
     parser.add_argument("request", choices=("pause", "resume", "stop", "save"))
+    parser = commands.add("delete", delete, "move runs to the trash, with all their checkpoints")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's id, TRACK/ID or folder")
+    parser.add_argument("--yes", action="store_true", help="do not ask, also where there is no trash")
+    add_outputs(parser)
+    parser = commands.add("rename", rename, "give a run another name")
+    add_run(parser)
+    parser.add_argument("new", metavar="NEW", help="its new name")
 
 
 def runs(args: argparse.Namespace) -> int:
@@ -80,7 +88,7 @@ def show(args: argparse.Namespace) -> int:
         "error": status.error,
     }
     lines = [*_description(run, info, status, history.worker, predicted), *_evaluation_table(history.evaluated)]
-    names = ", ".join(_named(checkpoint) for checkpoint in saved) or "none"
+    names = ", ".join(f"{checkpoint.step} ({checkpoint.why})" for checkpoint in saved) or "none"
     lines.append(f"{text.counted(len(saved), 'checkpoint')}: {names}")
     if not status.live:
         more = f" --steps {2 * status.step}" if status.state == "finished" else ""
@@ -244,11 +252,6 @@ def _evaluation_table(evaluations: list[Evaluated]) -> Iterator[str]:
     yield ""
 
 
-def _named(checkpoint: Checkpoint) -> str:
-    words = [*checkpoint.labels, *(["pinned"] if checkpoint.pinned else [])]
-    return f"{checkpoint.step} ({' '.join(words)})"
-
-
 def _saved(run: RunFolder) -> set[tuple[str, float]]:
     """Checkpoints by name and time, since a step can be saved again."""
     return {(checkpoint.name, checkpoint.time) for checkpoint in list_checkpoints(run.checkpoints)}
@@ -261,3 +264,66 @@ def _wait_until(answered: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.05)
     return answered()
+
+
+# Removed and renamed ------------------------------------------------------------------------------------------------
+
+
+def delete(args: argparse.Namespace) -> int:
+    """Moves runs to the trash. None is touched when one of them cannot be deleted."""
+    from llmlab.studies.upkeep import (  # brings numpy, for which --help should not wait
+        delete_run,
+        require_at_rest,
+        what_rests_on,
+    )
+
+    outputs = outputs_of(args)
+    runs = list(dict.fromkeys(_whole(resolve_run(name, outputs), name) for name in args.runs))
+    for run in runs:
+        require_at_rest(run)
+    for run, resting in zip(runs, what_rests_on(runs), strict=True):
+        for line in (f"{run.full_name} ({text.size(_bytes(run))})", *(f"  {said}" for said in resting)):
+            print(line) if not args.json else say(line)
+    if not args.yes and not _agreed(f"Move {_these(runs)} to the trash?"):
+        return DONE
+    kept = [run for run in runs if not delete_run(run)]
+    if kept and not args.yes and not _agreed(f"No trash here can hold {_these(kept)}. Delete for good?"):
+        return DONE
+    for run in kept:
+        delete_run(run, for_good=True)
+    values = [{"run": run.full_name, "deleted": "for good" if run in kept else "to the trash"} for run in runs]
+    lines = (
+        f"Deleted {run.full_name} for good." if run in kept else f"Moved {run.full_name} to the trash." for run in runs
+    )
+    return answer(args, values, lines)
+
+
+def rename(args: argparse.Namespace) -> int:
+    from llmlab.studies.upkeep import rename_run  # brings numpy, for which --help should not wait
+
+    run = _whole(resolve_run(args.run, outputs_of(args)), args.run)
+    renamed = rename_run(run, args.new)
+    value = {"run": renamed.id, "was": run.id, "path": str(renamed.path)}
+    return answer(args, value, [f"Renamed {run.id} to {renamed.id}."])
+
+
+def _whole(reference: RunReference, name: str) -> RunFolder:
+    if reference.which is not None:
+        raise UsageError(
+            f"{name} is one checkpoint.", "This command takes a whole run.", "See llmlab-run checkpoints --help"
+        )
+    return reference.run
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("Nothing was deleted.", "There is no terminal to answer in.", "Add --yes to agree.")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _these(runs: Sequence[RunFolder]) -> str:
+    return runs[0].full_name if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def _bytes(run: RunFolder) -> int:
+    return sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())

@@ -59,6 +59,11 @@ class Checkpoint:
         return self.path.name
 
     @property
+    def why(self) -> str:
+        """Its labels, and whether it is pinned, as people read them."""
+        return " ".join([*self.labels, *(["pinned"] if self.pinned else [])])
+
+    @property
     def weights(self) -> Path:
         """The file with what was trained: the whole model, or an adapter."""
         adapter = self.path / ADAPTER_WEIGHTS_FILE
