@@ -159,7 +159,7 @@ def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
 
 
 def bytes_sent(settings: RunSettings, parameters: float, learning: int) -> float:
-    """What each of several processes sends the others in a step: llmlab/training/parallel.py has the formulas.
+    """What each of several processes sends the others in a step, by resources/concepts/many-processes.md.
 
     parameters: as numbers of fp32, which weights in 4 bits are fewer. learning: how many of them learn. Under fsdp2 all
     weights are gathered, twice for each batch.

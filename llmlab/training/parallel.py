@@ -1,45 +1,20 @@
 """Training on N processes: what is put around the loop of `llmlab.training.loop`, which stays as it is.
 
-Each process has a rank, 0 to N - 1; `llmlab.training.processes` has how they hear of each other.
-
-**The same run.** Batches are a function of (seed, step), and no process draws its own. Of a batch's B sequences rank r
-reads rows r B / N to (r + 1) B / N, B_r of them:
+resources/concepts/many-processes.md explains it: what each process holds and sends, and why the losses stay the same.
+Of a batch's B sequences rank r, 0 to N - 1, reads B_r (`Several.share`):
 
     ids [B, T] -> [B_r, T]        loss_r = mean over its tokens        weight_r = N B_r / B
 
-What follows averages over ranks, and the mean of weight_r loss_r is the mean loss of the whole batch, also where B / N
-is no whole number. So 1, 2 and 4 processes compute the same sum in another order, and their losses differ by rounding
-in fp32: about 1e-7 of the loss a step, less than 1e-5 after 30 (tests/training/several/test_same_run.py). Dropout is
-the exception: each rank draws a mask of its own, from (seed, batch, rank).
+    DDP    (Li et al. 2020)     gradient g_r [P] -> all-reduce -> (1/N) sum_r weight_r g_r [P], the same on every rank
+    FSDP2  (Zhao et al. 2023)   weight [out, in] -> shard [out / N, in], gathered a block at a time;
+                                gradient [out, in] -> reduce-scatter -> [out / N, in]
 
-**DDP** (Li et al. 2020): each rank holds the whole model, its gradients and its optimizer, P parameters. It averages
-gradients, and since all ranks then take the same step, their weights stay equal without ever being sent:
+Under FSDP2 in bf16 the blocks' matrices travel in two bytes, gradients and what the optimizer keeps in four.
 
-    gradient g_r [P] -> all-reduce -> (1/N) sum_r weight_r g_r [P], the same on every rank
-
-A ring of N ranks passes parts of it on: each rank sends 2 (N - 1) / N P numbers, 4 bytes each, once a step. It sends
-the last layers' while the backward pass computes the first ones'. Of several batches that make a step
-(`train.grad_accum`) only the last one's backward pass sends anything (`Processes.batch`).
-
-**FSDP2** (Zhao et al. 2023; `fully_shard`): each rank holds the N-th part of every parameter, its gradient and its
-moments: rows of it. Blocks are gathered one at a time, when they are computed; what is outside the blocks stays
-gathered from the beginning of a step to its end, since a tied head reads the embedding again.
-
-    weight [out, in] -> shard [out / N, in]; gathered [out, in]; gradient [out, in] -> reduce-scatter -> [out / N, in]
-
-Each rank sends (N - 1) / N P numbers to gather weights in the forward pass, as many to gather them again in the
-backward pass, and as many gradients: 3 (N - 1) / N P in all, for 16 P / N bytes of memory in place of DDP's 16 P. In
-bf16 the blocks' matrices travel in two bytes, gradients and what the optimizer keeps in four.
-
-A checkpoint is the same under every strategy: rank 0 collects whole tensors one by one (`whole`). So a run goes on
-under another one, or on another number of ranks, each of which takes its rows (`llmlab.training.state.restore`). Both
-call DTensor's own functions, on which the state dictionaries of torch.distributed.checkpoint stand, too: these hold a
-fifth more while a state is taken, begin AdamW's count of steps at 1 where none was made, and part Muon from AdamW.
-
-**Exact resume.** Floating-point sums depend on their order, and in a ring the order depends on where in its bucket a
-gradient lies. DDP orders the buckets anew after its first backward pass, so it makes that one on a batch of no weight
-(`_warmed`): from the first step on the order is the one of all later steps, and a resume on as many processes is
-bitwise.
+A checkpoint is the same under every strategy: rank 0 collects whole tensors one by one (`whole`), and a resume gives
+each rank its rows (`llmlab.training.state.restore`). Both call DTensor's own functions, on which the state dictionaries
+of torch.distributed.checkpoint stand, too: these hold a fifth more while a state is taken, begin AdamW's count of steps
+at 1 where none was made, and part Muon from AdamW.
 """
 
 from __future__ import annotations
