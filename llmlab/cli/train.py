@@ -179,7 +179,7 @@ def _check_finetuning(settings: FinetuneSettings, outputs: Path) -> None:
     examples that cannot be read, a backend that is missing. Warns where the machine may be too small."""
     # Only when the command runs: `--help` should not wait for them.
     from llmlab.data.examples import read_source
-    from llmlab.training.finetuning.estimate import estimate as estimate_finetuning
+    from llmlab.training.finetuning.estimate import estimate_finetuning
     from llmlab.training.finetuning.unsloth import require_unsloth
 
     base = parse(settings.model.base, outputs) if settings.model.base else None

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QWidget
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.models.reference import parse
-from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate
+from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate_finetuning
 from llmlab.training.finetuning.unsloth import probe_unsloth
 from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
 from llmlab_gui.forms.named_editor import ExamplesEditor
@@ -93,7 +93,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
 
         def find() -> FinetuneEstimate | str:
             try:
-                return estimate(settings, outputs)
+                return estimate_finetuning(settings, outputs)
             except LabError as error:
                 if must_be_fetched(parse(settings.model.base, outputs)):
                     return str(error)

@@ -32,7 +32,7 @@ from llmlab.core.run_settings import DistributedSettings
 from llmlab.core.settings import DataSettings, ModelSettings, PretrainSettings
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.models.available import packaged_ggufs
-from llmlab.training.finetuning.estimate import estimate
+from llmlab.training.finetuning.estimate import estimate_finetuning
 
 _BAR = 0.2
 
@@ -120,7 +120,7 @@ def row(name: str, case: Case, base: str, outputs: Path, arguments: argparse.Nam
             activation_checkpointing=case.checkpointing,
         ),
     )
-    expected = estimate(settings, outputs)
+    expected = estimate_finetuning(settings, outputs)
     run = create_run(outputs, settings, name=name)
     peaks, clock = watched(start_worker(run))
     peak = sum(peaks.values())

@@ -64,7 +64,7 @@ class FinetuneEstimate:
     seconds: float
 
 
-def estimate(settings: FinetuneSettings, outputs: Path, row_tokens: int = 0) -> FinetuneEstimate:
+def estimate_finetuning(settings: FinetuneSettings, outputs: Path, row_tokens: int = 0) -> FinetuneEstimate:
     """Estimates a run; nothing is loaded. row_tokens: tokens in a row, where they are known; 0 means full rows.
 
     UsageError when the base is not named, not here, too narrow for the rank, or reads packed examples as one text.

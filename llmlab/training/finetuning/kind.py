@@ -15,7 +15,7 @@ from llmlab.gpt.estimate import Memory
 from llmlab.models.reference import AdaptedModel, ModelFolder, SavedRun, parse, pinned_name
 from llmlab.models.weights import weight_shapes
 from llmlab.store.checkpoints import select
-from llmlab.training.finetuning.estimate import estimate
+from llmlab.training.finetuning.estimate import estimate_finetuning
 from llmlab.training.kinds import Levers, TrainingKind, smaller_batch, steps_and_evaluations
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ class Finetuning(TrainingKind[FinetuneSettings]):
         return changed.key not in _ADAPTER
 
     def seconds(self, settings: FinetuneSettings, outputs: Path) -> float:
-        return _START_SECONDS + estimate(settings, outputs).step_seconds * steps_and_evaluations(settings)
+        return _START_SECONDS + estimate_finetuning(settings, outputs).step_seconds * steps_and_evaluations(settings)
 
     def memory(self, settings: FinetuneSettings, outputs: Path, *, read: bool = False) -> Memory:
         """read: rows are full, for all that is known; not read: they may be short."""
-        return estimate(settings, outputs, row_tokens=0 if read else _FEW_TOKENS).memory
+        return estimate_finetuning(settings, outputs, row_tokens=0 if read else _FEW_TOKENS).memory
 
     def make(self, place: Workplace, settings: FinetuneSettings) -> Finetuner:
         from llmlab.training.finetuning.loop import Finetuner

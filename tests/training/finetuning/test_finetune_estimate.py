@@ -32,7 +32,7 @@ from llmlab.jobs.launcher import create_run
 from llmlab.models.base_shape import _FAMILIES, BaseShape, shape_of_folder, shape_of_gpt
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.backends import _recompute
-from llmlab.training.finetuning.estimate import NF4_BYTES, activations, estimate
+from llmlab.training.finetuning.estimate import NF4_BYTES, activations, estimate_finetuning
 from llmlab.training.finetuning.lora import insert
 from llmlab.training.finetuning.targets import layer_size, target_layers
 from llmlab.training.room import ran_out
@@ -42,7 +42,7 @@ from llmlab.training.room import ran_out
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_are_those_of_the_prepared_model(bases: dict[str, str], outputs: Path, kind: str, method: str) -> None:
     for targets in (ALL, ATTENTION, FEED_FORWARD) if method == "lora" else (ALL,):
-        expected = estimate(settings_for(bases[kind], method, targets=targets), outputs)
+        expected = estimate_finetuning(settings_for(bases[kind], method, targets=targets), outputs)
         what = prepared(bases[kind], outputs, method, targets=targets)
         assert (expected.trainable, expected.total) == (what.trainable, what.total)
         assert expected.checkpoint_bytes == 12 * what.trainable  # fp32 weights and AdamW's two moments
@@ -208,14 +208,14 @@ def _kept(model: nn.Module, method: str, targets: str, row: int = 24, anew: bool
 
 def test_memory_grows_with_what_it_is_made_of(bases: dict[str, str], outputs: Path) -> None:
     plain = settings_for(bases["llama"])
-    lora = estimate(plain, outputs)
-    assert estimate(settings_for(bases["llama"], "qlora"), outputs).memory_bytes < lora.memory_bytes
-    assert estimate(settings_for(bases["llama"], "full"), outputs).memory_bytes > lora.memory_bytes
-    longer = estimate(replace(plain, data=replace(plain.data, batch_size=16)), outputs)
+    lora = estimate_finetuning(plain, outputs)
+    assert estimate_finetuning(settings_for(bases["llama"], "qlora"), outputs).memory_bytes < lora.memory_bytes
+    assert estimate_finetuning(settings_for(bases["llama"], "full"), outputs).memory_bytes > lora.memory_bytes
+    longer = estimate_finetuning(replace(plain, data=replace(plain.data, batch_size=16)), outputs)
     assert longer.memory_bytes > lora.memory_bytes
     assert longer.step_seconds > lora.step_seconds
     assert lora.row_tokens == 64  # the base's context, which is shorter than data.max_length
-    short = estimate(plain, outputs, row_tokens=16)
+    short = estimate_finetuning(plain, outputs, row_tokens=16)
     assert short.row_tokens == 16
     assert short.memory_bytes < lora.memory_bytes
     assert lora.seconds == pytest.approx(plain.train.steps * lora.step_seconds)
@@ -225,7 +225,7 @@ def test_weights_in_4_bits_are_turned_back_in_every_pass(bases: dict[str, str], 
     def longer(again: bool) -> float:
         both = [settings_for(bases["llama"], method) for method in ("qlora", "lora")]
         both = [replace(one, train=replace(one.train, activation_checkpointing=again)) for one in both]
-        in_4_bits, exact = (estimate(one, outputs).step_seconds for one in both)
+        in_4_bits, exact = (estimate_finetuning(one, outputs).step_seconds for one in both)
         return in_4_bits - exact
 
     assert longer(True) == pytest.approx(3 / 2 * longer(False))
@@ -240,7 +240,7 @@ def test_every_process_turns_all_weights_back_and_gathers_their_packed_bytes(
     def longer(strategy: str, processes: int) -> float:
         both = [settings_for(bases["llama"], method) for method in ("qlora", "lora")]
         shared = DistributedSettings(strategy=strategy, processes=processes)
-        in_4_bits, exact = (estimate(replace(one, distributed=shared), outputs).step_seconds for one in both)
+        in_4_bits, exact = (estimate_finetuning(replace(one, distributed=shared), outputs).step_seconds for one in both)
         return in_4_bits - exact
 
     assert longer("ddp", 8) == pytest.approx(4 * longer("ddp", 2))  # on two cores
@@ -266,9 +266,9 @@ def test_blocks_computed_anew_are_not_advised_where_unsloth_does_so_anyway(
 
 def test_what_is_not_here_is_not_guessed(outputs: Path) -> None:
     with pytest.raises(LabError, match="not on this machine yet"):
-        estimate(settings_for("nobody/nothing"), outputs)
+        estimate_finetuning(settings_for("nobody/nothing"), outputs)
     with pytest.raises(UsageError, match="No base"):
-        estimate(FinetuneSettings(), outputs)
+        estimate_finetuning(FinetuneSettings(), outputs)
 
 
 def test_settings_of_the_hub_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,9 +289,9 @@ def test_damaged_settings_are_said_to_be(tmp_path: Path) -> None:
 
 def test_no_torch_is_needed(bases: dict[str, str], outputs: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from llmlab.training.finetuning.estimate import estimate;"
+        "import sys; from pathlib import Path; from llmlab.training.finetuning.estimate import estimate_finetuning;"
         "from llmlab.core.finetuning_settings import *;"
-        "[estimate(FinetuneSettings(model=BaseSettings(base=b)), Path(sys.argv[1])) for b in sys.argv[2:]];"
+        "[estimate_finetuning(FinetuneSettings(model=BaseSettings(base=b)), Path(sys.argv[1])) for b in sys.argv[2:]];"
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code, str(outputs), *bases.values()]

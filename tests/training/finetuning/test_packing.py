@@ -29,7 +29,7 @@ from llmlab.data.tokenizers import Gpt2Tokenizer
 from llmlab.jobs.launcher import create_run
 from llmlab.training.finetuning import packing
 from llmlab.training.finetuning.backends import Prepared
-from llmlab.training.finetuning.estimate import estimate
+from llmlab.training.finetuning.estimate import estimate_finetuning
 from llmlab.training.finetuning.packing import MIXED, influence, packing_refusal, require_apart
 from llmlab.training.finetuning.preview import Previewer
 
@@ -154,8 +154,8 @@ def packing_settings(base: str, **data: Any) -> Any:
 def test_packing_is_refused_before_a_run_is_made_where_the_family_is_known(tmp_path: Path) -> None:
     base = opt_folder(tmp_path / "opt")
     with pytest.raises(LabError, match=r"cannot be fine-tuned on packed examples.*\(opt\).*data\.packing=false"):
-        estimate(packing_settings(base), tmp_path)
-    assert estimate(packing_settings(base, packing=False), tmp_path).trainable > 0
+        estimate_finetuning(packing_settings(base), tmp_path)
+    assert estimate_finetuning(packing_settings(base, packing=False), tmp_path).trainable > 0
     assert packing_refusal(str(tiny_models.save(tiny_models.llama(), tmp_path / "llama")), tmp_path) is None
     assert packing_refusal("nowhere", tmp_path) is None
     assert packing_refusal(str(tiny_models.save_gguf(tiny_models.llama(), tmp_path / "a.gguf")), tmp_path) is None
