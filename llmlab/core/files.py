@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 
 # No write of a small file takes so long; after it, its writer is gone.
 _LITTER_SECONDS = 60.0
 # Nor does making a folder, with copies of the largest checkpoint, take so long.
 _FOLDER_LITTER_SECONDS = 24 * 3600.0
-# How often someone who waits for a lock looks whether that is still wanted.
+# Whoever holds a lock reads and writes small files, or makes a run's folder; and how often someone who waits for one
+# looks whether that is still wanted.
+_LOCK_SECONDS = 30.0
 _LOCK_LOOK_SECONDS = 0.2
 # safetensors itself refuses larger headers (its MAX_HEADER_SIZE).
 _LARGEST_HEADER = 100_000_000
@@ -88,25 +91,24 @@ def sha256_of(path: Path, progress: Progress = quiet) -> str:
     return digest.hexdigest()
 
 
-class StillHeld(TimeoutError):
-    """Another program holds a lock; a disk that does not answer in time raises a TimeoutError, too."""
-
-
 @contextlib.contextmanager
-def locked(path: Path, seconds: float, progress: Progress = quiet) -> Iterator[None]:
-    """Holds a lock file, which the system frees when a process ends.
+def locked(
+    path: Path, what: str, progress: Progress = quiet, *, seconds: float | None = None, do: str = "Try again."
+) -> Iterator[None]:
+    """Holds a lock file, which the system frees when a process ends. what: is held. seconds: to wait for it.
 
-    Raises StillHeld after that many seconds, OSError, and what `progress` raises while it waits.
+    LabError when another program holds it to their end; OSError, and what `progress` raises while it waits.
     """
     import filelock  # seldom needed, and 25 ms of every start
 
+    seconds = _LOCK_SECONDS if seconds is None else seconds
     lock, end = filelock.FileLock(path), time.monotonic() + seconds
     while not lock.is_locked:
         try:
             lock.acquire(timeout=min(_LOCK_LOOK_SECONDS, seconds))
         except filelock.Timeout as error:
             if time.monotonic() >= end:
-                raise StillHeld(str(error)) from error
+                raise LabError(f"Another program holds {what}.", f"It does not let go of {path}.", do) from error
             progress("Waiting for another program", 0, 0)
     try:
         yield

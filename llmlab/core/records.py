@@ -1,4 +1,4 @@
-"""Data classes and files. Anyone may have written these: each value has its field's type, or is refused."""
+"""Data classes and rows of files. Anyone may have written these: each value has its field's type, or is refused."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import functools
 import math
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from llmlab.core.files import read_json
+from llmlab.core.errors import LabError
+from llmlab.core.files import locked, read_json, write_json
 
 T = TypeVar("T")
+_ROWS_FORMAT = 1
 
 
 def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -37,6 +39,42 @@ def read_record(kind: type[T], path: Path) -> T | None:
         return from_plain(kind, values) if values is not None else None
     except (ValueError, TypeError):
         return None
+
+
+class Rows:
+    """A JSON file of rows, each only ever added, by one program or several: `{"format": 1, name: [row, ...]}`.
+
+    What was answered, what was read. Cheap to make; reads nothing until asked.
+    """
+
+    def __init__(self, path: Path, name: str, is_row: Callable[[Any], bool]) -> None:
+        """name: of the rows, in the file and in what is said about them."""
+        self.path, self._name, self._is_row = path, name, is_row
+
+    def read(self) -> list[dict[str, Any]]:
+        """All rows, the oldest first. LabError when the file is damaged, or a newer version's: it is left as it is."""
+        if not self.path.exists():
+            return []
+        values = read_json(self.path)
+        version = values.get("format") if values is not None else None
+        if isinstance(version, int) and version > _ROWS_FORMAT:
+            raise LabError(f"{self.path} is of a newer version of the lab.", "", "Update the lab to go on with it.")
+        rows = values.get(self._name) if values is not None else None
+        if not isinstance(rows, list) or not all(map(self._is_row, rows)):
+            hint = "Put a copy of it back, or move it elsewhere to begin anew."
+            raise LabError(f"Your {self._name} cannot be read.", f"{self.path} is damaged; it was left as it is.", hint)
+        return rows
+
+    def add(self, *added: Mapping[str, Any]) -> None:
+        """Keeps more rows. LabError when that cannot be done; nothing that was there is lost."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.path.with_name(f".{self.path.name}.lock"), f"your {self._name}"):
+                rows = [*self.read(), *added]  # as they stand there, also fields that this version lacks
+                write_json(self.path, {"format": _ROWS_FORMAT, self._name: rows})
+        except (OSError, ValueError) as error:  # ValueError: a row has what JSON, or Unicode, cannot say
+            why = f"{self.path}: {getattr(error, 'strerror', None) or error}."
+            raise LabError(f"Your {self._name} could not be saved.", why) from error
 
 
 def require_time(name: str, seconds: float | None) -> None:

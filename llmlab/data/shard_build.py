@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import StillHeld, is_disk_full, locked, replaced, sha256_of, write_json
+from llmlab.core.files import is_disk_full, locked, replaced, sha256_of, write_json
 from llmlab.core.processes import available_cores, follow_parent
 from llmlab.core.progress import Progress
 from llmlab.data.example_files import hub_revision
@@ -74,14 +74,13 @@ def build_shards(
     folder = shards_dir() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock", 0.0), _pool(source, tokenizer, processes or available_cores()) as pool:
+        with (
+            locked(folder / "lock", f"the corpus {name}", seconds=0.0, do="Wait for it, or choose another --name."),
+            _pool(source, tokenizer, processes or available_cores()) as pool,
+        ):
             for litter in folder.glob(".tmp-*"):  # of a process that was killed; the lock is ours
                 litter.unlink()
             _Build(folder, source, tokenizer, shard_tokens, pool, progress).run()
-    except StillHeld as error:
-        raise LabError(
-            f"{name} is being built by another process.", "", "Wait for it, or choose another --name."
-        ) from error
     except OSError as error:
         what = "The disk is full" if is_disk_full(error) else f"{name} could not be written"
         raise LabError(

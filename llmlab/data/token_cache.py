@@ -196,7 +196,7 @@ def cache_lock(target: Path, progress: Progress) -> Iterator[None]:
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(f"{target.name}.lock"), math.inf, wait):
+        with locked(target.with_name(f"{target.name}.lock"), "the cache", wait, seconds=math.inf):
             yield
     except OSError as error:
         raise LabError(

@@ -23,7 +23,6 @@ from llmlab.core.paths import resources_dir
 CHECKS = "checks.py"
 _FOLDER = re.compile(r"\d\d-([a-z-]+)")
 _LARGEST_FILE = 1_000_000  # bytes; a piece is written by hand
-_LOCK_SECONDS = 10.0  # no write of that list takes so long
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ class Workbook:
         """Keeps that a file of this digest has passed. What passed before stays when another version fails."""
         if passed:
             with (
-                contextlib.suppress(OSError),  # the answer was given; only the list forgets it
-                locked(self.folder / ".passed.lock", _LOCK_SECONDS),  # a terminal may check another piece now
+                contextlib.suppress(OSError, LabError),  # the answer was given; only the list forgets it
+                locked(self.folder / ".passed.lock", "the list"),  # a terminal may check another piece now
             ):
                 write_json(self.folder / "passed.json", self._passed() | {piece.name: digest})
 

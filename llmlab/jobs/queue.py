@@ -17,7 +17,7 @@ from typing import Any
 
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import StillHeld, locked, read_json, write_json
+from llmlab.core.files import locked, read_json, write_json
 from llmlab.core.kinds import KINDS
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain, require_time
@@ -27,8 +27,6 @@ from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 
 QUEUE_FORMAT = 1
-# Whoever holds the lock writes a small file, or makes a run's folder.
-_LOCK_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -192,10 +190,8 @@ class RunQueue:
     def _locked(self) -> Iterator[None]:
         try:
             self._outputs.mkdir(parents=True, exist_ok=True)
-            with locked(self._outputs / ".queue.lock", _LOCK_SECONDS, self._progress):
+            with locked(self._outputs / ".queue.lock", "the queue", self._progress):
                 yield
-        except StillHeld as error:
-            raise LabError("The queue is held by another program.", "It did not release it.", "Try again.") from error
         except OSError as error:
             raise LabError("The queue could not be changed.", str(error)) from error
 

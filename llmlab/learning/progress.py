@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.rows import Rows
+from llmlab.core.records import Rows
 from llmlab.learning.recall import tries
 from llmlab.learning.stations import LearningPath, Station, learning_paths
 from llmlab.practice.deck import Answer, Deck

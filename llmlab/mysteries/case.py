@@ -18,7 +18,7 @@ from pathlib import Path
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import StillHeld, locked, open_file, parse_json, write_json
+from llmlab.core.files import locked, open_file, parse_json, write_json
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.records import from_plain, read_record
 from llmlab.jobs.launcher import create_run
@@ -51,7 +51,6 @@ PLACES = {
 }
 # A point of a curve, a sample or a head: loss@120, sample@300, head@2.1.
 _WHERE = re.compile(rf"({'|'.join(PLACES)})(@\d+(\.\d+)?)?")
-_LOCK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -326,12 +325,9 @@ def _write(run: RunFolder, case: Case) -> None:
 
 def _change(run: RunFolder, change: Callable[[Case], Case]) -> Case:
     """Replaces a mystery by what `change` makes of it, while nobody else does."""
-    try:
-        with locked(run.path / "run.lock", _LOCK_SECONDS):
-            case = change(case_of(run))
-            _write(run, case)
-    except StillHeld as error:
-        raise LabError(f"{run.id} cannot be changed now.", "Another program is changing it.", "Try again.") from error
+    with locked(run.path / "run.lock", run.id):
+        case = change(case_of(run))
+        _write(run, case)
     return case
 
 

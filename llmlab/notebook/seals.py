@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.errors import LabError
-from llmlab.core.files import StillHeld, locked, open_file, parse_json, write_atomic
+from llmlab.core.files import locked, open_file, parse_json, write_atomic
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain, require_time
 from llmlab.store.worker_folder import WorkerFolder
@@ -35,8 +35,6 @@ PREDICTED, SCORED = "predicted", "scored"
 LATE, BEFORE, ALTERED, BROKEN = "late", "before", "altered", "broken"
 _MOST_PLACES = 1000  # predictions of one entry
 _LARGEST = 1 << 28  # bytes: more than a life of predictions
-# Whoever holds the lock reads run files and writes a few small ones.
-_LOCK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -155,11 +153,8 @@ def held(folder: Path, progress: Progress = quiet) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock", _LOCK_SECONDS, progress):
+        with locked(folder / ".lock", "the notebook", progress):
             yield
-    except StillHeld as error:
-        why = "Another program holds it and did not let go."
-        raise LabError("The notebook cannot be changed now.", why, "Try again.") from error
     except OSError as error:
         raise LabError("The notebook could not be written.", str(error), "Make room, or try again.") from error
 

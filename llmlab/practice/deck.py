@@ -18,7 +18,7 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from llmlab.core.rows import Rows
+from llmlab.core.records import Rows
 from llmlab.notebook.calibration import WINDOW, Calibration, Statement, calibration
 from llmlab.notebook.scoring import brier
 from llmlab.practice.question import CONFIDENCE, INTERVAL, WAYS, Marked, Question

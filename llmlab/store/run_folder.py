@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import StillHeld, locked, read_json, write_json
+from llmlab.core.files import locked, read_json, write_json
 from llmlab.core.kinds import KINDS, PRETRAINING, fine_tunes
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
@@ -32,7 +32,6 @@ from llmlab.store.worker_folder import LAUNCH_SECONDS, LIVE_STATES, Inside, Work
 S = TypeVar("S", bound=RunSettings)
 
 RUN_FORMAT = 1
-_LOCK_SECONDS = 30.0  # whoever changes run.json writes one small file
 # What a silent worker may be, and what to do about it.
 SILENT = (
     "Its process is stopped, or it hangs. A stopped one goes on with `kill -CONT` and its process id; Stop, or "
@@ -183,12 +182,8 @@ class RunFolder(WorkerFolder):
 
     def change_info(self, change: Callable[[RunInfo], RunInfo]) -> None:
         """Replaces run.json by what `change` makes of it, while nobody else does. Raises LabError and OSError."""
-        try:
-            with locked(self.path / "run.lock", _LOCK_SECONDS):
-                self.write_info(change(self.info()))
-        except StillHeld as error:
-            why = "Another program is changing it and does not end."
-            raise LabError(f"The run.json of {self.id} cannot be changed now.", why, "Try again.") from error
+        with locked(self.path / "run.lock", f"the run.json of {self.id}"):
+            self.write_info(change(self.info()))
 
     def recorded_status(self) -> RunStatus:
         """status.json as it stands, whether or not its process still lives; the default when it is damaged."""

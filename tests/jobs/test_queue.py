@@ -252,11 +252,11 @@ def test_waiting_for_a_queue_that_another_program_holds_can_be_cancelled_and_end
     outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs.mkdir(exist_ok=True)
-    with locked(outputs / ".queue.lock", 1.0):
+    with locked(outputs / ".queue.lock", "the queue"):
         with pytest.raises(Cancelled):
             RunQueue(outputs, CancelAfter(1)).add(plan("bar"))
-        monkeypatch.setattr("llmlab.jobs.queue._LOCK_SECONDS", 0.05)
-        with pytest.raises(LabError, match="held by another program"):
+        monkeypatch.setattr("llmlab.core.files._LOCK_SECONDS", 0.05)
+        with pytest.raises(LabError, match="Another program holds the queue"):
             RunQueue(outputs).add(plan("bar"))
     RunQueue(outputs).add(plan("bar"))
     assert names(RunQueue(outputs)) == ["bar"]

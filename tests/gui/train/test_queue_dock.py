@@ -287,7 +287,7 @@ def test_a_queue_that_another_program_holds_holds_up_neither_the_window_nor_its_
     add(qtbot, lab, "a")
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
-    with locked(outputs / ".queue.lock", 1.0):
+    with locked(outputs / ".queue.lock", "the queue"):
         lab.queue.hold()
         assert lab.queue.holding  # it is being written: nothing waited for it
         assert lab.queue.waiting() == []
