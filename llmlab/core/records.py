@@ -25,7 +25,7 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     wanted. Raises ValueError naming the first field whose value does not fit, and TypeError when one is missing.
     """
     hints = field_types(cast(type, kind))
-    known = {name: _nested(value, hints[name]) for name, value in values.items() if name in hints}
+    known = {name: shaped(value, hints[name]) for name, value in values.items() if name in hints}
     for name, value in known.items():
         if not fits(value, hints[name]):
             raise ValueError(f"{name} is {value!r:.100}")
@@ -94,21 +94,21 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def _nested(value: Any, hint: Any) -> Any:
-    """A value of a file as its annotation has it; what does not fit is left as it is, to be refused."""
+def shaped(value: Any, hint: Any) -> Any:
+    """A value of a file as its annotation has it; what does not fit is left as it is, for `fits` to refuse."""
     if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
         return from_plain(cast(type, hint), value)
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        made = ((_nested(value, part), part) for part in parts)
+        made = ((shaped(value, part), part) for part in parts)
         return next((one for one, part in made if fits(one, part)), value)
     if origin is dict and isinstance(value, Mapping):
-        return {name: _nested(item, parts[1]) for name, item in value.items()}
+        return {name: shaped(item, parts[1]) for name, item in value.items()}
     if origin is list and isinstance(value, list):
-        return [_nested(item, parts[0]) for item in value]
+        return [shaped(item, parts[0]) for item in value]
     if origin is tuple and isinstance(value, (list, tuple)):
         hints = _of_each(parts, value)
-        return tuple(map(_nested, value, hints)) if len(hints) == len(value) else value
+        return tuple(map(shaped, value, hints)) if len(hints) == len(value) else value
     return value
 
 

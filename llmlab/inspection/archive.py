@@ -21,13 +21,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import parse_json, safetensors_header
+from llmlab.core.records import field_types, from_plain
 
 SCHEMA = 1
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -39,8 +40,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("bool"),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
-# Metadata that is JSON inside its string.
-_PARSED: dict[str, type] = {"token_ids": list, "tokens": list, "notes": list, "versions": dict, "question": dict}
 # Left free in the header for what a pass adds: some dozens of small tensors, a few notes, an answer.
 _ROOM_IN_HEADER = 32 * 1024
 
@@ -84,14 +83,9 @@ class Metadata:
         """The inverse of `to_strings`. ValueError or KeyError where a field is missing or of another type."""
         rest = dict(texts)
         rest.pop("schema")
-        values: dict[str, Any] = {}
-        for name, kind in _PARSED.items():
-            values[name] = parse_json(rest.pop(name))
-            if not isinstance(values[name], kind):
-                raise ValueError(f"{name} is not a {kind.__name__}")
-        for name in ("kind", "model", "weights_sha256", "dtype", "attention_path"):
-            values[name] = rest.pop(name)
-        return cls(**values, more=rest)
+        kinds = {name: kind for name, kind in field_types(cast(type, cls)).items() if name != "more"}
+        values = {name: rest.pop(name) if kind is str else parse_json(rest.pop(name)) for name, kind in kinds.items()}
+        return from_plain(cls, {**values, "more": rest})
 
 
 class ArchiveWriter:

@@ -6,9 +6,10 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast
 
 from llmlab.core.errors import UsageError
+from llmlab.core.records import field_types, fits, shaped
 from llmlab.models.model import OpenModel
 
 T = TypeVar("T")
@@ -95,14 +96,16 @@ class Neurons(Target):
 
 def from_values(kind: type[T], values: Mapping[str, Any]) -> T:
     """A question from JSON. UsageError names the field that is unknown, missing, of another type, or out of range."""
-    hints, asked = get_type_hints(kind), _called(kind)
+    hints, asked = field_types(cast(type, kind)), _called(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(f"{asked} has no {unknown[0]!r}.", f"It takes {', '.join(known)}.")
     for name, field in known.items():
         if name not in values and field.default is dataclasses.MISSING:
             raise UsageError(f"{asked} needs {name}.")
-    typed = {name: _typed(kind, name, hints[name], value) for name, value in values.items()}
+    typed = {name: shaped(value, hints[name]) for name, value in values.items()}
+    if wrong := next((name for name, value in typed.items() if not fits(value, hints[name])), None):
+        raise UsageError(f"{wrong} of {asked} cannot be {values[wrong]!r}.", "It is of another kind.")
     if not 1 <= typed.get("top", 1) <= MOST_KEPT:
         raise UsageError(f"top of {asked} cannot be {typed['top']}.", f"It runs from 1 to {MOST_KEPT}.")
     return kind(**typed)
@@ -125,18 +128,6 @@ def _called(kind: type) -> str:
 def _whole(text: str) -> str:
     """Text that can be encoded: half of a surrogate pair, as a terminal makes it of broken UTF-8, is a "?"."""
     return text.encode(errors="replace").decode()
-
-
-def _typed(kind: type, name: str, hint: Any, value: Any) -> Any:
-    if type(None) in get_args(hint):  # what may be left out
-        hint = get_args(hint)[0]
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)[0]
-        if isinstance(value, (list, tuple)):
-            return tuple(_typed(kind, name, inner, item) for item in value)
-    elif type(value) is hint or (hint is float and type(value) is int):
-        return value
-    raise UsageError(f"{name} of {_called(kind)} cannot be {value!r}.", "It is of another kind.")
 
 
 def token_of(opened: OpenModel, text: str, field: str) -> int:
