@@ -219,7 +219,7 @@ def test_an_export_is_known_as_the_base_that_it_was_until_its_weights_are_others
     [
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "stretches its rotary"),
         ({"attention_bias": True}, "has biases"),
-        ({"head_dim": 16}, "heads of another width"),
+        ({"head_dim": 16}, "heads of another size"),
         ({"hidden_act": "gelu"}, "another activation"),
     ],
 )

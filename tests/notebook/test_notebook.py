@@ -78,7 +78,7 @@ def test_create_run_locks_what_was_predicted(outputs: Path) -> None:
     assert not line.altered
     assert line.locked.at_step == 0
     assert line.locked.as_dict() == run.info().predictions[0]
-    assert line.entry.title == settings.title == "4 layers of width 128 on shakespeare, 2,000 steps"
+    assert line.entry.title == settings.title == "4 layers with d_model 128 on shakespeare, 2,000 steps"
 
 
 def test_a_run_is_not_asked_for_what_an_experiment_answers(outputs: Path) -> None:
