@@ -50,14 +50,16 @@ def create_run(
     predictions: Sequence[Prediction | Mapping[str, Any]] = (),
     queued: str = "",
     threads: int = 0,
+    precision: str = "",
 ) -> RunFolder:
     """A new run folder with run.json, state `queued`. No worker yet.
 
     name: the run's id; made from date, preset and corpus when not given. parent: the run and checkpoint that a
     branch begins from. watched: a window looks on, so the worker leaves one core to it. predictions: of the learner,
     locked with this. queued: the id of the queue's item that it is made from. threads: 0 lets its worker choose.
-    Raises UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when
-    the folder cannot be made.
+    precision: that "auto" takes on a processor; "": a branch has its parent's, else its worker chooses. Raises
+    UsageError when the name is taken or cannot be a folder, or when there is no such corpus; LabError when the folder
+    cannot be made.
     """
     track = settings.track
     if name is None:
@@ -71,6 +73,7 @@ def create_run(
     if parent is not None:
         origin = {"run": parent[0].id, "folder": str(parent[0].path)}
         origin |= {"checkpoint": parent[1].name, "step": parent[1].step}
+        precision = precision or parent[0].info().precision_on_a_processor
     info = RunInfo(
         id=name,
         track=track,
@@ -83,6 +86,7 @@ def create_run(
         predictions=lock(RUN, predictions),
         code_version=__version__,
         threads=threads,
+        precision=precision,
     )
     claim_name(run)
     try:

@@ -58,7 +58,14 @@ def make_ours(run: RunFolder, *, watched: bool = False) -> RunFolder:
     """A new run of the lab's own, of the same settings and seed; beside one that was stopped or failed, another."""
     info = run.info()
     name = _untaken(run.outputs, f"ours-{run.id.removeprefix('yours-')}")  # what differs stands first: names are cut
-    return create_run(run.outputs, plain_settings(info), name=name, preset=info.preset, watched=watched)
+    return create_run(
+        run.outputs,
+        plain_settings(info),
+        name=name,
+        preset=info.preset,
+        watched=watched,
+        precision=info.precision_on_a_processor,
+    )
 
 
 def _untaken(outputs: Path, stem: str) -> str:

@@ -212,10 +212,7 @@ def _train_or_fail(run: RunFolder, info: RunInfo, recorder: Recorder, control: C
 
 
 def _device(info: RunInfo) -> Device:
-    """What the run's first worker chose on a processor holds for later ones, since rounding differs; before version 0.5
-    that was fp32."""
-    chosen = (info.precision or "fp32") if info.device == "cpu" else precision_of(info.settings)
-    return choose_device(info.settings.train, chosen)
+    return choose_device(info.settings.train, info.precision_on_a_processor or precision_of(info.settings))
 
 
 def _train(run: RunFolder, info: RunInfo, recorder: Recorder, control: Control) -> None:

@@ -115,7 +115,8 @@ class RunStatus:
 class RunInfo:
     """What was asked of a run, as run.json says it; written once, before the worker starts.
 
-    parent: {"run": id, "checkpoint": folder name, "step": int} for a branch.
+    parent: {"run": id, "checkpoint": folder name, "step": int} for a branch. precision: what its worker took; before
+    that what "auto" shall take on a processor, empty where its worker may choose.
     """
 
     id: str
@@ -134,6 +135,14 @@ class RunInfo:
     precision: str = ""
     compiled: bool | None = None  # None: no worker has chosen yet
     format: int = RUN_FORMAT
+
+    @property
+    def precision_on_a_processor(self) -> str:
+        """What "auto" takes on one, once that is settled, since rounding depends on it: what the run's first worker took,
+        and before version 0.5 fp32. Empty while it is open, and for a run that comes from a GPU."""
+        if self.device == "cpu":
+            return self.precision or "fp32"
+        return "" if self.device else self.precision
 
     def settings_as(self, kind: type[S]) -> S:
         """The settings of a run of this kind. LabError when it is of another."""

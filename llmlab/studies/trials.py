@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from llmlab.core.errors import LabError
 from llmlab.core.processes import available_cores
+from llmlab.gpt.estimate import precision_of
 from llmlab.jobs.cluster import Job, submit, waiting_job
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.store import requests
@@ -28,13 +29,24 @@ def _ready(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, sta
     """The trial's run, made if it is not there yet. LabError when it cannot be made.
 
     Runs that train here at once share the cores. One that is there keeps its threads: its rounding depends on them.
+    All trials have one precision, bf16 only where each would take it on this machine: else a trial would be faster, and
+    round otherwise, for its size alone, or for being one process.
     """
     run = folder.run_of(trial, record.track)
     if run.run_json.is_file():
         return run
     settings, watched = settings_of(record, trial), record.watched
     threads = max(1, (available_cores() - watched) // status.share) if status.share > 1 else 0
-    return create_run(folder.outputs, settings, name=trial.run, preset=record.preset, watched=watched, threads=threads)
+    precisions = {precision_of(settings_of(record, one)) for one in record.arms}
+    return create_run(
+        folder.outputs,
+        settings,
+        name=trial.run,
+        preset=record.preset,
+        watched=watched,
+        threads=threads,
+        precision="fp32" if status.cluster or "fp32" in precisions else "bf16",
+    )
 
 
 class Training:

@@ -440,6 +440,13 @@ def test_auto_takes_the_precision_that_the_first_worker_took(outputs: Path, monk
     old.change_info(lambda now: dataclasses.replace(now, device="cpu", threads=1))
     monkeypatch.setattr(worker, "precision_of", lambda settings: "bf16")
     assert events_of(train_here(old), "started")[0]["precision"] == "fp32"
+    settings = with_values(old.info().settings, {"train.steps": 6})
+    branch = train_here(create_run(outputs, settings, name="branch", parent=(old, select(old.checkpoints))))
+    assert events_of(branch, "started")[0]["changed"] == [
+        "train.steps: 4 -> 6; the run is no longer what one uninterrupted run would be."
+    ]
+    old.change_info(lambda now: dataclasses.replace(now, device="cuda", precision="fp16"))
+    assert old.info().precision_on_a_processor == ""  # open again: rounding is another there in any case
 
 
 @pytest.fixture(scope="module")

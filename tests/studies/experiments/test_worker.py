@@ -369,6 +369,18 @@ def test_runs_that_share_a_machine_share_its_cores(outputs: Path, monkeypatch: p
     assert first.info().threads == 3  # its rounding stays
 
 
+@pytest.mark.parametrize(("half", "cluster", "expected"), [(3, "", "bf16"), (2, "", "fp32"), (3, "slurm", "fp32")])
+def test_all_trials_have_one_precision(
+    half: int, cluster: str, expected: str, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = planned(outputs)
+    record, status = folder.record(), replace(folder.recorded_status(), cluster=cluster)
+    large = [trials.settings_of(record, trial) for trial in record.arms[:half]]
+    monkeypatch.setattr(trials, "precision_of", lambda settings: "bf16" if settings in large else "fp32")
+    assert len(record.arms) == 3
+    assert {trials._ready(folder, record, trial, status).info().precision for trial in record.arms} == {expected}
+
+
 def test_what_is_predicted_from_the_others_waits_for_all_of_them(
     outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
