@@ -23,6 +23,7 @@ from llmlab.cli.doctor import Finding
 from llmlab.core.device import Device, choose_device, choose_threads, measured_peak
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
+from llmlab.core.processes import multiplies_in_bf16
 from llmlab.core.run_settings import TrainSettings
 from llmlab.core.settings import ModelSettings
 from llmlab.gpt.head import next_token_loss
@@ -79,7 +80,10 @@ def _devices() -> Finding:
         name = f" ({torch.cuda.get_device_name()})" if kind == "cuda" else ""
         names.append(f"{kind}{name}")
     chosen = choose_device(TrainSettings())
-    return Finding("devices", "ok", f"{', '.join(names)}; runs use {chosen.kind} {chosen.precision} by default")
+    said = f"{', '.join(names)}; runs use {chosen.kind} {chosen.precision} by default"
+    if chosen.kind == "cpu" and multiplies_in_bf16():
+        said += ", large models from scratch bf16"
+    return Finding("devices", "ok", said)
 
 
 def trains(device: Device) -> Finding:

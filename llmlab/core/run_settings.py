@@ -61,9 +61,8 @@ class TrainSettings:
     device: str = setting("auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",
-        "fp32 everywhere, or matrix products in bf16 or fp16 where the device has them. auto: bf16 on a GPU that has "
-        "it, and on a processor with units for it (AMX) for a GPT from scratch of more than 20 GFLOP a step, in one "
-        "process; else fp32. doctor compares their speeds.",
+        "Of matrix products; weights stay in fp32. auto: bf16 on a GPU that has it, and on a processor with units for "
+        "it (AMX) for a GPT from scratch above 20 GFLOP a step in one process; else fp32. doctor compares speeds.",
         choices=("auto", "fp32", "bf16", "fp16"),
         advanced=True,
     )

@@ -138,8 +138,8 @@ class RunInfo:
 
     @property
     def precision_on_a_processor(self) -> str:
-        """What "auto" takes on one, once that is settled, since rounding depends on it: what the run's first worker took,
-        and before version 0.5 fp32. Empty while it is open, and for a run that comes from a GPU."""
+        """What "auto" takes on one, once that is settled, since rounding depends on it: what the first worker took, and
+        before version 0.5 fp32. Empty while it is open, and for a run that comes from a GPU."""
         if self.device == "cpu":
             return self.precision or "fp32"
         return "" if self.device else self.precision

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from small_models import lively, shape, some_ids
 from torch import Tensor
 
+from llmlab.core.processes import multiplies_in_bf16
 from llmlab.gpt import head
 from llmlab.gpt.head import next_token_loss
 
@@ -129,6 +130,8 @@ def test_in_bf16_a_processor_takes_chunks_and_rounds_only_what_is_multiplied(sof
     assert torch.get_float32_matmul_precision() == "highest"
     assert ours.dtype == measured.dtype == torch.float32
     assert float(ours.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
+    if multiplies_in_bf16():
+        assert not torch.equal(ours, next_token_loss(x, unembedding, targets, softcap))
     assert float(measured) == pytest.approx(float(ours.detach()), rel=1e-5)
     for mine, plain in zip(
         torch.autograd.grad(ours, (x, unembedding)), torch.autograd.grad(expected, (x, unembedding)), strict=True

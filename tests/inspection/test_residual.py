@@ -40,6 +40,20 @@ def test_contributions_equal_their_definitions(options: dict[str, Any]) -> None:
         assert torch.allclose(results[f"contributions/share/{what}"], wanted, atol=1e-6)
 
 
+def test_a_cosine_stays_one_where_a_contribution_is_parallel_and_thousands_of_times_as_long() -> None:
+    model = scratch(SETTINGS[0], n_layer=1)
+    watcher = Contributions(scratch_anatomy(model), 50)
+    x = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    for point, times in zip(POINTS, (1, 3000, 3001, -1, 3000), strict=True):
+        watcher.residual(0, point, times * x)
+    watcher.final(3000 * x)
+    results = watcher.results()
+    for what in ("attention", "feed_forward", "block"):
+        cosine = results[f"contributions/cosine/{what}"]
+        assert cosine.max() <= 1
+        assert torch.allclose(cosine, torch.ones(1, 50), atol=1e-3)
+
+
 @pytest.mark.parametrize("options", SETTINGS, ids=name)
 def test_shares_sum_to_one(options: dict[str, Any]) -> None:
     model = scratch(options, n_layer=4)
