@@ -127,6 +127,7 @@ def test_in_bf16_a_processor_takes_chunks_and_rounds_only_what_is_multiplied(sof
         ours = next_token_loss(x, unembedding, targets, softcap)
         with torch.no_grad():
             measured = next_token_loss(x, unembedding, targets, softcap)
+    assert type(ours.grad_fn).__name__ == "_ChunkedLossBackward"
     assert torch.get_float32_matmul_precision() == "highest"
     assert ours.dtype == measured.dtype == torch.float32
     assert float(ours.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
