@@ -53,7 +53,7 @@ class TrainSettings:
         192, "Fixed sequences of each split that a measurement reads.", unit="sequences", low=1, exact=False
     )
     sample_interval: int = setting(
-        500, "Steps between samples of the model's writing; 0 means never.", unit="steps", low=0, exact=False
+        500, "Steps between samples of generated text; 0 means never.", unit="steps", low=0, exact=False
     )
     early_stop: int = setting(
         0, "Stop after this many measurements without a better validation loss; 0 means never.", low=0, advanced=True
@@ -81,7 +81,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """The texts that show how the writing changes."""
+    """The texts that show how generation changes."""
 
     prompts: tuple[str, ...] = setting(("\n", "The king"), "Prompts that every sample continues.")
     tokens: int = setting(120, "Length of a sample.", unit="tokens", low=1, high=4096)

@@ -174,7 +174,7 @@ class Evaluated(Event, name="evaluated"):
 
 @dataclass
 class Sampled(Event, name="sampled"):
-    """The model's writing. Each sample: {"prompt": str, "text": str (the continuation)}."""
+    """Generated text. Each sample: {"prompt": str, "text": str (the continuation)}."""
 
     samples: list[dict[str, str]]
 
