@@ -118,12 +118,13 @@ def test_smollm2_is_trained_on_its_answers_token_by_token() -> None:
 def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs: Path) -> None:
     base = smollm2()
     overrides = {
-        "train.steps": 5,
+        "train.steps": 4,
         "train.threads": 1,
-        "train.eval_interval": 5,
+        "train.eval_interval": 4,
         "train.eval_windows": 4,
         "train.sample_interval": 0,
         "data.scored": 0,
+        "data.batch_size": 2,
         "checkpoints.interval": 0,
     }
     run = create_run(outputs, resolve_finetune_settings("smollm2-135m", overrides=overrides), name="real")

@@ -47,6 +47,7 @@ def save_figure(figure: Figure, folder: Path, name: str, title: str = "") -> lis
     for path in paths:
         # Without a date, the same numbers give the same file.
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.set_layout_engine("none")  # which takes a fifth of the time: the second file is laid out as the first
     return paths
 
 

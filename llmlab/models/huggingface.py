@@ -334,7 +334,8 @@ def _reported(progress: Progress) -> Iterator[None]:
 def _read_once(progress: Progress) -> Iterator[None]:
     """While it lasts, transformers' four readings of the file share one, and its bar is told to `progress`.
 
-    gguf's reader takes seconds to walk through a large vocabulary, and transformers makes a new one each time.
+    gguf's reader takes seconds to walk through a large vocabulary, and transformers makes a new one each time; and for
+    each of a model's modules anew the names that all of its tensors may have.
     """
     import gguf
     from transformers import modeling_gguf_pytorch_utils as legacy
@@ -342,7 +343,12 @@ def _read_once(progress: Progress) -> Iterator[None]:
     def bar(iterable: Any, **options: Any) -> Bar:
         return Bar(progress, iterable, **options)
 
-    with _replaced(gguf, "GGUFReader", functools.lru_cache(1)(gguf.GGUFReader)), _replaced(legacy, "tqdm", bar):
+    once = functools.lru_cache(1)
+    with (
+        _replaced(gguf, "GGUFReader", once(gguf.GGUFReader)),
+        _replaced(gguf, "get_tensor_name_map", once(gguf.get_tensor_name_map)),
+        _replaced(legacy, "tqdm", bar),
+    ):
         yield
 
 
