@@ -234,10 +234,8 @@ def _on_a_processor(settings: RunSettings) -> bool:
 
 
 def _half(settings: RunSettings) -> bool:
-    """Whether products are in half precision."""
-    precision = settings.train.precision
-    if precision == "auto" and _on_a_processor(settings):
-        precision = precision_of(settings)
+    """Whether products are in half precision, as "auto" chooses on a processor: a GPU's is known where it is."""
+    precision = precision_of(settings) if settings.train.precision == "auto" else settings.train.precision
     return precision in ("bf16", "fp16")
 
 
