@@ -68,6 +68,9 @@ _LIBRARIES = (
     "filelock",
     "rich.console",
     "pyarrow",
+    "matplotlib.figure",  # and what draws its files
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
 )
 # Variables that libraries or the interpreter read when they start.
 _READ_AT_START = re.compile(
