@@ -14,9 +14,7 @@ block and f the one after the last:
 
 Cost: f is known only when the pass is over, and contributions are too many to keep (L x 2 x T x C). They are put
 aside on disk meanwhile (`spill`), which is exact, and read back layer by layer. A head's norm is had from
-z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token; the products of neighbouring points from norms, since
-x_mid = x_pre + a and so 2 <x_pre, x_mid> = |x_pre|^2 + |x_mid|^2 - |a|^2. Rounding puts a cosine off by 1e-7 times the
-longer point over the shorter: 2e-4 where a massive activation makes the stream 1,000 times as long.
+z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token.
 """
 
 from __future__ import annotations
@@ -55,14 +53,14 @@ class Contributions(Observer):
         self._anatomy = anatomy
         device = anatomy.unembedding.device
         self._norms = {point: torch.zeros(anatomy.n_layer, time, device=device) for point in POINTS}
-        self._across = torch.zeros(anatomy.n_layer, time, device=device)  # <x_pre, x_post>
+        self._cosines = torch.zeros(3, anatomy.n_layer, time, device=device)  # attention, feed_forward, block
         self._heads = torch.full((anatomy.n_layer, anatomy.n_head, time), torch.nan, device=device)
-        self._pre = self._embedding = self._final = torch.zeros(0)
+        self._pre = self._mid = self._embedding = self._final = torch.zeros(0)
         self._spill = Spill(folder)
         self._places: dict[tuple[Point, int], int] = {}  # numbers in the spill
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
-        """Measures a point; keeps the first one of a block until the last, a contribution on disk until the end."""
+        """Measures a point; keeps it until the next one of its block, a contribution on disk until the end."""
         x = x.float()
         self._norms[point][layer] = torch.linalg.vector_norm(x, dim=-1)
         if point in ("attn_out", "mlp_out"):
@@ -71,8 +69,12 @@ class Contributions(Observer):
             self._pre = x.clone()
             if layer == 0:
                 self._embedding = self._pre
-        elif point == "post_ffn":
-            self._across[layer] = torch.linalg.vecdot(self._pre, x)
+        elif point == "post_attn":
+            self._mid = x.clone()
+            self._cosines[0, layer] = torch.linalg.vecdot(self._pre, x)
+        else:
+            self._cosines[1, layer] = torch.linalg.vecdot(self._mid, x)
+            self._cosines[2, layer] = torch.linalg.vecdot(self._pre, x)
 
     def heads(self, layer: int, z: Tensor) -> None:
         """Measures what each head of z [T, H, D] adds to the stream, where a family's heads can be trusted."""
@@ -88,14 +90,11 @@ class Contributions(Observer):
         /share/{attention|feed_forward} [L, T], /share/embedding [T], /heads [L, H, T],
         which is NaN where there are no heads to trust.
         """
+        pre, mid, post = (self._norms[point] for point in ("pre_attn", "post_attn", "post_ffn"))
+        pairs = {"attention": (pre, mid), "feed_forward": (mid, post), "block": (pre, post)}
         found = {f"contributions/norm/{point}": norm for point, norm in self._norms.items()}
-        pre, a, mid, m, post = (self._norms[point].cpu().double() for point in POINTS)
-        cosines = {
-            "attention": (pre.square() + mid.square() - a.square()) / (2 * pre * mid),
-            "feed_forward": (mid.square() + post.square() - m.square()) / (2 * mid * post),
-            "block": self._across.cpu() / (pre * post),
-        }
-        found |= {f"contributions/cosine/{name}": cosine.clamp(-1, 1).float() for name, cosine in cosines.items()}
+        for (name, (one, other)), product in zip(pairs.items(), self._cosines, strict=True):
+            found[f"contributions/cosine/{name}"] = product / (one * other)
         whole = self._final.square().sum(-1)  # [T]
 
         def share(contribution: Tensor) -> Tensor:
