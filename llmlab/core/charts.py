@@ -23,9 +23,9 @@ class Series:
     """One set of numbers in a chart.
 
     kind: of KINDS. `dashed` is what the others are held against (a baseline, chance), `faint` a background, `fit` a
-    function that was fitted. low, high: an interval around each y, or empty; along a line it is a band, of `measured`
-    ones, bars and points a bar at each. color: of points, a number each on the chart's colour scale, or empty. x of
-    bars: the number of a category.
+    function that was fitted. low, high: an interval around each y, or empty: a band of a line or a fit, a bar at each
+    of all others. color: of points, a number each on the chart's colour scale, or empty. x of bars: the number of a
+    category.
     """
 
     name: str

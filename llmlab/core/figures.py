@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llmlab.core.charts import BARS, DASHED, FAINT, FIT, MEASURED, POINTS, Axis, Chart, NotedChart, Series
+from llmlab.core.charts import BARS, DASHED, FAINT, FIT, LINE, MEASURED, POINTS, Axis, Chart, NotedChart, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,20 +140,20 @@ def _colours(series: Sequence[Series]) -> list[Any]:
 
 
 def _draw_line(axes: Axes, series: Series, colour: Any) -> None:
-    few = len(series.x) <= _MOST_MARKERS
-    style = {"color": colour, "linewidth": 1.4, "marker": "o" if few else "", "markersize": 3, "label": series.name}
+    few, size = len(series.x) <= _MOST_MARKERS, 3 if series.kind == LINE else 4
+    style = {"color": colour, "linewidth": 1.4, "marker": "o" if few else "", "markersize": size, "label": series.name}
     if series.kind == FAINT:
         style |= {"alpha": 0.55} if few else {"color": "#b0b0b0", "linewidth": 0.8}
     axes.plot(series.x, series.y, **style)
-    if series.low and series.kind == MEASURED:
-        axes.errorbar(series.x, series.y, _reach(series), fmt="none", capsize=3, color=colour)
-    elif series.low:
+    if series.low and series.kind == LINE:
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
+    elif series.low:
+        axes.errorbar(series.x, series.y, _reach(series), fmt="none", capsize=3, color=style["color"])
 
 
 def _draw_points(figure: Figure, axes: Axes, chart: Chart, series: Series, colour: Any) -> None:
     own = {"c": series.color, "cmap": SEQUENTIAL} if series.color else {"color": colour}
-    size = {"s": 16} if isinstance(chart, NotedChart) else {"s": 7, "alpha": 0.7}  # runs are few
+    size = {"s": 25} if isinstance(chart, NotedChart) else {"s": 7, "alpha": 0.7}  # runs are few
     drawn = axes.scatter(series.x, series.y, linewidths=0, zorder=2, label=series.name, **size, **own)
     if series.low:
         axes.errorbar(series.x, series.y, _reach(series), fmt="none", capsize=3, color=colour)
