@@ -145,16 +145,16 @@ class Subject:
 
     def ids(self, random: Random, count: int) -> list[int]:
         """That many tokens of the text, from the beginning of a word."""
-        text, piece = self.text, ""
+        text, ids = self.text, list[int]()
         tokenizer = self.opened.tokenizer
-        for _ in range(_DRAWS):  # until it is no row of spaces, with which a text may be indented
+        for _ in range(_DRAWS):  # until it is no row of spaces, with which a text may be indented, and has so many
             start = random.randrange(max(1, len(text) - 40 * count))
             start = text.find(" ", start) + 1
             piece = text[start : start + 40 * count]
-            if not piece[:1].isspace():
+            ids = tokenizer.encode(piece)[:count]
+            ids = tokenizer.encode(tokenizer.decode(ids))[:count]  # as a prompt is read: a cut can make tokens fewer
+            if len(ids) == count and not piece[:1].isspace():
                 break
-        ids = tokenizer.encode(piece)[:count]
-        ids = tokenizer.encode(tokenizer.decode(ids))[:count]  # as the text of a prompt is read
         if len(ids) < count:
             raise LabError("The text is too short to ask about.", f"{count} tokens are needed.")
         return ids

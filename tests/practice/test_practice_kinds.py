@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import re
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from asked import ask, middle
 from small_runs import new_run, train_here
 
-from llmlab.core.config import with_values
+from llmlab.core.config import read_toml, with_values
 from llmlab.core.paths import resources_dir
+from llmlab.data.tokenizers import Gpt2Tokenizer
 from llmlab.gpt.model import GPT
+from llmlab.models.model import OpenModel
 from llmlab.models.reference import ModelFolder
 from llmlab.practice import readings, twin
 from llmlab.practice.deck import Record
-from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, all_kinds, handful, kinds_for
+from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, Words, all_kinds, handful, kinds_for
 from llmlab.practice.predictions import CHANGES
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, WAYS, Question, mark
+from llmlab.practice.source_lines import Line
 from llmlab.practice.subject import Subject, subject_of
 
 
@@ -107,6 +112,25 @@ def test_the_layer_that_settles_is_not_given_away_by_its_place(
     assert {question.answer for question in asked} == {"after layer 10"}
     assert {len(question.choices) for question in asked} == {9}
     assert len({question.choices.index("after layer 10") for question in asked}) > 3
+
+
+def test_a_passage_of_which_a_cut_makes_fewer_tokens_is_drawn_again(tmp_path: Path) -> None:
+    tokenizer = Gpt2Tokenizer()  # which reads the two line ends after a cut as one token
+    opened = OpenModel("tiny", "tiny", "huggingface", torch.nn.Identity(), tokenizer)
+    elsewhere = Subject(ModelFolder(tmp_path), tmp_path, opener=lambda reference: opened)
+    for seed in range(30):
+        ids = elsewhere.ids(Random(seed), 24)
+        assert len(ids) == 24
+        assert tokenizer.encode(tokenizer.decode(ids)) == ids
+
+
+def test_every_entry_of_the_texts_is_of_a_kind_and_no_line_of_it_goes_unread() -> None:
+    folder = resources_dir() / "practice"
+    questions, lines = read_toml(folder / "questions.toml"), read_toml(folder / "lines.toml")
+    assert {*questions, *lines} == set(all_kinds())
+    for texts, shape in ((questions, Words), (lines, Line)):
+        read = {field.name for field in dataclasses.fields(shape)}
+        assert {line for entry in texts.values() for line in entry} <= read
 
 
 def test_equal_seeds_give_equal_questions(questions: dict[int, dict[str, Question]], practised: Path) -> None:
