@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,15 @@ from tiny_models import TOKENIZER, gpt2
 from torch import nn
 from watched_models import SETTINGS
 
+from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.paths import resources_dir
 from llmlab.core.settings import Sampling
 from llmlab.gpt.generate import generate
 from llmlab.models.generation import continued
 from llmlab.models.model import OpenModel
 from llmlab.walk.forwards import Walk, next_token, walk
-from llmlab.walk.stage import CHANGEABLE, Stage
+from llmlab.walk.stage import CHANGEABLE, Stage, StageText
 from llmlab.walk.sums import number
 
 TEXT = "the king of the kings"
@@ -383,3 +387,11 @@ def test_what_a_formula_takes_for_granted_is_noted() -> None:
 def test_what_cannot_be_walked_is_said_in_a_sentence(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         walk(scratch(), Walk(**({"text": TEXT} | wrong)))
+
+
+def test_every_entry_of_the_stages_texts_is_of_a_stage_and_no_line_of_it_goes_unread() -> None:
+    code = "".join(path.read_text() for path in Path(inspect.getfile(StageText)).parent.glob("*.py"))
+    texts = read_toml(resources_dir() / "walk" / "stages.toml")
+    assert [name for name in texts if f'"{name}"' not in code] == []
+    read = {field.name for field in dataclasses.fields(StageText)}
+    assert {line for entry in texts.values() for line in entry} <= read

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import math
 import re
@@ -9,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from llmlab.core.charts import Table
+from llmlab.core.charts import Chart, Table
+from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, UsageError
-from llmlab.data.papers import INCONCLUSIVE, SUPPORTED, list_papers, read_paper
+from llmlab.data.papers import INCONCLUSIVE, PAPERS_DIR, SUPPORTED, list_papers, read_paper
+from llmlab.studies.papers.bayesian_geometry.beliefs import Criterion
 from llmlab.studies.papers.records import (
     MOST_BYTES,
     CheckResult,
@@ -21,6 +25,7 @@ from llmlab.studies.papers.records import (
     read_result,
     write_result,
 )
+from llmlab.studies.papers.texts import PaperTexts
 from llmlab.studies.report import _table
 
 CLAIMS = """
@@ -184,3 +189,20 @@ def test_the_papers_that_come_with_the_lab_are_whole() -> None:
 
 def test_a_bar_in_a_cell_of_a_report_does_not_end_it() -> None:
     assert _table(["model", "|rho|"], [["a|b", "0.9"]]) == "| model | \\|rho\\| |\n| --- | --- |\n| a\\|b | 0.9 |"
+
+
+# Lines of an entry of verdicts.toml, by the table that it is in; a sentence of [says] has none.
+READ = {
+    "claims": {"statistic", "unit", "threshold", "paper"},
+    "charts": {field.name for field in dataclasses.fields(Chart)},
+    "criteria": {field.name for field in dataclasses.fields(Criterion)},
+}
+
+
+@pytest.mark.parametrize("file", sorted(PAPERS_DIR.glob("*/verdicts.toml")), ids=lambda file: file.parent.name)
+def test_every_entry_of_the_verdicts_texts_is_said_and_no_line_of_it_goes_unread(file: Path) -> None:
+    folder = Path(inspect.getfile(PaperTexts)).parent / file.parent.name.replace("-", "_")
+    code = "".join(path.read_text() for path in folder.glob("*.py"))
+    for table, entries in read_toml(file).items():
+        assert [name for name in entries if not re.search(rf"[\"']{name}[\"']", code)] == [], table
+        assert {line for entry in entries.values() if table != "says" for line in entry} <= READ.get(table, set())
