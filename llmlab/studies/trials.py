@@ -29,15 +29,12 @@ def _ready(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, sta
     """The trial's run, made if it is not there yet. LabError when it cannot be made.
 
     Runs that train here at once share the cores. One that is there keeps its threads: its rounding depends on them.
-    All trials have one precision, bf16 only where each would take it on this machine: else a trial would be faster, and
-    round otherwise, for its size alone, or for being one process.
     """
     run = folder.run_of(trial, record.track)
     if run.run_json.is_file():
         return run
     settings, watched = settings_of(record, trial), record.watched
     threads = max(1, (available_cores() - watched) // status.share) if status.share > 1 else 0
-    precisions = {precision_of(settings_of(record, one)) for one in record.arms}
     return create_run(
         folder.outputs,
         settings,
@@ -45,8 +42,19 @@ def _ready(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, sta
         preset=record.preset,
         watched=watched,
         threads=threads,
-        precision="fp32" if status.cluster or "fp32" in precisions else "bf16",
+        precision=_precision(folder, record, status),
     )
+
+
+def _precision(folder: ExperimentFolder, record: ExperimentRecord, status: ExperimentStatus) -> str:
+    """What "auto" takes in all trials on a processor: what those took that are there; else bf16 only where each would
+    take it on this machine. A trial would be faster, and round otherwise, for its size alone, or for being one process.
+    """
+    runs = (folder.run_of(one, record.track) for one in record.arms)
+    taken = {run.info().precision_on_a_processor for run in runs if run.run_json.is_file()} - {""}
+    if not taken and not status.cluster:
+        taken = {precision_of(settings_of(record, one)) for one in record.arms}
+    return "bf16" if taken == {"bf16"} else "fp32"
 
 
 class Training:

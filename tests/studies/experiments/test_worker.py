@@ -381,6 +381,18 @@ def test_all_trials_have_one_precision(
     assert {trials._ready(folder, record, trial, status).info().precision for trial in record.arms} == {expected}
 
 
+def test_trials_that_are_added_take_the_precision_of_those_that_trained(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = planned(outputs)
+    record, status = folder.record(), folder.recorded_status()
+    first, *others = record.arms
+    monkeypatch.setattr(trials, "precision_of", lambda settings: "bf16")
+    run = trials._ready(folder, record, first, status)
+    run.change_info(lambda now: replace(now, device="cpu", precision=""))  # as before version 0.5: fp32
+    assert {trials._ready(folder, record, trial, status).info().precision for trial in others} == {"fp32"}
+
+
 def test_what_is_predicted_from_the_others_waits_for_all_of_them(
     outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
