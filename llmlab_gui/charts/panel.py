@@ -50,7 +50,7 @@ class _Note(OneLine):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
 
     def sizeHint(self) -> QSize:
-        width = max(1, self.fontMetrics().horizontalAdvance(self.text()))  # no row places what has none
+        width = 1 + self.fontMetrics().horizontalAdvance(self.text())  # rounded; and no row places what has none
         return QSize(width, super().sizeHint().height())
 
     def minimumSizeHint(self) -> QSize:

@@ -167,6 +167,7 @@ class CompareDock(AnswerDock):
         )
 
     def _take_offers(self, found: list[tuple[str, str]]) -> None:
+        found = [offer for offer in found if not offer[0].endswith("@live")]  # which answers alone, beside no other
         for box in (self.a, self.b):
             box.offer(found)
         self._propose()
@@ -194,9 +195,12 @@ class CompareDock(AnswerDock):
         self._forget()
 
     def _active(self) -> str:
-        """The active model, "" for none; of a run whose checkpoint was deleted meanwhile, the newest."""
-        reference = self.session.about.reference if self.session.about is not None else ""
-        return f"{reference.rpartition('@')[0]}@latest" if is_gone(reference, self.lab.outputs) else reference
+        """The active model, "" for none; of a live run, or one whose checkpoint was deleted, the newest checkpoint."""
+        about = self.session.about
+        if about is None:
+            return ""
+        newest = about.live or is_gone(about.reference, self.lab.outputs)
+        return f"{about.reference.rpartition('@')[0]}@latest" if newest else about.reference
 
     def _compare_both(self, both: tuple[str, str]) -> None:
         self._wanted = both

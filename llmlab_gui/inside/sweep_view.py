@@ -48,6 +48,7 @@ class SweepView(QWidget):
         self.point = choice_box("Hook point in the residual stream", _POINTS)
         self.run = PrimaryButton("Sweep", self.start)
         self.cancel = push_button("Cancel", self.stop)
+        self.cancel.hide()  # while nothing runs
         self.note = QuietLabel(_HINT)
         self.map = Heatmap("Effect of each intervention", square=False)
         self.map.hide()

@@ -314,6 +314,14 @@ def test_a_note_that_a_narrow_panel_has_no_room_for_makes_it_no_wider(drawing: D
     assert note.toolTip() == words
 
 
+def test_a_note_with_all_the_room_that_it_asks_for_is_not_cut(drawing: Drawing) -> None:
+    note = drawing.panel._note
+    for gap in np.linspace(-2, 2, 81):
+        note.say(f"validation − train: {gap:+.3f}")
+        room = note.sizeHint().width()
+        assert note.fontMetrics().elidedText(note.text(), Qt.TextElideMode.ElideRight, room) == note.text()
+
+
 @pytest.mark.parametrize("kind", ["png", "svg", "csv"])
 def test_an_export_to_nowhere_fails_in_words(drawing: Drawing, tmp_path: Path, kind: str) -> None:
     with pytest.raises(LabError, match="could not be written"):

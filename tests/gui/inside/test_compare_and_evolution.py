@@ -171,6 +171,18 @@ def test_a_checkpoint_that_is_gone_gives_its_place_to_one_that_is_there(
     dock.shutdown()
 
 
+def test_a_run_that_trains_is_compared_by_what_it_has_saved(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> None:
+    run = FakeRun(tmp_path).start().advance(10).save_checkpoint().advance(10).save_checkpoint()
+    lab.add(run)
+    assert "fake@live" in dict(offers(tmp_path, [run.run], []))
+    dock = CompareDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock, model="fake@20")
+    qtbot.waitUntil(lambda: dock.b.reference == "fake@10", timeout=WAIT)
+    lab.inspection.open("fake@live")
+    qtbot.waitUntil(lambda: dock.a.reference == "fake@latest", timeout=WAIT)
+    dock.shutdown()
+
+
 @pytest.fixture
 def film(lab: InspectionLab, qtbot: QtBot, tmp_path: Path) -> EvolutionDock:
     dock = EvolutionDock(lab)  # type: ignore[arg-type]

@@ -161,6 +161,7 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     with qtbot.waitActive(dock):
         dock.activateWindow()
     dock.tabs.setCurrentWidget(dock.sweep)
+    assert not dock.sweep.cancel.isVisible()  # nothing runs
     dock.sweep.run.setFocus()
     dock.sweep.run.click()
     qtbot.waitUntil(dock.sweep.cancel.isVisible, timeout=WAIT)
