@@ -16,7 +16,6 @@ from llmlab.core.progress import Every, Progress, TimeLeft, quiet
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
-    from rich.progress import TaskID
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 # Where nothing can be redrawn, a line about what moves at most this often.
@@ -78,7 +77,6 @@ class MovingLine:
     def __init__(self, *, on_stderr: bool = False) -> None:
         self._on_stderr = on_stderr
         self._bar: Bar | None = None
-        self._task: TaskID | None = None
 
     def move(self, place: str, words: str, done: float, total: float | None) -> None:
         """Draws it; it appears with the first call. total: None for a bar that only shows that something goes on."""
@@ -90,10 +88,10 @@ class MovingLine:
             doing = TextColumn("{task.description}", markup=False)
             columns, console = (where, BarColumn(bar_width=24), doing), Console(stderr=self._on_stderr)
             self._bar = Progress(*columns, console=console, refresh_per_second=8, transient=True)
-            self._task = self._bar.add_task(words, total=None, place="")
+            self._bar.add_task(words, total=None, place="")
             self._bar.start()
-        assert self._task is not None
-        self._bar.update(self._task, description=words, completed=done, total=total, place=place)
+        self._bar.tasks[0].total = total  # `update` would keep the one before where there is none
+        self._bar.update(self._bar.task_ids[0], description=words, completed=done, place=place)
 
     def above(self, line: str, style: str = "") -> None:
         """Prints a line above it, or where it would be."""

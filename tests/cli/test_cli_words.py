@@ -15,7 +15,7 @@ from fakes import FakeRun
 import llmlab
 from llmlab.cli import compare, inspect, train, walk
 from llmlab.cli.main import main
-from llmlab.cli.output import terminal_progress
+from llmlab.cli.output import MovingLine, terminal_progress
 from llmlab.cli.words import Commands, Parser
 from llmlab.core.paths import resources_dir
 from llmlab.store.registry import list_runs
@@ -358,3 +358,14 @@ def test_long_work_without_a_terminal_says_how_much_time_is_left(
             progress("Tokenizing", done, 100)
     said = ["Tokenizing (50 %)", "Tokenizing (51 %, 8:10 left)", "Tokenizing (75 %, 1:40 left)"]
     assert capsys.readouterr().err.splitlines() == said
+
+
+def test_a_part_without_a_known_total_has_no_share_of_the_part_before() -> None:
+    line = MovingLine(on_stderr=True)
+    totals = []
+    for what, done, total in (("Tokenizing", 50, 100), ("Waiting for another program", 0, None), ("Tokenizing", 50, 80)):
+        line.move("", what, done, total)
+        assert line._bar is not None
+        totals.append(line._bar.tasks[0].total)
+    line.close()
+    assert totals == [100, None, 80]
