@@ -24,12 +24,14 @@ def steps_of(heading: str) -> list[tuple[str, str]]:
 
 
 def entered(work: Callable[[], object]) -> list[tuple[str, str]]:
-    """Files and functions of the lab that run, in the order in which each is entered first."""
+    """Files and functions of the lab that run, in the order in which each is entered first; classes that are made."""
     found: dict[tuple[str, str], None] = {}
 
     def look(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(str(ROOT)):
-            found.setdefault((Path(frame.f_code.co_filename).relative_to(ROOT).as_posix(), frame.f_code.co_name))
+            name = frame.f_code.co_name
+            name = type(frame.f_locals["self"]).__name__ if name == "__init__" else name
+            found.setdefault((Path(frame.f_code.co_filename).relative_to(ROOT).as_posix(), name))
 
     before = sys.getprofile()
     sys.setprofile(look)
@@ -41,9 +43,8 @@ def entered(work: Callable[[], object]) -> list[tuple[str, str]]:
 
 
 def not_run(heading: str, ran: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Steps under a heading that did not run; of a class, its making is looked for."""
-    names = ((path, name.rpartition(".")[2]) for path, name in steps_of(heading))
-    wanted = [(path, "__init__" if name[0].isupper() else name) for path, name in names]
+    """Steps under a heading that did not run."""
+    wanted = [(path, name.rpartition(".")[2]) for path, name in steps_of(heading)]
     return [step for step in wanted if step not in ran]
 
 

@@ -22,8 +22,11 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     """A data class from plain values. Names that it lacks are passed over: a later version may have added them.
 
     Fields that are data classes themselves, or hold such, are read the same way; a list becomes a tuple where one is
-    wanted. Raises ValueError naming the first field whose value does not fit, and TypeError when one is missing.
+    wanted. Raises ValueError naming the first field whose value does not fit, and TypeError when one is missing, or
+    when the values have no names.
     """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{values!r:.100} has no names")
     hints = field_types(cast(type, kind))
     known = {name: shaped(value, hints[name]) for name, value in values.items() if name in hints}
     for name, value in known.items():

@@ -253,7 +253,8 @@ def _gpt2(config: Mapping[str, Any]) -> BaseShape:
     one = [Layer(ATTENTION, n_embd, 3 * n_embd), Layer(ATTENTION, n_embd, n_embd)]
     one += [Layer(FEED_FORWARD, n_embd, hidden), Layer(FEED_FORWARD, hidden, n_embd)]
     block = sum(layer.numbers + layer.width_out for layer in one) + 4 * n_embd
-    rows = config["vocab_size"] * (1 if config.get("tie_word_embeddings", True) else 2) + context_length(config)
+    rows = config["vocab_size"] * (1 if config.get("tie_word_embeddings", True) else 2)
+    rows += config["max_position_embeddings"]
     return replace(
         _shape(config, one * n_layer, rows * n_embd + n_layer * block + 2 * n_embd, hidden, False),
         rms=False,

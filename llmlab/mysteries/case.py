@@ -277,7 +277,7 @@ def scores(outputs: Path) -> list[Score]:
     found = []
     with contextlib.suppress(OSError), open_file(outputs / MysterySettings.track / SCORES) as file:
         for line in file.read().splitlines():
-            with contextlib.suppress(ValueError, TypeError, AttributeError):
+            with contextlib.suppress(ValueError, TypeError):
                 found.append(from_plain(Score, parse_json(line)))
     return found
 

@@ -74,7 +74,7 @@ def from_dict(values: Mapping[str, Any]) -> Prediction:
     """A prediction from `as_dict`. UsageError when it is none."""
     try:
         return from_plain(Prediction, values)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise UsageError("A prediction in a file cannot be read.", f"{error}.") from error
 
 

@@ -104,7 +104,7 @@ class WindowSettings:
         try:
             values = json.loads(str(self._settings.value(name, "null")))
             return None if values is None else from_plain(kind, values)
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except (ValueError, TypeError, RecursionError):
             return None
 
     def save_choices(self, name: str, choices: DataclassInstance) -> None:

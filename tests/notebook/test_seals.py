@@ -514,6 +514,7 @@ HOSTILE = {
     "numbers": '{"predictions": [{"at_step": 1e400, "locked_at": NaN}], "scores": [{"outcome": NaN}]}',
     "types": '{"predictions": 3, "scores": "x", "judged": []}',
     "no text": "\x00\x01",
+    "no names": "[3]",
 }
 
 

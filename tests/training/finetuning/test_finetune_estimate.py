@@ -281,9 +281,16 @@ def test_settings_of_the_hub_are_enough(tmp_path: Path, monkeypatch: pytest.Monk
     )
 
 
-def test_damaged_settings_are_said_to_be(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 32}')
-    with pytest.raises(LabError, match="lacks 'intermediate_size'"):
+@pytest.mark.parametrize(
+    ("settings", "lacking"),
+    [
+        ('{"model_type": "llama", "hidden_size": 32}', "intermediate_size"),
+        ('{"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 9}', "max_position_embeddings"),
+    ],
+)
+def test_damaged_settings_are_said_to_be(tmp_path: Path, settings: str, lacking: str) -> None:
+    (tmp_path / "config.json").write_text(settings)
+    with pytest.raises(LabError, match=f"lacks '{lacking}'"):
         base_named(str(tmp_path), tmp_path).shape()
 
 
