@@ -363,7 +363,7 @@ def test_long_work_without_a_terminal_says_how_much_time_is_left(
 def test_a_part_without_a_known_total_has_no_share_of_the_part_before() -> None:
     line = MovingLine(on_stderr=True)
     totals = []
-    for what, done, total in (("Tokenizing", 50, 100), ("Waiting for another program", 0, None), ("Tokenizing", 50, 80)):
+    for what, done, total in (("Tokenizing", 50, 100), ("Waiting", 0, None), ("Tokenizing", 50, 80)):
         line.move("", what, done, total)
         assert line._bar is not None
         totals.append(line._bar.tasks[0].total)
