@@ -20,11 +20,10 @@ def add_commands(commands: Commands) -> None:
     add_prompt(parser)
     parser.add_argument("--source", default="", help="the prompt that is patched from")
     add_target(parser, "model")
-    changes = {action: ("PART", f"{action} {{}}".format) for action in ("zero", "mean", "patch")}
-    for action, (metavar, written) in (changes | {"scale": ("PART=FACTOR", _scaling)}).items():
-        parser.add_argument(
-            f"--{action}", metavar=metavar, dest="edits", action="append", type=written, help=f"{action} a part"
-        )
+    says = {"zero": "set a part to 0", "mean": "replace a part by its mean", "patch": "replace a part by the source's"}
+    for action, said in (says | {"scale": "multiply a part"}).items():
+        metavar, written = ("PART=FACTOR", _scaling) if action == "scale" else ("PART", f"{action} {{}}".format)
+        parser.add_argument(f"--{action}", metavar=metavar, dest="edits", action="append", type=written, help=said)
     parser.add_argument("--sweep", metavar="OVER", default="", help="layer,position or layer,head")
     parser.add_argument("--point", default="", help="of a sweep over positions (default: pre_attn)")
     parser.add_argument("--ablate", choices=("zero", "mean"), help="a sweep that ablates instead of patching")
