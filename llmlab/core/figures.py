@@ -189,7 +189,7 @@ def _scale(axes: Axes, chart: Chart) -> None:
     if chart.categories:
         label_ticks(axes.set_xticks, chart.categories, rotation=_turn(chart.categories))
     elif not chart.x_axis.log and all(float(at).is_integer() for at in x):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # layers and steps have no halves
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))  # layers have no halves
     if chart.x_axis.log and min(x, default=1.0) > 0:
         axes.set_xscale("log")
         named = {at for one in chart.series if one.kind not in (DASHED, FIT) for at in one.x}

@@ -51,3 +51,11 @@ def test_more_than_four_measured_curves_have_the_colours_of_a_scale(count: int, 
     (axes,) = chart_figure(NotedChart("c", "C", STEPS, LOSS, series)).axes
     assert to_hex(axes.lines[0].get_color()) == hues
     assert len({to_hex(line.get_color()) for line in axes.lines}) == count
+
+
+@pytest.mark.parametrize(("last", "ticks"), [(30, [0, 5, 10, 15, 20, 25, 30]), (3, [0, 1, 2, 3])])
+def test_whole_numbers_have_round_ticks_and_no_halves(last: int, ticks: list[int]) -> None:
+    figure = chart_figure(Chart("c", "C", STEPS, LOSS, [Series("s", [0.0, last], [3.0, 2.0])]))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert [tick for tick in axes.get_xticks() if 0 <= tick <= last] == ticks
