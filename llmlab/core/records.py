@@ -32,6 +32,9 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     for name, value in known.items():
         if not fits(value, hints[name]):
             raise ValueError(f"{name} is {value!r:.100}")
+    fields = (field for field in dataclasses.fields(cast(Any, kind)) if field.init and field.name not in known)
+    if lacking := [one.name for one in fields if one.default is one.default_factory is dataclasses.MISSING]:
+        raise TypeError(f"It lacks {', '.join(lacking)}")
     return kind(**known)
 
 

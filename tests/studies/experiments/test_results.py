@@ -399,6 +399,9 @@ def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) 
     folder.experiment_json.write_text('{"arms": [{"name": 3}]}')
     with pytest.raises(Exception, match="damaged"):
         folder.record()
+    folder.experiment_json.write_text('{"kind": "width", "title": "Width"}')
+    with pytest.raises(Exception, match="It lacks question, hypothesis"):
+        folder.record()
 
 
 def test_the_best_arm_is_the_run_with_the_lowest_loss_and_not_the_first_seed_of_the_best_value(outputs: Path) -> None:
