@@ -194,6 +194,8 @@ class Host:
         from llmlab.inspection.compare import compare
 
         first, second = request["models"]
+        for model in (first, second):
+            self._parse(model)  # what is refused does not cost the model that is open
         self._close()
         compare(str(first), str(second), self._outputs, dict(request["values"]), out, turn)
 

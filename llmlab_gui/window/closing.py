@@ -1,4 +1,4 @@
-"""Closing the window while runs are live: the question, and the wait for a run that stops."""
+"""Closing the window while runs, experiments or checks are live: the question, and the wait until they stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QProgressBar, QWidget
 
 from llmlab_gui.experiments.desk import ExperimentDesk
+from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.widgets import question
 from llmlab_gui.widgets.layouts import column
@@ -32,15 +33,22 @@ def runs_to_ask_about(lab: Lab) -> list[RunRow]:
     return [row for row in lab.runs() if row.status.live and row.info.watched and not row.status.elsewhere]
 
 
-def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0) -> CloseChoice:
-    """Asks what becomes of the live runs. waiting: how many are in the queue behind them."""
-    names = ", ".join(row.name for row in rows)
-    if len(rows) == 1:
-        text = f"{names} is {'paused' if rows[0].status.state == 'paused' else 'still training'}."
+def plans_to_ask_about(desks: Sequence[ExperimentDesk[Any]]) -> list[ExperimentRow]:
+    """The live experiments and checks that a window started: also between two runs, and those that train none."""
+    return [plan for desk in desks for plan in desk.live() if plan.record.watched]
+
+
+def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0, plans: Sequence[ExperimentRow] = ()) -> CloseChoice:
+    """Asks what becomes of the live runs or, where there are none, of the plans. waiting: how many runs are queued."""
+    names = [row.name for row in rows] or [plan.id for plan in plans]
+    if len(names) > 1:
+        text = f"{len(names)} {'runs' if rows else 'experiments and checks'} have not ended: {', '.join(names)}."
+    elif rows:
+        text = f"{names[0]} is {'paused' if rows[0].status.state == 'paused' else 'still training'}."
     else:
-        text = f"{len(rows)} runs have not ended: {names}."
+        text = f"{names[0]} has not ended."
     more = (
-        "Stopping saves a checkpoint first, to resume from. "
+        f"Stopping saves {'a checkpoint first' if rows else 'what is finished'}, to resume from. "
         "What is kept in the background stays as it is, and the window shows it again the next time it opens."
         + queue_words(waiting)
     )
@@ -54,9 +62,8 @@ def stop(lab: Lab, desks: Sequence[ExperimentDesk[Any]], rows: Sequence[RunRow])
     if lab.queue.waiting():
         lab.queue.hold()
     for desk in desks:
-        for plan in desk.live():
-            if plan.record.watched:
-                desk.controller.stop(plan.folder)
+        for plan in plans_to_ask_about([desk]):
+            desk.controller.stop(plan.folder)
     for row in rows:
         lab.controller.stop(row.run)
 
@@ -72,21 +79,22 @@ def queue_words(waiting: int) -> str:
 
 
 class StoppingDialog(QDialog):
-    """Waits for runs to stop. `ended`: all of them have. After a while, ending them by force is offered."""
+    """Waits for runs and plans to stop. `ended`: all of them have. After a while, ending runs by force is offered."""
 
     ended = Signal()
     kept = Signal()  # do not wait: the stop goes on without the window
 
-    def __init__(self, lab: Lab, ids: Sequence[str], parent: QWidget) -> None:
+    def __init__(self, lab: Lab, desks: Sequence[ExperimentDesk[Any]], ids: Sequence[str], parent: QWidget) -> None:
+        """ids: of runs, and of plans of the desks."""
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setWindowTitle("Stopping")
         self.setModal(True)
-        self._lab, self._ids = lab, list(ids)
+        self._lab, self._desks, self._ids = lab, desks, list(ids)
         self._looks = 0
         self.text = QLabel()
         self.text.setWordWrap(True)
-        self.text.setAccessibleName("Runs that are being stopped")
+        self.text.setAccessibleName("What is being stopped")
         bar = QProgressBar()
         bar.setRange(0, 0)
         bar.setAccessibleName("Stopping")
@@ -112,10 +120,13 @@ class StoppingDialog(QDialog):
         rows = (self._lab.row(run_id) for run_id in self._ids)
         return [row for row in rows if row is not None and row.status.live]
 
+    def _live_plans(self) -> list[str]:
+        return [plan.id for plan in plans_to_ask_about(self._desks) if plan.id in self._ids]
+
     def _look(self) -> None:
         self._looks += 1
         self._lab.refresh()
-        if self._live() or self._lab.queue.holding:
+        if self._live() or self._live_plans() or self._lab.queue.holding:
             self._draw()
         else:
             self._timer.stop()
@@ -125,19 +136,22 @@ class StoppingDialog(QDialog):
         asked = self._lab.controller.stopping_text
         lines = [f"{row.name}: {asked(row.run) or row.status.state}" for row in self._live()]
         holding = self._lab.queue.holding
+        lines += [f"{plan}: stopping" for plan in self._live_plans()]
         lines += ["The queue: being paused"] if holding else []
         self.leave.setEnabled(not holding)  # or it would start its next run when the window is open again
         self.text.setText("\n".join(["Stopping…", *lines]))
-        self.kill.setVisible(self._looks * _LOOK_MS > _PATIENCE_SECONDS * 1000)
+        self.kill.setVisible(bool(self._live()) and self._looks * _LOOK_MS > _PATIENCE_SECONDS * 1000)
 
     def _kill(self) -> None:
         for row in self._live():
             self._lab.controller.kill(row.run)
 
 
-def wait_for(lab: Lab, ids: Sequence[str], parent: QWidget, ended: Callable[[], object]) -> None:
-    """Shows the runs that are being stopped; then, or when they are kept after all, calls `ended`."""
-    dialog = StoppingDialog(lab, ids, parent)
+def wait_for(
+    lab: Lab, desks: Sequence[ExperimentDesk[Any]], ids: Sequence[str], parent: QWidget, ended: Callable[[], object]
+) -> None:
+    """Shows what is being stopped; then, or when it is kept after all, calls `ended`."""
+    dialog = StoppingDialog(lab, desks, ids, parent)
 
     def close_now() -> None:
         dialog.close()

@@ -270,8 +270,9 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         rows = [] if self._may_close else closing.runs_to_ask_about(self.lab)
+        plans = [] if self._may_close or rows else closing.plans_to_ask_about(self._desks)
         waiting = len(self.lab.queue.waiting())
-        choice = closing.ask(self, rows, waiting) if rows else CloseChoice.KEEP
+        choice = closing.ask(self, rows, waiting, plans) if rows or plans else CloseChoice.KEEP
         if choice is CloseChoice.KEEP:
             self._shut_down()
             event.accept()
@@ -279,7 +280,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         event.ignore()
         if choice is CloseChoice.STOP:
             closing.stop(self.lab, self._desks, rows)
-            closing.wait_for(self.lab, [row.id for row in rows], self, self.close_quietly)
+            ids = [live.id for live in (*rows, *plans)]
+            closing.wait_for(self.lab, self._desks, ids, self, self.close_quietly)
 
     @property
     def _desks(self) -> tuple[ExperimentDesk[Any], ...]:

@@ -138,6 +138,17 @@ def test_of_a_live_run_its_newest_checkpoint_is_walked(places: dict[str, Path], 
     assert int(read_archive(back).metadata.more["sequences"]) > 1
 
 
+def test_a_comparison_that_is_refused_leaves_the_open_model_open(places: dict[str, Path], tmp_path: Path) -> None:
+    said = io.StringIO()
+    host = Host(said, places["outputs"])
+    values = {"text": TEXT}
+    compare = {"do": "compare", "models": ["bar@5", "baz"], "values": values, "out": str(tmp_path / "out")}
+    host.listen([json.dumps({"id": 1, "do": "open", "model": "bar@5"}), json.dumps(compare | {"id": 2})])
+    host.answer_all()
+    assert json.loads(said.getvalue().splitlines()[-1])["event"] == "error"
+    assert host._held is not None
+
+
 def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:
     end = tiny_models.TOKENIZER.end_of_text
     ids = tiny_models.TOKENIZER.encode(TEXT)

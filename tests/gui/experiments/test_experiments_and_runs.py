@@ -49,3 +49,23 @@ def test_closing_with_stop_also_stops_the_experiment(
     run.stop()
     fake.status(state="stopped")
     qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+
+
+@pytest.mark.parametrize("answer", ["stop", "keep"])
+def test_closing_asks_about_a_plan_of_which_no_run_trains(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    fake = FakeExperiment(outputs)
+    fake.status(state="running")
+    window = make_main_window()
+    qtbot.waitUntil(lambda: bool(window.experiments.live()), timeout=WAIT)
+    said: list[str] = []
+    monkeypatch.setattr(closing.question, "ask", lambda *texts, **_: (said.append(texts[2]), answer)[1])
+    window.close()
+    assert said == [f"{fake.folder.id} has not ended."]
+    if answer == "stop":
+        qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))), timeout=WAIT)
+        assert window.isVisible()
+        fake.status(state="stopped")
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
+    assert bool(list(fake.folder.requests.glob("*.json"))) is (answer == "stop")
