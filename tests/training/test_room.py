@@ -49,7 +49,12 @@ def advised(error: LabError) -> dict[str, Any]:
     ("preset", "changes", "free", "named"),
     [
         ("baby", {"data.batch_size": 4096}, 2 * GB, {"data.batch_size", "train.grad_accum"}),  # activations
-        ("baby", {"data.batch_size": 1, "model.block_size": 16384}, 0.8 * GB, {"model.block_size"}),
+        (
+            "baby",
+            {"data.batch_size": 1, "model.block_size": 16384, "train.precision": "fp32"},
+            0.8 * GB,
+            {"model.block_size"},
+        ),
         ("nano", {}, 0.5 * GB, {"data.tokenizer"}),  # the vocabulary
         ("nano", {"model.n_embd": 1024}, 1.5 * GB, {"data.tokenizer"}),  # what learns, most of it the embedding
         ("baby", {"model.n_embd": 2048, "model.n_layer": 12}, 5 * GB, {"model.n_layer"}),  # what learns

@@ -264,7 +264,7 @@ def test_closing_keeps_the_queue_and_a_stop_pauses_it(
     add(qtbot, window.lab, "a", "b")
     told: list[int] = []
 
-    def ask(parent: object, rows: object, waiting: int) -> CloseChoice:
+    def ask(parent: object, rows: object, waiting: int, *_: object) -> CloseChoice:
         told.append(waiting)
         return choice
 

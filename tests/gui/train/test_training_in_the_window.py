@@ -113,7 +113,7 @@ def test_closing_with_a_live_run_can_be_cancelled_or_stops_it(
     asked: list[list[str]] = []
     answers = iter([CloseChoice.CANCEL, CloseChoice.STOP])
 
-    def ask(_parent: QWidget, rows: list, _waiting: int) -> CloseChoice:  # type: ignore[type-arg]
+    def ask(_parent: QWidget, rows: list, *_: object) -> CloseChoice:  # type: ignore[type-arg]
         asked.append([row.run.id for row in rows])
         return next(answers)
 

@@ -1069,7 +1069,7 @@ def live(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> tuple[Mai
 def _answer(monkeypatch: pytest.MonkeyPatch, choice: CloseChoice) -> list[list[str]]:
     asked: list[list[str]] = []
 
-    def ask(_parent: QWidget, rows: list, _waiting: int) -> CloseChoice:  # type: ignore[type-arg]
+    def ask(_parent: QWidget, rows: list, *_: object) -> CloseChoice:  # type: ignore[type-arg]
         asked.append([row.run.id for row in rows])
         return choice
 

@@ -277,7 +277,7 @@ def test_a_rank_above_the_narrowest_layer(bases: dict[str, str], outputs: Path, 
 
 def test_a_hub_model_that_is_not_here(outputs: Path) -> None:
     for method in METHODS:
-        assert "not in the Hugging Face cache" in str(refused(settings_for("nobody/nothing", method), outputs))
+        assert "nor in the Hugging Face cache" in str(refused(settings_for("nobody/nothing", method), outputs))
 
 
 def test_a_download_without_room(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
