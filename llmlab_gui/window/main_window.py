@@ -280,7 +280,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         event.ignore()
         if choice is CloseChoice.STOP:
             closing.stop(self.lab, self._desks, rows)
-            ids = [live.id for live in (*rows, *plans)]
+            ids = [row.id for row in rows] + [plan.id for plan in plans]
             closing.wait_for(self.lab, self._desks, ids, self, self.close_quietly)
 
     @property
