@@ -65,13 +65,14 @@ def marked(mark: str, among: set[int]) -> list[psutil.Process]:
 
 
 def kill(processes: Iterable[psutil.Process]) -> list[str]:
-    """Kills processes and waits for them; returns how each was called, and its command."""
-    killed = []
+    """Kills processes, and only then waits for them: a child stays as long as its parent lives and does not ask for it.
+    Returns how each was called, and its command."""
+    processes, killed = list(processes), []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             killed.append(f"{process.pid}: {' '.join(process.cmdline())[:200]}")
             process.kill()
-            process.wait()
+    psutil.wait_procs(processes)
     return killed
 
 

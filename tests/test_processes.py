@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 from forks import wait_until
+from processes import kill
 
 # Starts a process whose parent is gone at once, as a run's worker is when its command was killed, and names it.
 ORPHAN = """
@@ -45,3 +46,13 @@ def test_a_process_whose_parent_is_gone_ends_with_the_test_that_started_it() -> 
 def test_what_a_killed_test_run_started_is_ended() -> None:
     pid, _ = _run("os.kill(os.getpid(), signal.SIGKILL)")
     wait_until(lambda: not psutil.pid_exists(pid))
+
+
+def test_a_child_that_is_killed_before_its_busy_parent_holds_nothing_up() -> None:
+    child = "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1).pid, "
+    busy = child + "flush=True); time.sleep(900)"
+    with subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        both = [psutil.Process(int(parent.stdout.readline())), psutil.Process(parent.pid)]
+        assert len(kill(both)) == 2
+    assert not any(process.is_running() for process in both)
