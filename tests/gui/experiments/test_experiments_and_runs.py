@@ -69,3 +69,13 @@ def test_closing_asks_about_a_plan_of_which_no_run_trains(
         fake.status(state="stopped")
     qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
     assert bool(list(fake.folder.requests.glob("*.json"))) is (answer == "stop")
+
+
+def test_closing_asks_nothing_about_a_plan_of_another_machine(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeExperiment(outputs).status(state="running", host="another-machine")
+    window = make_main_window()
+    qtbot.waitUntil(lambda: bool(window.experiments.live()), timeout=WAIT)
+    monkeypatch.setattr(closing, "ask", lambda *_: pytest.fail("it asked"))
+    assert window.close()
