@@ -31,15 +31,21 @@ class FolderPoller(QThread):
 
     found = Signal(list)
     failed = Signal(object)  # LabError: a folder that cannot be read, said once
+    _looked_at = Signal(object, list)  # what `_asked` was when the look began, and what it found
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._wake = threading.Event()
         self._stopping = False
         self._told = ""  # the mistake that was met last
+        self._asked = object()  # another one with each `poke`
+        self._found: list[Any] | None = None  # told last
+        self._looked_at.connect(self._tell)
 
     def poke(self) -> None:
-        """Looks at once. From any thread."""
+        """Looks at once. What a look found that began before is no longer told: the caller knows better. From any
+        thread."""
+        self._asked = object()
         self._wake.set()
 
     def stop(self) -> None:
@@ -48,16 +54,17 @@ class FolderPoller(QThread):
         self._wake.set()
 
     def run(self) -> None:
-        last: list[Any] | None = None
+        last: tuple[object, list[Any]] | None = None
         while not self._stopping:
             more = False
+            asked = self._asked
             try:
                 rows = self.look()
                 if self._stopping:  # it may have left out the rest
                     return
-                if rows != last:
-                    last = rows
-                    self.found.emit(rows)
+                if (asked, rows) != last:
+                    last = asked, rows
+                    self._looked_at.emit(asked, rows)
                 more = self._look_closely(rows)
             except Exception as error:  # a mistake is told as all are, once, and the next look may be without it
                 if (mistake := repr(error)) != self._told:
@@ -76,6 +83,12 @@ class FolderPoller(QThread):
         """All that is there, newest first, reading only files that changed since the last look. Told to stop, it leaves
         out the rest."""
         raise NotImplementedError
+
+    def _tell(self, asked: object, rows: list[Any]) -> None:
+        """In the thread of whoever made it, and perhaps later than a `poke` or `stop`."""
+        if asked is self._asked and rows != self._found and not self._stopping:
+            self._found = rows
+            self.found.emit(rows)
 
     def _look_closely(self, rows: list[Any]) -> bool:
         """After each look. True when there may be more to read at once."""

@@ -81,7 +81,6 @@ class Lab(QObject):
         self.inspection = InspectionSession(outputs, self, step_of=self._step_of)
         self.inspection.failed.connect(self.error_raised)
         self.looked = False  # whether the outputs folder was read at least once
-        self._ended = False
         self._rows: dict[str, RunRow] = {}
         self._renaming: dict[str, str] = {}  # a run's id, and the one it is being given
         self._current = ""
@@ -262,12 +261,11 @@ class Lab(QObject):
 
     def shutdown(self) -> None:
         """Ends every thread and waits for it. Workers train on."""
-        self._ended = True
+        self._poller.stop()
         self.queue.shutdown()
         self.notebook.shutdown()
         self.redraw.stop()
         self._news.stop()
-        self._poller.stop()
         self._followed.shutdown()
         self._poller.wait()
         self.inspection.shutdown()
@@ -285,8 +283,6 @@ class Lab(QObject):
 
     def _take_rows(self, rows: list[RunRow]) -> None:
         """The poller's news. The watcher knows a followed run's status sooner."""
-        if self._ended:  # sent before the poller stopped, delivered after
-            return
         known = self._rows
         for old, new in self._renaming.items():
             if old in known:

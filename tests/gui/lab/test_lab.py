@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.lab import runs_poller as poller_module
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.run_ends import unended_pause
-from llmlab_gui.lab.runs_poller import RunsPoller
+from llmlab_gui.lab.runs_poller import RunRow, RunsPoller
 from llmlab_gui.window.notices import sentence
 
 
@@ -409,6 +410,45 @@ def test_a_name_that_is_taken_costs_neither_run_its_row(qtbot: QtBot, outputs: P
         lab.take_renamed("pretraining/one", lab.runs()[0].run)
         assert [row.id for row in lab.runs()] == ["pretraining/two"]
     finally:
+        lab.shutdown()
+
+
+@pytest.mark.parametrize("change", ["renamed", "started"])
+def test_a_look_that_began_before_a_run_was_renamed_or_started_does_not_lose_it(
+    qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    hold, read, tell = threading.Event(), threading.Event(), threading.Event()
+
+    def slow_look(poller: RunsPoller) -> list[RunRow]:
+        rows = look(poller)
+        if hold.is_set():
+            read.set()
+            assert tell.wait(WAIT / 1000)
+        return rows
+
+    look = RunsPoller.look
+    monkeypatch.setattr(RunsPoller, "look", slow_look)
+    fake = FakeRun(outputs, "one", created=1.7e9).start().advance(10).finish()
+    lab = Lab(outputs)
+    try:
+        wait_for_runs(qtbot, lab, 1)
+        hold.set()
+        FakeRun(outputs, "other", created=1.6e9).start().advance(10).finish()  # so that this look has news
+        lab.refresh()
+        qtbot.waitUntil(read.is_set, timeout=WAIT)
+        if change == "renamed":
+            lab.take_renamed("pretraining/one", rename_run(fake.run, "two"))
+        else:
+            lab.controller.started.emit(FakeRun(outputs, "two", created=1.71e9).start().run)
+        currents: list[str] = []
+        lab.current_changed.connect(currents.append)
+        hold.clear()
+        tell.set()
+        qtbot.waitUntil(lambda: lab.row("pretraining/other") is not None, timeout=WAIT)
+        assert [row.run.id for row in lab.runs()] == ["two", *(["one"] if change == "started" else []), "other"]
+        assert (current_id(lab), currents) == ("two", [])
+    finally:
+        tell.set()
         lab.shutdown()
 
 
