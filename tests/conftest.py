@@ -11,6 +11,7 @@ from typing import Any
 
 import fork_server
 import pytest
+from hypothesis import settings
 from processes import TestProcesses
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -18,6 +19,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # One thread a process: with as many as cores, any other busy process slows both ten times.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
+# A busy machine makes any example slow once; that it is not slow again would fail its test.
+settings.register_profile("lab", deadline=None)
+settings.load_profile("lab")
 
 # Processes that run tests: more of them would take more memory than a laptop has, about 1.5 GB each.
 _MOST_PROCESSES = 8

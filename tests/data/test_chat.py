@@ -105,7 +105,7 @@ def test_a_model_without_a_template_gets_ours() -> None:
 WORDS = st.text(st.sampled_from("as user\n tm:éß€😀|_>"), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(asked=WORDS, answer=WORDS.filter(lambda text: text.strip() != "" and text[0] not in "\n "))
 def test_whatever_is_said_its_answer_and_end_are_trained_on(asked: str, answer: str) -> None:
     encoded = CHATML_FORMAT.encode(example(asked, answer), LONG, ANSWERS)

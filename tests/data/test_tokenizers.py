@@ -59,7 +59,7 @@ def of_tiny() -> dict[str, Tokenizer]:
 
 
 @pytest.mark.parametrize("kind", ANY_TEXT)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXT)
 def test_any_text_comes_back_unchanged(of_tiny: dict[str, Tokenizer], kind: str, text: str) -> None:
     tokenizer = of_tiny[kind]
@@ -69,7 +69,7 @@ def test_any_text_comes_back_unchanged(of_tiny: dict[str, Tokenizer], kind: str,
     assert tokenizer.end_of_text not in ids
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(alphabet="abc \n…😀"))
 def test_characters_come_back_unchanged(text: str) -> None:
     tokenizer = CharTokenizer("😀a\nb c…")
@@ -82,7 +82,7 @@ def library() -> Tokenizer:
     return BpeTokenizer(gpt2_merges())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=TEXT)
 def test_gpt2_agrees_with_the_tokenizers_library(library: Tokenizer, text: str) -> None:
     assert Gpt2Tokenizer().encode(text) == library.encode(text)

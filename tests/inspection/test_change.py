@@ -67,7 +67,7 @@ def test_norms_and_singular_values_are_those_of_the_weights_differences(outputs:
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 12), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_shape_also_a_rank_above_the_width(
     tmp_path_factory: Any, out: int, width: int, rank: int, seed: int
 ) -> None:

@@ -401,7 +401,7 @@ def test_pickled_adapters_are_not_read(saved: Path, outputs: Path, tmp_path: Pat
 
 
 @given(share=st.floats(0, 0.999))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_gguf_file_cut_anywhere_is_refused(gguf_bytes: bytes, tmp_path: Path, share: float) -> None:
     path = tmp_path / "cut.gguf"
     path.write_bytes(gguf_bytes[: int(len(gguf_bytes) * share)])

@@ -100,14 +100,13 @@ def references(draw: st.DrawFn) -> tuple[Path, Reference]:
 
 
 @given(references())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_written_is_read_as_the_same_thing(made: tuple[Path, Reference]) -> None:
     outputs, reference = made
     assert parse(str(reference), outputs) == reference
 
 
 @given(st.text(max_size=60))
-@settings(deadline=None)
 def test_any_text_names_something_or_is_refused_in_a_sentence(text: str) -> None:
     outputs = Path(tempfile.mkdtemp())
     with contextlib.suppress(UsageError):

@@ -345,7 +345,7 @@ def test_a_sign_of_several_tokens_comes_whole(opened: OpenModel, name: str) -> N
 
 
 @pytest.mark.parametrize("name", _SPEAKERS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_pieces_join_to_what_the_whole_text_has_more_than_the_prompts(
     opened: OpenModel, name: str, data: st.DataObject

@@ -224,7 +224,7 @@ def test_a_changed_file_is_found_and_named(
     assert said in problem
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
 def test_a_bit_flipped_anywhere_in_a_manifest_is_noticed(where: float, bit: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -366,7 +366,7 @@ _SAVES = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_SAVES, st.integers(0, 4))
 def test_the_keep_rule_keeps_last_best_final_pinned_and_what_was_asked_for(
     saves: list[tuple[frozenset[str], float | None, bool]], keep_last: int

@@ -126,7 +126,7 @@ _ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_ACTIONS)
 def test_random_writes_polls_and_cuts_lose_and_repeat_nothing(actions: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -185,7 +185,7 @@ def test_a_process_that_still_reads_ends_when_it_is_closed(tmp_path: Path) -> No
     assert reader.done
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(LOSSES, min_size=1, max_size=12) | st.lists(LOSSES, min_size=60, max_size=200), st.integers(9, 40))
 def test_thinning_keeps_extremes_ends_and_counts(losses: list[float], bucket: int) -> None:
     fields = np.zeros((len(STEP_FIELDS), len(losses)))

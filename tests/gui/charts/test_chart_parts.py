@@ -37,7 +37,7 @@ def _by_definition(steps: np.ndarray, values: np.ndarray, reach: float) -> list[
     return fitted
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.integers(1, 900), st.one_of(st.floats(-1e3, 1e3), st.just(math.nan))), min_size=1, max_size=60
@@ -92,7 +92,7 @@ def test_few_points_are_drawn_as_they_are() -> None:
     assert np.array_equal(drawn_y, y)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(2000, 6000),
     st.integers(10, 300),
