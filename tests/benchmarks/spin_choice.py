@@ -1,9 +1,10 @@
 """How near the spin that the lab chooses comes to the best fixed one, on a quiet machine and beside a busy process.
 
-    python tests/benchmarks/spin_choice.py [--neighbours 0 1] [--rounds 3] [--spins 300000 10000 1000]
+    python tests/benchmarks/spin_choice.py [--neighbours 0 1] [--rounds 2] [--spins 300000 10000 1000]
 
 Whole runs of the preset `baby` as the window and the command line start them, the ways in turn, each round in another
-order: `chosen` (`llmlab.training.spin`), and GOMP_SPINCOUNT fixed. Bar: on a quiet machine 97 % of the best way.
+order: `chosen` (`llmlab.training.spin`), and GOMP_SPINCOUNT fixed. Bar: on a quiet machine 97 % of the best way. The
+defaults take about three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ def main() -> int:
         "--neighbours", type=int, nargs="+", default=[0, 1], help="other processes that use a core each"
     )
     parser.add_argument("--spins", nargs="+", default=["300000", "10000", "1000"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=170)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     wanted = COMMON | {"train.steps": arguments.steps, "train.threads": arguments.threads}
     settings = with_values(of_preset(PretrainSettings, "baby"), wanted | {"train.warmup_steps": arguments.steps // 2})
+    sys.stdout.reconfigure(line_buffering=True)  # each case as it comes, in a file, too
     missed = False
     for count in arguments.neighbours:
         steps: dict[str, list[float]] = {way: [] for way in (CHOSEN, *arguments.spins)}
@@ -48,6 +50,7 @@ def main() -> int:
                 fixed = {} if way == CHOSEN else {"GOMP_SPINCOUNT": way}
                 with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, fixed), neighbours(count):
                     steps[way].append(statistics.median(train_ours(Path(folder), settings).seconds))
+                print(f"{count} neighbours, round {number + 1}: {way:>7}  {1e3 * steps[way][-1]:.1f} ms a step")
         best = min(statistics.median(seconds) for seconds in steps.values())
         print(f"{count} neighbours: ms a step, the median of {arguments.rounds} runs (all of them)")
         for way, seconds in steps.items():
