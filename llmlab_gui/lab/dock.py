@@ -50,7 +50,7 @@ class LabDock(QDockWidget):
         self._background = Background(self)
         self._body: QWidget | None = None
         self._empty = EmptyState()
-        self._stack = QStackedWidget()
+        self._stack = _Pages()
         self._stack.addWidget(self._empty)
         self._caption = _Caption()
         self._caption.followed.connect(self._follow_caption)
@@ -175,6 +175,15 @@ class LabDock(QDockWidget):
         """
         for work in self.findChildren(Background):
             work.shutdown()
+
+
+class _Pages(QStackedWidget):
+    """The content, and what stands in its place while there is none."""
+
+    def focusNextPrevChild(self, forward: bool) -> bool:
+        """Tab. Qt also asks where a page with the keyboard is turned, and then gives it to the other page itself."""
+        page = self.currentWidget()
+        return not (page is not None and page.isHidden()) and super().focusNextPrevChild(forward)
 
 
 class _Room(QScrollArea):

@@ -67,9 +67,10 @@ class StatusBar(QStatusBar):
 
     def _draw(self) -> None:
         row = self._lab.current()
-        for widget in (self._sign, self.bar, self.steps, self.speed, self.left):
-            widget.setVisible(row is not None)
         if row is None:
+            self.bar.hide()
+            for label in (self._sign, self.steps, self.speed, self.left):
+                label.clear()
             self.state.setText("No run is selected" if self._lab.looked else "")
             return
         status = row.status
@@ -90,3 +91,4 @@ class StatusBar(QStatusBar):
         speed, left = status.tokens_per_second, status.eta_seconds
         self.speed.setText(f"{count_text(speed)} tokens/s" if going and speed else "")
         self.left.setText(f"{time_left_text(left)} left" if going and left is not None else "")
+        self.bar.show()  # last: what is shown lays out the whole window at once, and a bar in sight is painted at once

@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab_gui.lab import dock as dock_module
 from llmlab_gui.lab.dock import LabDock, place_beside
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.tab_order import stops
@@ -129,6 +130,23 @@ def test_tab_goes_down_a_dock_to_its_caption_whatever_was_made_when(dock: LabDoc
     dock.take_keyboard(again=True)
     assert isinstance(dock.focusWidget(), QPushButton)
     assert dock.focusWidget().text() == "Set one up"
+
+
+def test_the_keyboard_goes_to_the_content_that_comes_without_a_search_through_the_window(
+    dock: LabDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field, searched = QLineEdit(), list[QWidget]()
+    dock.set_body(column(field))
+    dock.show_empty("Nothing", "There is nothing yet.", "Set one up", lambda: None)
+    dock.show()
+    dock.activateWindow()
+    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    dock.take_keyboard()
+    assert isinstance(dock.focusWidget(), QPushButton)
+    monkeypatch.setattr(dock_module, "move_on", lambda window, **_: searched.append(window))
+    dock.show_body()
+    assert dock.focusWidget() is field
+    assert searched == []
 
 
 def test_other_pages_are_offered_at_their_link(qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
