@@ -1,7 +1,7 @@
 """The command line's entry: reads the words, calls the command, turns errors into one sentence and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted. torch is imported only by the commands that need it,
-and by them only when they run, so that `--help` answers at once.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted. Modules of commands are imported until the one that was
+asked for is among them, and torch only by the commands that need it, when they run: each answers at once.
 """
 
 from __future__ import annotations
@@ -9,32 +9,18 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 
 from llmlab import __version__
-from llmlab.cli import (
-    adapter,
-    catalogue,
-    checkpoints,
-    compare,
-    doctor,
-    examples,
-    exercise,
-    experiment,
-    inspect,
-    intervene,
-    learn,
-    models,
-    mystery,
-    notebook,
-    paper,
-    practice,
-    runs,
-    train,
-    walk,
-)
 from llmlab.cli.output import DONE, FAILED, INTERRUPTED, WRONG_USE, prepare_streams, say, silence_stdout
 from llmlab.cli.words import Commands, Parser
 from llmlab.core.errors import Cancelled, LabError, UsageError, unknown
+
+# In the order in which the help lists their commands.
+_MODULES = (
+    *("train", "runs", "checkpoints", "models", "inspect", "compare", "experiment", "examples", "exercise"),
+    *("intervene", "walk", "adapter", "notebook", "paper", "practice", "learn", "mystery", "catalogue", "doctor"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,29 +59,10 @@ def _run(words: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"llmlab {__version__}")
     commands = Commands(parser)
-    groups = (
-        train,
-        runs,
-        checkpoints,
-        models,
-        inspect,
-        compare,
-        experiment,
-        examples,
-        exercise,
-        intervene,
-        walk,
-        adapter,
-        notebook,
-        paper,
-        practice,
-        learn,
-        mystery,
-        catalogue,
-        doctor,
-    )
-    for group in groups:
-        group.add_commands(commands)
+    for module in _MODULES:
+        import_module(f"llmlab.cli.{module}").add_commands(commands)
+        if words and words[0] in commands.names:
+            break
     if not words:
         parser.print_help()
         return WRONG_USE

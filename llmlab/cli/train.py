@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from llmlab.cli import text
 from llmlab.cli.follow import train
-from llmlab.cli.notebook import tell_outcomes
 from llmlab.cli.output import DONE, say, terminal_progress
 from llmlab.cli.progress import StartTimes, make_report
 from llmlab.cli.words import (
@@ -170,6 +169,8 @@ def _make_and_train(
 def _train_and_tell(run: RunFolder, args: argparse.Namespace) -> int:
     """Trains a run to its end; then says what became of what was predicted of it. Returns the exit code."""
     code = train(run, make_report(run, args.json), StartTimes() if args.debug else None)
+    from llmlab.cli.notebook import tell_outcomes  # now that nobody waits for the first step
+
     tell_outcomes(run, run.info().created, as_json=args.json)
     return code
 

@@ -29,9 +29,9 @@ def python_command(code: str) -> list[str]:
     ]
 
 
-def module_command(module: str) -> list[str]:
-    """The same for `python -m MODULE`; arguments may follow."""
-    return python_command(f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)")
+def module_command(module: str, first: str = "pass") -> list[str]:
+    """The same for `python -m MODULE`; arguments may follow. first: what is done before anything of it is imported."""
+    return python_command(f"{first}; import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)")
 
 
 def resources_dir() -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import gc
 import os
 import re
 import select
@@ -31,6 +32,8 @@ from llmlab.store.worker_folder import WorkerFolder
 # How often a process that was told to end is looked at, and what it gets after a save to hear of it.
 _LISTEN_SECONDS = 0.1
 _AFTER_SECONDS = 1.0
+# Until `work_as`: the 170,000 objects of torch's modules stay, and looking through them is a tenth of its import.
+_NO_GARBAGE = "import gc; gc.disable()"
 # What torchrun tells its processes. Where a shell has it, it is of another job, in which this process has no place.
 _OF_TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
 
@@ -69,7 +72,7 @@ def launch(
 def _launch(
     module: str, folder: WorkerFolder, status: Any, environment: Mapping[str, str], die_with_parent: bool
 ) -> subprocess.Popen[bytes]:
-    command = [*module_command(module), str(folder.path)]
+    command = [*module_command(module, _NO_GARBAGE), str(folder.path)]
     if die_with_parent:
         command += ["--follow-parent", str(os.getpid())]
     status = dataclasses.replace(status, host=host_name())
@@ -93,6 +96,9 @@ def work_as(module: str, what: str, work: Callable[[Path], None], argv: Sequence
     """What a process does that `launch` started; returns its exit code. what: the folder is one of these ("run")."""
     import filelock  # only where work is done: 25 ms of every start
 
+    if not gc.isenabled():  # see _NO_GARBAGE
+        gc.freeze()
+        gc.enable()
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("folder", metavar=what, type=Path, help=f"the {what}'s folder")
     parser.add_argument("--follow-parent", type=int, metavar="PID", help="die with the process that started this one")

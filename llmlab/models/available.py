@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from llmlab.core.errors import LabError
@@ -100,6 +99,8 @@ def other_revision(snapshot: Path) -> str | None:
 
 def packaged_ggufs() -> list[Path]:
     """GGUF files of installed packages, found by their metadata: the packages are not imported."""
+    from importlib import metadata  # with email and zipfile, for those who ask
+
     found = []
     for package in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):

@@ -26,7 +26,7 @@ HEAVY = ("torch", "transformers", "datasets", "tokenizers", "tiktoken", "pyarrow
 QT = ("PySide6", "shiboken6", "pyqtgraph", "PyQt5", "PyQt6", "llmlab_gui")
 # What a headless machine or a worker imports; each must do without Qt.
 CORE_MODULES = (
-    *("llmlab.cli.main", "llmlab.jobs.worker", "llmlab.jobs.launcher", "llmlab.store.overview", "llmlab.data.corpora"),
+    *("llmlab.jobs.worker", "llmlab.jobs.launcher", "llmlab.store.overview", "llmlab.data.corpora"),
     *("llmlab.data.dataset", "llmlab.gpt.model", "llmlab.gpt.estimate", "llmlab.jobs.model_host"),
 )
 
@@ -62,6 +62,13 @@ def test_no_module_of_the_window_imports_torch_and_no_open_window_has(tmp_path: 
 def test_the_core_runs_without_qt() -> None:
     loaded = loaded_after("\n".join(f"import {module}" for module in CORE_MODULES))
     assert loaded.isdisjoint(QT), loaded & set(QT)
+
+
+def test_the_help_imports_nothing_that_takes_long_and_a_command_no_others() -> None:
+    code = "import sys\nfrom llmlab.cli.main import main\n"
+    code += "main(['pretrain', '--no-such'])\nassert 'llmlab.cli.runs' not in sys.modules\n"
+    code += "main([])\nassert 'llmlab.cli.doctor' in sys.modules\n"
+    assert loaded_after(code).isdisjoint((*HEAVY, *QT))
 
 
 def test_no_line_of_the_core_imports_qt() -> None:

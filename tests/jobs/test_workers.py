@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -368,3 +369,16 @@ def test_a_folder_that_is_deleted_while_it_trains_is_said_to_be_gone_and_not_mad
     with pytest.raises(LabError, match=is_gone):
         start_worker(run)
     assert not run.path.exists()
+
+
+def test_a_worker_collects_garbage_again_once_all_is_imported_and_not_what_was(tmp_path: Path) -> None:
+    seen: list[tuple[bool, bool]] = []
+    gc.disable()  # as its command does
+    try:
+        code = worker_process.work_as(
+            "some.worker", "run", lambda _: seen.append((gc.isenabled(), gc.get_freeze_count() > 0)), [str(tmp_path)]
+        )
+    finally:
+        gc.unfreeze()
+        gc.enable()
+    assert (code, seen) == (0, [(True, True)])
