@@ -188,11 +188,16 @@ def _of_archive(archive: Archive) -> dict[str, Any]:
     return found
 
 
-def _write(found: dict[str, Any]) -> None:
-    """A line for each run."""
-    runs = ",\n".join(f" {json.dumps(words)}: {json.dumps(run)}" for words, run in sorted(found["runs"].items()))
-    head = json.dumps({name: found[name] for name in found if name != "runs"})[:-1]
-    FILE.write_text(f'{head}, "runs": {{\n{runs}\n}}}}\n', encoding="utf-8")
+def _recorded() -> dict[str, Any]:
+    """The runs in the results, by their commands."""
+    return dict((read_json(FILE) or {"runs": {}})["runs"])
+
+
+def _add(about: dict[str, str], words: str, run: Any) -> None:
+    """One more run beside those that are there by now, a line for each: another process may measure others."""
+    runs = sorted((_recorded() | {words: run}).items())
+    lines = ",\n".join(f" {json.dumps(words)}: {json.dumps(run)}" for words, run in runs)
+    FILE.write_text(f'{json.dumps(about)[:-1]}, "runs": {{\n{lines}\n}}}}\n', encoding="utf-8")
 
 
 def main() -> None:
@@ -207,21 +212,18 @@ def main() -> None:
     order = sorted(named, key=lambda words: _ORDER.index(kind[words] if kind[words] in _ORDER else ""))
     about = {"command": f"llmlab-run ...{ONE_THREAD}", "processor": processor(), "python": platform.python_version()}
     about["torch"] = importlib.metadata.version("torch")
-    found = about | {"runs": (read_json(FILE) or {"runs": {}})["runs"]}
     for words in order:
-        if args.only not in words or (words in found["runs"] and not runs.lack(words)):
+        if args.only not in words or (words in _recorded() and not runs.lack(words)):
             continue
         try:
-            found["runs"][words] = runs.run(named[words], words)
+            _add(about, words, runs.run(named[words], words))
         except LabError as error:
             print(error, flush=True)
             continue
-        _write(found)
         print(words, flush=True)
     for name, measure in MEASURES.items():
-        if name not in found["runs"] and args.only in name:
-            found["runs"][name] = measure(args.outputs.resolve())
-            _write(found)
+        if name not in _recorded() and args.only in name:
+            _add(about, name, measure(args.outputs.resolve()))
 
 
 if __name__ == "__main__":

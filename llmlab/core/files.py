@@ -93,7 +93,12 @@ def sha256_of(path: Path, progress: Progress = quiet) -> str:
 
 @contextlib.contextmanager
 def locked(
-    path: Path, what: str, progress: Progress = quiet, *, seconds: float | None = None, do: str = "Try again."
+    path: Path,
+    what: str,
+    progress: Progress = quiet,
+    *,
+    seconds: float | None = None,
+    do: str = "Nothing was saved. Try again.",
 ) -> Iterator[None]:
     """Holds a lock file, which the system frees when a process ends. what: is held. seconds: to wait for it.
 
