@@ -4,11 +4,12 @@
     pip install transformer-lens                                       # to have it in the table too
 
 Every way runs in processes of its own, in rounds that interleave the ways. They keep memory from pass to pass, as
-the window's model host does. In a process the model is loaded in fp32 with eager attention, and passes of the way
-alternate with plain ones: `time` is the median of way / plain over all pairs. `memory` is the most that was resident
-(VmHWM) above what plain passes alone took in the same process before.
+the window's model host does. In a process the model is loaded in fp32 with eager attention. Single passes of the way
+and plain ones come in pairs, in random order; a ratio is way / plain of one pair. Given are its median and the 95 %
+interval of the median, for processor time (all threads) and by the clock. On a busy machine the clock says little, as
+the first row shows, plain beside plain; what the passes themselves take is `--threads 1`, in processor time.
+`memory` is the most that was resident (VmHWM) above what plain passes alone took in the same process before.
 All ways compute the logits of every position, as plain passes do, except the last one, which is what the lab does.
-On a busy machine, `--threads 1 --processor-time` compares what the passes themselves take.
 The bars: summaries, norms and contributions 1.15 and 60 MB; all patterns to disk 1.3 and 60 MB.
 """
 
@@ -18,7 +19,9 @@ import argparse
 import gc
 import importlib.util
 import json
+import math
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -28,6 +31,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from llmlab.studies.papers.statistics import median_interval
 
 WAYS = {
     "plain": "plain eager forward",
@@ -39,15 +44,26 @@ WAYS = {
     "answer": "ours, as answered: heads + contributions, to disk",
 }
 Pass = Callable[[], object]
+Times = tuple[float, float]  # seconds of processor time, and by the clock
 
 
 @dataclass
 class Measured:
     """All rounds of one way."""
 
-    ratios: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    plain: list[Times] = field(default_factory=list)
+    looked: list[Times] = field(default_factory=list)
     extra: list[int] = field(default_factory=list)  # bytes
+
+    def row(self) -> str:
+        """Seconds and ratios of both clocks, and the memory."""
+        cells = []
+        for clock in range(2):
+            ratios = [looked[clock] / plain[clock] for plain, looked in zip(self.plain, self.looked, strict=True)]
+            low, high = median_interval(ratios) or (math.nan, math.nan)
+            seconds = statistics.median(looked[clock] for looked in self.looked)
+            cells.append(f"{seconds:>8.2f}{statistics.median(ratios):>7.2f} ({low:.2f} to {high:.2f})")
+        return f"{''.join(cells)}{statistics.median(self.extra) / 1e6:>8.0f} MB"
 
 
 def main() -> None:
@@ -59,13 +75,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--passes", type=int, default=5, help="pairs of passes in each process")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--processor-time", action="store_true", help="instead of time by the clock")
     parser.add_argument("--as-way", choices=list(WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.as_way:
         print(json.dumps(_measure(arguments.as_way, arguments)))
         return
-    from llmlab_gui.host.process import KEEP_PAGES
+    from llmlab_gui.host.process import KEEP_PAGES  # loads Qt
 
     ways = list(dict.fromkeys(["plain", *arguments.ways]))
     if importlib.util.find_spec("transformer_lens") is None:
@@ -78,19 +93,13 @@ def main() -> None:
             command = [sys.executable, __file__, *sys.argv[1:], "--as-way", way]
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
             result = json.loads(done.stdout.splitlines()[-1])
-            found[way].ratios += result["ratios"]
-            found[way].seconds += result["seconds"]
+            found[way].plain += result["plain"]
+            found[way].looked += result["looked"]
             found[way].extra.append(result["extra"])
-    clock = "processor time" if arguments.processor_time else "by the clock"
-    rounds = f"{arguments.rounds} rounds of {arguments.passes} pairs"
-    print(f"{arguments.tokens} tokens, {arguments.threads} threads, {rounds}, {clock}")
-    print(f"{'way':<52}{'seconds':>9}{'time':>7}{'(from':>8}{'to)':>7}{'memory':>12}")
+    print(f"{arguments.tokens} tokens, {arguments.threads} threads, {arguments.rounds} x {arguments.passes} pairs")
+    print(f"{'':<45}{'processor time':>29}{'clock':>29}{'memory':>11}")
     for way, measured in found.items():
-        ratios = measured.ratios
-        print(
-            f"{WAYS[way]:<52}{statistics.median(measured.seconds):>9.2f}{statistics.median(ratios):>7.2f}"
-            f"{min(ratios):>8.2f}{max(ratios):>7.2f}{statistics.median(measured.extra) / 1e6:>9.0f} MB"
-        )
+        print(f"{WAYS[way]:<45}{measured.row()}")
 
 
 # In a process of its own -----------------------------------------------------------------------------------------
@@ -113,25 +122,24 @@ def _measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         special = _WAYS[way](model, ids, arguments.model, Path(folder), plain)
-        clock = time.process_time if arguments.processor_time else time.perf_counter
-        _timed(plain, clock)
+        _timed(plain)
         _forget_peak()
-        _timed(plain, clock)
+        _timed(plain)
         before = _peak()
-        _timed(special, clock)
-        ratios, seconds = [], []
+        _timed(special)
+        pairs = []
         for _ in range(arguments.passes):
-            usual, looked = _timed(plain, clock), _timed(special, clock)
-            ratios.append(looked / usual)
-            seconds.append(looked)
-        return {"ratios": ratios, "seconds": seconds, "extra": _peak() - before}
+            turns = [("plain", plain), ("looked", special)]
+            random.shuffle(turns)
+            pairs.append({name: _timed(work) for name, work in turns})
+        return {name: [pair[name] for pair in pairs] for name in pairs[0]} | {"extra": _peak() - before}
 
 
-def _timed(work: Pass, clock: Callable[[], float]) -> float:
+def _timed(work: Pass) -> Times:
     gc.collect()
-    begin = clock()
+    used, begin = time.process_time(), time.perf_counter()
     kept = work()
-    seconds = clock() - begin
+    seconds = time.process_time() - used, time.perf_counter() - begin
     del kept
     return seconds
 
