@@ -12,9 +12,9 @@ block and f the one after the last:
                           (as decompositions of the residual stream go; Elhage et al. 2021)
     heads                 |z_h W_O[h]|, what one head adds; see `into_stream` for norms and multipliers behind it
 
-Cost: f is known only when the pass is over, and contributions are too many to keep (L x 2 x T x C). They are put
-aside on disk meanwhile (`spill`), which is exact, and read back layer by layer. A head's norm is had from
-z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token.
+Cost: f is known only after the last block, and contributions may be too many to keep (L x 2 x T x C). They are put
+aside meanwhile, many of them on disk (`spill`), which is exact, and read back before logits are made, which take
+memory of their own. A head's norm is had from z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import POINTS, Observer, Point
 from llmlab.anatomy.into_stream import heads_into_stream
 from llmlab.inspection.spill import Spill
+
+
+_STREAM: tuple[Point, ...] = ("pre_attn", "post_attn", "post_ffn")
 
 
 class ResidualStream(Observer):
@@ -53,28 +56,27 @@ class Contributions(Observer):
         self._anatomy = anatomy
         device = anatomy.unembedding.device
         self._norms = {point: torch.zeros(anatomy.n_layer, time, device=device) for point in POINTS}
-        self._cosines = torch.zeros(3, anatomy.n_layer, time, device=device)  # attention, feed_forward, block
+        self._stream = torch.zeros(3, time, anatomy.n_embd, device=device)  # of one block: x_pre, x_mid, x_post
+        self._products = torch.zeros(anatomy.n_layer, time, 3, 3, device=device)  # of these with each other
         self._heads = torch.full((anatomy.n_layer, anatomy.n_head, time), torch.nan, device=device)
-        self._pre = self._mid = self._embedding = self._final = torch.zeros(0)
+        self._embedding = torch.zeros(0)
+        self._shares: dict[str, Tensor] = {}
         self._spill = Spill(folder)
         self._places: dict[tuple[Point, int], int] = {}  # numbers in the spill
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
-        """Measures a point; keeps it until the next one of its block, a contribution on disk until the end."""
+        """Measures a point; keeps it until its block's end, a contribution until the last one."""
         x = x.float()
         self._norms[point][layer] = torch.linalg.vector_norm(x, dim=-1)
         if point in ("attn_out", "mlp_out"):
             self._places[point, layer] = self._spill.put(x)
-        elif point == "pre_attn":
-            self._pre = x.clone()
-            if layer == 0:
-                self._embedding = self._pre
-        elif point == "post_attn":
-            self._mid = x.clone()
-            self._cosines[0, layer] = torch.linalg.vecdot(self._pre, x)
-        else:
-            self._cosines[1, layer] = torch.linalg.vecdot(self._mid, x)
-            self._cosines[2, layer] = torch.linalg.vecdot(self._pre, x)
+            return
+        self._stream[_STREAM.index(point)] = x
+        if layer == 0 and point == "pre_attn":
+            self._embedding = x.clone()
+        elif point == "post_ffn":
+            stream = self._stream.transpose(0, 1)  # [T, 3, C]
+            self._products[layer] = stream @ stream.mT
 
     def heads(self, layer: int, z: Tensor) -> None:
         """Measures what each head of z [T, H, D] adds to the stream, where a family's heads can be trusted."""
@@ -82,29 +84,29 @@ class Contributions(Observer):
             self._heads[layer] = head_norms(self._anatomy, layer, z)
 
     def final(self, x: Tensor) -> None:
-        """Keeps the last stream, on which shares are measured."""
-        self._final = x.float().clone()
+        """Measures shares of the last stream, after which contributions are no longer kept."""
+        final = x.float()
+        whole = final.square().sum(-1)  # [T]
+
+        def share(contribution: Tensor) -> Tensor:
+            return torch.linalg.vecdot(contribution, final) / whole
+
+        self._shares["embedding"] = share(self._embedding)
+        for name, point in (("attention", "attn_out"), ("feed_forward", "mlp_out")):
+            places = (self._places[point, layer] for layer in range(self._anatomy.n_layer))  # type: ignore[index]
+            self._shares[name] = torch.stack([share(self._spill.get(place)) for place in places])
+        self._spill.close()
 
     def results(self) -> dict[str, Tensor]:
         """contributions/norm/{point} [L, T], /cosine/{attention|feed_forward|block} [L, T],
         /share/{attention|feed_forward} [L, T], /share/embedding [T], /heads [L, H, T],
         which is NaN where there are no heads to trust.
         """
-        pre, mid, post = (self._norms[point] for point in ("pre_attn", "post_attn", "post_ffn"))
-        pairs = {"attention": (pre, mid), "feed_forward": (mid, post), "block": (pre, post)}
+        norms = [self._norms[point] for point in _STREAM]
         found = {f"contributions/norm/{point}": norm for point, norm in self._norms.items()}
-        for (name, (one, other)), product in zip(pairs.items(), self._cosines, strict=True):
-            found[f"contributions/cosine/{name}"] = product / (one * other)
-        whole = self._final.square().sum(-1)  # [T]
-
-        def share(contribution: Tensor) -> Tensor:
-            return torch.linalg.vecdot(contribution, self._final) / whole
-
-        found["contributions/share/embedding"] = share(self._embedding)
-        for name, point in (("attention", "attn_out"), ("feed_forward", "mlp_out")):
-            shares = [share(self._spill.get(self._places[point, layer])) for layer in range(len(pre))]  # type: ignore[index]
-            found[f"contributions/share/{name}"] = torch.stack(shares)
-        self._spill.close()
+        for name, one, other in (("attention", 0, 1), ("feed_forward", 1, 2), ("block", 0, 2)):
+            found[f"contributions/cosine/{name}"] = self._products[..., one, other] / (norms[one] * norms[other])
+        found |= {f"contributions/share/{name}": share for name, share in self._shares.items()}
         return found | {"contributions/heads": self._heads}
 
 
@@ -114,5 +116,5 @@ def head_norms(anatomy: Anatomy, layer: int, z: Tensor) -> Tensor:
     weight = into.weight.unflatten(0, (z.shape[1], -1))  # [H, D, C]
     gram = weight @ weight.transpose(1, 2)  # [H, D, D]
     answers = z.transpose(0, 1).to(weight.dtype)  # [H, T, D]
-    squares = torch.linalg.vecdot(answers @ gram, answers).clamp_min_(0)  # rounding may leave a zero below zero
+    squares = (answers @ gram).mul_(answers).sum(-1).clamp_min_(0)  # rounding may leave a zero below zero
     return squares.sqrt_() * into.frozen(z.flatten(-2))[:, 0]
