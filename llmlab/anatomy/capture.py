@@ -55,9 +55,10 @@ class AttentionCall:
     def of(cls, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> AttentionCall:
         """softmax(scale q k^T + mask) v, where each key-value head serves a group of query heads."""
         group = query.shape[0] // key.shape[0]
+        all_keys, all_values = (repeated(x, group) for x in (key, value))  # [H, T, D]
 
         def rows(first: int, last: int, keys: int) -> tuple[Tensor, Tensor]:
-            seen, values = (x[:, :keys].repeat_interleave(group, 0) for x in (key, value))  # [H, K, D]
+            seen, values = all_keys[:, :keys], all_values[:, :keys]  # [H, K, D]
             scores = query[:, first:last] @ seen.transpose(1, 2) * scale + mask[:, first:last, :keys]  # [H, q, K]
             pattern = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
             return pattern, pattern @ values
@@ -79,6 +80,11 @@ class AttentionCall:
             return time
         later = self.mask[:, first:last, last:].amax()
         return last if never(later) else time
+
+
+def repeated(x: Tensor, group: int, dim: int = 0) -> Tensor:
+    """Each of the key-value heads along `dim` as often in a row as heads share it."""
+    return x if group == 1 else x.repeat_interleave(group, dim)
 
 
 def never(mask: Tensor) -> Tensor:

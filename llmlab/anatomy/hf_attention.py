@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from llmlab.anatomy.capture import AttentionCall
+from llmlab.anatomy.capture import AttentionCall, repeated
 from llmlab.anatomy.modules import base_model
 from llmlab.anatomy.own_attention import OWN, watch_own
 
@@ -93,6 +93,18 @@ def _configs(model: nn.Module) -> list[Any]:
     return list(found.values())
 
 
+class _Repeated:
+    """An attention module as its eager function sees it: without key-value heads to repeat for each piece anew."""
+
+    num_key_value_groups = 1
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
 def _attend(
     module: nn.Module,
     query: Tensor,
@@ -104,7 +116,7 @@ def _attend(
     **more: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The interface's signature: query [B, H, T, D], key and value [B, H_kv, T, D] -> z [B, T, H, D]."""
-    eager = eager_attention_of(module)
+    eager: Any = eager_attention_of(module)
     if eager is None:
         raise TypeError(f"{type(module).__name__} has no eager attention")
     options = more if scaling is None else more | {"scaling": scaling}
@@ -112,11 +124,13 @@ def _attend(
     if see is None:
         return eager(module, query, key, value, attention_mask, dropout=dropout, **options)
     mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]  # [B, 1 or H, T, T]
+    group: Any = module.num_key_value_groups if "num_key_value_groups" in eager.__code__.co_names else 1
+    all_keys, all_values = (repeated(x, group, 1) for x in (key, value))  # [B, H, T, D]
 
     def rows(first: int, last: int, keys: int) -> tuple[Tensor, Tensor]:
         part = None if mask is None else mask[:, :, first:last, :keys]
-        seen = (query[:, :, first:last], key[:, :, :keys], value[:, :, :keys])
-        z, pattern = eager(module, *seen, part, dropout=dropout, **options)
+        seen = (query[:, :, first:last], all_keys[:, :, :keys], all_values[:, :, :keys])
+        z, pattern = eager(_Repeated(module), *seen, part, dropout=dropout, **options)
         return pattern[0], z[0].transpose(0, 1)
 
     call = AttentionCall(
