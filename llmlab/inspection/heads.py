@@ -65,7 +65,7 @@ class HeadSummaries(Observer):
 
     def _score(self, layer: int, row: int, rows: Tensor) -> None:
         count = rows.shape[1]
-        logs = (rows + _TINY).log_()
+        logs = rows.clamp_min(_TINY).log_()
         self._sums[0, layer] -= logs.mul_(rows).sum((1, 2))
         self._sums[1, layer] += rows.diagonal(row - 1, 1, 2).sum(-1)
         # Positions are counted from the piece's first query, so that near keys keep all their digits.

@@ -30,7 +30,6 @@ from llmlab.anatomy.capture import POINTS, Observer, Point
 from llmlab.anatomy.into_stream import heads_into_stream
 from llmlab.inspection.spill import Spill
 
-
 _STREAM: tuple[Point, ...] = ("pre_attn", "post_attn", "post_ffn")
 
 

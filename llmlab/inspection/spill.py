@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 # Bytes that stay in memory: the bar for all that looking inside may take is 60 MB.
 _IN_MEMORY = 48_000_000
 
