@@ -35,7 +35,7 @@ SMALLEST = {
     "random_kills": "--kills 1 --steps 10 --longest 0.1",
     "shards": "--megabytes 1",
     "speedrun": "--peer PEER --seeds 1 --share 0.002 --threads 1",
-    "spin_choice": "--neighbours 0 --rounds 1 --steps 8 --spins 1000 --threads 1",
+    "spin_choice": "--neighbours 0 --rounds 1 --seconds 0.1 --spins 1000 --threads 1",
     "training_speed": "--configs baby --rounds 1 --seconds 0.1 --threads 1",
     "writing_speed": "--model MODEL --length 32 --rounds 1 --tokens 4 --threads 1 --layers 1",
 }
