@@ -43,10 +43,13 @@ class FolderPoller(QThread):
         self._looked_at.connect(self._tell)
 
     def poke(self) -> None:
-        """Looks at once. What a look found that began before is no longer told: the caller knows better. From any
-        thread."""
-        self._asked = object()
+        """Looks at once, and tells nothing of what a look found that began before. From any thread."""
+        self.outdate()
         self._wake.set()
+
+    def outdate(self) -> None:
+        """What a look found that began before is no longer told: the caller knows better. From any thread."""
+        self._asked = object()
 
     def stop(self) -> None:
         """Asks `run` to return; the owner then waits."""

@@ -70,9 +70,10 @@ class RunsPoller(FolderPoller):
         self._extra: tuple[RunFolder, ...] = ()
 
     def add(self, run: RunFolder) -> None:
-        """Also looks at a run that lies elsewhere, while none here has its track and id. From any thread."""
+        """From the next look on also at a run that lies elsewhere, while none here has its track and id. From any
+        thread."""
         self._extra = (*self._extra, run)
-        self.poke()
+        self.outdate()
 
     def look(self) -> list[RunRow]:
         here = list_runs(self._outputs)

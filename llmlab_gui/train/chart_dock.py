@@ -158,6 +158,7 @@ class ChartDock(PanelDock):
         elif run_id in self.lab.shown():
             self.panel.mark_dirty()
             if is_seen(self):
+                self.lab.redraw.once(self._fill)  # which makes the curves, and is done in no time when it comes again
                 self.lab.redraw.once(self.panel.redraw_if_dirty)
             self.lab.redraw.once(self._update_empty)
 

@@ -492,15 +492,17 @@ def test_docks_that_hear_of_a_long_run_at_once_are_drawn_one_a_tick_and_none_beh
     window.show()
     docks[2].raise_()
     qtbot.waitUntil(lambda: docks[1].visibleRegion().isEmpty() and not docks[2].visibleRegion().isEmpty(), timeout=WAIT)
-    drawn: list[int] = []
+    drawn: list[str] = []
     for place, dock in enumerate(docks):
-        monkeypatch.setattr(dock.panel, "_fill", partial(drawn.append, place))
+        monkeypatch.setattr(dock, "_fill", partial(drawn.append, f"curves {place}"))
+        monkeypatch.setattr(dock.panel, "_fill", partial(drawn.append, f"chart {place}"))
     fake = FakeRun(tmp_path).start().advance(10)
     lab._fakes[fake.run.full_name] = fake
     lab.set_current(fake.run.full_name)
     lab.reload(fake)
     lab.redraw._timer.stop()
-    for so_far in ([0], [0], [0], [0, 2], [0, 2]):  # each drawn, then shown
+    first, last = ["curves 0", "chart 0"], ["curves 2", "chart 2"]
+    for so_far in (first[:1], first, first, first, [*first, last[0]], [*first, *last]):  # each drawn, then shown
         lab.redraw._tick()
         assert drawn == so_far
     assert docks[0].panel.isVisible()
