@@ -23,6 +23,7 @@ from llmlab_gui.lab.book import Asking
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.places import TRAIN, WORKSPACES
 from llmlab_gui.train import checkpoints, run_setup
+from llmlab_gui.widgets import theme
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.theme import LIGHT, apply_theme, current_theme, style_sheet
@@ -90,7 +91,7 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     """
     app = QApplication.instance()
     assert isinstance(app, QApplication)
-    apply_theme(app, "light")
+    _light(app)
     before, threads = _running(), set(threading.enumerate())
     others = [thing for thing in gc.get_objects() if type(thing) is Background]  # of the file's window, if it has one
     windows: list[MainWindow] = []
@@ -120,7 +121,7 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
 @pytest.fixture(scope="module")
 def window_of_the_file(qapp: QApplication, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MainWindow]:
     """One window on an empty outputs folder, in sight, for all tests of a file."""
-    apply_theme(qapp, "light")
+    _light(qapp)
     folder = tmp_path_factory.mktemp("window")
     window = _main_window(folder, folder / "window.ini", asks=False, docks=True)
     window.show()
@@ -152,6 +153,12 @@ def same_window(window_of_the_file: MainWindow, qapp: QApplication, qtbot: QtBot
     window.reset_layout()
     make_active(window, qtbot)
     return window
+
+
+def _light(app: QApplication) -> None:
+    """The colours of tests. A theme that is chosen again styles all that lives once more."""
+    if theme._choice is None or current_theme() != LIGHT:
+        apply_theme(app, LIGHT.name)
 
 
 def _main_window(outputs: Path, ini: Path, *, asks: bool, docks: bool) -> MainWindow:

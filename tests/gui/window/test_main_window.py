@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import json
 import shutil
 import threading
 import time
@@ -18,8 +16,8 @@ from typing import cast
 import pytest
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
-from PySide6.QtCore import QByteArray, QEvent, QMimeData, QPoint, QPointF, QRect, QSettings, Qt, QUrl
-from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QHoverEvent, QPalette
+from PySide6.QtCore import QMimeData, QPoint, QRect, Qt, QUrl
+from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QPalette
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -32,7 +30,6 @@ from PySide6.QtWidgets import (
     QGraphicsView,
     QLabel,
     QLineEdit,
-    QMainWindow,
     QPlainTextEdit,
     QScrollArea,
     QTabBar,
@@ -54,7 +51,6 @@ from llmlab.store import requests
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
-from llmlab_gui.lab.window_settings import LAYOUT_VERSION, WindowSettings
 from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.train import run_actions
 from llmlab_gui.train.run_setup import Plan
@@ -66,8 +62,6 @@ from llmlab_gui.window import closing
 from llmlab_gui.window.about import ShortcutsDialog
 from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 from llmlab_gui.window.main_window import MainWindow
-from llmlab_gui.window.menus import WorkspaceBar
-from llmlab_gui.window.part_styles import PartStyles
 from llmlab_gui.window.tour import Tour
 from llmlab_gui.write.dock import WriteDock
 
@@ -322,130 +316,6 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
         window.reset_layout()
 
 
-def test_a_separator_between_docks_has_the_accent_under_the_mouse(same_window: MainWindow) -> None:
-    window = same_window
-    chosen = window.settings.theme
-    docks = [dock for dock in window.docks.values() if dock.isVisible()]
-    beside = (QPoint(dock.geometry().right() + 3, dock.geometry().center().y()) for dock in docks)
-    place = next(point for point in beside if window.rect().contains(point) and window.childAt(point) is None)
-    anywhere = QPoint(-1, -1)
-    try:
-        for theme in (DARK, LIGHT):
-            window.use_theme(theme.name)
-            QApplication.processEvents()  # the palette is sent
-            for point, color in ((place, theme.accent), (anywhere, theme.background)):
-                at = QPointF(point)
-                moved = QHoverEvent(QEvent.Type.HoverMove, at, window.mapToGlobal(at), QPointF(anywhere))
-                QApplication.sendEvent(window, moved)
-                assert window.grab().toImage().pixelColor(place).name() == color
-    finally:
-        window.use_theme(chosen)
-
-
-def test_no_line_is_under_the_workspaces_where_they_are_beside_the_model(qtbot: QtBot) -> None:
-    window = QMainWindow()  # as where the menus are at the top of the screen
-    qtbot.addWidget(window)
-    bar = WorkspaceBar(lambda _: None, window)
-    window.addToolBar(bar)
-    PartStyles(window).style_all()
-    window.show()
-    bottom = bar.grab().toImage().pixelColor(1, bar.height() - 1)
-    assert bottom.name() == current_theme().background
-
-
-def test_a_window_that_is_collected_with_what_styles_its_parts_says_nothing(
-    qapp: QApplication, capfd: pytest.CaptureFixture[str]
-) -> None:
-    window = QMainWindow()
-    window.styles = PartStyles(window)  # type: ignore[attr-defined]
-    window.show()
-    qapp.processEvents()
-    del window
-    gc.collect()
-    assert "eventFilter" not in capfd.readouterr().err
-
-
-def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(make_main_window: MakeWindow) -> None:
-    """Whatever the tour showed of them meanwhile, also where the window is closed in its midst."""
-    window = make_main_window()
-    window.docks["log"].hide()
-    window.use_theme("dark")
-    window.use_workspace("Write")
-    window.docks["samples"].hide()
-    window.use_workspace("Train")
-    assert window.docks["log"].isHidden()
-    assert not window.docks["samples"].isHidden()
-    window.covers.start_tour()
-    assert not window.docks["log"].isHidden()
-    window.findChild(Tour).skip_button.click()
-    assert window.docks["log"].isHidden()
-    window.covers.start_tour()
-    window.close_quietly()
-    again = make_main_window()
-    assert again.docks["log"].isHidden()
-    again.use_workspace("Write")
-    assert again.docks["samples"].isHidden()
-    assert not again.docks["write"].isHidden()
-    again.reset_layout()
-    assert not again.docks["samples"].isHidden()
-    again.use_workspace("Train")
-    assert again.docks["log"].isHidden()
-    assert not again.docks["loss"].isHidden()
-    assert again.settings.theme == "dark"
-
-
-def test_docks_keep_their_shares_whatever_the_size_of_the_window(same_window: MainWindow, qtbot: QtBot) -> None:
-    window = same_window
-
-    def shares() -> tuple[float, ...]:
-        docks = (window.docks[name] for name in ("learn", "loss", "setup"))
-        return tuple(
-            part for dock in docks for part in (dock.width() / window.width(), dock.height() / window.height())
-        )
-
-    def near(before: tuple[float, ...]) -> bool:
-        return all(abs(now - then) < 0.02 for now, then in zip(shares(), before, strict=True))
-
-    def resize(width: int, height: int) -> None:
-        window.resize(width, height)
-        qtbot.wait(20)  # what a size brings about comes with the next events
-
-    resize(1500, 900)
-    window.use_workspace(LEARN)
-    window.reset_layout()
-    qtbot.wait(20)
-    window.resizeDocks([window.docks["learn"], window.docks["loss"]], [900, 600], Qt.Orientation.Horizontal)
-    qtbot.wait(20)
-    qtbot.mouseRelease(window, Qt.MouseButton.LeftButton)  # as a line between docks is let go
-    qtbot.wait(20)
-    before = shares()
-    assert before[0] > 0.55
-    for width, height in ((960, 540), (1500, 900)):  # while it is in sight
-        resize(width, height)
-    assert near(before), (before, shares())
-    window.use_workspace(TRAIN)
-    resize(960, 540)
-    window.use_workspace(LEARN)  # while another one is
-    window.docks["samples"].raise_()
-    qtbot.wait(20)
-    window.use_workspace(TRAIN)
-    resize(1500, 900)
-    window.use_workspace(LEARN)
-    window.docks["setup"].raise_()
-    qtbot.wait(20)
-    assert near(before), (before, shares())
-
-
-def test_sizes_of_docks_that_no_window_has_are_not_taken_from_a_file(tmp_path: Path) -> None:
-    kept = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
-    settings = WindowSettings(tmp_path / "window.ini")
-    for size, taken in (([300, 200], True), ([10**12, 200], False), ([0, 200], False), ([300], False), (["a"], False)):
-        kept.setValue(f"sizes/{LEARN}", json.dumps({"window": [1280, 640], "docks": {"loss": size}}))
-        kept.sync()
-        settings._settings.sync()
-        assert (settings.dock_sizes(LEARN) is not None) == taken, size
-
-
 def test_a_panel_that_a_page_opens_beside_it_can_be_read(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     for width, height in ((1280, 640), (960, 540)):
@@ -461,33 +331,6 @@ def test_a_panel_that_a_page_opens_beside_it_can_be_read(same_window: MainWindow
         assert walk.width() > 380
 
 
-def test_tabs_of_the_workspace_before_are_gone_at_once(same_window: MainWindow, qtbot: QtBot) -> None:
-    window = same_window
-
-    def bars() -> list[set[str]]:
-        found = window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly)
-        seen = (bar for bar in found if bar.isVisible() and bar.geometry().right() >= 0)
-        return [{bar.tabText(place) for place in range(bar.count())} for bar in seen]
-
-    for workspace in (LEARN, TRAIN, LEARN, TRAIN):
-        window.use_workspace(workspace)
-        titles = {dock.windowTitle() for dock in window.docks.values() if dock.isVisible()}
-        assert all(bar <= titles for bar in bars()), (workspace, bars())
-        qtbot.waitUntil(lambda: any(bars()), timeout=WAIT)
-
-
-def test_a_floating_panel_comes_down_when_the_layout_is_reset(same_window: MainWindow) -> None:
-    window = same_window
-    window.docks["samples"].setFloating(True)
-    window.use_workspace("Write")
-    assert not window.docks["samples"].isFloating()
-    window.use_workspace("Train")
-    assert window.docks["samples"].isFloating()
-    window.reset_layout()
-    assert not window.docks["samples"].isFloating()
-    assert window.docks["samples"] in window.tabifiedDockWidgets(window.docks["notebook"])
-
-
 def test_an_arrangement_outlasts_minimising_and_hiding(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     window.docks["samples"].hide()
@@ -500,37 +343,6 @@ def test_an_arrangement_outlasts_minimising_and_hiding(same_window: MainWindow, 
     window.show()
     qtbot.wait(50)
     assert window.docks["samples"].isHidden()
-
-
-def test_the_one_arrangement_of_version_0_4_is_that_of_train_and_a_damaged_one_the_default(
-    same_window: MainWindow, make_main_window: MakeWindow, tmp_path: Path
-) -> None:
-    same_window.docks["log"].hide()
-    stored = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
-    stored.setValue("window/state", same_window.saveState(LAYOUT_VERSION))
-    damaged = {  # each with a panel that is not in the one before
-        "Write": (b"\x00garbage", ("write", "samples")),
-        "Look inside": (b"", ("prompt", "attention")),
-        "Practice": (b"\x00\x00\x00\xff\x00\x00\x00\x01\xfd" * 7, ("practice", "learn")),
-    }
-    for workspace, (state, _) in damaged.items():
-        stored.setValue(f"workspaces/{workspace}", QByteArray(state))
-    stored.setValue("window/geometry", QByteArray(b"\xff" * 20))
-    stored.setValue("window/theme", "pink")
-    stored.sync()
-    again = make_main_window()
-    assert again.settings.theme == "system"
-    assert again.docks["log"].isHidden()
-    again.reset_layout()
-    assert not again.docks["log"].isHidden()
-    for workspace, (_, docks) in damaged.items():
-        again.use_workspace(workspace)
-        assert not any(again.docks[name].isHidden() for name in docks), workspace
-        assert again.docks["setup"].isHidden()
-    again.close_quietly()
-    last = make_main_window()
-    last.use_workspace("Train")
-    assert not last.docks["log"].isHidden()
 
 
 def test_what_is_asked_for_is_shown_also_where_its_panel_was_closed(
@@ -676,9 +488,6 @@ def test_without_runs_one_button_trains_the_default_preset(
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
     qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
-    window.use_theme(DARK.name)  # a later theme than that in which the welcome was made
-    for label in window.covers.welcome.findChildren(QuietLabel):
-        assert label.palette().windowText().color().name() == DARK.quiet
     asked: list[str] = []
     then: list[Callable[[], object]] = []
 
@@ -714,16 +523,6 @@ def test_without_runs_one_button_trains_the_default_preset(
     FakeRun(outputs).start().advance(10).finish()
     window.lab.refresh()
     qtbot.waitUntil(lambda: not window.covers.welcome.isVisible(), timeout=WAIT)
-    state = window.status.state
-    qtbot.waitUntil(lambda: state.palette().windowText().color().name() == DARK.good, timeout=WAIT)
-    window.use_theme(LIGHT.name)
-    QApplication.processEvents()
-    assert state.palette().windowText().color().name() == LIGHT.good
-    window.hide()  # what is out of sight is styled later
-    window.use_theme(DARK.name)
-    window.show()
-    assert state.palette().windowText().color().name() == DARK.good
-    window.use_theme(LIGHT.name)
     assert window.docks["loss"].isEnabled()
 
 
