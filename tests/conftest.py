@@ -48,7 +48,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if option.numprocesses and option.dist == "no":
         option.dist, option.loadscopereorder = "loadfile", False  # in the order of the tests
     if option.numprocesses:
-        fork_server.install()  # what takes long to import is imported once for all processes that test
+        fork_server.install(config.args)  # what takes long to import is imported once for all processes that test
 
 
 def pytest_unconfigure() -> None:

@@ -1,5 +1,5 @@
 """Real processes of the lab without the seconds in which torch is imported: forked from one that has imported it.
-So are the processes in which pytest-xdist tests.
+So are the processes in which pytest-xdist tests, for which it has imported the tests, too.
 
 On Linux `install` answers `subprocess.Popen` of the modules in SERVED, in the two forms in which `module_command`
 and `python -m` (or `python -u -m`) start them, of the files in BENCHMARKS, of FAULTY, and of what pytest-xdist starts.
@@ -34,10 +34,11 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from processes import MARK
 
 # The modules, and whether each may start others of them.
@@ -85,6 +86,7 @@ _execute_child: Any = subprocess.Popen._execute_child  # type: ignore[attr-defin
 _lock = threading.RLock()
 _template: Template | None = None
 _enabled = True  # the first test's mark is read before `install`
+_tested: list[str] = []  # folders whose tests the template imports
 _mark_at: int | None = None  # in a template and its copies: where /proc/ID/environ has the mark of tests
 
 
@@ -121,8 +123,10 @@ class Template:
             os.waitpid(self.pid, 0)
 
 
-def install() -> None:
-    """Serves this process from now on; the template is started when first asked."""
+def install(tested: Iterable[str] = ()) -> None:
+    """Serves this process from now on; the template is started when first asked. tested: folders of the tests that
+    processes of pytest-xdist will run."""
+    _tested[:] = tested
     if sys.platform == "linux":
         subprocess.Popen._execute_child = _start  # type: ignore[attr-defined]
 
@@ -214,7 +218,7 @@ def _first_template() -> Template:
     """Starts the process that imports what takes long, with this one's environment, and room in it for a mark."""
     global _template
     ours, its = socket.socketpair()
-    command = [sys.executable, __file__, str(its.fileno())]
+    command = [sys.executable, __file__, str(its.fileno()), *_tested]
     environment = {MARK: "0" * 32} | os.environ
     process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL, env=environment)
     its.close()
@@ -341,8 +345,8 @@ def _run(words: list[str]) -> None:
         runpy.run_path(module, run_name="__main__")
         return
     form, what, *arguments = words
-    if not hasattr(sys.modules[module], "__path__"):
-        del sys.modules[module]  # it runs as __main__, and nobody has imported it
+    if not hasattr(sys.modules.get(module), "__path__"):
+        sys.modules.pop(module, None)  # it runs as __main__, and nobody has imported it
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [form, *arguments]
     sys.path[0] = os.getcwd() if form == "-m" else ""
@@ -394,6 +398,14 @@ def _import_all() -> None:
     sys.modules["llmlab.core.device"].available_cores = lambda: 1  # type: ignore[attr-defined]
 
 
+def _import_tests(folders: list[str]) -> None:
+    """What pytest collects there, with its assertions rewritten as in a process that tests: it then only finds it."""
+    paths = sys.path[:]
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+        pytest.main([*folders, "--collect-only", "-qq", "-n0", "-p", "no:cacheprovider"])
+    sys.path[:] = paths
+
+
 def _forget() -> None:
     """In a copy of a process: the template is the other's."""
     global _template, _enabled, _lock
@@ -410,6 +422,8 @@ if __name__ == "__main__":
     asked_through = socket.socket(fileno=int(sys.argv[1]))
     sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
     _import_all()
+    if sys.argv[2:]:
+        _import_tests(sys.argv[2:])
     gc.collect()
     gc.freeze()  # a collection in a copy would copy all memory
     _serve(asked_through)

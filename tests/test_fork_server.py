@@ -13,6 +13,7 @@ from typing import Any
 import fork_server
 import psutil
 import pytest
+from _pytest.assertion.rewrite import AssertionRewritingHook
 from forks import Fork, wait_until
 from processes import MARK
 from small_runs import new_run
@@ -67,6 +68,22 @@ def test_what_xdist_starts_is_forked() -> None:
     command = pytest.importorskip("execnet.gateway_io").popen_args(pytest.importorskip("execnet").XSpec("popen"))
     assert command[:2] == [sys.executable, "-u"]
     assert fork_server._module_of([command[0], *command[2:]]) == "execnet"
+
+
+def test_what_tests_is_forked_with_tests_whose_assertions_say_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "test_lists.py").write_text("def test_lists():\n    one = [1]\n    assert one == [2]\n")
+
+    def imports() -> int:
+        paths = sys.path[:]
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, AssertionRewritingHook)]
+        fork_server._import_tests([str(tmp_path)])
+        try:
+            sys.modules["test_lists"].test_lists()
+        except AssertionError as failed:
+            return int("[1] == [2]" not in str(failed) or sys.path != paths)
+        return 1
+
+    assert Fork(imports).wait() == 0
 
 
 def test_one_that_writes_without_a_buffer_is_forked_too(monkeypatch: pytest.MonkeyPatch) -> None:
