@@ -34,13 +34,16 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 # Pages whose models train until another processor's rounding shows: their numbers hold within this much.
 _TRAINED = ("in-context-learning", "probes-and-steering")
 _NEAR, _NEAR_PERCENT = 0.1, 10
+# Pages whose code takes seconds: those, and others.
+_OTHERS = "distillation edge-of-stability evaluation long-context statistics-of-claims superposition"
+_SLOW = (*_TRAINED, *_OTHERS.split())
 
 
 WITH_CODE = [path.stem for path in sorted(FOLDER.glob("*.md")) if _CODE.search(path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _TRAINED else name for name in WITH_CODE]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in WITH_CODE]
 )
 def test_the_code_on_a_page_prints_what_the_page_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,9 +1,9 @@
 """The commands of README, the guides and the first hour run, in order, in an empty folder, and do what is said of them.
 
-Training is made small: a fiftieth of the steps, few measurements, narrow models, two values of a grid. What is quoted
-of the output is compared where no long training is behind it. With DOCUMENTS_WHOLE=1 every command runs as it stands,
-on one thread, which takes about an hour; then all quotes are compared. What a training gives is equal to the last digit
-on processors of one kind alone.
+Training is made small: a fiftieth of the steps, small batches and models, few measurements, two values of a grid. What
+is quoted of the output is compared where no long training is behind it. With DOCUMENTS_WHOLE=1 every command runs as it
+stands, on one thread, which takes about an hour; then all quotes are compared. What a training gives is equal to the
+last digit on processors of one kind alone.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ NOT_RUN = {
 
 _SHARE = 50  # of the steps
 _ONE_THREAD = " --set train.threads=1"
-# Windows that a loss is measured on; tokens of the samples, which take longer than so few steps.
-_FEW = " --set train.eval_windows=8 --set samples.tokens=8"
+# Sequences of a step; windows that a loss is measured on; tokens of the samples, which take longer than so few steps.
+_FEW = " --set data.batch_size=2 --set train.eval_windows=2 --set samples.tokens=8"
 _STEPS = r"(?<=--steps )\d+|(?<=_interval=)\d+|(?<=checkpoints\.interval=)\d+|(?<=\w@)\d+(?= )"
 
 
@@ -73,7 +73,7 @@ def _trains(words: str) -> str:
         return words  # the rest is the run's
     words += _FEW if "--steps" in words else f"{_FEW} --steps 6"
     if words.startswith("pretrain") and "--from" not in words:
-        return words + " --set model.n_embd=32"
+        return words + " --set model.n_embd=32" + " --set model.n_layer=3" * ("model.n_layer" not in words)
     return words + " --set data.scored=4" * ("--model" in words)  # it fine-tunes
 
 

@@ -100,7 +100,7 @@ def references(draw: st.DrawFn) -> tuple[Path, Reference]:
 
 
 @given(references())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_what_is_written_is_read_as_the_same_thing(made: tuple[Path, Reference]) -> None:
     outputs, reference = made
     assert parse(str(reference), outputs) == reference

@@ -89,7 +89,9 @@ def test_an_estimate_that_is_a_little_too_high_refuses_nothing() -> None:
 
 
 def test_fewer_weights_learn_where_learning_takes_most(tmp_path: Path) -> None:
-    train_here(new_run(tmp_path, 2, "base", data__tokenizer="gpt2", model__n_embd=512, model__n_head=8))
+    wide = {"data__tokenizer": "gpt2", "model__n_embd": 512, "model__n_head": 8}
+    little = {"data__batch_size": 1, "train__grad_accum": 1, "train__eval_interval": 0, "checkpoints__interval": 0}
+    train_here(new_run(tmp_path, 1, "base", **wide, **little))
     full = resolve_finetune_settings("scratch", overrides={"model.base": "base@final", "model.method": "full"})
     methods = {method: with_values(full, {"model.method": method}) for method in ("full", "lora")}
     needs = {method: kind_of(settings).memory(settings, tmp_path) for method, settings in methods.items()}

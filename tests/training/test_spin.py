@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import Fork, wait_until
 
 from llmlab.training.spin import ENVIRONMENT, Spin, _Threads, environment, fixed_by, waited_for_cores
 
@@ -93,6 +94,7 @@ for short in (False, True, False):
 """
 
 
+@pytest.mark.slow
 def test_the_spin_changes_no_bit_of_what_is_computed() -> None:
     started_with = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": "2"}
     found = subprocess.run(
@@ -136,30 +138,24 @@ def test_more_threads_than_cores_leave_nothing_to_choose(monkeypatch: pytest.Mon
     assert fixed_by(ENVIRONMENT) == "there are more threads than cores"
 
 
-# Prints how many threads the system counts before, while and after the spin is short on a machine of 128 cores.
-_COUNTS = """
-import os, time, torch
-from llmlab.training import spin
-torch.set_num_threads(60)
-spin.available_cores = lambda: 128
-count = lambda: len(os.listdir("/proc/self/task"))
-before, threads = count(), spin._Threads()
-threads.use(True)
-during = count()
-threads.use(False)
-end = time.monotonic() + 60
-while count() > before and time.monotonic() < end:
-    time.sleep(0.01)
-print(before, during, count())
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_threads_beyond_the_cores_are_there_on_a_large_machine_and_end_with_the_short_spin() -> None:
-    found = subprocess.run([sys.executable, "-c", _COUNTS], capture_output=True, text=True, check=True)
-    before, during, after = map(int, found.stdout.split())
-    assert during - before > 128
-    assert after == before
+def test_threads_beyond_the_cores_are_there_on_a_large_machine_and_end_with_the_short_spin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    def use() -> int:
+        torch.set_num_threads(60)
+        before, threads = count(), _Threads()
+        threads.use(True)
+        during = count()
+        threads.use(False)
+        wait_until(lambda: count() == before)
+        return int(during - before <= 128)
+
+    monkeypatch.setattr("llmlab.training.spin.available_cores", lambda: 128)
+    assert Fork(use).wait() == 0
 
 
 def test_a_thread_that_finds_no_memory_does_not_keep_the_training_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

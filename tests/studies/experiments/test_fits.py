@@ -44,6 +44,7 @@ def test_the_range_of_the_bottom_holds_it_and_needs_seeds() -> None:
     assert minimum_range(RATES, [run[:1] for run in runs]) is None
 
 
+@pytest.mark.slow
 def test_the_range_of_the_bottom_holds_it_about_as_often_as_it_says_with_two_seeds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

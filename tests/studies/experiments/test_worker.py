@@ -35,6 +35,7 @@ from llmlab.studies.records import DivergenceRule, ExperimentFolder, ExperimentR
 from llmlab.training.loop import FromScratch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and dies with its parent by prctl")
+HELD, STEPS = 12, 24  # of a run that is interrupted: where, and all
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +71,18 @@ def planned(
     **more: Any,
 ) -> ExperimentFolder:
     """Three depths of a tiny GPT. more: settings."""
-    settings = quick_settings(steps, checkpoints__interval=20, train__eval_interval=20, **more)
+    settings = quick_settings(steps, checkpoints__interval=HELD - 2, train__eval_interval=HELD - 2, **more)
     request = Request(find_kind("depth"), settings, outputs, id="deep", grid=[1, 2, 3])
     return create_experiment(outputs, change(make_plan(request)))
 
 
 def holding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, int], Path]:
-    """`hold(outputs, depth)`: a run of that depth waits before each step after its thirtieth, while the file that it
+    """`hold(outputs, depth)`: a run of that depth waits before each step after step HELD, while the file that it
     gives is there. So it is interrupted on its way, however few its steps are."""
     plain = FromScratch.optimizer_step
 
     def step(self: FromScratch) -> object:
-        if self.progress.step > 30 and (self.run.outputs / f"hold-{self.settings.model.n_layer}").exists():
+        if self.progress.step > HELD and (self.run.outputs / f"hold-{self.settings.model.n_layer}").exists():
             time.sleep(0.2)
         return plain(self)
 
@@ -183,10 +184,10 @@ def test_an_error_while_it_stops_is_recorded(outputs: Path, monkeypatch: pytest.
 def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
-    folder, hold = planned(outputs, steps=60), held(2)
+    folder, hold = planned(outputs, steps=STEPS), held(2)
     first, second, _ = (folder.run_of(trial, "pretraining") for trial in folder.record().arms)
     fork = begun(folder)
-    wait_until(lambda: second.recorded_status().step > 30)
+    wait_until(lambda: second.recorded_status().step > HELD)
     pid = second.recorded_status().pid
     fork.kill()
     hold.unlink()
@@ -206,10 +207,10 @@ def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
 def test_a_run_that_is_killed_goes_on_by_itself(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
-    folder, hold = planned(outputs, steps=60), held(1)
+    folder, hold = planned(outputs, steps=STEPS), held(1)
     run = folder.run_of(folder.record().arms[0], "pretraining")
     fork = begun(folder)
-    wait_until(lambda: run.recorded_status().step > 30)
+    wait_until(lambda: run.recorded_status().step > HELD)
     pid = run.recorded_status().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -223,10 +224,10 @@ def test_a_run_that_is_killed_goes_on_by_itself(
 def test_asked_to_stop_it_saves_and_goes_on_later(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path], how: str
 ) -> None:
-    folder, hold = planned(outputs, steps=60), held(1)
+    folder, hold = planned(outputs, steps=STEPS), held(1)
     run = folder.run_of(folder.record().arms[0], "pretraining")
     fork = begun(folder)
-    wait_until(lambda: run.recorded_status().step > 30)
+    wait_until(lambda: run.recorded_status().step > HELD)
     if how == "request":
         stop_experiment(folder)
     else:
@@ -241,7 +242,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
     assert begun(folder).wait() == 0
     assert states(folder) == ["finished"] * 3
     assert '"event": "started", "time"' in run.events.read_text()
-    assert 30 < done < 60
+    assert HELD < done < STEPS
 
 
 def at_once(folder: ExperimentFolder, jobs: int) -> ExperimentFolder:
@@ -262,6 +263,7 @@ def outcome(folder: ExperimentFolder) -> tuple[Any, dict[str, str]]:
     return found, {file.parts[-4]: hashlib.sha256(file.read_bytes()).hexdigest() for file in weights}
 
 
+@pytest.mark.slow
 def test_runs_at_once_give_the_very_results_of_one_after_the_other(
     tmp_path: Path, begun: Callable[[ExperimentFolder], Fork], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,20 +271,20 @@ def test_runs_at_once_give_the_very_results_of_one_after_the_other(
     hold = holding(monkeypatch)
     outcomes = {}
     for jobs in (1, 2):
-        folder = at_once(planned(tmp_path / str(jobs), steps=60, train__threads=1), jobs)
+        folder = at_once(planned(tmp_path / str(jobs), steps=STEPS, train__threads=1), jobs)
         assert begun(folder).wait() == 0
         outcomes[jobs] = outcome(folder)
-    folder = at_once(planned(tmp_path / "3", steps=60, train__threads=1), 2)
+    folder = at_once(planned(tmp_path / "3", steps=STEPS, train__threads=1), 2)
     runs = [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
     holds = [hold(tmp_path / "3", depth) for depth in (1, 2, 3)]
     fork = begun(folder)
-    wait_until(lambda: all(run.recorded_status().step > 30 for run in runs[:2]))
+    wait_until(lambda: all(run.recorded_status().step > HELD for run in runs[:2]))
     fork.kill()
     wait_until(lambda: not any(run.status().live for run in runs))
     holds[0].unlink()
     holds[1].unlink()
     fork = begun(folder)
-    wait_until(lambda: runs[2].recorded_status().step > 30)
+    wait_until(lambda: runs[2].recorded_status().step > HELD)
     pid = runs[2].recorded_status().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -296,10 +298,10 @@ def test_runs_at_once_give_the_very_results_of_one_after_the_other(
 def test_as_many_train_at_once_as_wanted_and_all_save_when_it_is_stopped(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
-    folder, holds = at_once(planned(outputs, steps=60), 2), [held(1), held(2)]
+    folder, holds = at_once(planned(outputs, steps=STEPS), 2), [held(1), held(2)]
     runs = [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
     fork = begun(folder)
-    wait_until(lambda: all(run.recorded_status().step > 30 for run in runs[:2]))
+    wait_until(lambda: all(run.recorded_status().step > HELD for run in runs[:2]))
     wait_until(lambda: list(folder.recorded_status().training) == ["l1", "l2"])
     assert not runs[2].path.exists()
     stop_experiment(folder)
@@ -316,12 +318,12 @@ def test_as_many_train_at_once_as_wanted_and_all_save_when_it_is_stopped(
 def test_an_error_beside_a_run_that_trains_lets_it_save(
     outputs: Path, held: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = at_once(planned(outputs, steps=60), 2)
+    folder = at_once(planned(outputs, steps=STEPS), 2)
     second = folder.run_of(folder.record().arms[1], "pretraining")
     held(2)
 
     def measure(self: worker.ExperimentWorker, trial: Trial) -> None:
-        wait_until(lambda: second.recorded_status().step > 30)
+        wait_until(lambda: second.recorded_status().step > HELD)
         raise LabError("Out of memory.")
 
     monkeypatch.setattr(worker.ExperimentWorker, "_measure", measure)

@@ -134,9 +134,7 @@ def _asking(run: RunFolder, name: Any, step: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_every_method_learns_the_answers(outputs: Path, llama: str, examples: str, method: str) -> None:
-    run = train_here(
-        tuning_run(outputs, llama, examples, "learns", model__method=method, train__steps=24, data__batch_size=8)
-    )
+    run = train_here(tuning_run(outputs, llama, examples, "learns", model__method=method, data__batch_size=8))
     losses = [event["val_loss"] for event in events_of(run, "evaluated")]
     assert losses[-1] < 0.8 * losses[0]
     names = names_of_events(run)
@@ -177,14 +175,14 @@ def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, example
         assert torch.allclose(weight, ours[name], atol=1e-5), name
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_blocks_that_are_computed_anew_give_the_same_losses_and_weights_bit_for_bit(
     outputs: Path, base: str, examples: str, method: str
 ) -> None:
     """With the dropout of adapters, which must be drawn again."""
     runs = []
     for anew in (False, True):
-        changed = {"model__method": method, "train__activation_checkpointing": anew}
+        changed = {"model__method": method, "train__activation_checkpointing": anew, "train__steps": 4}
         runs.append(train_here(tuning_run(outputs, base, examples, f"anew-{anew}", **changed)))
     losses = [[(event["loss"], event["grad_norm"]) for event in events_of(run, "step")] for run in runs]
     assert losses[0] == losses[1]

@@ -91,17 +91,22 @@ def learned(run: RunFolder) -> dict[str, torch.Tensor]:
 
 CASES = [
     ("scratch", "lora", "ddp", {}),
+    ("llama", "qlora", "ddp", {}),
+    ("llama", "lora", "fsdp2", {"train__activation_checkpointing": True}),
+]
+RARER = [
     ("scratch", "lora", "fsdp2", {"data__source": "tasks", "data__max_examples": 40, "data__packing": True}),
     ("llama", "lora", "ddp", {"data__packing": True}),
-    ("llama", "lora", "fsdp2", {"train__activation_checkpointing": True}),
     ("qwen2", "full", "fsdp2", {}),
     ("qwen2", "full", "ddp", {"train__activation_checkpointing": True}),
-    ("llama", "qlora", "ddp", {}),
     ("scratch", "qlora", "fsdp2", {}),
 ]
 
 
-@pytest.mark.parametrize(("kind", "method", "strategy", "changed"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "method", "strategy", "changed"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in RARER)],
+)
 def test_two_processes_follow_the_curve_of_one_and_save_the_same(
     outputs: Path, bases: dict[str, str], examples: str, kind: str, method: str, strategy: str, changed: dict[str, Any]
 ) -> None:
@@ -127,13 +132,15 @@ def test_two_processes_follow_the_curve_of_one_and_save_the_same(
 
 @pytest.mark.slow
 def test_four_processes_of_which_one_has_no_row_take_the_same_steps(
-    outputs: Path, bases: dict[str, str], examples: str, alone: RunFolder
+    outputs: Path, bases: dict[str, str], examples: str
 ) -> None:
-    four = train_by(tuning(outputs, bases["llama"], examples, "four", distributed__strategy="fsdp2"), 4)
-    assert losses(four) == pytest.approx(losses(alone), rel=BOUND)
+    alone = train_here(tuning(outputs, bases["llama"], examples, "one", train__steps=2))
+    four = tuning(outputs, bases["llama"], examples, "four", distributed__strategy="fsdp2", train__steps=2)
+    assert losses(train_by(four, 4)) == pytest.approx(losses(alone), rel=BOUND)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_a_run_that_loses_a_process_says_so_and_goes_on_in_one_or_bitwise_in_two(
     outputs: Path, bases: dict[str, str], examples: str, alone: RunFolder, strategy: str
 ) -> None:
