@@ -44,9 +44,11 @@ from llmlab.data.shard_sources import Place, shard_source
 from llmlab.data.shards import built_corpus
 
 _DOCUMENT = 3_000  # characters
-_SAMPLE = 4_000_000  # characters that one core tokenizes
 _BATCHES = 500
+# At most, and no more than the largest text has:
+_SAMPLE = 4_000_000  # characters that one core tokenizes
 _READ = 20_000_000  # bytes
+_PASSED = 10_000_000  # ids
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,13 @@ def write(path: Path, size: int) -> None:
                 return
 
 
-def one_core() -> tuple[float, float]:
-    """Tokens a second, by the clock and of processor time."""
+def one_core(most: int) -> tuple[float, float]:
+    """Tokens a second, by the clock and of processor time; of at most so many characters."""
     sample, length = [], 0
     for document in documents():
         sample.append(document)
         length += len(document)
-        if length > _SAMPLE:
+        if length > min(_SAMPLE, most):
             break
     gpt2_encoding()  # made before the clock runs
     begin, spent = time.perf_counter(), time.process_time()
@@ -127,10 +129,10 @@ def read_rate(name: str) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def reading(folder: Path) -> dict[str, float]:
-    """Megabytes a second that are read, unpacked, cut into blocks and pickled; by the file's kind."""
+def reading(folder: Path, most: int) -> dict[str, float]:
+    """Megabytes a second that are read, unpacked, cut into blocks and pickled, of at most so many bytes; by kind."""
     folder.mkdir()
-    write(folder / "text.jsonl", _READ)
+    write(folder / "text.jsonl", min(_READ, most))
     content, rates = (folder / "text.jsonl").read_bytes(), {}
     (folder / "text.jsonl.gz").write_bytes(gzip.compress(content, 6))
     (folder / "text.jsonl.zst").write_bytes(pyarrow.Codec("zstd").compress(content, asbytes=True))
@@ -142,9 +144,9 @@ def reading(folder: Path) -> dict[str, float]:
     return rates
 
 
-def passing() -> tuple[float, float]:
-    """Ids a second, millions: hashed, and counted."""
-    ids = np.random.default_rng(1).integers(0, 50_257, 10_000_000).astype(np.uint16)
+def passing(most: int) -> tuple[float, float]:
+    """Ids a second, millions, of at most so many: hashed, and counted."""
+    ids = np.random.default_rng(1).integers(0, 50_257, min(_PASSED, most)).astype(np.uint16)
     begin = time.process_time()
     hashlib.sha256(ids.tobytes())
     between = time.process_time()
@@ -158,7 +160,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for text and shards, which are deleted (default: a temporary one)")
     parser.add_argument("--keep-text", action="store_true", help="use the text that an earlier call left in --folder")
     asked = parser.parse_args()
-    cores = available_cores()
+    cores, largest = available_cores(), max(asked.megabytes) * 10**6
     print(f"{cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory")
     columns = (
         "text MB",
@@ -179,9 +181,9 @@ def main() -> None:
             path = (asked.folder if asked.keep_text else Path(folder)) / f"text-{size}.jsonl"
             if not path.exists():
                 write(path, size * 10**6)
-            before = one_core()
+            before = one_core(largest)
             built = build(path, f"text-{size}")
-            core, of_processor = ((one + other) / 2 for one, other in zip(before, one_core(), strict=True))
+            core, of_processor = ((one + other) / 2 for one, other in zip(before, one_core(largest), strict=True))
             checked = build(path, f"text-{size}").seconds
             rate = built.tokens / built.seconds
             row = (
@@ -199,8 +201,10 @@ def main() -> None:
             print("".join(f"{cell:>13}" for cell in row), flush=True)
             if not asked.keep_text:
                 path.unlink()
-        rates = ", ".join(f"{kind} {rate:.0f} MB/s" for kind, rate in reading(Path(folder) / "reading").items())
-        hashed, counted = passing()
+        rates = ", ".join(
+            f"{kind} {rate:.0f} MB/s" for kind, rate in reading(Path(folder) / "reading", largest).items()
+        )
+        hashed, counted = passing(largest)
         print(f"reading: {rates}; hash {hashed:.0f} M ids/s; counting {counted:.0f} M ids/s")
 
 
