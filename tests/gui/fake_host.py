@@ -16,16 +16,17 @@ model's reference, misbehave. It answers questions with the archives of `fake_ar
 
 from __future__ import annotations
 
+# A hundred tests each start it: what a few of them need is imported where it is needed.
 import json
 import math
 import queue
-import random
 import sys
 import threading
 import time
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 WORDS = ["The", " king", " is", " dead", ",", "\n", " long", " live", " <b>the</b>", " king", "!"]
 
@@ -99,6 +100,8 @@ class FakeHost:
 
     def _generate(self, values: dict[str, Any], prompt: str) -> None:
         self._say(values, event="loading")
+        import random
+
         dice = random.Random(values["seed"])
         tokens = 10**9 if "endless" in prompt else values["tokens"]
         for place in range(tokens):
@@ -139,6 +142,8 @@ class FakeHost:
     def _ask(self, values: dict[str, Any]) -> None:
         if self._misbehaves(values, values["values"].get("text", "")):
             return
+        from pathlib import Path
+
         archives().write(Path(values["out"]), values["model"], values["question"], values["values"])
         self._say(values, event="answered", path=values["out"], seconds=0.01)
 
@@ -149,6 +154,8 @@ class FakeHost:
         self._ask({**values, "model": values["run"], "question": "evolution"})
 
     def _preview(self, values: dict[str, Any]) -> None:
+        from dataclasses import asdict
+
         import fake_previews
 
         if not self._misbehaves(values, values["settings"]["source"]):

@@ -39,7 +39,7 @@ def test_closing_with_stop_also_stops_the_experiment(
 ) -> None:
     fake = FakeExperiment(outputs)
     run = fake.begin(0, 10)
-    window = make_main_window()
+    window = make_main_window(docks=False)
     qtbot.waitUntil(lambda: bool(window.experiments.live()) and bool(window.lab.runs()), timeout=WAIT)
     monkeypatch.setattr(closing, "runs_to_ask_about", lambda lab: lab.runs())
     monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.STOP)
@@ -57,7 +57,7 @@ def test_closing_asks_about_a_plan_of_which_no_run_trains(
 ) -> None:
     fake = FakeExperiment(outputs)
     fake.status(state="running")
-    window = make_main_window()
+    window = make_main_window(docks=False)
     qtbot.waitUntil(lambda: bool(window.experiments.live()), timeout=WAIT)
     said: list[str] = []
     monkeypatch.setattr(closing.question, "ask", lambda *texts, **_: (said.append(texts[2]), answer)[1])
@@ -75,7 +75,7 @@ def test_closing_asks_nothing_about_a_plan_of_another_machine(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeExperiment(outputs).status(state="running", host="another-machine")
-    window = make_main_window()
+    window = make_main_window(docks=False)
     qtbot.waitUntil(lambda: bool(window.experiments.live()), timeout=WAIT)
     monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.CANCEL)
     assert window.close()

@@ -182,8 +182,10 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
         qtbot.waitUntil(lambda: not veil.words, timeout=WAIT)
         return dock.export_button.isEnabled()
 
+    # Nothing is on its way: it would be held, and all that is asked below would wait behind it.
+    quiet = lambda: session.working is None and not any(dock._settle.isActive() for dock in (bars, edits))  # noqa: E731
+    qtbot.waitUntil(lambda: quiet() and heads._head_veil.words == "" and heads.pattern is not None, timeout=WAIT)
     host.hold = {"inspect", "pattern", "intervene", "geometry"}
-    qtbot.waitUntil(lambda: heads._head_veil.words == "" and heads.pattern is not None, timeout=WAIT)
     for veil in (bars._veil, heads._veil, heads._head_veil, edits._veil, points._veil):
         assert veil is not None
         assert veil.words == ""

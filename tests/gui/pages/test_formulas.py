@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
-from PySide6.QtCore import QUrl
-from PySide6.QtGui import QAccessible, QImage, QPixmap, QTextDocument
+from formula_pages import page_of, picture
+from PySide6.QtGui import QAccessible, QImage
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import Cancelled
-from llmlab.exercises.pieces import all_pieces
 from llmlab_gui.pages import browser as page_browser
 from llmlab_gui.pages import formulas
 from llmlab_gui.pages.browser import PageBrowser
-from llmlab_gui.pages.formulas import draw, drawing_of, formulas_of, not_tried
-from llmlab_gui.pages.html import FORMULA, page_colors, page_html
-from llmlab_gui.pages.library import load_all
-from llmlab_gui.pages.page import Page
+from llmlab_gui.pages.formulas import draw, drawing_of, not_tried
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.theme import DARK, LIGHT
 
 SOURCE = r"p = \frac{a}{b + c}"
 WRONG = r"\frac{1}{"
 LONG = r"\text{loss} = " + " + ".join(f"x_{{{n}}}" for n in range(40))
-
-
-def page_of(*sources: str) -> Page:
-    return Page("p", "P", "# P\n\n" + "\n\n".join(f"```math\n{source}\n```" for source in sources) + "\n")
 
 
 @pytest.fixture
@@ -44,13 +35,6 @@ def browser(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageBrows
     qtbot.waitUntil(lambda: not browser._resized.isActive(), timeout=WAIT)
     yield browser
     background.shutdown()
-
-
-def picture(browser: PageBrowser, source: str) -> QPixmap:
-    name = QUrl(re.findall(f'src="({FORMULA}[^"]*)"', page_html(page_of(source), page_colors()))[0])
-    found = browser.loadResource(QTextDocument.ResourceType.ImageResource.value, name)
-    assert isinstance(found, QPixmap)
-    return found
 
 
 def test_a_page_shows_the_source_until_its_formula_is_drawn(qtbot: QtBot, browser: PageBrowser) -> None:
@@ -162,24 +146,3 @@ def test_the_source_is_what_is_copied_and_what_a_screen_reader_hears(browser: Pa
     assert "transparent" not in copied.html()
     heard = QAccessible.queryAccessibleInterface(browser).textInterface()
     assert SOURCE in heard.text(0, heard.characterCount())
-
-
-# GitHub refuses \operatorname and what defines or hides something. In \text it sets no _, and an empty line is wrong.
-_REFUSED = re.compile(
-    r"\\(operatorname|mbox|phantom|newcommand|def|require|mathop|color)\b|\\text\{[^}]*[_^$\\]|\n\s*\n"
-)
-
-
-def test_every_formula_of_a_page_can_be_read_in_a_narrow_panel_and_on_github(browser: PageBrowser) -> None:
-    """What is scaled below three quarters has letters smaller than the text around it."""
-    texts = [(page.name, page.text) for page in load_all()] + [(piece.name, piece.page) for piece in all_pieces()]
-    found = {source: name for name, text in texts for source in formulas_of(text)}
-    assert len(found) > 100
-    assert [source for source in found if _REFUSED.search(source)] == []
-    draw(found)
-    assert [(name, source) for source, name in found.items() if not drawing_of(source)] == []
-    for source, name in found.items():
-        browser.resize(1200, 400)
-        whole = picture(browser, source).width()
-        browser.resize(360, 400)
-        assert picture(browser, source).width() >= 0.75 * whole, (name, source)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from itertools import cycle
 
 import pytest
+from formula_pages import picture
 from PySide6.QtGui import QFont, QFontMetricsF, QGuiApplication, QTextDocument, QTextTable
 from pytestqt.qtbot import QtBot
 
@@ -15,7 +16,7 @@ from llmlab.core.paths import resources_dir
 from llmlab.exercises.pieces import all_pieces
 from llmlab_gui.learn import dock as learn
 from llmlab_gui.pages import browser, html
-from llmlab_gui.pages.formulas import draw, formulas_of
+from llmlab_gui.pages.formulas import draw, drawing_of, formulas_of
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import Page
 from llmlab_gui.widgets.background import Background
@@ -49,6 +50,31 @@ def test_no_page_scrolls_sideways(page_browser: learn._LearnBrowser, monkeypatch
             if document.size().width() > room + _ROUNDED or right_of(document) > room:
                 wide.append((page.name, width, colors.name))
     assert wide == []
+
+
+# GitHub refuses \operatorname and what defines or hides something. In \text it sets no _, and an empty line is wrong.
+_REFUSED = re.compile(
+    r"\\(operatorname|mbox|phantom|newcommand|def|require|mathop|color)\b|\\text\{[^}]*[_^$\\]|\n\s*\n"
+)
+
+
+def test_every_formula_of_a_page_can_be_read_in_a_narrow_panel_and_on_github(
+    page_browser: learn._LearnBrowser,
+) -> None:
+    """What is scaled below three quarters has letters smaller than the text around it. In this file, since drawing them
+    takes seconds, and its pages have them drawn."""
+    texts = [(page.name, page.text) for page in load_all()] + [(piece.name, piece.page) for piece in all_pieces()]
+    found = {source: name for name, text in texts for source in formulas_of(text)}
+    assert len(found) > 100
+    assert [source for source in found if _REFUSED.search(source)] == []
+    draw(found)
+    assert [(name, source) for source, name in found.items() if not drawing_of(source)] == []
+    widths: dict[int, list[int]] = {}
+    for width in (1200, 360):
+        page_browser.resize(width, 400)
+        widths[width] = [picture(page_browser, source).width() for source in found]
+    for (source, name), whole, narrow in zip(found.items(), widths[1200], widths[360], strict=True):
+        assert narrow >= 0.75 * whole, (name, source)
 
 
 def test_a_command_between_words_breaks_at_spaces_is_found_and_copied_as_it_can_be_run(

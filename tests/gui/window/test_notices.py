@@ -10,7 +10,7 @@ import pytest
 from fake_checks import FakeCheck
 from fakes import FakeRun
 from preset_settings import resolve_settings
-from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent, QAccessibleEvent
+from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent, QAccessibleEvent, QAction
 from PySide6.QtWidgets import QSystemTrayIcon
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -113,8 +113,7 @@ def test_it_can_be_turned_off_and_that_is_remembered(
 ) -> None:
     fake = live_run(outputs, 300.0)
     window, titles = watched(make_main_window, qtbot, monkeypatch)
-    command = next(command for command in window.menus.commands() if command.text == "Notify when a long run ends")
-    command.run()
+    window.findChild(QAction, "action.notify").trigger()
     ended(qtbot, window, fake)
     assert titles == []
     window.close_quietly()
