@@ -12,9 +12,9 @@ block and f the one after the last:
                           (as decompositions of the residual stream go; Elhage et al. 2021)
     heads                 |z_h W_O[h]|, what one head adds; see `into_stream` for norms and multipliers behind it
 
-Cost: f is known only after the last block, and contributions may be too many to keep (L x 2 x T x C). They are put
-aside meanwhile, many of them on disk (`spill`), which is exact, and read back before logits are made, which take
-memory of their own. A head's norm is had from z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token.
+Cost: f is known only after the last block, and contributions are too many to keep (L x 2 x T x C). They are put aside
+on disk meanwhile (`spill`), which is exact, and read back layer by layer. A head's norm is had from z^T (W_O W_O^T) z,
+D x D numbers a head instead of D x C a token.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Contributions(Observer):
             self._heads[layer] = head_norms(self._anatomy, layer, z)
 
     def final(self, x: Tensor) -> None:
-        """Measures shares of the last stream, after which contributions are no longer kept."""
+        """Measures the shares of the last stream."""
         final = x.float()
         whole = final.square().sum(-1)  # [T]
 
