@@ -35,8 +35,7 @@ from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate
 from llmlab.jobs.launcher import already_trained, create_run, prepare_resume
-from llmlab.models.available import cached_models
-from llmlab.models.reference import HubModel, parse
+from llmlab.models.source import base_named
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.store.registry import resolve_run
 from llmlab.store.run_folder import RunFolder
@@ -183,8 +182,7 @@ def _check_finetuning(settings: FinetuneSettings, outputs: Path) -> None:
     from llmlab.training.finetuning.estimate import estimate_finetuning
     from llmlab.training.finetuning.unsloth import require_unsloth
 
-    base = parse(settings.model.base, outputs) if settings.model.base else None
-    if not (isinstance(base, HubModel) and base.name not in cached_models()):  # its size is known once it is here
+    if base_named(settings.model.base, outputs).is_here:  # the size of another is known once it was downloaded
         needed = estimate_finetuning(settings, outputs)
         _check_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
     if settings.model.backend == "unsloth":

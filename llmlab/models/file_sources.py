@@ -59,6 +59,16 @@ class Source(ABC):
         LabError when it is damaged, foreign or too large for memory. Cancelled when `progress` says so.
         """
 
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What it is, as a sentence begins. LabError when it is not there, or damaged."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its weights are on this machine; others are downloaded when it is opened."""
+        return self.base is None or self.base.is_here
+
     @abstractmethod
     def weight_files(self) -> list[Path]:
         """The files that its weights are in, those of its base first. LabError when they are not on this machine."""
@@ -148,6 +158,10 @@ class Folder(Files):
         """Where its weights are. LabError when they are not on this machine."""
         return Path(str(self.reference))
 
+    @property
+    def kind(self) -> str:
+        return f"Hugging Face folder of a model of the family {' / '.join(sorted(self.families())) or 'unknown'}"
+
     def fetched(self, progress: Progress = quiet) -> Path:
         """The same, downloaded where it has to be."""
         return self.folder()
@@ -197,6 +211,12 @@ class Folder(Files):
 class Hub(Folder):
     """A model of the Hugging Face hub, in its cache or not yet."""
 
+    kind = "From the Hugging Face Hub"
+
+    @property
+    def is_here(self) -> bool:
+        return self.name in cached_models()
+
     def folder(self) -> Path:
         folder = cached_models().get(self.name)
         if folder is None:
@@ -231,6 +251,8 @@ class Hub(Folder):
 
 class Gguf(Files):
     """A GGUF file."""
+
+    kind = "GGUF file"
 
     def __init__(self, reference: GgufFile) -> None:
         self.reference: GgufFile = reference

@@ -301,6 +301,11 @@ def pinned_name(run: RunFolder) -> str:
     return str(run.path) if taken else run.full_name
 
 
+def without_folders(reference: str) -> str:
+    """`words@40` of `/home/me/outputs/pretraining/words@40`: a reference without the folders before a name."""
+    return "+".join(Path(part).name if Path(part).is_absolute() else part for part in reference.split("+"))
+
+
 def is_fine_tuned(run: RunFolder) -> bool:
     """Whether a run fine-tunes: its checkpoints stand on a base."""
     return fine_tunes((read_json(run.run_json) or {}).get("track"))

@@ -119,6 +119,12 @@ class _SavedRun(Source):
         """The one that is named now; `latest` may be another one soon."""
         return select(self.run.checkpoints, self.reference.which)
 
+    @property
+    def kind(self) -> str:
+        checkpoint, settings = self.checkpoint, self.run.info().settings
+        loss = f", validation loss {checkpoint.val_loss:.3f}" if checkpoint.val_loss is not None else ""
+        return f"Step {checkpoint.step:,} of a run on {settings.reads}{loss}"
+
     def weight_files(self) -> list[Path]:
         return [*([] if self.base is None else self.base.weight_files()), self.checkpoint.weights]
 
@@ -208,6 +214,8 @@ class FineTunedRun(_SavedRun):
 class Live(Source):
     """A run that trains: it answers questions itself, and its weights are not to be had."""
 
+    kind = "Run that trains"
+
     def __init__(self, reference: LiveRun) -> None:
         self.reference: LiveRun = reference
         self.run = reference.run
@@ -283,6 +291,10 @@ class Adapted(Source):
     def __init__(self, reference: AdaptedModel) -> None:
         self.reference: AdaptedModel = reference
         self.adapter = reference.adapter
+
+    @property
+    def kind(self) -> str:
+        return f"Adapter on {self.base}"
 
     @cached_property
     def base(self) -> Source:

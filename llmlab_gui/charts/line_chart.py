@@ -266,7 +266,7 @@ class LineChart(pg.PlotWidget):
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         span = high - low or abs(high) or 1.0
         over = _MARGIN_Y
-        if self.marks.lines:  # of the whole view, its words take so many pixels
+        if any(line.label for line, _ in self.marks.lines):  # of the whole view, its words take so many pixels
             below = max(1.0, self._view.height() - _LINE_LABEL_HEIGHT)
             over = min(max(over, (1 + _MARGIN_Y) * _LINE_LABEL_HEIGHT / below), 1.0)
         return low, high, low - _MARGIN_Y * span, high + over * span

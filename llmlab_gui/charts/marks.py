@@ -18,10 +18,10 @@ _LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the
 
 @dataclass(frozen=True)
 class ReferenceLine:
-    """A quiet horizontal line: what a value means."""
+    """A quiet horizontal line: what a value means; without words where the legend has them."""
 
     value: float
-    label: str
+    label: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QLabel, QSizePolicy, QSlider, QWidget
 
 from llmlab_gui.charts.line_chart import LineChart, align
-from llmlab_gui.charts.picture import points, save_picture, save_points
+from llmlab_gui.charts.picture import save_curves
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import EXPLANATION, REACHES
-from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
+from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import choice_box, column
 from llmlab_gui.widgets.one_line import OneLine
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.saving import OF_A_CHART, Export, export_button
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 # What x can be: the history's name for it, what the axis is called, the kind of its numbers, and the choice's text.
@@ -206,7 +206,7 @@ class ChartPanel(QWidget):
         self._follow = toggle_button("Follow", "Keep the whole run in sight. Panning or zooming turns this off.")
         self._follow.setChecked(True)
         self._follow.clicked.connect(self.set_follow)
-        row.add(self._follow, chart_export_button(self._choose_file))
+        row.add(self._follow, export_button(Export(self.export, lambda: self.export_name, OF_A_CHART)))
         return row
 
     def _add_smoothing(self, row: FlowRow, memory: int) -> None:
@@ -262,15 +262,7 @@ class ChartPanel(QWidget):
 
     # Export ----------------------------------------------------------------------------------------------------
 
-    def _choose_file(self, kind: str) -> None:
-        path = ask_where(self, "Export", Path.home() / f"{self.export_name}.{kind}", kind.upper())
-        if path is not None:
-            self.export(path)
-
     def export(self, path: Path) -> None:
         """Has what is shown written to a .png, .svg or .csv file; a million numbers take seconds."""
         self.redraw_if_dirty()
-        if path.suffix.lower() == ".csv":
-            self._write(partial(save_points, points(self.charts), self.x_axis, path), path)
-        else:
-            self._write(save_picture(self.charts, path, self.export_title, self._note.text()), path)
+        self._write(save_curves(self.charts, self.x_axis, path, self.export_title, self._note.text()), path)

@@ -75,6 +75,15 @@ def save_shown(
     return partial(save_csv, *table(), path) if path.suffix.lower() == ".csv" else save_picture(widgets, path, title)
 
 
+def save_curves(
+    charts: Sequence[LineChart], x_name: str, path: Path, title: str = "", note: str = ""
+) -> Callable[[], None]:
+    """Charts as .png or .svg, or the points of their curves as .csv."""
+    if path.suffix.lower() == ".csv":
+        return partial(save_points, points(charts), x_name, path)
+    return save_picture(charts, path, title, note)
+
+
 def _are_charts(widgets: Sequence[QWidget]) -> TypeGuard[Sequence[LineChart | FigureChart]]:
     return all(isinstance(widget, (LineChart, FigureChart)) for widget in widgets)
 

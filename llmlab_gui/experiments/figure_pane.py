@@ -11,9 +11,9 @@ from PySide6.QtWidgets import QComboBox, QWidget
 from llmlab_gui.charts.figure_chart import FigureChart
 from llmlab_gui.charts.picture import save_shown
 from llmlab_gui.lab.dock import LabDock
-from llmlab_gui.widgets.buttons import chart_export_button, toggle_button
+from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.layouts import choice_box, column, flow
-from llmlab_gui.widgets.saving import Table, ask_where
+from llmlab_gui.widgets.saving import OF_A_CHART, Export, Table, export_button
 
 
 class FigurePane(QWidget):
@@ -40,7 +40,7 @@ class FigurePane(QWidget):
         self.charts.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
         self.log_y = toggle_button("log y", "Logarithmic vertical axis; values at or below zero are left out")
-        export = chart_export_button(self._choose_file)
+        export = export_button(Export(self.export, lambda: f"{self.study}-{self.charts.currentData()}", OF_A_CHART))
         column(
             flow(self.charts, self.log_x, self.log_y, *controls, right=(export,)), (parts[0], 1), *parts[1:], into=self
         )
@@ -61,8 +61,3 @@ class FigurePane(QWidget):
     def export(self, path: Path) -> None:
         """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
         self._dock.write_file(save_shown([self._chart], self._table, path, self.charts.currentText()), path)
-
-    def _choose_file(self, kind: str) -> None:
-        path = ask_where(self, "Export", Path.home() / f"{self.study}-{self.charts.currentData()}.{kind}", kind.upper())
-        if path is not None:
-            self.export(path)

@@ -17,16 +17,15 @@ from llmlab.studies.upkeep import move_to_trash
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.study_panel import StudyPanel, can_go_on
-from llmlab_gui.experiments.tables import EXPERIMENT_COLUMNS, TRIAL_COLUMNS, ExperimentsModel, TrialsModel, trial_colors
+from llmlab_gui.experiments.tables import EXPERIMENT_COLUMNS, TRIAL_COLUMNS, ExperimentsModel, trial_colors
 from llmlab_gui.host.long_work import LongWork
 from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.layouts import settling_timer, split
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
 from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.saving import Export, export_button
 from llmlab_gui.widgets.theme import theme_notifier
 
 # Walking through the list by keyboard should not open every experiment on the way.
@@ -45,9 +44,11 @@ class ExperimentsDock(LabDock):
         self.model = ExperimentsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
         self.study = StudyPanel(lab, desk, "experiment", TRIAL_COLUMNS, _colors)
-        self.export_button = menu_button("Export", "Save a table as CSV")
-        for text, model in (("The runs of this experiment…", self.study.trials), ("All experiments…", self.model)):
-            self.export_button.menu().addAction(text, partial(self._ask_export, model))
+        exports = export_button(
+            Export(partial(self.write_table, self.study.trials), self._trials_name, what="The runs of this experiment"),
+            Export(partial(self.write_table, self.model), lambda: "experiments", what="All experiments"),
+        )
+        self.study.add_widget(exports)
         self.delete_action = self._action("Delete…", self.delete)
         self.delete_action.setShortcut(QKeySequence.StandardKey.Delete)
         self.delete_action.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
@@ -157,7 +158,6 @@ class ExperimentsDock(LabDock):
         return action
 
     def _lay_out(self) -> None:
-        self.study.add_widget(self.export_button)
         self.set_body(split((self.table, 2), (self.study, 3)))
         self.strip.lie_over(self.table)
 
@@ -219,12 +219,9 @@ class ExperimentsDock(LabDock):
         self.delete_action.setEnabled(True)
         menu.deleteLater()
 
-    def _ask_export(self, model: ExperimentsModel | TrialsModel) -> None:
+    def _trials_name(self) -> str:
         row = self.desk.current()
-        suggested = f"{row.id}-runs.csv" if row is not None and model is self.study.trials else "experiments.csv"
-        path = ask_where(self, "Export the table", suggested, "Table")
-        if path is not None:
-            self.write_table(model, path)
+        return f"{row.id if row is not None else 'experiment'}-runs"
 
 
 def _colors(row: ExperimentRow) -> dict[str, str]:

@@ -23,7 +23,7 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column
-from llmlab_gui.widgets.saving import ask_where, open_outside
+from llmlab_gui.widgets.saving import Export, export_button, open_outside
 from llmlab_gui.widgets.theme import theme_notifier
 
 
@@ -65,13 +65,11 @@ class ReportDock(LabDock):
         self.browser = ReportBrowser(self._background)
         self.browser.anchorClicked.connect(self.open_link)
         self.where = labelled(QuietLabel(), "Report of")
-        self.save_button = push_button(
-            "Save as…", self._ask_where, tip="Save the report as Markdown, with its figures beside it"
-        )
+        self.export_button = export_button(Export(self.save, self._export_name, ("md",)))
         self.folder_button = push_button(
             "Open its folder", self.open_folder, tip="report.md, the numbers as JSON, and the figures"
         )
-        top = beside(self.where, self.save_button, self.folder_button, grows=self.where)
+        top = beside(self.where, self.export_button, self.folder_button, grows=self.where)
         self.set_body(column(top, (self.browser, 1)))
         self.browser.stale.connect(self._restyle)
         theme_notifier.changed.connect(self._restyle)
@@ -146,13 +144,9 @@ class ReportDock(LabDock):
         self._drawn = None
         self.refresh()
 
-    def _ask_where(self) -> None:
+    def _export_name(self) -> str:
         row, _ = self._look()
-        if row is None:
-            return
-        path = ask_where(self, "Save the report", Path.home() / f"{row.id}.md", "Markdown")
-        if path is not None:
-            self.save(path)
+        return row.id if row is not None else "report"
 
 
 def experiment_report(lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> ReportDock:

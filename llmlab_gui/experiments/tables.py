@@ -33,9 +33,13 @@ class TrialRow:
 
 def left_text(status: ExperimentStatus) -> str:
     """How long the rest takes; empty when nothing is left or known."""
-    if status.state == "finished" or status.eta_seconds is None or status.eta_seconds <= 0:
-        return ""
-    return time_left_text(status.eta_seconds)
+    left = _left(status)
+    return "" if left is None else time_left_text(left)
+
+
+def _left(status: ExperimentStatus) -> float | None:
+    """Seconds."""
+    return status.eta_seconds if status.state != "finished" and (status.eta_seconds or 0) > 0 else None
 
 
 def _loss(value: float | None) -> str:
@@ -51,8 +55,18 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
         "Runs that have ended, and planned",
         right=True,
         width=8,
+        value=lambda row: row.status.ended_trials,
+        in_file="Runs ended",
     ),
-    Column("Left", lambda row: left_text(row.status), "Time left", right=True, width=11),
+    Column(
+        "Left",
+        lambda row: left_text(row.status),
+        "Time left",
+        right=True,
+        width=11,
+        value=lambda row: _left(row.status),
+        in_file="Left (s)",
+    ),
     Column("Kind", lambda row: row.record.title, "Question that it answers", width=13),
     Column(
         "Base",
@@ -65,7 +79,7 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
         lambda row: created_text(row.record.created),
         "When it was made",
         width=13,
-        in_file=lambda row: stamp_text(row.record.created),
+        value=lambda row: stamp_text(row.record.created),
     ),
 )
 TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
@@ -77,15 +91,34 @@ TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
         "Steps done, and planned",
         right=True,
         width=14,
+        value=lambda row: row.status.step,
     ),
-    Column("Val loss", lambda row: _loss(row.status.val_loss), "Validation loss, nats per token", right=True, width=9),
-    Column("Loss", lambda row: _loss(row.status.loss), "Training loss, nats per token", right=True, width=8),
+    Column(
+        "Val loss",
+        lambda row: _loss(row.status.val_loss),
+        "Validation loss, nats per token",
+        right=True,
+        width=9,
+        value=lambda row: row.status.val_loss,
+        in_file="Val loss (nats per token)",
+    ),
+    Column(
+        "Loss",
+        lambda row: _loss(row.status.loss),
+        "Training loss, nats per token",
+        right=True,
+        width=8,
+        value=lambda row: row.status.loss,
+        in_file="Loss (nats per token)",
+    ),
     Column("Seed", lambda row: str(row.trial.seed), "Seed of weights and batches", right=True, width=7),
     Column(
         "Time",
         lambda row: time_left_text(row.status.wall_seconds) if row.status.wall_seconds else "–",
         "Duration, including startup and measuring",
         width=10,
+        value=lambda row: row.status.wall_seconds,
+        in_file="Time (s)",
     ),
 )
 PLAN_COLUMNS: tuple[Column[Trial], ...] = (
@@ -111,6 +144,7 @@ class ExperimentsModel(RowsModel[ExperimentRow]):
     """All experiments."""
 
     columns = EXPERIMENT_COLUMNS
+    in_file = (("Runs planned", lambda row: len(row.record.arms)),)
 
     def key(self, row: ExperimentRow) -> str:
         return row.id
@@ -127,6 +161,8 @@ class ExperimentsModel(RowsModel[ExperimentRow]):
 
 class TrialsModel(RowsModel[TrialRow]):
     """The runs of one experiment."""
+
+    in_file = (("Steps planned", lambda row: row.status.steps),)
 
     def __init__(self, columns: Sequence[Column[TrialRow]], parent: QObject | None = None) -> None:
         super().__init__(parent)

@@ -63,7 +63,7 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         self.strip = ProgressStrip(self.previews)
         self.strip.bar.setAccessibleName("Progress of reading the examples")
         self.strip.cancel_button.setAccessibleName("Cancel reading the examples")
-        self.view, self.nothing = PreviewView(), EmptyState()
+        self.view, self.nothing = PreviewView(self), EmptyState()
         self._pages, self._scroll = QStackedWidget(), scrolled(self.view)
         self._lay_out()
         self.setAcceptDrops(True)
@@ -76,8 +76,6 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         self.previews.failed.connect(self._take_failure)
         self.previews.cancelled.connect(self._take_cancelled)
         self.view.place_wanted.connect(self.show_example)
-        self.view.saved.connect(lambda path: lab.said.emit(f"Saved {path}."))
-        self.view.failed.connect(lab.error_raised)
         lab.inspection.about_changed.connect(self._suggest)
         self._show_nothing()
 

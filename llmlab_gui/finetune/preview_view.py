@@ -21,18 +21,21 @@ from llmlab.data.example_preview import Preview
 from llmlab_gui.charts.picture import copy_picture, save_shown
 from llmlab_gui.finetune.example_chips import ExampleChips, StateLegend
 from llmlab_gui.finetune.lengths import LengthHistogram
-from llmlab_gui.widgets.background import Background
+from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import column, flow, split
 from llmlab_gui.widgets.one_line import OneLine
 from llmlab_gui.widgets.row_tables import Column, RowsModel, rows_table
-from llmlab_gui.widgets.saving import Cell, ask_where, csv_text
+from llmlab_gui.widgets.saving import OF_A_CHART, Cell, Export, csv_text, export_button
 
 EXAMPLE, LENGTHS, BAD_LINES = "example", "lengths", "bad lines"
-# What can be exported: its name in the menus, and whether there is a picture of it.
-_PARTS = ((EXAMPLE, "Example", True), (LENGTHS, "Lengths", True), (BAD_LINES, "Unusable lines", False))
-_KINDS = {"png": "picture (PNG)", "svg": "drawing (SVG)", "csv": "numbers (CSV)"}
+# What can be exported: its name in the menus, and in which formats.
+_PARTS = (
+    (EXAMPLE, "Example", OF_A_CHART),
+    (LENGTHS, "Lengths", OF_A_CHART),
+    (BAD_LINES, "Unusable lines", ("csv",)),
+)
 # Below this height the example is a tab beside the lengths instead of above them.
 _SHORT = 400
 _HINT = "Point at a token, or choose one with the arrow keys."
@@ -58,17 +61,16 @@ class BadLinesModel(RowsModel[tuple[int, str]]):
 
 
 class PreviewView(QWidget):
-    """place_wanted(n): another example is asked for, counted from 0. saved(path), failed(LabError): of exports."""
+    """place_wanted(n): another example is asked for, counted from 0."""
 
     place_wanted = Signal(int)
-    saved = Signal(object)
-    failed = Signal(object)
 
-    def __init__(self) -> None:
+    def __init__(self, dock: LabDock) -> None:
+        """dock: writes files."""
         super().__init__()
+        self._dock = dock
         self.preview: Preview | None = None
         self._waiting = False
-        self._background = Background(self)
         self.template, self.sizes, self.about_token = OneLine(), OneLine(quiet=True), OneLine(quiet=True)
         self.template.setAccessibleName("Chat template")
         self.sizes.setAccessibleName("Sizes")
@@ -90,9 +92,13 @@ class PreviewView(QWidget):
         self.bad_lines.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
-        self.export_button = menu_button("Export", "Save what is shown to a file")
+        exports = (
+            Export(partial(self.export, what), partial(what.replace, " ", "-"), formats, words)
+            for what, words, formats in _PARTS
+        )
+        self.export_button = export_button(*exports)
         self.copy_button = menu_button("Copy", "Copy what is shown to the clipboard")
-        self._fill_menus()
+        self._fill_copy_menu()
         self._lay_out()
         self.previous_button.clicked.connect(lambda: self._step(-1))
         self.next_button.clicked.connect(lambda: self._step(1))
@@ -137,9 +143,8 @@ class PreviewView(QWidget):
         return self.lengths if what == LENGTHS else self.chips
 
     def export(self, what: str, path: Path) -> None:
-        """Writes the example or the lengths to a .png or .svg, or any of the three to a .csv; `saved` or `failed`."""
-        work = save_shown([self.picture(what)], partial(self.table, what), path)
-        self._background.run(work, lambda _: self.saved.emit(path), self.failed.emit)
+        """Writes the example or the lengths to a .png or .svg, or any of the three to a .csv, in the background."""
+        self._dock.write_file(save_shown([self.picture(what)], partial(self.table, what), path), path)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -160,20 +165,12 @@ class PreviewView(QWidget):
         halves = self._halves = split((self._upper, 3), (self.tabs, 2))
         column(self.template, self.sizes, self.trouble, (halves, 1), spacing=3, into=self)
 
-    def _fill_menus(self) -> None:
-        exports, copies = self.export_button.menu(), self.copy_button.menu()
-        for what, words, pictured in _PARTS:
-            kinds = ("png", "svg", "csv") if pictured else ("csv",)
-            for kind in kinds:
-                exports.addAction(f"{words}: {_KINDS[kind]}…").triggered.connect(partial(self._ask_file, what, kind))
-            if pictured:
-                copies.addAction(f"{words}: picture").triggered.connect(partial(self._copy_picture, what))
-            copies.addAction(f"{words}: {_KINDS['csv']}").triggered.connect(partial(self._copy_table, what))
-
-    def _ask_file(self, what: str, kind: str) -> None:
-        path = ask_where(self, "Export", Path.home() / f"{what.replace(' ', '-')}.{kind}", kind)
-        if path is not None:
-            self.export(what, path)
+    def _fill_copy_menu(self) -> None:
+        menu = self.copy_button.menu()
+        for what, words, formats in _PARTS:
+            if formats == OF_A_CHART:
+                menu.addAction(f"{words}: picture", partial(self._copy_picture, what))
+            menu.addAction(f"{words}: table (CSV)", partial(self._copy_table, what))
 
     def _copy_picture(self, what: str) -> None:
         copy_picture([self.picture(what)])

@@ -11,10 +11,10 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
-from llmlab.models.reference import parse
+from llmlab.models.source import base_named
 from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate_finetuning
 from llmlab.training.finetuning.unsloth import probe_unsloth
-from llmlab_gui.forms.model_editor import ModelEditor, must_be_fetched
+from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.named_editor import ExamplesEditor
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
 from llmlab_gui.widgets import drops
@@ -95,7 +95,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
             try:
                 return estimate_finetuning(settings, outputs)
             except LabError as error:
-                if must_be_fetched(parse(settings.model.base, outputs)):
+                if not base_named(settings.model.base, outputs).is_here:
                     return str(error)
                 raise
 

@@ -7,16 +7,13 @@ from functools import partial
 
 from PySide6.QtCore import Qt
 
-from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import read_json
 from llmlab.core.kinds import PRETRAINING
-from llmlab.models.available import CONFIG_FILE, AvailableModel, available_models, cached_models
-from llmlab.models.reference import AdaptedModel, GgufFile, HubModel, LiveRun, ModelFolder, Reference, SavedRun, parse
-from llmlab.store.checkpoints import select
+from llmlab.models.available import AvailableModel, available_models
+from llmlab.models.source import base_named
 from llmlab_gui.forms.model_dialog import ModelDialog
 from llmlab_gui.forms.named_editor import NamedEditor
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.widgets.numbers import bytes_text, count_text
+from llmlab_gui.widgets.numbers import bytes_text
 from llmlab_gui.widgets.one_line import keep_short
 
 _OFFERED = ("run", "huggingface", "gguf")
@@ -38,32 +35,12 @@ class ModelEditor(NamedEditor):
         self.button.menu().aboutToShow.connect(self._fill_menu)
 
     def describe(self, name: str) -> str:
-        reference = parse(name, self._lab.outputs)
-        match reference:
-            case SavedRun():
-                return _run_words(reference)
-            case LiveRun():
-                raise UsageError(
-                    f"{reference.run.id} has not ended.",
-                    "A base must not change while it is fine-tuned.",
-                    f"Name {reference.named}@latest, its newest checkpoint.",
-                )
-            case GgufFile():
-                return f"GGUF file, {bytes_text(reference.path.stat().st_size)}."
-            case ModelFolder():
-                family = (read_json(reference.path / CONFIG_FILE) or {}).get("model_type", "unknown family")
-                size = sum(file.stat().st_size for file in reference.path.glob("*.safetensors"))
-                if not size:
-                    raise LabError(f"There are no weights in {reference.path}.", "It holds no .safetensors file.")
-                return f"Hugging Face folder, {family}, {bytes_text(size)}."
-            case HubModel():
-                if not must_be_fetched(reference):
-                    return "From the Hugging Face Hub, cached on this machine."
-                return (
-                    "From the Hugging Face Hub. <b>Not on this machine yet:</b> it is downloaded when the run starts."
-                )
-            case AdaptedModel():
-                return f"An adapter on {reference.base}: the new adapter is trained on top of both."
+        source = base_named(name, self._lab.outputs)
+        if not source.is_here:
+            return f"{source.kind}. <b>Not on this machine yet:</b> it is downloaded when the run starts."
+        size = bytes_text(sum(file.stat().st_size for file in source.weight_files()))
+        more = "" if source.base is None else " What is trained now comes on top of what it learned."
+        return f"{source.kind}, {size}.{more}"
 
     def offers(self) -> Iterable[tuple[str, str]]:
         found = available_models(self._lab.outputs, self._background.check)
@@ -102,21 +79,6 @@ class ModelEditor(NamedEditor):
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.chosen.connect(self.set_value)
         dialog.open()
-
-
-def must_be_fetched(reference: Reference) -> bool:
-    """Whether it is a model of the hub that is not in the cache: nothing is known of its sizes."""
-    return isinstance(reference, HubModel) and reference.name not in cached_models()
-
-
-def _run_words(reference: SavedRun) -> str:
-    """Which checkpoint of which run, and how large. LabError when there is none."""
-    checkpoint = select(reference.run.checkpoints, reference.which)
-    parameters = checkpoint.about.get("parameters")
-    size = f", {count_text(parameters)} parameters" if isinstance(parameters, int) else ""
-    loss = f", validation loss {checkpoint.val_loss:.3f}" if checkpoint.val_loss is not None else ""
-    info = reference.run.info()
-    return f"Step {checkpoint.step:,} of a run on {info.settings.reads}{size}{loss}."
 
 
 def _fits(model: AvailableModel) -> bool:

@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
 from llmlab.models.available import available_models
+from llmlab.models.reference import without_folders
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import short_name
 from llmlab.store.run_folder import RunFolder
@@ -68,8 +69,7 @@ class ReferenceBox(OneLineBox):
         name, at, which = self.reference.rpartition("@")
         if metrics.horizontalAdvance(text) <= room or not at or "/" in which:
             return metrics.elidedText(text, Qt.TextElideMode.ElideRight, room)
-        name = Path(name).name if Path(name).is_absolute() else name
-        return metrics.elidedText(f"{name}@{which}", Qt.TextElideMode.ElideMiddle, room)
+        return metrics.elidedText(f"{without_folders(name)}@{which}", Qt.TextElideMode.ElideMiddle, room)
 
     def offer(self, references: Iterable[tuple[str, str]]) -> None:
         """Replaces the offers: reference, words."""

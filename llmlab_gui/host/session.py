@@ -15,6 +15,7 @@ from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
+from llmlab.models.reference import without_folders
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.findings import Findings, Subject, Subjects
 from llmlab_gui.host.following import Following
@@ -88,7 +89,7 @@ class InspectionSession(PointedAt):
         What is known of that one is stale from now on: see `stale`.
         """
         self._give_way()
-        pending = Pending(f"Opening {reference}", bound=False, key="open")
+        pending = Pending(f"Opening {without_folders(reference)}", bound=False, key="open")
         self._requests.wait(self.host.open(reference), pending, self._take_about, self._take_refusal)
         self._choose(reference)
 

@@ -18,14 +18,9 @@ from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.buttons import menu_button
-from llmlab_gui.widgets.saving import Table, ask_where, csv_text, save_csv
+from llmlab_gui.widgets.saving import OF_A_CHART, Export, Table, csv_text, export_button, save_csv
 
-_KINDS = (
-    ("png", "Picture (PNG)…"),
-    ("svg", "Drawing (SVG)…"),
-    ("csv", "Numbers (CSV)…"),
-    ("safetensors", "Tensors (safetensors)…"),
-)
+_FORMATS = (*OF_A_CHART, "safetensors")
 
 
 class ExportingDock(LabDock):
@@ -36,7 +31,9 @@ class ExportingDock(LabDock):
         self.session = lab.inspection
         self.exports = LongWork(self)
         self._exports_strip = ProgressStrip(self.exports, noun="the export")
-        self.export_button, self.copy_button = self._export_button(), self._copy_button()
+        self.export_button = export_button(Export(self.export, lambda: self.export_name, _FORMATS))
+        self.export_button.menu().aboutToShow.connect(self._update_formats)
+        self.copy_button = self._copy_button()
 
     def pictures(self) -> Sequence[QWidget]:
         """The widgets that a picture or drawing consists of, below one another."""
@@ -112,28 +109,16 @@ class ExportingDock(LabDock):
         header, rows = table
         return lambda progress: save_csv(header, rows, path, progress)
 
-    def _choose_file(self, kind: str) -> None:
-        path = ask_where(self, "Export", Path.home() / f"{self.export_name}.{kind}", kind)
-        if path is not None:
-            self.export(path)
-
-    def _export_button(self) -> QToolButton:
-        button = menu_button("Export", "Save what is shown: as a picture, a drawing, numbers or tensors")
-        for kind, text in _KINDS:
-            button.menu().addAction(text).triggered.connect(lambda _=False, kind=kind: self._choose_file(kind))
-        button.menu().aboutToShow.connect(self._update_kinds)
-        return button
-
-    def _update_kinds(self) -> None:
+    def _update_formats(self) -> None:
         """Only what there is something of can be chosen."""
         picture, tensors = bool(self.pictures()), self.tensors() is not None
-        for action, (kind, _) in zip(self.export_button.menu().actions(), _KINDS, strict=True):
-            action.setEnabled(tensors if kind == "safetensors" else picture or kind == "csv")
+        for action, suffix in zip(self.export_button.menu().actions(), _FORMATS, strict=True):
+            action.setEnabled(tensors if suffix == "safetensors" else picture or suffix == "csv")
 
     def _copy_button(self) -> QToolButton:
         button = menu_button("Copy", "Copy what is shown to the clipboard")
-        button.menu().addAction("Picture").triggered.connect(lambda _=False: self.copy_picture())
-        button.menu().addAction("Numbers (CSV)").triggered.connect(lambda _=False: self.copy_table())
+        button.menu().addAction("Picture", self.copy_picture)
+        button.menu().addAction("Table (CSV)", self.copy_table)
         return button
 
 

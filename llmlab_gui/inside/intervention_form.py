@@ -34,9 +34,9 @@ class InterventionForm(QWidget):
     changed = Signal()
 
     def __init__(self, session: InspectionSession, row: FlowRow) -> None:
-        """row: where the fields of a new edit go."""
+        """row: where the fields of the logit that is read go."""
         super().__init__()
-        self._session, self.row = session, row
+        self._session = session
         self.part, self.how = choice_box("Part to intervene on", PARTS), choice_box("Kind of intervention", HOWS)
         self.layer, self.head = _spin("Layer"), _spin("Head")
         self.factor = labelled(QDoubleSpinBox(minimum=-100, maximum=100, singleStep=0.5, value=0.5), "Factor")
@@ -57,7 +57,7 @@ class InterventionForm(QWidget):
             field.setPlaceholderText(hint)
             field.setMaximumWidth(120)
         self._head_label, self._layer_label = QLabel("head"), QLabel("layer")
-        self._lay_out()
+        self._lay_out(row)
         self._connect()
         self._follow_model()
         self._show_fields()
@@ -85,20 +85,24 @@ class InterventionForm(QWidget):
             "align": str(self.align.currentData()),
         }
 
-    def _lay_out(self) -> None:
-        row = self.row
-        row.add(self.part, self._layer_label, self.layer, self._head_label, self.head, self.how, self.factor)
-        row.add(self.only_token, self.add)
-        below = FlowRow()
+    def show_edits(self, shown: bool) -> None:
+        """Whether there is room for what is changed beside what is read."""
+        self._edits.setVisible(shown)
+
+    def _lay_out(self, row: FlowRow) -> None:
         self.source.setMinimumWidth(200)
-        below.add(QLabel("watch"), self.answer, QLabel("against"), self.against)
-        below.add(QLabel("source"), self.source, self.align)
+        row.add(QLabel("watch"), self.answer, QLabel("against"), self.against)
+        row.add(QLabel("source"), self.source, self.align)
+        new = FlowRow()
+        new.add(self.part, self._layer_label, self.layer, self._head_label, self.head, self.how, self.factor)
+        new.add(self.only_token, self.add)
         buttons = QVBoxLayout()  # a widget would keep its place while all in it are hidden
         buttons.addWidget(self.remove)
         buttons.addWidget(self.clear)
         buttons.addStretch(1)
         chosen = beside(self.list, buttons, grows=self.list)
-        column(chosen, below, into=self, spacing=4)
+        self._edits = column(new, chosen, spacing=4)
+        column(self._edits, into=self)
 
     def _connect(self) -> None:
         session = self._session

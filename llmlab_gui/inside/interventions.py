@@ -73,6 +73,7 @@ class InterventionsDock(InspectionDock):
         self.effect.chosen.connect(lambda token: session.select(token=token))
         self.sweep.chosen.connect(self._choose_cell)
         self.sweep.drawn.connect(self.update_state)
+        self.tabs.currentChanged.connect(lambda: self.form.show_edits(not self._sweeping))  # a sweep makes its own
         self.tabs.currentChanged.connect(self.update_state)
 
     def ready(self) -> bool:

@@ -11,18 +11,20 @@ from PySide6.QtWidgets import QWidget
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
-from llmlab_gui.host.process import Request
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.comparison import POINTS
 from llmlab_gui.widgets.alternatives import visible
-from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column
 
 POSITIONS, HEADS = "layer,position", "layer,head"
 _OVER = ((POSITIONS, "Layer by token"), (HEADS, "Layer by head"))
-_ACTIONS = (("patch", "patch from the source"), ("zero", "zero"), ("mean", "mean"))
+_ACTIONS = (
+    ("patch", "patch", "From the source prompt"),
+    ("zero", "zero", "Zero ablation"),
+    ("mean", "mean", "Mean ablation"),
+)
 _POINTS = [point for name in ("pre_attn", "attn_out", "mlp_out", "post_ffn") for point in POINTS if point[0] == name]
 _HINT = "One intervention at a time, reading the watched logit: one forward pass per cell."
 _EFFECTS = {"normalised": "0: as in the prompt, 1: as in the source", "change": "change of the watched logit"}
@@ -41,20 +43,17 @@ class SweepView(QWidget):
         super().__init__()
         self._session, self._target = session, target
         self.archive: Archive | None = None
-        self.request: Request | None = None
         self._about: tuple[object, ...] = ()  # model and prompt of what is shown
         self.over = choice_box("Axes of the map", _OVER)
         self.action = choice_box("Intervention in each cell", _ACTIONS)
         self.point = choice_box("Hook point in the residual stream", _POINTS)
         self.run = PrimaryButton("Sweep", self.start)
-        self.cancel = push_button("Cancel", self.stop)
-        self.cancel.hide()  # while nothing runs
         self.note = QuietLabel(_HINT)
         self.map = Heatmap("Effect of each intervention", square=False)
         self.map.hide()
         row = FlowRow()
-        row.add(self.over, self.action, self.point, self.run, self.cancel)
-        column(row, self.note, (self.map, 1), 0, into=self, spacing=4)  # the last: while there is no map
+        row.add(self.over, self.action, self.point, self.run)
+        column(row, (self.map, 1), self.note, 0, into=self, spacing=4)  # the last: while there is no map
         self.over.currentIndexChanged.connect(self._show_fields)
         self.map.clicked.connect(self.chosen)
         session.tokens_changed.connect(self._forget)
@@ -67,27 +66,17 @@ class SweepView(QWidget):
         return self.archive is not None and self.archive.metadata.question.get("over") == HEADS
 
     def start(self) -> None:
-        """Asks for the sweep that the fields describe."""
+        """Asks for the sweep that the fields describe, in place of one that is under way."""
         values: dict[str, object] = {"over": self.over.currentData(), "action": self.action.currentData()}
         if self.over.currentData() == POSITIONS:
             values["point"] = self.point.currentData()
-        self._show_busy(True)
-        self.request = self._session.ask("sweep", {**self._target(), **values}, self._take, self._refuse, "sweep")
-        if self.request is None:
-            self._show_busy(False)
-
-    def stop(self) -> None:
-        """Ends it; what was shown before stays."""
-        if self.request is not None:
-            self._session.cancel(self.request)
-        self.request = None
-        self.note.setText("The patching sweep was cancelled.")
-        self._show_busy(False)
+        if self.archive is None:  # what was refused before
+            self.note.setText(_HINT)
+        self._session.ask("sweep", {**self._target(), **values}, self._take, self._refuse, "sweep")
 
     def _take(self, archive: Archive) -> None:
-        self.archive, self.request, self._about = archive, None, self._now()
+        self.archive, self._about = archive, self._now()
         self.map.show()
-        self._show_busy(False)
         values = np.asarray(archive["sweep/effect"])
         raw = np.asarray(archive["sweep/logit_difference"])
         more = archive.metadata.more
@@ -114,25 +103,13 @@ class SweepView(QWidget):
         self.note.setText(f"{words}: {before:.4f}{there}. Colours: {unit}. {notes}".strip())
 
     def _refuse(self, error: LabError) -> None:
-        self.request = None
-        self._show_busy(False)
         self.note.setText(str(error))
-
-    def _show_busy(self, busy: bool) -> None:
-        shown, gone = (self.cancel, self.run) if busy else (self.run, self.cancel)
-        shown.show()
-        if gone.hasFocus():  # else Qt gives the keyboard to the next field, where a key changes something
-            shown.setFocus()
-        gone.hide()
 
     def _show_fields(self) -> None:
         self.point.setVisible(self.over.currentData() == POSITIONS)
 
     def _forget(self) -> None:
         """A sweep of another prompt or model is no longer about anything here."""
-        if self.request is not None:  # the session has dropped the question
-            self.request = None
-            self._show_busy(False)
         if self.archive is not None and self._about != self._now():
             self.archive = None
             self.map.hide()

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QPoint, QRect, QSize, QSortFilterProxyModel, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -165,9 +165,9 @@ class LabDock(QDockWidget):
         """Calls `work`, which writes the file, in the background; and says so."""
         self._background.run(work, lambda _: self.lab.said.emit(f"Saved {path}."), self.lab.error_raised.emit)
 
-    def write_table(self, model: RowsModel[Any], path: Path) -> None:
-        """A table as it is shown, as CSV, in the background."""
-        self.write_file(partial(save_csv, *model.table(), path), path)
+    def write_table(self, model: RowsModel[Any], path: Path, shown: QSortFilterProxyModel | None = None) -> None:
+        """A table, as CSV, in the background. shown: which of its rows, in which order."""
+        self.write_file(partial(save_csv, *model.table(shown), path), path)
 
     def shutdown(self) -> None:
         """Ends what still works for this dock, and for anything in it, and waits for it. Called once, before the window

@@ -19,18 +19,17 @@ from llmlab.notebook.words import SURPRISING, outcome_sentence, surprise_text
 from llmlab.store.events import Evaluated
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
-from llmlab_gui.charts.picture import points, save_picture, save_points
+from llmlab_gui.charts.picture import save_curves
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.charts import CalibrationChart, ScoreChart
 from llmlab_gui.notebook.detail import NotebookDetail
 from llmlab_gui.notebook.table import COLUMNS, MADE, SHOWN, NotebookFilter, NotebookModel
-from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import QuietLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import column, flow, split
 from llmlab_gui.widgets.one_line import ChoiceBox
 from llmlab_gui.widgets.row_tables import KEY_ROLE, rows_table
-from llmlab_gui.widgets.saving import Table, ask_where, save_csv
+from llmlab_gui.widgets.saving import OF_A_CHART, Export, export_button
 
 RESULT, CALIBRATION, SURPRISES, LIST = range(4)
 _CAPTIONS = (
@@ -58,7 +57,6 @@ class NotebookDock(LabDock):
         self.table = rows_table(self.proxy, "Predictions", COLUMNS, sort=(MADE, Qt.SortOrder.DescendingOrder))
         self.filter, self.shown = labelled(QLineEdit(placeholderText="Filter"), "Filter the predictions"), ChoiceBox()
         self.ask = labelled(QCheckBox("Ask before every run"), tip="Before a run starts, ask for your prediction")
-        self.export_button = menu_button("Export", "Save the notebook as Markdown, the table, or the charts in sight")
         self.detail = NotebookDetail()
         self.calibration, self.verdict = CalibrationChart(), QuietLabel()
         self.brier = ScoreChart("Brier score", ReferenceLine(0.25, "0.25: always saying 50 %"))
@@ -102,28 +100,21 @@ class NotebookDock(LabDock):
         chart = self.detail.chart()
         return [chart] if chart is not None and self.page == RESULT else []
 
-    def table_in_sight(self) -> Table:
-        """Header and rows, as a file has them."""
-        rows = []
-        for row in range(self.proxy.rowCount()):
-            line = self.model.rows[self.proxy.mapToSource(self.proxy.index(row, 0)).row()]
-            rows.append([*(column.cell(line) for column in COLUMNS), outcome_sentence(line)])
-        return [*(column.title or "Verdict" for column in COLUMNS), "Sentence"], rows
+    def export(self, path: Path) -> None:
+        """All predictions, as Markdown."""
+        self.write_file(partial(save_markdown, list(self.book.entries), path), path)
 
-    def export(self, kind: str, path: Path) -> None:
-        """kind: markdown, table, png, svg or csv. What goes wrong is told by the lab."""
-        charts = self.charts()
-        if kind == "table":
-            self.write_file(partial(save_csv, *self.table_in_sight(), path), path)
-        elif kind == "markdown":
-            self.write_file(partial(save_markdown, list(self.book.entries), path), path)
-        elif not charts:
+    def export_table(self, path: Path) -> None:
+        """The table as it is shown, as CSV."""
+        self.write_table(self.model, path, self.proxy)
+
+    def export_charts(self, path: Path) -> None:
+        """The charts in sight, to a .png, .svg or .csv file. The lab hears that there are none."""
+        if charts := self.charts():
+            self.write_file(save_curves(charts, charts[0].x_label, path), path)
+        else:
             hint = "Choose a prediction of a loss, or Calibration."
             self.lab.error_raised.emit(LabError("There is no chart to save.", "", hint))
-        elif kind == "csv":
-            self.write_file(partial(save_points, points(charts), charts[0].x_label, path), path)
-        else:
-            self.write_file(save_picture(charts, path), path)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -145,15 +136,12 @@ class NotebookDock(LabDock):
         self.filter.setMinimumWidth(120)
         self.shown.setAccessibleName("Which predictions")
         self.shown.fill(SHOWN)
-        for kind, words, suffix in (
-            ("markdown", "Notebook (Markdown)…", "md"),
-            ("table", "Table (CSV)…", "csv"),
-            ("png", "Charts as picture (PNG)…", "png"),
-            ("svg", "Charts as drawing (SVG)…", "svg"),
-            ("csv", "Numbers of the charts (CSV)…", "csv"),
-        ):
-            self.export_button.menu().addAction(words).triggered.connect(partial(self._ask_export, kind, suffix))
-        tools = flow(self.filter, self.shown, self.ask, right=(self.export_button,))
+        exports = export_button(
+            Export(self.export, lambda: "notebook", ("md",), "All predictions"),
+            Export(self.export_table, lambda: "predictions", ("csv",), "Predictions in the table"),
+            Export(self.export_charts, lambda: "notebook-charts", OF_A_CHART, "Charts in sight"),
+        )
+        tools = flow(self.filter, self.shown, self.ask, right=(exports,))
         both = split((self.calibration, 3), (self.brier, 2))
         calibration_page = column((both, 1), self.verdict)
         self.surprises.setWordWrap(True)
@@ -263,8 +251,3 @@ class NotebookDock(LabDock):
         self.filter.clear()
         self.choose(entry_id, place)
         self.show_page(RESULT)
-
-    def _ask_export(self, kind: str, suffix: str) -> None:
-        path = ask_where(self, "Export", Path.home() / f"notebook.{suffix}", suffix.upper())
-        if path is not None:
-            self.export(kind, path)

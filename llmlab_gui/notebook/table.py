@@ -27,7 +27,13 @@ COLUMNS: tuple[Column[Line], ...] = (
     ),
     Column("Predicted", lambda line: stated(line.locked.prediction), width=32),
     Column("Outcome", lambda line: _became(line), "The result", width=10),
-    Column("", verdict, "Inside the range, or the right choice; or altered after it was locked", width=7),
+    Column(
+        "",
+        verdict,
+        "Inside the range, or the right choice; or altered after it was locked",
+        width=7,
+        in_file="Verdict",
+    ),
     Column(
         "Brier",
         lambda line: "" if _brier(line) is None else f"{_brier(line):.2f}",
@@ -35,6 +41,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         right=True,
         width=7,
         order=lambda line: -1.0 if _brier(line) is None else _brier(line),
+        value=lambda line: _brier(line),
     ),
     Column(
         "Surprise",
@@ -42,6 +49,8 @@ COLUMNS: tuple[Column[Line], ...] = (
         "How improbable your prediction made the outcome: as this many coin tosses that all land the same way",
         right=True,
         order=lambda line: -1.0 if line.surprise is None else line.surprise,
+        value=lambda line: line.surprise,
+        in_file="Surprise (bits)",
     ),
     Column("State", lambda line: state_words(line.entry), width=18),
     Column("Learned", lambda line: line.entry.learned, "One sentence, yours", width=30),
@@ -51,7 +60,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         "When it was made",
         width=14,
         order=lambda line: line.entry.created,
-        in_file=lambda line: stamp_text(line.entry.created),
+        value=lambda line: stamp_text(line.entry.created),
     ),
 )
 VERDICT, MADE = 3, 8
@@ -61,6 +70,14 @@ class NotebookModel(RowsModel[Line]):
     """Lines of all entries."""
 
     columns = COLUMNS
+    in_file = (
+        ("Predicted low", lambda line: line.locked.prediction.low),
+        ("Predicted high", lambda line: line.locked.prediction.high),
+        ("Outcome as number", lambda line: _number(line)),
+        ("Unit", lambda line: line.locked.prediction.about.unit),
+        ("Confidence", lambda line: line.locked.prediction.confidence),
+        ("Sentence", outcome_sentence),
+    )
 
     def key(self, row: Line) -> tuple[str, int]:
         return row.entry.id, row.place
@@ -108,6 +125,10 @@ class NotebookFilter(QSortFilterProxyModel):
 
 def _became(line: Line) -> str:
     return "" if line.score is None else outcome_text(line.locked.prediction, line.score)
+
+
+def _number(line: Line) -> float | None:
+    return line.score.outcome if line.score is not None and not isinstance(line.score.outcome, str) else None
 
 
 def _brier(line: Line) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt
@@ -12,11 +13,10 @@ from PySide6.QtWidgets import QSizePolicy, QStyle, QStyledItemDelegate, QStyleOp
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VERDICTS
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.paper.claim_rows import ClaimRow, criterion_text, p_text, prediction_text, statistic_text
-from llmlab_gui.widgets.buttons import menu_button
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, demi_bold
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, rows_table, select_row, selected_key
-from llmlab_gui.widgets.saving import ask_where
+from llmlab_gui.widgets.saving import Export, export_button
 from llmlab_gui.widgets.theme import Theme, current_theme, mix, theme_notifier
 
 if TYPE_CHECKING:
@@ -40,9 +40,8 @@ class ClaimsDock(LabDock):
         self.standing.setAccessibleName("Results so far")
         self.problem = ProblemLabel()
         self.problem.setAccessibleName("Errors")
-        self.export_button = menu_button("Export", "Save the table as CSV")
-        self.export_button.menu().addAction("Claims and verdicts (CSV)…", self._ask_where)
-        top = beside(self.standing, self.export_button, grows=self.standing)
+        export = export_button(Export(partial(self.write_table, self.model), self._export_name))
+        top = beside(self.standing, export, grows=self.standing)
         self.set_body(column(top, self.problem, (self.table, 1)))
         self.caption(_CAPTION, "predicting")
         self.table.selectionModel().currentRowChanged.connect(self._moved)
@@ -98,12 +97,9 @@ class ClaimsDock(LabDock):
     def _clicked(self, _index: QModelIndex) -> None:
         self.desk.set_claim(selected_key(self.table))
 
-    def _ask_where(self) -> None:
+    def _export_name(self) -> str:
         check, paper = self.desk.check, self.desk.paper
-        name = check.id if check is not None else paper.name if paper is not None else "claims"
-        path = ask_where(self, "Export the table", f"{name}-claims.csv", "Table")
-        if path is not None:
-            self.write_table(self.model, path)
+        return f"{check.id if check is not None else paper.name if paper is not None else 'paper'}-claims"
 
 
 CLAIM_COLUMNS: tuple[Column[ClaimRow], ...] = (
@@ -120,9 +116,15 @@ CLAIM_COLUMNS: tuple[Column[ClaimRow], ...] = (
         lambda row: statistic_text(row.verdict),
         "The main statistic of the verdict, with its 95 % interval",
         width=50,
+        value=lambda row: row.verdict.statistic.name if row.verdict else None,
     ),
     Column(
-        "p", lambda row: p_text(row.verdict.p) if row.verdict else "", "After Holm's correction", right=True, width=7
+        "p",
+        lambda row: p_text(row.verdict.p) if row.verdict else "",
+        "After Holm's correction",
+        right=True,
+        width=7,
+        value=lambda row: row.verdict.p if row.verdict else None,
     ),
     Column(
         "Paper's own",
@@ -138,6 +140,12 @@ class ClaimsModel(RowsModel[ClaimRow]):
     """All claims of one paper."""
 
     columns = CLAIM_COLUMNS
+    in_file = (
+        ("Value", lambda row: row.verdict.statistic.value if row.verdict else None),
+        ("Low", lambda row: row.verdict.interval[0] if row.verdict and row.verdict.interval else None),
+        ("High", lambda row: row.verdict.interval[1] if row.verdict and row.verdict.interval else None),
+        ("Unit", lambda row: row.verdict.statistic.unit if row.verdict else None),
+    )
 
     def key(self, row: ClaimRow) -> str:
         return row.claim.id

@@ -20,6 +20,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.exercises.pieces import Piece, Workbook
 from llmlab.exercises.rebuilding import LENS, LORA, ON_A_MODEL
 from llmlab.jobs.rebuilt import Beside, beside, make_ours, make_yours, plain_settings
+from llmlab.models.reference import without_folders
 from llmlab.store.history import read_history
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.forms.reference_box import ReferenceBox, offers
@@ -287,7 +288,7 @@ class UsePanel(QWidget):
         if self._reader.running or not self.read.isEnabled():
             return
         self._reading, self._asked = self._name, self.prompt.text()
-        self._read[self._name] = f"Opening {self.model.reference} …\n\n"
+        self._read[self._name] = f"Opening {without_folders(self.model.reference)} …\n\n"
         # One word each: a prompt may begin like an option.
         self._reader.begin("use", self._name, f"--model={self.model.reference}", f"--prompt={self._asked}")
         self.update_state()

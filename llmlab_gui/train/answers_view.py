@@ -114,7 +114,7 @@ def whole(item: CheckedItem) -> str:
 
 def _column(title: str, text: Callable[[CheckedItem], str], tip: str) -> Column[CheckedItem]:
     """In the table, a text is in one line."""
-    return Column(title, lambda item: text(item).replace("\n", " ⏎ "), tip, in_file=text)
+    return Column(title, lambda item: text(item).replace("\n", " ⏎ "), tip, value=text)
 
 
 def _title(step: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab_gui.charts.curve import CurveStyle, StyledPoints
@@ -9,6 +10,7 @@ from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.marks import ReferenceLine
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend
+from llmlab_gui.widgets.theme import current_theme
 
 _SMOOTHING_STEPS = 20
 _CAPTION = (
@@ -38,11 +40,10 @@ class LearningRateDock(ChartDock):
             norms |= self.steps_of(run, "grad_norm", "norm")
         self.rate_chart.show_curves(rates)
         self.norm_chart.show_curves(norms)
-        self.norm_chart.set_reference_lines(self._clip_line(runs))
-        kinds = [curve.style for curve in self.norm_chart.curves().values()]
-        self.norm_chart.set_legend(legend(runs, kinds))
-
-    def _clip_line(self, runs: list[ShownRun]) -> list[ReferenceLine]:
         row = self.lab.row(runs[0].id) if runs else None
-        clip = row.info.settings.train.grad_clip if row is not None and row.info is not None else 0.0
-        return [ReferenceLine(clip, f"clipped to {clip:g}")] if clip else []
+        clip = row.info.settings.train.grad_clip if row is not None else 0.0
+        # In the legend: on the line, the words would lie over the norms, which are about as large.
+        self.norm_chart.set_reference_lines([ReferenceLine(clip)] * bool(clip))
+        entry = CurveStyle(QColor(current_theme().quiet), f"clipped above {clip:g}", dotted=True)
+        kinds = [curve.style for curve in self.norm_chart.curves().values()]
+        self.norm_chart.set_legend([*legend(runs, kinds), *[entry] * bool(clip)])

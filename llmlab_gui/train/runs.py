@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QPoint, Qt, QTimer
@@ -22,13 +21,11 @@ from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.run_deletions import RunDeletions
 from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, RunDelegate, RunsModel
-from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.labels import EmptyState, labelled
 from llmlab_gui.widgets.layouts import beside, column, settling_timer, stack
-from llmlab_gui.widgets.numbers import stamp_text
 from llmlab_gui.widgets.question import LineQuestion
 from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row, show_whole_rows, sorted_proxy
-from llmlab_gui.widgets.saving import Cell, ask_where, open_outside, save_csv
+from llmlab_gui.widgets.saving import Export, export_button, open_outside
 
 # Walking through the list by keyboard should not open every run on the way.
 _SETTLE_MS = 150
@@ -59,10 +56,9 @@ class RunsDock(LabDock):
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names made from a date differ at their ends
         self.filter = labelled(QLineEdit(placeholderText="Filter by name, state, kind or text"), "Filter the runs")
         self.filter.setClearButtonEnabled(True)
-        self.menu_button = tool_button("Export", "Save the table as CSV", slot=self._ask_export)
         self._actions = self._build_actions()
         self._build_table()
-        row = beside(self.filter, self.menu_button, grows=self.filter)
+        row = beside(self.filter, export_button(Export(self.export, lambda: "runs")), grows=self.filter)
         self._none = EmptyState()
         self._places = stack(self.table, self._none)
         self.set_body(column(row, (self._places, 1)))
@@ -96,17 +92,7 @@ class RunsDock(LabDock):
 
     def export(self, path: Path) -> None:
         """The table as it is shown, as CSV, in the background."""
-        rows: list[list[Cell]] = []
-        for place in range(self.proxy.rowCount()):
-            row = self.lab.row(self.proxy.index(place, NAME).data(KEY_ROLE))
-            if row is not None:
-                status = row.status
-                numbers = (status.val_loss, status.step, status.loss, status.tokens_per_second, row.parameters)
-                settings = row.info.settings
-                words = (settings.words.does, settings.reads, settings.base, stamp_text(row.info.created))
-                rows.append([row.name, status.state, *numbers, *words])
-        header = ["Run", *(column.title for column in COLUMNS[2:])]
-        self.write_file(partial(save_csv, header, rows, path), path)
+        self.write_table(self.model, path, self.proxy)
 
     def rename(self, row: RunRow) -> None:
         """Asks for another name, and gives it to the run and to all that names it."""
@@ -334,11 +320,6 @@ class RunsDock(LabDock):
 
     def _copy_id(self) -> None:
         QGuiApplication.clipboard().setText("\n".join(row.name for row in self.chosen()))
-
-    def _ask_export(self) -> None:
-        path = ask_where(self, "Export the table", "runs.csv", "Table")
-        if path is not None:
-            self.export(path)
 
 
 def _reference(row: RunRow) -> str:

@@ -12,23 +12,20 @@ from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem,
 from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunStatus
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
-from llmlab_gui.widgets.numbers import count_text, created_text
+from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text
 from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
 from llmlab_gui.widgets.theme import current_theme
 
 SHOW, NAME, STATE = 0, 1, 2
 _DATED = re.compile(r"\d{8}-\d{6}-")
 _DATE_LENGTH = len("20261130-")
+_UNIT = "(nats per token)"
 _PADDING = 8  # pixels beside a cell's text
 
 
 def _state(status: RunStatus) -> str:
     """What matters first: a narrow column cuts the rest. Who is silent is live."""
     return status.words if status.silent_since is None else status.words.removeprefix(f"{status.state}, ")
-
-
-def _number(value: float | None) -> float:
-    return float("inf") if value is None else value
 
 
 COLUMNS: tuple[Column[RunRow], ...] = (
@@ -38,28 +35,37 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         "Overlay in the charts (Ctrl+Down goes to a row without opening it, Space ticks it)",
         order=lambda row: row.info.created,
     ),
-    Column("Name", lambda row: row.name, "The run's folder", order=lambda row: row.name.lower()),
-    Column("State", lambda row: _state(row.status), "State", state=True, order=lambda row: row.status.words),
+    Column("Name", lambda row: row.name, "The run's folder", order=lambda row: row.name.lower(), in_file="Run"),
+    Column(
+        "State",
+        lambda row: _state(row.status),
+        "State",
+        state=True,
+        order=lambda row: row.status.words,
+        value=lambda row: row.status.state,
+    ),
     Column(
         "Val loss",
         lambda row: "–" if row.status.val_loss is None else f"{row.status.val_loss:.3f}",
         "Validation loss at the last evaluation, nats per token",
         right=True,
-        order=lambda row: _number(row.status.val_loss),
+        value=lambda row: row.status.val_loss,
+        in_file=f"Val loss {_UNIT}",
     ),
     Column(
         "Step",
         lambda row: f"{row.status.step:,} / {row.status.steps:,}",
         "Optimizer steps done, and planned",
         right=True,
-        order=lambda row: row.status.step,
+        value=lambda row: row.status.step,
     ),
     Column(
         "Loss",
         lambda row: "–" if row.status.loss is None else f"{row.status.loss:.3f}",
         "Training loss of the last step, nats per token",
         right=True,
-        order=lambda row: _number(row.status.loss),
+        value=lambda row: row.status.loss,
+        in_file=f"Loss {_UNIT}",
     ),
     Column(
         "Tokens/s",
@@ -67,6 +73,7 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         "Training speed, last seen",
         right=True,
         order=lambda row: row.status.tokens_per_second or 0.0,
+        value=lambda row: row.status.tokens_per_second,
     ),
     Column(
         "Size",
@@ -74,6 +81,8 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         "Parameters of the model",
         right=True,
         order=lambda row: row.parameters or 0,
+        value=lambda row: row.parameters,
+        in_file="Parameters",
     ),
     Column("Kind", lambda row: row.info.settings.words.does, "What it does"),
     Column(
@@ -81,15 +90,21 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         lambda row: _last_part(row.info.settings.reads),
         "Its corpus, or its examples",
         order=lambda row: _last_part(row.info.settings.reads).lower(),
+        value=lambda row: row.info.settings.reads,
     ),
     Column(
         "Base",
         lambda row: _last_part(row.info.settings.base) or "–",
         "The model that it fine-tunes",
         order=lambda row: row.info.settings.base.lower(),
+        value=lambda row: row.info.settings.base,
     ),
     Column(
-        "Created", lambda row: created_text(row.info.created), "When it was made", order=lambda row: row.info.created
+        "Created",
+        lambda row: created_text(row.info.created),
+        "When it was made",
+        order=lambda row: row.info.created,
+        value=lambda row: stamp_text(row.info.created),
     ),
 )
 
@@ -100,6 +115,7 @@ class RunsModel(RowsModel[RunRow]):
     overlay_toggled = Signal(str, bool)  # run id, whether it should be shown
 
     columns = COLUMNS
+    in_file = (("Steps planned", lambda row: row.status.steps),)
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)

@@ -33,7 +33,7 @@ from llmlab_gui.train.samples_view import SamplesView
 from llmlab_gui.widgets.buttons import menu_button, push_button
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import choice_box, column, flow, settling_timer, stack
-from llmlab_gui.widgets.saving import ask_where, csv_text, save
+from llmlab_gui.widgets.saving import Export, csv_text, export_button, save
 
 SPREAD, NEWEST, COMPARE, CHOSEN, SCORED = "spread", "newest", "compare", "chosen", "scored"
 _CHOICES = (
@@ -80,14 +80,11 @@ class SamplesDock(LabDock):
         self.ask_button = push_button(
             "Sample now", self._sample_now, tip="The model writes a sample after its next step"
         )
-        self.export_button = menu_button("Export", "")
-        exports = self.export_button.menu()
-        exports.addAction("Copy the selection", self._copy_selection)
-        exports.addAction("As Markdown…", lambda: self._ask_export("md"))
-        exports.addAction("As CSV…", lambda: self._ask_export("csv"))
+        exports = export_button(Export(self.export, self._export_name, ("csv", "md")))
+        exports.menu().addAction("Copy the selection", self._copy_selection)
 
         which = (QLabel("Show"), self.choice, self.slider, self.steps_button)
-        row = flow(*which, right=(self.ask_button, self.export_button))
+        row = flow(*which, right=(self.ask_button, exports))
         self.set_body(column(row, self.score, (self._views, 1)))
         self.caption(_WRITES, "loss-curves")
 
@@ -278,9 +275,6 @@ class SamplesDock(LabDock):
         except LabError as error:
             self.lab.error_raised.emit(error)
 
-    def _ask_export(self, kind: str) -> None:
-        words = "Markdown" if kind == "md" else "Table"
+    def _export_name(self) -> str:
         what = "answers" if self.choice.currentData() == SCORED else "samples"
-        path = ask_where(self, f"Export {what}", f"{PurePath(self._run_id).name}-{what}.{kind}", words)
-        if path is not None:
-            self.export(path)
+        return f"{PurePath(self._run_id).name}-{what}"

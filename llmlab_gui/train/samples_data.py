@@ -14,10 +14,15 @@ from llmlab_gui.widgets.saving import csv_text
 
 @dataclass(frozen=True)
 class SampleTable:
-    """texts[step][prompt]: the continuation, steps ascending. loss(step): a loss at that step, in words."""
+    """texts[step][prompt]: the continuation, steps ascending. loss_at(step): a loss then, and what it is of."""
 
     texts: Mapping[int, Mapping[str, str]]
-    loss: Callable[[int], str]
+    loss_at: Callable[[int], tuple[float | None, str]]
+
+    def loss(self, step: int) -> str:
+        """A loss at that step, in words."""
+        value, of = self.loss_at(step)
+        return of if value is None else f"{of} loss {value:.3f}"
 
     @property
     def steps(self) -> list[int]:
@@ -28,7 +33,7 @@ class SampleTable:
         return list(dict.fromkeys(prompt for step in steps for prompt in self.texts[step]))
 
 
-NO_SAMPLES = SampleTable({}, lambda step: "")
+NO_SAMPLES = SampleTable({}, lambda step: (None, ""))
 _NOTHING = "(nothing)"  # the model ended its answer at once
 
 
@@ -94,17 +99,18 @@ def score_note(history: RunHistory) -> str:
     return f"{before}." if newest is first else f"{before}, {newest.correct} of {newest.total} at step {newest.step:,}."
 
 
-def loss_at(history: RunHistory, step: int) -> str:
-    """The validation loss measured at that step, else the training loss of the nearest step before it."""
+def loss_at(history: RunHistory, step: int) -> tuple[float | None, str]:
+    """The validation loss measured at that step, else the training loss of the nearest step before it, in nats per
+    token; and which of both it is, or why there is none."""
     evaluated = history.evaluations["step"]
     place = int(np.searchsorted(evaluated, step))
     if place < len(evaluated) and evaluated[place] == step:
-        return f"validation loss {history.evaluations['val_loss'][place]:.3f}"
+        return float(history.evaluations["val_loss"][place]), "validation"
     trained = history.step_columns["step"]
     place = int(np.searchsorted(trained, step, side="right")) - 1
     if place >= 0:
-        return f"training loss {history.step_columns['loss'][place]:.3f}"
-    return "not trained yet" if step == 0 else ""
+        return float(history.step_columns["loss"][place]), "training"
+    return None, "not trained yet" if step == 0 else ""
 
 
 def spread(steps: Sequence[int], count: int) -> list[int]:
@@ -135,9 +141,9 @@ def fenced(text: str) -> str:
 
 
 def to_csv(table: SampleTable) -> str:
-    """One row a sample: step, loss in words, prompt, continuation."""
-    rows = [(step, table.loss(step), *pair) for step in table.steps for pair in table.texts[step].items()]
-    return csv_text(("step", "loss", "prompt", "text"), rows)
+    """One row a sample: step, loss and what it is of, prompt, continuation."""
+    rows = [(step, *table.loss_at(step), *pair) for step in table.steps for pair in table.texts[step].items()]
+    return csv_text(("step", "loss (nats per token)", "loss of", "prompt", "text"), rows)
 
 
 def _one_line(prompt: str) -> str:

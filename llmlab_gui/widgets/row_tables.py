@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,7 @@ from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QToolB
 
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
 from llmlab_gui.widgets.labels import labelled
+from llmlab_gui.widgets.saving import Cell, Table
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 R = TypeVar("R")
@@ -35,8 +37,9 @@ _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 class Column(Generic[R]):
     """title; how a cell reads; the header's tool tip; numbers stand at the right; state: has a state's sign.
 
-    width: in characters. order: by what it sorts, its text unless given. in_file: how a file has it, its text unless
-    given.
+    width: in characters. value: what a file has in the cell, a number at full precision, its text unless given. order:
+    by what it sorts, its value unless given. in_file: its title in a file, with the unit; its title unless given, and
+    what has neither is not in the file.
     """
 
     title: str
@@ -46,17 +49,24 @@ class Column(Generic[R]):
     state: bool = False
     width: int = 10
     order: Callable[[R], Any] | None = None
-    in_file: Callable[[R], str] | None = None
+    value: Callable[[R], Cell] | None = None
+    in_file: str = ""
 
-    def cell(self, row: R) -> str:
+    def cell(self, row: R) -> Cell:
         """How a file has it."""
-        return (self.in_file or self.text)(row)
+        return (self.value or self.text)(row)
+
+    def place(self, row: R) -> Any:
+        """By what it sorts; a number that is not there comes last."""
+        found = (self.order or self.cell)(row)
+        return math.inf if found is None else found
 
 
 class RowsModel(QAbstractTableModel, Generic[R]):
     """Rows by a key. Subclasses name their columns, and say what a row's key is and what else is shown of it."""
 
     columns: Sequence[Column[R]] = ()
+    in_file: Sequence[tuple[str, Callable[[R], Cell]]] = ()  # what a file has beside them: title, cell
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -102,10 +112,15 @@ class RowsModel(QAbstractTableModel, Generic[R]):
                 self.rows[place] = row
                 self.dataChanged.emit(self.index(place, 0), self.index(place, len(self.columns) - 1))
 
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows, as a file has them."""
-        header = [column.title for column in self.columns]
-        return header, [[column.cell(row) for column in self.columns] for row in self.rows]
+    def table(self, shown: QSortFilterProxyModel | None = None) -> Table:
+        """Header and rows, as a file has them. shown: which of the rows, in which order."""
+        rows = self.rows
+        if shown is not None:
+            at = (shown.mapToSource(shown.index(place, 0)).row() for place in range(shown.rowCount()))
+            rows = [rows[place] for place in at]
+        of_columns = [(column.in_file or column.title, column.cell) for column in self.columns]
+        cells = [(title, cell) for title, cell in (*of_columns, *self.in_file) if title]
+        return [title for title, _ in cells], [[cell(row) for _, cell in cells] for row in rows]
 
     def repaint_all(self) -> None:
         """Colours, or what cells say of the time, are different."""
@@ -125,7 +140,7 @@ class RowsModel(QAbstractTableModel, Generic[R]):
         if role == KEY_ROLE:
             return self.key(row)
         if role == SORT_ROLE:
-            return column.order(row) if column.order is not None else column.text(row)
+            return column.place(row)
         if role == Qt.ItemDataRole.TextAlignmentRole and column.right:
             return _RIGHT
         if role == Qt.ItemDataRole.ToolTipRole:

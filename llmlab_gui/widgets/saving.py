@@ -1,24 +1,37 @@
-"""Files that someone saves from the window, and what is opened outside it."""
+"""Files that someone saves from the window: what can be saved, in which formats; and what is opened outside it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, overload
 
 import numpy as np
 from PySide6.QtCore import QUrl, SignalInstance
 from PySide6.QtGui import QDesktopServices
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QFileDialog, QToolButton, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.files import write_atomic
 from llmlab.core.progress import Progress, quiet
+from llmlab_gui.widgets.buttons import menu_button, tool_button
 from llmlab_gui.widgets.question import ask
 
 Cell: TypeAlias = str | int | float | np.integer | np.floating | None
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[Cell]]]  # header and rows
 _ROWS_A_LOOK = 1000  # a few milliseconds
+# Formats by the suffixes of their files.
+FORMATS = {
+    "png": "Picture (PNG)",
+    "svg": "Drawing (SVG)",
+    "csv": "Table (CSV)",
+    "md": "Text (Markdown)",
+    "safetensors": "Tensors (safetensors)",
+}
+OF_A_CHART = ("png", "svg", "csv")
+_TIP = "Save it to a file"
 
 
 class LazyRows(Sequence[Sequence[Cell]]):
@@ -40,12 +53,48 @@ class LazyRows(Sequence[Sequence[Cell]]):
         return self._row(at) if isinstance(at, int) else [self._row(each) for each in at]
 
 
-def ask_where(parent: QWidget, title: str, suggested: str | Path, words: str) -> Path | None:
-    """A file of the kind of `suggested`, which `words` name; None when nothing was chosen."""
-    suffix = Path(suggested).suffix
+@dataclass(frozen=True)
+class Export:
+    """Something that a panel can save. write: to the file that was chosen. name: what that is called at first, without
+    its suffix. formats: of FORMATS. what: names it beside others of the panel."""
+
+    write: Callable[[Path], object]
+    name: Callable[[], str]
+    formats: Sequence[str] = ("csv",)
+    what: str = ""
+
+    def ask(self, parent: QWidget, suffix: str) -> None:
+        """Saves it where someone chooses."""
+        path = ask_where(parent, Path.home() / f"{self.name()}.{suffix}")
+        if path is not None:
+            self.write(path)
+
+    def words(self, suffix: str) -> str:
+        """In a menu."""
+        name = FORMATS[suffix]
+        return f"{self.what}: {name[0].lower()}{name[1:]}…" if self.what else f"{name}…"
+
+
+def export_button(*exports: Export) -> QToolButton:
+    """Offers them in its menu; what is one thing in one format is asked for at once."""
+    offered = [(export, suffix) for export in exports for suffix in export.formats]
+    if len(offered) == 1:
+        button = tool_button("Export", f"{_TIP}: {FORMATS[offered[0][1]]}")
+        button.clicked.connect(lambda: offered[0][0].ask(button, offered[0][1]))
+        return button
+    button = menu_button("Export", _TIP)
+    for export, suffix in offered:
+        button.menu().addAction(export.words(suffix), partial(export.ask, button, suffix))
+    return button
+
+
+def ask_where(parent: QWidget, suggested: Path) -> Path | None:
+    """A file in the format of `suggested`; None when nothing was chosen."""
+    suffix = suggested.suffix
     start = str(suggested)
     while True:
-        chosen, _ = QFileDialog.getSaveFileName(parent, title, start, f"{words} (*{suffix})")
+        formats = f"{FORMATS[suffix[1:]]} (*{suffix})"
+        chosen, _ = QFileDialog.getSaveFileName(parent, "Export", start, formats)
         if not chosen:
             return None
         path = Path(chosen)

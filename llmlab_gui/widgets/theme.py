@@ -172,6 +172,14 @@ def style_sheet(theme: Theme) -> str:
     QMenuBar::item:selected {{ background: {theme.accent}; color: {theme.on_accent}; }}
     QDockWidget {{ font-weight: 600; }}
     QDockWidget::title {{ background: {theme.background}; padding: 6px 8px; }}
+    QTabBar::tab {{
+        background: {theme.background}; color: {theme.quiet}; border: none; border-bottom: 2px solid transparent;
+        padding: 5px 10px; }}
+    QTabBar::tab:hover {{ color: {theme.text}; }}
+    QTabBar::tab:selected {{
+        background: {mix(theme.surface, theme.accent, 0.2).name()}; color: {theme.text};
+        border-bottom-color: {theme.accent}; }}
+    QTabBar::tab:disabled {{ color: {faded(theme.quiet, 0.59).name(QColor.NameFormat.HexArgb)}; }}
     QToolBar {{ border: none; border-bottom: 1px solid {theme.grid}; padding: 4px 6px; spacing: 4px; }}
     QToolBar[objectName="toolbar.workspaces"] {{ border: none; padding: 0 4px; spacing: 2px; }}
     QStatusBar {{ border-top: 1px solid {theme.grid}; }}

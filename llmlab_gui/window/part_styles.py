@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QChildEvent, QEvent, QObject, Qt, QTimer
 from PySide6.QtGui import QColor, QPainter
-from PySide6.QtWidgets import QMainWindow, QProxyStyle, QStyle, QStyleOption, QWidget
+from PySide6.QtWidgets import QMainWindow, QProxyStyle, QStyle, QStyleOption, QTabBar, QWidget
 
 from llmlab_gui.widgets.theme import current_theme, style_sheet, theme_notifier
 
@@ -69,6 +69,9 @@ class PartStyles(QObject):
         part.removeEventFilter(self)
         if part.styleSheet() != self._sheet:
             part.setStyleSheet(self._sheet)
+        if isinstance(part, QTabBar):  # of docks: what has no room is scrolled to, and no name is cut
+            part.setElideMode(Qt.TextElideMode.ElideNone)
+            part.setDrawBase(False)
 
 
 class _Separators(QProxyStyle):

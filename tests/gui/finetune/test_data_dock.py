@@ -288,7 +288,7 @@ def test_what_is_shown_can_be_exported_and_copied(qtbot: QtBot, dock: DataDock, 
     view = dock.view
     for what, kinds in ((EXAMPLE, ("png", "svg", "csv")), (LENGTHS, ("png", "svg", "csv")), (BAD_LINES, ("csv",))):
         for kind in kinds:
-            with qtbot.waitSignal(view.saved, timeout=WAIT):
+            with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
                 view.export(what, tmp_path / f"{what}.{kind}")
     with (tmp_path / "example.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -296,5 +296,5 @@ def test_what_is_shown_can_be_exported_and_copied(qtbot: QtBot, dock: DataDock, 
     assert (tmp_path / "bad lines.csv").read_text().startswith("line,why\n4,Line 4 is not JSON.")
     view._copy_table(LENGTHS)
     assert QGuiApplication.clipboard().text().startswith("tokens_from,tokens_to,examples\n")
-    with qtbot.waitSignal(view.failed, timeout=WAIT):
+    with qtbot.waitSignal(dock.lab.error_raised, timeout=WAIT):
         view.export(LENGTHS, tmp_path / "missing" / "lengths.csv")

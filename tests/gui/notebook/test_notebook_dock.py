@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -286,29 +286,29 @@ def test_calibration_and_surprises_are_those_of_all_entries(dock: NotebookDock, 
 
 
 def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, tmp_path: Path) -> None:
-    def export(kind: str, path: Path) -> None:
+    def export(write: Callable[[Path], None], path: Path) -> None:
         with qtbot.waitSignal(lab.said, timeout=WAIT, check_params_cb=lambda said: said == f"Saved {path}."):
-            dock.export(kind, path)
+            write(path)
 
-    export("markdown", tmp_path / "all.md")
+    export(dock.export, tmp_path / "all.md")
     assert "# Notebook" in (tmp_path / "all.md").read_text(encoding="utf-8")
-    export("table", tmp_path / "all.csv")
+    export(dock.export_table, tmp_path / "all.csv")
     table = list(csv.reader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert len(table) == 7
     assert table[0][:4] == ["About", "Predicted", "Outcome", "Verdict"]
     choose(dock, "expected", "val_loss")
     for kind in ("png", "svg", "csv"):
         target = tmp_path / f"chart.{kind}"
-        export(kind, target)
+        export(dock.export_charts, target)
         assert target.stat().st_size > 100
     dock.show_page(CALIBRATION)
-    export("csv", tmp_path / "calibration.csv")
+    export(dock.export_charts, tmp_path / "calibration.csv")
     assert "yours" in (tmp_path / "calibration.csv").read_text(encoding="utf-8")
     dock.show_page(SURPRISES)
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
-    dock.export("png", tmp_path / "none.png")
-    dock.export("table", tmp_path / "no" / "such" / "folder.csv")
+    dock.export_charts(tmp_path / "none.png")
+    dock.export_table(tmp_path / "no" / "such" / "folder.csv")
     qtbot.waitUntil(lambda: len(errors) == 2, timeout=WAIT)
 
 

@@ -101,9 +101,13 @@ def test_claims_say_what_is_known_of_each(qtbot: QtBot, lab: WholeLab, outputs: 
     qtbot.waitUntil(lambda: claims.model.rows[0].state == SUPPORTED, timeout=WAIT)
     assert claims.model.rows[1].state == "running"
     assert "1 supported so far" in claims.standing.text()
-    cells = claims.model.table()[1][0]
-    assert "0.934 (0.91 to 0.95) bits" in cells[3]
-    assert cells[4:] == ["0.004", "passes"]
+    assert "0.934 (0.91 to 0.95) bits" in claims.model.index(0, 3).data()
+    header, rows = claims.model.table()
+    cells = dict(zip(header, rows[0], strict=True))
+    assert [cells[name] for name in ("Value", "Low", "High", "Unit", "p", "Paper's own")] == [
+        *(0.934, 0.91, 0.95, "bits", 0.004),
+        "passes",
+    ]
 
 
 def test_a_click_on_a_claim_shows_its_evidence_and_its_charts(

@@ -131,7 +131,7 @@ def test_export_holds_every_sample(qtbot: QtBot, lab: FakeLab, dock: SamplesDock
     with qtbot.waitSignal(dock.lab.said, timeout=WAIT):
         dock.export(tmp_path / "s.csv")
     rows = list(csv.reader(io.StringIO((tmp_path / "s.csv").read_text())))
-    assert [(row[0], *row[2:]) for row in rows[1:]] == [
+    assert [(row[0], *row[3:]) for row in rows[1:]] == [
         ("1", "a", 'line\n"quoted", ```fence```'),
         ("2", "a", "two"),
         ("2", "b", "three"),

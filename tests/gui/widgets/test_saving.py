@@ -24,7 +24,7 @@ def ask_where(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> Ask:
         names = iter([*map(str, typed), ""])
         monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (next(names), ""))
         monkeypatch.setattr(saving, "ask", lambda *_args, **_more: "replace" if replaces else "")
-        return saving.ask_where(parent, "Export", "loss.csv", "CSV")
+        return saving.ask_where(parent, Path("loss.csv"))
 
     return choose
 
