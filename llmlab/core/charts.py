@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 LINE, DASHED, POINTS, BARS = "line", "dashed", "points", "bars"
 MEASURED, FAINT, FIT = "measured", "faint", "fit"
 KINDS = (LINE, DASHED, POINTS, BARS, MEASURED, FAINT, FIT)
+
+
+_NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?[kMB%]?")
+
+
+def have_order(names: Sequence[str]) -> bool:
+    """Whether curves are of values of one quantity, and differ in a number alone: `rank 4`, `rank 8`."""
+    return len({_NUMBER.sub("", name) for name in names}) <= 1
 
 
 @dataclass(frozen=True)

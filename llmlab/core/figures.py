@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llmlab.core.charts import BARS, DASHED, FAINT, FIT, LINE, MEASURED, POINTS, Axis, Chart, NotedChart, Series
+from llmlab.core.charts import (
+    BARS,
+    DASHED,
+    FAINT,
+    FIT,
+    LINE,
+    MEASURED,
+    POINTS,
+    Axis,
+    Chart,
+    NotedChart,
+    Series,
+    have_order,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,8 +143,9 @@ def _turn(names: Sequence[str]) -> int:
 
 
 def _colours(series: Sequence[Series]) -> list[Any]:
-    """One each; more than a few measured curves have an order, and the colours of a scale."""
-    if sum(one.kind == MEASURED for one in series) <= _FEW:
+    """One each; more than a few measured curves with an order have the colours of a scale."""
+    measured = [one.name for one in series if one.kind == MEASURED]
+    if len(measured) <= _FEW or not (have_order(measured) or len(measured) > len(COLOURS)):
         return [COLOURS[number % len(COLOURS)] for number in range(len(series))]
     import matplotlib
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pyqtgraph as pg
 from PySide6.QtGui import QColor
 
+from llmlab.core.charts import have_order
 from llmlab_gui.widgets.theme import Theme, current_theme, mix
 
 Colors = npt.NDArray[np.uint8]
@@ -107,6 +109,13 @@ def sequence_colors(count: int) -> list[QColor]:
     low, high = _ON_DARK if QColor(current_theme().surface).lightnessF() < 0.5 else _ON_LIGHT
     scale = one_sided(0.0, 1.0)
     return [scale.color(low + (high - low) * (i / (count - 1) if count > 1 else 0.5)) for i in range(count)]
+
+
+def curve_colors(names: Sequence[str], few: int = 4) -> list[QColor]:
+    """Of curves that have no order, or are no more than a few, one each; of others, from little to much."""
+    if len(names) > few and (have_order(names) or len(names) > len(current_theme().series)):
+        return sequence_colors(len(names))
+    return [series_color(number) for number in range(len(names))]
 
 
 def seen_part(scale: ColorScale) -> ColorScale:

@@ -12,13 +12,12 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 
 from llmlab.studies.experiments.outcomes import Chart, Curve, Fit, Mark
-from llmlab_gui.charts.color_scale import sequence_colors, series_color
+from llmlab_gui.charts.color_scale import curve_colors
 from llmlab_gui.charts.figure_chart import BAND_ALPHA, SYMBOLS, FigureChart, Line, axis_kind, floats
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell
 from llmlab_gui.widgets.theme import current_theme, faded
 
-_FEW = 4  # curves that are told apart by hue; more have an order, and its colours
 _MOST_IN_LEGEND = 9
 _MOST_MARKERS = 60  # of a curve
 _FAINT = 0.43  # alpha
@@ -76,7 +75,7 @@ class ResultChart(FigureChart):
         chart, theme = self.chart, current_theme()
         assert chart is not None
         clear = [curve for curve in chart.curves if not curve.faint]
-        colors = [series_color(i) for i in range(len(clear))] if len(clear) <= _FEW else sequence_colors(len(clear))
+        colors = curve_colors([curve.name for curve in clear])
         by_name = {curve.name: color for curve, color in zip(clear, colors, strict=True)}
         for fit in chart.fits:
             self._draw_fit(fit, by_name.get(fit.name, QColor(theme.accent)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -26,6 +27,7 @@ from llmlab_gui.widgets.question import ask
 A = TypeVar("A")  # what a form says
 P = TypeVar("P")  # what is planned from it
 _SETTLE_MS = 200
+_OLD_S = 20  # of a plan, whose name may tell the time
 
 
 class StudyForm(QWidget, Generic[A]):
@@ -83,6 +85,7 @@ class StudySetup(QWidget, Generic[A, P]):
         self._asked: A | None = None
         self._planned = False  # what is in the form was looked at
         self._start_when_planned = False  # the button was pressed before there was a plan
+        self._is_starting = False
         self._background = Background(self)
         self.estimate = labelled(QLabel(wordWrap=True), "Estimate")
         self.problem = labelled(ProblemLabel(), "Errors")
@@ -100,7 +103,10 @@ class StudySetup(QWidget, Generic[A, P]):
     def start(self) -> None:
         """Asks for a prediction, and starts what was planned."""
         record = self.record
-        if record is None or self._settle.isActive():  # the form was edited a moment ago
+        if self._is_starting:  # a second press means the one that was started
+            return
+        # The form was edited a moment ago, or a name from the plan's date would tell another time.
+        if record is None or self._settle.isActive() or time.time() - record.created > _OLD_S:
             self.update_plan()
             self._start_when_planned = self._planned and self._asked is not None
             return
@@ -111,9 +117,9 @@ class StudySetup(QWidget, Generic[A, P]):
         if predictions is None:
             return
         stated = [prediction.as_dict() for prediction in predictions]  # locked when its folder is made
-        self._controller.start(replace(record, predictions=stated), self._form.jobs.value())
+        self._is_starting = True  # and is not disabled: the keyboard stays there
         self.record = None  # its name is taken
-        self.button.setEnabled(False)
+        self._controller.start(replace(record, predictions=stated), self._form.jobs.value())
 
     def ask_about_others(self, busy: list[str]) -> bool:
         """Whether to start although these are running."""
@@ -148,6 +154,7 @@ class StudySetup(QWidget, Generic[A, P]):
         self._background.run(lambda: self._steps.plan(asked), done, failed)
 
     def _take(self, asked: A, plan: P) -> None:
+        self._is_starting = False
         self.record, words = self._steps.show(asked, plan)
         self.estimate.setText(words)
         self.button.setEnabled(True)
@@ -157,7 +164,7 @@ class StudySetup(QWidget, Generic[A, P]):
 
     def _cannot(self, error: LabError) -> None:
         self.record = self._asked = None
-        self._start_when_planned = False
+        self._start_when_planned = self._is_starting = False
         self._steps.show_none()
         self.estimate.setText("")
         self.problem.say(str(error), wrong=not isinstance(error, NothingNamed))
@@ -169,7 +176,7 @@ class StudySetup(QWidget, Generic[A, P]):
 
     def _edited(self) -> None:
         """What was to start is not what is in the form now; what is there now can be, as soon as it is planned."""
-        self._start_when_planned = False
+        self._start_when_planned = self._is_starting = False
         self.button.setEnabled(True)
         self._settle.start()
 
@@ -179,7 +186,7 @@ class StudySetup(QWidget, Generic[A, P]):
     def _started(self, study: str) -> None:
         if self._form.name.text().strip() == study:
             self._form.name.clear()
-        self.button.setEnabled(False)  # a second click means the experiment that was started
+        self._is_starting = True  # until there is another plan
         self._settle.start()  # a fresh name, for another one like it
 
 

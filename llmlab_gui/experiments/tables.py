@@ -12,7 +12,7 @@ from PySide6.QtGui import QColor
 
 from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentRecord, ExperimentStatus, Trial, TrialStatus
-from llmlab_gui.charts.color_scale import sequence_colors, series_color
+from llmlab_gui.charts.color_scale import curve_colors, series_color
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text, time_left_text
 from llmlab_gui.widgets.row_tables import Column, RowsModel
@@ -212,8 +212,9 @@ def trial_colors(record: ExperimentRecord) -> dict[str, QColor]:
     groups = list(dict.fromkeys(trial.group for trial in record.arms))
     colors: dict[Hashable, QColor] = {}
     for number, group in enumerate(groups):
-        cells = list(dict.fromkeys(cell_of(trial) for trial in sorted(_of(record, group), key=lambda trial: trial.x)))
-        shades = sequence_colors(len(cells)) if len(groups) == 1 else _shades(series_color(number), len(cells))
+        cells = {cell_of(trial): value_text(trial) for trial in sorted(_of(record, group), key=lambda trial: trial.x)}
+        names = list(cells.values())
+        shades = curve_colors(names, few=1) if len(groups) == 1 else _shades(series_color(number), len(cells))
         colors |= dict(zip(cells, shades, strict=True))
     return {trial.name: colors[cell_of(trial)] for trial in record.arms}
 

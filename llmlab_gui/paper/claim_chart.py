@@ -11,14 +11,13 @@ from PySide6.QtGui import QColor, QFontMetricsF
 
 from llmlab.core.charts import BARS, DASHED, POINTS, Chart, Series
 from llmlab_gui.charts.axes import NumberAxis, Ticks
-from llmlab_gui.charts.color_scale import ColorScale, fitted, seen_part, sequence_colors, series_color
+from llmlab_gui.charts.color_scale import ColorScale, curve_colors, fitted, seen_part
 from llmlab_gui.charts.figure_chart import SYMBOLS, FigureChart, Line, axis_kind, floats
 from llmlab_gui.charts.scale_bar import ScaleItem
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell
 from llmlab_gui.widgets.theme import current_theme
 
-_FEW = 6  # series that are told apart by hue; more have an order, and its colours
 _PATTERNS = (Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine, Qt.PenStyle.DashDotDotLine)
 _MOST_IN_LEGEND = 10
 _MOST_MARKERS, _MOST_ERRORS = 40, 40  # of a line; with more its interval is a band
@@ -100,7 +99,7 @@ class ClaimChart(FigureChart):
         assert chart is not None
         self._shown = []
         solid = [one for one in chart.series if one.kind != DASHED]
-        colors = [series_color(i) for i in range(len(solid))] if len(solid) <= _FEW else sequence_colors(len(solid))
+        colors = curve_colors([one.name for one in solid])
         scale = self._scale(chart)
         self.scale_item.show_scale(scale, chart.color_label)
         dashes = bars = 0

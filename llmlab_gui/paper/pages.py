@@ -32,7 +32,7 @@ _WHAT_TO_DO = {
     NOT_ASKED: "The check that is shown was not asked about it. Tick it in Check, and run another.",
     NO_VERDICT: "The check finished without a verdict on it: Check report says more.",
     "planned": "The check has not started. Press Resume in Check.",
-    "running": "Its runs are trained and measured now: a verdict appears here as soon as there is something to judge.",
+    "running": "The check is running: a verdict appears here as soon as there is something to judge.",
     "stopped": "The check was stopped before there was anything to judge. Press Resume in Check: nothing is lost.",
     "interrupted": "The check was interrupted. Press Resume in Check: finished runs are kept.",
     "failed": "The check failed before there was anything to judge. Check says why; Resume tries again.",

@@ -13,10 +13,12 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab_gui.charts.axes import NumberAxis
+from llmlab_gui.charts.color_scale import curve_colors, sequence_colors
 from llmlab_gui.charts.curve import drawn, envelope
 from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.charts.smoothing import smooth
 from llmlab_gui.widgets.numbers import duration, read_out, tick, unbroken
+from llmlab_gui.widgets.theme import current_theme
 
 # Smoothing
 
@@ -261,3 +263,15 @@ def test_slow_charts_are_given_longer_rests(qtbot: QtBot, monkeypatch: pytest.Mo
         timer._tick()
         clock[0] += seconds
         qtbot.waitUntil(lambda wanted=interval: timer._timer.interval() == wanted, timeout=WAIT)
+
+
+# Colours of curves ------------------------------------------------------------------------------------------------
+
+
+def test_only_values_of_one_quantity_have_the_colours_of_a_scale() -> None:
+    rates = ["0.0001", "3e-4", "0.001", "0.003", "0.01"]
+    ranks = [f"rank {rank}" for rank in (1, 2, 4, 8, 16)]
+    methods = ["full", "lora", "dora", "ia3", "prompt"]
+    assert curve_colors(rates) == curve_colors(ranks) == sequence_colors(5)
+    assert curve_colors(rates[:4]) == curve_colors(methods)[:4]
+    assert [color.name() for color in curve_colors(methods)] == list(current_theme().series[:5])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -152,7 +153,21 @@ def test_what_was_predicted_is_started_with_the_plan(
     assert jobs == [3]
     assert record.question in asked[0][0]
     assert asked[0][2].startswith("Validation losses to compare with: uniform guess")
-    assert not dock.setup.button.isEnabled()  # until there is a plan with another name
+    assert dock.setup.button.isEnabled()  # a button that is not loses the keyboard
+    dock.setup.start()  # until there is a plan with another name, the same one is meant
+    assert len(started) == 1
+
+
+def test_a_name_tells_when_it_was_started_and_not_when_it_was_planned(
+    dock: ExperimentDock, qtbot: QtBot, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "ask", lambda *_, **__: [])
+    earlier = time.time() - 3600
+    dock.setup.record = replace(planned(dock, qtbot), id="19990101-000000-learning-rate", created=earlier)
+    dock.setup.start()
+    qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
+    assert started[0].id.startswith("20")
+    assert started[0].created > earlier
 
 
 def test_a_start_right_after_an_edit_starts_what_was_edited(

@@ -44,3 +44,23 @@ def test_a_file_that_the_dialog_did_not_ask_about_is_replaced_only_when_told_so(
     assert ask_where(typed, replaces=True) == kept
     assert ask_where(typed, tmp_path / "other", replaces=False) == tmp_path / "other.csv"
     assert ask_where(typed, replaces=False) is None
+
+
+def test_every_format_of_every_thing_is_in_the_menu_and_a_single_one_needs_none(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda _parent, _title, start, _kinds: (start, ""))
+    several = saving.export_button(
+        saving.Export(written.append, lambda: "loss", saving.OF_A_CHART, "Chart"),
+        saving.Export(written.append, lambda: "runs", what="Runs"),
+    )
+    single = saving.export_button(saving.Export(written.append, lambda: "all", ("md",)))
+    for button in (several, single):
+        qtbot.addWidget(button)
+    actions = several.menu().actions()
+    assert [action.text() for action in actions][-1] == "Runs: table (CSV)…"
+    for action in actions:
+        action.trigger()
+    single.click()
+    assert [path.name for path in written] == ["loss.png", "loss.svg", "loss.csv", "runs.csv", "all.md"]
