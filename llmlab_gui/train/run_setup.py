@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QLineEdit, QScrollArea, QWidget
 
 from llmlab.core.errors import LabError
@@ -38,6 +39,7 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 S = TypeVar("S", bound=RunSettings)
 _SETTLE_MS = 120
 _LEAST_WIDTH = 52  # characters: a form whose parts are all unfolded
+_LEAST_FORM, _LOW = 60, 300  # pixels: of the form alone; of a dock in which all that is said about it has no room
 _AGAIN_MS = 2000  # until what does not fit into memory is looked at again: other programs end
 
 
@@ -261,10 +263,22 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def _lay_out(self) -> None:
         self.chosen.setContentsMargins(0, 0, 6, 0)
-        body = column((scrolled(self.chosen), 1), self.help, self.problem, self.estimate)
+        self._about = column(self.help, self.problem, self.estimate)
+        form = column((self.chosen, 1))
+        area = scrolled(form)
+        area.setMinimumHeight(_LEAST_FORM)
+        body = column((area, 1), self._about)
+        self._pages = form, body  # what is scrolled, and what is not
         body.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
         self.set_body(body)
         self.set_foot(flow(self.reset_button, right=(self.queue_button, self.train_button)))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """In a low dock, what is said about the form is scrolled with it: else both would have a scroll bar."""
+        super().resizeEvent(event)
+        page = self._pages[0 if self.height() < _LOW else 1]
+        if self._about.parentWidget() is not page and (layout := page.layout()) is not None:
+            layout.addWidget(self._about)
 
     def _named(self) -> str | None:
         """The name that was typed, checked; None for one made by the lab."""
