@@ -1,4 +1,8 @@
-"""Signed bars in groups: what each part of a model adds, above or below zero."""
+"""Signed bars in groups: what each part of a model adds, above or below zero.
+
+Painted: as items of pyqtgraph, the same bars take 14 to 19 ms to show in place of 2 to 4 (4 to 48 layers), and a film
+shows others at every step.
+"""
 
 from __future__ import annotations
 

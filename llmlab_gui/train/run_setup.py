@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import psutil
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QLineEdit, QScrollArea, QWidget
+from PySide6.QtWidgets import QLineEdit, QScrollArea, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
@@ -39,7 +39,8 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 S = TypeVar("S", bound=RunSettings)
 _SETTLE_MS = 120
 _LEAST_WIDTH = 52  # characters: a form whose parts are all unfolded
-_LEAST_FORM, _LOW = 60, 300  # pixels: of the form alone; of a dock in which all that is said about it has no room
+_LEAST_FORM = 60  # pixels
+_LEAST_HELP, _LEAST_RESULT = 300, 210  # pixels of a dock that has room for what they say beside its form
 _AGAIN_MS = 2000  # until what does not fit into memory is looked at again: other programs end
 
 
@@ -263,11 +264,11 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def _lay_out(self) -> None:
         self.chosen.setContentsMargins(0, 0, 6, 0)
-        self._about = column(self.help, self.problem, self.estimate)
+        self._result = column(self.problem, self.estimate)
         form = column((self.chosen, 1))
         area = scrolled(form)
         area.setMinimumHeight(_LEAST_FORM)
-        body = column((area, 1), self._about)
+        body = column((area, 1), self.help, self._result)
         self._pages = form, body  # what is scrolled, and what is not
         body.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
         self.set_body(body)
@@ -276,9 +277,10 @@ class RunSetupDock(LabDock, Generic[S]):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """In a low dock, what is said about the form is scrolled with it: else both would have a scroll bar."""
         super().resizeEvent(event)
-        page = self._pages[0 if self.height() < _LOW else 1]
-        if self._about.parentWidget() is not page and (layout := page.layout()) is not None:
-            layout.addWidget(self._about)
+        for widget, least, place in ((self.help, _LEAST_HELP, 1), (self._result, _LEAST_RESULT, -1)):
+            page = self._pages[self.height() >= least]
+            if widget.parentWidget() is not page:
+                cast("QVBoxLayout", page.layout()).insertWidget(place, widget)
 
     def _named(self) -> str | None:
         """The name that was typed, checked; None for one made by the lab."""

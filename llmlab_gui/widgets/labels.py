@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
-from PySide6.QtCore import QEvent, QPoint, QRect, Qt, SignalInstance
+from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, SignalInstance
 from PySide6.QtGui import QColor, QFocusEvent, QFont, QPalette, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QApplication, QFrame, QLabel, QPushButton, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
@@ -106,6 +106,8 @@ class EmptyState(QWidget):
             label.setWordWrap(True)
         self._button.clicked.connect(self._act)
         layout = QVBoxLayout(self)
+        layout.setContentsMargins(9, 0, 9, 0)  # a low panel has room for all of it
+        layout.setSpacing(4)
         layout.addStretch(1)
         layout.addWidget(self._title)
         layout.addWidget(self._hint)
@@ -124,6 +126,14 @@ class EmptyState(QWidget):
         self._button.setText(action_text)
         self._button.setVisible(bool(action_text) and slot is not None)
         self._slot = slot
+
+    def minimumSizeHint(self) -> QSize:
+        """As high as its words are at its width; Qt takes wrapped ones for higher."""
+        return QSize(super().minimumSizeHint().width(), self.heightForWidth(self.width()))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        if event.size().width() != event.oldSize().width():
+            self.updateGeometry()
 
     def _act(self) -> None:
         if self._slot is not None:

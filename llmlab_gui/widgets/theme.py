@@ -172,6 +172,7 @@ def style_sheet(theme: Theme) -> str:
     QMenuBar::item:selected {{ background: {theme.accent}; color: {theme.on_accent}; }}
     QDockWidget {{ font-weight: 600; }}
     QDockWidget::title {{ background: {theme.background}; padding: 6px 8px; }}
+    QTabBar {{ qproperty-drawBase: 0; }}
     QTabBar::tab {{
         background: {theme.background}; color: {theme.quiet}; border: none; border-bottom: 2px solid transparent;
         padding: 5px 10px; }}

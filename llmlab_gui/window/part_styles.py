@@ -71,7 +71,6 @@ class PartStyles(QObject):
             part.setStyleSheet(self._sheet)
         if isinstance(part, QTabBar):  # of docks: what has no room is scrolled to, and no name is cut
             part.setElideMode(Qt.TextElideMode.ElideNone)
-            part.setDrawBase(False)
 
 
 class _Separators(QProxyStyle):

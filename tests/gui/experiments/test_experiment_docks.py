@@ -246,7 +246,9 @@ def test_the_tables_are_saved_as_they_are_shown(
     assert [row["State"] for row in rows] == [row.status.state for row in dock.study.trials.rows]
     assert rows[0]["Value"] == "0.001"
     statuses = [row.status for row in dock.study.trials.rows]
-    assert [(int(row["Step"]), int(row["Steps planned"])) for row in rows] == [(one.step, one.steps) for one in statuses]
+    assert [(int(row["Step"]), int(row["Steps planned"])) for row in rows] == [
+        (one.step, one.steps) for one in statuses
+    ]
     assert [float(row["Time (s)"]) for row in rows] == [one.wall_seconds for one in statuses]  # and no "21 s"
     row = next(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert row["Experiment"] == "rates"
