@@ -11,11 +11,12 @@ from llmlab.core.errors import LabError
 from llmlab.store.worker_folder import is_elsewhere
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import ExperimentRow
-from llmlab_gui.experiments.tables import TrialRow, TrialsModel, left_text
+from llmlab_gui.experiments.tables import TrialRow, TrialsModel, seconds_left
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import ProblemLabel, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import column
+from llmlab_gui.widgets.numbers import time_left_text
 from llmlab_gui.widgets.question import ask_where_to_resume
 from llmlab_gui.widgets.row_tables import Column, rows_table, selected_key
 from llmlab_gui.widgets.saving import open_outside
@@ -180,7 +181,6 @@ def standing_text(row: ExperimentRow, about: str) -> str:
         parts.append("It stops as soon as its running trials have saved.")
     if status.doing and status.live:
         parts.append(f"{status.doing.rstrip('.')}.")
-    left = left_text(status)
-    if left:
-        parts.append(f"{left} left.")
+    if left := seconds_left(status):
+        parts.append(f"{time_left_text(left)} left.")
     return " ".join(part for part in parts if part)

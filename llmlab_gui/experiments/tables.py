@@ -15,7 +15,7 @@ from llmlab.studies.records import ExperimentRecord, ExperimentStatus, Trial, Tr
 from llmlab_gui.charts.color_scale import curve_colors, series_color
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text, time_left_text
-from llmlab_gui.widgets.row_tables import Column, RowsModel
+from llmlab_gui.widgets.row_tables import Column, RowsModel, numbers
 from llmlab_gui.widgets.theme import current_theme, mix
 
 # A run's states have icons; those that only a trial has look like the nearest of them.
@@ -31,21 +31,13 @@ class TrialRow:
     color: str = ""
 
 
-def left_text(status: ExperimentStatus) -> str:
-    """How long the rest takes; empty when nothing is left or known."""
-    left = _left(status)
-    return "" if left is None else time_left_text(left)
-
-
-def _left(status: ExperimentStatus) -> float | None:
-    """Seconds."""
+def seconds_left(status: ExperimentStatus) -> float | None:
+    """How long the rest takes; None when nothing is left or known."""
     return status.eta_seconds if status.state != "finished" and (status.eta_seconds or 0) > 0 else None
 
 
-def _loss(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
+_NATS = "nats per token"
+_loss = "{:.3f}".format
 EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     Column("Experiment", lambda row: row.id, "Its folder", width=22),
     Column("State", lambda row: row.status.state, "State", state=True, width=12),
@@ -58,15 +50,7 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
         value=lambda row: row.status.ended_trials,
         in_file="Runs ended",
     ),
-    Column(
-        "Left",
-        lambda row: left_text(row.status),
-        "Time left",
-        right=True,
-        width=11,
-        value=lambda row: _left(row.status),
-        in_file="Left (s)",
-    ),
+    numbers("Left", lambda row: seconds_left(row.status), time_left_text, "Time left", "s", width=11, missing=""),
     Column("Kind", lambda row: row.record.title, "Question that it answers", width=13),
     Column(
         "Base",
@@ -93,37 +77,20 @@ TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
         width=14,
         value=lambda row: row.status.step,
     ),
-    Column(
-        "Val loss",
-        lambda row: _loss(row.status.val_loss),
-        "Validation loss, nats per token",
-        right=True,
-        width=9,
-        value=lambda row: row.status.val_loss,
-        in_file="Val loss (nats per token)",
-    ),
-    Column(
-        "Loss",
-        lambda row: _loss(row.status.loss),
-        "Training loss, nats per token",
-        right=True,
-        width=8,
-        value=lambda row: row.status.loss,
-        in_file="Loss (nats per token)",
-    ),
-    Column("Seed", lambda row: str(row.trial.seed), "Seed of weights and batches", right=True, width=7),
-    Column(
+    numbers("Val loss", lambda row: row.status.val_loss, _loss, "Validation loss, nats per token", _NATS, width=9),
+    numbers("Loss", lambda row: row.status.loss, _loss, "Training loss, nats per token", _NATS, width=8),
+    numbers("Seed", lambda row: row.trial.seed, str, "Seed of weights and batches", width=7),
+    numbers(
         "Time",
-        lambda row: time_left_text(row.status.wall_seconds) if row.status.wall_seconds else "–",
+        lambda row: row.status.wall_seconds or None,
+        time_left_text,
         "Duration, including startup and measuring",
-        width=10,
-        value=lambda row: row.status.wall_seconds,
-        in_file="Time (s)",
+        "s",
     ),
 )
 PLAN_COLUMNS: tuple[Column[Trial], ...] = (
     Column("Value", value_text, "What is varied", width=16),
-    Column("Seed", lambda trial: str(trial.seed), "Seed of weights and batches", right=True, width=7),
+    numbers("Seed", lambda trial: trial.seed, str, "Seed of weights and batches", width=7),
     Column(
         "Plotted at",
         lambda trial: count_text(trial.x) if trial.x >= 10_000 else f"{trial.x:g}",
@@ -131,11 +98,8 @@ PLAN_COLUMNS: tuple[Column[Trial], ...] = (
         right=True,
         width=10,
     ),
-    Column(
-        "Time",
-        lambda trial: time_left_text(trial.estimated_seconds) if trial.estimated_seconds else "–",
-        "Estimated duration on this machine",
-        width=10,
+    numbers(
+        "Time", lambda trial: trial.estimated_seconds or None, time_left_text, "Estimated duration on this machine", "s"
     ),
 )
 

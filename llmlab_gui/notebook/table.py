@@ -10,7 +10,7 @@ from PySide6.QtGui import QColor, QFont
 from llmlab.notebook.entries import OPEN, TO_JUDGE, TO_LEARN, Line
 from llmlab.notebook.words import outcome_sentence, outcome_text, remarks, state_words, stated, surprise_text, verdict
 from llmlab_gui.widgets.numbers import created_text, stamp_text
-from llmlab_gui.widgets.row_tables import SORT_ROLE, Column, Index, RowsModel
+from llmlab_gui.widgets.row_tables import SORT_ROLE, Column, Index, RowsModel, numbers
 from llmlab_gui.widgets.theme import current_theme
 
 ALL = ""
@@ -34,23 +34,23 @@ COLUMNS: tuple[Column[Line], ...] = (
         width=7,
         in_file="Verdict",
     ),
-    Column(
+    numbers(
         "Brier",
-        lambda line: "" if _brier(line) is None else f"{_brier(line):.2f}",
+        lambda line: _brier(line),
+        "{:.2f}".format,
         "Brier score: 0 is best, 1 is worst, 0.25 is what always saying 50 % scores",
-        right=True,
         width=7,
+        missing="",
         order=lambda line: -1.0 if _brier(line) is None else _brier(line),
-        value=lambda line: _brier(line),
     ),
-    Column(
+    numbers(
         "Surprise",
-        lambda line: "" if line.surprise is None else f"{line.surprise:.1f} bits",
+        lambda line: line.surprise,
+        "{:.1f} bits".format,
         "How improbable your prediction made the outcome: as this many coin tosses that all land the same way",
-        right=True,
+        "bits",
+        missing="",
         order=lambda line: -1.0 if line.surprise is None else line.surprise,
-        value=lambda line: line.surprise,
-        in_file="Surprise (bits)",
     ),
     Column("State", lambda line: state_words(line.entry), width=18),
     Column("Learned", lambda line: line.entry.learned, "One sentence, yours", width=30),

@@ -21,7 +21,7 @@ from llmlab_gui.widgets.icons import state_icon
 from llmlab_gui.widgets.labels import ProblemLabel, labelled
 from llmlab_gui.widgets.layouts import column
 from llmlab_gui.widgets.numbers import minutes_text, time_left_text
-from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, rows_table, table_actions, tool_bar
+from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, numbers, rows_table, table_actions, tool_bar
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 _TICK_MS = 1000  # times left grow shorter
@@ -210,11 +210,12 @@ COLUMNS: tuple[Column[Waiting], ...] = (
         "Its name, or the preset that it is made from",
         width=20,
     ),
-    Column(
+    numbers(
         "Takes",
-        lambda row: "–" if row.item.seconds is None else minutes_text(row.item.seconds / 60),
+        lambda row: row.item.seconds,
+        lambda seconds: minutes_text(seconds / 60),
         "As estimated before it was queued",
-        right=True,
+        "s",
         width=8,
     ),
     Column("Begins in", lambda row: _begins(row), "When those before it have ended, as far as that is known", width=11),

@@ -13,13 +13,12 @@ from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunStatus
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text
-from llmlab_gui.widgets.row_tables import Column, Index, RowsModel
+from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, numbers
 from llmlab_gui.widgets.theme import current_theme
 
 SHOW, NAME, STATE = 0, 1, 2
 _DATED = re.compile(r"\d{8}-\d{6}-")
 _DATE_LENGTH = len("20261130-")
-_UNIT = "(nats per token)"
 _PADDING = 8  # pixels beside a cell's text
 
 
@@ -44,13 +43,12 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         order=lambda row: row.status.words,
         value=lambda row: row.status.state,
     ),
-    Column(
+    numbers(
         "Val loss",
-        lambda row: "–" if row.status.val_loss is None else f"{row.status.val_loss:.3f}",
+        lambda row: row.status.val_loss,
+        "{:.3f}".format,
         "Validation loss at the last evaluation, nats per token",
-        right=True,
-        value=lambda row: row.status.val_loss,
-        in_file=f"Val loss {_UNIT}",
+        "nats per token",
     ),
     Column(
         "Step",
@@ -59,30 +57,27 @@ COLUMNS: tuple[Column[RunRow], ...] = (
         right=True,
         value=lambda row: row.status.step,
     ),
-    Column(
+    numbers(
         "Loss",
-        lambda row: "–" if row.status.loss is None else f"{row.status.loss:.3f}",
+        lambda row: row.status.loss,
+        "{:.3f}".format,
         "Training loss of the last step, nats per token",
-        right=True,
-        value=lambda row: row.status.loss,
-        in_file=f"Loss {_UNIT}",
+        "nats per token",
     ),
-    Column(
+    numbers(
         "Tokens/s",
-        lambda row: "–" if not row.status.tokens_per_second else count_text(row.status.tokens_per_second),
+        lambda row: row.status.tokens_per_second or None,
+        count_text,
         "Training speed, last seen",
-        right=True,
         order=lambda row: row.status.tokens_per_second or 0.0,
-        value=lambda row: row.status.tokens_per_second,
     ),
-    Column(
+    numbers(
         "Size",
-        lambda row: "–" if row.parameters is None else count_text(row.parameters),
+        lambda row: row.parameters,
+        count_text,
         "Parameters of the model",
-        right=True,
+        "parameters",
         order=lambda row: row.parameters or 0,
-        value=lambda row: row.parameters,
-        in_file="Parameters",
     ),
     Column("Kind", lambda row: row.info.settings.words.does, "What it does"),
     Column(

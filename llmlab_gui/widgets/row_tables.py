@@ -62,6 +62,27 @@ class Column(Generic[R]):
         return math.inf if found is None else found
 
 
+def numbers(
+    title: str,
+    value: Callable[[R], float | None],
+    words: Callable[[float], str],
+    tip: str,
+    unit: str = "",
+    *,
+    width: int = 10,
+    missing: str = "–",
+    order: Callable[[R], float] | None = None,
+) -> Column[R]:
+    """A column of numbers. words: how a cell reads; missing: where there is none. unit: in a file's title."""
+
+    def text(row: R) -> str:
+        found = value(row)
+        return missing if found is None else words(found)
+
+    in_file = f"{title} ({unit})" if unit else title
+    return Column(title, text, tip, right=True, width=width, order=order, value=value, in_file=in_file)
+
+
 class RowsModel(QAbstractTableModel, Generic[R]):
     """Rows by a key. Subclasses name their columns, and say what a row's key is and what else is shown of it."""
 

@@ -249,7 +249,7 @@ def test_the_tables_are_saved_as_they_are_shown(
     assert [(int(row["Step"]), int(row["Steps planned"])) for row in rows] == [
         (one.step, one.steps) for one in statuses
     ]
-    assert [float(row["Time (s)"]) for row in rows] == [one.wall_seconds for one in statuses]  # and no "21 s"
+    assert [float(row["Time (s)"] or 0) for row in rows] == [one.wall_seconds for one in statuses]  # and no "21 s"
     row = next(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert row["Experiment"] == "rates"
     assert time.strftime("%Y-%m-%d %H:%M", time.localtime(dock.model.rows[0].record.created)) == row["Created"]

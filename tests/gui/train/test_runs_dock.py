@@ -240,7 +240,7 @@ def test_the_table_is_exported_as_it_is_shown(qtbot: QtBot, dock: RunsDock, tmp_
     assert [row["Run"] for row in rows] == ["second"]
     assert rows[0]["Step"] == "300"
     assert float(rows[0]["Val loss (nats per token)"]) > 0
-    assert rows[0]["Parameters"] == "809856"
+    assert rows[0]["Size (parameters)"] == "809856"
     assert time.mktime(time.strptime(rows[0]["Created"], "%Y-%m-%d %H:%M")) == pytest.approx(1.71e9, abs=60)
 
 
