@@ -66,8 +66,12 @@ def test_an_edit_is_written_as_the_core_reads_it(edit: ChosenIntervention, text:
 
 
 def test_without_an_intervention_no_room_is_kept_for_their_list(dock: InterventionsDock) -> None:
-    chosen, below = (dock.form.layout().itemAt(place) for place in (0, 1))
-    assert (chosen.isEmpty(), below.geometry().top()) == (True, 0)
+    layout = dock.form._edits.layout()
+    assert layout is not None
+    new, chosen = (layout.itemAt(place) for place in (0, 1))
+    assert new is not None
+    assert chosen is not None
+    assert (chosen.isEmpty(), new.geometry().height()) == (True, dock.form.height())
 
 
 def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
