@@ -7,6 +7,7 @@ from functools import partial
 
 from PySide6.QtCore import Qt
 
+from llmlab.core.errors import LabError
 from llmlab.core.kinds import PRETRAINING
 from llmlab.models.available import AvailableModel, available_models
 from llmlab.models.source import base_named
@@ -38,7 +39,10 @@ class ModelEditor(NamedEditor):
         source = base_named(name, self._lab.outputs)
         if not source.is_here:
             return f"{source.kind}. <b>Not on this machine yet:</b> it is downloaded when the run starts."
-        size = bytes_text(sum(file.stat().st_size for file in source.weight_files()))
+        files = source.weight_files()
+        if not files:
+            raise LabError(f"There are no weights in {source}.", "It holds no .safetensors file.")
+        size = bytes_text(sum(file.stat().st_size for file in files))
         more = "" if source.base is None else " What is trained now comes on top of what it learned."
         return f"{source.kind}, {size}.{more}"
 

@@ -44,6 +44,6 @@ class LearningRateDock(ChartDock):
         clip = row.info.settings.train.grad_clip if row is not None else 0.0
         # In the legend: on the line, the words would lie over the norms, which are about as large.
         self.norm_chart.set_reference_lines([ReferenceLine(clip)] * bool(clip))
-        entry = CurveStyle(QColor(current_theme().quiet), f"clipped above {clip:g}", dotted=True)
+        entry = CurveStyle(QColor(current_theme().quiet), f"clipped at {clip:g}", dotted=True)
         kinds = [curve.style for curve in self.norm_chart.curves().values()]
         self.norm_chart.set_legend([*legend(runs, kinds), *[entry] * bool(clip)])
