@@ -41,7 +41,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         "Brier score: 0 is best, 1 is worst, 0.25 is what always saying 50 % scores",
         width=7,
         missing="",
-        order=lambda line: -1.0 if _brier(line) is None else _brier(line),
+        order=lambda line: -1.0 if (score := _brier(line)) is None else score,
     ),
     numbers(
         "Surprise",
