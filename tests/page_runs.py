@@ -1,8 +1,9 @@
 """What the concept pages' commands measure: `python tests/page_runs.py --outputs DIR` runs what the results lack.
 
-Each command of a page's "Try it" blocks is run as it stands, a training on one thread, and so is what the page says to
-do again with other values, and what `page_measures` adds. What came out is written to resources/results/pages.json, by
-the command. What a training gives is equal to the last digit on processors of one kind alone.
+Each command of a page's "Try it" blocks is run as it stands, a training on one thread in fp32, and so is what the page
+says to do again with other values, and what `page_measures` adds. What came out is written to
+resources/results/pages.json, by the command. What a training gives is equal to the last digit on processors of one kind
+alone.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from llmlab.core.processes import processor
 from llmlab.inspection.archive import Archive, read_archive
 
 FILE = resources_dir() / "results" / "pages.json"
-ONE_THREAD = " --set train.threads=1"
+ONE_THREAD, IN_FP32 = " --set train.threads=1", " --set train.precision=fp32"
 _KINDS = "adapter|checkpoints|compare|evolve|experiment|finetune|generate|inspect|intervene|practice|pretrain"
 _COMMAND = re.compile(rf"`llmlab-run ((?:{_KINDS}) [^`]+)`")
 # A run that somebody stopped on the way; what a plan costs; an experiment once more, or one whose outcome is not told;
@@ -104,7 +105,9 @@ class Runs:
         """What a command measured. LabError when it fails."""
         self._make_text(page, words)
         trains = re.match(r"pretrain|finetune|experiment (?!loss-curves)", words)
-        printed = self._printed(f"{words}{ONE_THREAD if trains else ''}")
+        # As on processors without units for bf16, except where a page is about precision.
+        settled = ONE_THREAD + ("" if "train.precision" in words else IN_FP32) if trains else ""
+        printed = self._printed(words + settled)
         found: dict[str, Any] = {}
         if folder := re.search(r"^  folder +(.+)$", printed, re.MULTILINE) if trains else None:
             found = _of_run(Path(folder[1]))
@@ -210,8 +213,8 @@ def main() -> None:
     named = {words: page for page in pages for _, trial in trials_of(page) for words in trial}
     kind = {words: words.partition(" ")[0] for words in named}
     order = sorted(named, key=lambda words: _ORDER.index(kind[words] if kind[words] in _ORDER else ""))
-    about = {"command": f"llmlab-run ...{ONE_THREAD}", "processor": processor(), "python": platform.python_version()}
-    about["torch"] = importlib.metadata.version("torch")
+    about = {"command": f"llmlab-run ...{ONE_THREAD}{IN_FP32}", "processor": processor()}
+    about |= {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}
     for words in order:
         if args.only not in words or (words in _recorded() and not runs.lack(words)):
             continue

@@ -28,6 +28,7 @@ SMALLEST = {
     "gui_palette": "--runs 10",
     "gui_redraw": "--points 1000 --rounds 1",
     "gui_responsiveness": "--seconds 0.2",
+    "half_precision": "steps --cases baby --seconds 0.1",
     "inspection_cost": "--model MODEL --tokens 16 --rounds 1 --passes 1 --threads 1",
     "model_loads": "--loads 2 --inspect",
     "mystery_tells": "--seeds 1 --faults frozen --steps 2 --threads 1",

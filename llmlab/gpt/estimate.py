@@ -15,6 +15,7 @@ its part of what learns, and holds one block after the other whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llmlab.core.processes import available_cores, multiplies_in_bf16
@@ -32,9 +33,10 @@ from llmlab.gpt.shapes import (
 )
 
 FLOAT = 4  # bytes of a number in fp32
-# FLOP of a step from which on `auto` computes in bf16 on a processor with units for it. Smaller models, with which the
-# lab teaches, gain a third at most, and their losses should be the same to the last digit on every processor.
-_HALF_FROM = 2e10
+# FLOP of a batch, and n_embd, from which on `auto` computes in bf16 on a processor with units for it. Steps of 3 GFLOP
+# of such models took 0.73 to 0.86 of fp32's time, too (resources/results/benchmarks.md); until what that costs in loss
+# is known from more seeds, models as small as those with which the lab teaches stay in fp32.
+HALF_FROM, HALF_WIDTH = 2e10, 96
 # Resident memory of a worker beside what is counted below: interpreter and torch, measured on Linux (274 to 309 MB:
 # baby, nano), and torch's compiler, which DDP and FSDP2 load.
 _WORKER_BYTES = 290_000_000
@@ -115,15 +117,16 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
     parameters = parameter_count(model, vocab)
     tokens = data.batch_size * model.block_size
     flops = tokens * train.grad_accum * flops_per_token(model, vocab)
-    if train.optimizer == "muon":
-        flops += muon_flops(model, train)
+    muon = muon_flops(model, train) if train.optimizer == "muon" else 0.0
+    flops += muon
     numbers = model.n_layer * kept_by_a_block(model)
     if train.activation_checkpointing:  # the blocks' forward pass, a third of what they cost, once more
         head = 6.0 * padded_vocab_size(model, vocab) * model.n_embd
         flops += tokens * train.grad_accum * (flops_per_token(model, vocab) - head) / 3
         numbers *= 4 / 3
     numbers += padded_vocab_size(model, vocab)
-    seconds = seconds_of_step(settings, flops, tokens * numbers, parameters, parameters, model.n_layer)
+    slower = muon * (_speed(settings) - 1)  # it computes in fp32, and is counted as what takes that long in bf16
+    seconds = seconds_of_step(settings, flops + slower, tokens * numbers, parameters, parameters, model.n_layer)
     memory = _memory(settings, vocab, parameters)
     return Estimate(
         parameters=parameters,
@@ -139,12 +142,18 @@ def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estim
 
 def precision_of(settings: RunSettings) -> str:
     """What train.precision=auto takes on this machine's processor: bf16 where products are most of a step and there are
-    units for them; several processes compute in it only when asked to."""
-    if not isinstance(settings, PretrainSettings) or settings.distributed.count > 1 or not multiplies_in_bf16():
+    units for them; several processes compute in it only when asked to, runs with pieces of the learner's own, too."""
+    if type(settings) is not PretrainSettings or settings.distributed.count > 1 or not multiplies_in_bf16():
         return "fp32"
-    tokens = settings.data.batch_size * settings.model.block_size * settings.train.grad_accum
+    tokens = settings.data.batch_size * settings.model.block_size
     flops = tokens * flops_per_token(settings.model, expected_vocab_size(settings.data))
-    return "bf16" if flops >= _HALF_FROM else "fp32"
+    return "bf16" if flops >= HALF_FROM and settings.model.n_embd >= HALF_WIDTH else "fp32"
+
+
+def precision_of_all(runs: Iterable[RunSettings]) -> str:
+    """The same of runs that are compared: bf16 only where each would take it, since one that rounds otherwise, or is
+    faster, for its size alone is not like the others."""
+    return "bf16" if {precision_of(one) for one in runs} == {"bf16"} else "fp32"
 
 
 def flops_per_token(model: ModelSettings, vocab_size: int) -> float:
@@ -180,7 +189,7 @@ def seconds_of_step(
     ranks, cores, train = settings.distributed.count, available_cores(), settings.train
     threads = min(cores, ranks * (train.threads or 1) if ranks > 1 else train.threads or cores)
     turns = max(1.0, ranks / cores)  # of what each process does, however many share a batch
-    products = FLOPS_PER_CORE * _PRODUCTS * (_HALF_SPEED if _half(settings) and multiplies_in_bf16() else 1)
+    products = FLOPS_PER_CORE * _PRODUCTS * _speed(settings)
     seconds = (flops / products + train.grad_accum * numbers * _NUMBER_SECONDS) / threads
     seconds += turns * (train.grad_accum * (STEP_SECONDS + layers * LAYER_SECONDS) + own)
     held = learning / ranks if settings.distributed.strategy == "fsdp2" else learning
@@ -237,6 +246,11 @@ def _half(settings: RunSettings) -> bool:
     """Whether products are in half precision, as "auto" chooses on a processor: a GPU's is known where it is."""
     precision = precision_of(settings) if settings.train.precision == "auto" else settings.train.precision
     return precision in ("bf16", "fp16")
+
+
+def _speed(settings: RunSettings) -> float:
+    """How many times as fast as in fp32 its products are."""
+    return _HALF_SPEED if _half(settings) and multiplies_in_bf16() else 1.0
 
 
 def _memory(settings: PretrainSettings, vocab_size: int, parameters: int) -> Memory:

@@ -45,11 +45,14 @@ def make_yours(
 
 
 def twin_of(run: RunFolder) -> RunFolder | None:
-    """The lab's own finished run of the same settings and seed, the newest; None where there is none."""
-    plain = plain_settings(run.info())
+    """The lab's own finished run of the same settings, seed and precision, the newest; None where there is none."""
+    info = run.info()
+    plain = plain_settings(info)
     for other in list_runs(run.outputs):
-        finished = other.path.parent.name == plain.track and other.recorded_status().state == "finished"
-        if finished and other.info().settings == plain:
+        if other.path.parent.name != plain.track or other.recorded_status().state != "finished":
+            continue
+        theirs = other.info()
+        if theirs.settings == plain and theirs.precision_on_a_processor == info.precision_on_a_processor:
             return other
     return None
 

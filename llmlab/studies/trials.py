@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from llmlab.core.errors import LabError
 from llmlab.core.processes import available_cores
-from llmlab.gpt.estimate import precision_of
+from llmlab.gpt.estimate import precision_of_all
 from llmlab.jobs.cluster import Job, submit, waiting_job
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.store import requests
@@ -47,14 +47,13 @@ def _ready(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, sta
 
 
 def _precision(folder: ExperimentFolder, record: ExperimentRecord, status: ExperimentStatus) -> str:
-    """What "auto" takes in all trials on a processor: what those took that are there; else bf16 only where each would
-    take it on this machine. A trial would be faster, and round otherwise, for its size alone, or for being one process.
-    """
+    """What "auto" takes in all trials on a processor: what those took that are there; on a cluster, of whose processors
+    nothing is known, fp32."""
     runs = (folder.run_of(one, record.track) for one in record.arms)
     taken = {run.info().precision_on_a_processor for run in runs if run.run_json.is_file()} - {""}
-    if not taken and not status.cluster:
-        taken = {precision_of(settings_of(record, one)) for one in record.arms}
-    return "bf16" if taken == {"bf16"} else "fp32"
+    if taken:
+        return "bf16" if taken == {"bf16"} else "fp32"
+    return "fp32" if status.cluster else precision_of_all(settings_of(record, one) for one in record.arms)
 
 
 class Training:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,7 +35,7 @@ from llmlab.exercises.rebuilding import ON_A_MODEL
 from llmlab.exercises.rebuilt_run import RebuiltAdamW, load_pieces
 from llmlab.exercises.retuned_run import put_lora_in
 from llmlab.gpt.model import GPT
-from llmlab.jobs.rebuilt import beside, make_ours, make_yours
+from llmlab.jobs.rebuilt import beside, make_ours, make_yours, twin_of
 from llmlab.models.adapter_file import read_factors
 from llmlab.store.checkpoints import select
 from llmlab.store.history import read_history
@@ -165,6 +166,9 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
     for _, my_loss, our_loss in found.losses:
         assert my_loss == pytest.approx(our_loss, abs=2e-3)
     assert found.losses[-1][1] < found.losses[0][1]
+    assert twin_of(mine) == ours
+    ours.change_info(lambda now: replace(now, precision="bf16"))  # no comparison to the last digits
+    assert twin_of(mine) is None
     samples = read_history(mine).samples
     assert samples
     workbook.file(find_piece("attention")).write_text("broken", encoding="utf-8")  # the run has a copy

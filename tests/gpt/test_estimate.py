@@ -16,10 +16,21 @@ from small_models import COMBINATIONS, SOME_COMBINATIONS, VOCAB, shape, some_ids
 from torch.utils.flop_counter import FlopCounterMode
 from worker_memory import peak_bytes
 
-from llmlab.core.config import with_values
+from llmlab.core.config import describe, from_mapping, to_mapping, with_values
+from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import load_preset
+from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
-from llmlab.gpt.estimate import bytes_sent, estimate, flops_per_token, kept_by_a_block, muon_flops, precision_of
+from llmlab.gpt.estimate import (
+    HALF_FROM,
+    HALF_WIDTH,
+    bytes_sent,
+    estimate,
+    flops_per_token,
+    kept_by_a_block,
+    muon_flops,
+    precision_of,
+)
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
 from llmlab.jobs.launcher import create_run, start_worker
@@ -133,6 +144,9 @@ def test_in_bf16_a_processor_keeps_attention_in_fp32(options: dict[str, Any], dr
     assert need["cpu"].memory.activations > need["cuda"].memory.activations
 
 
+_PRECISION = next(one for one in describe(PretrainSettings) if one.key == "train.precision")
+
+
 @pytest.mark.parametrize(("units", "expected"), [(False, []), (True, ["nano", "small"])])
 def test_large_models_compute_in_bf16_on_a_processor_with_units_for_it(
     units: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
@@ -140,8 +154,12 @@ def test_large_models_compute_in_bf16_on_a_processor_with_units_for_it(
     monkeypatch.setattr("llmlab.gpt.estimate.multiplies_in_bf16", lambda: units)
     settings = {name: load_preset(name).settings for name in ("baby", "quick", "nano", "small")}
     assert [name for name, one in settings.items() if precision_of(one) == "bf16"] == expected
+    mine = from_mapping(RebuiltSettings, to_mapping(settings["baby"]))  # beside the lab's own run, to the last digits
+    narrow = with_values(settings["baby"], {"model.n_embd": 64, "data.batch_size": 192})
+    small = with_values(settings["baby"], {"data.batch_size": 2, "train.grad_accum": 100})
     several = with_values(settings["small"], {"distributed.strategy": "ddp", "distributed.processes": 2})
-    assert precision_of(several) == "fp32"
+    assert {precision_of(one) for one in (mine, narrow, small, several, FinetuneSettings())} == {"fp32"}
+    assert f"above {HALF_FROM / 1e9:g} GFLOP a batch with n_embd of {HALF_WIDTH} or more" in _PRECISION.help
     faster = (
         estimate(settings["small"]).seconds_per_step
         / estimate(with_values(settings["small"], {"train.precision": "fp32"})).seconds_per_step

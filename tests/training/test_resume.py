@@ -530,7 +530,7 @@ LEVERS: dict[str, dict[str, Any]] = {"muon": {"train__optimizer": "muon"}, "aver
 WARMUPS = {"data__batch_warmup_steps": 20, "data__length_warmup_steps": 17, "data__order": "sliding"}
 
 
-@pytest.mark.parametrize("changes", [*LEVERS.values(), WARMUPS])
+@pytest.mark.parametrize("changes", [*LEVERS.values(), WARMUPS, {"train__precision": "bf16"}])
 def test_with_each_setting_of_how_it_learns_a_killed_run_ends_as_one_left_alone(
     outputs: Path, changes: dict[str, Any]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -193,7 +194,11 @@ def test_the_training_sequences_of_a_checkpoint_are_those_that_its_run_reads_nex
         train_here(run)
     settings = run.info().settings_as(PretrainSettings)
     assert len(read) == sum(settings.batch_at(step)[0] for step in (2, 3))
-    assert training_of(SavedRun(run, run.id, "2")).sequences == read
+    found = training_of(SavedRun(run, run.id, "2"))
+    assert found.sequences == read
+    assert "multiplies" not in found.said
+    run.change_info(lambda now: replace(now, precision="bf16"))
+    assert "The run multiplies in bf16, this walk in fp32." in training_of(SavedRun(run, run.id, "2")).said
 
 
 def test_a_text_that_is_another_now_gives_no_training_sequences(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.kinds import KINDS
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
-from llmlab.gpt.estimate import estimate
+from llmlab.gpt.estimate import estimate, precision_of_all
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
 from llmlab.studies.experiments.recipes import ADDED, WITHOUT, Recipe, recipes
@@ -168,11 +168,15 @@ def _trials(request: Request, identifier: str, seeds: list[int]) -> list[Trial]:
         raise UsageError(f"{len(variants)} values and {len(seeds)} seeds are more than {_MOST_TRIALS} runs.")
     trials = []
     # The first seed of everything comes first, so that a picture is there early; a forecast needs all others before.
-    pairs = [(variant, seed) for seed in seeds for variant in variants]
-    for variant, seed in sorted(pairs, key=lambda pair: pair[0].forecast):
+    pairs = sorted(((variant, seed) for seed in seeds for variant in variants), key=lambda pair: pair[0].forecast)
+    changes = [variant.settings | {"train.seed": seed} for variant, seed in pairs]
+    runs = [with_values(request.settings, changed) for changed in changes]
+    precision = precision_of_all(runs)
+    for (variant, seed), changed, settings in zip(pairs, changes, runs, strict=True):
         name = variant.name + (f"-s{seeds.index(seed) + 1}" if len(seeds) > 1 else "")
-        changed = variant.settings | {"train.seed": seed}
-        settings = with_values(request.settings, changed)
+        timed = settings
+        if settings.train.precision == "auto":
+            timed = with_values(settings, {"train.precision": precision})
         trials.append(
             Trial(
                 name=name,
@@ -183,7 +187,7 @@ def _trials(request: Request, identifier: str, seeds: list[int]) -> list[Trial]:
                 x=_place(request.kind, settings, variant.x),
                 group=variant.group,
                 forecast=variant.forecast,
-                estimated_seconds=kind_of(settings).seconds(settings, request.outputs),
+                estimated_seconds=kind_of(settings).seconds(timed, request.outputs),
             )
         )
     return trials

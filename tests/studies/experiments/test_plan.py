@@ -38,6 +38,19 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
     return FinetuneSettings()
 
 
+@pytest.mark.parametrize(("grid", "precision"), [([64, 384], "fp32"), ([384, 512], "bf16")])
+def test_trials_are_expected_to_take_what_they_take_in_the_precision_of_all(
+    grid: list[int], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmlab.gpt.estimate.multiplies_in_bf16", lambda: True)
+    record = plan("width", grid=grid)
+    explicit = plan("width", with_values(BASE, {"train.precision": precision}), grid=grid)
+    seconds, expected = ([trial.estimated_seconds for trial in one.arms] for one in (record, explicit))
+    assert seconds == expected
+    other = plan("width", with_values(BASE, {"train.precision": "fp32" if precision == "bf16" else "bf16"}), grid=grid)
+    assert seconds != [trial.estimated_seconds for trial in other.arms]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.trains and "pretraining" in kind.tracks])
 def test_the_default_plan_of_every_pretraining_kind_can_be_made(kind: Any) -> None:
     record = plan(kind.name)

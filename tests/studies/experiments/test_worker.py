@@ -22,6 +22,7 @@ from small_runs import new_run, quick_settings, train_here
 
 from llmlab.core.errors import LabError
 from llmlab.core.processes import follow_parent
+from llmlab.gpt import estimate
 from llmlab.jobs.launcher import create_run
 from llmlab.store import requests, worker_folder
 from llmlab.store.registry import list_runs
@@ -378,7 +379,7 @@ def test_all_trials_have_one_precision(
     folder = planned(outputs)
     record, status = folder.record(), replace(folder.recorded_status(), cluster=cluster)
     large = [trials.settings_of(record, trial) for trial in record.arms[:half]]
-    monkeypatch.setattr(trials, "precision_of", lambda settings: "bf16" if settings in large else "fp32")
+    monkeypatch.setattr(estimate, "precision_of", lambda settings: "bf16" if settings in large else "fp32")
     assert len(record.arms) == 3
     assert {trials._ready(folder, record, trial, status).info().precision for trial in record.arms} == {expected}
 
@@ -389,7 +390,7 @@ def test_trials_that_are_added_take_the_precision_of_those_that_trained(
     folder = planned(outputs)
     record, status = folder.record(), folder.recorded_status()
     first, *others = record.arms
-    monkeypatch.setattr(trials, "precision_of", lambda settings: "bf16")
+    monkeypatch.setattr(estimate, "precision_of", lambda settings: "bf16")
     run = trials._ready(folder, record, first, status)
     run.change_info(lambda now: replace(now, device="cpu", precision=""))  # as before version 0.5: fp32
     assert {trials._ready(folder, record, trial, status).info().precision for trial in others} == {"fp32"}
