@@ -28,7 +28,8 @@ class Field(QObject):
         self.info = info
         self.baseline: Any = info.default
         self._complaint = ""  # of what it does not fit together with
-        self._marked: tuple[bool, bool] | None = (False, False)  # changed, wrong: as the widgets say now
+        self._marked = (False, False)  # changed, wrong: as the widgets say now
+        self._colored = False  # its text has a colour of its own, from when it was first wrong on
         self.editor = editor or make_editor(info)
         self.label = QLabel(info.name.replace("_", "_\u200b"), wordWrap=True)  # may break where a narrow form needs it
         self.unit = QuietLabel(info.unit)
@@ -123,12 +124,12 @@ class Field(QObject):
         self._say_problem()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() in (QEvent.Type.Enter, QEvent.Type.FocusIn):
+        kind = event.type()
+        if kind in (QEvent.Type.Enter, QEvent.Type.FocusIn):
             self.entered.emit(self)
-        elif event.type() == QEvent.Type.StyleChange and watched is self._target and self._marked is not None:
-            self._marked = None  # another style sheet brings the palette of before it back
-            self._update()
-        return super().eventFilter(watched, event)
+        elif kind == QEvent.Type.StyleChange and self._colored and watched is self._target:
+            self._color()  # another style sheet brings the palette of before it back
+        return False
 
     @property
     def _target(self) -> QWidget:
@@ -153,10 +154,14 @@ class Field(QObject):
         font = self.label.font()
         font.setBold(changed)
         self.label.setFont(font)
-        target = self._target
+        if wrong or self._colored:
+            self._color()
+
+    def _color(self) -> None:
+        self._colored = True
+        target, theme = self._target, current_theme()
         palette = QPalette(target.palette())
-        theme = current_theme()
-        palette.setColor(QPalette.ColorRole.Text, QColor(theme.bad if wrong else theme.text))
+        palette.setColor(QPalette.ColorRole.Text, QColor(theme.bad if self._marked[1] else theme.text))
         target.setPalette(palette)
 
     def _say_problem(self) -> None:
@@ -170,8 +175,8 @@ class Field(QObject):
 
     def _restyle(self) -> None:
         self.reset_button.setIcon(icon("undo", current_theme().accent))
-        self._marked = None
-        self._update()
+        if self._colored:
+            self._color()
 
 
 def value_text(value: Any) -> str:

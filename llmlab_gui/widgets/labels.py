@@ -198,6 +198,7 @@ class QuietLabel(_ThemeLabel):
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text)
+        self.setText(text)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
 
     def setText(self, text: str) -> None:
@@ -230,6 +231,7 @@ class QuietLabel(_ThemeLabel):
         palette.setColor(QPalette.ColorRole.WindowText, QColor(theme.quiet))
         palette.setColor(QPalette.ColorRole.Link, QColor(theme.accent))
         self.setPalette(palette)
-        text = self.text()  # a link has the colour of when its text was set
-        self.clear()
-        self.setText(text)
+        text = self.text()
+        if "<a " in text:  # a link has the colour of when its text was set
+            self.clear()
+            self.setText(text)

@@ -37,6 +37,8 @@ class Keyboard(QObject):
         dock = self._holder()
         if dock is not None and is_seen(dock):
             self._had[self._window.workspaces.current] = dock
+        if dock is not None:
+            self._window.setFocus()  # or Qt looks for the next stop of Tab each time what has it goes out of sight
 
     def arrive(self, dock: LabDock | None = None) -> None:
         """The docks were placed: it goes to this one, else to the one that had it in this workspace, else the first."""

@@ -147,10 +147,14 @@ def same_window(window_of_the_file: MainWindow, qapp: QApplication, qtbot: QtBot
     window.covers.end_tour()
     while window.covers.messages.messages:
         window.covers.messages.dismiss()
-    window.use_workspace(TRAIN)
+    before = window.workspaces.current
     for workspace in WORKSPACES:
         window.settings.forget_docks(workspace)
-    window.reset_layout()
+    if before == TRAIN:
+        window.reset_layout()
+    else:  # with nothing kept of Train, it is arranged as at first
+        window.use_workspace(TRAIN)
+        window.settings.forget_docks(before)
     make_active(window, qtbot)
     return window
 
