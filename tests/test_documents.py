@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import importlib.util
 import math
 import re
@@ -80,9 +81,8 @@ def the_parser() -> tuple[Parser, list[str]]:
     """The command line's parser with all its commands, and their names."""
     parser = Parser(prog="llmlab-run")
     commands = Commands(parser)
-    for group in vars(command_line).values():
-        if hasattr(group, "add_commands"):
-            group.add_commands(commands)
+    for module in command_line._MODULES:
+        importlib.import_module(f"llmlab.cli.{module}").add_commands(commands)
     return parser, commands.names
 
 
