@@ -41,7 +41,7 @@ def small_settings(steps: int, **overrides: Any) -> PretrainSettings:
         "train.grad_accum": 2,
         "train.warmup_steps": 5,
         "train.eval_interval": 10,
-        "train.eval_windows": 4,
+        "train.eval_sequences": 4,
         "train.sample_interval": 25,
         "train.threads": 1,
         "samples.tokens": 8,

@@ -116,7 +116,7 @@ def quantised(outputs: Path) -> dict[str, Any]:
     settings = run.info().settings_as(PretrainSettings)
     block = settings.model.block_size
     text = load_dataset(settings.data, block, quiet)
-    sequences = gather(text.val, fixed_sequences(text.val, block, settings.train.eval_windows), block)
+    sequences = gather(text.val, fixed_sequences(text.val, block, settings.train.eval_sequences), block)
     ids, targets = (torch.from_numpy(part) for part in sequences)
     model = opened.model
     assert isinstance(model, GPT)

@@ -148,7 +148,7 @@ class Runs:
     def _of_experiment(self, name: str) -> dict[str, Any]:
         results = read_json(self._outputs / "experiments" / name / "results.json") or {}
         kept = ("group", "x", "seed", "start_loss", "train_loss", "val_loss", "best_val_loss", "best_step", "score")
-        return {"arms": [{key: _short(arm[key]) for key in kept} for arm in results.get("arms", ())]}
+        return {"arms": [{key: _short(trial[key]) for key in kept} for trial in results.get("trials", ())]}
 
 
 def _short(value: Any) -> Any:

@@ -42,7 +42,7 @@ NOT_RUN = {
 _SHARE = 50  # of the steps
 _ONE_THREAD = " --set train.threads=1"
 # Sequences of a step; windows that a loss is measured on; tokens of the samples, which take longer than so few steps.
-_FEW = " --set data.batch_size=2 --set train.eval_windows=2 --set samples.tokens=8"
+_FEW = " --set data.batch_size=2 --set train.eval_sequences=2 --set samples.tokens=8"
 _STEPS = r"(?<=--steps )\d+|(?<=_interval=)\d+|(?<=checkpoints\.interval=)\d+|(?<=\w@)\d+(?= )"
 
 

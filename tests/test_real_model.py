@@ -22,7 +22,7 @@ from llmlab.core.finetuning_settings import ALL
 from llmlab.data.chat import ANSWERS, chat_format
 from llmlab.data.examples import Example
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.weight_change import change_of
 from llmlab.jobs.launcher import create_run
@@ -47,7 +47,7 @@ def smollm2() -> OpenModel:
 
 
 def _ask(folder: Path, question: str, **values: object) -> Archive:
-    return read_archive(answer(smollm2(), question, values, folder / f"{question}.safetensors"))
+    return read_archive(answer_question(smollm2(), question, values, folder / f"{question}.safetensors"))
 
 
 def test_patterns_stream_and_logits_are_those_of_plain_transformers(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_country_carried_over_carries_its_capital_over(tmp_path: Path) -> No
 def test_smollm2_opens_and_knows_the_capital_of_france() -> None:
     opened = smollm2()
     assert opened.parameters == 134_515_008
-    assert next_tokens(opened, "The capital of France is", 1)[0][0][0] == " Paris"
+    assert next_tokens(opened, "The capital of France is", 1).top[0][0] == " Paris"
 
 
 def test_smollm2s_header_says_what_its_weights_are() -> None:
@@ -121,7 +121,7 @@ def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs:
         "train.steps": 4,
         "train.threads": 1,
         "train.eval_interval": 4,
-        "train.eval_windows": 4,
+        "train.eval_sequences": 4,
         "train.sample_interval": 0,
         "data.scored": 0,
         "data.batch_size": 2,

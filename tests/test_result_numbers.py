@@ -47,9 +47,9 @@ def numbers_of(report: str) -> list[float]:
 
 def losses(experiment: str, **wanted: object) -> list[float]:
     """The validation losses of an experiment's trials that have these values, in the order of their seeds."""
-    arms = json.loads((_ROOT / f"results/experiments/{experiment}/results.json").read_text(encoding="utf-8"))["arms"]
-    chosen = [arm for arm in arms if all(arm[name] == value for name, value in wanted.items())]
-    return [arm["val_loss"] for arm in sorted(chosen, key=lambda arm: arm["seed"])]
+    trials = json.loads((_ROOT / f"results/experiments/{experiment}/results.json").read_text(encoding="utf-8"))["arms"]
+    chosen = [trial for trial in trials if all(trial[name] == value for name, value in wanted.items())]
+    return [trial["val_loss"] for trial in sorted(chosen, key=lambda trial: trial["seed"])]
 
 
 def derived() -> dict[str, list[float]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmlab.cli import text
-from llmlab.cli.output import answer, terminal_progress
+from llmlab.cli.output import print_answer, terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.finetuning_settings import FULL
 
@@ -26,7 +26,7 @@ def adapter(args: argparse.Namespace) -> int:
 
     with terminal_progress(not args.json) as progress:
         change = change_of(args.reference, outputs_of(args), progress)
-    return answer(args, _plain(change), _lines(change))
+    return print_answer(args, _plain(change), _lines(change))
 
 
 def _plain(change: Change) -> dict[str, object]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.output import answer, say, terminal_progress
+from llmlab.cli.output import print_answer, say, terminal_progress
 from llmlab.cli.words import Commands
 from llmlab.core.config import SettingInfo, describe, to_mapping, with_values
 from llmlab.core.errors import UsageError
@@ -26,7 +26,7 @@ from llmlab.core.presets import (
 )
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
-from llmlab.gpt.estimate import estimate
+from llmlab.gpt.estimate import estimate_pretraining
 
 if TYPE_CHECKING:
     from llmlab.data.corpus import Corpus
@@ -75,23 +75,23 @@ def corpora(args: argparse.Namespace) -> int:
         )
         for corpus in every
     ]
-    return answer(args, [_corpus_dict(corpus) for corpus in every], text.table(header, rows, right=(1,)))
+    return print_answer(args, [_corpus_dict(corpus) for corpus in every], text.table(header, rows, right=(1,)))
 
 
 def presets(args: argparse.Namespace) -> int:
     every, fine_tuned = presets_of(PretrainSettings), presets_of(FinetuneSettings)
     values = []
     for preset in every:
-        needed = estimate(preset.settings)
+        needed = estimate_pretraining(preset.settings)
         values.append(_preset_dict(preset, PRETRAINING, needed.minutes) | {"estimate": asdict(needed)})
     values += [_preset_dict(preset, FINETUNING, preset.minutes) for preset in fine_tuned]
-    return answer(args, values, _preset_lines(every, fine_tuned))
+    return print_answer(args, values, _preset_lines(every, fine_tuned))
 
 
 def _preset_lines(every: list[Preset[PretrainSettings]], fine_tuned: list[Preset[FinetuneSettings]]) -> Iterator[str]:
     rows = []
     for preset in every:
-        needed, model = estimate(preset.settings), preset.settings.model
+        needed, model = estimate_pretraining(preset.settings), preset.settings.model
         shape = f"{model.n_layer} x {model.n_embd}, {model.n_head} heads, context {model.block_size}"
         numbers = (text.count(needed.parameters), shape, text.size(needed.memory_bytes), _minutes(needed.minutes))
         rows.append((preset.name, *numbers, preset.description))
@@ -107,7 +107,7 @@ def _preset_lines(every: list[Preset[PretrainSettings]], fine_tuned: list[Preset
 def settings(args: argparse.Namespace) -> int:
     values = _values(args)
     every = list(describe(type(values)))
-    return answer(args, [_setting_dict(info, values) for info in every], _setting_lines(args, values, every))
+    return print_answer(args, [_setting_dict(info, values) for info in every], _setting_lines(args, values, every))
 
 
 def _setting_lines(args: argparse.Namespace, values: RunSettings, every: list[SettingInfo]) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _fetch(args: argparse.Namespace) -> int:
         with terminal_progress() as progress:
             registry.fetch(corpus, progress)
         say(f"{corpus.name} is here.")
-    return answer(args, _corpus_dict(corpus), ())
+    return print_answer(args, _corpus_dict(corpus), ())
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -186,7 +186,7 @@ def _build(args: argparse.Namespace) -> int:
         f"{text.counted(len(corpus.manifest.shards), 'shard')}, after {text.duration(seconds)}, in {corpus.folder}",
         f"  llmlab-run pretrain {chosen}",
     ]
-    return answer(args, _corpus_dict(corpus) | {"folder": str(corpus.folder)} | values, lines)
+    return print_answer(args, _corpus_dict(corpus) | {"folder": str(corpus.folder)} | values, lines)
 
 
 def _corpus_dict(corpus: Corpus) -> dict[str, Any]:

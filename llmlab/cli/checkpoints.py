@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, FAILED, answer
+from llmlab.cli.output import DONE, FAILED, print_answer
 from llmlab.cli.runs import checkpoint_dict
 from llmlab.cli.words import Commands, add_run, outputs_of
 from llmlab.core.errors import LabError, UsageError
@@ -43,7 +43,7 @@ def checkpoints(args: argparse.Namespace) -> int:
     which = args.step.removeprefix("@") if args.step is not None else reference.which
     if args.action == "list":
         saved = list_checkpoints(reference.run.checkpoints)
-        return answer(args, [checkpoint_dict(checkpoint) for checkpoint in saved], _list(reference, saved))
+        return print_answer(args, [checkpoint_dict(checkpoint) for checkpoint in saved], _list(reference, saved))
     if args.action == "verify":
         return _verify(args, reference, which)
     if which is None:
@@ -59,7 +59,7 @@ def checkpoints(args: argparse.Namespace) -> int:
     else:
         set_pinned(checkpoint, args.action == "pin")
         said = f"{checkpoint.name} is {args.action}ned."
-    return answer(args, [checkpoint_dict(one) for one in list_checkpoints(reference.run.checkpoints)], [said])
+    return print_answer(args, [checkpoint_dict(one) for one in list_checkpoints(reference.run.checkpoints)], [said])
 
 
 def _list(reference: RunReference, saved: Sequence[Checkpoint]) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _verify(args: argparse.Namespace, reference: RunReference, which: str | None
     found = sorted(problems.items())
     lines = [problem or f"{name} is intact." for name, problem in found]
     none = [f"{reference.run.id} has saved no checkpoint yet."]
-    answer(args, [{"name": name, "problem": problem} for name, problem in found], lines or none)
+    print_answer(args, [{"name": name, "problem": problem} for name, problem in found], lines or none)
     return FAILED if any(problems.values()) else DONE
 
 
@@ -95,7 +95,7 @@ def _inspect(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     tensors = _tensors(checkpoint.weights)
     files = (read_json(checkpoint.path / MANIFEST_FILE) or {}).get("files", {})
     value = checkpoint_dict(checkpoint) | {"files": files, "tensors": tensors}
-    return answer(args, value, _description(checkpoint, files, tensors))
+    return print_answer(args, value, _description(checkpoint, files, tensors))
 
 
 def _description(checkpoint: Checkpoint, files: dict[str, Any], tensors: list[dict[str, Any]]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from itertools import groupby
 
 from llmlab.cli import text
-from llmlab.cli.output import answer, terminal_progress
+from llmlab.cli.output import print_answer, terminal_progress
 from llmlab.cli.words import Commands, add_assignments, add_outputs, outputs_of
 from llmlab.core.config import parse_assignments, with_values
 from llmlab.core.errors import UsageError
@@ -50,7 +50,7 @@ def data(args: argparse.Namespace) -> int:
             f"There is no example {args.example:,}.", f"{preview.source} has {preview.examples:,} that can be shown."
         )
     colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ  # no-color.org
-    return answer(args, asdict(preview), _lines(preview, colors))
+    return print_answer(args, asdict(preview), _lines(preview, colors))
 
 
 def _lines(preview: Preview, colors: bool) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from llmlab.cli import text
 from llmlab.cli.follow import train
-from llmlab.cli.output import DONE, FAILED, answer, say, terminal_progress
+from llmlab.cli.output import DONE, FAILED, print_answer, say, terminal_progress
 from llmlab.cli.progress import make_report
 from llmlab.cli.words import (
     Commands,
@@ -74,7 +74,7 @@ def _list(args: argparse.Namespace, workbook: Workbook) -> int:
         for piece, state in rows
     ]
     table = text.table(("piece", "", "state"), [(piece.name, piece.title, _MARKS[state]) for piece, state in rows])
-    return answer(args, values, table)
+    return print_answer(args, values, table)
 
 
 def _start(args: argparse.Namespace, workbook: Workbook) -> int:
@@ -83,7 +83,7 @@ def _start(args: argparse.Namespace, workbook: Workbook) -> int:
     path = workbook.file(piece)
     line = f"Wrote {path}." if begun else f"{piece.name} is started already: your file is {path}."
     lines = [line, f"Write in it, then: llmlab-run exercise check {piece.name}"]
-    return answer(args, {"name": piece.name, "file": str(path), "begun": begun}, lines)
+    return print_answer(args, {"name": piece.name, "file": str(path), "begun": begun}, lines)
 
 
 def _check(args: argparse.Namespace, workbook: Workbook) -> int:
@@ -93,7 +93,7 @@ def _check(args: argparse.Namespace, workbook: Workbook) -> int:
         found = check(piece, workbook)
     finally:
         signal.signal(signal.SIGTERM, before)
-    answer(args, found.as_json(), _lines(piece, found))
+    print_answer(args, found.as_json(), _lines(piece, found))
     return DONE if found.passed else FAILED
 
 
@@ -137,7 +137,7 @@ def _show(args: argparse.Namespace, workbook: Workbook) -> int:
     if ours:
         lines += ["\n# Yours\n", workbook.require(piece).read_text(encoding="utf-8", errors="replace").rstrip()]
         lines += ["\n# Ours\n", *_with_code(ours)]
-    return answer(args, values, lines)
+    return print_answer(args, values, lines)
 
 
 def _with_code(page: str) -> Iterator[str]:
@@ -185,7 +185,7 @@ def _use(args: argparse.Namespace, workbook: Workbook) -> int:
         if code != DONE:
             return code
     found = beside(read_history(yours), read_history(ours))
-    return answer(args, {"yours": yours.id, "ours": ours.id, **vars(found)}, _lines_of_both(yours, ours, found))
+    return print_answer(args, {"yours": yours.id, "ours": ours.id, **vars(found)}, _lines_of_both(yours, ours, found))
 
 
 def _on_a_model(args: argparse.Namespace, workbook: Workbook, name: str) -> int:
@@ -223,7 +223,7 @@ def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, 
     named = [
         vars(row) | {"your_token": _token(opened, row.yours), "our_token": _token(opened, row.ours)} for row in found
     ]
-    return answer(args, {"model": opened.reference, "rows": named}, table)
+    return print_answer(args, {"model": opened.reference, "rows": named}, table)
 
 
 def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, progress: Progress) -> int:
@@ -239,7 +239,7 @@ def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, 
         f"weights of your merged matrices by {found.merged:.1g}.",
     ]
     tokens = [_token(fine_tuned, id) for id, *_ in found.rows]
-    return answer(args, {"model": fine_tuned.reference, **vars(found), "tokens": tokens}, lines)
+    return print_answer(args, {"model": fine_tuned.reference, **vars(found), "tokens": tokens}, lines)
 
 
 def _printing_aside() -> contextlib.AbstractContextManager[object]:

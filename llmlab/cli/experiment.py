@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmlab.cli import text
 from llmlab.cli.experiment_follow import begin, cancel, findings_table, follow, standing
-from llmlab.cli.output import DONE, answer, print_json
+from llmlab.cli.output import DONE, print_answer, print_json
 from llmlab.cli.words import (
     Commands,
     add_cluster,
@@ -97,12 +97,12 @@ def _begin(args: argparse.Namespace, kind: Kind) -> int:
     def is_same(before: ExperimentRecord) -> bool:
         # As settings: those of an earlier version lack what was added since, which then has its default.
         both = (before, record)
-        plans = [(one.kind, settings_of(one), [trial.settings for trial in one.arms], one.subject) for one in both]
+        plans = [(one.kind, settings_of(one), [trial.settings for trial in one.trials], one.subject) for one in both]
         return plans[0] == plans[1]
 
     record = standing(folder, record, is_same, "It was started with other settings.")
     if args.plan:
-        return answer(args, asdict(record), (*_plan_lines(record), *_trial_table(record)))
+        return print_answer(args, asdict(record), (*_plan_lines(record), *_trial_table(record)))
     return begin(folder, record, _plan_lines(record), args)
 
 
@@ -156,10 +156,10 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
     yield f"{record.id}: {record.title}"
     yield from text.hanging("  question    ", record.question)
     yield from text.hanging("  hypothesis  ", record.hypothesis)
-    if record.arms:
+    if record.trials:
         yield from text.hanging("  varied      ", record.varies)
         seeds = f", {len(record.seeds)} seeds each" if len(record.seeds) > 1 else ""
-        runs = text.counted(len(record.arms), "run")
+        runs = text.counted(len(record.trials), "run")
         yield f"  plan        {runs}{seeds}, about {text.duration(record.estimated_seconds)}"
     for prediction in record.predictions:
         yield f"  predicted   {prediction.get('quantity', 'something that is damaged')} (locked now)"
@@ -168,7 +168,7 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
 def _trial_table(record: ExperimentRecord) -> Iterator[str]:
     yield ""
     cells = []
-    for trial in record.arms:
+    for trial in record.trials:
         changed = (f"{key}={text.value(value)}" for key, value in trial.settings.items() if key != "train.seed")
         cells.append((trial.name, str(trial.seed), text.duration(trial.estimated_seconds), ", ".join(changed)))
     yield from text.table(("run", "seed", "about", "changed"), cells, right=(1, 2))
@@ -185,12 +185,12 @@ def _list(args: argparse.Namespace) -> int:
             rows.append((folder.id, "", "damaged", "", "", ""))
             continue
         left = text.duration(status.eta_seconds) if status.live else ""
-        ended = f"{status.ended_trials}/{len(record.arms)}" if record.arms else "-"
+        ended = f"{status.ended_trials}/{len(record.trials)}" if record.trials else "-"
         rows.append((folder.id, record.kind, status.state, ended, left, text.ago(record.created)))
     names = ("id", "kind", "state", "runs", "left", "begun")
     table = text.table(("experiment", *names[1:-1], "started"), rows, right=(3, 4))
     none = [f"There are no experiments in {outputs} yet. Start with: llmlab-run experiment learning-rate --steps 200"]
-    return answer(args, [dict(zip(names, row, strict=True)) for row in rows], table if rows else none)
+    return print_answer(args, [dict(zip(names, row, strict=True)) for row in rows], table if rows else none)
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -198,19 +198,19 @@ def _show(args: argparse.Namespace) -> int:
     record, status, results = folder.record(), folder.status(), read_results(folder)
     found = asdict(results) if results is not None else None
     value = {"record": asdict(record), "status": asdict(status), "results": found}
-    return answer(args, value, _description(folder, record, status))
+    return print_answer(args, value, _description(folder, record, status))
 
 
 def _description(folder: ExperimentFolder, record: ExperimentRecord, status: ExperimentStatus) -> Iterator[str]:
     yield from _plan_lines(record)
-    at = ", ".join(status.training) or status.arm
+    at = ", ".join(status.training) or status.trial
     yield f"  state       {status.state}{f', at {at}' if at else ''}"
     if status.error:
         yield f"  error       {' '.join(part for part in status.error.values() if part)}"
     yield ""
     rows = []
-    for trial in record.arms:
-        one = status.arms.get(trial.name)
+    for trial in record.trials:
+        one = status.trials.get(trial.name)
         if one is not None:
             rows.append((trial.run, one.state, f"{one.step}/{one.steps}", text.loss(one.val_loss), one.note))
     if rows:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from llmlab.cli import text
 from llmlab.cli.follow import Interrupts, ask_to_stop
 from llmlab.cli.notebook import tell_outcomes
-from llmlab.cli.output import DONE, INTERRUPTED, MovingLine, answer, can_redraw, now_and_then, say
+from llmlab.cli.output import DONE, INTERRUPTED, MovingLine, can_redraw, now_and_then, print_answer, say
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import to_plain
 from llmlab.studies.experiments.outcomes import read_results
@@ -61,7 +61,7 @@ def begin(
 def cancel(folder: ExperimentFolder, args: argparse.Namespace) -> int:
     stop_experiment(folder)
     said = f"{folder.id} stops: what trains saves first. Resume later: {folder.resume_command}"
-    return answer(args, {folder.noun: folder.id, "request": "stop"}, [said])
+    return print_answer(args, {folder.noun: folder.id, "request": "stop"}, [said])
 
 
 def follow(folder: ExperimentFolder, args: argparse.Namespace, conclude: Conclusion | None = None) -> int:
@@ -156,20 +156,19 @@ class _Shown:
         self._record, self._json = record, as_json
         self._states: dict[str, str] = {}
         self._line = MovingLine() if not as_json and can_redraw() else None
-        self._begun = time.monotonic()
         self._pace = now_and_then()
 
     def status(self, status: ExperimentStatus) -> None:
-        for number, trial in enumerate(self._record.arms, 1):
-            one = status.arms.get(trial.name)
+        for number, trial in enumerate(self._record.trials, 1):
+            one = status.trials.get(trial.name)
             if one is not None and one.state != self._states.get(trial.name):
                 first = trial.name not in self._states
                 self._states[trial.name] = one.state
                 if not (first and one.state == "planned"):
                     self._trial(number, trial.name, trial.run, one, status)
         if self._line is not None:
-            self._line.move(*self._words(status), self._share(status), 1.0)
-        elif not self._json and (status.arm or status.doing) and self._pace.due():
+            self._line.move(*self._words(status), status.share_done, 1.0)
+        elif not self._json and (status.trial or status.doing) and self._pace.due():
             print("  ".join(part for part in self._words(status) if part), flush=True)
 
     def note(self, sentence: str) -> None:
@@ -183,7 +182,7 @@ class _Shown:
 
     def _trial(self, number: int, name: str, run: str, one: TrialStatus, status: ExperimentStatus) -> None:
         if self._json:
-            about = {"event": "arm", "time": time.time(), "name": name, "run": run, **asdict(one)}
+            about = {"event": "trial", "time": time.time(), "name": name, "run": run, **asdict(one)}
             _line(to_plain(about | {"eta_seconds": status.eta_seconds}))
             return
         if one.state in ("running", "planned"):
@@ -191,20 +190,12 @@ class _Shown:
         left = f", {text.duration(status.eta_seconds)} left" if status.eta_seconds else ""
         loss = f"validation {text.loss(one.val_loss)}" if one.val_loss is not None else ""
         words = "  ".join(part for part in (loss, text.duration(one.wall_seconds) if one.wall_seconds else "") if part)
-        line = f"{number}/{len(self._record.arms)}  {name}  {one.state}  {words}{left}  {one.note}".rstrip()
+        line = f"{number}/{len(self._record.trials)}  {name}  {one.state}  {words}{left}  {one.note}".rstrip()
         self._line.above(line) if self._line is not None else print(line, flush=True)
-
-    def _share(self, status: ExperimentStatus) -> float:
-        """How much of the plan is done: the share of trials, or of the time where more of that has passed."""
-        share = status.ended_trials / len(self._record.arms) if self._record.arms else 0.0
-        if status.eta_seconds is None:
-            return share
-        elapsed = time.monotonic() - self._begun
-        return max(share, elapsed / max(1e-9, elapsed + status.eta_seconds))
 
     def _words(self, status: ExperimentStatus) -> tuple[str, str]:
         """Which run it is, of how many; and what it does, with the time left for the whole plan."""
-        one, all_runs, training = status.arms.get(status.arm), len(self._record.arms), status.training
+        one, all_runs, training = status.trials.get(status.trial), len(self._record.trials), status.training
         at = f"step {one.step}/{one.steps}  loss {text.loss(one.loss)}" if one is not None and one.steps else ""
         left = f"{text.duration(status.eta_seconds)} left" if status.eta_seconds is not None else ""
         place = f"run {min(status.ended_trials + 1, all_runs)}/{all_runs}" if all_runs else ""
@@ -212,7 +203,7 @@ class _Shown:
             place = f"runs {status.ended_trials + 1}-{status.ended_trials + len(training)}/{all_runs}"
             at = ", ".join(f"{name} {trial.step}/{trial.steps}" for name, trial in training.items())
             return place, "  ".join(part for part in (status.doing or at, left) if part)
-        return place, "  ".join(part for part in (status.arm, status.doing or at, left) if part)
+        return place, "  ".join(part for part in (status.trial, status.doing or at, left) if part)
 
 
 def _line(values: dict[str, Any]) -> None:

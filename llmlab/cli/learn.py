@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import answer
+from llmlab.cli.output import print_answer
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import UsageError
 from llmlab.learning.progress import BEGUN, MARKED, OPENED, PathState, StationLog
@@ -33,7 +33,7 @@ def learn(args: argparse.Namespace) -> int:
         if args.done or args.open or args.anew:
             raise UsageError("Which path is meant?", "", f"There are: {', '.join(learning_paths())}.")
         states = log.standing().values()
-        return answer(args, [_plain(state) for state in states], _overview(list(states)))
+        return print_answer(args, [_plain(state) for state in states], _overview(list(states)))
     path = path_named(args.path)
     if page := args.done or args.open:
         if path.place(page) is None:
@@ -43,7 +43,7 @@ def learn(args: argparse.Namespace) -> int:
     elif args.anew:
         log.add(BEGUN, path.name)
     state = log.standing()[path.name]
-    return answer(args, _plain(state), _stations(state))
+    return print_answer(args, _plain(state), _stations(state))
 
 
 def _overview(states: list[PathState]) -> Iterator[str]:

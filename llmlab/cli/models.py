@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
+from llmlab.cli.output import DONE, print_answer, print_json, say, terminal_progress
 from llmlab.cli.words import Commands, add_model, add_outputs, outputs_of
 from llmlab.core.config import describe, parse_value
 from llmlab.core.files import read_json
@@ -54,7 +54,7 @@ def models(args: argparse.Namespace) -> int:
     found = available_models(outputs_of(args))
     rows = [(text.printable(model.reference), model.kind, text.printable(model.detail)) for model in found]
     none = ["There are no models here yet. Train one (llmlab-run pretrain), or put some into $LLMLAB_MODELS."]
-    return answer(
+    return print_answer(
         args, [vars(model) for model in found], text.table(("reference", "kind", ""), rows) if found else none
     )
 
@@ -113,7 +113,7 @@ def export(args: argparse.Namespace) -> int:
     exported = _exported(reference)
     python = (f"  {line}" for line in _python(args.to, out, outputs))
     lines = (f"{exported['model']} is in {out}. In Python:", *python)
-    return answer(args, {**exported, "to": args.to, "out": str(out)}, lines)
+    return print_answer(args, {**exported, "to": args.to, "out": str(out)}, lines)
 
 
 def _exported(reference: Reference) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmlab.cli import text
 from llmlab.cli.follow import train
-from llmlab.cli.output import DONE, answer, say, terminal_progress
+from llmlab.cli.output import DONE, print_answer, say, terminal_progress
 from llmlab.cli.progress import Report, make_report
 from llmlab.cli.words import Commands, action_of, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
@@ -55,21 +55,21 @@ def _list(args: argparse.Namespace) -> int:
         for run, case in rows
     ]
     none = ["There is no mystery yet. Start one: llmlab-run mystery start"]
-    return answer(args, values, text.table(header, cells, right=(1,)) if rows else none)
+    return print_answer(args, values, text.table(header, cells, right=(1,)) if rows else none)
 
 
 def _start(args: argparse.Namespace) -> int:
     _words(args, "start")
     run = mysteries.start(outputs_of(args), args.level, args.name, args.seed)
     if args.no_start:
-        return answer(args, {"name": run.id}, [f"Made {run.path}. Train it: llmlab-run resume {run.id}"])
+        return print_answer(args, {"name": run.id}, [f"Made {run.path}. Train it: llmlab-run resume {run.id}"])
     return _trained(args, run, f"What is wrong with it? llmlab-run mystery show {run.id}")
 
 
 def _show(args: argparse.Namespace) -> int:
     run = _run(args, *_words(args, "show NAME"))
     case = mysteries.case_of(run)
-    return answer(args, {"name": run.id} | _plain(case), _description(run, case))
+    return print_answer(args, {"name": run.id} | _plain(case), _description(run, case))
 
 
 def _ask(args: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def _ask(args: argparse.Namespace) -> int:
     experiment = mysteries.ask(run, what)
     assert experiment is not None
     if experiment.status().state == "finished":
-        return answer(args, {"name": experiment.id}, [f"It is there already: {experiment.id}"])
+        return print_answer(args, {"name": experiment.id}, [f"It is there already: {experiment.id}"])
     return _trained(args, experiment, f"It is {QUESTIONS[what][1]}: {experiment.id}")
 
 
@@ -100,7 +100,7 @@ def _measure(args: argparse.Namespace, run: RunFolder) -> int:
     if beside is not None:
         values["healthy"] = beside.as_dict()
         lines += ["", f"{healthy.id}, without a fault:", *beside.lines()]
-    return answer(args, values, lines)
+    return print_answer(args, values, lines)
 
 
 def _mark(args: argparse.Namespace) -> int:
@@ -108,15 +108,15 @@ def _mark(args: argparse.Namespace) -> int:
         raise UsageError("Which mystery, and where?", "", 'llmlab-run mystery mark NAME loss@120 "falls too far"')
     run = _run(args, args.rest[0])
     case = mysteries.mark(run, args.rest[1], " ".join(args.rest[2:]))
-    return answer(args, {"name": run.id} | _plain(case), _description(run, case))
+    return print_answer(args, {"name": run.id} | _plain(case), _description(run, case))
 
 
 def _answer(args: argparse.Namespace) -> int:
     name, words = _words(args, "answer NAME CAUSE=P,...")
     run = _run(args, name)
-    case = mysteries.answer(run, mysteries.parse_answer(words, mysteries.case_of(run).candidates))
+    case = mysteries.record_answer(run, mysteries.parse_answer(words, mysteries.case_of(run).candidates))
     lines = [_verdict(case), f"See it: llmlab-run mystery reveal {run.id}"]
-    return answer(args, {"name": run.id} | _plain(case), lines)
+    return print_answer(args, {"name": run.id} | _plain(case), lines)
 
 
 def _reveal(args: argparse.Namespace) -> int:
@@ -132,7 +132,7 @@ def _reveal(args: argparse.Namespace) -> int:
         train(healthy, make_report(healthy, False) if not args.json else Report())
     case = mysteries.case_of(run)
     values = {"name": run.id, "healthy": healthy.id, "fault": asdict(fault)} | _plain(case)
-    return answer(args, values, _page(run, healthy, case, fault))
+    return print_answer(args, values, _page(run, healthy, case, fault))
 
 
 def _scores(args: argparse.Namespace) -> int:
@@ -143,7 +143,7 @@ def _scores(args: argparse.Namespace) -> int:
     table = text.table(header, [_score_row(score) for score in found], right=(1, 4, 5, 6, 7))
     none = ["Nothing was answered yet. Start with: llmlab-run mystery start"]
     values = {"scores": [asdict(score) for score in found], "calibration": asdict(calibrated)}
-    return answer(args, values, [*table, calibrated.verdict] if found else none)
+    return print_answer(args, values, [*table, calibrated.verdict] if found else none)
 
 
 _ACTIONS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import answer, say
+from llmlab.cli.output import print_answer, say
 from llmlab.cli.words import Commands, action_of, add_outputs, outputs_of
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import expanded
@@ -43,7 +43,7 @@ def _list(args: argparse.Namespace, book: Notebook) -> int:
     header = ("about", "predicted", "outcome", "", "surprise", "state")
     table = text.table(header, [row for entry in contents.entries for row in _rows(entry)])
     none = ["Nothing was predicted yet. Start with: llmlab-run pretrain --predict val_loss=1.9..2.2@80%"]
-    return answer(args, [_plain(entry) for entry in contents.entries], table if contents.entries else none)
+    return print_answer(args, [_plain(entry) for entry in contents.entries], table if contents.entries else none)
 
 
 def _refreshed(book: Notebook) -> Contents:
@@ -73,7 +73,7 @@ def _score(args: argparse.Namespace, book: Notebook) -> int:
         scored = [entry for entry in contents.entries if entry.id in contents.fresh]
         lines = [line for entry in scored for line in _description(entry)]
         count = f"{len(scored)} {'entry' if len(scored) == 1 else 'entries'} scored."
-        return answer(args, [_plain(entry) for entry in scored], [*lines, count])
+        return print_answer(args, [_plain(entry) for entry in scored], [*lines, count])
     entry = book.find(args.rest[0])
     judged = [_judgement(word) for word in args.rest[1:]]
     if not judged:
@@ -106,7 +106,7 @@ def _calibration(args: argparse.Namespace, book: Notebook) -> int:
         "over_time": [vars(moment) for moment in found.over_time],
         "verdict": found.verdict,
     }
-    return answer(args, values, _calibration_lines(found))
+    return print_answer(args, values, _calibration_lines(found))
 
 
 def _calibration_lines(found: Calibration) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _quantities(args: argparse.Namespace, book: Notebook) -> int:
     verdicts = "what a check of a paper says of a claim; `llmlab-run paper show PAPER` lists its claims"
     rows.insert(-2, ("the id of a claim", CHECK, " or ".join(VERDICTS), verdicts))
     table = text.table(("quantity", "of a", "answer", "what it is"), rows)
-    return answer(args, [vars(quantity) for quantity in QUANTITIES], table)
+    return print_answer(args, [vars(quantity) for quantity in QUANTITIES], table)
 
 
 def _export(args: argparse.Namespace, book: Notebook) -> int:
@@ -148,7 +148,7 @@ def _export(args: argparse.Namespace, book: Notebook) -> int:
     path = expanded(Path(name))
     entries = _refreshed(book).entries
     save_markdown(entries, path)
-    return answer(args, {"path": str(path), "entries": len(entries)}, [f"Wrote {path}."])
+    return print_answer(args, {"path": str(path), "entries": len(entries)}, [f"Wrote {path}."])
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace, Notebook], int]] = {
@@ -172,7 +172,7 @@ def _words(args: argparse.Namespace, usage: str) -> list[str]:
 
 
 def _tell(args: argparse.Namespace, entry: Entry) -> int:
-    return answer(args, _plain(entry), _description(entry))
+    return print_answer(args, _plain(entry), _description(entry))
 
 
 def _description(entry: Entry) -> Iterator[str]:

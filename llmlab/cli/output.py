@@ -27,7 +27,7 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def answer(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> int:
+def print_answer(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> int:
     """Prints what a command found: `value` with --json, else the lines, each as it is made. -> its exit code."""
     if args.json:
         print_json(value)

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from llmlab.cli import text
 from llmlab.cli.experiment import command_of
 from llmlab.cli.experiment_follow import begin, cancel, follow, standing
-from llmlab.cli.output import DONE, FAILED, answer, print_json
+from llmlab.cli.output import DONE, FAILED, print_answer, print_json
 from llmlab.cli.words import Commands, add_cluster, add_jobs, add_outputs, add_take_over, outputs_of, parts_of
 from llmlab.core.errors import LabError, UsageError, unknown
 from llmlab.core.kinds import PAPERS
@@ -82,7 +82,7 @@ def _list(args: argparse.Namespace) -> int:
         {"name": one.paper.name, "title": one.paper.title, "standing": one.standing, "folder": str(one.folder)}
         for one in own
     ]
-    return answer(args, {"papers": about, "own": yours, "checks": states}, _list_lines(papers, own, checks))
+    return print_answer(args, {"papers": about, "own": yours, "checks": states}, _list_lines(papers, own, checks))
 
 
 def _list_lines(papers: list[Paper], own: list[OwnPaper], checks: list[CheckFolder]) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _new(args: argparse.Namespace) -> int:
         f"  {NOTES_FILE}     what you make of it",
         f"What is still missing: llmlab-run paper missing {args.target}",
     )
-    return answer(args, {"name": args.target, "folder": str(folder)}, lines)
+    return print_answer(args, {"name": args.target, "folder": str(folder)}, lines)
 
 
 def _missing(args: argparse.Namespace) -> int:
@@ -131,7 +131,7 @@ def _missing(args: argparse.Namespace) -> int:
         "complete": not own.missing,
         "missing": [asdict(one) | {"sentence": one.sentence} for one in own.missing],
     }
-    answer(args, value, _missing_lines(own))
+    print_answer(args, value, _missing_lines(own))
     return FAILED if own.missing else DONE
 
 
@@ -157,7 +157,7 @@ def _paper_of(args: argparse.Namespace) -> Paper:
 def _show(args: argparse.Namespace) -> int:
     found = _paper_of(args)
     tested = claims_tested(found)
-    return answer(args, asdict(found) | {"tested": tested}, _paper_lines(found, tested))
+    return print_answer(args, asdict(found) | {"tested": tested}, _paper_lines(found, tested))
 
 
 def _paper_lines(found: Paper, tested: Collection[str]) -> Iterator[str]:
@@ -195,19 +195,19 @@ def _run(args: argparse.Namespace) -> int:
     folder = CheckFolder(outputs / PAPERS / record.id)
 
     def is_same(before: ExperimentRecord) -> bool:
-        return (before.options, before.arms) == (planned.options, planned.arms)
+        return (before.options, before.trials) == (planned.options, planned.trials)
 
     record = standing(folder, planned, is_same, "It was started with other claims, seeds or sizes.")
     if args.plan:
-        rows = [(trial.name, str(trial.seed), text.duration(trial.estimated_seconds)) for trial in record.arms]
+        rows = [(trial.name, str(trial.seed), text.duration(trial.estimated_seconds)) for trial in record.trials]
         table = text.table(("run", "seed", "about"), rows, right=(1, 2))
-        return answer(args, asdict(record), (*_plan_lines(record), *table))
+        return print_answer(args, asdict(record), (*_plan_lines(record), *table))
     return begin(folder, record, _plan_lines(record), args, _conclude)
 
 
 def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
     asked = options_of(record)
-    parts = [text.counted(len(record.arms), "run")] * bool(record.arms) + asked.models
+    parts = [text.counted(len(record.trials), "run")] * bool(record.trials) + asked.models
     about = f"about {text.duration(record.estimated_seconds)}"
     yield f"{record.id}: {', '.join(asked.claims)}; {', '.join(parts)}, {about}"
     for values in record.predictions:
@@ -226,7 +226,7 @@ def _cancel(args: argparse.Namespace) -> int:
 def _verdict(args: argparse.Namespace) -> int:
     folder = find_plan(args.target, outputs_of(args), CheckFolder)
     result = read_result(folder.results_json)
-    return answer(args, asdict(result), _verdict_lines(result, folder))
+    return print_answer(args, asdict(result), _verdict_lines(result, folder))
 
 
 def _conclude(folder: ExperimentFolder, status: ExperimentStatus, as_json: bool) -> None:

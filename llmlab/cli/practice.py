@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, answer, print_json, say, terminal_progress
+from llmlab.cli.output import DONE, print_answer, print_json, say, terminal_progress
 from llmlab.cli.words import Commands, add_outputs, outputs_of
 from llmlab.core.errors import UsageError
 from llmlab.practice.deck import HANDFUL, Deck, Record, Tally, when_words
@@ -112,7 +112,7 @@ def _list(args: argparse.Namespace) -> int:
     rows = [(kind.name, kind.way, kind.concept, kind.panel, kind.needs) for kind in kinds]
     header = ("kind", "way", "page", "panel", "needs")
     plain = [dict(zip(header, row, strict=True)) for row in rows]
-    return answer(args, plain, text.table(header, rows))
+    return print_answer(args, plain, text.table(header, rows))
 
 
 def _progress(args: argparse.Namespace, record: Record) -> int:
@@ -141,7 +141,7 @@ def _progress(args: argparse.Namespace, record: Record) -> int:
         "",
         f"{text.counted(due, 'kind')} due. Intervals at 80 %: {calibrated.verdict} {widths.verdict}",
     ]
-    return answer(args, plain, lines if record.answers else ["Nothing was answered yet: llmlab-run practice"])
+    return print_answer(args, plain, lines if record.answers else ["Nothing was answered yet: llmlab-run practice"])
 
 
 def _rows(tallies: dict[str, Tally]) -> list[tuple[str, ...]]:

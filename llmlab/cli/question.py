@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.cli import text
-from llmlab.cli.output import answer, terminal_progress
+from llmlab.cli.output import print_answer, terminal_progress
 from llmlab.cli.words import Parser, parts_of
 from llmlab.core.errors import UsageError, explained
 from llmlab.core.files import read_json, write_json
@@ -135,7 +135,7 @@ class Answered:
         drawn = f", {len(figures)} figures" if figures else ""
         file = f"{self.path} ({text.size(summary.bytes)}), {seconds:.1f} s{drawn}"
         notes = [f"Note: {note}" for note in summary.notes]
-        return answer(self._args, values | {"archive": str(self.path)}, (*lines(summary), *notes, file))
+        return print_answer(self._args, values | {"archive": str(self.path)}, (*lines(summary), *notes, file))
 
 
 def values_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:

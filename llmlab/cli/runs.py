@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.cli import text
-from llmlab.cli.output import DONE, answer, say, terminal_progress
+from llmlab.cli.output import DONE, print_answer, say, terminal_progress
 from llmlab.cli.progress import baselines
 from llmlab.cli.words import Commands, add_outputs, add_run, outputs_of, spoken
 from llmlab.core.config import differences, to_mapping
@@ -64,7 +64,7 @@ def runs(args: argparse.Namespace) -> int:
     header = ("run", "state", "reads", "size", "step", "loss", "validation", "tokens/s", "started")
     table = text.table(header, [line.row() for line in found], right=(3, 4, 5, 6, 7))
     none = [f"There are no runs in {outputs} yet. Start with: llmlab-run pretrain"]
-    return answer(args, [line.as_dict() for line in found], table if found else none)
+    return print_answer(args, [line.as_dict() for line in found], table if found else none)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -93,7 +93,7 @@ def show(args: argparse.Namespace) -> int:
     if not status.live:
         more = f" --steps {2 * status.step}" if status.state == "finished" else ""
         lines.append(f"\nResume it: llmlab-run resume {spoken(run)}{more}")
-    return answer(args, about, lines)
+    return print_answer(args, about, lines)
 
 
 def _batch(args: argparse.Namespace, run: RunFolder) -> int:
@@ -119,7 +119,7 @@ def _batch(args: argparse.Namespace, run: RunFolder) -> int:
     checkpoint = nearest(run, step) if rows[0].loss is not None else None
     under = "" if checkpoint is None else f"; below, under {checkpoint.name}"
     table = text.table(("loss", "text"), texts, right=(0,))
-    return answer(args, plain, (f"{run.id}, step {step}{said}{under}", *table))
+    return print_answer(args, plain, (f"{run.id}, step {step}{said}{under}", *table))
 
 
 def _notebook(outputs: Path) -> Contents:
@@ -150,7 +150,7 @@ def request(args: argparse.Namespace) -> int:
     if not answered:
         said = f"{run.id} has not answered yet; it will at the end of its current step."
     state = run.status().state
-    return answer(args, {"run": run.id, "request": args.request, "answered": answered, "state": state}, [said])
+    return print_answer(args, {"run": run.id, "request": args.request, "answered": answered, "state": state}, [said])
 
 
 def checkpoint_dict(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def delete(args: argparse.Namespace) -> int:
     lines = (
         f"Deleted {run.full_name} for good." if run in kept else f"Moved {run.full_name} to the trash." for run in runs
     )
-    return answer(args, values, lines)
+    return print_answer(args, values, lines)
 
 
 def rename(args: argparse.Namespace) -> int:
@@ -304,7 +304,7 @@ def rename(args: argparse.Namespace) -> int:
     run = _whole(resolve_run(args.run, outputs_of(args)), args.run)
     renamed = rename_run(run, args.new)
     value = {"run": renamed.id, "was": run.id, "path": str(renamed.path)}
-    return answer(args, value, [f"Renamed {run.id} to {renamed.id}."])
+    return print_answer(args, value, [f"Renamed {run.id} to {renamed.id}."])
 
 
 def _whole(reference: RunReference, name: str) -> RunFolder:

@@ -30,7 +30,7 @@ from llmlab.gpt.estimate import HALF_FROM
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.model import GPT
 from llmlab.jobs import ranks
-from llmlab.training import spin
+from llmlab.training import thread_spin
 from llmlab.training.optimizer import make_optimizer
 from llmlab.training.parallel import join
 from llmlab.training.processes import Processes
@@ -222,12 +222,12 @@ def _speed() -> Finding:
 
 def _threads() -> Finding:
     """How the threads of a run wait for each other."""
-    fixed = spin.fixed_by({**spin.environment(), **os.environ})
+    fixed = thread_spin.fixed_by({**thread_spin.environment(), **os.environ})
     if fixed:
         return Finding("threads", "ok", f"how long threads spin while they wait for each other is fixed: {fixed}")
     said = f"{torch.get_num_threads()} threads spin while they wait for each other: for long where no other process"
     told = f"{said} wants their cores, else briefly; checked every second, and a run's log says which"
-    if spin.waited_for_cores() is None:
+    if thread_spin.waited_for_cores() is None:
         told = f"{said.partition(':')[0]}: briefly, since this system does not say whether others want their cores"
     return Finding("threads", "ok", told)
 

@@ -33,7 +33,7 @@ from llmlab.core.memory import available_bytes
 from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, of_preset
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
-from llmlab.gpt.estimate import estimate
+from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.jobs.launcher import already_trained, create_run, prepare_resume
 from llmlab.models.source import base_named
 from llmlab.store.checkpoints import Checkpoint
@@ -93,7 +93,7 @@ def pretrain(args: argparse.Namespace) -> int:
     corpus = find_corpus(settings.data.corpus)
     if not corpus.here():
         next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
-    needed = estimate(settings)
+    needed = estimate_pretraining(settings)
     _check_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
     return _make_and_train(args, preset, settings, parent)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmlab.cli import text
-from llmlab.cli.output import answer, say, terminal_progress
+from llmlab.cli.output import print_answer, say, terminal_progress
 from llmlab.cli.question import add_prompt, listed
 from llmlab.cli.words import Commands, add_model, outputs_of
 from llmlab.core.errors import UsageError, unknown
@@ -95,7 +95,7 @@ def walk(args: argparse.Namespace) -> int:
     whole = bool(args.stages)
     lines = (line for number, stage in enumerate(stages, 1) if stage in shown for line in _lines(number, stage, whole))
     head = f"{opened.reference}, layer {args.layer}, head {args.head}; {listed(tokens)}"
-    return answer(args, value, (head, *lines))
+    return print_answer(args, value, (head, *lines))
 
 
 def _check_direction(args: argparse.Namespace) -> None:

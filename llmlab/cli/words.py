@@ -54,8 +54,10 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Raises UsageError for words that mean nothing here, with the nearest option."""
-        options = re.findall(r"--[a-z-]+", self.format_usage())
-        hint = did_you_mean(unknown[0].partition("=")[0], options) or f"See {self.prog} --help"
+        word, options = unknown[0].partition("=")[0], re.findall(r"--[a-z-]+", self.format_usage())
+        begun = [option for option in options if len(word) > 2 and option.startswith(word)]
+        meant = f"Did you mean {' or '.join(begun)}?" if begun else did_you_mean(word, options)
+        hint = meant or f"See {self.prog} --help"
         raise UsageError(f"{self.prog} does not take {unknown[0]!r}.", "", hint)
 
 

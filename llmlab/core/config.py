@@ -27,6 +27,8 @@ else:
 T = TypeVar("T")
 # What `describe` found: the window and every preset ask many times.
 _described: dict[tuple[type, str], tuple[SettingInfo, ...]] = {}
+# Settings under the names that they had before version 0.5, which files and command lines may still say.
+_NOW = {"train.eval_windows": "train.eval_sequences"}
 # Two of the choices of a setting that has more.
 _ON_OFF = {"on": True, "off": False}
 
@@ -180,11 +182,11 @@ def from_mapping(settings_type: type[T], values: Mapping[str, Any], base: T | No
 
 
 def with_values(settings: T, values: Mapping[str, Any]) -> T:
-    """A copy of `settings` with `section.field` keys replaced by parsed, checked values."""
+    """A copy of `settings` with `section.field` keys, also of former names, replaced by parsed, checked values."""
     known = {info.key: info for info in describe(type(settings))}
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        info = known.get(key)
+        info = known.get(_NOW.get(key, key))
         if info is None:
             raise _unknown(key, type(settings), known)
         sections.setdefault(info.section, {})[info.name] = parse_value(info, value)
@@ -269,5 +271,5 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise UsageError(f"{assignment!r} sets nothing.", "A setting is written section.field=value.")
-        values[key.strip()] = value
+        values[_NOW.get(key.strip(), key.strip())] = value
     return values

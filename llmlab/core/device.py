@@ -114,7 +114,7 @@ def choose_threads(train: TrainSettings, recorded: int, watched: bool, processes
     Of several processes each has one: threads that wait by spinning would hold the cores that the others need.
 
     A watched run leaves one core to the window: with as many torch threads as cores, any other busy process
-    takes the core of one thread, and all others wait for that one (llmlab.training.spin).
+    takes the core of one thread, and all others wait for that one (llmlab.training.thread_spin).
     """
     if processes > 1:
         return train.threads or 1

@@ -114,7 +114,7 @@ def _train() -> FinetuneTrainSettings:
         weight_decay=0.0,
         beta2=0.999,
         eval_interval=50,
-        eval_windows=64,
+        eval_sequences=64,
         sample_interval=100,
     )
 

@@ -26,7 +26,7 @@ def _train() -> PretrainTrainSettings:
         min_learning_rate=3e-4,
         warmup_steps=50,
         eval_interval=50,
-        eval_windows=48,
+        eval_sequences=48,
         sample_interval=100,
         device="cpu",
         precision="fp32",

@@ -55,3 +55,32 @@ class TimeLeft:
         if gone <= 0 or done > total or spent <= _GUESS_AFTER_SECONDS:
             return None
         return spent * (total - done) / gone
+
+
+class Work:
+    """How long the rest of some work takes: as was expected, or longer where its own news say so."""
+
+    def __init__(self, expected: float) -> None:
+        """expected: seconds."""
+        self._began = time.monotonic()
+        self._end, self._step, self._parts = self._began + expected, TimeLeft(), TimeLeft()
+
+    def tell(self, what: str, done: float, total: float) -> None:
+        """News of a step, as a `Progress`: one that takes longer than was expected of all moves the end."""
+        self._later(self._step.seconds(what, done, total))
+
+    def tell_parts(self, what: str, done: float, total: float) -> None:
+        """The same of the parts of all of it, as models that are asked one after the other."""
+        self._later(self._parts.seconds(what, done, total))
+
+    def _later(self, left: float | None) -> None:
+        if left is not None:
+            self._end = max(self._end, time.monotonic() + left)
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self._end - time.monotonic())

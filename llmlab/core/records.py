@@ -16,6 +16,12 @@ from llmlab.core.files import locked, read_json, write_json
 
 T = TypeVar("T")
 _ROWS_FORMAT = 1
+_FORMERLY = "formerly"  # in a field's metadata
+
+
+def formerly(name: str) -> dict[str, str]:
+    """Metadata of a field that had this name in files of an earlier version, which are read all the same."""
+    return {_FORMERLY: name}
 
 
 def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -27,7 +33,9 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     """
     if not isinstance(values, Mapping):
         raise TypeError(f"{values!r:.100} has no names")
-    hints = field_types(cast(type, kind))
+    hints, now = field_types(cast(type, kind)), _now(cast(type, kind))
+    if now:
+        values = {now[name]: value for name, value in values.items() if name in now} | {**values}
     known = {name: shaped(value, hints[name]) for name, value in values.items() if name in hints}
     for name, value in known.items():
         if not fits(value, hints[name]):
@@ -128,6 +136,13 @@ def field_types(kind: type) -> dict[str, Any]:
     """The types of a data class's fields, by name."""
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+@functools.cache
+def _now(kind: type) -> dict[str, str]:
+    """The names of a data class's fields, by those that they had once (`formerly`)."""
+    fields = dataclasses.fields(kind)
+    return {field.metadata[_FORMERLY]: field.name for field in fields if _FORMERLY in field.metadata}
 
 
 def fits(value: Any, hint: Any) -> bool:

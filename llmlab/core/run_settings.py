@@ -49,7 +49,7 @@ class TrainSettings:
         advanced=True,
         exact=False,
     )
-    eval_windows: int = setting(
+    eval_sequences: int = setting(
         192, "Fixed sequences of each split that a measurement reads.", unit="sequences", low=1, exact=False
     )
     sample_interval: int = setting(

@@ -210,7 +210,7 @@ class PretrainTrainSettings(TrainSettings):
         high=10.0,
         advanced=True,
     )
-    eval_windows: int = setting(
+    eval_sequences: int = setting(
         192,
         "Fixed sequences of each split that an evaluation reads; 0 means the whole held-out text, end to end, and as "
         "many sequences of the training text.",

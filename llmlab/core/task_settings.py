@@ -94,7 +94,7 @@ def _train() -> TrainSettings:
         weight_decay=0.0,
         eval_interval=200,
         eval_early=False,
-        eval_windows=512,
+        eval_sequences=512,
         sample_interval=0,
     )
 

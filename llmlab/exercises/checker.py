@@ -66,11 +66,6 @@ class Answer:
         return asdict(self)
 
 
-def answer_from_json(values: dict[str, Any]) -> Answer:
-    """The inverse of `as_json`. Raises TypeError and KeyError."""
-    return Answer(**{**values, "steps": [StepAnswer(**step) for step in values["steps"]]})
-
-
 def check(piece: Piece, workbook: Workbook, *, seconds: float = SECONDS, memory: int = MEMORY_BYTES) -> Answer:
     """Checks the file of a piece, and records that it passed. UsageError where it is not started."""
     path = workbook.require(piece).resolve()

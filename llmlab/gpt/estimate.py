@@ -110,7 +110,7 @@ class Estimate:
     minutes: float  # all steps, smaller ones of a warm-up as their tokens are; evaluations and samples left out
 
 
-def estimate(settings: PretrainSettings, vocab_size: int | None = None) -> Estimate:
+def estimate_pretraining(settings: PretrainSettings, vocab_size: int | None = None) -> Estimate:
     """Estimates a run; vocab_size as the tokenizer gives it, or a guess from the settings."""
     model, data, train = settings.model, settings.data, settings.train
     vocab = vocab_size or expected_vocab_size(data)

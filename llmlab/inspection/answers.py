@@ -66,7 +66,7 @@ _QUESTIONS: Questions = {
 }
 
 
-def answer(
+def answer_question(
     opened: OpenModel,
     question: str,
     values: Mapping[str, Any],
@@ -113,10 +113,10 @@ def ask(
 ) -> Path:
     """Answers `question` about what `reference` names into the file `out`. outputs: where runs are found by their ids.
 
-    A run that trains (RUN@live) answers itself; anything else is opened. Errors as `answer`, `open_model` and
+    A run that trains (RUN@live) answers itself; anything else is opened. Errors as `answer_question`, `open_model` and
     `ask_live`.
     """
     named = parse(reference, outputs)
     if isinstance(named, LiveRun):
         return ask_live(named, question, values, out, progress)
-    return answer(open_model(named, outputs, progress), question, values, out, progress)
+    return answer_question(open_model(named, outputs, progress), question, values, out, progress)

@@ -26,7 +26,7 @@ import torch
 
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, ArchiveWriter, Array, Metadata, Slot, read_archive
 from llmlab.inspection.differences import Pairs, about, paired, plan_of, slots_of, write_differences
 from llmlab.inspection.questions import Prompt, from_values, to_values
@@ -116,7 +116,7 @@ def _capture(opening: Opener, question: Compare, stem: Path, first: _Capture | N
         metadata = Metadata("inspection", opened.reference, "", token_ids=ids, tokens=tokens)
         paired(first.seen.metadata, metadata, (first.ends, ends) if question.align else None)
     asked = {"text": question.text, "ids": list(question.ids), "beginning": question.beginning}
-    answer(opened, "inspect", asked | {"what": list(question.what)}, stem.with_suffix(".seen"), progress)
+    answer_question(opened, "inspect", asked | {"what": list(question.what)}, stem.with_suffix(".seen"), progress)
     named = _predict(opened, question, ids, stem.with_suffix(".predicted"))
     capture = _Capture(
         read_archive(stem.with_suffix(".seen")),

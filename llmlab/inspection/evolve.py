@@ -22,7 +22,7 @@ import numpy as np
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress, quiet
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, ArchiveWriter, Slot, read_archive
 from llmlab.inspection.inspect import READING
 from llmlab.inspection.questions import Inspect, from_values, to_values
@@ -129,7 +129,7 @@ def _inspect(reference: str, outputs: Path, asked: Mapping[str, Any], path: Path
     from llmlab.models.source import open_model
 
     opened = open_model(reference, outputs, progress)
-    answer(opened, "inspect", asked, path, progress)
+    answer_question(opened, "inspect", asked, path, progress)
     about = read_archive(path).metadata.more
     try:
         answerable = opened.tokenizer.encode(about["answer_text"]) == [int(about["answer"])]

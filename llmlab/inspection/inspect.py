@@ -20,7 +20,7 @@ from llmlab.inspection.archive import ArchiveWriter, Array, Metadata, Slot, writ
 from llmlab.inspection.attribution import AttributionAt
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
 from llmlab.inspection.lens import Lens
-from llmlab.inspection.questions import ASPECTS, Inspect, Prompt, Target, position_of, to_values, token_of
+from llmlab.inspection.questions import ASPECTS, REFUSED_BY, Inspect, Prompt, Target, position_of, to_values, token_of
 from llmlab.inspection.readout import read, target_of, text_of
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.rollout import Rollout
@@ -168,23 +168,11 @@ def as_array(tensor: Tensor) -> Array:
     return array
 
 
-# What refuses which aspect: the names of `Refusals`' fields.
-_NEEDS = {
-    "attention": ("attention",),
-    "rollout": ("attention",),
-    "heads": ("attention",),
-    "residual": ("contributions",),
-    "contributions": ("contributions",),
-    "attribution": ("contributions", "attribution"),
-    "lens": ("attribution",),
-}
-
-
 def _wanted(anatomy: Anatomy, what: Sequence[str]) -> tuple[set[str], list[str]]:
     """The aspects that can be trusted for this model, and a sentence for each that cannot."""
     wanted, refused = set(), []
     for aspect in what:
-        reasons = [reason for need in _NEEDS[aspect] if (reason := getattr(anatomy.refusals, need)) is not None]
+        reasons = [reason for need in REFUSED_BY[aspect] if (reason := getattr(anatomy.refusals, need)) is not None]
         if reasons:
             refused.append(f"No {aspect}: {reasons[0]}")
         else:

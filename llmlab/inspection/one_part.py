@@ -22,7 +22,7 @@ from llmlab.models.model import OpenModel
 
 def pattern(opened: OpenModel, question: Pattern, out: Path, progress: Progress) -> None:
     """Writes `pattern` [T, T], query by key."""
-    _check(opened.anatomy, question.layer, question.head)
+    require_head(opened.anatomy, question.layer, question.head)
     ids = question.token_ids(opened)
     slots: dict[str, Slot] = {"pattern": (np.float32, (len(ids), len(ids)))}
     progress("Reading the prompt", 0, 0)
@@ -33,7 +33,7 @@ def pattern(opened: OpenModel, question: Pattern, out: Path, progress: Progress)
 
 def stages(opened: OpenModel, question: Stages, out: Path, progress: Progress) -> None:
     """Writes what `llmlab.inspection.stages` describes. Metadata: scale, softcap ("" where none)."""
-    _check(opened.anatomy, question.layer, question.head)
+    require_head(opened.anatomy, question.layer, question.head)
     ids = question.token_ids(opened)
     progress("Reading the prompt", 0, 0)
     watcher = StagesOf(opened.anatomy, question.layer, question.head)
@@ -61,8 +61,8 @@ def neurons(opened: OpenModel, question: Neurons, out: Path, progress: Progress)
     write_archive(out, {name: as_array(tensor) for name, tensor in tensors.items()}, about)
 
 
-def _check(anatomy: Anatomy, layer: int, head: int) -> None:
-    """UsageError for a head that is not there, LabError where its pattern cannot be trusted."""
+def require_head(anatomy: Anatomy, layer: int, head: int) -> None:
+    """UsageError for a head that is not there, or has no pattern; LabError where patterns cannot be trusted."""
     require(anatomy.refusals.attention, "Attention patterns")
     if not (0 <= layer < anatomy.n_layer and 0 <= head < anatomy.n_head):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Questions to one open model: one dataclass per question, as in JSON and in an archive's header."""
+"""Questions to one open model: one dataclass per question, as in JSON and in an archive's header. No torch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,29 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llmlab.core.errors import UsageError
 from llmlab.core.records import field_types, fits, shaped
-from llmlab.models.model import OpenModel
+
+if TYPE_CHECKING:
+    from llmlab.models.model import OpenModel
 
 T = TypeVar("T")
 
 MOST_KEPT = 100  # tokens or neurons; their names stand in an archive's header, which has to stay small
-ASPECTS = ("attention", "heads", "residual", "contributions", "attribution", "lens", "rollout")
+# What can be asked of a prompt, in the order in which an answer has it, with the fields of
+# `llmlab.anatomy.anatomy.Refusals` that speak against it.
+REFUSED_BY = {
+    "attention": ("attention",),
+    "heads": ("attention",),
+    "residual": ("contributions",),
+    "contributions": ("contributions",),
+    "attribution": ("contributions", "attribution"),
+    "lens": ("attribution",),
+    "rollout": ("attention",),
+}
+ASPECTS = tuple(REFUSED_BY)
 
 
 @dataclass(frozen=True, kw_only=True)

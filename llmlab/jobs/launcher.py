@@ -30,7 +30,7 @@ from llmlab.store.checkpoints import Checkpoint, copy_into, list_checkpoints, un
 from llmlab.store.registry import namesakes, short_name
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab.store.run_log import STEP_PREFIX
-from llmlab.training import spin
+from llmlab.training import thread_spin
 from llmlab.training.kinds import kind_of
 
 # glibc gives large blocks back to the kernel, and every training step then faults the same pages in again.
@@ -281,7 +281,7 @@ def already_trained(run: RunFolder, status: RunStatus) -> LabError:
 
 def worker_environment() -> dict[str, str]:
     """What a process that trains finds in its environment: how it keeps memory, and how its threads wait."""
-    environment = dict(spin.environment())
+    environment = dict(thread_spin.environment())
     if sys.platform == "linux":
         earlier = os.environ.get("GLIBC_TUNABLES")
         environment["GLIBC_TUNABLES"] = f"{earlier}:{_KEEP_PAGES}" if earlier else _KEEP_PAGES

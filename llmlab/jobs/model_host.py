@@ -3,7 +3,7 @@
 The window never imports torch and must survive a crash here. Requests come as JSON lines on stdin, answers go as
 JSON lines to stdout; each answer carries its request's id. REF is a reference (llmlab.models.reference).
 
-    {"id": 1, "do": "open", "model": REF}                         -> opened (about: see llmlab.models.about)
+    {"id": 1, "do": "open", "model": REF}                         -> opened (about: llmlab.models.said.About)
     {"id": 2, "do": "tokenize", "model": REF, "text": TEXT, "beginning": BOOL}
                                                                   -> tokens (ids, texts, beginning: id or null)
      or, to learn what tokens read like, "ids": [...] in place of the text
@@ -14,11 +14,9 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 10, "do": "change", "model": REF, "out": PATH}         -> answered (what fine-tuning changed)
     {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "top_p": P,
      "min_p": P, "repetition_penalty": R, "seed": S, "top": N, "chat": BOOL}
-         -> loading, token (text, probability, top: [[text, p], ...], steps: [{name, left, rows: [[text, p before,
-            p after], ...]}, ...]) ..., done (seconds)
+         -> loading, token (llmlab.models.said.WrittenToken) ..., done (seconds)
     {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
-                               -> loading, next (top, entropy in nats, unread: first tokens beyond the model's context,
-                                  bigrams: see llmlab.models.bigrams.BigramShares, or null and why in no_bigrams)
+                               -> loading, next (llmlab.models.said.Expected)
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
                                                   -> previewed (preview: see llmlab.data.example_preview)
      settings: of the section `data` of a fine-tuning run; place: which example, from 0
@@ -44,7 +42,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -175,7 +173,7 @@ class Host:
         return self._live_tokenizer[1]
 
     def _ask(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
-        from llmlab.inspection.answers import answer
+        from llmlab.inspection.answers import answer_question
 
         reference, question, values = self._parse(request["model"]), str(request["question"]), dict(request["values"])
         walks: Questions | None = None
@@ -188,7 +186,7 @@ class Host:
             ask_live(reference, question, values, out, turn)
         else:
             opened = self._model(turn, reference)
-            answer(opened, question, values, out, turn, lambda path: turn.send("part", path=str(path)), walks)
+            answer_question(opened, question, values, out, turn, lambda path: turn.send("part", path=str(path)), walks)
 
     def _compare(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.compare import compare
@@ -232,7 +230,7 @@ class Host:
 
     def _next(self, turn: _Turn, request: dict[str, Any]) -> None:
         from llmlab.models.bigrams import bigrams_of
-        from llmlab.models.generation import next_tokens, unread
+        from llmlab.models.generation import next_tokens
 
         reference = self._parse(request["model"])
         opened = self._model(turn, reference, announce=True)
@@ -241,14 +239,7 @@ class Host:
         bigrams, why = (None, known) if isinstance(known := self._bigrams[1], str) else (known, "")
         prompt, chat = str(request["prompt"]), bool(request.get("chat"))
         found = next_tokens(opened, prompt, int(request["top"]), chat=chat, bigrams=bigrams, progress=turn)
-        turn.send(
-            "next",
-            top=found.most_likely,
-            entropy=found.entropy,
-            unread=unread(opened, prompt, chat=chat),
-            bigrams=None if found.bigrams is None else asdict(found.bigrams),
-            no_bigrams=why,
-        )
+        turn.send("next", **asdict(replace(found, no_bigrams=why)))
 
     def _preview(self, turn: _Turn, request: dict[str, Any]) -> None:
         """Examples as a model will read them; needs no weights, and leaves the open model where it is."""

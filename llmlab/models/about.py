@@ -1,9 +1,9 @@
-"""What an open model is, in plain values: what the window shows of it and what `models` and `open` answer."""
+"""What an open model is, in plain values (`llmlab.models.said.About`)."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import psutil
@@ -16,36 +16,12 @@ from llmlab.models.base_shape import BaseShape
 from llmlab.models.file_sources import Folder
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, is_fine_tuned, is_task
+from llmlab.models.said import About
 from llmlab.models.source import source_of
 
 _FLOAT = 4  # bytes of a weight
 # How often a run that has not begun is looked at.
 _POLL_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class About:
-    """A model's identity and shape.
-
-    bytes: of its weights in memory. memory_bytes: resident memory of the process that holds it. refusals: panels
-    that cannot be trusted, each with its reason. begins: texts are usually put after the beginning-of-sequence token.
-    """
-
-    reference: str
-    name: str
-    kind: str
-    step: int | None
-    parameters: int
-    bytes: int
-    family: str
-    n_layer: int
-    n_head: int
-    n_embd: int
-    vocab_size: int
-    context: int
-    refusals: dict[str, str] = field(default_factory=dict)
-    begins: bool = False
-    memory_bytes: int = 0
 
 
 def about(opened: OpenModel) -> About:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from llmlab.data.sharded_tokens import Tokens
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import Reference, SavedRun
+from llmlab.models.said import BigramShares
 from llmlab.store.run_log import first_started
 
 # Tokens looked at once: 8 MB of uint16.
@@ -27,24 +27,6 @@ _BLOCK = 1 << 22
 _MOST_TOKENS = 100_000_000
 # The most frequent followers that are named, whatever the model expects.
 _NAMED = 3
-
-
-@dataclass(frozen=True)
-class BigramShares:
-    """How a text goes on after one token, beside a model's distribution.
-
-    last: that token's text. occurrences: how often the text has it before another. shares: for each token asked about,
-    the part of them that it follows; empty where there are none. overlap: what this distribution and the model's have
-    in common, the sum of the smaller probabilities. most: the most frequent of all followers, with their shares.
-    beginning: how many of the text's first tokens were counted; 0 for all.
-    """
-
-    last: str
-    occurrences: int
-    shares: list[float]
-    overlap: float
-    most: list[tuple[str, float]]
-    beginning: int
 
 
 class Bigrams:
@@ -79,12 +61,13 @@ class Bigrams:
             return None
         occurrences = int(counts.sum())
         if not occurrences:
-            return BigramShares(text_of(last), 0, [], 0.0, [], self._beginning)
+            return BigramShares(text_of(last), 0, (), 0.0, (), self._beginning)
         shares = counts / occurrences
         overlap = float(np.minimum(p, shares).sum())
         first = [int(id) for id in np.argsort(-counts, kind="stable")[:_NAMED] if counts[id]]
-        most = [(text_of(id), float(shares[id])) for id in first]
-        return BigramShares(text_of(last), occurrences, shares[list(ids)].tolist(), overlap, most, self._beginning)
+        most = tuple((text_of(id), float(shares[id])) for id in first)
+        asked = tuple(shares[list(ids)].tolist())
+        return BigramShares(text_of(last), occurrences, asked, overlap, most, self._beginning)
 
 
 def bigrams_of(reference: Reference, opened: OpenModel) -> Bigrams | str:

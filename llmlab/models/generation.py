@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,41 +19,11 @@ from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.gpt.generate import NextToken, choose, generate
 from llmlab.gpt.model import GPT
-from llmlab.models.bigrams import Bigrams, BigramShares
+from llmlab.models.bigrams import Bigrams
 from llmlab.models.model import OpenModel, context_limit_of
+from llmlab.models.said import Chances, Expected, SamplingStep, WrittenToken
 
 _UNLIMITED = 1 << 20  # tokens of a model that nothing limits but time and memory
-
-
-@dataclass(frozen=True)
-class WrittenToken:
-    """One token that the model wrote, with what it could have written instead (probabilities at temperature 1)."""
-
-    text: str
-    probability: float
-    top: list[tuple[str, float]]
-    steps: list[SamplingStep]
-
-
-@dataclass(frozen=True)
-class SamplingStep:
-    """What one setting made of the distribution. name: as `Sampling` calls it. left: how many tokens can be drawn.
-
-    rows: the most likely tokens before it, each with its probability before and after.
-    """
-
-    name: str
-    left: int
-    rows: list[tuple[str, float, float]]
-
-
-class Expected(NamedTuple):
-    """What a model expects next. most_likely: tokens with their probabilities. entropy: of the whole distribution, in
-    nats. bigrams: how the training text goes on after the prompt's last token, where its bigrams were given."""
-
-    most_likely: list[tuple[str, float]]
-    entropy: float
-    bigrams: BigramShares | None
 
 
 def write(
@@ -77,7 +46,7 @@ def write(
     ids, ends = _asked(opened, prompt, chat)
     drawn = continued(opened.model, ids, tokens, how, seed=seed)
     for token, text in _spoken(opened.tokenizer, ids, _until_over(opened, drawn, ends)):
-        steps = list(_steps(opened, token, top)) if top else []
+        steps = tuple(_steps(opened, token, top)) if top else ()
         yield WrittenToken(text, token.probability, _named(opened, token, top), steps)
 
 
@@ -145,7 +114,11 @@ def _certain(tokenizer: TextTokenizer, last: int, text: str) -> int:
 
 def unread(opened: OpenModel, prompt: str, *, chat: bool = False) -> int:
     """How many tokens at the beginning of a prompt are more than the model's context holds, so that it misses them."""
-    return max(0, len(_asked(opened, prompt, chat)[0]) - (context_limit_of(opened.model) or _UNLIMITED))
+    return _unread(opened, _asked(opened, prompt, chat)[0])
+
+
+def _unread(opened: OpenModel, ids: Sequence[int]) -> int:
+    return max(0, len(ids) - (context_limit_of(opened.model) or _UNLIMITED))
 
 
 def continued(model: nn.Module, prompt: list[int], tokens: int, how: Sampling, *, seed: int) -> Iterator[NextToken]:
@@ -179,7 +152,7 @@ def next_tokens(
     if bigrams is not None:
         shown = [id for id, _ in following.top(top)]
         beside = bigrams.beside(p.numpy(), shown, ids[-1], opened.tokenizer.token_text, progress)
-    return Expected(_named(opened, following, top), entropy, beside)
+    return Expected(_named(opened, following, top), entropy, _unread(opened, ids), beside)
 
 
 @torch.no_grad()
@@ -218,8 +191,8 @@ def _ends(model: nn.Module) -> set[int]:
     return {int(id) for id in (ends if isinstance(ends, list) else [ends]) if id is not None}
 
 
-def _named(opened: OpenModel, token: NextToken, top: int) -> list[tuple[str, float]]:
-    return [(opened.tokenizer.token_text(id), p) for id, p in token.top(top)] if top else []
+def _named(opened: OpenModel, token: NextToken, top: int) -> Chances:
+    return tuple((opened.tokenizer.token_text(id), p) for id, p in token.top(top)) if top else ()
 
 
 def _steps(opened: OpenModel, token: NextToken, top: int) -> Iterator[SamplingStep]:
@@ -229,7 +202,7 @@ def _steps(opened: OpenModel, token: NextToken, top: int) -> Iterator[SamplingSt
         p_after = after.softmax(-1).clamp(min=torch.finfo(p.dtype).tiny).masked_fill(after == -torch.inf, 0.0)
         ids = before.topk(min(top, int((before > -torch.inf).sum()))).indices
         texts = (opened.tokenizer.token_text(id) for id in ids.tolist())
-        rows = list(zip(texts, p[ids].tolist(), p_after[ids].tolist(), strict=True))
+        rows = tuple(zip(texts, p[ids].tolist(), p_after[ids].tolist(), strict=True))
         yield SamplingStep(name, int((after > -torch.inf).sum()), rows)
         before, p = after, p_after
 

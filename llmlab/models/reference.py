@@ -21,7 +21,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -130,6 +130,26 @@ def parse(text: str, outputs: Path) -> Reference:
     if _HUB_NAME.fullmatch(text):
         return HubModel(text)
     raise _missing(text, outputs)
+
+
+def with_run(reference: Reference, path: Path, to: RunFolder, *, by_track: bool) -> Reference | None:
+    """What a reference is once a run is `to`; None where it is none of that run. path: of the run, without links.
+
+    by_track: named by its full name, as before.
+    """
+    if isinstance(reference, (SavedRun, LiveRun)):
+        # A file of that name where this process works would be taken for it.
+        name = to.full_name if by_track else to.id
+        named = str(to.path) if Path(name).exists() else name
+        return replace(reference, run=to, named=named) if reference.run.path.resolve() == path else None
+    if not isinstance(reference, AdaptedModel):
+        return None
+    below, adapter = with_run(reference.base, path, to, by_track=by_track), reference.adapter.resolve()
+    inside = adapter.is_relative_to(path)
+    if not (isinstance(below, SavedRun) or inside):
+        return None
+    base = below if isinstance(below, SavedRun) else reference.base
+    return AdaptedModel(base, to.path / adapter.relative_to(path) if inside else reference.adapter)
 
 
 class AmbiguousName(UsageError):

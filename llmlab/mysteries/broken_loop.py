@@ -200,7 +200,7 @@ class Leaked(Sealed):
 
     def new_sequences(self, tokens: np.ndarray) -> Sequences:
         block, val = self.settings.model.block_size, self.data.val
-        inputs, targets = gather(val, fixed_sequences(val, block, self.settings.train.eval_windows), block)
+        inputs, targets = gather(val, fixed_sequences(val, block, self.settings.train.eval_sequences), block)
         measured = np.concatenate([inputs, targets[:, -1:]], axis=1)
         return super().new_sequences(np.concatenate([tokens, measured.ravel().astype(tokens.dtype)]))
 

@@ -218,7 +218,7 @@ def checked_answer(given: Mapping[str, float], among: list[str]) -> dict[str, fl
     return {name: given[name] if name in given else max(0.0, 1 - total) / len(unnamed) for name in among}
 
 
-def answer(run: RunFolder, probabilities: Mapping[str, float]) -> Case:
+def record_answer(run: RunFolder, probabilities: Mapping[str, float]) -> Case:
     """Scores an answer and opens the seal. UsageError when it was answered before; LabError where it cannot be kept."""
     token = run.info().settings_as(MysterySettings).mystery.token
     cause = fault_of(token).name
@@ -238,7 +238,7 @@ def answer(run: RunFolder, probabilities: Mapping[str, float]) -> Case:
 def give_up(run: RunFolder) -> Case:
     """Opens the seal for the score of knowing nothing."""
     among = case_of(run).candidates
-    return answer(run, {name: 1 / len(among) for name in among})
+    return record_answer(run, {name: 1 / len(among) for name in among})
 
 
 def revealed(run: RunFolder) -> Fault:

@@ -84,7 +84,7 @@ def measures_of(run: RunFolder, data: Dataset, progress: Progress = quiet) -> Me
     early, late = (_open(run, saved[at].step) for at in (0, -1))
     model = late.model
     assert isinstance(model, GPT)
-    block, count = settings.model.block_size, settings.train.eval_windows
+    block, count = settings.model.block_size, settings.train.eval_sequences
     same, other = (gather(data.val, fixed_sequences(data.val, block, count, seed), block) for seed in (0, 1))
     with torch.no_grad():
         rows = torch.from_numpy(np.concatenate([other[0], other[1][:, -1:]], axis=1))  # [count, block + 1]

@@ -96,12 +96,6 @@ class Marked:
     score: float = 0.0
 
 
-def question_from(values: dict[str, Any]) -> Question:
-    """The inverse of `Question.as_dict`. Raises TypeError for what is none."""
-    lists = {name: tuple(values.get(name, ())) for name in ("choices", "right")}
-    return Question(**(values | lists))
-
-
 def mark(question: Question, given: str) -> Marked:
     """Whether an answer is right. UsageError for what cannot be an answer to this question, which then stays open."""
     text = given.strip()

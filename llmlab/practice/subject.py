@@ -177,11 +177,12 @@ class Subject:
         """The passage, and all that the panels of Look inside show of it."""
         ids = self.passage
         if tuple(ids) not in self._seen:
-            from llmlab.inspection.answers import answer
+            from llmlab.inspection.answers import answer_question
             from llmlab.inspection.archive import read_archive
 
             path = Path(self._folder.name) / f"{len(self._seen)}.safetensors"
-            self._seen[tuple(ids)] = read_archive(answer(self.opened, "inspect", {"ids": ids}, path, self.progress))
+            answer_question(self.opened, "inspect", {"ids": ids}, path, self.progress)
+            self._seen[tuple(ids)] = read_archive(path)
         return self._seen[tuple(ids)]
 
     @property

@@ -33,7 +33,7 @@ def _plans(outputs: Path) -> Iterator[Candidate]:
 
 def _subject(folder: ExperimentFolder) -> Subject:
     record, status = folder.record(), folder.recorded_status()
-    count = len(record.arms)
+    count = len(record.trials)
     about = f"an experiment of {count} run{'' if count == 1 else 's'}" if count else f"a look at {record.subject}"
     check = isinstance(folder, CheckFolder)
 
@@ -51,7 +51,7 @@ def _subject(folder: ExperimentFolder) -> Subject:
         folder.subject,
         folder.id,
         folder.experiment_json.name,
-        status.state != "planned" or any(trial.state != "planned" for trial in status.arms.values()),
+        status.state != "planned" or any(trial.state != "planned" for trial in status.trials.values()),
         str(folder.path),
         f"{record.title}: does it hold here?" if check else f"{record.title}, {about}",
         record.created,
@@ -114,12 +114,12 @@ class ExperimentFacts(Outcomes):
         """As many as there are trials that differ in the varied setting."""
         if find_quantity(name).answer != CHOICE:
             return 0
-        return len(self.record.arms) if name == "best_arm" else len(self._tried())
+        return len(self.record.trials) if name == "best_arm" else len(self._tried())
 
     def _tried(self) -> list[float]:
         """The values of the varied setting."""
         kind = KINDS.get(self.record.kind)
-        values = {trial.settings.get(kind.setting) for trial in self.record.arms} if kind is not None else set()
+        values = {trial.settings.get(kind.setting) for trial in self.record.trials} if kind is not None else set()
         return sorted(float(value) for value in values if isinstance(value, (int, float)))
 
 

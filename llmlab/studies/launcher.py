@@ -44,7 +44,7 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
             f"It is in {folder.path}.",
             f"Choose another --name, or go on with it: {folder.resume_command}",
         )
-    runs = [folder.run_of(trial, record.track) for trial in record.arms]
+    runs = folder.runs_of(record)
     for run in runs:
         require_free(run)
     _require_text(record)
@@ -54,8 +54,8 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
     try:
         with new_folder(folder.path) as path:
             made = replace(folder, path=path)
-            trials = {trial.name: TrialStatus() for trial in record.arms}
-            made.write_status(ExperimentStatus(arms=trials, eta_seconds=record.estimated_seconds))
+            trials = {trial.name: TrialStatus() for trial in record.trials}
+            made.write_status(ExperimentStatus(trials=trials, eta_seconds=record.estimated_seconds))
             made.write_record(record)
     except OSError as error:
         raise LabError(
@@ -71,7 +71,7 @@ def _require_text(record: ExperimentRecord) -> None:
     from llmlab.data.corpora import find_corpus  # brings numpy, which `--help` should not wait for
 
     settings = settings_of(record)
-    if record.arms and isinstance(settings, PretrainSettings):
+    if record.trials and isinstance(settings, PretrainSettings):
         corpus = find_corpus(settings.data.corpus)
         if not corpus.here():
             next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
@@ -114,8 +114,8 @@ def start_experiment(
             status = replace(status, cluster_options=dict(cluster_options))
         at_once = status.jobs if jobs is None else jobs
         if jobs is None and cluster is not None:
-            at_once = {"slurm": len(status.arms), "local": available_cores()}.get(status.cluster, 1)
-        at_once = min(at_once, max(1, len(status.arms)))
+            at_once = {"slurm": len(status.trials), "local": available_cores()}.get(status.cluster, 1)
+        at_once = min(at_once, max(1, len(status.trials)))
         return replace(status, state="running", pid=None, heartbeat=time.time(), error=None, jobs=at_once)
 
     return launch("llmlab.studies.worker", folder, begin, {}, die_with_parent=follow_parent)

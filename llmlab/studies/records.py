@@ -30,7 +30,7 @@ from llmlab.core.charts import Axis
 from llmlab.core.errors import LabError, UsageError, did_you_mean
 from llmlab.core.files import read_json, write_json
 from llmlab.core.kinds import KINDS, PAPERS
-from llmlab.core.records import from_plain, require_time
+from llmlab.core.records import formerly, from_plain, require_time
 from llmlab.notebook.quantities import CHECK, EXPERIMENT
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.worker_folder import LAUNCH_SECONDS, Inside, WorkerFolder
@@ -41,6 +41,7 @@ LIVE_STATES = ("running", "stopping")
 # Of a trial, which is planned, running or stopped (it waits to go on) before. `diverged`: stopped by the rule, or its
 # loss was no number.
 TRIAL_ENDED_STATES = ("finished", "diverged", "failed", "skipped")
+_NEARLY_DONE = 0.99  # the share that is done while something is left, however long it takes
 _LONGEST_WINDOW = 1_000_000  # of a divergence rule, in steps: more than anyone waits for
 
 
@@ -71,6 +72,7 @@ class Trial:
     name: unique in the experiment, ends the run's id. settings: what differs from the base, `section.field` keys.
     varied: the part of it that the experiment is about, for labels. x: its place on the x axis. group: the curve
     that it belongs to ("lora", "attention"), "" where there is one. forecast: predicted from the trials before it.
+    measuring_seconds: estimated, of what is measured on it once it has finished.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Trial:
     group: str = ""
     forecast: bool = False
     estimated_seconds: float = 0.0
+    measuring_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class TrialStatus:
     """Where a trial stands.
 
     doing: what keeps it from its next step. note: why it failed or was stopped, as a sentence. at_once: how many
-    trained at the same time, which `wall_seconds` depends on.
+    trained at the same time, which `wall_seconds` depends on. eta_seconds: of its steps to come, by its own pace.
     """
 
     state: str = "planned"
@@ -102,6 +105,7 @@ class TrialStatus:
     doing: str = ""
     note: str = ""
     at_once: int = 1
+    eta_seconds: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -113,7 +117,7 @@ class TrialStatus:
 class ExperimentRecord:
     """What was asked of an experiment; written once, before anything runs.
 
-    kind: of llmlab.studies.experiments.kinds. base: all settings that the trials share, as in run.json. arms: trials,
+    kind: of llmlab.studies.experiments.kinds. base: all settings that the trials share, as in run.json. trials:
     in the order in which they run. subject: the run that is looked at, where nothing new is trained. source: of the
     hypothesis. estimated_seconds: of the whole plan. options: what only this kind knows (the general text, a target
     loss).
@@ -128,7 +132,7 @@ class ExperimentRecord:
     track: str
     created: float
     base: dict[str, Any]
-    arms: list[Trial]
+    trials: list[Trial] = field(metadata=formerly("arms"))
     seeds: list[int]
     x_axis: Axis
     y_axis: Axis
@@ -146,7 +150,7 @@ class ExperimentRecord:
 
     def trial(self, name: str) -> Trial:
         """The trial of that name. KeyError when there is none."""
-        for trial in self.arms:
+        for trial in self.trials:
             if trial.name == name:
                 return trial
         raise KeyError(name)
@@ -157,14 +161,14 @@ class ExperimentStatus:
     """Where an experiment stands.
 
     state: planned running stopping stopped finished failed; `ExperimentFolder.status()` adds `interrupted`.
-    arm: name of the one that runs, the first where several do. eta_seconds: of all that is left. doing: between the
+    trial: name of the one that runs, the first where several do. eta_seconds: of all that is left. doing: between the
     runs, in words. jobs: runs that train at once. cluster, cluster_options: whose jobs they are (llmlab.jobs.cluster).
     """
 
     state: str = "planned"
-    arm: str = ""
+    trial: str = field(default="", metadata=formerly("arm"))
     doing: str = ""
-    arms: dict[str, TrialStatus] = field(default_factory=dict)
+    trials: dict[str, TrialStatus] = field(default_factory=dict, metadata=formerly("arms"))
     eta_seconds: float | None = None
     active_seconds: float = 0.0  # time spent by its workers so far
     host: str = ""
@@ -185,7 +189,7 @@ class ExperimentStatus:
     @property
     def ended_trials(self) -> int:
         """Trials to which nothing more will happen."""
-        return sum(trial.ended for trial in self.arms.values())
+        return sum(trial.ended for trial in self.trials.values())
 
     @property
     def share(self) -> int:
@@ -193,9 +197,17 @@ class ExperimentStatus:
         return 1 if self.cluster == "slurm" else self.jobs
 
     @property
+    def share_done(self) -> float:
+        """Of the whole plan, 0 to 1, by the time that it has taken and still takes; 1 once it has finished alone."""
+        if self.state == "finished" or self.eta_seconds is None:
+            return float(self.state == "finished")
+        whole = self.active_seconds + max(0.0, self.eta_seconds)
+        return min(_NEARLY_DONE, self.active_seconds / whole) if whole > 0 else 0.0
+
+    @property
     def training(self) -> dict[str, TrialStatus]:
         """Trials that train now, by name."""
-        return {name: trial for name, trial in self.arms.items() if trial.state == "running"}
+        return {name: trial for name, trial in self.trials.items() if trial.state == "running"}
 
 
 @dataclass(frozen=True)
@@ -275,9 +287,12 @@ class ExperimentFolder(WorkerFolder):
 
     def take_over_all(self) -> None:
         """Forgets workers on other machines, its own and its runs': whoever calls knows that they are gone."""
-        record = self.record()
-        for one in (self, *(self.run_of(trial, record.track) for trial in record.arms)):
+        for one in (self, *self.runs_of(self.record())):
             one.take_over()
+
+    def runs_of(self, record: ExperimentRecord) -> list[RunFolder]:
+        """The runs of all trials, in the plan's order, whether or not they have begun."""
+        return [self.run_of(trial, record.track) for trial in record.trials]
 
     def run_of(self, trial: Trial, track: str) -> RunFolder:
         """The run of a trial, whether or not it has begun."""
@@ -300,7 +315,7 @@ def _check(record: ExperimentRecord) -> None:
     require_time("created", record.created)
     if record.track not in KINDS:
         raise ValueError(f"track is {record.track!r:.100}")
-    for trial in record.arms:
+    for trial in record.trials:
         for name in (trial.name, trial.run):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
                 raise ValueError(f"{name!r:.100} is not a name of a run")

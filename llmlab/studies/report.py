@@ -88,8 +88,8 @@ def _experiment(
 ) -> Iterator[str]:
     yield f"# {record.title}: {record.id}"
     if not results.complete:
-        ended = sum(trial.state in ("finished", "diverged", "failed") for trial in results.arms)
-        yield f"**Not complete:** {ended} of {len(results.arms)} runs have ended."
+        ended = sum(trial.state in ("finished", "diverged", "failed") for trial in results.trials)
+        yield f"**Not complete:** {ended} of {len(results.trials)} runs have ended."
     yield from ("## Question", record.question)
     yield from ("## Hypothesis", record.hypothesis, f"Source: {record.source}.")
     yield from ("## What was varied", *_varied(record))
@@ -98,7 +98,7 @@ def _experiment(
     if results.findings:
         yield _table(("what", "value", "range", ""), map(_finding, results.findings), right=("value",))
     yield from (f"![{figure.stem}](figures/{figure.name})" for figure in figures)
-    if record.arms:
+    if record.trials:
         yield from _runs(record, results)
     if results.spikes:
         yield "### Spikes and their batches"
@@ -118,8 +118,8 @@ def _varied(record: ExperimentRecord) -> Iterator[str]:
         yield f"Nothing. The run looked at is `{record.subject}`."
         return
     yield record.varies
-    values = dict.fromkeys(_varied_text(trial) for trial in record.arms)
-    groups = [group for group in dict.fromkeys(trial.group for trial in record.arms) if group]
+    values = dict.fromkeys(_varied_text(trial) for trial in record.trials)
+    groups = [group for group in dict.fromkeys(trial.group for trial in record.trials) if group]
     compared = f" Compared: {', '.join(groups)}." if groups else ""
     count = len(record.seeds)
     seeds = f"{count} seed{'' if count == 1 else 's'} each ({', '.join(map(str, record.seeds))})"
@@ -159,12 +159,12 @@ def _finding(finding: Finding) -> list[str]:
 
 def _runs(record: ExperimentRecord, results: ExperimentResults) -> Iterator[str]:
     yield "### Runs"
-    scored = any(trial.score is not None for trial in results.arms)
+    scored = any(trial.score is not None for trial in results.trials)
     numbers = ["seed", "steps", "train loss", "validation loss", "lowest", *["score"] * scored, "training"]
     columns = ["run", "varied", "seed", "state", *numbers[1:]]
-    yield _table(columns, (_run(record.trial(trial.name), trial, scored) for trial in results.arms), right=numbers)
+    yield _table(columns, (_run(record.trial(trial.name), trial, scored) for trial in results.trials), right=numbers)
     yield "Losses in nats per token; ranges are one standard error over seeds, or 90 % where a fit gives them."
-    if notes := [f"- `{trial.run}`: {trial.note}" for trial in results.arms if trial.note]:
+    if notes := [f"- `{trial.run}`: {trial.note}" for trial in results.trials if trial.note]:
         yield "\n".join(notes)
 
 
@@ -193,11 +193,11 @@ def _spike(spike: Spike) -> Iterator[str]:
 def _how(record: ExperimentRecord, results: ExperimentResults, seconds: float) -> Iterator[str]:
     if record.command:
         yield f"- Command: `{record.command}`"
-    if record.arms:
+    if record.trials:
         yield f"- Seeds: {', '.join(map(str, record.seeds))}"
     yield f"- Base: preset `{record.preset or 'none'}`, all settings in `experiment.json`"
     yield from _hardware(results.hardware)
-    if record.arms:
+    if record.trials:
         took = f"{seconds:.0f} s in all, of which {results.seconds:.0f} s training"
         yield f"- Duration: {took} (estimated before: {record.estimated_seconds:.0f} s)"
     else:  # what trained was there before
@@ -239,7 +239,7 @@ def _check(record: ExperimentRecord, result: CheckResult, entry: Entry | None) -
             if chart.caption:
                 yield chart.caption
     yield "## How it was made"
-    seeds = f"; seeds: {', '.join(map(str, result.seeds))}; {len(record.arms)} runs" if record.arms else ""
+    seeds = f"; seeds: {', '.join(map(str, result.seeds))}; {len(record.trials)} runs" if record.trials else ""
     models = [f"- Models: {', '.join(f'`{model}`' for model in result.models)}"] if result.models else []
     yield "\n".join(
         [

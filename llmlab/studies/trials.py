@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import subprocess
 import time
@@ -49,11 +50,17 @@ def _ready(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, sta
 def _precision(folder: ExperimentFolder, record: ExperimentRecord, status: ExperimentStatus) -> str:
     """What "auto" takes in all trials on a processor: what those took that are there; on a cluster, of whose processors
     nothing is known, fp32."""
-    runs = (folder.run_of(one, record.track) for one in record.arms)
-    taken = {run.info().precision_on_a_processor for run in runs if run.run_json.is_file()} - {""}
+    taken = {_precision_taken(run) for run in folder.runs_of(record)} - {""}
     if taken:
         return "bf16" if taken == {"bf16"} else "fp32"
-    return "fp32" if status.cluster else precision_of_all(settings_of(record, one) for one in record.arms)
+    return "fp32" if status.cluster else precision_of_all(settings_of(record, one) for one in record.trials)
+
+
+def _precision_taken(run: RunFolder) -> str:
+    """Empty where the run is not there, or its run.json is damaged: the other trials train all the same."""
+    with contextlib.suppress(LabError):
+        return run.info().precision_on_a_processor
+    return ""
 
 
 class Training:
@@ -63,7 +70,7 @@ class Training:
         self, folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, status: ExperimentStatus
     ) -> None:
         """Begins. LabError when it cannot be made or started."""
-        self.trial, self.before = trial, status.arms[trial.name]
+        self.trial, self.before = trial, status.trials[trial.name]
         self.run = _ready(folder, record, trial, status)
         self.began = time.monotonic()
         self._folder, self._record, self._status = folder, record, status
@@ -87,8 +94,11 @@ class Training:
             steps=now.steps,
             loss=now.loss,
             val_loss=now.val_loss,
+            wall_seconds=self.seconds,
             doing=now.doing,
             note="",
+            at_once=self._status.share,
+            eta_seconds=now.eta_seconds,
         )
 
     def look(self, *, stop: bool, terminate: bool) -> bool:

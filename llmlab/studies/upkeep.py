@@ -16,14 +16,15 @@ from typing import Any
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import read_json, remove_folder, write_json
+from llmlab.core.files import remove_folder
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.run_settings import RunSettings
 from llmlab.jobs.launcher import claim_name, require_free, require_name
 from llmlab.jobs.queue import QueuedRun, RunQueue
-from llmlab.models.reference import AdaptedModel, LiveRun, Reference, SavedRun, parse
+from llmlab.models.reference import parse, with_run
 from llmlab.store.registry import list_runs, short_name
 from llmlab.store.run_folder import RunFolder, RunInfo
+from llmlab.studies.experiments.outcomes import read_results, write_results
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
 
@@ -185,8 +186,9 @@ def _plans(outputs: Path) -> Iterator[tuple[ExperimentFolder, ExperimentRecord]]
 def _owners(run: RunFolder, plans: Iterable[tuple[ExperimentFolder, ExperimentRecord]]) -> Iterator[ExperimentFolder]:
     """Experiments and checks whose runs, or whose subject, it is."""
     for folder, record in plans:
-        trials = [folder.run_of(trial, record.track).path for trial in record.arms]
-        if run.path in trials or (record.subject and _mentions(record.subject, run)):
+        if run.path in [one.path for one in folder.runs_of(record)] or (
+            record.subject and _mentions(record.subject, run)
+        ):
             yield folder
 
 
@@ -204,27 +206,10 @@ def _moved(text: str, run: RunFolder, to: RunFolder) -> str | None:
     if run.id not in text:
         return None
     try:
-        moved = _with_run(parse(text, run.outputs), run.path.resolve(), to, by_track=run.full_name in text)
+        moved = with_run(parse(text, run.outputs), run.path.resolve(), to, by_track=run.full_name in text)
     except LabError:
         return None
     return None if moved is None else str(moved)
-
-
-def _with_run(reference: Reference, path: Path, to: RunFolder, *, by_track: bool) -> Reference | None:
-    """path: of the run that gives way to `to`, without links. by_track: named by its full name, as before."""
-    match reference:
-        case SavedRun() | LiveRun():
-            # A file of that name where this process works would be taken for it.
-            name = to.full_name if by_track else to.id
-            named = str(to.path) if Path(name).exists() else name
-            return replace(reference, run=to, named=named) if reference.run.path.resolve() == path else None
-        case AdaptedModel(base, adapter):
-            below = _with_run(base, path, to, by_track=by_track)
-            inside = adapter.resolve().is_relative_to(path)
-            if isinstance(below, SavedRun) or inside:
-                adapter = to.path / adapter.resolve().relative_to(path) if inside else adapter
-                return AdaptedModel(below if isinstance(below, SavedRun) else base, adapter)
-    return None
 
 
 # Renaming -------------------------------------------------------------------------------------------------------
@@ -256,14 +241,14 @@ def _changed_plans(run: RunFolder, renamed: RunFolder) -> Iterator[tuple[Experim
 
     for folder, record in _plans(run.outputs):
         trials = []
-        for trial in record.arms:
+        for trial in record.trials:
             mine = folder.run_of(trial, record.track).path == run.path
             trials.append(
                 replace(trial, run=renamed.id if mine else trial.run, settings=_with_models(trial.settings, moved))
             )
         changed = replace(
             record,
-            arms=trials,
+            trials=trials,
             subject=renamed.id if _mentions(record.subject, run) else record.subject,
             base=_with_models(record.base, moved),
             options=_with_models(record.options, moved),
@@ -285,9 +270,7 @@ def _with_models(values: Mapping[str, Any], moved: Callable[[Any], Any]) -> dict
 
 
 def _rename_in_results(folder: ExperimentFolder, run: RunFolder, renamed: RunFolder) -> None:
-    results = read_json(folder.results_json) or {}
-    mine = [trial for trial in results.get("arms", []) if isinstance(trial, dict) and trial.get("run") == run.id]
-    for trial in mine:
-        trial["run"] = renamed.id
-    if mine:
-        write_json(folder.results_json, results)
+    results = read_results(folder)  # None of a check, whose verdicts name no run
+    if results is not None and any(trial.run == run.id for trial in results.trials):
+        trials = [replace(trial, run=renamed.id) if trial.run == run.id else trial for trial in results.trials]
+        write_results(folder, replace(results, trials=trials))

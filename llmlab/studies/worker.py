@@ -13,11 +13,13 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import statistics
 import sys
 import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
@@ -28,6 +30,7 @@ from llmlab import __version__
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter, read_json
 from llmlab.core.processes import host_name, process_start
+from llmlab.core.progress import Work
 from llmlab.jobs.worker_process import work_as
 from llmlab.store import requests
 from llmlab.store.history import read_history
@@ -47,9 +50,12 @@ from llmlab.studies.records import (
 )
 from llmlab.studies.report import write_check_report, write_report
 from llmlab.studies.trials import Training
+from llmlab.training import thread_spin
 
 _POLL_SECONDS = 0.2
 _STATUS_SECONDS = 1.0
+# What takes no longer was measured by an earlier worker, and only read.
+_MEASURED_BEFORE_SECONDS = 0.2
 
 
 class Stop(Cancelled):
@@ -86,6 +92,8 @@ class ExperimentWorker:
         self.status = folder.recorded_status()
         self._training: list[Training] = []
         self._ended: deque[Trial] = deque()  # finished runs that are to be measured
+        self._work: Work | None = None  # measuring one of them, or judging
+        self._ratios: list[float] = []  # of runs that were measured: the time that it took over the estimate
         self._began = time.monotonic()
         self._seconds_before = self.status.active_seconds
         self._last_status = 0.0
@@ -115,11 +123,11 @@ class ExperimentWorker:
     def _run_plan(self) -> None:
         # Where each trial stands is asked of its run: it may have ended after this worker's forerunner was killed.
         # What failed is tried again, since someone has started the experiment anew.
-        standing = {trial.name: self._standing(trial) for trial in self.record.arms}
+        standing = {trial.name: self._standing(trial) for trial in self.record.trials}
         again = {name: replace(one, state="stopped") for name, one in standing.items() if one.state == "failed"}
-        self._update(arms=standing | again)
-        waiting = deque(trial for trial in self.record.arms if not self.status.arms[trial.name].ended)
-        self._ended.extend(trial for trial in self.record.arms if self.status.arms[trial.name].state == "finished")
+        self._update(trials=standing | again)
+        waiting = deque(trial for trial in self.record.trials if not self.status.trials[trial.name].ended)
+        self._ended.extend(trial for trial in self.record.trials if self.status.trials[trial.name].state == "finished")
         try:
             while waiting or self._training or self._ended:
                 self._require_go()
@@ -128,8 +136,7 @@ class ExperimentWorker:
                 self._look()
                 if self._ended:
                     trial = self._ended.popleft()
-                    self._update(arm=trial.name, doing=f"Measuring {trial.name}")
-                    self._measure(trial)
+                    self._measure_timed(trial)
                 elif self._training:
                     time.sleep(_POLL_SECONDS)
         except Exception:  # a stop, or an error: what trains saves first
@@ -139,7 +146,7 @@ class ExperimentWorker:
                 self._look()
                 time.sleep(_POLL_SECONDS)
             raise
-        whole = all(self.status.arms[trial.name].ended for trial in self.record.arms)
+        whole = all(self.status.trials[trial.name].ended for trial in self.record.trials)
         self._conclude("finished" if whole else "stopped")
 
     def _may_begin(self, trial: Trial) -> bool:
@@ -148,8 +155,8 @@ class ExperimentWorker:
         return room and (not trial.forecast or all(one.trial.forecast for one in self._training))
 
     def _begin(self, trial: Trial) -> None:
-        before = self.status.arms[trial.name]
-        self._update(arm=trial.name, doing="")
+        before = self.status.trials[trial.name]
+        self._update(trial=trial.name, doing="")
         try:
             if trial.forecast:
                 forecast_next(self.folder, self.record, trial)  # written down before the run begins
@@ -177,7 +184,7 @@ class ExperimentWorker:
         self._show()
 
     def _set(self, trial: Trial, standing: TrialStatus) -> None:
-        self._update(arms=self.status.arms | {trial.name: standing})
+        self._update(trials=self.status.trials | {trial.name: standing})
 
     def _show(self) -> None:
         """Where the runs that train stand, about once a second."""
@@ -186,7 +193,7 @@ class ExperimentWorker:
         now = self._now()
         doing = [(name, one.doing) for name, one in now.items() if one.doing]
         words = "; ".join(what if len(now) == 1 else f"{name}: {what}" for name, what in doing)
-        self._update(arms=self.status.arms | now, arm=next(iter(now)), doing=words)
+        self._update(trials=self.status.trials | now, trial=next(iter(now)), doing=words)
 
     def _now(self) -> dict[str, TrialStatus]:
         """Where those that train are, by their names."""
@@ -194,7 +201,7 @@ class ExperimentWorker:
 
     def _standing(self, trial: Trial) -> TrialStatus:
         """Where a trial stands, from its run's folder alone; only the time it took is kept."""
-        known = self.status.arms.get(trial.name, TrialStatus())
+        known = self.status.trials.get(trial.name, TrialStatus())
         run = self.folder.run_of(trial, self.record.track)
         if not run.run_json.is_file():
             return known if known.state == "failed" else TrialStatus(wall_seconds=known.wall_seconds)
@@ -214,21 +221,39 @@ class ExperimentWorker:
 
     def _conclude(self, state: str) -> None:
         """Results, figures and report of what is there, then the last word."""
-        self._update(arm="", doing="Writing the report")
+        self._update(trial="", doing="Writing the report")
         self._write_report()
         self._update(state=state, doing="")
 
+    def _measure_timed(self, trial: Trial) -> None:
+        """Measures a run, and learns how long that takes."""
+        work = self._work = Work(self._measuring([trial]))
+        self._update(trial=trial.name, doing=f"Measuring {trial.name}")
+        self._measure(trial)
+        self._work = None
+        if work.spent > _MEASURED_BEFORE_SECONDS and trial.measuring_seconds > 0:
+            self._ratios.append(work.spent / trial.measuring_seconds)
+
+    def _measuring(self, trials: Sequence[Trial]) -> float:
+        """Seconds that measuring these takes: the estimates, corrected by what it took so far."""
+        ratio = statistics.median(self._ratios) if self._ratios else 1.0
+        return ratio * sum(trial.measuring_seconds for trial in trials)
+
     def _seconds_left(self, status: ExperimentStatus) -> float:
-        """Of the whole plan."""
-        return seconds_left(self.record, status.arms, status.jobs, status.share)
+        """Of the whole plan: training, and measuring, between the runs or beside them."""
+        training = seconds_left(self.record, status.trials, status.jobs, status.share)
+        to_train = [one for one in self.record.trials if not status.trials.get(one.name, TrialStatus()).ended]
+        measuring = self._measuring([*to_train, *self._ended])
+        measuring += self._work.left if self._work is not None else 0.0
+        return training + measuring if status.jobs == 1 else max(training, measuring)
 
     # What a kind of plan does with its runs ----------------------------------------------------------------------
 
     def _measure(self, trial: Trial) -> None:
         """What is to be measured on a finished run's checkpoints, unless that was done."""
         if self.record.kind in MEASURED_KINDS:
-            from llmlab.studies.experiments.measure import measure_trial  # torch, which other kinds need not
-
+            with thread_spin.sleeping():
+                from llmlab.studies.experiments.measure import measure_trial  # torch, which other kinds need not
             measure_trial(self.folder, self.record, trial, self._require_go)
 
     def _write_results(self) -> None:
@@ -288,9 +313,10 @@ class CheckWorker(ExperimentWorker):
         if plan is None:
             raise LabError(f"The lab has no test of {self.options.paper}.", "", "Update the lab to go on with it.")
         self._plan = plan
-        self._judge = cast(Judge, import_module(plan.judge))
+        with thread_spin.sleeping():
+            self._judge = cast(Judge, import_module(plan.judge))
         self._judged: dict[str, Verdict] = {}
-        self._judging_since: float | None = None
+        self._to_judge = self.options.judging_seconds  # expected, until that has begun
 
     def _measure(self, trial: Trial) -> None:
         """What the paper's module wants to know of a run; then all verdicts that can be given by now."""
@@ -308,19 +334,18 @@ class CheckWorker(ExperimentWorker):
         # What takes long waits for all runs, and for another worker when this one is stopping. A stop that is asked for
         # only now ends it at its next step, so that no check is called finished that has not judged all.
         self._write_results()
-        if all(trial.ended for trial in self.status.arms.values()) and self.status.state != "stopping":
+        if all(trial.ended for trial in self.status.trials.values()) and self.status.state != "stopping":
             self._require_go()
-            self._judging_since = time.monotonic()
+            self._work, self._to_judge = Work(self._to_judge), 0.0
             for verdict in self._judge.late(self._check()):
                 self._judged[verdict.claim] = verdict
                 write_result(self.folder.results_json, self._result())
+            self._work = None
         write_check_report(self.folder, self.record, self._result())
 
     def _seconds_left(self, status: ExperimentStatus) -> float:
         """Of the runs, and of judging them."""
-        spent = time.monotonic() - self._judging_since if self._judging_since is not None else 0.0
-        judging = 0.0 if status.state == "finished" else max(0.0, self.options.judging_seconds - spent)
-        return super()._seconds_left(status) + judging
+        return super()._seconds_left(status) + self._to_judge
 
     def _check(self) -> Check:
         """What the judge is given now."""
@@ -331,20 +356,27 @@ class CheckWorker(ExperimentWorker):
             outputs=self.folder.outputs,
             measurements=self.folder.measurements,
             progress=self._tell,
+            asked=self._tell_asked,
         )
-        for trial in self.record.arms:
+        for trial in self.record.trials:
             values = read_json(check.measurements / f"{trial.name}.json")
-            if values is not None and self.status.arms[trial.name].state == "finished":
+            if values is not None and self.status.trials[trial.name].state == "finished":
                 check.finished.append(Measured(trial, self.folder.run_of(trial, self.record.track), values))
         return check
 
+    def _tell_asked(self, what: str, done: float, total: float) -> None:
+        if self._work is not None:
+            self._work.tell_parts(what, done, total)
+
     def _tell(self, what: str, done: float, total: float) -> None:
         self._require_go()
+        if self._work is not None:
+            self._work.tell(what, done, total)
         words = f"{what} ({100 * done / total:.0f} %)" if total else what
-        self._update(arms=self.status.arms | self._now(), doing=words)
+        self._update(trials=self.status.trials | self._now(), doing=words)
 
     def _result(self) -> CheckResult:
-        histories = [read_history(self.folder.run_of(trial, self.record.track)) for trial in self.record.arms]
+        histories = [read_history(run) for run in self.folder.runs_of(self.record)]
         verdicts = [self._judged[claim] for claim in self.options.claims if claim in self._judged]
         return CheckResult(
             paper=self.options.paper,

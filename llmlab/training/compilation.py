@@ -13,7 +13,7 @@ from torch import Tensor
 from llmlab.core.device import Device
 from llmlab.core.paths import cache_dir
 from llmlab.core.settings import PretrainSettings
-from llmlab.gpt.estimate import REACHED, estimate
+from llmlab.gpt.estimate import REACHED, estimate_pretraining
 from llmlab.gpt.model import GPT
 from llmlab.training.state import evaluating, random_state, restore_random
 from llmlab.training.workplace import Workplace
@@ -33,7 +33,7 @@ _CAUSES = {
 def pays(settings: PretrainSettings, device: Device, peak_flops: float) -> bool:
     """Whether a run is long enough to earn back the time that compiling takes: as settings and device say, and nothing
     that another start would find changed. peak_flops: of the device."""
-    step = estimate(settings).flops_per_step / (REACHED * peak_flops)  # seconds
+    step = estimate_pretraining(settings).flops_per_step / (REACHED * peak_flops)  # seconds
     return device.kind == "cuda" and step * settings.full_steps > _PAYS_FROM
 
 

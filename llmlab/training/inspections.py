@@ -83,7 +83,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def _answer(
     trainer: TrainingRun, model: nn.Module, question: str, values: dict[str, Any], out: Path, progress: _Teller
 ) -> None:
-    from llmlab.inspection.answers import answer  # not before somebody asks
+    from llmlab.inspection.answers import answer_question  # not before somebody asks
     from llmlab.models.model import OpenModel
 
     step, random = trainer.progress.step, random_state()
@@ -97,7 +97,7 @@ def _answer(
                 tokenizer=trainer.tokenizer,
                 step=step,
             )
-            answer(opened, question, values, out, progress)
+            answer_question(opened, question, values, out, progress)
     finally:
         restore_random(random)
 

@@ -70,7 +70,7 @@ def steps_and_evaluations(settings: RunSettings, held_out: int = 0) -> float:
     train = settings.train
     evaluations = 1 + -(-train.steps // train.eval_interval) if train.eval_interval else 0
     evaluations += len(early_evaluations(train))
-    sequences = 2 * evaluations * (train.eval_windows or held_out)  # a forward pass is a third of a step
+    sequences = 2 * evaluations * (train.eval_sequences or held_out)  # a forward pass is a third of a step
     return train.steps + sequences / (settings.data.batch_size * train.grad_accum) / 3
 
 

@@ -244,9 +244,9 @@ class Trainer(FromScratch):
         self.processes.order("losses", self.progress.step)
         train, val = self.data.train, self.data.val
         if not isinstance(train, MixedTokens) or not isinstance(val, MixedTokens):
-            return self._losses_on(train, val, self.settings.train.eval_windows)
+            return self._losses_on(train, val, self.settings.train.eval_sequences)
         found = []
-        count = self.settings.train.eval_windows
+        count = self.settings.train.eval_sequences
         for weight, of_train, of_val in zip(val.weights, train.sources, val.sources, strict=True):
             found.append(self._losses_on(of_train, of_val, max(1, round(weight * count)) if count else 0))
         by_source = zip(self.data.sources, found, strict=True)

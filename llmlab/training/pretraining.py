@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmlab.core.config import SettingInfo, with_values
 from llmlab.core.paths import expanded
 from llmlab.core.settings import PretrainSettings
-from llmlab.gpt.estimate import Memory, estimate, expected_vocab_size
+from llmlab.gpt.estimate import Memory, estimate_pretraining, expected_vocab_size
 from llmlab.training.kinds import Levers, TrainingKind, smaller_batch, steps_and_evaluations
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _smaller_vocabulary(settings: PretrainSettings) -> dict[str, Any] | None:
 
 def _smaller_model(settings: PretrainSettings) -> dict[str, Any] | None:
     """A smaller vocabulary where the embedding is most of it, else half the layers, else half of n_embd."""
-    model, known = settings.model, estimate(settings)
+    model, known = settings.model, estimate_pretraining(settings)
     if 2 * known.embedding_parameters > known.parameters and (changed := _smaller_vocabulary(settings)) is not None:
         return changed
     if model.n_layer > 4:
@@ -84,12 +84,12 @@ class Pretraining(TrainingKind[PretrainSettings]):
         return changed.key not in unfit and (changed.section != "model" or changed.name == "dropout")
 
     def seconds(self, settings: PretrainSettings, outputs: Path) -> float:
-        held_out = 0 if settings.train.eval_windows else _held_out(settings)
+        held_out = 0 if settings.train.eval_sequences else _held_out(settings)
         steps = steps_and_evaluations(settings, held_out) - settings.train.steps + settings.full_steps
-        return _START_SECONDS + estimate(settings).seconds_per_step * steps
+        return _START_SECONDS + estimate_pretraining(settings).seconds_per_step * steps
 
     def memory(self, settings: PretrainSettings, outputs: Path, *, read: bool = False) -> Memory:
-        return estimate(settings).memory
+        return estimate_pretraining(settings).memory
 
     def trainer(self, settings: PretrainSettings) -> type[Trainer]:
         """What takes its steps."""
@@ -109,7 +109,7 @@ class Pretraining(TrainingKind[PretrainSettings]):
             asked = with_values(asked, {"model.dropout": 0.0})
         if place.processes.rank == 0:  # the others begin when it has begun
             place.recorder.prepare("Making the model")  # in a moment: a stop that is asked saves step 0
-            need = estimate(asked, data.tokenizer.vocab_size).memory
+            need = estimate_pretraining(asked, data.tokenizer.vocab_size).memory
             if device.kind != "cpu":  # each has a device of its own, and saves from main memory
                 need = replace(need, processes=1, saving=0)
             require_room(asked, need, device.free_bytes(), place.run.outputs)

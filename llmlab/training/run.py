@@ -40,8 +40,8 @@ from llmlab.store.events import (
 from llmlab.training import state
 from llmlab.training.pace import Pace
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
-from llmlab.training.spin import Spin
 from llmlab.training.state import Origin, Progress
+from llmlab.training.thread_spin import Spin
 from llmlab.training.workplace import Facts, StepResult, Workplace
 
 if TYPE_CHECKING:

@@ -44,6 +44,11 @@ class OnTask(TrainingKind[TaskSettings]):
 
 def task_seconds(settings: TaskSettings) -> float:
     """All of a run: start, steps and measurements."""
+    return _START_SECONDS + step_seconds(settings) * steps_and_evaluations(settings)
+
+
+def step_seconds(settings: TaskSettings) -> float:
+    """Of a step, on this machine's cores."""
     model, data, train = settings.model, settings.data, settings.train
     tokens = data.batch_size * settings.time * train.grad_accum
     cores = min(train.threads or available_cores(), available_cores())
@@ -51,7 +56,7 @@ def task_seconds(settings: TaskSettings) -> float:
     step += STEP_SECONDS
     if model.kind == TRANSFORMER:
         step += model.n_layer * LAYER_SECONDS + _TOKEN_SECONDS * tokens
-    return _START_SECONDS + step * steps_and_evaluations(settings)
+    return step
 
 
 def _products(settings: TaskSettings) -> float:

@@ -45,7 +45,7 @@ class TaskRun(FromScratch):
         self.scaler = torch.amp.GradScaler(place.device.kind, enabled=place.device.precision == "fp16")
         # 2 FLOPs a weight forward, twice that backward (Kaplan et al. 2020, section 2.1).
         self.flops_per_token = 6.0 * self._parameters()
-        self._held_out = held_out(self.task, train.eval_windows)
+        self._held_out = held_out(self.task, train.eval_sequences)
 
     def loss_of_batch(self, index: int) -> Tensor:
         """Mean over scored predictions of -sum target ln p, nats."""
@@ -58,7 +58,7 @@ class TaskRun(FromScratch):
     def losses(self) -> tuple[float, float]:
         """Against the posterior: on the first sequences of training, and on held-out ones."""
         seed, size = self.settings.train.seed, self.settings.data.batch_size
-        count = -(-self.settings.train.eval_windows // size)
+        count = -(-self.settings.train.eval_sequences // size)
         begun = [self.task.batch(seed, TRAIN, index, size) for index in range(count)]
         with evaluating(self.model), torch.no_grad(), self.device.autocast():
             return self._mean_loss(begun), self._mean_loss(self._held_out)
@@ -85,7 +85,7 @@ class TaskRun(FromScratch):
             parameters=self._parameters(),
             vocab_size=self.layout.vocab_size,
             train_tokens=self.settings.train_tokens,
-            val_tokens=self.settings.train.eval_windows * self.layout.time,
+            val_tokens=self.settings.train.eval_sequences * self.layout.time,
             tokenizer=self.settings.data.task,
             uniform_loss=math.log(self.layout.answers[1] - self.layout.answers[0]),
             floor_loss=math.log(2) * float(bits.mean()),

@@ -11,6 +11,7 @@ from llmlab.anatomy.anatomy import require
 from llmlab.core.config import describe, parse_value
 from llmlab.core.errors import UsageError
 from llmlab.core.settings import Sampling
+from llmlab.inspection.one_part import require_head
 from llmlab.inspection.questions import Prompt, position_of
 from llmlab.models.model import OpenModel
 from llmlab.walk.attending import attention_stages, normed_query, projected
@@ -130,23 +131,10 @@ def _saying(stage: Stage, changes: Changes, key: int) -> Stage:
 def check(opened: OpenModel, layer: int, head: int) -> None:
     """UsageError where there is no such head, LabError where the lab does not look into the model's parts."""
     anatomy = opened.anatomy
-    for refusal in (
-        anatomy.refusals.attention,
-        anatomy.refusals.contributions,
-        anatomy.refusals.heads,
-        anatomy.refusals.attribution,
-    ):
+    refusals = anatomy.refusals
+    for refusal in (refusals.attention, refusals.contributions, refusals.heads, refusals.attribution):
         require(refusal, "A walk")
-    if not (0 <= layer < anatomy.n_layer and 0 <= head < anatomy.n_head):
-        raise UsageError(
-            f"There is no head {layer}.{head}.",
-            f"The model has {anatomy.n_layer} layers of {anatomy.n_head} heads, both counted from 0.",
-        )
-    block = anatomy.blocks[layer]
-    if block.attention is None or block.projection is None:
-        raise UsageError(
-            f"Layer {layer} has no attention pattern.", "It mixes tokens in another way.", "Choose another layer."
-        )
+    require_head(anatomy, layer, head)
 
 
 def settings_of(focus: Focus, changes: Changes) -> Iterator[Setting]:

@@ -149,7 +149,7 @@ class DiagnoseDock(LabDock):
 
     def answer(self, probabilities: dict[str, float]) -> None:
         """Scores it and shows what was broken."""
-        self._change(mysteries.answer, probabilities, then=lambda: self.tabs.setCurrentIndex(REVEAL))
+        self._change(mysteries.record_answer, probabilities, then=lambda: self.tabs.setCurrentIndex(REVEAL))
 
     def show_healthy(self) -> None:
         """The healthy run of the same seed in the charts; it is trained where it is not there yet."""

@@ -153,10 +153,10 @@ class ExperimentForm(StudyForm[Asked]):
             self.list_subjects()
             self.subject.setCurrentIndex(max(0, self.subject.findData(record.subject)))
             return
-        values = {trial.varied[kind.setting] for trial in record.arms if kind.setting in trial.varied}
+        values = {trial.varied[kind.setting] for trial in record.trials if kind.setting in trial.varied}
         self.grid.setText(", ".join(f"{value:g}" for value in sorted(values)))
         self.seeds.setValue(len(record.seeds))
-        compared = {trial.group for trial in record.arms}
+        compared = {trial.group for trial in record.trials}
         for name, box in self.groups.items():
             box.setChecked(name in compared)
         sections = record.base.items()

@@ -75,7 +75,7 @@ class ExperimentsDock(LabDock):
         """Shows all of its runs in the charts of the other docks."""
         row = self.desk.current()
         if row is not None:
-            runs = [row.folder.run_of(trial, row.record.track).full_name for trial in row.record.arms]
+            runs = [run.full_name for run in row.folder.runs_of(row.record)]
             ids = [run for run in runs if self.lab.row(run) is not None]
             self.lab.set_shown(ids)
             self.lab.said.emit(f"{len(ids)} runs of {row.id} are overlaid in the charts.")
@@ -96,7 +96,7 @@ class ExperimentsDock(LabDock):
                 LabError(f"{row.id} is running.", "An experiment that is running cannot be deleted.", "Stop it first.")
             )
             return
-        runs = [path for trial in row.record.arms if (path := row.folder.run_of(trial, row.record.track).path).is_dir()]
+        runs = [run.path for run in row.folder.runs_of(row.record) if run.path.is_dir()]
         with_runs = self.confirm_deletion(row, runs, for_good=False)
         if with_runs is None:
             return

@@ -83,7 +83,7 @@ class ExperimentLossesDock(PanelDock):
         if row is None:
             hint = "Set one up, or choose one in Experiments: the losses of its runs appear here while they train."
             self.show_empty("No experiment is selected", hint, "Set one up", self._plan_one)
-        elif not row.record.arms:
+        elif not row.record.trials:
             self.show_empty("This experiment trains nothing", f"It analyses {row.record.subject}.")
         elif not self.desk.curves:
             self.show_empty("No steps yet", "The first one appears here as soon as a run has done it.")
@@ -129,7 +129,7 @@ class ExperimentLossesDock(PanelDock):
     def _diverged(self) -> set[str]:
         """Names of the trials that were cut."""
         row = self.desk.current()
-        trials = row.record.arms if row is not None else []
+        trials = row.record.trials if row is not None else []
         return {trial.name for trial in trials if row is not None and row.standing(trial.name).state == "diverged"}
 
     def _cells(self) -> list[_Cell]:
@@ -138,8 +138,8 @@ class ExperimentLossesDock(PanelDock):
             return []
         colors = trial_colors(row.record)
         found: dict[Hashable, _Cell] = {}
-        groups = list(dict.fromkeys(trial.group for trial in row.record.arms))
-        for trial in sorted(row.record.arms, key=lambda trial: (groups.index(trial.group), trial.x, trial.seed)):
+        groups = list(dict.fromkeys(trial.group for trial in row.record.trials))
+        for trial in sorted(row.record.trials, key=lambda trial: (groups.index(trial.group), trial.x, trial.seed)):
             cell = found.setdefault(cell_of(trial), _Cell(value_text(trial), colors[trial.name], []))
             cell.trials.append(trial)
         return list(found.values())
@@ -212,7 +212,7 @@ class ExperimentLossesDock(PanelDock):
 
 def _varied(record: ExperimentRecord) -> str:
     """What tells the curves apart, in words."""
-    names = list(dict.fromkeys(key.rpartition(".")[2] for trial in record.arms for key in trial.varied))
+    names = list(dict.fromkeys(key.rpartition(".")[2] for trial in record.trials for key in trial.varied))
     return " and ".join(names)
 
 

@@ -68,7 +68,7 @@ class ExperimentRow:
 
     def standing(self, trial: str) -> TrialStatus:
         """Where one of its runs stands."""
-        return self.status.arms.get(trial, TrialStatus())
+        return self.status.trials.get(trial, TrialStatus())
 
 
 @dataclass(frozen=True)

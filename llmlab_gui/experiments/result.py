@@ -106,7 +106,7 @@ class ExperimentResultDock(LabDock):
             plan_one = partial(self.lab.dock_requested.emit, "experiment")
             self.show_empty("No experiment is selected", hint, "Set one up", plan_one)
         elif results is None or not results.charts:
-            hint = "The first point appears when a run has ended." if row.record.arms else "It is being analysed."
+            hint = "The first point appears when a run has ended." if row.record.trials else "It is being analysed."
             if not row.status.live:
                 hint = "None of its runs has ended. Resume it in Experiments."
             self.show_empty("No result yet", hint)
@@ -121,7 +121,7 @@ def _is_in(unit: str, chart: Chart | None) -> bool:
 def expectations(record: ExperimentRecord, lines: Sequence[Line]) -> list[Expected]:
     """What was predicted of the main chart's axes: where its lowest point lies, and how low that is."""
     found = []
-    varied = all(next(iter(trial.varied.values()), None) == trial.x for trial in record.arms)  # x is what is varied
+    varied = all(next(iter(trial.varied.values()), None) == trial.x for trial in record.trials)  # x is what is varied
     for line in lines:
         stated = line.locked.prediction
         on_x, on_y = stated.quantity in _ON_X and varied, stated.quantity in _ON_Y

@@ -72,12 +72,12 @@ class ExperimentDock(LabDock):
         return make_plan(request)
 
     def _show_plan(self, _asked: Asked, record: ExperimentRecord) -> tuple[ExperimentRecord, str]:
-        self.plan.show(record.arms)
+        self.plan.show(record.trials)
         return record, plan_text(record)
 
     def _ask(self, record: ExperimentRecord) -> list[Prediction] | None:
         about, anchors = f"<b>{record.title}.</b> {record.question}", None
-        if record.arms:
+        if record.trials:
             anchors = partial(anchors_of_plan, record, self.lab.runs(), self.lab.outputs)
         return ask(self, self.lab.notebook, about, questions(record), anchors=anchors)
 
@@ -91,10 +91,10 @@ class ExperimentDock(LabDock):
 
 def plan_text(record: ExperimentRecord) -> str:
     """How many runs, how long, and until when nothing is learned."""
-    if not record.arms:
+    if not record.trials:
         return f"<b>It analyses {record.subject}</b>; nothing is trained."
-    values, seeds = len({(trial.group, value_text(trial)) for trial in record.arms}), len(record.seeds)
-    runs = f"{len(record.arms)} runs" + (f", {values} values with {seeds} seeds each" if seeds > 1 else "")
+    values, seeds = len({(trial.group, value_text(trial)) for trial in record.trials}), len(record.seeds)
+    runs = f"{len(record.trials)} runs" + (f", {values} values with {seeds} seeds each" if seeds > 1 else "")
     return f"<b>About {minutes_text(record.estimated_seconds / 60)} here</b> · {runs}."
 
 
@@ -102,7 +102,7 @@ def questions(record: ExperimentRecord) -> list[Quantity]:
     """What the experiment can be asked about, with the answers that its plan has."""
     found = [find_quantity(name) for name in KINDS[record.kind].quantities]
     found.append(find_quantity("text"))
-    return [_with_choices(quantity, record.arms) for quantity in found]
+    return [_with_choices(quantity, record.trials) for quantity in found]
 
 
 def _with_choices(quantity: Quantity, trials: list[Trial]) -> Quantity:

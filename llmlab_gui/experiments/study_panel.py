@@ -73,7 +73,7 @@ class StudyPanel(QWidget):
     def show_row(self, row: ExperimentRow | None, about: str) -> None:
         """about: what is said of a plan without runs, and where there is no plan."""
         self.row = row
-        trials = row.record.arms if row is not None else []
+        trials = row.record.trials if row is not None else []
         colors = self._colors(row) if row is not None else {}
         rows = [TrialRow(trial, row.standing(trial.name), colors.get(trial.name, "")) for trial in trials if row]
         self.trials.show(rows)
@@ -81,7 +81,7 @@ class StudyPanel(QWidget):
         error = row.status.error if row is not None else None
         self.problem.say(" ".join(str(part) for part in error.values() if part) if error else "")
         self.bar.setVisible(row is not None)
-        self.bar.setValue(round(_WHOLE * share_done(row)) if row is not None else 0)
+        self.bar.setValue(round(_WHOLE * row.status.share_done) if row is not None else 0)
         self.standing.setText(standing_text(row, about) if row is not None else about)
         state = row.status.state if row is not None else ""
         self.stop_button.setVisible(state in ("running", "stopping"))
@@ -110,7 +110,7 @@ class StudyPanel(QWidget):
         if row is None:
             return
         trial = next(
-            (one for one in row.record.arms if (one.run == name if name else one.name == row.status.arm)), None
+            (one for one in row.record.trials if (one.run == name if name else one.name == row.status.trial)), None
         )
         if trial is None:
             return
@@ -130,7 +130,7 @@ class StudyPanel(QWidget):
             open_outside(self.row.folder.path, self._lab.error_raised)
 
     def _offer_run(self) -> None:
-        self.open_button.setEnabled(bool(selected_key(self.trials_table)) or bool(self.row and self.row.status.arm))
+        self.open_button.setEnabled(bool(selected_key(self.trials_table)) or bool(self.row and self.row.status.trial))
 
 
 def can_go_on(row: ExperimentRow) -> bool:
@@ -138,35 +138,14 @@ def can_go_on(row: ExperimentRow) -> bool:
     return (not row.status.live or is_elsewhere(row.status)) and row.status.state != "finished"
 
 
-def share_done(row: ExperimentRow) -> float:
-    """The share of the whole plan that is done, judging included, 0 to 1: its parts weigh as much as they take.
-
-    Of a plan without runs the time that is spent, of all that was expected.
-    """
-    status, record = row.status, row.record
-    if status.state == "finished":
-        return 1.0
-    if not record.arms:
-        left = status.eta_seconds
-        whole = status.active_seconds + left if left is not None and left > 0 else record.estimated_seconds
-        return min(1.0, status.active_seconds / whole) if whole > 0 else 0.0
-    total = done = 0.0
-    for trial in record.arms:
-        weight = trial.estimated_seconds or 1.0
-        total += weight
-        if at := status.arms.get(trial.name):
-            done += weight * (1.0 if at.ended else at.step / at.steps if at.steps else 0.0)
-    return min(1.0, done / max(total, record.estimated_seconds))
-
-
 def standing_text(row: ExperimentRow, about: str) -> str:
     """`Run 9 of 18 (hmm-s2): step 421 of 2,000. 7 min left.` about: of a plan without runs, what is done instead."""
-    status, names = row.status, [trial.name for trial in row.record.arms]
+    status, names = row.status, [trial.name for trial in row.record.trials]
     parts = [about]
-    if status.live and status.arm in names:
-        trial = status.arms.get(status.arm)
+    if status.live and status.trial in names:
+        trial = status.trials.get(status.trial)
         at = f": step {trial.step:,} of {trial.steps:,}" if trial is not None and trial.steps else ""
-        parts = [f"Run {names.index(status.arm) + 1} of {len(names)} ({status.arm}){at}."]
+        parts = [f"Run {names.index(status.trial) + 1} of {len(names)} ({status.trial}){at}."]
         if len(training := status.training) > 1:
             parts = [
                 f"{len(training)} of {len(names)} are training: {', '.join(training)}; {status.ended_trials} ended."

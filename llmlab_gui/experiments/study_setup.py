@@ -110,7 +110,7 @@ class StudySetup(QWidget, Generic[A, P]):
             self.update_plan()
             self._start_when_planned = self._planned and self._asked is not None
             return
-        busy = busy_with(self._lab) if record.arms or record.estimated_seconds else []
+        busy = busy_with(self._lab) if record.trials or record.estimated_seconds else []
         if busy and not self.ask_about_others(busy):
             return
         predictions = self._steps.ask(record)

@@ -43,7 +43,7 @@ EXPERIMENT_COLUMNS: tuple[Column[ExperimentRow], ...] = (
     Column("State", lambda row: row.status.state, "State", state=True, width=12),
     Column(
         "Runs",
-        lambda row: f"{row.status.ended_trials} / {len(row.record.arms)}" if row.record.arms else "–",
+        lambda row: f"{row.status.ended_trials} / {len(row.record.trials)}" if row.record.trials else "–",
         "Runs that have ended, and planned",
         right=True,
         width=8,
@@ -108,7 +108,7 @@ class ExperimentsModel(RowsModel[ExperimentRow]):
     """All experiments."""
 
     columns = EXPERIMENT_COLUMNS
-    in_file = (("Runs planned", lambda row: len(row.record.arms)),)
+    in_file = (("Runs planned", lambda row: len(row.record.trials)),)
 
     def key(self, row: ExperimentRow) -> str:
         return row.id
@@ -173,18 +173,18 @@ def cell_of(trial: Trial) -> Hashable:
 
 def trial_colors(record: ExperimentRecord) -> dict[str, QColor]:
     """A colour a trial, by its name; runs of one value share it."""
-    groups = list(dict.fromkeys(trial.group for trial in record.arms))
+    groups = list(dict.fromkeys(trial.group for trial in record.trials))
     colors: dict[Hashable, QColor] = {}
     for number, group in enumerate(groups):
         cells = {cell_of(trial): value_text(trial) for trial in sorted(_of(record, group), key=lambda trial: trial.x)}
         names = list(cells.values())
         shades = curve_colors(names, few=1) if len(groups) == 1 else _shades(series_color(number), len(cells))
         colors |= dict(zip(cells, shades, strict=True))
-    return {trial.name: colors[cell_of(trial)] for trial in record.arms}
+    return {trial.name: colors[cell_of(trial)] for trial in record.trials}
 
 
 def _of(record: ExperimentRecord, group: str) -> list[Trial]:
-    return [trial for trial in record.arms if trial.group == group]
+    return [trial for trial in record.trials if trial.group == group]
 
 
 def _shades(color: QColor, count: int) -> list[QColor]:

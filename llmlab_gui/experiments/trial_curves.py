@@ -61,7 +61,8 @@ class TrialCurves:
     """Follows all runs of one experiment. Touches no Qt: the poller's thread has it."""
 
     def __init__(self, folder: ExperimentFolder, record: ExperimentRecord) -> None:
-        self._trials = {trial.name: _Followed(trial.name, folder.run_of(trial, record.track)) for trial in record.arms}
+        names = [trial.name for trial in record.trials]
+        self._trials = dict(zip(names, map(_Followed, names, folder.runs_of(record)), strict=True))
 
     def look(self) -> bool:
         """Reads what is new, at most a block of each run. True when a curve changed; then there may be more."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from llmlab.models.said import About
 from llmlab_gui.widgets.numbers import bytes_text, count_text
 
 # The kinds of models as people call them.
@@ -21,28 +20,8 @@ _FLOAT = 4  # bytes of a number in an archive
 
 
 @dataclass(frozen=True)
-class ModelAbout:
-    """An open model as its host describes it.
-
-    reference: opens exactly this model again. parameters: how many numbers. bytes: of its weights in memory.
-    memory_bytes: of the host's process. refusals: why something cannot be shown, by the fields of
-    `llmlab.anatomy.anatomy.Refusals`.
-    """
-
-    reference: str
-    name: str
-    kind: str
-    step: int | None = None
-    parameters: int = 0
-    bytes: int = 0
-    family: str = ""
-    n_layer: int = 0
-    n_head: int = 0
-    n_embd: int = 0
-    vocab_size: int = 0
-    context: int = 0
-    refusals: Mapping[str, str] = field(default_factory=dict)
-    memory_bytes: int = 0
+class ModelAbout(About):
+    """An open model as its process describes it, in the window's words."""
 
     @property
     def live(self) -> bool:
@@ -67,21 +46,3 @@ class ModelAbout:
     def pattern_bytes(self, tokens: int) -> int:
         """What all attention patterns of a prompt take on the disk: layers x heads x tokens² floats."""
         return self.n_layer * self.n_head * tokens * tokens * _FLOAT
-
-
-def about_from(values: Mapping[str, Any]) -> ModelAbout:
-    """The host's description. KeyError, TypeError or ValueError when it is none; unknown fields are passed over."""
-    numbers = {
-        name: int(values.get(name) or 0)
-        for name in ("parameters", "bytes", "n_layer", "n_head", "n_embd", "vocab_size", "context", "memory_bytes")
-    }
-    step = values.get("step")
-    return ModelAbout(
-        reference=str(values["reference"]),
-        name=str(values["name"]),
-        kind=str(values["kind"]),
-        step=None if step is None else int(step),
-        family=str(values.get("family") or ""),
-        refusals={str(aspect): str(reason) for aspect, reason in dict(values.get("refusals") or {}).items()},
-        **numbers,
-    )

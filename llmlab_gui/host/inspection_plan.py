@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llmlab.core.errors import LabError
+from llmlab.inspection.questions import ASPECTS, REFUSED_BY
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.widgets.numbers import bytes_text
 
-# The order in which the core writes them (llmlab.inspection.questions.ASPECTS, which needs torch to import).
-ASPECTS = ("attention", "heads", "residual", "contributions", "attribution", "lens", "rollout")
-# Which field of `llmlab.anatomy.anatomy.Refusals` speaks about an aspect.
-REFUSED_BY = {
-    "attention": "attention",
-    "heads": "attention",
-    "rollout": "attention",
-    "residual": "contributions",
-    "contributions": "contributions",
-    "attribution": "attribution",
-    "lens": "attribution",
-}
 # Beyond this the patterns of all heads are not kept; a head that someone looks at is asked for by itself.
 PATTERNS_LIMIT = 64_000_000
 # The same for the rollout, which is one pattern a layer.
@@ -57,7 +46,7 @@ def slow_aspects(about: ModelAbout, tokens: int) -> tuple[str, ...]:
 
 def refusal_of(about: ModelAbout, aspect: str) -> str | None:
     """Why the model cannot be asked for an aspect; None when it can."""
-    return about.refusals.get(REFUSED_BY.get(aspect, aspect)) or None
+    return next((about.refusals[field] for field in REFUSED_BY[aspect] if field in about.refusals), None)
 
 
 def first_tokens(text: str, texts: Sequence[str]) -> str:

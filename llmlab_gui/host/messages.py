@@ -8,79 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.records import from_plain
+from llmlab.core.settings import Sampling
 from llmlab.data.example_preview import BatchText, Preview
-from llmlab.practice.question import question_from
-from llmlab_gui.host.about import about_from
+from llmlab.models.said import Expected
+from llmlab.practice.question import Question
+from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.selection import PromptToken, Working
 
-Alternatives = tuple[tuple[str, float], ...]
-
 
 @dataclass(frozen=True)
-class Generation:
-    """How text is drawn (`llmlab.core.settings.Sampling`); one seed gives one text.
-
-    chat: the prompt is a user's turn, and the model answers it.
-    """
+class Generation(Sampling):
+    """How text is drawn; one seed gives one text. chat: the prompt is a user's turn, and the model answers it."""
 
     tokens: int = 120
-    temperature: float = 0.8
-    top_k: int = 50
     seed: int = 1337
     chat: bool = False
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-
-
-@dataclass(frozen=True)
-class SamplingStep:
-    """What one setting made of the distribution. left: how many tokens could be drawn after it.
-
-    rows: the most likely tokens before it, with their probabilities before and after.
-    """
-
-    name: str
-    left: int
-    rows: tuple[tuple[str, float, float], ...]
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated token. probability and alternatives are the model's own, at temperature 1.
-
-    steps: what the settings of sampling made of them, in order.
-    """
-
-    text: str
-    probability: float
-    alternatives: Alternatives = ()
-    steps: tuple[SamplingStep, ...] = ()
-
-
-@dataclass(frozen=True)
-class BigramShares:
-    """How a model's training text goes on after the token `last` (`llmlab.models.bigrams.BigramShares`)."""
-
-    last: str
-    occurrences: int
-    shares: tuple[float, ...]
-    overlap: float
-    most: Alternatives
-    beginning: int
-
-
-@dataclass(frozen=True)
-class NextToken:
-    """What the model expects next. entropy: of the whole distribution, in nats. unread: how many tokens at the
-    beginning of the prompt are beyond the model's context. bigrams: None for a model without a text of its own here;
-    no_bigrams: why, where someone may expect them."""
-
-    alternatives: Alternatives
-    entropy: float
-    unread: int = 0
-    bigrams: BigramShares | None = None
-    no_bigrams: str = ""
+    temperature: float = 0.8
+    top_k: int = 50
 
 
 @dataclass(frozen=True)
@@ -102,62 +46,29 @@ def progress_from(values: Mapping[str, Any]) -> Working:
     )
 
 
-def token_from(values: Mapping[str, Any]) -> Token:
-    """A `token` line."""
-    alternatives, steps = alternatives_from(values.get("top", ())), map(_step_from, values.get("steps", ()))
-    return Token(text_of(values["text"]), float(values["probability"]), alternatives, tuple(steps))
-
-
-def _step_from(values: Mapping[str, Any]) -> SamplingStep:
-    rows = ((text_of(text), float(before), float(after)) for text, before, after in values["rows"])
-    return SamplingStep(str(values["name"]), int(values["left"]), tuple(rows))
-
-
 def cut_from(values: Mapping[str, Any]) -> TokenizedPrompt:
     """A `tokens` line."""
-    pairs = zip(values["ids"], values["texts"], strict=True)
-    beginning = values.get("beginning")
-    cuts = tuple(PromptToken(int(number), text_of(text)) for number, text in pairs)
-    return TokenizedPrompt(cuts, None if beginning is None else int(beginning))
+    cuts = map(PromptToken, values["ids"], values["texts"])
+    return TokenizedPrompt(tuple(cuts), values["beginning"])
 
 
-def alternatives_from(pairs: Any) -> Alternatives:
-    """Tokens with their probabilities."""
-    return tuple((text_of(text), float(probability)) for text, probability in pairs)
-
-
-def _bigrams_from(values: Mapping[str, Any]) -> BigramShares:
-    return BigramShares(
-        text_of(values["last"]),
-        int(values["occurrences"]),
-        tuple(map(float, values["shares"])),
-        float(values["overlap"]),
-        alternatives_from(values["most"]),
-        int(values["beginning"]),
-    )
-
-
-def text_of(value: Any) -> str:
-    """A token's text; half a surrogate pair, which no widget can show, becomes the replacement sign."""
-    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def readable(values: Any) -> Any:
+    """Values of a line; half a surrogate pair in a token's text, which no widget can show, is the replacement sign."""
+    if isinstance(values, str):
+        return values.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(values, dict):
+        return {name: readable(value) for name, value in values.items()}
+    return [readable(value) for value in values] if isinstance(values, list) else values
 
 
 # What the lines hold that end a request well, by their event.
 ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
-    "next": lambda values: NextToken(
-        alternatives_from(values["top"]),
-        float(values["entropy"]),
-        int(values.get("unread", 0)),
-        _bigrams_from(values["bigrams"]) if values.get("bigrams") else None,
-        str(values.get("no_bigrams", "")),
-    ),
-    "opened": lambda values: about_from(values["about"]),
-    "tokens": cut_from,
+    "next": lambda values: from_plain(Expected, readable(values)),
+    "opened": lambda values: from_plain(ModelAbout, values["about"]),
+    "tokens": lambda values: cut_from(readable(values)),
     "answered": lambda values: Path(values["path"]),
-    "asked": lambda values: None if values["question"] is None else question_from(values["question"]),
-    "read": lambda values: tuple(
-        BatchText(text_of(text), None if loss is None else float(loss)) for text, loss in values["rows"]
-    ),
+    "asked": lambda values: None if values["question"] is None else from_plain(Question, values["question"]),
+    "read": lambda values: tuple(BatchText(*row) for row in readable(values["rows"])),
     "previewed": lambda values: from_plain(Preview, values["preview"]),
     "done": lambda values: float(values.get("seconds", 0.0)),
 }

@@ -20,8 +20,10 @@ from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
+from llmlab.core.records import from_plain
+from llmlab.models.said import WrittenToken
 from llmlab_gui.host.command import end_process
-from llmlab_gui.host.messages import ANSWERS, Generation, progress_from, token_from
+from llmlab_gui.host.messages import ANSWERS, Generation, progress_from, readable
 from llmlab_gui.host.selection import Working
 
 HOST_COMMAND = tuple(module_command("llmlab.jobs.model_host"))
@@ -45,7 +47,7 @@ class Request(QObject):
     """
 
     progressed = Signal(object)  # Working
-    token = Signal(object)  # Token, of `generate`
+    token = Signal(object)  # WrittenToken, of `generate`
     part = Signal(object)  # Path of an archive: what was found so far
     ended = Signal()
     answered = Signal(object)  # what it was asked for
@@ -238,7 +240,7 @@ class ModelHost(QObject):
             case "progress":
                 request.tell(request.progressed, progress_from(values))
             case "token":
-                request.tell(request.token, token_from(values))
+                request.tell(request.token, from_plain(WrittenToken, readable(values)))
             case "part":
                 request.part.emit(Path(values["path"]))
             case "cancelled":

@@ -160,7 +160,7 @@ class InspectionSession(PointedAt):
         return self._findings.declined(aspects)
 
     def need(self, panel: str, aspects: Sequence[str]) -> None:
-        """What a panel needs of inspections from now on (`inspection_plan.ASPECTS`); nothing while it is hidden."""
+        """What a panel needs from now on of `llmlab.inspection.questions.ASPECTS`; nothing while it is hidden."""
         if self._needs.get(panel, ()) == tuple(aspects):
             return
         self._needs[panel] = tuple(aspects)

@@ -26,8 +26,8 @@ BEFORE_CHANGE = "before the last change"
 class InspectionDock(ExportingDock):
     """A dock about the active model and its prompt. Subclasses
 
-    - set `aspects`: what of `inspection_plan.ASPECTS` they need while they are in sight; and `refusals`: fields of
-      `llmlab.anatomy.anatomy.Refusals` that forbid the panel beside those that speak about its aspects,
+    - set `aspects`: what of `llmlab.inspection.questions.ASPECTS` they need while they are in sight; and `refusals`:
+      fields of `llmlab.anatomy.anatomy.Refusals` that forbid the panel beside those that speak about its aspects,
     - call `set_body(widget)` once, and put their controls into `self.controls` before or after,
     - write `draw(archive)`: called with the inspection when there is one to show, and again when it changes,
     - write `shown()`: what is in sight was drawn from these archives. As soon as another model or prompt is chosen, it

@@ -161,7 +161,7 @@ def check_report(lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> Re
 
 def plan_text(record: ExperimentRecord) -> str:
     """`18 runs, about 12 min`."""
-    count = len(record.arms)
+    count = len(record.trials)
     runs = f"{count or 'no'} {'run' if count == 1 else 'runs'}"
     return f"{runs}, about {minutes_text(record.estimated_seconds / 60)}"
 

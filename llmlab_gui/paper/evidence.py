@@ -214,8 +214,8 @@ def _reading(chart: Chart) -> str:
 
 def _finished_trials(row: ExperimentRow) -> list[Trial]:
     """Its runs that have come to their end, in the plan's order."""
-    states = row.status.arms
-    return [trial for trial in row.record.arms if trial.name in states and states[trial.name].state == "finished"]
+    states = row.status.trials
+    return [trial for trial in row.record.trials if trial.name in states and states[trial.name].state == "finished"]
 
 
 def _opens_in_panels(record: ExperimentRecord, trial: Trial) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.exercises.checker import answer_from_json
+from llmlab.core.records import from_plain
+from llmlab.exercises.checker import Answer
 from llmlab_gui.host.command import LLMLAB, Command, Ended
 
 
@@ -76,8 +77,8 @@ class Checks(QObject):
 
     def _take(self, values: dict[str, object]) -> None:
         try:
-            self._finish(answer_from_json(values))
-        except (TypeError, KeyError) as error:
+            self._finish(from_plain(Answer, values))
+        except (TypeError, ValueError) as error:
             self._finish(LabError("The check failed.", f"Its answer cannot be read: {error}."))
 
     def _finish(self, found: object) -> None:

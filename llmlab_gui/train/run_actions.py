@@ -10,7 +10,7 @@ from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QInputDialog, QWidget
 
 from llmlab.core.presets import DEFAULT_PRESET, load_preset
-from llmlab.gpt.estimate import estimate
+from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.lab import Lab
@@ -115,7 +115,7 @@ class RunActions(QObject):
         """The run that shows all of it within a minute. begun: called when it was started."""
         preset = load_preset(DEFAULT_PRESET)
         settings = preset.settings
-        disk = estimate(settings).checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)
+        disk = estimate_pretraining(settings).checkpoint_bytes * settings.checkpoints.at_once(settings.train.steps)
         if short := short_of_disk(self._lab.outputs, disk):
             more = "The run pauses at the first checkpoint that does not fit."
             if not ask(self._window, "Train", short, more, {"start": "Train all the same"}, harmful="start"):

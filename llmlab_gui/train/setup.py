@@ -6,7 +6,7 @@ from PySide6.QtWidgets import QWidget
 
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.build_tokenizer import cut_anew
-from llmlab.gpt.estimate import estimate, follows_from_text
+from llmlab.gpt.estimate import estimate_pretraining, follows_from_text
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
@@ -24,7 +24,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             "Set-up",
             settings_type=PretrainSettings,
             essentials={"data.corpus": self.corpus, "train.steps": None, "train.seed": None},
-            titled=lambda preset: f"{preset.title} · {minutes_text(estimate(preset.settings).minutes)}",
+            titled=lambda preset: f"{preset.title} · {minutes_text(estimate_pretraining(preset.settings).minutes)}",
             parent=parent,
         )
         self.caption("Settings of the run. Bold ones differ from the preset.", "optimisation")
@@ -46,7 +46,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
         return self.corpus.combo.currentText()
 
     def work_out(self, settings: PretrainSettings) -> None:
-        needed = estimate(settings)
+        needed = estimate_pretraining(settings)
         about = "about " if follows_from_text(settings.data) else ""
         parts = [
             time_text(settings, needed.minutes),

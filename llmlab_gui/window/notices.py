@@ -110,7 +110,7 @@ class Notices(QObject):
             return
         seconds = row.status.active_seconds
         what = f"{id} {_WORDS.get(row.status.state, 'has ended')}"
-        ended, all_of_them = row.status.ended_trials, len(row.record.arms)
+        ended, all_of_them = row.status.ended_trials, len(row.record.trials)
         runs = f": {ended} of {all_of_them} runs have ended" if all_of_them else ""  # some train nothing
         words = f"After {minutes_text(seconds / 60)}{runs}."
         self.announce(f"{what}. {words}")

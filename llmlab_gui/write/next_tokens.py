@@ -11,7 +11,8 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab_gui.host.messages import BigramShares, Generation, NextToken, Token
+from llmlab.models.said import BigramShares, Expected, WrittenToken
+from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, plain_tip, visible
 from llmlab_gui.widgets.labels import QuietLabel, labelled
@@ -74,10 +75,10 @@ class NextTokens(QWidget):
             words = f"of {self.of.name}" if self.of.model != model else "of another prompt"
         self.veil.say(words)
 
-    def _take(self, asked: Asked, answer: NextToken) -> None:
+    def _take(self, asked: Asked, answer: Expected) -> None:
         self._waiting, self.of = None, asked
         bigrams = answer.bigrams
-        self.list.show_pairs(answer.alternatives, beside=bigrams.shares if bigrams is not None else ())
+        self.list.show_pairs(answer.top, beside=bigrams.shares if bigrams is not None else ())
         bits, equal = answer.entropy / math.log(2), math.exp(answer.entropy)
         self.words.setText(
             f"{'The answer would start with' if asked.chat else 'After the prompt'}. Entropy {answer.entropy:.2f} nats "
@@ -137,7 +138,7 @@ class TokenAlternatives(QWidget):
         self.steps.setToolTip("The model's own distribution, or what each setting of sampling made of it, in order")
         self.list = AlternativeList()
         self.list.setAccessibleName("Alternatives at the chosen token")
-        self._shown: tuple[int, Token, Generation] | None = None
+        self._shown: tuple[int, WrittenToken, Generation] | None = None
         self.steps.currentIndexChanged.connect(self._show)
         column(self.words, self.steps, (self.list, 1), into=self, margins=(0, 4, 0, 0))
         self.clear()
@@ -149,7 +150,7 @@ class TokenAlternatives(QWidget):
         self.list.show_pairs(())
         self.words.setText("Point at a token in the text, or use the arrow keys.")
 
-    def show_token(self, index: int, token: Token, how: Generation) -> None:
+    def show_token(self, index: int, token: WrittenToken, how: Generation) -> None:
         """how: the settings that it was sampled with. The step that was chosen stays where they have it too."""
         self._shown = index, token, how
         offers = ["The model's own", *(f"After {_name(step.name)} {getattr(how, step.name):g}" for step in token.steps)]
@@ -176,7 +177,7 @@ class TokenAlternatives(QWidget):
             left = "1 token is left" if step.left == 1 else f"{step.left:,} tokens are left"
             words += f" Outlined: before {_name(step.name)}; filled: after it. {left}."
         else:
-            self.list.show_pairs(token.alternatives, token.text)
+            self.list.show_pairs(token.top, token.text)
         self.words.setText(words)
 
 

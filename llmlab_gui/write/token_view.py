@@ -19,7 +19,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QTextEdit, QWidget
 
-from llmlab_gui.host.messages import Token
+from llmlab.models.said import WrittenToken
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 # Okabe and Ito's orange: told from text and background by every kind of colour vision.
@@ -61,7 +61,7 @@ class TokenView(QTextEdit):
             Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
         )
         self._prompt = ""
-        self._tokens: list[Token] = []
+        self._tokens: list[WrittenToken] = []
         self._starts: list[int] = []  # document position of each token
         self._raw: list[str] = []  # for each position of the document, the text that it stands for
         self._show_spaces = False
@@ -73,7 +73,7 @@ class TokenView(QTextEdit):
         return self._prompt
 
     @property
-    def tokens(self) -> Sequence[Token]:
+    def tokens(self) -> Sequence[WrittenToken]:
         return self._tokens
 
     @property
@@ -96,7 +96,7 @@ class TokenView(QTextEdit):
         self._redraw()
         self.verticalScrollBar().setValue(self.verticalScrollBar().maximum())
 
-    def append_tokens(self, tokens: Sequence[Token]) -> None:
+    def append_tokens(self, tokens: Sequence[WrittenToken]) -> None:
         """Adds tokens at the end; the view stays at the bottom if it was there."""
         bar = self.verticalScrollBar()
         at_end = bar.value() >= bar.maximum() - 4
@@ -186,7 +186,7 @@ class TokenView(QTextEdit):
         cursor.endEditBlock()
         self._mark()
 
-    def _insert_token(self, cursor: QTextCursor, token: Token) -> None:
+    def _insert_token(self, cursor: QTextCursor, token: WrittenToken) -> None:
         style = QTextCharFormat()
         style.setForeground(QColor(current_theme().text))
         style.setBackground(tint(token.probability))

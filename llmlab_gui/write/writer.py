@@ -7,7 +7,8 @@ import math
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab_gui.host.messages import Generation, Token
+from llmlab.models.said import WrittenToken
+from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import LOADING, ModelHost, Request
 from llmlab_gui.host.selection import Working
 from llmlab_gui.widgets.layouts import settling_timer
@@ -29,7 +30,7 @@ class Writer(QObject):
         self._host, self.view = host, view
         self._request: Request | None = None
         self._stopping = False
-        self._fresh: list[Token] = []
+        self._fresh: list[WrittenToken] = []
         self._frame = settling_timer(self, _FRAME_MS, self._flush)
 
     @property
@@ -64,7 +65,7 @@ class Writer(QObject):
         if news == LOADING and not self._stopping:
             self.said.emit(f"{news.what}…")
 
-    def _on_token(self, token: Token) -> None:
+    def _on_token(self, token: WrittenToken) -> None:
         self._fresh.append(token)
         if not self._frame.isActive():
             self._frame.start()

@@ -246,12 +246,12 @@ def _patterns(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> 
 
 def _answer(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) -> Pass:
     from llmlab.data.hf_tokenizer import load_tokenizer
-    from llmlab.inspection.answers import answer
+    from llmlab.inspection.answers import answer_question
     from llmlab.models.model import OpenModel
 
     opened = OpenModel(str(source), source.name, "huggingface", model, load_tokenizer(source, source.name))
     values = {"ids": ids[0].tolist(), "what": ["heads", "contributions"]}
-    return lambda: answer(opened, "inspect", values, folder / "answer.safetensors")
+    return lambda: answer_question(opened, "inspect", values, folder / "answer.safetensors")
 
 
 _WAYS: dict[str, Callable[[Any, Any, Path, Path, Pass], Pass]] = {

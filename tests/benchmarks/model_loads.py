@@ -25,7 +25,7 @@ from small_runs import new_run, train_here
 
 from llmlab.core.memory import give_back
 from llmlab.core.paths import outputs_dir
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.models.source import open_model
 
 _SETTLED = 10  # loads after which caches of the libraries are full
@@ -60,7 +60,9 @@ def grown_by(reference: str, outputs: Path, arguments: argparse.Namespace, folde
         give_back()
         opened = open_model(reference, outputs)
         if arguments.inspect:
-            answer(opened, "inspect", {"text": "the king", "what": ["heads", "lens"]}, folder / "seen.safetensors")
+            answer_question(
+                opened, "inspect", {"text": "the king", "what": ["heads", "lens"]}, folder / "seen.safetensors"
+            )
         seen.append(process.memory_info().rss)
         if number % 10 == 0 or number == 1:
             print(f"{opened.name}: {number:4} loads, {seen[-1] / 1e6:8.1f} MB")

@@ -32,7 +32,7 @@ from worker_memory import watched
 
 from llmlab.core.progress import quiet
 from llmlab.data.dataset import load_dataset
-from llmlab.gpt.estimate import estimate
+from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.jobs.launcher import create_run, start_worker
 
 _BAR, _TIME_BAR = 0.15, 0.2
@@ -40,7 +40,7 @@ _BAR, _TIME_BAR = 0.15, 0.2
 _SHORT = {
     "train.steps": 2,
     "train.warmup_steps": 0,
-    "train.eval_windows": 16,
+    "train.eval_sequences": 16,
     "train.eval_early": False,
     "samples.tokens": 4,
     "train.device": "cpu",
@@ -135,7 +135,7 @@ def row(name: str, threads: int, timed: int) -> bool:
         print(f"{name:<26}{events[-1]}")
         return True
     several = settings.distributed.count > 1
-    needed, measured = estimate(settings, events[0]["vocab_size"]), sum(peaks.values())
+    needed, measured = estimate_pretraining(settings, events[0]["vocab_size"]), sum(peaks.values())
     one = max(peak for pid, peak in peaks.items() if pid != worker.pid) if several else measured
     parts = (needed.memory.learning, needed.memory.activations, needed.memory.vocabulary)
     off = needed.memory_bytes / measured - 1

@@ -46,7 +46,7 @@ TRACKS = {
     "letters": Track("baby", "char", 1_115_394, _QUICK.train.steps),
     "gpt2": Track("nano", "gpt2", 338_025, 170),
 }
-WATCHING = {"train.eval_windows": 0, "train.eval_early": False, "train.sample_interval": 0, "checkpoints.interval": 0}
+WATCHING = {"train.eval_sequences": 0, "train.eval_early": False, "train.sample_interval": 0, "checkpoints.interval": 0}
 
 
 @dataclass(frozen=True)

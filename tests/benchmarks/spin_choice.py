@@ -3,8 +3,8 @@
     python tests/benchmarks/spin_choice.py [--neighbours 0 1] [--rounds 2] [--seconds 5] [--spins 300000 10000 1000]
 
 Runs of the preset `baby` as the window and the command line start them, the ways in turn, each round in another
-order: `chosen` (`llmlab.training.spin`), and GOMP_SPINCOUNT fixed. Bar: on a quiet machine 97 % of the best way. The
-defaults take about three minutes on two cores.
+order: `chosen` (`llmlab.training.thread_spin`), and GOMP_SPINCOUNT fixed. Bar: on a quiet machine 97 % of the best
+way. The defaults take about three minutes on two cores.
 """
 
 from __future__ import annotations

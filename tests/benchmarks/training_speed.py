@@ -231,7 +231,7 @@ def _products_process(request: Path) -> None:
 
     import torch
 
-    from llmlab.training.spin import Spin
+    from llmlab.training.thread_spin import Spin
 
     asked = json.loads(request.read_text())
     torch.set_num_threads(asked["threads"])

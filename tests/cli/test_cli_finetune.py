@@ -12,7 +12,7 @@ from tuned_runs import LLAMA_TARGETS, copy_adapter, llama_folder, lora_run
 from llmlab.cli.main import main
 from llmlab.cli.output import DONE, FAILED, WRONG_USE
 
-QUICK = ["--steps", "3", "--set", "data.scored=2", "--set", "data.batch_size=2", "--set", "train.eval_windows=2"]
+QUICK = ["--steps", "3", "--set", "data.scored=2", "--set", "data.batch_size=2", "--set", "train.eval_sequences=2"]
 QUICK += ["--set", "train.threads=1", "--set", "samples.tokens=3", "--set", "lora.rank=2"]
 
 

@@ -16,7 +16,7 @@ from small_runs import new_run, train_here
 from llmlab.cli.inspect import _lines as inspection_lines
 from llmlab.cli.main import main
 from llmlab.cli.question import listed
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.summary import summarise
 from llmlab.models.source import open_model
@@ -161,7 +161,7 @@ def test_a_model_of_which_numbers_are_not_finite_is_told_so_and_not_a_crash(
     opened = open_model("bar@final", trained)
     with torch.no_grad():
         next(opened.model.parameters()).fill_(torch.nan)
-    path = answer(opened, "inspect", {"text": PROMPT}, tmp_path / "inspection.safetensors")
+    path = answer_question(opened, "inspect", {"text": PROMPT}, tmp_path / "inspection.safetensors")
     summary = summarise(read_archive(path))
     assert any("finite" in note for note in summary.notes)
     values = summary.as_dict()

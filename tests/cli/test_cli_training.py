@@ -34,7 +34,7 @@ from llmlab.store.run_log import read_events
 REPOSITORY = Path(llmlab.__file__).parents[1]
 STEPS = 12
 SHAPE = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16", "data.batch_size=4"]
-REST = ["data.tokenizer=char", "train.warmup_steps=0", "train.eval_windows=8", "samples.tokens=8"]
+REST = ["data.tokenizer=char", "train.warmup_steps=0", "train.eval_sequences=8", "samples.tokens=8"]
 HERE = ["train.threads=1", "train.device=cpu"]
 TINY = ["--corpus", "tiny", "--seed", "1", "--json"]
 TINY += [word for assignment in (*SHAPE, *REST, *HERE) for word in ("--set", assignment)]

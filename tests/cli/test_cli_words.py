@@ -137,6 +137,7 @@ def test_a_resume_says_which_settings_change(
     [
         (["pretrian"], "Did you mean pretrain?"),
         (["pretrain", "--step", "5"], "Did you mean --steps?"),
+        (["walk", "bar", "--se", "1"], "Did you mean --seed or --sequence?"),
         (["pretrain", "--set", "model.n_layers=2"], "Did you mean model.n_layer?"),
         (["pretrain", "--set", "train.learning_rate=fast"], "train.learning_rate cannot be 'fast'. It takes 0 to 10."),
         (["pretrain", "--set", "model.n_layer"], "A setting is written section.field=value."),

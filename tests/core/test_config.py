@@ -32,7 +32,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.paths import resources_dir
 from llmlab.core.presets import load_preset, preset_names
 from llmlab.core.settings import PretrainSettings
-from llmlab.gpt.estimate import estimate
+from llmlab.gpt.estimate import estimate_pretraining
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,14 @@ def test_an_assignment_needs_an_equals_sign_and_keeps_the_others() -> None:
         parse_assignments(["train.steps"])
 
 
+def test_a_setting_under_its_former_name_is_the_one_of_today(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[train]\neval_windows = 5\n")
+    assert resolve_settings("nano", file, []).train.eval_sequences == 5
+    assert resolve_settings("nano", file, ["train.eval_windows=6"]).train.eval_sequences == 6
+    assert parse_assignments(["train.eval_windows=6"]) == {"train.eval_sequences": "6"}
+
+
 def test_a_file_comes_after_the_preset_and_assignments_come_last(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[preset]\ntitle = "Mine"\n[train]\nsteps = 11\nseed = 5\n[samples]\nprompts = ["x"]\n')
@@ -183,7 +191,7 @@ def test_every_preset_loads_and_the_smallest_model_comes_first() -> None:
     names = preset_names()
     assert set(names) == {"baby", "quick", "nano", "small", "medium", "gpt2", "gpt2-medium", "smollm-135m"}
     assert names[:2] == ["baby", "quick"]
-    baby, quick, *sizes = (estimate(load_preset(name).settings).parameters for name in names)
+    baby, quick, *sizes = (estimate_pretraining(load_preset(name).settings).parameters for name in names)
     assert quick == pytest.approx(baby, rel=0.02)  # a race between them is one of equals
     assert sizes == sorted(sizes)
     for name in names:
@@ -196,7 +204,7 @@ def test_presets_with_a_source_have_its_number_of_parameters_and_read_as_many_to
     # As transformers counts gpt2, gpt2-medium and SmolLM-135M, whose vocabulary has 49,152 tokens of width 576.
     published = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "smollm-135m": 134_515_008 + (50_257 - 49_152) * 576}
     for name, parameters in published.items():
-        assert estimate(load_preset(name).settings).parameters == parameters
+        assert estimate_pretraining(load_preset(name).settings).parameters == parameters
     for name, a_step, in_all in (("gpt2-medium", 2**19, 300e9), ("smollm-135m", 2**20, 600e9)):
         settings = load_preset(name).settings
         assert settings.tokens_per_step == a_step

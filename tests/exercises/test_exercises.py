@@ -23,10 +23,11 @@ from written_pieces import WRITTEN
 from llmlab.cli.main import main
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
+from llmlab.core.records import from_plain
 from llmlab.core.settings import ModelSettings
 from llmlab.core.source_code import find_source
 from llmlab.exercises import checker, checking
-from llmlab.exercises.checker import Answer, answer_from_json, check_file
+from llmlab.exercises.checker import Answer, check_file
 from llmlab.exercises.checking import Wrong, load_file, load_parts, recognised, steps_of, take
 from llmlab.exercises.parts import Draw, Part
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces, find_piece
@@ -328,7 +329,7 @@ def test_what_a_file_does_stays_in_its_process(tmp_path: Path) -> None:
     answer = checked(attention, f"{begun}print('x' * 100_000)\n    raise SystemExit", tmp_path)
     assert answer.fact == "It ends the process that checks it (sys.exit). Line 3: raise SystemExit"
     assert answer.printed == "x" * 2000 + "\n… (cut)"
-    assert answer_from_json(json.loads(json.dumps(answer.as_json()))) == answer
+    assert from_plain(Answer, json.loads(json.dumps(answer.as_json()))) == answer
     for code, fact in (
         ("import os\nos.abort()", "It ended the process that checks it (signal 6)."),
         ("import sys\nsys.exit(3)", "It ends the process that checks it (sys.exit). Line 2: sys.exit(3)"),

@@ -52,7 +52,7 @@ QUICK = [
     "--set",
     "train.eval_interval=3",
     "--set",
-    "train.eval_windows=4",
+    "train.eval_sequences=4",
     "--set",
     "samples.tokens=24",
 ]
@@ -332,7 +332,7 @@ def test_a_model_is_fine_tuned_with_the_learners_lora_and_ours_beside_it(
 ) -> None:
     train_here(new_run(outputs, 2, "bar", data__tokenizer="gpt2", model__block_size=64))
     words = ["exercise", "use", "lora", "--steps", "3", "--set", "lora.rank=2", "--set", "train.eval_interval=2"]
-    words += ["--set", "train.eval_windows=2", "--set", "data.batch_size=2", "--set", "samples.tokens=3"]
+    words += ["--set", "train.eval_sequences=2", "--set", "data.batch_size=2", "--set", "samples.tokens=3"]
     words += ["--set", "data.scored=0", "--name", "mine", "--model", "bar@final"]
     assert main(words) == 2
     assert "lora has not passed as it stands." in capsys.readouterr().err

@@ -28,6 +28,8 @@ from llmlab.jobs.launcher import prepare_resume
 from llmlab.jobs.queue import RunQueue
 from llmlab.store.run_folder import RunFolder
 
+# What has another name today: of settings, and of what experiments write.
+RENAMED = {"eval_windows": "eval_sequences", "arms": "trials", "arm": "trial"}
 ARCHIVE = Path(__file__).with_name("made_by_0.4.tar.xz")
 with tarfile.open(ARCHIVE) as _packed:
     SAID = json.load(_packed.extractfile("said.json"))  # type: ignore[arg-type]
@@ -148,6 +150,7 @@ def _said_now(command: str, lab: Path, capsys: pytest.CaptureFixture[str]) -> An
 def _differences(before: Any, now: Any, written: set[str], apart: set[str], where: str = "") -> list[str]:
     """Where `now` lacks or contradicts what was said before, as lines. apart: keys whose values are not compared."""
     if isinstance(before, dict) and isinstance(now, dict):
+        before, now = ({RENAMED.get(key, key): value for key, value in one.items()} for one in (before, now))
         lines = [f"{where}/{key} is missing" for key in before if key not in now]
         both = [key for key in before if key in now and key not in apart]
         return lines + [

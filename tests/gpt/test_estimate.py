@@ -25,12 +25,12 @@ from llmlab.gpt.estimate import (
     HALF_FROM,
     HALF_WIDTH,
     bytes_sent,
-    estimate,
     flops_per_token,
     kept_by_a_block,
     muon_flops,
     precision_of,
 )
+from llmlab.gpt.estimate import estimate_pretraining as estimate
 from llmlab.gpt.model import GPT
 from llmlab.gpt.shapes import block_layers
 from llmlab.jobs.launcher import create_run, start_worker
@@ -201,7 +201,7 @@ def test_a_worker_holds_about_what_was_estimated(tmp_path: Path, case: str) -> N
         "train.warmup_steps": 0,
         "train.threads": 1,
         "train.device": "cpu",
-        "train.eval_windows": 4,
+        "train.eval_sequences": 4,
     }
     never = {"train.eval_interval": 0, "train.sample_interval": 0, "data.corpus": "tiny"}
     settings = resolve_settings("baby", overrides=few | never | MEASURED[case])

@@ -88,7 +88,8 @@ class FakeCheck:
         **asked: Any,
     ) -> None:
         request = CheckRequest(read_paper(paper), "minutes", outputs, list(claims), 1, name=name, watched=True, **asked)
-        there = mock.patch.object(checks, "parse") if request.models else contextlib.nullcontext()
+        there = mock.patch.multiple(checks, parse=mock.DEFAULT, _parameters=lambda *_: checks.MEASURED_PARAMETERS)
+        there = there if request.models else contextlib.nullcontext()
         with there:  # whatever models a test names
             self.record = replace(plan_check(request), created=created)
         self.folder = CheckFolder(outputs / PAPERS / name)
@@ -97,11 +98,11 @@ class FakeCheck:
     def run(self, place: int, step: int = 10, **changes: Any) -> None:
         """The run at that place of the plan trains, those before it have ended."""
         trials = {}
-        for number, trial in enumerate(self.record.arms):
+        for number, trial in enumerate(self.record.trials):
             state = "finished" if number < place else "running" if number == place else "planned"
             trials[trial.name] = TrialStatus(state, step if number == place else 0, 100, 2.0, 2.1, wall_seconds=3.0)
-        current = self.record.arms[place].name if place < len(self.record.arms) else ""
-        self.status(state="running", arm=current, arms=trials, active_seconds=30.0, eta_seconds=90.0, **changes)
+        current = self.record.trials[place].name if place < len(self.record.trials) else ""
+        self.status(state="running", trial=current, trials=trials, active_seconds=30.0, eta_seconds=90.0, **changes)
 
     def status(self, **changes: Any) -> None:
         """Changes status.json."""
@@ -126,8 +127,8 @@ class FakeCheck:
 
     def finish(self) -> None:
         """All runs have ended, and all is judged."""
-        self.run(len(self.record.arms))
-        self.status(state="finished", arm="", eta_seconds=0.0)
+        self.run(len(self.record.trials))
+        self.status(state="finished", trial="", eta_seconds=0.0)
 
 
 def work(path: Path) -> None:

@@ -60,7 +60,7 @@ class FakeExperiment:
 
     def begin(self, place: int, steps: int, **about: Any) -> FakeRun:
         """The trial at that place of the plan trains, and has made so many steps. about: what FakeRun takes."""
-        trial = self.record.arms[place]
+        trial = self.record.trials[place]
         run = FakeRun(
             self.outputs, trial.run, steps=STEPS, seed=trial.seed, created=self.record.created + place, **about
         )
@@ -71,7 +71,7 @@ class FakeExperiment:
 
     def end(self, place: int, state: str = "finished", note: str = "") -> None:
         """The trial that trains has ended."""
-        trial = self.record.arms[place]
+        trial = self.record.trials[place]
         run = self.runs[trial.name]
         if state == "finished":
             run.advance(STEPS - run.step).finish()
@@ -85,12 +85,13 @@ class FakeExperiment:
         standing = TrialStatus(
             state, step, STEPS, run.step_event(step).loss, run.losses_of(step)[1], wall_seconds=step / 10, note=note
         )
-        self.status(state="running", arm=trial, arms=self.folder.recorded_status().arms | {trial: standing})
+        self.status(state="running", trial=trial, trials=self.folder.recorded_status().trials | {trial: standing})
 
     def status(self, **changes: Any) -> None:
         """Changes status.json."""
         pid = os.getpid()
-        common = {"pid": pid, "pid_start": process_start(pid), "heartbeat": time.time(), "eta_seconds": 30.0}
+        common = {"pid": pid, "pid_start": process_start(pid), "heartbeat": time.time()}
+        common |= {"active_seconds": 10.0, "eta_seconds": 30.0}
         self.folder.write_status(replace(self.folder.recorded_status(), **(common | changes)))
 
     def write_results(self, losses: Sequence[float] = (3.3, 3.1, 3.2), **more: Any) -> ExperimentResults:
@@ -120,7 +121,7 @@ class FakeExperiment:
         steps = Chart("over-steps", "Validation loss along training", STEP_AXIS, LOSS_AXIS, curves)
         trials = [
             TrialResult(trial.name, trial.run, trial.group, trial.x, trial.seed, "finished", val_loss=y)
-            for trial, y in zip(self.record.arms, losses, strict=False)
+            for trial, y in zip(self.record.trials, losses, strict=False)
         ]
         findings = [
             Finding("best_lr", "best learning rate", 0.01, 0.006, 0.015, text="of the grid"),

@@ -30,7 +30,7 @@ SMALL = {
     "data.batch_size": "4",
     "train.warmup_steps": "5",
     "train.eval_interval": "250",
-    "train.eval_windows": "4",
+    "train.eval_sequences": "4",
     "train.sample_interval": "250",
     "train.threads": "1",
     "samples.tokens": "8",

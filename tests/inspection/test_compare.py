@@ -19,7 +19,7 @@ from llmlab.anatomy.capture import run
 from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.tokenizers import BpeTokenizer
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, Metadata, read_archive, write_archive
 from llmlab.inspection.compare import Compare, Opener, character_ends, compare_opened, divergence
 from llmlab.inspection.differences import compare_archives, cosine, linear_cka, text_ends
@@ -55,7 +55,7 @@ def compared(folder: Path, a: Opener, b: Opener, **asked: Any) -> Archive:
 
 
 def inspected(folder: Path, open_it: Opener, **asked: Any) -> Archive:
-    answer(open_it(quiet), "inspect", {"text": PROMPT, "what": list(WHAT)} | asked, folder / "seen")
+    answer_question(open_it(quiet), "inspect", {"text": PROMPT, "what": list(WHAT)} | asked, folder / "seen")
     return read_archive(folder / "seen")
 
 

@@ -13,7 +13,7 @@ import torch
 from small_runs import new_run, train_here
 
 from llmlab.core.errors import Cancelled, LabError, UsageError
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.evolve import evolve
 from llmlab.models import source
@@ -54,7 +54,7 @@ def test_every_step_is_what_a_single_inspection_gives(run: RunFolder, tmp_path: 
     assert len(steps) >= 4
     for number, step in enumerate(steps):
         opened = source.open_model(f"run@{step}", run.path.parent.parent)
-        answer(opened, "inspect", {"text": PROMPT, "what": WHAT, "answer": " "}, tmp_path / "one")
+        answer_question(opened, "inspect", {"text": PROMPT, "what": WHAT, "answer": " "}, tmp_path / "one")
         one = read_archive(tmp_path / "one")
         assert set(archive) == set(one)
         for name in one:

@@ -12,7 +12,7 @@ from experiment_models import opened
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.inspection import spectra
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.geometry import readable
 from llmlab.inspection.spectra import principal_components, singular_values
@@ -25,7 +25,7 @@ def model() -> OpenModel:
 
 
 def shown(model: OpenModel, folder: Path, **values: object) -> Archive:
-    answer(model, "geometry", values, folder / "geometry")
+    answer_question(model, "geometry", values, folder / "geometry")
     return read_archive(folder / "geometry")
 
 

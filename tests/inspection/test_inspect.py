@@ -17,7 +17,7 @@ from llmlab.anatomy import capture
 from llmlab.anatomy.capture import POINTS
 from llmlab.core.errors import Cancelled, LabError, UsageError
 from llmlab.inspection import answers
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.questions import ASPECTS
 
@@ -25,7 +25,7 @@ TEXT = "the king said."
 
 
 def _inspect(model, out: Path, **values) -> Archive:
-    return read_archive(answer(model, "inspect", {"text": TEXT, **values}, out))
+    return read_archive(answer_question(model, "inspect", {"text": TEXT, **values}, out))
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=name)
@@ -74,7 +74,7 @@ def test_a_cancel_ends_the_pass_and_leaves_no_file(tmp_path: Path) -> None:
 
     model = opened(double=False, block_size=32)
     with pytest.raises(Cancelled):
-        answer(model, "inspect", {"text": TEXT, "what": ["attention"]}, tmp_path / "a.safetensors", cancel)
+        answer_question(model, "inspect", {"text": TEXT, "what": ["attention"]}, tmp_path / "a.safetensors", cancel)
     assert not list(tmp_path.iterdir())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.modules())
 
@@ -100,7 +100,7 @@ def test_a_cancel_ends_the_pass_and_leaves_no_file(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_refused_in_a_sentence(values: dict, said: str, tmp_path: Path) -> None:
     model = opened(double=False, block_size=32)
     with pytest.raises(LabError, match=said):
-        answer(model, "inspect", {"text": TEXT} | values, tmp_path / "a.safetensors")
+        answer_question(model, "inspect", {"text": TEXT} | values, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -112,7 +112,7 @@ def test_running_out_of_memory_becomes_advice(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(type(model.model), "residual_stream", forward)
     with pytest.raises(LabError, match="Memory ran out") as caught:
-        answer(model, "inspect", {"text": TEXT, "what": ["attention"]}, tmp_path / "a.safetensors")
+        answer_question(model, "inspect", {"text": TEXT, "what": ["attention"]}, tmp_path / "a.safetensors")
     assert "Shorten" in caught.value.do
 
 
@@ -137,7 +137,7 @@ def test_tensors_and_metadata_are_those_that_are_documented(
     question: str, values: dict, more: set[str], tmp_path: Path
 ) -> None:
     said = answers.__doc__ or ""
-    path = answer(opened(double=False, block_size=32), question, {"text": TEXT, **values}, tmp_path / "a")
+    path = answer_question(opened(double=False, block_size=32), question, {"text": TEXT, **values}, tmp_path / "a")
     with safe_open(path, framework="numpy") as file:
         written, metadata = set(file.keys()), set(file.metadata())
     part = re.search(rf"^    {question} .*(\n {{16}}.*)*", said, re.MULTILINE)
@@ -163,11 +163,11 @@ def _expanded(words: str) -> Iterator[str]:
 
 def test_half_of_a_surrogate_pair_in_a_prompt_is_a_question_mark(tmp_path: Path) -> None:
     model = opened(double=False, block_size=32)
-    seen = read_archive(answer(model, "inspect", {"text": f"a\udce9{TEXT[:4]}"}, tmp_path / "a.safetensors"))
-    plain = read_archive(answer(model, "inspect", {"text": f"a?{TEXT[:4]}"}, tmp_path / "b.safetensors"))
+    seen = read_archive(answer_question(model, "inspect", {"text": f"a\udce9{TEXT[:4]}"}, tmp_path / "a.safetensors"))
+    plain = read_archive(answer_question(model, "inspect", {"text": f"a?{TEXT[:4]}"}, tmp_path / "b.safetensors"))
     assert seen.metadata.token_ids == plain.metadata.token_ids
     with pytest.raises(UsageError, match="not one token"):
-        answer(model, "inspect", {"text": TEXT, "answer": "a\udce9"}, tmp_path / "c.safetensors")
+        answer_question(model, "inspect", {"text": TEXT, "answer": "a\udce9"}, tmp_path / "c.safetensors")
 
 
 def test_what_goes_to_disk_is_told_before_it_is_written(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_what_goes_to_disk_is_told_before_it_is_written(tmp_path: Path) -> None:
 
     model = opened(double=False, block_size=2048)
     with pytest.raises(Cancelled):
-        answer(model, "inspect", {"text": "a" * 2000, "what": ["attention"]}, tmp_path / "a.safetensors", tell)
+        answer_question(model, "inspect", {"text": "a" * 2000, "what": ["attention"]}, tmp_path / "a.safetensors", tell)
     anatomy = model.anatomy
     size = 4 * anatomy.n_layer * anatomy.n_head * 2000**2
     assert told == [f"Reading the prompt, {size / 1e6:,.0f} MB go to disk"]
@@ -187,4 +187,4 @@ def test_what_goes_to_disk_is_told_before_it_is_written(tmp_path: Path) -> None:
 
 def test_an_unknown_question_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="inspect"):
-        answer(opened(), "inspct", {}, Path("x"))
+        answer_question(opened(), "inspct", {}, Path("x"))

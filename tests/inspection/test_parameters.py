@@ -14,7 +14,7 @@ from torch import Tensor
 from llmlab.core.errors import UsageError
 from llmlab.gpt.cache import Cache
 from llmlab.gpt.model import GPT
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.models.model import OpenModel
 
@@ -22,7 +22,7 @@ PROMPT = "the king said"
 
 
 def measured(model: OpenModel, folder: Path, **values: object) -> Archive:
-    answer(model, "parameters", values, folder / "parameters")
+    answer_question(model, "parameters", values, folder / "parameters")
     return read_archive(folder / "parameters")
 
 

@@ -10,7 +10,7 @@ import torch
 from experiment_models import hooks_of, opened, weights
 
 from llmlab.core.errors import Cancelled, UsageError
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.sweep import PatchingSweep, patching_sweep, row_bytes
@@ -107,7 +107,7 @@ def test_a_source_that_is_the_prompt_has_no_effect_to_normalise(model: OpenModel
 def test_a_sweep_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = opened(**SMALL)
     before = weights(model)
-    answer(model, "sweep", {"text": PROMPT, "action": "mean", "point": "mlp_out"}, tmp_path / "a")
+    answer_question(model, "sweep", {"text": PROMPT, "action": "mean", "point": "mlp_out"}, tmp_path / "a")
     assert hooks_of(model) == 0
     assert all(torch.equal(weight, before[name]) for name, weight in model.model.state_dict().items())
 
@@ -142,4 +142,4 @@ def test_progress_counts_the_cells_and_cancels_between_batches(model: OpenModel,
 )
 def test_wrong_sweeps_are_refused(model: OpenModel, values: dict[str, object], words: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
-        answer(model, "sweep", {"text": PROMPT} | values, tmp_path / "a")
+        answer_question(model, "sweep", {"text": PROMPT} | values, tmp_path / "a")

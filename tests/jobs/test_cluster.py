@@ -106,7 +106,7 @@ def test_an_experiment_that_was_killed_takes_its_waiting_jobs_up_again_and_back(
     plan = make_plan(Request(find_kind("depth"), quick_settings(), outputs, id="deep", grid=[1, 2]))
     folder = create_experiment(outputs, plan)
     status = replace(folder.recorded_status(), cluster="slurm")
-    trial = plan.arms[0]
+    trial = plan.trials[0]
     began = Training(folder, plan, trial, status)
     assert began.run.status().words == "queued on slurm, where it waits"
     del began  # with the process that had submitted it

@@ -66,7 +66,7 @@ def test_an_experiment_whose_making_was_killed_can_be_made(outputs: Path, target
     record = make_plan(Request(kind, quick_settings(3, train__eval_interval=1), outputs, id="lr", grid=[1e-3, 1e-2]))
     killed_at(target, name, lambda: create_experiment(outputs, record))
     assert list_plans(outputs, ExperimentFolder) == []
-    assert create_experiment(outputs, record).record().arms == record.arms
+    assert create_experiment(outputs, record).record().trials == record.trials
     assert [folder.id for folder in list_plans(outputs, ExperimentFolder)] == ["lr"]
 
 

@@ -124,10 +124,10 @@ def test_a_model_that_is_open_is_not_loaded_again(host: Conversation, run: RunFo
 
 def test_next_sends_the_distribution_with_its_entropy(host: Conversation, run: RunFolder) -> None:
     answer = host.ask(id=20, do="next", model=str(run.path), prompt="the", top=5)[-1]
-    top, entropy, _ = next_tokens(open_checkpoint(run, select(run.checkpoints)), "the", 5)
+    expected = next_tokens(open_checkpoint(run, select(run.checkpoints)), "the", 5)
     assert answer["event"] == "next"
-    assert [text for text, _ in answer["top"]] == [text for text, _ in top]
-    assert answer["entropy"] == pytest.approx(entropy, rel=1e-4)
+    assert [text for text, _ in answer["top"]] == [text for text, _ in expected.top]
+    assert answer["entropy"] == pytest.approx(expected.entropy, rel=1e-4)
     assert answer["unread"] == 0
     opened, long = open_checkpoint(run, select(run.checkpoints)), "What light through yonder window breaks? " * 10
     assert host.ask(id=21, do="next", model=str(run.path), prompt=long, top=5)[-1]["unread"] == unread(opened, long) > 0

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from small_runs import new_run, train_here
 
+from llmlab.core.records import from_plain
 from llmlab.jobs.model_host import Host
 from llmlab.practice.kinds import all_kinds
-from llmlab.practice.question import INTERVAL, mark, question_from
+from llmlab.practice.question import INTERVAL, Question, mark
 from llmlab.practice.subject import subject_of
 
 
@@ -27,7 +28,7 @@ def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(t
         assert last["event"] == "asked", last
         if last["question"] is None:
             break
-        question = question_from(last["question"])
+        question = from_plain(Question, last["question"])
         asked.append(question.kind)
         assert question == all_kinds()[question.kind].ask(subject_of("run", tmp_path), 7)
         ends = f"{question.low - 1e-3}..{question.high + 1e-3}" if question.form == INTERVAL else f"{question.low}"

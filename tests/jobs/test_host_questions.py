@@ -25,7 +25,7 @@ from test_host import Conversation
 from waits import SECONDS
 
 from llmlab.core.errors import LabError
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import read_archive
 from llmlab.jobs import model_host as host_module
 from llmlab.jobs.launcher import request
@@ -169,7 +169,9 @@ def test_ask_writes_what_the_question_answers_here(host: Conversation, places: d
         said = host.ask(id=number, do="ask", model=reference, question="inspect", values=values, out=str(out))[-1]
         assert (said["event"], said["path"]) == ("answered", str(out))
         assert said["seconds"] > 0
-        here = read_archive(answer(open_model(reference, places["outputs"]), "inspect", values, tmp_path / "here"))
+        here = read_archive(
+            answer_question(open_model(reference, places["outputs"]), "inspect", values, tmp_path / "here")
+        )
         there = read_archive(out)
         assert set(there) == set(here)
         assert all(np.allclose(there[name], here[name], atol=1e-5) for name in here)

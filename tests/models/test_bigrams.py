@@ -80,10 +80,10 @@ def test_shares_and_their_overlap_with_a_model(tokens: np.ndarray) -> None:
     assert other is not None
     assert sum(same.shares) == pytest.approx(1) == same.overlap
     assert other.overlap == other.shares[3]
-    assert other.most == [(str(id), shares[id]) for id in sorted(range(VOCAB), key=lambda id: -shares[id])[:3]]
+    assert list(other.most) == [(str(id), shares[id]) for id in sorted(range(VOCAB), key=lambda id: -shares[id])[:3]]
     never = bigrams.beside(shares, [0], VOCAB - 1, str)
     assert never is not None
-    assert (never.occurrences, never.shares, never.overlap) == (0, [], 0.0)
+    assert (never.occurrences, never.shares, never.overlap) == (0, (), 0.0)
     assert Bigrams(tokens, 3).beside(shares, [0], 1, str) is None  # ids beyond the vocabulary
 
 
@@ -106,8 +106,8 @@ def test_a_run_has_those_of_its_training_split_alone(run: SavedRun, opened: Open
     assert found is not None
     count = sum(times for pair, times in pairs.items() if pair[0] == last)
     assert (found.last, found.occurrences, found.beginning) == ("e", count, 0)
-    texts = [text for text, _ in next_tokens(opened, "the", 5).most_likely]
-    assert found.shares == [pairs[last, opened.tokenizer.encode(text)[0]] / count for text in texts]
+    texts = [text for text, _ in next_tokens(opened, "the", 5).top]
+    assert list(found.shares) == [pairs[last, opened.tokenizer.encode(text)[0]] / count for text in texts]
 
 
 def test_what_is_not_the_text_that_was_trained_on_has_none(run: SavedRun, opened: OpenModel, tmp_path: Path) -> None:

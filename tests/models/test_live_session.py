@@ -18,7 +18,7 @@ from small_runs import new_run, train_here
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import write_json
 from llmlab.data.tokenizers import CharTokenizer
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import read_archive
 from llmlab.jobs.launcher import request
 from llmlab.models import live
@@ -58,7 +58,7 @@ def test_a_paused_run_answers_what_its_checkpoint_of_that_step_answers(
     wait_until(lambda: bool(events_of(run, "checkpoint_saved")))
     opened = open_model(f"{run.id}@latest", outputs)
     assert opened.step == run.status().step
-    alike = read_archive(answer(opened, "inspect", VALUES, tmp_path / "saved.safetensors"))
+    alike = read_archive(answer_question(opened, "inspect", VALUES, tmp_path / "saved.safetensors"))
     archive = read_archive(path)
     assert archive.metadata.weights_sha256 == alike.metadata.weights_sha256 == opened.weights_sha256
     assert archive.metadata.tokens == alike.metadata.tokens

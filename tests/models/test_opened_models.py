@@ -337,10 +337,10 @@ def test_greedy_writing_is_transformers_own(folder: Path, outputs: Path) -> None
 
 def test_the_next_tokens_are_the_models_distribution(folder: Path, outputs: Path) -> None:
     opened = open_model(str(folder), outputs)
-    top, entropy, _ = next_tokens(opened, PROMPT, TOKENIZER.vocab_size)
+    expected = next_tokens(opened, PROMPT, TOKENIZER.vocab_size)
     p = logits(opened.model, opened.tokenizer.encode(PROMPT))[0, -1].softmax(-1)
-    assert [q for _, q in top] == pytest.approx(sorted(p.tolist(), reverse=True), abs=1e-6)
-    assert entropy == pytest.approx(-sum(q * math.log(q) for q in p.tolist()), abs=1e-4)
+    assert [q for _, q in expected.top] == pytest.approx(sorted(p.tolist(), reverse=True), abs=1e-6)
+    assert expected.entropy == pytest.approx(-sum(q * math.log(q) for q in p.tolist()), abs=1e-4)
 
 
 def test_equal_seeds_write_equal_texts_also_beyond_the_context(folder: Path, outputs: Path) -> None:

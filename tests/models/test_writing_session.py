@@ -79,27 +79,27 @@ def test_a_checkpoint_writes_as_the_run_sampled_at_that_step(run: RunFolder, tmp
 
 
 def test_the_next_tokens_are_the_models_distribution(opened: OpenModel) -> None:
-    top, entropy, _ = next_tokens(opened, "the king", VOCAB)
-    p = [probability for _, probability in top]
+    expected = next_tokens(opened, "the king", VOCAB)
+    p = [probability for _, probability in expected.top]
     assert sum(p) == pytest.approx(1.0, abs=1e-5)
     assert p == sorted(p, reverse=True)
-    assert entropy == pytest.approx(-sum(q * math.log(q) for q in p), abs=1e-4)
-    assert 0 < entropy < math.log(VOCAB) + 1e-6
+    assert expected.entropy == pytest.approx(-sum(q * math.log(q) for q in p), abs=1e-4)
+    assert 0 < expected.entropy < math.log(VOCAB) + 1e-6
     with torch.no_grad():
         logits = opened.model(torch.tensor([opened.tokenizer.encode("the king")]))[0, -1, :VOCAB]
-    assert top[0][0] == opened.tokenizer.token_text(int(logits.argmax()))
+    assert expected.top[0][0] == opened.tokenizer.token_text(int(logits.argmax()))
 
 
 def test_a_certain_model_has_no_entropy(opened: OpenModel) -> None:
     logits = torch.full((1, VOCAB), -1e4)
     logits[0, 5] = 1e4
     with mock.patch.object(opened.model, "next_token", return_value=logits):
-        assert next_tokens(opened, "x", 1)[1] == 0.0
+        assert next_tokens(opened, "x", 1).entropy == 0.0
 
 
 def test_an_empty_prompt_is_the_start_of_a_text(opened: OpenModel) -> None:
     assert len(_text(opened, "")) > 0
-    assert next_tokens(opened, "", 3)[0]
+    assert next_tokens(opened, "", 3).top
 
 
 def test_a_prompt_of_ten_thousand_characters_is_read_from_its_end(opened: OpenModel) -> None:
@@ -131,9 +131,9 @@ def test_a_text_is_over_where_the_model_writes_what_stands_between_documents(ope
 def test_any_text_can_be_a_prompt_of_a_vocabulary_of_bytes(opened: OpenModel) -> None:
     for prompt in ("日本語", "\0", "🙂", "\ud800", "\udcff x", "\r\n\t"):
         assert isinstance(_text(opened, prompt, 2), str)
-        most_likely, entropy, _ = next_tokens(opened, prompt, 2)
-        assert 1 >= most_likely[0][1] >= most_likely[1][1] > 0
-        assert entropy > 0
+        expected = next_tokens(opened, prompt, 2)
+        assert 1 >= expected.top[0][1] >= expected.top[1][1] > 0
+        assert expected.entropy > 0
 
 
 def test_a_letter_that_a_vocabulary_of_characters_lacks_is_named(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def small(fault: str, **changes: Any) -> MysterySettings:
         "train.steps": STEPS,
         "train.warmup_steps": 5,
         "train.eval_interval": 10,
-        "train.eval_windows": 8,
+        "train.eval_sequences": 8,
         "train.sample_interval": STEPS,
         "train.threads": 1,
         "train.seed": 3,
@@ -243,12 +243,12 @@ def test_a_mystery_is_answered_once_and_its_score_is_the_log_loss(outputs: Path)
     with pytest.raises(UsageError, match="not answered yet"):
         mysteries.revealed(run)
     cause = _cause(run)
-    case = mysteries.answer(run, {cause: 0.5, "other": 0.5})
+    case = mysteries.record_answer(run, {cause: 0.5, "other": 0.5})
     assert case.bits == pytest.approx(1.0)
     assert (case.cause, case.chance) == (cause, 3.0)
     assert mysteries.revealed(run).name == cause
     with pytest.raises(UsageError, match="answered already"):
-        mysteries.answer(run, {cause: 1.0})
+        mysteries.record_answer(run, {cause: 1.0})
     (score,) = mysteries.scores(outputs)
     assert (score.cause, score.given, score.bits, score.right) == (cause, 0.5, case.bits, True)
     assert mysteries.calibrated(outputs).count == 1
@@ -257,7 +257,7 @@ def test_a_mystery_is_answered_once_and_its_score_is_the_log_loss(outputs: Path)
 def test_certainty_that_was_wrong_costs_as_much_as_the_notebook_lets_it(outputs: Path) -> None:
     run = _mystery(outputs)
     wrong = next(name for name in candidates(1) if name != _cause(run))
-    assert mysteries.answer(run, {wrong: 1.0}).bits == pytest.approx(math.log2(100))
+    assert mysteries.record_answer(run, {wrong: 1.0}).bits == pytest.approx(math.log2(100))
 
 
 def test_probabilities_make_up_a_hundred_per_cent_and_what_is_not_named_shares_the_rest() -> None:

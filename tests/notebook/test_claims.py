@@ -47,8 +47,8 @@ def judged(folder: CheckFolder, state: str = "finished", **verdicts: str) -> Che
         for claim, verdict in verdicts.items()
     ]
     write_result(folder.results_json, CheckResult(PAPER, "minutes", made, "", [1], {}, {}, 1.0))
-    trials = {trial.name: TrialStatus(state) for trial in folder.record().arms}
-    folder.write_status(replace(folder.recorded_status(), state=state, arms=trials))
+    trials = {trial.name: TrialStatus(state) for trial in folder.record().trials}
+    folder.write_status(replace(folder.recorded_status(), state=state, trials=trials))
     return folder
 
 

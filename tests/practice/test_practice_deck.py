@@ -13,6 +13,7 @@ from cases import each
 
 from llmlab.cli.main import main
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.records import from_plain
 from llmlab.practice.deck import Answer, Deck, Record, due_times, when_words
 from llmlab.practice.question import (
     CHOICE,
@@ -24,7 +25,6 @@ from llmlab.practice.question import (
     interval_words,
     mark,
     number,
-    question_from,
 )
 
 DAY = 86400.0
@@ -150,7 +150,7 @@ def test_calibration_counts_what_was_held_and_widths_what_was_useful(tmp_path: P
 
 def test_a_question_survives_json() -> None:
     for question in (asked(), asked(CHOICE, choices=("a", "b"), right=("b",))):
-        assert question_from(json.loads(json.dumps(question.as_dict()))) == question
+        assert from_plain(Question, json.loads(json.dumps(question.as_dict()))) == question
 
 
 def test_what_was_missed_comes_back_before_what_was_right() -> None:

@@ -81,7 +81,7 @@ def owning_experiment(outputs: Path, run: RunFolder) -> ExperimentFolder:
     request = Request(kind, quick_settings(3, train__eval_interval=1), outputs, id="lr", grid=[1e-3, 1e-2])
     folder = create_experiment(outputs, make_plan(request))
     record = folder.record()
-    folder.write_record(replace(record, arms=[replace(record.arms[0], run=run.id), *record.arms[1:]]))
+    folder.write_record(replace(record, trials=[replace(record.trials[0], run=run.id), *record.trials[1:]]))
     return folder
 
 
@@ -106,7 +106,7 @@ def test_all_that_names_a_run_names_it_anew(bar: RunFolder, outputs: Path) -> No
     assert tuned.info().settings.base == "beer@5"
     assert stacked.info().settings.base == f"beer@5+{tuned.checkpoints / 'step-00000005'}"
     assert bystander.info().settings.base == "barn@5"
-    assert folder.record().arms[0].run == "beer"
+    assert folder.record().trials[0].run == "beer"
     (item,) = queue.read().items
     assert isinstance(item.settings, FinetuneSettings)
     assert item.settings.model.base == "beer@5"

@@ -114,7 +114,7 @@ def test_a_killed_run_on_a_mixture_ends_as_one_left_alone_and_measures_each_sour
     for name, text in (("a", whole[:6000]), ("b", whole[6000:20_000].upper())):
         (tmp_path / f"{name}.txt").write_text(text)
     monkeypatch.chdir(tmp_path)
-    asked = SETTINGS | {"data__corpus": "a.txt:0.3,b.txt:0.7", "data__order": "sliding", "train__eval_windows": 10}
+    asked = SETTINGS | {"data__corpus": "a.txt:0.3,b.txt:0.7", "data__order": "sliding", "train__eval_sequences": 10}
     quiet_one, killed = (new_run(outputs, 12, name, **asked) for name in ("quiet", "killed"))
     assert quiet_one.info().settings.data.corpus == f"{tmp_path / 'a.txt'}:0.3,{tmp_path / 'b.txt'}:0.7"
     assert quiet_one.info().settings.words.makes.endswith("on a.txt:0.3,b.txt:0.7")

@@ -18,7 +18,8 @@ from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.run_settings import RunSettings
-from llmlab.gpt.estimate import Memory, estimate
+from llmlab.gpt.estimate import Memory
+from llmlab.gpt.estimate import estimate_pretraining as estimate
 from llmlab.training.kinds import kind_of
 from llmlab.training.room import crowded, needed_text, ran_out, require_room
 

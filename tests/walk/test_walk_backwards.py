@@ -22,7 +22,7 @@ from watched_models import SETTINGS
 from llmlab.core.errors import UsageError
 from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import read_archive
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import GgufFile, SavedRun
@@ -151,7 +151,7 @@ def test_walks_come_back_from_their_archives_as_they_were(tmp_path: Path) -> Non
         ("walk", {"text": TEXT, "cache": True, "key": 0}),
         ("walk_back", {"text": TEXT, "next": "the king"}),
     ):
-        out = answer(model, question, values, tmp_path / "walk", more=walks_of(GgufFile(tmp_path)))
+        out = answer_question(model, question, values, tmp_path / "walk", more=walks_of(GgufFile(tmp_path)))
         came = from_archive(read_archive(out))
         if question == "walk":
             went = walk(model, Walk(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}))  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from llmlab.models.adapter_file import (
     read_settings,
 )
 from llmlab.models.available import ADAPTER_FILE, GENERATION_FILE
-from llmlab.models.export.chat import set_ends, write_tokenizer
+from llmlab.models.export.chat_files import set_ends, write_tokenizer
 from llmlab.models.file_sources import Files, Folder, Source
 from llmlab.models.huggingface import translated
 from llmlab.models.weights import weight_shapes

@@ -21,7 +21,7 @@ from torch import Tensor
 from llmlab.core.errors import LabError
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.gpt.hf import refusal_of
-from llmlab.models.export.chat import FINE_TUNED, chat_form
+from llmlab.models.export.chat_files import FINE_TUNED, chat_form
 from llmlab.models.model import OpenModel
 
 FAMILIES = ("llama", "qwen2")

@@ -26,7 +26,7 @@ from llmlab.gpt.hf import refusal, refusal_of, to_hf
 from llmlab.gpt.model import GPT
 from llmlab.models.available import GENERATION_FILE
 from llmlab.models.export.adapter import write_adapter
-from llmlab.models.export.chat import FINE_TUNED, set_ends, write_tokenizer
+from llmlab.models.export.chat_files import FINE_TUNED, set_ends, write_tokenizer
 from llmlab.models.file_sources import EXPORT_FILE, Source
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import ModelFolder, Reference, SavedRun, is_task, parse

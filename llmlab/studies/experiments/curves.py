@@ -85,7 +85,7 @@ def look_at_run(folder: ExperimentFolder, record: ExperimentRecord, *, look_clos
         id=record.id,
         kind=record.kind,
         complete=True,
-        arms=[trial],
+        trials=[trial],
         charts=charts,
         findings=findings,
         spikes=spikes,

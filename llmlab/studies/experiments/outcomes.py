@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from llmlab.core.charts import FAINT, FIT, MEASURED, POINTS, Axis, Note, NotedChart, Series
 from llmlab.core.files import write_json
-from llmlab.core.records import read_record, to_plain
+from llmlab.core.records import formerly, read_record, to_plain
 from llmlab.data.example_preview import BatchText
 from llmlab.store.events import BITS, NATS
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
@@ -179,7 +179,7 @@ class ExperimentResults:
     id: str
     kind: str
     complete: bool
-    arms: list[TrialResult]
+    trials: list[TrialResult] = field(metadata=formerly("arms"))
     charts: list[Chart]
     findings: list[Finding]
     spikes: list[Spike] = field(default_factory=list)
@@ -191,7 +191,7 @@ class ExperimentResults:
 
     def drawn(self) -> list[NotedChart]:
         """Its charts that have a point, for `llmlab.core.figures`."""
-        start = max((trial.start_loss for trial in self.arms if trial.start_loss is not None), default=None)
+        start = max((trial.start_loss for trial in self.trials if trial.start_loss is not None), default=None)
         return [chart.drawn(start) for chart in self.charts if any(curve.points for curve in chart.curves)]
 
     def value(self, name: str) -> float | None:
@@ -203,11 +203,10 @@ class ExperimentResults:
 class Forecast:
     """What a fit to the trials before it predicts for a trial: written before its run begins, and never again.
 
-    written: Unix seconds. low, high: 90 % range of one new run. a, b, c: of a x^-b + c. arms: the trials it was fitted
-    to.
+    written: Unix seconds. low, high: 90 % range of one new run. a, b, c: of a x^-b + c. trials: those it was fitted to.
     """
 
-    arm: str
+    trial: str = field(metadata=formerly("arm"))
     x: float
     value: float
     low: float | None
@@ -215,7 +214,7 @@ class Forecast:
     a: float
     b: float
     c: float
-    arms: list[str]
+    trials: list[str] = field(metadata=formerly("arms"))
     written: float
 
 

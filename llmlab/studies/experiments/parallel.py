@@ -67,7 +67,7 @@ def parallel(gathered: Gathered) -> tuple[list[Chart], list[Finding], list[str]]
         _by_step(gathered, alone, several),
     ]
     notes = [] if alone else ["No run of one process has finished yet: there is nothing to compare with."]
-    if any(one.at_once > 1 for one in gathered.folder.recorded_status().arms.values()):
+    if any(one.at_once > 1 for one in gathered.folder.recorded_status().trials.values()):
         notes.append("Some of its runs trained at the same time: speed and waiting are not those of a run alone.")
     settings = settings_of(gathered.record)
     if getattr(settings.model, "dropout", 0.0):

@@ -20,7 +20,7 @@ from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.kinds import KINDS
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
-from llmlab.gpt.estimate import estimate, precision_of_all
+from llmlab.gpt.estimate import estimate_pretraining, precision_of_all
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
 from llmlab.studies.experiments.recipes import ADDED, WITHOUT, Recipe, recipes
@@ -37,6 +37,7 @@ _FULL_SHARE = 0.1
 # Checkpoints along a run at which what was forgotten is measured.
 _MEASUREMENTS = 5
 _MOST_TRIALS = 200
+_PACED = 0.05  # the share of its steps after which a trial's own pace is believed
 _NANOGPT_CHARACTERS = 1_115_394  # of its Shakespeare: a speedrun reads as many
 _QUICK_STEPS = 60  # of `parallel`: twice those for which its bound holds
 ALONE = "none"  # the strategy of one process
@@ -87,7 +88,7 @@ def make_plan(request: Request) -> ExperimentRecord:
         track=track,
         created=time.time(),
         base=to_mapping(settings),
-        arms=trials,
+        trials=trials,
         seeds=seeds,
         x_axis=kind.x_axis,
         y_axis=kind.y_axis,
@@ -108,7 +109,7 @@ def lean(settings: Settings, kind: Kind, given: Collection[str]) -> Settings:
     steps = settings.train.steps
     changes = LEAN | {"checkpoints.interval": max(1, -(-steps // 4))}
     if kind.name == "speedrun":  # losses on all of the held-out text, a few along the way
-        changes |= {"train.eval_windows": 0, "train.eval_early": False, "train.eval_interval": max(1, -(-steps // 4))}
+        changes |= {"train.eval_sequences": 0, "train.eval_early": False, "train.eval_interval": max(1, -(-steps // 4))}
         if isinstance(settings, PretrainSettings) and settings.data.tokenizer == "char":
             changes |= {"data.max_tokens": _NANOGPT_CHARACTERS}
     if kind.name == "parallel":
@@ -128,24 +129,36 @@ def settings_of(record: ExperimentRecord, trial: Trial | None = None) -> Setting
 
 
 def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus], jobs: int = 1, share: int = 1) -> float:
-    """Time until every trial has ended: the estimates, corrected by what the ended ones really took.
+    """Time until every trial has ended: the estimates, corrected by what trials really take.
 
-    The correction is the median of taken / estimated over finished trials; one that runs counts by its steps.
+    The correction is the median of taken / estimated over finished trials, and over those that train, as their own pace
+    has it; of these the rest is what they say, or counts by their steps.
     jobs: that train at once; as one ends, the next begins. share: how many of them have one machine together.
     """
+    standing = [(trial, trials.get(trial.name, TrialStatus())) for trial in record.trials]
     ratios = [
-        status.wall_seconds / (trial.estimated_seconds * status.at_once)
-        for trial in record.arms
-        if (status := trials.get(trial.name)) and status.state == "finished" and trial.estimated_seconds > 0
+        taken / (trial.estimated_seconds * status.at_once)
+        for trial, status in standing
+        if trial.estimated_seconds > 0 and (taken := _taken(status)) is not None
     ]
     ratio = statistics.median(ratios) if ratios else 1.0
     free = [0.0] * jobs  # when each is, from now on: a heap
-    for trial in record.arms:
-        status = trials.get(trial.name, TrialStatus())
+    for trial, status in standing:
         if not status.ended:
             done = status.step / status.steps if status.steps else 0.0
-            heapq.heapreplace(free, free[0] + trial.estimated_seconds * ratio * share * (1 - done))
+            left = trial.estimated_seconds * ratio * share * (1 - done)
+            if status.eta_seconds is not None and _taken(status) is not None:
+                left = status.eta_seconds
+            heapq.heapreplace(free, free[0] + left)
     return max(free)
+
+
+def _taken(status: TrialStatus) -> float | None:
+    """Seconds that a trial took, or will have taken, once its pace is known; None before."""
+    if status.state == "finished":
+        return status.wall_seconds
+    paced = status.state == "running" and status.step > _PACED * status.steps
+    return status.wall_seconds + status.eta_seconds if paced and status.eta_seconds is not None else None
 
 
 def _seeds(request: Request) -> list[int]:
@@ -330,7 +343,7 @@ def _plain(kind: Kind, value: float) -> _Variant:
 def _place(kind: Kind, settings: Settings, x: float) -> float:
     """Where a run stands on the x axis."""
     if kind.name == "scaling" and isinstance(settings, PretrainSettings):
-        needed = estimate(settings)
+        needed = estimate_pretraining(settings)
         return float(needed.parameters - needed.embedding_parameters)
     return float(x)
 

@@ -63,7 +63,7 @@ class Gathered:
     def read_forecast(self) -> outcomes.Forecast | None:
         """What was predicted from the trials before; None when nothing was."""
         made = outcomes.read_forecast(self.folder)
-        scale = self.scales.get(made.arms[0]) if made is not None and made.arms else None  # they read the same text
+        scale = self.scales.get(made.trials[0]) if made is not None and made.trials else None  # they read the same text
         return made if made is None or scale is None else _scaled(made, _FORECAST_LOSSES, scale)
 
     def finished(self, group: str | None = None) -> list[outcomes.TrialResult]:
@@ -83,7 +83,7 @@ class Gathered:
     @property
     def groups(self) -> list[str]:
         """The curves, in the order of the plan."""
-        return list(dict.fromkeys(trial.group for trial in self.record.arms))
+        return list(dict.fromkeys(trial.group for trial in self.record.trials))
 
 
 def build_results(
@@ -117,7 +117,7 @@ def build_results(
             and not (trial.state == "finished" and outcomes.awaits_measurement(folder, record, trial.name))
             for trial in gathered.trials
         ),
-        arms=gathered.trials,
+        trials=gathered.trials,
         charts=charts,
         findings=findings,
         notes=notes,
@@ -158,9 +158,9 @@ def _scaled_history(history: RunHistory, scale: float) -> RunHistory:
 
 def gather(folder: ExperimentFolder, record: ExperimentRecord) -> Gathered:
     """Reads every run of the plan that has begun."""
-    known = folder.recorded_status().arms
+    known = folder.recorded_status().trials
     trials, histories = [], {}
-    for trial in record.arms:
+    for trial in record.trials:
         run = folder.run_of(trial, record.track)
         if not run.run_json.is_file():
             standing = known.get(trial.name, TrialStatus())
@@ -252,7 +252,7 @@ def _varied_value(record: ExperimentRecord, name: str) -> float:
 def _over_steps(gathered: Gathered) -> list[outcomes.Chart]:
     """Validation loss along training, one curve a value, the mean over its seeds."""
     by_value: dict[str, list[RunHistory]] = defaultdict(list)
-    for trial in gathered.record.arms:
+    for trial in gathered.record.trials:
         if history := gathered.histories.get(trial.name):
             by_value[value_text(trial)].append(history)
     curves = []
@@ -312,7 +312,7 @@ def hardware(histories: Sequence[RunHistory]) -> dict[str, str]:
 def versions(folder: ExperimentFolder, record: ExperimentRecord) -> dict[str, str]:
     """Of the lab and of the libraries that the first run that began recorded."""
     found = {"llmlab": record.code_version}
-    for run in (folder.run_of(trial, record.track) for trial in record.arms):
+    for run in folder.runs_of(record):
         try:
             recorded = run.info().versions
         except LabError:
@@ -327,7 +327,7 @@ def versions(folder: ExperimentFolder, record: ExperimentRecord) -> dict[str, st
 
 def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial) -> None:
     """Writes forecast.json from the trials that have finished, unless it is there, or their fit says nothing."""
-    begun = (folder.run_of(one, record.track).events.exists() for one in record.arms if one.forecast)
+    begun = (folder.run_of(one, record.track).events.exists() for one in record.trials if one.forecast)
     if outcomes.read_forecast(folder) is not None or any(begun):  # a run of its size with another seed tells as much
         return  # what was not said before is not said afterwards
     gathered = gather(folder, record)
@@ -336,7 +336,7 @@ def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, trial: Tri
         return
     spread = law.forecast(trial.x)
     forecast = outcomes.Forecast(
-        arm=trial.name,
+        trial=trial.name,
         x=trial.x,
         value=float(law(np.array(trial.x))),
         low=spread[0] if spread else None,
@@ -344,7 +344,7 @@ def forecast_next(folder: ExperimentFolder, record: ExperimentRecord, trial: Tri
         a=law.a,
         b=law.b,
         c=law.c,
-        arms=[one.name for one in gathered.forecast(False)],
+        trials=[one.name for one in gathered.forecast(False)],
         written=time.time(),
     )
     write_json(folder.forecast_json, dataclasses.asdict(forecast))

@@ -106,7 +106,7 @@ def _lever(gathered: Gathered, trial: TrialResult) -> str:
     """What was added to, or left out of, a trial's recipe; of the record, the last one that was added."""
     if trial.group != RECORD:
         return str(gathered.record.trial(trial.name).varied["lever"])
-    alone = (one for one in gathered.record.arms if one.group == WITHOUT and one.x == trial.x)
+    alone = (one for one in gathered.record.trials if one.group == WITHOUT and one.x == trial.x)
     return next((str(one.varied["lever"]) for one in alone), RECORD)
 
 

@@ -36,8 +36,7 @@ from llmlab.training.task import task_seconds
 PLANS = {plan.paper: plan for plan in (BAYESIAN_GEOMETRY, ATTENTION_SINKS, INDUCTION_HEADS, GROKKING)}
 
 
-# Measuring one run: processor seconds on two cores.
-_MEASURE_SECONDS = 3.0
+MEASURED_PARAMETERS = 134_515_008  # of SmolLM2-135M, on which judging was timed
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,9 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
         raise UsageError(f"The lab has no runs that test {paper.name}.", "", f"llmlab-run paper show {paper.name}")
     models = _models(request, plan)
     claims = _claims(request, plan, models)
-    trials = [_trial(name, run) for run in plan.runs(size, claims, request.seeds)]
-    judging = plan.judging_seconds(size, claims, len(models))
+    trials = [_trial(name, run, plan) for run in plan.runs(size, claims, request.seeds)]
+    parameters = sum(_parameters(model, request.outputs) for model in models)
+    judging = plan.judging_seconds(size, claims, parameters / MEASURED_PARAMETERS)
     return ExperimentRecord(
         id=name,
         kind="paper",
@@ -112,11 +112,11 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
         track=PAPERS,
         created=time.time(),
         base=to_mapping(TaskSettings()),
-        arms=trials,
+        trials=trials,
         seeds=sorted({trial.seed for trial in trials}),
         x_axis=Axis("seed"),
         y_axis=Axis("validation loss", "nats"),
-        estimated_seconds=sum(trial.estimated_seconds for trial in trials) + judging,
+        estimated_seconds=sum(trial.estimated_seconds + trial.measuring_seconds for trial in trials) + judging,
         predictions=list(request.predictions),
         options=asdict(CheckOptions(paper.name, size, claims, models, judging)),
         command=request.command,
@@ -163,10 +163,19 @@ def _claims(request: CheckRequest, plan: PaperPlan, models: Sequence[str]) -> li
     return [claim for claim in can if claim in (wanted or can) and claim not in without]
 
 
-def _trial(check: str, run: PlannedRun) -> Trial:
-    seconds = task_seconds(with_values(TaskSettings(), run.settings)) + _MEASURE_SECONDS
-    id = f"{check}-{run.name}"
-    return Trial(run.name, id, run.settings, {}, run.seed, run.seed, run.group, estimated_seconds=seconds)
+def _trial(check: str, run: PlannedRun, plan: PaperPlan) -> Trial:
+    settings = with_values(TaskSettings(), run.settings)
+    return Trial(
+        name=run.name,
+        run=f"{check}-{run.name}",
+        settings=run.settings,
+        varied={},
+        seed=run.seed,
+        x=run.seed,
+        group=run.group,
+        estimated_seconds=task_seconds(settings),
+        measuring_seconds=plan.measuring_seconds(settings),
+    )
 
 
 # Pretrained models that are here --------------------------------------------------------------------------------------
@@ -195,3 +204,11 @@ def models_here(outputs: Path, most_bytes: int = MOST_BYTES) -> list[str]:
         if 0 < size <= most_bytes:
             sizes[model.reference] = size
     return sorted(sizes, key=sizes.__getitem__)
+
+
+def _parameters(reference: str, outputs: Path) -> int:
+    """How large a model is; one that is damaged, which is told when it is opened, counts as any."""
+    try:
+        return source_of(parse(reference, outputs)).shape().parameters
+    except (LabError, OSError):
+        return MEASURED_PARAMETERS

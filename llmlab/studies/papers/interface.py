@@ -13,6 +13,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.memory import give_back
 from llmlab.core.progress import Progress, quiet
+from llmlab.core.task_settings import TaskSettings
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.records import Trial
@@ -44,16 +45,18 @@ class PaperPlan:
 
     paper: its folder in resources/papers. claims: those that have a test, in the paper's order. judge: the module that
     measures and judges (`Judge`), imported by the check's worker alone. runs: none where it is tested on models alone.
-    judging_seconds: what comes after the runs, from size, claims and the number of models. of_models: the claims that
-    are tested on models which the learner names, not on runs. overall: what the verdicts say together, where a paper
-    has one idea.
+    measuring_seconds: what measuring a run takes, on two cores. judging_seconds: what comes after the runs, from size,
+    claims and the number of models of 135 million parameters that take as long as those asked. of_models: the claims
+    that are tested on models which the learner names, not on runs. overall: what the verdicts say together, where a
+    paper has one idea.
     """
 
     paper: str
     claims: tuple[str, ...]
     judge: str
     runs: Runs = lambda _size, _claims, _seeds: []
-    judging_seconds: Callable[[str, Collection[str], int], float] = lambda _size, _claims, _models: 0.0
+    judging_seconds: Callable[[str, Collection[str], float], float] = lambda _size, _claims, _models: 0.0
+    measuring_seconds: Callable[[TaskSettings], float] = lambda _settings: 3.0
     of_models: tuple[str, ...] = ()
     overall: Callable[[Sequence[Verdict]], str] = lambda _verdicts: ""
 
@@ -76,7 +79,8 @@ class Check:
 
     claims: asked for, in the paper's order. size: of records.SIZES. models: references, for claims about models that
     are there. outputs: where references are looked up. finished: the runs that have ended, in the plan's order.
-    measurements: the folder of what was measured. progress: raises the worker's Stop when the check is to stop.
+    measurements: the folder of what was measured. progress: raises the worker's Stop when the check is to stop. asked:
+    is told how many of the models were asked.
     """
 
     claims: list[str]
@@ -86,6 +90,7 @@ class Check:
     measurements: Path
     finished: list[Measured] = field(default_factory=list)
     progress: Progress = quiet
+    asked: Progress = quiet
 
     def measured(self, group: str = "") -> list[Measured]:
         """The finished runs of a group, or all."""
@@ -122,7 +127,9 @@ def ask_models(
     """
     found: dict[str, list[T]] = {claim: [] for claim in check.claims}
     refused: dict[str, dict[str, str]] = {claim: {} for claim in check.claims}
-    for reference in dict.fromkeys(check.models):  # one that is named twice says no more
+    models = [*dict.fromkeys(check.models)]  # one that is named twice says no more
+    for done, reference in enumerate(models):
+        check.asked("models", done, len(models))
         _ask(reference, questions(reference), found, refused)
         give_back()  # the model itself, which nothing holds any more
     return found, refused

@@ -179,7 +179,7 @@ class Finetuner(Loop):
         with evaluating(self.model), torch.no_grad():
             for split in ("train", "val"):
                 total, count = 0.0, 0
-                for batch in self.data.fixed_batches(split, self.settings.train.eval_windows):
+                for batch in self.data.fixed_batches(split, self.settings.train.eval_sequences):
                     total += float(self._loss_of(*batch.tensors)) * len(batch.ids)
                     count += batch.predicted
                 (total,) = self.processes.total(total)
@@ -250,7 +250,7 @@ class Finetuner(Loop):
             val_tokens=sum(len(one.ids) for one in self.data.held_out),
             tokenizer=self.data.chat.name,
             uniform_loss=math.log(vocab_size),
-            bytes_per_token=self.data.bytes_per_token(self.settings.train.eval_windows),
+            bytes_per_token=self.data.bytes_per_token(self.settings.train.eval_sequences),
         )
 
     def _left_out(self) -> str:

@@ -34,7 +34,6 @@ from llmlab_gui.experiments.report_dock import experiment_report
 from llmlab_gui.experiments.result import ExperimentResultDock, expectations, finding_text, spikes_html
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
 from llmlab_gui.experiments.setup import ExperimentDock
-from llmlab_gui.experiments.study_panel import share_done
 from llmlab_gui.experiments.tables import trial_colors
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets import question
@@ -140,10 +139,8 @@ def test_the_list_says_where_every_run_stands(lab: WholeLab, qtbot: QtBot, fake:
     assert dock.study.trials.index(3, 2).data() == f"50 / {STEPS}"
     assert "Cut at step 20." in dock.study.trials.tip(dock.study.trials.rows[2])
     assert dock.model.index(0, 2).data() == "2 / 6"
-    done = [1.0, 0.0, 1.0, 0.5, 0.0, 0.0]  # all runs of this plan take equally long
-    assert share_done(row) == pytest.approx(sum(done) / 6)
-    assert dock.study.bar.value() == round(1000 * sum(done) / 6)
-    assert dock.study.standing.text() == f"Run 4 of 6 ({fake.record.arms[3].name}): step 50 of {STEPS}. 30 s left."
+    assert dock.study.bar.value() == round(1000 * 10 / (10 + 30))  # seconds taken, and left
+    assert dock.study.standing.text() == f"Run 4 of 6 ({fake.record.trials[3].name}): step 50 of {STEPS}. 30 s left."
     dock.shutdown()
 
 
@@ -163,7 +160,7 @@ def test_stop_and_continue_are_offered_when_they_make_sense(lab: WholeLab, qtbot
     dock.shutdown()
 
 
-def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
+def test_a_trial_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
     dock = ExperimentsDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot)
@@ -172,7 +169,7 @@ def test_an_arm_opens_as_the_run_that_all_docks_are_about(lab: WholeLab, qtbot: 
     dock.study.open_run()
     current = lab.current()
     assert current is not None
-    assert current.run.id == fake.record.arms[0].run
+    assert current.run.id == fake.record.trials[0].run
     errors: list[object] = []
     lab.error_raised.connect(errors.append)
     dock.study.trials_table.selectRow(1)
@@ -203,7 +200,7 @@ def test_a_live_experiment_is_not_deleted_and_an_ended_one_only_when_agreed(
     dock.delete()
     dock.delete()  # pressed twice: no other question, and no second deletion
     qtbot.waitUntil(lambda: not fake.folder.path.exists(), timeout=WAIT)
-    assert fake.folder.run_of(fake.record.arms[0], fake.record.track).path.is_dir()
+    assert fake.folder.run_of(fake.record.trials[0], fake.record.track).path.is_dir()
     qtbot.waitUntil(lambda: lab.experiments.current() is None, timeout=WAIT)
     dock.shutdown()
 
@@ -220,7 +217,7 @@ def test_the_question_says_when_runs_are_deleted_for_good_with_their_experiment(
     )
     row = lab.experiments.current()
     assert row is not None
-    runs = [fake.folder.run_of(trial, fake.record.track).path for trial in fake.record.arms[:2]]
+    runs = [fake.folder.run_of(trial, fake.record.track).path for trial in fake.record.trials[:2]]
     dock.confirm_deletion(row, runs, for_good=True)
     assert asked[0][0] == f"{row.id} and its 2 runs"
     assert "Its runs go with all checkpoints." in asked[0][1]
@@ -276,7 +273,7 @@ def test_seeds_are_thin_with_their_mean_and_the_diverged_one_is_marked(
     shown(dock, qtbot)
     found(lab, qtbot, curves=3)
     dock.panel.set_memory(0)
-    first, diverged, second = (fake.record.arms[i].name for i in (0, 2, 3))
+    first, diverged, second = (fake.record.trials[i].name for i in (0, 2, 3))
     qtbot.waitUntil(lambda: f"0/{second}" in dock.chart.curves() and not dock.panel.dirty, timeout=WAIT)
     curves = dock.chart.curves()
     one, two = curves[f"0/{first}"], curves[f"0/{second}"]
@@ -304,7 +301,7 @@ def test_losses_of_trials_are_in_bits_per_byte_by_choice_and_by_themselves_where
     shown(dock, qtbot)
     found(lab, qtbot, curves=1)
     dock.panel.set_memory(0)
-    names = [trial.name for trial in made.record.arms]
+    names = [trial.name for trial in made.record.trials]
 
     def drawn(unit: str, *places: int) -> None:
         def there() -> bool:
@@ -336,13 +333,13 @@ def test_losses_of_trials_are_in_bits_per_byte_by_choice_and_by_themselves_where
 
 
 def test_a_diverged_run_does_not_press_the_others_flat(lab: WholeLab, qtbot: QtBot, fake: FakeExperiment) -> None:
-    run = fake.runs[fake.record.arms[2].name]
+    run = fake.runs[fake.record.trials[2].name]
     run.write_lines(5, spikes=dict.fromkeys(range(21, 26), 500.0))
     dock = ExperimentLossesDock(lab, lab.experiments)
     shown(dock, qtbot)
     found(lab, qtbot, curves=3)
     dock.panel.set_memory(0)
-    name = fake.record.arms[2].name
+    name = fake.record.trials[2].name
     qtbot.waitUntil(lambda: f"0/{name}" in dock.chart.curves() and not dock.panel.dirty, timeout=WAIT)
     curves = dock.chart.curves()
     assert curves[f"0/{name}"].y.max() == 500.0
@@ -354,7 +351,7 @@ def test_a_diverged_run_does_not_press_the_others_flat(lab: WholeLab, qtbot: QtB
 
 def test_values_have_colours_in_their_order_and_other_ones_in_another_theme(fake: FakeExperiment) -> None:
     colors = trial_colors(fake.record)
-    by_rate = {trial.x: colors[trial.name] for trial in fake.record.arms}
+    by_rate = {trial.x: colors[trial.name] for trial in fake.record.trials}
     lightness = [by_rate[rate].lightnessF() for rate in RATES]
     assert len({color.name() for color in by_rate.values()}) == 3
     assert lightness == sorted(lightness)
@@ -477,7 +474,7 @@ def test_what_was_expected_is_drawn_where_the_chart_has_an_axis_for_it(outputs: 
         Expected(True, 0.01, 0.01, "you expected, 60 % sure"),
         Expected(False, 2.0, 3.0, "you expected, 80 % sure"),
     ]
-    moved = replace(record, arms=[replace(trial, x=trial.x * 1e6) for trial in record.arms])
+    moved = replace(record, trials=[replace(trial, x=trial.x * 1e6) for trial in record.trials])
     assert [one.on_x for one in expectations(moved, predicted)] == [False]  # x is something else than what is varied
 
 

@@ -30,7 +30,7 @@ SMALL = {
     "train.steps": 400,
     "train.warmup_steps": 5,
     "train.eval_interval": 100,
-    "train.eval_windows": 4,
+    "train.eval_sequences": 4,
     "train.threads": 1,
 }
 
@@ -52,7 +52,7 @@ def test_a_killed_experiment_goes_on_where_it_was_and_ends_with_a_report(
         dock.show()
     listed, result, report = docks
     desk = lab.experiments
-    first, second = (trial.name for trial in record.arms)
+    first, second = (trial.name for trial in record.trials)
 
     def standing(trial: str) -> str:
         row = desk.current()

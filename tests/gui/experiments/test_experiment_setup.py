@@ -77,7 +77,7 @@ def test_every_kind_has_a_plan_or_says_what_it_lacks(dock: ExperimentDock, qtbot
             assert "pretraining" not in kind.grids or not kind.trains
         else:
             assert dock.setup.record.kind == name
-            assert [row.name for row in dock.plan.rows] == [trial.name for trial in dock.setup.record.arms]
+            assert [row.name for row in dock.plan.rows] == [trial.name for trial in dock.setup.record.trials]
 
 
 def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: ExperimentDock, qtbot: QtBot) -> None:
@@ -86,14 +86,14 @@ def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: 
     dock.form.scratch.form.set_values({"train.steps": 300, "data.corpus": "tiny", "train.seed": 5})
     qtbot.wait(10)
     record = planned(dock, qtbot)
-    assert [(trial.x, trial.seed) for trial in record.arms] == [(x, s) for s in (5, 6) for x in (1e-3, 1e-2, 1e-1)]
-    settings = settings_of(record, record.arms[1])
+    assert [(trial.x, trial.seed) for trial in record.trials] == [(x, s) for s in (5, 6) for x in (1e-3, 1e-2, 1e-1)]
+    settings = settings_of(record, record.trials[1])
     assert isinstance(settings, PretrainSettings)
     assert (settings.train.learning_rate, settings.train.steps, settings.data.corpus) == (0.01, 300, "tiny")
     assert settings.train.sample_interval == 0  # an experiment leaves out what nobody looks at
     assert record.preset == "baby"
     assert record.watched
-    assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
+    assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.trials))
     assert "6 runs, 3 values with 2 seeds each" in dock.setup.estimate.text()
     dock.form.scratch.form.set_values({"train.sample_interval": 50})
     qtbot.wait(10)
@@ -149,7 +149,7 @@ def test_what_was_predicted_is_started_with_the_plan(
     assert started == []  # someone thought better of it
     dock.setup.start()
     assert [row["quantity"] for row in started[0].predictions] == ["best_lr"]
-    assert started[0].arms == record.arms
+    assert started[0].trials == record.trials
     assert jobs == [3]
     assert record.question in asked[0][0]
     assert asked[0][2].startswith("Validation losses to compare with: uniform guess")
@@ -197,7 +197,7 @@ def test_a_start_right_after_an_edit_starts_what_was_edited(
     qtbot.mouseClick(dock.setup.button, Qt.MouseButton.LeftButton)  # while it is planned
     may_go_on.set()
     qtbot.waitUntil(lambda: len(started) == 2, timeout=WAIT)
-    assert [[trial.x for trial in record.arms] for record in started] == [[1e-3, 0.01], [1e-3, 0.02]]
+    assert [[trial.x for trial in record.trials] for record in started] == [[1e-3, 0.01], [1e-3, 0.02]]
 
 
 def test_the_question_offers_the_answers_that_the_plan_has(dock: ExperimentDock, qtbot: QtBot) -> None:
@@ -242,7 +242,7 @@ def test_loss_curves_look_at_a_run_and_train_nothing(
     qtbot.waitUntil(lambda: dock.form.subject.count() == 1, timeout=WAIT)
     record = planned(dock, qtbot)
     assert record.subject == "looked"
-    assert record.arms == []
+    assert record.trials == []
     assert not dock.plan_table.isVisible()
     assert "nothing is trained" in plan_text(record)
 
@@ -275,7 +275,7 @@ def test_the_command_makes_the_same_plan_in_a_terminal(
     assert words[0] == "llmlab-run"
     assert main([*words[1:], "--plan", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["arms"] == json.loads(json.dumps([asdict(trial) for trial in record.arms]))
+    assert told["trials"] == json.loads(json.dumps([asdict(trial) for trial in record.trials]))
     assert told["base"] == json.loads(json.dumps(record.base))
     assert (told["id"], told["kind"], told["preset"]) == (record.id, record.kind, record.preset)
 
@@ -290,10 +290,10 @@ def test_of_a_speedrun_its_parts_are_chosen_and_no_values(
     dock.form.seeds.setValue(2)
     qtbot.wait(10)
     record = planned(dock, qtbot)
-    assert [trial.group for trial in record.arms] == ["baseline", "record"] * 2
+    assert [trial.group for trial in record.trials] == ["baseline", "record"] * 2
     assert main([*shlex.split(record.command)[1:], "--plan", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [arm["settings"] for arm in told["arms"]] == [trial.settings for trial in record.arms]
+    assert [trial["settings"] for trial in told["trials"]] == [trial.settings for trial in record.trials]
 
 
 def test_another_like_it_has_the_same_plan_under_another_name(
@@ -308,7 +308,7 @@ def test_another_like_it_has_the_same_plan_under_another_name(
     assert asked.args == ["experiment"]
     record = planned(dock, qtbot)
     assert record.id != "first"
-    assert [trial.settings for trial in record.arms] == [trial.settings for trial in fake.record.arms]
+    assert [trial.settings for trial in record.trials] == [trial.settings for trial in fake.record.trials]
     assert record.base == fake.record.base
     lab.experiment_requested.emit("depth")
     assert dock.form.kind.name == "depth"

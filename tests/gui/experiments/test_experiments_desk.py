@@ -42,7 +42,7 @@ def test_experiments_are_found_newest_first_and_the_newest_live_one_is_current(
     assert current is not None
     assert current.id == "older"
     assert [row.id for row in desk.live()] == ["older"]
-    assert current.standing(older.record.arms[0].name).step == 10
+    assert current.standing(older.record.trials[0].name).step == 10
     assert current.standing("unknown").state == "planned"
 
 
@@ -66,9 +66,9 @@ def test_the_curves_of_all_runs_are_what_their_events_say(qtbot: QtBot, outputs:
     first, second = fake.begin(0, 60), fake.begin(1, 30)
     desk.refresh()
     qtbot.waitUntil(lambda: len(desk.curves) == 2, timeout=WAIT)
-    before = desk.curves[fake.record.arms[0].name]
+    before = desk.curves[fake.record.trials[0].name]
     second.advance(30)
-    names = [trial.name for trial in fake.record.arms]
+    names = [trial.name for trial in fake.record.trials]
     qtbot.waitUntil(lambda: desk.curves[names[1]].steps.shape[1] == 60, timeout=WAIT)
     assert desk.curves[names[0]] is before  # nothing new in it: not read again
     for name, run in zip(names, (first, second), strict=False):
@@ -84,7 +84,7 @@ def test_the_curves_of_all_runs_are_what_their_events_say(qtbot: QtBot, outputs:
 
 def test_a_resumed_run_loses_what_its_worker_cut(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
     fake = FakeExperiment(outputs)
-    run, name = fake.begin(0, 60), fake.record.arms[0].name
+    run, name = fake.begin(0, 60), fake.record.trials[0].name
     desk.refresh()
     qtbot.waitUntil(lambda: name in desk.curves and desk.curves[name].steps.shape[1] == 60, timeout=WAIT)
     run.resume_from(40).advance(10)

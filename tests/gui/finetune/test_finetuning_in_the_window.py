@@ -29,7 +29,7 @@ SMALL = {
     "data.scored": "4",
     "train.warmup_steps": "2",
     "train.eval_interval": "6",
-    "train.eval_windows": "4",
+    "train.eval_sequences": "4",
     "train.sample_interval": "6",
     "train.threads": "1",
     "samples.tokens": "4",

@@ -12,7 +12,8 @@ from waits import WAIT
 from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
-from llmlab_gui.host.messages import Generation, Token
+from llmlab.models.said import WrittenToken
+from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost, Request
 
 MODEL = "fake@100"
@@ -23,7 +24,7 @@ class Heard:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.tokens: list[Token] = []
+        self.tokens: list[WrittenToken] = []
         self.ends: list[object] = []
         request.token.connect(self.tokens.append)
         request.answered.connect(self.ends.append)
@@ -56,7 +57,7 @@ def test_tokens_come_with_probabilities_and_alternatives_and_then_done(qtbot: Qt
     finished(qtbot, request)
     assert isinstance(request.end, float)
     assert [token.probability for token in request.tokens] == [0.6] * 5
-    assert request.tokens[0].alternatives[1] == (" other", 0.3)
+    assert request.tokens[0].top[1] == (" other", 0.3)
     assert not host.busy
 
 
@@ -64,7 +65,7 @@ def test_next_answers_the_distribution_with_its_entropy(qtbot: QtBot, host: Mode
     request = Heard(host.ask_next(MODEL, "The"))
     finished(qtbot, request)
     answer = request.end
-    assert answer.alternatives == ((" the", 0.5), ("\n", 0.25), (" 3", 0.25))  # type: ignore[attr-defined]
+    assert answer.top == ((" the", 0.5), ("\n", 0.25), (" 3", 0.25))  # type: ignore[attr-defined]
     assert answer.entropy == pytest.approx(1.5 * math.log(2))  # type: ignore[attr-defined]
 
 
@@ -79,7 +80,7 @@ def test_lines_in_pieces_and_noise_between_them_lose_nothing(qtbot: QtBot, host:
 def test_a_long_prompt_arrives_whole(qtbot: QtBot, host: ModelHost) -> None:
     request = Heard(host.ask_next(MODEL, "é\n" * 5000))
     finished(qtbot, request)
-    assert (" 10000", 0.25) in request.end.alternatives  # type: ignore[attr-defined]
+    assert (" 10000", 0.25) in request.end.top  # type: ignore[attr-defined]
 
 
 def test_a_cancelled_generation_ends_and_the_next_one_runs(qtbot: QtBot, host: ModelHost) -> None:

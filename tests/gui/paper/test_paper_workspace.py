@@ -169,7 +169,7 @@ def test_a_finished_run_is_opened_as_the_model_of_all_panels(
     check.run(1)
     read(qtbot, lab)
     qtbot.waitUntil(lambda: bool(evidence.runs_button.menu().actions()), timeout=WAIT)
-    first = check.record.arms[0]
+    first = check.record.trials[0]
     assert [action.text() for action in evidence.runs_button.menu().actions()] == [first.name]
     asked: list[str] = []
     lab.dock_requested.connect(asked.append)
@@ -190,12 +190,12 @@ def test_the_runs_that_are_offered_are_those_of_the_check_that_is_shown(
     read(qtbot, lab)
     actions = evidence.runs_button.menu().actions
     qtbot.waitUntil(lambda: bool(actions()), timeout=WAIT)
-    assert older.record.arms[0].name == newer.record.arms[0].name
+    assert older.record.trials[0].name == newer.record.trials[0].name
     for check in (newer, older):
         lab.papers.checks.set_current(check.folder.id)
         qtbot.waitUntil(lambda: bool(actions()), timeout=WAIT)
         actions()[0].trigger()
-    assert opened == [f"papers/{check.record.arms[0].run}@final" for check in (newer, older)]
+    assert opened == [f"papers/{check.record.trials[0].run}@final" for check in (newer, older)]
 
 
 # Checks --------------------------------------------------------------------------------------------------------
@@ -210,11 +210,11 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
     sizes = range(form.size_box.count())
     qtbot.waitUntil(lambda: all("about" in form.size_box.itemText(place) for place in sizes), timeout=WAIT)
     assert check_dock.setup.record is not None
-    both = len(check_dock.setup.record.arms)
+    both = len(check_dock.setup.record.trials)
     form.claims["composition"].setChecked(False)
     form.seeds.setValue(2)
     qtbot.waitUntil(
-        lambda: check_dock.setup.record is not None and len(check_dock.setup.record.arms) < both, timeout=WAIT
+        lambda: check_dock.setup.record is not None and len(check_dock.setup.record.trials) < both, timeout=WAIT
     )
     check_dock.copy_button.click()
     command = "llmlab-run paper run induction-heads --size minutes --claims two-layers,phase-change --seeds 2"
@@ -316,9 +316,7 @@ def test_an_interrupted_check_is_offered_to_go_on_and_does(
     )  # a look may come between any two of the folder's writes: the last one is waited for
     qtbot.waitUntil(lambda: "It is interrupted. 1 min 30 s left." in standing.text(), timeout=WAIT)
     assert check_dock.study.resume_button.isVisibleTo(check_dock)
-    first, second = check.record.arms[:2]
-    share = (first.estimated_seconds + 0.1 * second.estimated_seconds) / check.record.estimated_seconds
-    assert check_dock.study.bar.value() == round(1000 * share)  # the second run is at step 10 of 100
+    assert check_dock.study.bar.value() == round(1000 * 30 / (30 + 90))  # seconds taken, and left
     assert not check_dock.study.stop_button.isVisibleTo(check_dock)
     check_dock.study.resume_button.click()
     qtbot.waitUntil(lambda: check.folder.status().state == "finished", timeout=WAIT)
@@ -332,7 +330,7 @@ def test_stop_asks_the_worker_of_the_check_that_is_shown(
     check.run(0, step=40)
     read(qtbot, lab)
     qtbot.waitUntil(lambda: check_dock.study.stop_button.isVisibleTo(check_dock), timeout=WAIT)
-    assert f"Run 1 of {len(check.record.arms)}" in check_dock.study.standing.text()
+    assert f"Run 1 of {len(check.record.trials)}" in check_dock.study.standing.text()
     assert "step 40 of 100" in check_dock.study.standing.text()
     check_dock.study.stop_button.click()
     asked = check.folder.requests

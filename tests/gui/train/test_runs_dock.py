@@ -21,13 +21,14 @@ from pytestqt.qtbot import QtBot
 from windows import dock_in_sight
 
 from llmlab.core.errors import LabError
+from llmlab.core.records import from_plain
 from llmlab.jobs import launcher
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies import upkeep
 from llmlab_gui.forms.reference_box import offers
-from llmlab_gui.host.about import about_from
+from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train import run_deletions
@@ -535,7 +536,7 @@ def test_an_open_model_follows_the_run_that_is_renamed(
     monkeypatch.setattr(lab.inspection, "open", opened.append)
     for name, new, which in (("second", "winner", "40"), ("first", "loser", "final"), ("winner", "best", "latest")):
         other = "another@5" if name == "first" else f"{name}@{which}"
-        lab.inspection.about = about_from({**ABOUT, "reference": other, "name": name})
+        lab.inspection.about = from_plain(ModelAbout, {**ABOUT, "reference": other, "name": name})
         row = lab.row(f"pretraining/{name}")
         assert row is not None
         monkeypatch.setattr(dock, "ask_name", lambda _row, new=new: new)

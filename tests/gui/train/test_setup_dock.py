@@ -25,7 +25,7 @@ from llmlab.data.corpora import corpora
 from llmlab.data.shard_build import build_shards
 from llmlab.data.shard_sources import shard_source
 from llmlab.data.tokenizers import Gpt2Tokenizer
-from llmlab.gpt.estimate import estimate
+from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.notebook.predictions import parse_prediction
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
@@ -209,7 +209,7 @@ def test_the_costs_are_told_before_the_start(dock: SetupDock, qtbot: QtBot) -> N
 
 def test_the_memory_of_several_processes_is_told_in_parts_that_make_the_whole(dock: SetupDock, qtbot: QtBot) -> None:
     dock.form.set_values({"distributed.strategy": "fsdp2", "distributed.processes": 4})
-    memory = estimate(dock.form.settings()).memory
+    memory = estimate_pretraining(dock.form.settings()).memory
     rest = memory.total - 4 * memory.of_one
     assert rest > 0
     each = f"{bytes_text(memory.of_one)} in each of 4 processes, {bytes_text(rest)} beside them"
@@ -218,7 +218,7 @@ def test_the_memory_of_several_processes_is_told_in_parts_that_make_the_whole(do
 
 
 def test_what_it_costs_to_keep_checkpoints_is_told(dock: SetupDock, qtbot: QtBot) -> None:
-    each = estimate(dock.form.settings()).checkpoint_bytes
+    each = estimate_pretraining(dock.form.settings()).checkpoint_bytes
     dock.form.set_values({"train.steps": 2000, "checkpoints.interval": 100, "checkpoints.keep_last": 2})
     told = f"{bytes_text(5 * each)} for the 5 kept at most (one every 100 steps, all kept: {bytes_text(23 * each)})"
     qtbot.waitUntil(lambda: unbroken(told) in dock.estimate.text(), timeout=WAIT)

@@ -17,10 +17,11 @@ from windows import FAKE_HOST, MakeWindow
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.progress import Progress
+from llmlab.core.records import from_plain
 from llmlab.models.available import available_models
 from llmlab.store.checkpoints import checkpoint_name
 from llmlab_gui.forms.model_dialog import ModelDialog
-from llmlab_gui.host.about import about_from
+from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.session import InspectionSession
@@ -124,10 +125,10 @@ def test_damaged_settings_are_no_recent_models(tmp_path: Path, text: str) -> Non
 
 
 def test_a_description_of_a_newer_host_is_understood_and_a_broken_one_refused() -> None:
-    about = about_from({"reference": "a", "name": "A", "kind": "gguf", "n_layer": 2, "news": [1], "refusals": None})
-    assert (about.n_layer, about.step, dict(about.refusals)) == (2, None, {})
-    with pytest.raises(KeyError):
-        about_from({"name": "A"})
+    about = from_plain(ModelAbout, {"reference": "a", "name": "A", "kind": "gguf", "n_layer": 2, "news": [1]})
+    assert (about.n_layer, about.step, about.refusals) == (2, None, {})
+    with pytest.raises(TypeError):
+        from_plain(ModelAbout, {"name": "A"})
 
 
 def test_the_dialog_lists_runs_and_finds_them(qtbot: QtBot, outputs: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_check_without_runs_counts_none(
     monkeypatch.setattr(window.notices, "tell", lambda title, words: told.append((title, words)))
     monkeypatch.setattr(window, "isActiveWindow", lambda: False)
     check = FakeCheck(outputs, "sinks", paper="attention-sinks", claims=["sink"], models=["some-model"])
-    assert check.record.arms == []
+    assert check.record.trials == []
     check.status(state="running", active_seconds=300.0)
     desk = window.papers.checks
     qtbot.waitUntil(lambda: bool(desk.live()), timeout=WAIT)

@@ -15,7 +15,7 @@ from waits import WAIT
 from llmlab.core.config import describe
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
-from llmlab_gui.host.about import about_from
+from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, TRAIN, WRITE
@@ -184,7 +184,7 @@ def test_a_head_that_is_typed_is_the_one_that_the_panel_shows(
     same_window: MainWindow, wanted: str, dock: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window, session = same_window, same_window.lab.inspection
-    about = about_from({"reference": "a", "name": "A", "kind": "gguf", "n_layer": 3, "n_head": 2})
+    about = ModelAbout("a", "A", "gguf", n_layer=3, n_head=2)
     form = window.docks["interventions"].form
     with monkeypatch.context() as patched:
         patched.setattr(session, "about", about)
@@ -207,7 +207,7 @@ def test_a_model_that_opens_says_that_it_has_no_such_head(
     same_window: MainWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window, session = same_window, same_window.lab.inspection
-    about = about_from({"reference": "b", "name": "B", "kind": "gguf", "n_layer": 3, "n_head": 2})
+    about = ModelAbout("b", "B", "gguf", n_layer=3, n_head=2)
     with monkeypatch.context() as patched:
         patched.setattr(session, "about", None)
         patched.setattr(window.lab, "current_model", str)
@@ -257,7 +257,7 @@ def test_a_panel_of_a_model_opens_that_of_the_current_run_where_none_is_open(
     for wanted in ("Loss", "Samples", "Set-up", "Notebook"):
         show(wanted)
     with monkeypatch.context() as patched:
-        about = about_from({"reference": "b", "name": "B", "kind": "gguf", "n_layer": 3, "n_head": 2})
+        about = ModelAbout("b", "B", "gguf", n_layer=3, n_head=2)
         patched.setattr(session, "about", about)
         session.about_changed.emit()  # as once it is open
         show("Attention")

@@ -21,8 +21,9 @@ from windows import FAKE_HOST, dock_in_sight
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import python_command
+from llmlab.models.said import Expected, WrittenToken
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
-from llmlab_gui.host.messages import Generation, NextToken, Token
+from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import LOADING, ModelHost, Request
 from llmlab_gui.host.selection import Working
 from llmlab_gui.widgets.alternatives import percent, plain_tip, visible
@@ -200,7 +201,7 @@ def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: Fake
         assert earlier is not None
         with qtbot.waitSignal(dock.picker.changed, timeout=WAIT):
             lab.write_requested.emit("pretraining/fake", "step-00000100")
-        earlier.end(earlier.answered, NextToken((("a", 1.0),), 0.0))
+        earlier.end(earlier.answered, Expected((("a", 1.0),), 0.0))
         assert (dock.next_words.text(), dock.next_list.pairs()) == ("", [])
 
 
@@ -309,7 +310,7 @@ def test_pointing_and_clicking_find_the_token_under_the_mouse(qtbot: QtBot) -> N
     view.resize(400, 200)
     view.show()
     view.begin("Prompt")
-    view.append_tokens([Token(" one", 0.5), Token("\n", 0.2), Token("🎲x", 0.01)])
+    view.append_tokens([WrittenToken(" one", 0.5), WrittenToken("\n", 0.2), WrittenToken("🎲x", 0.01)])
     cursor = QTextCursor(view.document())
     cursor.setPosition(len("Prompt") + 2)
     place = view.cursorRect(cursor).center() + QPoint(2, 0)
@@ -333,7 +334,7 @@ def test_what_is_written_after_a_long_prompt_is_in_sight(qtbot: QtBot) -> None:
     with qtbot.waitExposed(view, timeout=WAIT):
         view.show()
     view.begin("The king said to the cat. " * 200)
-    view.append_tokens([Token(" And", 0.5)])
+    view.append_tokens([WrittenToken(" And", 0.5)])
     bar = view.verticalScrollBar()
     assert (bar.value(), bar.maximum() > 0) == (bar.maximum(), True)
 
@@ -342,7 +343,7 @@ def test_copying_gives_the_text_without_signs(qtbot: QtBot) -> None:
     view = TokenView()
     qtbot.addWidget(view)
     view.begin("a\nb")
-    view.append_tokens([Token(" c·d", 0.5), Token("\n", 0.2), Token("\t🎲<b>\x00", 0.01)])
+    view.append_tokens([WrittenToken(" c·d", 0.5), WrittenToken("\n", 0.2), WrittenToken("\t🎲<b>\x00", 0.01)])
     view.set_show_spaces(True)
     assert view.toPlainText() == "a\nb·c·d⏎\n⇥🎲<b>␀"
     view.selectAll()
@@ -354,12 +355,12 @@ def test_copying_gives_the_text_without_signs(qtbot: QtBot) -> None:
 def test_a_program_that_copied_a_text_ends_well() -> None:
     copies = """
 from PySide6.QtWidgets import QApplication
-from llmlab_gui.host.messages import Token
+from llmlab.models.said import WrittenToken
 from llmlab_gui.write.token_view import TokenView
 app = QApplication([])
 view = TokenView()
 view.begin("a")
-view.append_tokens([Token(" b", 0.5)])
+view.append_tokens([WrittenToken(" b", 0.5)])
 view.set_show_spaces(True)
 view.selectAll()
 view.copy()
@@ -413,7 +414,7 @@ def test_what_failed_is_told_as_text_beside_the_button_too(qtbot: QtBot, lab: Fa
 def test_a_hostile_token_is_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
     trained(qtbot, lab, dock)
     dock.text.begin("")
-    dock.text.append_tokens([Token("<b>the</b>", 0.5, (("<b>the</b>", 0.5), ("<img src=x>", 0.5)))])
+    dock.text.append_tokens([WrittenToken("<b>the</b>", 0.5, (("<b>the</b>", 0.5), ("<img src=x>", 0.5)))])
     dock.text.choose(0)
     assert dock.text.toPlainText() == "<b>the</b>"
     assert "&lt;b&gt;" in dock.token_words.text()

@@ -29,11 +29,11 @@ def planned(outputs: Path, steps: int) -> ExperimentFolder:
 
 
 def runs_of(folder: ExperimentFolder) -> list[RunFolder]:
-    return [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
+    return [folder.run_of(trial, "pretraining") for trial in folder.record().trials]
 
 
 def losses(folder: ExperimentFolder) -> list[Any]:
-    return [trial["val_loss"] for trial in json.loads(folder.results_json.read_text())["arms"]]
+    return [trial["val_loss"] for trial in json.loads(folder.results_json.read_text())["trials"]]
 
 
 def test_jobs_give_the_results_of_runs_that_were_started_here(tmp_path: Path) -> None:

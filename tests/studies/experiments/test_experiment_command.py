@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_arms import experiment, finish_all
+from fake_trials import experiment, finish_all
 
 from llmlab.cli import experiment_follow
 from llmlab.cli.main import main
@@ -42,10 +42,10 @@ def test_a_whole_experiment_from_the_command_line(outputs: Path, capsys: pytest.
     words = ["width", *TINY, "--grid", "8,16", "--name", "wide", "--predict", "best=16@70%"]
     assert run(*words, "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    ends = [(line["name"], line["state"]) for line in lines if line["event"] == "arm" and line["state"] == "finished"]
+    ends = [(line["name"], line["state"]) for line in lines if line["event"] == "trial" and line["state"] == "finished"]
     assert ends == [("w8", "finished"), ("w16", "finished")]
     assert lines[-1]["event"] == "finished"
-    assert {trial["run"] for trial in lines[-1]["results"]["arms"]} == {"wide-w8", "wide-w16"}
+    assert {trial["run"] for trial in lines[-1]["results"]["trials"]} == {"wide-w8", "wide-w16"}
     report = Path(lines[-1]["report"]).read_text()
     assert "`llmlab-run experiment width --corpus tiny" in report
     assert "varied value of the lowest loss: 16, 70 % sure" in report
@@ -137,12 +137,12 @@ def test_without_a_terminal_how_far_the_plan_is_is_a_line_now_and_then(
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     folder = experiment(outputs, "depth", grid=[1, 2])
     shown = experiment_follow._Shown(folder.record(), False)
-    name = folder.record().arms[0].name
+    name = folder.record().trials[0].name
     at = [
-        ExperimentStatus("running", arm=name, doing="Reading tiny (40%)", eta_seconds=70.0),
-        ExperimentStatus("running", arm=name, doing="Reading tiny (60%)", eta_seconds=69.0),
-        ExperimentStatus("running", arm=name, arms={name: TrialStatus("running", 3, 6, 3.5)}, eta_seconds=66.0),
-        ExperimentStatus("running", arm=name, arms={name: TrialStatus("running", 5, 6, 3.25)}, eta_seconds=60.0),
+        ExperimentStatus("running", trial=name, doing="Reading tiny (40%)", eta_seconds=70.0),
+        ExperimentStatus("running", trial=name, doing="Reading tiny (60%)", eta_seconds=69.0),
+        ExperimentStatus("running", trial=name, trials={name: TrialStatus("running", 3, 6, 3.5)}, eta_seconds=66.0),
+        ExperimentStatus("running", trial=name, trials={name: TrialStatus("running", 5, 6, 3.25)}, eta_seconds=60.0),
     ]
     for status in at:
         shown.status(status)

@@ -81,7 +81,7 @@ def folder(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
     folder = create_experiment(outputs, record)
     folder.measurements.mkdir()
     ends = {"r1": (1.5, 2.1), "r4": (1.2, 2.3), "full": (1.0, 2.9)}
-    for trial in record.arms:
+    for trial in record.trials:
         _finish(folder, trial, ends[trial.name][0])
         rows = [[0.0, 2.0], [20.0, ends[trial.name][1]]]
         write_json(folder.measurements / f"{trial.name}.json", dataclasses.asdict(Measurement("the text", 100, rows)))
@@ -135,7 +135,7 @@ def test_what_was_measured_is_not_measured_again(folder: ExperimentFolder, monke
     def never(*args: Any) -> Measurement:
         raise AssertionError
 
-    trial = folder.record().arms[0]
+    trial = folder.record().trials[0]
     before = read_measurement(folder, trial.name)
     monkeypatch.setattr(measure, "_forgotten", never)
     measure_trial(folder, folder.record(), trial, lambda: None)
@@ -144,7 +144,7 @@ def test_what_was_measured_is_not_measured_again(folder: ExperimentFolder, monke
 
 
 def test_what_cannot_be_measured_is_a_note(folder: ExperimentFolder) -> None:
-    trial = folder.record().arms[0]
+    trial = folder.record().trials[0]
     (folder.measurements / f"{trial.name}.json").unlink()
     measure_trial(
         folder, folder.record(), trial, lambda: None

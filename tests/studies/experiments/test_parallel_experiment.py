@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_arms import experiment, finish
+from fake_trials import experiment, finish
 from preset_settings import resolve_settings
 
 from llmlab.store.events import Shared, from_line, to_line
@@ -37,7 +37,7 @@ def planted(folder: ExperimentFolder, trial: Trial, off: float, speed: float, bu
 
 
 def results_of(folder: ExperimentFolder, off: float) -> ExperimentResults:
-    for trial in folder.record().arms:
+    for trial in folder.record().trials:
         count = int(trial.x)
         share, busy = (off, [0.5] * (count - 1) + [0.8]) if count > 1 else (0.0, [])
         planted(folder, trial, share, 1000.0 * (1.5 if trial.name == "ddp-2" else 1.0), busy)
@@ -46,9 +46,9 @@ def results_of(folder: ExperimentFolder, off: float) -> ExperimentResults:
 
 def test_one_process_is_compared_with_two_and_four_by_each_strategy(outputs: Path) -> None:
     record = experiment(outputs, "parallel").record()
-    assert [trial.name for trial in record.arms] == PLAN
-    assert [trial.settings["distributed.processes"] for trial in record.arms] == [1, 2, 4, 2, 4]
-    assert record.arms[0].settings["distributed.strategy"] == "none"
+    assert [trial.name for trial in record.trials] == PLAN
+    assert [trial.settings["distributed.processes"] for trial in record.trials] == [1, 2, 4, 2, 4]
+    assert record.trials[0].settings["distributed.strategy"] == "none"
     base = resolve_settings("baby", overrides={"model.dropout": 0.1})
     short = lean(base, find_kind("parallel"), [])
     assert (short.train.steps, short.model.dropout) == (60, 0.0)
@@ -58,7 +58,7 @@ def test_one_process_is_compared_with_two_and_four_by_each_strategy(outputs: Pat
 def test_what_each_costs_and_how_far_its_losses_are_off_is_found(outputs: Path) -> None:
     folder = experiment(outputs, "parallel")
     results = results_of(folder, 1e-7)
-    parameters = results.arms[0].parameters
+    parameters = results.trials[0].parameters
     assert parameters is not None
     assert results.value("processes_gain") == pytest.approx(1.5)
     assert results.value("speed_one") == pytest.approx(1000.0)
@@ -83,5 +83,5 @@ def test_runs_that_trained_at_the_same_time_are_said_to_have_other_speeds(output
     folder = experiment(outputs, "parallel")
     assert not any("same time" in note for note in results_of(folder, 1e-7).notes)
     status = folder.recorded_status()
-    folder.write_status(replace(status, arms=status.arms | {"one": TrialStatus(state="finished", at_once=2)}))
+    folder.write_status(replace(status, trials=status.trials | {"one": TrialStatus(state="finished", at_once=2)}))
     assert any("same time" in note for note in build_results(folder, folder.record()).notes)

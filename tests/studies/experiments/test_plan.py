@@ -58,17 +58,17 @@ def test_the_default_plan_of_every_pretraining_kind_can_be_made(kind: Any) -> No
         values = len(kind.grids["pretraining"])
         if kind.name == "parallel":  # each strategy has all numbers of processes but the first, which needs none
             values = 1 + len(kind.groups) * (values - 1)
-        assert len(record.arms) == values * kind.seeds
+        assert len(record.trials) == values * kind.seeds
     if kind.name == "speedrun":
-        assert {trial.group for trial in record.arms} == set(kind.groups) == set(PARTS)
-    assert len({trial.run for trial in record.arms}) == len(record.arms)
-    assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.arms))
-    for trial in record.arms:
+        assert {trial.group for trial in record.trials} == set(kind.groups) == set(PARTS)
+    assert len({trial.run for trial in record.trials}) == len(record.trials)
+    assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.trials))
+    for trial in record.trials:
         assert settings_of(record, trial).train.seed == trial.seed
 
 
 def test_the_lowest_rate_keeps_its_share_of_the_peak() -> None:
-    for trial in plan("learning-rate").arms:
+    for trial in plan("learning-rate").trials:
         train = settings_of(plan("learning-rate"), trial).train
         assert train.min_learning_rate / train.learning_rate == pytest.approx(0.1)
 
@@ -76,25 +76,25 @@ def test_the_lowest_rate_keeps_its_share_of_the_peak() -> None:
 def test_muons_rate_keeps_its_proportion_to_adamws() -> None:
     muon = with_values(BASE, {"train.optimizer": "muon", "train.muon_learning_rate": 0.02})
     for kind in ("learning-rate", "batch-size"):
-        for trial in plan(kind, muon).arms:
+        for trial in plan(kind, muon).trials:
             train = settings_of(plan(kind, muon), trial).train
             assert isinstance(train, PretrainTrainSettings)
             assert train.muon_learning_rate / train.learning_rate == pytest.approx(20)
     plain = plan("learning-rate")  # where it is not used, it is no difference between runs
-    assert {settings_of(plain, trial).train.muon_learning_rate for trial in plain.arms} == {0.02}
+    assert {settings_of(plain, trial).train.muon_learning_rate for trial in plain.trials} == {0.02}
 
 
 def test_every_batch_size_has_its_warm_ups_over_the_same_tokens() -> None:
     warm = with_values(BASE, {"data.length_warmup_steps": 40, "data.batch_warmup_steps": 60})
     record = plan("batch-size", warm, grid=["6", "12", "24"])
-    for trial in record.arms:
+    for trial in record.trials:
         data = settings_of(record, trial).data
         assert (data.length_warmup_steps * data.batch_size, data.batch_warmup_steps * data.batch_size) == (480, 720)
 
 
 def test_every_batch_size_reads_the_same_number_of_tokens_at_a_rate_that_grows_with_its_root() -> None:
     record = plan("batch-size", grid=["3", "12", "48"])
-    for trial in record.arms:
+    for trial in record.trials:
         settings = settings_of(record, trial)
         assert isinstance(settings, PretrainSettings)
         assert settings.train.steps * settings.data.batch_size == 240 * 12
@@ -105,7 +105,7 @@ def test_every_batch_size_reads_the_same_number_of_tokens_at_a_rate_that_grows_w
 def test_a_speedrun_goes_from_the_base_to_the_preset_and_leaves_out_one_lever_at_a_time() -> None:
     base, goal = of_preset(PretrainSettings, "baby"), of_preset(PretrainSettings, "quick")
     record = plan("speedrun", base, seeds=1)
-    made = {trial.name: settings_of(record, trial) for trial in record.arms}
+    made = {trial.name: settings_of(record, trial) for trial in record.trials}
     assert made["baseline"] == base
     whole = made["record"]
     assert (whole.model, replace(whole.data, corpus=""), replace(whole.train, **_watching(goal.train))) == (
@@ -128,7 +128,7 @@ def test_a_speedrun_goes_from_the_base_to_the_preset_and_leaves_out_one_lever_at
 def test_a_small_speedrun_keeps_the_share_of_its_steps_and_compares_what_is_asked() -> None:
     record = plan("speedrun", groups=["baseline", "record"], seeds=2)
     goal, long = of_preset(PretrainSettings, "quick").train, of_preset(PretrainSettings, "baby").train
-    assert [trial.name for trial in record.arms] == ["baseline-s1", "record-s1", "baseline-s2", "record-s2"]
+    assert [trial.name for trial in record.trials] == ["baseline-s1", "record-s1", "baseline-s2", "record-s2"]
     assert settings_of(record, record.trial("record-s1")).train.steps == round(240 * goal.steps / long.steps)
     with pytest.raises(UsageError, match="There is no lever"):
         plan("speedrun", of_preset(PretrainSettings, "quick"))
@@ -147,13 +147,13 @@ def _differing(one: Any, other: Any) -> set[str]:
 
 def _watching(train: PretrainTrainSettings) -> dict[str, Any]:
     """Settings that only watch: those of the base stay."""
-    return {name: getattr(train, name) for name in ("eval_interval", "sample_interval", "eval_early", "eval_windows")}
+    return {name: getattr(train, name) for name in ("eval_interval", "sample_interval", "eval_early", "eval_sequences")}
 
 
 def test_alpha_stays_when_the_rank_varies_and_targets_are_compared(tuned: FinetuneSettings) -> None:
     record = plan("lora-rank", tuned, grid=[1, 4, 64], groups=["attention", "all"])
-    assert [trial.group for trial in record.arms] == ["attention"] * 3 + ["all"] * 3
-    for trial in record.arms:
+    assert [trial.group for trial in record.trials] == ["attention"] * 3 + ["all"] * 3
+    for trial in record.trials:
         settings = settings_of(record, trial)
         assert isinstance(settings, FinetuneSettings)
         assert settings.lora.alpha == tuned.lora.alpha
@@ -163,14 +163,14 @@ def test_alpha_stays_when_the_rank_varies_and_targets_are_compared(tuned: Finetu
 
 def test_forgetting_compares_ranks_with_full_at_a_tenth_of_the_rate(tuned: FinetuneSettings) -> None:
     record = plan("forgetting", tuned, grid=[2, 8])
-    methods = [settings_of(record, trial).model.method for trial in record.arms]  # type: ignore[union-attr]
+    methods = [settings_of(record, trial).model.method for trial in record.trials]  # type: ignore[union-attr]
     assert methods == ["lora", "lora", "full"]
-    assert settings_of(record, record.arms[-1]).train.learning_rate == pytest.approx(tuned.train.learning_rate / 10)
+    assert settings_of(record, record.trials[-1]).train.learning_rate == pytest.approx(tuned.train.learning_rate / 10)
 
 
 def test_a_learning_rate_experiment_compares_lora_with_full(tuned: FinetuneSettings) -> None:
     record = plan("learning-rate", tuned, grid=[1e-3, 1e-2])
-    assert [(trial.group, trial.x) for trial in record.arms] == [
+    assert [(trial.group, trial.x) for trial in record.trials] == [
         ("lora", 1e-3),
         ("lora", 1e-2),
         ("full", 1e-3),
@@ -180,19 +180,19 @@ def test_a_learning_rate_experiment_compares_lora_with_full(tuned: FinetuneSetti
 
 def test_a_learning_rate_experiment_of_models_from_scratch_compares_widths() -> None:
     record = plan("learning-rate", grid=[1e-3, 1e-2], groups=["64", "256", "64"])
-    assert [(trial.group, trial.x) for trial in record.arms] == list(product(("w64", "w256"), (1e-3, 1e-2)))
-    assert {f"w{settings_of(record, trial).model.n_embd}" == trial.group for trial in record.arms} == {True}
+    assert [(trial.group, trial.x) for trial in record.trials] == list(product(("w64", "w256"), (1e-3, 1e-2)))
+    assert {f"w{settings_of(record, trial).model.n_embd}" == trial.group for trial in record.trials} == {True}
 
 
 def test_the_first_seed_of_everything_comes_first_and_what_is_predicted_comes_last() -> None:
     record = plan("scaling", grid=[16, 32, 8, 24], seeds=2)
-    assert [(trial.settings["model.n_embd"], trial.seed) for trial in record.arms] == [
+    assert [(trial.settings["model.n_embd"], trial.seed) for trial in record.trials] == [
         *((width, 1337) for width in (8, 16, 24)),
         *((width, 1338) for width in (8, 16, 24)),
         (32, 1337),
         (32, 1338),
     ]
-    assert [trial.forecast for trial in record.arms] == [False] * 6 + [True] * 2
+    assert [trial.forecast for trial in record.trials] == [False] * 6 + [True] * 2
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_base_that_goes_on_learning_is_named_by_its_step(outputs: Path, monkey
     FakeRun(outputs, "bar", steps=300).start().advance(250).save_checkpoint()
     settings = with_values(FinetuneSettings(), {"model.base": "bar@latest"})
     record = make_plan(Request(find_kind("lora-rank"), settings, outputs, id="x", grid=[1, 2]))
-    assert {settings_of(record, trial).model.base for trial in record.arms} == {"pretraining/bar@250"}  # type: ignore[union-attr]
+    assert {settings_of(record, trial).model.base for trial in record.trials} == {"pretraining/bar@250"}  # type: ignore[union-attr]
 
 
 def test_without_evaluations_there_is_nothing_to_compare() -> None:
@@ -235,7 +235,7 @@ def test_what_the_learner_set_is_not_made_lean() -> None:
 
 def test_the_time_left_follows_what_finished_runs_took() -> None:
     record = plan("width", grid=[16, 32, 64])
-    first, second, third = record.arms
+    first, second, third = record.trials
     assert seconds_left(record, {}) == pytest.approx(record.estimated_seconds)
     trials = {
         first.name: TrialStatus("finished", wall_seconds=3 * first.estimated_seconds),
@@ -245,21 +245,32 @@ def test_the_time_left_follows_what_finished_runs_took() -> None:
     assert seconds_left(record, trials) == pytest.approx(expected)
 
 
+def test_a_trial_that_trains_says_itself_how_long_it_takes_and_how_long_the_others_will() -> None:
+    record = plan("width", grid=[16, 32, 64])
+    first, second, third = record.trials
+    taken = first.estimated_seconds
+    running = TrialStatus("running", 60, 240, wall_seconds=taken, eta_seconds=3 * taken)
+    others = 4 * (second.estimated_seconds + third.estimated_seconds)
+    assert seconds_left(record, {first.name: running}) == pytest.approx(3 * taken + others)
+    begun = replace(running, step=1)  # its pace says nothing yet
+    assert seconds_left(record, {first.name: begun}) == pytest.approx(record.estimated_seconds, rel=0.01)
+
+
 def test_the_time_left_of_runs_at_once_is_until_the_last_of_them_ends() -> None:
     """Each has its share of the machine: only what finished ones say wins time, and the last run has no company."""
     record = plan("width", grid=[16, 32, 64])
-    seconds = [trial.estimated_seconds for trial in record.arms]
+    seconds = [trial.estimated_seconds for trial in record.trials]
     assert seconds_left(record, {}, 2, 2) == pytest.approx(2 * max(seconds[0] + seconds[2], seconds[1]))
     # Two took as long at once as one alone: the machine does twice as much.
     first = TrialStatus("finished", wall_seconds=seconds[0], at_once=2)
-    assert seconds_left(record, {record.arms[0].name: first}, 2, 2) == pytest.approx(max(seconds[1:]))
-    assert seconds_left(record, {record.arms[0].name: first}, 1) == pytest.approx(sum(seconds[1:]) / 2)
+    assert seconds_left(record, {record.trials[0].name: first}, 2, 2) == pytest.approx(max(seconds[1:]))
+    assert seconds_left(record, {record.trials[0].name: first}, 1) == pytest.approx(sum(seconds[1:]) / 2)
     assert seconds_left(record, {}, 3) == pytest.approx(max(seconds))  # each has a machine of its own
 
 
 def test_rates_that_differ_in_any_digit_are_runs_of_different_names() -> None:
     grid = [1e-3, 1.0000001e-3, math.nextafter(1e-3, 1.0), 3e-4, 0.01, 2.5e-5]
-    names = [trial.name for trial in plan("learning-rate", grid=grid).arms]
+    names = [trial.name for trial in plan("learning-rate", grid=grid).trials]
     assert len(set(names)) == len(grid)
     assert {"lr1e-3", "lr1.0000001e-3", "lr3e-4", "lr1e-2", "lr2.5e-5"} < set(names)
     assert sorted(float(name.removeprefix("lr")) for name in names) == sorted(grid)

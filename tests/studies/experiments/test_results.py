@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_arms import experiment, finish, finish_all
+from fake_trials import experiment, finish, finish_all
 from fakes import FakeRun
 
 from llmlab.notebook.predictions import parse_prediction
@@ -68,7 +68,7 @@ def test_charts_of_losses_are_there_in_bits_per_byte_too_and_first_where_tokens_
     folder = experiment(outputs, "learning-rate", grid=RATES[:3])
     char, bpe = {"bytes_per_token": 1.25}, {"tokenizer": "bpe", "vocab_size": 512, "bytes_per_token": 2.5}
     losses, bits = (2.0, 1.5, 2.5), math.log2(math.e)
-    first, second, third = folder.record().arms
+    first, second, third = folder.record().trials
 
     def units(results: ExperimentResults) -> list[set[str]]:
         return [{one.y_axis.unit for one in charts} for charts in (results.charts, results.other_unit)]
@@ -96,13 +96,13 @@ def test_charts_of_losses_are_there_in_bits_per_byte_too_and_first_where_tokens_
     (lowest,) = (finding for finding in results.findings if finding.name == "best_loss")
     assert (lowest.value, lowest.unit) == (pytest.approx(2.5 * bits / 2.5), "bits per byte")
     assert any("charts and findings are in bits per byte" in note for note in results.notes)
-    assert [trial.val_loss for trial in results.arms] == list(losses)
+    assert [trial.val_loss for trial in results.trials] == list(losses)
     assert read_results(folder) == results
 
 
 def test_without_the_bytes_of_a_run_there_are_losses_per_token_alone(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=RATES[:2])
-    first, second = folder.record().arms
+    first, second = folder.record().trials
     finish(folder, first, 2.0, bytes_per_token=1.25)
     finish(folder, second, 2.0, tokenizer="bpe", vocab_size=512)
     results = built(folder)
@@ -143,9 +143,9 @@ def test_the_rates_of_lora_and_full_are_compared_like_with_like(
     folder = experiment(outputs, "learning-rate", grid=RATES)
     finish_all(folder, minimum)
     gathered = gather(folder, folder.record())
-    trials, results = gathered.record.arms, gathered.trials
+    trials, results = gathered.record.trials, gathered.trials
     record = replace(
-        gathered.record, arms=[replace(trial, group=name) for name in ("lora", "full") for trial in trials]
+        gathered.record, trials=[replace(trial, group=name) for name in ("lora", "full") for trial in trials]
     )
     both = [replace(trial, group="full") for trial in results]
     both += [replace(trial, group="lora", val_loss=lora(trial.x)) for trial in results]
@@ -156,22 +156,22 @@ def test_the_rates_of_lora_and_full_are_compared_like_with_like(
 
 def test_a_rate_at_which_a_run_diverged_is_no_part_of_the_basin(outputs: Path) -> None:
     folder = experiment(outputs, "learning-rate", grid=[*RATES, 3e-2], seeds=2)
-    *steady, cut = folder.record().arms
+    *steady, cut = folder.record().trials
     for trial in steady:
         finish(folder, trial, minimum(trial) if trial.x < 3e-2 else 6.0)
     FakeRun(outputs, cut.run).start().advance(5).fail(f"The loss at step 6 {NOT_FINITE}.")
     results = built(folder)
-    assert next(trial for trial in results.arms if trial.name == cut.name).state == "diverged"
+    assert next(trial for trial in results.trials if trial.name == cut.name).state == "diverged"
     assert results.value("fitted_lr") == pytest.approx(2e-3, rel=1e-6)
 
 
 def test_runs_that_have_not_ended_are_in_no_mean(outputs: Path) -> None:
     folder = experiment(outputs, "width", grid=[16, 32, 64])
-    first, *_ = folder.record().arms
+    first, *_ = folder.record().trials
     finish(folder, first, 2.5)
     results = built(folder)
     assert not results.complete
-    assert [trial.state for trial in results.arms] == ["finished", "planned", "planned"]
+    assert [trial.state for trial in results.trials] == ["finished", "planned", "planned"]
     assert [point.x for point in results.charts[0].curves[0].points] == [16]
 
 
@@ -184,7 +184,7 @@ def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outpu
         return 40 * trial.x**-0.4 + 1.2 + noise.normal(0, 0.003)
 
     finish_all(folder, law, bytes_per_token=1.25)
-    last = next(trial for trial in record.arms if trial.forecast)
+    last = next(trial for trial in record.trials if trial.forecast)
     forecast_next(folder, record, last)
     forecast = read_forecast(folder)
     assert forecast is not None
@@ -193,7 +193,7 @@ def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outpu
     assert forecast.low is not None
     assert forecast.high is not None
     assert forecast.low < truth < forecast.high
-    assert len(forecast.arms) == 8
+    assert len(forecast.trials) == 8
     finish(folder, last, truth + 0.5, bytes_per_token=1.25)
     before = folder.forecast_json.read_bytes()
     forecast_next(folder, record, last)
@@ -212,7 +212,7 @@ def test_a_run_that_has_begun_is_predicted_no_more(outputs: Path) -> None:
     folder = experiment(outputs, "scaling", grid=[16, 24, 32, 48], seeds=2)
     record = folder.record()
     finish_all(folder, lambda trial: 40 * trial.x**-0.4 + 1.2)
-    last, again = (trial for trial in record.arms if trial.forecast)
+    last, again = (trial for trial in record.trials if trial.forecast)
     finish(folder, last, 1.5)
     forecast_next(folder, record, last)
     forecast_next(folder, record, again)  # the same size with another seed
@@ -222,7 +222,7 @@ def test_a_run_that_has_begun_is_predicted_no_more(outputs: Path) -> None:
 
 def test_a_speedrun_tells_how_much_faster_the_record_is_and_what_each_lever_is_worth(outputs: Path) -> None:
     folder = experiment(outputs, "speedrun", seeds=2)
-    trials = folder.record().arms
+    trials = folder.record().trials
     levers = list(dict.fromkeys(trial.varied["lever"] for trial in trials if trial.group == "without"))
     worth = {lever: 0.01 * number for number, lever in enumerate(levers, start=1)}
     for trial in trials:
@@ -265,7 +265,7 @@ def test_a_record_that_stays_above_the_baseline_has_no_time_to_its_loss(outputs:
 
 def test_data_size_is_judged_by_the_lowest_loss(outputs: Path) -> None:
     folder = experiment(outputs, "data-size", grid=[10_000, 100_000])
-    for trial in folder.record().arms:
+    for trial in folder.record().trials:
         finish(folder, trial, 3.0, best=2.0 if trial.x == 10_000 else 2.5)
     assert built(folder).value("best_loss") == 2.0
 
@@ -308,7 +308,7 @@ def test_arms_that_do_not_say_what_they_vary_still_give_results(outputs: Path) -
     folder = experiment(outputs, "learning-rate", grid=RATES)
     finish_all(folder, minimum)
     record = folder.record()
-    folder.write_record(replace(record, arms=[replace(trial, varied={}) for trial in record.arms]))
+    folder.write_record(replace(record, trials=[replace(trial, varied={}) for trial in record.trials]))
     assert built(folder).value("best_lr") == 3e-3
 
 
@@ -396,7 +396,7 @@ def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) 
     assert folder.record().trial("w16").settings["model.n_embd"] == 16
     with pytest.raises(Exception, match="Did you mean x"):
         find_plan("xx", outputs, ExperimentFolder)
-    folder.experiment_json.write_text('{"arms": [{"name": 3}]}')
+    folder.experiment_json.write_text('{"trials": [{"name": 3}]}')
     with pytest.raises(Exception, match="damaged"):
         folder.record()
     folder.experiment_json.write_text('{"kind": "width", "title": "Width"}')
@@ -404,9 +404,25 @@ def test_experiments_are_found_by_name_and_damaged_ones_are_told(outputs: Path) 
         folder.record()
 
 
+def test_files_that_call_trials_arms_are_read_as_ever(outputs: Path) -> None:
+    folder = experiment(outputs, "scaling", grid=[8, 16, 24, 32])
+    finish_all(folder, lambda trial: 40 * trial.x**-0.4 + 1.2)
+    forecast_next(folder, folder.record(), folder.record().trials[-1])
+    write_results(folder, built(folder))
+    before = folder.record(), folder.recorded_status(), read_results(folder), read_forecast(folder)
+    assert before[0].trials
+    assert before[3] is not None
+    for path in (folder.experiment_json, folder.status_json, folder.results_json, folder.forecast_json):
+        text = path.read_text()
+        former = re.sub(r'"trial(s?)":', r'"arm\1":', text)
+        assert former != text
+        path.write_text(former)
+    assert (folder.record(), folder.recorded_status(), read_results(folder), read_forecast(folder)) == before
+
+
 def test_the_best_arm_is_the_run_with_the_lowest_loss_and_not_the_first_seed_of_the_best_value(outputs: Path) -> None:
     folder = experiment(outputs, "width", grid=[16, 32], seeds=2)
-    losses = dict(zip([trial.name for trial in folder.record().arms], (2.9, 2.7, 2.6, 3.4), strict=True))
+    losses = dict(zip([trial.name for trial in folder.record().trials], (2.9, 2.7, 2.6, 3.4), strict=True))
     finish_all(folder, lambda trial: losses[trial.name])
     found = {finding.name: finding for finding in built(folder).findings}
     assert found["best_arm"].choice == min(losses, key=losses.__getitem__)

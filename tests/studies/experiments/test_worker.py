@@ -119,7 +119,7 @@ def begun() -> Iterator[Callable[[ExperimentFolder], Fork]]:
 
 def states(folder: ExperimentFolder) -> list[str]:
     status = folder.recorded_status()
-    return [status.arms[trial.name].state for trial in folder.record().arms]
+    return [status.trials[trial.name].state for trial in folder.record().trials]
 
 
 def bytes_of(run: RunFolder) -> dict[str, str]:
@@ -136,15 +136,15 @@ def test_the_whole_plan_runs_and_its_results_are_the_runs_own(outputs: Path) -> 
     assert states(folder) == ["finished"] * 3
     assert results is not None
     assert results.complete
-    for trial in results.arms:
+    for trial in results.trials:
         assert trial.val_loss == RunFolder(outputs / "pretraining" / trial.run).recorded_status().val_loss
-    assert results.value("best_loss") == min(trial.val_loss or 9.0 for trial in results.arms)
+    assert results.value("best_loss") == min(trial.val_loss or 9.0 for trial in results.trials)
     assert folder.report.is_file()
 
 
 def test_a_name_that_somebody_took_meanwhile_fails_that_run_alone(outputs: Path) -> None:
     folder = planned(outputs)
-    second = folder.run_of(folder.record().arms[1], "pretraining")
+    second = folder.run_of(folder.record().trials[1], "pretraining")
     (second.checkpoints / "step-00000001").mkdir(parents=True)  # somebody's work, although its run.json is gone
     worker.ExperimentWorker(folder).run()
     assert states(folder) == ["finished", "failed", "finished"]
@@ -158,7 +158,7 @@ def test_a_name_that_somebody_took_meanwhile_fails_that_run_alone(outputs: Path)
 def test_a_record_whose_names_lead_out_of_its_folders_is_damaged(outputs: Path, part: str, value: Any) -> None:
     folder = planned(outputs)
     values = json.loads(folder.experiment_json.read_text())
-    where = {"track": values, "window": values["rule"]}.get(part, values["arms"][0])
+    where = {"track": values, "window": values["rule"]}.get(part, values["trials"][0])
     where[part] = value
     folder.experiment_json.write_text(json.dumps(values))
     with pytest.raises(LabError, match="damaged"):
@@ -186,7 +186,7 @@ def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
     folder, hold = planned(outputs, steps=STEPS), held(2)
-    first, second, _ = (folder.run_of(trial, "pretraining") for trial in folder.record().arms)
+    first, second, _ = (folder.run_of(trial, "pretraining") for trial in folder.record().trials)
     fork = begun(folder)
     wait_until(lambda: second.recorded_status().step > HELD)
     pid = second.recorded_status().pid
@@ -209,7 +209,7 @@ def test_a_run_that_is_killed_goes_on_by_itself(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
     folder, hold = planned(outputs, steps=STEPS), held(1)
-    run = folder.run_of(folder.record().arms[0], "pretraining")
+    run = folder.run_of(folder.record().trials[0], "pretraining")
     fork = begun(folder)
     wait_until(lambda: run.recorded_status().step > HELD)
     pid = run.recorded_status().pid
@@ -226,7 +226,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path], how: str
 ) -> None:
     folder, hold = planned(outputs, steps=STEPS), held(1)
-    run = folder.run_of(folder.record().arms[0], "pretraining")
+    run = folder.run_of(folder.record().trials[0], "pretraining")
     fork = begun(folder)
     wait_until(lambda: run.recorded_status().step > HELD)
     if how == "request":
@@ -254,12 +254,12 @@ def at_once(folder: ExperimentFolder, jobs: int) -> ExperimentFolder:
 def outcome(folder: ExperimentFolder) -> tuple[Any, dict[str, str]]:
     """results.json without times, and the weights of each run."""
     found = json.loads(folder.results_json.read_text())
-    for timed in (found, *found["arms"]):
+    for timed in (found, *found["trials"]):
         timed.pop("seconds")
     for charts in (found["charts"], found["other_unit"]):
         for chart in [chart for chart in charts if chart["x_axis"]["unit"] == "seconds"]:
             charts.remove(chart)
-    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
+    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().trials]
     weights = [sorted(run.checkpoints.glob("*/model.safetensors"))[-1] for run in runs]
     return found, {file.parts[-4]: hashlib.sha256(file.read_bytes()).hexdigest() for file in weights}
 
@@ -276,7 +276,7 @@ def test_runs_at_once_give_the_very_results_of_one_after_the_other(
         assert begun(folder).wait() == 0
         outcomes[jobs] = outcome(folder)
     folder = at_once(planned(tmp_path / "3", steps=STEPS, train__threads=1), 2)
-    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
+    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().trials]
     holds = [hold(tmp_path / "3", depth) for depth in (1, 2, 3)]
     fork = begun(folder)
     wait_until(lambda: all(run.recorded_status().step > HELD for run in runs[:2]))
@@ -300,7 +300,7 @@ def test_as_many_train_at_once_as_wanted_and_all_save_when_it_is_stopped(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
     folder, holds = at_once(planned(outputs, steps=STEPS), 2), [held(1), held(2)]
-    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().arms]
+    runs = [folder.run_of(trial, "pretraining") for trial in folder.record().trials]
     fork = begun(folder)
     wait_until(lambda: all(run.recorded_status().step > HELD for run in runs[:2]))
     wait_until(lambda: list(folder.recorded_status().training) == ["l1", "l2"])
@@ -313,14 +313,14 @@ def test_as_many_train_at_once_as_wanted_and_all_save_when_it_is_stopped(
         hold.unlink()
     assert begun(folder).wait() == 0
     assert states(folder) == ["finished"] * 3
-    assert {trial.at_once for trial in folder.recorded_status().arms.values()} == {2}
+    assert {trial.at_once for trial in folder.recorded_status().trials.values()} == {2}
 
 
 def test_an_error_beside_a_run_that_trains_lets_it_save(
     outputs: Path, held: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = at_once(planned(outputs, steps=STEPS), 2)
-    second = folder.run_of(folder.record().arms[1], "pretraining")
+    second = folder.run_of(folder.record().trials[1], "pretraining")
     held(2)
 
     def measure(self: worker.ExperimentWorker, trial: Trial) -> None:
@@ -341,9 +341,9 @@ def test_a_stop_does_not_wait_for_ever_for_a_run_of_another_machine(
     monkeypatch.setattr(trials, "_STOP_SECONDS", 0.5)
     folder = planned(outputs)
     record = folder.record()
-    run = trials._ready(folder, record, record.arms[0], folder.recorded_status())
+    run = trials._ready(folder, record, record.trials[0], folder.recorded_status())
     run.write_status(replace(run.recorded_status(), state="running", host="gpu-node-7", step=9))
-    training = trials.Training(folder, record, record.arms[0], folder.recorded_status())
+    training = trials.Training(folder, record, record.trials[0], folder.recorded_status())
     assert not training.look(stop=True, terminate=False)
     wait_until(lambda: training.look(stop=True, terminate=False))
     assert [one.name for one in requests.take(run.requests)] == ["stop"]
@@ -366,9 +366,9 @@ def test_runs_that_share_a_machine_share_its_cores(outputs: Path, monkeypatch: p
         (status, 0),  # as its worker chooses
         (replace(status, jobs=3, cluster="slurm"), 0),
     ]
-    for trial, (now, threads) in zip(record.arms, shares, strict=True):
+    for trial, (now, threads) in zip(record.trials, shares, strict=True):
         assert trials._ready(folder, record, trial, now).info().threads == threads
-    first = trials._ready(folder, record, record.arms[0], replace(status, jobs=7))
+    first = trials._ready(folder, record, record.trials[0], replace(status, jobs=7))
     assert first.info().threads == 3  # its rounding stays
 
 
@@ -378,10 +378,10 @@ def test_all_trials_have_one_precision(
 ) -> None:
     folder = planned(outputs)
     record, status = folder.record(), replace(folder.recorded_status(), cluster=cluster)
-    large = [trials.settings_of(record, trial) for trial in record.arms[:half]]
+    large = [trials.settings_of(record, trial) for trial in record.trials[:half]]
     monkeypatch.setattr(estimate, "precision_of", lambda settings: "bf16" if settings in large else "fp32")
-    assert len(record.arms) == 3
-    assert {trials._ready(folder, record, trial, status).info().precision for trial in record.arms} == {expected}
+    assert len(record.trials) == 3
+    assert {trials._ready(folder, record, trial, status).info().precision for trial in record.trials} == {expected}
 
 
 def test_trials_that_are_added_take_the_precision_of_those_that_trained(
@@ -389,11 +389,19 @@ def test_trials_that_are_added_take_the_precision_of_those_that_trained(
 ) -> None:
     folder = planned(outputs)
     record, status = folder.record(), folder.recorded_status()
-    first, *others = record.arms
+    first, *others = record.trials
     monkeypatch.setattr(estimate, "precision_of", lambda settings: "bf16")
     run = trials._ready(folder, record, first, status)
     run.change_info(lambda now: replace(now, device="cpu", precision=""))  # as before version 0.5: fp32
     assert {trials._ready(folder, record, trial, status).info().precision for trial in others} == {"fp32"}
+
+
+def test_a_damaged_run_keeps_no_other_trial_from_training(outputs: Path) -> None:
+    folder = planned(outputs)
+    record, status = folder.record(), folder.recorded_status()
+    first, *others = record.trials
+    trials._ready(folder, record, first, status).run_json.write_text("{")
+    assert {trials._ready(folder, record, trial, status).id for trial in others} == {trial.run for trial in others}
 
 
 def test_what_is_predicted_from_the_others_waits_for_all_of_them(
@@ -420,16 +428,16 @@ def test_what_is_predicted_from_the_others_waits_for_all_of_them(
 def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:
     # A rule by which any loss is too high, from the fifth step on.
     rule = DivergenceRule(window=5, above_start=-10.0)
-    folder = planned(outputs, 100_000, lambda record: replace(record, rule=rule, arms=record.arms[:1]))
+    folder = planned(outputs, 100_000, lambda record: replace(record, rule=rule, trials=record.trials[:1]))
     worker.ExperimentWorker(folder).run()
-    run = folder.run_of(folder.record().arms[0], "pretraining")
+    run = folder.run_of(folder.record().trials[0], "pretraining")
     assert states(folder) == ["diverged"]
     assert folder.status().state == "finished"
     assert run.recorded_status().state == "stopped"
     results = read_results(folder)
     assert results is not None
-    assert results.arms[0].diverged_at == 5
-    assert "Stopped at step 5" in results.arms[0].note
+    assert results.trials[0].diverged_at == 5
+    assert "Stopped at step 5" in results.trials[0].note
     assert results.value("diverged") == 1
     before = bytes_of(run)
     worker.ExperimentWorker(folder).run()
@@ -438,17 +446,17 @@ def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(outputs: Path) -> None:
     def broken(record: ExperimentRecord) -> ExperimentRecord:
-        first, *others = record.arms  # no window of such a length fits into the text
-        return replace(record, arms=[replace(first, settings=first.settings | {"model.block_size": 60_000}), *others])
+        first, *others = record.trials  # no window of such a length fits into the text
+        return replace(record, trials=[replace(first, settings=first.settings | {"model.block_size": 60_000}), *others])
 
     folder = planned(outputs, change=broken)
     worker.ExperimentWorker(folder).run()
     assert states(folder) == ["failed", "finished", "finished"]
-    assert "too short" in folder.recorded_status().arms["l1"].note
+    assert "too short" in folder.recorded_status().trials["l1"].note
     assert folder.status().state == "finished"
     results = read_results(folder)
     assert results is not None
-    assert "too short" in results.arms[0].note
+    assert "too short" in results.trials[0].note
 
 
 def test_two_workers_at_once_are_refused(outputs: Path, begun: Callable[[ExperimentFolder], Fork]) -> None:
@@ -465,9 +473,9 @@ def test_two_workers_at_once_are_refused(outputs: Path, begun: Callable[[Experim
 def test_an_experiment_that_cannot_be_made_takes_no_failed_run_away(outputs: Path) -> None:
     record = planned(outputs).record()
     shutil.rmtree(outputs / "experiments")
-    failed = create_run(outputs, quick_settings(3), name=record.arms[0].run)
+    failed = create_run(outputs, quick_settings(3), name=record.trials[0].run)
     failed.write_status(replace(failed.recorded_status(), state="failed"))
-    other = create_run(outputs, quick_settings(3), name=record.arms[1].run)
+    other = create_run(outputs, quick_settings(3), name=record.trials[1].run)
     other.write_status(replace(other.recorded_status(), state="stopped"))
     with pytest.raises(LabError, match="already there"):
         planned(outputs)

@@ -14,7 +14,7 @@ from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.core.task_settings import LEARNED, REPEATS, ROTARY, TaskDataSettings, TaskModelSettings, TaskSettings
 from llmlab.data.synthetic.tasks import TRAIN, task_of
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.evolve import evolve
 from llmlab.inspection.questions import ASPECTS
@@ -47,7 +47,7 @@ def model_of(*, layers: int = 2, feed_forward: bool = False, position: str = LEA
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     values = {f"data.{name}": getattr(DATA, name) for name in ("task", "vocabulary", "shortest", "longest", "context")}
     values |= {"model.n_embd": 16, "model.n_head": 2, "model.feed_forward": False, "model.position": ROTARY}
-    values |= {"train.steps": 6, "train.eval_interval": 3, "train.eval_windows": 32, "data.batch_size": 16}
+    values |= {"train.steps": 6, "train.eval_interval": 3, "train.eval_sequences": 32, "data.batch_size": 16}
     values |= {"checkpoints.interval": 2, "checkpoints.keep_last": 10}
     outputs = tmp_path_factory.mktemp("outputs")
     return train_here(create_run(outputs, with_values(TaskSettings(), values), name="alone"))
@@ -133,10 +133,10 @@ def test_every_panel_opens_it(trained: RunFolder) -> None:
         "geometry": {},
     }
     for question, values in questions.items():
-        path = answer(opened, question, {"text": PROMPT} | values, outputs / f"{question}.safetensors")
+        path = answer_question(opened, question, {"text": PROMPT} | values, outputs / f"{question}.safetensors")
         assert len(list(read_archive(path))) > 0, question
     with pytest.raises(LabError, match="no feed-forward"):
-        answer(opened, "neurons", {"text": PROMPT, "layer": 0}, outputs / "neurons.safetensors")
+        answer_question(opened, "neurons", {"text": PROMPT, "layer": 0}, outputs / "neurons.safetensors")
 
 
 def test_its_evolution_holds_every_checkpoint(trained: RunFolder) -> None:

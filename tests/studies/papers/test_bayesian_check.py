@@ -21,7 +21,7 @@ from llmlab.studies.records import CheckFolder, Trial
 from llmlab.studies.worker import CheckWorker
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16}
-_TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_windows": 16, "train.eval_interval": 2}
+_TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_sequences": 16, "train.eval_interval": 2}
 TINY = Size(1, {DEEP: _TINY | {"model.n_layer": 2, "data.pairs": 4}}, sequences=50)
 
 

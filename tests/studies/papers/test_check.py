@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -12,6 +13,7 @@ import pytest
 from llmlab.cli.main import main
 from llmlab.core.errors import UsageError
 from llmlab.core.kinds import PAPERS
+from llmlab.core.progress import Work
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
 from llmlab.data.papers import INCONCLUSIVE, SIZES, list_papers, read_paper
 from llmlab.studies.launcher import make_folder
@@ -19,12 +21,12 @@ from llmlab.studies.papers.bayesian_geometry import judge, plan
 from llmlab.studies.papers.bayesian_geometry.plan import CALIBRATION, KEYS, PLAN, TESTED, Size, planned_runs
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, plan_check
 from llmlab.studies.papers.records import read_result
-from llmlab.studies.records import CheckFolder, TrialStatus, find_plan
+from llmlab.studies.records import CheckFolder, ExperimentStatus, TrialStatus, find_plan
 from llmlab.studies.worker import CheckWorker, Stop
 
 BAYESIAN_GEOMETRY = PLAN.paper
 _TINY = {"data.values": 3, "data.pairs": 3, "data.length": 2, "model.n_layer": 1, "model.n_embd": 16}
-_TINY |= {"data.batch_size": 16, "train.steps": 3, "train.eval_windows": 16, "train.eval_interval": 3}
+_TINY |= {"data.batch_size": 16, "train.steps": 3, "train.eval_sequences": 16, "train.eval_interval": 3}
 TINY = Size(1, {BIJECTION: _TINY, HMM: _TINY}, sequences=50)
 
 
@@ -72,7 +74,7 @@ def test_a_check_that_is_interrupted_goes_on_and_gives_a_verdict(
     assert folder.status().state == "stopped"
     assert read_result(folder.results_json).verdicts == []
     assert folder.cancel_command.startswith("llmlab-run paper ")  # what is proposed where it runs already
-    first = folder.run_of(record.arms[0], PAPERS)
+    first = folder.run_of(record.trials[0], PAPERS)
     before = first.events.read_bytes()
 
     CheckWorker(find_plan("check", outputs, CheckFolder)).run()
@@ -106,7 +108,7 @@ def test_geometry_waits_for_all_runs_and_for_a_worker_that_goes_on(outputs: Path
     with mock.patch.object(judge, "late", return_value=iter([])) as geometry:
         worker._write_report()
         assert not geometry.called
-        worker.status = replace(worker.status, arms={trial.name: TrialStatus("failed") for trial in record.arms})
+        worker.status = replace(worker.status, trials={trial.name: TrialStatus("failed") for trial in record.trials})
         worker.status = replace(worker.status, state="stopping")
         worker._write_report()
         assert not geometry.called
@@ -121,10 +123,52 @@ def test_geometry_waits_for_all_runs_and_for_a_worker_that_goes_on(outputs: Path
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_check_is_not_done_before_its_runs_are_measured_and_judged(outputs: Path) -> None:
+    record = plan_check(request(outputs))
+    folder = CheckFolder(outputs / PAPERS / record.id)
+    make_folder(folder, replace(record, options=record.options | {"judging_seconds": 5.0}))
+    measuring = [trial.measuring_seconds for trial in record.trials]
+    assert record.estimated_seconds == sum(trial.estimated_seconds for trial in record.trials) + sum(measuring)
+    worker = CheckWorker(folder)
+    ended = replace(worker.status, trials={trial.name: TrialStatus("finished") for trial in record.trials})
+    worker._ended.extend(record.trials)
+    assert worker._seconds_left(ended) == sum(measuring) + 5.0
+    worker._ratios.append(2.0)  # the first took twice as long as estimated
+    worker._ended.popleft()
+    assert worker._seconds_left(ended) == 2.0 * sum(measuring[1:]) + 5.0
+
+
+def test_work_that_takes_longer_than_expected_says_so_by_its_own_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    work = Work(10.0)
+    work.tell("Reading", 0, 4)
+    now[0] = 109.0
+    assert work.left == 1.0
+    work.tell("Reading", 1, 4)
+    assert work.left == 27.0
+    now[0] = 200.0
+    assert work.left == 0.0  # nothing is known of it any more
+
+
+@pytest.mark.parametrize(
+    ("status", "share"),
+    [
+        (ExperimentStatus(eta_seconds=60.0), 0.0),
+        (ExperimentStatus("running", active_seconds=30.0, eta_seconds=90.0), 0.25),
+        (ExperimentStatus("running", active_seconds=30.0, eta_seconds=0.0), 0.99),
+        (ExperimentStatus("finished", active_seconds=30.0, eta_seconds=0.0), 1.0),
+    ],
+)
+def test_all_is_done_once_it_has_finished_and_not_before(status: ExperimentStatus, share: float) -> None:
+    assert status.share_done == share
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_stop_after_the_last_run_leaves_no_check_that_is_called_finished(outputs: Path) -> None:
     record = plan_check(request(outputs))
     folder = CheckFolder(outputs / PAPERS / record.id)
-    make_folder(folder, replace(record, arms=[]))
+    make_folder(folder, replace(record, trials=[]))
     worker = CheckWorker(folder)
     with mock.patch.object(CheckWorker, "_write_results", side_effect=worker.stop_signal.set):
         worker.run()

@@ -22,7 +22,7 @@ from llmlab.studies.records import CheckFolder, find_plan
 from llmlab.studies.worker import CheckWorker, Stop
 
 _TINY = {"data.values": 3, "data.pairs": 3, "model.n_layer": 1, "model.n_embd": 16}
-_TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_windows": 16, "train.eval_interval": 2}
+_TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_sequences": 16, "train.eval_interval": 2}
 WORDS = ("paper", "run", "bayesian-geometry", "--claims", "calibration", "--name", "tunnel")
 PREDICTED = ("--predict", "calibration=supported@70%", "--predict", "text=It fails@60%")
 

@@ -31,7 +31,7 @@ from llmlab.studies.records import Trial
 from llmlab.training.task_run import cross_entropy
 
 SMALL = {"data.modulus": 7, "data.train_share": 0.5, "data.batch_size": 24, "model.n_embd": 16}
-SMALL |= {"train.eval_windows": 25, "train.steps": 12, "train.eval_interval": 4}
+SMALL |= {"train.eval_sequences": 25, "train.steps": 12, "train.eval_interval": 4}
 SMALL |= {"checkpoints.interval": 4}
 
 
@@ -123,7 +123,7 @@ def test_every_planned_run_reads_all_of_its_training_sums_in_a_step(size: str, t
         settings = with_values(TaskSettings(), run.settings)
         data = settings.data
         assert (data.task, data.batch_size) == (MODULAR, data.train_sums)
-        assert settings.train.eval_windows == data.modulus**2 - data.train_sums
+        assert settings.train.eval_sequences == data.modulus**2 - data.train_sums
         assert settings.checkpoints.keep_last * settings.checkpoints.interval >= settings.train.steps
     with_decay, without = ({run.seed for run in runs if run.group == group} for group in (WITH, WITHOUT))
     assert with_decay == without == set(range(1, SIZES[size].seeds + 1))

@@ -119,7 +119,7 @@ def test_a_check_of_small_runs_follows_every_checkpoint_and_judges_each_claim(ou
     finished = []
     for plan in planned_runs("minutes", TESTED, 1):
         small = {"data.vocabulary": 20, "data.shortest": 3, "data.longest": 5, "data.context": 14, "model.n_embd": 16}
-        small |= {"train.steps": 4, "train.eval_windows": 8, "checkpoints.interval": 2}
+        small |= {"train.steps": 4, "train.eval_sequences": 8, "checkpoints.interval": 2}
         run = train_here(create_run(outputs, with_values(TaskSettings(), plan.settings | small), name=plan.name))
         trial = Trial(plan.name, run.id, plan.settings, {}, plan.seed, plan.seed, plan.group)
         check = Check(list(TESTED), "minutes", [], outputs, outputs)

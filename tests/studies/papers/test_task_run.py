@@ -25,7 +25,7 @@ from llmlab.core.task_settings import (
     TaskSettings,
 )
 from llmlab.data.synthetic.tasks import TRAIN, held_out, task_of
-from llmlab.inspection.answers import answer
+from llmlab.inspection.answers import answer_question
 from llmlab.jobs.launcher import create_run, prepare_resume
 from llmlab.models.reference import parse
 from llmlab.models.scratch import open_task
@@ -41,7 +41,7 @@ SMALL = {"data.values": 3, "data.pairs": 3, "data.batch_size": 64, "model.n_embd
 
 
 def new(outputs: Path, name: str, **changes: object) -> RunFolder:
-    values = SMALL | {"train.eval_windows": 64} | {key.replace("__", "."): value for key, value in changes.items()}
+    values = SMALL | {"train.eval_sequences": 64} | {key.replace("__", "."): value for key, value in changes.items()}
     return create_run(outputs, with_values(TaskSettings(), values), name=name)
 
 
@@ -148,7 +148,7 @@ def test_a_tasks_checkpoint_opens_as_any_model_does_and_reads_its_own_tokens(out
     assert opened.tokenizer.decode(ids) == "k1 v2 k0"
     assert opened.anatomy.n_layer == 1
     assert source_of(parse("opened", outputs)).context() == 5
-    answer(opened, "inspect", {"text": "k1 v2 k0", "what": ["attention"]}, outputs / "seen.safetensors")
+    answer_question(opened, "inspect", {"text": "k1 v2 k0", "what": ["attention"]}, outputs / "seen.safetensors")
     assert (outputs / "seen.safetensors").is_file()
     with pytest.raises(LabError, match="not a token of this task"):
         opened.tokenizer.encode("king")

@@ -102,7 +102,7 @@ def settings_of(base: str, examples: str, **overrides: Any) -> FinetuneSettings:
         "train.warmup_steps": 3,
         "train.grad_accum": 2,
         "train.eval_interval": 4,
-        "train.eval_windows": 8,
+        "train.eval_sequences": 8,
         "train.sample_interval": 6,
         "train.threads": 1,
         "samples.tokens": 4,
@@ -193,7 +193,7 @@ def test_blocks_that_are_computed_anew_give_the_same_losses_and_weights_bit_for_
 def test_bits_per_byte_are_the_bits_of_the_held_out_answers_by_the_bytes_of_their_text(
     outputs: Path, base: str, examples: str
 ) -> None:
-    run = train_here(tuning_run(outputs, base, examples, "bits", train__steps=1, train__eval_windows=3))
+    run = train_here(tuning_run(outputs, base, examples, "bits", train__steps=1, train__eval_sequences=3))
     settings = run.info().settings_as(FinetuneSettings)
     prepared = prepare(settings, outputs, Device("cpu", "fp32"), quiet, settings.train.seed)
     data = load_finetuning_data(settings.data, settings.train.seed, prepared.tokenizer, prepared.context, quiet)
@@ -338,9 +338,9 @@ def test_a_live_run_answers_as_its_checkpoint_of_that_step(
         step = run.status().step
         request(run, "stop")
         wait_until(lambda: run.status().state == "stopped")
-    from llmlab.inspection.answers import answer
+    from llmlab.inspection.answers import answer_question
 
-    answer(open_model(f"{run.id}@{step}", outputs), "inspect", values, tmp_path / "saved.safetensors")
+    answer_question(open_model(f"{run.id}@{step}", outputs), "inspect", values, tmp_path / "saved.safetensors")
     saved = read_archive(tmp_path / "saved.safetensors")
     assert set(saved) == set(answered)
     for name in saved:

@@ -147,7 +147,7 @@ def opt_folder(folder: Path) -> str:
 def packing_settings(base: str, **data: Any) -> Any:
     values: dict[str, Any] = {"packing": True, "max_length": 300, "max_examples": 40, "scored": 0} | data
     settings = settings_for(base)
-    train = replace(settings.train, steps=1, warmup_steps=0, threads=1, eval_windows=2)
+    train = replace(settings.train, steps=1, warmup_steps=0, threads=1, eval_sequences=2)
     return replace(settings, data=ExampleSettings(**values), train=train)
 
 

@@ -68,7 +68,7 @@ def tuning(outputs: Path, base: str, examples: str, name: str, **changed: Any) -
         "train.warmup_steps": 2,
         "train.grad_accum": 2,
         "train.eval_interval": 3,
-        "train.eval_windows": 4,
+        "train.eval_sequences": 4,
         "train.sample_interval": 6,
         "train.threads": 1,
         "samples.tokens": 3,

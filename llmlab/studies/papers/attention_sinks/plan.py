@@ -42,8 +42,7 @@ _PASS_SECONDS = 0.4
 _OPEN_SECONDS = 40.0
 
 
-def _judging_seconds(size: str, claims: Collection[str], models: int) -> float:
-    """Of models with about 135 million parameters: larger ones take longer in proportion."""
+def _judging_seconds(size: str, claims: Collection[str], models: float) -> float:
     chosen = SIZES[size]
     return models * (_OPEN_SECONDS + _PASS_SECONDS * chosen.tokens / 64 * chosen.passes(claims))
 

@@ -135,7 +135,7 @@ def _run(size: Size, group: str, kind: str, seed: int) -> PlannedRun:
     return PlannedRun(f"{name}-s{seed}", seed, settings, name)
 
 
-def _judging_seconds(size: str, claims: Collection[str], models: int) -> float:
+def _judging_seconds(size: str, claims: Collection[str], models: float) -> float:
     """Of the geometry. Processor seconds of a model, trained or with random weights, measured on one core."""
     seeds = SIZES[size].seeds
     few, random = min(seeds, SEEDS_AGREEING), bounds.RANDOM_MODELS

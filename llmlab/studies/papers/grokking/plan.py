@@ -10,8 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from llmlab.core.task_settings import MODULAR, TaskDataSettings
+from llmlab.core.task_settings import MODULAR, TaskDataSettings, TaskSettings
 from llmlab.studies.papers.interface import PaperPlan, PlannedRun
+from llmlab.training.task import step_seconds
 
 # Claims, as resources/papers/grokking/claims.toml names them.
 LATE, WEIGHT_DECAY, FOURIER, PROGRESS = TESTED = ("late", "weight-decay", "fourier", "progress")
@@ -92,11 +93,22 @@ def _run(size: Size, seed: int, decay: float, group: str) -> PlannedRun:
         "train.beta2": 0.98,
         "train.log_interval": every,
         "train.eval_interval": every,
-        "train.eval_windows": data.modulus**2 - data.train_sums,
+        "train.eval_sequences": data.modulus**2 - data.train_sums,
         "checkpoints.interval": every,
         "checkpoints.keep_last": _MORE,
     }
     return PlannedRun(f"decay-{decay:g}-s{seed}", seed, settings, group)
 
 
-PLAN = PaperPlan("grokking", TESTED, "llmlab.studies.papers.grokking.judge", planned_runs)
+def _measuring_seconds(settings: TaskSettings) -> float:
+    """Of each checkpoint: all sums read once. Measured: 2.6 s for 125 of the smallest size."""
+    return settings.train.steps / settings.checkpoints.interval * (0.01 + step_seconds(settings))
+
+
+PLAN = PaperPlan(
+    "grokking",
+    TESTED,
+    "llmlab.studies.papers.grokking.judge",
+    planned_runs,
+    measuring_seconds=_measuring_seconds,
+)

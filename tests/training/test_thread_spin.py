@@ -12,7 +12,7 @@ import pytest
 import torch
 from forks import Fork, wait_until
 
-from llmlab.training.spin import ENVIRONMENT, Spin, _Threads, environment, fixed_by, waited_for_cores
+from llmlab.training.thread_spin import ENVIRONMENT, Spin, _Threads, environment, fixed_by, sleeping, waited_for_cores
 
 STEP = 0.05  # seconds
 
@@ -82,7 +82,7 @@ def test_where_the_system_does_not_tell_the_spin_is_short() -> None:
 # Prints, for the long spin, the short one and the long one again: how many threads there are, and the losses.
 _LOSSES = """
 import os, threading, torch
-from llmlab.training.spin import _Threads, fixed_by
+from llmlab.training.thread_spin import _Threads, fixed_by
 torch.set_num_threads(2)
 print(fixed_by(os.environ))
 torch.manual_seed(0)
@@ -134,7 +134,7 @@ def test_another_openmp_than_gnus_is_not_told_to_spin_for_ever(monkeypatch: pyte
 
 def test_more_threads_than_cores_leave_nothing_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr("llmlab.training.spin.available_cores", lambda: 2)
+    monkeypatch.setattr("llmlab.training.thread_spin.available_cores", lambda: 2)
     assert fixed_by(ENVIRONMENT) == "there are more threads than cores"
 
 
@@ -154,7 +154,7 @@ def test_threads_beyond_the_cores_are_there_on_a_large_machine_and_end_with_the_
         wait_until(lambda: count() == before)
         return int(during - before <= 128)
 
-    monkeypatch.setattr("llmlab.training.spin.available_cores", lambda: 128)
+    monkeypatch.setattr("llmlab.training.thread_spin.available_cores", lambda: 128)
     assert Fork(use).wait() == 0
 
 
@@ -186,6 +186,18 @@ def test_a_system_that_gives_no_thread_does_not_end_the_training(monkeypatch: py
     assert not [thread for thread in threading.enumerate() if thread in threads._threads]
     threads.use(False)
     assert threads._threads == []
+
+
+def test_threads_that_sleep_are_of_this_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    before = environment()
+    with sleeping():
+        assert os.environ.get("OMP_WAIT_POLICY") == ("passive" if before else None)
+    assert environment() == before  # what trains chooses for itself
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    with sleeping():
+        assert os.environ["OMP_WAIT_POLICY"] == "active"  # somebody chose it
 
 
 def test_a_kernel_that_counts_nothing_does_not_say_that_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:

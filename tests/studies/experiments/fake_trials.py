@@ -35,7 +35,7 @@ def finish(
     steps: int = STEPS,
     **about: Any,
 ) -> FakeRun:
-    """The arm's run, from its first step to its last. best: validation loss half-way. about: what FakeRun takes."""
+    """The trial's run, from its first step to its last. best: validation loss half-way. about: what FakeRun takes."""
     settings = settings_of(folder.record(), trial)
     assert isinstance(settings, PretrainSettings)
     fake = FakeRun(folder.outputs, trial.run, steps=steps, seed=trial.seed, settings=settings, created=1.75e9, **about)
@@ -48,6 +48,6 @@ def finish(
 
 def finish_all(folder: ExperimentFolder, loss: Callable[[Trial], float], **about: Any) -> None:
     """Every trial but those to be predicted."""
-    for trial in folder.record().arms:
+    for trial in folder.record().trials:
         if not trial.forecast:
             finish(folder, trial, loss(trial), **about)
