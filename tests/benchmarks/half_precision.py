@@ -90,7 +90,7 @@ def main() -> None:
 
 def _steps(name: str, threads: int, seconds: float) -> None:
     import torch
-    from llmlab.training.spin import Spin
+    from llmlab.training.thread_spin import Spin
 
     from llmlab.core.device import Device
     from llmlab.gpt.model import GPT
@@ -155,7 +155,7 @@ def _trained(which: dict[str, Any], threads: int, precision: str) -> dict[str, f
     base = of_preset(PretrainSettings, which["preset"])
     steps = which["steps"] or base.train.steps
     changes: dict[str, Any] = {"train.seed": which["seed"], "train.threads": threads, "train.precision": precision}
-    changes |= {"train.steps": steps, "train.eval_interval": steps, "train.eval_windows": _WINDOWS}
+    changes |= {"train.steps": steps, "train.eval_interval": steps, "train.eval_sequences": _WINDOWS}
     changes |= {"train.eval_early": False, "train.sample_interval": 0, "checkpoints.interval": 0}
     settings = with_values(base, changes)
     with tempfile.TemporaryDirectory() as folder:

@@ -45,10 +45,10 @@ def test_trials_are_expected_to_take_what_they_take_in_the_precision_of_all(
     monkeypatch.setattr("llmlab.gpt.estimate.multiplies_in_bf16", lambda: True)
     record = plan("width", grid=grid)
     explicit = plan("width", with_values(BASE, {"train.precision": precision}), grid=grid)
-    seconds, expected = ([trial.estimated_seconds for trial in one.arms] for one in (record, explicit))
+    seconds, expected = ([trial.estimated_seconds for trial in one.trials] for one in (record, explicit))
     assert seconds == expected
     other = plan("width", with_values(BASE, {"train.precision": "fp32" if precision == "bf16" else "bf16"}), grid=grid)
-    assert seconds != [trial.estimated_seconds for trial in other.arms]
+    assert seconds != [trial.estimated_seconds for trial in other.trials]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.trains and "pretraining" in kind.tracks])
