@@ -90,11 +90,11 @@ def main() -> None:
 
 def _steps(name: str, threads: int, seconds: float) -> None:
     import torch
-    from llmlab.training.thread_spin import Spin
 
     from llmlab.core.device import Device
     from llmlab.gpt.model import GPT
     from llmlab.training.optimizer import make_pretraining_optimizer
+    from llmlab.training.thread_spin import Spin
 
     torch.set_num_threads(threads)
     preset, changes = CASES[name]
