@@ -17,6 +17,7 @@ from llmlab.data.papers import SIZES, Paper, list_papers, read_paper
 from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
 from llmlab.notebook.words import stated
+from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.papers.checks import CheckRequest, claims_tested, options_of, plan_check
 from llmlab.studies.papers.own import CLAIMS_FILE, NOTES_FILE, OwnPaper, find_own_paper, own_papers
 from llmlab.studies.papers.own_answers import new_paper
@@ -195,7 +196,11 @@ def _run(args: argparse.Namespace) -> int:
     folder = CheckFolder(outputs / PAPERS / record.id)
 
     def is_same(before: ExperimentRecord) -> bool:
-        return (before.options, before.trials) == (planned.options, planned.trials)
+        # As settings, which an earlier version may call otherwise; times are estimated anew, and on any machine.
+        both = (before, planned)
+        options = [replace(options_of(one), judging_seconds=0.0) for one in both]
+        trials = [[(trial.run, settings_of(one, trial)) for trial in one.trials] for one in both]
+        return options[0] == options[1] and trials[0] == trials[1]
 
     record = standing(folder, planned, is_same, "It was started with other claims, seeds or sizes.")
     if args.plan:

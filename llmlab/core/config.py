@@ -181,12 +181,17 @@ def from_mapping(settings_type: type[T], values: Mapping[str, Any], base: T | No
     return with_values(base if base is not None else settings_type(), flat)
 
 
+def key_now(key: str) -> str:
+    """A setting's `section.field`, which may be that of an earlier version."""
+    return _NOW.get(key, key)
+
+
 def with_values(settings: T, values: Mapping[str, Any]) -> T:
     """A copy of `settings` with `section.field` keys, also of former names, replaced by parsed, checked values."""
     known = {info.key: info for info in describe(type(settings))}
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        info = known.get(_NOW.get(key, key))
+        info = known.get(key_now(key))
         if info is None:
             raise _unknown(key, type(settings), known)
         sections.setdefault(info.section, {})[info.name] = parse_value(info, value)
@@ -271,5 +276,5 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise UsageError(f"{assignment!r} sets nothing.", "A setting is written section.field=value.")
-        values[_NOW.get(key.strip(), key.strip())] = value
+        values[key_now(key.strip())] = value
     return values

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
-from llmlab.core.config import describe, with_values
+from llmlab.core.config import describe, key_now, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab_gui.forms.field import Field
@@ -59,9 +59,9 @@ class SettingsForm(QWidget, Generic[T]):
         self._set({key: _get(settings, key) for key in self.fields}, baseline=True)
 
     def set_values(self, values: Mapping[str, Any]) -> None:
-        """Shows some values by `section.field`, checked; the others stay."""
+        """Shows some values by `section.field`, also of former names, checked; the others stay."""
         checked = with_values(self._base, values)
-        self._set({key: _get(checked, key) for key in values}, baseline=False)
+        self._set({key: _get(checked, key) for key in map(key_now, values)}, baseline=False)
 
     def settings(self) -> T:
         """What is in the form. UsageError naming the first thing that is wrong."""

@@ -303,8 +303,11 @@ def test_another_like_it_has_the_same_plan_under_another_name(
     dock.form.set_kind("width")
     qtbot.wait(10)
     planned(dock, qtbot)
+    base = fake.record.base
+    earlier = {name.replace("eval_sequences", "eval_windows"): value for name, value in base["train"].items()}
+    assert "eval_windows" in earlier  # as an earlier version wrote it
     with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
-        lab.experiment_requested.emit(fake.record)
+        lab.experiment_requested.emit(replace(fake.record, base=base | {"train": earlier}))
     assert asked.args == ["experiment"]
     record = planned(dock, qtbot)
     assert record.id != "first"

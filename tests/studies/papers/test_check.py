@@ -190,3 +190,25 @@ def test_a_plan_starts_nothing(outputs: Path, capsys: pytest.CaptureFixture[str]
     assert not list(outputs.iterdir())
     assert main(["paper", "rnu", BAYESIAN_GEOMETRY]) == 2
     assert "Did you mean run?" in capsys.readouterr().err
+
+
+def test_the_same_command_resumes_a_check_of_an_earlier_version(
+    tiny: object, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = request(outputs)
+    record = plan_check(asked)
+    trials = [
+        replace(
+            trial,
+            settings={key.replace("eval_sequences", "eval_windows"): value for key, value in trial.settings.items()},
+            estimated_seconds=trial.estimated_seconds + 3,  # measuring was in it
+            measuring_seconds=0.0,
+        )
+        for trial in record.trials
+    ]
+    options = record.options | {"judging_seconds": 1.0}  # as the models' number had it
+    make_folder(CheckFolder(outputs / PAPERS / record.id), replace(record, trials=trials, options=options))
+    words = ["paper", "run", BAYESIAN_GEOMETRY, "--claims", CALIBRATION, "--outputs", str(outputs), "--plan"]
+    assert main([*words, "--name", record.id]) == 0
+    assert main([*words, "--name", record.id, "--seeds", "3"]) == 2
+    assert "It was started with other claims, seeds or sizes." in capsys.readouterr().err
