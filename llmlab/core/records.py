@@ -110,9 +110,11 @@ def to_plain(value: Any) -> Any:
 
 def shaped(value: Any, hint: Any) -> Any:
     """A value of a file as its annotation has it; what does not fit is left as it is, for `fits` to refuse."""
+    if value is None or isinstance(value, (str, int, float)):  # nothing to be shaped
+        return value
     if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
         return from_plain(cast(type, hint), value)
-    origin, parts = get_origin(hint), get_args(hint)
+    origin, parts = _of_what(hint)
     if origin in (Union, types.UnionType):
         made = ((shaped(value, part), part) for part in parts)
         return next((one for one, part in made if fits(one, part)), value)
@@ -124,6 +126,12 @@ def shaped(value: Any, hint: Any) -> Any:
         hints = _of_each(parts, value)
         return tuple(map(shaped, value, hints)) if len(hints) == len(value) else value
     return value
+
+
+@functools.cache
+def _of_what(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What an annotation is of, and its parts: kept, for lines of a model's process come by the hundred a second."""
+    return get_origin(hint), get_args(hint)
 
 
 def _of_each(parts: tuple[Any, ...], items: Sequence[Any]) -> tuple[Any, ...]:
@@ -147,7 +155,7 @@ def _now(kind: type) -> dict[str, str]:
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type as annotations write it: classes, unions, lists, tuples and dictionaries of such."""
-    origin, parts = get_origin(hint), get_args(hint)
+    origin, parts = _of_what(hint)
     if hint is Any:
         return True
     if origin in (Union, types.UnionType):

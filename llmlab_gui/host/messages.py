@@ -55,7 +55,7 @@ def cut_from(values: Mapping[str, Any]) -> TokenizedPrompt:
 def readable(values: Any) -> Any:
     """Values of a line; half a surrogate pair in a token's text, which no widget can show, is the replacement sign."""
     if isinstance(values, str):
-        return values.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return values if values.isascii() else values.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(values, dict):
         return {name: readable(value) for name, value in values.items()}
     return [readable(value) for value in values] if isinstance(values, list) else values
