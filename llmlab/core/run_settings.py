@@ -62,7 +62,7 @@ class TrainSettings:
     precision: str = setting(
         "auto",
         "Of matrix products; weights stay in fp32. auto: bf16 on a GPU that has it, and on a processor with units for "
-        "it (AMX) for a GPT from scratch above 20 GFLOP a batch with n_embd of 96 or more, in one process; else fp32. "
+        "it (AMX) for a GPT from scratch above 3 GFLOP a batch with n_embd of 96 or more, in one process; else fp32. "
         "doctor compares speeds.",
         choices=("auto", "fp32", "bf16", "fp16"),
         advanced=True,

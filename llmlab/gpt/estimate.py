@@ -33,10 +33,9 @@ from llmlab.gpt.shapes import (
 )
 
 FLOAT = 4  # bytes of a number in fp32
-# FLOP of a batch, and n_embd, from which on `auto` computes in bf16 on a processor with units for it. Steps of 3 GFLOP
-# of such models took 0.73 to 0.86 of fp32's time, too (resources/results/benchmarks.md); until what that costs in loss
-# is known from more seeds, models as small as those with which the lab teaches stay in fp32.
-HALF_FROM, HALF_WIDTH = 2e10, 96
+# FLOP of a batch, and n_embd, from which on `auto` computes in bf16 on a processor with units for it: steps above
+# both took 0.73 to 0.86 of fp32's time (resources/results/benchmarks.md), smaller ones up to 1.28 times it.
+HALF_FROM, HALF_WIDTH = 3e9, 96
 # Resident memory of a worker beside what is counted below: interpreter and torch, measured on Linux (274 to 309 MB:
 # baby, nano), and torch's compiler, which DDP and FSDP2 load.
 _WORKER_BYTES = 290_000_000

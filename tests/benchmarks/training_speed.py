@@ -8,7 +8,7 @@ Ours is a whole run: the worker as the window and the command line start it, wit
 baby-json, `llmlab-run pretrain --json`, which reads and prints them all. The peer is the bare step of its train.py in
 a plain process. Both have the same weights at the start, the same batches, settings and threads. nanoGPT's GELU is set
 to the tanh approximation, GPT-2's own, that ours uses. baby, nano and small are the presets: on a processor with units
-for bf16 (AMX) the last two multiply in it. nanoGPT's train.py knows fp32 alone there, as do products and limit here,
+for bf16 (AMX) all three multiply in it. nanoGPT's train.py knows fp32 alone there, as do products and limit here,
 and the names with -fp32.
 
 limit: the ratio that ours would have if it took no longer than its matrix products alone; of it: the ratio's share of
@@ -57,7 +57,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "baby-json": ("baby", {}),
     "nano": ("nano", {"model.vocab_multiple": 64}),
     "small": ("small", {"model.vocab_multiple": 64}),
-    "baby-bf16": ("baby", {"train.precision": "bf16"}),
+    "baby-fp32": ("baby", {"train.precision": "fp32"}),
     "nano-fp32": ("nano", {"model.vocab_multiple": 64, "train.precision": "fp32"}),
     "small-fp32": ("small", {"model.vocab_multiple": 64, "train.precision": "fp32"}),
 }

@@ -147,7 +147,7 @@ def test_in_bf16_a_processor_keeps_attention_in_fp32(options: dict[str, Any], dr
 _PRECISION = next(one for one in describe(PretrainSettings) if one.key == "train.precision")
 
 
-@pytest.mark.parametrize(("units", "expected"), [(False, []), (True, ["nano", "small"])])
+@pytest.mark.parametrize(("units", "expected"), [(False, []), (True, ["baby", "quick", "nano", "small"])])
 def test_large_models_compute_in_bf16_on_a_processor_with_units_for_it(
     units: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
     return FinetuneSettings()
 
 
-@pytest.mark.parametrize(("grid", "precision"), [([64, 384], "fp32"), ([384, 512], "bf16")])
+@pytest.mark.parametrize(("grid", "precision"), [([64, 128], "fp32"), ([128, 256], "bf16")])
 def test_trials_are_expected_to_take_what_they_take_in_the_precision_of_all(
     grid: list[int], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
