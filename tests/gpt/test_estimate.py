@@ -213,7 +213,8 @@ def test_a_worker_holds_about_what_was_estimated(tmp_path: Path, case: str) -> N
 
 
 def test_each_of_several_processes_holds_what_its_part_of_a_batch_takes() -> None:
-    base = with_values(PretrainSettings(), {"data.batch_size": 12, "model.n_layer": 8, "train.threads": 1})
+    size = {"data.batch_size": 12, "model.n_layer": 8, "train.threads": 1}
+    base = with_values(PretrainSettings(), size | {"train.precision": "fp32"})  # several processes take no other
     by = {
         strategy: with_values(base, {"distributed.strategy": strategy, "distributed.processes": 4})
         for strategy in ("ddp", "fsdp2")
