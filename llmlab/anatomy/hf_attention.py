@@ -116,7 +116,7 @@ def _attend(
     **more: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The interface's signature: query [B, H, T, D], key and value [B, H_kv, T, D] -> z [B, T, H, D]."""
-    eager: Any = eager_attention_of(module)
+    eager = eager_attention_of(module)
     if eager is None:
         raise TypeError(f"{type(module).__name__} has no eager attention")
     options = more if scaling is None else more | {"scaling": scaling}
@@ -124,13 +124,13 @@ def _attend(
     if see is None:
         return eager(module, query, key, value, attention_mask, dropout=dropout, **options)
     mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]  # [B, 1 or H, T, T]
-    group: Any = module.num_key_value_groups if "num_key_value_groups" in eager.__code__.co_names else 1
-    all_keys, all_values = (repeated(x, group, 1) for x in (key, value))  # [B, H, T, D]
+    all_keys, all_values = (repeated(x, query.shape[1] // x.shape[1], 1) for x in (key, value))  # [B, H, T, D]
+    whole: Any = _Repeated(module)
 
     def rows(first: int, last: int, keys: int) -> tuple[Tensor, Tensor]:
         part = None if mask is None else mask[:, :, first:last, :keys]
         seen = (query[:, :, first:last], all_keys[:, :, :keys], all_values[:, :, :keys])
-        z, pattern = eager(_Repeated(module), *seen, part, dropout=dropout, **options)
+        z, pattern = eager(whole, *seen, part, dropout=dropout, **options)
         return pattern[0], z[0].transpose(0, 1)
 
     call = AttentionCall(

@@ -26,7 +26,7 @@ from llmlab.core.paths import module_command
 from llmlab.core.processes import multiplies_in_bf16
 from llmlab.core.run_settings import TrainSettings
 from llmlab.core.settings import ModelSettings
-from llmlab.gpt.estimate import HALF_FROM
+from llmlab.gpt.estimate import HALF_FROM, HALF_WIDTH
 from llmlab.gpt.head import next_token_loss
 from llmlab.gpt.model import GPT
 from llmlab.jobs import ranks
@@ -83,7 +83,9 @@ def _devices() -> Finding:
     chosen = choose_device(TrainSettings())
     said = f"{', '.join(names)}; runs use {chosen.kind} {chosen.precision} by default"
     if chosen.kind == "cpu" and multiplies_in_bf16():
-        said += f", GPTs from scratch above {HALF_FROM / 1e9:g} GFLOP a batch bf16"
+        said += (
+            f", bf16 for GPTs from scratch above {HALF_FROM / 1e9:g} GFLOP a batch with n_embd of {HALF_WIDTH} or more"
+        )
     return Finding("devices", "ok", said)
 
 

@@ -63,13 +63,12 @@ def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
     """Of a run's checkpoint its own settings and means; of anything else a first step with the defaults."""
     if not isinstance(reference, SavedRun) or is_fine_tuned(reference.run) or is_task(reference.run):
         return Trained()
-    info = reference.run.info()
-    settings = info.settings_as(PretrainSettings)
+    settings = reference.run.info().settings_as(PretrainSettings)
     checkpoint = select(reference.run.checkpoints, reference.which)
     state = load_state(checkpoint.path)
     said = f"Settings and means of {reference.run.id} at step {checkpoint.step:,}."
-    if info.precision not in ("", "fp32"):
-        said += f" The run multiplies in {info.precision}, this walk in fp32."
+    if state.origin.precision != "fp32":
+        said += f" The run multiplies in {state.origin.precision}, this walk in fp32."
     if state.weights:
         said += " The model shown is the average of its weights, the means are of those that train."
     try:

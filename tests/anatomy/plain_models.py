@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from family_models import KINDS, family_model, some_ids
+from family_models import KINDS, TIME, family_model, some_ids
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -28,7 +28,7 @@ class Told:
 
 
 @functools.cache
-def told(name: str) -> Told:
+def told(name: str, time: int = TIME) -> Told:
     """The same weights, loaded for eager attention, and everything that transformers can tell."""
     model = family_model(name)
     twin = AutoModelForCausalLM.from_config(
@@ -36,7 +36,7 @@ def told(name: str) -> Told:
     )
     twin.load_state_dict(model.state_dict())
     with torch.no_grad():
-        out = twin.eval()(some_ids()[None], output_attentions=True, output_hidden_states=True, use_cache=False)
+        out = twin.eval()(some_ids(time=time)[None], output_attentions=True, output_hidden_states=True, use_cache=False)
     attentions = tuple(pattern[0] for pattern in out.attentions if pattern is not None)
     return Told(out.logits[0], attentions, tuple(x[0] for x in out.hidden_states))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from cases import each
 from family_models import KINDS, TIME, family_model, some_ids
 from plain_models import NAMES, around_block, layers_of, plain_logits, told, unchanged, without_feed_forward
 from torch import Tensor, nn
+from transformers.models.llama import modeling_llama
 from watched_models import Everything
 
 from llmlab.anatomy import capture, hf_attention
@@ -294,3 +296,21 @@ def test_keys_are_left_out_only_where_no_row_sees_them(
     call = AttentionCall.of(query, key, value, mask, 0.3)
     pieces = [with_all_keys(pattern, 40) for _, pattern, _ in call.chunks()]
     assert torch.allclose(torch.cat(pieces, 1), (query @ key.mT * 0.3 + mask).softmax(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("time", [1, 15, 16, 17])
+def test_grouped_heads_in_pieces_are_those_of_eager_attention_whatever_repeats_them(
+    time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager, plain = told("llama", time), modeling_llama.eager_attention_forward
+
+    def indirect(*given: Any, **options: Any) -> Any:  # does not name the groups itself
+        return plain(*given, **options)
+
+    monkeypatch.setattr(modeling_llama, "eager_attention_forward", indirect)
+    monkeypatch.setattr(capture, "_PATTERN_NUMBERS", 1)  # 16 rows at a time
+    about, seen = watched("llama"), Everything()
+    logits = run(about.model, about.anatomy, some_ids(time=time), [seen])[0]
+    assert (logits - eager.logits).abs().max() < 5e-6
+    for layer, theirs in enumerate(eager.attentions):
+        assert (seen.whole_pattern(layer) - theirs).abs().max() < 1e-6

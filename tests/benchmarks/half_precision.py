@@ -45,14 +45,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     **{f"first run, batch {n}": ("baby", {**_FIRST_RUN, "data.batch_size": n}) for n in (1, 4, 8)},
     **{
         f"width {width}, batch {n}": ("baby", {"model.n_embd": width, "data.batch_size": n})
-        for width, sizes in {
-            32: (12, 96, 192),
-            48: (96,),
-            64: (12, 36, 96),
-            96: (12, 24),
-            192: (6,),
-            256: (1, 2, 4),
-        }.items()
+        for width, sizes in _BATCHES.items()
         for n in sizes
     },
     "12 layers of 64": ("baby", {"model.n_embd": 64, "model.n_layer": 12}),

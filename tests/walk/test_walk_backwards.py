@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -177,8 +176,10 @@ def test_a_training_sequence_is_walked_back_and_the_next_one_is_measured() -> No
         walk_back(model, WalkBack(sequence=0), Trained())
 
 
-@pytest.mark.parametrize("warm_up", [0, 4])
-def test_the_training_sequences_of_a_checkpoint_are_those_that_its_run_reads_next(tmp_path: Path, warm_up: int) -> None:
+@pytest.mark.parametrize(("warm_up", "precision"), [(0, "fp32"), (4, "bf16")])
+def test_the_training_sequences_of_a_checkpoint_are_those_that_its_run_reads_next(
+    tmp_path: Path, warm_up: int, precision: str
+) -> None:
     """In a warm-up of the batch they are fewer batches than later."""
     read: list[list[int]] = []
     plain = Trainer._batch
@@ -189,16 +190,15 @@ def test_the_training_sequences_of_a_checkpoint_are_those_that_its_run_reads_nex
             read.extend([*row, last] for row, last in zip(ids.tolist(), targets[:, -1].tolist(), strict=True))
         return ids, targets
 
-    run = new_run(tmp_path, 4, checkpoints__interval=2, train__grad_accum=2, data__batch_warmup_steps=warm_up)
+    changes = {"checkpoints__interval": 2, "train__grad_accum": 2, "train__precision": precision}
+    run = new_run(tmp_path, 4, **changes, data__batch_warmup_steps=warm_up)
     with mock.patch.object(Trainer, "_batch", batch):
         train_here(run)
     settings = run.info().settings_as(PretrainSettings)
     assert len(read) == sum(settings.batch_at(step)[0] for step in (2, 3))
     found = training_of(SavedRun(run, run.id, "2"))
     assert found.sequences == read
-    assert "multiplies" not in found.said
-    run.change_info(lambda now: replace(now, precision="bf16"))
-    assert "The run multiplies in bf16, this walk in fp32." in training_of(SavedRun(run, run.id, "2")).said
+    assert ("The run multiplies in bf16, this walk in fp32." in found.said) == (precision == "bf16")
 
 
 def test_a_text_that_is_another_now_gives_no_training_sequences(tmp_path: Path) -> None:
