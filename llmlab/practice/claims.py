@@ -32,9 +32,7 @@ def found_of(random: Random, what: str, paper: Paper, claim: Claim) -> Found:
     own = claim.practice
     if own is None or (what == TEST and not own.tests):
         raise NothingToAsk(f"The claim {claim.id} of {paper.name} has no such choices.")
-    title = paper.title.removesuffix(")")  # of the authors: the year stands in the same brackets
-    cited = f"{title}, {paper.year})" if title != paper.title else f"{title} ({paper.year})"
-    facts: Facts = {"paper": cited, "claim": own.claims or claim.statement}
+    facts: Facts = {"paper": paper.title, "claim": own.claims or claim.statement}
     if what == TEST:
         wrong = [own.flawed, *_of_others(random, paper, claim, "tests", 2)]
         return choice(random, own.tests, wrong, other=own.flawed, why=own.flaw, **facts)

@@ -181,9 +181,13 @@ class _Pages(QStackedWidget):
     """The content, and what stands in its place while there is none."""
 
     def focusNextPrevChild(self, forward: bool) -> bool:
-        """Tab. Qt also asks where a page with the keyboard is turned, and then gives it to the other page itself."""
+        """Tab. Qt also asks where a page with the keyboard is turned, and then gives it to the other page itself; it
+        stays here where that page had it at what is disabled now."""
         page = self.currentWidget()
-        return not (page is not None and page.isHidden()) and super().focusNextPrevChild(forward)
+        if page is not None and page.isHidden():
+            self.setFocus()
+            return True
+        return super().focusNextPrevChild(forward)
 
 
 class _Room(QScrollArea):

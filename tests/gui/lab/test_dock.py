@@ -149,6 +149,22 @@ def test_the_keyboard_goes_to_the_content_that_comes_without_a_search_through_th
     assert searched == []
 
 
+def test_the_keyboard_is_at_nothing_hidden_where_the_content_had_it_at_what_is_disabled_now(
+    dock: LabDock, qtbot: QtBot
+) -> None:
+    button = QPushButton("Train")
+    dock.set_body(column(button))
+    dock.show()
+    dock.activateWindow()
+    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    dock.take_keyboard()
+    assert dock.focusWidget() is button
+    dock.show_empty("Nothing", "There is nothing yet.", "Set one up", lambda: None)
+    button.setEnabled(False)
+    dock.show_body()
+    assert dock.focusWidget().isVisible()
+
+
 def test_other_pages_are_offered_at_their_link(qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dock = LabDock(FakeLab(tmp_path), "loss", "Loss")  # type: ignore[arg-type]
     qtbot.addWidget(dock)
