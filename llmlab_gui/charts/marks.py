@@ -18,7 +18,7 @@ _LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the
 
 @dataclass(frozen=True)
 class ReferenceLine:
-    """A quiet horizontal line: what a value means; without words where the legend has them."""
+    """A quiet horizontal line: what a value means; without words, and dotted, where the legend has both."""
 
     value: float
     label: str = ""
@@ -117,8 +117,9 @@ class Marks:
         self._restyle()
 
     def _restyle(self) -> None:
-        for _, line in self.lines:
-            line.setPen(pg.mkPen(self._color, style=Qt.PenStyle.DashLine))
+        for reference, line in self.lines:
+            pattern = Qt.PenStyle.DashLine if reference.label else Qt.PenStyle.DotLine
+            line.setPen(pg.mkPen(self._color, style=pattern))
             line.label.setColor(self._color)
         shade = faded(self._color, 0.18)
         for _, region in self.spans:

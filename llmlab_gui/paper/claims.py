@@ -117,7 +117,6 @@ CLAIM_COLUMNS: tuple[Column[ClaimRow], ...] = (
         "The main statistic of the verdict, with its 95 % interval",
         width=50,
         value=lambda row: row.verdict.statistic.name if row.verdict else None,
-        in_file="Statistic",
     ),
     Column(
         "p",

@@ -369,8 +369,9 @@ def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, q
     steps = [event for event in fake.written if isinstance(event, StepEvent)]
     assert _points(dock.rate_chart, "pretraining/fake/lr")[1] == [e.lr for e in steps]
     assert _points(dock.norm_chart, "pretraining/fake/norm")[1] == [e.grad_norm for e in steps]
-    (line, _) = dock.norm_chart.marks.lines[0]
+    line, item = dock.norm_chart.marks.lines[0]
     assert line.value == fake.settings.train.grad_clip
+    assert item.pen.style() == Qt.PenStyle.DotLine  # as in the legend
     for size in ((495, 274), (464, 236)):  # of Train at 1366 x 720, and at 1280 x 640
         assert _unread(dock, size, qtbot) == []
 
