@@ -217,6 +217,7 @@ class ExperimentWorker:
             active_seconds=result.seconds,
             wall_seconds=known.wall_seconds,
             note=result.note,
+            at_once=known.at_once,
         )
 
     def _conclude(self, state: str) -> None:

@@ -131,8 +131,8 @@ def settings_of(record: ExperimentRecord, trial: Trial | None = None) -> Setting
 def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus], jobs: int = 1, share: int = 1) -> float:
     """Time until every trial has ended: the estimates, corrected by what trials really take.
 
-    The correction is the median of taken / estimated over finished trials, and over those that train, as their own pace
-    has it; of these the rest is what they say, or counts by their steps.
+    The correction is the median of taken / estimated over trials that finished, train or were stopped: these have their
+    own pace. Of those that train the rest is what they say, of others it counts by their steps.
     jobs: that train at once; as one ends, the next begins. share: how many of them have one machine together.
     """
     standing = [(trial, trials.get(trial.name, TrialStatus())) for trial in record.trials]
@@ -157,8 +157,11 @@ def _taken(status: TrialStatus) -> float | None:
     """Seconds that a trial took, or will have taken, once its pace is known; None before."""
     if status.state == "finished":
         return status.wall_seconds
-    paced = status.state == "running" and status.step > _PACED * status.steps
-    return status.wall_seconds + status.eta_seconds if paced and status.eta_seconds is not None else None
+    if status.state not in ("running", "stopped") or status.step <= _PACED * status.steps:
+        return None
+    if status.state == "stopped":
+        return status.wall_seconds * status.steps / status.step or None
+    return None if status.eta_seconds is None else status.wall_seconds + status.eta_seconds
 
 
 def _seeds(request: Request) -> list[int]:

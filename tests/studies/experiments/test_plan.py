@@ -252,6 +252,8 @@ def test_a_trial_that_trains_says_itself_how_long_it_takes_and_how_long_the_othe
     running = TrialStatus("running", 60, 240, wall_seconds=taken, eta_seconds=3 * taken)
     others = 4 * (second.estimated_seconds + third.estimated_seconds)
     assert seconds_left(record, {first.name: running}) == pytest.approx(3 * taken + others)
+    stopped = replace(running, state="stopped", eta_seconds=None)  # what it still takes is not another for that
+    assert seconds_left(record, {first.name: stopped}) == pytest.approx(3 * taken + others)
     begun = replace(running, step=1)  # its pace says nothing yet
     assert seconds_left(record, {first.name: begun}) == pytest.approx(record.estimated_seconds, rel=0.01)
 
