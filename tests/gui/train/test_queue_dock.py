@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.queue import BEGINS, NAME, QueueDock, waits
 from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.widgets.background import Background
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
 
@@ -293,7 +293,9 @@ def test_a_queue_that_another_program_holds_holds_up_neither_the_window_nor_its_
         assert lab.queue.waiting() == []
         lab.shutdown()
     assert (errors, started) == ([], [])
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("background")] == []
+    backgrounds = lab.findChildren(Background)
+    assert lab.queue._background in backgrounds
+    assert not any(one._pool for one in backgrounds)
 
 
 def test_the_question_at_the_end_says_what_becomes_of_the_queue() -> None:
