@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeRun
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
 from PySide6.QtGui import QHoverEvent
-from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow
+from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow
@@ -48,6 +48,24 @@ def test_a_separator_between_docks_has_the_accent_under_the_mouse(qapp: QApplica
             moved = QHoverEvent(QEvent.Type.HoverMove, at, window.mapToGlobal(at), QPointF(anywhere))
             QApplication.sendEvent(window, moved)
             assert window.grab().toImage().pixelColor(place).name() == color
+
+
+def test_the_name_of_a_tab_is_never_cut(qtbot: QtBot) -> None:
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    docks = [QDockWidget(name, window) for name in ("Learning rate and gradient norm", "Throughput", "Log")]
+    for dock in docks:
+        dock.setWidget(QWidget())
+        window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+    for dock in docks[1:]:
+        window.tabifyDockWidget(docks[0], dock)
+    PartStyles(window).style_all()
+    window.resize(200, 200)  # has room for less than the first of them
+    window.show()
+    QApplication.processEvents()
+    (bar,) = window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly)
+    for place, dock in enumerate(docks):
+        assert bar.tabRect(place).width() > bar.fontMetrics().horizontalAdvance(dock.windowTitle())
 
 
 def test_no_line_is_under_the_workspaces_where_they_are_beside_the_model(qtbot: QtBot) -> None:
