@@ -3,7 +3,7 @@
 The window never imports torch and must survive a crash here. Requests come as JSON lines on stdin, answers go as
 JSON lines to stdout; each answer carries its request's id. REF is a reference (llmlab.models.reference).
 
-    {"id": 1, "do": "open", "model": REF}                         -> opened (about: llmlab.models.said.About)
+    {"id": 1, "do": "open", "model": REF}                         -> opened (about: llmlab.models.replies.About)
     {"id": 2, "do": "tokenize", "model": REF, "text": TEXT, "beginning": BOOL}
                                                                   -> tokens (ids, texts, beginning: id or null)
      or, to learn what tokens read like, "ids": [...] in place of the text
@@ -14,9 +14,9 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
     {"id": 10, "do": "change", "model": REF, "out": PATH}         -> answered (what fine-tuning changed)
     {"id": 7, "do": "generate", "model": REF, "prompt": TEXT, "tokens": N, "temperature": T, "top_k": K, "top_p": P,
      "min_p": P, "repetition_penalty": R, "seed": S, "top": N, "chat": BOOL}
-         -> loading, token (llmlab.models.said.WrittenToken) ..., done (seconds)
+         -> loading, token (llmlab.models.replies.WrittenToken) ..., done (seconds)
     {"id": 8, "do": "next", "model": REF, "prompt": TEXT, "top": N, "chat": BOOL}
-                               -> loading, next (llmlab.models.said.Expected)
+                               -> loading, next (llmlab.models.replies.Expected)
     {"id": 9, "do": "preview", "model": REF, "settings": {...}, "seed": S, "place": N}
                                                   -> previewed (preview: see llmlab.data.example_preview)
      settings: of the section `data` of a fine-tuning run; place: which example, from 0

@@ -1,4 +1,4 @@
-"""What an open model is, in plain values (`llmlab.models.said.About`)."""
+"""What an open model is, in plain values (`llmlab.models.replies.About`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmlab.models.base_shape import BaseShape
 from llmlab.models.file_sources import Folder
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, is_fine_tuned, is_task
-from llmlab.models.said import About
+from llmlab.models.replies import About
 from llmlab.models.source import source_of
 
 _FLOAT = 4  # bytes of a weight

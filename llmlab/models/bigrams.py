@@ -17,7 +17,7 @@ from llmlab.data.sharded_tokens import Tokens
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import Reference, SavedRun
-from llmlab.models.said import BigramShares
+from llmlab.models.replies import BigramShares
 from llmlab.store.run_log import first_started
 
 # Tokens looked at once: 8 MB of uint16.

@@ -21,7 +21,7 @@ from llmlab.gpt.generate import NextToken, choose, generate
 from llmlab.gpt.model import GPT
 from llmlab.models.bigrams import Bigrams
 from llmlab.models.model import OpenModel, context_limit_of
-from llmlab.models.said import Chances, Expected, SamplingStep, WrittenToken
+from llmlab.models.replies import Chances, Expected, SamplingStep, WrittenToken
 
 _UNLIMITED = 1 << 20  # tokens of a model that nothing limits but time and memory
 

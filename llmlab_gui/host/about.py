@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmlab.models.said import About
+from llmlab.models.replies import About
 from llmlab_gui.widgets.numbers import bytes_text, count_text
 
 # The kinds of models as people call them.

@@ -10,7 +10,7 @@ from typing import Any
 from llmlab.core.records import from_plain
 from llmlab.core.settings import Sampling
 from llmlab.data.example_preview import BatchText, Preview
-from llmlab.models.said import Expected
+from llmlab.models.replies import Expected
 from llmlab.practice.question import Question
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.selection import PromptToken, Working

@@ -21,7 +21,7 @@ from PySide6.QtCore import QElapsedTimer, QObject, QProcess, QProcessEnvironment
 from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
 from llmlab.core.records import from_plain
-from llmlab.models.said import WrittenToken
+from llmlab.models.replies import WrittenToken
 from llmlab_gui.host.command import end_process
 from llmlab_gui.host.messages import ANSWERS, Generation, progress_from, readable
 from llmlab_gui.host.selection import Working

@@ -11,7 +11,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.models.said import BigramShares, Expected, WrittenToken
+from llmlab.models.replies import BigramShares, Expected, WrittenToken
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.widgets.alternatives import AlternativeList, percent, plain_tip, visible

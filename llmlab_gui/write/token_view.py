@@ -19,7 +19,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QTextEdit, QWidget
 
-from llmlab.models.said import WrittenToken
+from llmlab.models.replies import WrittenToken
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 # Okabe and Ito's orange: told from text and background by every kind of colour vision.

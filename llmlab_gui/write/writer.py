@@ -7,7 +7,7 @@ import math
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
-from llmlab.models.said import WrittenToken
+from llmlab.models.replies import WrittenToken
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import LOADING, ModelHost, Request
 from llmlab_gui.host.selection import Working

@@ -12,7 +12,7 @@ from waits import WAIT
 from windows import FAKE_HOST
 
 from llmlab.core.errors import LabError
-from llmlab.models.said import WrittenToken
+from llmlab.models.replies import WrittenToken
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost, Request
 

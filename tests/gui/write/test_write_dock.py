@@ -21,7 +21,7 @@ from windows import FAKE_HOST, dock_in_sight
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import python_command
-from llmlab.models.said import Expected, WrittenToken
+from llmlab.models.replies import Expected, WrittenToken
 from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import LOADING, ModelHost, Request
@@ -355,7 +355,7 @@ def test_copying_gives_the_text_without_signs(qtbot: QtBot) -> None:
 def test_a_program_that_copied_a_text_ends_well() -> None:
     copies = """
 from PySide6.QtWidgets import QApplication
-from llmlab.models.said import WrittenToken
+from llmlab.models.replies import WrittenToken
 from llmlab_gui.write.token_view import TokenView
 app = QApplication([])
 view = TokenView()

@@ -1,4 +1,4 @@
-"""What is told of a model, and what it writes, in plain values: its process says them, the window reads. No torch."""
+"""Replies of the process that holds a model: what it is, what it writes and expects, in plain values. No torch."""
 
 from __future__ import annotations
 
