@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from PySide6.QtCore import QTimer
 from PySide6.QtGui import QGuiApplication, QPalette
 from PySide6.QtWidgets import QFrame, QWidget
 
@@ -58,6 +59,7 @@ class CheckDock(LabDock):
             "Copy command", self.copy_command, tip="The same check as a command for a terminal"
         )
         self.setup.buttons.insertWidget(1, self.copy_button)
+        self._started = ""  # not in the list yet; its progress is brought into sight
         self.checks = choice_box("Which check", tip="Checks of this paper, newest first", least=12)
         self.study = study = StudyPanel(lab, desk.checks, "check", CHECK_TRIAL_COLUMNS)
         tip = "All its verdicts, with figures and how to repeat it"
@@ -72,6 +74,7 @@ class CheckDock(LabDock):
         self.desk.paper_changed.connect(self._paper_changed)
         self.desk.check_wanted.connect(self._fill_wanted)
         self.desk.check_changed.connect(self._refresh)
+        desk.checks.controller.started.connect(self._await)
         self._paper_changed()
         self._refresh()
 
@@ -136,6 +139,15 @@ class CheckDock(LabDock):
         options = check_options(row)
         about = f"Tested on {', '.join(options.models)}." if options is not None and options.models else ""
         self.study.show_row(row, about if row is not None else "No check of this paper has been run yet.")
+        if row is not None and row.id == self._started:
+            self._started = ""
+            QTimer.singleShot(0, self, self._scroll_to_progress)  # when it has its place
+
+    def _await(self, check: str) -> None:
+        self._started = check
+
+    def _scroll_to_progress(self) -> None:
+        self._area.ensureWidgetVisible(self.study.standing)
 
     def _lay_out(self) -> None:
         line = QFrame()
@@ -143,7 +155,8 @@ class CheckDock(LabDock):
         line.setFrameShadow(QFrame.Shadow.Plain)
         line.setForegroundRole(QPalette.ColorRole.Mid)
         self.study.trials_table.setMinimumHeight(110)
-        self.set_body(scrolled(column(self.form, self.setup, line, self.checks, (self.study, 1))))
+        self._area = scrolled(column(self.form, self.setup, line, self.checks, (self.study, 1)))
+        self.set_body(self._area)
 
 
 def check_report(lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> ReportDock:

@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 )
 
 from llmlab.core.errors import UsageError
+from llmlab.models.reference import without_folders
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, Marked, Question, interval_words, mark
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.places import DOCK_PAGES
@@ -107,7 +108,7 @@ class QuestionCard(QWidget):
         what was typed or chosen before."""
         had = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
         self.question, self.marked = question, None
-        about = f" · about {_short(question.model)}" if question.model else ""
+        about = f" · about {without_folders(question.model)}" if question.model else ""
         self.kind.setText(html.escape(f"{_WAYS[question.way]}{about}{note and f' · {note}'}"))
         self.text.setText(_rich(question.text))
         self.choices.clear()
@@ -265,9 +266,3 @@ class _Choices(QListWidget):
     def updateGeometries(self) -> None:
         super().updateGeometries()
         self.updateGeometry()
-
-
-def _short(reference: str) -> str:
-    """A reference without the folders before the run's name."""
-    name, at, which = reference.rpartition("@")
-    return f"{name.rpartition('/')[2]}{at}{which}" if at else reference

@@ -303,6 +303,23 @@ def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
     assert check_dock.form.name.text() == ""  # it is taken
 
 
+def test_the_progress_of_a_check_that_was_started_is_in_sight_in_a_low_panel(
+    qtbot: QtBot, lab: WholeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_worker(monkeypatch)
+    lab.notebook.set_asks(False)
+    with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 400, 280) as dock:
+        read(qtbot, lab)
+        qtbot.waitUntil(lambda: dock.setup.record is not None, timeout=WAIT)
+        dock.setup.button.setFocus()
+        dock.setup.button.click()
+        for part in (dock.study.bar, dock.study.standing, dock.setup.button):
+            qtbot.waitUntil(
+                lambda part=part: part.height() > 0 and part.visibleRegion().boundingRect() == part.rect(),
+                timeout=WAIT,
+            )
+
+
 def test_an_interrupted_check_is_offered_to_go_on_and_does(
     qtbot: QtBot, lab: WholeLab, outputs: Path, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,11 @@ def test_every_kind_leads_to_a_panel() -> None:
     assert {kind.panel for kind in all_kinds().values()} <= set(DOCK_IDS)
 
 
+def test_a_file_that_a_question_is_about_is_named_without_its_folders(dock: PracticeDock, lab: FakeLab) -> None:
+    begin(dock, lab, replace(question(VALUE), model="/models/small/tiny.gguf"))
+    assert "about tiny.gguf" in dock.card.kind.text()
+
+
 def test_a_digit_chooses_enter_answers_and_the_button_that_goes_on_has_the_keyboard(
     dock: PracticeDock, lab: FakeLab, qtbot: QtBot
 ) -> None:
