@@ -13,8 +13,8 @@ block and f the one after the last:
     heads                 |z_h W_O[h]|, what one head adds; see `into_stream` for norms and multipliers behind it
 
 Cost: f is known only after the last block, and contributions are too many to keep (L x 2 x T x C). They are put aside
-on disk meanwhile (`spill`), which is exact, and read back layer by layer. A head's norm is had from z^T (W_O W_O^T) z,
-D x D numbers a head instead of D x C a token.
+meanwhile (`spill`), which is exact, and read back layer by layer before logits are made, which take memory of their
+own. A head's norm is had from z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from llmlab.anatomy.into_stream import heads_into_stream
 from llmlab.inspection.spill import Spill
 
 _STREAM: tuple[Point, ...] = ("pre_attn", "post_attn", "post_ffn")
+_CONTRIBUTIONS: dict[str, Point] = {"attention": "attn_out", "feed_forward": "mlp_out"}
+# Bytes of contributions that stay in memory: the bar for all that looking inside takes is 60 MB, and 48 here took 57.
+_IN_MEMORY = 32_000_000
 
 
 class ResidualStream(Observer):
@@ -51,23 +54,23 @@ class Contributions(Observer):
     """Norms, cosines, shares and head norms of a pass; see the module for what they are."""
 
     def __init__(self, anatomy: Anatomy, time: int, folder: Path | None = None) -> None:
-        """time: tokens of the prompt. folder: for the temporary file, 4 x 2 x L x T x C bytes."""
+        """time: tokens of the prompt. folder: for the temporary file, up to 4 x 2 x L x T x C bytes."""
         self._anatomy = anatomy
         device = anatomy.unembedding.device
-        self._norms = {point: torch.zeros(anatomy.n_layer, time, device=device) for point in POINTS}
+        self._norms = {point: torch.zeros(anatomy.n_layer, time, device=device) for point in _CONTRIBUTIONS.values()}
         self._stream = torch.zeros(3, time, anatomy.n_embd, device=device)  # of one block: x_pre, x_mid, x_post
         self._products = torch.zeros(anatomy.n_layer, time, 3, 3, device=device)  # of these with each other
         self._heads = torch.full((anatomy.n_layer, anatomy.n_head, time), torch.nan, device=device)
         self._embedding = torch.zeros(0)
         self._shares: dict[str, Tensor] = {}
-        self._spill = Spill(folder)
+        self._spill = Spill(folder, _IN_MEMORY)
         self._places: dict[tuple[Point, int], int] = {}  # numbers in the spill
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
         """Measures a point; keeps it until its block's end, a contribution until the last one."""
         x = x.float()
-        self._norms[point][layer] = torch.linalg.vector_norm(x, dim=-1)
-        if point in ("attn_out", "mlp_out"):
+        if point in self._norms:
+            self._norms[point][layer] = torch.linalg.vector_norm(x, dim=-1)
             self._places[point, layer] = self._spill.put(x)
             return
         self._stream[_STREAM.index(point)] = x
@@ -91,8 +94,8 @@ class Contributions(Observer):
             return torch.linalg.vecdot(contribution, final) / whole
 
         self._shares["embedding"] = share(self._embedding)
-        for name, point in (("attention", "attn_out"), ("feed_forward", "mlp_out")):
-            places = (self._places[point, layer] for layer in range(self._anatomy.n_layer))  # type: ignore[index]
+        for name, point in _CONTRIBUTIONS.items():
+            places = (self._places[point, layer] for layer in range(self._anatomy.n_layer))
             self._shares[name] = torch.stack([share(self._spill.get(place)) for place in places])
         self._spill.close()
 
@@ -101,8 +104,9 @@ class Contributions(Observer):
         /share/{attention|feed_forward} [L, T], /share/embedding [T], /heads [L, H, T],
         which is NaN where there are no heads to trust.
         """
-        norms = [self._norms[point] for point in _STREAM]
-        found = {f"contributions/norm/{point}": norm for point, norm in self._norms.items()}
+        norms = self._products.diagonal(dim1=2, dim2=3).sqrt().unbind(-1)
+        points = self._norms | dict(zip(_STREAM, norms, strict=True))
+        found = {f"contributions/norm/{point}": points[point] for point in POINTS}
         for name, one, other in (("attention", 0, 1), ("feed_forward", 1, 2), ("block", 0, 2)):
             found[f"contributions/cosine/{name}"] = self._products[..., one, other] / (norms[one] * norms[other])
         found |= {f"contributions/share/{name}": share for name, share in self._shares.items()}

@@ -93,8 +93,9 @@ def test_the_whole_stream_is_handed_on() -> None:
     assert len(kept) == 11
 
 
-def test_what_is_put_aside_comes_back_whole_and_in_parts() -> None:
-    spill, matrices = Spill(), torch.randn(3, 5, 4)
+@pytest.mark.parametrize("memory", [0, 100, 240])  # bytes: of matrices of 80
+def test_what_is_put_aside_comes_back_whole_and_in_parts(memory: int) -> None:
+    spill, matrices = Spill(memory=memory), torch.randn(3, 5, 4)
     assert [spill.put(x) for x in matrices] == [0, 1, 2]
     for number, matrix in enumerate(matrices.clone()):
         matrices[number] = 0.0  # what was put aside is a copy
