@@ -15,7 +15,6 @@ from PySide6.QtGui import QDropEvent
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
 from waits import WAIT
-from windows import MakeWindow
 
 from llmlab.core.errors import LabError
 from llmlab_gui.host.process import Request
@@ -28,20 +27,35 @@ from llmlab_gui.inside.lens import LensDock
 from llmlab_gui.inside.lens_data import is_read
 from llmlab_gui.inside.parameters import ParametersDock
 from llmlab_gui.inside.residual import ResidualDock
+from llmlab_gui.pages.places import LOOK_INSIDE
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.window.main_window import MainWindow
 
 PROMPT = "the king"
 
 
+@pytest.fixture(scope="module")
+def window_of_a_run(window_of_the_file: MainWindow, request: pytest.FixtureRequest) -> MainWindow:
+    """The file's window, whose model's process has read a checkpoint: it serves all tests, and ends with the window."""
+    window, session, qtbot = window_of_the_file, window_of_the_file.lab.inspection, QtBot(request)
+    train_here(new_run(window.lab.outputs, 10, "real", model__n_layer=2, checkpoints__keep_last=5))
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/real") is not None, timeout=WAIT)
+    session.set_prompt(PROMPT, False)
+    window.look_inside("real@10")
+    qtbot.waitUntil(lambda: session.inspection is not None, timeout=WAIT)
+    return window
+
+
 @pytest.fixture
-def window(make_main_window: MakeWindow, qtbot: QtBot, outputs: Path) -> MainWindow:
-    train_here(new_run(outputs, 10, "real", model__n_layer=2, checkpoints__keep_last=5))
-    made = make_main_window()
-    qtbot.waitUntil(lambda: made.lab.row("pretraining/real") is not None, timeout=WAIT)
-    made.lab.inspection.set_prompt(PROMPT, False)
-    made.look_inside("real@10")
-    return made
+def window(window_of_a_run: MainWindow, same_window: MainWindow, qtbot: QtBot) -> MainWindow:
+    window, session = same_window, same_window.lab.inspection
+    session.set_interventions([])
+    session.set_prompt(PROMPT, False, at_once=True)
+    window.use_workspace(LOOK_INSIDE)
+    window.look_inside("real@10")
+    qtbot.waitUntil(lambda: not session.undecided and session.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.inspection is not None and not session.stale(session.inspection), timeout=WAIT)
+    return window
 
 
 @pytest.mark.slow
@@ -62,7 +76,9 @@ def test_the_panels_agree_with_each_other(window: MainWindow, qtbot: QtBot, tmp_
     assert isinstance(parameters, ParametersDock)
 
     # The bars sum to the logit that the lens' last row is made of.
-    qtbot.waitUntil(lambda: contributions.attribution is not None, timeout=WAIT)
+    qtbot.waitUntil(
+        lambda: contributions.attribution is not None and not session.stale(contributions.attribution), timeout=WAIT
+    )
     attribution = contributions.attribution
     assert attribution is not None
     bars = contributions.chart.bars
@@ -175,23 +191,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_dropped_becomes_the_active_model(
-    folder: Path, make_main_window: MakeWindow, qtbot: QtBot
-) -> None:
-    window = make_main_window()
+def test_a_folder_that_is_dropped_becomes_the_active_model(folder: Path, window: MainWindow, qtbot: QtBot) -> None:
     data = QMimeData()  # as a file manager does it
     data.setUrls([QUrl.fromLocalFile(str(folder))])
     buttons, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     window.dropEvent(QDropEvent(QPoint(300, 300), Qt.DropAction.CopyAction, data, buttons, keys))
     session = window.lab.inspection
-    qtbot.waitUntil(lambda: session.about is not None, timeout=WAIT)
+    qtbot.waitUntil(lambda: session.about.kind == "huggingface", timeout=WAIT)  # type: ignore[union-attr]
     assert session.about is not None
-    assert session.about.kind == "huggingface"
     assert "dropped" in window.model_bar.button.text()
     assert window.docks["attention"].isVisible()
-    session.set_prompt(PROMPT, False, at_once=True)
+    session.set_prompt("the queen", False, at_once=True)
     qtbot.waitUntil(
-        lambda: session.inspection is not None and session.inspection.metadata.question["text"] == PROMPT, timeout=WAIT
+        lambda: session.inspection is not None and session.inspection.metadata.question["text"] == "the queen",
+        timeout=WAIT,
     )
     assert session.recent.models[0].name == session.about.name
     assert window.settings.recent.models == session.recent.models
