@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import faulthandler
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -83,9 +84,10 @@ def _process() -> _Process:
 
 
 class _Process:
-    """The other process, as this one sees it."""
+    """The other process, as this one sees it. A fork of this one has no part in it: its pipes are read here."""
 
     def __init__(self) -> None:
+        self._owner = os.getpid()
         self._process = subprocess.Popen(
             module_command("llmlab.data.template_rendering"),
             stdin=subprocess.PIPE,
@@ -97,7 +99,7 @@ class _Process:
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._owner == os.getpid() and self._process.poll() is None
 
     @property
     def process_id(self) -> int:
@@ -132,7 +134,9 @@ class _Process:
         )
 
     def end(self) -> None:
-        """Ends it, whatever it does."""
+        """Ends it, whatever it does. At the end of a fork of this process, nothing."""
+        if self._owner != os.getpid():
+            return
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):

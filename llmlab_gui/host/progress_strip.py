@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from PySide6.QtCore import QEvent, QObject, Qt, SignalInstance
+from PySide6.QtCore import QEvent, QObject, QPoint, Qt, SignalInstance
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QWidget
 
@@ -44,6 +44,8 @@ class ProgressStrip(QWidget):
         """noun: of what is done. words: what the panel says of what is being done; hidden where that is ""."""
         super().__init__(parent)
         self._session, self._words = session, words
+        self._over: QWidget | None = None
+        self._under: QWidget | None = None
         self.what, self.left = OneLine(elide=Qt.TextElideMode.ElideMiddle), QLabel()
         self.bar = labelled(QProgressBar(textVisible=False), f"Progress of {noun}")
         self.bar.setMaximumHeight(8)
@@ -55,18 +57,29 @@ class ProgressStrip(QWidget):
         self.hide()
         self._draw()
 
-    def lie_over(self, content: QWidget) -> None:
-        """Is drawn over the top of a widget from now on, which stays as it is while this comes and goes."""
+    def lie_over(self, content: QWidget, under: QWidget | None = None) -> None:
+        """Is drawn over the top of a widget from now on, which stays as it is while this comes and goes.
+
+        under: a row of that widget, its tabs, that stays in sight.
+        """
+        self._over, self._under = content, under
         self.setParent(content)
         self.setAutoFillBackground(True)
         content.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if isinstance(event, QResizeEvent):
-            self.setGeometry(0, 0, event.size().width(), self.sizeHint().height())
+            self._place()
         return super().eventFilter(watched, event)
 
+    def _place(self) -> None:
+        if self._over is None:  # it has a place in a layout
+            return
+        top = self._under.mapTo(self._over, QPoint(0, self._under.height())).y() if self._under is not None else 0
+        self.setGeometry(0, top, self._over.width(), self.sizeHint().height())
+
     def _appear(self) -> None:
+        self._place()
         self.show()
         self.raise_()
 

@@ -92,10 +92,11 @@ class InspectionDock(ExportingDock):
 
     # The frame ---------------------------------------------------------------------------------------------------
 
-    def set_body(self, widget: QWidget, numbers: QWidget | None = None) -> None:
+    def set_body(self, widget: QWidget, numbers: QWidget | None = None, tabs: QWidget | None = None) -> None:
         """The panel's content, under a row of its controls with export and copy at the right end.
 
         numbers: the part of it that is about the model and the prompt, no splitter; all of it if not given.
+        tabs: its row of tabs, which progress does not cover.
         """
         self.controls.addStretch(1)
         self.controls.add(self.copy_button, self.export_button)
@@ -103,7 +104,7 @@ class InspectionDock(ExportingDock):
         super().set_body(column(self._row, (content, 1), spacing=4))
         self._veil = Veil(numbers or content)
         for strip in (self.strip, self._exports_strip):
-            strip.lie_over(content)
+            strip.lie_over(numbers or content, under=tabs)
         self.update_state()
 
     def update_state(self) -> None:

@@ -287,6 +287,17 @@ def test_what_is_rendered_apart_is_what_transformers_renders(family: str) -> Non
     assert inner.decode(ids, skip_special_tokens=False) == text
 
 
+def test_a_fork_leaves_the_process_that_renders_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendering.render("{{ 1 }}", [{"conversation": []}])
+    process = rendering.running()
+    assert process is not None
+    with monkeypatch.context() as fork:
+        fork.setattr(rendering.os, "getpid", lambda: -1)
+        assert rendering.running() is None
+        process.end()  # as at the fork's end
+    assert rendering.running() is process
+
+
 def test_templates_are_rendered_from_several_threads_at_once() -> None:
     format = chat(FAMILIES["chatml"].template, FAMILIES["chatml"].special)
     asked = [example(f"What is {number}?", f"It is {number}.") for number in range(40)]

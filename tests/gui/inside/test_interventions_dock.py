@@ -10,6 +10,7 @@ import pytest
 from fake_answers import make_intervention, make_sweep
 from fake_model import HEADS, LAYERS, FakeModelHost
 from inspection_lab import PROMPT, InspectionLab, line_of
+from PySide6.QtCore import QPoint
 from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -173,6 +174,8 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     buttons = (button for button in dock.findChildren(QPushButton) if button.text() == "Cancel")
     assert [button for button in buttons if button.isVisible()] == [dock.strip.cancel_button]
     assert dock.focusWidget() is dock.sweep.run
+    tabs = dock.tabs.tabBar()
+    assert dock.strip.mapToGlobal(QPoint()).y() == tabs.mapToGlobal(QPoint(0, tabs.height())).y()  # which can be used
     assert not any(other.strip.isVisible() or other.strip._patience.isActive() for other in others)
     lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
     assert "one thing" in dock.strip.what.text()
