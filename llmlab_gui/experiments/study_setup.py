@@ -176,9 +176,17 @@ class StudySetup(QWidget, Generic[A, P]):
 
     def _edited(self) -> None:
         """What was to start is not what is in the form now; what is there now can be, as soon as it is planned."""
-        self._start_when_planned = self._is_starting = False
+        if (self._start_when_planned or self._is_starting) and not self._asks_the_same():
+            self._start_when_planned = self._is_starting = False
         self.button.setEnabled(True)
         self._settle.start()
+
+    def _asks_the_same(self) -> bool:
+        """An editor also tells of what it has found out about its value, which nobody has changed."""
+        try:
+            return self._form.read() == self._asked
+        except LabError:
+            return False
 
     def _not_started(self, _error: LabError) -> None:
         self._settle.start()  # it can be tried again

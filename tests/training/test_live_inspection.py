@@ -53,7 +53,7 @@ def _asking(run: RunFolder, steps: Mapping[int, tuple[str, dict[str, Any]]]) -> 
 
 
 def _answering(instead: Callable[..., Any]) -> Any:
-    return mock.patch.object(answers, "answer", instead)
+    return mock.patch.object(answers, "answer_question", instead)
 
 
 def _error_of(run: RunFolder, name: str) -> str:
@@ -61,7 +61,7 @@ def _error_of(run: RunFolder, name: str) -> str:
 
 
 def test_a_run_that_was_asked_after_each_step_ends_bitwise_as_one_left_alone(outputs: Path) -> None:
-    plain = answers.answer
+    plain = answers.answer_question
 
     def unruly(opened: OpenModel, *rest: Any) -> Path:
         """Draws from every generator and leaves the model in another mode, which no answer should."""

@@ -165,6 +165,7 @@ def test_a_name_tells_when_it_was_started_and_not_when_it_was_planned(
     earlier = time.time() - 3600
     dock.setup.record = replace(planned(dock, qtbot), id="19990101-000000-learning-rate", created=earlier)
     dock.setup.start()
+    dock.form.edited.emit()  # an editor has looked at its value, and nobody has changed it
     qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
     assert started[0].id.startswith("20")
     assert started[0].created > earlier
