@@ -178,7 +178,7 @@ def _forked(asked: Mapping[str, Any]) -> int | None:
     unbuffered = not isinstance(command, (str, bytes)) and list(command[1:2]) == ["-u"]
     if unbuffered:
         command = [command[0], *command[2:]]
-    module = _module_of(command)
+    module = module_of(command)
     plain = not any(asked[name] for name in ("preexec_fn", "pass_fds", "executable", "shell"))
     if not (_enabled and plain and module and asked["close_fds"]):
         return None
@@ -199,7 +199,7 @@ def _forked(asked: Mapping[str, Any]) -> int | None:
     return template.fork(request, files)
 
 
-def _module_of(command: Any) -> str | None:
+def module_of(command: Any) -> str | None:
     """The module that a command of this interpreter runs, or the benchmark's file; None where neither is served."""
     if isinstance(command, (str, bytes)) or len(command) < 2 or command[0] != sys.executable:
         return None
@@ -339,7 +339,7 @@ def _open_standard_files(written: bool) -> None:
 
 def _run(words: list[str]) -> None:
     """`python WORDS`, in one of the forms that are served."""
-    module = str(_module_of([sys.executable, *words]))
+    module = str(module_of([sys.executable, *words]))
     if module not in SERVED:
         sys.argv, sys.path[0] = words, str(Path(module).parent)
         runpy.run_path(module, run_name="__main__")

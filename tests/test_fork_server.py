@@ -67,7 +67,7 @@ def test_it_bears_the_mark_of_those_who_asked_so_that_no_others_end_it(tmp_path:
 def test_what_xdist_starts_is_forked() -> None:
     command = pytest.importorskip("execnet.gateway_io").popen_args(pytest.importorskip("execnet").XSpec("popen"))
     assert command[:2] == [sys.executable, "-u"]
-    assert fork_server._module_of([command[0], *command[2:]]) == "execnet"
+    assert fork_server.module_of([command[0], *command[2:]]) == "execnet"
 
 
 def test_what_tests_is_forked_with_tests_whose_assertions_say_what_failed(tmp_path: Path) -> None:

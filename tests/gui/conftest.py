@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import forks_for_qt
 import pytest
 import shiboken6
 from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTimer
@@ -37,13 +38,23 @@ def quick_looks() -> None:
     run_queue._LOOK_MS = checkpoints._LOOK_MS = run_setup._AGAIN_MS = 100
 
 
-@pytest.fixture(autouse=True)
-def collected_on_this_thread() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="session")
+def forked_for_qt() -> None:
+    forks_for_qt.install()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def not_collected_elsewhere() -> Iterator[None]:
     """As in the application: a collection in another thread would free Qt objects there, which can end the process."""
     gc.disable()
     yield
-    gc.collect(1)
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def collected_on_this_thread(not_collected_elsewhere: None) -> Iterator[None]:
+    yield
+    gc.collect(1)
 
 
 @pytest.fixture(autouse=True)
