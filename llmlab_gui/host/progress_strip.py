@@ -40,10 +40,14 @@ class ProgressStrip(QWidget):
         *,
         noun: str = "the inspection",
         words: Callable[[str], str] = lambda what: what,
+        cancels: Callable[[], bool] = lambda: True,
     ) -> None:
-        """noun: of what is done. words: what the panel says of what is being done; hidden where that is ""."""
+        """noun: of what is done. words: what the panel says of what is being done; hidden where that is "".
+
+        cancels: whether it can be ended here; not where another strip in sight ends it.
+        """
         super().__init__(parent)
-        self._session, self._words = session, words
+        self._session, self._words, self._cancels = session, words, cancels
         self._over: QWidget | None = None
         self._under: QWidget | None = None
         self.what, self.left = OneLine(elide=Qt.TextElideMode.ElideMiddle), QLabel()
@@ -93,6 +97,7 @@ class ProgressStrip(QWidget):
         if self.isHidden() and not self._patience.isActive():
             self._patience.start()
         self.what.say(words)
+        self.cancel_button.setVisible(self._cancels())
         self.bar.setRange(0, 0 if working.share is None else _WHOLE)
         if working.share is not None:
             self.bar.setValue(round(_WHOLE * working.share))

@@ -282,6 +282,11 @@ class InspectionSession(PointedAt):
         """Whether another model is being loaded."""
         return self._requests.running("open")
 
+    @property
+    def reading(self) -> bool:
+        """Whether a model is being opened or the prompt read: for all panels, so the toolbar has their one Cancel."""
+        return self.waits(("open", "inspect"))
+
     def waits(self, keys: Iterable[str]) -> bool:
         """Whether someone waits for an answer to a question with one of these keys."""
         return any(map(self._requests.running, keys))

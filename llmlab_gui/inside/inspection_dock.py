@@ -52,7 +52,9 @@ class InspectionDock(ExportingDock):
         self._drawn: Archive | None = None
         self._drawn_from: tuple[Archive, ...] = ()  # where the tensors of its aspects are
         self._shown = False
-        self.strip = ProgressStrip(self.session, words=self._strip_words)
+        self.strip = ProgressStrip(
+            self.session, words=self._strip_words, cancels=lambda: not self.session.reading
+        )
         self._veil: Veil | None = None
         self._row = QWidget()
         self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once
@@ -213,7 +215,7 @@ class InspectionDock(ExportingDock):
     def _no_model(self) -> None:
         working = self.session.working
         if working is not None:
-            self.show_empty(f"{working.what}…", "The panels open with the model.", "Cancel", self.session.cancel)
+            self.show_empty(f"{working.what}…", "The panels open with the model.")
         else:
             hint = "Open a run's checkpoint, a run that trains, a Hugging Face folder or a GGUF file."
             ask = partial(self.session.open, model) if (model := self.lab.current_model()) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PySide6.QtCore import Signal
@@ -11,12 +12,14 @@ from PySide6.QtWidgets import QWidget
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
+from llmlab_gui.host.process import Request
 from llmlab_gui.host.session import InspectionSession
+from llmlab_gui.host.selection import Working
 from llmlab_gui.inside.comparison import POINTS
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel
-from llmlab_gui.widgets.layouts import choice_box, column
+from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
+from llmlab_gui.widgets.layouts import choice_box, column, stack
 
 POSITIONS, HEADS = "layer,position", "layer,head"
 _OVER = ((POSITIONS, "Layer by token"), (HEADS, "Layer by head"))
@@ -43,22 +46,26 @@ class SweepView(QWidget):
         super().__init__()
         self._session, self._target = session, target
         self.archive: Archive | None = None
-        self._about: tuple[object, ...] = ()  # model and prompt of what is shown
+        self._about: tuple[object, ...] = ()  # model and prompt of what was asked for last
+        self._request: Request | None = None  # for that
+        self._share = 0.0  # of its forward passes
+        self._words = ""  # about the map
         self.over = choice_box("Axes of the map", _OVER)
         self.action = choice_box("Intervention in each cell", _ACTIONS)
         self.point = choice_box("Hook point in the residual stream", _POINTS)
         self.run = PrimaryButton("Sweep", self.start)
-        self.note = QuietLabel(_HINT)
+        self.note, self.empty = QuietLabel(), EmptyState()
         self.map = Heatmap("Effect of each intervention", square=False)
-        self.map.hide()
+        self._pages = stack(self.empty, column((self.map, 1), self.note, spacing=4))
         row = FlowRow()
         row.add(self.over, self.action, self.point, self.run)
-        column(row, (self.map, 1), self.note, 0, into=self, spacing=4)  # the last: while there is no map
+        column(row, (self._pages, 1), into=self, spacing=4)
         self.over.currentIndexChanged.connect(self._show_fields)
         self.map.clicked.connect(self.chosen)
         session.tokens_changed.connect(self._forget)
         session.about_changed.connect(self._forget)
         self._show_fields()
+        self._show_none()
 
     @property
     def over_heads(self) -> bool:
@@ -70,13 +77,32 @@ class SweepView(QWidget):
         values: dict[str, object] = {"over": self.over.currentData(), "action": self.action.currentData()}
         if self.over.currentData() == POSITIONS:
             values["point"] = self.point.currentData()
-        if self.archive is None:  # what was refused before
-            self.note.setText(_HINT)
-        self._session.ask("sweep", {**self._target(), **values}, self._take, self._refuse, "sweep")
+        if self.archive is None:  # what was refused or cancelled before
+            self._show_none()
+        self._about = self._now()
+        self._request = self._session.ask("sweep", {**self._target(), **values}, self._take, self._refuse, "sweep")
+        if self._request is not None:
+            self._share = 0.0
+            self._request.progressed.connect(self._note_share)
+            self._request.ended.connect(partial(self._ended, self._request))
+
+    def _note_share(self, news: Working) -> None:
+        self._share = news.share or 0.0
+
+    def _ended(self, request: Request) -> None:
+        """Says what a person has cancelled: not what another sweep, model or prompt has replaced."""
+        if request.wanted or request is not self._request or self._about != self._now():
+            return
+        done = f"{100 * self._share:.0f} % of its forward passes were done"
+        if self.archive is None:
+            hint = f"{done.capitalize()}. Its map is drawn when all of them are."
+            self.empty.say("The sweep was cancelled", hint, "Sweep again", self.start)
+        else:
+            self.note.setText(f"The next sweep was cancelled: {done}. {self._words}")
 
     def _take(self, archive: Archive) -> None:
-        self.archive, self._about = archive, self._now()
-        self.map.show()
+        self.archive = archive
+        self._pages.setCurrentIndex(1)
         values = np.asarray(archive["sweep/effect"])
         raw = np.asarray(archive["sweep/logit_difference"])
         more = archive.metadata.more
@@ -100,20 +126,27 @@ class SweepView(QWidget):
         there = f", in the source {float(archive['sweep/source'][0]):.4f}" if "sweep/source" in archive else ""
         notes = " ".join(archive.metadata.notes)
         self.drawn.emit()
-        self.note.setText(f"{words}: {before:.4f}{there}. Colours: {unit}. {notes}".strip())
+        self._words = f"{words}: {before:.4f}{there}. Colours: {unit}. {notes}".strip()
+        self.note.setText(self._words)
 
     def _refuse(self, error: LabError) -> None:
-        self.note.setText(str(error))
+        if self.archive is None:
+            self.empty.say(error.what, f"{error.why} {error.do}".strip())
+        else:
+            self.note.setText(str(error))
+
+    def _show_none(self) -> None:
+        self.empty.say("No sweep yet", _HINT)
+        self._pages.setCurrentWidget(self.empty)
 
     def _show_fields(self) -> None:
         self.point.setVisible(self.over.currentData() == POSITIONS)
 
     def _forget(self) -> None:
         """A sweep of another prompt or model is no longer about anything here."""
-        if self.archive is not None and self._about != self._now():
+        if self._about != self._now():
             self.archive = None
-            self.map.hide()
-            self.note.setText(_HINT)
+            self._show_none()
             self.drawn.emit()
 
     def _now(self) -> tuple[object, ...]:

@@ -289,7 +289,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         return self.experiments, self.papers.checks
 
     def _build_toolbars(self) -> None:
-        self.train_bar = TrainBar(self.run_actions, self)
+        self.train_bar = TrainBar(self.run_actions, self.lab.inspection, self)
         self.palette_action = self.train_bar.palette_action
         self.workspace_bar = WorkspaceBar(self.use_workspace, self)
         # At once: the button that is marked is higher, and the row must not grow when the docks are there.

@@ -12,6 +12,8 @@ from PySide6.QtGui import QAction, QActionGroup, QGuiApplication, QKeySequence
 from PySide6.QtWidgets import QFileDialog, QMenu, QSizePolicy, QToolBar, QWidget
 
 from llmlab.core.kinds import fine_tunes
+from llmlab_gui.host.progress_strip import ProgressStrip
+from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.pages.places import (
     DIAGNOSE,
     EXPERIMENTS,
@@ -28,6 +30,7 @@ from llmlab_gui.pages.places import (
 )
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets.icons import icon, state_icon
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import THEME_CHOICES, theme_notifier
 from llmlab_gui.window.about import ShortcutsDialog, debug_information, show_about
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from llmlab_gui.window.main_window import MainWindow
 
 _RECENT_RUNS = 12
+_STRIP_WIDTH = 380  # at most
 # The docks' groups in menus, by the package that has them.
 _FEATURES = {
     "train": TRAIN,
@@ -284,17 +288,22 @@ def _called(use: Callable[[str], object], name: str, _checked: bool = False) -> 
 
 
 class TrainBar(QToolBar):
-    """What can be done with the current run, and, at the right, the way to everything else."""
+    """What can be done with the current run; at the right, what the model's process does, and the way to the rest."""
 
-    def __init__(self, actions: RunActions, window: QWidget) -> None:
+    def __init__(self, actions: RunActions, session: InspectionSession, window: QWidget) -> None:
         super().__init__("Training", window)
         self.setObjectName("toolbar.train")
         self.setMovable(False)
         self.setIconSize(QSize(18, 18))
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.addActions(actions.all())
+        self.strip = ProgressStrip(
+            session, noun="opening or reading", words=lambda what: what if session.reading else ""
+        )
+        self.strip.setMaximumWidth(_STRIP_WIDTH)
         spacer = QWidget()
         spacer.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        beside(1, (self.strip, 3), into=spacer)
         self.addWidget(spacer)
         self.palette_action = QAction(icon("search"), "Find a command", window)
         self.palette_action.setObjectName("action.palette")

@@ -9,7 +9,6 @@ from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QFileDialog, QMenu, QToolBar, QToolButton, QWidget
 
 from llmlab_gui.forms.model_dialog import ModelDialog
-from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.host.recent import is_gone
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
@@ -19,7 +18,6 @@ from llmlab_gui.widgets.one_line import keep_short
 from llmlab_gui.widgets.theme import theme_notifier
 
 _MOST_RECENT = 8
-_STRIP_WIDTH = 380
 _LONGEST_NAME = 28
 _GONE = "\nThis checkpoint was deleted. The model answers until another one is opened."
 
@@ -46,12 +44,8 @@ class ModelBar(QToolBar):
         self.choose_action.setShortcut("Ctrl+M")
         self.choose_action.setToolTip("Open a model to look into (Ctrl+M)")
         self.choose_action.triggered.connect(lambda _=False: self.choose())
-        self.strip = ProgressStrip(self._session)
-        self.strip.setFixedWidth(_STRIP_WIDTH)
-        self._button_action = self.addWidget(self.button)
-        self._strip_action = self.addWidget(self.strip)
-        for signal in (self._session.about_changed, self._session.working_changed):
-            signal.connect(self._draw)
+        self.addWidget(self.button)
+        self._session.about_changed.connect(self._draw)
         lab.runs_changed.connect(self._draw)  # as a checkpoint may have been deleted
         self._session.recent_changed.connect(self._remember)
         self._session.choose_requested.connect(self.choose)
@@ -100,9 +94,7 @@ class ModelBar(QToolBar):
         menu.addAction("Close the model", session.close).setEnabled(session.about is not None)
 
     def _draw(self) -> None:
-        session, about = self._session, self._session.about
-        self._strip_action.setVisible(session.opening)
-        self._button_action.setVisible(not session.opening)
+        about = self._session.about
         self.button.setIcon(icon("model"))
         if about is None:
             self.button.setText("No model")

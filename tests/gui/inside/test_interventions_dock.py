@@ -184,9 +184,19 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     dock.strip.cancel_button.click()
     assert len(lab.host.cancelled) == before + 1
     qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: "The sweep was cancelled 25 % of" in dock.sweep.empty.text, timeout=WAIT)
     lab.host.hold.clear()
-    dock.sweep.run.click()
+    dock.sweep.empty._button.click()
     qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
+    about_the_map = dock.sweep.note.text()
+    lab.host.hold.add("sweep")
+    for _ in range(2):
+        dock.sweep.run.click()
+        lab.inspection.cancel()
+        qtbot.waitUntil(lambda: dock.sweep.note.text() != about_the_map, timeout=WAIT)
+        assert dock.sweep.note.text().endswith(f"cancelled: 0 % of its forward passes were done. {about_the_map}")
+    lab.inspection.set_prompt("queen", False)  # and what is about another prompt is not spoken of
+    qtbot.waitUntil(lambda: "No sweep yet" in dock.sweep.empty.text and dock.sweep.empty.isVisible(), timeout=WAIT)
     for other in others:
         other.shutdown()
 

@@ -6,11 +6,13 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from fake_lab import FakeLab
 from fakes import CancelAfter, FakeRun
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import FAKE_HOST, MakeWindow
@@ -30,7 +32,11 @@ from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets import drops
 from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.setups import Setups
+from llmlab_gui.pages.places import LOOK_INSIDE
 from llmlab_gui.write.dock import WriteDock
+
+if TYPE_CHECKING:
+    from llmlab_gui.inside.lens import LensDock
 
 
 @pytest.mark.parametrize(
@@ -183,9 +189,33 @@ def opened_by(qtbot: QtBot, outputs: Path, recent: Recent, keys: str, down: int 
     return chosen
 
 
-def test_the_toolbar_names_the_model_and_shows_its_loading_with_a_cancel(
-    qtbot: QtBot, outputs: Path, tmp_path: Path
+def test_while_a_model_opens_and_is_read_the_toolbar_has_the_only_cancel(
+    make_main_window: MakeWindow, qtbot: QtBot
 ) -> None:
+    window = make_main_window()
+    session, strip = window.lab.inspection, window.train_bar.strip
+    session.host._command = list(FAKE_HOST)
+    window.use_workspace(LOOK_INSIDE)
+
+    def cancels() -> list[QPushButton]:
+        buttons = (button for button in window.findChildren(QPushButton) if button.text() == "Cancel")
+        return [button for button in buttons if button.isVisible()]
+
+    session.open("slow/model")
+    qtbot.waitUntil(lambda: strip.isVisible() and strip.what.text() == "Reading layers", timeout=WAIT)
+    assert cancels() == [strip.cancel_button]
+    strip.cancel_button.click()
+    qtbot.waitUntil(lambda: not strip.isVisible(), timeout=WAIT)
+    session.set_prompt("slow one", False)
+    session.open("small")
+    lens = cast("LensDock", window.docks["lens"])
+    qtbot.waitUntil(lambda: strip.isVisible() and lens.strip.isVisible(), timeout=WAIT)
+    assert cancels() == [strip.cancel_button]
+    strip.cancel_button.click()
+    qtbot.waitUntil(lambda: not strip.isVisible() and not lens.strip.isVisible(), timeout=WAIT)
+
+
+def test_the_toolbar_names_the_model(qtbot: QtBot, outputs: Path, tmp_path: Path) -> None:
     lab = Lab(outputs)
     lab.inspection.host._command = list(FAKE_HOST)
     bar = ModelBar(lab, WindowSettings(tmp_path / "window.ini"))
@@ -193,10 +223,6 @@ def test_the_toolbar_names_the_model_and_shows_its_loading_with_a_cancel(
     bar.resize(900, 40)
     bar.show()
     assert bar.button.text() == "No model"
-    lab.inspection.open("slow/model")
-    qtbot.waitUntil(lambda: bar.strip.isVisible() and bar.strip.what.text() == "Reading layers", timeout=WAIT)
-    bar.strip.cancel_button.click()
-    qtbot.waitUntil(lambda: not bar.strip.isVisible(), timeout=WAIT)
     lab.inspection.open("/models/20261130-081913-baby-shakespeare, step 1,250")
     qtbot.waitUntil(lambda: "step" in bar.button.text(), timeout=WAIT)
     assert bar.button.text().startswith("20261130-0819…re, step 1,250 · ")
