@@ -176,7 +176,8 @@ def _make_folder(run: RunFolder, info: RunInfo, parent: tuple[RunFolder, Checkpo
                 shutil.copyfile(parent[0].tokenizer_json, made.tokenizer_json)
             if parent[0].pieces.is_dir():
                 shutil.copytree(parent[0].pieces, made.pieces)
-        made.write_status(RunStatus(heartbeat=time.time(), steps=info.settings.train.steps))
+        step = parent[1].step if parent is not None else 0
+        made.write_status(RunStatus(step=step, heartbeat=time.time(), steps=info.settings.train.steps))
         made.write_info(info)
 
 

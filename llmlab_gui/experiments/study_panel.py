@@ -84,9 +84,10 @@ class StudyPanel(QWidget):
         self.bar.setValue(round(_WHOLE * row.status.share_done) if row is not None else 0)
         self.standing.setText(standing_text(row, about) if row is not None else about)
         state = row.status.state if row is not None else ""
-        self.stop_button.setVisible(state in ("running", "stopping"))
+        resumable = row is not None and can_go_on(row)
+        self.stop_button.setVisible(row is not None and not resumable)  # also at its end: what is beside it stays there
         self.stop_button.setEnabled(state == "running")
-        self.resume_button.setVisible(row is not None and can_go_on(row))
+        self.resume_button.setVisible(resumable)
         self.open_button.setVisible(bool(trials))
         self._offer_run()
 

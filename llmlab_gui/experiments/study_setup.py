@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QDockWidget, QLabel, QLineEdit, QSpinBox, QWidget
+from PySide6.QtWidgets import QDockWidget, QLabel, QLineEdit, QPushButton, QSpinBox, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.processes import available_cores
@@ -90,15 +90,22 @@ class StudySetup(QWidget, Generic[A, P]):
         self.estimate = labelled(QLabel(wordWrap=True), "Estimate")
         self.problem = labelled(ProblemLabel(), "Errors")
         self.button = labelled(PrimaryButton(button), tip=tip)
-        self.button.setEnabled(False)  # until there is a plan
-        self.buttons = beside(self.estimate, self.button, grows=self.estimate)
-        column(self.problem, self.buttons, into=self)
+        self._needing = [self.button]  # what is in the form is to be right
+        self._allow(False)  # until there is a plan
+        self._row = beside(self.estimate, self.button, grows=self.estimate)
+        column(self.problem, self._row, into=self)
         self._settle = settling_timer(self, _SETTLE_MS, self.update_plan)
         form.edited.connect(self._edited)
         dock.visibilityChanged.connect(self._seen)
         self.button.clicked.connect(self.start)
         controller.started.connect(self._started)
         controller.failed.connect(self._not_started)
+
+    def add_button(self, button: QPushButton) -> None:
+        """One more, for what could be started."""
+        self._row.insertWidget(1, button)
+        self._needing.append(button)
+        self._allow(self.button.isEnabled())
 
     def start(self) -> None:
         """Asks for a prediction, and starts what was planned."""
@@ -157,7 +164,7 @@ class StudySetup(QWidget, Generic[A, P]):
         self._is_starting = False
         self.record, words = self._steps.show(asked, plan)
         self.estimate.setText(words)
-        self.button.setEnabled(True)
+        self._allow(True)
         if self._start_when_planned and not self._settle.isActive():
             self._start_when_planned = False
             self.start()
@@ -168,7 +175,11 @@ class StudySetup(QWidget, Generic[A, P]):
         self._steps.show_none()
         self.estimate.setText("")
         self.problem.say(str(error), wrong=not isinstance(error, NothingNamed))
-        self.button.setEnabled(False)
+        self._allow(False)
+
+    def _allow(self, allowed: bool) -> None:
+        for button in self._needing:
+            button.setEnabled(allowed)
 
     def _seen(self, seen: bool) -> None:
         if seen and not self._planned:
@@ -178,7 +189,7 @@ class StudySetup(QWidget, Generic[A, P]):
         """What was to start is not what is in the form now; what is there now can be, as soon as it is planned."""
         if (self._start_when_planned or self._is_starting) and not self._asks_the_same():
             self._start_when_planned = self._is_starting = False
-        self.button.setEnabled(True)
+        self._allow(True)
         self._settle.start()
 
     def _asks_the_same(self) -> bool:

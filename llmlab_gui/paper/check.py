@@ -58,7 +58,7 @@ class CheckDock(LabDock):
         self.copy_button = push_button(
             "Copy command", self.copy_command, tip="The same check as a command for a terminal"
         )
-        self.setup.buttons.insertWidget(1, self.copy_button)
+        self.setup.add_button(self.copy_button)
         self._started = ""  # not in the list yet; its progress is brought into sight
         self.checks = choice_box("Which check", tip="Checks of this paper, newest first", least=12)
         self.study = study = StudyPanel(lab, desk.checks, "check", CHECK_TRIAL_COLUMNS)
@@ -141,6 +141,7 @@ class CheckDock(LabDock):
         self.study.show_row(row, about if row is not None else "No check of this paper has been run yet.")
         if row is not None and row.id == self._started:
             self._started = ""
+            self.desk.turn_to(row)
             QTimer.singleShot(0, self, self._scroll_to_progress)  # when it has its place
 
     def _await(self, check: str) -> None:

@@ -28,6 +28,7 @@ class PaperDesk(QObject):
     paper_changed = Signal()  # the papers were read, or another one is read now
     claim_changed = Signal()  # another claim is looked at
     check_changed = Signal()  # which check of the paper is looked at, where it stands, or what came out of it
+    check_began = Signal()  # one that the learner has started is looked at
     check_wanted = Signal()  # `wanted` was set: a page asks for a check to be set up
 
     def __init__(self, lab: Lab, parent: QObject | None = None) -> None:
@@ -152,6 +153,13 @@ class PaperDesk(QObject):
         if id != self._claim:
             self._claim = id
             self.claim_changed.emit()
+
+    def turn_to(self, check: ExperimentRow) -> None:
+        """The learner has started it: the claim that is looked at is one that it tests."""
+        options, now = check_options(check), self.claim
+        if options is not None and options.claims and (now is None or now.claim.id not in options.claims):
+            self.set_claim(options.claims[0])
+        self.check_began.emit()
 
     def shutdown(self) -> None:
         """Waits for what is read in the background. The lab ends what follows the checks."""

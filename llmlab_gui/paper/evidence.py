@@ -74,6 +74,7 @@ class EvidenceDock(LabDock):
         self.pane.wanted.connect(self._draw)
         self.desk.claim_changed.connect(self._refresh)
         self.desk.check_changed.connect(self._refresh)
+        self.desk.check_began.connect(self.raise_)  # before a page that is read in the same place
         theme_notifier.changed.connect(self._restyle)
         self._refresh()
 

@@ -56,6 +56,7 @@ class CheckpointsDock(LabDock):
         newest_first = (STEP, Qt.SortOrder.DescendingOrder)
         self.table = rows_table(self._proxy, "Checkpoints of the current run", COLUMNS, several=True, sort=newest_first)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.table.clicked.connect(self._stay)
         self.table.doubleClicked.connect(self.write)
         self.table.selectionModel().selectionChanged.connect(self._update_actions)
         self.details = CheckpointDetails()
@@ -287,6 +288,10 @@ class CheckpointsDock(LabDock):
         index = self._proxy.mapFromSource(self.model.index(len(self.model.rows) - 1, 0))
         flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
         self.table.selectionModel().setCurrentIndex(index, flags)
+
+    def _stay(self) -> None:
+        """A person has chosen a row, be it the newest: it stays chosen when there is a newer one."""
+        self._newest = ""
 
     def _checked(self, rows: list[CheckpointRow]) -> None:
         self._verified |= {str(row.path): row for row in rows}

@@ -56,8 +56,8 @@ def _icon(name: str, color: str, quiet: str) -> QIcon:
     return made
 
 
-def swatch(color: QColor, size: int = 12) -> QPixmap:
-    """A small filled square: a run's colour in the charts."""
+def swatch(color: QColor, size: int = 12) -> QIcon:
+    """A small filled square: a run's colour in the charts, in a selected row as well."""
     pixmap = QPixmap(2 * size, 2 * size)  # sharp on screens of twice the density, too
     pixmap.setDevicePixelRatio(2)
     pixmap.fill(Qt.GlobalColor.transparent)
@@ -67,4 +67,6 @@ def swatch(color: QColor, size: int = 12) -> QPixmap:
     painter.setBrush(color)
     painter.drawRoundedRect(QRectF(0, 0, size, size), 3, 3)
     painter.end()
-    return pixmap
+    made = QIcon(pixmap)
+    made.addPixmap(pixmap, QIcon.Mode.Selected)  # which Qt would tint
+    return made

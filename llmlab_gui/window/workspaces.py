@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -30,7 +31,7 @@ from llmlab_gui.widgets.layouts import settling_timer
 
 # Pixels that a panel is given where it is asked for and has no place of its own: some of what it shows can be read.
 _READABLE = QSize(380, 460)
-_MOST_OF_LINE = 0.75  # which it takes of a row or column at most
+_MOST_OF_LINE = 0.6  # which it takes of a row or column at most
 
 
 @dataclass(frozen=True)
@@ -176,13 +177,14 @@ class Workspaces(QObject):
         self.current = settings.workspace if settings.workspace in _ARRANGEMENTS else TRAIN
         self._lent = False  # what is in sight is not to be kept
         self._sizes: DockSizes | None = None  # what the shares are taken from
+        self._guests: dict[QDockWidget, DockSizes | None] = {}  # what was given room, and the shares before that
         self._fits = False  # they are about to come into the places that these shares give them
         self._places: list[QRect] = []  # those, or the places that the shares were taken from
         self._resized = settling_timer(self, 0, self._fit)
         self._moved = settling_timer(self, 0, self._note)
         window.installEventFilter(self)
         for dock in docks.values():
-            dock.visibilityChanged.connect(self._seen_changed)
+            dock.visibilityChanged.connect(partial(self._seen_changed, dock))
         self.place()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
@@ -191,6 +193,7 @@ class Workspaces(QObject):
             self._resized.start()
         elif event.type() == QEvent.Type.MouseButtonRelease:
             self._moved.start()
+            self._guests.clear()  # the shares are the learner's own
         return False
 
     def use(self, name: str) -> None:
@@ -203,6 +206,7 @@ class Workspaces(QObject):
         """Puts the docks where they were left; where that is unknown, in the places of the arrangement above."""
         self._lent = False
         self._places = []
+        self._guests.clear()
         self._hide_bars()
         self._remembered = self._settings.restore_docks(self._window, self.current)
         self._sizes = self._settings.dock_sizes(self.current) if self._remembered else None
@@ -246,7 +250,9 @@ class Workspaces(QObject):
 
     def make_room(self, dock: QDockWidget) -> None:
         """What was brought into sight and has no place of its own here gets enough of the row and the column that it
-        came into. All of them are given a size: one alone would have to share what it lacks with the others."""
+        came into, until it is closed. All of them are given a size: one alone would have to share what it lacks with
+        the others."""
+        self._guests[dock] = self._sizes
         place = dock.geometry()
         for across, least in ((True, _READABLE.width()), (False, _READABLE.height())):
             line: dict[QDockWidget, int] = {}  # the docks of this row or column, and their lengths
@@ -263,7 +269,10 @@ class Workspaces(QObject):
                 sizes = [wanted if other is dock else round(rest * length) for other, length in line.items()]
                 self._window.resizeDocks(list(line), sizes, _orientation(across))
 
-    def _seen_changed(self, _seen: bool) -> None:
+    def _seen_changed(self, dock: QDockWidget, _seen: bool) -> None:
+        if dock in self._guests and dock.isHidden():  # it was closed
+            self._sizes = self._guests.pop(dock)
+            self._resized.start()
         self._moved.start()
 
     def _seen(self) -> dict[str, QDockWidget]:

@@ -66,6 +66,8 @@ class Writer(QObject):
             self.said.emit(f"{news.what}…")
 
     def _on_token(self, token: WrittenToken) -> None:
+        if not (self.view.tokens or self._fresh or self._stopping):
+            self.said.emit("Generating…")
         self._fresh.append(token)
         if not self._frame.isActive():
             self._frame.start()

@@ -138,6 +138,13 @@ def test_an_unknown_setting_changes_nothing(finished: RunFolder) -> None:
     assert finished.run_json.read_bytes() == before
 
 
+def test_a_branch_stands_where_it_departed_before_its_worker_is_there(finished: RunFolder, outputs: Path) -> None:
+    settings = with_values(finished.info().settings, {"train.steps": 20})
+    branch = create_run(outputs, settings, name="branch", parent=(finished, select(finished.checkpoints)))
+    status = branch.recorded_status()
+    assert (status.state, status.step, status.steps) == ("queued", 10, 20)
+
+
 def test_a_branch_with_nothing_left_to_do_is_refused(finished: RunFolder, outputs: Path) -> None:
     with pytest.raises(UsageError, match=r"nothing to do.*--steps 20"):
         create_run(outputs, finished.info().settings, name="b", parent=(finished, select(finished.checkpoints, "10")))

@@ -157,6 +157,8 @@ def test_stop_and_continue_are_offered_when_they_make_sense(lab: WholeLab, qtbot
     assert not dock.study.stop_button.isVisibleTo(dock)
     fake.status(state="finished")
     qtbot.waitUntil(lambda: not dock.study.resume_button.isVisibleTo(dock), timeout=WAIT)
+    assert dock.study.stop_button.isVisibleTo(dock)  # what is beside it stays where it is
+    assert not dock.study.stop_button.isEnabled()
     dock.shutdown()
 
 

@@ -13,6 +13,7 @@ import pytest
 from fake_checks import CLAIMS, PAPER, FakeCheck, bar_chart, curve_chart, verdict
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication, QImage
+from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
@@ -25,6 +26,7 @@ from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, PAPERS_DIR, SUPPORTE
 from llmlab.jobs.worker_process import launch
 from llmlab.studies import launcher
 from llmlab_gui.experiments import controller
+from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number, statistic_text, value_text
@@ -224,6 +226,12 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
         box.setChecked(False)
     qtbot.waitUntil(lambda: "Tick" in check_dock.setup.problem.text(), timeout=WAIT)
     assert not check_dock.setup.button.isEnabled()
+    assert not check_dock.copy_button.isEnabled()
+    form.claims["composition"].setChecked(True)
+    qtbot.waitUntil(check_dock.copy_button.isEnabled, timeout=WAIT)
+    form.name.setText("a/b")
+    qtbot.waitUntil(lambda: "a/b" in check_dock.setup.problem.text(), timeout=WAIT)
+    assert not check_dock.copy_button.isEnabled()
 
 
 def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(
@@ -292,15 +300,31 @@ def test_a_check_that_is_started_by_a_click_grows_to_its_verdicts(
     read(qtbot, lab)
     check_dock.form.claims["composition"].setChecked(False)
     check_dock.form.name.setText("mine")
+    lab.papers.set_claim("composition")
     qtbot.waitUntil(lambda: check_dock.setup.record is not None and check_dock.setup.record.id == "mine", timeout=WAIT)
     check_dock.setup.button.click()
     qtbot.waitUntil(lambda: lab.papers.check is not None and lab.papers.check.id == "mine", timeout=WAIT)
+    assert lab.papers.claim is not None
+    assert lab.papers.claim.claim.id == "two-layers"  # the first of those that it tests
     qtbot.waitUntil(lambda: evidence.badge.state == NOT_SUPPORTED, timeout=WAIT)
     qtbot.waitUntil(lambda: check_dock.study.bar.value() == check_dock.study.bar.maximum(), timeout=WAIT)
     assert check_dock.checks.currentText() == "mine · minutes · finished"
     assert not check_dock.study.resume_button.isVisibleTo(check_dock)
     assert evidence.chart.chart == curve_chart()
     assert check_dock.form.name.text() == ""  # it is taken
+
+
+def test_evidence_comes_before_a_page_in_its_place_when_a_check_begins(qtbot: QtBot, lab: WholeLab) -> None:
+    window, evidence, page = QMainWindow(), EvidenceDock(lab, lab.papers), QDockWidget("A page")
+    qtbot.addWidget(window)
+    window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, evidence)
+    window.tabifyDockWidget(evidence, page)
+    window.show()
+    page.raise_()
+    qtbot.waitUntil(lambda: is_seen(page) and not is_seen(evidence), timeout=WAIT)
+    lab.papers.check_began.emit()
+    qtbot.waitUntil(lambda: is_seen(evidence), timeout=WAIT)
+    evidence.shutdown()
 
 
 def test_the_progress_of_a_check_that_was_started_is_in_sight_in_a_low_panel(

@@ -90,6 +90,11 @@ def test_a_saved_checkpoint_appears_with_its_facts(qtbot: QtBot, lab: FakeLab, d
     lab.pump(fake.advance(100, evaluate=False).save_checkpoint())
     shows(qtbot, dock, 100, 200, 300)
     assert [row.step for row in dock.selected()] == [100]
+    newest = dock._proxy.mapFromSource(dock.model.index(2, 0))
+    qtbot.mouseClick(dock.table.viewport(), Qt.MouseButton.LeftButton, pos=dock.table.visualRect(newest).center())
+    lab.pump(fake.advance(100, evaluate=False).save_checkpoint(("best",)))
+    shows(qtbot, dock, 100, 200, 300, 400)
+    assert [row.step for row in dock.selected()] == [300]  # chosen by a person, though it was the newest
     assert "800,000" in text  # parameters, from the manifest
     assert "sha256" in text
 

@@ -15,7 +15,7 @@ import pytest
 from fake_archives import ABOUT
 from fakes import FakeRun
 from PySide6.QtCore import QItemSelectionModel, QPoint, QRect, Qt, QTimer
-from PySide6.QtGui import QStandardItem, QStandardItemModel
+from PySide6.QtGui import QIcon, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QApplication, QMenu, QPushButton, QStyleOptionViewItem, QWidget
 from pytestqt.qtbot import QtBot
 from windows import dock_in_sight
@@ -86,6 +86,9 @@ def test_a_row_tells_what_a_run_is_and_where_it_stands(dock: RunsDock, runs: dic
     assert cell(dock, "second", "Learns from") == "shakespeare"
     assert cell(dock, "second", "Loss") == f"{runs['second'].step_event(300).loss:.3f}"
     assert cell(dock, "third", "State", Qt.ItemDataRole.DecorationRole) is not None  # a sign, not only a colour
+    swatch = dock.model.index(0, 0).data(Qt.ItemDataRole.DecorationRole)
+    images = [swatch.pixmap(12, 12, mode).toImage() for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected)]
+    assert images[0] == images[1]  # the colour of its curves in a chosen row, too
 
 
 def test_a_live_run_moves_in_its_row_and_the_selection_stays(

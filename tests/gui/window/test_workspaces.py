@@ -163,6 +163,23 @@ def test_docks_keep_their_shares_whatever_the_size_of_the_window(
     assert near(before), (before, shares())
 
 
+def test_what_a_guest_was_given_goes_back_when_it_is_closed(make_window: Callable[[], BareWindow]) -> None:
+    window = make_window()
+    window.workspaces.use(LEARN)
+    window.settled()
+    loss, guest = window.docks["loss"], window.docks["checkpoints"]
+    before = loss.height()
+    for _ in range(2):
+        guest.show()
+        guest.raise_()
+        window.workspaces.make_room(guest)
+        window.settled()
+        assert 0.35 * window.height() < loss.height() < before - 50
+        guest.close()
+        window.settled()
+        assert abs(loss.height() - before) <= 2
+
+
 def test_sizes_of_docks_that_no_window_has_are_not_taken_from_a_file(tmp_path: Path) -> None:
     kept = QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat)
     settings = WindowSettings(tmp_path / "window.ini")

@@ -480,6 +480,9 @@ def test_loading_is_said_once_and_stopping_stays_said(qtbot: QtBot) -> None:
     writer.begin("fake", "The", Generation())
     for news in (LOADING, Working("Loading the weights", 0.5), Working("Waiting for the next step")):
         request.tell(request.progressed, news)
+    for text in (" cat", " sat"):
+        request.tell(request.token, WrittenToken(text, 0.5))
     writer.stop()
     request.tell(request.progressed, LOADING)
-    assert said == ["Asking the model…", "Loading the model…", "Stopping…"]
+    assert said == ["Asking the model…", "Loading the model…", "Generating…", "Stopping…"]
+    writer.shutdown()
