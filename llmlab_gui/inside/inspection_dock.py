@@ -52,9 +52,7 @@ class InspectionDock(ExportingDock):
         self._drawn: Archive | None = None
         self._drawn_from: tuple[Archive, ...] = ()  # where the tensors of its aspects are
         self._shown = False
-        self.strip = ProgressStrip(
-            self.session, words=self._strip_words, cancels=lambda: not self.session.reading
-        )
+        self.strip = ProgressStrip(self.session, words=self._strip_words, cancels=lambda: not self.session.reading)
         self._veil: Veil | None = None
         self._row = QWidget()
         self.controls = FlowRow(self._row)  # within a widget: what is added has a parent at once

@@ -13,8 +13,8 @@ from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.host.process import Request
-from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.host.selection import Working
+from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.comparison import POINTS
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.flow import FlowRow

@@ -29,10 +29,10 @@ from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.pages.places import LOOK_INSIDE
 from llmlab_gui.widgets import drops
 from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.setups import Setups
-from llmlab_gui.pages.places import LOOK_INSIDE
 from llmlab_gui.write.dock import WriteDock
 
 if TYPE_CHECKING:
