@@ -90,7 +90,7 @@ class StudySetup(QWidget, Generic[A, P]):
         self.estimate = labelled(QLabel(wordWrap=True), "Estimate")
         self.problem = labelled(ProblemLabel(), "Errors")
         self.button = labelled(PrimaryButton(button), tip=tip)
-        self._needing = [self.button]  # what is in the form is to be right
+        self._needing: list[QPushButton] = [self.button]  # what is in the form is to be right
         self._allow(False)  # until there is a plan
         self._row = beside(self.estimate, self.button, grows=self.estimate)
         column(self.problem, self._row, into=self)
