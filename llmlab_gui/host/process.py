@@ -223,13 +223,33 @@ class ModelHost(QObject):
             self._answer(line)
 
     def _answer(self, line: bytes) -> None:
-        """One line of the host. What is no answer to a waiting request (a library's print) is passed over."""
+        """One line of the host. What is no answer to a waiting request (a library's print) is passed over.
+
+        An answer that does not fit its request ends it with an error: no other may follow.
+        """
         try:
             values = json.loads(line)
-            if values["id"] in self._waiting:
-                self._take(values["id"], values["event"], values)
+            number, event = values["id"], values["event"]
+            if number not in self._waiting:
+                return
         except (ValueError, KeyError, TypeError):
             return
+        try:
+            self._take(number, event, values)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            self._refuse(
+                number, f"Its answer {event!r:.40} does not fit the question ({type(error).__name__}: {error})."
+            )
+
+    def _refuse(self, number: int, why: str) -> None:
+        """Ends a request whose answer cannot be understood, and the host's work for it."""
+        self._write({"do": "cancel", "id": number})
+        request = self._waiting[number]
+        self._close(number)
+        do = "If the lab was updated while this window was open, close the window and start it again."
+        request.end(
+            request.failed, LabError("The model's process gave an answer that the window cannot read.", why, do)
+        )
 
     def _take(self, number: int, event: str, values: Mapping[str, Any]) -> None:
         """One event of a waiting request: everything is understood before anyone hears of it."""

@@ -4,6 +4,7 @@ model's reference, misbehave. It answers questions with the archives of `fake_ar
 "crash"     dies in the middle of a generation, with words on stderr
 "exit at once" dies before it answers anything
 "error"     answers with an error
+"misfit"    an answer, or the third token, that does not fit the question
 "partial"   writes each line in two pieces, and noise between them
 "endless"   goes on until cancelled
 "deaf"      never answers, not even a cancellation
@@ -75,6 +76,8 @@ class FakeHost:
             self._say(
                 values, event="error", what="The model cannot read this.", why="É is unknown.", do="Leave it out."
             )
+        elif values["do"] == "next" and "misfit" in prompt:
+            self._say(values, event="opened", about={})
         elif values["do"] == "next":
             top = [[" the", 0.5], ["\n", 0.25], [f" {len(prompt)}", 0.25]]
             unread = max(0, len(prompt) - 1000)
@@ -112,6 +115,8 @@ class FakeHost:
                 sys.stderr.write("Traceback\nMemoryError: out of memory\n")
                 sys.stderr.flush()
                 sys.exit(9)
+            if "misfit" in prompt and place == 2:
+                self._say(values, event="token", text=3, probability="0.6")
             word = dice.choice(WORDS)
             top = [[word, 0.6], [" other", 0.3], ["\n", 0.1]]
             rows = [[word, 0.6, 0.75], [" other", 0.3, 0.25], ["\n", 0.1, 0.0]]

@@ -101,6 +101,20 @@ def test_an_error_of_the_host_has_its_three_parts(qtbot: QtBot, host: ModelHost)
     assert (error.what, error.why, error.do) == ("The model cannot read this.", "É is unknown.", "Leave it out.")
 
 
+def test_an_answer_that_does_not_fit_its_question_ends_it_with_an_error(qtbot: QtBot, host: ModelHost) -> None:
+    asked = Heard(host.ask_next(MODEL, "misfit"))
+    written = Heard(host.generate(MODEL, "misfit endless", Generation()))
+    following = Heard(host.ask_next(MODEL, "The"))
+    finished(qtbot, asked, written, following)
+    for request, event in ((asked, "opened"), (written, "token")):
+        assert isinstance(request.end, LabError)
+        assert "cannot read" in request.end.what
+        assert f"{event!r} does not fit" in request.end.why
+    assert len(written.tokens) == 2
+    assert not isinstance(following.end, LabError), "the host still writes what nobody waits for"
+    assert not host.busy
+
+
 def test_a_crash_fails_what_waits_and_the_next_request_starts_a_new_process(qtbot: QtBot, host: ModelHost) -> None:
     first = Heard(host.generate(MODEL, "crash", Generation()))
     second = Heard(host.ask_next(MODEL, "never answered"))
