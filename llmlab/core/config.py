@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from llmlab.core.errors import UsageError, did_you_mean
+from llmlab.core.errors import UsageError
 from llmlab.core.files import is_unicode, open_file, parse_json
 
 if sys.version_info >= (3, 11):
@@ -214,7 +214,10 @@ def _unknown(key: str, settings_type: type, known: Mapping[str, SettingInfo]) ->
         return UsageError(
             f"There is no setting {key!r} in {mine}.", f"It is a setting of {' and of '.join(others)}.", lists
         )
-    return UsageError(f"There is no setting {key!r}.", "", did_you_mean(key, known, cutoff=0.5) or lists)
+    names = [*known, *(old for old, now in _NOW.items() if now in known)]
+    nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {key_now(nearest[0])}?" if nearest else lists
+    return UsageError(f"There is no setting {key!r}.", "", hint)
 
 
 def to_mapping(settings: Any) -> dict[str, dict[str, Any]]:
