@@ -95,10 +95,10 @@ def statistic_text(verdict: Verdict | None) -> str:
     return f"{value_text(verdict.statistic, verdict.interval)}: {verdict.statistic.name}"
 
 
-def value_text(statistic: Statistic, interval: list[float] | None) -> str:
+def value_text(statistic: Statistic, interval: tuple[float, float] | None) -> str:
     """`0.0135 (0.0131 to 0.0139) bits`."""
     value = "–" if statistic.value is None else number(statistic.value)
-    between = f" ({number(interval[0])} to {number(interval[1])})" if interval and len(interval) == 2 else ""
+    between = f" ({number(interval[0])} to {number(interval[1])})" if interval else ""
     return f"{value}{between} {statistic.unit}".rstrip()
 
 

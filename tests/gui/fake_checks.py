@@ -67,7 +67,7 @@ def verdict(claim: str, said: str = INCONCLUSIVE, charts: Sequence[Chart] = ()) 
         seeds=[1],
         papers_criterion=PapersCriterion(True, "They name no bound."),
         reason=f"The reason of {claim}.",
-        interval=[0.91, 0.95],
+        interval=(0.91, 0.95),
         p=0.004,
         charts=list(charts),
         tables=[Table("Seeds", ["seed", "score | best"], [["1", "0.93"]])],

@@ -44,7 +44,7 @@ class PapersCriterion:
 class Verdict:
     """What a check says about one claim.
 
-    claim: its id. verdict: one of VERDICTS. interval: [low, high] of the statistic, 95 % unless the reason says
+    claim: its id. verdict: one of VERDICTS. interval: low and high of the statistic, 95 % unless the reason says
     otherwise. p: after Holm's correction over all tests of one seed or model, whatever claim they belong to, and of
     those the one that as many stay below as a verdict needs; None where no test was made. threshold: the bound in
     words. n: what was counted (samples, prompts, layers), as `reason` says. reason: sentences.
@@ -59,7 +59,7 @@ class Verdict:
     seeds: list[int]
     papers_criterion: PapersCriterion
     reason: str
-    interval: list[float] | None = None
+    interval: tuple[float, float] | None = None
     p: float | None = None
     charts: list[Chart] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)

@@ -180,12 +180,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def median_interval(x: Sequence[float] | Array) -> list[float] | None:
+def median_interval(x: Sequence[float] | Array) -> tuple[float, float] | None:
     """95 % interval of the median of independent numbers, one a seed or a model, as a verdict has it. None for one."""
-    return list(bootstrap_interval(np.asarray(x), np.median)) if len(x) > 1 else None
+    return bootstrap_interval(np.asarray(x), np.median) if len(x) > 1 else None
 
 
-def mean_interval(x: Sequence[float] | Array) -> list[float] | None:
+def mean_interval(x: Sequence[float] | Array) -> tuple[float, float] | None:
     """95 % interval of the mean of a few independent numbers, one a seed: Student's t (1908). None for fewer than two.
 
     A bootstrap of five numbers covers the mean in 80 % of cases only, since it knows too little of their spread.
@@ -195,15 +195,15 @@ def mean_interval(x: Sequence[float] | Array) -> list[float] | None:
     x = np.asarray(x, dtype=float)
     times = _T_QUANTILES[min(len(x) - 2, len(_T_QUANTILES) - 1)]
     mean, reach = float(x.mean()), times * float(x.std(ddof=1)) / math.sqrt(len(x))
-    return [mean - reach, mean + reach]
+    return mean - reach, mean + reach
 
 
-def median_of(x: Sequence[float] | Array) -> tuple[float | None, list[float] | None]:
+def median_of(x: Sequence[float] | Array) -> tuple[float | None, tuple[float, float] | None]:
     """The median of independent numbers, one a seed or a model, with its interval; None where there are none."""
     return (float(np.median(x)) if len(x) else None), median_interval(x)
 
 
-def mean_of(x: Sequence[float] | Array) -> tuple[float, list[float] | None]:
+def mean_of(x: Sequence[float] | Array) -> tuple[float, tuple[float, float] | None]:
     """The mean of a few independent numbers, one a seed, with its interval."""
     return float(np.mean(x)), mean_interval(x)
 

@@ -33,7 +33,7 @@ class PaperTexts:
         claim: str,
         agreed: Agreed,
         value: float | None,
-        interval: list[float] | None = None,
+        interval: tuple[float, float] | None = None,
         *,
         said: Iterable[str],
         n: int,

@@ -65,7 +65,7 @@ def verdict(**changes: object) -> Verdict:
         "seeds": [1, 2],
         "papers_criterion": PapersCriterion(None, "It names none."),
         "reason": "The sizes were equal.",
-        "interval": [0.1, 0.4],
+        "interval": (0.1, 0.4),
         "evidence": {"sizes": [1.0, 1.25]},
     }
     return Verdict(**(values | changes))  # type: ignore[arg-type]
@@ -157,6 +157,18 @@ def test_a_verdict_is_one_of_three_words(tmp_path: Path) -> None:
         read_result(path)
     with pytest.raises(LabError, match="missing"):
         read_result(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize("interval", [[0.5], [0.1, 0.2, 0.3], [0.1, "0.2"], 0.5, {}])
+def test_an_interval_has_two_ends(tmp_path: Path, interval: object) -> None:
+    path = tmp_path / "verdict.json"
+    write_result(path, result(verdict()))
+    values = json.loads(path.read_text())
+    values["verdicts"][0]["interval"] = interval
+    path.write_text(json.dumps(values))
+    with pytest.raises(LabError, match="holds no verdicts") as raised:
+        read_result(path)
+    assert "interval is" in raised.value.why
 
 
 def test_a_file_that_is_larger_than_verdicts_are_is_not_read(tmp_path: Path) -> None:

@@ -121,6 +121,12 @@ def tiny() -> dict[str, Any]:
     return found | {"net": model, "kept": kept}
 
 
+@each(("evidence", "compared"), [(3, 1), (1, 2)])
+def test_one_prompt_of_each_k_is_refused_for_it_has_no_order(evidence: int, compared: int) -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        Size(evidence, compared, 10, 3)
+
+
 def test_a_model_without_training_is_not_supported(tiny: dict[str, Any]) -> None:
     verdict = real_models_verdict([tiny], {})
     assert verdict.verdict == NOT_SUPPORTED

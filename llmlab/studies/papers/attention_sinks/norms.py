@@ -133,10 +133,10 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     outcomes = {name: judge_norms(curve, chance[name]) for name, curve in curves.items()}
     fitted = {name: curve for name, curve in curves.items() if curve is not None}
     shown, curve = in_the_middle(fitted.items(), lambda one: one.slope) if fitted else ("", None)
-    rate: list[float] = []  # with its interval
+    rate = low = high = 0.0
     said = []
     if curve is not None:
-        rate = [float(np.expm1(end)) for end in (curve.slope, curve.low, curve.high)]
+        rate, low, high = (float(np.expm1(end)) for end in (curve.slope, curve.low, curve.high))
         said.append(TEXTS.say("norms", model=shown, **_facts(curve)))
         said += [TEXTS.say("norms-random", **_facts(fresh)) for fresh in chance[shown][:1] if fresh is not None]
     if short := [name for name, one in curves.items() if one is None]:
@@ -145,8 +145,8 @@ def norms_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
     return TEXTS.verdict(
         NORMS,
         of_models([*outcomes.items()], refused),
-        rate[0] if rate else None,
-        rate[1:] or None,
+        None if curve is None else rate,
+        None if curve is None else (low, high),
         said=[*said, TEXTS.say("norms-first-token", most=listed(most, "{:,.1f} times"))],
         after="n counts prompts.",
         n=next((len(text.norms) for one, text in read if one.name == shown), 0),

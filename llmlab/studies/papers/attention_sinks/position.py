@@ -142,7 +142,7 @@ def position_verdict(found: Sequence[reading.Found], refused: dict[str, str]) ->
         POSITION,
         of_models([*outcomes.items()], refused),
         kept,
-        [low, high],
+        (low, high),
         said=_said(shown, first, [name for name, one in firsts.items() if not has_sink(one)]),
         after="n counts prompts.",
         n=len(first.first[0]),

@@ -58,7 +58,7 @@ def sink_verdict(found: Sequence[Found], refused: dict[str, str]) -> Verdict:
         SINK,
         of_models([*outcomes.items()], refused),
         float(text.upper.mean()),
-        list(bootstrap_interval(text.upper)),
+        bootstrap_interval(text.upper),
         said=[TEXTS.say("sink", model=shown.name, tokens=text.tokens, random=chance, **shares)],
         after="n counts prompts.",
         n=len(text.shares),

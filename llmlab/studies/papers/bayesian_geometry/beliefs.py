@@ -128,7 +128,7 @@ def real_models_verdict(models: Sequence[Values], refused: Mapping[str, str]) ->
         REAL_MODELS,
         of_models(outcomes, refused, (values["seed"] for values in models)),
         float(np.median(rho)),
-        models[0]["belief_interval"] if len(models) == 1 else [min(rho), max(rho)],
+        tuple(models[0]["belief_interval"]) if len(models) == 1 else (min(rho), max(rho)),
         said=map(_said, models, asked),
         after=interval_sentence(len(models)),
         n=len(models[0]["reports"]),

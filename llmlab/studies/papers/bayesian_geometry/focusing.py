@@ -200,7 +200,7 @@ def focusing_verdict(models: Sequence[Values], refused: Mapping[str, str]) -> Ve
         FOCUSING,
         of_models(outcomes, refused, (values["seed"] for values in models)),
         float(np.median(falls)),
-        models[0][OTHERS]["interval"] if len(models) == 1 else [min(falls), max(falls)],
+        tuple(models[0][OTHERS]["interval"]) if len(models) == 1 else (min(falls), max(falls)),
         said=map(_said, models),
         after=interval_sentence(len(models)),
         n=models[0]["prompts"],

@@ -48,13 +48,17 @@ _BY_LAYER = ("pc1", "pc12", "participation", "rho", "within", "gain")
 class Size:
     """evidence: prompts for each number of reports. compared: of those with two reports and more, so many of each are
     read by models with random weights, too. texts: mixed ones, and ones of the domain. pool: of each domain, from
-    which the mixed ones are chosen.
+    which the mixed ones are chosen. ValueError for an evidence or a compared of one: a single prompt of a k has no order.
     """
 
     evidence: int
     compared: int
     texts: int
     pool: int
+
+    def __post_init__(self) -> None:
+        if min(self.evidence, self.compared) < 2:
+            raise ValueError(f"evidence is {self.evidence}, compared {self.compared}: both are at least 2")
 
 
 # Ten models with random weights take most of the time: at the smallest size they read fewer prompts, in all layers.
