@@ -126,7 +126,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest_one() -> None:
 
 def test_a_typo_of_a_former_name_is_answered_with_todays() -> None:
     with pytest.raises(UsageError, match=r"no setting 'train.eval_window'.*Did you mean train.eval_sequences"):
-        resolve_settings("", None, ["train.eval_window=5"])
+        resolve_settings(overrides=["train.eval_window=5"])
 
 
 def test_a_setting_of_another_kind_of_training_is_told_of_as_one() -> None:

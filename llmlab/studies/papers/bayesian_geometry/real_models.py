@@ -48,7 +48,7 @@ _BY_LAYER = ("pc1", "pc12", "participation", "rho", "within", "gain")
 class Size:
     """evidence: prompts for each number of reports. compared: of those with two reports and more, so many of each are
     read by models with random weights, too. texts: mixed ones, and ones of the domain. pool: of each domain, from
-    which the mixed ones are chosen. ValueError for an evidence or a compared of one: a single prompt of a k has no order.
+    which the mixed ones are chosen. ValueError for one of evidence or of compared, which has no order.
     """
 
     evidence: int
