@@ -28,7 +28,7 @@ from llmlab.models.model import OpenModel, context_of
 from llmlab.models.reference import SavedRun, parse
 from llmlab.models.source import open_model
 from llmlab.store.checkpoints import list_checkpoints, select
-from llmlab.studies.experiments.outcomes import BASE, Measurement, read_measurement
+from llmlab.studies.experiments.outcomes import BASE, LENGTH, SEQUENCES, Measurement, read_measurement
 from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord, Trial
 
@@ -93,8 +93,6 @@ def _rank_used(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial)
 
 
 DEFAULT_TEXT = "austen"  # embedded, and no instruction data
-SEQUENCES = 48  # with 128 tokens each about 6,000 predictions: the same ones every time, so their noise cancels
-_LENGTH = 128
 _BATCH = 8
 _HELD_OUT = 0.1  # share of a text, at its end, that is read
 _MOST_CHARACTERS = 400_000  # of that: more than the sequences can hold
@@ -136,7 +134,7 @@ def _of_corpus(opened: OpenModel, name: str) -> GeneralText:
     text = "".join(piece.text for piece in corpus.pieces())
     text = text[-min(_MOST_CHARACTERS, max(1, round(len(text) * _HELD_OUT))) :]
     tokens = np.array(opened.tokenizer.encode(text), dtype=np.int64)
-    length = min(_LENGTH, context_of(opened.model))
+    length = min(LENGTH, context_of(opened.model))
     if len(tokens) < length + 1:
         raise LabError(
             f"{corpus.title} is too short to measure forgetting on.",

@@ -243,6 +243,9 @@ def write_results(folder: ExperimentFolder, results: ExperimentResults) -> None:
 
 
 MEASURED_KINDS = ("forgetting", "lora-rank")  # whose runs are measured
+# Of general text, on which forgetting is measured: about 6,000 predictions, the same ones every time, so that their
+# noise cancels.
+SEQUENCES, LENGTH = 48, 128
 BASE = "base"  # the measurement of what all runs began from
 
 

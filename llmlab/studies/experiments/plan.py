@@ -23,8 +23,10 @@ from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.estimate import estimate_pretraining, precision_of_all
 from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
+from llmlab.studies.experiments.outcomes import LENGTH, MEASURED_KINDS, SEQUENCES
 from llmlab.studies.experiments.recipes import ADDED, WITHOUT, Recipe, recipes
 from llmlab.studies.records import ExperimentRecord, Trial, TrialStatus
+from llmlab.training.finetuning.estimate import estimate_finetuning
 from llmlab.training.kinds import kind_of
 
 Settings: TypeAlias = RunSettings
@@ -36,6 +38,9 @@ LEAN: dict[str, Any] = {"train.sample_interval": 0, "checkpoints.keep_last": 1, 
 _FULL_SHARE = 0.1
 # Checkpoints along a run at which what was forgotten is measured.
 _MEASUREMENTS = 5
+# Measuring, processor time on two cores: to open a checkpoint, by its base's parameters (SmolLM2-135M: 1.7 to 2.3 s);
+# the singular values of adapters (of rank 64 in all layers of SmolLM2-135M).
+_OPENING_SECONDS, _RANKS_SECONDS = 1.5e-8, 1.0
 _MOST_TRIALS = 200
 _PACED = 0.05  # the share of its steps after which a trial's own pace is believed
 _NANOGPT_CHARACTERS = 1_115_394  # of its Shakespeare: a speedrun reads as many
@@ -95,7 +100,7 @@ def make_plan(request: Request) -> ExperimentRecord:
         varies=kind.varies,
         preset=request.preset,
         subject=request.subject,
-        estimated_seconds=sum(trial.estimated_seconds for trial in trials),
+        estimated_seconds=sum(trial.estimated_seconds + trial.measuring_seconds for trial in trials),
         predictions=request.predictions,
         options=request.options,
         command=request.command,
@@ -204,9 +209,23 @@ def _trials(request: Request, identifier: str, seeds: list[int]) -> list[Trial]:
                 group=variant.group,
                 forecast=variant.forecast,
                 estimated_seconds=kind_of(settings).seconds(timed, request.outputs),
+                measuring_seconds=_measuring_seconds(request, settings),
             )
         )
     return trials
+
+
+def _measuring_seconds(request: Request, settings: Settings) -> float:
+    """What `measure_trial` takes for a finished run, on two cores."""
+    if not isinstance(settings, FinetuneSettings) or request.kind.name not in MEASURED_KINDS:
+        return 0.0
+    if request.kind.name != "forgetting":
+        return 0.0 if settings.model.method == FULL else _RANKS_SECONDS
+    whole = {"model.method": FULL, "data.batch_size": SEQUENCES, "train.grad_accum": 1}
+    needed = estimate_finetuning(with_values(settings, whole), request.outputs, row_tokens=LENGTH)
+    checkpoints = settings.checkpoints.at_once(settings.train.steps) - 1  # the one being written is one of the others
+    # A forward pass is a third of a step.
+    return checkpoints * (_OPENING_SECONDS * needed.total + needed.step_seconds / 3)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def test_a_text_that_is_too_short_is_refused(outputs: Path, tmp_path: Path) -> N
 def folder(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentFolder:
     """Ranks 1 and 4 and full, all finished: task losses 1.5, 1.2 and 1.0, with checkpoints' losses measured."""
     monkeypatch.setattr(Finetuning, "seconds", lambda self, settings, outputs: 10.0)
+    monkeypatch.setattr("llmlab.studies.experiments.plan._measuring_seconds", lambda request, settings: 0.0)
     monkeypatch.setattr(Finetuning, "pinned", lambda self, settings, outputs: settings)
     settings = with_values(FinetuneSettings(), {"model.base": "bar@100"})
     record = make_plan(Request(find_kind("forgetting"), settings, outputs, id="f", grid=[1, 4]))

@@ -17,10 +17,12 @@ from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import of_preset
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
+from llmlab.models.base_shape import BaseShape, Layer
 from llmlab.studies.experiments.kinds import KINDS, find_kind
 from llmlab.studies.experiments.plan import LEAN, Request, lean, make_plan, seconds_left, settings_of
 from llmlab.studies.experiments.recipes import PARTS
 from llmlab.studies.records import ExperimentRecord, TrialStatus
+from llmlab.training.finetuning.estimate import estimate_for
 from llmlab.training.finetuning.kind import Finetuning
 
 BASE = resolve_settings("baby", overrides={"train.steps": 240, "train.warmup_steps": 24, "train.eval_interval": 40})
@@ -35,6 +37,12 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
     """Settings of a fine-tuning run whose base need not be there."""
     monkeypatch.setattr(Finetuning, "seconds", lambda self, settings, outputs: 10.0)
     monkeypatch.setattr(Finetuning, "pinned", lambda self, settings, outputs: settings)
+    layers = (Layer("feed_forward", 64, 256), Layer("feed_forward", 256, 64))
+    shape = BaseShape("llama", 1000, 64, 1, 2, 128, layers, 100_000, 64, 64, 256, gated=False)
+    monkeypatch.setattr(
+        "llmlab.studies.experiments.plan.estimate_finetuning",
+        lambda settings, outputs, row_tokens: estimate_for(shape, settings, row_tokens),
+    )
     return FinetuneSettings()
 
 
@@ -166,6 +174,20 @@ def test_forgetting_compares_ranks_with_full_at_a_tenth_of_the_rate(tuned: Finet
     methods = [settings_of(record, trial).model.method for trial in record.trials]  # type: ignore[union-attr]
     assert methods == ["lora", "lora", "full"]
     assert settings_of(record, record.trials[-1]).train.learning_rate == pytest.approx(tuned.train.learning_rate / 10)
+
+
+def test_what_is_measured_on_a_run_counts_in_the_time_of_the_plan(tuned: FinetuneSettings) -> None:
+    steps = {"train.steps": 10, "checkpoints.keep_last": 1000, "checkpoints.best": False}
+    few, many = (
+        plan("forgetting", with_values(tuned, steps | {"checkpoints.interval": interval}), grid=[2])
+        for interval in (10, 1)
+    )
+    one, ten = (record.trials[0].measuring_seconds for record in (few, many))
+    assert ten == pytest.approx(one / 2 * 11)  # of 2 and of 11 checkpoints
+    assert few.estimated_seconds == pytest.approx(2 * (10 + one))  # the rank, and all weights
+    ranks = plan("lora-rank", tuned, grid=[1, 4], groups=["all"])
+    assert all(trial.measuring_seconds > 0 for trial in ranks.trials)
+    assert plan("learning-rate", tuned, grid=[1e-3, 1e-2]).estimated_seconds == 40
 
 
 def test_a_learning_rate_experiment_compares_lora_with_full(tuned: FinetuneSettings) -> None:
