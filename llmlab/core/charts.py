@@ -11,12 +11,12 @@ MEASURED, FAINT, FIT = "measured", "faint", "fit"
 KINDS = (LINE, DASHED, POINTS, BARS, MEASURED, FAINT, FIT)
 
 
-_NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?[kMB%]?")
+_NUMBER_OR_PLURAL = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?[kMB%]?|(?<=[a-z])s\b")
 
 
 def have_order(names: Sequence[str]) -> bool:
-    """Whether curves are of values of one quantity, and differ in a number alone: `rank 4`, `rank 8`."""
-    return len({_NUMBER.sub("", name) for name in names}) <= 1
+    """Whether curves are of values of one quantity, and differ in a number alone: `1 head`, `2 heads`."""
+    return len({_NUMBER_OR_PLURAL.sub("", name) for name in names}) <= 1
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,20 @@ import math
 
 import pytest
 
-from llmlab.core.charts import FAINT, FIT, LINE, MEASURED, POINTS, Axis, Chart, Note, NotedChart, Series
+from llmlab.core.charts import FAINT, FIT, LINE, MEASURED, POINTS, Axis, Chart, Note, NotedChart, Series, have_order
 from llmlab.core.figures import chart_figure
 from llmlab.store.events import NATS
 from llmlab.studies.experiments.outcomes import Chart as ExperimentChart
 from llmlab.studies.experiments.outcomes import Curve, Point
 
 STEPS, LOSS = Axis("step", "steps"), Axis("loss", NATS)
+
+
+def test_names_have_an_order_that_differ_in_a_number_and_its_plural() -> None:
+    assert have_order(["1 head", "2 heads", "4 heads"])
+    assert have_order(["rank 4", "rank 8"])
+    assert not have_order(["1 head", "2 layers"])
+    assert not have_order(["AdamW", "Muon"])
 
 
 def of_kind(kind: str) -> Chart:
