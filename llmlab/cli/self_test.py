@@ -82,9 +82,13 @@ def _devices() -> Finding:
         names.append(f"{kind}{name}")
     chosen = choose_device(TrainSettings())
     said = f"{', '.join(names)}; runs use {chosen.kind} {chosen.precision} by default"
-    if chosen.kind == "cpu" and multiplies_in_bf16():
+    if chosen.kind == "cpu":
+        large = f"GPTs from scratch above {HALF_FROM / 1e9:g} GFLOP a batch with n_embd of {HALF_WIDTH} or more"
         said += (
-            f", bf16 for GPTs from scratch above {HALF_FROM / 1e9:g} GFLOP a batch with n_embd of {HALF_WIDTH} or more"
+            f", bf16 for {large}"
+            if multiplies_in_bf16()
+            else "; no units for bf16 (AMX) were found: a run that began in bf16 elsewhere may be slow here until it "
+            "is resumed with --set train.precision=fp32"
         )
     return Finding("devices", "ok", said)
 

@@ -27,7 +27,7 @@ from llmlab.core.device import Device, choose_device, choose_threads, is_out_of_
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import clear_litter, write_json
 from llmlab.core.memory import available_bytes
-from llmlab.core.processes import follow_parent
+from llmlab.core.processes import follow_parent, multiplies_in_bf16
 from llmlab.core.run_settings import RunSettings
 from llmlab.data.tokenizers import Tokenizer
 from llmlab.gpt.estimate import precision_of
@@ -274,11 +274,22 @@ def _train_at(place: Workplace, info: RunInfo) -> None:
         recorder.begin(-1, 0)  # from the start again: nothing of an attempt without checkpoints counts
     recorder.update(state="running", doing="")
     recorder.record(trainer.started(changed))
-    for sentence in [*failed, *skipped, *trainer.warnings]:
+    for sentence in [*failed, *skipped, *_slow(run, place.device), *trainer.warnings]:
         recorder.record(Warned(trainer.progress.step, time.time(), sentence))
     trainer.choose_prompts()
     trainer.train()
     _let_go(processes, trainer.progress.step)
+
+
+def _slow(run: RunFolder, device: Device) -> list[str]:
+    """That it computes in bf16 where that is slow: a run that began on another processor keeps its precision."""
+    if device != Device("cpu", "bf16") or multiplies_in_bf16():
+        return []
+    return [
+        "The run computes in bf16, and this processor has no units for it (AMX) that the lab can find: steps may take "
+        f"longer than in fp32. `llmlab-run doctor` compares both; `llmlab-run resume {run.id} --set "
+        "train.precision=fp32` changes it, and with it the rounding from there on."
+    ]
 
 
 def _let_go(processes: Processes, step: int) -> None:

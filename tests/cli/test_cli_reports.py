@@ -184,6 +184,17 @@ def test_doctor_gives_1_where_runs_cannot_be_written(
     assert any(line.startswith("broken") and "cannot be written" in line for line in printed.splitlines())
 
 
+def test_doctor_says_what_to_do_where_bf16_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_test, "choose_device", lambda train: Device("cpu", "fp32"))
+    found = []
+    for units in (False, True):
+        monkeypatch.setattr(self_test, "multiplies_in_bf16", lambda units=units: units)
+        found.append(
+            "train.precision=fp32" in next(check() for name, check in self_test.checks() if name == "devices").said
+        )
+    assert found == [True, False]
+
+
 def test_a_device_that_computes_something_else_is_found_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     right = self_test.training_losses(Device("cpu", "fp32"))
     wrong = [loss + 0.01 for loss in right]

@@ -431,11 +431,16 @@ def test_whatever_else_breaks_exactness_is_said(alone: RunFolder, field: str, va
 def test_auto_takes_the_precision_that_the_first_worker_took(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(outputs, 4)
     monkeypatch.setattr(worker, "precision_of", lambda settings: "bf16")
+    monkeypatch.setattr(worker, "multiplies_in_bf16", lambda: True)
     train_here(run)
+    monkeypatch.setattr(worker, "multiplies_in_bf16", lambda: False)
     monkeypatch.setattr(worker, "precision_of", lambda settings: "fp32")
     prepare_resume(run, {"train.steps": "6"})
     train_here(run)
     assert [event["precision"] for event in events_of(run, "started")] == ["bf16", "bf16"]
+    (slow,) = events_of(run, "warned")  # on the second processor
+    assert "bf16" in slow["message"]
+    assert "train.precision=fp32" in slow["message"]
     old = new_run(outputs, 4, "before-0.5")
     old.change_info(lambda now: dataclasses.replace(now, device="cpu", threads=1))
     monkeypatch.setattr(worker, "precision_of", lambda settings: "bf16")
