@@ -52,11 +52,14 @@ def _serve(listener: socket.socket) -> None:
             if descriptor == listener.fileno():
                 link, _ = listener.accept()
                 message, files, _, _ = socket.recv_fds(link, _LONGEST, 3)
+                if not message:  # it was ended before it could ask
+                    link.close()
+                    continue
                 command, environment = json.loads(message)
                 process = subprocess.Popen(command, stdin=files[0], stdout=files[1], stderr=files[2], env=environment)
                 for file in files:
                     os.close(file)
-                link.send(str(process.pid).encode())
+                _tell(link, process.pid)
                 ended = os.pidfd_open(process.pid)
                 for each in (link.fileno(), ended):
                     of[each] = (link, ended, process)
@@ -69,10 +72,17 @@ def _serve(listener: socket.socket) -> None:
                 for each in (link.fileno(), ended):
                     poll.unregister(each)
                     del of[each]
-                if descriptor == ended:
-                    link.send(str(code).encode())
+                _tell(link, code)
                 link.close()
                 os.close(ended)
+
+
+def _tell(link: socket.socket, number: int) -> None:
+    """Who asked, unless it was ended meanwhile: that is seen at the next look."""
+    import contextlib
+
+    with contextlib.suppress(OSError):
+        link.send(str(number).encode())
 
 
 def _stand_in(name: str, command: list[str]) -> None:

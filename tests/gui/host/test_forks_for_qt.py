@@ -50,3 +50,17 @@ def test_its_fork_ends_with_it(host: QProcess, qtbot: QtBot, how) -> None:  # ty
     assert host.waitForFinished(WAIT)
     assert host.exitStatus() == QProcess.ExitStatus.CrashExit
     qtbot.waitUntil(lambda: not fork.is_running(), timeout=WAIT)
+
+
+def test_one_that_is_ended_at_once_does_not_hold_up_the_next(qtbot: QtBot) -> None:
+    program, *arguments = module_command("llmlab.jobs.model_host")
+    for moment in (0, 20, 60, 120):
+        host = QProcess()
+        host.start(program, arguments)
+        qtbot.wait(moment)
+        host.kill()
+        assert host.waitForFinished(WAIT)
+    fork = fork_of(again := QProcess(), qtbot)
+    again.kill()
+    assert again.waitForFinished(WAIT)
+    qtbot.waitUntil(lambda: not fork.is_running(), timeout=WAIT)
