@@ -11,9 +11,9 @@ from typing import Generic
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import LabError
+from llmlab.store.history import RunHistory
 from llmlab_gui.experiments.controller import ExperimentController
 from llmlab_gui.experiments.poller import ExperimentRow, ExperimentsPoller, Outcome, R, Source
-from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.plans import PlansDesk
 
 __all__ = ["ExperimentDesk", "ExperimentRow"]
@@ -40,7 +40,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         self._by_hand = False
         self._awaited = ""  # just started: it becomes the current one as soon as it is found
         self._outcome: Outcome[R] = Outcome("")
-        self._curves: dict[str, TrialCurve] = {}
+        self._curves: dict[str, RunHistory] = {}
         self._ended = False
         self._poller = ExperimentsPoller(outputs, source, self)
         self._poller.found.connect(self._take_rows)
@@ -76,7 +76,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
         return self._outcome if self._outcome.id == self._current else Outcome(self._current)
 
     @property
-    def curves(self) -> dict[str, TrialCurve]:
+    def curves(self) -> dict[str, RunHistory]:
         """Losses of the current experiment's runs, by the names of its trials."""
         return self._curves
 
@@ -138,7 +138,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
             self._outcome = outcome
             self.outcome_changed.emit()
 
-    def _take_curves(self, experiment_id: str, curves: dict[str, TrialCurve]) -> None:
+    def _take_curves(self, experiment_id: str, curves: dict[str, RunHistory]) -> None:
         if experiment_id == self._current and not self._ended:
             self._curves = curves
             self.curves_changed.emit()

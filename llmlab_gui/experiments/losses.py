@@ -10,17 +10,16 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
 from llmlab.store.events import NATS
+from llmlab.store.history import RunHistory
 from llmlab.studies.experiments.outcomes import ExperimentResults
 from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
-from llmlab_gui.charts.smoothing import smooth
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.tables import cell_of, trial_colors
-from llmlab_gui.experiments.trial_curves import TrialCurve
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.train.chart_dock import PanelDock
+from llmlab_gui.train.chart_dock import PanelDock, SmoothedColumn
 from llmlab_gui.train.loss_unit import NO_BYTES, LossUnit
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.one_line import ChoiceBox
@@ -48,7 +47,7 @@ class ExperimentLossesDock(PanelDock):
 
     def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         self.desk = desk
-        self._smoothed: dict[str, tuple[TrialCurve, int, np.ndarray]] = {}
+        self._smoothed: dict[str, SmoothedColumn] = {}  # by trial
         self.chart = LineChart("loss", NATS)
         self.unit = LossUnit(self.chart, self._which_chosen)
         self.which = labelled(ChoiceBox(), "Which loss")
@@ -98,9 +97,9 @@ class ExperimentLossesDock(PanelDock):
 
     def _fill(self) -> None:
         curves, diverged, row = self.desk.curves, self._diverged(), self.desk.current()
-        self.unit.settle(curve.started for curve in curves.values())
-        scales = {name: self.unit.scale(curve.started) for name, curve in curves.items()}
-        lines = {name: self._line(curves[name], scale) for name, scale in scales.items() if scale is not None}
+        self.unit.settle(curve.worker for curve in curves.values())
+        scales = {name: self.unit.scale(curve.worker) for name, curve in curves.items()}
+        lines = {name: self._line(name, curves[name], scale) for name, scale in scales.items() if scale is not None}
         self.chart.ceiling = _ceiling(lines, diverged)
         keys: set[str] = set()
         legend: list[CurveStyle] = []
@@ -144,25 +143,18 @@ class ExperimentLossesDock(PanelDock):
             cell.trials.append(trial)
         return list(found.values())
 
-    def _line(self, curve: TrialCurve, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        axis = self.panel.x_axis
+    def _line(self, trial: str, curve: RunHistory, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        axis, memory = self.panel.x_axis, self.panel.memory
         if self.which.currentIndex() == 1:
-            values = curve.evaluated("val_loss")
+            values = curve.evaluations["val_loss"]
             finite = np.isfinite(values)
-            return curve.x(axis, curve.evaluated("step")[finite]), scale * values[finite]
-        memory = self.panel.memory
-        return curve.x(axis), scale * (self._smooth(curve, memory) if memory else curve.column("loss"))
-
-    def _smooth(self, curve: TrialCurve, memory: int) -> np.ndarray:
-        """The smoothed loss; computed once a curve."""
-        known = self._smoothed.get(curve.name)
-        if known is not None and known[0] is curve and known[1] == memory:
-            return known[2]
-        counts = curve.column("loss_count")
-        means = np.where(counts > 0, curve.column("loss_mean"), np.nan)
-        values = smooth(curve.column("step"), means, memory, counts=counts)
-        self._smoothed[curve.name] = (curve, memory, values)
-        return values
+            return curve.x(axis, curve.evaluations["step"][finite]), scale * values[finite]
+        if not memory:
+            return curve.x(axis), scale * curve.step_columns["loss"]
+        known = self._smoothed.get(trial)
+        if known is None or known.history is not curve:
+            known = self._smoothed[trial] = SmoothedColumn(curve, "loss")
+        return curve.x(axis), scale * known.values(memory)
 
     def _style(self, cell: _Cell, label: str, *, thin: bool, z: float) -> CurveStyle:
         measured = self.which.currentIndex() == 1

@@ -96,7 +96,7 @@ class ExperimentsPoller(FolderPoller):
     """`found` has every readable experiment, newest first; the others tell of the one that was chosen."""
 
     outcome_found = Signal(object)  # Outcome
-    curves_found = Signal(str, dict)  # id, {trial: TrialCurve}
+    curves_found = Signal(str, dict)  # id, {trial: RunHistory}
 
     def __init__(self, outputs: Path, source: Source[Any], parent: QObject | None = None) -> None:
         super().__init__(parent)

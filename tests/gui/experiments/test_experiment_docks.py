@@ -314,7 +314,8 @@ def test_losses_of_trials_are_in_bits_per_byte_by_choice_and_by_themselves_where
         qtbot.waitUntil(lambda: not dock.panel.dirty and there(), timeout=WAIT)
         for place in places:
             size = (1.0, 2.7, 1.0)[place]
-            curve, loss = dock.chart.curves()[f"0/{names[place]}"], lab.experiments.curves[names[place]].column("loss")
+            curve = dock.chart.curves()[f"0/{names[place]}"]
+            loss = lab.experiments.curves[names[place]].step_columns["loss"]
             np.testing.assert_allclose(curve.y, loss / math.log(2) / size if unit.startswith("bits") else loss)
 
     drawn("nats per token", 0)

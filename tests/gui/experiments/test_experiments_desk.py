@@ -69,26 +69,26 @@ def test_the_curves_of_all_runs_are_what_their_events_say(qtbot: QtBot, outputs:
     before = desk.curves[fake.record.trials[0].name]
     second.advance(30)
     names = [trial.name for trial in fake.record.trials]
-    qtbot.waitUntil(lambda: desk.curves[names[1]].steps.shape[1] == 60, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.curves[names[1]].step_columns) == 60, timeout=WAIT)
     assert desk.curves[names[0]] is before  # nothing new in it: not read again
     for name, run in zip(names, (first, second), strict=False):
         steps = [event for event in run.written if isinstance(event, StepEvent)]
         curve = desk.curves[name]
-        assert curve.column("loss").tolist() == [event.loss for event in steps]
+        assert curve.step_columns["loss"].tolist() == [event.loss for event in steps]
         assert curve.x("step").tolist() == [event.step for event in steps]
         assert curve.x("tokens").tolist() == [event.tokens for event in steps]
         assert np.all(np.diff(curve.x("elapsed")) > 0)
         evaluated = [event for event in run.written if isinstance(event, Evaluated)]
-        assert curve.evaluated("val_loss").tolist() == [event.val_loss for event in evaluated]
+        assert curve.evaluations["val_loss"].tolist() == [event.val_loss for event in evaluated]
 
 
 def test_a_resumed_run_loses_what_its_worker_cut(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
     fake = FakeExperiment(outputs)
     run, name = fake.begin(0, 60), fake.record.trials[0].name
     desk.refresh()
-    qtbot.waitUntil(lambda: name in desk.curves and desk.curves[name].steps.shape[1] == 60, timeout=WAIT)
+    qtbot.waitUntil(lambda: name in desk.curves and len(desk.curves[name].step_columns) == 60, timeout=WAIT)
     run.resume_from(40).advance(10)
-    qtbot.waitUntil(lambda: desk.curves[name].steps.shape[1] == 50, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(desk.curves[name].step_columns) == 50, timeout=WAIT)
     assert desk.curves[name].x("step")[-1] == 50
 
 
@@ -123,7 +123,7 @@ def test_choosing_back_and_forth_shows_each_ones_own(qtbot: QtBot, outputs: Path
         assert desk.curves == {}  # those of the other are gone at once
         assert desk.outcome.id == "one"
     qtbot.waitUntil(lambda: bool(desk.curves) and desk.outcome.results is not None, timeout=WAIT)
-    assert next(iter(desk.curves.values())).steps.shape[1] == 20
+    assert len(next(iter(desk.curves.values())).step_columns) == 20
     desk.set_current("two")
     assert desk.outcome.results is None
 
