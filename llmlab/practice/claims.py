@@ -71,7 +71,6 @@ for _name, _row in _KINDS.items():
     _add(_name, *_row)
 
 
-@kind("whose-claim")
 def whose_claim(subject: Subject, random: Random) -> Found:
     papers = list_papers()
     paper = random.choice(papers)
@@ -80,7 +79,6 @@ def whose_claim(subject: Subject, random: Random) -> Found:
     return choice(random, paper.title, titles, claim=claim.statement, title=claim.title, where=claim.where)
 
 
-@kind("cannot-be-tested")
 def cannot_be_tested(subject: Subject, random: Random) -> Found:
     claims = [claim for paper in list_papers() for claim in paper.claims]
     untested = [claim for claim in claims if not claim.sizes]

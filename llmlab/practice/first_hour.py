@@ -15,7 +15,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.files import read_json
 from llmlab.core.kinds import PAPERS
 from llmlab.inspection.intervening import Interventions, parse_intervention, require_intervention
-from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, kind, ordered
+from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, ordered
 from llmlab.practice.readings import by_head, most_likely_next, needed, settled_after, text_of_id, token
 from llmlab.practice.subject import Subject
 from llmlab.store.events import Scored
@@ -23,14 +23,12 @@ from llmlab.store.events import Scored
 _PROMPT = "I pray you, sir, I pray"
 
 
-@kind("first-look")
 def first_look(subject: Subject, random: Random) -> Found:
     with subject.reading(_PROMPT):
         settled = settled_after(subject, random)
         return replace(settled, facts=settled.facts | most_likely_next(subject, random).facts)
 
 
-@kind("first-look-back")
 def first_look_back(subject: Subject, random: Random) -> Found:
     with subject.reading(_PROMPT):
         ids = subject.seen.metadata.token_ids
@@ -81,7 +79,6 @@ def _scored(subject: Subject) -> Scored:
     return scores[-1]
 
 
-@kind("first-answers-right")
 def first_answers_right(subject: Subject, random: Random) -> Found:
     last = _scored(subject)
     by_mark = {mark: [item for item in last.items if item["right"] is mark] for mark in (True, False)}
@@ -94,7 +91,6 @@ def first_answers_right(subject: Subject, random: Random) -> Found:
     return choice(random, str(right["prompt"]), prompts, others=" ".join(gave), **facts)
 
 
-@kind("first-answers-form")
 def first_answers_form(subject: Subject, random: Random) -> Found:
     last = _scored(subject)
     wrong = [(str(item["answer"]).split(), str(item["expected"]).split()) for item in last.items if not item["right"]]
@@ -125,7 +121,6 @@ def _sink(subject: Subject) -> dict[str, Any]:
     return max(found, key=lambda pair: pair[0])[1]
 
 
-@kind("first-check-layers")
 def first_check_layers(subject: Subject, random: Random) -> Found:
     verdict = _sink(subject)
     shares, uniform = verdict["charts"][0]["series"][0]["y"], verdict["evidence"]["uniform"]
@@ -135,7 +130,6 @@ def first_check_layers(subject: Subject, random: Random) -> Found:
     return ordered(_of_all(above, len(shares)), **facts)
 
 
-@kind("first-check-bound")
 def first_check_bound(subject: Subject, random: Random) -> Found:
     verdict = _sink(subject)
     (low, high), mean = verdict["interval"], 100 * verdict["statistic"]["value"]

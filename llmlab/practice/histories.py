@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 
-from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, interval, kind, number_text, ordered, value
+from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, interval, number_text, ordered, value
 from llmlab.practice.subject import Subject
 
 
@@ -30,7 +30,6 @@ def _column(subject: Subject, name: str) -> tuple[np.ndarray, np.ndarray]:
     return steps[kept], values[kept]
 
 
-@kind("loss-at-a-step")
 def loss_at_a_step(subject: Subject, random: Random) -> Found:
     steps, _, val = _evaluations(subject)
     at = random.randrange(1, len(steps) - 1)
@@ -38,20 +37,17 @@ def loss_at_a_step(subject: Subject, random: Random) -> Found:
     return interval(float(val[at]), useful=abs(float(val[0] - val[-1])) / 2, loss=val[at], **facts)
 
 
-@kind("best-step")
 def best_step(subject: Subject, random: Random) -> Found:
     steps, _, val = _evaluations(subject)
     best = int(steps[val.argmin()])
     return value(best, within=0.01, loss=val.min(), best=best)
 
 
-@kind("the-gap")
 def the_gap(subject: Subject, random: Random) -> Found:
     _, train, val = _evaluations(subject, 1)
     return interval(float(val[-1] - train[-1]), useful=NAT / 2, val=val[-1], train=train[-1])
 
 
-@kind("half-of-the-fall")
 def half_of_the_fall(subject: Subject, random: Random) -> Found:
     steps, _, val = _evaluations(subject)
     if val[-1] >= val[0]:
@@ -71,14 +67,12 @@ def half_of_the_fall(subject: Subject, random: Random) -> Found:
     return interval(float(share), useful=PERCENT, **facts)
 
 
-@kind("overfits")
 def overfits(subject: Subject, random: Random) -> Found:
     _, _, val = _evaluations(subject)
     rise = float(val[-1] / val.min() - 1)
     return ordered(0 if rise == 0 else 1 if rise < 0.01 else 2, lowest=val.min(), last=val[-1])
 
 
-@kind("rate-at-a-step")
 def rate_at_a_step(subject: Subject, random: Random) -> Found:
     steps, rates = _column(subject, "lr")
     at = random.randrange(len(steps))
@@ -88,7 +82,6 @@ def rate_at_a_step(subject: Subject, random: Random) -> Found:
     return value(float(rates[at]), within=0.15, step=steps[at], rate=rates[at], **facts)
 
 
-@kind("largest-gradient")
 def largest_gradient(subject: Subject, random: Random) -> Found:
     steps, norms = _column(subject, "grad_norm")
     at = int(norms.argmax())
@@ -96,7 +89,6 @@ def largest_gradient(subject: Subject, random: Random) -> Found:
     return ordered(min(2, int(third)), norm=norms[at], step=steps[at], steps=steps[-1])
 
 
-@kind("clipped-share")
 def clipped_share(subject: Subject, random: Random) -> Found:
     limit = subject.settings.train.grad_clip
     _, norms = _column(subject, "grad_norm")
@@ -106,14 +98,12 @@ def clipped_share(subject: Subject, random: Random) -> Found:
     return interval(100 * float(above.mean()), useful=PERCENT, limit=limit, clipped=above.sum(), recorded=len(norms))
 
 
-@kind("how-fast")
 def how_fast(subject: Subject, random: Random) -> Found:
     _, speeds = _column(subject, "tokens_per_second")
     speed = float(np.median(speeds))
     return interval(speed, speed=number_text(speed))
 
 
-@kind("tokens-in-all")
 def tokens_in_all(subject: Subject, random: Random) -> Found:
     steps, tokens = _column(subject, "tokens")
     each, settings = tokens[-1] / max(1.0, steps[-1]), subject.settings
@@ -124,7 +114,6 @@ def tokens_in_all(subject: Subject, random: Random) -> Found:
     return value(float(tokens[-1]), within=0.1, steps=steps[-1], counted=counted)
 
 
-@kind("beyond-counting")
 def beyond_counting(subject: Subject, random: Random) -> Found:
     counted = getattr(subject.history.started, "unigram_loss", None)
     steps, _, val = _evaluations(subject)
@@ -134,7 +123,6 @@ def beyond_counting(subject: Subject, random: Random) -> Found:
     return interval(first, useful=float(steps[-1]) / 2, counted=counted, first=first)
 
 
-@kind("bits-a-byte")
 def bits_a_byte(subject: Subject, random: Random) -> Found:
     _, _, val = _evaluations(subject, 1)
     each = getattr(subject.history.started, "bytes_per_token", None)

@@ -1,9 +1,9 @@
 """The kinds of question: what each says, where it belongs, and a function that finds an answer.
 
-A kind is made by the decorator `kind` over a function (subject, random) -> Found, which draws from `random` alone; what
-it says of what was found is an entry of resources/practice/questions.toml. What it needs of the subject is checked
-before it is called. One that finds nothing to ask raises `NothingToAsk`, and another one takes its place: `handful`
-says which are asked, due ones first.
+A kind is a function (subject, random) -> Found, which draws from `random` alone; what it says of what was found is the
+entry of its name in resources/practice/questions.toml: `masked_loss` is masked-loss. Those that differ in data alone
+are made in a loop, by `kind`. What one needs of the subject is checked before it is called. One that finds nothing to ask
+raises `NothingToAsk`, and another one takes its place: `handful` says which are asked, due ones first.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _MODULES = (
     "schedules",
     "readings",
     "predictions",
+    "twin",
     "source_lines",
     "claims",
     "histories",
@@ -153,8 +154,11 @@ def kind(name: str, words: Words | None = None) -> Callable[[Make], Make]:
 @cache
 def all_kinds() -> dict[str, Kind]:
     """Every kind by its name."""
-    for module in _MODULES:
-        importlib.import_module(f"llmlab.practice.{module}")
+    for place in _MODULES:
+        module = importlib.import_module(f"llmlab.practice.{place}")
+        for name, make in vars(module).items():
+            if name.replace("_", "-") in _words() and make.__module__ == module.__name__:
+                kind(name.replace("_", "-"))(make)
     return dict(_found)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -18,7 +17,6 @@ from llmlab.inspection.intervening import Interventions, parse_intervention, req
 from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, choice, interval, kind, minus, ordered
 from llmlab.practice.readings import text_of_id
 from llmlab.practice.subject import MEASURED_ROWS, Subject
-from llmlab.practice.twin import BATCH, LAYERS, STEPS, WIDTH, twin_losses
 
 _RISES = (
     "it falls, or rises by less than 0.01",
@@ -30,7 +28,6 @@ _REPLACED = 4  # tokens that stand in turn in place of one
 _COUNTS = 0.1  # nats: a token without which less is lost does not count
 _APART = 0.01  # nats: losses that are nearer to each other have no order to ask for
 _ROWS = 2000  # of an embedding, drawn where it has more
-_CHANGES = ("lower by more than 0.05", "within 0.05 of it", "higher by 0.05 to 0.5", "higher by more than 0.5")
 
 
 def loss_of(subject: Subject, ids: torch.Tensor, edits: Sequence[str] = ()) -> float:
@@ -99,7 +96,6 @@ for _name, _edit in _EDITS.items():
     _add_edit(_name, _edit)
 
 
-@kind("most-needed-layer")
 def most_needed_layer(subject: Subject, random: Random) -> Found:
     layers = subject.opened.anatomy.n_layer
     if layers < 2:
@@ -108,14 +104,12 @@ def most_needed_layer(subject: Subject, random: Random) -> Found:
     return _highest(subject, {f"layer {layer}": f"zero layer:{layer}" for layer in asked})
 
 
-@kind("attention-or-feed-forward")
 def attention_or_feed_forward(subject: Subject, random: Random) -> Found:
     layer = _layer(subject, random)
     edits = {"attention": f"zero attention:{layer}", "the feed-forward": f"zero feed_forward:{layer}"}
     return _highest(subject, edits, layer=layer)
 
 
-@kind("carrying-token")
 def carrying_token(subject: Subject, random: Random) -> Found:
     """The last token is left out: what follows nearly always rests on it."""
     ids, opened = torch.tensor(subject.passage), subject.opened
@@ -139,7 +133,6 @@ def carrying_token(subject: Subject, random: Random) -> Found:
     return choice(random, names[order[0]], [names[at] for at in less], prompt=subject.prompt, **facts)
 
 
-@kind("shuffled-words")
 def shuffled_words(subject: Subject, random: Random) -> Found:
     ids = subject.measured
     order = torch.randperm(ids.shape[1], generator=torch.Generator().manual_seed(subject.seed))
@@ -147,7 +140,6 @@ def shuffled_words(subject: Subject, random: Random) -> Found:
     return interval(after, useful=NAT, before=before, rows=MEASURED_ROWS, after=after)
 
 
-@kind("short-memory")
 def short_memory(subject: Subject, random: Random) -> Found:
     ids, kept = subject.measured, 4
     rows = ids.unfold(1, kept + 1, 1).flatten(0, 1)  # each token's own window [N, kept + 1]
@@ -156,7 +148,6 @@ def short_memory(subject: Subject, random: Random) -> Found:
     return interval(after, useful=NAT, before=loss_of(subject, ids), time=ids.shape[1] - 1, kept=kept, after=after)
 
 
-@kind("read-twice")
 def read_twice(subject: Subject, random: Random) -> Found:
     half = (subject.measured.shape[1] - 1) // 2
     if half < 2:
@@ -171,7 +162,6 @@ def read_twice(subject: Subject, random: Random) -> Found:
     return ordered(0 if fall < 0.5 else 1 if fall < 2 else 2, half=half, first=first, second=second)
 
 
-@kind("later-is-easier")
 def later_is_easier(subject: Subject, random: Random) -> Found:
     ids = subject.measured
     time = ids.shape[1] - 1
@@ -185,7 +175,6 @@ def later_is_easier(subject: Subject, random: Random) -> Found:
     return interval(late - early, useful=NAT / 2, **facts)
 
 
-@kind("embedding-cosines")
 def embedding_cosines(subject: Subject, random: Random) -> Found:
     matrix = matrix_of(subject.opened, "tokens").float().cpu()
     count, width = len(matrix), matrix.shape[1]
@@ -197,7 +186,6 @@ def embedding_cosines(subject: Subject, random: Random) -> Found:
     return interval(found, useful=0.25, count=count, width=width, drawn=drawn, rows=len(rows), found=found)
 
 
-@kind("rounded-weights")
 def rounded_weights(subject: Subject, random: Random) -> Found:
     bits = random.choice((8, 4, 3))
     before, after = loss_of(subject, subject.measured), _with_rounded(subject, bits)
@@ -222,7 +210,6 @@ def _with_rounded(subject: Subject, bits: int) -> float:
             weight.copy_(old)
 
 
-@kind("beats-its-own-choice")
 def beats_its_own_choice(subject: Subject, random: Random) -> Found:
     ids = subject.measured
     logits = run(subject.opened.model, subject.opened.anatomy, ids[:, :-1])
@@ -230,65 +217,9 @@ def beats_its_own_choice(subject: Subject, random: Random) -> Found:
     return interval(right, useful=PERCENT, rows=MEASURED_ROWS, time=ids.shape[1] - 1, right=right)
 
 
-@kind("sharper-softmax")
 def sharper_softmax(subject: Subject, random: Random) -> Found:
     ids = subject.measured
     logits = run(subject.opened.model, subject.opened.anatomy, ids[:, :-1]).float().flatten(0, 1)
     targets = ids[:, 1:].to(logits.device).flatten()
     before, after = float(F.cross_entropy(logits, targets)), float(F.cross_entropy(2 * logits, targets))
     return _becomes(before, after, loss=before)
-
-
-# Predictions that are trained ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Change:
-    """What is changed in a twin: settings of its model, its learning rate by a factor, or its batch."""
-
-    name: str
-    model: Mapping[str, Any] = field(default_factory=dict)
-    rate: float = 1.0
-    batch: int = BATCH
-
-
-CHANGES = (
-    Change("ten-times-the-rate", rate=10.0),
-    Change("a-tenth-of-the-rate", rate=0.1),
-    Change("one-layer-less", {"n_layer": 1}),
-    Change("a-quarter-of-the-batch", batch=BATCH // 4),
-    Change("one-head", {"n_head": 1}),
-    Change("sees-four-tokens", {"block_size": 4}),
-)
-
-
-def _trained(subject: Subject, change: Change) -> Found:
-    """What becomes of a twin's loss when one setting of its training is another."""
-    train = subject.settings.train
-    rates = {
-        "learning_rate": change.rate * train.learning_rate,
-        "min_learning_rate": change.rate * train.min_learning_rate,
-    }
-    plain, changed = twin_losses(subject, change.model, batch=change.batch, **rates)
-    if not math.isfinite(plain):
-        raise NothingToAsk("The twin diverges at this learning rate.")
-    twin = (
-        f"A small model ({LAYERS} layers, d_model = {WIDTH}, bytes of the text of {subject.name}) is trained for "
-        f"{STEPS} steps with the learning rate of {subject.name}, {train.learning_rate:g}, and ends at a loss of "
-        f"{plain:.2f} nats."
-    )
-    rise, trained = changed - plain, f"Trained: it diverged; {plain:.3f} without the change."
-    if math.isfinite(changed):
-        trained = f"Trained, both: {plain:.3f} and {changed:.3f}, {minus(f'{rise:+.3f}')}."
-    place = 0 if rise < -0.05 else 1 if rise < 0.05 else 2 if rise < 0.5 else 3
-    return ordered(place, _CHANGES, twin=twin, trained=trained, batch=BATCH, quarter=BATCH // 4)
-
-
-def _add(change: Change) -> None:
-    @kind(change.name)
-    def trained(subject: Subject, random: Random) -> Found:
-        return _trained(subject, change)
-
-
-for _change in CHANGES:
-    _add(_change)

@@ -99,7 +99,6 @@ def _head_of(subject: Subject, random: Random) -> tuple[int, int]:
     return random.choice(sorted(by_head(needed(subject, "heads/previous"))))
 
 
-@kind("looked-at")
 def looked_at(subject: Subject, random: Random) -> Found:
     layer, number = _head_of(subject, random)
     row = subject.seen[f"attention/{layer}"][number, -1]
@@ -109,7 +108,6 @@ def looked_at(subject: Subject, random: Random) -> Found:
     return choice(random, token(subject, best), others, prompt=subject.prompt, **facts)
 
 
-@kind("weight-on-first")
 def weight_on_first(subject: Subject, random: Random) -> Found:
     layer, number = _head_of(subject, random)
     weight = float(subject.seen[f"attention/{layer}"][number, -1, 0])
@@ -117,7 +115,6 @@ def weight_on_first(subject: Subject, random: Random) -> Found:
     return interval(weight, useful=PERCENT / 100, prompt=subject.prompt, **facts)
 
 
-@kind("effective-tokens")
 def effective_tokens(subject: Subject, random: Random) -> Found:
     layer, number = _head_of(subject, random)
     row = subject.seen[f"attention/{layer}"][number, -1].astype(np.float64)
@@ -127,7 +124,6 @@ def effective_tokens(subject: Subject, random: Random) -> Found:
     return interval(math.exp(entropy), useful=tokens / 2, prompt=subject.prompt, **facts)
 
 
-@kind("settled-after")
 def settled_after(subject: Subject, random: Random) -> Found:
     first = needed(subject, "lens/ids")[::2, -1, 0]  # at the last token: before layer 0, after layer 0, 1 ...
     settled = max(row for row in range(len(first)) if row == 0 or first[row - 1] != first[-1])
@@ -137,14 +133,12 @@ def settled_after(subject: Subject, random: Random) -> Found:
     return ordered(settled - begin, names[begin : begin + 9], prompt=subject.prompt, said=said)
 
 
-@kind("lens-before-blocks")
 def lens_before_blocks(subject: Subject, random: Random) -> Found:
     ids = needed(subject, "lens/ids")[:, -1]
     wrong = [text_of_id(subject, id) for id in [*ids[0, 1:], *ids[-1]]]
     return choice(random, text_of_id(subject, ids[0, 0]), wrong, prompt=subject.prompt)
 
 
-@kind("most-likely-next")
 def most_likely_next(subject: Subject, random: Random) -> Found:
     ids, share = (needed(subject, f"lens/{name}")[-1, -1] for name in ("ids", "probability"))
     first, second, *_ = named = [text_of_id(subject, id) for id in ids]
@@ -152,14 +146,12 @@ def most_likely_next(subject: Subject, random: Random) -> Found:
     return choice(random, first, named[1:], prompt=subject.prompt, **facts)
 
 
-@kind("surest-share")
 def surest_share(subject: Subject, random: Random) -> Found:
     ids, share = (needed(subject, f"lens/{name}")[-1, -1] for name in ("ids", "probability"))
     surest = text_of_id(subject, ids[0])
     return interval(100 * float(share[0]), useful=PERCENT, prompt=subject.prompt, token=surest)
 
 
-@kind("worst-predicted")
 def worst_predicted(subject: Subject, random: Random) -> Found:
     share = needed(subject, "lens/target_probability")[-1, :-1]  # of the token that follows each position
     worst = int(share.argmin())
@@ -168,7 +160,6 @@ def worst_predicted(subject: Subject, random: Random) -> Found:
     return choice(random, token(subject, worst + 1), others, prompt=subject.prompt, **facts)
 
 
-@kind("passage-loss")
 def passage_loss(subject: Subject, random: Random) -> Found:
     share = needed(subject, "lens/target_probability")[-1, :-1].astype(np.float64)
     loss = float(-np.log(np.maximum(share, 1e-30)).mean())
@@ -176,14 +167,12 @@ def passage_loss(subject: Subject, random: Random) -> Found:
     return interval(loss, useful=NAT, prompt=subject.prompt, **facts)
 
 
-@kind("uncertainty")
 def uncertainty(subject: Subject, random: Random) -> Found:
     entropy = float(needed(subject, "lens/entropy")[-1, -1])
     even = math.exp(entropy)
     return interval(even, prompt=subject.prompt, entropy=entropy, exp=number_text(even))
 
 
-@kind("ranked-early")
 def ranked_early(subject: Subject, random: Random) -> Found:
     ranks = needed(subject, "lens/rank")
     layer = random.randrange((len(ranks) - 1) // 2)
@@ -203,7 +192,6 @@ def _largest(sizes: Mapping[str, float], form: str) -> str:
     return ", ".join(f"{name} {minus(f'{size:{form}}')}" for name, size in best)
 
 
-@kind("loudest-part")
 def loudest_part(subject: Subject, random: Random) -> Found:
     norms = {part: needed(subject, f"contributions/norm/{part}")[:, -1] for part in ("attn_out", "mlp_out")}
     words = {"attn_out": "attention", "mlp_out": "feed-forward"}
@@ -216,14 +204,12 @@ def loudest_part(subject: Subject, random: Random) -> Found:
     return choice(random, right, list(sizes), prompt=subject.prompt, largest=_largest(sizes, ".3g"))
 
 
-@kind("stream-growth")
 def stream_growth(subject: Subject, random: Random) -> Found:
     before = float(needed(subject, "contributions/norm/pre_attn")[0].mean())
     after = float(needed(subject, "contributions/norm/post_ffn")[-1].mean())
     return interval(after / before, prompt=subject.prompt, after=after, before=before)
 
 
-@kind("turned-most")
 def turned_most(subject: Subject, random: Random) -> Found:
     cosines = needed(subject, "contributions/cosine/block")[:, -1]
     names = [f"layer {layer}" for layer in range(len(cosines))]
@@ -231,7 +217,6 @@ def turned_most(subject: Subject, random: Random) -> Found:
     return choice(random, names[int(cosines.argmin())], names, prompt=subject.prompt, cosines=said)
 
 
-@kind("carried-by")
 def carried_by(subject: Subject, random: Random) -> Found:
     parts = {"embedding": float(needed(subject, "attribution/embedding")[0])}
     for name, words in (("attention", "attention"), ("feed_forward", "feed-forward")):
@@ -243,7 +228,6 @@ def carried_by(subject: Subject, random: Random) -> Found:
     return choice(random, right, list(parts), prompt=subject.prompt, **facts)
 
 
-@kind("carried-by-head")
 def carried_by_head(subject: Subject, random: Random) -> Found:
     bars = by_head(needed(subject, "attribution/heads"))
     (layer, number), bar = max(bars.items(), key=lambda pair: pair[1])
@@ -256,7 +240,6 @@ def _answer(subject: Subject) -> str:
     return text_of_id(subject, int(subject.seen.metadata.more["answer"]))
 
 
-@kind("how-many-tokens")
 def how_many_tokens(subject: Subject, random: Random) -> Found:
     words = subject.opened.tokenizer.decode(subject.ids(random, 20)).split()[1:7]
     text = " ".join(words) or "the king"

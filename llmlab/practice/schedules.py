@@ -7,12 +7,11 @@ from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
-from llmlab.practice.kinds import Found, NothingToAsk, choice, kind, number_text, value
+from llmlab.practice.kinds import Found, NothingToAsk, choice, number_text, value
 from llmlab.practice.subject import Subject
 from llmlab.training.schedule import learning_rate
 
 
-@kind("warm-up-rate")
 def warm_up_rate(subject: Subject, random: Random) -> Found:
     train = subject.settings.train
     if train.warmup_steps < 4:
@@ -24,7 +23,6 @@ def warm_up_rate(subject: Subject, random: Random) -> Found:
     return value(rate, within=0.05, off=1.01 * abs(rate - naive), **facts)
 
 
-@kind("half-way-rate")
 def half_way_rate(subject: Subject, random: Random) -> Found:
     train = replace(subject.settings.train, schedule="cosine")
     step = (train.warmup_steps + train.steps) // 2
@@ -33,7 +31,6 @@ def half_way_rate(subject: Subject, random: Random) -> Found:
     return value(rate, within=0.03, steps=train.steps, step=step, rate=rate, **facts)
 
 
-@kind("largest-fall")
 def largest_fall(subject: Subject, random: Random) -> Found:
     train = replace(subject.settings.train, schedule="cosine", warmup_steps=0, steps=1000, min_learning_rate=0.0)
     marks = [round(train.steps * share) for share in (0, 0.25, 0.5, 0.75, 1)]
@@ -46,20 +43,17 @@ def largest_fall(subject: Subject, random: Random) -> Found:
     return choice(random, "second and third", wrong, falls=said)
 
 
-@kind("decay-pull")
 def decay_pull(subject: Subject, random: Random) -> Found:
     rate, decay, steps = subject.settings.train.learning_rate, subject.settings.train.weight_decay or 0.1, 1000
     left = 100 * (1 - rate * decay) ** steps
     return value(left, within=0.02, off=0.5, rate=rate, decay=decay, steps=steps, left=left)
 
 
-@kind("first-adam-step")
 def first_adam_step(subject: Subject, random: Random) -> Found:
     rate = subject.settings.train.learning_rate
     return value(rate, within=0.02, rate=rate, gradient=random.choice((0.002, 0.03, 0.5, 4.0)))
 
 
-@kind("adams-edge")
 def adams_edge(subject: Subject, random: Random) -> Found:
     rate, beta = subject.settings.train.learning_rate, subject.settings.train.beta1
     if not rate:
@@ -68,14 +62,12 @@ def adams_edge(subject: Subject, random: Random) -> Found:
     return value(edge, within=0.03, rate=rate, beta=beta, edge=number_text(edge))
 
 
-@kind("momentum-memory")
 def momentum_memory(subject: Subject, random: Random) -> Found:
     beta = subject.settings.train.beta2
     steps = math.log(0.5) / math.log(beta)
     return value(steps, within=0.06, beta=beta, steps=number_text(steps))
 
 
-@kind("clipped")
 def clipped(subject: Subject, random: Random) -> Found:
     limit, norm = subject.settings.train.grad_clip or 1.0, random.choice((2.5, 4.0, 8.0))
     norm *= limit

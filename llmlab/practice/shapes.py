@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from llmlab.gpt.shapes import block_layers, embedding_parameters, feed_forward_dim, padded_vocab_size, parameter_count
-from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, kind, number_text, value
+from llmlab.practice.kinds import Facts, Found, NothingToAsk, choice, number_text, value
 from llmlab.practice.subject import Subject
 
 
@@ -30,47 +30,40 @@ def weights_in(pairs: list[tuple[int, int]]) -> tuple[int, str]:
     return sum(a * b for a, b in pairs), " + ".join(f"{a:,} · {b:,}" for a, b in pairs)
 
 
-@kind("block-weights")
 def block_weights(subject: Subject, random: Random) -> Found:
     total, written = weights_in(matrices(subject))
     return value(total, width=subject.model_settings.n_embd, sum=written, total=total)
 
 
-@kind("attention-weights")
 def attention_weights(subject: Subject, random: Random) -> Found:
     total, written = weights_in(matrices(subject, attention=True))
     return value(total, width=subject.model_settings.n_embd, sum=written, total=total)
 
 
-@kind("feed-forward-share")
 def feed_forward_share(subject: Subject, random: Random) -> Found:
     feed, _ = weights_in(matrices(subject, attention=False))
     all_, _ = weights_in(matrices(subject))
     return value(100 * feed / all_, within=0, off=3, feed=feed, all=all_)
 
 
-@kind("embedding-share")
 def embedding_share(subject: Subject, random: Random) -> Found:
     embedding, total = embedding_parameters(subject.model_settings, subject.vocab_size), parameters(subject)
     facts: Facts = {"vocab": subject.vocab_size, "width": subject.model_settings.n_embd}
     return value(100 * embedding / total, within=0, off=2, embedding=embedding, total=total, **facts)
 
 
-@kind("all-parameters")
 def all_parameters(subject: Subject, random: Random) -> Found:
     model, total = subject.model_settings, parameters(subject)
     facts: Facts = {"layers": model.n_layer, "width": model.n_embd, "vocab": subject.vocab_size}
     return value(total, within=0.1, total=total, block=weights_in(matrices(subject))[0], **facts)
 
 
-@kind("one-more-layer")
 def one_more_layer(subject: Subject, random: Random) -> Found:
     model = subject.model_settings
     more = parameter_count(replace(model, n_layer=model.n_layer + 1), subject.vocab_size) - parameters(subject)
     return value(more, width=model.n_embd, layers=model.n_layer, with_it=model.n_layer + 1, more=more)
 
 
-@kind("twice-as-wide")
 def twice_as_wide(subject: Subject, random: Random) -> Found:
     now, _ = weights_in(matrices(subject))
     wider = replace(subject.model_settings, n_embd=2 * subject.model_settings.n_embd)
@@ -84,7 +77,6 @@ def _feed_forward(subject: Subject) -> int:
     return sum(wide * out + bias * out for wide, out in matrices(subject, attention=False))
 
 
-@kind("experts-in-all")
 def experts_in_all(subject: Subject, random: Random) -> Found:
     experts, layers = random.choice((4, 8, 16, 64)), subject.model_settings.n_layer
     now, feed = parameters(subject), _feed_forward(subject)
@@ -93,7 +85,6 @@ def experts_in_all(subject: Subject, random: Random) -> Found:
     return value(all_ / now, within=0.03, now=now, all=all_, **facts)
 
 
-@kind("experts-in-use")
 def experts_in_use(subject: Subject, random: Random) -> Found:
     experts, used = random.choice(((8, 1), (8, 2), (16, 2), (64, 4)))
     feeds = subject.model_settings.n_layer * _feed_forward(subject)
@@ -102,7 +93,6 @@ def experts_in_use(subject: Subject, random: Random) -> Found:
     return value(share, within=0.03, off=0.3, feeds=feeds, all=rest + feeds, experts=experts, used=used, rest=rest)
 
 
-@kind("slowest-pair")
 def slowest_pair(subject: Subject, random: Random) -> Found:
     dim, time = head_dim(subject), subject.model_settings.block_size
     if dim % 2:
@@ -111,19 +101,16 @@ def slowest_pair(subject: Subject, random: Random) -> Found:
     return value(angle, within=0.03, dim=dim, time=time, below=dim - 2, angle=number_text(angle))
 
 
-@kind("reach-of-windows")
 def reach_of_windows(subject: Subject, random: Random) -> Found:
     window, layers = random.choice((4, 8, 16, 32)), subject.model_settings.n_layer
     return value(layers * window, within=0, layers=layers, window=window)
 
 
-@kind("head-width")
 def head_width(subject: Subject, random: Random) -> Found:
     model, dim = subject.model_settings, head_dim(subject)
     return value(dim, within=0, width=model.n_embd, heads=model.n_head, dim=dim)
 
 
-@kind("query-shape")
 def query_shape(subject: Subject, random: Random) -> Found:
     model, batch = subject.model_settings, subject.settings.data.batch_size
     heads, time, dim = model.n_head, model.block_size, head_dim(subject)
@@ -137,7 +124,6 @@ def query_shape(subject: Subject, random: Random) -> Found:
     return choice(random, f"[{batch}, {heads}, {time}, {dim}]", [str(list(shape)) for shape in shapes], **facts)
 
 
-@kind("numbers-of-queries")
 def numbers_of_queries(subject: Subject, random: Random) -> Found:
     model, batch, time = subject.model_settings, random.choice((2, 4, 8)), random.choice((16, 32, 64))
     facts: Facts = {"width": model.n_embd, "heads": model.n_head, "batch": batch, "time": time}
@@ -154,13 +140,11 @@ _NAMES = {
 }
 
 
-@kind("setting-of-a-name")
 def setting_of_a_name(subject: Subject, random: Random) -> Found:
     name = random.choice(sorted(_NAMES))
     return choice(random, _NAMES[name], list(_NAMES.values()), name=name)
 
 
-@kind("logits-shape")
 def logits_shape(subject: Subject, random: Random) -> Found:
     model, batch = subject.model_settings, subject.settings.data.batch_size
     vocab, time, width = padded_vocab_size(model, subject.vocab_size), model.block_size, model.n_embd
@@ -168,14 +152,12 @@ def logits_shape(subject: Subject, random: Random) -> Found:
     return choice(random, str([batch, time, vocab]), wrong, batch=batch, time=time)
 
 
-@kind("pattern-numbers")
 def pattern_numbers(subject: Subject, random: Random) -> Found:
     tokens = random.choice((16, 32, 64, 100))
     allowed = tokens * (tokens + 1) // 2
     return value(allowed, within=0.01, tokens=tokens, allowed=allowed, heads=subject.model_settings.n_head)
 
 
-@kind("twice-the-context-grows")
 def twice_the_context_grows(subject: Subject, random: Random) -> Found:
     model = subject.model_settings
     doubled = parameter_count(replace(model, block_size=2 * model.block_size), subject.vocab_size)
@@ -185,7 +167,6 @@ def twice_the_context_grows(subject: Subject, random: Random) -> Found:
     return value(more, within=0, twice=2 * model.block_size, more=more, **facts)
 
 
-@kind("lora-parameters")
 def lora_parameters(subject: Subject, random: Random) -> Found:
     layers, rank = subject.model_settings.n_layer, random.choice((2, 4, 8, 16))
     pairs = matrices(subject, attention=True)
@@ -194,7 +175,6 @@ def lora_parameters(subject: Subject, random: Random) -> Found:
     return value(layers * each, rank=rank, layers=layers, sizes=sizes, each=each, all=layers * each)
 
 
-@kind("norm-parameters")
 def norm_parameters(subject: Subject, random: Random) -> Found:
     model = subject.model_settings
     biased = model.bias and model.norm == "layernorm"
@@ -203,7 +183,6 @@ def norm_parameters(subject: Subject, random: Random) -> Found:
     return value((2 * model.n_layer + 1) * each, within=0, shift=" and a shift" if biased else "", **facts)
 
 
-@kind("vocabulary-doubled")
 def vocabulary_doubled(subject: Subject, random: Random) -> Found:
     model = subject.model_settings
     vocab, both = padded_vocab_size(model, subject.vocab_size), model.untied_head
@@ -214,7 +193,6 @@ def vocabulary_doubled(subject: Subject, random: Random) -> Found:
     return value(vocab * model.n_embd * (2 if both else 1), vocab=vocab, width=model.n_embd, **facts)
 
 
-@kind("hidden-width")
 def hidden_width(subject: Subject, random: Random) -> Found:
     model = subject.model_settings
     hidden, why = feed_forward_dim(model), "4 times d_model"

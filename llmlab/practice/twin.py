@@ -7,11 +7,14 @@ question is about.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from llmlab.core.settings import ModelSettings, PretrainTrainSettings
+from llmlab.practice.kinds import Found, NothingToAsk, kind, minus, ordered
 from llmlab.practice.question import TRAINING
 from llmlab.practice.subject import Subject
 
@@ -89,3 +92,59 @@ def _drawn(data: Tensor, count: int, time: int, draws: Any) -> tuple[Tensor, Ten
     starts = torch.randint(len(data) - time - 1, (count,), generator=draws)
     rows = torch.stack([data[start : start + time + 1] for start in starts])
     return rows[:, :-1], rows[:, 1:]
+
+
+# What is asked of it --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is changed in a twin: settings of its model, its learning rate by a factor, or its batch."""
+
+    name: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    rate: float = 1.0
+    batch: int = BATCH
+
+
+_CHANGES = ("lower by more than 0.05", "within 0.05 of it", "higher by 0.05 to 0.5", "higher by more than 0.5")
+CHANGES = (
+    Change("ten-times-the-rate", rate=10.0),
+    Change("a-tenth-of-the-rate", rate=0.1),
+    Change("one-layer-less", {"n_layer": 1}),
+    Change("a-quarter-of-the-batch", batch=BATCH // 4),
+    Change("one-head", {"n_head": 1}),
+    Change("sees-four-tokens", {"block_size": 4}),
+)
+
+
+def _trained(subject: Subject, change: Change) -> Found:
+    """What becomes of a twin's loss when one setting of its training is another."""
+    train = subject.settings.train
+    rates = {
+        "learning_rate": change.rate * train.learning_rate,
+        "min_learning_rate": change.rate * train.min_learning_rate,
+    }
+    plain, changed = twin_losses(subject, change.model, batch=change.batch, **rates)
+    if not math.isfinite(plain):
+        raise NothingToAsk("The twin diverges at this learning rate.")
+    twin = (
+        f"A small model ({LAYERS} layers, d_model = {WIDTH}, bytes of the text of {subject.name}) is trained for "
+        f"{STEPS} steps with the learning rate of {subject.name}, {train.learning_rate:g}, and ends at a loss of "
+        f"{plain:.2f} nats."
+    )
+    rise, trained = changed - plain, f"Trained: it diverged; {plain:.3f} without the change."
+    if math.isfinite(changed):
+        trained = f"Trained, both: {plain:.3f} and {changed:.3f}, {minus(f'{rise:+.3f}')}."
+    place = 0 if rise < -0.05 else 1 if rise < 0.05 else 2 if rise < 0.5 else 3
+    return ordered(place, _CHANGES, twin=twin, trained=trained, batch=BATCH, quarter=BATCH // 4)
+
+
+def _add(change: Change) -> None:
+    @kind(change.name)
+    def trained(subject: Subject, random: Random) -> Found:
+        return _trained(subject, change)
+
+
+for _change in CHANGES:
+    _add(_change)

@@ -25,7 +25,6 @@ from llmlab.models.reference import ModelFolder
 from llmlab.practice import readings, twin
 from llmlab.practice.deck import Record
 from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, Words, all_kinds, handful, kinds_for
-from llmlab.practice.predictions import CHANGES
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, WAYS, Question, mark
 from llmlab.practice.source_lines import Line
 from llmlab.practice.subject import Subject, subject_of
@@ -194,7 +193,7 @@ def test_every_second_question_is_about_the_model_itself(subject: Subject, tmp_p
 
 def test_nothing_is_trained_for_a_quick_question(subject: Subject) -> None:
     trained = {kind.name for kind in all_kinds().values() if kind.trains}
-    assert trained == {change.name for change in CHANGES}
+    assert trained == {change.name for change in twin.CHANGES}
     page = {name for name in trained if all_kinds()[name].concept == "learning-rate"}
     left = {question.kind for question in handful(subject, Record(), 99, 0, 0.0, concept="learning-rate", quick=True)}
     assert len(page) == 2
