@@ -12,7 +12,7 @@ from llmlab.cli import text
 from llmlab.cli.output import DONE, FAILED, print_answer
 from llmlab.cli.runs import checkpoint_dict
 from llmlab.cli.words import Commands, add_run, outputs_of
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import UsageError, explained
 from llmlab.core.files import read_json
 from llmlab.models.weights import TensorFile
 from llmlab.store.checkpoints import (
@@ -125,7 +125,5 @@ def _tensors(path: Path) -> list[dict[str, Any]]:
 def _delete(checkpoint: Checkpoint) -> None:
     if checkpoint.pinned:
         raise UsageError(f"{checkpoint.name} is pinned.", "A pin protects it.", f"Unpin {checkpoint.step} first.")
-    try:
+    with explained(f"{checkpoint.name} could not be deleted."):
         delete(checkpoint)
-    except OSError as error:
-        raise LabError(f"{checkpoint.name} could not be deleted.", f"{error}.") from error

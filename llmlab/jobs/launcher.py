@@ -17,7 +17,7 @@ from typing import Any
 
 from llmlab import __version__
 from llmlab.core.config import SettingInfo, differences, with_values
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import new_folder
 from llmlab.core.run_settings import RunSettings
 from llmlab.jobs.worker_process import launch
@@ -89,12 +89,8 @@ def create_run(
         precision=precision,
     )
     claim_name(run)
-    try:
+    with explained(f"The run's folder could not be made in {outputs / track}.", "Choose another --outputs folder."):
         _make_folder(run, info, parent)
-    except OSError as error:
-        raise LabError(
-            f"The run's folder could not be made in {outputs / track}.", str(error), "Choose another --outputs folder."
-        ) from error
     seal_new(run, RUN, info.created, info.predictions)
     return run
 
@@ -128,10 +124,8 @@ def claim_name(run: RunFolder) -> None:
     require_free(run)
     if run.path.exists():
         aside = run.path.with_name(f".tmp-{run.id}-{uuid.uuid4().hex[:8]}")
-        try:
+        with explained(f"The failed run {run.id} could not be removed."):
             os.rename(run.path, aside)
-        except OSError as error:
-            raise LabError(f"The failed run {run.id} could not be removed.", f"{error}.") from error
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -226,10 +220,8 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
             f"Train it longer (--steps {2 * settings.train.steps}), or branch from one of its checkpoints.",
         )
     if rows:
-        try:
+        with explained(f"The settings of {run.id} could not be changed."):
             run.change_info(lambda now: replace(now, settings=settings))
-        except OSError as error:
-            raise LabError(f"The settings of {run.id} could not be changed.", f"{error}.") from error
     return [
         f"{changed.key}: {before} -> {after}"
         + ("; from here on the run differs from one left alone." if changed.exact else ".")
@@ -298,7 +290,5 @@ def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:
             "Only a live run answers requests.",
             f"Resume it: llmlab-run resume {short_name(run, run.outputs)}",
         )
-    try:
+    with explained(f"The request to {run.id} could not be written."):
         requests.send(run.requests, name, **options)
-    except OSError as error:
-        raise LabError(f"The request to {run.id} could not be written.", str(error)) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.anatomy.sizes import context_length
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.files import read_json, sha256_of
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings
@@ -105,10 +105,8 @@ class Source(ABC):
     def digest(self) -> str:
         """Hex sha256 over its weight files, wherever they are and whatever they are called: an adapter knows its base
         again by it. Reads every byte: a second for two gigabytes or so."""
-        try:
+        with explained(f"{self} cannot be read."):
             digests = [sha256_of(path) for path in self.weight_files()]
-        except OSError as error:
-            raise LabError(f"{self} cannot be read.", f"{error}.") from error
         return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
     def has_digest(self, wanted: str) -> bool:
@@ -291,7 +289,5 @@ def stamps(folder: Path, name: str | None = None) -> object:
                 about = path.stat()
                 yield path.name, about.st_size, about.st_mtime_ns
 
-    try:
+    with explained(f"{folder} cannot be read.", "Was it moved or deleted?"):
         return str(folder), tuple(found())
-    except OSError as error:
-        raise LabError(f"{folder} cannot be read.", f"{error}.", "Was it moved or deleted?") from error

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from llmlab.core.config import with_values
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import locked, open_file, parse_json, write_json
 from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.records import from_plain, read_record
@@ -315,12 +315,8 @@ def _free_name(outputs: Path) -> str:
 
 
 def _write(run: RunFolder, case: Case) -> None:
-    try:
+    with explained(f"The mystery {run.id} could not be written.", "Make room, or try again."):
         write_json(run.path / CASE, asdict(case))
-    except OSError as error:
-        raise LabError(
-            f"The mystery {run.id} could not be written.", f"{error}.", "Make room, or try again."
-        ) from error
 
 
 def _change(run: RunFolder, change: Callable[[Case], Case]) -> Case:
@@ -337,8 +333,8 @@ def _keep_score(run: RunFolder, case: Case) -> None:
     best = max(case.answer, key=lambda name: case.answer[name] if case.answer else 0.0)
     spent = sum(asked.cost for asked in case.asked)
     score = Score(run.id, case.level, case.cause, best, case.answer[best], case.bits, case.chance, spent, case.time)
-    try:
-        with (run.path.parent / SCORES).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(score)) + "\n")
-    except OSError as error:
-        raise LabError(f"The score of {run.id} could not be saved.", f"{error}.", "Make room.") from error
+    with (
+        explained(f"The score of {run.id} could not be saved.", "Make room."),
+        (run.path.parent / SCORES).open("a", encoding="utf-8") as file,
+    ):
+        file.write(json.dumps(asdict(score)) + "\n")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import explained
 from llmlab.core.files import write_atomic
 from llmlab.notebook.calibration import calibration
 from llmlab.notebook.entries import Entry, Line, statements
@@ -27,10 +27,8 @@ _MOST_SURPRISES = 10
 
 def save_markdown(entries: Sequence[Entry], path: Path) -> None:
     """Writes it. LabError when that is impossible."""
-    try:
+    with explained(f"{path} could not be written.", "Choose another file."):
         write_atomic(path, notebook_markdown(entries).encode())
-    except OSError as error:
-        raise LabError(f"{path} could not be written.", str(error), "Choose another file.") from error
 
 
 def notebook_markdown(entries: Sequence[Entry]) -> str:

@@ -2,8 +2,8 @@
 
 A kind is a function (subject, random) -> Found, which draws from `random` alone; what it says of what was found is the
 entry of its name in resources/practice/questions.toml: `masked_loss` is masked-loss. Those that differ in data alone
-are made in a loop, by `kind`. What one needs of the subject is checked before it is called. One that finds nothing to ask
-raises `NothingToAsk`, and another one takes its place: `handful` says which are asked, due ones first.
+are made in a loop, by `kind`. What one needs of the subject is checked before it is called. One that finds nothing to
+ask raises `NothingToAsk`, and another one takes its place: `handful` says which are asked, due ones first.
 """
 
 from __future__ import annotations

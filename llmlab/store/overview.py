@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.paths import module_command
 from llmlab.store.columns import STEP_COLUMNS, STEP_FIELDS, downsample, step_rows, with_means
 from llmlab.store.events import Event, Started, StepEvent, from_line, to_line
@@ -59,14 +59,12 @@ def read_overview(run: RunFolder, max_rows: int = MAX_ROWS) -> Overview:
     gathered = _Gathered(max_rows)
     attempt = run.recorded_status().attempt
     offset = 0
-    try:
+    with explained(f"The events of {run.id} cannot be read."):
         end = run.events.stat().st_size  # what a live worker adds meanwhile is followed afterwards
         with run.events.open("rb") as file:
             while offset < end and (block := whole_lines(file, offset, min(_BLOCK_BYTES, end - offset))):
                 gathered.add(block)
                 offset += len(block)
-    except OSError as error:
-        raise LabError(f"The events of {run.id} cannot be read.", str(error)) from error
     return Overview(gathered.steps(), gathered.events, offset, attempt)
 
 

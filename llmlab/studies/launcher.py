@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import new_folder
 from llmlab.core.processes import available_cores
 from llmlab.core.settings import PretrainSettings
@@ -51,18 +51,16 @@ def make_folder(folder: ExperimentFolder, record: ExperimentRecord) -> None:
     for run in runs:  # only now, when nothing is refused any more
         claim_name(run)
     record = replace(record, predictions=lock(folder.subject, record.predictions))
-    try:
-        with new_folder(folder.path) as path:
-            made = replace(folder, path=path)
-            trials = {trial.name: TrialStatus() for trial in record.trials}
-            made.write_status(ExperimentStatus(trials=trials, eta_seconds=record.estimated_seconds))
-            made.write_record(record)
-    except OSError as error:
-        raise LabError(
-            f"The experiment's folder could not be made in {folder.path.parent}.",
-            f"{error}.",
-            "Choose another --outputs folder.",
-        ) from error
+    with (
+        explained(
+            f"The experiment's folder could not be made in {folder.path.parent}.", "Choose another --outputs folder."
+        ),
+        new_folder(folder.path) as path,
+    ):
+        made = replace(folder, path=path)
+        trials = {trial.name: TrialStatus() for trial in record.trials}
+        made.write_status(ExperimentStatus(trials=trials, eta_seconds=record.estimated_seconds))
+        made.write_record(record)
     seal_new(folder, folder.subject, record.created, record.predictions)
 
 
@@ -130,7 +128,5 @@ def stop_experiment(folder: ExperimentFolder) -> None:
             "",
             "" if status.state == "finished" else f"Resume it: {folder.resume_command}",
         )
-    try:
+    with explained(f"The request to {folder.id} could not be written."):
         requests.send(folder.requests, "stop")
-    except OSError as error:
-        raise LabError(f"The request to {folder.id} could not be written.", str(error)) from error

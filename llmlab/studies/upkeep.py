@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.config import with_values
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import remove_folder
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.run_settings import RunSettings
@@ -129,10 +129,8 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
     # What names it is looked for before the name changes: afterwards none of it would lead here.
     runs, plans = list(_changed_runs(run, renamed)), list(_changed_plans(run, renamed))
     waiting = {item.id: _moved(item.settings.base, run, renamed) for item in queue.read().items}
-    try:
+    with explained(f"{run.id} could not be renamed."):
         os.rename(run.path, renamed.path)
-    except OSError as error:
-        raise LabError(f"{run.id} could not be renamed.", f"{error}.") from error
     try:
         renamed.change_info(lambda now: replace(now, id=new))
         for other, change in runs:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QToolButton, QWidget
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.progress import Progress
 from llmlab.inspection.archive import Archive, ArchiveWriter
 from llmlab_gui.charts.picture import copy_picture, save_picture
@@ -127,13 +127,11 @@ def _save_part(archive: Archive, wanted: Iterable[str], path: Path) -> None:
     names = _names_of(archive, wanted)
     if not names:
         raise LabError("There are no tensors to save.", "What is shown is not in the archive.")
-    try:
+    with explained(f"{path.name} could not be written.", "Choose another folder."):
         shapes = {name: (archive[name].dtype, archive.shape(name)) for name in names}
         with ArchiveWriter(path, shapes, archive.metadata) as writer:
             for name in names:
                 writer.write(name, archive[name])
-    except OSError as error:
-        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
 
 
 def _names_of(archive: Archive, wanted: Iterable[str]) -> list[str]:

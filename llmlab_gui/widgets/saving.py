@@ -13,7 +13,7 @@ from PySide6.QtCore import QUrl, SignalInstance
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QFileDialog, QToolButton, QWidget
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.files import write_atomic
 from llmlab.core.progress import Progress, quiet
 from llmlab_gui.widgets.buttons import menu_button, tool_button
@@ -114,10 +114,8 @@ def _may_replace(parent: QWidget, path: Path) -> bool:
 
 def save(path: Path, data: bytes) -> None:
     """Replaces a file that someone chose. Touches no Qt. Raises LabError when it cannot be written."""
-    try:
+    with explained(f"{path.name} could not be written.", "Choose another folder."):
         write_atomic(path, data)
-    except OSError as error:
-        raise LabError(f"{path.name} could not be written.", str(error), "Choose another folder.") from error
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[Cell]], progress: Progress = quiet) -> str:
