@@ -204,7 +204,7 @@ def _on_a_model(args: argparse.Namespace, workbook: Workbook, name: str) -> int:
 
 
 def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, progress: Progress) -> int:
-    from llmlab.exercises.own_lens import lens_beside_ours
+    from llmlab.exercises.on_a_model import lens_beside_ours
     from llmlab.models.source import open_model
 
     opened = open_model(reference, outputs_of(args), progress)
@@ -227,7 +227,7 @@ def _lens(args: argparse.Namespace, reference: Reference, functions: Functions, 
 
 
 def _lora(args: argparse.Namespace, reference: Reference, functions: Functions, progress: Progress) -> int:
-    from llmlab.exercises.own_lora import lora_beside_ours, open_both
+    from llmlab.exercises.on_a_model import lora_beside_ours, open_both
 
     base, fine_tuned, adapters = open_both(reference, progress)
     with _printing_aside():

@@ -25,8 +25,7 @@ from PySide6.QtGui import (
 )
 
 from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, indexed, picture_of, shrink
-from llmlab_gui.charts.color_scale import ColorScale, Values, ink, two_sided
-from llmlab_gui.charts.heat_colors import from_ground
+from llmlab_gui.charts.color_scale import ColorScale, Values, from_ground, ink, two_sided
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.scale_bar import WIDTH as BAR_ROOM
 from llmlab_gui.charts.scale_bar import paint_scale

@@ -20,8 +20,7 @@ from PySide6.QtGui import (
 )
 
 from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, Indices, indexed, picture_of
-from llmlab_gui.charts.color_scale import ColorScale, Values
-from llmlab_gui.charts.heat_colors import from_ground
+from llmlab_gui.charts.color_scale import ColorScale, Values, from_ground
 from llmlab_gui.charts.side_labels import spaced
 from llmlab_gui.widgets.theme import current_theme, faded
 

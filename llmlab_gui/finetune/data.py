@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QStackedWidget, QWidget
 
@@ -16,11 +17,11 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.data.example_files import SUFFIXES
 from llmlab.data.example_preview import Preview
 from llmlab_gui.finetune.preview_view import PreviewView
-from llmlab_gui.finetune.previews import Previews, Question
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.named_editor import ExamplesEditor
-from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.progress_strip import ProgressStrip
+from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.buttons import push_button
@@ -239,3 +240,63 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         body.setMinimumWidth(self.fontMetrics().averageCharWidth() * _LEAST_WIDTH)
         self.set_body(body)
         self.strip.lie_over(self._pages)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a preview is asked for. settings: of the section `data`, source among them. place: which example, from 0."""
+
+    model: str
+    settings: Mapping[str, Any]
+    seed: int
+    place: int = 0
+
+
+class Previews(QObject):
+    """Each question ends with `found`, `failed` or `cancelled`, unless a newer one took its place."""
+
+    found = Signal(object)  # Preview
+    failed = Signal(object)  # LabError
+    cancelled = Signal()
+    working_changed = Signal()
+
+    def __init__(self, host: ModelHost, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.working: Working | None = None
+        self._host = host
+        self._request: Request | None = None
+
+    def ask(self, question: Question) -> None:
+        """Asks; an unanswered question is no longer wanted."""
+        self._drop()
+        request = self._host.preview(question.model, question.settings, question.seed, question.place)
+        request.progressed.connect(self._set_working)
+        for result, told in (
+            (request.answered, self.found),
+            (request.failed, self.failed),
+            (request.cancelled, self.cancelled),
+        ):
+            result.connect(self._rest)
+            result.connect(told)
+        self._request = request
+        self._set_working(Working("Reading examples"))
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        if self._request is not None:
+            self._drop()
+            self._rest()
+            self.cancelled.emit()
+
+    def _drop(self) -> None:
+        if self._request is not None:
+            self._request.drop()
+
+    def _rest(self) -> None:
+        self._request = None
+        self._set_working(None)
+
+    def _set_working(self, working: Working | None) -> None:
+        if working != self.working:
+            self.working = working
+            self.working_changed.emit()

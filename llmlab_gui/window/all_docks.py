@@ -39,14 +39,13 @@ from llmlab_gui.paper.notes import PaperDock
 from llmlab_gui.practice.dock import PracticeDock
 from llmlab_gui.rebuild.dock import RebuildDock
 from llmlab_gui.train.checkpoints import CheckpointsDock
-from llmlab_gui.train.learning_rate import LearningRateDock
 from llmlab_gui.train.log import LogDock
 from llmlab_gui.train.loss import LossDock
 from llmlab_gui.train.queue import QueueDock
 from llmlab_gui.train.runs import RunsDock
 from llmlab_gui.train.samples import SamplesDock
 from llmlab_gui.train.setup import SetupDock
-from llmlab_gui.train.throughput import ThroughputDock
+from llmlab_gui.train.step_charts import LearningRateDock, ThroughputDock
 from llmlab_gui.walk.dock import WalkDock
 from llmlab_gui.write.dock import WriteDock
 

@@ -14,8 +14,7 @@ from waits import WAIT
 
 from llmlab_gui.charts.arcs import Arcs
 from llmlab_gui.charts.cell_map import MISSING, indexed, shrink
-from llmlab_gui.charts.color_scale import ColorScale
-from llmlab_gui.charts.heat_colors import from_ground, ground_table
+from llmlab_gui.charts.color_scale import ColorScale, from_ground, ground_table
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.mosaic import Mosaic, grid, resized

@@ -33,9 +33,8 @@ from llmlab_gui.charts.smoothing import smooth
 from llmlab_gui.host.process import Request
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.chart_dock import ChartDock
-from llmlab_gui.train.learning_rate import LearningRateDock
 from llmlab_gui.train.loss import LossDock, gap_note
-from llmlab_gui.train.throughput import ThroughputDock
+from llmlab_gui.train.step_charts import LearningRateDock, ThroughputDock
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme, mix, theme_notifier
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")

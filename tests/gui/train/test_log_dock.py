@@ -16,8 +16,7 @@ from waits import WAIT
 
 from llmlab.store.events import Started
 from llmlab_gui.train.event_sentences import sentence
-from llmlab_gui.train.log import OUTPUT, LogDock
-from llmlab_gui.train.log_tail import TAIL_BYTES, LogTail
+from llmlab_gui.train.log import OUTPUT, TAIL_BYTES, LogDock, LogTail
 
 
 @pytest.fixture
