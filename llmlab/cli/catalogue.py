@@ -16,14 +16,7 @@ from llmlab.core.config import SettingInfo, describe, to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.kinds import FINETUNING, PRETRAINING
-from llmlab.core.presets import (
-    DEFAULT_PRESET,
-    FINETUNE_PRESET,
-    Preset,
-    of_preset,
-    preset_names,
-    presets_of,
-)
+from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, Preset, of_preset, preset_names, presets_of
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate_pretraining

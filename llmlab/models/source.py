@@ -19,12 +19,7 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.core.task_settings import TaskSettings
 from llmlab.models.adapter_file import with_adapter
-from llmlab.models.base_shape import (
-    BaseShape,
-    described_model,
-    shape_of_gpt,
-    shape_of_task,
-)
+from llmlab.models.base_shape import BaseShape, described_model, shape_of_gpt, shape_of_task
 from llmlab.models.file_sources import Folder, Gguf, Hub, Source, stamps
 from llmlab.models.reference import (
     LATEST,

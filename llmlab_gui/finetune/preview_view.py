@@ -8,14 +8,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QGuiApplication, QResizeEvent
-from PySide6.QtWidgets import (
-    QHeaderView,
-    QLabel,
-    QSpinBox,
-    QTabWidget,
-    QToolButton,
-    QWidget,
-)
+from PySide6.QtWidgets import QHeaderView, QLabel, QSpinBox, QTabWidget, QToolButton, QWidget
 
 from llmlab.data.example_preview import Preview
 from llmlab_gui.charts.picture import copy_picture, save_shown

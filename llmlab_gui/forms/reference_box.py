@@ -7,15 +7,7 @@ from pathlib import Path
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QPaintEvent
-from PySide6.QtWidgets import (
-    QComboBox,
-    QCompleter,
-    QLineEdit,
-    QSizePolicy,
-    QStyle,
-    QStyleOptionFrame,
-    QStylePainter,
-)
+from PySide6.QtWidgets import QComboBox, QCompleter, QLineEdit, QSizePolicy, QStyle, QStyleOptionFrame, QStylePainter
 
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet

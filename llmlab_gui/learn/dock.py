@@ -7,24 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl
-from PySide6.QtGui import (
-    QImage,
-    QKeySequence,
-    QResizeEvent,
-    QShortcut,
-    QShowEvent,
-    QTextCursor,
-)
-from PySide6.QtWidgets import (
-    QBoxLayout,
-    QLabel,
-    QLineEdit,
-    QSplitter,
-    QTextEdit,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtGui import QImage, QKeySequence, QResizeEvent, QShortcut, QShowEvent, QTextCursor
+from PySide6.QtWidgets import QBoxLayout, QLabel, QLineEdit, QSplitter, QTextEdit, QToolButton, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir

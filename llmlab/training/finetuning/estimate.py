@@ -21,12 +21,7 @@ from pathlib import Path
 
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import ATTENTION, FEED_FORWARD, FULL, QLORA, FinetuneSettings
-from llmlab.gpt.estimate import (
-    COMPILER_BYTES,
-    FLOAT,
-    Memory,
-    seconds_of_step,
-)
+from llmlab.gpt.estimate import COMPILER_BYTES, FLOAT, Memory, seconds_of_step
 from llmlab.gpt.shapes import CHUNK_ROWS, FEW_LOGITS
 from llmlab.models.base_shape import BaseShape
 from llmlab.models.source import base_named
