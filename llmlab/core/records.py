@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError
 from llmlab.core.files import locked, read_json, write_json
+from llmlab.core.paths import resources_dir
 
 T = TypeVar("T")
 _ROWS_FORMAT = 1
@@ -44,6 +46,13 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     if lacking := [one.name for one in fields if one.default is one.default_factory is dataclasses.MISSING]:
         raise TypeError(f"It lacks {', '.join(lacking)}")
     return kind(**known)
+
+
+@functools.cache
+def named_records(kind: type[T], file: str) -> dict[str, T]:
+    """Data classes from the tables of a TOML file below resources/, by the tables' names, which a field `name` has."""
+    tables = read_toml(resources_dir() / file)
+    return {name: from_plain(kind, {"name": name, **values}) for name, values in tables.items()}
 
 
 def read_record(kind: type[T], path: Path) -> T | None:

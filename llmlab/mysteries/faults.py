@@ -10,12 +10,9 @@ import secrets
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
-from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError
-from llmlab.core.paths import resources_dir
-from llmlab.core.records import from_plain
+from llmlab.core.records import named_records
 from llmlab.core.source_code import find_source
 
 NOTHING = "nothing"
@@ -50,11 +47,9 @@ class Fault:
         return textwrap.dedent("\n".join(around)), find_source(self.broken).code
 
 
-@lru_cache(maxsize=1)
 def faults() -> dict[str, Fault]:
     """All of them by name, in the order of the levels."""
-    texts = read_toml(resources_dir() / "mysteries" / "faults.toml")
-    return {name: from_plain(Fault, {"name": name, **values}) for name, values in texts.items()}
+    return named_records(Fault, "mysteries/faults.toml")
 
 
 def candidates(level: int) -> list[str]:

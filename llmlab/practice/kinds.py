@@ -15,10 +15,8 @@ from functools import cache
 from random import Random
 from typing import Any, TypeAlias
 
-from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, UsageError
-from llmlab.core.paths import resources_dir
-from llmlab.core.records import from_plain
+from llmlab.core.records import named_records
 from llmlab.practice.deck import Record
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, Question
 from llmlab.practice.subject import Subject
@@ -37,6 +35,7 @@ _MODULES = (
     "histories",
     "first_hour",
 )
+_QUESTIONS = "practice/questions.toml"
 # What a kind can need of a subject: nothing; the settings of the lab's own GPT; a run's events; an open model.
 NOTHING, SETTINGS, RUN, MODEL = "nothing", "settings", "run", "model"
 Facts: TypeAlias = dict[str, Any]  # by the names that words have in braces
@@ -134,18 +133,12 @@ class Kind(Words):
 _found: dict[str, Kind] = {}
 
 
-@cache
-def _words() -> dict[str, Words]:
-    texts = read_toml(resources_dir() / "practice" / "questions.toml")
-    return {name: from_plain(Words, values) for name, values in texts.items()}
-
-
 def kind(name: str, words: Words | None = None) -> Callable[[Make], Make]:
     """Adds a function to the kinds. words: where they are not in questions.toml."""
 
     def add(make: Make) -> Make:
         assert name not in _found, name
-        _found[name] = Kind(**vars(words or _words()[name]), name=name, make=make)
+        _found[name] = Kind(**vars(words or named_records(Words, _QUESTIONS)[name]), name=name, make=make)
         return make
 
     return add
@@ -156,9 +149,10 @@ def all_kinds() -> dict[str, Kind]:
     """Every kind by its name."""
     for place in _MODULES:
         module = importlib.import_module(f"llmlab.practice.{place}")
-        for name, make in vars(module).items():
-            if name.replace("_", "-") in _words() and make.__module__ == module.__name__:
-                kind(name.replace("_", "-"))(make)
+        for function, make in vars(module).items():
+            name = function.replace("_", "-")
+            if name in named_records(Words, _QUESTIONS) and make.__module__ == module.__name__:
+                kind(name)(make)
     return dict(_found)
 
 

@@ -7,10 +7,8 @@ import textwrap
 from dataclasses import dataclass
 from random import Random
 
-from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError
-from llmlab.core.paths import resources_dir
-from llmlab.core.records import from_plain
+from llmlab.core.records import named_records
 from llmlab.core.source_code import find_source
 from llmlab.practice.kinds import Found, NothingToAsk, Words, choice, kind
 from llmlab.practice.question import READ
@@ -36,12 +34,7 @@ class Line:
     beside: str = ""
 
 
-def _lines() -> list[Line]:
-    texts = read_toml(resources_dir() / "practice" / "lines.toml")
-    return [from_plain(Line, {"name": name, **values}) for name, values in texts.items()]
-
-
-LINES = _lines()
+LINES = [*named_records(Line, "practice/lines.toml").values()]
 
 
 def lines_of(symbol: str) -> list[str]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError
-from llmlab.core.paths import resources_dir
-from llmlab.core.records import from_plain
+from llmlab.core.records import named_records
 from llmlab.inspection.archive import Archive
 
 Array = npt.NDArray[Any]
@@ -156,17 +153,11 @@ class StageText:
     formula: str = ""
 
 
-@lru_cache(maxsize=1)
-def _texts() -> dict[str, StageText]:
-    texts = read_toml(resources_dir() / "walk" / "stages.toml")
-    return {name: from_plain(StageText, values) for name, values in texts.items()}
-
-
 def stage_of(
     name: str, numbers: str, values: Sequence[Value], code: Code | None, note: str = "", *, text: str = "", **facts: Any
 ) -> Stage:
     """A stage with its texts. text: whose these are, where not its own. facts: what they name in braces."""
-    told = _texts()[text or name]
+    told = named_records(StageText, "walk/stages.toml")[text or name]
     title, formula, why = (part.format(**facts) for part in (told.title, told.formula, told.why))
     return Stage(name, title, formula, numbers, why, told.panel, tuple(values), code, note=note)
 

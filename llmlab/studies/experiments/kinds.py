@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmlab.core.charts import Axis
-from llmlab.core.config import read_toml
 from llmlab.core.errors import unknown
-from llmlab.core.paths import resources_dir
-from llmlab.core.records import from_plain
+from llmlab.core.records import named_records
 
 # The tracks, as llmlab.store.run_folder names them.
 PRETRAINING, FINETUNING = "pretraining", "finetuning"
@@ -52,12 +50,7 @@ class Kind:
         return [] if track == PRETRAINING and FINETUNING in self.grids else self.groups
 
 
-def _kinds() -> dict[str, Kind]:
-    texts = read_toml(resources_dir() / "experiments" / "kinds.toml")
-    return {name: from_plain(Kind, {"name": name, **values}) for name, values in texts.items()}
-
-
-KINDS = _kinds()
+KINDS = named_records(Kind, "experiments/kinds.toml")
 
 
 def find_kind(name: str) -> Kind:
