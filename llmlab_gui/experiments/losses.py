@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from PySide6.QtGui import QColor
@@ -81,7 +82,9 @@ class ExperimentLossesDock(PanelDock):
         row = self.desk.current()
         if row is None:
             hint = "Set one up, or choose one in Experiments: the losses of its runs appear here while they train."
-            self.show_empty("No experiment is selected", hint, "Set one up", self._plan_one)
+            self.show_empty(
+                "No experiment is selected", hint, "Set one up", partial(self.lab.dock_requested.emit, "experiment")
+            )
         elif not row.record.trials:
             self.show_empty("This experiment trains nothing", f"It analyses {row.record.subject}.")
         elif not self.desk.curves:
@@ -89,9 +92,6 @@ class ExperimentLossesDock(PanelDock):
         else:
             self.show_body()
         self.panel.mark_dirty()
-
-    def _plan_one(self) -> None:
-        self.lab.dock_requested.emit("experiment")
 
     # Drawing ---------------------------------------------------------------------------------------------------
 

@@ -126,9 +126,8 @@ class InspectionDock(ExportingDock):
             trouble = session.trouble
             self.show_empty(trouble.what, f"{trouble.why} {trouble.do}".strip(), AGAIN, session.refresh)
         elif self._no_prompt:
-            self.show_empty(
-                "The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", self._prompt
-            )
+            show = partial(self.lab.dock_requested.emit, "prompt")
+            self.show_empty("The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", show)
         elif session.inspection is None and session.working is None and not stale:
             self.show_empty("Nothing was inspected yet", "The prompt is read as soon as a panel is visible.")
         elif (
@@ -227,9 +226,6 @@ class InspectionDock(ExportingDock):
     @property
     def _no_prompt(self) -> bool:
         return not self.session.text and not self.session.beginning
-
-    def _prompt(self) -> None:
-        self.lab.dock_requested.emit("prompt")
 
 
 class AnswerDock(InspectionDock):

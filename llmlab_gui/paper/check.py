@@ -107,13 +107,11 @@ class CheckDock(LabDock):
             self.show_empty("No paper is open", "Choose one in Paper: its claims are tested here.")
         elif not self.desk.tested:
             hint = "Evidence shows what each of its claims would need. An experiment of your own can test one."
-            self.show_empty("No check tests this paper", hint, "Set up an experiment", self._open_experiment)
+            set_up = partial(self.lab.dock_requested.emit, "experiment")
+            self.show_empty("No check tests this paper", hint, "Set up an experiment", set_up)
         else:
             self.show_body()
         self._fill_wanted()
-
-    def _open_experiment(self) -> None:
-        self.lab.dock_requested.emit("experiment")
 
     def _fill_wanted(self) -> None:
         """What a page asks for: one claim on one model; kept until the paper has been read."""
