@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +56,7 @@ def describe(opened: OpenModel, kind: str, ids: Sequence[int], question: Prompt,
         tokens=[opened.tokenizer.token_text(id) for id in ids],
         dtype=str(anatomy.unembedding.dtype).removeprefix("torch."),
         attention_path=anatomy.attention_path,
-        versions=versions(),
+        versions=dict(versions()),
         notes=notes,
         question=to_values(question),
         more={
@@ -67,7 +68,8 @@ def describe(opened: OpenModel, kind: str, ids: Sequence[int], question: Prompt,
     )
 
 
-def versions() -> dict[str, str]:
+@functools.cache
+def versions() -> Mapping[str, str]:
     """The libraries whose version may show in the numbers."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "numpy")}
 
