@@ -31,6 +31,7 @@ HOUR = sorted(name for name in DOCUMENTS if name.startswith("first-hour/"))
 # Beginnings of commands that are not run here, and why. Besides, the manual starts the window (tests/gui does),
 # installs the lab and runs the tests (.ci/run does), and measures for hours (tests/benchmarks).
 NOT_RUN = {
+    "doctor": "it trains and opens a model of its own: tests/cli/test_cli_reports.py",
     "corpora fetch": "it needs a network",
     "corpora build": "it needs a folder of texts: tests/data/test_shards.py",
     "mystery start": "it trains for a minute: tests/cli/test_cli_mystery.py",

@@ -24,7 +24,6 @@ from llmlab.data.examples import Example
 from llmlab.data.hf_tokenizer import HuggingFaceTokenizer
 from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, read_archive
-from llmlab.inspection.weight_change import change_of
 from llmlab.jobs.launcher import create_run
 from llmlab.models.available import packaged_ggufs
 from llmlab.models.generation import next_tokens
@@ -121,7 +120,7 @@ def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs:
         "train.steps": 4,
         "train.threads": 1,
         "train.eval_interval": 4,
-        "train.eval_sequences": 4,
+        "train.eval_sequences": 2,
         "train.sample_interval": 0,
         "data.scored": 0,
         "data.batch_size": 2,
@@ -136,4 +135,3 @@ def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs:
     with torch.no_grad():
         drift = (tuned.model(ids).logits - base.model(ids).logits).abs().max()
     assert drift > 0.01
-    assert 0 < (change_of("real@final", outputs).relative or 0) < 0.05
