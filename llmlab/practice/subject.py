@@ -15,7 +15,17 @@ from llmlab.core.presets import load_preset
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.gpt.estimate import expected_vocab_size
-from llmlab.models.reference import LATEST, LiveRun, Reference, SavedRun, is_fine_tuned, is_task, parse
+from llmlab.models.available import GGUF_SUFFIX
+from llmlab.models.reference import (
+    LATEST,
+    LiveRun,
+    Reference,
+    SavedRun,
+    is_fine_tuned,
+    is_task,
+    parse,
+    without_folders,
+)
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
@@ -39,7 +49,7 @@ _EXAMPLE = "baby"
 class Subject:
     """A model, a run, or, where there is neither, the settings of a preset.
 
-    model: its reference, "" for a preset. name: for a sentence, without the folders that it is in.
+    model: its reference, "" for a preset. name: for a sentence, without the folders that it is in and the end of a file's name.
     """
 
     def __init__(
@@ -52,7 +62,8 @@ class Subject:
         """opener: opens the model when a question needs it; where it is held already, from there."""
         self.reference, self.outputs, self.progress = reference, outputs, progress
         self.model = "" if reference is None else str(reference)
-        self.name = self.model.rpartition("/")[2] or _EXAMPLE
+        named = without_folders(self.model).rpartition("/")[2].removesuffix(GGUF_SUFFIX)
+        self.name = named or _EXAMPLE
         self.seed, self.kind = 0, ""  # they decide which passages are read; set by whoever asks
         self._opener = opener
         self._given = ""  # the passage, where it is not drawn
