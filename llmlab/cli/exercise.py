@@ -29,6 +29,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.presets import DEFAULT_PRESET, default_preset, of_preset
 from llmlab.core.progress import Progress
 from llmlab.core.settings import PretrainSettings
+from llmlab.core.signs import minus
 from llmlab.core.source_code import find_source
 from llmlab.exercises.checker import PASSED, Answer, check
 from llmlab.exercises.pieces import Piece, Workbook, all_pieces, find_piece
@@ -254,7 +255,8 @@ def _token(opened: OpenModel, id: int) -> str:
 def _lines_of_both(yours: RunFolder, ours: RunFolder, found: Beside) -> Iterator[str]:
     yield ""
     rows = [
-        (f"{step:,}", f"{mine:.4f}", f"{theirs:.4f}", f"{mine - theirs:+.4f}") for step, mine, theirs in found.losses
+        (f"{step:,}", f"{mine:.4f}", f"{theirs:.4f}", minus(f"{mine - theirs:+.4f}"))
+        for step, mine, theirs in found.losses
     ]
     yield from text.table(("step", f"yours ({yours.id})", f"ours ({ours.id})", "difference"), rows)
     if found.our_speed:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from random import Random
 
+from llmlab.core.signs import minus
 from llmlab.gpt.shapes import parameter_count
 from llmlab.notebook.scoring import brier
-from llmlab.practice.kinds import Facts, Found, minus, number_text, ordered, value
+from llmlab.practice.kinds import Facts, Found, number_text, ordered, value
 from llmlab.practice.subject import Subject
 
 

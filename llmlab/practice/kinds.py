@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import named_records
+from llmlab.core.signs import minus
 from llmlab.practice.deck import Record
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, Question
 from llmlab.practice.subject import Subject
@@ -220,11 +221,6 @@ def head(scores: dict[tuple[int, int], float], /, *, prompt: str = "", **facts: 
 def number_text(number: float) -> str:
     """A number with about four digits, thousands apart."""
     return minus(f"{number:,.0f}" if abs(number) >= 1000 or number == int(number) else f"{number:.4g}")
-
-
-def minus(number: str) -> str:
-    """The number with the sign that the pages print, where it is below zero."""
-    return f"−{number[1:]}" if number.startswith("-") else number
 
 
 def handful(

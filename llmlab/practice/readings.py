@@ -9,6 +9,7 @@ from random import Random
 
 import numpy as np
 
+from llmlab.core.signs import minus
 from llmlab.inspection.readout import text_of
 from llmlab.practice.kinds import (
     NAT,
@@ -19,7 +20,6 @@ from llmlab.practice.kinds import (
     head,
     interval,
     kind,
-    minus,
     number_text,
     ordered,
     value,

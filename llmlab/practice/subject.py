@@ -49,7 +49,8 @@ _EXAMPLE = "baby"
 class Subject:
     """A model, a run, or, where there is neither, the settings of a preset.
 
-    model: its reference, "" for a preset. name: for a sentence, without the folders that it is in and the end of a file's name.
+    model: its reference, "" for a preset. name: for a sentence, without the folders that it is in and the
+    end of a file's name.
     """
 
     def __init__(

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from llmlab.core.signs import minus
+
 # Terms of a sum that are written out before the dots.
 _TERMS = 3
 
 
 def number(value: float) -> str:
     """Four significant digits, with the minus sign of print."""
-    return f"{value:.4g}".replace("-", "\u2212")
+    return minus(f"{value:.4g}")
 
 
 def vector(x: Tensor) -> str:

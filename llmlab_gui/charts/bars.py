@@ -23,9 +23,10 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
+from llmlab.core.signs import minus
 from llmlab_gui.charts.axes import round_step
 from llmlab_gui.widgets.alternatives import plain_tip
-from llmlab_gui.widgets.numbers import tick
+from llmlab_gui.widgets.numbers import exact, tick
 from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 
 _LEFT, _RIGHT, _GAP = 58, 10, 6  # pixels beside the bars, and between lines of text
@@ -126,7 +127,7 @@ class BarChart(QWidget):
         chosen = self.bars.groups[group]
         value = chosen.bars[bar]
         name = self.bars.series[value.series].name
-        return value.tip or f"{chosen.label}, {name}: {value.value:.6g} {self.bars.unit}".rstrip()
+        return value.tip or f"{chosen.label}, {name}: {exact(value.value)} {self.bars.unit}".rstrip()
 
     def sizeHint(self) -> QSize:
         return QSize(420, 200)
@@ -286,7 +287,7 @@ class BarChart(QWidget):
 
     def _paint_value(self, painter: QPainter, bar: Bar, rect: QRectF, top: float, plot: QRectF) -> None:
         """The number at the bar's end, where there is room for it."""
-        text = f"{bar.value:.3g}"
+        text = minus(f"{bar.value:.3g}")
         metrics = self.fontMetrics()
         if metrics.horizontalAdvance(text) > rect.width() + 2:
             return

@@ -24,6 +24,7 @@ from PySide6.QtGui import (
     QWheelEvent,
 )
 
+from llmlab.core.signs import minus
 from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, indexed, picture_of, shrink
 from llmlab_gui.charts.color_scale import ColorScale, Values, from_ground, ink, two_sided
 from llmlab_gui.charts.heat_view import HeatView
@@ -317,5 +318,5 @@ class Heatmap(CellMap):
 def short(value: float) -> str:
     """A number for a small cell: two digits."""
     if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+        return minus(f"{value:.0f}")
+    return minus(f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}")

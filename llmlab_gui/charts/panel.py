@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QLabel, QSizePolicy, QSlider, QWidget
+from PySide6.QtWidgets import QBoxLayout, QLabel, QSizePolicy, QSlider, QWidget
 
 from llmlab_gui.charts.line_chart import LineChart, align
 from llmlab_gui.charts.picture import save_curves
@@ -88,7 +89,12 @@ class ChartPanel(QWidget):
         self._redraw = redraw
         self._write = write
         self._row = self._controls(smoothing, controls)
-        column(self._row, *charts, into=self, spacing=0)
+        self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom)
+        self._box.setSpacing(0)
+        for chart, share in charts:
+            self._box.addWidget(chart, share)
+        column(self._row, self._box, into=self, spacing=0)
+        cast("QBoxLayout", self.layout()).setStretchFactor(self._box, 1)
         for chart in self.charts:
             chart.show_x_name(chart is self.charts[-1])
             chart.needs_redraw.connect(self.mark_dirty)
@@ -129,6 +135,14 @@ class ChartPanel(QWidget):
                 chart.draw()
             align(self.charts)
             self.dirty = False
+
+    def lay_out(self, *, across: bool) -> None:
+        """The charts side by side, or below one another."""
+        direction = QBoxLayout.Direction.LeftToRight if across else QBoxLayout.Direction.TopToBottom
+        if direction != self._box.direction():
+            self._box.setDirection(direction)
+            for chart in self.charts[:-1]:
+                chart.show_x_name(across)
 
     def minimumSizeHint(self) -> QSize:
         """With all rows that the controls take in this width: the charts keep their height below them."""

@@ -9,6 +9,7 @@ from html import escape
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QWidget
 
+from llmlab.core.signs import minus
 from llmlab.notebook.entries import Line
 from llmlab.store.events import BITS, NATS
 from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
@@ -178,6 +179,6 @@ def finding_text(finding: Finding) -> str:
     unit = f" {finding.unit}" if finding.unit else ""
     between = ""
     if finding.low is not None and finding.high is not None:
-        between = f" ({finding.low:.4g} to {finding.high:.4g})"
+        between = f" ({minus(f'{finding.low:.4g}')} to {minus(f'{finding.high:.4g}')})"
     number = f"{finding.value:g}" if finding.value == round(finding.value) else f"{finding.value:.4g}"
-    return f"{number}{between}{unit}"
+    return f"{minus(number)}{between}{unit}"

@@ -24,6 +24,7 @@ from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import choice_box, column, stack
+from llmlab_gui.widgets.numbers import exact
 from llmlab_gui.widgets.saving import Table
 
 PATTERN, HEADS, STREAM, POINT, LAYERS, PREDICTIONS = range(6)
@@ -290,7 +291,7 @@ class CompareDock(AnswerDock):
 
     def _words(self, heat: Heat, row: int, column: int) -> str:
         """One cell of the map, exactly."""
-        value, selection = f"{float(heat.values[row, column]):.6g}", self.session.selection
+        value, selection = f"{exact(float(heat.values[row, column]))}", self.session.selection
         match self._view:
             case 0:
                 head = f"Layer {selection.layer}, head {selection.head}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmlab.core.signs import minus
 from llmlab.inspection.archive import Archive, Array
 from llmlab_gui.charts.heatmap import Heat
 from llmlab_gui.charts.layer_chart import Line, numbered
@@ -118,7 +119,9 @@ def summary(archive: Archive, position: int) -> str:
         here = f"{float(kl[position]):.4g} nats at token {position}"
         parts.append(f"KL(A ‖ B) {here}, {float(kl.mean()):.4g} on average.")
     if "cosine/residual/final" in archive:
-        parts.append(f"Cosine of the last residuals {float(archive['cosine/residual/final'][position]):.4f}.")
+        parts.append(
+            f"Cosine of the last residuals {minus(format(float(archive['cosine/residual/final'][position]), '.4f'))}."
+        )
     return " ".join([*parts, *archive.metadata.notes])
 
 

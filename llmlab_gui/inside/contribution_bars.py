@@ -8,6 +8,7 @@ from llmlab.inspection.archive import Array
 from llmlab_gui.charts.bars import Bar, BarGroup, Bars, Series
 from llmlab_gui.inside.film import Inspected
 from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.numbers import exact
 
 NORM, SHARE, LOGIT = "norm", "share", "logit"
 ATTENTION, FEED_FORWARD, ENDS, SUM = range(4)
@@ -67,7 +68,9 @@ def neuron_bars(archive: Inspected, layer: int, target: Target | None = None) ->
         strict=True,
     )
     groups = tuple(
-        BarGroup(f"#{index}", (Bar(part, 0, f"layer {layer}, neuron {index}: {part:.6g}, activation {value:.6g}"),))
+        BarGroup(
+            f"#{index}", (Bar(part, 0, f"layer {layer}, neuron {index}: {exact(part)}, activation {exact(value)}"),)
+        )
         for index, part, value in rows
     )
     return Bars(groups, (Series(f"neurons of layer {layer}", 1),), (target or Target()).unit, "neuron")
@@ -105,14 +108,14 @@ def _attribution(archive: Inspected, target: Target) -> Bars:
     pairs = _pairs(archive["attribution/attention"], archive["attribution/feed_forward"])
     groups = [_group("emb", "embedding", one("embedding"), ENDS), *pairs]
     groups.append(_group("bias", "bias of the final norm and of the unembedding", one("bias"), ENDS))
-    total = Bar(one("sum"), SUM, f"sum: {one('sum'):.6g}; the model's logit: {one('logit'):.6g}")
+    total = Bar(one("sum"), SUM, f"sum: {exact(one('sum'))}; the model's logit: {exact(one('logit'))}")
     series = (*_SERIES[:2], Series("embedding, bias", 2), _SERIES[3])
     return Bars((*groups, BarGroup("sum", (total,), apart=True)), series, target.unit, "layer")
 
 
 def _pairs(attention: Array, feed_forward: Array) -> list[BarGroup]:
     def bar(layer: int, part: str, value: float, series: int) -> Bar:
-        return Bar(float(value), series, f"layer {layer}, {part}: {value:.6g}")
+        return Bar(float(value), series, f"layer {layer}, {part}: {exact(value)}")
 
     return [
         BarGroup(str(layer), (bar(layer, "attention", a, ATTENTION), bar(layer, "feed-forward", f, FEED_FORWARD)))
@@ -121,4 +124,4 @@ def _pairs(attention: Array, feed_forward: Array) -> list[BarGroup]:
 
 
 def _group(label: str, name: str, value: float, series: int, *, apart: bool = False) -> BarGroup:
-    return BarGroup(label, (Bar(float(value), series, f"{name}: {float(value):.6g}"),), apart=apart)
+    return BarGroup(label, (Bar(float(value), series, f"{name}: {exact(float(value))}"),), apart=apart)

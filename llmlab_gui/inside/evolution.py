@@ -29,6 +29,7 @@ from llmlab_gui.inside.lens_data import PROBABILITY, lens_grid
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import choice_box, column, split, stack
+from llmlab_gui.widgets.numbers import exact
 from llmlab_gui.widgets.saving import Table
 
 HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
@@ -240,7 +241,7 @@ class EvolutionDock(InspectionDock):
                 heat = views.score_heat(self.film, frame, score.key, score.unit)
                 self.map.describe = lambda layer, head: (
                     f"Layer {layer}, head {head}, step {frame.step:,}: {score.title.lower()} "
-                    f"{heat.values[layer, head]:.6g} {score.unit}".rstrip()
+                    f"{exact(heat.values[layer, head])} {score.unit}".rstrip()
                 )
                 self.map.show_heat(heat)
                 self.map.choose(selection.layer, selection.head)

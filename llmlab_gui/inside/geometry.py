@@ -9,6 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHeaderView, QLabel, QLineEdit, QTreeWidget, QTreeWidgetItem, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.signs import minus
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.scatter import Scatter
 from llmlab_gui.inside.inspection_dock import AskingDock
@@ -134,10 +135,10 @@ class GeometryDock(AskingDock):
         ids, cosines = archive["neighbours/ids"].tolist(), archive["neighbours/cosine"].tolist()
         for id, cosine in zip(ids, cosines, strict=True):
             text = texts.get(str(id), f"[{id}]")
-            item = QTreeWidgetItem([visible(text), f"{cosine:.4f}"])
+            item = QTreeWidgetItem([visible(text), minus(f"{cosine:.4f}")])
             item.setData(0, _TEXT, text)
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            item.setToolTip(1, f"cosine {cosine:.7g}")
+            item.setToolTip(1, f"cosine {minus(f'{cosine:.7g}')}")
             self.neighbours.addTopLevelItem(item)
         self.neighbours.setHeaderLabels([f"near {visible(archive.metadata.more.get('near', ''))}", "cosine"])
         chosen = int(archive.metadata.more.get("near_id", "-1"))

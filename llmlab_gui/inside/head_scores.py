@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PySide6.QtCore import QObject, Qt
 
+from llmlab.core.signs import minus
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.color_scale import Values
 from llmlab_gui.widgets.row_tables import Column, RowsModel
@@ -119,4 +120,4 @@ class HeadScores(RowsModel[tuple[int, int]]):
 
 
 def _short(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return minus(f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}")

@@ -9,6 +9,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QLabel, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.signs import minus
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart, numbered
@@ -23,6 +24,7 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import column, settling_timer, stack
+from llmlab_gui.widgets.numbers import exact
 from llmlab_gui.widgets.saving import Table
 
 # Several clicks and keys are one question.
@@ -255,7 +257,7 @@ class InterventionEffect(QWidget):
         tokens = [visible(token) for token in archive.metadata.tokens]
         self.moved.describe = lambda layer, token: (
             f"After layer {layer}, token {token} “{tokens[token]}”: the residual stream moved by "
-            f"{values[layer, token]:.6g} of its length"
+            f"{exact(values[layer, token])} of its length"
         )
         rows = [str(layer) for layer in range(len(values))]
         self.moved.show_heat(Heat(values, rows, tokens, "layer", "token", unit="of its length"))
@@ -268,8 +270,8 @@ def headline(archive: Archive, place: int) -> str:
     against = f" − “{visible(more['against_text'])}”" if more.get("against_text") else ""
     text = (
         f"Logit of “{visible(more.get('answer_text', ''))}”{against} at token {more.get('position', '')}: "
-        f"{before:.4f} → {after:.4f} ({after - before:+.4f})"
+        f"{minus(f'{before:.4f}')} → {minus(f'{after:.4f}')} ({minus(f'{after - before:+.4f}')})"
     )
     if "target/source" in archive:
-        text += f"; in the source {float(archive['target/source'][0]):.4f}"
+        text += f"; in the source {minus(format(float(archive['target/source'][0]), '.4f'))}"
     return f"{text}. KL at token {place}: {float(archive['kl'][place]):.4g} nats."

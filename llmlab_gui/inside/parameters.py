@@ -11,6 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.signs import minus
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line, numbered
 from llmlab_gui.inside.inspection_dock import AskingDock
@@ -146,7 +147,7 @@ class ParametersDock(AskingDock):
             for place, number in enumerate((count, *numbers), 2):
                 item.setData(place, _ORDER, float(number))
                 item.setTextAlignment(place, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-                item.setToolTip(place, f"{number:.9g}")
+                item.setToolTip(place, minus(f"{number:.9g}"))
             self.list.addTopLevelItem(item)
 
     def _lay_out(self) -> None:

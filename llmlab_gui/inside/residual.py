@@ -13,6 +13,7 @@ from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, stack
+from llmlab_gui.widgets.numbers import exact
 from llmlab_gui.widgets.saving import Table
 
 NORMS, COSINES, MAP = "norms", "cosines", "map"
@@ -135,7 +136,7 @@ class ResidualDock(InspectionDock):
         signed = bool((values < 0).any())
         inner = values[:, 1:] if values.shape[1] > 2 else values  # the first token's are far longer in most models
         self.map.describe = lambda layer, column: (
-            f"{unit}, layer {layer}, token {column} “{tokens[column]}”: {values[layer, column]:.6g}"
+            f"{unit}, layer {layer}, token {column} “{tokens[column]}”: {exact(values[layer, column])}"
         )
         rows = [str(layer) for layer in range(len(values))]
         high = float(np.nanmax(np.abs(inner))) if inner.size else 1.0

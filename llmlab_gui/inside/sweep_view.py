@@ -10,6 +10,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.core.signs import minus
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.host.process import Request
@@ -20,6 +21,7 @@ from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.flow import FlowRow
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, stack
+from llmlab_gui.widgets.numbers import exact
 
 POSITIONS, HEADS = "layer,position", "layer,head"
 _OVER = ((POSITIONS, "Layer by token"), (HEADS, "Layer by head"))
@@ -113,9 +115,8 @@ class SweepView(QWidget):
 
         def describe(layer: int, column: int) -> str:
             where = f"head {column}" if heads else f"token {column} “{tokens[column]}”"
-            return (
-                f"Layer {layer}, {where}: effect {values[layer, column]:.6g}, logit {raw[layer, column]:.6g} ({unit})"
-            )
+            effect, logit = exact(values[layer, column]), exact(raw[layer, column])
+            return f"Layer {layer}, {where}: effect {effect}, logit {logit} ({unit})"
 
         self.map.describe = describe
         rows = [str(layer) for layer in range(len(values))]
@@ -123,10 +124,14 @@ class SweepView(QWidget):
         against = f" − “{visible(more['against_text'])}”" if more.get("against_text") else ""
         before = float(archive["sweep/before"][0])
         words = f"Watched: “{visible(more.get('answer_text', ''))}”{against} at token {more.get('position', '')}"
-        there = f", in the source {float(archive['sweep/source'][0]):.4f}" if "sweep/source" in archive else ""
+        there = (
+            f", in the source {minus(format(float(archive['sweep/source'][0]), '.4f'))}"
+            if "sweep/source" in archive
+            else ""
+        )
         notes = " ".join(archive.metadata.notes)
         self.drawn.emit()
-        self._words = f"{words}: {before:.4f}{there}. Colours: {unit}. {notes}".strip()
+        self._words = f"{words}: {minus(f'{before:.4f}')}{there}. Colours: {unit}. {notes}".strip()
         self.note.setText(self._words)
 
     def _refuse(self, error: LabError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Mapping, Sequence
 
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSize, Qt
@@ -59,7 +60,7 @@ class TokenChips(TokenArea):
             if self._places[token].top() > where.y():
                 break
             if self._places[token].contains(where):
-                return token
+                return -1 if self._is_cut(self.place_of(token)) else token
         return -1
 
     def sizeHint(self) -> QSize:
@@ -85,7 +86,7 @@ class TokenChips(TokenArea):
         begin = bisect.bisect_left(self._tops, self.verticalScrollBar().value() - self._line())
         for token in range(begin, len(self.tokens)):
             place = self.place_of(token)
-            if place.top() > self.viewport().height():
+            if self._is_cut(place):
                 break
             self._paint_chip(painter, token, place, metrics)
         painter.end()
@@ -117,6 +118,19 @@ class TokenChips(TokenArea):
     def _line(self) -> float:
         return QFontMetricsF(self.font()).height() + _INNER
 
+    @property
+    def _pitch(self) -> int:
+        """Pixels from a row to the next."""
+        return math.ceil(self._line() + _LINE_GAP)
+
+    def _is_cut(self, place: QRectF) -> bool:
+        """Whether the lower edge cuts a chip there: its row is not shown then, unless it is the only one."""
+        return place.bottom() > self.viewport().height() and place.top() > _EDGE
+
+    def _rows_in(self, pixels: float) -> int:
+        """So many pixels, filled up to whole rows."""
+        return math.ceil(pixels / self._pitch) * self._pitch
+
     def _lay_out(self) -> None:
         """Left to right, a new line where one is full or a token ends a line of the text."""
         metrics, line = QFontMetricsF(self.font()), self._line()
@@ -128,14 +142,14 @@ class TokenChips(TokenArea):
             if text not in widths:
                 widths[text] = min(metrics.horizontalAdvance(text) + 2 * _INNER, width)
             if left + widths[text] > width + _EDGE and left > _EDGE:
-                left, top = _EDGE, top + line + _LINE_GAP
+                left, top = _EDGE, top + self._pitch
             self._places.append(QRectF(left, top, widths[text], line))
             left += widths[text] + _GAP
             if cut.text.endswith("\n"):
-                left, top = _EDGE, top + line + _LINE_GAP
+                left, top = _EDGE, top + self._pitch
         self._tops = [place.top() for place in self._places]
-        height = (self._places[-1].bottom() if self._places else 0) + _EDGE
-        self.scroll_over(height, line + _LINE_GAP)
+        height, room = (self._places[-1].bottom() if self._places else 0) + _EDGE, self.viewport().height()
+        self.scroll_over(room + self._rows_in(height - room), self._pitch)
 
     def _show(self, token: int) -> None:
         if not 0 <= token < len(self._places):
@@ -144,7 +158,7 @@ class TokenChips(TokenArea):
         if place.top() < bar.value():
             bar.setValue(int(place.top() - _EDGE))
         elif place.bottom() > bar.value() + self.viewport().height():
-            bar.setValue(int(place.bottom() + _EDGE - self.viewport().height()))
+            bar.setValue(self._rows_in(place.bottom() + _EDGE - self.viewport().height()))
 
     def _paint_chip(self, painter: QPainter, token: int, place: QRectF, metrics: QFontMetricsF) -> None:
         theme = current_theme()

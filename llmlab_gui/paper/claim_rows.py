@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from llmlab.core.errors import LabError
+from llmlab.core.signs import minus
 from llmlab.data.papers import Claim, Paper
 from llmlab.notebook.entries import Line
 from llmlab.notebook.quantities import CLAIM
@@ -121,5 +122,5 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     if 1000 <= abs(value) < _LARGEST_WHOLE or (abs(value) < _LARGEST_WHOLE and value == round(value)):
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+        return minus(f"{value:,.0f}")
+    return minus(f"{value:.3g}")

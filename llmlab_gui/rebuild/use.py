@@ -17,6 +17,7 @@ from llmlab.core.kinds import PRETRAINING
 from llmlab.core.presets import default_preset, of_preset
 from llmlab.core.rebuilt_settings import RebuiltSettings, RetunedSettings
 from llmlab.core.settings import PretrainSettings
+from llmlab.core.signs import minus
 from llmlab.exercises.pieces import Piece, Workbook
 from llmlab.exercises.rebuilding import LENS, LORA, ON_A_MODEL
 from llmlab.jobs.rebuilt import Beside, beside, make_ours, make_yours, plain_settings
@@ -338,7 +339,10 @@ def _outcome(yours: RunRow, ours: RunRow, found: Beside) -> str:
         f"Ours is {ours.name}: {ours.status.words}. [Show both in the charts]({_BOTH})."
     ]
     lines += ["", "| validation loss at step | yours | ours | difference |", "| --- | --- | --- | --- |"]
-    lines += [f"| {step:,} | {mine:.4f} | {theirs:.4f} | {mine - theirs:+.4f} |" for step, mine, theirs in found.losses]
+    lines += [
+        f"| {step:,} | {mine:.4f} | {theirs:.4f} | {minus(f'{mine - theirs:+.4f}')} |"
+        for step, mine, theirs in found.losses
+    ]
     if found.our_speed and found.your_speed:
         share = found.your_speed / found.our_speed
         lines += ["", "| | yours | ours | times as fast |", "| --- | --- | --- | --- |"]

@@ -32,6 +32,7 @@ _LAYERS = 10.0
 # Pauses beyond these are shaded no more: the newest tell enough.
 _MOST_SPANS = 40
 _WIDE = 70  # characters: both the charts and what stands aside have room for their controls
+_LOW = 18  # lines: two charts below one another would have to be scrolled
 _SHARES = (3, 2)  # of the charts, and of that
 
 
@@ -76,8 +77,11 @@ class PanelDock(LabDock):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
+        width, height = event.size().toTuple()
+        if self._body is not None:
+            least = sum(chart.minimumSizeHint().width() for chart in self.panel.charts)
+            self.panel.lay_out(across=height < self.fontMetrics().lineSpacing() * _LOW and least < width)
         if self._halves is not None:
-            width, height = event.size().toTuple()
             wide = width >= self.fontMetrics().averageCharWidth() * _WIDE
             sizes = [(width if wide else height) * share // sum(_SHARES) for share in _SHARES]
             turn(self._halves, across=wide, sizes=sizes, shares=_SHARES)

@@ -6,6 +6,7 @@ import numpy as np
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
+from llmlab.core.signs import minus
 from llmlab.store.events import NATS, Finished
 from llmlab.store.history import RunHistory
 from llmlab_gui.charts.curve import CurveStyle, StyledPoints
@@ -137,7 +138,7 @@ def gap_note(history: RunHistory, scale: float = 1.0) -> str:
     if not len(history.evaluations):
         return ""
     gap = scale * float(history.evaluations["val_loss"][-1] - history.evaluations["train_loss"][-1])
-    return f"validation − train: {gap:+.3f}" if np.isfinite(gap) else ""
+    return f"validation − train: {minus(f'{gap:+.3f}')}" if np.isfinite(gap) else ""
 
 
 def _best(history: RunHistory) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelInd
 from PySide6.QtGui import QFont, QFontDatabase
 from PySide6.QtWidgets import QLabel, QStackedWidget, QTableView, QWidget
 
+from llmlab.core.signs import minus
 from llmlab.walk.stage import Array, Stage, Value
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.pages.html import colored_html, page_colors
@@ -225,7 +226,7 @@ class NumbersModel(QAbstractTableModel):
         at: tuple[int, ...] = (index.row(), index.column()) if value.array.ndim == 2 else (index.row(),)
         if role == _ROLE.DisplayRole:
             source = value.was if value.array.ndim == 1 and index.column() == 1 else value.array
-            return f"{float(source[at]):.7g}" if source is not None and index.row() < len(source) else ""
+            return minus(f"{float(source[at]):.7g}") if source is not None and index.row() < len(source) else ""
         if role == _ROLE.TextAlignmentRole:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         if role == _ROLE.FontRole and _changed(value, at):

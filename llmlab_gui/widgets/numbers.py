@@ -10,6 +10,8 @@ import math
 import re
 import time
 
+from llmlab.core.signs import minus
+
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|(?:[kMGT]?B|s|min|h|d)\b))")
 _COUNT_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -19,14 +21,19 @@ def read_out(value: float, kind: str) -> str:
     if not math.isfinite(value):
         return "–"
     if kind == "count":
-        return f"{value:,.0f}"
+        return minus(f"{value:,.0f}")
     if kind == "seconds":
         return duration(value)
     if kind == "percent":
-        return f"{value:.1f} %"
+        return f"{minus(f'{value:.1f}')} %"
     if abs(value) >= 10_000:
-        return f"{value:,.0f}"
-    return f"{value:#.4g}".rstrip(".")
+        return minus(f"{value:,.0f}")
+    return minus(f"{value:#.4g}".rstrip("."))
+
+
+def exact(value: float) -> str:
+    """A value in a tool tip: six significant digits, about all that a float32 has."""
+    return minus(f"{value:.6g}")
 
 
 def unbroken(text: str) -> str:
@@ -41,14 +48,14 @@ def tick(value: float, spacing: float, kind: str) -> str:
     if kind in ("count", "large"):
         for size, sign in _COUNT_UNITS:
             if abs(value) >= size:
-                return f"{value / size:.{_decimals(spacing / size)}f}{sign}"
+                return f"{minus(f'{value / size:.{_decimals(spacing / size)}f}')}{sign}"
     if abs(value) < spacing * 1e-6:  # what is left of zero after adding up steps
         return "0"
     if spacing < 1e-3 or abs(value) >= 1e6:
         digits = max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(spacing) + 1e-9))
         mantissa, exponent = f"{value:.{digits}e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    return f"{value:.{_decimals(spacing)}f}"
+        return f"{minus(mantissa)}e{int(exponent)}"
+    return minus(f"{value:.{_decimals(spacing)}f}")
 
 
 def duration(seconds: float) -> str:

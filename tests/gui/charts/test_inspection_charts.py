@@ -136,7 +136,7 @@ def test_clicking_a_bar_names_it(qtbot: QtBot) -> None:
     chart.clicked.connect(lambda *place: clicked.append(place))
     qtbot.mouseClick(chart, Qt.MouseButton.LeftButton, pos=chart.center_of(2, 1))
     assert clicked == [(2, 1)]
-    assert chart.tip(2, 1) == "2, feed-forward: -2 logit"
+    assert chart.tip(2, 1) == "2, feed-forward: −2 logit"
     chart.setFocus()
     qtbot.keyClick(chart, Qt.Key.Key_Right)
     qtbot.keyClick(chart, Qt.Key.Key_Return)

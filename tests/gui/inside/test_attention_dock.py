@@ -24,11 +24,13 @@ from llmlab_gui.charts.redraw import RedrawTimer
 from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.inspection_plan import first_tokens
 from llmlab_gui.host.process import ModelHost
+from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.inside.attention import ARCS, HEATMAP, ROLLOUT, STAGES, AttentionDock
 from llmlab_gui.inside.head_scores import SCORES
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.prompt import GENERAL, SCRATCH, PromptDock, examples_for
+from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets import saving
 from llmlab_gui.widgets.saving import Cell, LazyRows
 from llmlab_gui.widgets.theme import apply_theme, current_theme, style_sheet, theme_notifier
@@ -148,6 +150,26 @@ def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt:
     assert prompt.count.text().startswith("4 tokens of 64 that the model can read · all attention patterns: 768 bytes")
     assert "id" in prompt.chips.words(1)
     assert "“·king”" in prompt.chips.words(1)
+
+
+def test_no_row_of_tokens_is_cut_whatever_the_height_and_the_chosen_one_is_in_sight(qtbot: QtBot) -> None:
+    chips = TokenChips()
+    qtbot.addWidget(chips)
+    chips.show()
+    chips.show_tokens([PromptToken(id, f" word{id}") for id in range(60)])
+    for height in range(40, 130, 7):
+        chips.resize(200, height)
+        for token in (0, 59, 30):
+            chips.choose(token)
+            room = chips.viewport().rect()
+            shown = chips.place_of(token)
+            assert room.contains(shown.toAlignedRect()), (height, token)
+            assert chips.token_at(shown.center()) == token
+            for other in range(60):
+                place = chips.place_of(other)
+                assert not place.top() < 0 < place.bottom(), (height, token, other)
+                if place.bottom() > room.height():
+                    assert chips.token_at(place.center()) == -1
 
 
 def test_a_prompt_that_cannot_be_read_says_why_beside_the_tokens(

@@ -28,6 +28,7 @@ from llmlab_gui.host.process import Request
 from llmlab_gui.inside import compare as views
 from llmlab_gui.inside.compare import CompareDock
 from llmlab_gui.inside.evolution import CONTRIBUTIONS, LENS, MOSAIC, EvolutionDock
+from llmlab_gui.widgets.numbers import exact
 
 COUNT = len(PROMPT.split())
 
@@ -102,7 +103,7 @@ def test_a_heads_difference_is_drawn_centred_at_zero(lab: InspectionLab, qtbot: 
     assert heat is not None
     assert np.array_equal(heat.values, compared.archive["difference/attention/2"][1])
     value = float(compared.archive["difference/attention/2"][1, 3, 0])
-    assert f"from 3 “to” to 0 “the”: A − B = {value:.6g}" in compared.map.words(3, 0)
+    assert f"from 3 “to” to 0 “the”: A − B = {exact(value)}" in compared.map.words(3, 0)
     scale = compared.map.scale()
     assert scale.low == -scale.high
 

@@ -16,6 +16,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab.core.signs import minus
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.inside.chosen_interventions import edit_menu, interventions_of_part, words, written
 from llmlab_gui.inside.interventions import InterventionsDock
@@ -95,7 +96,7 @@ def test_a_head_chosen_in_another_panel_is_silenced_and_the_effect_shown(
         assert [text for text, _ in column.pairs] == shown
         assert [chance for _, chance in column.pairs] == archive[f"{name}/probability"][COUNT - 1].tolist()
     before, after = (float(archive[f"target/{name}"][0]) for name in ("before", "after"))
-    assert f"{before:.4f} → {after:.4f}" in dock.effect.headline.text()
+    assert f"{minus(f'{before:.4f}')} → {minus(f'{after:.4f}')}" in dock.effect.headline.text()
     assert line_of(dock.effect.kl, "KL").y == pytest.approx(archive["kl"], rel=1e-6)
 
 

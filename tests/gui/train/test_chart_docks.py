@@ -17,11 +17,12 @@ from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QPointF, QSettings, Qt, Signal
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication, QMainWindow, QScrollArea
+from PySide6.QtWidgets import QApplication, QMainWindow, QScrollArea, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab.core.signs import minus
 from llmlab.data.example_preview import BatchText
 from llmlab.store.events import Evaluated, Finished, Shared, Started, StepEvent
 from llmlab.store.history import RunHistory
@@ -102,7 +103,7 @@ def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot,
     labels = [line.label for line, _ in dock.chart.marks.lines]
     assert [label.split(":")[0] for label in labels] == ["uniform 4.17", "unigram 3.34", "floor 1.10"]
     gap = evaluated[-1].val_loss - evaluated[-1].train_loss
-    assert gap_note(lab.history("pretraining/fake")) == f"validation − train: {gap:+.3f}"
+    assert gap_note(lab.history("pretraining/fake")) == f"validation − train: {minus(f'{gap:+.3f}')}"
 
 
 def test_the_first_steps_of_a_run_never_come_with_the_curves_of_the_run_before(
@@ -373,6 +374,11 @@ def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, q
     assert item.pen.style() == Qt.PenStyle.DotLine  # as in the legend
     for size in ((495, 274), (464, 236)):  # of Train at 1366 x 720, and at 1280 x 640
         assert _unread(dock, size, qtbot) == []
+        area: QWidget | None = dock.norm_chart
+        while area is not None and not isinstance(area, QScrollArea):
+            area = area.parentWidget()
+        assert isinstance(area, QScrollArea)
+        assert area.verticalScrollBar().maximum() == 0, size  # both charts are in sight
 
 
 def test_panning_one_chart_moves_the_other(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:

@@ -1,0 +1,13 @@
+"""The sign of a number in a text that people read."""
+
+from __future__ import annotations
+
+
+def minus(number: str) -> str:
+    """A formatted number with the minus sign of print where it is below zero, and no sign where it is written as zero.
+
+    The exponent of `1e-05` keeps its hyphen: that is how it is typed.
+    """
+    if not number.strip("+-0.,"):
+        return number.lstrip("+-")
+    return f"\u2212{number[1:]}" if number.startswith("-") else number
