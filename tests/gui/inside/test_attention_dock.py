@@ -32,6 +32,7 @@ from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.prompt import GENERAL, SCRATCH, PromptDock, examples_for
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.widgets import saving
+from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Cell, LazyRows
 from llmlab_gui.widgets.theme import apply_theme, current_theme, style_sheet, theme_notifier
 
@@ -288,7 +289,7 @@ def test_stages_show_every_number_of_a_cell(qtbot: QtBot, lab: LookingLab, dock:
     dock.stages.maps["scores"].clicked.emit(3, 1)
     words = dock.stages.words.text()
     for name in ("scores", "scaled", "pattern"):
-        assert f"{float(archive[f'stages/{name}'][3, 1]):#.4g}" in words, name
+        assert read_out(float(archive[f"stages/{name}"][3, 1]), "value") in words, name
     assert "softmax over 4" in words
     dock.stages.maps["masked"].clicked.emit(1, 3)
     assert "masked, since it comes later" in dock.stages.words.text()
