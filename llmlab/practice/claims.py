@@ -6,6 +6,7 @@ that supports it, one that refutes it, and one that looks like either and decide
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
 
 from llmlab.data.papers import Choices, Claim, Paper, list_papers
@@ -27,6 +28,12 @@ _KINDS = {
 }
 
 
+@cache
+def _papers() -> list[Paper]:
+    """All papers, read once: a question asks for them up to three times, and they take a tenth of a second."""
+    return list_papers()
+
+
 def found_of(random: Random, what: str, paper: Paper, claim: Claim) -> Found:
     """What is asked about a claim. NothingToAsk where its table has nothing of that."""
     own = claim.practice
@@ -45,7 +52,7 @@ def found_of(random: Random, what: str, paper: Paper, claim: Claim) -> Found:
 
 def _of_others(random: Random, paper: Paper, claim: Claim, field: str, count: int) -> list[str]:
     """The same of other claims: of this paper first, then of the others."""
-    papers = sorted(list_papers(), key=lambda other: (other.name != paper.name, random.random()))
+    papers = sorted(_papers(), key=lambda other: (other.name != paper.name, random.random()))
     every: list[Choices] = []
     for other in papers:
         every += random.sample(beside := [one.practice for one in other.claims if one.practice], len(beside))
@@ -58,7 +65,7 @@ def _add(name: str, what: str, of: str) -> None:
     def about_a_claim(subject: Subject, random: Random) -> Found:
         claims = [
             (paper, claim)
-            for paper in list_papers()
+            for paper in _papers()
             for claim in paper.claims
             if of in ("", paper.name) and claim.practice and (what != TEST or claim.practice.tests)
         ]
@@ -72,7 +79,7 @@ for _name, _row in _KINDS.items():
 
 
 def whose_claim(subject: Subject, random: Random) -> Found:
-    papers = list_papers()
+    papers = _papers()
     paper = random.choice(papers)
     claim = random.choice(paper.claims)
     titles = [other.title for other in papers]
@@ -80,7 +87,7 @@ def whose_claim(subject: Subject, random: Random) -> Found:
 
 
 def cannot_be_tested(subject: Subject, random: Random) -> Found:
-    claims = [claim for paper in list_papers() for claim in paper.claims]
+    claims = [claim for paper in _papers() for claim in paper.claims]
     untested = [claim for claim in claims if not claim.sizes]
     if not untested:
         raise NothingToAsk("Every claim is tested.")
