@@ -338,7 +338,8 @@ def watch_call(layer: int, call: AttentionCall, observers: Sequence[Observer]) -
         for observer in watching:
             observer.pattern(layer, first, pattern)
         outputs.append(z)
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+    # Behind each other by tokens, as transformers' functions return them: what goes on needs no copy of its own.
+    return outputs[0] if len(outputs) == 1 else torch.cat([z.transpose(0, 1) for z in outputs]).transpose(0, 1)
 
 
 def _watch_scratch(

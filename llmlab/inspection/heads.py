@@ -48,9 +48,7 @@ class HeadSummaries(Observer):
         device = anatomy.unembedding.device
         size = (anatomy.n_layer, anatomy.n_head)
         self._sums = torch.zeros(4, *size, device=device)  # entropy, previous, first, distance
-        position = torch.arange(time, dtype=torch.float32, device=device)  # from a piece's first query
-        self._weights = torch.stack((torch.ones_like(position), position))  # [2, T]
-        self._keys = torch.arange(-time, time, dtype=torch.float32, device=device)  # the same, of keys
+        self._positions = torch.arange(time, dtype=torch.float32, device=device)
         self._mosaic = torch.zeros(*size, self._side, self._side, device=device)
         self._missing = [layer for layer, block in enumerate(anatomy.blocks) if block.attention is None]
 
@@ -64,15 +62,13 @@ class HeadSummaries(Observer):
             self._score(layer, first, rows)
 
     def _score(self, layer: int, row: int, rows: Tensor) -> None:
-        count = rows.shape[1]
+        last, keys = row + rows.shape[1], rows.shape[2]
+        distances = self._positions[row:last, None] - self._positions[:keys]  # [r, keys]
         logs = rows.clamp_min(_TINY).log_()
         self._sums[0, layer] -= logs.mul_(rows).sum((1, 2))
         self._sums[1, layer] += rows.diagonal(row - 1, 1, 2).sum(-1)
-        # Positions are counted from the piece's first query, so that near keys keep all their digits.
-        received, by_query = (self._weights[:, :count] @ rows).unbind(1)  # [H, keys] each
-        keys = self._keys[self._time - row : self._time + count]
-        self._sums[2, layer] += received[:, 0]
-        self._sums[3, layer] += by_query.sum(-1) - received @ keys
+        self._sums[2, layer] += rows[:, :, 0].sum(-1)
+        self._sums[3, layer] += rows.flatten(1) @ distances.flatten()
 
     def _thumbnail(self, layer: int, row: int, rows: Tensor) -> None:
         first_cell, cells = _largest(rows, 1, row, self._time, self._side)  # [H, a, keys]

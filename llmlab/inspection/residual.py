@@ -12,9 +12,10 @@ block and f the one after the last:
                           (as decompositions of the residual stream go; Elhage et al. 2021)
     heads                 |z_h W_O[h]|, what one head adds; see `into_stream` for norms and multipliers behind it
 
-Cost: f is known only after the last block, and contributions are too many to keep (L x 2 x T x C). They are put aside
-meanwhile (`spill`), which is exact, and read back layer by layer before logits are made, which take memory of their
-own. A head's norm is had from z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token.
+Cost: f is known only after the last block, and contributions may be too many to keep (L x 2 x T x C). They are put
+aside meanwhile (`spill`), which is exact: in memory as many as logits will take, the others in a file. Shares are
+computed before logits are made, which then find that memory free. A head's norm is had from z^T (W_O W_O^T) z, D x D
+numbers a head instead of D x C a token.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from llmlab.inspection.spill import Spill
 
 _STREAM: tuple[Point, ...] = ("pre_attn", "post_attn", "post_ffn")
 _CONTRIBUTIONS: dict[str, Point] = {"attention": "attn_out", "feed_forward": "mlp_out"}
-# Bytes of contributions that stay in memory: the bar for all that looking inside takes is 60 MB, and 48 here took 57.
-_IN_MEMORY = 32_000_000
+# Bytes of contributions that stay in memory: as many as a plain pass takes for its logits, since they are gone before
+# logits are made and leave their memory to these; within limits, because a pass may make the last logits alone.
+_IN_MEMORY = 32_000_000, 128_000_000
 
 
 class ResidualStream(Observer):
@@ -54,7 +56,7 @@ class Contributions(Observer):
     """Norms, cosines, shares and head norms of a pass; see the module for what they are."""
 
     def __init__(self, anatomy: Anatomy, time: int, folder: Path | None = None) -> None:
-        """time: tokens of the prompt. folder: for the temporary file, up to 4 x 2 x L x T x C bytes."""
+        """time: tokens of the prompt. folder: for the temporary file: what of 4 x 2 L x T x C bytes is too much."""
         self._anatomy = anatomy
         device = anatomy.unembedding.device
         self._norms = {point: torch.zeros(anatomy.n_layer, time, device=device) for point in _CONTRIBUTIONS.values()}
@@ -63,7 +65,8 @@ class Contributions(Observer):
         self._heads = torch.full((anatomy.n_layer, anatomy.n_head, time), torch.nan, device=device)
         self._embedding = torch.zeros(0)
         self._shares: dict[str, Tensor] = {}
-        self._spill = Spill(folder, _IN_MEMORY)
+        least, most = _IN_MEMORY
+        self._spill = Spill(folder, min(max(4 * time * anatomy.vocab_size, least), most))
         self._places: dict[tuple[Point, int], int] = {}  # numbers in the spill
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:
@@ -88,10 +91,10 @@ class Contributions(Observer):
     def final(self, x: Tensor) -> None:
         """Measures the shares of the last stream."""
         final = x.float()
-        whole = final.square().sum(-1)  # [T]
+        whole, products = final.square().sum(-1), torch.empty_like(final)  # [T], [T, C]
 
         def share(contribution: Tensor) -> Tensor:
-            return torch.linalg.vecdot(contribution, final) / whole
+            return torch.mul(contribution, final, out=products).sum(-1) / whole
 
         self._shares["embedding"] = share(self._embedding)
         for name, point in _CONTRIBUTIONS.items():

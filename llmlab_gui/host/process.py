@@ -33,9 +33,10 @@ _STDERR_KEPT = 8192
 # checkpoint from a slow disk stay below it.
 _CANCEL_PATIENCE_MS = 15_000
 # glibc, else unread. Without it, a pass takes its activations from the kernel anew each time: of 512 tokens through
-# SmolLM2-135M 272,000 page faults and 2.4 to 3.1 s of processor time, with it 1,200 and 1.9 s. Blocks of 32 MB go back
-# to the kernel at once, the rest when a model is closed (`llmlab.core.memory.give_back`).
-KEEP_PAGES = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456:glibc.malloc.hugetlb=1"
+# SmolLM2-135M 272,000 page faults and 2.4 to 3.1 s of processor time, with it none and 1.5 to 1.9 s. All blocks share
+# one heap, so that logits lie where contributions were. What is free at its end goes back to the kernel above 256 MB,
+# the rest when a model is closed (`llmlab.core.memory.give_back`).
+KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=268435456:glibc.malloc.hugetlb=1"
 LOADING = Working("Loading the model")  # before a text is written or a next token asked for; details may follow
 
 
