@@ -14,7 +14,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from llmlab.core.settings import ModelSettings, PretrainTrainSettings
-from llmlab.practice.kinds import Found, NothingToAsk, kind, minus, ordered
+from llmlab.core.signs import minus
+from llmlab.practice.kinds import Found, NothingToAsk, kind, ordered
 from llmlab.practice.question import TRAINING
 from llmlab.practice.subject import Subject
 
