@@ -55,7 +55,7 @@ class ProgressStrip(QWidget):
         self.bar.setMaximumHeight(8)
         self.cancel_button = labelled(QPushButton("Cancel"), f"Cancel {noun}")
         self.cancel_button.clicked.connect(lambda: session.cancel())
-        beside((self.what, 2), (self.bar, 1), self.left, self.cancel_button, into=self, margins=(6, 2, 6, 2))
+        beside((self.what, 2), (self.bar, 1), self.left, self.cancel_button, into=self, margins=(6, 3, 6, 3))
         self._patience = settling_timer(self, _PATIENCE_MS, self._appear)
         session.working_changed.connect(self._draw)
         self.hide()

@@ -15,8 +15,8 @@ from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.widgets.alternatives import plain_tip, visible
 from llmlab_gui.widgets.theme import current_theme, mix
 
-_INNER, _GAP, _LINE_GAP = 5.0, 3.0, 4.0
-_EDGE = 4.0
+_INNER, _GAP, _LINE_GAP = 5.0, 3.0, 3.0
+_EDGE = 2.0  # so that two rows fit into Prompt at 1280 x 640
 
 
 class TokenChips(TokenArea):

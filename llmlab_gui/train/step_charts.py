@@ -14,7 +14,7 @@ from llmlab_gui.train.chart_dock import ChartDock, ShownRun, legend, pauses
 from llmlab_gui.widgets.theme import current_theme
 
 _SMOOTHING_STEPS = 20
-_CAPTION = (
+_CAPTION_OF_RATES = (
     "Above, the learning rate of each step: warm-up, then the schedule. Below, the length of the gradient before "
     "clipping: spikes warn of instability."
 )
@@ -30,7 +30,7 @@ class LearningRateDock(ChartDock):
         title = "Learning rate && gradient norm"  # a single & would underline the next letter
         super().__init__(lab, "learning_rate", title, charts, smoothing=_SMOOTHING_STEPS, parent=parent)
         self.setAccessibleName("Learning rate & gradient norm")
-        self.caption(_CAPTION, "optimisation")
+        self.caption(_CAPTION_OF_RATES, "optimisation")
 
     def fill(self, runs: list[ShownRun]) -> None:
         rates: dict[str, StyledPoints] = {}
@@ -50,7 +50,7 @@ class LearningRateDock(ChartDock):
         self.norm_chart.set_legend([*legend(runs, kinds), *[entry] * bool(clip)])
 
 
-_CAPTION = (
+_CAPTION_OF_SPEEDS = (
     "Tokens trained on per second; the share of the machine's own measured peak of matrix products (MFU); memory. "
     "For several processes: the tokens of all, the memory of the first and, dotted, how much the slowest waits. "
     "Shaded: the run was paused or interrupted."
@@ -73,7 +73,7 @@ class ThroughputDock(ChartDock):
         )
         charts = [(self.speed_chart, 4), (self.mfu_chart, 3), (self.memory_chart, 4)]
         super().__init__(lab, "throughput", "Throughput", charts, parent=parent)
-        self.caption(_CAPTION, "optimisation")
+        self.caption(_CAPTION_OF_SPEEDS, "optimisation")
 
     def fill(self, runs: list[ShownRun]) -> None:
         axis = self.panel.x_axis
