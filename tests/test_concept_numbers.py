@@ -35,7 +35,10 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _TRAINED = ("in-context-learning", "probes-and-steering")
 _NEAR, _NEAR_PERCENT = 0.1, 10
 # Pages whose code takes seconds: those, and others.
-_OTHERS = "distillation edge-of-stability evaluation long-context statistics-of-claims superposition"
+_OTHERS = (
+    "data-quality distillation edge-of-stability evaluation long-context mixtures-of-experts n-grams "
+    "statistics-of-claims superposition"
+)
 _SLOW = (*_TRAINED, *_OTHERS.split())
 
 

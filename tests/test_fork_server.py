@@ -70,6 +70,7 @@ def test_what_xdist_starts_is_forked() -> None:
     assert fork_server.module_of([command[0], *command[2:]]) == "execnet"
 
 
+@pytest.mark.slow
 def test_what_tests_is_forked_with_tests_whose_assertions_say_what_failed(tmp_path: Path) -> None:
     (tmp_path / "test_lists.py").write_text("def test_lists():\n    one = [1]\n    assert one == [2]\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from concept_pages import ids_of, losses_of, page, rows_of
 from torch import Tensor
@@ -80,6 +81,7 @@ def test_the_noise_scale_of_the_toys_five_exercises() -> None:
     assert f"B_noise is {later[2]} after 100 steps at a rate of 0.05" in text
 
 
+@pytest.mark.slow
 def test_the_toys_sharpness_stays_about_the_edge_of_its_rate() -> None:
     toy, rate, found = toy_model().double(), 0.02, []
     weights = list(toy.parameters())

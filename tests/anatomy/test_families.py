@@ -219,6 +219,7 @@ _READOUT = {"cohere", "cohere2", "granite", "granitemoe", "minicpm3"}
 _TOO_STRANGE = {"opt", "bloom", "mpt", "qwen3_next", "qwen3_5", "lfm2"}
 
 
+@pytest.mark.slow
 @each("family", KINDS)
 def test_an_unknown_family_is_described_rightly_or_refused(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = family_model(family)
@@ -357,6 +358,7 @@ def test_a_linear_layer_of_any_kind_is_read_as_its_matrix() -> None:
 # The lab's own GPT --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each("options", COMBINATIONS)
 def test_the_scratch_gpt_is_right_in_all_its_settings(options: dict[str, Any]) -> None:
     model = lively(shape(**options)).requires_grad_(False)

@@ -75,6 +75,7 @@ def test_json_output_is_one_object_and_nothing_else(
     assert {"heads", "attribution", "next", "norms"} <= printed.keys()
 
 
+@pytest.mark.slow
 def test_plots_are_pictures_of_what_was_asked(trained: Path, tmp_path: Path) -> None:
     what = "attention,heads,contributions,attribution,lens"
     assert _inspect(trained, tmp_path, "--what", what, "--plots") == 0

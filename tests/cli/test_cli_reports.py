@@ -152,6 +152,7 @@ def test_json_lines_of_events_that_came_together_reach_the_reader_together(
 # doctor ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_working_machine_with_the_threads_of_a_run(
     outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

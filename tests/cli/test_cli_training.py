@@ -237,6 +237,7 @@ def test_an_export_opens_in_transformers_and_writes_what_the_run_writes(
     assert "never overwrites" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.real_start
 def test_control_c_stops_saves_and_gives_130_even_while_nobody_reads_the_output(outputs: Path) -> None:
     run = RunFolder(outputs / "pretraining" / "bar")

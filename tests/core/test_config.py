@@ -258,6 +258,7 @@ def test_settings_come_back_from_a_run_file_as_they_were(data: st.DataObject) ->
     )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(EVERY), st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()))
 def test_any_value_is_taken_or_refused_in_a_sentence(info: SettingInfo, value: Any) -> None:
     try:

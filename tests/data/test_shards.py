@@ -133,6 +133,7 @@ def test_a_long_text_is_read_again_as_it_was(tmp_path: Path) -> None:
     assert sum(1 for _ in corpus.pieces()) > 1
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(folder: Path, tmp_path: Path) -> None:
     alone = files_of(build(folder))
     script = (
@@ -150,6 +151,7 @@ def test_two_processes_write_what_one_writes(folder: Path, tmp_path: Path) -> No
     assert {name: data for name, data in both.items() if name != "lock"} == alone
 
 
+@pytest.mark.slow
 def test_a_build_killed_at_random_moments_goes_on_to_the_same_files(folder: Path) -> None:
     begin = time.monotonic()
     alone = files_of(build(folder))
@@ -407,6 +409,7 @@ def test_ids_beyond_two_bytes_take_four(folder: Path, monkeypatch: pytest.Monkey
     assert np.asarray(tokens).max() == 69_999
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FakeByteTokenizer(Gpt2Tokenizer):
         def encode_array(self, text: str) -> np.ndarray:

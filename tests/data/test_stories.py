@@ -81,6 +81,7 @@ def surprises() -> np.ndarray:
     return np.array([readings[0] for readings in found])
 
 
+@pytest.mark.slow
 def test_the_mean_surprise_of_stories_is_the_computed_entropy(surprises: np.ndarray) -> None:
     error = surprises.std() / math.sqrt(len(surprises))
     assert abs(surprises.mean() - story_entropy()) < 4 * error
@@ -140,6 +141,7 @@ def test_the_size_that_the_registry_states_is_right() -> None:
     assert sum(len(text.encode()) for text in texts) == corpus.bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "char"])
 def test_the_floor_is_the_entropy_shared_among_a_storys_tokens(kind: str) -> None:
     data = DataSettings(corpus="stories", tokenizer=kind)

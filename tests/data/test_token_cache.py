@@ -212,6 +212,7 @@ def child(script: str, cache: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_building_one_cache_agree(cache_folder: Path) -> None:
     children = [child(BUILD, cache_folder.parent) for _ in range(2)]
     answers = [json.loads(each.communicate(timeout=SECONDS)[0]) for each in children]

@@ -34,6 +34,7 @@ from llmlab.exercises.pieces import Piece, Workbook, all_pieces, find_piece
 from llmlab.gpt.model import GPT
 
 PIECES = [piece.name for piece in all_pieces()]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in PIECES if name not in ("softmax", "attention", "bpe")]
 SHAPE = ModelSettings(n_layer=2, n_head=2, n_embd=16, block_size=8)
 ATTENTION = """
 import math, torch
@@ -72,7 +73,7 @@ def written(piece: str, code: str, tmp_path: Path) -> tuple[str, str]:
     return ("", "") if found is None else (found[0], str(found[1]))
 
 
-@pytest.mark.parametrize("name", PIECES)
+@pytest.mark.parametrize("name", ["softmax", "attention", "bpe", *SLOW])
 def test_our_own_code_passes_and_ten_mistakes_are_caught_by_their_names(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_piece_has_a_page_hints_a_skeleton_without_solution_and_our_code(name:
     assert fact.endswith("is not written yet.")
 
 
+@pytest.mark.slow
 def test_a_matrix_b_that_begins_at_anything_but_zero_is_named_and_no_mistake_of_lora_fits_the_case_by_hand() -> None:
     parts = load_parts(find_piece("lora").folder)
 
@@ -220,6 +222,7 @@ def test_gpt2s_merges_give_gpt2s_tokens() -> None:
         assert checks.encode(checks._bytes_of(word), checks._gpt2()) == checks.gpt2_ids(word)
 
 
+@pytest.mark.slow
 def test_the_first_fact_is_said_with_its_numbers(tmp_path: Path) -> None:
     for code, step, fact in (
         (ATTENTION, "", ""),

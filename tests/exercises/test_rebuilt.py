@@ -189,7 +189,7 @@ def test_a_run_with_all_pieces_is_like_ours_and_is_said_to_be_theirs(
     assert {"mine", "ours-mine"} <= {row["id"] for row in json.loads(capsys.readouterr().out)}
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bpe", "compact"])
+@pytest.mark.parametrize("kind", [pytest.param("gpt2", marks=pytest.mark.slow), "bpe", "compact"])
 def test_a_text_encoded_by_the_learners_merges_is_the_labs(
     kind: str, functions: dict[str, Callable[..., Any]], outputs: Path
 ) -> None:
@@ -327,6 +327,7 @@ def test_an_adapter_that_the_learner_computes_has_our_outputs_and_gradients(
         torch.testing.assert_close(mine, ours, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_is_fine_tuned_with_the_learners_lora_and_ours_beside_it(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_command_says_what_it_said(
     assert _differences(READ[command], _said_now(command, lab, capsys), written, OF_TODAY) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", REPORTS)
 def test_a_report_is_written_anew_with_the_same_numbers(
     command: str, own_lab: Path, capsys: pytest.CaptureFixture[str]

@@ -111,6 +111,7 @@ def test_memory_covers_weights_gradients_and_moments(name: str) -> None:
     assert expected.minutes > 0
 
 
+@pytest.mark.slow
 @each("dropout", [0.0, 0.1])
 @each("options", SOME_COMBINATIONS)
 def test_what_a_block_keeps_is_what_autograd_keeps(options: dict[str, Any], dropout: float) -> None:

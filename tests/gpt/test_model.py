@@ -444,6 +444,7 @@ def test_a_norm_of_a_constant_vector_is_finite() -> None:
         assert torch.isfinite(Norm(shape(norm=kind))(torch.zeros(1, 32))).all()
 
 
+@pytest.mark.slow
 def test_a_compiled_model_with_all_of_the_newer_parts_is_one_graph() -> None:
     newer = {"qk_norm": True, "activation": "relu2", "untied_head": True, "logit_softcap": 3.0, "value_residual": True}
     newer |= {"mup_base_width": 8}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from waits import SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,7 @@ def test_no_module_of_the_window_imports_torch_and_no_open_window_has(tmp_path: 
     assert {"PySide6", "pyqtgraph", "llmlab"} <= loaded  # the imports really happened
 
 
+@pytest.mark.slow
 def test_the_core_runs_without_qt() -> None:
     loaded = loaded_after("\n".join(f"import {module}" for module in CORE_MODULES))
     assert loaded.isdisjoint(QT), loaded & set(QT)

@@ -146,6 +146,7 @@ def test_a_change_reaches_no_earlier_token(name: str) -> None:
     assert not torch.allclose(before[7], after[7], atol=1e-3)
 
 
+@pytest.mark.slow
 @each("name", NAMES)
 def test_a_batch_of_changed_prompts_is_each_of_them_alone(name: str, tmp_path: Path) -> None:
     model = opened(name)

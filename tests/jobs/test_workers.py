@@ -230,6 +230,7 @@ def test_a_pause_that_comes_while_the_corpus_is_read_holds_before_the_first_step
         assert child.wait() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prompts",
     [5, "the", [1], [None], {"a": 1}, None, ["日本"], ["\ud800"], ["the", "\udcff"], [], [""], ["x" * 10_000]],

@@ -33,6 +33,7 @@ PAIRS = {"sea sky?": "sea", "old new?": "old", "the king?": "the", "red sea?": "
 OWN = ("char", "bpe", "compact", "gpt2")
 # No template, one of each kind of option that the lab gives a template, and one whose turns have an end of their own.
 TEMPLATES = {"llama": None, "qwen2": None, "chatml": make.CHATML, "llama3": make.LLAMA3, "thinking": make.THINKING}
+OFTEN = ("bpe", "llama", "chatml")  # the others are slow, and rarely break where these do not
 TOKENS = 12
 LIKELY = 2.0  # how much longer than others the row of the token that ends answers is: the model stops now and then
 
@@ -45,7 +46,13 @@ class Made:
     base: str
 
 
-@pytest.fixture(scope="module", params=[*OWN[:-1], pytest.param(OWN[-1], marks=pytest.mark.slow), *TEMPLATES])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *OFTEN,
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in (*OWN, *TEMPLATES) if kind not in OFTEN),
+    ],
+)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     outputs = tmp_path_factory.mktemp(request.param)
     rows = [{"prompt": question, "completion": answer} for question, answer in PAIRS.items()]

@@ -307,6 +307,7 @@ ADAPTER_HARM: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ADAPTER_HARM)
 def test_a_harmed_adapter_is_a_sentence(
     saved: Path, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str

@@ -124,6 +124,7 @@ def elsewhere(work: Callable[[list[str]], list[str]], names: list[str], home: Pa
     return said.read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_model_is_downloaded_once_whole_and_without_programs(hub: Hub, folder: Path, tmp_path: Path) -> None:
     first, again, absent, pickled = elsewhere(
         open_all, [NAME, NAME, "maker/nothing", PICKLED], tmp_path / "home", hub.address

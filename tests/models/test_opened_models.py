@@ -343,6 +343,7 @@ def test_the_next_tokens_are_the_models_distribution(folder: Path, outputs: Path
     assert expected.entropy == pytest.approx(-sum(q * math.log(q) for q in p.tolist()), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_equal_seeds_write_equal_texts_also_beyond_the_context(folder: Path, outputs: Path) -> None:
     opened = open_model(str(folder), outputs)
 
@@ -364,6 +365,7 @@ def test_writing_ends_with_the_end_of_text(outputs: Path, tmp_path: Path) -> Non
     assert [token.text for token in tokens] == ["<|endoftext|>"]
 
 
+@pytest.mark.slow
 def test_opening_can_be_cancelled_at_every_word_of_progress(folder: Path, outputs: Path, tmp_path: Path) -> None:
     adapter = tiny_models.save_adapter(folder, tmp_path / "lora")
     gguf = tiny_models.save_gguf(tiny_models.llama(tie_word_embeddings=False), tmp_path / "tiny.gguf")

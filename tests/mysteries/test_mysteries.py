@@ -369,6 +369,7 @@ def _measured(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> dict[str, A
     return found
 
 
+@pytest.mark.slow
 def test_a_wrongly_built_run_answers_while_it_trains_as_its_checkpoint_does(outputs: Path, tmp_path: Path) -> None:
     asked, plain, out = {"text": "The"}, TrainingRun.after_step, tmp_path / "saved.safetensors"
 

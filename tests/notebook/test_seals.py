@@ -390,6 +390,7 @@ def test_an_old_prediction_that_was_edited_before_it_was_sealed_is_altered(outpu
     assert entry_of(outputs).lines()[0].altered == "it was changed after it was locked"
 
 
+@pytest.mark.slow
 def test_a_program_killed_before_or_after_any_write_leaves_nothing_that_looks_altered(tmp_path: Path) -> None:
     """Every replacement of a file, from the run that is made to its score and what was learned."""
 
@@ -460,6 +461,7 @@ def test_a_prediction_is_not_lost_where_another_program_is_writing_run_json(outp
     assert not entry_of(outputs).lines()[0].altered
 
 
+@pytest.mark.slow
 def test_two_programs_at_once_make_one_chain(outputs: Path) -> None:
     def work(name: str) -> int:
         for number in range(8):

@@ -143,6 +143,7 @@ def _save_forever(folder: Path) -> int:
         prune(folder, 3, checkpoints.checkpoint_name(step // 2))
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_saving_leaves_checkpoints_that_verify(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()

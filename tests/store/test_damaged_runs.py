@@ -154,6 +154,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_newest_checkpoint_is_passed_over_for_the_older_and_it_is_said(
     run: RunFolder, alone: RunFolder, damage: Callable[[Path], None]

@@ -178,6 +178,7 @@ def test_a_missing_file_is_an_error_in_words(tmp_path: Path) -> None:
             read(RunFolder(tmp_path / "nowhere"))
 
 
+@pytest.mark.slow
 def test_a_process_that_still_reads_ends_when_it_is_closed(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, steps=100_000).start().write_lines(100_000)
     reader = OverviewReader(fake.run)
@@ -185,6 +186,7 @@ def test_a_process_that_still_reads_ends_when_it_is_closed(tmp_path: Path) -> No
     assert reader.done
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(LOSSES, min_size=1, max_size=12) | st.lists(LOSSES, min_size=60, max_size=200), st.integers(9, 40))
 def test_thinning_keeps_extremes_ends_and_counts(losses: list[float], bucket: int) -> None:
@@ -231,6 +233,7 @@ _NEARLY = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", _NEARLY)
 def test_the_overview_and_the_follower_take_the_same_lines_for_damaged(damage: Any, long_run: FakeRun) -> None:
     lines = long_run.run.events.read_bytes().splitlines(keepends=True)

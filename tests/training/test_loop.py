@@ -441,6 +441,7 @@ def test_early_stopping_ends_after_so_many_measurements_without_a_better_one(out
     assert run.status().state == "finished"
 
 
+@pytest.mark.slow
 def test_early_measurements_do_not_change_when_early_stopping_ends_a_run(outputs: Path) -> None:
     # Step 10 is lower than all that follows; steps 20, 40, 60 fall, as they would without it, and 80, 100 do not.
     known = {0: 3.0, 10: 2.0, 20: 2.8, 40: 2.7, 60: 2.6, 80: 2.65, 100: 2.61, 120: 1.0}

@@ -182,7 +182,7 @@ def test_at_its_base_width_with_heads_of_64_mup_is_the_model_without() -> None:
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(("optimizer", "growth"), [("adamw", 20), ("muon", 1.5)])
+@pytest.mark.parametrize(("optimizer", "growth"), [("adamw", 20), pytest.param("muon", 1.5, marks=pytest.mark.slow)])
 def test_with_mup_activations_change_alike_at_every_width_and_without_the_more_the_wider(
     optimizer: str, growth: float
 ) -> None:

@@ -65,6 +65,7 @@ def _steps(run: RunFolder) -> list[int]:
     return [event["step"] for event in events_of(run, "step")]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_one_left_alone(run: RunFolder, alone: RunFolder, outputs: Path) -> None:
     begin = time.monotonic()
     train_to_the_end(new_run(outputs, STEPS, "measured"), start_fork)  # how long that takes on this machine, today
@@ -535,6 +536,7 @@ LEVERS: dict[str, dict[str, Any]] = {"muon": {"train__optimizer": "muon"}, "aver
 WARMUPS = {"data__batch_warmup_steps": 20, "data__length_warmup_steps": 17, "data__order": "sliding"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [*LEVERS.values(), WARMUPS, {"train__precision": "bf16"}])
 def test_with_each_setting_of_how_it_learns_a_killed_run_ends_as_one_left_alone(
     outputs: Path, changes: dict[str, Any]

@@ -89,6 +89,7 @@ def test_an_estimate_that_is_a_little_too_high_refuses_nothing() -> None:
     assert refused(settings, int(0.8 * estimate(settings).memory_bytes)).what == "This run does not fit into memory."
 
 
+@pytest.mark.slow
 def test_fewer_weights_learn_where_learning_takes_most(tmp_path: Path) -> None:
     wide = {"data__tokenizer": "gpt2", "model__n_embd": 512, "model__n_head": 8}
     little = {"data__batch_size": 1, "train__grad_accum": 1, "train__eval_interval": 0, "checkpoints__interval": 0}

@@ -175,6 +175,7 @@ HOW = {"temperature": 0.8, "top_k": 9, "top_p": 0.9}
 CHANGED = [*SETTINGS, "llama", "qwen3", "gpt2", "gemma2", "glm4", "phi3", "gpt_neox parallel"]
 
 
+@pytest.mark.slow
 @each("which", CHANGED)
 def test_any_number_can_be_changed_and_what_follows_is_computed_with_it(which: dict[str, Any] | str) -> None:
     """Each stage that follows is recomputed from the one before it, down to the logits, which are the model's.
@@ -299,6 +300,7 @@ def test_two_numbers_of_one_stage_are_refused_and_none_is_dropped() -> None:
         walk(scratch(), Walk(text=TEXT, changes=("norm[3]=1", "norm[4]=1")))
 
 
+@pytest.mark.slow
 def test_what_was_set_is_not_told_as_what_a_formula_gives() -> None:
     for written, of in (("q[0]=3", "query"), ("k[0]=3", "key"), ("v[0]=3", "value"), ("score[2]=3", "score")):
         asked = Walk(text=TEXT, key=2)

@@ -177,6 +177,7 @@ def test_its_table_has_every_number(qtbot: QtBot) -> None:
     assert len(rows) == 9
 
 
+@pytest.mark.slow
 def test_of_four_thousand_tokens_a_picture_of_the_views_size_is_drawn_and_kept_while_it_is_pointed_at(
     qtbot: QtBot,
 ) -> None:
@@ -274,6 +275,7 @@ def test_a_thousand_heads_are_one_picture_which_choosing_another_keeps(qtbot: Qt
 # Arcs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_arcs_name_whom_a_token_looks_at_and_draw_only_what_is_in_sight_of_long_prompts(qtbot: QtBot) -> None:
     arcs = Arcs()
     qtbot.addWidget(arcs)

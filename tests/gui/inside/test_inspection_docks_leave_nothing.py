@@ -218,6 +218,7 @@ class Verses(FakeModelHost):
         return list(range(len(text.split())))
 
 
+@pytest.mark.slow
 def test_a_line_break_and_a_space_are_signs_in_every_label(qtbot: QtBot, tmp_path: Path, host: FakeModelHost) -> None:
     verses = Verses()
     verses.kind, verses.answers = host.kind, {**host.answers, "pattern": make_pattern}

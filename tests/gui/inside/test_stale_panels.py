@@ -296,6 +296,7 @@ def test_a_panel_speaks_of_the_models_work_while_it_waits_for_it_and_no_longer(
         dock.shutdown()
 
 
+@pytest.mark.slow
 def test_every_panel_that_cannot_ask_for_a_long_prompt_offers_to_shorten_it(qtbot: QtBot, lab: InspectionLab) -> None:
     lab.host.context = 4
     for make in PANELS:

@@ -382,6 +382,7 @@ def test_a_process_that_died_is_noticed_without_any_file_changing(
     assert fake.run.recorded_status() == status
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_are_looked_at_within_the_poll(outputs: Path) -> None:
     for number in range(200):
         FakeRun(outputs, f"run-{number}").start().advance(1).finish()

@@ -205,6 +205,7 @@ def test_it_stops_within_a_second(tmp_path: Path, qtbot: QtBot, state: str) -> N
     assert watcher.thread.wait(WAIT)
 
 
+@pytest.mark.slow
 def test_it_stops_within_a_second_while_a_long_run_is_opened(
     tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def page_browser(qtbot: QtBot) -> Iterator[learn._LearnBrowser]:
     background.shutdown()
 
 
+@pytest.mark.slow
 def test_no_page_scrolls_sideways(page_browser: learn._LearnBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = [*load_all(), *(Page(piece.name, piece.title, piece.page) for piece in all_pieces())]
     wide = []

@@ -114,6 +114,7 @@ def tabs_outside(window: MainWindow, bottom: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
     same_window: MainWindow, qtbot: QtBot
 ) -> None:
@@ -153,6 +154,7 @@ def test_every_workspace_fits_a_laptop_with_long_names_and_a_message_over_it(
     window.covers.messages.dismiss()
 
 
+@pytest.mark.slow
 def test_no_panel_of_a_small_window_scrolls_sideways(same_window: MainWindow, qtbot: QtBot) -> None:
     """Only what is in one may: wide tables and grids."""
     window = same_window
@@ -172,6 +174,7 @@ def test_no_panel_of_a_small_window_scrolls_sideways(same_window: MainWindow, qt
         assert (window.width(), window.height()) == (960, 540), workspace
 
 
+@pytest.mark.slow
 def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     outputs = window.lab.outputs
@@ -211,6 +214,7 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
             assert table.columnViewportPosition(at) + table.columnWidth(at) <= table.viewport().width(), (dock, title)
 
 
+@pytest.mark.slow
 def test_a_name_of_170_characters_makes_nothing_wider_than_its_dock(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     name = ("a-name-as-long-as-a-folder-may-have-" * 5)[:170]
@@ -272,6 +276,7 @@ def test_every_dock_can_be_shown_in_every_workspace_and_then_has_the_keyboard(sa
             assert window.dockWidgetArea(dock) != Qt.DockWidgetArea.NoDockWidgetArea
 
 
+@pytest.mark.slow
 def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_is_seen(
     same_window: MainWindow, qtbot: QtBot
 ) -> None:
@@ -403,6 +408,7 @@ def only_bars_of_docks(window: MainWindow) -> bool:
     return all(whole(bar) and {bar.tabText(place) for place in range(bar.count())} <= titles for bar in bars)
 
 
+@pytest.mark.slow
 def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole(
     ring: FocusRing, same_window: MainWindow, qtbot: QtBot
 ) -> None:
@@ -440,6 +446,7 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
             assert QApplication.focusWidget() is widget, workspace
 
 
+@pytest.mark.slow
 def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_window: MainWindow, qtbot: QtBot) -> None:
     window = same_window
     for workspace in (LOOK_INSIDE, EXPERIMENTS, PAPER, TRAIN):
@@ -544,6 +551,7 @@ def test_the_tour_goes_through_the_window_and_is_remembered(same_window: MainWin
     assert window.settings.tour_seen
 
 
+@pytest.mark.slow
 def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made_and_in_front_after_a_reset(
     make_main_window: MakeWindow, qtbot: QtBot
 ) -> None:
@@ -570,6 +578,7 @@ def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made_
     assert found is window.covers.welcome or window.covers.welcome.isAncestorOf(found)
 
 
+@pytest.mark.slow
 def test_escape_a_workspace_and_a_hidden_panel_end_the_tour_and_a_new_size_moves_it(
     same_window: MainWindow, qtbot: QtBot
 ) -> None:
@@ -675,6 +684,7 @@ def test_pause_and_resume_of_the_toolbar_reach_the_run(
     assert [request.name for request in requests.take(fake.run.requests)] == ["resume"]
 
 
+@pytest.mark.slow
 def test_a_second_run_at_once_is_asked_about(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def make_window(qtbot: QtBot, tmp_path: Path) -> Callable[[], BareWindow]:
     return make
 
 
+@pytest.mark.slow
 def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(make_main_window: MakeWindow) -> None:
     """Whatever the tour showed of them meanwhile, also where the window is closed in its midst."""
     window = make_main_window(docks=False)

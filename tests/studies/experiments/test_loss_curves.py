@@ -211,6 +211,7 @@ def test_the_texts_of_a_step_are_those_that_training_read_also_before_its_settin
     assert all(row.loss is not None for spike in spikes for row in spike.batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [False, True])
 def test_the_examples_of_a_step_are_those_that_fine_tuning_read_cut_as_it_cut_them(
     tmp_path: Path, packing: bool

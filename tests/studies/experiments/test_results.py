@@ -175,6 +175,7 @@ def test_runs_that_have_not_ended_are_in_no_mean(outputs: Path) -> None:
     assert [point.x for point in results.charts[0].curves[0].points] == [16]
 
 
+@pytest.mark.slow
 def test_the_next_size_is_predicted_from_the_smaller_ones_before_it_is_run(outputs: Path) -> None:
     folder = experiment(outputs, "scaling", grid=[16, 24, 32, 48, 64], seeds=2)
     record = folder.record()

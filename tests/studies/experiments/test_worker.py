@@ -182,6 +182,7 @@ def test_an_error_while_it_stops_is_recorded(outputs: Path, monkeypatch: pytest.
     assert "No space left" in status.error["why"]
 
 
+@pytest.mark.slow
 def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
@@ -205,6 +206,7 @@ def test_killed_and_begun_again_it_leaves_finished_runs_as_they_were(
     assert folder.status().attempt == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_by_itself(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
@@ -221,7 +223,7 @@ def test_a_run_that_is_killed_goes_on_by_itself(
     assert run.recorded_status().attempt == 2
 
 
-@pytest.mark.parametrize("how", ["request", "SIGTERM"])
+@pytest.mark.parametrize("how", ["request", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_asked_to_stop_it_saves_and_goes_on_later(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path], how: str
 ) -> None:
@@ -296,6 +298,7 @@ def test_runs_at_once_give_the_very_results_of_one_after_the_other(
     assert outcomes[1] == outcomes[2] == outcomes[3]
 
 
+@pytest.mark.slow
 def test_as_many_train_at_once_as_wanted_and_all_save_when_it_is_stopped(
     outputs: Path, begun: Callable[[ExperimentFolder], Fork], held: Callable[[int], Path]
 ) -> None:
@@ -404,6 +407,7 @@ def test_a_damaged_run_keeps_no_other_trial_from_training(outputs: Path) -> None
     assert {trials._ready(folder, record, trial, status).id for trial in others} == {trial.run for trial in others}
 
 
+@pytest.mark.slow
 def test_what_is_predicted_from_the_others_waits_for_all_of_them(
     outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

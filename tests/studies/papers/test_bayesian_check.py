@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from llmlab.core.kinds import PAPERS
 from llmlab.core.task_settings import BIJECTION, MLP_PREFIX, TRANSFORMER
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, read_paper
@@ -25,6 +27,7 @@ _TINY |= {"data.batch_size": 16, "train.steps": 2, "train.eval_sequences": 16, "
 TINY = Size(1, {DEEP: _TINY | {"model.n_layer": 2, "data.pairs": 4}}, sequences=50)
 
 
+@pytest.mark.slow
 def test_a_check_trains_judges_and_draws_and_measures_the_geometry_once(outputs: Path) -> None:
     with mock.patch.dict(plan.SIZES, minutes=TINY), mock.patch.object(judge, "_QUERY_SEQUENCES", 6):
         paper, claims = read_paper("bayesian-geometry"), [ALIGNMENT, LAYERS]

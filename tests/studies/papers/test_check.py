@@ -62,6 +62,7 @@ def test_a_claim_without_a_test_and_an_unknown_size_are_refused(outputs: Path) -
         plan_check(CheckRequest(paper, "seconds", outputs))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_a_check_that_is_interrupted_goes_on_and_gives_a_verdict(
     outputs: Path, capsys: pytest.CaptureFixture[str]

@@ -146,7 +146,9 @@ def test_isotropic_noise_is_spread_over_all_directions() -> None:
     assert abs(found.gain) < 0.02
 
 
-@pytest.mark.parametrize(("count", "width"), [(30, 5), (20, 40), (60, 2048), (60, 2100)])
+@pytest.mark.parametrize(
+    ("count", "width"), [(30, 5), (20, 40), pytest.param(60, 2048, marks=pytest.mark.slow), (60, 2100)]
+)
 def test_participation_is_of_all_components_at_every_width(count: int, width: int) -> None:
     random = np.random.default_rng(7)
     x = random.normal(size=(count, width)) * np.linspace(0.1, 3, width) + random.normal(size=(count, 1))

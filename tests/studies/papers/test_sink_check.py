@@ -83,6 +83,7 @@ def test_what_was_measured_is_not_measured_again(
     assert tuple(judge.late(measured_check)) == measured[1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_check_keeps_the_parts_that_are_done(check: Check, tmp_path: Path) -> None:
     said: list[str] = []
 
@@ -111,6 +112,7 @@ def test_a_stop_while_a_model_is_opened_is_no_fault_of_the_model(check: Check) -
     assert list(check.measurements.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_asked_is_said_and_the_others_are_judged(measured_check: Check) -> None:
     measured_check.models.append("nowhere")
     verdicts = list(judge.late(measured_check))
@@ -125,6 +127,7 @@ def test_a_model_that_is_named_twice_counts_once(
     assert tuple(judge.late(measured_check)) == measured[1]
 
 
+@pytest.mark.slow
 def test_memory_is_given_back_when_nothing_holds_the_model_any_more(
     check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +151,7 @@ def test_memory_is_given_back_when_nothing_holds_the_model_any_more(
     assert held[-1] == 0
 
 
+@pytest.mark.slow
 def test_a_model_too_large_for_one_with_random_weights_beside_it_is_still_asked_about_the_place(
     check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,7 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(bases: dict[str,
 # A copy to look into -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_says_what_the_training_model_says_and_is_its_own(

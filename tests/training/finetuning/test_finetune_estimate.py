@@ -128,6 +128,7 @@ def _gated(layers: int) -> nn.Module:
     return lively(shape(n_layer=layers, n_embd=128, block_size=24, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_llama, _gpt2, _scratch, _normed, _mixed, _gated])
 @pytest.mark.parametrize(("method", "targets"), [("lora", ALL), ("lora", ATTENTION), ("full", ALL)])
 def test_activations_of_a_layer_are_what_autograd_keeps(

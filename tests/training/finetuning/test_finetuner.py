@@ -267,6 +267,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_bitwise_as_one_left_alone(
     assert differences(alone, run) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_bitwise_as_one_left_alone(outputs: Path, scratch: str, examples: str) -> None:
     alone, killed = (tuning_run(outputs, scratch, examples, name) for name in ("alone", "killed"))
     train_to_the_end(alone, start_fork)

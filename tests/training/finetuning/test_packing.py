@@ -176,6 +176,7 @@ def test_a_preview_says_that_packing_is_refused(tmp_path: Path) -> None:
     assert trouble(False) is None
 
 
+@pytest.mark.slow
 def test_a_run_tries_its_base_and_refuses_to_pack_for_one_that_reads_a_row_as_one_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_the_loss_and_its_gradients_are_those_of_all_logits(
                 assert float(what.loss_sum(batch)) == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
+@pytest.mark.slow
 @each("kind", family_models.KINDS)
 def test_the_head_of_every_family_is_told_apart_and_computes_nothing_elsewhere(kind: str) -> None:
     model = family_models.family_model(kind)

@@ -55,6 +55,7 @@ def test_a_process_that_torchrun_ends_hears_why_the_others_gave_up() -> None:
     assert str(three[0].given_up()) == "Process 1 of the run's 3 failed. There is no GPU."
 
 
+@pytest.mark.slow
 def test_a_run_whose_rank_0_runs_out_of_memory_as_it_collects_the_model_ends_with_a_sentence(outputs: Path) -> None:
     run = new_run(outputs, 2000, **SETTINGS | {"distributed__strategy": "fsdp2", "checkpoints__interval": 0})
     plain = parallel.Sharded.whole
@@ -122,6 +123,7 @@ def test_a_run_that_loses_a_process_fails_with_its_reason_and_goes_on_where_it_w
     assert events_of(run, "failed")[0]["what"] == "Process 1 of the run's 2 failed. There was not enough memory."
 
 
+@pytest.mark.slow
 def test_rank_0_is_killed_as_it_saves_or_finds_a_full_disk_and_nothing_saved_is_lost(
     outputs: Path, by_two: RunFolder
 ) -> None:
@@ -144,6 +146,7 @@ def test_rank_0_is_killed_as_it_saves_or_finds_a_full_disk_and_nothing_saved_is_
         assert differences(by_two, run) == []
 
 
+@pytest.mark.slow
 def test_a_process_that_is_slow_to_read_a_checkpoint_keeps_no_step_waiting(outputs: Path) -> None:
     run = train_by(new_run(outputs, 5, **SETTINGS | {"distributed__strategy": "fsdp2"}), 2)
     prepare_resume(run, {"train.steps": 7, "distributed.timeout": 3})
