@@ -216,6 +216,7 @@ class LineChart(pg.PlotWidget):
         if self.follow or self._fits_y:
             self._fit(1, *self._whole_y(extents))
             self._refit = False
+        self.marks.make_way([(curve.x, curve.y) for curve in self._curves.values() if len(curve.x)])
         self._axis_y.set_room(max(self._least_left, self._axis_y.needed_width()))
 
     def lay_out(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,9 @@ from PySide6.QtGui import QColor, QFontMetricsF
 from llmlab_gui.charts.curve import drawn
 from llmlab_gui.widgets.theme import faded
 
-_LABEL_PLACE = 0.25  # of the width: where a loss curve has fallen away from the lines above it
+# Of the width: where a loss curve has fallen away from the lines above it; and where else, if one goes through there.
+_LABEL_PLACES = (0.25, 1.0, 0.5, 0.0)
+_SAMPLES = 9  # of a curve, along the words
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class _Words(pg.InfLineLabel):
 
     def __init__(self, line: pg.InfiniteLine, words: str) -> None:
         self._words = words
-        super().__init__(line, text=words, position=_LABEL_PLACE, anchors=[(0, 1), (0, 1)])
+        self._place = _LABEL_PLACES[0]
+        super().__init__(line, text=words, position=self._place, anchors=[(0, 1), (0, 1)])
         self.setText(words)
 
     def valueChanged(self) -> None:
@@ -54,8 +57,33 @@ class _Words(pg.InfLineLabel):
             if words != self.textItem.toPlainText():
                 self.setText(words)
             free = 1 - (metrics.horizontalAdvance(words) + margin) / room
-            self.orthoPos = min(_LABEL_PLACE, max(0.0, free))
+            self.orthoPos = min(self._place, max(0.0, free))
         super().updatePosition()
+
+    def avoid(self, height_of: Callable[[np.ndarray], list[np.ndarray]]) -> None:
+        """Moves to where no curve goes through; to its usual place where one does everywhere.
+
+        height_of: where each curve stands at these places, in the plot's coordinates.
+        """
+        view = self.line.getViewBox()
+        if not self._words or not isinstance(view, pg.ViewBox) or min(view.width(), view.height()) <= 0:
+            return
+        (left, right), (low, high) = view.viewRange()
+        metrics = QFontMetricsF(self.textItem.font())
+        wide = min(1.0, metrics.horizontalAdvance(self._words) / view.width())
+        bottom = self.line.value()
+        top = bottom + metrics.height() / view.height() * (high - low)
+
+        def is_free(place: float) -> bool:
+            along = min(place, 1 - wide) + np.linspace(0, wide, _SAMPLES)
+            heights = height_of(left + along * (right - left))
+            # A curve goes through where it is between the words' lower and upper edge, or jumps over them.
+            return not any(np.nanmin(y) < top and np.nanmax(y) > bottom for y in heights if not np.isnan(y).all())
+
+        place = next(filter(is_free, _LABEL_PLACES), _LABEL_PLACES[0])
+        if place != self._place:
+            self._place = place
+            self.updatePosition()
 
 
 class Marks:
@@ -92,6 +120,16 @@ class Marks:
             item.setZValue(-20)
             self._plot.addItem(item, ignoreBounds=True)
         self._restyle()
+
+    def make_way(self, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Words of lines move out of the way of these curves, each its x and y."""
+
+        def height_of(places: np.ndarray) -> list[np.ndarray]:
+            x = 10.0 ** np.clip(places, -300, 300) if self._log_x else places
+            return [drawn(np.interp(x, *curve, left=np.nan, right=np.nan), self._log_y) for curve in curves]
+
+        for _, item in self.lines:
+            item.label.avoid(height_of)
 
     def heights(self) -> list[float]:
         """Where the lines stand in the plot; NaN for those that a logarithmic axis cannot show."""

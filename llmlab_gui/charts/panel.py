@@ -146,6 +146,7 @@ class ChartPanel(QWidget):
 
     def minimumSizeHint(self) -> QSize:
         """With all rows that the controls take in this width: the charts keep their height below them."""
+        self._box.invalidate()  # Qt does so only with the next events
         hint, row = super().minimumSizeHint(), self._row
         return QSize(hint.width(), hint.height() - row.minimumSize().height() + row.heightForWidth(self.width()))
 

@@ -208,6 +208,28 @@ def test_keys_read_a_chart_point_by_point_zoom_and_show_everything_again(drawing
     assert chart.cross_hair.box.isHidden()
 
 
+def test_no_curve_goes_through_what_a_reference_line_says(drawing: Drawing) -> None:
+    x = np.linspace(0.0, 100.0, 101)
+    chart, meaning = drawing.chart, "uniform 4.00: all equally likely"
+    drawing.panel.resize(700, 400)
+    for log_y in (False, True):
+        drawing.panel.set_log(x=False, y=log_y)
+        for late in (0.0, 30.0, 45.0, 90.0):  # where the curve has come down to the line
+            y = np.maximum(4.05 + (late - x) * 0.04, 1.0)
+            drawing.x, drawing.y = x, y
+            drawing._fill()
+            chart.set_reference_lines([ReferenceLine(4.0, meaning)])
+            drawing.settle()
+            (_, line) = chart.marks.lines[0]
+            words = line.label.mapRectToScene(line.label.boundingRect())
+            view = chart.getPlotItem().getViewBox()
+            low, high = (view.mapSceneToView(point) for point in (words.bottomLeft(), words.topRight()))
+            inside = (low.x() < x) & (x < high.x())
+            heights = np.log10(y) if log_y else y
+            margin = 0.25 * (high.y() - low.y())  # of the document around its letters
+            assert not (inside & (heights > low.y() + margin) & (heights < high.y() - margin)).any(), (log_y, late)
+
+
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
     drawing.chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00"), ReferenceLine(-1.0, "below zero")])
     (_, uniform), (_, below) = drawing.chart.marks.lines
