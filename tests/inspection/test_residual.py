@@ -14,6 +14,7 @@ from watched_models import SETTINGS, name, scratch, watch_all
 from llmlab.anatomy.anatomy import scratch_anatomy
 from llmlab.anatomy.capture import POINTS, run
 from llmlab.gpt.model import Block
+from llmlab.inspection import residual
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.spill import Spill
 
@@ -62,6 +63,18 @@ def test_shares_sum_to_one(options: dict[str, Any]) -> None:
     whole = sum(share if share.dim() == 1 else share.sum(0) for share in shares.values())
     assert isinstance(whole, Tensor)
     assert torch.allclose(whole, torch.ones(12), atol=1e-5)
+
+
+def test_contributions_are_the_same_from_memory_and_from_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = scratch(SETTINGS[0], n_layer=4)
+    found = []
+    for limits in (residual._IN_MEMORY, (3000, 3000), (0, 0)):  # bytes: all of 8 matrices of 1,536, one, none
+        monkeypatch.setattr(residual, "_IN_MEMORY", limits)
+        watcher = Contributions(scratch_anatomy(model), 12)
+        run(model, scratch_anatomy(model), some_ids(12), [watcher])
+        found.append(watcher.results())
+    for what, values in found[0].items():
+        assert all(torch.equal(other[what], values) for other in found[1:]), what
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=name)
