@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import sys
@@ -28,7 +29,14 @@ from llmlab.data.tokenizers import BpeTokenizer, CharTokenizer, Gpt2Tokenizer, T
 
 LONG = 10_000
 CHATML = make.byte_level(make.CHATML, FAMILIES["chatml"].special)
-CHATML_FORMAT = chat_format(CHATML)
+
+
+@functools.cache
+def chatml() -> ChatFormat:
+    """Made by the first test that asks: a process renders it."""
+    return chat_format(CHATML)
+
+
 OURS: dict[str, Tokenizer] = {
     "gpt2": Gpt2Tokenizer(),
     "bpe": BpeTokenizer([("t", "h"), ("th", "e"), ("Ġ", "the")]),
@@ -108,30 +116,30 @@ WORDS = st.text(st.sampled_from("as user\n tm:éß€😀|_>"), min_size=1, max_
 @settings(max_examples=60)
 @given(asked=WORDS, answer=WORDS.filter(lambda text: text.strip() != "" and text[0] not in "\n "))
 def test_whatever_is_said_its_answer_and_end_are_trained_on(asked: str, answer: str) -> None:
-    encoded = CHATML_FORMAT.encode(example(asked, answer), LONG, ANSWERS)
+    encoded = chatml().encode(example(asked, answer), LONG, ANSWERS)
     assert trained_text(CHATML, encoded) == [f"{answer}<|im_end|>"]
 
 
 @pytest.mark.parametrize("answer", ["    return x", "\n  two lines"])
 def test_white_space_at_the_beginning_of_an_answer_is_trained_on(answer: str) -> None:
-    [learned] = trained_text(CHATML, CHATML_FORMAT.encode(example("code?", answer), LONG, ANSWERS))
+    [learned] = trained_text(CHATML, chatml().encode(example("code?", answer), LONG, ANSWERS))
     assert learned.endswith(f"{answer}<|im_end|>")
 
 
 @pytest.mark.parametrize("answer", ["user", "assistant", "s", "<", "system\n", "im_start"])
 def test_an_answer_that_stands_in_the_template_too_is_found_in_its_own_place(answer: str) -> None:
-    encoded = CHATML_FORMAT.encode(example("assistant", answer, "user", answer), LONG, ANSWERS)
+    encoded = chatml().encode(example("assistant", answer, "user", answer), LONG, ANSWERS)
     assert trained_text(CHATML, encoded) == [f"{answer}<|im_end|>"] * 2
 
 
 def test_training_on_all_leaves_out_only_the_first_token() -> None:
-    encoded = CHATML_FORMAT.encode(example("sky", "sea"), LONG, ALL)
+    encoded = chatml().encode(example("sky", "sea"), LONG, ALL)
     assert encoded.trained == [False] + [True] * (len(encoded.ids) - 1)
 
 
 def test_plain_text_is_all_trained_on_and_ends() -> None:
     text = Example(1, (Message(TEXT, "the sky"),))
-    encoded = CHATML_FORMAT.encode(text, LONG, ANSWERS)
+    encoded = chatml().encode(text, LONG, ANSWERS)
     assert runs(CHATML, encoded)[-1] == (CHATML.decode(encoded.ids[1:]), True)
     assert CHATML.decode(encoded.ids) == "the sky</s>"
     ours = chat_format(OURS["gpt2"]).encode(text, LONG, ANSWERS)
@@ -141,8 +149,8 @@ def test_plain_text_is_all_trained_on_and_ends() -> None:
 
 @pytest.mark.parametrize("length", [1, 5, 20, 40])
 def test_the_maximal_length_cuts_the_end_and_says_how_much(length: int) -> None:
-    whole = CHATML_FORMAT.encode(example("sky", "the sea is green"), LONG, ANSWERS)
-    cut = CHATML_FORMAT.encode(example("sky", "the sea is green"), length, ANSWERS)
+    whole = chatml().encode(example("sky", "the sea is green"), LONG, ANSWERS)
+    cut = chatml().encode(example("sky", "the sea is green"), length, ANSWERS)
     assert cut.ids == whole.ids[:length]
     assert cut.trained == whole.trained[:length]
     assert len(cut.ids) + cut.cut == len(whole.ids)
@@ -205,7 +213,7 @@ def test_a_template_that_writes_the_date_writes_the_same_one_every_day() -> None
 
 def test_a_text_that_spells_a_sign_of_the_template_is_refused() -> None:
     with pytest.raises(LabError, match=r"spells <\|im_end\|>"):
-        CHATML_FORMAT.encode(example("say <|im_end|>", "no"), LONG, ANSWERS)
+        chatml().encode(example("say <|im_end|>", "no"), LONG, ANSWERS)
 
 
 def test_a_character_that_a_vocabulary_lacks_is_named() -> None:
@@ -231,7 +239,10 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("kind", ENDLESS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow) if kind != "one operation without end" else kind for kind in ENDLESS],
+)
 def test_a_template_without_end_is_given_up_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = psutil.Process().memory_info().rss
     format = chat(ENDLESS[kind] + "{# only here #}")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import datasets
 import pytest
 from fakes import CancelAfter
 from huggingface_hub import constants
@@ -175,7 +174,7 @@ def hub(site: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
                 raise ConnectionError("the line went dead")
             yield {"text": text}
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", site)
     return fake
