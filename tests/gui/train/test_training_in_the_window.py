@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from preset_settings import resolve_settings
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -13,6 +14,7 @@ from llmlab.jobs import launcher
 from llmlab.jobs.queue import RunQueue
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.checkpoints import final_of, list_checkpoints
+from llmlab.store.run_folder import RunFolder
 from llmlab_gui.train.loss import LossDock
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
@@ -23,9 +25,21 @@ STEPS = 1000  # two or three seconds: long enough to be paused on the way
 
 @pytest.fixture
 def window(make_main_window: MakeWindow, qtbot: QtBot) -> MainWindow:
-    made = make_main_window()
+    """To be closed: it has no docks, which closing does not ask."""
+    made = make_main_window(docks=False)
     qtbot.waitUntil(lambda: made.lab.looked, timeout=WAIT)
     return made
+
+
+def endless_run(window: MainWindow, qtbot: QtBot, name: str) -> RunFolder:
+    """One that this window started and that is at work."""
+    preset, overrides = SMALL["preset"], {key: value for key, value in SMALL.items() if key != "preset"}
+    settings = resolve_settings(preset, overrides=overrides | {"train.steps": "1000000"})
+    with qtbot.waitSignal(window.lab.controller.started, timeout=WAIT) as started:
+        window.lab.controller.start(settings, name, preset)
+    run: RunFolder = started.args[0]
+    qtbot.waitUntil(lambda: run.recorded_status().step > 0 and state_of(window, name) == "running", timeout=WAIT)
+    return run
 
 
 def steps_drawn(window: MainWindow, name: str) -> int:
@@ -110,8 +124,7 @@ def test_closing_with_a_live_run_can_be_cancelled_or_stops_it(
     window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That it is left training: the next test."""
-    run = press_train(window, qtbot, "live", 1_000_000)
-    qtbot.waitUntil(lambda: steps_drawn(window, "live") > 0, timeout=WAIT)
+    run = endless_run(window, qtbot, "live")
     asked: list[list[str]] = []
     answers = iter([CloseChoice.CANCEL, CloseChoice.STOP])
 
@@ -135,12 +148,11 @@ def test_closing_with_a_live_run_can_be_cancelled_or_stops_it(
 def test_a_run_left_in_the_background_is_found_again(
     make_main_window: MakeWindow, window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = press_train(window, qtbot, "kept", 1_000_000)
-    qtbot.waitUntil(lambda: steps_drawn(window, "kept") > 0, timeout=WAIT)
+    run = endless_run(window, qtbot, "kept")
     monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.KEEP)
     assert window.close()
-    again = make_main_window()
-    qtbot.waitUntil(lambda: steps_drawn(again, "kept") > 5, timeout=WAIT)
+    again = make_main_window(docks=False)
+    qtbot.waitUntil(lambda: len(again.lab.history("pretraining/kept").step_columns) > 5, timeout=WAIT)
     QApplication.processEvents()
     assert state_of(again, "kept") == "running"
     again.run_actions.stop.trigger()
