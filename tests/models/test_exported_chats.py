@@ -27,6 +27,7 @@ from llmlab.gpt.model import GPT
 from llmlab.jobs.launcher import create_run
 from llmlab.models.export.merge import export
 from llmlab.models.generation import write
+from llmlab.models.model import OpenModel
 from llmlab.models.source import open_model
 
 PAIRS = {"sea sky?": "sea", "old new?": "old", "the king?": "the", "red sea?": "red"}
@@ -40,10 +41,11 @@ LIKELY = 2.0  # how much longer than others the row of the token that ends answe
 
 @dataclass(frozen=True)
 class Made:
-    """A folder with a base, and a run `tuned` on it."""
+    """A folder with a base, and a run `tuned` on it, which is open."""
 
     outputs: Path
     base: str
+    tuned: OpenModel
 
 
 @pytest.fixture(
@@ -73,7 +75,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "checkpoints.interval": 0,
     }
     train_here(create_run(outputs, resolve_finetune_settings("scratch", overrides=overrides), name="tuned"))
-    return Made(outputs, base)
+    return Made(outputs, base, open_model("tuned@final", outputs))
 
 
 def _scratch(outputs: Path, tokenizer: str) -> str:
@@ -117,9 +119,8 @@ def _ending(model: Any, id: int) -> Any:
     return model
 
 
-def in_the_lab(reference: str, outputs: Path, question: str) -> tuple[list[int], str]:
+def in_the_lab(opened: OpenModel, question: str) -> tuple[list[int], str]:
     """The prompt's ids, and the answer."""
-    opened = open_model(reference, outputs)
     ids = chat_format(opened.tokenizer).prompt_ids(Example(1, (Message("user", question),)))
     tokens = write(opened, question, TOKENS, Sampling(0, 0), seed=0, chat=True)
     return ids, _whole("".join(token.text for token in tokens))
@@ -146,11 +147,11 @@ def test_the_merged_export_answers_in_plain_transformers_as_the_run_does(made: M
     export("tuned@final", made.outputs, tmp_path / "merged", "hf")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
-    stopped = 0
+    merged, stopped = open_model(str(tmp_path / "merged"), made.outputs), 0
     for question in PAIRS:
-        ids, answer = in_the_lab("tuned@final", made.outputs, question)
+        ids, answer = in_the_lab(made.tuned, question)
         assert elsewhere(model, tokenizer, question) == (ids, answer)
-        assert in_the_lab(str(tmp_path / "merged"), made.outputs, question) == (ids, answer)
+        assert in_the_lab(merged, question) == (ids, answer)
         stopped += len(tokenizer(answer, add_special_tokens=False)["input_ids"]) < TOKENS
     assert stopped
 
@@ -163,7 +164,7 @@ def test_the_exported_adapter_answers_in_plain_peft_on_the_exported_base(made: M
     model.generation_config = transformers.GenerationConfig.from_pretrained(tmp_path / "adapter")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "adapter")
     for question in PAIRS:
-        assert elsewhere(model, tokenizer, question) == in_the_lab("tuned@final", made.outputs, question)
+        assert elsewhere(model, tokenizer, question) == in_the_lab(made.tuned, question)
 
 
 @pytest.mark.parametrize("to", ["hf", "adapter"])
