@@ -200,12 +200,14 @@ class StudySetup(QWidget, Generic[A, P]):
             return False
 
     def _not_started(self, _error: LabError) -> None:
+        self._is_starting = False
         self._settle.start()  # it can be tried again
 
     def _started(self, study: str) -> None:
+        own = self._is_starting  # or else another was resumed, and what is pressed next is the first press here
         if self._form.name.text().strip() == study:
             self._form.name.clear()
-        self._is_starting = True  # until there is another plan
+        self._is_starting = own  # until there is another plan
         self._settle.start()  # a fresh name, for another one like it
 
 

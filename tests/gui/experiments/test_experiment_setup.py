@@ -21,6 +21,7 @@ from whole_lab import WholeLab
 from windows import dock_in_sight
 
 from llmlab.cli.main import main
+from llmlab.core.errors import LabError
 from llmlab.core.progress import quiet
 from llmlab.core.settings import PretrainSettings
 from llmlab.notebook.predictions import parse_prediction
@@ -169,6 +170,24 @@ def test_a_name_tells_when_it_was_started_and_not_when_it_was_planned(
     qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
     assert started[0].id.startswith("20")
     assert started[0].created > earlier
+
+
+def test_a_start_right_after_another_was_resumed_or_could_not_start_is_not_lost(
+    dock: ExperimentDock, qtbot: QtBot, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "ask", lambda *_, **__: [])
+    controller = dock.setup._controller
+    planned(dock, qtbot)
+    controller.started.emit("resumed")
+    dock.setup.start()
+    qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
+    controller.failed.emit(LabError("It could not be started."))
+    dock.setup.start()
+    qtbot.waitUntil(lambda: len(started) == 2, timeout=WAIT)
+    controller.started.emit(started[-1].id)
+    dock.setup.start()  # a second press means the one that was started
+    planned(dock, qtbot)
+    assert len(started) == 2
 
 
 def test_a_start_right_after_an_edit_starts_what_was_edited(
