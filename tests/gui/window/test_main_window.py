@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 from fake_experiments import FakeExperiment
 from fakes import FakeRun
-from PySide6.QtCore import QMimeData, QPoint, QRect, Qt, QUrl
+from PySide6.QtCore import QMimeData, QObject, QPoint, QRect, Qt, QUrl
 from PySide6.QtGui import QAction, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication, QPalette
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
@@ -449,6 +449,21 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
                 if QApplication.focusWidget() is widget:
                     break
             assert QApplication.focusWidget() is widget, workspace
+
+
+def test_the_keyboard_goes_to_another_workspace_by_way_of_no_other_control(
+    same_window: MainWindow, qtbot: QtBot
+) -> None:
+    window = same_window
+    window.use_workspace(TRAIN)
+    window.show_dock("runs")
+    qtbot.waitUntil(lambda: keyboard_in(window, "runs"), timeout=WAIT)
+    went: list[QWidget | None] = []
+    told = QApplication.instance().focusChanged.connect(lambda _, now: went.append(now))
+    window.use_workspace(LOOK_INSIDE)
+    qtbot.waitUntil(lambda: keyboard_in(window, "prompt"), timeout=WAIT)
+    QObject.disconnect(told)
+    assert {now for now in went if now is not window} == {QApplication.focusWidget()}  # no button on its way
 
 
 @pytest.mark.slow
