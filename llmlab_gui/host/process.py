@@ -22,6 +22,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.paths import module_command
 from llmlab.core.records import from_plain
 from llmlab.models.replies import WrittenToken
+from llmlab.training import thread_spin
 from llmlab_gui.host.command import end_process
 from llmlab_gui.host.messages import ANSWERS, Generation, progress_from, readable
 from llmlab_gui.host.selection import Working
@@ -194,6 +195,9 @@ class ModelHost(QObject):
         environment = QProcessEnvironment.systemEnvironment()
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             environment.insert(name, "1")  # the host takes more where they are free
+        # Beside six other processes on two cores, 40 tokens of a small model took 0.6 s with this spin, 5.8 without.
+        for name, value in thread_spin.environment().items():
+            environment.insert(name, value)
         if not environment.contains("GLIBC_TUNABLES"):
             environment.insert("GLIBC_TUNABLES", KEEP_PAGES)
         environment.insert("PYTHONUNBUFFERED", "1")

@@ -154,6 +154,18 @@ def test_a_host_deaf_to_a_cancellation_is_killed(
     assert not isinstance(again.end, LabError)
 
 
+def test_threads_of_the_host_spin_no_longer_than_those_of_a_run(
+    qtbot: QtBot, host: ModelHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"GOMP_SPINCOUNT": "10000", "OMP_WAIT_POLICY": "active"}
+    monkeypatch.setattr("llmlab.training.thread_spin.environment", lambda: chosen)
+    request = Heard(host.ask_next(MODEL, "The"))
+    assert host._process is not None
+    started_with = host._process.processEnvironment()
+    assert {name: started_with.value(name) for name in chosen} == chosen
+    finished(qtbot, request)
+
+
 def test_shutdown_leaves_no_process(qtbot: QtBot, host: ModelHost) -> None:
     before = set(psutil.Process().children())
     request = Heard(host.generate(MODEL, "endless", Generation()))
