@@ -301,6 +301,8 @@ class TrainBar(QToolBar):
             session, noun="opening or reading", words=lambda what: what if session.reading else ""
         )
         self.strip.setMaximumWidth(_STRIP_WIDTH)
+        if (layout := self.strip.layout()) is not None:
+            layout.setContentsMargins(6, 0, 6, 0)  # no higher than the buttons: the docks below stay where they are
         spacer = QWidget()
         spacer.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         beside(1, (self.strip, 3), into=spacer)

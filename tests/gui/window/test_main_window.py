@@ -212,11 +212,6 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
         for title in columns:
             at = titles.index(title)
             assert table.columnViewportPosition(at) + table.columnWidth(at) <= table.viewport().width(), (dock, title)
-    window.resize(1280, 640)
-    window.use_workspace("Practice")
-    qtbot.waitUntil(
-        lambda: notebook.table.isVisible() and not notebook._room.verticalScrollBar().maximum(), timeout=WAIT
-    )
 
 
 @pytest.mark.slow

@@ -201,8 +201,10 @@ def test_while_a_model_opens_and_is_read_the_toolbar_has_the_only_cancel(
         buttons = (button for button in window.findChildren(QPushButton) if button.text() == "Cancel")
         return [button for button in buttons if button.isVisible()]
 
+    height = window.train_bar.height()
     session.open("slow/model")
     qtbot.waitUntil(lambda: strip.isVisible() and strip.what.text() == "Reading layers", timeout=WAIT)
+    assert window.train_bar.height() == height  # and no dock moves
     assert cancels() == [strip.cancel_button]
     strip.cancel_button.click()
     qtbot.waitUntil(lambda: not strip.isVisible(), timeout=WAIT)
