@@ -50,6 +50,7 @@ def test_chat_templates_are_rendered_by_the_labs_code_alone(monkeypatch: pytest.
         started.end()
 
 
+@pytest.mark.slow
 def test_a_run_is_read_by_the_labs_code_alone(outputs: Path, strange: Path) -> None:
     reader = OverviewReader(train_here(new_run(outputs)))
     try:

@@ -152,6 +152,7 @@ def _losses(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     return losses[batch.labels[:, 1:].flatten() != NOT_IN_LOSS].detach()
 
 
+@pytest.mark.slow
 def test_packing_leaves_less_filling_and_trains_on_as_much() -> None:
     plain, packing = load(TOKENIZER, batch_size=4), load(TOKENIZER, batch_size=4, packing=True, max_length=256)
     assert packing.padding < plain.padding

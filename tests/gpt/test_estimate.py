@@ -129,6 +129,7 @@ def test_what_a_block_keeps_is_what_autograd_keeps(options: dict[str, Any], drop
     assert many - few == 2 * 2 * 48 * 128  # each block's input
 
 
+@pytest.mark.slow
 @each("dropout", [0.0, 0.1])
 @each("options", SOME_COMBINATIONS[::2])
 def test_in_bf16_a_processor_keeps_attention_in_fp32(options: dict[str, Any], dropout: float) -> None:

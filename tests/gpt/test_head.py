@@ -116,6 +116,7 @@ def test_at_the_size_of_gpt2s_vocabulary_single_precision_agrees() -> None:
         assert torch.allclose(mine, plain, atol=1e-5 * float(plain.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("softcap", [0.0, 2.5])
 def test_in_bf16_a_processor_takes_chunks_and_rounds_only_what_is_multiplied(softcap: float) -> None:
     random = torch.Generator().manual_seed(0)

@@ -74,6 +74,7 @@ def points_of(anatomy: Anatomy) -> tuple[str, ...]:
     return EDITABLE if anatomy.refusals.contributions is None else ("pre_attn", "post_ffn")
 
 
+@pytest.mark.slow
 @each("name", NAMES)
 def test_patching_with_itself_changes_nothing(name: str) -> None:
     model, anatomy = opened(name).model, opened(name).anatomy

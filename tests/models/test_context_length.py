@@ -48,6 +48,7 @@ def test_all_who_ask_hear_the_same_length(family: str, tmp_path: Path) -> None:
     assert context_limit_of(model) == (None if family == "bloom" else 48)
 
 
+@pytest.mark.slow
 @each("family", FAMILIES)
 def test_writing_goes_on_past_the_length(family: str) -> None:
     written = list(continued(_model(family), [1, 2, 3], 60, Sampling(0.0, 0), seed=0))

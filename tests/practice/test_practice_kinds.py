@@ -85,6 +85,7 @@ def test_a_number_below_zero_is_told_with_the_sign_of_the_pages(questions: dict[
     assert any("= −1.5: " in how for how in below)
 
 
+@pytest.mark.slow
 def test_how_many_tokens_says_which_they_are(questions: dict[int, dict[str, Question]]) -> None:
     assert questions[0]["how-many-tokens"].how.endswith(" of it: one for each character, spaces too.")
 
@@ -132,6 +133,7 @@ def test_every_entry_of_the_texts_is_of_a_kind_and_no_line_of_it_goes_unread() -
         assert {line for entry in texts.values() for line in entry} <= read
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_questions(questions: dict[int, dict[str, Question]], practised: Path) -> None:
     again = subject_of("run", practised)
     for name, before in questions[1].items():

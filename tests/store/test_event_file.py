@@ -81,6 +81,7 @@ def _hit(line: bytes, kind: str, chance: random.Random) -> bytes:
         body = bytearray(line[:-1])
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     st.dictionaries(st.integers(0, len(LINES) - 1), st.sampled_from(["byte", "cut", "hole", "zeros"]), max_size=6),

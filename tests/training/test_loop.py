@@ -489,6 +489,7 @@ def clock() -> Iterator[FakeClock]:
         yield fake
 
 
+@pytest.mark.slow
 def test_time_left_is_right_from_the_first_step_after_a_resume(outputs: Path, clock: FakeClock) -> None:
     run = new_run(outputs, 25, train__eval_interval=10, train__sample_interval=0, checkpoints__best=False)
     train_here(run)
@@ -655,6 +656,7 @@ def test_a_step_of_a_warm_up_is_the_mean_over_the_beginnings_of_so_many_sequence
     assert float(result.grad_norm) == pytest.approx(float(expected.norm()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_tokens_speed_and_time_left_of_a_warm_up_are_those_of_its_steps(outputs: Path, clock: FakeClock) -> None:
     warm = {"data__batch_warmup_steps": 30, "data__length_warmup_steps": 25, "model__block_size": 32}
     never = {"train__eval_interval": 0, "train__sample_interval": 0}

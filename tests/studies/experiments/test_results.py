@@ -327,6 +327,7 @@ def test_the_pareto_front_is_what_nothing_beats_in_both() -> None:
     assert [(point.x, point.y) for point in pareto_front(points)] == [(1.0, 5.0), (2.0, 3.0), (3.0, 1.0)]
 
 
+@pytest.mark.slow
 def test_every_number_of_the_report_is_one_of_the_results_or_of_the_plan(
     outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def test_models_must_agree() -> None:
     assert len({chart.name for chart in charts}) == 2
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_from_its_texts_to_its_verdict() -> None:
     model = llama(vocab_size=50257).requires_grad_(False)
     opened = OpenModel("tiny", "tiny", "huggingface", model, Gpt2Tokenizer())

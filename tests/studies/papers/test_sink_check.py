@@ -173,6 +173,7 @@ def test_only_what_the_claims_ask_is_measured(check: Check) -> None:
     assert len(list(check.measurements.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_plan_counts_every_pass(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = 0
     run = judge.read.__globals__["run"]

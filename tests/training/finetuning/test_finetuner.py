@@ -175,6 +175,7 @@ def test_the_steps_are_those_of_the_plain_loop(outputs: Path, base: str, example
         assert torch.allclose(weight, ours[name], atol=1e-5), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_blocks_that_are_computed_anew_give_the_same_losses_and_weights_bit_for_bit(
     outputs: Path, base: str, examples: str, method: str
@@ -275,6 +276,7 @@ def test_a_run_that_was_killed_ends_bitwise_as_one_left_alone(outputs: Path, scr
     assert differences(alone, killed) == []
 
 
+@pytest.mark.slow
 def test_a_pause_holds_in_place_and_changes_nothing(outputs: Path, scratch: str, examples: str) -> None:
     alone = train_here(tuning_run(outputs, scratch, examples, "alone"))
     run = tuning_run(outputs, scratch, examples, "paused")
@@ -324,6 +326,7 @@ def test_what_it_does_and_how_far_is_said_while_held_out_questions_are_answered(
     assert run.recorded_status().doing == ""
 
 
+@pytest.mark.slow
 def test_a_live_run_answers_as_its_checkpoint_of_that_step(
     outputs: Path, base: str, examples: str, tmp_path: Path
 ) -> None:

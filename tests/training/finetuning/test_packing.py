@@ -111,6 +111,7 @@ def ready(model: Any) -> Prepared:
     return Prepared(model, "tiny", Gpt2Tokenizer(), 64, None, 0, 0)
 
 
+@pytest.mark.slow
 @each("name", KINDS)
 def test_which_families_read_a_row_as_one_text_is_known(name: str) -> None:
     first, other, example = examples(1, 2, 3)
