@@ -2,7 +2,8 @@
 So are the processes in which pytest-xdist tests, for which it has imported the tests, too.
 
 On Linux `install` answers `subprocess.Popen` of the modules in SERVED, in the two forms in which `module_command`
-and `python -m` (or `python -u -m`) start them, of the files in BENCHMARKS, of FAULTY, and of what pytest-xdist starts.
+and `python -m` (or `python -u -m`) start them, of the files in BENCHMARKS, of FAULTY, of FAKE_HOST, and of what
+pytest-xdist starts.
 What comes is a process as it was asked for: its own id, environment, folder, files, session and exit code, a child of
 the one that asked, and it runs the very code of the command. Only the start of the interpreter is shared.
 Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
@@ -56,6 +57,7 @@ SERVED = {
 }
 BENCHMARKS = Path(__file__).parent / "benchmarks"  # each may start others
 FAULTY = Path(__file__).with_name("faulty_worker.py")
+FAKE_HOST = Path(__file__).parent / "gui" / "fake_host.py"
 # With what pytest-xdist starts a process that tests: popen_bootstrapline of execnet.gateway_io.
 _TESTS = "import sys;exec(eval(sys.stdin.readline()))"
 # What takes long to import, besides the lab's own modules.
@@ -137,6 +139,11 @@ def enable(how: bool) -> None:
     _enabled = how
 
 
+def enabled() -> bool:
+    """Whether they are forked."""
+    return _enabled
+
+
 def serve_copies() -> None:
     """Serves a fork of a test's process: what it starts are copies of it as it is now."""
     if sys.platform == "linux":
@@ -194,7 +201,7 @@ def _forked(asked: Mapping[str, Any]) -> int | None:
         "environment": environment,
         "folder": os.fspath(asked["cwd"] or os.getcwd()),
         "session": asked["start_new_session"],
-        "starts_others": SERVED.get(module, True),
+        "starts_others": SERVED.get(module, module != str(FAKE_HOST)),
     }
     return template.fork(request, files)
 
@@ -204,7 +211,7 @@ def module_of(command: Any) -> str | None:
     if isinstance(command, (str, bytes)) or len(command) < 2 or command[0] != sys.executable:
         return None
     form, what = str(command[1]), str(command[2]) if len(command) > 2 else ""
-    if Path(form) == FAULTY or Path(form).parent == BENCHMARKS:
+    if Path(form) in (FAULTY, FAKE_HOST) or Path(form).parent == BENCHMARKS:
         return form
     if form == "-c" and what == _TESTS:
         return "execnet"

@@ -31,7 +31,7 @@ def install() -> None:
     start = QProcess.start
 
     def start_fork(self: QProcess, program: str, arguments: list[str]) -> None:
-        if fork_server.module_of([program, *arguments]) is not None:
+        if fork_server.enabled() and fork_server.module_of([program, *arguments]) is not None:
             program, arguments = sys.executable, ["-IS", __file__, name, program, *arguments]
         start(self, program, arguments)
 

@@ -166,6 +166,7 @@ def test_threads_of_the_host_spin_no_longer_than_those_of_a_run(
     finished(qtbot, request)
 
 
+@pytest.mark.real_start  # whose process is the one that Qt started
 def test_shutdown_leaves_no_process(qtbot: QtBot, host: ModelHost) -> None:
     before = set(psutil.Process().children())
     request = Heard(host.generate(MODEL, "endless", Generation()))
