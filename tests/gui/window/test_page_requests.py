@@ -75,5 +75,7 @@ def test_every_dock_has_its_title_in_the_table_and_offers_its_other_pages(same_w
         captions = [label.text() for label in dock.findChildren(QLabel) if "Learn more" in label.text()]
         assert all(("Other pages" in text) == (len(known) > 1) for text in captions)
         assert captions
+    said = [dock._caption.text.accessibleName() for dock in window.docks.values()]
+    assert sorted(set(said)) == sorted(said)  # each says what it alone shows
     window.docks["loss"].page_menu("loss-curves").actions()[0].trigger()
     assert cast(LearnDock, window.docks["learn"]).page_name == DOCK_PAGES["loss"][1][1]

@@ -13,7 +13,7 @@ import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QGuiApplication, QTextCursor, QTextDocument
+from PySide6.QtGui import QColor, QGuiApplication, QTextCursor, QTextDocument
 from PySide6.QtGui import Qt as rich
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -26,7 +26,9 @@ from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import LOADING, ModelHost, Request
 from llmlab_gui.host.selection import Working
+from llmlab_gui.widgets import theme
 from llmlab_gui.widgets.alternatives import percent, plain_tip, visible
+from llmlab_gui.widgets.theme import DARK, LIGHT, Theme
 from llmlab_gui.write.dock import NEXT_TAB, TOKEN_TAB, WriteDock
 from llmlab_gui.write.token_view import TokenView, tint
 from llmlab_gui.write.writer import Writer
@@ -370,10 +372,13 @@ print(app.clipboard().text(), app.clipboard().mimeData().formats())
     assert (done.returncode, done.stdout) == (0, "a b ['text/plain']\n")
 
 
-def test_a_less_likely_token_has_a_stronger_tint() -> None:
-    lightness = [tint(probability).lightnessF() for probability in (1.0, 0.3, 0.1, 0.01, 0.001)]
-    assert lightness == sorted(lightness, reverse=True)
-    assert len(set(lightness)) == len(lightness)
+@pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
+def test_a_less_likely_token_has_a_stronger_tint(monkeypatch: pytest.MonkeyPatch, colors: Theme) -> None:
+    monkeypatch.setattr(theme, "_current", colors)
+    ground = QColor(colors.surface).lightnessF()
+    strength = [abs(tint(probability).lightnessF() - ground) for probability in (1.0, 0.3, 0.1, 0.01, 0.001)]
+    assert strength[0] == 0
+    assert strength == sorted(set(strength))
     assert tint(0.001) == tint(1e-8)
 
 
