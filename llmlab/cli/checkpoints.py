@@ -125,5 +125,5 @@ def _tensors(path: Path) -> list[dict[str, Any]]:
 def _delete(checkpoint: Checkpoint) -> None:
     if checkpoint.pinned:
         raise UsageError(f"{checkpoint.name} is pinned.", "A pin protects it.", f"Unpin {checkpoint.step} first.")
-    with explained(f"{checkpoint.name} could not be deleted."):
+    with explained(f"{checkpoint.path} could not be deleted."):
         delete(checkpoint)

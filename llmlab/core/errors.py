@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 from collections.abc import Collection, Iterator
 
 
@@ -46,13 +47,33 @@ def did_you_mean(word: str, known: Collection[str], most: int = 1, cutoff: float
     return f"Did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
+# What helps against errors of the system, by their numbers; and against all others.
+_MAY, _ROOM = "Change its permissions, or use another folder.", "Make room there, then try again."
+_ADVICE = {
+    errno.EACCES: _MAY,
+    errno.EPERM: _MAY,
+    errno.EROFS: _MAY,
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.ENOENT: "Was it moved or deleted?",
+}
+_LOOK = "Look what is there, then try again."
+
+
 @contextlib.contextmanager
 def explained(what: str, do: str = "") -> Iterator[None]:
-    """LabError with the system's own reason, where a file cannot be read, written or removed."""
+    """LabError with the system's own reason, where a file cannot be read, written or removed.
+
+    what: names the file or folder with its path: of a full disk the system does not say where. do: where something
+    else helps than what usually does.
+    """
     try:
         yield
     except OSError as error:
-        raise LabError(what, f"{error.strerror or error}.", do) from error
+        why, named = str(error.strerror or error), str(error.filename or "")
+        if named and named not in what and "/.tmp-" not in named:  # a staging file's name helps nobody
+            why += f" ({named})"
+        raise LabError(what, f"{why}.", do or _ADVICE.get(error.errno or 0, _LOOK)) from error
 
 
 class Cancelled(Exception):

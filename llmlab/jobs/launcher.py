@@ -124,7 +124,7 @@ def claim_name(run: RunFolder) -> None:
     require_free(run)
     if run.path.exists():
         aside = run.path.with_name(f".tmp-{run.id}-{uuid.uuid4().hex[:8]}")
-        with explained(f"The failed run {run.id} could not be removed."):
+        with explained(f"The failed run {run.path} could not be removed."):
             os.rename(run.path, aside)
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -220,7 +220,7 @@ def prepare_resume(run: RunFolder, overrides: Mapping[str, Any]) -> list[str]:
             f"Train it longer (--steps {2 * settings.train.steps}), or branch from one of its checkpoints.",
         )
     if rows:
-        with explained(f"The settings of {run.id} could not be changed."):
+        with explained(f"The settings in {run.path} could not be changed."):
             run.change_info(lambda now: replace(now, settings=settings))
     return [
         f"{changed.key}: {before} -> {after}"
@@ -290,5 +290,5 @@ def request(run: RunFolder, name: requests.RequestName, **options: Any) -> None:
             "Only a live run answers requests.",
             f"Resume it: llmlab-run resume {short_name(run, run.outputs)}",
         )
-    with explained(f"The request to {run.id} could not be written."):
+    with explained(f"The request could not be written to {run.requests}."):
         requests.send(run.requests, name, **options)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.core.config import from_mapping, to_mapping
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import locked, read_json, write_json
 from llmlab.core.kinds import KINDS
 from llmlab.core.progress import Progress, quiet
@@ -181,19 +181,14 @@ class RunQueue:
 
     def _write(self, state: QueueState) -> None:
         values = {"format": QUEUE_FORMAT, "paused": state.paused, "items": [_plain(item) for item in state.items]}
-        try:
-            write_json(self.path, values)
-        except OSError as error:
-            raise LabError("The queue could not be written.", str(error), "Choose another --outputs folder.") from error
+        write_json(self.path, values)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
+        with explained(f"The queue in {self._outputs} could not be changed."):
             self._outputs.mkdir(parents=True, exist_ok=True)
             with locked(self._outputs / ".queue.lock", "the queue", self._progress):
                 yield
-        except OSError as error:
-            raise LabError("The queue could not be changed.", str(error)) from error
 
     def _damaged(self, why: str) -> LabError:
         return LabError("The queue cannot be read.", f"{self.path}: {why}", "Repair the file, or delete it.")

@@ -315,7 +315,7 @@ def _free_name(outputs: Path) -> str:
 
 
 def _write(run: RunFolder, case: Case) -> None:
-    with explained(f"The mystery {run.id} could not be written.", "Make room, or try again."):
+    with explained(f"{run.path / CASE} could not be written."):
         write_json(run.path / CASE, asdict(case))
 
 
@@ -333,8 +333,6 @@ def _keep_score(run: RunFolder, case: Case) -> None:
     best = max(case.answer, key=lambda name: case.answer[name] if case.answer else 0.0)
     spent = sum(asked.cost for asked in case.asked)
     score = Score(run.id, case.level, case.cause, best, case.answer[best], case.bits, case.chance, spent, case.time)
-    with (
-        explained(f"The score of {run.id} could not be saved.", "Make room."),
-        (run.path.parent / SCORES).open("a", encoding="utf-8") as file,
-    ):
+    path = run.path.parent / SCORES
+    with explained(f"The score of {run.id} could not be saved in {path}."), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(score)) + "\n")

@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.files import locked, open_file, parse_json, write_atomic
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.records import from_plain, require_time
@@ -151,12 +151,10 @@ def held(folder: Path, progress: Progress = quiet) -> Iterator[None]:
 
     progress: called while another program holds it.
     """
-    try:
+    with explained(f"The notebook in {folder} could not be written."):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", "the notebook", progress):
             yield
-    except OSError as error:
-        raise LabError("The notebook could not be written.", str(error), "Make room, or try again.") from error
 
 
 def _parse(line: bytes) -> Seal | None:

@@ -59,7 +59,7 @@ def read_overview(run: RunFolder, max_rows: int = MAX_ROWS) -> Overview:
     gathered = _Gathered(max_rows)
     attempt = run.recorded_status().attempt
     offset = 0
-    with explained(f"The events of {run.id} cannot be read."):
+    with explained(f"{run.events} cannot be read."):
         end = run.events.stat().st_size  # what a live worker adds meanwhile is followed afterwards
         with run.events.open("rb") as file:
             while offset < end and (block := whole_lines(file, offset, min(_BLOCK_BYTES, end - offset))):

@@ -7,13 +7,14 @@ events.jsonl back to its checkpoint, then writes `started` with that step: whoev
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import explained
 from llmlab.store.events import Event, Started, from_line
 from llmlab.store.run_folder import RunFolder, RunStatus
 
@@ -30,20 +31,19 @@ def read_events(run: RunFolder, *, every_step: bool = True) -> Iterator[Event]:
     every_step: or else of the many `step` events between two others only the last, and the rest are not parsed.
     """
     newest: deque[bytes] = deque(maxlen=_NEWEST)
-    try:
-        with run.events.open("rb") as file:
-            for line in file:
-                if not every_step and line.startswith(STEP_PREFIX):
-                    newest.append(line)
-                elif (event := from_line(line)) is not None:
-                    yield from _last(newest)
-                    newest.clear()
-                    yield event
-            yield from _last(newest)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise LabError(f"The events of {run.id} cannot be read.", str(error)) from error
+    with (
+        explained(f"{run.events} cannot be read."),
+        contextlib.suppress(FileNotFoundError),
+        run.events.open("rb") as file,
+    ):
+        for line in file:
+            if not every_step and line.startswith(STEP_PREFIX):
+                newest.append(line)
+            elif (event := from_line(line)) is not None:
+                yield from _last(newest)
+                newest.clear()
+                yield event
+        yield from _last(newest)
 
 
 def first_started(run: RunFolder) -> Started | None:

@@ -128,5 +128,5 @@ def stop_experiment(folder: ExperimentFolder) -> None:
             "",
             "" if status.state == "finished" else f"Resume it: {folder.resume_command}",
         )
-    with explained(f"The request to {folder.id} could not be written."):
+    with explained(f"The request could not be written to {folder.requests}."):
         requests.send(folder.requests, "stop")

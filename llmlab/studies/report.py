@@ -32,7 +32,7 @@ def write_report(
     starting runs and measuring. Raises LabError when the folder cannot be written."""
     taken = folder.recorded_status().active_seconds if seconds is None else seconds
     again = f"Its numbers are in results.json. Make room, then: llmlab-run experiment report {folder.id}"
-    with explained(f"The report of {folder.id} could not be written.", again):
+    with explained(f"The report could not be written to {folder.path}.", again):
         figures = draw_charts(results.drawn(), folder.figures, results.id)
         blocks = _experiment(record, results, figures, _entry(folder, record), taken)
         write_atomic(folder.report, ("\n\n".join(blocks) + "\n\n").encode())

@@ -81,10 +81,8 @@ def delete_run(run: RunFolder, *, for_good: bool = False, progress: Progress = q
             lab_notebook(run.outputs).refresh()  # the entry outlives the run, and its outcome should, too
     if not for_good:
         return move_to_trash(run.path)
-    try:
+    with explained(f"{run.path} could not be deleted."):
         remove_folder(run.path, progress)
-    except OSError as error:
-        raise LabError(f"{run.id} could not be deleted.", f"{error}.") from error
     return True
 
 
@@ -129,7 +127,7 @@ def rename_run(run: RunFolder, new: str) -> RunFolder:
     # What names it is looked for before the name changes: afterwards none of it would lead here.
     runs, plans = list(_changed_runs(run, renamed)), list(_changed_plans(run, renamed))
     waiting = {item.id: _moved(item.settings.base, run, renamed) for item in queue.read().items}
-    with explained(f"{run.id} could not be renamed."):
+    with explained(f"{run.path} could not be renamed."):
         os.rename(run.path, renamed.path)
     try:
         renamed.change_info(lambda now: replace(now, id=new))

@@ -127,7 +127,7 @@ def _save_part(archive: Archive, wanted: Iterable[str], path: Path) -> None:
     names = _names_of(archive, wanted)
     if not names:
         raise LabError("There are no tensors to save.", "What is shown is not in the archive.")
-    with explained(f"{path.name} could not be written.", "Choose another folder."):
+    with explained(f"{path} could not be written.", "Choose another folder."):
         shapes = {name: (archive[name].dtype, archive.shape(name)) for name in names}
         with ArchiveWriter(path, shapes, archive.metadata) as writer:
             for name in names:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import explained
 from llmlab.core.files import read_json
 from llmlab.core.progress import Progress, quiet
 from llmlab.store.checkpoints import (
@@ -129,12 +130,8 @@ def delete_rows(rows: Iterable[CheckpointRow]) -> None:
     """Deletes them; one that is gone already is passed over. LabError naming what could not be deleted."""
     for row in rows:
         checkpoint = row.checkpoint or _unread(row.path, row.step)
-        try:
+        with explained(f"{row.path} could not be deleted."), contextlib.suppress(FileNotFoundError):
             delete(checkpoint)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise LabError(f"{row.name} could not be deleted.", str(error)) from error
 
 
 def _size_damage(checkpoint: Checkpoint) -> str | None:

@@ -114,7 +114,7 @@ def _may_replace(parent: QWidget, path: Path) -> bool:
 
 def save(path: Path, data: bytes) -> None:
     """Replaces a file that someone chose. Touches no Qt. Raises LabError when it cannot be written."""
-    with explained(f"{path.name} could not be written.", "Choose another folder."):
+    with explained(f"{path} could not be written.", "Choose another folder."):
         write_atomic(path, data)
 
 

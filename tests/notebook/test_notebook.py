@@ -295,4 +295,4 @@ def test_events_that_cannot_be_read_are_a_sentence_and_take_nothing_from_other_r
     contents = lab_notebook(outputs).refresh()
     assert {entry.about: entry.scored_at is not None for entry in contents.entries} == {"broken": False, "sound": True}
     (sentence,) = contents.damaged
-    assert sentence.startswith("broken: The events of broken cannot be read.")
+    assert sentence.startswith(f"broken: {fake.run.events} cannot be read. Is a directory.")

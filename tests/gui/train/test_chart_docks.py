@@ -576,5 +576,5 @@ def test_an_export_is_announced_and_so_is_one_that_fails(lab: FakeChartLab, qtbo
     assert "speed.svg" in said.args[0]
     with qtbot.waitSignal(lab.error_raised, timeout=WAIT) as failed:
         dock.panel.export(tmp_path / "missing" / "speed.csv")
-    assert "speed.csv could not be written" in str(failed.args[0])
+    assert f"{tmp_path / 'missing' / 'speed.csv'} could not be written." in str(failed.args[0])
     dock.shutdown()
