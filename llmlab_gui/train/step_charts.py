@@ -15,8 +15,8 @@ from llmlab_gui.widgets.theme import current_theme
 
 _SMOOTHING_STEPS = 20
 _CAPTION_OF_RATES = (
-    "Learning rate of each step: warm-up, then the schedule. Gradient norm: the gradient's length before clipping; "
-    "spikes warn of instability."
+    "The learning rate of each step: warm-up, then the schedule. The length of the gradient before clipping: spikes "
+    "warn of instability."
 )
 
 
