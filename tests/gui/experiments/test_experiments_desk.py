@@ -66,11 +66,12 @@ def test_the_curves_of_all_runs_are_what_their_events_say(qtbot: QtBot, outputs:
     first, second = fake.begin(0, 60), fake.begin(1, 30)
     desk.refresh()
     qtbot.waitUntil(lambda: len(desk.curves) == 2, timeout=WAIT)
-    before = desk.curves[fake.record.trials[0].name]
-    second.advance(30)
     names = [trial.name for trial in fake.record.trials]
+    before, grows = desk.curves[names[0]], desk.curves[names[1]]
+    second.advance(30)
     qtbot.waitUntil(lambda: len(desk.curves[names[1]].step_columns) == 60, timeout=WAIT)
     assert desk.curves[names[0]] is before  # nothing new in it: not read again
+    assert len(grows.step_columns) == len(grows.x("tokens")) == 30  # what is drawn does not grow under the pen
     for name, run in zip(names, (first, second), strict=False):
         steps = [event for event in run.written if isinstance(event, StepEvent)]
         curve = desk.curves[name]
