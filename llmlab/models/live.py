@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import read_json
 from llmlab.core.progress import Every, Progress, quiet
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_sealed
@@ -49,13 +49,12 @@ def ask_live(
         raise LabError(f"{reference} could not be asked.", f"{error}.") from error
     answered = False
     try:
-        _wait(reference, stem, progress)
-        answered = True
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(stem.with_name(f"{name}.safetensors"), out)
+        with explained(f"The answer could not be written to {out}."):
+            _wait(reference, stem, progress)
+            answered = True
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(stem.with_name(f"{name}.safetensors"), out)
         return out
-    except OSError as error:
-        raise LabError(f"The answer could not be written to {out}.", f"{error}.") from error
     finally:
         _clean(request, stem, answered)
 

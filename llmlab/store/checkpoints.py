@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.files import fsync_file, fsync_folder, read_json, sha256_of, write_json
 from llmlab.core.progress import Progress, quiet
 
@@ -306,11 +306,12 @@ def select(folder: Path, which: str = "latest") -> Checkpoint:
 
 
 def set_pinned(checkpoint: Checkpoint, pinned: bool) -> None:
-    """Pins or unpins: a pinned checkpoint is never deleted by the keep rule."""
-    if pinned:
-        (checkpoint.path / PINNED_FILE).touch()
-    else:
-        (checkpoint.path / PINNED_FILE).unlink(missing_ok=True)
+    """Pins or unpins: a pinned checkpoint is never deleted by the keep rule. LabError when that is impossible."""
+    with explained(f"The pin of {checkpoint.path} could not be changed."):
+        if pinned:
+            (checkpoint.path / PINNED_FILE).touch()
+        else:
+            (checkpoint.path / PINNED_FILE).unlink(missing_ok=True)
 
 
 def delete(checkpoint: Checkpoint) -> None:

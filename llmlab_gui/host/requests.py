@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import Working
@@ -100,8 +100,8 @@ class Requests(QObject):
         """
         try:
             path = self._folder.new_path(name)
-        except OSError as error:
-            failed(LabError("There is no room on disk for an inspection.", str(error)))
+        except LabError as error:
+            failed(error)
             return None
 
         def done(written: Path) -> None:
@@ -201,10 +201,11 @@ class ArchiveFolder:
         self._numbers = itertools.count(1)
 
     def new_path(self, name: str) -> Path:
-        """A path that nothing is at yet; OSError when there is no room for temporary files."""
+        """A path that nothing is at yet. LabError when there is no place for temporary files."""
         if self._path is None:
             _remove_forgotten()
-            self._path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+            with explained("A folder for inspections could not be made.", "Make room there, or set TMPDIR."):
+                self._path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         return self._path / f"{next(self._numbers):05d}-{name}.safetensors"
 
     def open(self, path: Path) -> Archive:

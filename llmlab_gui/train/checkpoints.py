@@ -138,8 +138,8 @@ class CheckpointsDock(LabDock):
         try:
             for checkpoint in chosen:
                 set_pinned(checkpoint, pinned)
-        except OSError as error:
-            self._failed(LabError("The pin could not be changed.", str(error)))
+        except LabError as error:
+            self._failed(error)
         self.reload()
 
     def delete(self) -> None:

@@ -16,6 +16,7 @@ from llmlab.jobs.queue import RunQueue
 from llmlab.mysteries.case import CASE, SCORES, Case, _keep_score, _write
 from llmlab.notebook.markdown import save_markdown
 from llmlab.notebook.seals import held
+from llmlab.store.checkpoints import PINNED_FILE, Checkpoint, select, set_pinned
 from llmlab.store.overview import read_overview
 from llmlab.store.run_folder import RunFolder
 from llmlab.store.run_log import read_events
@@ -26,6 +27,10 @@ def _held(folder: Path) -> None:
         pass
 
 
+def _saved(run: RunFolder) -> Checkpoint:
+    return select(run.checkpoints)
+
+
 _CASE = Case(1, ["nothing"], answer={"nothing": 1.0}, bits=0.0, cause="nothing")
 # What fails when a folder lies where it has a file, and when a file lies where it has a folder.
 _FILES: dict[str, tuple[Callable[[RunFolder], Path], Callable[[RunFolder], object]]] = {
@@ -33,6 +38,7 @@ _FILES: dict[str, tuple[Callable[[RunFolder], Path], Callable[[RunFolder], objec
     "events": (lambda run: run.events, lambda run: list(read_events(run))),
     "a mystery": (lambda run: run.path / CASE, lambda run: _write(run, _CASE)),
     "its score": (lambda run: run.path.parent / SCORES, lambda run: _keep_score(run, _CASE)),
+    "a pin": (lambda run: _saved(run).path / PINNED_FILE, lambda run: set_pinned(_saved(run), False)),
     "the notebook's text": (lambda run: run.path / "n.md", lambda run: save_markdown([], run.path / "n.md")),
 }
 _FOLDERS: dict[str, tuple[Callable[[RunFolder], Path], Callable[[RunFolder], object]]] = {
@@ -44,7 +50,7 @@ _FOLDERS: dict[str, tuple[Callable[[RunFolder], Path], Callable[[RunFolder], obj
 
 @pytest.mark.parametrize("what", [*_FILES, *_FOLDERS])
 def test_what_lies_in_the_place_of_a_file_or_folder_is_named_with_what_to_do(tmp_path: Path, what: str) -> None:
-    run = FakeRun(tmp_path).start().run
+    run = FakeRun(tmp_path).start().advance(1).save_checkpoint().run
     place, work = (_FILES | _FOLDERS)[what]
     path = place(run)
     if path.is_dir():
@@ -54,8 +60,8 @@ def test_what_lies_in_the_place_of_a_file_or_folder_is_named_with_what_to_do(tmp
     with pytest.raises(LabError) as raised:
         work(run)
     error = raised.value
-    assert str(path) in error.what
-    assert error.why in {f"{os.strerror(code)}." for code in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)}
+    assert str(path) in str(error)
+    assert error.why.startswith(tuple(os.strerror(code) for code in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)))
     assert error.do
 
 
