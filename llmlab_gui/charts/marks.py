@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from llmlab_gui.widgets.theme import faded
 
 # Of the width: where a loss curve has fallen away from the lines above it; and where else, if one goes through there.
 _LABEL_PLACES = (0.25, 1.0, 0.5, 0.0)
-_SAMPLES = 9  # of a curve, along the words
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,10 @@ class _Words(pg.InfLineLabel):
             self.orthoPos = min(self._place, max(0.0, free))
         super().updatePosition()
 
-    def avoid(self, height_of: Callable[[np.ndarray], list[np.ndarray]]) -> None:
-        """Moves to where no curve goes through; to its usual place where one does everywhere.
+    def avoid(self, heights: Callable[[float, float], Iterable[np.ndarray]]) -> None:
+        """Stays where no curve goes through, or moves there; to its usual place where one does everywhere.
 
-        height_of: where each curve stands at these places, in the plot's coordinates.
+        heights: where each curve stands from one x to another, in the plot's coordinates.
         """
         view = self.line.getViewBox()
         if not self._words or not isinstance(view, pg.ViewBox) or min(view.width(), view.height()) <= 0:
@@ -75,12 +74,11 @@ class _Words(pg.InfLineLabel):
         top = bottom + metrics.height() / view.height() * (high - low)
 
         def is_free(place: float) -> bool:
-            along = min(place, 1 - wide) + np.linspace(0, wide, _SAMPLES)
-            heights = height_of(left + along * (right - left))
-            # A curve goes through where it is between the words' lower and upper edge, or jumps over them.
-            return not any(np.nanmin(y) < top and np.nanmax(y) > bottom for y in heights if not np.isnan(y).all())
+            begin = left + min(place, 1 - wide) * (right - left)
+            curves = (y[np.isfinite(y)] for y in heights(begin, begin + wide * (right - left)))
+            return not any(len(y) and y.min() < top and y.max() > bottom for y in curves)
 
-        place = next(filter(is_free, _LABEL_PLACES), _LABEL_PLACES[0])
+        place = next(filter(is_free, (self._place, *_LABEL_PLACES)), _LABEL_PLACES[0])
         if place != self._place:
             self._place = place
             self.updatePosition()
@@ -124,12 +122,18 @@ class Marks:
     def make_way(self, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         """Words of lines move out of the way of these curves, each its x and y."""
 
-        def height_of(places: np.ndarray) -> list[np.ndarray]:
-            x = 10.0 ** np.clip(places, -300, 300) if self._log_x else places
-            return [drawn(np.interp(x, *curve, left=np.nan, right=np.nan), self._log_y) for curve in curves]
+        def heights(left: float, right: float) -> Iterator[np.ndarray]:
+            ends = np.array([left, right])
+            if self._log_x:
+                ends = 10.0 ** np.clip(ends, -300, 300)
+            for x, y in curves:
+                first, last = np.searchsorted(x, ends)
+                near = slice(max(first - 1, 0), last + 1)
+                at_ends = np.interp(ends, x[near], y[near], left=np.nan, right=np.nan)
+                yield drawn(np.concatenate((at_ends, y[first:last])), self._log_y)
 
         for _, item in self.lines:
-            item.label.avoid(height_of)
+            item.label.avoid(heights)
 
     def heights(self) -> list[float]:
         """Where the lines stand in the plot; NaN for those that a logarithmic axis cannot show."""

@@ -78,7 +78,7 @@ class AdapterDock(AnswerDock):
             self.show_empty(
                 "What did fine-tuning change?", f"Open {row.name} to see it.", "Open it", self._open_current
             )
-        elif about is None and self.session.working is None:
+        elif about is None and not self.session.opening:
             choose = self.session.choose_requested.emit
             self.show_empty("No fine-tuned model is open", _OPEN, "Choose a model", choose)
         elif about is not None:

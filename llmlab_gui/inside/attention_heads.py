@@ -6,6 +6,7 @@ import numpy as np
 from PySide6.QtCore import QItemSelectionModel, QModelIndex, QSignalBlocker, QSortFilterProxyModel, Qt, Signal
 from PySide6.QtWidgets import QAbstractItemView, QComboBox, QDoubleSpinBox, QScrollArea, QStyle, QTableView, QWidget
 
+from llmlab.core.signs import minus
 from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.mosaic import Mosaic
 from llmlab_gui.inside.head_scores import HeadScores
@@ -123,8 +124,8 @@ class HeadsPane(QWidget):
     def _words(self, layer: int, head: int) -> str:
         """A head, with the score that the heads are filtered by."""
         key = self.by.currentData()
-        score = f": {self.by.currentText().split()[0].lower()} {self.scores.value(key, layer, head):.3f}" if key else ""
-        return f"Layer {layer}, head {head}{score}"
+        score = minus(f"{self.scores.value(key, layer, head):.3f}") if key else ""
+        return f"Layer {layer}, head {head}" + (f": {self.by.currentText().split()[0].lower()} {score}" if key else "")
 
     def _sort(self) -> None:
         """The chosen score beside the names, the highest first."""

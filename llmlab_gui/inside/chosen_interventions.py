@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PySide6.QtCore import QPoint
 from PySide6.QtWidgets import QMenu, QWidget
 
+from llmlab.core.signs import minus
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
@@ -34,7 +35,7 @@ def written(edit: ChosenIntervention) -> str:
 
 def words(edit: ChosenIntervention, tokens: list[str]) -> str:
     """`Layer 3, head 2: set to zero`, with the position where only one token is meant."""
-    done = f"scaled by {edit.factor:g}" if edit.how == "scale" else _DONE[edit.how]
+    done = f"scaled by {minus(f'{edit.factor:g}')}" if edit.how == "scale" else _DONE[edit.how]
     where = f" at token {edit.token}"
     if 0 <= edit.token < len(tokens):
         where += f" “{visible(tokens[edit.token])}”"

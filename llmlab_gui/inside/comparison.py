@@ -116,7 +116,7 @@ def summary(archive: Archive, position: int) -> str:
     parts = []
     if "kl" in archive:
         kl: Array = archive["kl"]
-        here = f"{float(kl[position]):.4g} nats at token {position}"
+        here = f"{minus(f'{float(kl[position]):.4g}')} nats at token {position}"
         parts.append(f"KL(A ‖ B) {here}, {float(kl.mean()):.4g} on average.")
     if "cosine/residual/final" in archive:
         parts.append(

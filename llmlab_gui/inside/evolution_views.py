@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from llmlab.core.signs import minus
 from llmlab_gui.charts.heatmap import Heat
 from llmlab_gui.charts.layer_chart import Line
 from llmlab_gui.inside.film import Film, Frame
@@ -51,8 +52,8 @@ def highest(film: Film, score: str, unit: str) -> str:
         return ""
     layer, head = np.unravel_index(np.nanargmax(last), last.shape)
     return (
-        f"Highest: head {layer}.{head}, {first[layer, head]:.2f} at step {frames[0].step:,} and "
-        f"{last[layer, head]:.2f} at step {frames[-1].step:,} ({unit or '1 is all weight'})."
+        f"Highest: head {layer}.{head}, {minus(f'{first[layer, head]:.2f}')} at step {frames[0].step:,} and "
+        f"{minus(f'{last[layer, head]:.2f}')} at step {frames[-1].step:,} ({unit or '1 is all weight'})."
     )
 
 

@@ -211,7 +211,7 @@ class InspectionDock(ExportingDock):
 
     def _no_model(self) -> None:
         working = self.session.working
-        if working is not None:
+        if working is not None and self.session.opening:
             self.show_empty(f"{working.what}…", "The panels open with the model.")
         else:
             hint = "Open a run's checkpoint, a run that trains, a Hugging Face folder or a GGUF file."

@@ -274,4 +274,4 @@ def headline(archive: Archive, place: int) -> str:
     )
     if "target/source" in archive:
         text += f"; in the source {minus(format(float(archive['target/source'][0]), '.4f'))}"
-    return f"{text}. KL at token {place}: {float(archive['kl'][place]):.4g} nats."
+    return f"{text}. KL at token {place}: {minus(format(float(archive['kl'][place]), '.4g'))} nats."

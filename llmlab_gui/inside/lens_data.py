@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llmlab.core.signs import minus
 from llmlab.inspection.archive import Array
 from llmlab_gui.charts.color_scale import ColorScale, one_sided
 from llmlab_gui.charts.grid_cells import Grid
@@ -99,7 +100,7 @@ def lens_tip(archive: Inspected, row: LensRow, column: int, text_of: TextOf) -> 
     chance = float(archive["lens/target_probability"][row.place, column])
     lines.append(f"correct token “{target_text(archive, column, text_of)}”: rank {rank:,}, {100 * chance:.4g} %")
     entropy, kl = (float(archive[f"lens/{name}"][row.place, column]) for name in ("entropy", "kl"))
-    lines.append(f"entropy {entropy:.4g} nats, KL to the final prediction {kl:.4g} nats")
+    lines.append(f"entropy {entropy:.4g} nats, KL to the final prediction {minus(f'{kl:.4g}')} nats")
     return "\n".join(lines)
 
 

@@ -40,6 +40,14 @@ class DockSizes:
             raise ValueError("sizes are two numbers above zero")
 
 
+@dataclass(frozen=True)
+class Guests:
+    """Docks that were given room in a workspace that has no place for them, and the sizes before the first of them."""
+
+    names: list[str]
+    before: DockSizes
+
+
 class WindowSettings:
     """Size, arrangement, theme, what was chosen in docks, what was looked into lately, whether the tour
     was seen."""
@@ -68,12 +76,15 @@ class WindowSettings:
         """The one that was in sight last; "" before there was one."""
         return str(self._settings.value("window/workspace", ""))
 
-    def save_docks(self, window: QMainWindow, workspace: str, sizes: DockSizes | None) -> None:
+    def save_docks(
+        self, window: QMainWindow, workspace: str, sizes: DockSizes | None, guests: Guests | None = None
+    ) -> None:
         """Remembers where the docks of the workspace in sight are. sizes: what their shares of a window come from."""
         self._settings.setValue("window/workspace", workspace)
-        self._settings.remove(f"sizes/{workspace}")
-        if sizes is not None:
-            self.save_choices(f"sizes/{workspace}", sizes)
+        for name, kept in (("sizes", sizes), ("guests", guests)):
+            self._settings.remove(f"{name}/{workspace}")
+            if kept is not None:
+                self.save_choices(f"{name}/{workspace}", kept)
         self._settings.setValue(f"workspaces/{workspace}", window.saveState(LAYOUT_VERSION))
 
     def restore_docks(self, window: QMainWindow, workspace: str) -> bool:
@@ -85,10 +96,14 @@ class WindowSettings:
         """What `save_docks` was told of the docks' sizes; None where nothing was kept."""
         return self.choices(f"sizes/{workspace}", DockSizes)
 
+    def guests(self, workspace: str) -> Guests | None:
+        """What `save_docks` was told of them."""
+        return self.choices(f"guests/{workspace}", Guests)
+
     def forget_docks(self, workspace: str) -> None:
         """Of a workspace that is to be as it was at first."""
-        self._settings.remove(f"workspaces/{workspace}")
-        self._settings.remove(f"sizes/{workspace}")
+        for name in ("workspaces", "sizes", "guests"):
+            self._settings.remove(f"{name}/{workspace}")
 
     @property
     def recent(self) -> Recent:

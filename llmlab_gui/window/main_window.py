@@ -291,6 +291,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.model_bar = ModelBar(self.lab, self.settings, self)
         for bar in (self.model_bar, self.train_bar):
             self.addToolBar(bar)
+            bar.toggleViewAction().setVisible(False)  # the only Cancel of what all panels wait for is there
         if self.menuBar().isNativeMenuBar():  # at the top of the screen, where it holds menus only
             self.insertToolBar(self.model_bar, self.workspace_bar)
         else:  # a row of its own would take height from the docks

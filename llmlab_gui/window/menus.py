@@ -305,7 +305,7 @@ class TrainBar(QToolBar):
             layout.setContentsMargins(6, 0, 6, 0)  # no higher than the buttons: the docks below stay where they are
         spacer = QWidget()
         spacer.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
-        beside(1, (self.strip, 3), into=spacer)
+        beside(0, (self.strip, 1), into=spacer)
         self.addWidget(spacer)
         self.palette_action = QAction(icon("search"), "Find a command", window)
         self.palette_action.setObjectName("action.palette")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
@@ -12,7 +12,7 @@ from PySide6.QtCore import QEvent, QObject, QRect, QSize, Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow, QTabBar
 
 from llmlab_gui.lab.dock import is_seen
-from llmlab_gui.lab.window_settings import DockSizes, WindowSettings
+from llmlab_gui.lab.window_settings import DockSizes, Guests, WindowSettings
 from llmlab_gui.pages.places import (
     COMPARE,
     DIAGNOSE,
@@ -177,14 +177,14 @@ class Workspaces(QObject):
         self.current = settings.workspace if settings.workspace in _ARRANGEMENTS else TRAIN
         self._lent = False  # what is in sight is not to be kept
         self._sizes: DockSizes | None = None  # what the shares are taken from
-        self._guests: dict[QDockWidget, DockSizes | None] = {}  # what was given room, and the shares before that
+        self._guests: Guests | None = None  # what was given room, until the last of it is closed
         self._fits = False  # they are about to come into the places that these shares give them
         self._places: list[QRect] = []  # those, or the places that the shares were taken from
         self._resized = settling_timer(self, 0, self._fit)
         self._moved = settling_timer(self, 0, self._note)
         window.installEventFilter(self)
-        for dock in docks.values():
-            dock.visibilityChanged.connect(partial(self._seen_changed, dock))
+        for name, dock in docks.items():
+            dock.visibilityChanged.connect(partial(self._seen_changed, name))
         self.place()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
@@ -193,7 +193,8 @@ class Workspaces(QObject):
             self._resized.start()
         elif event.type() == QEvent.Type.MouseButtonRelease:
             self._moved.start()
-            self._guests.clear()  # the shares are the learner's own
+            if any(dock.geometry() not in self._places for dock in self._seen().values()):
+                self._guests = None  # the shares are the learner's own; a click on a label is passed on to here, too
         return False
 
     def use(self, name: str) -> None:
@@ -206,10 +207,11 @@ class Workspaces(QObject):
         """Puts the docks where they were left; where that is unknown, in the places of the arrangement above."""
         self._lent = False
         self._places = []
-        self._guests.clear()
+        self._guests = None
         self._hide_bars()
         self._remembered = self._settings.restore_docks(self._window, self.current)
         self._sizes = self._settings.dock_sizes(self.current) if self._remembered else None
+        self._guests = self._settings.guests(self.current) if self._remembered else None
         if not self._remembered:
             arrange(self._window, self._docks, self.current)
         self._fit()  # what was left was perhaps of a window of another size
@@ -234,7 +236,7 @@ class Workspaces(QObject):
         """The workspace in sight as at the first start, until `take_back`: what was left is kept."""
         self.keep()
         self._lent = True
-        self._sizes = None
+        self._sizes = self._guests = None
         self._hide_bars()
         arrange(self._window, self._docks, self.current)
 
@@ -246,13 +248,17 @@ class Workspaces(QObject):
     def keep(self) -> None:
         """Remembers where the docks are."""
         if not self._lent:
-            self._settings.save_docks(self._window, self.current, self._sizes)
+            self._settings.save_docks(self._window, self.current, self._sizes, self._guests)
 
     def make_room(self, dock: QDockWidget) -> None:
         """What was brought into sight and has no place of its own here gets enough of the row and the column that it
-        came into, until it is closed. All of them are given a size: one alone would have to share what it lacks with
-        the others."""
-        self._guests[dock] = self._sizes
+        came into, until it and all others that were given room are closed. All of them are given a size: one alone
+        would have to share what it lacks with the others."""
+        name = dock.objectName().removeprefix("dock.")
+        if self._guests is not None:
+            self._guests = replace(self._guests, names=[*self._guests.names, name])
+        elif self._sizes is not None:
+            self._guests = Guests([name], self._sizes)
         place = dock.geometry()
         for across, least in ((True, _READABLE.width()), (False, _READABLE.height())):
             line: dict[QDockWidget, int] = {}  # the docks of this row or column, and their lengths
@@ -269,10 +275,14 @@ class Workspaces(QObject):
                 sizes = [wanted if other is dock else round(rest * length) for other, length in line.items()]
                 self._window.resizeDocks(list(line), sizes, _orientation(across))
 
-    def _seen_changed(self, dock: QDockWidget, _seen: bool) -> None:
-        if dock in self._guests and dock.isHidden():  # it was closed
-            self._sizes = self._guests.pop(dock)
-            self._resized.start()
+    def _seen_changed(self, name: str, _seen: bool) -> None:
+        guests = self._guests
+        if guests is not None and name in guests.names and self._docks[name].isHidden():  # it was closed
+            left = [other for other in guests.names if other != name]
+            self._guests = replace(guests, names=left) if left else None
+            if not left:
+                self._sizes = guests.before
+                self._resized.start()
         self._moved.start()
 
     def _seen(self) -> dict[str, QDockWidget]:

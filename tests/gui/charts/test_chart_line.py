@@ -230,6 +230,23 @@ def test_no_curve_goes_through_what_a_reference_line_says(drawing: Drawing) -> N
             assert not (inside & (heights > low.y() + margin) & (heights < high.y() - margin)).any(), (log_y, late)
 
 
+def test_a_spike_moves_the_words_of_a_reference_line_and_they_stay_while_nothing_goes_through_them(
+    drawing: Drawing,
+) -> None:
+    x, chart = np.linspace(0.0, 100.0, 101), drawing.chart
+    chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00: all equally likely")])
+    (_, line) = chart.marks.lines[0]
+    places = []
+    for spike in (None, *range(26, 45), None):  # each is one point wide, under the words' usual place
+        drawing.x, drawing.y = x, np.where(x == spike, 5.0, 1.0)
+        drawing._fill()
+        drawing.settle()
+        places.append(line.label.orthoPos)
+    assert places[0] == 0.25
+    assert places[1] not in (0.25, 0.0)
+    assert set(places[1:]) == {places[1]}
+
+
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
     drawing.chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00"), ReferenceLine(-1.0, "below zero")])
     (_, uniform), (_, below) = drawing.chart.marks.lines

@@ -202,10 +202,15 @@ def test_while_a_model_opens_and_is_read_the_toolbar_has_the_only_cancel(
         return [button for button in buttons if button.isVisible()]
 
     height = window.train_bar.height()
+    hideable = window.createPopupMenu()
+    assert not {bar.windowTitle() for bar in (window.train_bar, window.model_bar)} & {
+        action.text() for action in hideable.actions() if action.isVisible()
+    }
     session.open("slow/model")
     qtbot.waitUntil(lambda: strip.isVisible() and strip.what.text() == "Reading layers", timeout=WAIT)
     assert window.train_bar.height() == height  # and no dock moves
     assert cancels() == [strip.cancel_button]
+    assert strip.what.text() == "Opening slow/model" or strip.width() == strip.maximumWidth()
     strip.cancel_button.click()
     qtbot.waitUntil(lambda: not strip.isVisible(), timeout=WAIT)
     session.set_prompt("slow one", False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QByteArray, QSettings, Qt
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -164,21 +165,53 @@ def test_docks_keep_their_shares_whatever_the_size_of_the_window(
     assert near(before), (before, shares())
 
 
-def test_what_a_guest_was_given_goes_back_when_it_is_closed(make_window: Callable[[], BareWindow]) -> None:
+def test_what_guests_were_given_goes_back_when_the_last_is_closed(make_window: Callable[[], BareWindow]) -> None:
+    """Whatever was clicked meanwhile, also after a visit to another workspace or a restart; not where the learner has
+    moved a line."""
     window = make_window()
     window.workspaces.use(LEARN)
     window.settled()
-    loss, guest = window.docks["loss"], window.docks["checkpoints"]
-    before = loss.height()
-    for _ in range(2):
+    before = window.docks["loss"].height()
+
+    def bring(name: str) -> None:
+        guest = window.docks[name]
         guest.show()
         guest.raise_()
         window.workspaces.make_room(guest)
         window.settled()
-        assert 0.35 * window.height() < loss.height() < before - 50
-        guest.close()
+        assert 0.35 * window.height() < window.docks["loss"].height() < before - 50
+
+    def close(name: str) -> int:
+        window.docks[name].close()
         window.settled()
-        assert abs(loss.height() - before) <= 2
+        return abs(window.docks["loss"].height() - before)
+
+    bring("checkpoints")
+    bring("throughput")
+    assert close("checkpoints") > 50  # the other one is still there
+    widget = window.docks["throughput"].widget()
+    assert widget is not None
+    QTest.mouseClick(widget, Qt.MouseButton.LeftButton)
+    assert close("throughput") <= 2
+    bring("checkpoints")
+    window.workspaces.use(WRITE)
+    window.settled()
+    window.workspaces.use(LEARN)
+    window.settled()
+    assert close("checkpoints") <= 2
+    bring("checkpoints")
+    window.workspaces.keep()
+    window = make_window()
+    window.settled()
+    assert not window.docks["checkpoints"].isHidden()
+    assert close("checkpoints") <= 2
+    bring("checkpoints")
+    loss = window.docks["loss"]
+    window.resizeDocks([loss], [loss.height() - 30], Qt.Orientation.Vertical)
+    window.settled()
+    QTest.mouseClick(window, Qt.MouseButton.LeftButton)  # as the line is let go
+    window.settled()
+    assert close("checkpoints") > 50
 
 
 def test_sizes_of_docks_that_no_window_has_are_not_taken_from_a_file(tmp_path: Path) -> None:
