@@ -57,7 +57,7 @@ _ADVICE = {
     errno.EDQUOT: _ROOM,
     errno.ENOENT: "Was it moved or deleted?",
 }
-_LOOK = "Look what is there, then try again."
+_LOOK = "Look at what is there, then try again."
 
 
 @contextlib.contextmanager

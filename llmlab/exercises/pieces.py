@@ -107,6 +107,9 @@ class Workbook:
                     file.write(piece.skeleton)
             except FileExistsError:
                 return False
+            except OSError:  # a full disk: half a skeleton would count as begun
+                path.unlink(missing_ok=True)
+                raise
         return True
 
     def require(self, piece: Piece) -> Path:

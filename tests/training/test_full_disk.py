@@ -21,6 +21,7 @@ from small_runs import all_events, new_run, quick_settings, train_here
 from waits import SECONDS
 
 from llmlab.core.errors import LabError
+from llmlab.exercises.pieces import Workbook, find_piece
 from llmlab.jobs import worker
 from llmlab.jobs.launcher import create_run, prepare_resume, request
 from llmlab.store import requests
@@ -196,6 +197,16 @@ def test_a_full_disk_while_a_run_is_made_leaves_no_half_of_it(small_disk: Path, 
         small_disk, alone.info().settings, name="branch", parent=(alone, select(alone.checkpoints, "10"))
     )
     assert select(branch.checkpoints).step == 10
+
+
+def test_a_piece_that_found_no_room_is_not_begun(small_disk: Path) -> None:
+    workbook, piece = Workbook(small_disk), find_piece("softmax")
+    filler = _filled(small_disk, 0)
+    with pytest.raises(LabError, match="could not be written"):
+        workbook.start(piece)
+    filler.unlink()
+    assert workbook.start(piece)
+    assert workbook.file(piece).read_text() == piece.skeleton
 
 
 @pytest.mark.parametrize("paused", [True, False])
