@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from llmlab.anatomy.anatomy import Anatomy, BlockAnatomy, HookPoint
+from llmlab.anatomy.modules import evaluating
 from llmlab.core.errors import UsageError
 from llmlab.gpt.model import GPT, CausalSelfAttention
 
@@ -156,16 +157,11 @@ def run(
     batch = torch.as_tensor(ids, dtype=torch.long, device=device)
     batch = batch[None] if batch.dim() == 1 else batch
     _check(batch, anatomy, observers)
-    training = model.training
-    model.eval()
-    try:
-        with _Hooks(batch.shape[0], observers, interventions) as stack:
-            stack.place(anatomy)
-            if _overriding(observers, "pattern") or _overriding(observers, "attention"):
-                stack.enter_context(_watched_attention(model, anatomy, observers))
-            return _forward(model, batch, last)
-    finally:
-        model.train(training)
+    with evaluating(model), _Hooks(batch.shape[0], observers, interventions) as stack:
+        stack.place(anatomy)
+        if _overriding(observers, "pattern") or _overriding(observers, "attention"):
+            stack.enter_context(_watched_attention(model, anatomy, observers))
+        return _forward(model, batch, last)
 
 
 def _forward(model: nn.Module, batch: Tensor, last: bool) -> Tensor:

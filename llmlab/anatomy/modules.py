@@ -7,6 +7,8 @@ a module that is being watched would show its hooks these vectors as if they wer
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -31,6 +33,22 @@ def base_model(model: nn.Module) -> nn.Module:
     """The transformers model inside a PEFT wrapper, whose layers hold the adapters; any other model as it is."""
     inner = getattr(model, "get_base_model", None)
     return model if inner is None else inner()
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off while a model is measured or asked; the mode of each of its modules is put back.
+
+    Only modules that train are touched: `eval` and `train` set every module's mode, at six times the cost of a look.
+    """
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmlab.anatomy.modules import evaluating
 from llmlab.core.rebuilt_settings import RebuiltSettings
 from llmlab.core.settings import Sampling
 from llmlab.data.dataset import Dataset
@@ -17,7 +18,6 @@ from llmlab.exercises.own_tokens import OwnEncoding
 from llmlab.exercises.put_in import KeptCache, rebuilt
 from llmlab.gpt.generate import choose
 from llmlab.store.run_folder import RunFolder
-from llmlab.training import state
 from llmlab.training.loop import Trainer
 from llmlab.training.optimizer import make_pretraining_optimizer
 from llmlab.training.plain_optimizer import AdamW
@@ -65,7 +65,7 @@ class RebuiltTrainer(Trainer):
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
         if not {"probabilities", "attend", "encode"} & self.functions.keys():
             return super().continuations(prompts, seed)
-        with state.evaluating(self.model), torch.no_grad():
+        with evaluating(self.model), torch.no_grad():
             texts = [self._written(prompt, seed + number) for number, prompt in enumerate(prompts)]
         return [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts, strict=True)]
 

@@ -10,12 +10,13 @@ import traceback
 import torch
 from torch import Tensor
 
+from llmlab.anatomy.modules import evaluating
 from llmlab.core.device import Device
 from llmlab.core.paths import cache_dir
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import REACHED, estimate_pretraining
 from llmlab.gpt.model import GPT
-from llmlab.training.state import evaluating, random_state, restore_random
+from llmlab.training.state import random_state, restore_random
 from llmlab.training.workplace import Workplace
 
 # Seconds of training, as estimated, from which `auto` compiles on CUDA: it costs up to a minute and saves 46 %

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from llmlab.anatomy.modules import evaluating
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.files import write_json
 from llmlab.core.progress import Every
 from llmlab.store.events import Inspected
-from llmlab.training.state import evaluating, random_state, restore_random
+from llmlab.training.state import random_state, restore_random
 
 if TYPE_CHECKING:
     from llmlab.training.run import TrainingRun

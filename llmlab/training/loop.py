@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from llmlab.anatomy.modules import evaluating
 from llmlab.core.config import to_mapping
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
@@ -339,7 +340,7 @@ def mean_loss(
     it is.
     """
     total, count = 0.0, 0.0
-    with state.evaluating(model):
+    with evaluating(model):
         for x, y in batches:
             mine, rows = processes.share(torch.from_numpy(x), torch.from_numpy(y))
             ids, targets = (each.to(device.kind) for each in mine)
@@ -359,7 +360,7 @@ def write_samples(
     start = [0 if tokenizer.end_of_text is None else tokenizer.end_of_text]
     ids = [tokenizer.encode(prompt) or start for prompt in prompts]
     seeds = range(seed, seed + len(prompts))
-    with state.evaluating(model):
+    with evaluating(model):
         drawn = generate_batch(model, ids, samples.tokens, Sampling(samples.temperature, samples.top_k), seeds=seeds)
         steps = [[token.id for token in step] for step in drawn]
     texts = (tokenizer.decode(written) for written in zip(*steps, strict=True))

@@ -235,17 +235,6 @@ def _as_held(value: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(value.to(parameter.device), mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off while a model is measured or asked; its mode is put back."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 def _plain_names(named: dict[str, Any]) -> dict[str, Any]:
     """Without the prefix that torch.compile puts before every name."""
     return {name.removeprefix("_orig_mod."): value for name, value in named.items()}

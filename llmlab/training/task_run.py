@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llmlab.anatomy.modules import evaluating
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.task_settings import TaskDataSettings, TaskSettings
@@ -24,7 +25,6 @@ from llmlab.models.task_models import Answering, make_model
 from llmlab.store.checkpoints import Checkpoint
 from llmlab.training.loop import FromScratch
 from llmlab.training.optimizer import make_optimizer
-from llmlab.training.state import evaluating
 from llmlab.training.workplace import Facts, Workplace
 
 

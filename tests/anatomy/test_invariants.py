@@ -6,6 +6,7 @@ The other side of each comparison knows nothing of the lab: transformers' own `o
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from dataclasses import dataclass
@@ -273,6 +274,19 @@ def test_a_pass_that_fails_leaves_no_trace(name: str) -> None:
         run(about.model, about.anatomy, some_ids(), [Breaks()])
     assert not hf_attention._watchers
     assert torch.equal(run(about.model, about.anatomy, some_ids(), [Everything()])[0], about.logits)
+
+
+def test_a_pass_has_no_dropout_and_puts_back_the_mode_of_each_module() -> None:
+    about = watched("gpt2")
+    model = copy.deepcopy(about.model).train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    list(model.modules())[-1].eval()
+    before = [module.training for module in model.modules()]
+    alone = run(model, anatomy_of(model), some_ids())
+    assert torch.equal(alone, run(about.model, about.anatomy, some_ids()))
+    assert [module.training for module in model.modules()] == before
 
 
 def test_the_last_logits_alone_are_the_last_of_all() -> None:

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from llmlab.anatomy.modules import base_model
+from llmlab.anatomy.modules import base_model, evaluating
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.core.settings import Sampling
@@ -42,7 +42,7 @@ from llmlab.training.finetuning.targets import blocks_of
 from llmlab.training.loop import Loop
 from llmlab.training.optimizer import make_optimizer
 from llmlab.training.processes import Loss
-from llmlab.training.state import evaluating, system_errors
+from llmlab.training.state import system_errors
 from llmlab.training.workplace import Facts, Workplace
 
 # Held-out examples whose answers are shown as samples, where the settings name no prompts.
