@@ -22,7 +22,7 @@ from llmlab.inspection.attribution import AttributionAt
 from llmlab.inspection.heads import HeadSummaries, repeat_scores
 from llmlab.inspection.lens import Lens
 from llmlab.inspection.questions import ASPECTS, REFUSED_BY, Inspect, Prompt, Target, position_of, to_values, token_of
-from llmlab.inspection.readout import read, target_of, text_of
+from llmlab.inspection.readout import logits_made, read, target_of, text_of
 from llmlab.inspection.residual import Contributions, ResidualStream
 from llmlab.inspection.rollout import Rollout
 from llmlab.models.model import OpenModel
@@ -104,7 +104,7 @@ def inspect(
         if "heads" in wanted:
             reduced.append(HeadSummaries(anatomy, time))
         if "contributions" in wanted:
-            reduced.append(Contributions(anatomy, time, out.parent))
+            reduced.append(Contributions(anatomy, time, out.parent, logits=logits_made(anatomy, time)))
         attribution = AttributionAt(anatomy, position) if "attribution" in wanted else None
         lens = None
         if "lens" in wanted:

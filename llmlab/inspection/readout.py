@@ -71,6 +71,11 @@ class _Final(Observer):
         self.stream = x.clone()
 
 
+def logits_made(anatomy: Anatomy, time: int) -> int:
+    """Positions of a prompt of `time` tokens whose logits the pass of `read` makes."""
+    return 1 if anatomy.refusals.attribution is None else time
+
+
 def read(
     opened: OpenModel, ids: Sequence[int], observers: Sequence[Observer] = (), interventions: Sequence[Intervener] = ()
 ) -> Readout:

@@ -13,9 +13,9 @@ block and f the one after the last:
     heads                 |z_h W_O[h]|, what one head adds; see `into_stream` for norms and multipliers behind it
 
 Cost: f is known only after the last block, and contributions may be too many to keep (L x 2 x T x C). They are put
-aside meanwhile (`spill`), which is exact: in memory as many as logits will take, the others in a file. Shares are
-computed before logits are made, which then find that memory free. A head's norm is had from z^T (W_O W_O^T) z, D x D
-numbers a head instead of D x C a token.
+aside meanwhile (`spill`), which is exact: in memory as many as logits will take, or 32 MB, the others in a file.
+Shares are computed before logits are made, which then find that memory free. A head's norm is had from
+z^T (W_O W_O^T) z, D x D numbers a head instead of D x C a token.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from llmlab.inspection.spill import Spill
 
 _STREAM: tuple[Point, ...] = ("pre_attn", "post_attn", "post_ffn")
 _CONTRIBUTIONS: dict[str, Point] = {"attention": "attn_out", "feed_forward": "mlp_out"}
-# Bytes of contributions that stay in memory: as many as a plain pass takes for its logits, since they are gone before
-# logits are made and leave their memory to these; within limits, because a pass may make the last logits alone.
-_IN_MEMORY = 32_000_000, 128_000_000
+# Bytes of contributions that stay in memory where logits take less, as those of one position do: with 72 MB, looking
+# took 84 MB more than a plain pass that makes the last logits alone; the bar is 60.
+_IN_MEMORY = 32_000_000
 
 
 class ResidualStream(Observer):
@@ -55,8 +55,11 @@ class ResidualStream(Observer):
 class Contributions(Observer):
     """Norms, cosines, shares and head norms of a pass; see the module for what they are."""
 
-    def __init__(self, anatomy: Anatomy, time: int, folder: Path | None = None) -> None:
-        """time: tokens of the prompt. folder: for the temporary file: what of 4 x 2 L x T x C bytes is too much."""
+    def __init__(self, anatomy: Anatomy, time: int, folder: Path | None = None, *, logits: int = 1) -> None:
+        """time: tokens of the prompt. folder: for the temporary file: what of 4 x 2 L x T x C bytes is too much.
+
+        logits: positions whose logits the pass makes.
+        """
         self._anatomy = anatomy
         device = anatomy.unembedding.device
         self._norms = {point: torch.zeros(anatomy.n_layer, time, device=device) for point in _CONTRIBUTIONS.values()}
@@ -65,8 +68,7 @@ class Contributions(Observer):
         self._heads = torch.full((anatomy.n_layer, anatomy.n_head, time), torch.nan, device=device)
         self._embedding = torch.zeros(0)
         self._shares: dict[str, Tensor] = {}
-        least, most = _IN_MEMORY
-        self._spill = Spill(folder, min(max(4 * time * anatomy.vocab_size, least), most))
+        self._spill = Spill(folder, max(4 * logits * anatomy.vocab_size, _IN_MEMORY))
         self._places: dict[tuple[Point, int], int] = {}  # numbers in the spill
 
     def residual(self, layer: int, point: Point, x: Tensor) -> None:

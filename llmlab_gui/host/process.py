@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -37,8 +38,16 @@ _CANCEL_PATIENCE_MS = 15_000
 # SmolLM2-135M 272,000 page faults and 2.4 to 3.1 s of processor time, with it none and 1.5 to 1.9 s. All blocks share
 # one heap, so that logits lie where contributions were. What is free at its end goes back to the kernel above 256 MB,
 # the rest when a model is closed (`llmlab.core.memory.give_back`).
-KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=268435456:glibc.malloc.hugetlb=1"
+_KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=268435456:glibc.malloc.hugetlb=1"
 LOADING = Working("Loading the model")  # before a text is written or a next token asked for; details may follow
+
+
+def host_environment() -> dict[str, str]:
+    """What a process that holds a model is started with, besides this one's environment."""
+    memory = os.environ.get("GLIBC_TUNABLES", _KEEP_PAGES)
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # the host takes more where they are free
+    # Beside six other processes on two cores, 40 tokens of a small model took 0.6 s with this spin, 5.8 without.
+    return {**one, "GLIBC_TUNABLES": memory, **thread_spin.environment()}
 
 
 class Request(QObject):
@@ -193,13 +202,8 @@ class ModelHost(QObject):
     def _start(self) -> None:
         process = QProcess(self)
         environment = QProcessEnvironment.systemEnvironment()
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            environment.insert(name, "1")  # the host takes more where they are free
-        # Beside six other processes on two cores, 40 tokens of a small model took 0.6 s with this spin, 5.8 without.
-        for name, value in thread_spin.environment().items():
+        for name, value in host_environment().items():
             environment.insert(name, value)
-        if not environment.contains("GLIBC_TUNABLES"):
-            environment.insert("GLIBC_TUNABLES", KEEP_PAGES)
         environment.insert("PYTHONUNBUFFERED", "1")
         environment.insert("PYTHONIOENCODING", "utf-8")
         if self._outputs is not None:

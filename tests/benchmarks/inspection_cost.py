@@ -80,13 +80,13 @@ def main() -> None:
     if arguments.as_way:
         print(json.dumps(_measure(arguments.as_way, arguments)))
         return
-    from llmlab_gui.host.process import KEEP_PAGES  # loads Qt
+    from llmlab_gui.host.process import host_environment  # loads Qt
 
     ways = list(dict.fromkeys(["plain", *arguments.ways]))
     if importlib.util.find_spec("transformer_lens") is None:
         ways = [way for way in ways if not way.startswith("lens")]
         print("TransformerLens is not installed, so its rows are missing.")
-    environment = {**os.environ, "GLIBC_TUNABLES": KEEP_PAGES}
+    environment = {**os.environ, **host_environment()}
     found = {way: Measured() for way in ways}
     for number in range(arguments.rounds):
         for way in ways if number % 2 == 0 else reversed(ways):
@@ -209,10 +209,11 @@ def _summaries(model: Any, ids: Any, source: Path, folder: Path, plain: Pass) ->
     from llmlab.inspection.heads import HeadSummaries
     from llmlab.inspection.residual import Contributions
 
-    anatomy = anatomy_of(model)
+    anatomy, length = anatomy_of(model), ids.shape[1]
 
     def look() -> object:
-        heads, contributions = HeadSummaries(anatomy, ids.shape[1]), Contributions(anatomy, ids.shape[1], folder)
+        heads = HeadSummaries(anatomy, length)
+        contributions = Contributions(anatomy, length, folder, logits=length)
         logits = run(model, anatomy, ids, [heads, contributions])
         return logits, heads.results(), contributions.results()
 

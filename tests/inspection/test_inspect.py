@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from safetensors import safe_open
 from watched_models import SETTINGS, name, watch_all
 
 from llmlab.anatomy import capture
+from llmlab.anatomy.anatomy import Refusals
 from llmlab.anatomy.capture import POINTS
 from llmlab.core.errors import Cancelled, LabError, UsageError
-from llmlab.inspection import answers
+from llmlab.inspection import answers, readout, residual
 from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, read_archive
 from llmlab.inspection.questions import ASPECTS
+from llmlab.inspection.spill import Spill
 
 TEXT = "the king said."
 
@@ -55,6 +58,21 @@ def test_long_prompts_whose_patterns_come_in_pieces_give_the_same_archive(
     assert set(whole) == set(pieces)
     for tensor in whole:
         assert np.allclose(whole[tensor], pieces[tensor], atol=1e-6), tensor
+
+
+@pytest.mark.parametrize("refused", [None, "Its way to the logits is another."])
+def test_contributions_in_memory_take_as_much_as_the_logits_that_the_pass_makes(
+    refused: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(double=False, block_size=32)
+    vars(model)["anatomy"] = replace(model.anatomy, refusals=Refusals(attribution=refused))
+    sizes, made, run = [], [], readout.run
+    monkeypatch.setattr(residual, "_IN_MEMORY", 0)
+    monkeypatch.setattr(residual, "Spill", lambda folder, memory: sizes.append(memory) or Spill(folder, memory))
+    monkeypatch.setattr(readout, "run", lambda *given, **more: made.append(run(*given, **more)) or made[-1])
+    _inspect(model, tmp_path / "a.safetensors", what=["contributions"])
+    assert [4 * logits.numel() for logits in made] == sizes
+    assert made[0].shape[1] == (1 if refused is None else len(TEXT))
 
 
 def test_weights_and_mode_are_what_they_were_and_no_hook_is_left(tmp_path: Path) -> None:

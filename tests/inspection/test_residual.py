@@ -68,9 +68,9 @@ def test_shares_sum_to_one(options: dict[str, Any]) -> None:
 def test_contributions_are_the_same_from_memory_and_from_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     model = scratch(SETTINGS[0], n_layer=4)
     found = []
-    for limits in (residual._IN_MEMORY, (3000, 3000), (0, 0)):  # bytes: all of 8 matrices of 1,536, one, none
-        monkeypatch.setattr(residual, "_IN_MEMORY", limits)
-        watcher = Contributions(scratch_anatomy(model), 12)
+    for memory in (residual._IN_MEMORY, 3000, 0):  # bytes: all of 8 matrices of 1,536, one, none
+        monkeypatch.setattr(residual, "_IN_MEMORY", memory)
+        watcher = Contributions(scratch_anatomy(model), 12, logits=0)
         run(model, scratch_anatomy(model), some_ids(12), [watcher])
         found.append(watcher.results())
     for what, values in found[0].items():
