@@ -32,7 +32,7 @@ _LAYERS = 10.0
 # Pauses beyond these are shaded no more: the newest tell enough.
 _MOST_SPANS = 40
 _WIDE = 70  # characters: both the charts and what stands aside have room for their controls
-_LOW = 20  # lines: two charts below one another would have to be scrolled
+_LOW = 22  # lines, with the title: two charts below one another would have to be scrolled
 _SHARES = (3, 2)  # of the charts, and of that
 
 

@@ -373,7 +373,7 @@ def test_learning_rate_and_gradient_norm_have_the_clip_line(lab: FakeChartLab, q
     assert line.value == fake.settings.train.grad_clip
     assert item.pen.style() == Qt.PenStyle.DotLine  # as in the legend
     assert "learning rate" in dock._caption.text.accessibleName()
-    for size in ((495, 291), (495, 274), (464, 236)):  # of Train at 1366 x 749 and x 720, and at 1280 x 640
+    for size in ((495, 264), (464, 212)):  # of Train at 1366 x 749 and at 1280 x 640, without the title
         assert _unread(dock, size, qtbot) == []
         area: QWidget | None = dock.norm_chart
         while area is not None and not isinstance(area, QScrollArea):
