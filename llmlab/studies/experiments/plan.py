@@ -39,8 +39,10 @@ _FULL_SHARE = 0.1
 # Checkpoints along a run at which what was forgotten is measured.
 _MEASUREMENTS = 5
 # Measuring, processor time on two cores: to open a checkpoint, by its base's parameters (SmolLM2-135M: 1.7 to 2.3 s);
-# the singular values of adapters (of rank 64 in all layers of SmolLM2-135M).
-_OPENING_SECONDS, _RANKS_SECONDS = 1.5e-8, 1.0
+# the singular values of adapters (of rank 64 in all layers of SmolLM2-135M). To read the text, as a share of a step on
+# it: of SmolLM2-135M 22 to 24 s of a core, where a step is estimated at 45. By its FLOP a forward pass is a third, but
+# here all logits are made at once.
+_OPENING_SECONDS, _RANKS_SECONDS, _READING = 1.5e-8, 1.0, 0.5
 _MOST_TRIALS = 200
 _PACED = 0.05  # the share of its steps after which a trial's own pace is believed
 _NANOGPT_CHARACTERS = 1_115_394  # of its Shakespeare: a speedrun reads as many
@@ -221,11 +223,10 @@ def _measuring_seconds(request: Request, settings: Settings) -> float:
         return 0.0
     if request.kind.name != "forgetting":
         return 0.0 if settings.model.method == FULL else _RANKS_SECONDS
-    whole = {"model.method": FULL, "data.batch_size": SEQUENCES, "train.grad_accum": 1}
-    needed = estimate_finetuning(with_values(settings, whole), request.outputs, row_tokens=LENGTH)
+    whole = {"model.method": FULL, "data.batch_size": SEQUENCES, "data.max_length": LENGTH, "train.grad_accum": 1}
+    needed = estimate_finetuning(with_values(settings, whole), request.outputs)
     checkpoints = settings.checkpoints.at_once(settings.train.steps) - 1  # the one being written is one of the others
-    # A forward pass is a third of a step.
-    return checkpoints * (_OPENING_SECONDS * needed.total + needed.step_seconds / 3)
+    return checkpoints * (_OPENING_SECONDS * needed.total + _READING * needed.step_seconds)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> FinetuneSettings:
     shape = BaseShape("llama", 1000, 64, 1, 2, 128, layers, 100_000, 64, 64, 256, gated=False)
     monkeypatch.setattr(
         "llmlab.studies.experiments.plan.estimate_finetuning",
-        lambda settings, outputs, row_tokens: estimate_for(shape, settings, row_tokens),
+        lambda settings, outputs: estimate_for(shape, settings),
     )
     return FinetuneSettings()
 
@@ -184,6 +184,8 @@ def test_what_is_measured_on_a_run_counts_in_the_time_of_the_plan(tuned: Finetun
     )
     one, ten = (record.trials[0].measuring_seconds for record in (few, many))
     assert ten == pytest.approx(one / 2 * 11)  # of 2 and of 11 checkpoints
+    short = with_values(tuned, steps | {"checkpoints.interval": 10, "data.max_length": 32})
+    assert plan("forgetting", short, grid=[2]).trials[0].measuring_seconds == one  # of a text that is the same
     assert few.estimated_seconds == pytest.approx(2 * (10 + one))  # the rank, and all weights
     ranks = plan("lora-rank", tuned, grid=[1, 4], groups=["all"])
     assert all(trial.measuring_seconds > 0 for trial in ranks.trials)
