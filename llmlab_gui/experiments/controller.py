@@ -9,6 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
+from llmlab.core.errors import LabError
 from llmlab.studies.launcher import create_experiment, start_experiment, stop_experiment
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
 from llmlab_gui.experiments.poller import Source
@@ -19,6 +20,7 @@ class ExperimentController(WorkerKeeper):
     """Of experiments, or of checks."""
 
     started = Signal(str)  # id of an experiment whose worker was just started, or started again
+    not_started = Signal(str)  # id of a new one that could not be; `failed` says why
 
     def __init__(self, outputs: Path, source: Source[Any], parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -28,7 +30,12 @@ class ExperimentController(WorkerKeeper):
     def start(self, record: ExperimentRecord, jobs: int = 1) -> None:
         """A new experiment, run by a worker of its own, `jobs` of its runs at once."""
         outputs, kind = self._outputs, self._source.kind
-        self._launch(lambda: create_experiment(outputs, record, kind), "was started", jobs)
+
+        def failed(error: LabError) -> None:
+            self.not_started.emit(record.id)
+            self.failed.emit(error)
+
+        self._launch(lambda: create_experiment(outputs, record, kind), "was started", jobs, failed)
 
     def go_on(self, folder: ExperimentFolder, *, take_over: bool = False) -> None:
         """Runs what is left of the plan; what has ended stays as it is. take_over: also what another machine has."""
@@ -38,7 +45,7 @@ class ExperimentController(WorkerKeeper):
                 folder.take_over_all()
             return folder
 
-        self._launch(make, "resumes where it was", None)
+        self._launch(make, "resumes where it was", None, self.failed.emit)
 
     def stop(self, folder: ExperimentFolder) -> None:
         """What trains saves and ends; the rest of the plan waits."""
@@ -48,7 +55,9 @@ class ExperimentController(WorkerKeeper):
 
         self._background.run(lambda: stop_experiment(folder), done, self.failed.emit)
 
-    def _launch(self, make: Callable[[], ExperimentFolder], words: str, jobs: int | None) -> None:
+    def _launch(
+        self, make: Callable[[], ExperimentFolder], words: str, jobs: int | None, failed: Callable[[LabError], None]
+    ) -> None:
         def work() -> tuple[ExperimentFolder, subprocess.Popen[bytes], int]:
             folder = make()
             attempt = folder.recorded_status().attempt
@@ -61,7 +70,7 @@ class ExperimentController(WorkerKeeper):
             self.started.emit(folder.id)
             self.said.emit(f"{folder.id} {words}.")
 
-        self._background.run(work, done, self.failed.emit)
+        self._background.run(work, done, failed)
 
     def _ended(self, path: Path, code: int) -> None:
         """A worker that died before it could say anything left the status of its launch; say it in its place."""

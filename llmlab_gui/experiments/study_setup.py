@@ -85,7 +85,7 @@ class StudySetup(QWidget, Generic[A, P]):
         self._asked: A | None = None
         self._planned = False  # what is in the form was looked at
         self._start_when_planned = False  # the button was pressed before there was a plan
-        self._is_starting = False
+        self._starting = ""  # id of what was started, until there is another plan
         self._background = Background(self)
         self.estimate = labelled(QLabel(wordWrap=True), "Estimate")
         self.problem = labelled(ProblemLabel(), "Errors")
@@ -99,7 +99,7 @@ class StudySetup(QWidget, Generic[A, P]):
         dock.visibilityChanged.connect(self._seen)
         self.button.clicked.connect(self.start)
         controller.started.connect(self._started)
-        controller.failed.connect(self._not_started)
+        controller.not_started.connect(self._not_started)
 
     def add_button(self, button: QPushButton) -> None:
         """One more, for what could be started."""
@@ -110,7 +110,7 @@ class StudySetup(QWidget, Generic[A, P]):
     def start(self) -> None:
         """Asks for a prediction, and starts what was planned."""
         record = self.record
-        if self._is_starting:  # a second press means the one that was started
+        if self._starting:  # a second press means the one that was started
             return
         # The form was edited a moment ago, or a name from the plan's date would tell another time.
         if record is None or self._settle.isActive() or time.time() - record.created > _OLD_S:
@@ -124,7 +124,7 @@ class StudySetup(QWidget, Generic[A, P]):
         if predictions is None:
             return
         stated = [prediction.as_dict() for prediction in predictions]  # locked when its folder is made
-        self._is_starting = True  # and is not disabled: the keyboard stays there
+        self._starting = record.id  # and the button is not disabled: the keyboard stays there
         self.record = None  # its name is taken
         self._controller.start(replace(record, predictions=stated), self._form.jobs.value())
 
@@ -161,7 +161,7 @@ class StudySetup(QWidget, Generic[A, P]):
         self._background.run(lambda: self._steps.plan(asked), done, failed)
 
     def _take(self, asked: A, plan: P) -> None:
-        self._is_starting = False
+        self._starting = ""
         self.record, words = self._steps.show(asked, plan)
         self.estimate.setText(words)
         self._allow(True)
@@ -171,7 +171,7 @@ class StudySetup(QWidget, Generic[A, P]):
 
     def _cannot(self, error: LabError) -> None:
         self.record = self._asked = None
-        self._start_when_planned = self._is_starting = False
+        self._start_when_planned, self._starting = False, ""
         self._steps.show_none()
         self.estimate.setText("")
         self.problem.say(str(error), wrong=not isinstance(error, NothingNamed))
@@ -187,8 +187,8 @@ class StudySetup(QWidget, Generic[A, P]):
 
     def _edited(self) -> None:
         """What was to start is not what is in the form now; what is there now can be, as soon as it is planned."""
-        if (self._start_when_planned or self._is_starting) and not self._asks_the_same():
-            self._start_when_planned = self._is_starting = False
+        if (self._start_when_planned or self._starting) and not self._asks_the_same():
+            self._start_when_planned, self._starting = False, ""
         self._allow(True)
         self._settle.start()
 
@@ -199,15 +199,17 @@ class StudySetup(QWidget, Generic[A, P]):
         except LabError:
             return False
 
-    def _not_started(self, _error: LabError) -> None:
-        self._is_starting = False
-        self._settle.start()  # it can be tried again
+    def _not_started(self, study: str) -> None:
+        if study == self._starting:
+            self._starting = ""
+            self._settle.start()  # it can be tried again
 
     def _started(self, study: str) -> None:
-        own = self._is_starting  # or else another was resumed, and what is pressed next is the first press here
+        if study != self._starting:  # another was resumed
+            return
         if self._form.name.text().strip() == study:
             self._form.name.clear()
-        self._is_starting = own  # until there is another plan
+        self._starting = study  # also where the name was cleared, which is an edit
         self._settle.start()  # a fresh name, for another one like it
 
 

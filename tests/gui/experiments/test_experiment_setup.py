@@ -31,6 +31,7 @@ from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments import setup
 from llmlab_gui.experiments.form import parse_values
 from llmlab_gui.experiments.setup import ExperimentDock, plan_text, questions
+from llmlab_gui.experiments.study_setup import _SETTLE_MS
 from llmlab_gui.lab.book import Anchors
 
 
@@ -172,20 +173,30 @@ def test_a_name_tells_when_it_was_started_and_not_when_it_was_planned(
     assert started[0].created > earlier
 
 
-def test_a_start_right_after_another_was_resumed_or_could_not_start_is_not_lost(
+def test_what_becomes_of_others_neither_loses_a_start_nor_makes_it_twice(
     dock: ExperimentDock, qtbot: QtBot, started: list[ExperimentRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(setup, "ask", lambda *_, **__: [])
     controller = dock.setup._controller
     planned(dock, qtbot)
-    controller.started.emit("resumed")
+
+    def others() -> None:
+        controller.started.emit("resumed")
+        controller.not_started.emit("another")
+        controller.failed.emit(LabError("It could not be resumed."))
+
+    others()
     dock.setup.start()
-    qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
-    controller.failed.emit(LabError("It could not be started."))
+    assert len(started) == 1
+    others()
+    qtbot.wait(_SETTLE_MS + 100)
+    dock.setup.start()  # a second press means the one that was started
+    assert len(started) == 1
+    controller.not_started.emit(started[-1].id)
     dock.setup.start()
     qtbot.waitUntil(lambda: len(started) == 2, timeout=WAIT)
     controller.started.emit(started[-1].id)
-    dock.setup.start()  # a second press means the one that was started
+    dock.setup.start()
     planned(dock, qtbot)
     assert len(started) == 2
 
