@@ -46,7 +46,9 @@ def host_environment() -> dict[str, str]:
     """What a process that holds a model is started with, besides this one's environment."""
     memory = os.environ.get("GLIBC_TUNABLES", _KEEP_PAGES)
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # the host takes more where they are free
-    # Beside six other processes on two cores, 40 tokens of a small model took 0.6 s with this spin, 5.8 without.
+    # A run chooses its spin once a second (`thread_spin.Spin`); answers are too short for that, so this one is fixed.
+    # Beside six other processes on two cores, 40 tokens of a small model took 0.6 s with it, 5.8 with libgomp's own;
+    # with nothing else running, writing takes 15 % longer.
     return {**one, "GLIBC_TUNABLES": memory, **thread_spin.environment()}
 
 
