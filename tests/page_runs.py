@@ -61,6 +61,7 @@ _AGAIN: dict[str, list[dict[str, str]]] = {
         {"evolve two": "evolve two-later", "two-grown": "two-later-grown"},
         {"evolve two": "evolve only-one", "two-grown": "only-one-grown"},
     ],
+    "optimisation": [{"learning_rate=1e-1": "learning_rate=1e-1 --set train.precision=bf16"}],
     "sampling": [{"--temperature 0 ": f"--temperature {other} "} for other in ("0.8", "2")],
     "superposition": [{"practice narrow": "practice wide"}],
 }
