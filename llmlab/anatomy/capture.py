@@ -29,9 +29,10 @@ Point: TypeAlias = Literal["pre_attn", "attn_out", "post_attn", "mlp_out", "post
 POINTS: tuple[Point, ...] = ("pre_attn", "attn_out", "post_attn", "mlp_out", "post_ffn")
 
 # Query rows of a pattern that are computed together: few, because the keys behind the last of them, which no row of a
-# causal pattern sees, are left out (of 512 tokens 44 %), and because what is computed from them stays near the cores.
+# causal pattern sees, are left out (of 512 tokens 37.5 %), and because what is computed from them stays near the cores;
+# but many enough for two threads to share (resources/results/benchmarks.md compares 64, 128 and 256).
 # Fewer where all heads' rows hold more numbers than this (64 MB in fp32).
-_PATTERN_ROWS, _PATTERN_NUMBERS = 64, 16 * 1024 * 1024
+_PATTERN_ROWS, _PATTERN_NUMBERS = 128, 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
