@@ -15,7 +15,7 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column
-from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, RowsModel, rows_table
+from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, Index, RowsModel, rows_table
 
 _KINDS = {"run": "run", "live": "live run", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}
 _HINT = (
@@ -43,6 +43,32 @@ class ModelsModel(RowsModel[AvailableModel]):
         return row.reference
 
 
+class _Found(QSortFilterProxyModel):
+    """What has the words that are looked for: a name that is just them first, then names that begin with them, then
+    other names, then what is only described so."""
+
+    def __init__(self, rows: ModelsModel) -> None:
+        super().__init__(rows)
+        self.setSourceModel(rows)
+        self.setFilterKeyColumn(-1)
+        self.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self._words = ""
+        self.sort(0)
+
+    def find(self, words: str) -> None:
+        """Shows only what has these words."""
+        self._words = words.casefold()
+        self.setFilterFixedString(words)
+        self.invalidate()  # into the order that these words make
+
+    def lessThan(self, left: Index, right: Index) -> bool:
+        return self._place(left) < self._place(right)
+
+    def _place(self, index: Index) -> tuple[bool, bool, bool, int]:
+        name = str(index.data()).casefold()
+        return name != self._words, not name.startswith(self._words), self._words not in name, index.row()
+
+
 class ModelDialog(QDialog):
     """`chosen(reference)` when one was; the list is read off the window's thread."""
 
@@ -56,10 +82,7 @@ class ModelDialog(QDialog):
         self._background = Background(self)
         self._from_list = ""  # what was chosen there last
         self.rows = ModelsModel(self)
-        self._shown = QSortFilterProxyModel(self)
-        self._shown.setSourceModel(self.rows)
-        self._shown.setFilterKeyColumn(-1)
-        self._shown.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self._shown = _Found(self.rows)
         self.search = _line("Find a model", "Find")
         self.table = rows_table(self._shown, "Models that can be opened", _COLUMNS)
         self.reference = _line("Model to open", "What to open")
@@ -91,10 +114,9 @@ class ModelDialog(QDialog):
         super().done(result)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Down goes from the search into the list."""
+        """Down goes from the search into the list, to the row after the one that is chosen."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and event.key() == Qt.Key.Key_Down:
-            if not self.table.selectionModel().hasSelection():
-                self.table.selectRow(0)
+            self.table.selectRow(min(self.table.currentIndex().row() + 1, self._shown.rowCount() - 1))
             self.table.setFocus(Qt.FocusReason.ShortcutFocusReason)
             return True
         return super().eventFilter(watched, event)
@@ -124,7 +146,7 @@ class ModelDialog(QDialog):
     def _find(self) -> None:
         """The first match is what Enter opens; nothing is, where there is none."""
         words = self.search.text()
-        self._shown.setFilterFixedString(words)
+        self._shown.find(words)
         self.table.clearSelection()
         self.table.setCurrentIndex(QModelIndex())
         if self.reference.text() == self._from_list:

@@ -156,11 +156,30 @@ def test_the_dialog_lists_runs_and_finds_them(qtbot: QtBot, outputs: Path) -> No
 
 def test_keys_reach_the_list_from_the_search_and_enter_opens_the_first_match(qtbot: QtBot, outputs: Path) -> None:
     recent = Recent([RecentModel(f"/models/{name}", name, "small") for name in ("apple", "plum", "pear")])
-    for keys, opened in (("p", "apple"), ("pl", "apple"), ("plu", "plum")):
-        assert opened_by(qtbot, outputs, recent, keys) == [f"/models/{opened}"]
-    assert opened_by(qtbot, outputs, recent, "p", down=1) == ["/models/apple"]
-    assert opened_by(qtbot, outputs, recent, "p", down=3) == ["/models/pear"]
+    for keys, opened in (("", "apple"), ("p", "plum"), ("pe", "pear"), ("pl", "plum"), ("small", "apple")):
+        assert opened_by(qtbot, outputs, recent, keys, down=0 if keys else 1) == [f"/models/{opened}"]
+    for down, opened in ((1, "pear"), (2, "apple"), (3, "apple")):
+        assert opened_by(qtbot, outputs, recent, "p", down=down) == [f"/models/{opened}"]
     assert opened_by(qtbot, outputs, recent, "pz") == []  # not what matched before
+
+
+def test_a_name_is_found_before_what_begins_with_it_what_has_it_and_what_is_described_by_it(
+    qtbot: QtBot, outputs: Path
+) -> None:
+    kept = [("tuned", "full on letters@300"), ("my-letters", ""), ("letters-2", ""), ("Letters", "small")]
+    dialog = ModelDialog(outputs, Recent([RecentModel(f"/models/{name}", name, detail) for name, detail in kept]))
+    qtbot.addWidget(dialog)
+
+    def names() -> list[str]:
+        shown = dialog.table.model()
+        return [shown.index(row, 0).data() for row in range(shown.rowCount())]
+
+    dialog.search.setText("letters")
+    assert names() == ["Letters", "letters-2", "my-letters", "tuned"]
+    assert dialog.reference.text() == "/models/Letters"
+    dialog.search.setText("")
+    assert names() == [name for name, _ in kept]
+    dialog.close()
 
 
 def test_a_search_without_a_match_says_so(qtbot: QtBot, outputs: Path) -> None:
