@@ -110,9 +110,7 @@ class InspectionDock(ExportingDock):
     def update_state(self) -> None:
         """Shows the content, or says why there is none and what to do."""
         session, about = self.session, self.session.about
-        reason, stale = self._refusal(), self._mark_stale()
-        for button in (self.export_button, self.copy_button):
-            button.setEnabled(self.ready() and reason is None and not stale)
+        reason, stale = self._refusal(), self._note_stale()
         if about is None:
             self._no_model()
         elif reason is not None:
@@ -176,12 +174,19 @@ class InspectionDock(ExportingDock):
                 return
             self._drawn, self._drawn_from = archive, mine
             self.draw(archive)
-            self._mark_stale()
+            self._note_stale()
 
     def _found(self, archive: Archive) -> tuple[Archive, ...]:
         """Where the tensors of its aspects are; () where there is none of them."""
         found = sources(archive)
         return tuple({found[name]: None for name in found if name.split("/")[0] in self.aspects})
+
+    def _note_stale(self) -> str:
+        """Dims what is stale, which cannot be saved or copied; returns what it is about."""
+        stale = self._mark_stale()
+        for button in (self.export_button, self.copy_button):
+            button.setEnabled(self.ready() and self._refusal() is None and not stale)
+        return stale
 
     def _mark_stale(self) -> str:
         """Dims what is about another model or prompt and says about which; returns that."""

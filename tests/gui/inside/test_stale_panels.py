@@ -159,6 +159,22 @@ def test_numbers_of_another_model_or_prompt_are_dimmed_and_named_until_they_are_
     dock.shutdown()
 
 
+@pytest.mark.parametrize("make", [panel for panel in PANELS if panel.needs_inspection])  # type: ignore[attr-defined]
+def test_what_is_drawn_of_another_prompt_or_model_can_be_copied_and_exported_at_once(
+    qtbot: QtBot, lab: InspectionLab, make: Callable[[InspectionLab], InspectionDock]
+) -> None:
+    session, dock = lab.inspection, make(lab)
+    fill(qtbot, lab, dock)
+    for change in (lambda: session.set_prompt("a queen", False, at_once=True), lambda: session.open("beta")):
+        before = session.inspection
+        change()
+        assert not dock.export_button.isEnabled()
+        qtbot.waitUntil(lambda: session.inspection not in (None, before) and not dimmed(dock), timeout=WAIT)
+        assert dock.export_button.isEnabled()
+        assert dock.copy_button.isEnabled()
+    dock.shutdown()
+
+
 def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_they_are_replaced(
     qtbot: QtBot, lab: InspectionLab
 ) -> None:
