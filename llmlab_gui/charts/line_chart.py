@@ -217,7 +217,7 @@ class LineChart(pg.PlotWidget):
             self._fit(1, *self._whole_y(extents))
             self._refit = False
         self.marks.make_way([(curve.x, curve.y) for curve in self._curves.values() if len(curve.x)])
-        self._axis_y.set_room(max(self._least_left, self._axis_y.needed_width()))
+        self._set_room(max(self._least_left, self._axis_y.needed_width()))
 
     def lay_out(self) -> None:
         """Fits everything to a size that it has just been given."""
@@ -355,6 +355,12 @@ class LineChart(pg.PlotWidget):
         self._name_axes(self._shown_name)
         self.updateGeometry()
 
+    def _set_room(self, width: float) -> None:
+        """Of the left axis; the legend fits what is left, for what it wrote beyond that nobody would wipe out."""
+        self._axis_y.set_room(width)
+        self.getPlotItem().layout.activate()
+        self._lay_out()
+
     def _lay_out(self) -> None:
         """The legend and the name of y, for the size that there is."""
         if self.legend.arrange(self.width() - self._axis_y.width() - _RIGHT_EDGE, self.height()):
@@ -386,4 +392,4 @@ def align(charts: Sequence[LineChart]) -> None:
     widest = max((chart._axis_y.needed_width() for chart in charts), default=0.0)
     for chart in charts:
         chart._least_left = widest
-        chart._axis_y.set_room(widest)
+        chart._set_room(widest)

@@ -386,6 +386,19 @@ def test_the_legend_lies_beside_the_curves_and_counts_what_has_no_room(drawing: 
     assert drawing.chart.legend.shown == []  # at once: what was shown may be gone before the next layout
 
 
+def test_the_legend_fits_what_longer_or_shorter_numbers_leave_it_at_once(drawing: Drawing) -> None:
+    chart, widths = drawing.chart, []
+    chart.set_legend([STYLE])
+    for scale in (1.0, 1000.0, 1.0):
+        chart.set_curve("train", X, X * scale, STYLE)
+        chart.set_follow(True)
+        chart.draw()
+        widths.append(chart.legend.size().width())
+        assert chart.legend._room[0] == pytest.approx(widths[-1])  # for what its entries were laid out
+    assert widths[0] == pytest.approx(widths[2])
+    assert widths[1] < widths[0] - 10
+
+
 def test_an_axis_has_room_for_its_numbers_at_any_size_of_letters(drawing: Drawing, qapp: QApplication) -> None:
     font = qapp.font()
     widths = []
