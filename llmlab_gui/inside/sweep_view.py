@@ -32,6 +32,7 @@ _ACTIONS = (
 )
 _POINTS = [point for name in ("pre_attn", "attn_out", "mlp_out", "post_ffn") for point in POINTS if point[0] == name]
 _HINT = "One intervention at a time, reading the watched logit: one forward pass per cell."
+_WHEN = "Its map is drawn when all of its forward passes are done."
 _EFFECTS = {"normalised": "0: as in the prompt, 1: as in the source", "change": "change of the watched logit"}
 
 
@@ -49,7 +50,7 @@ class SweepView(QWidget):
         self._session, self._target = session, target
         self.archive: Archive | None = None
         self._about: tuple[object, ...] = ()  # model and prompt of what was asked for last
-        self._request: Request | None = None  # for that
+        self._request: Request | None = None  # for that, until it is answered or a person cancels it
         self._share = 0.0  # of its forward passes
         self._words = ""  # about the map
         self.over = choice_box("Axes of the map", _OVER)
@@ -79,8 +80,8 @@ class SweepView(QWidget):
         values: dict[str, object] = {"over": self.over.currentData(), "action": self.action.currentData()}
         if self.over.currentData() == POSITIONS:
             values["point"] = self.point.currentData()
-        if self.archive is None:  # what was refused or cancelled before
-            self._show_none()
+        if self.archive is None:
+            self.empty.say("The sweep is under way", _WHEN)
         self._about = self._now()
         self._request = self._session.ask("sweep", {**self._target(), **values}, self._take, self._refuse, "sweep")
         if self._request is not None:
@@ -92,15 +93,22 @@ class SweepView(QWidget):
         self._share = news.share or 0.0
 
     def _ended(self, request: Request) -> None:
-        """Says what a person has cancelled: not what another sweep, model or prompt has replaced."""
-        if request.wanted or request is not self._request or self._about != self._now():
+        """Says what a person, or another prompt or model, has ended: not what another sweep has replaced."""
+        if request is not self._request:
             return
-        done = f"{100 * self._share:.0f} % of its forward passes were done"
+        changed = not request.wanted and self._about != self._now()
+        if not changed:
+            self._request = None
+        if request.wanted:
+            return
         if self.archive is None:
-            hint = f"{done.capitalize()}. Its map is drawn when all of them are."
-            self.empty.say("The sweep was cancelled", hint, "Sweep again", self.start)
-        else:
-            self.note.setText(f"The next sweep was cancelled: {done}. {self._words}")
+            self._show_none() if changed else self._offer_again("The sweep was cancelled")
+        elif not changed:
+            self.note.setText(f"The next sweep was cancelled: {self._done}. {self._words}")
+
+    @property
+    def _done(self) -> str:
+        return f"{100 * self._share:.0f} % of its forward passes were done"
 
     def _take(self, archive: Archive) -> None:
         self.archive = archive
@@ -141,8 +149,16 @@ class SweepView(QWidget):
             self.note.setText(str(error))
 
     def _show_none(self) -> None:
-        self.empty.say("No sweep yet", _HINT)
+        """In the map's place, that there is none; and whether another prompt or model has ended the sweep for it."""
+        if self._request is None:
+            self.empty.say("No sweep yet", _HINT)
+        else:
+            changed = "model" if self._about[0] != self._now()[0] else "prompt"
+            self._offer_again(f"The {changed} changed during the sweep")
         self._pages.setCurrentWidget(self.empty)
+
+    def _offer_again(self, title: str) -> None:
+        self.empty.say(title, f"{self._done}. {_WHEN}", "Sweep again", self.start)
 
     def _show_fields(self) -> None:
         self.point.setVisible(self.over.currentData() == POSITIONS)

@@ -178,6 +178,7 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
     tabs = dock.tabs.tabBar()
     assert dock.strip.mapToGlobal(QPoint()).y() == tabs.mapToGlobal(QPoint(0, tabs.height())).y()  # which can be used
     assert not any(other.strip.isVisible() or other.strip._patience.isActive() for other in others)
+    assert "The sweep is under way" in dock.sweep.empty.text
     lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
     assert "one thing" in dock.strip.what.text()
     assert "40 s left" in dock.strip.left.text()
@@ -196,10 +197,32 @@ def test_a_sweep_tells_how_far_it_is_and_can_be_ended(
         lab.inspection.cancel()
         qtbot.waitUntil(lambda: dock.sweep.note.text() != about_the_map, timeout=WAIT)
         assert dock.sweep.note.text().endswith(f"cancelled: 0 % of its forward passes were done. {about_the_map}")
+        qtbot.waitUntil(lambda: dock.sweep._request is None, timeout=WAIT)
     lab.inspection.set_prompt("queen", False)  # and what is about another prompt is not spoken of
     qtbot.waitUntil(lambda: "No sweep yet" in dock.sweep.empty.text and dock.sweep.empty.isVisible(), timeout=WAIT)
     for other in others:
         other.shutdown()
+
+
+def test_a_sweep_that_another_prompt_or_model_has_ended_says_so_and_is_offered_again(
+    lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
+) -> None:
+    sweep, session = dock.sweep, lab.inspection
+    dock.tabs.setCurrentWidget(sweep)
+    for change, words in (
+        (lambda: session.set_prompt("queen", False), "The prompt changed during the sweep 25 %"),
+        (lambda: session.open("other@1"), "The model changed during the sweep 25 %"),
+    ):
+        lab.host.hold.add("sweep")
+        sweep.run.click()
+        lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
+        with qtbot.waitSignal(session.tokens_changed, timeout=WAIT):
+            change()
+        qtbot.waitUntil(lambda words=words: sweep.empty.text.startswith(words), timeout=WAIT)  # type: ignore[misc]
+        assert sweep.empty.isVisible()
+        lab.host.hold.clear()
+        sweep.empty._button.click()
+        qtbot.waitUntil(lambda: sweep.archive is not None, timeout=WAIT)
 
 
 def test_a_right_click_in_another_panel_chooses_what_is_changed(
