@@ -10,6 +10,7 @@ from PySide6.QtCore import QUrl
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
+from llmlab.store.checkpoints import final_of, list_checkpoints
 from llmlab_gui.pages.links import DOCK, EXPERIMENT, FILE, FINETUNE, PAGE, PAPER, RUN, WEB, WORKSPACE, Link, read_link
 from llmlab_gui.pages.page import Page, page_at
 from llmlab_gui.pages.places import PAPER as PAPER_WORKSPACE
@@ -34,13 +35,14 @@ class PageOpener:
             self._lab.error_raised.emit(error)
             return
         run = (link.values.get("model") or link.values.get("base", "")).partition("@")[0]
-        own = link.kind == WORKSPACE and self._lab.inspection.about is not None
-        if run and self._lab.row_called(run) is None and own:  # the model that is open does as well
-            link = replace(link, values={key: value for key, value in link.values.items() if key != "model"})
-        elif run and self._lab.row_called(run) is None:
+        if run and self._lab.row_called(run) is None:
+            about = self._lab.inspection.about if link.kind == WORKSPACE else None
+            why = f"{about.name}, which is open, reads the prompt instead." if about else "This link looks at it."
             do = "Train it as its page says (first-gpt: First hour, page 1), or choose your own model in the toolbar."
-            self._lab.error_raised.emit(LabError(f"There is no run {run} yet.", "This link looks at it.", do))
-            return
+            self._lab.error_raised.emit(LabError(f"There is no run {run} yet.", why, do))
+            if about is None:
+                return
+            link = replace(link, values={key: value for key, value in link.values.items() if key != "model"})
         if link.workspace:
             self._lab.workspace_requested.emit(link.workspace)
         if link.kind == PAGE:
@@ -71,7 +73,18 @@ class PageOpener:
         if "prompt" in link.values:
             inspection.set_prompt(link.values["prompt"], inspection.beginning, at_once=True)
         if "model" in link.values:
-            inspection.open(link.values["model"])
+            inspection.open(self._there(link.values["model"]))
+
+    def _there(self, model: str) -> str:
+        """The newest checkpoint of a run that has not reached its end, in place of its final one; and says so."""
+        run, _, which = model.partition("@")
+        row = self._lab.row_called(run)
+        saved = list_checkpoints(row.run.checkpoints) if row is not None and which == "final" else []
+        if not saved or final_of(saved) is not None:
+            return model
+        what, why = f"{run} has no checkpoint @final.", "It has not reached its last step."
+        self._lab.error_raised.emit(LabError(what, why, f"Its newest one, @{saved[-1].step}, is opened instead."))
+        return f"{run}@{saved[-1].step}"
 
     def _open_file(self, target: str, page: Page | None, pages: list[Page]) -> None:
         """A page by its file; another file of the lab's own in the system's program for it."""

@@ -237,6 +237,9 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
         patch.setattr(lab.inspection, "set_prompt", lambda text, *_, **__: prompts.append(text))
         dock.open_link(QUrl("workspace:look-inside?model=mine@final&prompt=To%20be"))
     assert (opened, prompts) == ([], ["To be"])  # the model that is open stays
+    assert "no run mine yet" in lab.errors[-1].what
+    assert lab.errors[-1].why == "bar, which is open, reads the prompt instead."
+    assert "First hour, page 1" in lab.errors[-1].do
     lab.inspection.about = None
     lab.add(FakeRun(lab.outputs, "mine").start())
     with qtbot.waitSignal(lab.workspace_requested, timeout=WAIT) as asked:
@@ -244,6 +247,11 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
     assert asked.args == ["Look inside"]
     assert opened == ["mine@final"]
     assert lab.inspection.text == "The king"
+    lab.add(FakeRun(lab.outputs, "short").start().advance(250).save_checkpoint())
+    dock.open_link(QUrl("workspace:look-inside?model=short@final"))
+    assert opened[-1] == "short@250"
+    assert lab.errors[-1].what == "short has no checkpoint @final."
+    assert "@250, is opened" in lab.errors[-1].do
     with qtbot.waitSignals([lab.workspace_requested, lab.setup_requested], timeout=WAIT, order="strict"):
         dock.open_link(QUrl("lab:run?steps=30&workspace=train"))
 
