@@ -209,7 +209,7 @@ def test_a_sweep_that_another_prompt_or_model_has_ended_says_so_and_is_offered_a
 ) -> None:
     sweep, session = dock.sweep, lab.inspection
     dock.tabs.setCurrentWidget(sweep)
-    for change, words in (
+    for change, said in (
         (lambda: session.set_prompt("queen", False), "The prompt changed during the sweep 25 %"),
         (lambda: session.open("other@1"), "The model changed during the sweep 25 %"),
     ):
@@ -218,7 +218,7 @@ def test_a_sweep_that_another_prompt_or_model_has_ended_says_so_and_is_offered_a
         lab.host.tell_progress("Changing one thing at a time", 3, 12, 40.0)
         with qtbot.waitSignal(session.tokens_changed, timeout=WAIT):
             change()
-        qtbot.waitUntil(lambda words=words: sweep.empty.text.startswith(words), timeout=WAIT)  # type: ignore[misc]
+        qtbot.waitUntil(lambda said=said: sweep.empty.text.startswith(said), timeout=WAIT)  # type: ignore[misc]
         assert sweep.empty.isVisible()
         lab.host.hold.clear()
         sweep.empty._button.click()

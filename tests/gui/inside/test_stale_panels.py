@@ -169,7 +169,10 @@ def test_what_is_drawn_of_another_prompt_or_model_can_be_copied_and_exported_at_
         before = session.inspection
         change()
         assert not dock.export_button.isEnabled()
-        qtbot.waitUntil(lambda: session.inspection not in (None, before) and not dimmed(dock), timeout=WAIT)
+        qtbot.waitUntil(
+            lambda before=before: session.inspection not in (None, before) and not dimmed(dock),  # type: ignore[misc]
+            timeout=WAIT,
+        )
         assert dock.export_button.isEnabled()
         assert dock.copy_button.isEnabled()
     dock.shutdown()
