@@ -85,6 +85,7 @@ class Lab(QObject):
         self._renaming: dict[str, str] = {}  # a run's id, and the one it is being given
         self._current = ""
         self._by_hand = False  # the learner chose the current run: do not switch away from it
+        self._chosen_before = ""  # at an earlier start: taken up with the first list
         self._overlaid: list[str] = []
         self._colors = RunColors()
         self._ends = RunEnds(self.controller.killed, self.inspection, self.row_called, self)
@@ -157,6 +158,17 @@ class Lab(QObject):
         """Makes a run the one that the docks are about; "" for none."""
         self._by_hand = bool(run_id)
         self._make_current(run_id)
+
+    def chosen(self) -> str:
+        """Id of the current run where the learner chose it, else ""."""
+        return self._current if self._by_hand else ""
+
+    def choose_again(self, run_id: str) -> None:
+        """What was chosen at an earlier start is current again where it is still found, unless a run is at work."""
+        if not self.looked:
+            self._chosen_before = run_id
+        elif run_id in self._rows and not self._by_hand and not any(row.status.live for row in self.runs()):
+            self.set_current(run_id)
 
     def shown(self) -> list[str]:
         """Ids of the runs in the charts, the current one first."""
@@ -301,6 +313,8 @@ class Lab(QObject):
             self._by_hand = False
             self._make_current("")
         self._follow_shown()
+        if first:
+            self.choose_again(self._chosen_before)
         self._choose()
         if not first:
             for row in fresh:

@@ -29,6 +29,8 @@ _MOST_IN_LEGEND = 6
 _SEEN = 140  # alpha of a short piece of a line that is pale because there is much of it
 # More than the kinds of curves that a run has, so that no curve of one run comes between those of another.
 _LAYERS = 10.0
+_EDGE = 3.0  # pixels, both sides together, by which the line of a run is wider than that of the run in front of it
+_MOST_EDGES = 3
 # Pauses beyond these are shaded no more: the newest tell enough.
 _MOST_SPANS = 40
 _WIDE = 70  # characters: both the charts and what stands aside have room for their controls
@@ -45,6 +47,7 @@ class ShownRun:
     color: QColor
     history: RunHistory
     behind: float  # subtracted from the curves' z: the current run is in front
+    edge: float = 0.0  # pixels added to a line's width: what lies behind shows on both sides where two runs agree
 
 
 class PanelDock(LabDock):
@@ -122,7 +125,14 @@ class ChartDock(PanelDock):
         """The runs to draw, current first; those that were deleted are left out."""
         rows = [row for run_id in self.lab.shown() if (row := self.lab.row(run_id)) is not None]
         return [
-            ShownRun(row.id, row.name, self.lab.color(row.id), self.lab.history(row.id), behind=place * _LAYERS)
+            ShownRun(
+                row.id,
+                row.name,
+                self.lab.color(row.id),
+                self.lab.history(row.id),
+                behind=place * _LAYERS,
+                edge=_EDGE * min(place, _MOST_EDGES),
+            )
             for place, row in enumerate(rows)
         ]
 
@@ -133,14 +143,20 @@ class ChartDock(PanelDock):
         """
         history, memory, x = run.history, self.panel.memory, run.history.x(self.panel.x_axis)
         raw = CurveStyle(
-            run.color, f"{of}each step", run.name, alpha=80 if memory else 255, z=1 - run.behind, minor=memory > 0
+            run.color,
+            f"{of}each step",
+            run.name,
+            width=1.0 if memory else 1.0 + run.edge,
+            alpha=80 if memory else 255,
+            z=1 - run.behind,
+            minor=memory > 0,
         )
         curves = {f"{run.id}/{key}": (x, history.step_columns[column], raw)}
         if memory:
             known = self._smoothed.get(run.id)
             if known is None or known.history is not history:
                 known = self._smoothed[run.id] = SmoothedColumn(history, column)
-            style = CurveStyle(run.color, f"{of}smoothed", run.name, width=2.0, z=3 - run.behind)
+            style = CurveStyle(run.color, f"{of}smoothed", run.name, width=2.0 + run.edge, z=3 - run.behind)
             curves[f"{run.id}/smoothed"] = (x, known.values(memory), style)
         return curves
 

@@ -88,7 +88,19 @@ class LossDock(ChartDock):
                 "train_loss",
                 CurveStyle(shade, "train, evaluated", run.name, dotted=True, markers="s", z=4 - run.behind, minor=True),
             ),
-            ("val", "val_loss", CurveStyle(shade, "validation", run.name, width=1.5, markers="o", z=5 - run.behind)),
+            (
+                "val",
+                "val_loss",
+                CurveStyle(
+                    shade,
+                    "validation",
+                    run.name,
+                    width=1.5 + run.edge,
+                    markers="o",
+                    marker_size=7 + round(run.edge),
+                    z=5 - run.behind,
+                ),
+            ),
         ):
             finite = np.isfinite(evaluations[column])
             at = history.x(axis, evaluations["step"][finite])

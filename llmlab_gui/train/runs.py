@@ -40,6 +40,13 @@ class Ticked:
     runs: list[str]
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The run of an outputs folder that was made current by hand, "" for none; as the settings keep it."""
+
+    run: str
+
+
 class RunsDock(LabDock):
     """Choosing a row makes that run the current one; ticks overlay others in the charts."""
 
@@ -78,11 +85,20 @@ class RunsDock(LabDock):
         ticked = settings.choices("runs/ticked", Ticked)
         if ticked is not None:
             self.lab.set_shown(ticked.runs)
+        chosen = settings.choices(self._chosen_key, Chosen)
+        if chosen is not None:
+            self.lab.choose_again(chosen.run)
 
     def shutdown(self) -> None:
         if self._settings is not None:
+            if self.lab.looked:
+                self._settings.save_choices(self._chosen_key, Chosen(self.lab.chosen()))
             self._settings.save_choices("runs/ticked", Ticked(self.lab.overlaid()))
         super().shutdown()
+
+    @property
+    def _chosen_key(self) -> str:
+        return f"chosen/{self.lab.outputs.resolve().as_posix()}"
 
     def chosen(self) -> list[RunRow]:
         """The selected runs, as the table is sorted."""

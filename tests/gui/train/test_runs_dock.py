@@ -178,6 +178,38 @@ def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtB
     assert "pretraining/elsewhere" in lab.overlaid()
 
 
+def test_the_run_that_was_chosen_is_chosen_again_at_the_next_start_where_none_is_at_work(
+    qtbot: QtBot, outputs: Path, runs: dict[str, FakeRun]
+) -> None:
+    settings = WindowSettings(outputs / "window.ini")
+
+    def start(outputs: Path, chosen: str = "", *, first: bool = True) -> str:
+        """Id of the run that is current after a start. first: the dock is there before the runs were read."""
+        lab = Lab(outputs)
+        if not first:
+            qtbot.waitUntil(lambda: lab.looked, timeout=WAIT)
+        dock = RunsDock(lab)
+        qtbot.addWidget(dock)
+        dock.remember(settings)
+        qtbot.waitUntil(lambda: lab.looked, timeout=WAIT)
+        if chosen:
+            lab.set_current(chosen)
+        row = lab.current()
+        dock.shutdown()
+        lab.shutdown()
+        return row.id if row is not None else ""
+
+    start(outputs, "pretraining/first")
+    assert start(outputs) == "pretraining/third"  # it is live, and has to be chosen by hand to be kept
+    runs["third"].finish()
+    assert start(outputs) == "pretraining/third"
+    start(outputs, "pretraining/first")
+    assert start(outputs / "elsewhere") == ""  # which has no part in what was chosen here
+    assert start(outputs) == start(outputs, first=False) == "pretraining/first"
+    shutil.rmtree(runs["first"].run.path)
+    assert start(outputs) == "pretraining/third"
+
+
 def test_a_row_that_the_keyboard_is_at_is_framed_and_ticked_without_being_opened(
     dock: RunsDock, qtbot: QtBot, lab: Lab
 ) -> None:
