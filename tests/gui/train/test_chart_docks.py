@@ -293,6 +293,18 @@ def test_runs_are_overlaid_in_their_colours_and_leave_when_deselected(
     assert {key.rpartition("/")[0] for key in dock.chart.curves()} == {"pretraining/second"}
 
 
+def test_of_two_runs_with_equal_losses_both_are_seen(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = LossDock(lab)
+    _shown(dock, qtbot)
+    for name in ("first", "second"):
+        lab.add(FakeRun(tmp_path, name, seed=1).start().advance(300))
+    _wait(dock, qtbot)
+    view = dock.chart.getPlotItem().getViewBox().sceneBoundingRect().toRect()
+    image = dock.chart.grab(view).toImage()
+    pixels = [image.pixelColor(x, y).name() for x in range(image.width()) for y in range(image.height())]
+    assert min(pixels.count(QColor(color).name()) for color in COLORS[:2]) > view.width() / 2
+
+
 class BatchHost:
     """A model's process that is asked what steps read."""
 
