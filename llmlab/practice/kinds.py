@@ -104,7 +104,7 @@ class Kind(Words):
         """One of this kind; equal seeds give equal questions about an equal subject. NothingToAsk, LabError."""
         subject.seed, subject.kind = seed, self.name
         found = self.make(subject, Random(f"{self.name}/{seed}"))
-        facts = {"model": subject.name, "prompt": found.prompt} | found.facts
+        facts = {"model": subject.name, "prompt": quoted(found.prompt)} | found.facts
         choices, right, answer = found.choices, found.right, found.answer
         if found.place is not None:
             choices = choices or tuple(self.choices)
@@ -172,6 +172,11 @@ def kinds_for(subject: Subject, *, concept: str = "", name: str = "") -> list[Ki
 
 
 # Forms ------------------------------------------------------------------------------------------------------------
+
+
+def quoted(text: str) -> str:
+    """A prompt or token in quotes, with the panels' sign for a line break."""
+    return repr(text.replace("\n", "⏎"))
 
 
 def choice(random: Random, right: str, wrong: Sequence[str], /, *, prompt: str = "", **facts: Any) -> Found:

@@ -15,7 +15,7 @@ from llmlab.core.errors import LabError
 from llmlab.core.signs import minus
 from llmlab.inspection.geometry import matrix_of
 from llmlab.inspection.intervening import Interventions, parse_intervention, require_intervention
-from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, choice, interval, kind, ordered
+from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, choice, interval, kind, ordered, quoted
 from llmlab.practice.readings import text_of_id
 from llmlab.practice.subject import MEASURED_ROWS, Subject
 
@@ -128,7 +128,7 @@ def carrying_token(subject: Subject, random: Random) -> Found:
     if falls[order[0]] < _COUNTS:
         raise NothingToAsk("No earlier token counts.", f"Without any, ln p falls by {falls[order[0]]:.3f} at most.")
     less = [position for position in order if falls[position] < falls[order[0]] / 2]  # by far: few were drawn
-    names = [f"{position}: {opened.tokenizer.token_text(int(id))!r}" for position, id in enumerate(ids.tolist())]
+    names = [f"{position}: {quoted(opened.tokenizer.token_text(int(id)))}" for position, id in enumerate(ids.tolist())]
     best = ", ".join(f"{falls[position]:.3f} for {names[position]}" for position in order[:3])
     facts: Facts = {"token": text_of_id(subject, answer), "others": _REPLACED, "best": best}
     return choice(random, names[order[0]], [names[at] for at in less], prompt=subject.prompt, **facts)

@@ -22,6 +22,7 @@ from llmlab.practice.kinds import (
     kind,
     number_text,
     ordered,
+    quoted,
     value,
 )
 from llmlab.practice.subject import Subject
@@ -42,12 +43,12 @@ def by_head(scores: np.ndarray) -> dict[tuple[int, int], float]:
 
 
 def text_of_id(subject: Subject, id: int) -> str:
-    return repr(text_of(subject.opened.tokenizer, int(id)))
+    return quoted(text_of(subject.opened.tokenizer, int(id)))
 
 
 def token(subject: Subject, position: int) -> str:
     """One token of the passage, told apart from others like it by its position."""
-    return f"{position}: {subject.seen.metadata.tokens[position]!r}"
+    return f"{position}: {quoted(subject.seen.metadata.tokens[position])}"
 
 
 def _tokens(subject: Subject, last: int) -> list[str]:

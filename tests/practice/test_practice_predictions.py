@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llmlab.gpt.model import GPT
 from llmlab.practice import predictions, twin
-from llmlab.practice.kinds import NothingToAsk
+from llmlab.practice.kinds import NothingToAsk, quoted
 from llmlab.practice.question import TRAINING
 from llmlab.practice.subject import Subject
 
@@ -89,7 +89,7 @@ def test_the_token_that_counts_most_is_the_one_that_costs_most_when_it_is_replac
             for at, row in enumerate(others)
         ]
         worst = costs.index(max(costs))
-        assert question.answer == f"{worst}: {subject.opened.tokenizer.token_text(ids[worst])!r}"
+        assert question.answer == f"{worst}: {quoted(subject.opened.tokenizer.token_text(ids[worst]))}"
         for at in (int(one.partition(":")[0]) for one in question.choices):
             assert at == worst or costs[at] < costs[worst] / 2
 

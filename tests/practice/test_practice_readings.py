@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llmlab.gpt.model import GPT
 from llmlab.practice import readings
-from llmlab.practice.kinds import NothingToAsk
+from llmlab.practice.kinds import NothingToAsk, quoted
 from llmlab.practice.subject import Subject, subject_of
 
 SEEDS = (0, 1, 2)
@@ -101,7 +101,7 @@ def test_readings_are_those_of_a_pass_written_out(
             assert f"{best[0]}.{best[1]}" in ask(subject, name, seed).right, name
 
         def text(id: int | Tensor) -> str:
-            return repr(subject.opened.tokenizer.token_text(int(id)))
+            return quoted(subject.opened.tokenizer.token_text(int(id)))
 
         reads = [int(made.read(row).argmax()) for row in range(3)]
         settled = next(row for row in range(3) if all(read == reads[-1] for read in reads[row:]))
@@ -117,7 +117,7 @@ def test_readings_are_those_of_a_pass_written_out(
             "settled-after": ("before layer 0", "after layer 0", "after layer 1")[settled],
             "lens-before-blocks": text(reads[0]),
             "most-likely-next": text(answer),
-            "worst-predicted": f"{worst}: {tokens[worst]!r}",
+            "worst-predicted": f"{worst}: {quoted(tokens[worst])}",
             "carried-by": max(bars, key=lambda name: bars[name]),
             "loudest-part": longest,
             "turned-most": f"layer {turns.index(min(turns))}",
@@ -138,7 +138,7 @@ def test_readings_are_those_of_a_pass_written_out(
             layer, head = re.findall(r"head (\d+)\.(\d+)", question.text)[0]
             row = made.patterns[int(layer)][int(head)][-1]
             if name == "looked-at":
-                assert question.answer == f"{int(row.argmax())}: {tokens[int(row.argmax())]!r}"
+                assert question.answer == f"{int(row.argmax())}: {quoted(tokens[int(row.argmax())])}"
             else:
                 number = float(row[0]) if name == "weight-on-first" else float((-(row * row.log()).sum()).exp())
                 assert middle(question) == pytest.approx(number, rel=1e-3)
@@ -180,3 +180,12 @@ def test_heads_that_find_repeats_are_found_on_repeats(subject: Subject, model: G
         scores = subject.seen[f"heads/{name.removesuffix('-head')}"]
         layer, head = divmod(int(scores.argmax()), 2)
         assert f"{layer}.{head}" in ask(subject, name).right, (name, shift)
+
+
+def test_a_line_break_of_the_prompt_is_the_sign_that_panels_have_for_it(subject: Subject) -> None:
+    with subject.reading("To be\n\nor"):
+        question = ask(subject, "first-token-head", 1)
+        assert quoted(subject.prompt) in question.text
+        assert "⏎⏎" in question.text
+        assert "\n" in question.prompt  # which its panel reads
+    assert "\\n" not in question.text
