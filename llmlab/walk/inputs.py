@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llmlab.data.tokenizers import CharTokenizer
 from llmlab.gpt.model import GPT
 from llmlab.walk.focus import Focus, differing, value
 from llmlab.walk.norms import layers_stage
@@ -30,7 +31,9 @@ def input_stages(focus: Focus) -> Iterator[Stage]:
 def _text_stages(focus: Focus) -> Iterator[Stage]:
     text, tokenizer, p = focus.text, focus.opened.tokenizer, focus.position
     spelled = text.encode(errors="replace")
-    yield focus.stage("text", f"{len(text):,} characters: {text[:_SHOWN]!r}{' …' if len(text) > _SHOWN else ''}", [])
+    letters = "" if isinstance(tokenizer, CharTokenizer) else "; it knows nothing of its letters"
+    shown = f"{text[:_SHOWN]!r}{' …' if len(text) > _SHOWN else ''}"
+    yield focus.stage("text", f"{len(text):,} characters: {shown}", [], letters=letters)
     shown = " ".join(f"{byte:02x}" for byte in spelled[:12])
     numbers = f"{len(spelled):,} bytes: {shown}{' …' if len(spelled) > 12 else ''}"
     each = [Value("bytes", ("byte",), np.frombuffer(spelled, np.uint8).astype(np.float32))] if spelled else []

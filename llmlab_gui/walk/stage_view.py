@@ -168,7 +168,9 @@ class StageView(QWidget):
         self._pages.addWidget(self.table)
         self._pages.setMinimumHeight(90)
         words = column(
-            self.title, self.formula, self.numbers, self.note, self.why, self.code, (QWidget(), 1), spacing=5
+            *(self.title, self.formula, self.numbers, self.note, self.why, self.code, (QWidget(), 1)),
+            spacing=5,
+            margins=(4, 4, 4, 4),  # the ring of what has the keyboard lies around it
         )
         row = beside(self.value, self.as_table, self.against, grows=self.value)
         drawn = column(row, (self._pages, 1), spacing=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from llmlab.core.config import read_toml
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.paths import resources_dir
 from llmlab.core.settings import Sampling
+from llmlab.data.tokenizers import CharTokenizer
 from llmlab.gpt.generate import generate
 from llmlab.models.generation import continued
 from llmlab.models.model import OpenModel
@@ -125,6 +127,13 @@ def test_the_code_of_a_stage_is_what_stands_at_its_line() -> None:
             path = next(root / stage.code.file for root in roots if (root / stage.code.file).is_file())
             line = path.read_text(encoding="utf-8").splitlines()[stage.code.line - 1]
             assert line.strip() == stage.code.text.splitlines()[0].strip()
+
+
+def test_only_a_model_whose_tokens_are_no_letters_knows_nothing_of_them() -> None:
+    letters = replace(scratch(), tokenizer=CharTokenizer(TEXT))
+    whys = [by_name(walk(model, Walk(text=TEXT)))["text"].why for model in (scratch(), letters)]
+    assert ["letters" in why for why in whys] == [True, False]
+    assert whys[1].endswith("this text.")
 
 
 def test_the_merges_of_a_token_end_in_that_token() -> None:

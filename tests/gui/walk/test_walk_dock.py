@@ -18,6 +18,7 @@ from waits import WAIT
 from llmlab.core.errors import LabError
 from llmlab.walk.stage import Code, Stage, Value, marked, to_archive
 from llmlab_gui.walk.dock import WalkDock
+from llmlab_gui.widgets.focus_ring import _ROOM
 
 
 def stages_of(values: Mapping[str, Any], count: int) -> list[Stage]:
@@ -275,3 +276,9 @@ def test_without_a_model_the_current_runs_is_offered(lab: InspectionLab, qtbot: 
     assert dock._empty._button.text() == "Open the current run's model"
     dock._empty._button.click()
     qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+
+
+def test_the_words_of_a_stage_have_room_for_the_ring_of_the_keyboard_around_them(dock: WalkDock) -> None:
+    why = dock.view.why
+    room = why.geometry().adjusted(-_ROOM, -_ROOM, _ROOM, _ROOM)
+    assert why.parentWidget().rect().contains(room)
