@@ -43,7 +43,7 @@ def demi_bold(widget: W, larger: float = 1.0) -> W:
 
 def scrolled(widget: QWidget) -> QScrollArea:
     """A widget that is scrolled up and down where there is less room than it needs."""
-    area = _Scrolled()
+    area = Scrolled()
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -51,11 +51,15 @@ def scrolled(widget: QWidget) -> QScrollArea:
     return area
 
 
-class _Scrolled(QScrollArea):
+class Scrolled(QScrollArea):
     """Keeps what has the keyboard in sight when it becomes smaller, as where words about a field open under it.
 
-    What was scrolled out of sight stays there.
+    What was scrolled out of sight stays there. left_at: by workspace, where it was scrolled to when that was left.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_at: dict[str, int] = {}
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         now, view, before = QApplication.focusWidget(), self.viewport(), QRect(QPoint(), event.oldSize())

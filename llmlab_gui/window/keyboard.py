@@ -9,6 +9,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QApplication, QWidget
 
 from llmlab_gui.lab.dock import LabDock, is_seen
+from llmlab_gui.widgets.labels import Scrolled
 from llmlab_gui.widgets.layouts import settling_timer
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Keyboard(QObject):
     def leave(self) -> None:
         """The docks are about to be placed anew."""
         dock = self._holder()
+        for area in self._scrolled():
+            area.left_at[self._window.workspaces.current] = area.verticalScrollBar().value()
         if dock is not None and is_seen(dock):
             self._had[self._window.workspaces.current] = dock
         if dock is not None:
@@ -86,8 +89,11 @@ class Keyboard(QObject):
         if not seen or covers.tour is not None or not covers.welcome.isHidden():
             return
         if arrives:
-            had = self._had.get(self._window.workspaces.current)
+            workspace = self._window.workspaces.current
+            had = self._had.get(workspace)
             (had if had in seen else seen[0]).take_keyboard(again=had in seen)
+            for area in self._scrolled() if had in seen else ():
+                area.verticalScrollBar().setValue(area.left_at.get(workspace, area.verticalScrollBar().value()))
         elif lost is not None and lost not in seen:  # its tab was left, or it was closed
             beside = [self._came, *self._window.tabifiedDockWidgets(lost)]
             next((dock for dock in seen if dock in beside), seen[0]).take_keyboard(again=True)
@@ -98,6 +104,10 @@ class Keyboard(QObject):
         assert layout is not None
         shown = [dock for dock in self._window.docks.values() if dock.isVisible()]
         return sorted(shown, key=lambda dock: (dock.isFloating(), layout.indexOf(dock)))
+
+    def _scrolled(self) -> list[Scrolled]:
+        """What can be scrolled in the panels in sight."""
+        return [area for dock in self._docks() if is_seen(dock) for area in dock.findChildren(Scrolled)]
 
     def _holder(self) -> LabDock | None:
         """The dock that has the keyboard."""

@@ -55,7 +55,7 @@ from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, P
 from llmlab_gui.train import run_actions
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.widgets.focus_ring import FocusRing
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import QuietLabel, Scrolled
 from llmlab_gui.widgets.tab_order import stops
 from llmlab_gui.widgets.theme import DARK, LIGHT, current_theme, style_sheet
 from llmlab_gui.window import closing
@@ -98,6 +98,24 @@ def test_every_dock_is_there_under_its_name_and_in_the_view_menu(same_window: Ma
     groups = [action.menu().actions() for action in panels.actions()]
     assert all(any(dock.toggleViewAction() in group for group in groups) for dock in window.docks.values())
     assert all(len(group) <= 12 for group in groups)
+
+
+def test_a_panel_is_scrolled_to_where_it_was_left_when_its_workspace_is_in_sight_again(
+    same_window: MainWindow, qtbot: QtBot
+) -> None:
+    window = same_window
+    window.resize(1366, 768)
+    window.use_workspace(TRAIN)
+    form = window.docks["setup"]
+    window.show_dock("setup")
+    bar = form.findChild(Scrolled).verticalScrollBar()
+    qtbot.waitUntil(lambda: bar.maximum() > 100, timeout=WAIT)
+    QTest.qWait(50)  # what has the keyboard was scrolled into sight
+    bar.setValue(bar.maximum() - 20)
+    left = bar.value()
+    window.use_workspace(LEARN)
+    window.use_workspace(TRAIN)
+    qtbot.waitUntil(lambda: bar.value() == left, timeout=WAIT)
 
 
 def tabs_outside(window: MainWindow, bottom: int) -> list[str]:
