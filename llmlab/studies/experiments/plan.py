@@ -251,7 +251,8 @@ def _variants(request: Request) -> list[_Variant]:
             assert isinstance(settings, PretrainSettings), "its one track"
             return [_recipe(settings, recipe) for recipe in recipes(settings, _groups(request))]
         case "learning-rate":
-            return [_learning_rate(settings, value, group) for group in _groups(request) for value in values]
+            names = _rate_names(values)
+            return [_learning_rate(settings, *one, group) for group in _groups(request) for one in names.items()]
         case "lora-rank":
             return [_rank(settings, int(value), group) for group in _groups(request) for value in values]
         case "forgetting":
@@ -279,6 +280,13 @@ def _values(request: Request) -> list[float]:
     values = sorted({getattr(getattr(one, section), name) for one in made})
     if len(values) < 2 and kind.name != "forgetting":
         raise UsageError(f"{kind.title} compares at least two values of {kind.setting}.", "", "Give --grid A,B,...")
+    if kind.x_axis.log and values[0] <= 0:
+        raise UsageError(
+            f"{kind.title} cannot compare a {kind.setting} of {values[0]:g}.",
+            "The axis of its values is logarithmic and has no place for 0, which may stand there because a comma "
+            "separates values: 0,01 is 0 and 1.",
+            "Leave out the 0, or write decimals with a point: 0.01.",
+        )
     return values
 
 
@@ -299,14 +307,13 @@ def _groups(request: Request) -> list[str]:
     return list(dict.fromkeys(request.groups or known))
 
 
-def _learning_rate(settings: Settings, value: float, group: str) -> _Variant:
+def _learning_rate(settings: Settings, value: float, name: str, group: str) -> _Variant:
     changed: dict[str, Any] = _rates(settings, value)
     if group and isinstance(settings, FinetuneSettings):
         method = settings.model.method
         changed["model.method"] = group if group == FULL or method == FULL else method
     elif group:
         changed["model.n_embd"] = int(group.removeprefix("w"))
-    name = f"lr{_short(value)}"
     return _Variant(f"{group}-{name}" if group else name, changed, {"train.learning_rate": value}, value, group)
 
 
@@ -382,7 +389,13 @@ def _rates(settings: Settings, rate: float) -> dict[str, Any]:
     return rates
 
 
-def _short(value: float) -> str:
-    """0.003 -> 3e-3, with all digits that make it another number: two trials have two names."""
-    mantissa, _, exponent = f"{Decimal(repr(float(value))).normalize():e}".partition("e")
-    return f"{mantissa}e{int(exponent)}"
+def _rate_names(rates: Sequence[float]) -> dict[float, str]:
+    """0.003 -> lr3e-3, of at most four significant digits; of rates that these do not tell apart, all but the first are
+    numbered: two trials have two names."""
+    names: dict[float, str] = {}
+    for rate in rates:
+        mantissa, _, exponent = f"{Decimal(f'{rate:.3e}').normalize():e}".partition("e")
+        short = f"lr{mantissa}e{int(exponent)}"
+        others = sum(name == short or name.startswith(f"{short}-") for name in names.values())
+        names[rate] = f"{short}-{others + 1}" if others else short
+    return names

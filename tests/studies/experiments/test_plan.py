@@ -294,9 +294,14 @@ def test_the_time_left_of_runs_at_once_is_until_the_last_of_them_ends() -> None:
     assert seconds_left(record, {}, 3) == pytest.approx(max(seconds))  # each has a machine of its own
 
 
-def test_rates_that_differ_in_any_digit_are_runs_of_different_names() -> None:
-    grid = [1e-3, 1.0000001e-3, math.nextafter(1e-3, 1.0), 3e-4, 0.01, 2.5e-5]
-    names = [trial.name for trial in plan("learning-rate", grid=grid).trials]
-    assert len(set(names)) == len(grid)
-    assert {"lr1e-3", "lr1.0000001e-3", "lr3e-4", "lr1e-2", "lr2.5e-5"} < set(names)
-    assert sorted(float(name.removeprefix("lr")) for name in names) == sorted(grid)
+def test_rates_that_differ_in_any_digit_are_runs_of_different_short_names() -> None:
+    grid = [1e-3, 1.0000001e-3, math.nextafter(1e-3, 1.0), 3e-4, 0.01, 2.5e-5, 3.8443359375000003e-3]
+    trials = plan("learning-rate", grid=grid).trials
+    names = [trial.name for trial in trials]
+    assert names == ["lr2.5e-5", "lr3e-4", "lr1e-3", "lr1e-3-2", "lr1e-3-3", "lr3.844e-3", "lr1e-2"]
+    assert [trial.varied["train.learning_rate"] for trial in trials] == sorted(grid)
+
+
+def test_a_rate_of_0_is_refused_and_a_decimal_comma_named_as_its_likely_reason() -> None:
+    with pytest.raises(UsageError, match=r"learning_rate of 0\..*0,01 is 0 and 1\..*0\.01"):
+        plan("learning-rate", grid=["0.001", "0", "01"])
