@@ -152,11 +152,12 @@ class ValueRow(QWidget):
 
     def _number(self, words: str) -> float:
         try:
-            value = float(words.replace(",", "."))
+            value = float(words)
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise self._refusal(f"{words!r} is not a number.", "", "Write one, such as 2.1.")
+            why = "A comma is no decimal point here." if "," in words else ""
+            raise self._refusal(f"{words!r} is not a number.", why, "Write one, such as 2.1.")
         return value
 
     def _refusal(self, what: str, why: str, hint: str) -> UsageError:
@@ -236,7 +237,7 @@ class CurveRow(QWidget):
         words = self.points.text().strip()
         if not words:
             return None
-        within = self.within.text().strip().replace(",", ".")
+        within = self.within.text().strip()
         near = f"+-{within}@{self.sure.value}%" if within else ""
         return parse_prediction(f"loss_curve={words}{near}")
 

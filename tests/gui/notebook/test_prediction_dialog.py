@@ -144,7 +144,7 @@ def test_a_filled_form_is_locked(qtbot: QtBot, dialog: PredictionDialog) -> None
     qtbot.keyClick(row.low, Qt.Key.Key_Return)
     assert dialog.isVisible()  # half a range starts nothing
     assert "one end" in dialog.problem.text()
-    qtbot.keyClicks(row.high, "2,2")  # a comma is meant as a point
+    qtbot.keyClicks(row.high, "2.2")
     row.sure.set_value(90)
     assert not dialog.problem.text()
     dialog.add_row()
@@ -161,7 +161,8 @@ def test_a_range_that_cannot_be_scored_is_said_in_the_words_of_the_form_and_not_
     row = dialog.rows[0]
     for low, high, said in (
         ("3.5", "2.5", "from 3.5 down to 2.5"),
-        ("2", "2,0", "one number"),
+        ("2", "2.0", "one number"),
+        ("2", "3,2", "A comma is no decimal point here."),  # as in lists, where it separates values
         ("2", "x", "'x' is not a number"),
         ("nan", "2", "'nan' is not a number"),
         ("2", "", "one end"),
