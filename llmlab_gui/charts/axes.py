@@ -23,6 +23,7 @@ _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400,
 
 # Pixels that one tick's text takes, with room beside it.
 _LABEL_WIDTH, _LABEL_HEIGHT = 80, 40
+_LEAST_LABELS = 3  # fewer do not say how an axis is scaled
 _LOG_LABEL_WIDTH, _LOG_LABEL_HEIGHT = 46, 18  # of the shorter texts on a logarithmic scale: 0.002, 500k
 
 # pyqtgraph's: between numbers and axis, and by how much a name lies outside of its axis.
@@ -117,21 +118,29 @@ class NumberAxis(pg.AxisItem):
         wanted = (maxVal - minVal) / labels
         if wanted <= 0:
             return [(1.0, 0.0)]
-        if self.kind == "seconds" and wanted > 1:
-            major = next((step for step in _CLOCK if step >= wanted), 86_400 * math.ceil(wanted / 86_400))
-            return [(float(major), 0.0)]
         least = 1.0 if self.kind == "count" else 0.0
-        step = max(round_step(wanted), least)
-        # A low chart has few: finer ones where there would be one or none, as long as their texts do not touch.
-        # A text that would stick out is not written.
-        text = (maxVal - minVal) * QFontMetricsF(chart_font()).height() / size
-        low, high = minVal + text / 2, maxVal - text / 2
-        while self.orientation == "left" and math.floor(high / step) <= math.ceil(low / step):
-            finer = round_step(0.4 * step)
-            if finer < max(least, text):
+        clock = self.kind == "seconds" and wanted > 1
+        if clock:
+            step = float(next((step for step in _CLOCK if step >= wanted), 86_400 * math.ceil(wanted / 86_400)))
+        else:
+            step = max(round_step(wanted), least)
+        # A small chart has few: finer ones where they would be too few, as long as their texts do not touch.
+        while True:
+            finer = max((float(one) for one in _CLOCK if one < step), default=0.0) if clock else round_step(0.4 * step)
+            pixel = (maxVal - minVal) / size
+            # A text that would stick out is not written, except for a little of those below a plot.
+            text = pixel * self._text_size(tick(max(abs(minVal), abs(maxVal)), finer, self.kind)) if finer else math.inf
+            out = 0.0 if self.orientation == "bottom" else text / 2
+            enough = math.floor((maxVal - out) / step) - math.ceil((minVal + out) / step) >= _LEAST_LABELS - 1
+            if enough or finer < max(least, text):
                 break
             step = finer
-        return [(step, 0.0), *([(step / 5, 0.0)] if step / 5 >= least else [])]
+        return [(step, 0.0), *([(step / 5, 0.0)] if step / 5 >= least and not clock else [])]
+
+    def _text_size(self, text: str) -> float:
+        """Pixels along the axis that a number takes, with room beside it."""
+        metrics = QFontMetricsF(chart_font())
+        return metrics.horizontalAdvance(text) + _AIR if self.orientation == "bottom" else metrics.height()
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         if self.logMode:
@@ -148,11 +157,18 @@ class NumberAxis(pg.AxisItem):
         self._log_step = None
         if span < 0.9:
             low, high = 10.0**minVal, 10.0**maxVal
-            step = max(round_step((high - low) / max(2.0, size / _LABEL_WIDTH)), 1.0 if self.kind == "count" else 0.0)
+            least = 1.0 if self.kind == "count" else 0.0
+            step = max(round_step((high - low) / max(2.0, size / _LABEL_WIDTH)), least)
+            while True:
+                values = np.arange(max(math.ceil(low / step), 1), math.floor(high / step) + 1) * step
+                text = self._text_size(_log_label(high, step, self.kind))
+                shown = _apart(np.log10(values), text * span / size)
+                finer = round_step(0.4 * step)
+                if len(shown) >= _LEAST_LABELS or finer < least or len(values) > size / text:
+                    break
+                step = finer
             self._log_step = step
-            first = math.ceil(low / step)
-            values = np.arange(first, math.floor(high / step) + 1) * step
-            return [(step, np.log10(values[values > 0]).tolist())]
+            return [(step, shown)]
         label = _LOG_LABEL_WIDTH if self.orientation == "bottom" else _LOG_LABEL_HEIGHT
         crowded = math.log10(2) * size / span < label
         labelled = (1.0,) if span > 3.5 or crowded else (1.0, 2.0, 5.0)
@@ -163,8 +179,13 @@ class NumberAxis(pg.AxisItem):
             decades = thinned if len(thinned) else inside[:1]
         major = (decades[:, None] + np.log10(labelled)[None, :]).ravel()
         minor = (decades[:, None] + np.log10(np.arange(1, 10))[None, :]).ravel() if span <= 12 else np.empty(0)
-        minor = minor[~np.isin(minor.round(9), major.round(9))]
-        return [(1.0, _within(major, minVal, maxVal)), (0.1, _within(minor, minVal, maxVal))]
+        shown = _within(major, minVal, maxVal)
+        if len(shown) < _LEAST_LABELS and every == 1:  # others between them, where there is room
+            for value in _within(np.sort(minor)[::-1], minVal, maxVal):
+                if all(abs(value - other) * size >= label * span for other in shown):
+                    shown.append(value)
+        minor = minor[~np.isin(minor.round(9), np.round(shown, 9))]
+        return [(1.0, sorted(shown)), (0.1, _within(minor, minVal, maxVal))]
 
 
 def bare_plot(widget: pg.PlotWidget, name: str) -> pg.ViewBox:
@@ -199,6 +220,15 @@ def round_step(wanted: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is at least `wanted`."""
     power = 10.0 ** math.floor(math.log10(wanted))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= wanted * (1 - 1e-9))
+
+
+def _apart(values: np.ndarray, least: float) -> list[float]:
+    """Those of ascending values that are at least so far above the one before."""
+    kept: list[float] = []
+    for value in values.tolist():
+        if not kept or value - kept[-1] >= least:
+            kept.append(value)
+    return kept
 
 
 def _within(values: np.ndarray, low: float, high: float) -> list[float]:

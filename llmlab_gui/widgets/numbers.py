@@ -48,7 +48,9 @@ def tick(value: float, spacing: float, kind: str) -> str:
     if kind in ("count", "large"):
         for size, sign in _COUNT_UNITS:
             if abs(value) >= size:
-                return f"{minus(f'{value / size:.{_decimals(spacing / size)}f}')}{sign}"
+                text = f"{value / size:.{_decimals(spacing / size)}f}"
+                # Without zeros at the end: 1k is 1k also beside 1.5k, and in the next chart.
+                return f"{minus(text.rstrip('0').rstrip('.') if '.' in text else text)}{sign}"
     if abs(value) < spacing * 1e-6:  # what is left of zero after adding up steps
         return "0"
     if spacing < 1e-3 or abs(value) >= 1e6:

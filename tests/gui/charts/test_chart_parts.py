@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PySide6.QtGui import QFontMetrics, QGuiApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
-from llmlab_gui.charts.axes import NumberAxis
+from llmlab_gui.charts.axes import NumberAxis, chart_font
 from llmlab_gui.charts.color_scale import curve_colors, sequence_colors
 from llmlab_gui.charts.curve import drawn, envelope
 from llmlab_gui.charts.redraw import RedrawTimer
@@ -197,6 +198,32 @@ def test_labels_of_a_log_axis_do_not_touch_however_low_it_is(qtbot: QtBot) -> No
             assert labelled
             apart = np.diff(labelled) * size / (high - low)
             assert np.all(apart >= line), (low, high, size)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_every_axis_has_three_labels_at_least_and_none_touches_another(qtbot: QtBot, log: bool) -> None:
+    line = QFontMetrics(chart_font()).height()
+    for low, high in product((0.002, 0.3, 1.05, 3.8, 4.4, 7.1), (1.02, 1.08, 1.2, 1.5, 2.3, 5.0, 7.9, 9.0, 30.0)):
+        ends = (math.log10(low), math.log10(low * high)) if log else (low, low * high)
+        axis = NumberAxis("left")
+        axis.setLogMode(y=log)
+        for size in (110, 150, 220, 400):
+            shown = sorted(at for at in axis.tickValues(*ends, size)[0][1] if ends[0] <= at <= ends[1])
+            assert len(shown) >= 3, (low, high, size)
+            assert np.all(np.diff(shown) * size / (ends[1] - ends[0]) >= line - 1e-6), (low, high, size)
+
+
+@pytest.mark.parametrize("kind", ["count", "seconds", "value"])
+def test_a_narrow_chart_says_more_of_its_horizontal_axis_than_0(qtbot: QtBot, kind: str) -> None:
+    for high in (40.0, 402.0, 990.0, 1100.0, 2010.0, 60_300.0):
+        axis = NumberAxis("bottom", kind)
+        shown = axis.tickValues(0.0, high, 160)[0][1]
+        assert len([at for at in shown if 0 <= at <= high]) >= 2, high
+
+
+def test_a_thousand_is_written_alike_whatever_the_distance_of_the_ticks() -> None:
+    assert [tick(1000.0, spacing, "count") for spacing in (50.0, 500.0, 1000.0)] == ["1k"] * 3
+    assert [tick(value, 500.0, "count") for value in (1500.0, 10_000.0)] == ["1.5k", "10k"]
 
 
 @pytest.mark.parametrize(("high", "size"), [(90.0, 600), (5400.0, 600), (604_800.0, 600), (6e6, 300), (3.0, 600)])
