@@ -16,7 +16,7 @@ from llmlab_gui.widgets.theme import current_theme
 _SMOOTHING_STEPS = 20
 _CAPTION_OF_RATES = (
     "The learning rate of each step: warm-up, then the schedule. The length of the gradient before clipping: spikes "
-    "warn of instability."
+    "warn of instability. Dotted vertical lines: pauses and restarts."
 )
 
 
@@ -41,6 +41,9 @@ class LearningRateDock(ChartDock):
             norms |= self.steps_of(run, "grad_norm", "norm")
         self.rate_chart.show_curves(rates)
         self.norm_chart.show_curves(norms)
+        spans = pauses(runs[0], self.panel.x_axis) if runs else []
+        for chart in (self.rate_chart, self.norm_chart):
+            chart.set_spans(spans)
         row = self.lab.row(runs[0].id) if runs else None
         clip = row.info.settings.train.grad_clip if row is not None else 0.0
         # In the legend: on the line, the words would lie over the norms, which are about as large.

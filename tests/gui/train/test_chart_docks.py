@@ -225,12 +225,16 @@ def test_best_and_final_validation_are_marked_where_they_are(
         assert _points(dock.chart, "pretraining/fake/final") == ([steps], [finished.val_loss])
 
 
-def test_loss_shows_where_the_run_paused(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
-    dock = LossDock(lab)
+@pytest.mark.parametrize("make", [LossDock, LearningRateDock])
+def test_charts_show_where_the_run_paused(
+    make: type[LossDock | LearningRateDock], lab: FakeChartLab, qtbot: QtBot, tmp_path: Path
+) -> None:
+    dock = make(lab)
     _shown(dock, qtbot)
     lab.add(FakeRun(tmp_path).start().advance(40).pause().unpause().advance(10))
     _wait(dock, qtbot)
-    assert [(span.low, span.high) for span, _ in dock.chart.marks.spans] == [(40.0, 40.0)]
+    for chart in [dock.chart] if isinstance(dock, LossDock) else [dock.rate_chart, dock.norm_chart]:
+        assert [(span.low, span.high) for span, _ in chart.marks.spans] == [(40.0, 40.0)]
 
 
 def test_a_chart_remembers_its_axes_and_smoothing(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
