@@ -277,13 +277,15 @@ class ExperimentFolder(WorkerFolder):
         return self._read_status(ExperimentStatus)
 
     def status(self) -> ExperimentStatus:
-        """Where it stands; `interrupted` when its worker is gone although it says that it works."""
+        """Where it stands; `interrupted`, with the trials that trained, when its worker is gone although it says that
+        it works."""
         status = self.recorded_status()
         if not status.live or self.has_worker(status):
             return status
         if status.pid is None and abs(time.time() - status.heartbeat) < LAUNCH_SECONDS:
             return status
-        return dataclasses.replace(status, state="interrupted")
+        gone = {name: dataclasses.replace(trial, state="interrupted") for name, trial in status.training.items()}
+        return dataclasses.replace(status, state="interrupted", trials=status.trials | gone)
 
     def take_over_all(self) -> None:
         """Forgets workers on other machines, its own and its runs': whoever calls knows that they are gone."""

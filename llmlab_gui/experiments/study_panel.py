@@ -161,6 +161,6 @@ def standing_text(row: ExperimentRow, about: str) -> str:
         parts.append("It stops as soon as its running trials have saved.")
     if status.doing and status.live:
         parts.append(f"{status.doing.rstrip('.')}.")
-    if left := seconds_left(status):
-        parts.append(f"{time_left_text(left)} left.")
+    if status.state != "stopping" and (left := seconds_left(status)):
+        parts.append(f"{time_left_text(left)} left." if status.live else f"Resume takes {time_left_text(left)}.")
     return " ".join(part for part in parts if part)

@@ -20,6 +20,7 @@ from llmlab.studies.records import ExperimentFolder
 from llmlab_gui.experiments import controller
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import EXPERIMENTS
+from llmlab_gui.experiments.study_panel import standing_text
 
 
 @pytest.fixture
@@ -159,6 +160,8 @@ def test_a_worker_that_is_gone_leaves_an_interrupted_experiment(
     current = desk.current()
     assert current is not None
     assert current.status.state == "interrupted"
+    assert [trial.state for trial in current.status.trials.values()][:2] == ["interrupted", "planned"]
+    assert "left" not in standing_text(current, "")
 
 
 def test_a_damaged_experiment_is_said_once_and_the_others_are_shown(

@@ -355,7 +355,7 @@ def test_an_interrupted_check_is_offered_to_go_on_and_does(
     standing = (
         check_dock.study.standing
     )  # a look may come between any two of the folder's writes: the last one is waited for
-    qtbot.waitUntil(lambda: "It is interrupted. 1 min 30 s left." in standing.text(), timeout=WAIT)
+    qtbot.waitUntil(lambda: "It is interrupted. Resume takes 1 min 30 s." in standing.text(), timeout=WAIT)
     assert check_dock.study.resume_button.isVisibleTo(check_dock)
     assert check_dock.study.bar.value() == round(1000 * 30 / (30 + 90))  # seconds taken, and left
     assert not check_dock.study.stop_button.isVisibleTo(check_dock)
