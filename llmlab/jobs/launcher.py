@@ -104,17 +104,19 @@ def require_name(name: str, what: str, longest: int) -> None:
         )
 
 
-def require_free(run: RunFolder) -> None:
+def require_free(run: RunFolder, renaming: bool = False) -> None:
     """UsageError when a run of any track has that id already: an id alone should say which run is meant.
 
+    renaming: whether a run that is there gets that name, so that resuming the other is no way out.
     A run of that very folder that came to nothing does not hold the name: see `came_to_nothing`.
     """
     for other in (run, *namesakes(run)):
         if other.path.exists() and not (other is run and came_to_nothing(run)):
+            resume = "." if renaming else f", or resume it: llmlab-run resume {other.id}"
             raise UsageError(
                 f"A run named {run.id!r} is already there.",
                 f"It is in {other.path}.",
-                f"Choose another name, or resume it: llmlab-run resume {other.id}",
+                f"Choose another name{resume}",
             )
 
 

@@ -103,7 +103,7 @@ def require_new_name(run: RunFolder, new: str) -> RunFolder:
     if new == run.id:
         raise UsageError(f"{run.id} has that name already.", "", "Choose another.")
     if not _is_same_folder(run, renamed):
-        require_free(renamed)
+        require_free(renamed, renaming=True)
     return renamed
 
 

@@ -24,7 +24,7 @@ from llmlab.store.checkpoints import (
 
 # What a checkpoint was saved for, in words.
 LABEL_WORDS = {
-    "periodic": "at its interval",
+    "periodic": "periodic",
     "spaced": "log-spaced",
     "best": "best so far",
     "final": "final",
@@ -55,12 +55,12 @@ class CheckpointRow:
 
     @property
     def why(self) -> str:
-        """Why it was saved, in words; "best" is only said of the one that still is."""
+        """Why it was saved, in words; "best saved" is only said of the one that still is."""
         if self.checkpoint is None:
             return ""
         words = [LABEL_WORDS.get(label, label) for label in self.checkpoint.labels if label != "best"]
         if self.best:
-            words.insert(0, "best")
+            words.insert(0, "best saved")
         elif not words:
             words = ["was best"]
         return ", ".join(words)

@@ -80,8 +80,8 @@ def test_a_saved_checkpoint_appears_with_its_facts(qtbot: QtBot, lab: FakeLab, d
     lab.pump(fake.advance(100, evaluate=False).save_checkpoint(("best",)))
     shows(qtbot, dock, 100, 200)
     assert [row.step for row in dock.selected()] == [200]  # the newest, until a person chooses another one
-    assert dock.model.index(1, WHY).data() == "best"
-    assert dock.model.index(0, WHY).data() == "at its interval"
+    assert dock.model.index(1, WHY).data() == "best saved"
+    assert dock.model.index(0, WHY).data() == "periodic"
     assert dock.model.index(1, LOSS).data() == f"{fake.losses_of(200)[1]:.4f}"
     choose(dock, 200)
     text = dock.details.toPlainText()

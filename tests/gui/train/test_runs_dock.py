@@ -479,6 +479,7 @@ def test_a_name_that_cannot_be_taken_is_told_in_the_dialog_which_keeps_what_was_
     assert "'my second run' cannot be a run's name." in told[0][1]
     assert told[1][0] == "first"
     assert "A run named 'first' is already there." in told[1][1]
+    assert told[1][1].endswith(" Choose another name.")
     qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None, timeout=WAIT)
     assert errors == []
 
