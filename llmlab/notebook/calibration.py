@@ -82,7 +82,7 @@ class Calibration:
             words = "was altered and counts as a miss" if self.altered == 1 else "were altered and count as misses"
             said += f" {self.altered} {words}."
         if self.low <= self.confidence <= self.high:
-            return f"{said} That fits, as far as {self.count} statement{'' if self.count == 1 else 's'} can tell."
+            return f"{said} That fits the {self.count} statement{'' if self.count == 1 else 's'} so far."
         word = "Too sure" if self.confidence > self.high else "Not sure enough"
         return f"{said} {word}: with 95 % confidence the real share is {100 * self.low:.0f} to {100 * self.high:.0f} %."
 
