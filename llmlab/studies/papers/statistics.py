@@ -229,7 +229,7 @@ def random_cosine(dimensions: int) -> float:
 
 
 def r2_beyond_strata(x: Array, y: Array, strata: Array, groups: Array, seed: int = 0) -> tuple[float, float]:
-    """Held-out R^2 of y [N] from its stratum alone, and from stratum and x [N, C]: the difference is what x adds.
+    """Held-out R² of y [N] from its stratum alone, and from stratum and x [N, C]: the difference is what x adds.
 
     Strata are combinations of what could explain y without the model (position, length, examples). Their means over
     the fitted groups are the most that such a label can say; a ridge regression gets what is left of y and of x.

@@ -183,7 +183,7 @@ def _table(
     read: Sequence[tuple[Found, Reading]], curves: Mapping[str, Growth | None], outcomes: Mapping[str, str]
 ) -> Table:
     """What was judged, a row a model; under it one of the same shape with random weights."""
-    columns = [*about(read), "growth a layer", "R^2 of the line", "AIC of a linear curve less the line's"]
+    columns = [*about(read), "growth a layer", "R² of the line", "AIC of a linear curve less the line's"]
     columns += ["AIC of a root curve less the line's", "first token's norm over the others', at most", "says"]
     rows = []
     for (one, text), *named in zip(read, *about(read).values(), strict=True):

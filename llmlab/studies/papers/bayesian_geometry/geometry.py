@@ -119,7 +119,7 @@ class Manifold:
 
     pc1, pc12: shares of the variance of z-scored columns along one and two components; participation: how many carry
     it. rho: |Spearman(PC1, H)|; within: the same within strata, None where H is constant in each of them. p, p_within:
-    by permuting H within strata, on one sample of each sequence; uncorrected. r2_strata, r2: held-out R^2 of H from the
+    by permuting H within strata, on one sample of each sequence; uncorrected. r2_strata, r2: held-out R² of H from the
     stratum alone, and from stratum and activations; gain: what the latter add. scores: PC1 of each sample, rising with
     H.
     """

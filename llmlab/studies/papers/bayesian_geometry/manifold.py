@@ -154,8 +154,8 @@ def _columns(rows: Cells) -> dict[str, list[str]]:
         "directions": [f"{one.participation:.1f}" for _, one in rows],
         "|rho|": [f"{one.rho:.2f}" for _, one in rows],
         "within positions": [cell(one.within, ".2f") for _, one in rows],
-        "R^2 of position": [f"{one.r2_strata:.3f}" for _, one in rows],
-        "R^2 gain": [f"{one.gain:.3f}" for _, one in rows],
+        "R² of position": [f"{one.r2_strata:.3f}" for _, one in rows],
+        "R² gain": [f"{one.gain:.3f}" for _, one in rows],
     }
 
 

@@ -44,7 +44,7 @@ TIMES_ALIKE = 2.0
 
 PC1_SHARE = 0.30  # paper (III): PC1 of the z-scored values has more than 30 % of their variance
 RHO = 0.6  # ours: |Spearman(PC1, H)|
-R2_GAIN = 0.05  # ours: held-out R^2 of H from the values beyond position, length and number of examples
+R2_GAIN = 0.05  # ours: held-out R² of H from the values beyond position, length and number of examples
 RHO_WITHIN = 0.3  # ours: |Spearman(PC1, H)| within a stratum, where position explains nothing
 
 # Keys --------------------------------------------------------------------------------------------------------------
