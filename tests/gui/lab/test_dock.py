@@ -186,3 +186,28 @@ def test_a_screen_reader_has_all_words_of_a_caption_that_is_cut_short(dock: LabD
     label = next(label for label in dock.findChildren(QLabel) if label.toolTip() == words)
     assert words not in label.text()
     assert QAccessible.queryAccessibleInterface(label).text(QAccessible.Text.Name) == words
+
+
+def test_the_keyboard_waits_in_the_panel_from_the_button_that_was_pressed_to_what_it_brings(
+    dock: LabDock, qtbot: QtBot
+) -> None:
+    dock.caption("Some words.", "loss-curves")
+    text, elsewhere = QLineEdit(), QLineEdit()
+    dock.set_body(column(text))
+    dock.set_foot(elsewhere)
+    with qtbot.waitActive(dock):
+        dock.show()
+        dock.activateWindow()
+    button = dock._empty._button
+    for moved in (False, True):
+        dock.show_empty("None is open", "", "Open", lambda: dock.show_empty("Opening…", ""))
+        button.setFocus()
+        qtbot.keyClick(button, Qt.Key.Key_Space)
+        assert dock.focusWidget() is dock._stack
+        dock.show_empty("Failed", "", "Open", lambda: dock.show_empty("Opening…", ""))
+        assert dock.focusWidget() is button
+        qtbot.keyClick(button, Qt.Key.Key_Space)
+        if moved:
+            elsewhere.setFocus()
+        dock.show_body()
+        assert dock.focusWidget() is (elsewhere if moved else text)
