@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
@@ -15,7 +15,7 @@ from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.inside.exporting_dock import ExportingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.layouts import column
+from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.veil import Veil
 
 AGAIN = "Inspect again"
@@ -92,19 +92,22 @@ class InspectionDock(ExportingDock):
 
     # The frame ---------------------------------------------------------------------------------------------------
 
-    def set_body(self, widget: QWidget, numbers: QWidget | None = None, tabs: QWidget | None = None) -> None:
+    def set_body(self, widget: QWidget, numbers: QWidget | None = None, tabs: QTabWidget | None = None) -> None:
         """The panel's content, under a row of its controls with export and copy at the right end.
 
         numbers: the part of it that is about the model and the prompt, no splitter; all of it if not given.
-        tabs: its row of tabs, which progress does not cover.
+        tabs: whose row, which progress does not cover, has room for the two where the controls fill theirs.
         """
-        self.controls.addStretch(1)
-        self.controls.add(self.copy_button, self.export_button)
+        if tabs is None:
+            self.controls.addStretch(1)
+            self.controls.add(self.copy_button, self.export_button)
+        else:
+            tabs.setCornerWidget(column(beside(self.copy_button, self.export_button)))
         content = column((widget, 1))  # a splitter would make a pane of what lies over it
         super().set_body(column(self._row, (content, 1), spacing=4))
         self._veil = Veil(numbers or content)
         for strip in (self.strip, self._exports_strip):
-            strip.lie_over(numbers or content, under=tabs)
+            strip.lie_over(numbers or content, under=None if tabs is None else tabs.tabBar())
         self.update_state()
 
     def update_state(self) -> None:

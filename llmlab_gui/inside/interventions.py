@@ -57,7 +57,7 @@ class InterventionsDock(InspectionDock):
         self.tabs.addTab(self.effect.moved, "Where it spread")
         self.tabs.addTab(self.sweep, "Sweep")
         numbers = column((self.tabs, 1))
-        self.set_body(column(self.form, (numbers, 1)), numbers, self.tabs.tabBar())
+        self.set_body(column(self.form, (numbers, 1)), numbers, self.tabs)
         self.caption(
             "What the model would predict if a part were ablated (zero or mean) or patched from another prompt.",
             "ablation-and-patching",

@@ -11,7 +11,7 @@ from fake_answers import make_intervention, make_sweep
 from fake_model import HEADS, LAYERS, FakeModelHost
 from inspection_lab import PROMPT, InspectionLab, line_of
 from PySide6.QtCore import QPoint
-from PySide6.QtWidgets import QPushButton
+from PySide6.QtWidgets import QApplication, QPushButton
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -241,3 +241,14 @@ def test_a_right_click_in_another_panel_chooses_what_is_changed(
     assert wanted == ["interventions"]
     menu.deleteLater()
     qtbot.waitUntil(lambda: dock.effect.archive is not None, timeout=WAIT)
+
+
+def test_copy_and_export_take_no_row_of_their_own(dock: InterventionsDock) -> None:
+    dock.resize(535, 400)  # as wide as in Look inside at 1280 x 640
+    QApplication.processEvents()
+    tabs = dock.tabs.tabBar()
+    for button in (dock.copy_button, dock.export_button):
+        assert button.isVisible()
+        middle = button.mapTo(dock.tabs, button.rect().center()).y()
+        assert tabs.geometry().top() <= middle <= tabs.geometry().bottom()
+        assert button.height() <= tabs.height()
