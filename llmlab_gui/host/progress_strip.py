@@ -18,6 +18,7 @@ from llmlab_gui.widgets.one_line import OneLine
 _WHOLE = 1000
 # Work that is done sooner is not spoken of: the panels would only twitch.
 _PATIENCE_MS = 300
+_LEAST_BAR = 40  # pixels: less than Qt's own, for the words beside it say more
 
 
 class Works(Protocol):
@@ -53,6 +54,7 @@ class ProgressStrip(QWidget):
         self.what, self.left = OneLine(elide=Qt.TextElideMode.ElideMiddle), QLabel()
         self.bar = labelled(QProgressBar(textVisible=False), f"Progress of {noun}")
         self.bar.setMaximumHeight(8)
+        self.bar.setMinimumWidth(_LEAST_BAR)
         self.cancel_button = labelled(QPushButton("Cancel"), f"Cancel {noun}")
         self.cancel_button.clicked.connect(lambda: session.cancel())
         beside((self.what, 2), (self.bar, 1), self.left, self.cancel_button, into=self, margins=(6, 3, 6, 3))

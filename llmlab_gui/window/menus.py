@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from llmlab_gui.window.main_window import MainWindow
 
 _RECENT_RUNS = 12
-_STRIP_WIDTH = 380  # at most
+_STRIP_WIDTH = 480  # at most
 # The docks' groups in menus, by the package that has them.
 _FEATURES = {
     "train": TRAIN,

@@ -145,7 +145,7 @@ _ARRANGEMENTS: Mapping[str, Split] = {
     ),
     PRACTICE: _beside(
         (54, _tabs("practice")),
-        (46, _stacked((39, _tabs("notebook", "runs")), (61, _tabs("learn")))),
+        (46, _stacked((43, _tabs("notebook", "runs")), (57, _tabs("learn")))),
     ),
     LEARN: _beside(
         (50, _tabs("learn")),

@@ -51,7 +51,7 @@ from llmlab.store import requests
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
-from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
+from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, PRACTICE, TRAIN, WORKSPACES
 from llmlab_gui.train import run_actions
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.widgets.focus_ring import FocusRing
@@ -230,6 +230,17 @@ def test_tables_show_five_rows_and_their_chief_columns_on_a_laptop(same_window: 
         for title in columns:
             at = titles.index(title)
             assert table.columnViewportPosition(at) + table.columnWidth(at) <= table.viewport().width(), (dock, title)
+    window.resize(1280, 640)
+    window.use_workspace(PRACTICE)
+
+    def spare() -> int:
+        """Pixels above what Notebook needs."""
+        return notebook._room.viewport().height() - notebook._room.widget().minimumSizeHint().height()
+
+    row = notebook.table.verticalHeader().defaultSectionSize()  # another font may need more than this one
+    qtbot.waitUntil(notebook.table.isVisible, timeout=WAIT)
+    QTest.qWait(100)  # the docks have their places a little later
+    assert spare() >= row
 
 
 @pytest.mark.slow

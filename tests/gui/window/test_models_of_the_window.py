@@ -228,6 +228,10 @@ def test_while_a_model_opens_and_is_read_the_toolbar_has_the_only_cancel(
     session.open("slow/model")
     qtbot.waitUntil(lambda: strip.isVisible() and strip.what.text() == "Reading layers", timeout=WAIT)
     assert window.train_bar.height() == height  # and no dock moves
+    window.resize(1280, 640)
+    strip.left.setText("about 2 min left")
+    words = strip.what.fontMetrics().horizontalAdvance("Attention heads: layer 3 of 12")
+    qtbot.waitUntil(lambda: strip.what.width() >= words, timeout=WAIT)
     assert cancels() == [strip.cancel_button]
     assert strip.what.text() == "Opening slow/model" or strip.width() == strip.maximumWidth()
     strip.cancel_button.click()
