@@ -730,11 +730,12 @@ def test_pause_and_resume_of_the_toolbar_reach_the_run(
 
 @pytest.mark.slow
 def test_a_second_run_at_once_is_asked_about(
-    same_window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    window = same_window
-    fake = FakeRun(window.lab.outputs, "one-of-two", steps=10).start().advance(5)
-    qtbot.waitUntil(lambda: window.lab.row(fake.run.full_name) is not None, timeout=WAIT)
+    """In a window of its own: a run that is done is a base for fine-tuning, whose data a panel then reads."""
+    fake = FakeRun(outputs, steps=10).start().advance(5)
+    window = settled(qtbot, make_main_window())
+    qtbot.waitUntil(lambda: window.lab.current() is not None, timeout=WAIT)
     qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
     starts: list[str] = []
     monkeypatch.setattr(
