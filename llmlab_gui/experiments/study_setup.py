@@ -187,8 +187,11 @@ class StudySetup(QWidget, Generic[A, P]):
 
     def _edited(self) -> None:
         """What was to start is not what is in the form now; what is there now can be, as soon as it is planned."""
-        if (self._start_when_planned or self._starting) and not self._asks_the_same():
-            self._start_when_planned, self._starting = False, ""
+        if self._start_when_planned or self._starting:
+            if not self._asks_the_same():
+                self._start_when_planned, self._starting = False, ""
+            elif self._starting:  # it is planned anew when that has begun: a plan before would start it twice
+                return
         self._allow(True)
         self._settle.start()
 

@@ -29,8 +29,8 @@ _MOST_IN_LEGEND = 6
 _SEEN = 140  # alpha of a short piece of a line that is pale because there is much of it
 # More than the kinds of curves that a run has, so that no curve of one run comes between those of another.
 _LAYERS = 10.0
-_EDGE = 3.0  # pixels, both sides together, by which the line of a run is wider than that of the run in front of it
-_MOST_EDGES = 3
+_EDGE = 2.0  # pixels, both sides together, by which the line of a run is wider than that of the run in front of it
+_MOST_EDGES = 2
 # Pauses beyond these are shaded no more: the newest tell enough.
 _MOST_SPANS = 40
 _WIDE = 70  # characters: both the charts and what stands aside have room for their controls

@@ -280,7 +280,7 @@ def _values(request: Request) -> list[float]:
     values = sorted({getattr(getattr(one, section), name) for one in made})
     if len(values) < 2 and kind.name != "forgetting":
         raise UsageError(f"{kind.title} compares at least two values of {kind.setting}.", "", "Give --grid A,B,...")
-    if kind.x_axis.log and values[0] <= 0:
+    if kind.setting == "train.learning_rate" and values[0] <= 0:
         raise UsageError(
             f"{kind.title} cannot compare a {kind.setting} of {values[0]:g}.",
             "The axis of its values is logarithmic and has no place for 0, which may stand there because a comma "
