@@ -102,7 +102,7 @@ class LabDock(QDockWidget):
         self, title: str, hint: str, action_text: str = "", slot: Callable[[], object] | None = None
     ) -> None:
         """Shows, instead of the content, why there is none and what to do; with a button when there is a `slot`."""
-        if not action_text and self._empty.isAncestorOf(self._stack.focusWidget()):
+        if not action_text and self._empty.isAncestorOf(self.window().focusWidget()):
             self._stack.setFocus()  # else Qt gives what its button has to the next stop of Tab
         self._empty.say(title, hint, action_text, slot)
         self._stack.setCurrentWidget(self._empty)
@@ -110,9 +110,10 @@ class LabDock(QDockWidget):
             self._hand_on()
 
     def _hand_on(self) -> None:
-        """The keyboard to what has come, where the button that was pressed for it had it, and nobody has moved it."""
-        if self._stack.hasFocus():
-            self.take_keyboard()
+        """The keyboard to what has come, where the button that was pressed for it had it, and nobody has moved it; as
+        soon as the window has it, where that is not active."""
+        if self.window().focusWidget() is self._stack:
+            give_keyboard(self.main_part() or self.widget(), Qt.FocusReason.ShortcutFocusReason)
 
     def show_no_run(self, hint: str, title: str = "No run is selected") -> None:
         """Shows, instead of the content, that there is no run to show, and the way to one."""

@@ -211,3 +211,40 @@ def test_the_keyboard_waits_in_the_panel_from_the_button_that_was_pressed_to_wha
             elsewhere.setFocus()
         dock.show_body()
         assert dock.focusWidget() is (elsewhere if moved else text)
+
+
+def test_a_panel_whose_button_had_the_keyboard_once_takes_it_from_no_other_place(dock: LabDock, qtbot: QtBot) -> None:
+    text, elsewhere = QLineEdit(), QLineEdit()
+    dock.set_body(column(text))
+    dock.set_foot(elsewhere)
+    dock.show_empty("None is open", "", "Open", lambda: None)
+    with qtbot.waitActive(dock):
+        dock.show()
+        dock.activateWindow()
+    dock._empty._button.setFocus()
+    elsewhere.setFocus()
+    dock.show_empty("Opening…", "")  # for what another panel has opened
+    assert QApplication.focusWidget() is elsewhere
+    dock.show_body()
+    assert QApplication.focusWidget() is elsewhere
+
+
+def test_what_comes_while_another_window_is_active_has_the_keyboard_when_the_panels_is_again(
+    dock: LabDock, qtbot: QtBot
+) -> None:
+    text, other = QLineEdit(), QLineEdit()
+    dock.set_body(column(text))
+    dock.show_empty("None is open", "", "Open", lambda: None)
+    qtbot.addWidget(other)
+    for window in (dock, other):
+        with qtbot.waitActive(window):
+            window.show()
+            window.activateWindow()
+        if window is dock:
+            dock._empty._button.setFocus()
+            dock.show_empty("Opening…", "")
+    dock.show_body()
+    assert QApplication.activeWindow() is other
+    with qtbot.waitActive(dock):
+        dock.activateWindow()
+    assert QApplication.focusWidget() is text
