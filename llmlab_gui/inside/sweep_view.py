@@ -51,6 +51,7 @@ class SweepView(QWidget):
         self.archive: Archive | None = None
         self._about: tuple[object, ...] = ()  # model and prompt of what was asked for last
         self._request: Request | None = None  # for that, until it is answered or a person cancels it
+        self._changed = ""  # what has ended that: the prompt or the model
         self._share = 0.0  # of its forward passes
         self._words = ""  # about the map
         self.over = choice_box("Axes of the map", _OVER)
@@ -81,8 +82,10 @@ class SweepView(QWidget):
         if self.over.currentData() == POSITIONS:
             values["point"] = self.point.currentData()
         if self.archive is None:
+            if self.empty.isAncestorOf(self.window().focusWidget()):  # its button goes
+                self.run.setFocus()
             self.empty.say("The sweep is under way", _WHEN)
-        self._about = self._now()
+        self._about, self._changed = self._now(), ""
         self._request = self._session.ask("sweep", {**self._target(), **values}, self._take, self._refuse, "sweep")
         if self._request is not None:
             self._share = 0.0
@@ -153,8 +156,8 @@ class SweepView(QWidget):
         if self._request is None:
             self.empty.say("No sweep yet", _HINT)
         else:
-            changed = "model" if self._about[0] != self._now()[0] else "prompt"
-            self._offer_again(f"The {changed} changed during the sweep")
+            self._changed = self._changed or ("model" if self._about[0] != self._now()[0] else "prompt")
+            self._offer_again(f"The {self._changed} changed during the sweep")
         self._pages.setCurrentWidget(self.empty)
 
     def _offer_again(self, title: str) -> None:

@@ -221,8 +221,25 @@ def test_a_sweep_that_another_prompt_or_model_has_ended_says_so_and_is_offered_a
         qtbot.waitUntil(lambda said=said: sweep.empty.text.startswith(said), timeout=WAIT)  # type: ignore[misc]
         assert sweep.empty.isVisible()
         lab.host.hold.clear()
+        sweep.empty._button.setFocus()
         sweep.empty._button.click()
+        assert dock.focusWidget() is sweep.run
         qtbot.waitUntil(lambda: sweep.archive is not None, timeout=WAIT)
+
+
+def test_what_has_ended_a_sweep_is_said_of_it_also_after_later_changes(
+    lab: InspectionLab, qtbot: QtBot, dock: InterventionsDock
+) -> None:
+    sweep, session = dock.sweep, lab.inspection
+    dock.tabs.setCurrentWidget(sweep)
+    lab.host.hold.add("sweep")
+    sweep.run.click()
+    asked_of = sweep._about[0]
+    for change in (lambda: session.set_prompt("queen", False), lambda: session.open("other@1")):
+        with qtbot.waitSignal(session.tokens_changed, timeout=WAIT):
+            change()
+    assert sweep._now()[0] != asked_of
+    assert sweep.empty.text.startswith("The prompt changed during the sweep 0 %")
 
 
 def test_a_right_click_in_another_panel_chooses_what_is_changed(
