@@ -156,8 +156,9 @@ class ModelDialog(QDialog):
         self.note.setText(_HINT if self._shown.rowCount() or not words else f"No model matches “{words}”. {_HINT}")
 
     def _take_models(self, models: list[AvailableModel]) -> None:
+        nobody_chose = self.table.currentIndex().row() <= 0  # but the search, what was first so far
         self.rows.show([*self._recent, *models])
-        if self.search.text() and not self.table.selectionModel().hasSelection():
+        if self.search.text() and nobody_chose:
             self._find()
         if not self.rows.rowCount():
             self.note.setText(f"There are no models yet: train a run first. {_HINT}")

@@ -182,6 +182,24 @@ def test_a_name_is_found_before_what_begins_with_it_what_has_it_and_what_is_desc
     dialog.close()
 
 
+def test_what_is_listed_after_the_search_began_is_the_first_match_where_nobody_chose_another(
+    qtbot: QtBot, outputs: Path
+) -> None:
+    FakeRun(outputs, "mine", steps=1000).start().advance(50)
+    recent = Recent([RecentModel(f"/models/{name}", name, "full on mine@300") for name in ("tuned", "other")])
+    for down, found in ((0, "mine@live"), (1, "/models/other")):
+        dialog = ModelDialog(outputs, recent)
+        qtbot.addWidget(dialog)
+        dialog.search.setText("mine")
+        assert dialog.reference.text() == "/models/tuned"
+        for _ in range(down):
+            qtbot.keyClick(dialog.search, Qt.Key.Key_Down)
+        assert dialog.rows.rowCount() == 2
+        qtbot.waitUntil(lambda dialog=dialog: dialog.rows.rowCount() > 2, timeout=WAIT)  # type: ignore[misc]
+        assert dialog.reference.text() == found
+        dialog.close()
+
+
 def test_a_search_without_a_match_says_so(qtbot: QtBot, outputs: Path) -> None:
     dialog = ModelDialog(outputs, Recent([RecentModel("/models/apple", "apple", "small")]))
     qtbot.addWidget(dialog)
