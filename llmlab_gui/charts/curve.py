@@ -23,7 +23,7 @@ class CurveStyle:
     """How a curve looks, and what it is called.
 
     group: the run's name; label: what of the run. markers: pyqtgraph's symbol, or none. z: higher is in front.
-    minor: left out of the cross-hair's read-out where there are several runs.
+    minor: left out of the cross-hair's read-out where there are several runs. edge: pixels added to line and markers.
     """
 
     color: QColor
@@ -36,6 +36,7 @@ class CurveStyle:
     marker_size: int = 7
     z: float = 0.0
     minor: bool = False
+    edge: float = 0.0
 
 
 StyledPoints: TypeAlias = tuple[np.ndarray, np.ndarray, CurveStyle]  # x, y, and how they look
@@ -62,7 +63,7 @@ class Curve:
         self.style = style
         color = faded(style.color, style.alpha / 255)
         pattern = Qt.PenStyle.DotLine if style.dotted else Qt.PenStyle.SolidLine
-        self.item.setPen(pg.mkPen(color, width=style.width, style=pattern))
+        self.item.setPen(pg.mkPen(color, width=style.width + style.edge, style=pattern))
         if style.markers:
             self.item.setSymbolPen(pg.mkPen(color, width=1.5))
             self.item.setSymbolBrush(pg.mkBrush(background))
@@ -77,10 +78,11 @@ class Curve:
         x, y = envelope(self.x, self.y, low, high, pixels, log_x=log_x) if len(self.x) else (self.x, self.y)
         x, y = drawn(x, log_x), drawn(y, log_y)
         finite = y[np.isfinite(y)]
-        antialias = self.style.width > 1 or len(x) <= _MOST_ANTIALIASED
+        antialias = self.style.width + self.style.edge > 1 or len(x) <= _MOST_ANTIALIASED
         if self.style.markers:
             symbol = self.style.markers if len(finite) <= _MOST_MARKERS else None
-            self.item.setData(x, y, symbol=symbol, symbolSize=self.style.marker_size, antialias=antialias)
+            size = self.style.marker_size + round(self.style.edge)
+            self.item.setData(x, y, symbol=symbol, symbolSize=size, antialias=antialias)
         else:
             self.item.setData(x, y, antialias=antialias)
         return (float(finite.min()), float(finite.max())) if len(finite) else (np.nan, np.nan)

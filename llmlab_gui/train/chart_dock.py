@@ -146,7 +146,7 @@ class ChartDock(PanelDock):
             run.color,
             f"{of}each step",
             run.name,
-            width=1.0 if memory else 1.0 + run.edge,
+            edge=0.0 if memory else run.edge,
             alpha=80 if memory else 255,
             z=1 - run.behind,
             minor=memory > 0,
@@ -156,7 +156,7 @@ class ChartDock(PanelDock):
             known = self._smoothed.get(run.id)
             if known is None or known.history is not history:
                 known = self._smoothed[run.id] = SmoothedColumn(history, column)
-            style = CurveStyle(run.color, f"{of}smoothed", run.name, width=2.0 + run.edge, z=3 - run.behind)
+            style = CurveStyle(run.color, f"{of}smoothed", run.name, width=2.0, z=3 - run.behind, edge=run.edge)
             curves[f"{run.id}/smoothed"] = (x, known.values(memory), style)
         return curves
 
@@ -221,7 +221,9 @@ def legend(runs: list[ShownRun], kinds: list[CurveStyle], remarks: Mapping[str, 
     distinct = {kind.label: kind for kind in reversed(kinds)}
     for kind in reversed(distinct.values()):
         entries.append(
-            replace(kind, color=kind.color if len(runs) == 1 else text, group="", alpha=max(kind.alpha, _SEEN))
+            replace(
+                kind, color=kind.color if len(runs) == 1 else text, group="", alpha=max(kind.alpha, _SEEN), edge=0.0
+            )
         )
     return entries
 

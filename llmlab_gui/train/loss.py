@@ -95,10 +95,10 @@ class LossDock(ChartDock):
                     shade,
                     "validation",
                     run.name,
-                    width=1.5 + run.edge,
+                    width=1.5,
                     markers="o",
-                    marker_size=7 + round(run.edge),
                     z=5 - run.behind,
+                    edge=run.edge,
                 ),
             ),
         ):

@@ -36,7 +36,7 @@ class LearningRateDock(ChartDock):
         rates: dict[str, StyledPoints] = {}
         norms: dict[str, StyledPoints] = {}
         for run in runs:
-            style = CurveStyle(run.color, "learning rate", run.name, width=1.5 + run.edge, z=-run.behind)
+            style = CurveStyle(run.color, "learning rate", run.name, width=1.5, z=-run.behind, edge=run.edge)
             rates[f"{run.id}/lr"] = (run.history.x(self.panel.x_axis), run.history.step_columns["lr"], style)
             norms |= self.steps_of(run, "grad_norm", "norm")
         self.rate_chart.show_curves(rates)
@@ -87,7 +87,7 @@ class ThroughputDock(ChartDock):
                 x, y = run.history.x(axis), run.history.step_columns[column] * factor
                 if axis == "elapsed":
                     x, y = broken(x, y, [span.low for span in pauses(run, axis)])
-                style = CurveStyle(run.color, chart.y_label, run.name, width=1.5 + run.edge, z=-run.behind)
+                style = CurveStyle(run.color, chart.y_label, run.name, width=1.5, z=-run.behind, edge=run.edge)
                 curves[run.id] = (x, y, style)
             chart.show_curves(curves | (self._waiting(runs, axis) if chart is self.mfu_chart else {}))
             chart.set_spans(spans)

@@ -291,6 +291,11 @@ def test_runs_are_overlaid_in_their_colours_and_leave_when_deselected(
         curves["pretraining/second/train"].style.z > curves["pretraining/first/val"].style.z
     )  # the current run is in front
     assert dock.chart.legend.names[:2] == ["second", "first"]
+    widths = {entry.label: (entry.width, entry.edge) for entry in dock.chart._entries}
+    for key in ("smoothed", "val"):  # as thick in the legend as the line of the run in front, not as that behind it
+        style = curves[f"pretraining/second/{key}"].style
+        assert widths[style.label] == (style.width, 0.0)
+        assert curves[f"pretraining/first/{key}"].style.edge > 0
     monkeypatch.setattr(lab, "shown", lambda: ["pretraining/second"])
     lab.shown_changed.emit()
     _wait(dock, qtbot)
