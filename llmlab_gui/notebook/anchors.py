@@ -36,9 +36,18 @@ F = TypeVar("F", bound=ExperimentFolder)
 _LONGEST_NAME = 40  # characters; more has no place in a sentence
 
 
-def anchors_of(settings: RunSettings, preset: str, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> str:
-    """Of a run with these settings. runs: newest first. Raises Cancelled."""
-    return _sentence([*_guesses(settings, runs, outputs, progress), *_last_run(settings, preset, runs)])
+def anchors_of(
+    settings: RunSettings,
+    preset: str,
+    runs: Sequence[RunRow],
+    outputs: Path,
+    progress: Progress,
+    *,
+    parent: RunRow | None = None,
+) -> str:
+    """Of a run with these settings. runs: newest first. parent: that it branches from. Raises Cancelled."""
+    compared = _last_run(settings, preset, runs) if parent is None else _last_run(settings, preset, [parent], "parent")
+    return _sentence([*_guesses(settings, runs, outputs, progress), *compared])
 
 
 def anchors_of_plan(record: ExperimentRecord, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> str:
@@ -95,14 +104,14 @@ def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progr
     return [f"uniform guess {uniform}", f"token frequencies alone (unigram){frequent}"]
 
 
-def _last_run(settings: RunSettings, preset: str, runs: Sequence[RunRow]) -> list[str]:
-    """The newest ended run that `_alike` takes. Of the same preset, where there is one."""
+def _last_run(settings: RunSettings, preset: str, runs: Sequence[RunRow], what: str = "last such run") -> list[str]:
+    """The newest ended run that `_alike` takes. Of the same preset, where there is one. what: in words."""
     ended = (row for row in runs if row.status.val_loss is not None and not row.status.live)
     such = [row for row in ended if _alike(row.info.settings, settings)]
     last = next((row for row in such if row.info.preset == preset), such[0] if such else None)
     if last is None:
         return []
-    return [f"last such run, {_short(last.name)}: {last.status.val_loss:.2f} after {last.status.step:,} steps"]
+    return [f"{what}, {_short(last.name)}: {last.status.val_loss:.2f} after {last.status.step:,} steps"]
 
 
 def _last_experiment(

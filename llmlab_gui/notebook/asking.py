@@ -17,7 +17,7 @@ from llmlab.notebook.quantities import Quantity, quantities_of_runs
 from llmlab.studies.papers.checks import quantities_of_check
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.lab.book import Anchors, Book
-from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.notebook.anchors import anchors_of, verdicts_before
 
 # Nats a token at which fine-tuning begins: a pretrained model is seldom worse on text that people wrote.
@@ -59,12 +59,19 @@ def ask(
 
 
 def ask_of_run(
-    parent: QWidget, lab: Lab, settings: RunSettings, preset: str = "", before: Sequence[Prediction] = ()
+    parent: QWidget,
+    lab: Lab,
+    settings: RunSettings,
+    preset: str = "",
+    before: Sequence[Prediction] = (),
+    *,
+    branched: RunRow | None = None,
 ) -> list[Prediction] | None:
-    """What the learner expects of a run with these settings; the answers are as those of `ask`."""
+    """What the learner expects of a run with these settings; the answers are as those of `ask`. branched: the run that
+    it branches from."""
     if not lab.notebook.asks:
         return list(before)
-    anchors = partial(anchors_of, settings, preset, lab.runs(), lab.outputs)
+    anchors = partial(anchors_of, settings, preset, lab.runs(), lab.outputs, parent=branched)
     return ask(parent, lab.notebook, *question_about(settings), anchors=anchors, before=before)
 
 

@@ -338,6 +338,10 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
         f"Validation losses to compare with: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
         f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
     )
+    parent = runs[1]
+    told = f"parent, pieces: {parent.status.val_loss:.2f} after 1,000 steps."
+    assert anchors_of(parent.info.settings, "baby", runs, outputs, quiet, parent=parent).endswith(told)
+    assert "pieces" not in anchors_of(settings, "baby", runs, outputs, quiet, parent=parent)  # it reads other tokens
     assert anchors_of(FinetuneSettings(), "", runs, outputs, quiet) == ""
     folder = outputs / "llama"
     folder.mkdir()
