@@ -184,7 +184,8 @@ class CheckpointsDock(LabDock):
         if not accepted:
             return
         try:
-            predictions = ask_of_run(self, self.lab, with_values(run.info.settings, overrides), run.info.preset)
+            settings = with_values(run.info.settings, overrides)
+            predictions = ask_of_run(self, self.lab, settings, run.info.preset, branched=run)
             if predictions is not None:
                 self.lab.controller.branch(run.run, one.checkpoint, overrides, name or None, predictions)
         except LabError as error:
@@ -275,10 +276,13 @@ class CheckpointsDock(LabDock):
             return
         checked = self._verified
         rows = [keep_check(row, checked.get(str(row.path))) for row in rows]
-        follows = not self.model.rows or [row.name for row in self.selected()] == [self._newest]
+        chosen = [row.name for row in self.selected()]
+        follows = not self.model.rows or chosen == [self._newest]
         self.model.show(rows)
         if follows and rows:
             self._select_newest()
+        elif chosen and not self.selected():  # deleted: Qt has gone on to the row beside it, and chosen none
+            self.table.selectRow(self.table.currentIndex().row())
         self._update_empty()
         self._update_actions()
 

@@ -201,6 +201,7 @@ def test_delete_key_asks_and_deletes_several(
     qtbot.keyClick(dock.table, Qt.Key.Key_Delete)
     shows(qtbot, dock, 300)
     assert [checkpoint.step for checkpoint in list_checkpoints(fake.run.checkpoints)] == [300]
+    assert [row.step for row in dock.selected()] == [300]  # the keyboard's next key has a row, too
 
 
 def test_the_last_checkpoint_of_a_live_run_stays_and_says_why(
