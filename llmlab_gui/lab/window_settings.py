@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
-from PySide6.QtCore import QByteArray, QSettings
+from PySide6.QtCore import QByteArray, QRect, QSettings
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QMainWindow
 
 from llmlab.core.records import from_plain
@@ -63,13 +64,18 @@ class WindowSettings:
     def save_geometry(self, window: QMainWindow) -> None:
         """Remembers its size and place."""
         self._settings.setValue("window/geometry", window.saveGeometry())
+        self._settings.setValue("window/frame", window.frameGeometry())
         self._settings.sync()
 
     def restore_geometry(self, window: QMainWindow) -> None:
         """Size and place, if they were remembered."""
-        geometry = self._settings.value("window/geometry")
+        geometry, frame = self._settings.value("window/geometry"), self._settings.value("window/frame")
         if isinstance(geometry, QByteArray):
             window.restoreGeometry(geometry)
+        # Qt keeps one pixel, and a title of its own style's height, between a window and the edges of the screen.
+        rooms = [screen.availableGeometry() for screen in QGuiApplication.screens()]
+        if isinstance(frame, QRect) and not window.isMaximized() and any(room.contains(frame) for room in rooms):
+            window.move(frame.topLeft())
 
     @property
     def workspace(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QByteArray, QSettings, Qt
+from PySide6.QtCore import QByteArray, QPoint, QSettings, Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QTabBar, QWidget
 from pytestqt.qtbot import QtBot
@@ -249,3 +249,19 @@ def test_a_floating_panel_comes_down_when_the_layout_is_reset(make_window: Calla
     window.workspaces.reset()
     assert not window.docks["samples"].isFloating()
     assert window.docks["samples"] in window.tabifiedDockWidgets(window.docks["notebook"])
+
+
+def test_a_window_at_the_edge_of_the_screen_opens_where_it_was(qtbot: QtBot, tmp_path: Path) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    room = QApplication.primaryScreen().availableGeometry()
+    for place in (room.topLeft(), room.bottomRight() - QPoint(303, 203), room.center() - QPoint(200, 100)):
+        left, again = QMainWindow(), QMainWindow()
+        for window in (left, again):
+            qtbot.addWidget(window)
+        left.resize(300, 200)
+        left.move(place)
+        left.show()
+        settings.save_geometry(left)
+        settings.restore_geometry(again)
+        again.show()
+        assert again.frameGeometry() == left.frameGeometry()
