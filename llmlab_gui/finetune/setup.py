@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QShowEvent
@@ -57,6 +57,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         self.examples.state_changed.connect(self.update_all)
         lab.finetune_requested.connect(self.fill)
         lab.runs_changed.connect(self._runs_changed)
+        lab.current_changed.connect(self._suggest)
         self._offered: set[str] = set()
         self.update_all()
 
@@ -79,6 +80,10 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
             raise LabError("Unsloth cannot be used here.", self._no_unsloth, "Set backend to peft: it works anywhere.")
         if self._refused is not None and self.form.problem() is None and self.form.settings() == self._refused[0]:
             raise self._refused[1]
+
+    def given(self) -> dict[str, Any]:
+        """Without a base that was only suggested."""
+        return {key: value for key, value in super().given().items() if key != "model.base" or self.model.named}
 
     def reads(self) -> str:
         return f"{Path(self.examples.value()).name}, from {Path(self.model.value()).name}"
@@ -161,6 +166,10 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         if known != self._offered and self.isVisible():
             self._offered = known
             self._listing.start()
+            self.model.suggest()
+
+    def _suggest(self) -> None:
+        if self.isVisible():
             self.model.suggest()
 
     def _list_offers(self) -> None:

@@ -50,16 +50,21 @@ class ModelEditor(NamedEditor):
         found = available_models(self._lab.outputs, self._background.check)
         return [(model.reference, _words(model)) for model in found if _fits(model)]
 
+    @property
+    def named(self) -> bool:
+        """Whether a person named it, or emptied it."""
+        return self._typed or self.value() not in ("", self._suggested)
+
     def suggest(self) -> None:
-        """The newest model that was trained here, where none was named: most learners mean that one. The same one
-        stays the suggestion when others are trained."""
-        if self._typed or self.value():
+        """Where none was named, the current run if it has been pretrained, else the newest such run: most learners mean
+        that one. The same one stays the suggestion when others are trained."""
+        if self.named:
             return
-        if not self._suggested:
-            rows = (row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished")
-            newest = next(rows, None)
-            self._suggested = f"{newest.name}@latest" if newest is not None else ""
-        if self._suggested:
+        current = self._lab.current()
+        rows = [row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished"]
+        if current in rows or (rows and not self._suggested):
+            self._suggested = f"{(current if current in rows else rows[0]).name}@latest"
+        if self._suggested != self.value():
             self.set_value(self._suggested)
 
     def _note_typing(self) -> None:

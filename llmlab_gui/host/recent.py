@@ -23,13 +23,16 @@ class RecentModel:
 
 @dataclass
 class Recent:
-    """Both lists, as the window's settings keep them."""
+    """Both lists, as the window's settings keep them; and the reference of the model that is open, which is offered
+    again at the next start."""
 
     models: list[RecentModel] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
+    open: str = ""
 
     def add_model(self, model: RecentModel) -> None:
-        """To the front."""
+        """To the front: it is open now."""
+        self.open = model.reference
         others = [other for other in self.models if other.reference != model.reference]
         self.models = [model, *others][:_MOST]
 
@@ -47,6 +50,11 @@ class Recent:
         themselves while they train. outputs: where runs are found by their names."""
         kept = (model for model in self.models if not model.reference.endswith("@live"))
         return [model for model in kept if not is_gone(model.reference, outputs)]
+
+    def left_open(self, outputs: Path) -> RecentModel | None:
+        """The one that is open, or was when the window closed, where it is still there."""
+        left = Recent([model for model in self.models if model.reference == self.open])
+        return next(iter(left.there(outputs)), None)
 
 
 def is_gone(reference: str, outputs: Path) -> bool:

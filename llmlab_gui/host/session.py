@@ -104,7 +104,9 @@ class InspectionSession(PointedAt):
             self.stay()
 
     def close(self) -> None:
-        """No model is active any more."""
+        """No model is active any more, and none is offered again."""
+        self.recent.open = ""
+        self.recent_changed.emit()
         self._typing.stop()
         self._drop_bound()
         self.about = None

@@ -223,9 +223,13 @@ class InspectionDock(ExportingDock):
             self.show_empty(f"{working.what}…", "The panels open with the model.")
         else:
             hint = "Open a run's checkpoint, a run that trains, a Hugging Face folder or a GGUF file."
-            ask = partial(self.session.open, model) if (model := self.lab.current_model()) else None
-            words = "Choose a model" if ask is None else "Open the current run's model"
-            self.show_empty("No model is open", hint, words, ask or self.session.choose_requested.emit)
+            words, ask = "Choose a model", self.session.choose_requested.emit
+            if left := self.session.recent.left_open(self.lab.outputs):
+                hint = f"{left.name} was open when the window was closed."
+                words, ask = "Open it again", partial(self.session.open, left.reference)
+            elif model := self.lab.current_model():
+                words, ask = "Open the current run's model", partial(self.session.open, model)
+            self.show_empty("No model is open", hint, words, ask)
 
     def _offer_model(self) -> None:
         if self.session.about is None:

@@ -106,6 +106,7 @@ class Lab(QObject):
         for begun in (self.controller.started, self.controller.took_turn):
             begun.connect(lambda _: self.notebook.refresh())
         self.run_ended.connect(lambda _: self.notebook.refresh())
+        self.run_renamed.connect(lambda *_: self.notebook.refresh())
         self.runs_changed.connect(self.queue.runs_changed)
         self._followed = FollowedRuns(self)
         self._followed.history_reset.connect(self.history_reset)
@@ -345,6 +346,8 @@ class Lab(QObject):
         row = self._read_row(run)
         if row is None:
             return
+        if self.inspection.about is None:  # its model is of more interest than what was open at an earlier start
+            self.inspection.recent.open = ""
         self._followed.started(row.id)
         self._ends.goes_on(row.id)
         self._insert(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from llmlab_gui.forms.named_editor import NothingNamed
 from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, WholeLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import column, flow, settling_timer
@@ -56,6 +58,15 @@ class Plan:
     preset: str
     seconds: float | None = None
     predictions: tuple[Prediction, ...] = ()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a form was left with, as the settings keep it. given: what differs from the preset, by `section.field`."""
+
+    preset: str
+    name: str
+    given: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,7 @@ class RunSetupDock(LabDock, Generic[S]):
         self._first_preset, self._track = default_preset(settings_type), settings_type.track
         self._costs: Costs | None = None
         self._predictions: tuple[Prediction, ...] = ()  # of the run that `fill` took out of the queue
+        self._settings: WindowSettings | None = None
         self.name = labelled(QLineEdit(placeholderText="made from date, preset and text"), "Name of the run")
         self.name.setToolTip("The run's folder: letters, digits and . _ + -")
         self.chosen = PresetForm(settings_type, essentials, name="Preset", titled=titled, also={"name": self.name})
@@ -132,7 +144,32 @@ class RunSetupDock(LabDock, Generic[S]):
         """Finds out what a run will need, and calls `show_costs` then."""
         raise NotImplementedError
 
+    def given(self) -> dict[str, Any]:
+        """What differs from the preset and can be read, by `section.field`."""
+        found: dict[str, Any] = {}
+        for field in self.form.changed():
+            with contextlib.suppress(LabError):
+                found[field.info.key] = field.parsed()
+        return found
+
     # What it does ------------------------------------------------------------------------------------------------
+
+    def remember(self, settings: WindowSettings) -> None:
+        self._settings = settings
+        draft = settings.choices(self._draft_key, Draft)
+        if draft is not None:
+            with contextlib.suppress(LabError):  # of a version with other settings: the preset is shown
+                self._put(draft.preset, draft.name, draft.given)
+
+    def shutdown(self) -> None:
+        if self._settings is not None:
+            draft = Draft(self.chosen.preset, self.name.text(), self.given())
+            self._settings.save_choices(self._draft_key, draft)
+        super().shutdown()
+
+    @property
+    def _draft_key(self) -> str:
+        return f"set-up/{self._track}{self.lab.outputs.resolve().as_posix()}"
 
     def plan(self) -> Plan:
         """The run that the form describes. LabError when it cannot be."""
@@ -172,16 +209,20 @@ class RunSetupDock(LabDock, Generic[S]):
         """
         others = {key: value for key, value in values.items() if key not in ("preset", "name", "predictions")}
         self._predictions = tuple(values.get("predictions", ()))
-        self.name.setText(str(values.get("name", "")))
-        self.presets.choose(values.get("preset") or self._first_preset)
-        self.chosen.use_preset()
         try:
-            self.form.set_values(others)
+            self._put(values.get("preset") or self._first_preset, str(values.get("name", "")), others)
         except LabError as error:
             self.lab.error_raised.emit(error)
         self._show_given()
         self.show()
         self.raise_()
+
+    def _put(self, preset: str, name: str, values: Mapping[str, Any]) -> None:
+        """LabError for values that no setting can have: the preset is shown then."""
+        self.name.setText(name)
+        self.presets.choose(preset)
+        self.chosen.use_preset()
+        self.form.set_values(values)
 
     def show_costs(self, costs: Costs | None, unknown: str = "") -> None:
         """Shows what the run will need, and warns where that is more than there is. unknown: why it is not known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from PySide6.QtCore import Qt
@@ -13,6 +13,7 @@ from llmlab.core.errors import LabError
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column, settling_timer, split
@@ -30,6 +31,13 @@ _TYPING_PAUSE_MS = 250
 # Below this width the alternatives go under the text instead of beside it.
 _NARROW = 600
 NEXT_TAB, TOKEN_TAB = 0, 1
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What Write was left with, as the settings keep it."""
+
+    prompt: str
 
 
 class WriteDock(LabDock):
@@ -64,6 +72,7 @@ class WriteDock(LabDock):
         self.said.setWordWrap(True)
         self.writer = Writer(self.host, self.text, self)
         self.second = SecondAnswer(lab, self.host, self._background)
+        self._settings: WindowSettings | None = None
         self._how = self.form.how()  # of what is being written
         self._prompt_then = ""
         self._pointed_in = self.text
@@ -79,8 +88,16 @@ class WriteDock(LabDock):
         self._connect()
         self._model_changed()
 
+    def remember(self, settings: WindowSettings) -> None:
+        self._settings = settings
+        draft = settings.choices("write/draft", Draft)
+        if draft is not None:
+            self.prompt.setPlainText(draft.prompt)
+
     def shutdown(self) -> None:
         """Ends the reading thread, and a process of its own if it was given one."""
+        if self._settings is not None:
+            self._settings.save_choices("write/draft", Draft(self.prompt.toPlainText()))
         self._typing.stop()
         for writer in (self.writer, self.second.writer):
             writer.shutdown()

@@ -31,6 +31,7 @@ from llmlab_gui.finetune import setup as finetune_setup
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.forms.editors import NumberEditor
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.widgets.theme import current_theme
 
@@ -296,6 +297,31 @@ def test_the_base_in_sight_stays_when_a_newer_model_was_trained(
     qtbot.keyClick(line, Qt.Key.Key_Delete)
     dock.model.suggest()
     assert dock.model.value() == ""  # someone is about to type another
+
+
+def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_after_a_restart(
+    qtbot: QtBot, lab: Lab, base: str, dock: FinetuneSetupDock, tmp_path: Path
+) -> None:
+    FakeRun(lab.outputs, "newer", created=2e9).start().advance(10).finish()
+    lab.refresh()
+    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    settings = WindowSettings(tmp_path / "window.ini")
+    dock.remember(settings)
+    for name in ("newer", "gpt"):
+        lab.set_current(f"pretraining/{name}")
+        assert dock.model.value() == f"{name}@latest"
+    dock.shutdown()
+    with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as again:
+        again.remember(settings)
+        lab.set_current("pretraining/newer")
+        assert again.model.value() == "newer@latest"  # what was only suggested is not kept
+        again.set_base("gpt@4")
+        lab.set_current("pretraining/gpt")
+        again.shutdown()
+    with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as last:
+        last.remember(settings)
+        last.model.suggest()
+        assert last.model.value() == "gpt@4"
 
 
 def test_the_settings_of_a_run_come_back(qtbot: QtBot, lab: Lab, dock: FinetuneSetupDock) -> None:

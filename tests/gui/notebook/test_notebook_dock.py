@@ -25,6 +25,8 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.scoring import Score, score_choice
 from llmlab.store.events import Evaluated
+from llmlab.store.run_folder import RunFolder
+from llmlab.studies.upkeep import rename_run
 from llmlab_gui.charts.marks import Span
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.notebook.charts import ResultChart, StatedChart, belongs_to_loss
@@ -344,3 +346,10 @@ def test_an_empty_notebook_says_what_to_do(qtbot: QtBot, outputs: Path) -> None:
     dock._empty._button.click()
     assert wanted == ["setup"]
     lab.shutdown()
+
+
+def test_a_renamed_run_has_its_new_name_at_once(dock: NotebookDock, outputs: Path, qtbot: QtBot) -> None:
+    run = RunFolder(outputs / "pretraining" / "surprising")
+    dock.lab.take_renamed(run.full_name, rename_run(run, "astonishing"))
+    qtbot.waitUntil(lambda: "astonishing" in [row[0] for row in rows(dock)], timeout=WAIT)
+    assert "surprising" not in [row[0] for row in rows(dock)]

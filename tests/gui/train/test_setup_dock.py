@@ -30,6 +30,7 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.run_setup import Plan
 from llmlab_gui.train.setup import SetupDock
 from llmlab_gui.widgets.numbers import bytes_text, unbroken
@@ -469,3 +470,24 @@ def test_what_was_stated_of_one_run_is_not_stated_of_another_preset(dock: SetupD
     qtbot.keyClick(dock.presets, Qt.Key.Key_Down)
     assert dock.presets.currentData() != "baby"
     assert dock.plan().predictions == ()
+
+
+def test_what_the_form_was_left_with_is_there_after_a_restart(
+    dock: SetupDock, qtbot: QtBot, lab: Lab, tmp_path: Path
+) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    dock.remember(settings)  # nothing was left yet
+    choose_preset(dock, "nano")
+    dock.name.setText("next-one")
+    dock.form.set_values({"train.seed": 7, "samples.prompts": ("one\ntwo", "three")})
+    line(dock, "train.steps").setText("many")  # what is wrong is not kept
+    with pytest.raises(LabError):
+        dock.form.settings()
+    dock.shutdown()
+    with dock_in_sight(qtbot, SetupDock(lab), 360, 800) as again:
+        again.remember(settings)
+        assert (again.chosen.preset, again.name.text()) == ("nano", "next-one")
+        assert again.chosen.given() == {"train.seed": 7, "samples.prompts": ("one\ntwo", "three")}
+        settings._settings.setValue(again._draft_key, '{"preset": "gone", "name": "", "given": {"train.gone": 1}}')
+        again.remember(settings)
+        assert again.chosen.given() == {}

@@ -121,6 +121,31 @@ def test_recent_models_come_first_once_and_survive_a_restart(tmp_path: Path) -> 
     assert WindowSettings(tmp_path / "window.ini").recent == recent
 
 
+def test_the_model_that_was_open_is_offered_again_until_it_is_closed_or_a_run_starts(
+    qtbot: QtBot, outputs: Path, tmp_path: Path
+) -> None:
+    model = RecentModel("/models/small", "small")
+    for end in ("close", "start", "gone"):
+        settings = WindowSettings(tmp_path / "window.ini")
+        recent = Recent()
+        recent.add_model(model)
+        settings.recent = recent
+        lab = Lab(outputs)
+        bar = ModelBar(lab, settings)
+        qtbot.addWidget(bar)
+        assert lab.inspection.recent.left_open(outputs) == model
+        assert lab.inspection.host._process is None  # nothing is opened unasked
+        if end == "close":
+            lab.inspection.close()
+            assert settings.recent.left_open(outputs) is None
+        elif end == "start":
+            lab.controller.started.emit(FakeRun(outputs, "bar").start().run)
+        else:
+            lab.inspection.recent.add_model(RecentModel("bar@250", "bar, step 250"))
+        assert lab.inspection.recent.left_open(outputs) is None
+        lab.shutdown()
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"models": 1}', '{"models": [{"name": 1}], "prompts": []}', "[" * 9999]
 )

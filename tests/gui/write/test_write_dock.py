@@ -26,6 +26,7 @@ from llmlab.store.checkpoints import Checkpoint, list_checkpoints
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import LOADING, ModelHost, Request
 from llmlab_gui.host.selection import Working
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.widgets import theme
 from llmlab_gui.widgets.alternatives import percent, plain_tip, visible
 from llmlab_gui.widgets.theme import DARK, LIGHT, Theme
@@ -111,6 +112,18 @@ def test_the_distribution_before_and_after_each_setting_of_sampling_is_shown(
     dock.text.choose(0)
     assert page.steps.isHidden()
     assert page.list.pairs()[1] == (" other", 0.3)
+
+
+def test_the_prompt_is_there_after_a_restart(qtbot: QtBot, lab: FakeLab, dock: WriteDock, tmp_path: Path) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    dock.remember(settings)
+    first = dock.prompt.toPlainText()
+    for left in (first, "Once\nupon a time", ""):
+        dock.prompt.setPlainText(left)
+        dock.shutdown()
+        dock.prompt.setPlainText("another")
+        dock.remember(settings)
+        assert dock.prompt.toPlainText() == left
 
 
 def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
