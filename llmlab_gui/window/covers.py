@@ -1,4 +1,5 @@
-"""What lies over the docks, and moves none of them: the welcome, messages, the progress of a look, and the tour."""
+"""What the window has beside its docks: the welcome, the progress of a look and the tour, which lie over them, and
+messages, which have a row of their own."""
 
 from __future__ import annotations
 
@@ -42,14 +43,17 @@ class Covers(QObject):
         lab.current_changed.connect(self._runs_changed)
 
     def place(self) -> None:
-        """The welcome over all docks, messages over what is at the top, and under them what is being looked for."""
-        window = self._window
-        top, width = window.train_bar.geometry().bottom() + 1, window.width()
+        """Messages under the status bar, the welcome over all docks, and what is being looked for at their top."""
+        window, width = self._window, self._window.width()
+        height = 0 if self.messages.isHidden() else self.messages.heightForWidth(width)
+        window.setContentsMargins(0, 0, 0, height)
+        layout = window.layout()
+        assert layout is not None
+        layout.activate()
+        self.messages.setGeometry(0, window.height() - height, width, height)
+        top = window.train_bar.geometry().bottom() + 1
         self.welcome.setGeometry(0, top, width, window.status.geometry().top() - top)
-        self.messages.setGeometry(0, top, width, self.messages.heightForWidth(width))
-        below = top if self.messages.isHidden() else self.messages.geometry().bottom() + 1
-        self.looking_strip.setGeometry(0, below, width, self.looking_strip.sizeHint().height())
-        self.messages.raise_()
+        self.looking_strip.setGeometry(0, top, width, self.looking_strip.sizeHint().height())
 
     def docks_placed(self) -> None:
         """Docks were raised above the welcome."""

@@ -55,7 +55,6 @@ class Keyboard(QObject):
         self._arrives, self._lost = False, None
         dock.show()
         dock.raise_()
-        self._window.covers.messages.raise_()
         dock.take_keyboard(again=again)
 
     def go(self, distance: int) -> None:

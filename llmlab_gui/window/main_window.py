@@ -104,8 +104,6 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.setups.watch()
         for dock in self.docks.values():
             dock.remember(self.settings)
-            # Later: a dock that comes into sight is raised right after it says so.
-            dock.visibilityChanged.connect(self.covers.messages.raise_, Qt.ConnectionType.QueuedConnection)
         self.keyboard.watch()
         if self.isVisible():
             self._settle_docks()

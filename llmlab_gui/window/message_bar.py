@@ -1,4 +1,4 @@
-"""The message bar: errors over the docks, one at a time, until they are dismissed."""
+"""The message bar: errors, one at a time, until they are dismissed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PADDING = 5
 class MessageBar(QWidget):
     """What happened, why, and what to do. The newest is shown; dismissing it, by a click, shows the one before.
 
-    Whoever owns it lays it over the top of its content, and again whenever `changed` says so.
+    Whoever owns it gives it room, and again whenever `changed` says so.
     """
 
     log_wanted = Signal(object)  # the LabError that is shown
@@ -83,7 +83,7 @@ class MessageBar(QWidget):
             self.log_wanted.emit(self._messages[-1])
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        event.accept()  # not for what is under the bar
+        event.accept()
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         if event.button() == Qt.MouseButton.LeftButton:

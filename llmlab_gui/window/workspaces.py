@@ -188,8 +188,8 @@ class Workspaces(QObject):
         self.place()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """The window has another size, or a line between docks was let go."""
-        if event.type() == QEvent.Type.Resize:
+        """The window has another size, or another height for its docks; or a line between docks was let go."""
+        if event.type() in (QEvent.Type.Resize, QEvent.Type.ContentsRectChange):
             self._resized.start()
         elif event.type() == QEvent.Type.MouseButtonRelease:
             self._moved.start()
