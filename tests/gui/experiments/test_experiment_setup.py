@@ -189,6 +189,7 @@ def test_what_becomes_of_others_neither_loses_a_start_nor_makes_it_twice(
     dock.setup.start()
     assert len(started) == 1
     others()
+    dock.setup._form.edited.emit()  # an editor that tells of its own value
     qtbot.wait(_SETTLE_MS + 100)
     dock.setup.start()  # a second press means the one that was started
     assert len(started) == 1
