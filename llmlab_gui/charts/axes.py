@@ -118,8 +118,9 @@ class NumberAxis(pg.AxisItem):
         wanted = (maxVal - minVal) / labels
         if wanted <= 0:
             return [(1.0, 0.0)]
-        least = 1.0 if self.kind == "count" else 0.0
         clock = self.kind == "seconds" and wanted > 1
+        # From a day on, no minutes are written: finer ticks would read alike.
+        least = 3600.0 if clock and maxVal > 86_400 else 1.0 if clock or self.kind == "count" else 0.0
         if clock:
             step = float(next((step for step in _CLOCK if step >= wanted), 86_400 * math.ceil(wanted / 86_400)))
         else:
@@ -129,7 +130,7 @@ class NumberAxis(pg.AxisItem):
             finer = max((float(one) for one in _CLOCK if one < step), default=0.0) if clock else round_step(0.4 * step)
             pixel = (maxVal - minVal) / size
             # A text that would stick out is not written, except for a little of those below a plot.
-            text = pixel * self._text_size(tick(max(abs(minVal), abs(maxVal)), finer, self.kind)) if finer else math.inf
+            text = pixel * self._text_size(tick(max(abs(minVal), abs(maxVal)), finer or step, self.kind))
             out = 0.0 if self.orientation == "bottom" else text / 2
             enough = math.floor((maxVal - out) / step) - math.ceil((minVal + out) / step) >= _LEAST_LABELS - 1
             if enough or finer < max(least, text):

@@ -221,6 +221,18 @@ def test_a_narrow_chart_says_more_of_its_horizontal_axis_than_0(qtbot: QtBot, ki
         assert len([at for at in shown if 0 <= at <= high]) >= 2, high
 
 
+@pytest.mark.parametrize(
+    ("where", "low", "high", "size"), [("left", 0.0, 3.3, 130), ("bottom", 117_400.0, 125_200.0, 300)]
+)
+def test_finer_ticks_of_a_time_axis_are_not_written_alike(
+    qtbot: QtBot, where: str, low: float, high: float, size: float
+) -> None:
+    axis = NumberAxis(where, "seconds")
+    (step, values), *_ = axis.tickValues(low, high, size)
+    written = axis.tickStrings(values, 1.0, step)
+    assert len(set(written)) == len(written) > 0
+
+
 def test_a_thousand_is_written_alike_whatever_the_distance_of_the_ticks() -> None:
     assert [tick(1000.0, spacing, "count") for spacing in (50.0, 500.0, 1000.0)] == ["1k"] * 3
     assert [tick(value, 500.0, "count") for value in (1500.0, 10_000.0)] == ["1.5k", "10k"]
