@@ -124,6 +124,7 @@ def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs:
         "train.sample_interval": 0,
         "data.scored": 0,
         "data.batch_size": 2,
+        "data.max_examples": 20,
         "checkpoints.interval": 0,
     }
     run = create_run(outputs, resolve_finetune_settings("smollm2-135m", overrides=overrides), name="real")

@@ -338,14 +338,19 @@ def _read_once(progress: Progress) -> Iterator[None]:
     each of a model's modules anew the names that all of its tensors may have.
     """
     import gguf
+    from numpy import asarray
     from transformers import modeling_gguf_pytorch_utils as legacy
+
+    class Reader(gguf.GGUFReader):
+        # Without numpy.memmap's own class, whose slices, one for each token, cost three times as much.
+        data = property(lambda self: self._data, lambda self, mapped: setattr(self, "_data", asarray(mapped)))
 
     def bar(iterable: Any, **options: Any) -> Bar:
         return Bar(progress, iterable, **options)
 
     once = functools.lru_cache(1)
     with (
-        _replaced(gguf, "GGUFReader", once(gguf.GGUFReader)),
+        _replaced(gguf, "GGUFReader", once(Reader)),
         _replaced(gguf, "get_tensor_name_map", once(gguf.get_tensor_name_map)),
         _replaced(legacy, "tqdm", bar),
     ):
