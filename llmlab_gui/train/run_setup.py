@@ -42,7 +42,7 @@ S = TypeVar("S", bound=RunSettings)
 _SETTLE_MS = 120
 _LEAST_WIDTH = 52  # characters: a form whose parts are all unfolded
 _LEAST_FORM = 60  # pixels
-_LEAST_HELP, _LEAST_RESULT = 300, 210  # pixels of a dock that has room for what they say beside its form
+_LEAST_HELP, _LEAST_RESULT = 345, 210  # pixels of a dock that has room for what they say beside its form
 _AGAIN_MS = 2000  # until what does not fit into memory is looked at again: other programs end
 
 
@@ -316,8 +316,10 @@ class RunSetupDock(LabDock, Generic[S]):
         self.set_foot(flow(self.reset_button, right=(self.queue_button, self.train_button)))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """In a low dock, what is said about the form is scrolled with it: else both would have a scroll bar."""
+        """In a low dock, what is said about the form is scrolled with it: else both would have a scroll bar. What the
+        preset is, its list says."""
         super().resizeEvent(event)
+        self.chosen.about.setVisible(self.height() >= _LEAST_HELP)
         for widget, least, place in ((self.help, _LEAST_HELP, 1), (self._result, _LEAST_RESULT, -1)):
             page = self._pages[self.height() >= least]
             if widget.parentWidget() is not page:

@@ -11,7 +11,7 @@ import pytest
 from cases import each
 from fakes import FakeRun
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QLineEdit
+from PySide6.QtWidgets import QApplication, QLineEdit
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
@@ -491,3 +491,16 @@ def test_what_the_form_was_left_with_is_there_after_a_restart(
         settings._settings.setValue(again._draft_key, '{"preset": "gone", "name": "", "given": {"train.gone": 1}}')
         again.remember(settings)
         assert again.chosen.given() == {}
+
+
+def test_in_a_low_window_all_essentials_are_in_sight(dock: SetupDock) -> None:
+    dock.resize(332, 318)  # as in a window of 1280 x 640
+    QApplication.processEvents()
+    for widget in (dock.presets, dock.corpus, line(dock, "train.steps"), line(dock, "train.seed"), dock.estimate):
+        assert widget.visibleRegion().boundingRect().height() == widget.height()
+    assert dock.name.visibleRegion().boundingRect().height() > dock.name.height() // 2
+    assert dock.chosen.about.isHidden()
+    dock.resize(332, 400)
+    QApplication.processEvents()
+    assert dock.chosen.about.isVisible()
+    assert not dock.help.visibleRegion().isEmpty()
