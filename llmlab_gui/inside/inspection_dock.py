@@ -92,17 +92,20 @@ class InspectionDock(ExportingDock):
 
     # The frame ---------------------------------------------------------------------------------------------------
 
-    def set_body(self, widget: QWidget, numbers: QWidget | None = None, tabs: QTabWidget | None = None) -> None:
+    def set_body(
+        self, widget: QWidget, numbers: QWidget | None = None, tabs: QTabWidget | None = None, *corner: QWidget
+    ) -> None:
         """The panel's content, under a row of its controls with export and copy at the right end.
 
         numbers: the part of it that is about the model and the prompt, no splitter; all of it if not given.
         tabs: whose row, which progress does not cover, has room for the two where the controls fill theirs.
+        corner: what stands before them there.
         """
         if tabs is None:
             self.controls.addStretch(1)
             self.controls.add(self.copy_button, self.export_button)
         else:
-            tabs.setCornerWidget(column(beside(self.copy_button, self.export_button)))
+            tabs.setCornerWidget(column(beside(*corner, self.copy_button, self.export_button)))
         content = column((widget, 1))  # a splitter would make a pane of what lies over it
         super().set_body(column(self._row, (content, 1), spacing=4))
         self._veil = Veil(numbers or content)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QLabel, QTabWidget, QWidget
+from PySide6.QtWidgets import QLabel, QSizePolicy, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.signs import minus
@@ -22,6 +22,7 @@ from llmlab_gui.inside.ranked_tokens import Ranked, RankedTokens
 from llmlab_gui.inside.sweep_view import SweepView
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.alternatives import visible
+from llmlab_gui.widgets.buttons import toggle_button
 from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import column, settling_timer, stack
 from llmlab_gui.widgets.numbers import exact
@@ -56,8 +57,10 @@ class InterventionsDock(InspectionDock):
         self.tabs.addTab(self._before_after, "Before and after")
         self.tabs.addTab(self.effect.moved, "Where it spread")
         self.tabs.addTab(self.sweep, "Sweep")
+        self.fields = toggle_button("Fields", "Show the fields above the results; hide them to give a map their room")
+        self.fields.setChecked(True)
         numbers = column((self.tabs, 1))
-        self.set_body(column(self.form, (numbers, 1)), numbers, self.tabs)
+        self.set_body(column(self.form, (numbers, 1)), numbers, self.tabs, self.fields)
         self.caption(
             "What the model would predict if a part were ablated (zero or mean) or patched from another prompt.",
             "ablation-and-patching",
@@ -75,7 +78,8 @@ class InterventionsDock(InspectionDock):
         self.effect.chosen.connect(lambda token: session.select(token=token))
         self.sweep.chosen.connect(self._choose_cell)
         self.sweep.drawn.connect(self.update_state)
-        self.tabs.currentChanged.connect(lambda: self.form.show_edits(not self._sweeping))  # a sweep makes its own
+        for changed in (self.tabs.currentChanged, self.fields.toggled):
+            changed.connect(self._show_fields)
         self.tabs.currentChanged.connect(self.update_state)
 
     def ready(self) -> bool:
@@ -158,6 +162,16 @@ class InterventionsDock(InspectionDock):
     def _refuse(self, error: LabError) -> None:
         self.empty.say(error.what, f"{error.why} {error.do}".strip())
         self._show_empty_page()
+
+    def _show_fields(self) -> None:
+        """As many as are wanted; and no tab needs the height of another."""
+        shown = self.fields.isChecked()
+        self._row.setVisible(shown)
+        self.form.show_edits(shown and not self._sweeping)  # a sweep makes its own
+        for page in (self._before_after, self.effect.moved, self.sweep):
+            seen = page is self.tabs.currentWidget()
+            height = QSizePolicy.Policy.Expanding if seen else QSizePolicy.Policy.Ignored
+            page.setSizePolicy(QSizePolicy.Policy.Expanding, height)
 
     def _say_nothing_yet(self) -> None:
         selection = self.session.selection

@@ -269,3 +269,22 @@ def test_copy_and_export_take_no_row_of_their_own(dock: InterventionsDock) -> No
         middle = button.mapTo(dock.tabs, button.rect().center()).y()
         assert tabs.geometry().top() <= middle <= tabs.geometry().bottom()
         assert button.height() <= tabs.height()
+
+
+def test_in_a_low_window_a_sweeps_map_is_in_sight_once_the_fields_are_hidden(
+    dock: InterventionsDock, qtbot: QtBot
+) -> None:
+    dock.resize(525, 230)  # as in Look inside at 1280 x 640
+    dock.tabs.setCurrentWidget(dock.sweep)
+    dock.sweep.run.click()
+    qtbot.waitUntil(lambda: dock.sweep.archive is not None, timeout=WAIT)
+    seen = dock.sweep.map.visibleRegion().boundingRect().height()
+    dock.fields.click()
+    assert not dock._row.isVisible()
+    map = dock.sweep.map
+    qtbot.waitUntil(lambda: map.visibleRegion().boundingRect().height() > map.height() * 0.9, timeout=WAIT)
+    assert map.visibleRegion().boundingRect().height() > seen
+    dock.fields.click()
+    dock.tabs.setCurrentIndex(0)
+    assert dock._row.isVisible()
+    assert dock.form._edits.isVisible()
