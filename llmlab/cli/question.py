@@ -70,7 +70,9 @@ def _out_of(args: argparse.Namespace) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         held = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise UsageError(f"{out} cannot be a folder for the results.", f"{error.strerror}.") from error
+        raise UsageError(
+            f"{out} cannot be a folder for the results.", f"{error.strerror}.", "Choose another --out."
+        ) from error
     if held and not args.force:
         more = f" and {text.counted(len(held) - 1, 'other')}" if len(held) > 1 else ""
         why = f"It has {text.printable(held[0])}{more}, and old figures beside new numbers would mislead."

@@ -26,7 +26,7 @@ from llmlab.cli.words import (
     outputs_of,
     spoken,
 )
-from llmlab.core.config import parse_assignments, with_overrides
+from llmlab.core.config import parse_assignments, with_overrides, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.memory import available_bytes
@@ -93,8 +93,12 @@ def pretrain(args: argparse.Namespace) -> int:
     corpus = find_corpus(settings.data.corpus)
     if not corpus.here():
         next(corpus.pieces())  # raises the error that says where it comes from, and which file to put where
-    needed = estimate_pretraining(settings)
-    _check_shortages(settings, outputs, needed.memory_bytes, needed.checkpoint_bytes)
+    counted = settings
+    if parent is not None and settings.train.precision == "auto":  # a branch computes as its parent does
+        taken = parent[0].info().precision_on_a_processor
+        counted = with_values(settings, {"train.precision": taken or "auto"})
+    needed = estimate_pretraining(counted)
+    _check_shortages(counted, outputs, needed.memory_bytes, needed.checkpoint_bytes)
     return _make_and_train(args, preset, settings, parent)
 
 

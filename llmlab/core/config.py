@@ -247,7 +247,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         with open_file(path) as file:
             text = file.read().decode()
     except OSError as error:
-        raise UsageError(f"{path} could not be read.", f"{error.strerror or error}.") from error
+        raise UsageError(f"{path} could not be read.", f"{error.strerror or error}.", "Name another file.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} could not be read.", f"It is not UTF-8: {error}.") from error
     return parse_toml(text, path)

@@ -56,6 +56,7 @@ _ADVICE = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
     errno.ENOENT: "Was it moved or deleted?",
+    errno.ENOMEM: "Close other programs, then try again.",
 }
 _LOOK = "Look at what is there, then try again."
 

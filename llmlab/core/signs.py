@@ -1,4 +1,4 @@
-"""The sign of a number in a text that people read."""
+"""Signs in texts that people read: the minus of a number, the line break of a prompt."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def minus(number: str) -> str:
     if not number.strip("+-0.,"):
         return number.lstrip("+-")
     return f"\u2212{number[1:]}" if number.startswith("-") else number
+
+
+def quoted(text: str) -> str:
+    """A prompt or token in quotes, with the panels' sign for a line break."""
+    return repr(text.replace("\n", "⏎"))

@@ -133,7 +133,7 @@ def read_paper(name: str, folder: Path = PAPERS_DIR) -> Paper:
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} does not describe a paper.", f"{type(error).__name__}: {error}.") from error
     except OSError as error:
-        raise UsageError(f"The notes of {name} could not be read.", str(error)) from error
+        raise UsageError(f"The notes of {name} could not be read.", f"{error}.", "Put it back.") from error
     ids = [claim.id for claim in claims]
     if not ids or len(set(ids)) < len(ids):
         raise UsageError(f"{path} does not describe a paper.", "It needs claims, each with an id of its own.")

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import psutil
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.files import sha256_of
 from llmlab.core.paths import module_command
 from llmlab.exercises.pieces import CHECKS, Piece, Workbook
@@ -69,11 +69,9 @@ class Answer:
 def check(piece: Piece, workbook: Workbook, *, seconds: float = SECONDS, memory: int = MEMORY_BYTES) -> Answer:
     """Checks the file of a piece, and records that it passed. UsageError where it is not started."""
     path = workbook.require(piece).resolve()
-    try:
+    with explained(f"{piece.name} could not be checked."):  # where it has just been removed, or its folder
         digest = sha256_of(path)
         answer = check_file(piece, path, seconds=seconds, memory=memory)
-    except OSError as error:  # it has just been removed, or its folder
-        raise LabError(f"{piece.name} could not be checked.", f"{path}: {error.strerror or error}.") from error
     with contextlib.suppress(OSError):  # removed or saved anew meanwhile: what passed may be another version
         workbook.record(piece, digest, answer.passed and sha256_of(path) == digest)
     return answer

@@ -38,7 +38,7 @@ from typing import Any, TypeAlias
 import torch
 
 from llmlab.core.device import is_out_of_memory
-from llmlab.core.errors import LabError, UsageError
+from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.geometry import Geometry, geometry
 from llmlab.inspection.inspect import inspect
@@ -89,12 +89,11 @@ def answer_question(
     kind, answered = questions[question]
     try:
         asked: Any = from_values(kind, values)
-        if isinstance(asked, Inspect):
-            inspect(opened, asked, out, progress, part)
-        else:
-            answered(opened, asked, out, progress)
-    except OSError as error:
-        raise LabError(f"The answer could not be written to {out}.", f"{error.strerror or error}.") from error
+        with explained(f"The answer could not be written to {out}."):
+            if isinstance(asked, Inspect):
+                inspect(opened, asked, out, progress, part)
+            else:
+                answered(opened, asked, out, progress)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -26,7 +26,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.files import parse_json, safetensors_header
 from llmlab.core.records import field_types, from_plain
 
@@ -231,12 +231,11 @@ class Archive(Mapping[str, Array]):
 def read_archive(path: Path) -> Archive:
     """Opens an archive. LabError when it is missing, cut, not an inspection, or from a newer lab."""
     try:
-        size = path.stat().st_size
-        header, start = safetensors_header(path)
+        with explained(f"{path} cannot be read."):
+            size = path.stat().st_size
+            header, start = safetensors_header(path)
         texts = header.pop("__metadata__", {})
         schema = int(texts["schema"]) if "schema" in texts else 0
-    except OSError as error:
-        raise LabError(f"{path} cannot be read.", f"{error.strerror or error}.") from error
     except (ValueError, AttributeError, TypeError) as error:
         raise LabError(f"{path.name} is not an inspection of this lab.", f"{error}.", "Choose another file.") from error
     if schema > SCHEMA:

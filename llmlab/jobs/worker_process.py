@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.paths import module_command
 from llmlab.core.processes import follow_parent, host_name, process_start
 from llmlab.store.worker_folder import WorkerFolder
@@ -58,15 +58,14 @@ def launch(
     if not folder.path.is_dir():  # the lock would make it again
         raise folder.gone()
     begin(False)  # before the lock is waited for: a worker that lives holds it
-    try:
-        with folder.held():
-            return _launch(module, folder, begin(True), environment, die_with_parent)
-    except filelock.Timeout as error:
-        raise LabError(
-            f"{folder.id} is already being worked on.", "Another process holds it.", "Wait until it has ended."
-        ) from error
-    except OSError as error:
-        raise LabError(f"The worker of {folder.id} could not be started.", str(error)) from error
+    with explained(f"The worker of {folder.id} could not be started."):
+        try:
+            with folder.held():
+                return _launch(module, folder, begin(True), environment, die_with_parent)
+        except filelock.Timeout as error:
+            raise LabError(
+                f"{folder.id} is already being worked on.", "Another process holds it.", "Wait until it has ended."
+            ) from error
 
 
 def _launch(

@@ -43,10 +43,12 @@ def ask_live(
     _require_alive(run, reference)
     name = f"{question}-{uuid.uuid4().hex[:12]}"
     stem = run.inspections / name
+    unasked = f"{reference} could not be asked."
     try:
-        request = requests.send(run.requests, "inspect", question=question, values=dict(values), out=name)
-    except (OSError, ValueError) as error:
-        raise LabError(f"{reference} could not be asked.", f"{error}.") from error
+        with explained(unasked):
+            request = requests.send(run.requests, "inspect", question=question, values=dict(values), out=name)
+    except ValueError as error:
+        raise UsageError(unasked, f"{error}.", "Change what you ask.") from error
     answered = False
     try:
         with explained(f"The answer could not be written to {out}."):

@@ -101,7 +101,7 @@ class TensorFile(Mapping[str, Array]):
         try:
             raw = np.memmap(self.path, np.dtype(_DTYPES[dtype]), "r", place, shape)
         except (OSError, ValueError) as error:
-            raise LabError(f"{self.path} cannot be read.", f"{error}.") from error
+            raise LabError(f"{self.path} cannot be read.", f"{error}.", "Open the model again.") from error
         if dtype == "BF16":  # the upper half of a float32; numpy has no such type
             return (np.asarray(raw).astype(np.uint32) << 16).view(np.float32)
         return np.asarray(raw, np.float64 if dtype == "F64" else np.float32)

@@ -87,15 +87,11 @@ def read_chain(folder: Path) -> Chain:
 
 def chain_bytes(folder: Path) -> bytes:
     """seals.jsonl as it is, empty where there is none. Raises LabError when it is there and cannot be read."""
-    try:
-        with open_file(folder / CHAIN) as file:
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise OSError(f"{folder / CHAIN} has more than {_LARGEST >> 20} MiB")
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise LabError("The seals of the notebook cannot be read.", f"{error}.", "Put it back as it was.") from error
+    path, data, unread = folder / CHAIN, b"", "The seals of the notebook cannot be read."
+    with explained(unread), contextlib.suppress(FileNotFoundError), open_file(path) as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise LabError(unread, f"{path} has more than {_LARGEST >> 20} MiB.", "Put it back as it was.")
     return data
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.records import named_records
-from llmlab.core.signs import minus
+from llmlab.core.signs import minus, quoted
 from llmlab.practice.deck import Record
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, Question
 from llmlab.practice.subject import Subject
@@ -172,11 +172,6 @@ def kinds_for(subject: Subject, *, concept: str = "", name: str = "") -> list[Ki
 
 
 # Forms ------------------------------------------------------------------------------------------------------------
-
-
-def quoted(text: str) -> str:
-    """A prompt or token in quotes, with the panels' sign for a line break."""
-    return repr(text.replace("\n", "⏎"))
 
 
 def choice(random: Random, right: str, wrong: Sequence[str], /, *, prompt: str = "", **facts: Any) -> Found:

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 
 from llmlab.anatomy.capture import Intervener, run
 from llmlab.core.errors import LabError
-from llmlab.core.signs import minus
+from llmlab.core.signs import minus, quoted
 from llmlab.inspection.geometry import matrix_of
 from llmlab.inspection.intervening import Interventions, parse_intervention, require_intervention
-from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, choice, interval, kind, ordered, quoted
+from llmlab.practice.kinds import NAT, PERCENT, Facts, Found, NothingToAsk, choice, interval, kind, ordered
 from llmlab.practice.readings import text_of_id
 from llmlab.practice.subject import MEASURED_ROWS, Subject
 

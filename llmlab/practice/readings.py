@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 
-from llmlab.core.signs import minus
+from llmlab.core.signs import minus, quoted
 from llmlab.inspection.readout import text_of
 from llmlab.practice.kinds import (
     NAT,
@@ -22,7 +22,6 @@ from llmlab.practice.kinds import (
     kind,
     number_text,
     ordered,
-    quoted,
     value,
 )
 from llmlab.practice.subject import Subject

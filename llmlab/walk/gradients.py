@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from llmlab.anatomy.anatomy import FinalNorm
 from llmlab.anatomy.modules import linear_numbers
 from llmlab.core.errors import LabError
+from llmlab.core.signs import quoted
 from llmlab.gpt.head import next_token_loss
 from llmlab.walk.attending import projected, turned, turned_in_pairs
 from llmlab.walk.code import code_of
@@ -119,13 +120,13 @@ def _loss(back: Back) -> Stage:
     targets = torch.tensor(back.targets)
     losses = -logits.log_softmax(-1)[torch.arange(len(targets)), targets]
     tokens = [focus.opened.tokenizer.token_text(id) for id in back.targets]
-    labels = [f"{before!r} → {after!r}" for before, after in zip(focus.tokens, tokens, strict=True)]
+    labels = [f"{quoted(before)} → {quoted(after)}" for before, after in zip(focus.tokens, tokens, strict=True)]
     terms = [number(one) for one in losses.tolist()]
     likely = float((-losses[p]).exp())
     return back.stage(
         "loss",
         f"({total(terms, float(losses.sum()))}) / {len(terms)} = {number(back.loss)}; "
-        f"position {p} gave {tokens[p]!r} the probability {number(likely)}",
+        f"position {p} gave {quoted(tokens[p])} the probability {number(likely)}",
         [value("−ln p", ("position",), losses, labels)],
         losses.mean(),
         torch.tensor(back.loss),
@@ -143,7 +144,7 @@ def _from_the_end(back: Back) -> Iterator[Stage]:
     one_hot = torch.zeros_like(logits)
     one_hot[target] = 1
     likely = float(logits.softmax(-1)[target])
-    text = repr(focus.opened.tokenizer.token_text(target))
+    text = quoted(focus.opened.tokenizer.token_text(target))
     yield back.stage(
         "logits_gradient",
         f"for {text}: ({number(likely)} − 1) / {count} = {number(float(grad[target]))}",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llmlab.core.signs import quoted
 from llmlab.data.tokenizers import CharTokenizer
 from llmlab.gpt.model import GPT
 from llmlab.walk.focus import Focus, differing, value
@@ -32,7 +33,7 @@ def _text_stages(focus: Focus) -> Iterator[Stage]:
     text, tokenizer, p = focus.text, focus.opened.tokenizer, focus.position
     spelled = text.encode(errors="replace")
     letters = "" if isinstance(tokenizer, CharTokenizer) else "; it knows nothing of its letters"
-    shown = f"{text[:_SHOWN]!r}{' …' if len(text) > _SHOWN else ''}"
+    shown = f"{quoted(text[:_SHOWN])}{' …' if len(text) > _SHOWN else ''}"
     yield focus.stage("text", f"{len(text):,} characters: {shown}", [], letters=letters)
     shown = " ".join(f"{byte:02x}" for byte in spelled[:12])
     numbers = f"{len(spelled):,} bytes: {shown}{' …' if len(spelled) > 12 else ''}"
@@ -40,7 +41,7 @@ def _text_stages(focus: Focus) -> Iterator[Stage]:
     yield focus.stage("bytes", numbers, each)
     ids = torch.tensor(focus.ids, dtype=torch.float64)
     merges = merge_words(tokenizer, focus.ids[p], merge_numbers(tokenizer))
-    numbers = f"{len(ids):,} tokens. Position {p} is {focus.tokens[p]!r}, id {focus.ids[p]:,}: {merges}."
+    numbers = f"{len(ids):,} tokens. Position {p} is {quoted(focus.tokens[p])}, id {focus.ids[p]:,}: {merges}."
     yield focus.stage("tokens", numbers, [value("ids", ("position",), ids, focus.token_labels)])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmlab.core.errors import UsageError
 from llmlab.core.settings import Sampling
+from llmlab.core.signs import quoted
 from llmlab.gpt.generate import choose, sampling_steps
 from llmlab.inspection.readout import text_of
 from llmlab.walk.focus import Focus, value
@@ -175,4 +176,4 @@ def _picked(focus: Focus, name: str, x: Tensor, order: Tensor) -> Value:
 
 
 def _text(focus: Focus, id: int) -> str:
-    return repr(text_of(focus.opened.tokenizer, id))
+    return quoted(text_of(focus.opened.tokenizer, id))

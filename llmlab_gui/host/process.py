@@ -255,8 +255,11 @@ class ModelHost(QObject):
     def _refuse(self, number: int, why: str) -> None:
         """Ends a request whose answer cannot be understood, and the host's work for it."""
         self._write({"do": "cancel", "id": number})
-        request = self._waiting[number]
+        request, cancelled = self._waiting[number], number in self._cancelling
         self._close(number)
+        if cancelled:
+            request.end(request.cancelled)
+            return
         do = "If the lab was updated while this window was open, close the window and start it again."
         request.end(
             request.failed, LabError("The model's process gave an answer that the window cannot read.", why, do)

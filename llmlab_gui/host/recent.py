@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmlab.models.reference import without_folders
 from llmlab.store.checkpoints import checkpoint_name
 from llmlab.store.run_folder import RunFolder
 
@@ -35,6 +36,11 @@ class Recent:
         self.open = model.reference
         others = [other for other in self.models if other.reference != model.reference]
         self.models = [model, *others][:_MOST]
+
+    def add_cancelled(self, reference: str) -> None:
+        """One whose opening was cancelled, unless it has been open before."""
+        if reference and all(model.reference != reference for model in self.models):
+            self.add_model(RecentModel(reference, without_folders(reference), "its opening was cancelled"))
 
     def add_prompt(self, text: str) -> None:
         """To the front, in place of the one before if that was only half of it."""

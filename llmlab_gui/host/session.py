@@ -228,6 +228,9 @@ class InspectionSession(PointedAt):
         if request is not None:
             self._requests.drop(request)
             return
+        if self.opening:  # whoever chose a folder need not look for it again
+            self.recent.add_cancelled(self._chosen)
+            self.recent_changed.emit()
         inspecting = self._requests.running("inspect")
         alone = inspecting and not self._findings.decline()
         self._requests.drop_all()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, QThread, Signal, SignalInstance
 
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.store.overview import OverviewReader, is_long
 from llmlab.store.run_folder import RunFolder, RunStatus
 from llmlab.store.run_log import EventFollower
@@ -104,17 +104,17 @@ class RunWatcher(QThread):
 
     def _look(self, watched: _Watched) -> None:
         try:
-            if watched.follower is None:
-                self._open(watched)
-            events = watched.follower.poll(_BLOCK_BYTES) if watched.follower is not None else []
-            if events:
-                self._news.emit(watched, self.batch, events)
-            if time.monotonic() - watched.status_at >= _STATUS_SECONDS:
-                self._look_at_status(watched)
-        except (LabError, OSError) as error:
+            with explained(f"{watched.run.path} cannot be read."):
+                if watched.follower is None:
+                    self._open(watched)
+                events = watched.follower.poll(_BLOCK_BYTES) if watched.follower is not None else []
+                if events:
+                    self._news.emit(watched, self.batch, events)
+                if time.monotonic() - watched.status_at >= _STATUS_SECONDS:
+                    self._look_at_status(watched)
+        except LabError as error:
             watched.due = math.inf
-            told = error if isinstance(error, LabError) else LabError(f"{watched.run.id} cannot be read.", str(error))
-            self._news.emit(watched, self.failed, told)
+            self._news.emit(watched, self.failed, error)
             return
         idle = not events and watched.reader is None and watched.status is not None and not watched.status.live
         watched.due = time.monotonic() + (_IDLE_SECONDS if idle else _LIVE_SECONDS)

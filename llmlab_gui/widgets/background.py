@@ -10,7 +10,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from llmlab.core.errors import Cancelled, LabError
+from llmlab.core.errors import Cancelled, LabError, explained
 
 Then = Callable[[Any], None]
 
@@ -72,13 +72,12 @@ class Background(QObject):
 
     def _work(self, function: Callable[[], Any], then: Then, failed: Callable[[LabError], None]) -> None:
         try:
-            answer: tuple[Callable[..., None], Any] = (then, function())
+            with explained("A file could not be read or changed."):
+                answer: tuple[Callable[..., None], Any] = (then, function())
         except Cancelled:
             return
         except LabError as error:
             answer = (failed, error)
-        except OSError as error:
-            answer = (failed, LabError("A file could not be read or changed.", str(error)))
         except Exception as error:
             sys.excepthook(*sys.exc_info())
             answer = (failed, as_lab_error(error))

@@ -243,7 +243,7 @@ def test_nothing_is_left_when_writing_fails_or_the_disk_is_full(outputs: Path, t
     out = tmp_path / "out"
     out.mkdir()
     full = mock.patch.object(merge, "_write_folder", side_effect=OSError(28, "No space left on device"))
-    with full, pytest.raises(LabError, match="The disk is full"):
+    with full, pytest.raises(LabError, match=r"No space left on device. Make room"):
         export("on-llama", outputs, out / "merged", "hf")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     with mock.patch.object(shutil, "disk_usage", return_value=usage):

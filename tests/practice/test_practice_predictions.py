@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from asked import ask, middle
 from torch import Tensor
 
+from llmlab.core.signs import quoted
 from llmlab.gpt.model import GPT
 from llmlab.practice import predictions, twin
-from llmlab.practice.kinds import NothingToAsk, quoted
+from llmlab.practice.kinds import NothingToAsk
 from llmlab.practice.question import TRAINING
 from llmlab.practice.subject import Subject
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from asked import ask, middle
 from torch import Tensor
 
+from llmlab.core.signs import quoted
 from llmlab.gpt.model import GPT
 from llmlab.practice import readings
-from llmlab.practice.kinds import NothingToAsk, quoted
+from llmlab.practice.kinds import NothingToAsk
 from llmlab.practice.subject import Subject, subject_of
 
 SEEDS = (0, 1, 2)

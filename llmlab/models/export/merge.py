@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmlab.core.errors import LabError, UsageError
-from llmlab.core.files import is_disk_full, write_json
+from llmlab.core.errors import LabError, UsageError, explained
+from llmlab.core.files import write_json
 from llmlab.core.finetuning_settings import FULL
 from llmlab.core.progress import Progress, quiet
 from llmlab.gpt.hf import refusal, refusal_of, to_hf
@@ -86,21 +86,19 @@ def staged(out: Path, size: int) -> Iterator[Path]:
     """
     staging = out.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{out.name}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free
-        if size + _BESIDE_BYTES > free:
-            raise LabError(
-                f"The export to {out} needs {(size + _BESIDE_BYTES) / 1e6:,.0f} MB.",
-                f"{out.parent} has {free / 1e6:,.0f} MB free.",
-                "Make room, or choose another --out.",
-            )
-        yield staging
-        if out.is_dir():
-            out.rmdir()
-        os.replace(staging, out)
-    except OSError as error:
-        why = "The disk is full." if is_disk_full(error) else f"{error}."
-        raise LabError(f"The export could not be written to {out}.", why) from error
+        with explained(f"The export could not be written to {out}.", "Make room, or choose another --out."):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(out.parent).free
+            if size + _BESIDE_BYTES > free:
+                raise LabError(
+                    f"The export to {out} needs {(size + _BESIDE_BYTES) / 1e6:,.0f} MB.",
+                    f"{out.parent} has {free / 1e6:,.0f} MB free.",
+                    "Make room, or choose another --out.",
+                )
+            yield staging
+            if out.is_dir():
+                out.rmdir()
+            os.replace(staging, out)
     finally:
         if staging.is_dir():
             shutil.rmtree(staging, ignore_errors=True)
