@@ -139,15 +139,17 @@ def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus], jo
     """Time until every trial has ended: the estimates, corrected by what trials really take.
 
     The correction is the median of taken / estimated over trials that finished, train or were stopped: these have their
-    own pace. Of those that train the rest is what they say, of others it counts by their steps.
+    own pace. Before any has, it is at least what the first ones have taken to start. Of those that train the rest is
+    what they say, of others it counts by their steps.
     jobs: that train at once; as one ends, the next begins. share: how many of them have one machine together.
     """
     standing = [(trial, trials.get(trial.name, TrialStatus())) for trial in record.trials]
-    ratios = [
-        taken / (trial.estimated_seconds * status.at_once)
-        for trial, status in standing
-        if trial.estimated_seconds > 0 and (taken := _taken(status)) is not None
+    timed = [
+        (trial.estimated_seconds * status.at_once, status) for trial, status in standing if trial.estimated_seconds
     ]
+    ratios = [taken / expected for expected, status in timed if (taken := _taken(status)) is not None]
+    if not ratios:
+        ratios = [max(1.0, one.wall_seconds / expected) for expected, one in timed if one.state == "running"]
     ratio = statistics.median(ratios) if ratios else 1.0
     free = [0.0] * jobs  # when each is, from now on: a heap
     for trial, status in standing:
@@ -167,7 +169,7 @@ def _taken(status: TrialStatus) -> float | None:
     if status.state not in ("running", "stopped") or status.step <= _PACED * status.steps:
         return None
     if status.state == "stopped":
-        return status.wall_seconds * status.steps / status.step or None
+        return status.wall_seconds + status.active_seconds * (status.steps / status.step - 1) or None
     return None if status.eta_seconds is None else status.wall_seconds + status.eta_seconds
 
 

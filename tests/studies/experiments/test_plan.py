@@ -276,10 +276,14 @@ def test_a_trial_that_trains_says_itself_how_long_it_takes_and_how_long_the_othe
     running = TrialStatus("running", 60, 240, wall_seconds=taken, eta_seconds=3 * taken)
     others = 4 * (second.estimated_seconds + third.estimated_seconds)
     assert seconds_left(record, {first.name: running}) == pytest.approx(3 * taken + others)
-    stopped = replace(running, state="stopped", eta_seconds=None)  # what it still takes is not another for that
-    assert seconds_left(record, {first.name: stopped}) == pytest.approx(3 * taken + others)
+    stopped = replace(running, state="stopped", eta_seconds=None, active_seconds=taken)
+    assert seconds_left(record, {first.name: stopped}) == pytest.approx(3 * taken + others)  # the same as before
+    half = replace(stopped, active_seconds=taken / 2)  # the other half was its start, which does not grow with steps
+    assert seconds_left(record, {first.name: half}) == pytest.approx(1.875 * taken + 2.5 * others / 4)
     begun = replace(running, step=1)  # its pace says nothing yet
     assert seconds_left(record, {first.name: begun}) == pytest.approx(record.estimated_seconds, rel=0.01)
+    slow = replace(begun, wall_seconds=3 * taken)  # but on a busy machine its start took longer than all was to
+    assert seconds_left(record, {first.name: slow}) == pytest.approx(3 * record.estimated_seconds, rel=0.01)
 
 
 def test_the_time_left_of_runs_at_once_is_until_the_last_of_them_ends() -> None:
