@@ -186,7 +186,7 @@ def _rates() -> list[float]:
     """Of high rates the training losses that the page names."""
     bare = "pretrain --steps 200 --set train.eval_interval=50 --set train.learning_rate="
     cold = _batches(f"{bare}1e-2 --set train.warmup_steps=0")
-    return [_batches(f"{bare}1e-1")[7], *cold[3:6], mean(cold[6:]), _batches(f"{bare}1e-2")[23], *_lines()]
+    return [_batches(f"{bare}1e-1")[7], cold[3], cold[5], mean(cold[6:24]), _batches(f"{bare}1e-2")[23], *_lines()]
 
 
 def _scores() -> list[float]:

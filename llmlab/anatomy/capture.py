@@ -325,8 +325,8 @@ def _watched_attention(model: nn.Module, anatomy: Anatomy, observers: Sequence[O
         yield
 
 
-def watch_call(layer: int, call: AttentionCall, observers: Sequence[Observer]) -> Tensor:
-    """Shows a layer's attention to the observers -> its head outputs z [H, T, D]."""
+def watch_call(layer: int, call: AttentionCall, observers: Sequence[Observer]) -> list[Tensor]:
+    """Shows a layer's attention to the observers -> its head outputs z in pieces, [H, q, D] each."""
     for observer in _overriding(observers, "attention"):
         observer.attention(layer, call)
     watching = _overriding(observers, "pattern")
@@ -335,8 +335,7 @@ def watch_call(layer: int, call: AttentionCall, observers: Sequence[Observer]) -
         for observer in watching:
             observer.pattern(layer, first, pattern)
         outputs.append(z)
-    # Behind each other by tokens, as transformers' functions return them: what goes on needs no copy of its own.
-    return outputs[0] if len(outputs) == 1 else torch.cat([z.transpose(0, 1) for z in outputs]).transpose(0, 1)
+    return outputs
 
 
 def _watch_scratch(

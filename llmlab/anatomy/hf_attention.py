@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
@@ -26,7 +27,7 @@ from llmlab.anatomy.capture import AttentionCall, repeated
 from llmlab.anatomy.modules import base_model
 from llmlab.anatomy.own_attention import OWN, watch_own
 
-See: TypeAlias = Callable[[nn.Module, AttentionCall], Tensor]
+See: TypeAlias = Callable[[nn.Module, AttentionCall], list[Tensor]]
 NAME = "llmlab"
 # Which attention modules are watched now, and who looks.
 _watchers: WeakKeyDictionary[nn.Module, See] = WeakKeyDictionary()
@@ -48,7 +49,7 @@ def can_attend(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def watched(model: nn.Module, see: See) -> Iterator[None]:
-    """While it lasts, every attention layer of `model` calls `see`, with whose head outputs [H, T, D] it goes on.
+    """While it lasts, every attention layer of `model` calls `see`, whose head outputs, in pieces [H, q, D], it uses.
 
     (Layers of `own_attention` go on with what they compute by themselves.) One prompt at a time. Afterwards the
     model attends as it did before, also when it failed on the way.
@@ -142,7 +143,7 @@ def _attend(
         softcap=more.get("softcap"),
         rows=rows,
     )
-    return see(module, call).transpose(0, 1)[None].contiguous(), None
+    return torch.cat([z.transpose(0, 1) for z in see(module, call)])[None], None
 
 
 AttentionInterface.register(NAME, _attend)

@@ -87,7 +87,7 @@ OWN = {
 
 
 def watch_own(
-    stack: contextlib.ExitStack, module: nn.Module, see: Callable[[nn.Module, AttentionCall], Tensor]
+    stack: contextlib.ExitStack, module: nn.Module, see: Callable[[nn.Module, AttentionCall], object]
 ) -> None:
     """Hooks that show one attention module's attention to `see`, just before its head outputs are projected."""
     own = OWN[type(module).__name__]

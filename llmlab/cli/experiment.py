@@ -212,7 +212,8 @@ def _description(folder: ExperimentFolder, record: ExperimentRecord, status: Exp
     for trial in record.trials:
         one = status.trials.get(trial.name)
         if one is not None:
-            rows.append((trial.run, one.state, f"{one.step}/{one.steps}", text.loss(one.val_loss), one.note))
+            steps = f"{one.step}/{one.steps}" if one.steps else ""
+            rows.append((trial.run, one.state, steps, text.loss(one.val_loss), one.note))
     if rows:
         yield from text.table(("run", "state", "step", "validation", ""), rows, right=(2, 3))
     if found := list(findings_table(folder)):

@@ -208,7 +208,8 @@ def _description(
     run: RunFolder, info: RunInfo, status: RunStatus, started: Started | None, predicted: Sequence[Line]
 ) -> Iterator[str]:
     settings = info.settings
-    yield f"{run.id}: {status.words} at step {status.step} of {settings.train.steps}"
+    at = f" at step {status.step} of {settings.train.steps}" if status.state != "queued" else ""
+    yield f"{run.id}: {status.words}{at}"
     if status.silent_since is not None:
         said = f"on {status.host}. {SILENT_ELSEWHERE}" if status.elsewhere else f"process {status.pid}. {SILENT}"
         yield f"  silent       {said}"

@@ -100,7 +100,9 @@ class RunStatus:
     def words(self) -> str:
         """The state as people read it, with another machine's name, and since when its worker is silent."""
         if self.silent_since is None:
-            return f"{self.state} on {self.host}" if self.elsewhere else self.state
+            if self.elsewhere:
+                return f"{self.state} on {self.host}"
+            return "starting" if self.state == "queued" else self.state  # the window's queue holds no runs yet
         today = time.time() - self.silent_since < 12 * 3600
         since = time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M", time.localtime(self.silent_since))
         return f"{self.state}, silent since {since}"

@@ -178,7 +178,7 @@ class ExperimentForm(StudyForm[Asked]):
             return
         current = self._lab.current()
         wanted = self.subject.currentData() or (current.name if current is not None else "")
-        offered = [(row.name, f"{row.name} ({row.status.state}, {row.status.step:,} steps)") for row in rows]
+        offered = [(row.name, f"{row.name} ({row.status.words}, {row.status.step:,} steps)") for row in rows]
         self.subject.fill(offered, wanted)
         self.edited.emit()
 

@@ -19,7 +19,7 @@ from llmlab_gui.widgets.row_tables import KEY_ROLE, Column, Index, RowsModel, ro
 
 _KINDS = {"run": "run", "live": "live run", "huggingface": "Hugging Face", "gguf": "GGUF", "adapter": "adapter"}
 _HINT = (
-    "Open takes a run (bar, or bar@best, bar@150, bar@live), a folder, a .gguf file, a name on the Hugging Face Hub, "
+    "Open takes a run (RUN, RUN@best, RUN@150 or RUN@live), a folder, a .gguf file, a name on the Hugging Face Hub, "
     "or BASE+ADAPTER."
 )
 

@@ -29,7 +29,7 @@ class ReferenceBox(OneLineBox):
         self.setEditable(True)
         self.setLineEdit(_Line(self))
         self.setAccessibleName(name)
-        self.setToolTip(f"{name}: bar@latest, bar@150, bar@live, a folder, a .gguf file, BASE+ADAPTER")
+        self.setToolTip(f"{name}: RUN@latest, RUN@150, RUN@live, a folder, a .gguf file, BASE+ADAPTER")
         self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(14)

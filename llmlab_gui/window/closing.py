@@ -136,7 +136,7 @@ class StoppingDialog(QDialog):
 
     def _draw(self) -> None:
         asked = self._lab.controller.stopping_text
-        lines = [f"{row.name}: {asked(row.run) or row.status.state}" for row in self._live()]
+        lines = [f"{row.name}: {asked(row.run) or row.status.words}" for row in self._live()]
         holding = self._lab.queue.holding
         lines += [f"{plan}: stopping" for plan in self._live_plans()]
         lines += ["The queue: being paused"] if holding else []

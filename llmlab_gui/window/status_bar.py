@@ -86,7 +86,7 @@ class StatusBar(QStatusBar):
         palette.setColor(QPalette.ColorRole.WindowText, QColor(color))
         self.state.setPalette(palette)
         self.bar.setValue(round(_WHOLE * status.step / status.steps) if status.steps else 0)
-        self.steps.setText(f"step {status.step:,} of {status.steps:,}")
+        self.steps.setText(f"step {status.step:,} of {status.steps:,}" if status.state != "queued" else "")
         going = status.state == "running" and status.silent_since is None and status.step > 0
         speed, left = status.tokens_per_second, status.eta_seconds
         self.speed.setText(f"{count_text(speed)} tokens/s" if going and speed else "")

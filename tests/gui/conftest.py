@@ -10,7 +10,7 @@ from pathlib import Path
 import forks_for_qt
 import pytest
 import shiboken6
-from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QThread, QTimer
+from PySide6.QtCore import QCoreApplication, QEvent, Qt, QThread, QTimer
 from PySide6.QtGui import QWindow
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QWidget
@@ -103,7 +103,7 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     app = QApplication.instance()
     assert isinstance(app, QApplication)
     _light(app)
-    before, threads = _running(), set(threading.enumerate())
+    before, threads = _clocks(), set(threading.enumerate())  # also what rests: the file's window may start it any time
     others = [thing for thing in gc.get_objects() if type(thing) is Background]  # of the file's window, if it has one
     windows: list[MainWindow] = []
 
@@ -121,7 +121,7 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     windows.clear()
     gc.collect()
     delete_now()
-    left = [thing for thing in _running() if id(thing) not in {id(other) for other in before}]
+    left = [thing for thing in _clocks() if _runs(thing) and id(thing) not in {id(other) for other in before}]
     assert not left, f"still running after the window closed: {left}"
     alive = set(threading.enumerate()) - threads
     for other in others:  # their threads begin with the first work there is for them
@@ -192,18 +192,13 @@ def delete_now() -> None:
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
-def _running() -> list[QObject]:
-    """Threads that run and timers that tick."""
-    found: list[QObject] = []
-    for thing in gc.get_objects():
-        kind = type(thing)  # isinstance would wake the deprecated proxies of other packages
-        if not issubclass(kind, (QThread, QTimer)) or not shiboken6.isValid(thing):
-            continue
-        if (isinstance(thing, QThread) and thing.isRunning() and thing is not QThread.currentThread()) or (
-            isinstance(thing, QTimer) and thing.isActive()
-        ):
-            found.append(thing)
-    return found
+def _clocks() -> list[QThread | QTimer]:
+    """Threads and timers."""  # isinstance would wake the deprecated proxies of other packages
+    return [one for one in gc.get_objects() if issubclass(type(one), (QThread, QTimer)) and shiboken6.isValid(one)]
+
+
+def _runs(one: QThread | QTimer) -> bool:
+    return one.isActive() if isinstance(one, QTimer) else one.isRunning() and one is not QThread.currentThread()
 
 
 def _counts(widget: QWidget) -> bool:

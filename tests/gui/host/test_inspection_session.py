@@ -157,6 +157,7 @@ def test_opening_can_be_cancelled(qtbot: QtBot, session: InspectionSession) -> N
     session.cancel()
     assert not session.opening
     assert session.working is None
+    assert [model.reference for model in session.recent.models] == ["slow/model"]  # to be found again
     opened(qtbot, session)
 
 

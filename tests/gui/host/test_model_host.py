@@ -104,8 +104,11 @@ def test_an_error_of_the_host_has_its_three_parts(qtbot: QtBot, host: ModelHost)
 def test_an_answer_that_does_not_fit_its_question_ends_it_with_an_error(qtbot: QtBot, host: ModelHost) -> None:
     asked = Heard(host.ask_next(MODEL, "misfit"))
     written = Heard(host.generate(MODEL, "misfit endless", Generation()))
+    given_up = Heard(host.ask_next(MODEL, "misfit"))
+    given_up.request.cancel()
     following = Heard(host.ask_next(MODEL, "The"))
-    finished(qtbot, asked, written, following)
+    finished(qtbot, asked, written, given_up, following)
+    assert given_up.end == "cancelled"
     for request, event in ((asked, "opened"), (written, "token")):
         assert isinstance(request.end, LabError)
         assert "cannot read" in request.end.what
