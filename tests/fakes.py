@@ -91,8 +91,8 @@ class FakeRun:
         self._offsets: list[int] = []  # bytes of events.jsonl before each written event
         self.run.requests.mkdir(parents=True)
         self.run.checkpoints.mkdir()
+        self.run.write_status(RunStatus(heartbeat=time.time(), steps=steps))  # first: whoever sees the run sees it live
         self.run.write_info(RunInfo(name, "pretraining", created, self.settings, preset="baby"))
-        self.run.write_status(RunStatus(heartbeat=time.time(), steps=steps))
 
     def predict(self, *lines: str) -> FakeRun:
         """What the learner expects of it, locked and sealed as where a run is made."""

@@ -135,8 +135,8 @@ def _runs(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
         if about.get("base"):  # of a run that fine-tunes, those that learned are counted
             size = f"{about.get('method', 'fine-tuned')} on {about['base']}, {size.replace('parameters', 'trained')}"
         steps = ", ".join(f"{checkpoint.step:,}" for checkpoint in saved[-6:])
-        more = "..., " if len(saved) > 6 else ""
-        yield AvailableModel(f"{name}@latest", name, "run", f"{size}steps {more}{steps}")
+        at = f"step{'s' if len(saved) > 1 else ''} {'..., ' if len(saved) > 6 else ''}{steps}"
+        yield AvailableModel(f"{name}@latest", name, "run", f"{size}saved at {at}")
 
 
 def _models(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:

@@ -1,11 +1,15 @@
-"""A trial while it trains: its run made, begun in a worker of its own, followed, asked to stop. No torch."""
+"""A trial while it trains: its run made, begun in a worker of its own, followed, asked to stop; and how long all of a
+plan still take. No torch."""
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import math
+import statistics
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from llmlab.core.errors import LabError
@@ -24,6 +28,7 @@ from llmlab.studies.records import ExperimentFolder, ExperimentRecord, Experimen
 _ATTEMPTS = 3
 # A run saves and ends within this time of being asked, or is killed: its last checkpoint counts then.
 _STOP_SECONDS = 120.0
+_PACED = 0.05  # the share of its steps after which a trial's own pace is believed
 
 
 def _ready(folder: ExperimentFolder, record: ExperimentRecord, trial: Trial, status: ExperimentStatus) -> RunFolder:
@@ -148,3 +153,41 @@ class Training:
             self._worker = submit(self.run, cluster, jobs, seconds, options)
         else:
             self._worker = start_worker(self.run, follow_parent=True)
+
+
+def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus], jobs: int = 1, share: int = 1) -> float:
+    """Time until every trial has ended: the estimates, corrected by what trials really take.
+
+    The correction is the median of taken / estimated over trials that finished, train or were stopped: these have their
+    own pace. Before any has, it is at least what the first ones have taken to start. Of those that train the rest is
+    what they say, of others it counts by their steps.
+    jobs: that train at once; as one ends, the next begins. share: how many of them have one machine together.
+    """
+    standing = [(trial, trials.get(trial.name, TrialStatus())) for trial in record.trials]
+    timed = [
+        (trial.estimated_seconds * status.at_once, status) for trial, status in standing if trial.estimated_seconds
+    ]
+    ratios = [taken / expected for expected, status in timed if (taken := _taken(status)) is not None]
+    if not ratios:
+        ratios = [max(1.0, one.wall_seconds / expected) for expected, one in timed if one.state == "running"]
+    ratio = statistics.median(ratios) if ratios else 1.0
+    free = [0.0] * jobs  # when each is, from now on: a heap
+    for trial, status in standing:
+        if not status.ended:
+            done = status.step / status.steps if status.steps else 0.0
+            left = trial.estimated_seconds * ratio * share * (1 - done)
+            if status.eta_seconds is not None and _taken(status) is not None:
+                left = status.eta_seconds
+            heapq.heapreplace(free, free[0] + left)
+    return max(free)
+
+
+def _taken(status: TrialStatus) -> float | None:
+    """Seconds that a trial took, or will have taken, once its pace is known; None before."""
+    if status.state == "finished":
+        return status.wall_seconds
+    if status.state not in ("running", "stopped") or status.step <= _PACED * status.steps:
+        return None
+    if status.state == "stopped":
+        return status.wall_seconds + status.active_seconds * (status.steps / status.step - 1) or None
+    return None if status.eta_seconds is None else status.wall_seconds + status.eta_seconds

@@ -35,7 +35,6 @@ from llmlab.jobs.worker_process import work_as
 from llmlab.store import requests
 from llmlab.store.history import read_history
 from llmlab.studies.experiments.outcomes import MEASURED_KINDS, write_results
-from llmlab.studies.experiments.plan import seconds_left
 from llmlab.studies.experiments.results import build_results, forecast_next, hardware, trial_result
 from llmlab.studies.papers.checks import PLANS, options_of
 from llmlab.studies.papers.interface import Check, Judge, Measured
@@ -49,7 +48,7 @@ from llmlab.studies.records import (
     TrialStatus,
 )
 from llmlab.studies.report import write_check_report, write_report
-from llmlab.studies.trials import Training
+from llmlab.studies.trials import Training, seconds_left
 from llmlab.training import thread_spin
 
 _POLL_SECONDS = 0.2

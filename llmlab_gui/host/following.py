@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import ModelAbout
 
 # How often a model that trains is looked at again, at first.
 FOLLOW_SECONDS = 5.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.questions import ASPECTS, REFUSED_BY
-from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.widgets.numbers import bytes_text
 
 # Beyond this the patterns of all heads are not kept; a head that someone looks at is asked for by itself.

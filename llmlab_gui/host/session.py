@@ -16,11 +16,10 @@ from PySide6.QtCore import QObject, Signal
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.models.reference import without_folders
-from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.findings import Findings, Subject, Subjects
 from llmlab_gui.host.following import Following
 from llmlab_gui.host.inspection_plan import first_tokens, slow_aspects, too_long, what_to_ask
-from llmlab_gui.host.messages import TokenizedPrompt
+from llmlab_gui.host.messages import ModelAbout, TokenizedPrompt
 from llmlab_gui.host.process import ModelHost, Request
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.requests import Failed, Pending, Requests, Then

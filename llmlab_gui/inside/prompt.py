@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QCheckBox, QDoubleSpinBox, QPlainTextEdit, QPushBu
 from llmlab.core.config import read_toml
 from llmlab.core.paths import resources_dir
 from llmlab.inspection.archive import Archive
-from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.inside.inspection_dock import InspectionDock
 from llmlab_gui.inside.token_chips import TokenChips
 from llmlab_gui.lab.lab import Lab

@@ -27,7 +27,7 @@ from llmlab_gui.lab.run_colors import RunColors
 from llmlab_gui.lab.run_controller import RunController
 from llmlab_gui.lab.run_ends import RunEnds
 from llmlab_gui.lab.run_queue import QueueRunner
-from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, told_apart
+from llmlab_gui.lab.runs_poller import RunRow, RunsPoller, newest_first, told_apart
 
 __all__ = ["Lab", "RunRow"]
 
@@ -249,7 +249,7 @@ class Lab(QObject):
         self.run_renamed.emit(run_id, renamed)
         row = RunRow(run, run.info(), run.status())
         # One that came to nothing gave up the name; a look in between may have found it taken, and the old name gone.
-        self._take_rows(_newest_first([row, *(other for other in self.runs() if other.id not in (run_id, renamed))]))
+        self._take_rows(newest_first([row, *(other for other in self.runs() if other.id not in (run_id, renamed))]))
         self.set_shown(shown)
         if current == run_id:
             self.set_current(renamed)
@@ -369,7 +369,7 @@ class Lab(QObject):
     def _insert(self, row: RunRow) -> None:
         """A run that the poller will find, too, a little later."""
         others = [other for other in self._rows.values() if other.id != row.id]
-        self._rows = {other.id: other for other in told_apart(_newest_first([row, *others]))}
+        self._rows = {other.id: other for other in told_apart(newest_first([row, *others]))}
         self.looked = True
         self._follow_shown()
         self.runs_changed.emit()
@@ -410,7 +410,3 @@ class Lab(QObject):
             self.error_raised.emit(error)
         else:
             self.refresh()  # deleted: the poller drops it
-
-
-def _newest_first(rows: list[RunRow]) -> list[RunRow]:
-    return sorted(rows, key=lambda row: (row.info.created, row.id), reverse=True)

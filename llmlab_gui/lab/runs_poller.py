@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +46,11 @@ class RunRow:
         return self.status.state == "paused" or not self.status.live or self.status.elsewhere
 
 
+def newest_first(rows: Iterable[RunRow]) -> list[RunRow]:
+    """By when they began."""
+    return sorted(rows, key=lambda row: (row.info.created, row.id), reverse=True)
+
+
 def told_apart(rows: Sequence[RunRow]) -> list[RunRow]:
     """The same rows, with those marked that share their name."""
     count = Counter(row.run.id for row in rows)
@@ -86,7 +91,7 @@ class RunsPoller(FolderPoller):
             for path, seen in self._seen.items()
             if seen.files.asked is not None
         ]
-        return sorted(rows, key=lambda row: (row.info.created, row.id), reverse=True)
+        return newest_first(rows)
 
     def _look_closely(self, rows: list[RunRow]) -> bool:
         self.looked.emit()

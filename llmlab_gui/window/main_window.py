@@ -16,7 +16,8 @@ from llmlab_gui.experiments.poller import EXPERIMENTS
 from llmlab_gui.lab.dock import LabDock, is_seen
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.pages.places import LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
+from llmlab_gui.pages.page import FIRST_PAGE
+from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, PAPER, TRAIN, WORKSPACES
 from llmlab_gui.paper.desk import PaperDesk
 from llmlab_gui.train.run_actions import RunActions
 from llmlab_gui.widgets import drops, tab_order
@@ -31,7 +32,6 @@ from llmlab_gui.window.keyboard import Keyboard
 from llmlab_gui.window.menus import Menus, TrainBar, WorkspaceBar
 from llmlab_gui.window.model_bar import ModelBar
 from llmlab_gui.window.notices import Notices
-from llmlab_gui.window.page_requests import PageRequests
 from llmlab_gui.window.part_styles import PartStyles
 from llmlab_gui.window.setups import Setups
 from llmlab_gui.window.status_bar import StatusBar
@@ -132,6 +132,16 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.keyboard.leave()
         self.workspaces.use(name)
         self.placed()
+
+    def arrange(self, workspace: str) -> None:
+        """The workspace that a page of Learn asked for. The page itself stays in front: it says what to look at."""
+        self.use_workspace(workspace)
+        self.show_dock("learn")
+
+    def begin_first_hour(self) -> None:
+        """The guided way through the lab, page by page."""
+        self.use_workspace(LEARN)
+        self.lab.concept_requested.emit(FIRST_PAGE)
 
     def reset_layout(self) -> None:
         """The workspace in sight, as at the first start."""
@@ -307,13 +317,14 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         lab.look_requested.connect(self.look_inside)
         lab.write_requested.connect(lambda *_: self.show_dock("write"))
         lab.paper_requested.connect(self._show_paper)
-        self.page_requests = PageRequests(self)
+        lab.workspace_requested.connect(self.arrange)
         self.notices = Notices(lab, self._desks, self.settings, self)
         lab.runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
         self.covers.welcome.train_wanted.connect(
             lambda: self.run_actions.start_first(lambda: self.use_workspace(TRAIN))  # where its loss falls
         )
+        self.covers.welcome.hour_wanted.connect(self.begin_first_hour)
         self.covers.welcome.setup_wanted.connect(lambda: self.show_dock("setup"))
 
     def _place_window(self) -> None:

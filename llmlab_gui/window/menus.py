@@ -165,7 +165,7 @@ class Menus(QObject):
     def _build_help(self) -> None:
         menu, window = self._menu("&Help"), self._window
         self._add(menu, "learn", "Learn", lambda: window.show_dock("learn"), "F1")
-        self._add(menu, "first_hour", "The first hour", lambda: window.page_requests.begin_first_hour())
+        self._add(menu, "first_hour", "The first hour", lambda: window.begin_first_hour())
         self._add(menu, "tour", "Take the tour", window.covers.start_tour)
         menu.addAction(window.palette_action)
         self._add(menu, "shortcuts", "Keyboard shortcuts", self._show_shortcuts, "Ctrl+/")

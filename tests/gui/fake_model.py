@@ -11,8 +11,7 @@ from PySide6.QtCore import QTimer
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Metadata, write_archive
-from llmlab_gui.host.about import ModelAbout
-from llmlab_gui.host.messages import TokenizedPrompt
+from llmlab_gui.host.messages import ModelAbout, TokenizedPrompt
 from llmlab_gui.host.process import Request
 from llmlab_gui.host.selection import PromptToken, Working
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import math
-import statistics
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +23,7 @@ from llmlab.jobs.launcher import require_name
 from llmlab.studies.experiments.kinds import Kind
 from llmlab.studies.experiments.outcomes import LENGTH, MEASURED_KINDS, SEQUENCES
 from llmlab.studies.experiments.recipes import ADDED, WITHOUT, Recipe, recipes
-from llmlab.studies.records import ExperimentRecord, Trial, TrialStatus
+from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab.training.finetuning.estimate import estimate_finetuning
 from llmlab.training.kinds import kind_of
 
@@ -44,7 +42,6 @@ _MEASUREMENTS = 5
 # here all logits are made at once.
 _OPENING_SECONDS, _RANKS_SECONDS, _READING = 1.5e-8, 1.0, 0.5
 _MOST_TRIALS = 200
-_PACED = 0.05  # the share of its steps after which a trial's own pace is believed
 _NANOGPT_CHARACTERS = 1_115_394  # of its Shakespeare: a speedrun reads as many
 _QUICK_STEPS = 60  # of `parallel`: twice those for which its bound holds
 ALONE = "none"  # the strategy of one process
@@ -133,44 +130,6 @@ def settings_of(record: ExperimentRecord, trial: Trial | None = None) -> Setting
     """The settings of a trial, or of the base. Raises UsageError when the file names a setting that does not exist."""
     base = from_mapping(KINDS[record.track], record.base)
     return base if trial is None else with_values(base, trial.settings)
-
-
-def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus], jobs: int = 1, share: int = 1) -> float:
-    """Time until every trial has ended: the estimates, corrected by what trials really take.
-
-    The correction is the median of taken / estimated over trials that finished, train or were stopped: these have their
-    own pace. Before any has, it is at least what the first ones have taken to start. Of those that train the rest is
-    what they say, of others it counts by their steps.
-    jobs: that train at once; as one ends, the next begins. share: how many of them have one machine together.
-    """
-    standing = [(trial, trials.get(trial.name, TrialStatus())) for trial in record.trials]
-    timed = [
-        (trial.estimated_seconds * status.at_once, status) for trial, status in standing if trial.estimated_seconds
-    ]
-    ratios = [taken / expected for expected, status in timed if (taken := _taken(status)) is not None]
-    if not ratios:
-        ratios = [max(1.0, one.wall_seconds / expected) for expected, one in timed if one.state == "running"]
-    ratio = statistics.median(ratios) if ratios else 1.0
-    free = [0.0] * jobs  # when each is, from now on: a heap
-    for trial, status in standing:
-        if not status.ended:
-            done = status.step / status.steps if status.steps else 0.0
-            left = trial.estimated_seconds * ratio * share * (1 - done)
-            if status.eta_seconds is not None and _taken(status) is not None:
-                left = status.eta_seconds
-            heapq.heapreplace(free, free[0] + left)
-    return max(free)
-
-
-def _taken(status: TrialStatus) -> float | None:
-    """Seconds that a trial took, or will have taken, once its pace is known; None before."""
-    if status.state == "finished":
-        return status.wall_seconds
-    if status.state not in ("running", "stopped") or status.step <= _PACED * status.steps:
-        return None
-    if status.state == "stopped":
-        return status.wall_seconds + status.active_seconds * (status.steps / status.step - 1) or None
-    return None if status.eta_seconds is None else status.wall_seconds + status.eta_seconds
 
 
 def _seeds(request: Request) -> list[int]:

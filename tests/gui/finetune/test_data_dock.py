@@ -22,7 +22,7 @@ from llmlab.data.example_preview import IN_LOSS, MASKED, TRUNCATED
 from llmlab_gui.finetune.data import DataDock
 from llmlab_gui.finetune.example_chips import state_colors
 from llmlab_gui.finetune.preview_view import BAD_LINES, EXAMPLE, LENGTHS
-from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
 

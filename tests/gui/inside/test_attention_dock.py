@@ -21,8 +21,8 @@ from windows import FAKE_HOST, dock_in_sight
 from llmlab.inspection.archive import read_archive, write_archive
 from llmlab_gui.charts.heatmap import Heat
 from llmlab_gui.charts.redraw import RedrawTimer
-from llmlab_gui.host.about import ModelAbout
 from llmlab_gui.host.inspection_plan import first_tokens
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.host.session import InspectionSession

@@ -20,7 +20,7 @@ from waits import WAIT
 from llmlab.core.paths import resources_dir
 from llmlab.practice.deck import Deck
 from llmlab.practice.question import CHECK, CHOICE, FINE_TUNE, INTERVAL, LOOK_INSIDE, TRAINING
-from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.selection import Working
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.window_settings import WindowSettings

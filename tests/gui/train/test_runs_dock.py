@@ -28,7 +28,7 @@ from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies import upkeep
 from llmlab_gui.forms.reference_box import offers
-from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train import run_deletions

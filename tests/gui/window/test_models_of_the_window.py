@@ -23,7 +23,7 @@ from llmlab.core.records import from_plain
 from llmlab.models.available import available_models
 from llmlab.store.checkpoints import checkpoint_name
 from llmlab_gui.forms.model_dialog import ModelDialog
-from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.host.recent import Recent, RecentModel
 from llmlab_gui.host.session import InspectionSession

@@ -15,7 +15,7 @@ from waits import WAIT
 from llmlab.core.config import describe
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
-from llmlab_gui.host.about import ModelAbout
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.selection import ChosenIntervention
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, TRAIN, WRITE
