@@ -111,7 +111,8 @@ def next_scenes(scene: Scene | None, toy_with: str) -> list[tuple[Scene, float]]
 def word_shares(name: str) -> list[float]:
     """The probability of each word in the list `name`."""
     weights = [1 / (place + 5) if name in RANKED else 1.0 for place in range(len(WORDS[name]))]
-    return [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 @cache

@@ -58,8 +58,10 @@ class Watched:
 @functools.cache
 def watched(name: str) -> Watched:
     model = family_model(name)
-    anatomy, seen = anatomy_of(model), Watcher()
-    return Watched(model, anatomy, seen, run(model, anatomy, some_ids(), [seen])[0])
+    with unchanged(model):
+        anatomy, seen = anatomy_of(model), Watcher()
+        logits = run(model, anatomy, some_ids(), [seen])[0]
+    return Watched(model, anatomy, seen, logits)
 
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> bool:
@@ -74,11 +76,8 @@ def test_nothing_is_refused(name: str) -> None:
 
 @each("name", NAMES)
 def test_watching_changes_no_logit_and_leaves_no_trace(name: str) -> None:
-    model = family_model(name)
-    with unchanged(model):
-        anatomy, seen = anatomy_of(model), Watcher()
-        logits = run(model, anatomy, some_ids(), [seen])[0]
-    assert (logits - plain_logits(model, some_ids())).abs().max() < 2e-5
+    about = watched(name)
+    assert (about.logits - plain_logits(about.model, some_ids())).abs().max() < 2e-5
     assert not hf_attention._watchers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import re
@@ -30,26 +31,29 @@ from llmlab.data.stories import (
 Known = dict[str, str]
 
 
+@functools.cache
+def parts(template: str) -> list[str]:
+    """What is written as it stands, and each [draw] and {what is known} by itself; the first may be empty."""
+    return re.split(r"([\[{]\w+[\]}])", template)
+
+
 def sentence_readings(text: str, template: str, known: Known) -> list[tuple[str, Known, float]]:
     """All ways to read `template` at the start of `text`: what is left, what is known then, and -ln p."""
     readings = [(text, known, 0.0)]
-    for part in re.split(r"([\[{]\w+[\]}])", template):
+    for part in parts(template):
         following = []
         for rest, facts, nats in readings:
-            if not part.startswith(("[", "{")):
-                choices = [(part, facts, 0.0)]
-            elif part.startswith("{"):
-                choices = [(facts[part[1:-1]], facts, 0.0)]
-            else:
-                name = part[1:-1]
-                choices = [
-                    (word, {**facts, name: word} | (pronouns(word) if name == "hero" else {}), -math.log(share))
-                    for word, share in zip(WORDS[name], word_shares(name), strict=True)
-                ]
-            following += [
-                (rest[len(word) :], after, nats + cost) for word, after, cost in choices if rest.startswith(word)
-            ]
+            name, drawn = part[1:-1], part.startswith("[")
+            words = WORDS[name] if drawn else [facts[name] if part.startswith("{") else part]
+            for word in filter(rest.startswith, words):
+                after, cost = facts, 0.0
+                if drawn:
+                    after = {**facts, name: word} | (pronouns(word) if name == "hero" else {})
+                    cost = -math.log(word_shares(name)[WORDS[name].index(word)])
+                following.append((rest[len(word) :], after, nats + cost))
         readings = following
+        if not readings:
+            break
     return readings
 
 

@@ -189,7 +189,12 @@ def _kept(model: GPT) -> float:
 # One of which activations are most, one of which the vocabulary is.
 MEASURED = {
     "deep": {"model.n_layer": 8, "model.block_size": 256, "data.batch_size": 8, "data.tokenizer": "char"},
-    "wide vocabulary": {"data.tokenizer": "gpt2", "train.grad_accum": 2, "train.eval_interval": 1},
+    "wide vocabulary": {
+        "data.tokenizer": "gpt2",
+        "data.batch_size": 6,
+        "train.grad_accum": 2,
+        "train.eval_interval": 1,
+    },
 }
 
 

@@ -52,10 +52,10 @@ def _alone(model: GPT, ids: list[int], tokens: int) -> list[tuple[int, torch.Ten
 def test_a_cache_writes_what_is_written_without_it_also_where_the_context_slides(kind: dict[str, Any]) -> None:
     model = lively(shape(**kind))
     prompts = [some_ids(length, seed=length).tolist() for length in (5, 1, 12, 30)]  # of a context of 12
-    steps = list(generate_batch(model, prompts, 15, Sampling(0.0, 0), seeds=[0] * 4))
+    steps = list(generate_batch(model, prompts, 9, Sampling(0.0, 0), seeds=[0] * 4))
     for row, prompt in enumerate(prompts):
-        by_itself = list(generate(model, prompt, 15, Sampling(0.0, 0), seed=0))
-        for step, one, (expected, logits) in zip(steps, by_itself, _alone(model, prompt, 15), strict=True):
+        by_itself = list(generate(model, prompt, 9, Sampling(0.0, 0), seed=0))
+        for step, one, (expected, logits) in zip(steps, by_itself, _alone(model, prompt, 9), strict=True):
             for token in (step[row], one):
                 assert token.id == expected
                 assert torch.allclose(token.logits, logits, rtol=0, atol=1e-5)

@@ -35,7 +35,7 @@ def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(t
         assert mark(question, question.right[0] if question.right else ends).right
     assert sorted(asked) == sorted(kinds)
     assert host._held is not None  # the panels and the questions share one model
-    host._answer_or_say_why({"id": 99, "do": "practice", "model": "", "seed": 7, "concept": "attention", "without": []})
-    assert json.loads(said.getvalue().splitlines()[-1])["question"]["concept"] == "attention"
+    host._answer_or_say_why({"id": 99, "do": "practice", "model": "", "seed": 7, "concept": "tokens", "without": []})
+    assert json.loads(said.getvalue().splitlines()[-1])["question"]["concept"] == "tokens"
     host._answer_or_say_why({"id": 100, "do": "practice", "model": "", "seed": 7, "concept": "none", "without": []})
     assert json.loads(said.getvalue().splitlines()[-1])["event"] == "error"

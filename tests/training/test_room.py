@@ -91,7 +91,7 @@ def test_an_estimate_that_is_a_little_too_high_refuses_nothing() -> None:
 
 @pytest.mark.slow
 def test_fewer_weights_learn_where_learning_takes_most(tmp_path: Path) -> None:
-    wide = {"data__tokenizer": "gpt2", "model__n_embd": 512, "model__n_head": 8}
+    wide = {"data__tokenizer": "gpt2", "model__n_embd": 192, "model__n_head": 4}
     little = {"data__batch_size": 1, "train__grad_accum": 1, "train__eval_interval": 0, "checkpoints__interval": 0}
     train_here(new_run(tmp_path, 1, "base", **wide, **little))
     full = resolve_finetune_settings("scratch", overrides={"model.base": "base@final", "model.method": "full"})

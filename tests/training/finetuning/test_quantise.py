@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from bases import CPU, learn, prepared, settings_for, some_batch
 from concept_pages import page
 from torch import nn
 
-import llmlab
 from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.progress import quiet
@@ -63,9 +61,9 @@ def test_layers_of_any_size_compute_with_their_turned_back_weights(width_in: int
     torch.manual_seed(0)
     layer = nn.Linear(width_in, width_out)
     quantised, x = quantise(layer, CPU), torch.randn(4, width_in, requires_grad=True)
-    weight = full_weight(quantised)
+    with torch.compiler.set_stance("force_eager"):  # bitsandbytes would compile for seconds what odd rows need
+        weight, y = full_weight(quantised), quantised(x)
     assert weight.shape == layer.weight.shape
-    y = quantised(x)
     torch.testing.assert_close(y, x @ weight.T + layer.bias)
     (gradient,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(gradient, weight.sum(0).expand(4, -1))
@@ -151,24 +149,6 @@ def test_where_4_bits_cannot_work(bases: dict[str, str], outputs: Path, monkeypa
     assert "model.method=lora" in said
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "bitsandbytes is not installed" in refused(CPU)
-
-
-@pytest.mark.slow
-def test_libraries_neither_chat_nor_look_for_programs(bases: dict[str, str], outputs: Path, tmp_path: Path) -> None:
-    # A package `kernels` that would fetch programs: nobody may import it.
-    (tmp_path / "kernels").mkdir()
-    (tmp_path / "kernels" / "__init__.py").write_text("raise SystemExit('kernels was imported')")
-    code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from llmlab.training.finetuning.backends import prepare; from llmlab.core.finetuning_settings import *;"
-        "from llmlab.core.progress import quiet; from llmlab.core.device import Device;"
-        "s = FinetuneSettings(model=BaseSettings(base=sys.argv[2], method='qlora'), lora=LoraSettings(rank=4));"
-        "prepare(s, Path(sys.argv[3]), Device('cpu', 'fp32'), quiet, 0)"
-    )
-    root = Path(llmlab.__file__).parents[1]
-    command = [sys.executable, "-c", code, str(tmp_path), bases["llama"], str(outputs)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_copy_to_look_into_turns_each_layer_back_once(

@@ -22,20 +22,16 @@ from llmlab.training.state import load_state
 STEPS = 22  # two more than are measured before it is told how the work was shared
 
 
-@pytest.mark.parametrize(
-    ("strategy", "count"),
-    [("ddp", 2), pytest.param("fsdp2", 2, marks=pytest.mark.slow), pytest.param("ddp", 4, marks=pytest.mark.slow)],
-)
-def test_several_processes_follow_the_curve_of_one(outputs: Path, alone: RunFolder, strategy: str, count: int) -> None:
-    run = train_by(new_run(outputs, STEPS, **SETTINGS | {"distributed__strategy": strategy}), count)
+def test_two_processes_follow_the_curve_of_one(outputs: Path, alone: RunFolder) -> None:
+    run = train_by(new_run(outputs, STEPS, **SETTINGS), 2)
     assert losses(run) == pytest.approx(losses(alone), rel=BOUND)
     assert [event["tokens"] for event in events_of(run, "step")] == [
         event["tokens"] for event in events_of(alone, "step")
     ]
-    assert events_of(run, "started")[0]["processes"] == count
+    assert events_of(run, "started")[0]["processes"] == 2
     shares = events_of(run, "shared")[-1]["busy"]
     assert [event["step"] for event in events_of(run, "shared")] == [20, STEPS]
-    assert len(shares) == count
+    assert len(shares) == 2
     assert all(0 < share <= 1 for share in shares)
 
 
@@ -50,16 +46,17 @@ def test_parts_of_a_model_are_gathered_in_bf16_as_the_whole_is_multiplied(output
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_a_run_killed_and_resumed_on_as_many_processes_is_bitwise_the_same(outputs: Path, strategy: str) -> None:
-    """Three: of two numbers the sum has only one order. With dropout, whose masks each process draws for itself."""
+    """With dropout, whose masks each process draws for itself."""
+    count = 3 if strategy == "ddp" else 2  # of two numbers the sum has only one order
     settings = SETTINGS | {"model__dropout": 0.1, "train__grad_accum": 2, "train__sample_interval": 6}
     settings |= {"checkpoints__interval": 3, "distributed__strategy": strategy}
-    alone = train_by(new_run(outputs, 6, "alone", **settings), 3)
+    alone = train_by(new_run(outputs, 6, "alone", **settings), count)
     run = new_run(outputs, 6, "run", **settings)
-    with in_step(5, 0, be_killed), ranks(run, 3) as forks:
+    with in_step(5, 0, be_killed), ranks(run, count) as forks:
         assert forks[0].wait() == -signal.SIGKILL
-        assert [fork.wait() for fork in forks[1:]] == [1, 1]  # they hear of it at once
+        assert [fork.wait() for fork in forks[1:]] == [1] * (count - 1)  # they hear of it at once
     assert run.status().state == "interrupted"
-    train_by(run, 3)
+    train_by(run, count)
     assert differences(alone, run) == []
     assert [event["step"] for event in events_of(run, "started")] == [0, 3]
 
@@ -68,8 +65,9 @@ def test_a_run_killed_and_resumed_on_as_many_processes_is_bitwise_the_same(outpu
 def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the_bound(
     outputs: Path, alone: RunFolder
 ) -> None:
+    """Its losses are those of one process whoever computed them, also while most of three have no sequence."""
     run = new_run(outputs, STEPS, "run", **SETTINGS)
-    for strategy, count, step in (("ddp", 2, 12), ("fsdp2", 4, 22)):
+    for strategy, count, step in (("fsdp2", 3, 12), ("ddp", 2, 22)):
         prepare_resume(run, {"distributed.strategy": strategy})
         with in_step(step, 0, be_killed), ranks(run, count) as forks:
             assert forks[0].wait() == -signal.SIGKILL
@@ -78,9 +76,9 @@ def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the
     assert [event["step"] for event in events_of(run, "step")] == list(range(1, STEPS + 1))
     told = [sentence for event in events_of(run, "started") for sentence in event["changed"]]
     assert [sentence.partition(";")[0] for sentence in told] == [
-        "distributed.strategy: ddp -> fsdp2",
-        "The number of processes changed (2 -> 4)",
-        "The number of processes changed (4 -> 1)",
+        "distributed.strategy: fsdp2 -> ddp",
+        "The number of processes changed (3 -> 2)",
+        "The number of processes changed (2 -> 1)",
     ]
 
 
