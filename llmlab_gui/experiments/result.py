@@ -29,6 +29,7 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 _ON_X, _ON_Y = ("best_lr", "best_rank", "best"), ("best_loss", "next_loss")
 _MOST_SPIKES, _SHOWN_CHARACTERS = 5, 120
 _CHART_SHARE = 70  # per cent of the height
+_LEAST_FOUND = 2  # lines: more would scroll a low dock beside what is scrolled in it
 _CAPTION = "Points are runs, or means over seeds with one standard error; dashed: the fit, with its 90 % band."
 
 
@@ -45,6 +46,7 @@ class ExperimentResultDock(LabDock):
         self.findings.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self.findings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._below = scrolled(self.findings)
+        self._below.setMinimumHeight(_LEAST_FOUND * self.fontMetrics().lineSpacing())  # less than Qt's own
         both = split((self.chart, 5), (self._below, 2))
         both.setSizes([_CHART_SHARE, 100 - _CHART_SHARE])
         self.bits = toggle_button("bits/byte", BITS_TIP)

@@ -15,7 +15,7 @@ import pytest
 from fake_experiments import RATES, STEPS, FakeExperiment, rate_plan
 from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QUrl
 from PySide6.QtGui import QImage, QTextDocument
-from PySide6.QtWidgets import QToolTip
+from PySide6.QtWidgets import QApplication, QToolTip
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
@@ -371,6 +371,11 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     shown(dock, qtbot)
     found(lab, qtbot)
     qtbot.waitUntil(lambda: dock.pane.charts.count() == 2, timeout=WAIT)
+    size = dock.size()
+    dock.resize(437, 236)  # as in Experiments at 1280 x 640: what was found is scrolled there, and nothing else
+    QApplication.processEvents()
+    assert dock._room.verticalScrollBar().maximum() == 0
+    dock.resize(size)
     assert dock.chart.log_x
     assert dock.pane.log_x.isChecked()
     assert not dock.pane.log_y.isChecked()
