@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from PySide6.QtCore import QEvent, QPoint, QRect, QSize, QSortFilterProxyModel, Qt, Signal
-from PySide6.QtGui import QResizeEvent
+from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.pages.library import load_pages, with_terms
@@ -164,6 +165,15 @@ class LabDock(QDockWidget):
         if QApplication.activeModalWidget() is None:
             self.window().activateWindow()  # a floating panel is one of its own
         give_keyboard(last or self.widget(), Qt.FocusReason.ShortcutFocusReason)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Escape ends the one piece of work that can be cancelled here, where nothing that has the keyboard took it."""
+        buttons = [strip.cancel_button for strip in self.findChildren(ProgressStrip)]
+        running = [button for button in buttons if button.isVisible()]
+        if event.key() == Qt.Key.Key_Escape and len(running) == 1:
+            running[0].click()
+        else:
+            super().keyPressEvent(event)
 
     def focusNextPrevChild(self, forward: bool) -> bool:
         """Tab; in a window that is the panel's own, in the same order."""
