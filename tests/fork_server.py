@@ -349,6 +349,9 @@ def _run(words: list[str]) -> None:
     module = str(module_of([sys.executable, *words]))
     if module not in SERVED:
         sys.argv, sys.path[0] = words, str(Path(module).parent)
+        if Path(module).name.startswith("gui_"):  # its window starts processes, too
+            sys.path.append(str(FAKE_HOST.parent))
+            importlib.import_module("forks_for_qt").install()
         runpy.run_path(module, run_name="__main__")
         return
     form, what, *arguments = words
