@@ -30,7 +30,7 @@ class BranchDialog(QDialog):
 
     def __init__(self, settings: RunSettings, run_id: str, step: int, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._settings = settings
+        self._settings, self._step = settings, step
         self._muons_share = 0.0  # Muon's rate, as a share of the learning rate
         train = settings.train
         if isinstance(train, PretrainTrainSettings) and train.optimizer == "muon" and train.learning_rate:
@@ -42,7 +42,9 @@ class BranchDialog(QDialog):
         )
         about.setWordWrap(True)
         self.name = QLineEdit(placeholderText="made from date and text")
-        self.steps = QSpinBox(minimum=step + 1, maximum=1_000_000_000, value=max(settings.train.steps, step + 1))
+        # From 1 on: Qt would put what was before in the place of a number that is too small, and say nothing.
+        planned = settings.train.steps
+        self.steps = QSpinBox(minimum=1, maximum=1_000_000_000, value=planned if planned > step else 2 * step)
         self.steps.setGroupSeparatorShown(True)
         self.steps.setToolTip("Total steps, including those before the checkpoint")
         self.rate = _Rate()
@@ -77,6 +79,7 @@ class BranchDialog(QDialog):
         self.buttons.rejected.connect(self.reject)
         self.others.textChanged.connect(self._check)
         self.rate.valueChanged.connect(self._check)
+        self.steps.valueChanged.connect(self._check)
 
     def overrides(self) -> dict[str, str]:
         """What differs from the parent's settings, by `section.field`. UsageError when a line cannot be read."""
@@ -97,7 +100,8 @@ class BranchDialog(QDialog):
         """Says at once what is wrong; a branch with a wrong setting cannot be started."""
         try:
             with_values(self._settings, self.overrides())
-            self.problem.clear()
+            few = f"The branch begins at step {self._step:,}: it needs more steps in all than that."
+            self.problem.setText(few if self.steps.value() <= self._step else "")
         except LabError as error:
             self.problem.setText(str(error))
         self.start.setEnabled(not self.problem.text())

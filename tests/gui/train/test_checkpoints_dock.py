@@ -296,6 +296,14 @@ def test_a_branch_with_a_wrong_setting_cannot_be_started(qtbot: QtBot, lab: Fake
         assert dialog.problem.y() > dialog.others.mapTo(dialog, dialog.others.rect().bottomLeft()).y()
     dialog.others.setPlainText("data.batch_size=3")
     assert dialog.start.isEnabled()
+    dialog.steps.selectAll()
+    qtbot.keyClicks(dialog.steps, "60")  # more, someone means, but these are all steps
+    assert not dialog.start.isEnabled()
+    assert "begins at step 100" in dialog.problem.text()
+    dialog.steps.setValue(1000)
+    last = BranchDialog(saving(lab, 1000, name="whole").settings, "whole", 1000)
+    qtbot.addWidget(last)
+    assert last.overrides() == {"train.steps": "2000"}  # one step more is no branch
     dialog.rate.setValue(1e-5)  # below the preset's minimum: the minimum goes with it
     assert dialog.overrides()["train.min_learning_rate"] == "1e-06"
     assert dialog.start.isEnabled()
