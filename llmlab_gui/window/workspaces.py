@@ -328,7 +328,8 @@ def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: st
     """Puts the docks of a workspace in their places and hides the others. docks: by id."""
     tree = _ARRANGEMENTS[workspace]
     for dock in docks.values():
-        dock.setFloating(False)  # first: Qt does not take down what has left the window
+        if dock.isFloating():  # first: Qt does not take down what has left the window
+            dock.setFloating(False)
         window.removeDockWidget(dock)
     window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, docks[_first(tree)])
     _place(window, docks, tree)
