@@ -30,34 +30,30 @@ class Field(QObject):
         self._complaint = ""  # of what it does not fit together with
         self._marked = (False, False)  # changed, wrong: as the widgets say now
         self._colored = False  # its text has a colour of its own, from when it was first wrong on
+        self._row: _Row | None = None
         self.editor = editor or make_editor(info)
-        self.label = QLabel(info.name.replace("_", "_\u200b"), wordWrap=True)  # may break where a narrow form needs it
-        self.unit = QuietLabel(info.unit)
-        if not info.unit:
-            self.unit.hide()
-        self.problem = labelled(ProblemLabel(), f"Error in {info.name}")
-        self.reset_button = labelled(QToolButton(autoRaise=True), f"Reset {info.name}")
-        self.reset_button.setIconSize(QSize(14, 14))
-        policy = self.reset_button.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)  # nothing moves when it appears
-        self.reset_button.setSizePolicy(policy)
-        self.reset_button.hide()
-        target = self.editor.focusProxy() or self.editor
-        target.setAccessibleName(info.name.replace("_", " "))
-        target.setAccessibleDescription(f"{info.help} {info.range_text}")
-        self.label.setBuddy(target)
-        self.label.setMinimumHeight(target.sizeHint().height())  # level with the first line of an editor that has more
-        for widget in (self.label, self.editor, target, self.unit):
+        self._target.setAccessibleName(info.name.replace("_", " "))
+        self._target.setAccessibleDescription(f"{info.help} {info.range_text}")
+        for widget in {self.editor, self._target}:
             widget.installEventFilter(self)
-        self.reset_button.clicked.connect(self.reset)
         self.editor.edited.connect(self._edited)
         theme_notifier.changed.connect(self._restyle)
-        self.reset_button.setIcon(icon("undo", current_theme().accent))
 
     @property
-    def widgets(self) -> tuple[QWidget, QWidget, QWidget, QWidget]:
-        """Left to right."""
-        return self.label, self.editor, self.unit, self.reset_button
+    def row(self) -> _Row:
+        """What stands around the editor; made when it is first asked for."""
+        if self._row is None:
+            self._row = row = _Row(self.info, self.editor.parentWidget())
+            row.name.setBuddy(self._target)
+            # Level with the first line of an editor that has more.
+            row.name.setMinimumHeight(self._target.sizeHint().height())
+            for widget in (row.name, row.unit):
+                widget.installEventFilter(self)
+            row.reset.clicked.connect(self.reset)
+            self._explain()
+            self._mark()
+            self._say_problem()
+        return self._row
 
     def complain(self, text: str) -> None:
         """Says under it what is wrong although its value can be read; nothing with an empty text."""
@@ -98,10 +94,7 @@ class Field(QObject):
         """The value that counts as unchanged, and shows it."""
         self.baseline = value
         self.set_value(value)
-        tip = self.help_text()
-        for widget in {self.label, self.editor, self.editor.focusProxy() or self.editor, self.unit}:
-            widget.setToolTip(tip)
-        self.reset_button.setToolTip(f"Back to the preset's value: {value_text(value)}")
+        self._explain()
 
     def reset(self) -> None:
         """Back to the preset's value."""
@@ -117,11 +110,12 @@ class Field(QObject):
 
     def set_visible(self, visible: bool) -> None:
         """Shows or hides all of it."""
-        for widget in (self.label, self.editor):
-            widget.setVisible(visible)
-        self.unit.setVisible(visible and bool(self.info.unit))
-        self.reset_button.setVisible(visible and self.changed)
-        self._say_problem()
+        self.editor.setVisible(visible)
+        if self._row is not None:
+            self._row.name.setVisible(visible)
+            self._row.unit.setVisible(visible and bool(self.info.unit))
+            self._row.reset.setVisible(visible and self.changed)
+            self._say_problem()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         kind = event.type()
@@ -150,12 +144,29 @@ class Field(QObject):
         if (changed, wrong) == self._marked:
             return
         self._marked = (changed, wrong)
-        self.reset_button.setVisible(changed and not self.editor.isHidden())
-        font = self.label.font()
-        font.setBold(changed)
-        self.label.setFont(font)
+        self._mark()
         if wrong or self._colored:
             self._color()
+
+    def _explain(self) -> None:
+        """As tool tips: what it is, and where the way back leads."""
+        widgets = {self.editor, self._target}
+        if self._row is not None:
+            widgets |= {self._row.name, self._row.unit}
+            self._row.reset.setToolTip(f"Back to the preset's value: {value_text(self.baseline)}")
+        tip = self.help_text()
+        for widget in widgets:
+            widget.setToolTip(tip)
+
+    def _mark(self) -> None:
+        """What was changed has a bold name, and a way back."""
+        if self._row is None:
+            return
+        changed = self._marked[0]
+        self._row.reset.setVisible(changed and not self.editor.isHidden())
+        font = self._row.name.font()
+        font.setBold(changed)
+        self._row.name.setFont(font)
 
     def _color(self) -> None:
         self._colored = True
@@ -165,18 +176,47 @@ class Field(QObject):
         target.setPalette(palette)
 
     def _say_problem(self) -> None:
+        if self._row is None:
+            return
         try:
             self.parsed()
         except UsageError as error:
             wrong = str(error)
         else:
             wrong = self._complaint
-        self.problem.say("" if self.editor.isHidden() else wrong)
+        self._row.problem.say("" if self.editor.isHidden() else wrong)
 
     def _restyle(self) -> None:
-        self.reset_button.setIcon(icon("undo", current_theme().accent))
+        if self._row is not None:
+            self._row.restyle()
         if self._colored:
             self._color()
+
+
+class _Row:
+    """Left and right of an editor its name, its unit and the way back; under it what is wrong.
+
+    Most fields of a window are in parts of forms that stay folded: they do without.
+    """
+
+    def __init__(self, info: SettingInfo, parent: QWidget | None) -> None:
+        self.name = QLabel(info.name.replace("_", "_\u200b"), wordWrap=True)  # may break where a narrow form needs it
+        self.unit = QuietLabel(info.unit)
+        if not info.unit:
+            self.unit.hide()
+        self.reset = labelled(QToolButton(autoRaise=True), f"Reset {info.name}")
+        self.reset.setIconSize(QSize(14, 14))
+        policy = self.reset.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)  # nothing moves when it appears
+        self.reset.setSizePolicy(policy)
+        self.problem = labelled(ProblemLabel(), f"Error in {info.name}")
+        for widget in (self.name, self.unit, self.reset, self.problem):
+            widget.setParent(parent)
+        self.restyle()
+
+    def restyle(self) -> None:
+        """The theme's accent."""
+        self.reset.setIcon(icon("undo", current_theme().accent))
 
 
 def value_text(value: Any) -> str:

@@ -78,9 +78,9 @@ class PresetForm(QWidget, Generic[S]):
     def leave_out(self, key: str) -> None:
         """Takes the setting that is varied out of sight, and shows all others."""
         for field in self.essentials.values():
-            policy = field.reset_button.sizePolicy()
+            policy = field.row.reset.sizePolicy()
             policy.setRetainSizeWhenHidden(field.info.key != key)
-            field.reset_button.setSizePolicy(policy)
+            field.row.reset.setSizePolicy(policy)
             field.set_visible(field.info.key != key)
 
     def use_preset(self) -> None:
@@ -125,12 +125,11 @@ def _grid(presets: PresetBox, about: QWidget, fields: Iterable[Field], also: Map
     top = Qt.AlignmentFlag.AlignTop
     for place, field in enumerate(fields):
         row = 2 + 2 * place  # under each is room for what is wrong with it
-        name, editor, unit, reset = field.widgets
-        grid.addWidget(name, row, 0, top)
-        grid.addWidget(editor, row, 1, 1, 1 if field.info.unit else 2)
-        grid.addWidget(unit, row, 2)
-        grid.addWidget(reset, row, 3, top)
-        grid.addWidget(field.problem, row + 1, 1, 1, 3)
+        grid.addWidget(field.row.name, row, 0, top)
+        grid.addWidget(field.editor, row, 1, 1, 1 if field.info.unit else 2)
+        grid.addWidget(field.row.unit, row, 2)
+        grid.addWidget(field.row.reset, row, 3, top)
+        grid.addWidget(field.row.problem, row + 1, 1, 1, 3)
     for words, widget in also.items():
         row = grid.rowCount()
         grid.addWidget(label_of(words, widget), row, 0)

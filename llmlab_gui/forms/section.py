@@ -45,24 +45,10 @@ class Section(QWidget):
         self.summary.setWordWrap(False)
         self.summary.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.content = QWidget()
-        grid = QGridLayout(self.content)
-        grid.setContentsMargins(18, 0, 0, 4)
-        grid.setHorizontalSpacing(6)
-        grid.setVerticalSpacing(3)
-        grid.setColumnStretch(0, 4)
-        grid.setColumnStretch(1, 5)
-        grid.setColumnStretch(2, 3)
         self.more = QPushButton(self.content, flat=True)
         self.more.setCheckable(True)
-        ordered = [f for f in fields if not f.info.advanced] + [f for f in fields if f.info.advanced]
-        ordinary = sum(not field.info.advanced for field in ordered)
-        # Two rows a field: under it is room for what is wrong with it.
-        grid.addWidget(self.more, 2 * ordinary, 0, 1, 4)
-        for place, field in enumerate(ordered):
-            row = 2 * place if place < ordinary else 2 * place + 1
-            for at, widget in enumerate(field.widgets):
-                grid.addWidget(widget, row, at)
-            grid.addWidget(field.problem, row + 1, 0, 1, 4)
+        for field in fields:
+            field.editor.setParent(self.content)
         column(beside(self.header, self.summary, 0, grows=self.summary), self.content, into=self, spacing=2)
         self.header.toggled.connect(self._fold)
         self.more.toggled.connect(self._show_more)
@@ -96,7 +82,29 @@ class Section(QWidget):
         more = f"{len(advanced)} more setting{'' if len(advanced) == 1 else 's'}{told}"
         self.more.setText("Fewer settings" if self.more.isChecked() else more)
 
+    def _lay_out(self) -> None:
+        """Places the fields: when they are first unfolded, which few parts of a form ever are."""
+        grid = QGridLayout(self.content)
+        grid.setContentsMargins(18, 0, 0, 4)
+        grid.setHorizontalSpacing(6)
+        grid.setVerticalSpacing(3)
+        grid.setColumnStretch(0, 4)
+        grid.setColumnStretch(1, 5)
+        grid.setColumnStretch(2, 3)
+        ordered = sorted(self.fields, key=lambda field: field.info.advanced)
+        ordinary = sum(not field.info.advanced for field in ordered)
+        # Two rows a field: under it is room for what is wrong with it.
+        grid.addWidget(self.more, 2 * ordinary, 0, 1, 4)
+        for place, field in enumerate(ordered):
+            row = 2 * place if place < ordinary else 2 * place + 1
+            for at, widget in enumerate((field.row.name, field.editor, field.row.unit, field.row.reset)):
+                grid.addWidget(widget, row, at)
+            grid.addWidget(field.row.problem, row + 1, 0, 1, 4)
+        self._show_more(self.more.isChecked())
+
     def _fold(self, shown: bool) -> None:
+        if shown and self.content.layout() is None:
+            self._lay_out()
         self.content.setVisible(shown)
         self.summary.setVisible(not shown)
         self._restyle()

@@ -74,7 +74,7 @@ def test_every_setting_has_a_field_with_its_help(dock: FinetuneSetupDock) -> Non
         assert field.info.help in field.editor.toolTip()
         assert (field.editor.focusProxy() or field.editor).accessibleName()
     assert dock.form.fields["model.base"].help_text().endswith("preset: nothing")
-    assert dock.form.fields["model.base"].reset_button.toolTip() == "Back to the preset's value: nothing"
+    assert dock.form.fields["model.base"].row.reset.toolTip() == "Back to the preset's value: nothing"
 
 
 def test_a_single_folded_setting_is_counted_as_one(dock: FinetuneSetupDock) -> None:
@@ -237,14 +237,14 @@ def test_what_is_wrong_with_a_setting_is_said_under_it(qtbot: QtBot, base: str, 
     dock.set_base(base)
     number(dock, "train.steps", "many")
     field = dock.form.fields["train.steps"]
-    qtbot.waitUntil(field.problem.isVisible, timeout=WAIT)
-    assert "train.steps" in field.problem.text()
+    qtbot.waitUntil(field.row.problem.isVisible, timeout=WAIT)
+    assert "train.steps" in field.row.problem.text()
     number(dock, "train.steps", "20")
-    assert field.problem.isHidden()
+    assert field.row.problem.isHidden()
     dock.form.sections["train"].set_open(True)
     number(dock, "train.min_learning_rate", "0.5")  # each value is fine, together they are not
     qtbot.waitUntil(lambda: "min_learning_rate" in dock.problem.text(), timeout=WAIT)
-    told = [one.problem.text() for one in dock.form.fields.values() if one.problem.isVisible()]
+    told = [one.row.problem.text() for one in dock.form.fields.values() if one.row.problem.isVisible()]
     assert len(told) == 1
     assert "is above" in told[0]
 

@@ -86,11 +86,11 @@ def test_processes_can_be_set_with_a_strategy(dock: SetupDock) -> None:
 
 
 def test_the_name_of_a_setting_is_level_with_the_first_line_of_its_editor(dock: SetupDock) -> None:
-    seen = [field for field in dock.form.fields.values() if field.label.isVisible()]
+    seen = [field for field in dock.form.fields.values() if field.editor.isVisible()]
     assert len(seen) >= 3
     for field in seen:
         box = field.editor.focusProxy() or field.editor
-        middles = [part.mapTo(dock, part.rect().center()).y() for part in (field.label, box)]
+        middles = [part.mapTo(dock, part.rect().center()).y() for part in (field.row.name, box)]
         assert abs(middles[0] - middles[1]) <= 2, field.info.key
 
 
@@ -171,13 +171,13 @@ def test_what_differs_from_the_preset_is_marked_and_can_be_taken_back(dock: Setu
     dock.form.sections["model"].set_open(True)
     line(dock, "model.n_layer").setText("7")
     assert field.changed
-    assert field.label.font().bold()
-    assert field.reset_button.isVisible()
+    assert field.row.name.font().bold()
+    assert field.row.reset.isVisible()
     assert dock.form.sections["model"].summary.text() == "1 changed: n_layer 7"
-    field.reset_button.click()
+    field.row.reset.click()
     assert not field.changed
-    assert not field.label.font().bold()
-    assert not field.reset_button.isVisible()
+    assert not field.row.name.font().bold()
+    assert not field.row.reset.isVisible()
     line(dock, "train.steps").setText("5")
     qtbot.waitUntil(dock.reset_button.isEnabled, timeout=WAIT)
     dock.reset_button.click()
