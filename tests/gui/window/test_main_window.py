@@ -336,7 +336,7 @@ def test_a_theme_is_given_to_what_is_in_sight_at_once_and_to_the_rest_before_it_
         assert late[-1].styleSheet() == dark
         qtbot.waitUntil(lambda: {part.styleSheet() for part in parts} == {dark}, timeout=WAIT)
         assert set().union(*map(quiet, window.docks.values())) == {DARK.quiet}
-        assert field.problem.palette().color(QPalette.ColorRole.WindowText).name() == DARK.bad
+        assert field.row.problem.palette().color(QPalette.ColorRole.WindowText).name() == DARK.bad
         assert field.editor.focusProxy().palette().color(QPalette.ColorRole.Text).name() == DARK.bad
         dialog = QDialog(window)
         dialog.show()
