@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fakes import FakeRun
@@ -99,6 +101,21 @@ def test_a_branch_has_its_parents_settings_and_records_it(untrained: list[RunFol
     assert (info.parent["run"], info.parent["step"]) == ("parent", 50)
     assert info.settings.train.steps == 100
     assert info.settings.train.learning_rate == 5e-4
+
+
+def test_a_branch_is_estimated_in_the_precision_that_it_has_from_its_parent(
+    untrained: list[RunFolder], outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = FakeRun(outputs, "parent", steps=100).start().advance(50)
+    parent.save_checkpoint()
+    for counted in ("fp32", "bf16"):
+        parent.run.write_info(replace(parent.run.info(), device="cpu", precision=counted))
+        with monkeypatch.context() as patch:
+            estimate = mock.Mock(side_effect=train.estimate_pretraining)
+            patch.setattr(train, "estimate_pretraining", estimate)
+            info = _made(untrained, ["pretrain", "--from", "parent@50", "--name", f"child-{counted}"])
+        assert estimate.call_args.args[0].train.precision == counted
+        assert info.settings.train.precision == "auto"
 
 
 @pytest.mark.parametrize(
