@@ -37,7 +37,7 @@ def test_a_new_run_is_queued_and_remembers_what_was_asked(outputs: Path) -> None
         "baby",
         True,
     )
-    assert (run.status().state, run.status().steps) == ("queued", 7)
+    assert (run.status().state, run.status().words, run.status().steps) == ("queued", "starting", 7)
     assert info.parent is None
 
 

@@ -136,6 +136,12 @@ def test_only_a_model_whose_tokens_are_no_letters_knows_nothing_of_them() -> Non
     assert whys[1].endswith("this text.")
 
 
+def test_a_line_break_of_the_prompt_has_the_panels_sign() -> None:
+    stages = by_name(walk(replace(scratch(), tokenizer=CharTokenizer(f"{TEXT}\n")), Walk(text="the\n", position=3)))
+    assert stages["text"].numbers == "4 characters: 'the⏎'"
+    assert "Position 3 is '⏎'" in stages["tokens"].numbers
+
+
 def test_the_merges_of_a_token_end_in_that_token() -> None:
     king = by_name(walk(scratch(), Walk(text="the king")))["tokens"].numbers
     assert "k + i = ki (merge 3), n + g = ng (merge 4), ki + ng = king (merge 5), Ġ + king = Ġking (merge 6)" in king

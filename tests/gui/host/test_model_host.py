@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 
@@ -104,11 +105,8 @@ def test_an_error_of_the_host_has_its_three_parts(qtbot: QtBot, host: ModelHost)
 def test_an_answer_that_does_not_fit_its_question_ends_it_with_an_error(qtbot: QtBot, host: ModelHost) -> None:
     asked = Heard(host.ask_next(MODEL, "misfit"))
     written = Heard(host.generate(MODEL, "misfit endless", Generation()))
-    given_up = Heard(host.ask_next(MODEL, "misfit"))
-    given_up.request.cancel()
     following = Heard(host.ask_next(MODEL, "The"))
-    finished(qtbot, asked, written, given_up, following)
-    assert given_up.end == "cancelled"
+    finished(qtbot, asked, written, following)
     for request, event in ((asked, "opened"), (written, "token")):
         assert isinstance(request.end, LabError)
         assert "cannot read" in request.end.what
@@ -116,6 +114,14 @@ def test_an_answer_that_does_not_fit_its_question_ends_it_with_an_error(qtbot: Q
     assert len(written.tokens) == 2
     assert not isinstance(following.end, LabError), "the host still writes what nobody waits for"
     assert not host.busy
+
+
+def test_what_was_cancelled_ends_so_also_where_its_answer_does_not_fit(qtbot: QtBot, host: ModelHost) -> None:
+    request = Heard(host.ask_next(MODEL, "The"))
+    (number,) = host._waiting
+    request.request.cancel()
+    host._answer(json.dumps({"id": number, "event": "opened"}).encode())
+    assert request.end == "cancelled"
 
 
 def test_a_crash_fails_what_waits_and_the_next_request_starts_a_new_process(qtbot: QtBot, host: ModelHost) -> None:
