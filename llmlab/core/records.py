@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from llmlab.core.config import read_toml
-from llmlab.core.errors import LabError
+from llmlab.core.errors import LabError, explained
 from llmlab.core.files import locked, read_json, write_json
 from llmlab.core.paths import resources_dir
 
@@ -90,14 +90,15 @@ class Rows:
 
     def add(self, *added: Mapping[str, Any]) -> None:
         """Keeps more rows. LabError when that cannot be done; nothing that was there is lost."""
+        unsaved = f"Your {self._name} could not be saved in {self.path}."
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self.path.with_name(f".{self.path.name}.lock"), f"your {self._name}"):
-                rows = [*self.read(), *added]  # as they stand there, also fields that this version lacks
-                write_json(self.path, {"format": _ROWS_FORMAT, self._name: rows})
-        except (OSError, ValueError) as error:  # ValueError: a row has what JSON, or Unicode, cannot say
-            why = f"{self.path}: {getattr(error, 'strerror', None) or error}."
-            raise LabError(f"Your {self._name} could not be saved.", why) from error
+            with explained(unsaved):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with locked(self.path.with_name(f".{self.path.name}.lock"), f"your {self._name}"):
+                    rows = [*self.read(), *added]  # as they stand there, also fields that this version lacks
+                    write_json(self.path, {"format": _ROWS_FORMAT, self._name: rows})
+        except ValueError as error:  # a row has what JSON, or Unicode, cannot say
+            raise LabError(unsaved, f"{error}.") from error
 
 
 def require_time(name: str, seconds: float | None) -> None:

@@ -138,7 +138,9 @@ def _require_base(below: Source, folder: Path, name: str) -> None:
             about = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise LabError(
-            f"The adapter {name} cannot be opened.", f"Its weights are missing or damaged: {error}."
+            f"The adapter {name} cannot be opened.",
+            f"Its weights are missing or damaged: {error}.",
+            "Choose another adapter.",
         ) from error
     wanted = about.get(BASE_DIGEST)
     if wanted is not None and not below.has_digest(wanted):

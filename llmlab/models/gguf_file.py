@@ -50,7 +50,9 @@ def read_gguf_header(path: Path, name: str) -> GgufHeader:
         with open_file(path) as file:
             return _Reader(file, size).header()
     except (OSError, ValueError, EOFError, struct.error, OverflowError) as error:
-        raise LabError(f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {error}.") from error
+        raise LabError(
+            f"{name} cannot be opened.", f"{path.name} is damaged or foreign: {error}.", "Choose another model."
+        ) from error
 
 
 class _Reader:

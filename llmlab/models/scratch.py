@@ -105,4 +105,8 @@ def load_weights(folder: Path, model: nn.Module) -> None:
         weights = safetensors.torch.load_file(path)
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise LabError(f"The weights of {folder.name} do not fit this model or are damaged.", brief(error)) from error
+        raise LabError(
+            f"The weights of {folder.name} do not fit this model or are damaged.",
+            brief(error),
+            "Choose another checkpoint.",
+        ) from error

@@ -87,7 +87,11 @@ class TensorFile(Mapping[str, Array]):
             why = str(error).removeprefix("Error while deserializing header: ")
             if any(said in why for said in _CUT):
                 why = "it is cut short, or its header is wrong"
-            raise LabError(f"{name or path} cannot be opened.", f"{path.name} is damaged or foreign: {why}.") from error
+            raise LabError(
+                f"{name or path} cannot be opened.",
+                f"{path.name} is damaged or foreign: {why}.",
+                "Choose another model.",
+            ) from error
 
     def __getitem__(self, name: str) -> Array:
         import numpy as np
