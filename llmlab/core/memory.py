@@ -43,20 +43,24 @@ def _droppable(about: Path) -> int:
     return sum(int(found.get(f"total_{kind}", found.get(kind, 0))) for kind in kinds)  # total_: with groups below it
 
 
+class NoMemory(LabError):
+    """A model does not fit into memory."""
+
+
 def require_memory(weights: int, name: str) -> None:
-    """LabError when `weights` bytes of weights do not fit."""
+    """NoMemory when `weights` bytes of weights do not fit."""
     available = available_bytes()
     if weights + _SLACK_BYTES > available:
-        raise LabError(
+        raise NoMemory(
             f"{name} does not fit into memory.",
             f"Its weights take {gigabytes(weights)}; {gigabytes(available)} are free.",
             "Close other programs, or open a smaller model.",
         )
 
 
-def ran_out(name: str) -> LabError:
+def ran_out(name: str) -> NoMemory:
     """What to say when memory ran out in spite of the estimate."""
-    return LabError(
+    return NoMemory(
         f"Memory ran out while {name} was opened.",
         f"{gigabytes(available_bytes())} are free now.",
         "Close other programs, or open a smaller model.",

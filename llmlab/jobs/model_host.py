@@ -28,8 +28,9 @@ JSON lines to stdout; each answer carries its request's id. REF is a reference (
 
 Long work says progress (what, done, total, eta_seconds or null) in between. Any of them may end with error (what,
 why, do) instead. One model is in memory: the last one asked for. It answers as long as it is there, also when its
-checkpoint was deleted meanwhile, as a run that trains does with those it no longer keeps. What tokens of that model
-read like is told in the midst of long work, too: who looks at a part of it needs the words.
+checkpoint was deleted meanwhile, as a run that trains does with those it no longer keeps. A comparison leaves it there
+where the others fit beside it, an evolution where its checkpoint is gone. What tokens of that model read like is told
+in the midst of long work, too: who looks at a part of it needs the words.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from llmlab.core.errors import Cancelled, LabError
-from llmlab.core.memory import give_back
+from llmlab.core.memory import NoMemory, give_back
 from llmlab.core.paths import outputs_dir
-from llmlab.core.progress import Every, TimeLeft
+from llmlab.core.progress import Every, Progress, TimeLeft
 from llmlab.core.records import from_plain
 from llmlab.core.settings import Sampling
 from llmlab.data.tokenizers import TextTokenizer
@@ -189,18 +190,17 @@ class Host:
             answer_question(opened, question, values, out, turn, lambda path: turn.send("part", path=str(path)), walks)
 
     def _compare(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
-        from llmlab.inspection.compare import compare
+        from llmlab.inspection.compare import Compare, compare_opened
+        from llmlab.inspection.questions import from_values
 
-        first, second = request["models"]
-        for model in (first, second):
-            self._parse(model)  # what is refused does not cost the model that is open
-        self._close()
-        compare(str(first), str(second), self._outputs, dict(request["values"]), out, turn)
+        first, second = (partial(self._beside, self._parse(model)) for model in request["models"])
+        compare_opened(first, second, from_values(Compare, request["values"]), out, turn)
 
     def _evolve(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
         from llmlab.inspection.evolve import evolve
 
-        self._close()
+        if not self._is_gone():
+            self._close()
         evolve(str(request["run"]), self._outputs, dict(request["values"]), out, turn)
 
     def _change(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
@@ -296,25 +296,56 @@ class Host:
 
     def _model(self, turn: _Turn, reference: Reference, *, announce: bool = False) -> OpenModel:
         """The model, opened unless it is. announce: say `loading` first, as `generate` and `next` do."""
+        if (held := self._held_as(reference)) is not None:
+            return held
+        wanted = source_of(reference).fingerprint()
+        if announce:
+            turn.send("loading")
+        self._close()
+        self._held = open_model(reference, self._outputs, turn)
+        self._opened_from, self._asked_as = wanted, [reference]
+        return self._held
+
+    def _beside(self, reference: Reference, turn: Progress) -> OpenModel:
+        """A model beside the one that is held, or that one. It is let go where there is no memory for both."""
+        if (held := self._held_as(reference)) is not None:
+            return held
         try:
-            wanted = source_of(reference).fingerprint()
+            return open_model(reference, self._outputs, turn)
+        except NoMemory:
+            if self._held is None or self._is_gone():
+                raise
+        self._close()
+        return open_model(reference, self._outputs, turn)
+
+    def _held_as(self, reference: Reference) -> OpenModel | None:
+        """The model that is held, where a reference leads to it, or did before its files were deleted."""
+        try:
+            same = source_of(reference).fingerprint() == self._opened_from
         except LabError:  # its files are gone
-            if self._held is None or reference not in self._asked_as:
+            if reference not in self._asked_as:
                 raise
             return self._held
-        if self._held is None or self._opened_from != wanted:
-            if announce:
-                turn.send("loading")
-            self._close()
-            self._held = open_model(reference, self._outputs, turn)
-            self._opened_from, self._asked_as = wanted, []
+        if not same:
+            return None
         if reference not in self._asked_as:
             self._asked_as.append(reference)
         return self._held
 
+    def _is_gone(self) -> bool:
+        """Whether a model is held that cannot be opened again."""
+        return self._held is not None and not any(map(self._leads_here, self._asked_as))
+
+    def _leads_here(self, reference: Reference) -> bool:
+        try:
+            return source_of(reference).fingerprint() == self._opened_from
+        except LabError:
+            return False
+
     def _close(self) -> None:
         if self._held is not None:
             self._held = self._opened_from = self._bigrams = None
+            self._asked_as = []
             give_back()
 
     def tell_texts(self) -> None:
@@ -331,7 +362,7 @@ class Host:
         if self._held is None or request["do"] != "tokenize" or "ids" not in request:
             return False
         try:
-            return source_of(self._parse(request.get("model"))).fingerprint() == self._opened_from
+            return self._leads_here(self._parse(request.get("model")))
         except (LabError, OSError):  # it is said when its turn comes
             return False
 

@@ -300,7 +300,7 @@ def select(folder: Path, which: str = "latest") -> Checkpoint:
         found = next((checkpoint for checkpoint in every if checkpoint.name == f"step-{which:0>8}"), None)
     if found is None:
         there = ", ".join(str(checkpoint.step) for checkpoint in every) or "none"
-        newest = f"Open @{every[-1].step}, the newest." if every else ""
+        newest = "Open @latest, the newest." if every else ""
         raise LabError(f"{folder.parent.name} has no checkpoint @{which}.", f"Saved steps: {there}.", newest)
     return found
 

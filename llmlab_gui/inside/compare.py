@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QCheckBox, QLabel, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab.models.reference import parse
+from llmlab.models.reference import parse, without_folders
 from llmlab.models.source import base_and_fine_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
@@ -78,7 +78,7 @@ class CompareDock(AnswerDock):
         self._lay_out()
         self.swap.clicked.connect(self._swap)
         for box in (self.a, self.b):
-            box.currentTextChanged.connect(self.update_state)
+            box.currentTextChanged.connect(self._other_models)
         self.view.currentIndexChanged.connect(self._redraw)
         self.point.currentIndexChanged.connect(self._redraw)
         self.map.clicked.connect(self._choose)
@@ -100,7 +100,8 @@ class CompareDock(AnswerDock):
             self._refuse(LabError("Two models are needed.", "", "Choose both A and B."))
             return
         self._asked = (a, b)
-        self.note.setText(f"Comparing {a} with {b}…")
+        self._say_nothing_yet()  # what was refused before is about nothing here
+        self.note.setText(f"Comparing {without_folders(a)} with {without_folders(b)}…")
         self.note.show()
         values = {"what": list(_WHAT), "align": self.align.isChecked()}
         self.session.compare(a, b, values, self._take, self._refuse)
@@ -225,6 +226,12 @@ class CompareDock(AnswerDock):
             self._say_nothing_yet()
             self._redraw()
             self.update_state()
+
+    def _other_models(self) -> None:
+        """Why two models could not be compared is not said of others."""
+        if (self.a.reference, self.b.reference) != self._asked:
+            self._say_nothing_yet()
+        self.update_state()
 
     def _say_nothing_yet(self) -> None:
         hint = "Choose two models or checkpoints and press Compare: each reads the prompt, one after the other."

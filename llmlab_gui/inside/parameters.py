@@ -16,7 +16,7 @@ from llmlab.inspection.archive import Archive
 from llmlab_gui.charts.layer_chart import LayerChart, Line, numbered
 from llmlab_gui.inside.inspection_dock import AskingDock
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.widgets.labels import QuietLabel
+from llmlab_gui.widgets.labels import EmptyState, QuietLabel
 from llmlab_gui.widgets.layouts import choice_box, column, split, stack
 from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Table
@@ -53,6 +53,7 @@ class ParametersDock(AskingDock):
         self.list = QTreeWidget()
         self.spectrum = LayerChart("singular value", x_label="rank")
         self.spectrum.set_log(x=False, y=True)
+        self._problem = EmptyState()  # why there are no numbers; nothing while they are awaited
         self._lay_out()
         self.view.currentIndexChanged.connect(self._redraw)
         self.list.itemSelectionChanged.connect(self._choose)
@@ -81,14 +82,16 @@ class ParametersDock(AskingDock):
         self._redraw()
 
     def _refuse(self, error: LabError) -> None:
-        self._say([str(error)])
+        self._forget()
+        self._problem.say(error.what, f"{error.why} {error.do}".strip(), "Try again", self._ask)
 
     def _forget(self) -> None:
         self.archive, self._asked = None, ()
+        self._problem.say("", "")
         self.list.clear()
         self.spectrum.hide()
-        self.chart.show_lines([])
         self.note.hide()
+        self._redraw()
         self.update_state()
 
     def _choose(self) -> None:
@@ -102,16 +105,21 @@ class ParametersDock(AskingDock):
         def take(archive: Archive) -> None:
             self._draw_spectrum(archive, name)
 
-        self.session.ask("parameters", {"singular": [name]}, take, self._refuse, "parameters.singular")
+        self.session.ask("parameters", {"singular": [name]}, take, self._no_spectrum, "parameters.singular")
+
+    def _no_spectrum(self, error: LabError) -> None:
+        self.spectrum.hide()
+        self._say([str(error)])
 
     # Drawing -----------------------------------------------------------------------------------------------------
 
     def _redraw(self) -> None:
         view, archive = self.view.currentIndex(), self.archive
         self.caption(*_CAPTIONS[view])
-        self._views.setCurrentIndex(1 if view == TENSORS else 0)
         if archive is None:
+            self._views.setCurrentWidget(self._problem)
             return
+        self._views.setCurrentIndex(1 if view == TENSORS else 0)
         notes = list(archive.metadata.notes)
         if view == LAYERS:
             self.chart.name_y("L2 norm")
@@ -164,7 +172,7 @@ class ParametersDock(AskingDock):
         tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         both = split(tree, self.spectrum, sizes=[260, 180], closes=True)
         self.spectrum.hide()
-        self._views = stack(self.chart, both)
+        self._views = stack(self.chart, both, self._problem)
         self.note.hide()
         numbers = column((self._views, 1))
         self.set_body(column((numbers, 1), self.note), numbers)

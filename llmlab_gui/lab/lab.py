@@ -149,9 +149,14 @@ class Lab(QObject):
         """The run that the docks are about."""
         return self._rows.get(self._current)
 
-    def current_model(self) -> str:
-        """A reference to what the current run saved last; "" where there is nothing yet."""
+    def current_model(self, *, live: bool = True) -> str:
+        """A reference to the current run as it trains, else to what it saved last; "" where there is nothing yet.
+
+        live: False for what it saved last in any case.
+        """
         row = self.current()
+        if live and row is not None and row.status.live:
+            return f"{row.run.path}@live"
         there = row is not None and any(row.run.checkpoints.glob("step-*"))  # none is read: panels ask often
         return f"{row.run.path}@latest" if row is not None and there else ""
 

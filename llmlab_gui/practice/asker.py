@@ -47,7 +47,7 @@ class Asker(QObject):
         about = self._lab.inspection.about
         if about is not None:
             return about.reference
-        return self._lab.current_model()
+        return self._lab.current_model(live=False)
 
     def begin(self, concept: str = "", about: str = "", asked: Sequence[str] = ()) -> None:
         """A new set: of a page, or of all; what was asked before can come again. about: a reference, if another one.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeEvent, QShortcut, QShowEvent
+from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeEvent, QShortcut, QShowEvent, QTextCursor
 from PySide6.QtWidgets import QCheckBox, QLabel, QPlainTextEdit, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
@@ -52,6 +52,7 @@ class WriteDock(LabDock):
         self.note = QuietLabel()
         self.note.setTextFormat(Qt.TextFormat.RichText)
         self.prompt = labelled(QPlainTextEdit("The king", tabChangesFocus=True), "Prompt")
+        self.prompt.moveCursor(QTextCursor.MoveOperation.End)  # what is typed goes on where it ends
         self.prompt.setPlaceholderText("The text that the model continues")
         self.prompt.setMinimumHeight(56)
         self.too_long = QuietLabel()  # below the prompt, so that the next key does not move what is typed
@@ -93,6 +94,7 @@ class WriteDock(LabDock):
         draft = settings.choices("write/draft", Draft)
         if draft is not None:
             self.prompt.setPlainText(draft.prompt)
+            self.prompt.moveCursor(QTextCursor.MoveOperation.End)
 
     def shutdown(self) -> None:
         """Ends the reading thread, and a process of its own if it was given one."""
@@ -315,8 +317,12 @@ class WriteDock(LabDock):
                 self.lab.error_raised.emit(error)
 
     def _update_buttons(self) -> None:
-        self.generate_button.setEnabled(not self._busy and self.picker.answers)
-        self.stop_button.setEnabled(self._busy)
+        busy, both = self._busy, (self.generate_button, self.stop_button)
+        had = any(button.hasFocus() for button in both)
+        self.generate_button.setEnabled(not busy and self.picker.answers)
+        self.stop_button.setEnabled(busy)
+        if had:  # Qt moves the keyboard on to a box where the one that is disabled had it
+            both[busy].setFocus(Qt.FocusReason.OtherFocusReason)
         for shortcut, button in self._keys_of.items():
             shortcut.setEnabled(button.isEnabled())  # else Escape is the window's, to dismiss a message
 

@@ -30,6 +30,7 @@ class Writer(QObject):
         self._host, self.view = host, view
         self._request: Request | None = None
         self._stopping = False
+        self._most = 0  # tokens that were asked for
         self._fresh: list[WrittenToken] = []
         self._frame = settling_timer(self, _FRAME_MS, self._flush)
 
@@ -42,7 +43,7 @@ class Writer(QObject):
         """Continues a prompt, or answers it in a chat; what the view held is gone."""
         self.view.begin(f"{prompt}\n" if how.chat else prompt)
         request = self._request = self._host.generate(model, prompt, how)
-        self._stopping = False
+        self._stopping, self._most = False, how.tokens
         request.progressed.connect(self._on_progress)
         request.token.connect(self._on_token)
         request.answered.connect(self._on_done)
@@ -76,6 +77,8 @@ class Writer(QObject):
         fresh, self._fresh = self._fresh, []
         if fresh:
             self.view.append_tokens(fresh)
+            if not self._stopping:
+                self.said.emit(f"Generating… {len(self.view.tokens)} of {self._most} tokens")
 
     def _on_done(self, seconds: float) -> None:
         self._flush()

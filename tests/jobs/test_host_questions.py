@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -25,12 +26,14 @@ from test_host import Conversation
 from waits import SECONDS
 
 from llmlab.core.errors import LabError
+from llmlab.core.memory import NoMemory
 from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import read_archive
 from llmlab.jobs import model_host as host_module
 from llmlab.jobs.launcher import request
 from llmlab.jobs.model_host import Host
 from llmlab.models.about import about
+from llmlab.models.model import OpenModel
 from llmlab.models.source import open_model
 from llmlab.store.run_folder import RunFolder
 
@@ -147,6 +150,51 @@ def test_a_comparison_that_is_refused_leaves_the_open_model_open(places: dict[st
     host.answer_all()
     assert json.loads(said.getvalue().splitlines()[-1])["event"] == "error"
     assert host._held is not None
+
+
+def test_an_open_model_answers_on_after_a_comparison_and_an_evolution_although_its_checkpoint_is_gone(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    outputs, said = tmp_path / "outputs", io.StringIO()
+    shutil.copytree(places["outputs"], outputs)
+    host = Host(said, outputs)
+    values, out = {"text": TEXT}, str(tmp_path / "out")
+
+    def told(*requests: dict[str, Any]) -> list[str]:
+        host.listen(json.dumps({"id": 1, "values": values, "out": out, **request}) for request in requests)
+        host.answer_all()
+        events = [json.loads(line)["event"] for line in said.getvalue().splitlines()]
+        return [event for event in events if event != "progress"]
+
+    ask = {"do": "ask", "model": "bar@5", "question": "parameters", "values": {}}
+    told({"do": "open", "model": "bar@5"}, ask)
+    shutil.rmtree(next(outputs.glob("*/bar/checkpoints/*5")))
+    comparison = {"do": "compare", "models": ["bar@5", "bar@10"]}
+    assert told(comparison, {"do": "evolve", "run": "bar"}, ask) == ["opened", *["answered"] * 4]
+
+
+def test_a_comparison_leaves_the_open_model_open_where_memory_has_room_for_both(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, opened, room = io.StringIO(), [], 2
+    host = Host(said, places["outputs"])
+
+    def opening(reference: object, *how: Any) -> OpenModel:
+        opened.append(str(reference))
+        if (host._held is not None) + 1 > room:
+            raise NoMemory("There is no room.")
+        return open_model(str(reference), *how)
+
+    monkeypatch.setattr(host_module, "open_model", opening)
+    compare = {"id": 2, "do": "compare", "models": ["bar@5", "bar@10"], "values": {"text": TEXT}}
+    compare["out"] = str(tmp_path / "out")
+    for room, again in ((2, []), (1, ["bar@10"])):
+        opened.clear()
+        host.listen([json.dumps({"id": 1, "do": "open", "model": "bar@5"}), json.dumps(compare)])
+        host.answer_all()
+        assert json.loads(said.getvalue().splitlines()[-1])["event"] == "answered"
+        assert opened[-1 - len(again) :] == ["bar@10", *again]
+        assert (host._held is None) == (room == 1)
 
 
 def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:

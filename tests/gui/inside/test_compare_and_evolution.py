@@ -155,6 +155,12 @@ def test_what_cannot_be_compared_is_said_and_another_prompt_forgets(
     assert (compared.a.reference, compared.b.reference) == ("bar@150", "bar@50")
     compared.compare.click()
     qtbot.waitUntil(lambda: "different tokens" in compared.empty.text, timeout=WAIT)
+    compared.a.choose("bar@50")  # of these nobody has said so
+    assert "different tokens" not in compared.empty.text
+    compared.compare.click()
+    qtbot.waitUntil(lambda: "different tokens" in compared.empty.text, timeout=WAIT)
+    compared.compare.click()
+    assert "different tokens" not in compared.empty.text  # while it is looked at again
 
 
 def test_a_checkpoint_that_is_gone_gives_its_place_to_one_that_is_there(

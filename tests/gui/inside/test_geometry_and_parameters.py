@@ -133,6 +133,17 @@ def test_a_matrix_shows_its_singular_values(lab: InspectionLab, qtbot: QtBot, pa
     assert parameters.list.topLevelItem(0).text(0) == "blocks.0.mlp.bias"  # 4 < 32 < 80, not as texts
 
 
+def test_without_numbers_no_axes_are_drawn_and_what_failed_can_be_tried_again(lab: InspectionLab, qtbot: QtBot) -> None:
+    lab.host.fail["parameters"] = LabError("bar has no checkpoint @150.", "Saved steps: 65.")
+    dock = ParametersDock(lab)  # type: ignore[arg-type]
+    lab.open(qtbot, dock)
+    qtbot.waitUntil(lambda: "no checkpoint" in dock._problem.text, timeout=WAIT)
+    assert not dock.chart.isVisible()
+    del lab.host.fail["parameters"]
+    dock._problem._button.click()
+    qtbot.waitUntil(dock.chart.isVisible, timeout=WAIT)
+
+
 def test_a_panel_behind_the_tab_of_another_asks_nothing_until_its_tab_is_chosen(
     lab: InspectionLab, qtbot: QtBot
 ) -> None:

@@ -460,10 +460,11 @@ def test_a_panel_without_a_model_offers_that_of_the_current_run(qtbot: QtBot, la
     assert dock._empty._button.text() == "Choose a model"
     fake = FakeRun(outputs).start().advance(20)
     wait_for_runs(qtbot, lab, 1)
-    assert dock._empty._button.text() == "Choose a model"  # it has saved nothing yet
-    fake.save_checkpoint().advance(1)
     qtbot.waitUntil(lambda: dock._empty._button.text() == "Open the current run's model", timeout=20_000)
-    fake.finish()
-    dock._empty._button.click()
+    assert lab.current_model() == f"{fake.run.path}@live"  # a checkpoint may be deleted while it is looked at
+    assert lab.current_model(live=False) == ""  # it has saved nothing yet
+    fake.save_checkpoint().advance(1).finish()
     newest = f"{fake.run.path}@latest"
+    qtbot.waitUntil(lambda: lab.current_model() == newest, timeout=20_000)
+    dock._empty._button.click()
     qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.about.reference == newest, timeout=WAIT)

@@ -124,6 +124,8 @@ def test_the_prompt_is_there_after_a_restart(qtbot: QtBot, lab: FakeLab, dock: W
         dock.prompt.setPlainText("another")
         dock.remember(settings)
         assert dock.prompt.toPlainText() == left
+        qtbot.keyClicks(dock.prompt, " of France")
+        assert dock.prompt.toPlainText() == f"{left} of France"
 
 
 def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
@@ -138,6 +140,18 @@ def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: W
     assert len(dock.text.tokens) > 5
     assert dock.generate_button.isEnabled()
     assert not dock.stop_button.isEnabled()
+
+
+def test_the_keyboard_stays_at_what_ends_and_begins_a_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
+    trained(qtbot, lab, dock)
+    activate(qtbot, dock)
+    dock.prompt.setPlainText("endless")
+    dock.generate_button.setFocus()
+    qtbot.keyClick(dock.generate_button, Qt.Key.Key_Space)
+    assert dock.stop_button.hasFocus()
+    qtbot.waitUntil(lambda: "of 120 tokens" in dock.said.text(), timeout=WAIT)
+    qtbot.keyClick(dock.stop_button, Qt.Key.Key_Space)
+    qtbot.waitUntil(dock.generate_button.hasFocus, timeout=WAIT)
 
 
 def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
