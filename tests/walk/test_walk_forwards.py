@@ -195,10 +195,10 @@ CHANGED = [*SETTINGS, "llama", "qwen3", "gpt2", "gemma2", "glm4", "phi3", "gpt_n
 def test_any_number_can_be_changed_and_what_follows_is_computed_with_it(which: dict[str, Any] | str) -> None:
     """Each stage that follows is recomputed from the one before it, down to the logits, which are the model's.
 
-    All numbers of two models, which have between them all that can be changed; of the others a quarter, another one of
+    All numbers of two models, which have between them all that can be changed; of the others an eighth, another one of
     each.
     """
-    begin, share = (0, 1) if which in (SETTINGS[6], "gemma2") else ((CHANGED.index(which) + 1) % 4, 4)
+    begin, share = (0, 1) if which in (SETTINGS[6], "gemma2") else (CHANGED.index(which) % 8, 8)
     model = opened(family_model(which)) if isinstance(which, str) else scratch(**which)
     asked = Walk(ids=IDS, layer=1 if isinstance(which, dict) else 0, head=2, position=-2, key=1, **HOW)  # type: ignore[arg-type]
     plain = walk(model, asked)
