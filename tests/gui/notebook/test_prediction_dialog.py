@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from llmlab.notebook.quantities import find_quantity, quantities_of_runs
 from llmlab.store.run_log import first_started
 from llmlab.studies.experiments.outcomes import Finding, write_results
 from llmlab_gui.lab.book import Asking, Book
+from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.anchors import anchors_of, anchors_of_plan
@@ -338,10 +340,6 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
         f"Validation losses to compare with: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
         f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
     )
-    parent = runs[1]
-    told = f"parent, pieces: {parent.status.val_loss:.2f} after 1,000 steps."
-    assert anchors_of(parent.info.settings, "baby", runs, outputs, quiet, parent=parent).endswith(told)
-    assert "pieces" not in anchors_of(settings, "baby", runs, outputs, quiet, parent=parent)  # it reads other tokens
     assert anchors_of(FinetuneSettings(), "", runs, outputs, quiet) == ""
     folder = outputs / "llama"
     folder.mkdir()
@@ -463,10 +461,7 @@ def test_both_kinds_of_runs_are_asked_about(qapp: QApplication) -> None:
     assert expected.steps == FinetuneSettings().train.steps
 
 
-@pytest.mark.parametrize("answer", ["fill", "skip", "cancel"])
-def test_train_asks_first(
-    make_main_window: MakeWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, answer: str
-) -> None:
+def test_train_asks_first(make_main_window: MakeWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
     window = make_main_window(asks=True)
     qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
     started: list[list[str]] = []
@@ -474,17 +469,21 @@ def test_train_asks_first(
         window.lab.controller, "start", lambda *given: started.append([str(prediction) for prediction in given[3]])
     )
 
-    def act() -> None:
+    def act(answer: str) -> None:
         asked = QApplication.activeModalWidget()
-        assert isinstance(asked, PredictionDialog)
-        if answer == "fill":
+        if not isinstance(asked, PredictionDialog):  # it is about to come
+            QTimer.singleShot(10, window, partial(act, answer))
+        elif answer == "fill":
             asked.rows[0].low.setText("1.9")
             asked.rows[0].high.setText("2.2")
             asked.start_button.click()
         else:
             (asked.skip_button if answer == "skip" else asked.back_button).click()
 
-    QTimer.singleShot(200, window, act)
-    window.run_actions.train.trigger()
-    wanted = {"fill": [["val_loss=1.9..2.2@80%"]], "skip": [[]], "cancel": []}
-    assert started == wanted[answer]
+    for answer, wanted in (("fill", [["val_loss=1.9..2.2@80%"]]), ("skip", [[]]), ("cancel", [])):
+        started.clear()
+        window.setups.scratch.raise_()
+        qtbot.waitUntil(lambda: is_seen(window.setups.scratch), timeout=WAIT)
+        QTimer.singleShot(0, window, partial(act, answer))
+        window.run_actions.train.trigger()
+        assert started == wanted, answer
