@@ -129,12 +129,16 @@ def envelope(
         starts = np.concatenate([[begin], starts])
     visible = y[:end]
     lowest, highest = np.fmin.reduceat(visible, starts), np.fmax.reduceat(visible, starts)
+    # From the first point of a pixel to its last, up or down as they do: what is steep has no stairs.
+    ends = np.append(starts[1:], end) - 1
+    falls = visible[ends] < visible[starts]
+    values = [np.where(falls, highest, lowest), np.where(falls, lowest, highest)]
+    places = [x[starts], x[ends]]
     gaps = np.isnan(visible[begin:])
-    columns = [lowest, highest]
     if gaps.any():
         # A gap within a pixel's points breaks the line after them.
-        broken = np.logical_or.reduceat(np.isnan(visible), starts)
-        columns.append(np.where(broken, np.nan, highest))
-    # The last point closes the line; pixel columns are drawn where they begin.
-    places = np.repeat(x[starts], len(columns))
-    return np.append(places, x[end - 1]), np.append(np.stack(columns, axis=1).reshape(-1), y[end - 1])
+        values.append(np.where(np.logical_or.reduceat(np.isnan(visible), starts), np.nan, values[-1]))
+        places.append(places[-1])
+    # The last point closes the line.
+    drawn_x, drawn_y = (np.stack(each, axis=1).reshape(-1) for each in (places, values))
+    return np.append(drawn_x, x[end - 1]), np.append(drawn_y, y[end - 1])

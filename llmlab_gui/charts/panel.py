@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QBoxLayout, QLabel, QSizePolicy, QSlider, QWidget
 
@@ -83,6 +83,7 @@ class ChartPanel(QWidget):
         super().__init__()
         self.charts = [chart for chart, _ in charts]
         self.dirty = True
+        self._drawn_in = ""  # the name of the theme
         self.export_name = "chart"
         self.export_title = ""
         self._fill = fill
@@ -134,7 +135,7 @@ class ChartPanel(QWidget):
             for chart in self.charts:
                 chart.draw()
             align(self.charts)
-            self.dirty = False
+            self.dirty, self._drawn_in = False, current_theme().name
 
     def lay_out(self, *, across: bool) -> None:
         """The charts side by side, or below one another."""
@@ -157,7 +158,9 @@ class ChartPanel(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self._redraw.wake()
+        if self._drawn_in not in ("", current_theme().name):
+            self.redraw_if_dirty()  # before anybody sees the other theme's curves
+        QTimer.singleShot(0, self, self.redraw_if_dirty)  # the size may be new, too; the redraw timer may rest
 
     def shutdown(self) -> None:
         """Nothing is drawn any more."""

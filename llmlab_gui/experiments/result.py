@@ -13,7 +13,7 @@ from llmlab.core.signs import minus
 from llmlab.notebook.entries import Line
 from llmlab.store.events import BITS, NATS
 from llmlab.studies.experiments.outcomes import Chart, ExperimentResults, Finding, Spike
-from llmlab.studies.records import ExperimentRecord
+from llmlab.studies.records import TRIAL_ENDED_STATES, ExperimentRecord
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.figure_pane import FigurePane
 from llmlab_gui.experiments.result_chart import Expected, ResultChart
@@ -104,14 +104,15 @@ class ExperimentResultDock(LabDock):
 
     def _update_empty(self) -> None:
         row, results = self.desk.current(), self._results
+        ended = results is not None and any(trial.state in TRIAL_ENDED_STATES for trial in results.trials)
         if row is None:
             hint = "Set one up, or choose one in Experiments: its result is drawn here, point by point."
             plan_one = partial(self.lab.dock_requested.emit, "experiment")
             self.show_empty("No experiment is selected", hint, "Set one up", plan_one)
-        elif results is None or not results.charts:
+        elif results is None or not results.charts or not ended:
             hint = "The first point appears when a run has ended." if row.record.trials else "It is being analysed."
             if not row.status.live:
-                hint = "None of its runs has ended. Resume it in Experiments."
+                hint = "No run has ended. Resume it in Experiments."
             self.show_empty("No result yet", hint)
         else:
             self.show_body()

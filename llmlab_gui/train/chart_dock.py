@@ -115,6 +115,7 @@ class ChartDock(PanelDock):
         lab.history_reset.connect(self._history_read)
         lab.shown_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
+        lab.runs_changed.connect(self._status_changed)
         self._runs_changed()
 
     def fill(self, runs: list[ShownRun]) -> None:
@@ -182,6 +183,10 @@ class ChartDock(PanelDock):
                 self.lab.redraw.once(self.panel.redraw_if_dirty)
             self.lab.redraw.once(self._update_empty)
 
+    def _status_changed(self) -> None:
+        if not self.panel.isVisibleTo(self):
+            self._update_empty()
+
     def _runs_changed(self) -> None:
         self.panel.export_name = (
             f"{PurePath((self.lab.shown() or ['chart'])[0]).name}-{self.objectName().removeprefix('dock.')}"
@@ -197,9 +202,13 @@ class ChartDock(PanelDock):
         if not runs:
             self.show_no_run("Start one, or choose one in Runs: its curves appear here while it trains.")
         elif not any(len(run.history.step_columns) for run in runs):
-            taken = any(row.status.step for run in runs if (row := self.lab.row(run.id)) is not None)
-            if taken:
+            statuses = [row.status for run in runs if (row := self.lab.row(run.id)) is not None]
+            if any(status.step for status in statuses):
                 self.show_empty("Reading the steps", "Their curves appear here as soon as they are read.")
+            elif statuses and not statuses[0].live:
+                self.show_empty("No steps", f"{runs[0].name} ended before its first step.")
+            elif statuses and statuses[0].state == "paused":
+                self.show_empty("No steps yet", "The run is paused: Resume lets it take its first step.")
             else:
                 self.show_empty("No steps yet", "The first one appears here as soon as it is done.")
         else:

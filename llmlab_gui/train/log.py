@@ -71,7 +71,6 @@ class LogDock(LabDock):
         self.output_view.setAccessibleName("Output of the worker")
         self.output_view.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         self.output_view.setPlaceholderText("The worker has printed nothing.")
-        self.events_view.setPlaceholderText("Nothing has happened yet.")
         self._views = stack(self.events_view, self.output_view)
 
         self.find_bar = FindBar(self)
@@ -176,6 +175,8 @@ class LogDock(LabDock):
             self.show_no_run("Start one in Set-up, or choose one in Runs.")
         else:
             self.show_body()
+            read = "The events appear here as soon as they are read."
+            self.events_view.setPlaceholderText(read if row.status.step else "Nothing has happened yet.")
         self._rebuild()
         self._watch()
 

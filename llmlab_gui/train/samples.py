@@ -135,8 +135,12 @@ class SamplesDock(LabDock):
         self._reload()
 
     def _take(self, run_id: str, events: Sequence[Event]) -> None:
-        if run_id == self._run_id and any(isinstance(event, _SHOWN) for event in events):
+        if run_id != self._run_id:
+            return
+        if any(isinstance(event, _SHOWN) for event in events):
             self._reload_soon()
+        elif not self._table.texts and not self._answers:
+            self._update_state()
 
     def _reset(self, run_id: str) -> None:
         if run_id == self._run_id:
@@ -258,10 +262,12 @@ class SamplesDock(LabDock):
                 if never
                 else "The first sample comes at its sample interval."
             )
-            if not live:
+            title, action = "No samples yet", "Sample now" if live else ""
+            if row.status.step and self.lab.history(self._run_id).started is None:
+                title, when = "Reading the samples", "They appear here as soon as they are read."
+            elif not live:
                 when = "The run ended before its first sample. Prompt a checkpoint in Write instead."
-            action = "Sample now" if live else ""
-            self.show_empty("No samples yet", when, action, self._sample_now)
+            self.show_empty(title, when, action, self._sample_now)
         else:
             self.show_body()
 

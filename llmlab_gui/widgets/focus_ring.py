@@ -60,7 +60,8 @@ class FocusRing(QObject):
     def _move(self, _before: QWidget | None, now: QWidget | None) -> None:
         if self._ring is not None and shiboken6.isValid(self._ring):
             self._ring.leave()
-        self._ring = _Ring(now) if now is not None and self._by_keys else None
+        # A window has it itself while its parts are exchanged.
+        self._ring = _Ring(now) if now is not None and not now.isWindow() and self._by_keys else None
 
 
 def _press(event: QKeyEvent) -> bool:

@@ -120,6 +120,14 @@ def test_no_spike_in_view_vanishes(count: int, pixels: int, begin: float, width:
     assert len(drawn_x) <= 4 * pixels + 4
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_straight_line_of_many_points_is_drawn_straight(sign: float) -> None:
+    x = np.arange(10_000.0)
+    drawn_x, drawn_y = envelope(x, sign * x, 0.0, 9_999.0, 200)
+    assert len(drawn_x) < 500
+    assert np.array_equal(drawn_y, sign * drawn_x)
+
+
 def test_a_gap_stays_a_gap_among_many_points() -> None:
     x = np.arange(100_000.0)
     y = np.ones(100_000)

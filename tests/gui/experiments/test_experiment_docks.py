@@ -25,7 +25,7 @@ from llmlab.notebook.locked import lock
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import EXPERIMENT
-from llmlab.studies.experiments.outcomes import Finding, Point, Spike
+from llmlab.studies.experiments.outcomes import Finding, Point, Spike, write_results
 from llmlab.studies.records import ExperimentFolder
 from llmlab_gui.experiments import list_dock as experiments_module
 from llmlab_gui.experiments.list_dock import ExperimentsDock
@@ -406,6 +406,21 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     assert measured == list(zip(RATES, (3.3, 3.1, 3.2), strict=True))
     assert [row["label"] for row in rows if row["kind"] == "mark"] == ["diverged"]
     assert QImage(str(tmp_path / "basin.png")).size() == QSize(1600, 900)
+    dock.shutdown()
+
+
+def test_the_result_of_an_experiment_no_run_of_which_has_ended_has_no_empty_axes(
+    lab: WholeLab, qtbot: QtBot, fake: FakeExperiment
+) -> None:
+    fake.status(state="stopped", pid=None)
+    results = fake.write_results()
+    write_results(fake.folder, replace(results, trials=[replace(one, state="stopped") for one in results.trials]))
+    dock = ExperimentResultDock(lab, lab.experiments)
+    shown(dock, qtbot)
+    found(lab, qtbot)
+    qtbot.waitUntil(lambda: lab.experiments.outcome.results is not None, timeout=WAIT)
+    assert "No run has ended" in dock._empty.text
+    assert not dock.pane.isVisible()
     dock.shutdown()
 
 

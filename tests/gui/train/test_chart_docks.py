@@ -478,7 +478,10 @@ def test_without_a_run_or_a_step_it_says_what_to_do(
     assert not dock.panel.isVisible()
     fake = lab.add(FakeRun(tmp_path).start())
     assert not dock.panel.isVisible()
-    assert "No steps yet" in dock._empty.text
+    assert "appears here as soon as it is done" in dock._empty.text
+    lab.pump(fake.pause())
+    assert "Resume lets it take its first step" in dock._empty.text
+    lab.pump(fake.unpause())
     fake.advance(1)
     lab.shown_changed.emit()
     assert "Reading the steps" in dock._empty.text  # it has taken one, which is not read yet
@@ -497,10 +500,10 @@ def test_a_new_theme_repaints_the_charts_in_sight_at_once(
     dock.hide()
     theme_notifier.changed.emit()
     assert dock.panel.dirty  # nobody sees it
-    dock.show()
     try:
         for theme in (DARK, LIGHT):
             apply_theme(qapp, theme.name)
+            dock.show()  # from another workspace, the first time
             assert not dock.panel.dirty
             validation = dock.chart.curves()["pretraining/fake/val"].style.color
             assert validation == mix(lab.color("pretraining/fake"), theme.text, 0.45)

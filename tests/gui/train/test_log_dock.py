@@ -58,6 +58,13 @@ def test_events_are_told_in_sentences(lab: FakeLab, dock: LogDock) -> None:
     assert "3.3\u00a0MB in 0.1\u00a0s." in dock.events_view.document().toRawText()
 
 
+def test_of_a_run_that_is_not_read_yet_it_does_not_say_that_nothing_happened(lab: FakeLab, dock: LogDock) -> None:
+    lab.add(FakeRun(lab.outputs, "new").start())
+    assert dock.events_view.placeholderText() == "Nothing has happened yet."
+    lab.add(FakeRun(lab.outputs, "old").start().advance(500))
+    assert dock.events_view.placeholderText() == "The events appear here as soon as they are read."
+
+
 def test_a_resumed_run_tells_only_what_still_holds(lab: FakeLab, dock: LogDock) -> None:
     fake = lab.add(FakeRun(lab.outputs, steps=1000).start().advance(750))
     assert "step 750" in dock.events_view.toPlainText()

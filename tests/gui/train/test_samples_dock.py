@@ -17,7 +17,7 @@ from waits import WAIT
 from llmlab.core.errors import LabError
 from llmlab.jobs.launcher import request
 from llmlab.store import requests
-from llmlab.store.events import Sampled
+from llmlab.store.events import Evaluated, Sampled
 from llmlab_gui.train.samples import CHOSEN, COMPARE, NEWEST, SamplesDock
 from llmlab_gui.train.samples_data import spread
 from llmlab_gui.train.samples_view import SHOWN_CHARACTERS
@@ -56,6 +56,15 @@ def test_columns_are_steps_and_follow_the_run_live(qtbot: QtBot, lab: FakeLab, d
     header = dock.view.samples.headerData(1, Qt.Orientation.Horizontal)
     assert header.startswith("step 1,000 · newest\nvalidation loss ")
     assert dock.view.samples.rowCount() == 2  # the preset's two prompts
+
+
+def test_what_is_not_read_yet_is_not_said_to_be_missing(lab: FakeLab, dock: SamplesDock) -> None:
+    fake = FakeRun(lab.outputs, steps=3000).start().advance(1500, evaluate=False).stop()
+    lab._taken[fake.run.full_name] = len(fake.written)  # its log comes later
+    lab.add(fake)
+    assert "Reading the samples" in dock._empty.text
+    lab._arrive(fake.run.full_name, [event for event in fake.written if not isinstance(event, (Evaluated, Sampled))])
+    assert "ended before its first sample" in dock._empty.text
 
 
 def test_the_first_and_the_newest_step_are_always_among_those_spread() -> None:

@@ -27,6 +27,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.paths import resources_dir
+from llmlab_gui.charts.color_scale import sequence_colors
 from llmlab_gui.widgets.icons import icon, state_color, state_icon
 from llmlab_gui.widgets.labels import PrimaryButton
 from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, mix, style_sheet, theme_notifier
@@ -153,6 +154,15 @@ def test_states_can_be_read(theme: Theme) -> None:
 @BOTH
 def test_curves_stand_out_from_their_ground(theme: Theme) -> None:
     assert all(contrast(color, theme.surface) >= 3.0 for color in theme.series)
+
+
+@BOTH
+def test_curves_coloured_from_little_to_much_stand_out_from_their_ground(qapp: QApplication, theme: Theme) -> None:
+    apply_theme(qapp, theme.name)
+    try:
+        assert all(contrast(color.name(), theme.surface) >= 3.0 for color in sequence_colors(9))
+    finally:
+        apply_theme(qapp, "light")
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB.
