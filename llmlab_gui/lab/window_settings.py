@@ -64,18 +64,19 @@ class WindowSettings:
     def save_geometry(self, window: QMainWindow) -> None:
         """Remembers its size and place."""
         self._settings.setValue("window/geometry", window.saveGeometry())
-        self._settings.setValue("window/frame", window.frameGeometry())
+        self._settings.setValue("window/place", window.geometry())
         self._settings.sync()
 
     def restore_geometry(self, window: QMainWindow) -> None:
         """Size and place, if they were remembered."""
-        geometry, frame = self._settings.value("window/geometry"), self._settings.value("window/frame")
+        geometry, place = self._settings.value("window/geometry"), self._settings.value("window/place")
         if isinstance(geometry, QByteArray):
             window.restoreGeometry(geometry)
-        # Qt keeps one pixel, and a title of its own style's height, between a window and the edges of the screen.
-        rooms = [screen.availableGeometry() for screen in QGuiApplication.screens()]
-        if isinstance(frame, QRect) and not window.isMaximized() and any(room.contains(frame) for room in rooms):
-            window.move(frame.topLeft())
+        # Qt keeps one pixel, and a title of its own style's height, between a window and the edges of the screen. The
+        # content is placed, and not the frame, whose size is not known before the window is seen.
+        rooms = [screen.availableGeometry().adjusted(0, 1, 0, 0) for screen in QGuiApplication.screens()]  # for a title
+        if isinstance(place, QRect) and not window.isMaximized() and any(room.contains(place) for room in rooms):
+            window.setGeometry(place)
 
     @property
     def workspace(self) -> str:
