@@ -87,7 +87,7 @@ RARER = [
     ("llama", "lora", "fsdp2", {"train__activation_checkpointing": True}),
     ("scratch", "qlora", "fsdp2", {"data__source": "tasks", "data__max_examples": 40, "data__packing": True}),
     ("scratch", "full", "fsdp2", {"data__batch_size": 1}),  # one of them has no row
-    ("scratch", "full", "ddp", {"data__packing": True}),
+    ("llama", "full", "ddp", {"data__packing": True}),
 ]
 
 
