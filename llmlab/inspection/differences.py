@@ -28,6 +28,7 @@ import numpy as np
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.archive import Archive, ArchiveWriter, Array, Metadata, Slot, read_archive
+from llmlab.models.reference import without_folders
 
 # What the axes of an inspection's tensors are: Layers, Heads, Tokens, Channels; others must be equal.
 _AXES = (
@@ -127,8 +128,9 @@ def paired(a: Metadata, b: Metadata, ends: tuple[Mapping[int, int], Mapping[int,
     if ends is None:
         raise UsageError(
             "The two models tokenize the prompt differently.",
-            f"{a.model} into {len(a.token_ids)}, {b.model} into {len(b.token_ids)}; {_first_difference(a, b)}.",
-            "Ask for an alignment to compare them where tokens end at the same character.",
+            f"{without_folders(a.model)} into {len(a.token_ids)}, {without_folders(b.model)} into {len(b.token_ids)}; "
+            f"{_first_difference(a, b)}.",
+            "Tick align tokens (in a command: --align): then tokens that end at the same character are compared.",
         )
     shared = sorted(ends[0].keys() & ends[1].keys())
     if not shared:

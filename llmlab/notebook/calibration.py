@@ -12,6 +12,8 @@ from statistics import fmean
 _Z = 1.959964
 # Stated confidences are mostly tens of per cent; each has a bin of its own from 50 % on.
 _EDGES = (0.0, 0.25, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.0)
+# Before so many, one miss at 80 % would already read as a verdict: Wilson's interval of 0 of 1 ends at 79 %.
+LEAST = 10
 # Brier score and frequency over time are means of so many statements: few enough to change within weeks.
 WINDOW = 20
 
@@ -81,8 +83,10 @@ class Calibration:
         if self.altered:
             words = "was altered and counts as a miss" if self.altered == 1 else "were altered and count as misses"
             said += f" {self.altered} {words}."
+        if self.count < LEAST:
+            return f"{said} Whether that is too sure can be told from {LEAST} on."
         if self.low <= self.confidence <= self.high:
-            return f"{said} That fits the {self.count} statement{'' if self.count == 1 else 's'} so far."
+            return f"{said} That fits the {self.count} statements so far."
         word = "Too sure" if self.confidence > self.high else "Not sure enough"
         return f"{said} {word}: with 95 % confidence the real share is {100 * self.low:.0f} to {100 * self.high:.0f} %."
 

@@ -95,8 +95,7 @@ def parse_prediction(line: str) -> Prediction:
     if quantity.answer == CURVE:
         said, tolerance = _tolerance(said)
         return Prediction(name, CURVE, confidence, points=_points(name, said), tolerance=tolerance)
-    if ".." in said:
-        ends = said.split("..")
+    if ends := range_ends(said):
         if len(ends) != 2:
             raise UsageError(f"{said!r} is not a range.", "A range has two ends.", f"Write {name}=1.9..2.2@80%.")
         return Prediction(name, NUMBER, confidence, low=_number(name, ends[0]), high=_number(name, ends[1]))
@@ -108,6 +107,12 @@ def parse_prediction(line: str) -> Prediction:
         return Prediction(name, CHOICE, confidence, choice=said)
     at = _number(name, said)
     return Prediction(name, NUMBER, confidence, low=at, high=at)
+
+
+def range_ends(said: str) -> list[str]:
+    """What stands around `..`, or around `to` between numbers: 1.9..2.2, 1.9 to 2.2; [] where neither is there."""
+    ends = re.split(r"\.\.|\s+to\s+(?=[-+−.\d])", said)
+    return ends if len(ends) > 1 else []
 
 
 def format_prediction(prediction: Prediction) -> str:

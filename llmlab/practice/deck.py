@@ -21,11 +21,10 @@ from typing import Any
 from llmlab.core.records import Rows
 from llmlab.notebook.calibration import WINDOW, Calibration, Statement, calibration
 from llmlab.notebook.scoring import brier
-from llmlab.practice.question import CONFIDENCE, INTERVAL, WAYS, Marked, Question
+from llmlab.practice.question import CONFIDENCE, INTERVAL, MOST_SCORE, WAYS, Marked, Question
 
 FILE = "practice.json"
 HANDFUL = 5  # questions of a day
-_MOST = 5.0  # useful widths that a score counts for in a mean: one huge interval is one mistake
 _LAST_TIME = 4e9  # Unix seconds: the year 2096; FSRS adds years to it, and dates end in 9999
 
 
@@ -70,7 +69,7 @@ class Widths:
     """How useful intervals were. wide: of `count`, those that held the value and were too wide to be useful.
 
     over_time: after each interval with a score, the mean of the last `WINDOW` scores, in useful widths, each
-    at most `_MOST`.
+    at most `MOST_SCORE`.
     """
 
     count: int
@@ -83,7 +82,7 @@ class Widths:
         if not self.over_time:
             return "No interval has a score yet."
         wide = f"{self.wide} of {self.count} {'was' if self.wide == 1 else 'were'} too wide to be useful."
-        mean = f"{self.over_time[-1]:.2f}, the mean of the last {WINDOW}, each at most {_MOST:g}"
+        mean = f"{self.over_time[-1]:.2f}, the mean of the last {WINDOW}, each at most {MOST_SCORE:g}"
         return f"Interval score: {mean} (below 1 is useful). {wide}"
 
 
@@ -117,7 +116,7 @@ class Record:
     def widths(self) -> Widths:
         """Of the intervals: whether they were narrow enough to be useful, and held the value."""
         intervals = self._intervals()
-        scores = [min(one.score, _MOST) for one in intervals if one.score]
+        scores = [min(one.score, MOST_SCORE) for one in intervals if one.score]
         means = [fmean(scores[max(0, end - WINDOW) : end]) for end in range(1, len(scores) + 1)]
         return Widths(len(intervals), sum(bool(one.held) and not one.right for one in intervals), tuple(means))
 

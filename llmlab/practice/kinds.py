@@ -104,7 +104,7 @@ class Kind(Words):
         """One of this kind; equal seeds give equal questions about an equal subject. NothingToAsk, LabError."""
         subject.seed, subject.kind = seed, self.name
         found = self.make(subject, Random(f"{self.name}/{seed}"))
-        facts = {"model": subject.name, "prompt": quoted(found.prompt)} | found.facts
+        facts = {"model": subject.name, "prompt": quoted(found.prompt), "corpus": subject.corpus} | found.facts
         choices, right, answer = found.choices, found.right, found.answer
         if found.place is not None:
             choices = choices or tuple(self.choices)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmlab.core.errors import UsageError
+from llmlab.notebook.predictions import range_ends
 from llmlab.notebook.scoring import interval_score
 
 KNOW, READ, PREDICT = WAYS = ("know", "read", "predict")
@@ -24,11 +25,13 @@ LOOK_INSIDE, FINE_TUNE, CHECK = OF_FIRST_HOUR = (
     "first-hour/5-check-a-claim",
 )
 TRAINING = "Training two small models"  # begins what is said while a question takes that: it can be skipped
+MOST_SCORE = 5.0  # useful widths that a score counts for in a mean: one huge interval is one mistake
 CONFIDENCE = 0.8  # of an interval: of ten, eight should hold the value
 _NUMBER = re.compile(
     r"([-+]?(?:\d{1,3}(?:,\d{3})+\.?\d*|[\d_]*\.?\d*)(?:[eE][-+]?\d+)?)\s*(?:([kKMBGT])(?![A-Za-z]))?\s*(\D*)",
     re.DOTALL,
 )
+_FRACTION = re.compile(r"([^/]*\d)\s*/\s*(\d+(?:\.\d+)?)(?!\s*/)(\D*)", re.DOTALL)
 _FACTORS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 _FACTOR_WORDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
 _BYTES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
@@ -77,8 +80,19 @@ class Question:
             return "LAYER.HEAD, counted from 0, like 2.1"
         unit = f" in {self.unit}" if self.unit else ""
         if self.form == INTERVAL:
-            return f"an interval{unit} that holds it with 80 %, like 2..5"
-        return f"a number{unit}"
+            return f"an interval{unit} that contains the value with 80 % probability, like 2..5 or 2 to 5"
+        return f"a number{unit}, {self._tolerance}"
+
+    @property
+    def _tolerance(self) -> str:
+        """How far from the answer a number may be: a share of it, or so much in its unit."""
+        slack, middle = (self.high - self.low) / 2, abs(self.high + self.low) / 2
+        if not slack:
+            return "exactly"
+        percent = 100 * slack / middle if middle else 0.0
+        if percent and abs(percent - round(percent)) < 1e-6:
+            return f"within {percent:.0f} %"
+        return f"within {slack:.3g}"
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ def mark(question: Question, given: str) -> Marked:
         head = ".".join(str(int(part)) for part in text.split("."))
         return Marked(head in question.right, head)
     if question.form == INTERVAL:
-        ends = text.split("..")
+        ends = range_ends(text)
         if len(ends) != 2:
             raise UsageError(f"{given!r} is not an interval.", f"The answer is {question.expects}.")
         low, high = (number(end, question.unit) for end in ends)
@@ -133,7 +147,11 @@ def interval_words(question: Question, marked: Marked) -> str:
         wide, useful = _counted(high - low, 4, question.unit), _counted(question.useful, 3, question.unit)
         said.append(f"Your interval holds the value, but it is too wide to be useful: {wide}. {useful} would do.")
     if marked.score:
-        said.append(f"Interval score: {marked.score:.2f} (1: as wide as is useful, and held; less is better).")
+        much = f" It counts as {MOST_SCORE:g} in the mean." if marked.score > MOST_SCORE else ""
+        said.append(
+            f"Interval score: {marked.score:.2f} (lower is better; an interval that contains the value scores 1 "
+            f"at {_counted(question.useful, 3, question.unit)} wide).{much}"
+        )
     return " ".join(said)
 
 
@@ -145,10 +163,13 @@ def _counted(number: float, digits: int, unit: str) -> str:
 
 
 def number(text: str, unit: str = "") -> float:
-    """A number as people write it, in the unit that is asked for: 1,234, 1.2k, 3.5 million, 40 %, 6 MB.
+    """A number as people write it, in the unit that is asked for: 1,234, 1.2k, 3.5 million, 40 %, 6 MB, 1/128.
 
     UsageError when it is none, or in another unit than one that can be converted.
     """
+    parts = _FRACTION.fullmatch(text.strip())
+    if parts is not None and float(parts[2]):
+        return number(f"{parts[1]}{parts[3]}", unit) / float(parts[2])
     match = _NUMBER.fullmatch(text.strip().replace("−", "-"))
     try:
         if match is None:
@@ -156,7 +177,7 @@ def number(text: str, unit: str = "") -> float:
         digits, letter, word = match.groups(default="")
         value = float(digits.replace(",", "").replace("_", ""))
     except ValueError:
-        raise UsageError(f"{text.strip()!r} is not a number.", "Write digits, like 1234, 1.2k or 3e5.") from None
+        raise UsageError(f"{text.strip()!r} is not a number.", "Write digits, like 1234, 1.2k, 3e5 or 1/8.") from None
     factor = _factor(letter, word.strip(), unit)
     if factor is None:
         raise UsageError(f"{text.strip()!r} is in another unit.", f"The answer is a number in {unit}.")

@@ -136,9 +136,19 @@ class Subject:
 
     # Texts -----------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The start of the text that it was trained on; of another model, or where that is not here, Austen's."""
+        return self._text[1]
+
+    @property
+    def corpus(self) -> str:
+        """The name of that text's corpus, once it was read; "" before."""
+        return self._text[0] if "_text" in vars(self) else ""
+
+    @cached_property
+    def _text(self) -> tuple[str, str]:
+        """Its corpus's name, and the text."""
         from llmlab.data.corpora import find_corpus
 
         named = self.settings.data.corpus if self.own else "tiny"
@@ -150,7 +160,7 @@ class Subject:
                 while len(text) < _CHARACTERS and (piece := next(pieces, None)) is not None:
                     text += piece.text
                 if len(text) > 2000:
-                    return text[:_CHARACTERS]
+                    return Path(name).name, text[:_CHARACTERS]
             except LabError:  # a text of one's own that was moved or deleted
                 continue
         raise LabError("There is no text to ask about.", "The texts that come with the lab are missing.")

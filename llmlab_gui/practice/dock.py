@@ -36,7 +36,7 @@ from llmlab_gui.widgets.layouts import column, split
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
-_COLUMNS = ("", "Answered", "Right", "Kinds", "Right last time")
+_COLUMNS = ("", "Answered", "Right", "Kinds of question", "of these right last time")
 _WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}
 _CAPTION = "What was missed comes back, spaced by FSRS; Enter answers, a digit chooses."
 
@@ -123,9 +123,14 @@ class PracticeDock(LabDock):
         )
         ways = [(_WAYS[way], tally) for way, tally in record.by_way().items()]
         titles = {page.name: page.title for page in (*load_first_hour(), *load_pages())}
-        rows = [*ways, *((titles.get(page, page), tally) for page, tally in record.by_concept().items())]
+        pages = ((titles.get(page, page), tally) for page, tally in record.by_concept().items())
+        rows = [("By way of asking", None), *ways, ("By page", None), *pages] if ways else []
+        self.table.clearSpans()
         self.table.setRowCount(len(rows))
         for row, (name, tally) in enumerate(rows):
+            if tally is None:
+                self._head(row, name)
+                continue
             values = (name, tally.answered, tally.right, tally.kinds, tally.now_right)
             for place, value in enumerate(values):
                 item = QTableWidgetItem(str(value))
@@ -141,6 +146,13 @@ class PracticeDock(LabDock):
         )
         self.calibration.show_calibration(found)
         self.scores.show_means(widths.over_time)
+
+    def _head(self, row: int, name: str) -> None:
+        """What the rows below are."""
+        item = QTableWidgetItem(name)
+        item.setFlags(Qt.ItemFlag.NoItemFlags)
+        self.table.setItem(row, 0, item)
+        self.table.setSpan(row, 0, 1, len(_COLUMNS))
 
     def shutdown(self) -> None:
         self.asker.shutdown()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmlab.notebook.calibration import WINDOW, Statement, calibration, wilson
+from llmlab.notebook.calibration import LEAST, WINDOW, Statement, calibration, wilson
 from llmlab.notebook.scoring import brier
 
 
@@ -64,7 +64,9 @@ def test_tens_of_per_cent_have_bins_of_their_own() -> None:
 
 def test_the_verdict_needs_evidence() -> None:
     few = calibration([statement(0.8, place < 2) for place in range(3)])
-    assert few.verdict.endswith(" That fits the 3 statements so far.")
+    assert few.verdict.endswith(f" Whether that is too sure can be told from {LEAST} on.")
+    enough = calibration([statement(0.8, place < 8) for place in range(LEAST)])
+    assert enough.verdict.endswith(f" That fits the {LEAST} statements so far.")
     sure = calibration([statement(0.9, place < 30) for place in range(60)])
     assert "Too sure" in sure.verdict
     modest = calibration([statement(0.6, place < 58) for place in range(60)])

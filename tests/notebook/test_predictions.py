@@ -27,6 +27,7 @@ SURE = st.one_of(st.none(), st.integers(1, 99).map(lambda percent: percent / 100
         ("val_loss=1.9..2.2@80%", Prediction("val_loss", NUMBER, 0.8, 1.9, 2.2)),
         (" val_loss = 1.9 .. 2.2 @ 80 % ", Prediction("val_loss", NUMBER, 0.8, 1.9, 2.2)),
         ("val_loss=1.9..2.2@0.8", Prediction("val_loss", NUMBER, 0.8, 1.9, 2.2)),
+        ("val_loss=1.9 to 2.2@80", Prediction("val_loss", NUMBER, 0.8, 1.9, 2.2)),
         ("val_loss=1.9..2.2@80", Prediction("val_loss", NUMBER, 0.8, 1.9, 2.2)),
         ("val_loss=1.9..2.2", Prediction("val_loss", NUMBER, None, 1.9, 2.2)),
         ("val_loss=2.05+-0.1@80%", Prediction("val_loss", NUMBER, 0.8, 1.95, 2.15)),

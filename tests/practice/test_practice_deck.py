@@ -79,13 +79,27 @@ def answer(kind: str, right: bool, day: float, **changes: object) -> Answer:
         ("-2", "", -2),
         ("−2", "", -2),
         (".5", "", 0.5),
+        ("1/128", "", 1 / 128),
+        ("-3 / 2 steps", "steps", -1.5),
     ],
 )
 def test_numbers_are_read_as_people_write_them(text: str, unit: str, value: float) -> None:
     assert number(text, unit) == pytest.approx(value)
 
 
-@each(("text", "unit"), [("1,5", ""), ("1 234", ""), ("2..5", ""), ("40 %", "MB"), ("3 apples", "steps"), ("", "")])
+@each(
+    ("text", "unit"),
+    [
+        ("1,5", ""),
+        ("1 234", ""),
+        ("2..5", ""),
+        ("1/0", ""),
+        ("1/2/3", ""),
+        ("40 %", "MB"),
+        ("3 apples", "steps"),
+        ("", ""),
+    ],
+)
 def test_what_could_be_meant_otherwise_is_no_number(text: str, unit: str) -> None:
     with pytest.raises(UsageError):
         number(text, unit)
@@ -103,10 +117,25 @@ def test_answers_are_marked_and_what_cannot_be_one_is_said() -> None:
     assert not mark(head, "1.1").right
     interval = asked(INTERVAL, low=4.0, high=4.0)
     assert mark(interval, "3..5").right
+    assert mark(interval, "3 to 5") == mark(interval, "3..5")
+    assert mark(interval, "-1.5 to -0.5") == mark(interval, "-1.5..-0.5")
     assert mark(interval, "5..7").missed == pytest.approx(0.5)
     for question, wrong in ((asked(), "much"), (choice, "3"), (head, "2"), (interval, "5..3"), (interval, "4")):
         with pytest.raises(UsageError):
             mark(question, wrong)
+
+
+@each(
+    ("low", "high", "said"),
+    [
+        (4.0, 4.0, "exactly"),
+        (2 * 0.95, 2 * 1.05, "within 5 %"),
+        (-3.03, -2.97, "within 1 %"),
+        (4.33, 4.53, "within 0.1"),
+    ],
+)
+def test_how_far_a_number_may_be_from_the_answer_is_said_without_it(low: float, high: float, said: str) -> None:
+    assert asked(low=low, high=high).expects == f"a number, {said}"
 
 
 def test_an_interval_that_is_too_wide_holds_the_value_and_is_not_right() -> None:
@@ -119,6 +148,8 @@ def test_an_interval_that_is_too_wide_holds_the_value_and_is_not_right() -> None
     assert "too wide to be useful: 100 nats. 2 nats would do." in interval_words(question, wide)
     assert "0.5 widths of your interval outside" in interval_words(question, off)
     assert interval_words(question, mark(question, "3.5..4.5")).startswith("Interval score: 0.50")
+    assert "counts as" not in interval_words(question, good)
+    assert interval_words(question, wide).endswith("It counts as 5 in the mean.")
     narrow = asked(INTERVAL, low=3.0, high=3.0, useful=1.0)
     wide = asked(INTERVAL, low=3.0, high=3.0, useful=1.0, unit="nats")
     assert "1 nat would do." in interval_words(wide, mark(wide, "0..9"))
