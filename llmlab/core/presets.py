@@ -43,7 +43,7 @@ def default_preset(kind: type[RunSettings]) -> str:
 
 
 def presets_of(kind: type[S]) -> list[Preset[S]]:
-    """All presets of a kind: the smallest model first; to fine-tune, those first that run anywhere in minutes."""
+    """All presets of a kind: the smallest model first, then the shortest run; to fine-tune, those in minutes first."""
     return sorted((_load(path.stem, kind) for path in _FOLDERS[kind].glob("*.toml")), key=_order)
 
 
@@ -56,9 +56,9 @@ def _order(preset: Preset[Any]) -> tuple[Any, ...]:
     settings = preset.settings
     if not isinstance(settings, PretrainSettings):
         return preset.minutes, preset.name
-    model = settings.model
+    model, steps = settings.model, settings.train.steps
     # Characters come before a 50,257-token vocabulary at equal width.
-    return model.n_layer * model.n_embd**2, settings.data.tokenizer != "char", model.n_embd, preset.name
+    return model.n_layer * model.n_embd**2, settings.data.tokenizer != "char", model.n_embd, steps, preset.name
 
 
 def load_preset(name: str) -> Preset[PretrainSettings]:

@@ -13,9 +13,9 @@ STATES = {OPEN: "waiting", TO_JUDGE: "to judge", TO_LEARN: "to learn from", DONE
 SURPRISING, _STRONG = 2.0, 5.0
 
 
-def stated(prediction: Prediction) -> str:
-    """What a prediction says: `final validation loss: 1.9 to 2.2, 80 % sure`."""
-    sure = "" if prediction.confidence is None else f", {100 * prediction.confidence:.3g} % sure"
+def stated(prediction: Prediction, *, surely: bool = True) -> str:
+    """What a prediction says: `final validation loss: 1.9 to 2.2, 80 % sure`. surely: with the confidence."""
+    sure = f", {100 * prediction.confidence:.3g} % sure" if surely and prediction.confidence is not None else ""
     if prediction.kind == TEXT:
         return f"“{prediction.text}”{sure}"
     if prediction.kind == CURVE:

@@ -76,13 +76,15 @@ class PageOpener:
             inspection.open(self._there(link.values["model"]))
 
     def _there(self, model: str) -> str:
-        """The newest checkpoint of a run that has not reached its end, in place of its final one; and says so."""
+        """The newest checkpoint of a run that has no final one, in its place; and says so."""
         run, _, which = model.partition("@")
         row = self._lab.row_called(run)
         saved = list_checkpoints(row.run.checkpoints) if row is not None and which == "final" else []
-        if not saved or final_of(saved) is not None:
+        if row is None or not saved or final_of(saved) is not None:
             return model
-        what, why = f"{run} has no checkpoint @final.", "It has not reached its last step."
+        finished = row.status.state == "finished"
+        why = "It was deleted, or never written." if finished else "The run has not reached its last step."
+        what = f"{run} has no checkpoint @final."
         self._lab.error_raised.emit(LabError(what, why, f"Its newest one, @{saved[-1].step}, is opened instead."))
         return f"{run}@{saved[-1].step}"
 

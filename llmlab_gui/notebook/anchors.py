@@ -54,9 +54,9 @@ def anchors_of_plan(record: ExperimentRecord, runs: Sequence[RunRow], outputs: P
     """Of the settings that an experiment's trials share. Raises Cancelled; UsageError for settings that are none."""
     settings = settings_of(record)
     last = _last_experiment(record, settings, outputs, progress)
-    return _sentence(
-        [*_guesses(settings, runs, outputs, progress), *(last or _last_run(settings, record.preset, runs))]
-    )
+    if last is None:  # what one of its runs may come to
+        last = _last_run(settings, record.preset, runs)
+    return _sentence([*_guesses(settings, runs, outputs, progress), *last])
 
 
 def verdicts_before(record: ExperimentRecord, outputs: Path, progress: Progress) -> str:
@@ -105,13 +105,19 @@ def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progr
 
 
 def _last_run(settings: RunSettings, preset: str, runs: Sequence[RunRow], what: str = "last such run") -> list[str]:
-    """The newest ended run that `_alike` takes. Of the same preset, where there is one. what: in words."""
+    """The newest ended run that `_alike` takes: of the same model, where there is one, and of the same preset. Of
+    another model it is said what that is. what: in words."""
     ended = (row for row in runs if row.status.val_loss is not None and not row.status.live)
     such = [row for row in ended if _alike(row.info.settings, settings)]
-    last = next((row for row in such if row.info.preset == preset), such[0] if such else None)
-    if last is None:
+    such.sort(key=lambda row: (row.info.settings.model != settings.model, row.info.preset != preset))
+    if not such:
         return []
-    return [f"{what}, {_short(last.name)}: {last.status.val_loss:.2f} after {last.status.step:,} steps"]
+    last = such[0]
+    of, about = last.info.settings, _short(last.name)
+    if of.model != settings.model:
+        what, about = "last run on the same data", f"{about} ({of.words.makes})"
+    rate = f" at a learning rate of {of.train.learning_rate:g}"
+    return [f"{what}, {about}: {last.status.val_loss:.2f} after {last.status.step:,} steps{rate}"]
 
 
 def _last_experiment(

@@ -65,14 +65,18 @@ def ask_of_run(
     preset: str = "",
     before: Sequence[Prediction] = (),
     *,
-    branched: RunRow | None = None,
+    branched: tuple[RunRow, int] | None = None,
 ) -> list[Prediction] | None:
     """What the learner expects of a run with these settings; the answers are as those of `ask`. branched: the run that
-    it branches from."""
+    it branches from, and after which step."""
     if not lab.notebook.asks:
         return list(before)
-    anchors = partial(anchors_of, settings, preset, lab.runs(), lab.outputs, parent=branched)
-    return ask(parent, lab.notebook, *question_about(settings), anchors=anchors, before=before)
+    run, step = branched or (None, 0)
+    anchors = partial(anchors_of, settings, preset, lab.runs(), lab.outputs, parent=run)
+    about, quantities, expected = question_about(settings)
+    if step:
+        about = f"{about}, of which {settings.train.steps - step:,} remain after the checkpoint"
+    return ask(parent, lab.notebook, about, quantities, expected, anchors=anchors, before=before)
 
 
 def ask_of_check(parent: QWidget, lab: Lab, record: ExperimentRecord) -> list[Prediction] | None:

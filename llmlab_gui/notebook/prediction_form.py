@@ -74,10 +74,18 @@ class ConfidenceSlider(QWidget):
         self.changed.emit()
 
 
-class ValueRow(QWidget):
-    """One quantity: a range, or one of several answers, and how sure one is."""
+class AnswerRow(QWidget):
+    """One thing that is asked. What has the keyboard where it is wrong is its focus proxy."""
 
     changed = Signal()
+
+    def prediction(self) -> Prediction | None:
+        """What it says; None when it is empty. UsageError when it cannot be."""
+        raise NotImplementedError
+
+
+class ValueRow(AnswerRow):
+    """One quantity: a range, or one of several answers, and how sure one is."""
 
     def __init__(self, quantities: Sequence[Quantity]) -> None:
         super().__init__()
@@ -119,7 +127,6 @@ class ValueRow(QWidget):
         self.quantity.setCurrentIndex(max(0, self.quantity.findData(name)))
 
     def prediction(self) -> Prediction | None:
-        """What it says; None when it is empty. UsageError when it cannot be."""
         about, sure = self.about, f"@{self.sure.value}%"
         if about.answer == CHOICE:
             chosen = self.choice.currentText().strip()
@@ -174,13 +181,12 @@ class ValueRow(QWidget):
                 self.choice.setEditable(not about.choices)
                 self.choice.addItems(["", *about.choices])
         self._answers.setCurrentIndex(1 if about.answer == CHOICE else 0)
+        self.setFocusProxy(self.choice if about.answer == CHOICE else self.low)
         self.changed.emit()
 
 
-class SentenceRow(QWidget):
+class SentenceRow(AnswerRow):
     """A prediction in words."""
-
-    changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +200,6 @@ class SentenceRow(QWidget):
         self.sure.changed.connect(self.changed)
 
     def prediction(self) -> Prediction | None:
-        """What it says; None when it is empty."""
         words = self.words.text().strip()
         return parse_prediction(f"text={words}@{self.sure.value}%") if words else None
 
@@ -208,10 +213,8 @@ class SentenceRow(QWidget):
         self.changed.emit()
 
 
-class CurveRow(QWidget):
+class CurveRow(AnswerRow):
     """A curve drawn by hand, or written as points for those who draw with the keyboard."""
-
-    changed = Signal()
 
     def __init__(self, steps: int, start_loss: float) -> None:
         super().__init__()
@@ -223,6 +226,7 @@ class CurveRow(QWidget):
         self.within = labelled(QLineEdit(placeholderText="0.2"), "Average tolerance")
         self.within.setMaximumWidth(self.fontMetrics().averageCharWidth() * 9)
         self.sure = ConfidenceSlider(70)
+        self.setFocusProxy(self.points)
         top = beside(self.points, self.clear_button, grows=self.points)
         bottom = beside(QLabel("on average within ±"), self.within, self.sure, grows=self.sure)
         column((self.chart, 1), top, bottom, into=self)
@@ -233,7 +237,6 @@ class CurveRow(QWidget):
         self.sure.changed.connect(self.changed)
 
     def prediction(self) -> Prediction | None:
-        """What it says; None when nothing was drawn. UsageError when the points cannot be read."""
         words = self.points.text().strip()
         if not words:
             return None

@@ -10,7 +10,7 @@ from shiboken6 import isValid
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.book import Anchors, Book
-from llmlab_gui.notebook.prediction_form import SentenceRow
+from llmlab_gui.notebook.prediction_form import AnswerRow, SentenceRow
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import beside, column
@@ -57,7 +57,7 @@ class StartQuestion(QDialog):
         for label in (QuietLabel(f"Locked at the start, compared with the outcome. {why}"), self.problem):
             label.setAlignment(Qt.AlignmentFlag.AlignTop)
             self._below.addWidget(label)
-        self._rows: list[QWidget] = [self.sentence]
+        self._rows: list[AnswerRow] = [self.sentence]
         self.sentence.changed.connect(self.check)
         app = QApplication.instance()
         assert isinstance(app, QApplication)
@@ -73,12 +73,15 @@ class StartQuestion(QDialog):
         return [prediction for prediction in found if prediction is not None]
 
     def start(self) -> None:
-        """Locks what was stated; stays open when it cannot be."""
-        try:
-            self.predictions = self.stated()
-        except UsageError:
-            self.complain()
-            return
+        """Locks what was stated; when it cannot be, stays open, with the keyboard at what is wrong."""
+        for row in self._rows:
+            try:
+                row.prediction()
+            except UsageError:
+                self.complain()
+                row.setFocus()
+                return
+        self.predictions = self.stated()
         self.accept()
 
     def skip(self) -> None:

@@ -25,14 +25,28 @@ COLUMNS: tuple[Column[Line], ...] = (
         width=13,
         order=lambda line: line.entry.about.lower(),
     ),
-    Column("Predicted", lambda line: stated(line.locked.prediction), width=32),
+    Column(
+        "Predicted",
+        lambda line: stated(line.locked.prediction, surely=False),
+        width=31,
+        value=lambda line: stated(line.locked.prediction),
+    ),
+    Column(
+        "Sure",
+        lambda line: "" if (sure := _sure(line)) is None else f"{100 * sure:.3g} %",
+        "How sure you were that it comes true",
+        right=True,
+        width=6,
+        order=lambda line: _sure(line) or 0.0,
+        value=lambda line: _sure(line),
+        in_file="Confidence",
+    ),
     Column("Outcome", lambda line: _became(line), "The result", width=10),
     Column(
-        "",
+        "Verdict",
         verdict,
         "Inside the range, or the right choice; or altered after it was locked",
-        width=7,
-        in_file="Verdict",
+        width=8,
     ),
     numbers(
         "Brier",
@@ -63,7 +77,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         value=lambda line: stamp_text(line.entry.created),
     ),
 )
-VERDICT, MADE = 3, 8
+VERDICT, MADE = 4, 9
 
 
 class NotebookModel(RowsModel[Line]):
@@ -75,7 +89,6 @@ class NotebookModel(RowsModel[Line]):
         ("Predicted high", lambda line: line.locked.prediction.high),
         ("Outcome as number", lambda line: _number(line)),
         ("Unit", lambda line: line.locked.prediction.about.unit),
-        ("Confidence", lambda line: line.locked.prediction.confidence),
         ("Sentence", outcome_sentence),
     )
 
@@ -125,6 +138,10 @@ class NotebookFilter(QSortFilterProxyModel):
 
 def _became(line: Line) -> str:
     return "" if line.score is None else outcome_text(line.locked.prediction, line.score)
+
+
+def _sure(line: Line) -> float | None:
+    return line.locked.prediction.confidence
 
 
 def _number(line: Line) -> float | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QLabel, QWidget
 
 from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import Quantity
 from llmlab_gui.lab.book import Anchors, Book
-from llmlab_gui.notebook.prediction_form import ConfidenceSlider
+from llmlab_gui.notebook.prediction_form import AnswerRow, ConfidenceSlider
 from llmlab_gui.notebook.start_question import StartQuestion
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside, column
@@ -21,10 +20,8 @@ _FIRST_CONFIDENCE = 70
 _NO_IDEA = "no idea"
 
 
-class VerdictRow(QWidget):
+class VerdictRow(AnswerRow):
     """One claim: the verdict that is expected, and how sure one is."""
-
-    changed = Signal()
 
     def __init__(self, about: Quantity) -> None:
         super().__init__()
@@ -40,7 +37,6 @@ class VerdictRow(QWidget):
         self.sure.changed.connect(self.changed)
 
     def prediction(self) -> Prediction | None:
-        """What it says; None while there is no idea."""
         verdict = self.verdict.currentData()
         return parse_prediction(f"{self.about.name}={verdict}@{self.sure.value}%") if verdict else None
 

@@ -54,7 +54,7 @@ class BranchDialog(QDialog):
         self.rate.setValue(settings.train.learning_rate)
         proportion = "; Muon's changes in proportion" if self._muons_share else ""
         self.rate.setToolTip(f"Peak learning rate{proportion}")
-        self.others = QPlainTextEdit(placeholderText="train.weight_decay=0.01\ndata.batch_size=24")
+        self.others = QPlainTextEdit(placeholderText="such as:\ntrain.weight_decay=0.01\ndata.batch_size=24")
         self.others.setToolTip("One section.field=value per line, as with --set")
         self.others.setTabChangesFocus(True)
         self.others.setFixedHeight(self.fontMetrics().height() * 5)

@@ -185,8 +185,9 @@ class CheckpointsDock(LabDock):
             return
         try:
             settings = with_values(run.info.settings, overrides)
-            predictions = ask_of_run(self, self.lab, settings, run.info.preset, branched=run)
+            predictions = ask_of_run(self, self.lab, settings, run.info.preset, branched=(run, one.step))
             if predictions is not None:
+                self.lab.set_shown([run.id, *self.lab.overlaid()])  # what the branch goes on from
                 self.lab.controller.branch(run.run, one.checkpoint, overrides, name or None, predictions)
         except LabError as error:
             self._failed(error)

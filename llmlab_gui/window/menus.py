@@ -144,8 +144,8 @@ class Menus(QObject):
         for name, text, move, keys in (
             ("next_panel", "Next panel", partial(window.keyboard.go, 1), "F6"),
             ("previous_panel", "Previous panel", partial(window.keyboard.go, -1), "Shift+F6"),
-            ("next_tab", "Next panel in this place", partial(window.keyboard.turn, 1), "Ctrl+PgDown"),
-            ("previous_tab", "Previous panel in this place", partial(window.keyboard.turn, -1), "Ctrl+PgUp"),
+            ("next_tab", "Next tabbed panel", partial(window.keyboard.turn, 1), "Ctrl+PgDown"),
+            ("previous_tab", "Previous tabbed panel", partial(window.keyboard.turn, -1), "Ctrl+PgUp"),
         ):
             self._add(menu, name, text, move, keys)
         menu.addSeparator()

@@ -1,4 +1,4 @@
-"""The status bar: the current run's state, progress, speed and time left."""
+"""The status bar: the current run's state, progress, speed and time left; and that another one trains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
 
-from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.widgets.buttons import tool_button
 from llmlab_gui.widgets.icons import state_color, state_icon
 from llmlab_gui.widgets.numbers import count_text, time_left_text
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -15,6 +16,7 @@ _SAID_MS = 8000
 # Of the bar's thousandths; a run may have more steps than the 32 bits that a QProgressBar counts in.
 _WHOLE = 1000
 _MOST_NAME = 260  # pixels of a run's name
+_MOST_OTHER_NAME = 160  # and of that beside it
 
 
 class StatusBar(QStatusBar):
@@ -26,6 +28,10 @@ class StatusBar(QStatusBar):
         self._sign = QLabel()
         self.state, self.steps, self.speed, self.left = QLabel(), QLabel(), QLabel(), QLabel()
         self.waiting = QLabel()
+        self.other = tool_button("", "", self._go_to_other)
+        self._other_id = ""
+        self.other.setAutoRaise(True)
+        self.other.hide()
         self.bar = QProgressBar()
         self.bar.setRange(0, _WHOLE)
         self.bar.setTextVisible(False)
@@ -40,6 +46,7 @@ class StatusBar(QStatusBar):
             (self.waiting, "Runs in the queue"),
         ):
             widget.setAccessibleName(name)
+        self.addPermanentWidget(self.other)
         for widget in (self._sign, self.state, self.bar, self.steps, self.speed, self.left, self.waiting):
             self.addPermanentWidget(widget)
         self.setSizeGripEnabled(False)
@@ -65,8 +72,26 @@ class StatusBar(QStatusBar):
         self.waiting.setText(f"{count} in the queue{', paused' if state.paused else ''}" if count else "")
         self.waiting.setVisible(count > 0)
 
+    def _go_to_other(self) -> None:
+        self._lab.set_current(self._other_id)
+
+    def _draw_other(self, current: RunRow | None) -> None:
+        """The newest run that trains beside the current one, and a way to it."""
+        others = [row for row in self._lab.runs() if row.status.state == "running" and row != current]
+        self.other.setVisible(bool(others))
+        if others:
+            row, self._other_id = others[0], others[0].id
+            name = self.fontMetrics().elidedText(row.name, Qt.TextElideMode.ElideMiddle, _MOST_OTHER_NAME)
+            left = row.status.eta_seconds
+            parts = [f"{name} trains: step {row.status.step:,} of {row.status.steps:,}"]
+            parts += [f"{time_left_text(left)} left"] if left is not None else []
+            parts += [f"{len(others) - 1} more"] if len(others) > 1 else []
+            self.other.setText(", ".join(parts).replace("&", "&&"))
+            self.other.setToolTip(f"Show {row.name}, with its Pause and Stop")
+
     def _draw(self) -> None:
         row = self._lab.current()
+        self._draw_other(row)
         if row is None:
             self.bar.hide()
             for label in (self._sign, self.steps, self.speed, self.left):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -252,6 +253,13 @@ def test_a_workspace_link_arranges_the_panels_and_opens_model_and_prompt(
     assert opened[-1] == "short@250"
     assert lab.errors[-1].what == "short has no checkpoint @final."
     assert "@250, is opened" in lab.errors[-1].do
+    assert "not reached" in lab.errors[-1].why
+    lab.add(FakeRun(lab.outputs, "whole").start().advance(250).save_checkpoint().advance(250).finish())
+    for last in (lab.outputs / "pretraining/whole/checkpoints").glob("*500*"):
+        shutil.rmtree(last)
+    dock.open_link(QUrl("workspace:look-inside?model=whole@final"))
+    assert opened[-1] == "whole@250"
+    assert "was deleted" in lab.errors[-1].why
     with qtbot.waitSignals([lab.workspace_requested, lab.setup_requested], timeout=WAIT, order="strict"):
         dock.open_link(QUrl("lab:run?steps=30&workspace=train"))
 

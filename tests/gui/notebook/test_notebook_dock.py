@@ -92,11 +92,11 @@ def test_the_table_has_prediction_outcome_and_surprise(dock: NotebookDock) -> No
     found = rows(dock)
     assert [row[0] for row in found] == ["live", "surprising", *["expected"] * 4]  # newest first
     by_words = {row[1]: row for row in found if row[0] == "expected"}
-    row = by_words["final validation loss: 1.9 to 2.2, 80 % sure"]
-    assert row[2:6] == ["2.05", "inside", "0.04", "0.0 bits"]
-    assert by_words["“It works”, 60 % sure"][2:6] == ["", "", "", ""]
-    assert found[0][6] == "waiting"
-    assert found[1][3] == "outside"
+    row = by_words["final validation loss: 1.9 to 2.2"]
+    assert row[2:7] == ["80 %", "2.05", "inside", "0.04", "0.0 bits"]
+    assert by_words["“It works”"][2:7] == ["60 %", "", "", "", ""]
+    assert found[0][7] == "waiting"
+    assert found[1][4] == "outside"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -116,8 +116,9 @@ def test_what_was_altered_is_said_in_the_table_and_the_detail(
     cell = dock.proxy.index(row, VERDICT)
     assert cell.data() == "altered"
     assert cell.data(Qt.ItemDataRole.ForegroundRole) == QColor(current_theme().bad)
-    assert rows(dock)[row][1:6] == [
-        "final validation loss: 1 to 1.2, 90 % sure",
+    assert rows(dock)[row][1:7] == [
+        "final validation loss: 1 to 1.2",
+        "90 %",
         "2.2",
         "altered",
         "",
@@ -144,7 +145,7 @@ def test_the_filter_and_the_states_narrow_the_table(dock: NotebookDock) -> None:
 def test_sorting_by_surprise_puts_the_greatest_first(dock: NotebookDock) -> None:
     dock.table.sortByColumn(5, Qt.SortOrder.DescendingOrder)
     assert rows(dock)[0][0] == "surprising"
-    assert rows(dock)[-1][5] == ""
+    assert rows(dock)[-1][6] == ""
 
 
 def test_a_range_is_a_band_over_the_loss(dock: NotebookDock) -> None:
@@ -233,7 +234,7 @@ def test_a_sentence_is_judged_and_something_is_learned(dock: NotebookDock, qtbot
     dock.detail.learn.setText("One can know such things.")
     qtbot.keyClick(dock.detail.learn, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: bool(dock.book.entries[2].learned), timeout=WAIT)
-    assert rows(dock)[-1][7] == "One can know such things."
+    assert rows(dock)[-1][8] == "One can know such things."
 
 
 def test_an_open_entry_waits_for_its_sentence(dock: NotebookDock) -> None:
@@ -252,10 +253,10 @@ def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, li
     live.finish()
     told = "You predicted final validation loss: 1.9 to 2.2, 80 % sure. It became 2.5: outside."
     qtbot.waitUntil(lambda: told in said, timeout=WAIT)
-    assert rows(dock)[0][3] == "outside"
+    assert rows(dock)[0][4] == "outside"
     shutil.copytree(live.run.path, live.run.path.with_name("copy"))
     lab.notebook.refresh()
-    qtbot.waitUntil(lambda: ("copy", "outside") in [(row[0], row[3]) for row in rows(dock)], timeout=WAIT)
+    qtbot.waitUntil(lambda: ("copy", "outside") in [(row[0], row[4]) for row in rows(dock)], timeout=WAIT)
     assert said.count(told) == 1
 
 
@@ -297,7 +298,7 @@ def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, 
     export(dock.export_table, tmp_path / "all.csv")
     table = list(csv.reader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert len(table) == 7
-    assert table[0][:4] == ["About", "Predicted", "Outcome", "Verdict"]
+    assert table[0][:4] == ["About", "Predicted", "Confidence", "Outcome"]
     choose(dock, "expected", "val_loss")
     for kind in ("png", "svg", "csv"):
         target = tmp_path / f"chart.{kind}"

@@ -171,7 +171,9 @@ def test_a_range_that_cannot_be_scored_is_said_in_the_words_of_the_form_and_not_
     ):
         row.low.setText(low)
         row.high.setText(high)
+        dialog.start_button.setFocus()
         dialog.start_button.click()
+        assert dialog.focusWidget() is row.low
         assert said in dialog.problem.text()
         assert "inal validation loss" in dialog.problem.text()
         assert "val_loss" not in dialog.problem.text()
@@ -338,8 +340,11 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     loss = runs[3].status.val_loss
     assert anchors_of(settings, "baby", runs, outputs, quiet) == (
         f"Validation losses to compare with: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
-        f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
+        f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps at a "
+        "learning rate of 0.001."
     )
+    larger = replace(settings, model=replace(settings.model, n_layer=9))
+    assert f"last run on the same data, {'n' * 39}… (4 layers with" in anchors_of(larger, "", runs, outputs, quiet)
     assert anchors_of(FinetuneSettings(), "", runs, outputs, quiet) == ""
     folder = outputs / "llama"
     folder.mkdir()

@@ -18,6 +18,7 @@ from windows import dock_in_sight
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, read_checkpoint, set_pinned
+from llmlab_gui.notebook import asking
 from llmlab_gui.train.branch_dialog import BranchDialog
 from llmlab_gui.train.checkpoint_rows import plan_deletion, read_rows
 from llmlab_gui.train.checkpoints import CheckpointsDock
@@ -274,7 +275,14 @@ def test_a_branch_asks_for_what_differs(
         return True
 
     monkeypatch.setattr(BranchDialog, "exec", fill)
+    lab.overlaid, shown = list, list[list[str]]()
+    lab.set_shown = shown.append
+    lab.notebook.set_asks(True)
+    asked: list[str] = []
+    monkeypatch.setattr(asking, "ask", lambda _parent, _book, about, *_, **__: asked.append(about) or [])
     dock.actions_by_name["branch"].trigger()
+    assert asked[0].endswith("400 steps, of which 300 remain after the checkpoint")
+    assert shown == [["pretraining/fake"]]  # its curve is what the branch's goes on from
     changes = {"train.steps": "400", "train.learning_rate": "0.0005", "data.batch_size": "24"}
     assert lab.controller.branched == [("fake", "step-00000100", changes, "colder")]
 

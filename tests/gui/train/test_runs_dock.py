@@ -115,6 +115,20 @@ def test_a_silent_worker_is_told_with_since_when_in_its_row_and_in_the_status_ba
     assert "Its process is stopped, or it hangs" in tip
 
 
+def test_another_run_that_trains_is_told_in_the_status_bar_and_a_click_away(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun]
+) -> None:
+    bar = StatusBar(lab)
+    qtbot.addWidget(bar)
+    lab.set_current("pretraining/third")
+    assert bar.other.isHidden()
+    lab.set_current("pretraining/first")
+    assert bar.other.text().startswith("third trains: step 40 of 1,000")
+    bar.other.click()
+    assert lab.chosen() == "pretraining/third"
+    assert bar.other.isHidden()
+
+
 def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_gone(
     qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
