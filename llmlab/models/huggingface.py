@@ -28,7 +28,7 @@ from llmlab.core.files import read_json
 from llmlab.core.memory import ran_out, require_memory
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.hf_tokenizer import load_tokenizer
-from llmlab.models.available import CONFIG_FILE, GENERATION_FILE
+from llmlab.models.available import CONFIG_FILE, GENERATION_FILE, folder_name
 from llmlab.models.gguf_cache import gguf_folder, is_whole, keep
 from llmlab.models.gguf_file import count_gguf_parameters
 from llmlab.models.model import OpenModel, require_finite
@@ -67,7 +67,7 @@ def open_folder(
     LabError when it is damaged, not a language model, needs code of its own, has its weights in pickles, or does
     not fit into memory. Cancelled when `progress` says so.
     """
-    name = name or folder.name
+    name = name or folder_name(folder)
     progress("Reading the settings", 0, 0)
     _check_settings(folder, name)
     numbers = count_parameters(folder, name)

@@ -15,10 +15,11 @@ from llmlab.core.presets import load_preset
 from llmlab.core.progress import Progress, quiet
 from llmlab.core.settings import ModelSettings, PretrainSettings
 from llmlab.gpt.estimate import expected_vocab_size
-from llmlab.models.available import GGUF_SUFFIX
+from llmlab.models.available import GGUF_SUFFIX, folder_name
 from llmlab.models.reference import (
     LATEST,
     LiveRun,
+    ModelFolder,
     Reference,
     SavedRun,
     is_fine_tuned,
@@ -64,7 +65,7 @@ class Subject:
         self.reference, self.outputs, self.progress = reference, outputs, progress
         self.model = "" if reference is None else str(reference)
         named = without_folders(self.model).rpartition("/")[2].removesuffix(GGUF_SUFFIX)
-        self.name = named or _EXAMPLE
+        self.name = folder_name(reference.path) if isinstance(reference, ModelFolder) else named or _EXAMPLE
         self.seed, self.kind = 0, ""  # they decide which passages are read; set by whoever asks
         self._opener = opener
         self._given = ""  # the passage, where it is not drawn

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
-from PySide6.QtCore import QRectF, Qt
-from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter
+from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPen
 
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.widgets.theme import current_theme
 
 _GAP = 5.0
+_GAP_MARK = 7.0  # pixels of the line between two labels, where others are left out
 _LEAST_ROOM = 26.0
 _BOLD = 1.12  # as wide as marked names are
 # Names beyond these are not measured: they are cut to the room anyway.
@@ -27,7 +29,12 @@ def paint_rows(painter: QPainter, view: HeatView, names: Sequence[str], marked: 
     metrics = QFontMetricsF(painter.font())
     room = QRectF(0, 0, view.shown.left() - _GAP, metrics.height())
     how = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-    for place in spaced(view.rows(), view.cell_height, metrics.height() * 0.92, marked):
+    shown = spaced(view.rows(), view.cell_height, metrics.height() * 0.92, marked)
+    left = view.shown.left() - _GAP
+    for gap in _gaps(shown):
+        middle = view.rect(0, view.columns().start).center().y() + gap * view.cell_height
+        _mark_gap(painter, QPointF(left, middle), QPointF(left - _GAP_MARK, middle))
+    for place in shown:
         middle = view.rect(place, view.columns().start).center().y()
         _label(painter, room.translated(0, middle - metrics.height() / 2), names[place], how, place in marked)
 
@@ -43,7 +50,12 @@ def paint_columns(painter: QPainter, view: HeatView, names: Sequence[str], marke
             _label(painter, room, names[place], centred, place in marked)
         return
     how = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-    for place in spaced(view.columns(), view.cell_width, metrics.height() * 0.92, marked):
+    shown = spaced(view.columns(), view.cell_width, metrics.height() * 0.92, marked)
+    foot = view.shown.top() - _GAP
+    for gap in _gaps(shown):
+        middle = view.rect(view.rows().start, 0).center().x() + gap * view.cell_width
+        _mark_gap(painter, QPointF(middle, foot), QPointF(middle, foot - _GAP_MARK))
+    for place in shown:
         middle = view.rect(view.rows().start, place).center().x()
         painter.save()
         painter.translate(middle, view.shown.top() - _GAP)
@@ -69,6 +81,18 @@ def spaced(places: range, cell: float, line: float, marked: Collection[int]) -> 
         if place % every == 0 and all(place == mark or abs(place - mark) * cell >= line for mark in shown)
     ]
     return sorted({*free, *shown})
+
+
+def _gaps(shown: Sequence[int]) -> list[float]:
+    """The middles between labels where others are left out: letters side by side would read as a word."""
+    return [(before + after) / 2 for before, after in pairwise(shown) if after - before > 1]
+
+
+def _mark_gap(painter: QPainter, start: QPointF, end: QPointF) -> None:
+    painter.save()
+    painter.setPen(QPen(QColor(current_theme().quiet), 1))
+    painter.drawLine(start, end)
+    painter.restore()
 
 
 def _label(painter: QPainter, room: QRectF, text: str, how: Qt.AlignmentFlag, marked: bool) -> None:

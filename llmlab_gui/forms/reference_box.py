@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QComboBox, QCompleter, QLineEdit, QSizePolicy, QSt
 
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Progress, quiet
-from llmlab.models.available import available_models
+from llmlab.models.available import available_models, folder_name
 from llmlab.models.reference import without_folders
 from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.registry import short_name
@@ -133,4 +133,4 @@ def offers(
 def _words(reference: str) -> str:
     """The name of a file or folder before its place, of which a narrow box shows nothing but the beginning."""
     path = Path(reference)
-    return f"{path.name}, {reference}" if path.is_absolute() else reference
+    return f"{folder_name(path)}, {reference}" if path.is_absolute() else reference

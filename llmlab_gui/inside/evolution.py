@@ -29,7 +29,7 @@ from llmlab_gui.inside.lens_data import PROBABILITY, lens_grid
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.labels import EmptyState, PrimaryButton, QuietLabel, labelled
 from llmlab_gui.widgets.layouts import choice_box, column, split, stack
-from llmlab_gui.widgets.numbers import exact
+from llmlab_gui.widgets.numbers import read_out
 from llmlab_gui.widgets.saving import Table
 
 HEADS, MOSAIC, LENS, CONTRIBUTIONS = range(4)
@@ -241,7 +241,7 @@ class EvolutionDock(InspectionDock):
                 heat = views.score_heat(self.film, frame, score.key, score.unit)
                 self.map.describe = lambda layer, head: (
                     f"Layer {layer}, head {head}, step {frame.step:,}: {score.title.lower()} "
-                    f"{exact(heat.values[layer, head])} {score.unit}".rstrip()
+                    f"{read_out(heat.values[layer, head], 'value')} {score.unit}".rstrip()
                 )
                 self.map.show_heat(heat)
                 self.map.choose(selection.layer, selection.head)
@@ -319,7 +319,9 @@ class EvolutionDock(InspectionDock):
         about = self.session.about
         active = about.reference.partition("@")[0] if about is not None else ""
         opened = self.lab.row_called(active) if active else None
-        places = [self.run_box.findData(run_id) for run_id in (wanted, opened.id if opened else "") if run_id]
+        current = self.lab.current()
+        ids = [wanted, *(row.id for row in (opened, current) if row is not None)]
+        places = [self.run_box.findData(run_id) for run_id in ids if run_id]
         found = [place for place in places if place >= 0]
         self.run_box.setCurrentIndex(found[0] if found else min(0, self.run_box.count() - 1))
 

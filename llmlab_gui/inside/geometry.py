@@ -34,7 +34,7 @@ class GeometryDock(AskingDock):
         super().__init__(lab, "geometry", "Embedding geometry", parent)
         self.matrix = choice_box("Which embedding", _MATRICES)
         self.pair = choice_box("Which components", [(pair, "components {} and {}".format(*pair)) for pair in _PAIRS])
-        self.sample = choice_box("How many are shown", [(count, f"{count:,} shown") for count in _SAMPLES])
+        self.sample = choice_box("How many are shown", [(count, f"up to {count:,}") for count in _SAMPLES])
         self.near = labelled(QLineEdit(placeholderText="a token"), "Token whose neighbours are listed")
         self.near.setMaximumWidth(130)
         self.near.setToolTip("Press Enter; a leading space counts: “ king” is another token than “king”")
@@ -115,8 +115,8 @@ class GeometryDock(AskingDock):
         ids, norms = archive["geometry/ids"].tolist(), archive["geometry/norm"].tolist()
         names = [visible(name) for name in archive.metadata.tokens]
         tips = [f"{name}  id {id}, norm {norm:.4g}" for name, id, norm in zip(names, ids, norms, strict=True)]
-        axes = tuple(f"component {n + 1} ({100 * explained[n]:.1f} % of the variance)" for n in (first, second))
-        self.scatter.show_points(points[:, [first, second]], names, tips, (axes[0], axes[1]))
+        x, y = (f"component {n + 1} ({100 * explained[n]:.1f} %" for n in (first, second))
+        self.scatter.show_points(points[:, [first, second]], names, tips, (f"{x} of the variance)", f"{y})"))
         self._list_neighbours(archive)
         self.note.setText(" ".join(archive.metadata.notes))
 

@@ -165,7 +165,7 @@ class PromptDock(InspectionDock):
         if about is None or self.session.trouble is not None:
             self.count.say("" if self.session.trouble is None else str(self.session.trouble))
             return
-        context = f" of {about.context:,} that the model can read" if about.context else ""
+        context = f" of at most {about.context:,}" if about.context else ""
         words = [f"{number:,} token{'' if number == 1 else 's'}{context}"]
         if number:
             words.append(f"all attention patterns: {bytes_text(about.pattern_bytes(number))}")

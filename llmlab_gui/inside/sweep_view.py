@@ -33,6 +33,7 @@ _ACTIONS = (
 _POINTS = [point for name in ("pre_attn", "attn_out", "mlp_out", "post_ffn") for point in POINTS if point[0] == name]
 _HINT = "One intervention at a time, reading the watched logit: one forward pass per cell."
 _WHEN = "Its map is drawn when all of its forward passes are done."
+_UNITS = {"normalised": "share", "change": "logits"}  # under the colours; the line below says all of it
 _EFFECTS = {"normalised": "0: as in the prompt, 1: as in the source", "change": "change of the watched logit"}
 
 
@@ -131,7 +132,17 @@ class SweepView(QWidget):
 
         self.map.describe = describe
         rows = [str(layer) for layer in range(len(values))]
-        self.map.show_heat(Heat(values, rows, columns, "layer", "head" if heads else "token", signed=True))
+        self.map.show_heat(
+            Heat(
+                values,
+                rows,
+                columns,
+                "layer",
+                "head" if heads else "token",
+                signed=True,
+                unit=_UNITS.get(more.get("effect", ""), ""),
+            )
+        )
         against = f" − “{visible(more['against_text'])}”" if more.get("against_text") else ""
         before = float(archive["sweep/before"][0])
         words = f"Watched: “{visible(more.get('answer_text', ''))}”{against} at token {more.get('position', '')}"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmlab.core.errors import LabError, UsageError
+from llmlab.models.available import folder_name
 from llmlab.models.reference import (
     AdaptedModel,
     Base,
@@ -279,3 +280,14 @@ def test_files_and_folders_that_are_no_model_are_refused(outputs: Path, tmp_path
 def test_a_live_run_is_listed_as_such(outputs: Path) -> None:
     fake = FakeRun(outputs, "busy").start()
     assert parse("busy@live", outputs) == LiveRun(fake.run, "busy")
+
+
+def test_a_folder_with_a_digest_for_a_name_is_called_as_its_settings_say(tmp_path: Path) -> None:
+    for key, said in (("_name_or_path", "people/Tiny"), ("_model_name_or_path", "Tiny"), ("_name_or_path", "/a/Tiny/")):
+        for name, expected in (("0123456789abcdef" * 2, "Tiny"), ("mine", "mine")):
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            (folder / "config.json").write_text(json.dumps({key: said}))
+            assert folder_name(folder) == expected
+    (folder := tmp_path / ("ab" * 20)).mkdir()
+    assert folder_name(folder) == folder.name

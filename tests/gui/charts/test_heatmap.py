@@ -203,6 +203,13 @@ def test_labels_are_thinned_and_marked_ones_stay(qtbot: QtBot) -> None:
     assert all(b - a >= 74 for a, b in pairwise(places))
 
 
+def test_between_labels_stands_where_others_are_left_out() -> None:
+    from llmlab_gui.charts.side_labels import _gaps
+
+    assert _gaps([0, 2, 3, 6]) == [1.0, 4.5]
+    assert _gaps(range(9)) == []
+
+
 def test_names_above_columns_stand_upright_where_they_fit(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
     turned: list[float] = []
     monkeypatch.setattr(QPainter, "rotate", lambda _painter, angle: turned.append(angle))

@@ -148,7 +148,7 @@ def test_what_is_typed_is_cut_and_counted(qtbot: QtBot, lab: LookingLab, prompt:
     qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
     prompt.text.setPlainText("The king is dead")
     qtbot.waitUntil(lambda: len(prompt.chips.tokens) == 4, timeout=WAIT)
-    assert prompt.count.text().startswith("4 tokens of 64 that the model can read · all attention patterns: 768 bytes")
+    assert prompt.count.text().startswith("4 tokens of at most 64 · all attention patterns: 768 bytes")
     assert "id" in prompt.chips.words(1)
     assert "“·king”" in prompt.chips.words(1)
 
@@ -181,7 +181,7 @@ def test_a_prompt_that_cannot_be_read_says_why_beside_the_tokens(
     prompt.text.setPlainText("word " * 70)
     qtbot.waitUntil(lambda: "longer than small can read" in prompt.count.text(), timeout=WAIT)
     prompt.text.setPlainText("short")
-    qtbot.waitUntil(lambda: prompt.count.text().startswith("1 token of 64"), timeout=WAIT)
+    qtbot.waitUntil(lambda: prompt.count.text().startswith("1 token of at most 64"), timeout=WAIT)
 
 
 def test_the_beginning_is_offered_where_there_is_one(qtbot: QtBot, lab: LookingLab, prompt: PromptDock) -> None:
