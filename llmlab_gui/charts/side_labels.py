@@ -12,7 +12,7 @@ from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.widgets.theme import current_theme
 
 _GAP = 5.0
-_GAP_MARK = 7.0  # pixels of the line between two labels, where others are left out
+_GAP_MARK = 4.0  # pixels of the line between two labels, where others are left out
 _LEAST_ROOM = 26.0
 _BOLD = 1.12  # as wide as marked names are
 # Names beyond these are not measured: they are cut to the room anyway.

@@ -58,6 +58,7 @@ class CompareDock(AnswerDock):
         self._asked: tuple[str, str] = ("", "")
         self._compared: tuple[str, str] = ("", "")  # what is shown
         self._prompt_then = ("", False)
+        self._offering = False
         self._wanted: tuple[str, str] | None = None  # waits for a model and a prompt
         self.a, self.b = ReferenceBox("Model A"), ReferenceBox("Model B")
         self.swap = labelled(tool_button("⇄", "Swap A and B"), "Swap A and B")
@@ -87,6 +88,7 @@ class CompareDock(AnswerDock):
         self.session.about_changed.connect(self._follow_model)
         self.session.tokens_changed.connect(self._forget)
         self.session.tokens_changed.connect(self._start_wanted)
+        lab.runs_changed.connect(self._follow_runs)
         lab.compare_requested.connect(self.compare_with_base)
         lab.comparison_requested.connect(self.compare_two)
         self._say_nothing_yet()
@@ -159,16 +161,30 @@ class CompareDock(AnswerDock):
         numbers = column(self.note, (self._views, 1), spacing=4)
         self.set_body(column(row, (numbers, 1), spacing=4), numbers)
 
+    def _follow_runs(self) -> None:
+        """A run that trains deletes checkpoints: one that is gone, and that nothing in sight is about, is not kept."""
+        idle = self.isVisible() and self.archive is None and not self.session.waits(self.asks)
+        if idle and any(is_gone(box.reference, self.lab.outputs) for box in (self.a, self.b)):
+            self._offer()
+
     def _offer(self) -> None:
         """What is here, read off the window's thread."""
+        if self._offering:
+            return
+        self._offering = True
         runs = [row.run for row in self.lab.runs()]
         outputs = self.lab.outputs
         recent = [model.reference for model in self.session.recent.there(outputs)]
         self._background.run(
-            lambda: offers(outputs, runs, recent, self._background.check), self._take_offers, self.lab.error_raised.emit
+            lambda: offers(outputs, runs, recent, self._background.check), self._take_offers, self._no_offers
         )
 
+    def _no_offers(self, error: LabError) -> None:
+        self._offering = False
+        self.lab.error_raised.emit(error)
+
     def _take_offers(self, found: list[tuple[str, str]]) -> None:
+        self._offering = False
         found = [offer for offer in found if not offer[0].endswith("@live")]  # which answers alone, beside no other
         for box in (self.a, self.b):
             box.offer(found)
