@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 from PySide6.QtCore import Qt
 
@@ -29,10 +30,11 @@ class ModelEditor(NamedEditor):
         super().__init__("Model to fine-tune", hint, to_do, "Choose a model")
         self._lab = lab
         self._suggested = ""
-        self._typed = False  # also to empty it: what a person sees there is never replaced
+        self._chosen = False  # by hand, also to empty it: what a person sees there is never replaced
         line = self.box.lineEdit()
         assert line is not None
-        line.textEdited.connect(self._note_typing)
+        for chosen in (line.textEdited, self.box.activated):
+            chosen.connect(self._note_choice)
         self.button.menu().aboutToShow.connect(self._fill_menu)
 
     def describe(self, name: str) -> str:
@@ -53,22 +55,29 @@ class ModelEditor(NamedEditor):
     @property
     def named(self) -> bool:
         """Whether a person named it, or emptied it."""
-        return self._typed or self.value() not in ("", self._suggested)
+        return self._chosen or self.value() not in ("", self._suggested)
+
+    def set_value(self, value: Any) -> None:
+        if value and value == self.value():  # the suggestion itself was named
+            self._chosen = True
+        super().set_value(value)
 
     def suggest(self) -> None:
         """Where none was named, the current run if it has been pretrained, else the newest such run: most learners mean
-        that one. The same one stays the suggestion when others are trained."""
+        that one. The same one stays the suggestion when others are trained, as long as it is there."""
         if self.named:
             return
-        current = self._lab.current()
         rows = [row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished"]
-        if current in rows or (rows and not self._suggested):
-            self._suggested = f"{(current if current in rows else rows[0]).name}@latest"
+        offered, current = {row.id: f"{row.name}@latest" for row in rows}, self._lab.current()
+        if current is not None and current.id in offered:
+            self._suggested = offered[current.id]
+        elif self._suggested not in offered.values():
+            self._suggested = next(iter(offered.values()), "")
         if self._suggested != self.value():
             self.set_value(self._suggested)
 
-    def _note_typing(self) -> None:
-        self._typed = True
+    def _note_choice(self) -> None:
+        self._chosen = True
 
     def _fill_menu(self) -> None:
         menu, lab = self.button.menu(), self._lab

@@ -40,7 +40,8 @@ class Recent:
     def add_cancelled(self, reference: str) -> None:
         """One whose opening was cancelled, unless it has been open before."""
         if reference and all(model.reference != reference for model in self.models):
-            self.add_model(RecentModel(reference, without_folders(reference), "its opening was cancelled"))
+            cancelled = RecentModel(reference, without_folders(reference), "its opening was cancelled")
+            self.models = [cancelled, *self.models][:_MOST]
 
     def add_prompt(self, text: str) -> None:
         """To the front, in place of the one before if that was only half of it."""

@@ -104,8 +104,7 @@ class InspectionSession(PointedAt):
 
     def close(self) -> None:
         """No model is active any more, and none is offered again."""
-        self.recent.open = ""
-        self.recent_changed.emit()
+        self.offer_none_again()
         self._typing.stop()
         self._drop_bound()
         self.about = None
@@ -113,6 +112,11 @@ class InspectionSession(PointedAt):
         self._choose("")
         self._forget()
         self.about_changed.emit()
+
+    def offer_none_again(self) -> None:
+        """The model that is open, or was at an earlier start, is not offered at the next one."""
+        self.recent.open = ""
+        self.recent_changed.emit()
 
     # The prompt --------------------------------------------------------------------------------------------------
 

@@ -352,7 +352,7 @@ class Lab(QObject):
         if row is None:
             return
         if self.inspection.about is None:  # its model is of more interest than what was open at an earlier start
-            self.inspection.recent.open = ""
+            self.inspection.offer_none_again()
         self._followed.started(row.id)
         self._ends.goes_on(row.id)
         self._insert(row)

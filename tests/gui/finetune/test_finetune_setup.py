@@ -310,6 +310,14 @@ def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_aft
     for name in ("newer", "gpt"):
         lab.set_current(f"pretraining/{name}")
         assert dock.model.value() == f"{name}@latest"
+    FakeRun(lab.outputs, "gone", created=3e9).start().advance(10).finish()
+    lab.refresh()
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
+    lab.set_current("pretraining/gone")
+    assert dock.model.value() == "gone@latest"
+    shutil.rmtree(lab.outputs / "pretraining" / "gone")
+    lab.refresh()
+    qtbot.waitUntil(lambda: dock.model.value() == "newer@latest", timeout=WAIT)
     dock.shutdown()
     with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as again:
         again.remember(settings)
@@ -322,6 +330,12 @@ def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_aft
         last.remember(settings)
         last.model.suggest()
         assert last.model.value() == "gpt@4"
+    with dock_in_sight(qtbot, FinetuneSetupDock(lab), 360, 800) as other:
+        assert other.model.value() == base
+        other.set_base(base)  # what was suggested, but named now
+        lab.set_current("pretraining/newer")
+        assert other.model.value() == base
+        assert other.given()["model.base"] == base
 
 
 def test_the_settings_of_a_run_come_back(qtbot: QtBot, lab: Lab, dock: FinetuneSetupDock) -> None:

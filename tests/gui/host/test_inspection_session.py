@@ -158,6 +158,7 @@ def test_opening_can_be_cancelled(qtbot: QtBot, session: InspectionSession) -> N
     assert not session.opening
     assert session.working is None
     assert [model.reference for model in session.recent.models] == ["slow/model"]  # to be found again
+    assert session.recent.open == ""  # it never was
     opened(qtbot, session)
 
 

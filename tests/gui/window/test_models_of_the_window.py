@@ -140,6 +140,7 @@ def test_the_model_that_was_open_is_offered_again_until_it_is_closed_or_a_run_st
             assert settings.recent.left_open(outputs) is None
         elif end == "start":
             lab.controller.started.emit(FakeRun(outputs, "bar").start().run)
+            assert settings.recent.left_open(outputs) is None
         else:
             lab.inspection.recent.add_model(RecentModel("bar@250", "bar, step 250"))
         assert lab.inspection.recent.left_open(outputs) is None
