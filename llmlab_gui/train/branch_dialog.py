@@ -99,9 +99,9 @@ class BranchDialog(QDialog):
     def _check(self) -> None:
         """Says at once what is wrong; a branch with a wrong setting cannot be started."""
         try:
-            with_values(self._settings, self.overrides())
+            asked = with_values(self._settings, self.overrides())
             few = f"The branch begins at step {self._step:,}: it needs more steps in all than that."
-            self.problem.setText(few if self.steps.value() <= self._step else "")
+            self.problem.setText(few if asked.train.steps <= self._step else "")
         except LabError as error:
             self.problem.setText(str(error))
         self.start.setEnabled(not self.problem.text())

@@ -86,7 +86,7 @@ def staged(out: Path, size: int) -> Iterator[Path]:
     """
     staging = out.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{out.name}")
     try:
-        with explained(f"The export could not be written to {out}.", "Make room, or choose another --out."):
+        with explained(f"The export could not be written to {out}."):
             out.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(out.parent).free
             if size + _BESIDE_BYTES > free:

@@ -308,7 +308,12 @@ def test_a_branch_with_a_wrong_setting_cannot_be_started(qtbot: QtBot, lab: Fake
     qtbot.keyClicks(dialog.steps, "60")  # more, someone means, but these are all steps
     assert not dialog.start.isEnabled()
     assert "begins at step 100" in dialog.problem.text()
+    dialog.others.setPlainText("train.steps=200")  # this is what counts
+    assert dialog.start.isEnabled()
     dialog.steps.setValue(1000)
+    dialog.others.setPlainText("train.steps=60")
+    assert "begins at step 100" in dialog.problem.text()
+    dialog.others.setPlainText("data.batch_size=3")
     last = BranchDialog(saving(lab, 1000, name="whole").settings, "whole", 1000)
     qtbot.addWidget(last)
     assert last.overrides() == {"train.steps": "2000"}  # one step more is no branch
