@@ -59,6 +59,7 @@ from llmlab.models.live import ask_live, still
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, Reference, SavedRun, is_fine_tuned, parse
 from llmlab.models.source import open_model, source_of
+from llmlab.store.checkpoints import list_checkpoints
 
 if TYPE_CHECKING:
     from llmlab.inspection.answers import Questions
@@ -260,13 +261,15 @@ class Host:
         turn.send("previewed", preview=asdict(preview))
 
     def _practice(self, turn: _Turn, request: dict[str, Any]) -> None:
-        """The next question about a model, or about a preset where there is none yet."""
+        """The next question about a model, of a run that trains its newest checkpoint; without one, about a preset."""
         from llmlab.practice.deck import Deck
         from llmlab.practice.kinds import handful
         from llmlab.practice.subject import Subject
 
         use_free_cores(self._outputs)
         reference = self._parse(request["model"]) if request["model"] else None
+        if isinstance(reference, LiveRun) and list_checkpoints(reference.run.checkpoints):
+            reference = SavedRun(reference.run, reference.named)  # what is asked about stays as it is
         subject = Subject(reference, self._outputs, turn, partial(self._model, turn))
         record, concept = Deck(self._outputs).read(), str(request.get("concept") or "")
         without, quick = [str(kind) for kind in request.get("without", ())], bool(request.get("quick"))

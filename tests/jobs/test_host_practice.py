@@ -34,6 +34,9 @@ def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(t
         ends = f"{question.low - 1e-3}..{question.high + 1e-3}" if question.form == INTERVAL else f"{question.low}"
         assert mark(question, question.right[0] if question.right else ends).right
     assert sorted(asked) == sorted(kinds)
+    live = {"id": 98, "do": "practice", "model": "run@live", "seed": 7, "concept": "attention-patterns", "without": []}
+    host._answer_or_say_why(live)
+    assert json.loads(said.getvalue().splitlines()[-1])["question"]["model"] == "run@latest"
     assert host._held is not None  # the panels and the questions share one model
     host._answer_or_say_why({"id": 99, "do": "practice", "model": "", "seed": 7, "concept": "tokens", "without": []})
     assert json.loads(said.getvalue().splitlines()[-1])["question"]["concept"] == "tokens"
