@@ -84,7 +84,7 @@ class Calibration:
             words = "was altered and counts as a miss" if self.altered == 1 else "were altered and count as misses"
             said += f" {self.altered} {words}."
         if self.count < LEAST:
-            return f"{said} Whether that is too sure can be told from {LEAST} on."
+            return f"{said} A verdict needs at least {LEAST}."
         if self.low <= self.confidence <= self.high:
             return f"{said} That fits the {self.count} statements so far."
         word = "Too sure" if self.confidence > self.high else "Not sure enough"

@@ -108,7 +108,10 @@ class QuestionCard(QWidget):
         what was typed or chosen before."""
         had = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
         self.question, self.marked = question, None
-        about = f" · about {without_folders(question.model)}" if question.model else ""
+        active, named = self._lab.inspection.about, without_folders(question.model)
+        if active is not None and active.reference == question.model:
+            named = active.name
+        about = f" · about {named}" if question.model else ""
         self.kind.setText(html.escape(f"{_WAYS[question.way]}{about}{note and f' · {note}'}"))
         self.text.setText(_rich(question.text))
         self.choices.clear()

@@ -36,7 +36,7 @@ from llmlab_gui.widgets.layouts import column, split
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
 
-_COLUMNS = ("", "Answered", "Right", "Kinds of question", "of these right last time")
+_COLUMNS = ("", "Answered", "Right", "Kinds of question", "Of these, right last time")
 _WAYS = {"know": "Know", "read": "Read", "predict": "Predict"}
 _CAPTION = "What was missed comes back, spaced by FSRS; Enter answers, a digit chooses."
 

@@ -64,7 +64,7 @@ def test_tens_of_per_cent_have_bins_of_their_own() -> None:
 
 def test_the_verdict_needs_evidence() -> None:
     few = calibration([statement(0.8, place < 2) for place in range(3)])
-    assert few.verdict.endswith(f" Whether that is too sure can be told from {LEAST} on.")
+    assert few.verdict.endswith(f" A verdict needs at least {LEAST}.")
     enough = calibration([statement(0.8, place < 8) for place in range(LEAST)])
     assert enough.verdict.endswith(f" That fits the {LEAST} statements so far.")
     sure = calibration([statement(0.9, place < 30) for place in range(60)])
