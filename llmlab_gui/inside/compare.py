@@ -203,13 +203,16 @@ class CompareDock(AnswerDock):
         others = [other for other in others if other != self.a.reference]
         run = self.a.reference.partition("@")[0]
         same = [other for other in others if other.partition("@")[0] == run]
-        if same or others:
-            self.b.choose((same or others)[-1] if same else others[0])
+        there = (other for other in (*reversed(same), *others) if not is_gone(other, self.lab.outputs))
+        if (other := next(there, None)) is not None:
+            self.b.choose(other)
 
     def _follow_model(self) -> None:
         if self.session.about is not None:
             self.a.choose(self._active())
             self._propose()
+            if self.isVisible():
+                self._offer()  # it is among the recent ones now, with its name
         self._forget()
 
     def _active(self) -> str:

@@ -178,6 +178,10 @@ def test_a_checkpoint_that_is_gone_gives_its_place_to_one_that_is_there(
     dock.b.choose("fake@10")
     lab.runs_changed.emit()  # also where it is in sight
     qtbot.waitUntil(lambda: dock.b.reference not in ("", "fake@10"), timeout=WAIT)
+    dock.b.choose("")
+    dock.b.offer([("fake@20", "A"), ("fake@10", "deleted since"), ("tiny", "another")])
+    dock._propose()
+    assert dock.b.reference == "tiny"
     dock.shutdown()
 
 
