@@ -119,10 +119,13 @@ class NumberAxis(pg.AxisItem):
         if wanted <= 0:
             return [(1.0, 0.0)]
         clock = self.kind == "seconds" and wanted > 1
-        # From a day on, no minutes are written: finer ticks would read alike.
-        least = 3600.0 if clock and maxVal > 86_400 else 1.0 if clock or self.kind == "count" else 0.0
+        # From a minute on, no fractions of a second are written: finer ticks would read alike.
+        whole = clock or self.kind == "count" or (self.kind == "seconds" and maxVal >= 60)
+        least = 1.0 if whole else 0.0
         if clock:
-            step = float(next((step for step in _CLOCK if step >= wanted), 86_400 * math.ceil(wanted / 86_400)))
+            steps = [*map(float, _CLOCK), 86_400.0 * math.ceil(wanted / 86_400)]
+            fitting = (step for step in steps if step >= max(wanted, self._room_for(step, minVal, maxVal, size)))
+            step = next(fitting, steps[-1])
         else:
             step = max(round_step(wanted), least)
         # A small chart has few: finer ones where they would be too few, as long as their texts do not touch.
@@ -137,6 +140,11 @@ class NumberAxis(pg.AxisItem):
                 break
             step = finer
         return [(step, 0.0), *([(step / 5, 0.0)] if step / 5 >= least and not clock else [])]
+
+    def _room_for(self, step: float, low: float, high: float, size: float) -> float:
+        """What the text of the largest number takes along the axis, in the axis's units."""
+        text = tick(high // step * step, step, self.kind)
+        return self._text_size(text) * (high - low) / size
 
     def _text_size(self, text: str) -> float:
         """Pixels along the axis that a number takes, with room beside it."""
@@ -158,6 +166,8 @@ class NumberAxis(pg.AxisItem):
         self._log_step = None
         if span < 0.9:
             low, high = 10.0**minVal, 10.0**maxVal
+            if low >= high:  # so near one another that both are the same number
+                return []
             least = 1.0 if self.kind == "count" else 0.0
             step = max(round_step((high - low) / max(2.0, size / _LABEL_WIDTH)), least)
             while True:
@@ -170,7 +180,10 @@ class NumberAxis(pg.AxisItem):
                 step = finer
             self._log_step = step
             return [(step, shown)]
-        label = _LOG_LABEL_WIDTH if self.orientation == "bottom" else _LOG_LABEL_HEIGHT
+        label = float(_LOG_LABEL_WIDTH if self.orientation == "bottom" else _LOG_LABEL_HEIGHT)
+        if self.kind == "seconds" and self.orientation == "bottom":
+            written = _within((decades[:, None] + np.log10((1.0, 2.0, 5.0))[None, :]).ravel(), minVal, maxVal)
+            label = max([label, *(self._text_size(text) for text in self.tickStrings(written, 1.0, 1.0))])
         crowded = math.log10(2) * size / span < label
         labelled = (1.0,) if span > 3.5 or crowded else (1.0, 2.0, 5.0)
         every = max(math.ceil(span / 8) if span > 12 else 1, math.ceil(label * span / max(size, 1.0)))

@@ -372,7 +372,7 @@ class LineChart(pg.PlotWidget):
     def _fit_name(self) -> None:
         """The name of y as far as there is room for it; nothing where it would be cut off, or lie over another's."""
         unit = f" ({self.y_unit})" if self.y_unit else ""
-        name = self._axis_y.fitting_name([self.y_label + unit, self.y_label, self._short_name])
+        name = self._axis_y.fitting_name([self.y_label + unit, self._short_name + unit, self.y_label, self._short_name])
         if name != self._shown_name:
             self._name_axes(name)
 

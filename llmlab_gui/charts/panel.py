@@ -175,10 +175,11 @@ class ChartPanel(QWidget):
         if self._slider is not None:
             self._slider.setValue(min(range(len(REACHES)), key=lambda i: abs(REACHES[i] - memory)))
 
-    def set_note(self, text: str) -> None:
-        """A few words beside the controls."""
+    def set_note(self, text: str, tip: str = "") -> None:
+        """A few words beside the controls. tip: what they mean."""
         if text != self._note.text():
             self._note.say(text)
+            self._note.setToolTip("\n".join(filter(None, (text, tip))))
 
     def set_log(self, *, x: bool, y: bool) -> None:
         """Chooses logarithmic axes."""

@@ -55,7 +55,7 @@ def anchors_of_plan(record: ExperimentRecord, runs: Sequence[RunRow], outputs: P
     settings = settings_of(record)
     last = _last_experiment(record, settings, outputs, progress)
     if last is None:  # what one of its runs may come to
-        last = _last_run(settings, record.preset, runs)
+        last = _last_run(settings, record.preset, runs, rated=True)
     return _sentence([*_guesses(settings, runs, outputs, progress), *last])
 
 
@@ -104,9 +104,11 @@ def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progr
     return [f"uniform guess {uniform}", f"token frequencies alone (unigram){frequent}"]
 
 
-def _last_run(settings: RunSettings, preset: str, runs: Sequence[RunRow], what: str = "last such run") -> list[str]:
+def _last_run(
+    settings: RunSettings, preset: str, runs: Sequence[RunRow], what: str = "last such run", *, rated: bool = False
+) -> list[str]:
     """The newest ended run that `_alike` takes: of the same model, where there is one, and of the same preset. Of
-    another model it is said what that is. what: in words."""
+    another model it is said what that is. what: in words. rated: with its learning rate."""
     ended = (row for row in runs if row.status.val_loss is not None and not row.status.live)
     such = [row for row in ended if _alike(row.info.settings, settings)]
     such.sort(key=lambda row: (row.info.settings.model != settings.model, row.info.preset != preset))
@@ -116,7 +118,7 @@ def _last_run(settings: RunSettings, preset: str, runs: Sequence[RunRow], what: 
     of, about = last.info.settings, _short(last.name)
     if of.model != settings.model:
         what, about = "last run on the same data", f"{about} ({of.words.makes})"
-    rate = f" at a learning rate of {of.train.learning_rate:g}"
+    rate = f" at a learning rate of {of.train.learning_rate:g}" if rated else ""
     return [f"{what}, {about}: {last.status.val_loss:.2f} after {last.status.step:,} steps{rate}"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PySide6.QtGui import QColor, QResizeEvent
@@ -29,7 +29,6 @@ _MOST_IN_LEGEND = 6
 _SEEN = 140  # alpha of a short piece of a line that is pale because there is much of it
 # More than the kinds of curves that a run has, so that no curve of one run comes between those of another.
 _LAYERS = 10.0
-_EDGE = 2.0  # pixels, both sides together, by which the line of a run is wider than that of the run in front of it
 _MOST_EDGES = 2
 # Pauses beyond these are shaded no more: the newest tell enough.
 _MOST_SPANS = 40
@@ -107,6 +106,9 @@ class PanelDock(LabDock):
 class ChartDock(PanelDock):
     """Charts of the runs that are shown. Subclasses write `fill`."""
 
+    # Pixels, both sides together, by which the line of a run is wider than that of the run in front of it.
+    edge: ClassVar[float] = 1.0
+
     def __init__(self, lab: Lab, *what: Any, **more: Any) -> None:
         """what, more: as of a PanelDock."""
         self._smoothed: dict[str, SmoothedColumn] = {}  # by the run's id
@@ -132,7 +134,7 @@ class ChartDock(PanelDock):
                 self.lab.color(row.id),
                 self.lab.history(row.id),
                 behind=place * _LAYERS,
-                edge=_EDGE * min(place, _MOST_EDGES),
+                edge=self.edge * min(place, _MOST_EDGES),
             )
             for place, row in enumerate(rows)
         ]

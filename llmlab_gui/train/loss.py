@@ -22,6 +22,10 @@ from llmlab_gui.widgets.theme import current_theme, mix
 _SMOOTHING_STEPS = 20
 # Pixels of the chart, in which curves can be read under one row of the legend: a lower panel scrolls.
 _LEAST_HEIGHT = 150
+_GAP_TIP = (
+    "Validation loss minus training loss at the last evaluation, in {}:\n"
+    "above 0, the model fits better what it was trained on."
+)
 _CAPTION = (
     "From the uniform loss, ln V, down: training step by step, and both splits on the same fixed sequences. "
     "The tinted gap between them is overfitting. Dotted vertical lines: pauses and restarts."
@@ -30,6 +34,8 @@ _CAPTION = (
 
 class LossDock(ChartDock):
     """The chart that a learner watches most."""
+
+    edge = 2.0
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         self.chart = LineChart("loss", NATS)
@@ -68,7 +74,7 @@ class LossDock(ChartDock):
         missing = {run.id: NO_BYTES for run in runs if scales[run.id] is None and run.history.worker is not None}
         self.chart.set_legend(legend(runs, kinds, missing))
         notes = [gap_note(current.history, scale) if current and scale else "", self.unit.note]
-        self.panel.set_note(" · ".join(filter(None, notes)))
+        self.panel.set_note(" · ".join(filter(None, notes)), _GAP_TIP.format(self.chart.y_unit) if notes[0] else "")
 
     def _step_chosen(self, x: float) -> None:
         self.batch.show_at(x, self.panel.x_axis)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtWidgets import QWidget
 
+from llmlab.core.presets import Preset
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.build_tokenizer import cut_anew
 from llmlab.gpt.estimate import estimate_pretraining, follows_from_text
@@ -11,6 +12,13 @@ from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
 from llmlab_gui.widgets.numbers import count_text, minutes_text
+
+
+def _titled(preset: Preset[PretrainSettings]) -> str:
+    """With what decides the time, beside the model's size."""
+    settings = preset.settings
+    tokens = count_text(settings.tokens_until(settings.train.steps))
+    return f"{preset.title} · {tokens} tokens · {minutes_text(estimate_pretraining(settings).minutes)}"
 
 
 class SetupDock(RunSetupDock[PretrainSettings]):
@@ -24,7 +32,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             "Set-up",
             settings_type=PretrainSettings,
             essentials={"data.corpus": self.corpus, "train.steps": None, "train.seed": None},
-            titled=lambda preset: f"{preset.title} · {minutes_text(estimate_pretraining(preset.settings).minutes)}",
+            titled=_titled,
             parent=parent,
         )
         self.caption("Settings of the run. Bold ones differ from the preset.", "optimisation")

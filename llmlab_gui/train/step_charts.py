@@ -91,7 +91,7 @@ class ThroughputDock(ChartDock):
                 curves[run.id] = (x, y, style)
             chart.show_curves(curves | (self._waiting(runs, axis) if chart is self.mfu_chart else {}))
             chart.set_spans(spans)
-        self.speed_chart.set_legend(legend(runs, []))
+        self.speed_chart.set_legend(legend(runs, []) if len(runs) > 1 else [])  # a third of the width has no room
         self.panel.set_note(_shared_words(runs[0], runs) if runs and runs[0].history.shares else "")
 
     def _waiting(self, runs: list[ShownRun], axis: str) -> dict[str, StyledPoints]:

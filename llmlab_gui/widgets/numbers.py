@@ -44,7 +44,7 @@ def unbroken(text: str) -> str:
 def tick(value: float, spacing: float, kind: str) -> str:
     """A value beside an axis, with as many decimals as the distance between ticks asks for."""
     if kind == "seconds":
-        return duration(value)
+        return duration(value, spacing)
     if kind in ("count", "large"):
         for size, sign in _COUNT_UNITS:
             if abs(value) >= size:
@@ -60,8 +60,9 @@ def tick(value: float, spacing: float, kind: str) -> str:
     return minus(f"{value:.{_decimals(spacing)}f}")
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `1 h 30 min`, `2 d 4 h`: the two largest units that are not zero."""
+def duration(seconds: float, apart: float = math.inf) -> str:
+    """`45 s`, `12 min`, `1 h 30 min`, `2 d 4 h`: the largest unit and the next, and those that tell it from others that
+    are so many seconds apart."""
     sign = "−" if seconds < 0 else ""
     seconds = abs(seconds)
     if seconds < 60:
@@ -69,11 +70,13 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole >= 2 * 365 * 86_400:
         return f"{sign}{whole // (365 * 86_400)} years"
-    for size, name, smaller, smaller_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{sign}{whole // size} {name}" + (f" {rest} {smaller_name}" if rest else "")
-    return f"{sign}{whole} s"
+    parts, first = list[str](), 0
+    for size, larger, name in ((86_400, math.inf, "d"), (3600, 86_400, "h"), (60, 3600, "min"), (1, 60, "s")):
+        count, whole = divmod(whole, size)
+        if count and (not parts or larger == first or larger > apart):
+            first = size if not parts else first
+            parts.append(f"{count} {name}")
+    return sign + " ".join(parts)
 
 
 def bytes_text(count: float) -> str:

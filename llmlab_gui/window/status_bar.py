@@ -31,6 +31,8 @@ class StatusBar(QStatusBar):
         self.other = tool_button("", "", self._go_to_other)
         self._other_id = ""
         self.other.setAutoRaise(True)
+        self.other.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.other.setMaximumHeight(self.state.sizeHint().height())  # the bar stays as low as it is without
         self.other.hide()
         self.bar = QProgressBar()
         self.bar.setRange(0, _WHOLE)
@@ -87,6 +89,7 @@ class StatusBar(QStatusBar):
             parts += [f"{time_left_text(left)} left"] if left is not None else []
             parts += [f"{len(others) - 1} more"] if len(others) > 1 else []
             self.other.setText(", ".join(parts).replace("&", "&&"))
+            self.other.setIcon(state_icon("running"))
             self.other.setToolTip(f"Show {row.name}, with its Pause and Stop")
 
     def _draw(self) -> None:

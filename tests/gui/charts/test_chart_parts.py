@@ -157,6 +157,10 @@ def test_log_leaves_out_what_is_not_above_zero() -> None:
         (0.0003, 0.0001, "value", "3e-4"),
         (0.00025, 0.00005, "value", "2.5e-4"),
         (90.0, 30.0, "seconds", "1 min 30 s"),
+        (90_000.0, 43_200.0, "seconds", "1 d 1 h"),
+        (91_200.0, 600.0, "seconds", "1 d 1 h 20 min"),
+        (90_030.0, 30.0, "seconds", "1 d 1 h 30 s"),
+        (10_000.0, 10_000.0, "seconds", "2 h 46 min"),
     ],
 )
 def test_ticks_have_as_many_digits_as_they_need(value: float, spacing: float, kind: str, text: str) -> None:
@@ -230,7 +234,14 @@ def test_a_narrow_chart_says_more_of_its_horizontal_axis_than_0(qtbot: QtBot, ki
 
 
 @pytest.mark.parametrize(
-    ("where", "low", "high", "size"), [("left", 0.0, 3.3, 130), ("bottom", 117_400.0, 125_200.0, 300)]
+    ("where", "low", "high", "size"),
+    [
+        ("left", 0.0, 3.3, 130),
+        ("bottom", 117_400.0, 125_200.0, 300),
+        ("bottom", 90_000.0, 93_000.0, 600),
+        ("bottom", 90_000.0, 90_040.0, 600),
+        ("bottom", 3_600.0, 3_602.0, 600),
+    ],
 )
 def test_finer_ticks_of_a_time_axis_are_not_written_alike(
     qtbot: QtBot, where: str, low: float, high: float, size: float
@@ -239,6 +250,31 @@ def test_finer_ticks_of_a_time_axis_are_not_written_alike(
     (step, values), *_ = axis.tickValues(low, high, size)
     written = axis.tickStrings(values, 1.0, step)
     assert len(set(written)) == len(written) > 0
+    if where == "bottom":
+        widest = max(map(QFontMetrics(chart_font()).horizontalAdvance, written))
+        assert step * size / (high - low) >= widest
+
+
+@pytest.mark.parametrize("size", [120, 200, 300, 600])
+def test_times_below_a_logarithmic_axis_do_not_touch(qtbot: QtBot, size: int) -> None:
+    axis = NumberAxis("bottom", "seconds")
+    axis.setLogMode(x=True)
+    for low, high in ((0.0, 4.2), (1.0, 5.0), (2.5, 4.4), (-1.0, 6.0), (3.3, 4.1)):
+        (step, shown), *_ = axis.tickValues(low, high, size)
+        texts = axis.tickStrings(shown, 1.0, step)
+        widths = [QFontMetrics(chart_font()).horizontalAdvance(text) for text in texts]
+        places = np.array(shown) * size / (high - low)
+        assert all(
+            (one + other) / 2 <= apart
+            for one, other, apart in zip(widths[:-1], widths[1:], np.diff(places), strict=True)
+        ), (low, high, texts)
+
+
+def test_a_logarithmic_axis_between_ends_that_are_the_same_number_has_no_ticks(qtbot: QtBot) -> None:
+    axis = NumberAxis("bottom")
+    axis.setLogMode(x=True)
+    low = 0.001
+    assert axis.logTickValues(low, math.nextafter(low, 3.0), 300, None) == []
 
 
 def test_a_thousand_is_written_alike_whatever_the_distance_of_the_ticks() -> None:

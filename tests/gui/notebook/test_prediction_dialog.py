@@ -340,8 +340,7 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     loss = runs[3].status.val_loss
     assert anchors_of(settings, "baby", runs, outputs, quiet) == (
         f"Validation losses to compare with: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
-        f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps at a "
-        "learning rate of 0.001."
+        f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
     )
     larger = replace(settings, model=replace(settings.model, n_layer=9))
     assert f"last run on the same data, {'n' * 39}… (4 layers with" in anchors_of(larger, "", runs, outputs, quiet)
