@@ -115,6 +115,7 @@ class Field(QObject):
             self._row.name.setVisible(visible)
             self._row.unit.setVisible(visible and bool(self.info.unit))
             self._row.reset.setVisible(visible and self.changed)
+            self._row.keep_room(visible)
             self._say_problem()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
@@ -206,13 +207,17 @@ class _Row:
             self.unit.hide()
         self.reset = labelled(QToolButton(autoRaise=True), f"Reset {info.name}")
         self.reset.setIconSize(QSize(14, 14))
-        policy = self.reset.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)  # nothing moves when it appears
-        self.reset.setSizePolicy(policy)
+        self.keep_room(True)
         self.problem = labelled(ProblemLabel(), f"Error in {info.name}")
         for widget in (self.name, self.unit, self.reset, self.problem):
             widget.setParent(parent)
         self.restyle()
+
+    def keep_room(self, kept: bool) -> None:
+        """For the way back, so that nothing moves when it appears."""
+        policy = self.reset.sizePolicy()
+        policy.setRetainSizeWhenHidden(kept)
+        self.reset.setSizePolicy(policy)
 
     def restyle(self) -> None:
         """The theme's accent."""

@@ -78,9 +78,6 @@ class PresetForm(QWidget, Generic[S]):
     def leave_out(self, key: str) -> None:
         """Takes the setting that is varied out of sight, and shows all others."""
         for field in self.essentials.values():
-            policy = field.row.reset.sizePolicy()
-            policy.setRetainSizeWhenHidden(field.info.key != key)
-            field.row.reset.setSizePolicy(policy)
             field.set_visible(field.info.key != key)
 
     def use_preset(self) -> None:

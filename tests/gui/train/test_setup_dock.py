@@ -166,6 +166,16 @@ def test_settings_that_do_not_fit_together_are_said_with_advice(dock: SetupDock,
     assert problem[1].info.section == "model"
 
 
+def test_settings_that_stay_folded_take_no_room(dock: SetupDock, qtbot: QtBot) -> None:
+    section = dock.form.sections["train"]
+    section.set_open(True)
+    for _ in range(2):
+        qtbot.waitUntil(lambda: 0 < section.content.height() - section.more.geometry().bottom() < 12, timeout=WAIT)
+        section.more.setChecked(True)
+        QApplication.processEvents()
+        section.more.setChecked(False)
+
+
 def test_what_differs_from_the_preset_is_marked_and_can_be_taken_back(dock: SetupDock, qtbot: QtBot) -> None:
     field = dock.form.fields["model.n_layer"]
     dock.form.sections["model"].set_open(True)
