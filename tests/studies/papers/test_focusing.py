@@ -11,7 +11,7 @@ from cases import each
 from tiny_models import llama
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.data.tokenizers import Gpt2Tokenizer
+from llmlab.data.tokenizers import CompactTokenizer
 from llmlab.models.model import OpenModel
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.focusing import (
@@ -147,8 +147,9 @@ def test_models_must_agree() -> None:
 
 @pytest.mark.slow
 def test_a_model_is_measured_from_its_texts_to_its_verdict() -> None:
-    model = llama(vocab_size=50257).requires_grad_(False)
-    opened = OpenModel("tiny", "tiny", "huggingface", model, Gpt2Tokenizer())
+    tokenizer = CompactTokenizer(range(8000))
+    model = llama(vocab_size=tokenizer.vocab_size).requires_grad_(False)
+    opened = OpenModel("tiny", "tiny", "huggingface", model, tokenizer)
     found = of_model(lambda: opened, Size(texts=5, pool=2, untrained=1))
     assert (found["prompts"], found["tokens"], len(found["all"]["layers"])) == (5, 32, 2)
     assert len(found["others"]["untrained"]) == bounds.RANDOM_MODELS

@@ -11,7 +11,7 @@ from tiny_models import llama, save
 
 from llmlab.core.errors import Cancelled
 from llmlab.data.papers import SUPPORTED
-from llmlab.data.tokenizers import Gpt2Tokenizer, save_hf_tokenizer
+from llmlab.data.tokenizers import CompactTokenizer, save_hf_tokenizer
 from llmlab.models.model import untrained_like
 from llmlab.studies.papers.bayesian_geometry import focusing, judge, real_models, thresholds
 from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING, OF_MODELS, REAL_MODELS
@@ -20,12 +20,13 @@ from llmlab.studies.papers.interface import Check
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Of a tiny Llama that reads GPT-2's tokens, and of one whose tokens are letters."""
+    """Of a tiny Llama that reads the first of GPT-2's tokens, and of one whose tokens are letters."""
     monkeypatch.setattr(thresholds, "RANDOM_MODELS", 3)  # fewer take less time
     monkeypatch.setitem(focusing.SIZES, "minutes", focusing.Size(5, 2, 1))
     monkeypatch.setitem(real_models.SIZES, "minutes", real_models.Size(6, 2, 5, 2))
-    folder = save(llama(vocab_size=50257, max_position_embeddings=128), tmp_path / "words")
-    save_hf_tokenizer(Gpt2Tokenizer(), folder)
+    tokenizer = CompactTokenizer(range(8000))
+    folder = save(llama(vocab_size=tokenizer.vocab_size, max_position_embeddings=128), tmp_path / "words")
+    save_hf_tokenizer(tokenizer, folder)
     letters = save(llama(), tmp_path / "letters")
     (tmp_path / "measurements").mkdir()
     models = [str(folder), str(letters)]

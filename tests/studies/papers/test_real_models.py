@@ -13,7 +13,7 @@ from cases import each
 from tiny_models import llama
 
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from llmlab.data.tokenizers import Gpt2Tokenizer
+from llmlab.data.tokenizers import CompactTokenizer
 from llmlab.models.model import OpenModel
 from llmlab.studies.papers.agreement import by_models
 from llmlab.studies.papers.bayesian_geometry import real_models
@@ -36,8 +36,8 @@ from llmlab.studies.papers.bayesian_geometry.real_models import (
 )
 from llmlab.studies.papers.statistics import correlation_within, r2_beyond_strata
 
-GPT2 = Gpt2Tokenizer()
-PROMPTS = evidence_prompts(GPT2, 30)
+TOKENIZER = CompactTokenizer(range(8000))  # has each word of the prompts
+PROMPTS = evidence_prompts(TOKENIZER, 30)
 H = entropies(PROMPTS.posterior)
 SAMPLES = samples_at_the_end(PROMPTS.ids[TRUE], H, PROMPTS.reports)
 
@@ -100,7 +100,7 @@ def test_what_outlasts_a_new_order_is_a_correlation_at_equal_k() -> None:
 @pytest.fixture(scope="module")
 def tiny() -> dict[str, Any]:
     """A small Llama that was never trained, measured from the prompts to plain values."""
-    model = llama(vocab_size=50257, max_position_embeddings=128).requires_grad_(False)
+    model = llama(vocab_size=TOKENIZER.vocab_size, max_position_embeddings=128).requires_grad_(False)
     told: list[float] = []
 
     def progress(what: str, done: float, total: float) -> None:
@@ -115,7 +115,9 @@ def tiny() -> dict[str, Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(real_models, "take", taken)
-        found = of_model(lambda: OpenModel("tiny", "tiny", "huggingface", model, GPT2), Size(6, 2, 10, 3), 0, progress)
+        found = of_model(
+            lambda: OpenModel("tiny", "tiny", "huggingface", model, TOKENIZER), Size(6, 2, 10, 3), 0, progress
+        )
     found = json.loads(json.dumps(found, allow_nan=False))
     assert told == sorted(told)
     return found | {"net": model, "kept": kept}
@@ -144,7 +146,7 @@ def test_all_layers_are_held_only_where_all_are_asked_for(tiny: dict[str, Any]) 
 
 
 def test_beliefs_are_the_models_own_at_the_last_token(tiny: dict[str, Any]) -> None:
-    prompts = evidence_prompts(GPT2, 6)
+    prompts = evidence_prompts(TOKENIZER, 6)
     for condition in CONDITIONS:
         first, second = prompts.answers[condition]
         for place in (0, 13, 29):
