@@ -167,13 +167,18 @@ class LabDock(QDockWidget):
         give_keyboard(last or self.widget(), Qt.FocusReason.ShortcutFocusReason)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Escape ends the one piece of work that can be cancelled here, where nothing that has the keyboard took it."""
+        """Escape, in a window that is the panel's own; else the window of all panels looks after it."""
+        if not (event.key() == Qt.Key.Key_Escape and self.isWindow() and self.cancel_work()):
+            super().keyPressEvent(event)
+
+    def cancel_work(self) -> bool:
+        """Ends the one piece of work that can be cancelled here; False where there is none, or more than one."""
         buttons = [strip.cancel_button for strip in self.findChildren(ProgressStrip)]
         running = [button for button in buttons if button.isVisible()]
-        if event.key() == Qt.Key.Key_Escape and len(running) == 1:
-            running[0].click()
-        else:
-            super().keyPressEvent(event)
+        if len(running) != 1:
+            return False
+        running[0].click()
+        return True
 
     def focusNextPrevChild(self, forward: bool) -> bool:
         """Tab; in a window that is the panel's own, in the same order."""

@@ -35,7 +35,7 @@ class Keyboard(QObject):
 
     def leave(self) -> None:
         """The docks are about to be placed anew."""
-        dock = self._holder()
+        dock = self.holder()
         for area in self._scrolled():
             area.left_at[self._window.workspaces.current] = area.verticalScrollBar().value()
         if dock is not None and is_seen(dock):
@@ -63,13 +63,13 @@ class Keyboard(QObject):
 
     def turn(self, distance: int) -> None:
         """To another panel in the same place, so many tabs further on."""
-        now = self._holder()
+        now = self.holder()
         if now is not None:
             beside = {now, *self._window.tabifiedDockWidgets(now)}
             self._step([dock for dock in self._docks() if dock in beside], distance)
 
     def _step(self, docks: list[LabDock], distance: int) -> None:
-        now = self._holder()
+        now = self.holder()
         if docks and self._window.covers.welcome.isHidden():
             place = docks.index(now) + distance if now in docks else min(distance, 0)
             self.give(docks[place % len(docks)], again=True)
@@ -77,7 +77,7 @@ class Keyboard(QObject):
     def _seen_changed(self, dock: LabDock, seen: bool) -> None:
         if seen:
             self._came = dock
-        elif self._holder() is dock:
+        elif self.holder() is dock:
             self._lost, self._came = dock, None
             self._settle.start()
 
@@ -108,7 +108,7 @@ class Keyboard(QObject):
         """What can be scrolled in the panels in sight."""
         return [area for dock in self._docks() if is_seen(dock) for area in dock.findChildren(Scrolled)]
 
-    def _holder(self) -> LabDock | None:
+    def holder(self) -> LabDock | None:
         """The dock that has the keyboard."""
         widget: QWidget | None = QApplication.focusWidget() or self._window.focusWidget()
         while widget is not None and not isinstance(widget, LabDock):

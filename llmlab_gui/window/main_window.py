@@ -256,10 +256,13 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         self.covers.place()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """What nothing that has the keyboard took."""
-        if event.key() == Qt.Key.Key_Escape and self.covers.messages.isVisible():
+        """What nothing that has the keyboard took. Escape dismisses a message before it ends work that was long."""
+        dock = self.keyboard.holder()
+        if event.key() != Qt.Key.Key_Escape:
+            super().keyPressEvent(event)
+        elif self.covers.messages.isVisible():
             self.covers.messages.dismiss()
-        else:
+        elif dock is None or not dock.cancel_work():
             super().keyPressEvent(event)
 
     def focusNextPrevChild(self, forward: bool) -> bool:

@@ -49,6 +49,7 @@ from llmlab.jobs.queue import QueuedRun
 from llmlab.notebook.predictions import Prediction
 from llmlab.store import requests
 from llmlab_gui.finetune.setup import FinetuneSetupDock
+from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, PRACTICE, TRAIN, WORKSPACES
@@ -789,6 +790,22 @@ def test_resuming_a_finished_run_asks_for_more_steps(
 
 
 # Errors and drops ----------------------------------------------------------------------------------------------
+
+
+def test_escape_dismisses_a_message_before_it_ends_work(same_window: MainWindow, qtbot: QtBot) -> None:
+    window, ended = same_window, list[bool]()
+    window.show_dock("interventions")
+    strip = ProgressStrip(window.covers.looking, window.docks["interventions"].widget())
+    strip.cancel_button.clicked.connect(lambda: ended.append(True))
+    strip.show()
+    window.lab.error_raised.emit(LabError("Something else."))
+    for pressed in (0, 1):
+        holder = window.focusWidget()
+        assert holder is not None
+        qtbot.keyClick(holder, Qt.Key.Key_Escape)
+        assert window.covers.messages.isHidden()
+        assert len(ended) == pressed
+    strip.setParent(None)
 
 
 def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: MakeWindow, qtbot: QtBot) -> None:
