@@ -342,6 +342,10 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
         f"Validation losses to compare with: uniform guess 4.17 (ln 65) · token frequencies alone (unigram) "
         f"{began.unigram_loss:.2f} · last such run, {'n' * 39}…: {loss:.2f} after 1,000 steps."
     )
+    first = FakeRun(outputs, "first").start().advance(500).finish()
+    parent = RunRow(first.run, first.run.info(), first.run.status())  # the newest such run is another
+    told = f"parent, first: {parent.status.val_loss:.2f} after {parent.status.step:,} steps."
+    assert anchors_of(settings, "baby", [*runs, parent], outputs, quiet, parent=parent).endswith(told)
     larger = replace(settings, model=replace(settings.model, n_layer=9))
     assert f"last run on the same data, {'n' * 39}… (4 layers with" in anchors_of(larger, "", runs, outputs, quiet)
     assert anchors_of(FinetuneSettings(), "", runs, outputs, quiet) == ""
