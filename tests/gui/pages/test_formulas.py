@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import getclosurevars
+from typing import Any
 
 import pytest
 from formula_pages import page_of, picture
 from PySide6.QtGui import QAccessible, QImage
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from ziamath.nodes.mnode import Mnode
+from ziamath.nodes.mrow import Mrow
 
 from llmlab.core.errors import Cancelled
 from llmlab_gui.pages import browser as page_browser
@@ -61,12 +65,45 @@ def test_a_wrong_formula_stays_its_source_and_the_page_goes_on(qtbot: QtBot, bro
 
 @pytest.mark.parametrize(
     "source",
-    ["x" * 10_000, "{" * 12 + "x" + "}" * 12, r"\left(" * 9 + "x" + r"\right)" * 9, r"\rule{1cm}{99999cm}", "x" * 400],
+    [
+        "x" * 10_000,
+        "{" * 60 + "x" + "}" * 60,
+        r"\left(" * 40 + "x" + r"\right)" * 40,
+        r"\rule{1cm}{99999cm}",
+        "x" * 400,
+    ],
     ids=["long", "nested", "brackets", "high", "wide"],
 )
 def test_a_formula_that_is_too_much_stays_its_source(source: str) -> None:
     draw([source])
     assert drawing_of(source) == ""
+
+
+def test_nested_groups_are_drawn_as_the_library_draws_them_with_work_in_proportion_to_their_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = [
+        r"\left(\frac{\left[ a^{\left(b\right)} \right]}{\sqrt{\left|x\right|}}\right)^2",
+        r"\begin{cases} \left(\frac{1}{2}\right) \\ \int_0^1 f \sum_{i=1}^{n} \left(\frac{a}{b}\right) \end{cases}",
+        r"\underbrace{\left(\frac{a}{b}\right)}_{\left[\frac{c}{d}\right]}",
+    ]
+    made = [0]
+    make = Mnode.__init__
+
+    def count(node: Mnode, *args: Any, **how: Any) -> None:
+        made[-1] += 1
+        make(node, *args, **how)
+
+    monkeypatch.setattr(Mnode, "__init__", count)
+    for depth in (4, 8, 12):
+        made.append(0)
+        assert formulas._svg(r"\left(" * depth + "x" + r"\right)" * depth)
+    assert made[3] - made[2] < 2 * (made[2] - made[1])
+    drawn = [formulas._svg(source) for source in sources]
+    assert all(drawn)
+    ours = Mrow._get_height_nostretch
+    monkeypatch.setattr(Mrow, "_get_height_nostretch", getclosurevars(ours).nonlocals["measure"])
+    assert [formulas._svg(source) for source in sources] == drawn
 
 
 def test_no_more_drawings_are_kept_than_some_pages_need(monkeypatch: pytest.MonkeyPatch) -> None:
