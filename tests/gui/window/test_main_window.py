@@ -533,13 +533,29 @@ def test_the_keyboard_goes_with_the_workspace_and_from_panel_to_panel(same_windo
 # The first start -----------------------------------------------------------------------------------------------
 
 
-def test_without_runs_one_button_trains_the_default_preset(
+def test_without_runs_one_button_trains_the_default_preset_and_stays_where_it_is_when_the_docks_are_made(
     ring: FocusRing, make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    window = settled(qtbot, make_main_window())
+    """Docks that need more than the screen has made the window grow under the mouse."""
+    window = settled(qtbot, make_main_window(docks=False))
+    window.resize(1280, 640)
+    keys, welcome = window.windowHandle(), window.covers.welcome
+    qtbot.waitUntil(welcome.isVisible, timeout=WAIT)
+    QApplication.processEvents()
+    buttons = [welcome.train_button, welcome.setup_button, welcome.tour_button, welcome.hour_button]
+    before = [button.mapToGlobal(button.rect().topLeft()) for button in buttons]
+    window.furnish()
+    for _ in range(3):
+        QApplication.processEvents()
+    assert [button.mapToGlobal(button.rect().topLeft()) for button in buttons] == before
+    assert (window.width(), window.height()) == (1280, 640)
+    window.reset_layout()
+    QApplication.processEvents()
+    found = window.childAt(welcome.mapTo(window, welcome.rect().center()))
+    assert found is welcome or welcome.isAncestorOf(found)
+
     window.activateWindow()
     qtbot.waitUntil(window.isActiveWindow, timeout=WAIT)
-    qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
     asked: list[str] = []
     then: list[Callable[[], object]] = []
 
@@ -548,7 +564,6 @@ def test_without_runs_one_button_trains_the_default_preset(
         then.append(begun)
 
     monkeypatch.setattr(window.lab.controller, "start", start)
-    keys, welcome = window.windowHandle(), window.covers.welcome
     QTest.keyClick(keys, Qt.Key.Key_Return)
     assert asked == ["baby"]
     warned: list[str] = []
@@ -567,7 +582,6 @@ def test_without_runs_one_button_trains_the_default_preset(
     while len(stopped) < 20 and (len(stopped) == 1 or stopped[-1] is not stopped[0]):
         QTest.keyClick(keys, Qt.Key.Key_Tab)
         stopped.append(QApplication.focusWidget())
-    buttons = [welcome.train_button, welcome.setup_button, welcome.tour_button, welcome.hour_button]
     assert stopped == [*buttons, window.model_bar.button, welcome.train_button]  # nothing that lies under the welcome
     window.workspaces.use(LOOK_INSIDE)  # where the window was closed
     then[0]()
@@ -598,33 +612,6 @@ def test_the_tour_goes_through_the_window_and_is_remembered(same_window: MainWin
         tour.next_button.click()
     assert len(titles) == len(set(titles)) >= 4
     assert window.settings.tour_seen
-
-
-@pytest.mark.slow
-def test_the_buttons_of_the_welcome_stay_where_they_are_when_the_docks_are_made_and_in_front_after_a_reset(
-    make_main_window: MakeWindow, qtbot: QtBot
-) -> None:
-    """Docks that need more than the screen has made the window grow under the mouse."""
-    window = make_main_window(docks=False)
-    window.resize(1280, 640)
-    qtbot.waitUntil(window.covers.welcome.isVisible, timeout=WAIT)
-    QApplication.processEvents()
-    buttons = (
-        window.covers.welcome.train_button,
-        window.covers.welcome.setup_button,
-        window.covers.welcome.hour_button,
-    )
-    before = [button.mapToGlobal(button.rect().topLeft()) for button in buttons]
-    window.furnish()
-    for _ in range(3):
-        QApplication.processEvents()
-    assert [button.mapToGlobal(button.rect().topLeft()) for button in buttons] == before
-    assert (window.width(), window.height()) == (1280, 640)
-    window.reset_layout()
-    QApplication.processEvents()
-    middle = window.covers.welcome.mapTo(window, window.covers.welcome.rect().center())
-    found = window.childAt(middle)
-    assert found is window.covers.welcome or window.covers.welcome.isAncestorOf(found)
 
 
 @pytest.mark.slow
