@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases import each
 from PySide6.QtCore import QRect, Qt
-from PySide6.QtGui import QColor, QPalette
+from PySide6.QtGui import QAction, QColor, QPalette
 from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
     QSpinBox,
     QTableWidget,
     QTableWidgetItem,
+    QToolButton,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
@@ -30,6 +31,8 @@ from llmlab.core.paths import resources_dir
 from llmlab_gui.charts.color_scale import sequence_colors
 from llmlab_gui.widgets.icons import icon, state_color, state_icon
 from llmlab_gui.widgets.labels import PrimaryButton
+from llmlab_gui.widgets.layouts import column
+from llmlab_gui.widgets.row_tables import tool_bar
 from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, mix, style_sheet, theme_notifier
 
 BOTH = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
@@ -221,3 +224,23 @@ def test_every_state_has_a_sign_of_its_own_shape(qapp: QApplication) -> None:
         solid = tuple(image.pixelColor(x, y).alpha() > 127 for x in range(24) for y in range(24))
         shapes.add(solid)
     assert len(shapes) == len(STATES)
+
+
+@BOTH
+def test_the_button_of_what_has_no_room_in_a_bar_is_seen(qapp: QApplication, theme: Theme) -> None:
+    apply_theme(qapp, theme.name)
+    window = QWidget()
+    try:
+        column(tool_bar({name: QAction(name * 9, window) for name in "abcdef"}), into=window)
+        window.resize(200, 60)
+        window.setStyleSheet(style_sheet(theme))
+        window.show()
+        more = window.findChild(QToolButton, "qt_toolbar_ext_button")
+        assert isinstance(more, QToolButton)
+        assert more.isVisible()
+        seen = window.grab(QRect(more.mapTo(window, more.rect().topLeft()), more.size())).toImage()
+        drawn = {seen.pixelColor(x, y).name() for x in range(seen.width()) for y in range(seen.height() - 8)}
+        assert max(contrast(color, theme.background) for color in drawn) >= 4.5
+    finally:
+        window.close()
+        apply_theme(qapp, LIGHT.name)
