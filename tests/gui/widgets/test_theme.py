@@ -31,7 +31,7 @@ from llmlab.core.paths import resources_dir
 from llmlab_gui.charts.color_scale import sequence_colors
 from llmlab_gui.widgets.icons import icon, state_color, state_icon
 from llmlab_gui.widgets.labels import PrimaryButton
-from llmlab_gui.widgets.layouts import column
+from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.row_tables import tool_bar
 from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, mix, style_sheet, theme_notifier
 
@@ -231,7 +231,7 @@ def test_the_button_of_what_has_no_room_in_a_bar_is_seen(qapp: QApplication, the
     apply_theme(qapp, theme.name)
     window = QWidget()
     try:
-        column(tool_bar({name: QAction(name * 9, window) for name in "abcdef"}), into=window)
+        beside((tool_bar({name: QAction(name * 9, window) for name in "abcdef"}), 1), into=window)
         window.resize(200, 60)
         window.setStyleSheet(style_sheet(theme))
         window.show()
