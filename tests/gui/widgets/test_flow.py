@@ -25,6 +25,24 @@ def test_a_label_stays_beside_its_field_and_fields_share_the_room_of_their_line(
     assert _middle(label) == _middle(first) == _middle(button)  # there was room for all at last
 
 
+def test_a_row_is_laid_out_anew_when_what_it_holds_has_changed(qtbot: QtBot) -> None:
+    label, button = QLabel("short"), tool_button("Export")
+    row = flow(label, button)
+    qtbot.addWidget(row)
+    row.show()
+    row.resize(200, row.heightForWidth(200))
+    one_line = row.heightForWidth(200)
+    label.setText("a text as wide as the row " * 2)
+    assert row.heightForWidth(200) > one_line
+    row.resize(200, row.heightForWidth(200))
+    qtbot.waitUntil(lambda: button.y() > label.geometry().bottom())
+    button.hide()
+    qtbot.waitUntil(lambda: row.heightForWidth(200) < 2 * one_line)
+    button.show()
+    label.setText("short")
+    qtbot.waitUntil(lambda: _middle(label) == _middle(button))
+
+
 def _middle(part: QWidget) -> int:
     """Its height in the row, but for a pixel."""
     return part.geometry().center().y() // 4
