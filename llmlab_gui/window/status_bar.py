@@ -85,12 +85,13 @@ class StatusBar(QStatusBar):
             row, self._other_id = others[0], others[0].id
             name = self.fontMetrics().elidedText(row.name, Qt.TextElideMode.ElideMiddle, _MOST_OTHER_NAME)
             left = row.status.eta_seconds
-            parts = [f"{name} trains: step {row.status.step:,} of {row.status.steps:,}"]
+            parts = [f"{name} trains"]
             parts += [f"{time_left_text(left)} left"] if left is not None else []
             parts += [f"{len(others) - 1} more"] if len(others) > 1 else []
             self.other.setText(", ".join(parts).replace("&", "&&"))
             self.other.setIcon(state_icon("running"))
-            self.other.setToolTip(f"Show {row.name}, with its Pause and Stop")
+            done = f"{row.name} trains: step {row.status.step:,} of {row.status.steps:,}."
+            self.other.setToolTip(f"{done} Shows it, with its Pause and Stop.")
 
     def _draw(self) -> None:
         row = self._lab.current()

@@ -65,7 +65,7 @@ def test_everything_that_is_here_is_listed_by_what_opens_it(world: Path, capsys:
     assert rows["quant"]["detail"] == "10 kB"
     assert rows["small"]["detail"] == "llama, 2 MB"
     assert rows["maker/cached"]["detail"] == "gpt2, 2 MB"
-    assert "steps" in rows["done@latest"]["detail"]
+    assert "saved at step" in rows["done@latest"]["detail"]
     types = {
         "done@latest": SavedRun,
         str(world / "exported"): ModelFolder,

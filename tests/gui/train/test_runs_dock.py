@@ -123,7 +123,8 @@ def test_another_run_that_trains_is_told_in_the_status_bar_and_a_click_away(
     lab.set_current("pretraining/third")
     assert bar.other.isHidden()
     lab.set_current("pretraining/first")
-    assert bar.other.text().startswith("third trains: step 40 of 1,000")
+    assert bar.other.text().startswith("third trains")
+    assert bar.other.toolTip().startswith("third trains: step 40 of 1,000.")
     bar.other.click()
     assert lab.chosen() == "pretraining/third"
     assert bar.other.isHidden()
