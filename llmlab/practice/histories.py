@@ -117,7 +117,7 @@ def tokens_in_all(subject: Subject, random: Random) -> Found:
 def beyond_counting(subject: Subject, random: Random) -> Found:
     counted = getattr(subject.history.started, "unigram_loss", None)
     steps, _, val = _evaluations(subject)
-    if not counted or (val > counted).all():
+    if not counted or (val > counted).all() or val[0] <= counted:  # a branch may begin below
         raise NothingToAsk("It is not known how far counting tokens would come.")
     first = int(steps[np.argmax(val <= counted)])
     return interval(first, useful=float(steps[-1]) / 2, counted=counted, first=first)

@@ -158,6 +158,7 @@ def interval_words(question: Question, marked: Marked) -> str:
 def _counted(number: float, digits: int, unit: str) -> str:
     """With its unit: 2.5 nats, 1 nat."""
     said = f"{number:.{digits}g}"
+    said = f"{float(said):,.0f}" if "e+" in said else said
     unit = unit.removesuffix("s") if said == "1" and not unit.endswith("/s") else unit
     return f"{said} {unit}".rstrip()
 
@@ -169,7 +170,8 @@ def number(text: str, unit: str = "") -> float:
     """
     parts = _FRACTION.fullmatch(text.strip())
     if parts is not None and float(parts[2]):
-        return number(f"{parts[1]}{parts[3]}", unit) / float(parts[2])
+        whole = 100.0 if unit == "%" and not parts[3].strip() else 1.0
+        return whole * number(f"{parts[1]}{parts[3]}", unit) / float(parts[2])
     match = _NUMBER.fullmatch(text.strip().replace("−", "-"))
     try:
         if match is None:

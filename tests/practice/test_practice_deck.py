@@ -80,6 +80,8 @@ def answer(kind: str, right: bool, day: float, **changes: object) -> Answer:
         ("−2", "", -2),
         (".5", "", 0.5),
         ("1/128", "", 1 / 128),
+        ("14/41", "%", 1400 / 41),
+        ("14/41 %", "%", 14 / 41),
         ("-3 / 2 steps", "steps", -1.5),
     ],
 )
@@ -153,6 +155,8 @@ def test_an_interval_that_is_too_wide_holds_the_value_and_is_not_right() -> None
     narrow = asked(INTERVAL, low=3.0, high=3.0, useful=1.0)
     wide = asked(INTERVAL, low=3.0, high=3.0, useful=1.0, unit="nats")
     assert "1 nat would do." in interval_words(wide, mark(wide, "0..9"))
+    long = asked(INTERVAL, low=300.0, high=300.0, useful=1000.0, unit="steps")
+    assert "at 1,000 steps wide" in interval_words(long, mark(long, "0..1000"))
     assert mark(narrow, "2.2..3.2").right  # whose width is 1.0000000000000002
 
 
