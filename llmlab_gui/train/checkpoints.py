@@ -73,6 +73,8 @@ class CheckpointsDock(LabDock):
         self.exporter.progress.connect(self.say)
         self.exporter.done.connect(self._exported)
         self.exporter.failed.connect(self._failed)
+        self._lent = ""  # id of the run that is drawn because another branches from it
+        lab.current_changed.connect(self._take_back)
         lab.current_changed.connect(self._change_run)
         lab.events_arrived.connect(self._take)
         lab.runs_changed.connect(self._update_empty)
@@ -187,7 +189,9 @@ class CheckpointsDock(LabDock):
             settings = with_values(run.info.settings, overrides)
             predictions = ask_of_run(self, self.lab, settings, run.info.preset, branched=(run, one.step))
             if predictions is not None:
-                self.lab.set_shown([run.id, *self.lab.overlaid()])  # what the branch goes on from
+                if run.id not in (beside := self.lab.overlaid()):
+                    self.lab.set_shown([run.id, *beside])  # what the branch goes on from
+                    self._lent = run.id
                 self.lab.controller.branch(run.run, one.checkpoint, overrides, name or None, predictions)
         except LabError as error:
             self._failed(error)
@@ -244,6 +248,14 @@ class CheckpointsDock(LabDock):
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         self._timer.stop()
+
+    def _take_back(self, run_id: str) -> None:
+        """A parent is drawn beside its branches alone, where nobody chose it."""
+        row = self.lab.row(run_id)
+        if not self._lent or row is None or self._lent in (run_id, (row.info.parent or {}).get("run")):
+            return
+        lent, self._lent = self._lent, ""
+        self.lab.set_shown([other for other in self.lab.overlaid() if other != lent])
 
     def _change_run(self, run_id: str) -> None:
         self._run_id = run_id if run_id and self.lab.row(run_id) else ""

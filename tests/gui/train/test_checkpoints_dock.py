@@ -283,6 +283,11 @@ def test_a_branch_asks_for_what_differs(
     dock.actions_by_name["branch"].trigger()
     assert asked[0].endswith("400 steps, of which 300 remain after the checkpoint")
     assert shown == [["pretraining/fake"]]  # its curve is what the branch's goes on from
+    lab.current_changed.emit("pretraining/fake")
+    assert len(shown) == 1
+    lab.overlaid = lambda: ["pretraining/fake", "pretraining/chosen"]
+    lab.add(FakeRun(lab.outputs, "other").start())
+    assert shown[1:] == [["pretraining/chosen"]]  # it is no longer beside a run that has nothing to do with it
     changes = {"train.steps": "400", "train.learning_rate": "0.0005", "data.batch_size": "24"}
     assert lab.controller.branched == [("fake", "step-00000100", changes, "colder")]
 
