@@ -133,13 +133,15 @@ def peak_flops(device: Device) -> float:
     return measured_peak(device)
 
 
-def measured_peak(device: Device) -> float:
+def measured_peak(device: Device, reached: float = 0.0) -> float:
     """The same, measured now and remembered: 0.2 s on a quiet machine, seconds on a busy one.
 
     The best of a few, since neighbours can only make it slower; for the same reason a higher one that was measured
-    before is kept.
+    before is kept. reached: FLOP/s of something that ran on the device, than which the peak is no lower.
     """
-    found, file = _measure(device), _peak_file(device)
+    found, file = reached, _peak_file(device)
+    with contextlib.suppress(torch.OutOfMemoryError):  # beside a run that leaves no room
+        found = max(found, _measure(device))
     before = (read_json(file) or {}).get("flops")
     if not (isinstance(before, float) and found <= before < float("inf")):
         with contextlib.suppress(OSError):  # a cache that cannot be written: the next start measures again

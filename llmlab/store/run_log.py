@@ -48,12 +48,14 @@ def read_events(run: RunFolder, *, every_step: bool = True) -> Iterator[Event]:
 
 def first_started(run: RunFolder) -> Started | None:
     """The first worker's, or where that is damaged a later one's, if it stands near the beginning of the file."""
-    try:
-        with run.events.open("rb") as file:
-            events = readable(file.read(_END_BYTES).splitlines())
-            return next((event for event in events if isinstance(event, Started)), None)
-    except OSError:
-        return None
+    return next((event for event in first_events(run) if isinstance(event, Started)), None)
+
+
+def first_events(run: RunFolder) -> list[Event]:
+    """The oldest some hundred; none where the file cannot be read."""
+    with contextlib.suppress(OSError), run.events.open("rb") as file:
+        return list(readable(file.read(_END_BYTES).splitlines()))
+    return []
 
 
 def last_events(path: Path) -> list[Event]:

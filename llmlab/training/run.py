@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from llmlab.core.config import to_mapping
+from llmlab.core.device import measured_peak
 from llmlab.core.errors import LabError
 from llmlab.core.progress import Every
 from llmlab.core.run_settings import RunSettings
@@ -222,6 +223,10 @@ class TrainingRun(ABC):
         if self._memory_reads.due():
             self._memory = self.device.memory_bytes()
         speed = self._pace.tokens_per_second(progress)
+        flops = self.flops_per_token * speed
+        if flops > self.peak_flops:  # measured while others held the machine: it was no peak
+            count = self.processes.size
+            self.peak_flops = count * measured_peak(self.device, flops / count)
         event = partial(
             StepEvent,
             step=progress.step,
@@ -232,7 +237,7 @@ class TrainingRun(ABC):
             active_seconds=progress.active_seconds,
             eta_seconds=self._pace.seconds_left(progress),
             memory_bytes=self._memory,
-            mfu=self.flops_per_token * speed / self.peak_flops,
+            mfu=flops / self.peak_flops,
         )
         self._unwritten = result, event
         _ = result.read

@@ -1,4 +1,5 @@
-"""What a prediction can go by: what guessing costs, and what came of the last such run, experiment or check.
+"""What a prediction can go by: what guessing costs, or the base as it is, and what came of the last such run,
+experiment or check.
 
 It may take a moment, so the questions before a start look it up in the background. No Qt here.
 """
@@ -21,8 +22,8 @@ from llmlab.data.dataset import KnownLosses, known_losses
 from llmlab.data.papers import VERDICTS
 from llmlab.gpt.estimate import expected_vocab_size, follows_from_text
 from llmlab.models.source import base_named
-from llmlab.store.events import BITS
-from llmlab.store.run_log import first_started
+from llmlab.store.events import BITS, Evaluated
+from llmlab.store.run_log import first_events, first_started
 from llmlab.studies.experiments.outcomes import read_results
 from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.papers.checks import options_of
@@ -78,16 +79,18 @@ def _sentence(parts: Sequence[str]) -> str:
 
 
 def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> list[str]:
-    """What knowing nothing costs, and knowing only how frequent tokens are, which a fine-tuning base is far beyond.
+    """What knowing nothing costs, and knowing only how frequent tokens are; or what the base of a fine-tuning costs,
+    which is far beyond both.
 
-    A run that read the same tokens knows both; else the cache that earlier ones left, as far as it goes.
+    A run that read the same tokens knows them; else the cache that earlier ones left, as far as it goes.
     """
     if isinstance(settings, FinetuneSettings):
         # A base that is not here or damaged, or says nothing of itself before it is opened.
         with contextlib.suppress(LabError, OSError, ValueError):
             shape = base_named(settings.model.base, outputs).shape()
             about = "about " if shape.own else ""  # whose rows may be more than its tokens
-            return [f"uniform guess {about}{math.log(shape.vocab_size):.2f} (ln {shape.vocab_size:,})"]
+            uniform = f"uniform guess {about}{math.log(shape.vocab_size):.2f} (ln {shape.vocab_size:,})"
+            return [f"the base before the first step{_of_base(settings, runs)}", uniform]
     if not isinstance(settings, PretrainSettings):
         return []
     began = (first_started(row.run) for row in runs if _same_tokens(row.info.settings, settings))
@@ -102,6 +105,22 @@ def _guesses(settings: RunSettings, runs: Sequence[RunRow], outputs: Path, progr
         uniform = f"about {math.log(size):.1f} (of about {size:,} tokens)"
     frequent = ": known after the first run" if known.unigram_loss is None else f" {known.unigram_loss:.2f}"
     return [f"uniform guess {uniform}", f"token frequencies alone (unigram){frequent}"]
+
+
+def _of_base(settings: FinetuneSettings, runs: Sequence[RunRow]) -> str:
+    """The loss at which such a run begins, as one that measured it on the same examples tells."""
+    batches = {name: getattr(settings.data, name) for name in ("batch_size", "packing", "scored")}
+    for row in runs:
+        other = row.info.settings
+        if (
+            isinstance(other, FinetuneSettings)
+            and other.base == settings.base
+            and replace(other.data, **batches) == settings.data
+        ):
+            for event in first_events(row.run):
+                if isinstance(event, Evaluated) and event.step == 0:
+                    return f" {event.val_loss:.2f}"
+    return ": known after the first such run"
 
 
 def _last_run(

@@ -9,6 +9,7 @@ from functools import partial
 
 from PySide6.QtWidgets import QWidget
 
+from llmlab.core.config import differences
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import expected_vocab_size
@@ -16,6 +17,7 @@ from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity, quantities_of_runs
 from llmlab.studies.papers.checks import quantities_of_check
 from llmlab.studies.records import ExperimentRecord
+from llmlab_gui.forms.field import value_text
 from llmlab_gui.lab.book import Anchors, Book
 from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.notebook.anchors import anchors_of, verdicts_before
@@ -74,9 +76,16 @@ def ask_of_run(
     run, step = branched or (None, 0)
     anchors = partial(anchors_of, settings, preset, lab.runs(), lab.outputs, parent=run)
     about, quantities, expected = question_about(settings)
-    if step:
-        about = f"{about}, of which {settings.train.steps - step:,} remain after the checkpoint"
+    if run is not None:
+        about = f"{about}, of which {settings.train.steps - step:,} remain after the checkpoint{_changes(run, settings)}"
     return ask(parent, lab.notebook, about, quantities, expected, anchors=anchors, before=before)
+
+
+def _changes(run: RunRow, settings: RunSettings) -> str:
+    """What else a branch of a run does otherwise, in words."""
+    rows = [row for row in differences(run.info.settings, settings) if row[0].key != "train.steps"]
+    changed = [f"{info.name.replace('_', ' ')} {value_text(new)} instead of {value_text(old)}" for info, old, new in rows]
+    return f"; {', '.join(changed)}" if changed else ""
 
 
 def ask_of_check(parent: QWidget, lab: Lab, record: ExperimentRecord) -> list[Prediction] | None:

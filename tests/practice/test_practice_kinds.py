@@ -28,6 +28,7 @@ from llmlab.practice.kinds import NOTHING, SETTINGS, NothingToAsk, Words, all_ki
 from llmlab.practice.question import CHOICE, HEAD, INTERVAL, OF_FIRST_HOUR, VALUE, WAYS, Question, mark
 from llmlab.practice.source_lines import Line
 from llmlab.practice.subject import Subject, subject_of
+from llmlab.store.events import Evaluated
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,25 @@ def test_the_smallest_run_is_asked_what_it_has(tmp_path: Path, monkeypatch: pyte
         with contextlib.suppress(NothingToAsk):
             asked.add(kind.ask(small, 0).kind)
     assert {"largest-fall", "worst-predicted"} <= asked
+
+
+def test_counting_is_beaten_at_the_first_evaluation_below_it_and_a_branch_that_begins_there_is_not_asked(
+    practised: Path,
+) -> None:
+    def asked(*losses: float) -> Question:
+        about = subject_of("run", practised)
+        assert about.history.started is not None
+        started = dataclasses.replace(about.history.started, unigram_loss=3.0)
+        evaluated = [Evaluated(10 * at, 1.0, loss, loss, best=True, seconds=0.1) for at, loss in enumerate(losses)]
+        about.history.clear()
+        about.history.extend([started, *evaluated])
+        return ask(about, "beyond-counting")
+
+    assert middle(asked(4.0, 3.5, 2.9, 2.5)) == 20
+    assert middle(asked(4.0, 3.0, 3.1, 2.5)) == 10  # it may rise again
+    for losses in ((2.9, 3.1, 2.5), (3.0, 2.9, 2.5), (4.0, 3.5, 3.1)):
+        with pytest.raises(NothingToAsk):
+            asked(*losses)
 
 
 def test_the_layer_that_settles_is_not_given_away_by_its_place(

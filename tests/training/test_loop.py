@@ -27,7 +27,8 @@ from small_runs import (
     weights_of,
 )
 
-from llmlab.core.device import Device
+from llmlab.core import device as device_module
+from llmlab.core.device import Device, peak_flops
 from llmlab.core.errors import LabError
 from llmlab.core.records import from_plain
 from llmlab.core.run_settings import CheckpointSettings, TrainSettings
@@ -184,6 +185,19 @@ def test_step_events_count_tokens_and_follow_the_schedule(outputs: Path) -> None
             * event["tokens_per_second"]
             / 1e11
         )
+
+
+def test_a_step_that_beats_the_peak_measures_it_anew(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was measured while others held the machine."""
+    monkeypatch.setenv("LLMLAB_CACHE", str(outputs / "cache"))
+    run = new_run(outputs, 8)
+    with mock.patch.object(worker, "peak_flops", return_value=1.0):
+        worker.train_run(run)
+    shares = [event["mfu"] for event in events_of(run, "step")]
+    assert 0 < max(shares) <= 1
+    device = Device("cpu", events_of(run, "started")[0]["precision"])
+    with mock.patch.object(device_module, "_measure", side_effect=AssertionError("the new peak is remembered")):
+        assert peak_flops(device) > 1e6
 
 
 def test_the_status_says_how_the_run_ended(outputs: Path) -> None:

@@ -29,6 +29,7 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.data.dataset import load_dataset
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
+from llmlab.store.events import Evaluated
 from llmlab.store.run_log import first_started
 from llmlab.studies.experiments.outcomes import Finding, write_results
 from llmlab_gui.lab.book import Asking, Book
@@ -354,10 +355,14 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 49152, **sizes}))
     tuned = FinetuneSettings(model=BaseSettings(base=str(folder)))
-    assert (
-        anchors_of(tuned, "", runs, outputs, quiet)
-        == "Validation losses to compare with: uniform guess 10.80 (ln 49,152)."
-    )
+    known = "Validation losses to compare with: the base before the first step{} · uniform guess 10.80 (ln 49,152)."
+    assert anchors_of(tuned, "", runs, outputs, quiet) == known.format(": known after the first such run")
+    before = FakeRun(outputs, "before").start()
+    runs.append(RunRow(before.run, replace(before.run.info(), settings=tuned), before.run.status()))
+    before.append(Evaluated(0, 1.75e9, 2.83, 3.394, best=True, seconds=1.0))
+    assert anchors_of(tuned, "", runs, outputs, quiet) == known.format(" 3.39")
+    shorter = replace(tuned, data=replace(tuned.data, max_length=64))  # other examples
+    assert "known after" in anchors_of(shorter, "", runs, outputs, quiet)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 0, **sizes}))
     assert anchors_of(tuned, "", runs, outputs, quiet) == ""  # damaged, which the run will say
 

@@ -281,7 +281,8 @@ def test_a_branch_asks_for_what_differs(
     asked: list[str] = []
     monkeypatch.setattr(asking, "ask", lambda _parent, _book, about, *_, **__: asked.append(about) or [])
     dock.actions_by_name["branch"].trigger()
-    assert asked[0].endswith("400 steps, of which 300 remain after the checkpoint")
+    changed = "batch size 24 instead of 12, learning rate 0.0005 instead of 0.001"
+    assert asked[0].endswith(f"400 steps, of which 300 remain after the checkpoint; {changed}")
     assert shown == [["pretraining/fake"]]  # its curve is what the branch's goes on from
     lab.current_changed.emit("pretraining/fake")
     assert len(shown) == 1
