@@ -178,6 +178,8 @@ def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus], jo
             left = trial.estimated_seconds * ratio * share * (1 - done)
             if status.eta_seconds is not None and _taken(status) is not None:
                 left = status.eta_seconds
+            elif status.state == "running":  # it starts: its time is running, too
+                left = max(left - status.wall_seconds, left / 10)
             heapq.heapreplace(free, free[0] + left)
     return max(free)
 

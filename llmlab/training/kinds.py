@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from llmlab.core.config import SettingInfo
+from llmlab.core.processes import available_cores
 from llmlab.core.run_settings import RunSettings
 from llmlab.gpt.estimate import Memory
 from llmlab.training.schedule import early_evaluations
@@ -60,6 +62,14 @@ def kind_of(settings: S) -> TrainingKind[S]:
     module, _, name = settings.trained_by.partition(":")
     made: TrainingKind[S] = getattr(import_module(module), name)()
     return made
+
+
+def as_watched(settings: S) -> S:
+    """For an estimate: with the threads that a run takes which a window watches (`core.device.choose_threads`)."""
+    train = settings.train
+    if train.threads or settings.distributed.count > 1:
+        return settings
+    return replace(settings, train=replace(train, threads=max(1, available_cores() - 1)))
 
 
 def steps_and_evaluations(settings: RunSettings, held_out: int = 0) -> float:

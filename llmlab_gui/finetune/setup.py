@@ -14,6 +14,7 @@ from llmlab.core.finetuning_settings import FULL, FinetuneSettings
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.estimate import FinetuneEstimate, estimate_finetuning
 from llmlab.training.finetuning.unsloth import probe_unsloth
+from llmlab.training.kinds import as_watched
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.named_editor import ExamplesEditor
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
@@ -98,7 +99,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
 
         def find() -> FinetuneEstimate | str:
             try:
-                return estimate_finetuning(settings, outputs)
+                return estimate_finetuning(as_watched(settings), outputs)
             except LabError as error:
                 if not base_named(settings.model.base, outputs).is_here:
                     return str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PySide6.QtCore import QItemSelectionModel, Qt, QTimer
@@ -15,6 +16,7 @@ from llmlab.store.checkpoints import set_pinned
 from llmlab.store.events import CheckpointSaved, Event
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab, RunRow
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.asking import ask_of_run
 from llmlab_gui.train.branch_dialog import BranchDialog
 from llmlab_gui.train.checkpoint_rows import (
@@ -35,9 +37,18 @@ from llmlab_gui.widgets.saving import open_outside
 
 # A look at the folder's time stamp costs microseconds; checkpoints may also come and go without an event.
 _LOOK_MS = 1500
+_LENT = "checkpoints/lent"  # its name in the settings
 _SIZES = [300, 150]  # pixels: the table, and the facts under it
 _SHARES = (62, 38)  # per cent of the width: the table, and the facts beside it
 _LOW_ROWS = 18  # in a dock of fewer, the facts would leave the table less than five
+
+
+@dataclass(frozen=True)
+class Lent:
+    """The run that is drawn because another branches from it, by its id in the window, "" for none; as the settings
+    keep it."""
+
+    run: str
 
 
 class CheckpointsDock(LabDock):
@@ -74,6 +85,7 @@ class CheckpointsDock(LabDock):
         self.exporter.done.connect(self._exported)
         self.exporter.failed.connect(self._failed)
         self._lent = ""  # id of the run that is drawn because another branches from it
+        self._settings: WindowSettings | None = None
         lab.current_changed.connect(self._take_back)
         lab.current_changed.connect(self._change_run)
         lab.events_arrived.connect(self._take)
@@ -111,8 +123,18 @@ class CheckpointsDock(LabDock):
         self.said.setText(text)
         self.said.setVisible(bool(text))
 
+    def remember(self, settings: WindowSettings) -> None:
+        """The window may have been closed on a branch, and be opened on another run."""
+        self._settings = settings
+        lent = settings.choices(_LENT, Lent)
+        if lent is not None and lent.run in self.lab.overlaid():
+            self._lent = lent.run
+            self._take_back(self._run_id)
+
     def shutdown(self) -> None:
         """Ends what still works for this dock."""
+        if self._settings is not None:
+            self._settings.save_choices(_LENT, Lent(self._lent))
         self._timer.stop()
         self.exporter.shutdown()
         super().shutdown()
@@ -252,7 +274,8 @@ class CheckpointsDock(LabDock):
     def _take_back(self, run_id: str) -> None:
         """A parent is drawn beside its branches alone, where nobody chose it."""
         row = self.lab.row(run_id)
-        if not self._lent or row is None or self._lent in (run_id, (row.info.parent or {}).get("run")):
+        parent = (row.info.parent or {}).get("run") if row is not None else None
+        if not self._lent or row is None or self._lent in (run_id, f"{row.info.track}/{parent}"):
             return
         lent, self._lent = self._lent, ""
         self.lab.set_shown([other for other in self.lab.overlaid() if other != lent])

@@ -167,7 +167,8 @@ class RunsDock(LabDock):
             made[name] = action
         made["copy"].setShortcut(QKeySequence.StandardKey.Copy)
         made["delete"].setShortcut(QKeySequence.StandardKey.Delete)
-        for name in ("copy", "delete"):
+        made["rename"].setShortcut("F2")  # as in file managers
+        for name in ("copy", "delete", "rename"):
             made[name].setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             self.table.addAction(made[name])
         return made

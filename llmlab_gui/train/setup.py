@@ -8,6 +8,7 @@ from llmlab.core.presets import Preset
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.build_tokenizer import cut_anew
 from llmlab.gpt.estimate import estimate_pretraining, follows_from_text
+from llmlab.training.kinds import as_watched
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
@@ -18,7 +19,7 @@ def _titled(preset: Preset[PretrainSettings]) -> str:
     """With what decides the time, beside the model's size."""
     settings = preset.settings
     tokens = count_text(settings.tokens_until(settings.train.steps))
-    return f"{preset.title} · {tokens} tokens · {minutes_text(estimate_pretraining(settings).minutes)}"
+    return f"{preset.title} · {tokens} tokens · {minutes_text(estimate_pretraining(as_watched(settings)).minutes)}"
 
 
 class SetupDock(RunSetupDock[PretrainSettings]):
@@ -54,7 +55,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
         return self.corpus.combo.currentText()
 
     def work_out(self, settings: PretrainSettings) -> None:
-        needed = estimate_pretraining(settings)
+        needed = estimate_pretraining(as_watched(settings))
         about = "about " if follows_from_text(settings.data) else ""
         parts = [
             time_text(settings, needed.minutes),

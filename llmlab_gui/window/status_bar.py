@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QObject, Qt
-from PySide6.QtGui import QColor, QPalette
-from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette
+from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QStyle, QStyleOption, QWidget
 
 from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.widgets.buttons import tool_button
@@ -15,8 +15,10 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 _SAID_MS = 8000
 # Of the bar's thousandths; a run may have more steps than the 32 bits that a QProgressBar counts in.
 _WHOLE = 1000
-_MOST_NAME = 260  # pixels of a run's name
+_MOST_NAME, _MOST_ALONE = 260, 440  # pixels of a run's name, beside another run and without one
 _MOST_OTHER_NAME = 160  # and of that beside it
+_MIDDLE = Qt.TextElideMode.ElideMiddle
+_AROUND_MESSAGE = 6  # pixels at both ends of a message
 
 
 class StatusBar(QStatusBar):
@@ -58,6 +60,7 @@ class StatusBar(QStatusBar):
         lab.controller.stopping_changed.connect(self._draw)
         lab.queue.changed.connect(self._draw_queue)
         lab.said.connect(lambda sentence: self.showMessage(sentence, _SAID_MS))
+        self.messageChanged.connect(self.setToolTip)  # whole, where it is cut
         theme_notifier.changed.connect(self._draw)
         self.state.installEventFilter(self)
         self._draw()
@@ -67,6 +70,20 @@ class StatusBar(QStatusBar):
         if watched is self.state and event.type() == QEvent.Type.StyleChange:  # with it, Qt takes back its colour
             self._draw()
         return super().eventFilter(watched, event)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """The message, which Qt would cut within a letter."""
+        painter, option = QPainter(self), QStyleOption()
+        option.initFrom(self)
+        self.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelStatusBar, option, painter, self)
+        painter.setPen(self.palette().color(QPalette.ColorRole.WindowText))
+        painter.drawText(_AROUND_MESSAGE, 0, self.width(), self.height(), Qt.AlignmentFlag.AlignVCenter, self.seen())
+
+    def seen(self) -> str:
+        """The message as far as it has room, left of what is always there."""
+        first = self.other if self.other.isVisibleTo(self) else self._sign
+        room = first.x() - 2 * _AROUND_MESSAGE
+        return self.fontMetrics().elidedText(self.currentMessage(), Qt.TextElideMode.ElideRight, room)
 
     def _draw_queue(self) -> None:
         state = self._lab.queue.state
@@ -83,7 +100,7 @@ class StatusBar(QStatusBar):
         self.other.setVisible(bool(others))
         if others:
             row, self._other_id = others[0], others[0].id
-            name = self.fontMetrics().elidedText(row.name, Qt.TextElideMode.ElideMiddle, _MOST_OTHER_NAME)
+            name = self.fontMetrics().elidedText(row.name, _MIDDLE, _MOST_OTHER_NAME)
             left = row.status.eta_seconds
             parts = [f"{name} trains"]
             parts += [f"{time_left_text(left)} left"] if left is not None else []
@@ -107,8 +124,8 @@ class StatusBar(QStatusBar):
         word = self._lab.controller.stopping_text(row.run) or status.doing
         if not word or status.silent_since is not None:
             word = status.words.capitalize()
-        metrics = self.state.fontMetrics()
-        self.state.setText(f"{metrics.elidedText(row.name, Qt.TextElideMode.ElideMiddle, _MOST_NAME)} · {word}")
+        most = _MOST_NAME if self.other.isVisibleTo(self) else _MOST_ALONE
+        self.state.setText(f"{self.state.fontMetrics().elidedText(row.name, _MIDDLE, most)} · {word}")
         self.state.setToolTip(row.name)
         palette = QPalette(self.state.palette())
         color = current_theme().text if status.state == "running" else state_color(status.state, current_theme())

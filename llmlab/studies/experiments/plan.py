@@ -25,7 +25,7 @@ from llmlab.studies.experiments.outcomes import LENGTH, MEASURED_KINDS, SEQUENCE
 from llmlab.studies.experiments.recipes import ADDED, WITHOUT, Recipe, recipes
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab.training.finetuning.estimate import estimate_finetuning
-from llmlab.training.kinds import kind_of
+from llmlab.training.kinds import as_watched, kind_of
 
 Settings: TypeAlias = RunSettings
 
@@ -161,6 +161,8 @@ def _trials(request: Request, identifier: str, seeds: list[int]) -> list[Trial]:
         timed = settings
         if settings.train.precision == "auto":
             timed = with_values(settings, {"train.precision": precision})
+        if request.watched:
+            timed = as_watched(timed)
         trials.append(
             Trial(
                 name=name,

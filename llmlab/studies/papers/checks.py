@@ -30,6 +30,7 @@ from llmlab.studies.papers.induction_heads.plan import PLAN as INDUCTION_HEADS
 from llmlab.studies.papers.interface import PaperPlan, PlannedRun
 from llmlab.studies.papers.own import CLAIMS_FILE
 from llmlab.studies.records import ExperimentRecord, Trial
+from llmlab.training.kinds import as_watched
 from llmlab.training.task import task_seconds
 
 # The papers whose claims have a test.
@@ -99,7 +100,7 @@ def plan_check(request: CheckRequest) -> ExperimentRecord:
         raise UsageError(f"The lab has no runs that test {paper.name}.", "", f"llmlab-run paper show {paper.name}")
     models = _models(request, plan)
     claims = _claims(request, plan, models)
-    trials = [_trial(name, run, plan) for run in plan.runs(size, claims, request.seeds)]
+    trials = [_trial(name, run, plan, watched=request.watched) for run in plan.runs(size, claims, request.seeds)]
     parameters = sum(_parameters(model, request.outputs) for model in models)
     judging = plan.judging_seconds(size, claims, parameters / MEASURED_PARAMETERS)
     return ExperimentRecord(
@@ -163,7 +164,7 @@ def _claims(request: CheckRequest, plan: PaperPlan, models: Sequence[str]) -> li
     return [claim for claim in can if claim in (wanted or can) and claim not in without]
 
 
-def _trial(check: str, run: PlannedRun, plan: PaperPlan) -> Trial:
+def _trial(check: str, run: PlannedRun, plan: PaperPlan, *, watched: bool) -> Trial:
     settings = with_values(TaskSettings(), run.settings)
     return Trial(
         name=run.name,
@@ -173,7 +174,7 @@ def _trial(check: str, run: PlannedRun, plan: PaperPlan) -> Trial:
         seed=run.seed,
         x=run.seed,
         group=run.group,
-        estimated_seconds=task_seconds(settings),
+        estimated_seconds=task_seconds(as_watched(settings) if watched else settings),
         measuring_seconds=plan.measuring_seconds(settings),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from windows import dock_in_sight
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, read_checkpoint, set_pinned
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook import asking
 from llmlab_gui.train.branch_dialog import BranchDialog
 from llmlab_gui.train.checkpoint_rows import plan_deletion, read_rows
@@ -284,11 +286,22 @@ def test_a_branch_asks_for_what_differs(
     changed = "batch size 24 instead of 12, learning rate 0.0005 instead of 0.001"
     assert asked[0].endswith(f"400 steps, of which 300 remain after the checkpoint; {changed}")
     assert shown == [["pretraining/fake"]]  # its curve is what the branch's goes on from
-    lab.current_changed.emit("pretraining/fake")
-    assert len(shown) == 1
     lab.overlaid = lambda: ["pretraining/fake", "pretraining/chosen"]
+    colder = FakeRun(lab.outputs, "colder").start()
+    colder.run.write_info(dataclasses.replace(colder.run.info(), parent={"run": "fake", "step": 100}))
+    lab.add(colder)
+    assert len(shown) == 1
+    # The window is closed here, and opened on another run.
+    settings = WindowSettings(lab.outputs / "settings.ini")
+    dock.remember(settings)
+    dock.shutdown()
     lab.add(FakeRun(lab.outputs, "other").start())
-    assert shown[1:] == [["pretraining/chosen"]]  # it is no longer beside a run that has nothing to do with it
+    shown.clear()
+    again = CheckpointsDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(again)
+    again.remember(settings)
+    assert shown == [["pretraining/chosen"]]  # it is no longer beside a run that has nothing to do with it
+    again.shutdown()
     changes = {"train.steps": "400", "train.learning_rate": "0.0005", "data.batch_size": "24"}
     assert lab.controller.branched == [("fake", "step-00000100", changes, "colder")]
 

@@ -676,6 +676,26 @@ def test_a_run_started_elsewhere_appears_and_moves(make_main_window: MakeWindow,
     assert "left" in window.status.left.text()
 
 
+def test_the_status_bar_cuts_a_name_and_a_message_only_where_they_have_no_room(
+    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
+) -> None:
+    window = settled(qtbot, make_main_window(docks=False))
+    window.resize(1280, 640)
+    name, bar = "20261201-191530-baby-shakespeare-of-eight-layers-without-dropout", window.status
+    FakeRun(outputs, name).start().advance(50)
+    qtbot.waitUntil(lambda: bar.steps.text() == "step 50 of 1,000", timeout=WAIT)
+    assert bar.state.text().startswith(f"{name} · ")
+    window.lab.said.emit("It waits.")
+    assert bar.seen() == "It waits."
+    said = "What is said at length is seen as far as it has room. " * 9
+    window.lab.said.emit(said)
+    QApplication.processEvents()
+    assert bar.seen() != said
+    assert said.startswith(bar.seen().removesuffix("…"))
+    assert bar.fontMetrics().horizontalAdvance(bar.seen()) < bar.state.x()
+    assert bar.toolTip() == said
+
+
 def test_a_run_that_begins_elsewhere_leaves_the_chosen_one_alone(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
 ) -> None:

@@ -282,9 +282,22 @@ def test_a_trial_that_trains_says_itself_how_long_it_takes_and_how_long_the_othe
     half = replace(stopped, active_seconds=taken / 2)  # the other half was its start, which does not grow with steps
     assert seconds_left(record, {first.name: half}) == pytest.approx(1.875 * taken + 2.5 * others / 4)
     begun = replace(running, step=1)  # its pace says nothing yet
-    assert seconds_left(record, {first.name: begun}) == pytest.approx(record.estimated_seconds, rel=0.01)
+    begins = taken / 10  # the rest of a start that took its whole time: no more is known
+    assert seconds_left(record, {first.name: begun}) == pytest.approx(record.estimated_seconds - taken + begins, rel=0.01)
+    short = replace(begun, step=0, wall_seconds=taken / 2)
+    assert seconds_left(record, {first.name: short}) == pytest.approx(record.estimated_seconds - taken / 2)
     slow = replace(begun, wall_seconds=3 * taken)  # but on a busy machine its start took longer than all was to
-    assert seconds_left(record, {first.name: slow}) == pytest.approx(3 * record.estimated_seconds, rel=0.01)
+    expected = 3 * (record.estimated_seconds - taken + begins)
+    assert seconds_left(record, {first.name: slow}) == pytest.approx(expected, rel=0.01)
+
+
+def test_the_estimate_of_a_watched_plan_is_of_the_cores_that_the_window_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("llmlab.gpt.estimate", "llmlab.training.kinds"):
+        monkeypatch.setattr(f"{place}.available_cores", lambda: 4)
+    watched, alone = plan("width", grid=[16, 32], watched=True), plan("width", grid=[16, 32])
+    of_three = plan("width", with_values(BASE, {"train.threads": 3}), grid=[16, 32])
+    assert watched.estimated_seconds == of_three.estimated_seconds > alone.estimated_seconds
+    assert [trial.settings for trial in watched.trials] == [trial.settings for trial in alone.trials]
 
 
 def test_the_time_left_of_runs_at_once_is_until_the_last_of_them_ends() -> None:
