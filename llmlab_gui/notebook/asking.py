@@ -77,14 +77,18 @@ def ask_of_run(
     anchors = partial(anchors_of, settings, preset, lab.runs(), lab.outputs, parent=run)
     about, quantities, expected = question_about(settings)
     if run is not None:
-        about = f"{about}, of which {settings.train.steps - step:,} remain after the checkpoint{_changes(run, settings)}"
+        about = (
+            f"{about}, of which {settings.train.steps - step:,} remain after the checkpoint{_changes(run, settings)}"
+        )
     return ask(parent, lab.notebook, about, quantities, expected, anchors=anchors, before=before)
 
 
 def _changes(run: RunRow, settings: RunSettings) -> str:
     """What else a branch of a run does otherwise, in words."""
     rows = [row for row in differences(run.info.settings, settings) if row[0].key != "train.steps"]
-    changed = [f"{info.name.replace('_', ' ')} {value_text(new)} instead of {value_text(old)}" for info, old, new in rows]
+    changed = [
+        f"{info.name.replace('_', ' ')} {value_text(new)} instead of {value_text(old)}" for info, old, new in rows
+    ]
     return f"; {', '.join(changed)}" if changed else ""
 
 

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QApplication
 from llmlab.core.paths import resources_dir
 
 # What Fusion outlines, and does not fill with the window's colour.
-_EDGED = ("QMenu", "QLineEdit", "QAbstractSpinBox", "QComboBox", "QSlider")
+_EDGED = ("QMenu", "QLineEdit", "QAbstractSpinBox", "QComboBox", "QSlider", "QProgressBar")
 _TICKED = ("QCheckBox", "QGroupBox", "QTableView", "QListView", "QTreeView")
 _FUSION_DARKER = 140  # per cent: QFusionStylePrivate::outline
 THEME_CHOICES = ("light", "dark", "system")

@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QMenu,
     QPlainTextEdit,
+    QProgressBar,
     QSlider,
     QSpinBox,
     QTableWidget,
@@ -99,11 +100,11 @@ def test_the_edges_of_parts_are_seen(theme: Theme, qapp: QApplication, qtbot: Qt
         image = menu.grab().toImage()
         within = [image.pixelColor(x, image.height() // 2).name() for x in range(3, 20)]  # beyond the menu's own edge
         assert max(contrast(color, theme.surface) for color in within) >= 3.0
-        slider = QSlider(Qt.Orientation.Horizontal)
-        slider.resize(160, 24)
-        image = slider.grab().toImage()
-        down = [image.pixelColor(120, y).name() for y in range(image.height())]
-        assert max(contrast(color, theme.background) for color in down) >= 3.0
+        for part in (QSlider(Qt.Orientation.Horizontal), QProgressBar(value=0)):
+            part.resize(160, 24)
+            image = part.grab().toImage()
+            down = [image.pixelColor(120, y).name() for y in range(image.height())]
+            assert max(contrast(color, theme.background) for color in down) >= 3.0, part
     finally:
         apply_theme(qapp, "light")
 

@@ -283,7 +283,9 @@ def test_a_trial_that_trains_says_itself_how_long_it_takes_and_how_long_the_othe
     assert seconds_left(record, {first.name: half}) == pytest.approx(1.875 * taken + 2.5 * others / 4)
     begun = replace(running, step=1)  # its pace says nothing yet
     begins = taken / 10  # the rest of a start that took its whole time: no more is known
-    assert seconds_left(record, {first.name: begun}) == pytest.approx(record.estimated_seconds - taken + begins, rel=0.01)
+    assert seconds_left(record, {first.name: begun}) == pytest.approx(
+        record.estimated_seconds - taken + begins, rel=0.01
+    )
     short = replace(begun, step=0, wall_seconds=taken / 2)
     assert seconds_left(record, {first.name: short}) == pytest.approx(record.estimated_seconds - taken / 2)
     slow = replace(begun, wall_seconds=3 * taken)  # but on a busy machine its start took longer than all was to
