@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from llmlab.core.config import SettingInfo
+from llmlab.core.config import SettingInfo, with_values
 from llmlab.core.processes import available_cores
 from llmlab.core.run_settings import RunSettings
 from llmlab.gpt.estimate import Memory
@@ -66,10 +65,9 @@ def kind_of(settings: S) -> TrainingKind[S]:
 
 def as_watched(settings: S) -> S:
     """For an estimate: with the threads that a run takes which a window watches (`core.device.choose_threads`)."""
-    train = settings.train
-    if train.threads or settings.distributed.count > 1:
+    if settings.train.threads or settings.distributed.count > 1:
         return settings
-    return replace(settings, train=replace(train, threads=max(1, available_cores() - 1)))
+    return with_values(settings, {"train.threads": max(1, available_cores() - 1)})
 
 
 def steps_and_evaluations(settings: RunSettings, held_out: int = 0) -> float:
