@@ -38,6 +38,8 @@ from llmlab.training.kinds import kind_of
 # of 1 TiB as threshold means "never give back".
 _KEEP_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1"
 
+_LONGEST_SAID = 40  # characters of a name that is refused: one word of more would make a form as wide
+
 
 def create_run(
     outputs: Path,
@@ -98,8 +100,9 @@ def create_run(
 def require_name(name: str, what: str, longest: int) -> None:
     """UsageError when `what` ("a run") cannot be called so: the name is a folder's, too."""
     if len(name) > longest or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        said = name if len(name) <= _LONGEST_SAID else f"{name[:_LONGEST_SAID]}…"
         raise UsageError(
-            f"{name!r} cannot be {what}'s name.",
+            f"{said!r} cannot be {what}'s name.",
             f"Letters, digits and . _ + - are allowed, at most {longest} of them, the first a letter or a digit.",
         )
 

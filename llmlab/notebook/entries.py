@@ -18,7 +18,7 @@ from llmlab.notebook.scoring import Score, brier, score
 from llmlab.notebook.seals import ALTERED, BROKEN, LATE, PREDICTED, Seal
 
 ENTRY_FORMAT = 2  # from 2 on, all its predictions and scores are sealed
-# Of an entry: its outcome is not known, something is left for the learner to judge, it can be learned from, all done.
+# Of an entry: its outcome is not known, something is left for the learner to judge, a miss is to be learned from, done.
 OPEN, TO_JUDGE, TO_LEARN, DONE = "open", "to judge", "to learn", "done"
 _LONGEST_SENTENCE = 1000
 
@@ -76,7 +76,8 @@ class Entry:
             return OPEN
         if any(line.score is None and line.locked.prediction.about.by_hand for line in self.lines()):
             return TO_JUDGE
-        return DONE if self.learned else TO_LEARN
+        right = all(line.score is not None and line.score.right and not line.altered for line in self.lines())
+        return DONE if self.learned or right else TO_LEARN
 
     @property
     def surprise(self) -> float | None:

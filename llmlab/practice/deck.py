@@ -81,7 +81,8 @@ class Widths:
         """What it means, in a sentence or two."""
         if not self.over_time:
             return "No interval has a score yet."
-        wide = f"{self.wide} of {self.count} {'was' if self.wide == 1 else 'were'} too wide to be useful."
+        of = f"{self.count} interval{'' if self.count == 1 else 's'}"
+        wide = f"{self.wide} of {of} {'was' if self.wide == 1 else 'were'} too wide to be useful."
         mean = f"{self.over_time[-1]:.2f}, the mean of the last {WINDOW}, each at most {MOST_SCORE:g}"
         return f"Interval score: {mean} (below 1 is useful). {wide}"
 

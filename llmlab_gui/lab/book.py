@@ -13,6 +13,7 @@ from llmlab.core.progress import Progress
 from llmlab.notebook.entries import Entry, Line
 from llmlab.notebook.notebook import Contents
 from llmlab.notebook.predictions import Prediction
+from llmlab.notebook.quantities import Quantity, find_quantity
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.lab_notebook import lab_notebook
 from llmlab.studies.records import ExperimentFolder, ExperimentRecord
@@ -31,6 +32,23 @@ class Asking:
     before_runs: bool = True
 
 
+@dataclass(frozen=True)
+class Unread:
+    """What was typed into a row and cannot be stated: kept while someone looks at something else. sure: in per cent."""
+
+    quantity: str
+    words: tuple[str, ...]
+    sure: int
+
+    @property
+    def about(self) -> Quantity:
+        return find_quantity(self.quantity)
+
+    @property
+    def kind(self) -> str:
+        return self.about.answer
+
+
 class Book(QObject):
     """Nothing here blocks the window. `refresh()` scores what has finished; news comes as signals."""
 
@@ -44,7 +62,7 @@ class Book(QObject):
         self.entries: list[Entry] = []
         self.damaged: list[str] = []
         self.is_read = False
-        self.drafts: dict[str, Sequence[Prediction]] = {}  # gone back from, by what was about to start
+        self.drafts: dict[str, Sequence[Prediction | Unread]] = {}  # gone back from, by what was about to start
         self._background = Background(self)
         self._lookups = Background(self)  # which do not wait until the notebook has been read
         self._notebook = lab_notebook(outputs, self._background.check)

@@ -37,8 +37,8 @@ class RunRow:
 
     @property
     def trains_here(self) -> bool:
-        """Whether it trains now, on this machine."""
-        return self.status.state == "running" and not self.status.elsewhere
+        """Whether it trains now, or starts, on this machine."""
+        return self.status.state in ("queued", "running") and not self.status.elsewhere
 
     @property
     def can_resume(self) -> bool:

@@ -54,8 +54,8 @@ def ask(
         return list(before)
     from llmlab_gui.notebook.prediction_dialog import PredictionDialog  # pyqtgraph: half the time of a first window
 
-    before = before or book.drafts.pop(about, ())
-    dialog = PredictionDialog(book, about, quantities, expected, parent, anchors=anchors, before=before)
+    said = before or book.drafts.pop(about, ())
+    dialog = PredictionDialog(book, about, quantities, expected, parent, anchors=anchors, before=said)
     dialog.put_aside.connect(partial(book.drafts.__setitem__, about))
     return dialog.ask()
 

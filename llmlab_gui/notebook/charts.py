@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QWheelEvent
 
 from llmlab.notebook.calibration import WINDOW, Calibration
 from llmlab.notebook.entries import Line
@@ -43,6 +43,13 @@ class NotebookChart(LineChart):
         self.needs_redraw.connect(self.draw)
         self.pointed.connect(self.cross_hair.point_at)
         theme_notifier.changed.connect(self._restyle)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """Scrolls what it lies in, which it is as wide as; zooms a chart that has the keyboard."""
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
 
     def fill(self) -> None:
         """Sets the curves anew."""

@@ -55,6 +55,7 @@ class NotebookDock(LabDock):
         self.model = NotebookModel(self)
         self.proxy = NotebookFilter(self.model, self)
         self.table = rows_table(self.proxy, "Predictions", COLUMNS, sort=(MADE, Qt.SortOrder.DescendingOrder))
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # a prediction ends with its range
         self.filter, self.shown = labelled(QLineEdit(placeholderText="Filter"), "Filter the predictions"), ChoiceBox()
         self.ask = labelled(QCheckBox("Ask before every run"), tip="Before a run starts, ask for your prediction")
         self.detail = NotebookDetail()

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import CHOICE, CURVE, NUMBER, TEXT, Quantity
-from llmlab_gui.lab.book import Anchors, Book
+from llmlab_gui.lab.book import Anchors, Book, Unread
 from llmlab_gui.notebook.asking import Expected
 from llmlab_gui.notebook.prediction_form import CurveRow, ValueRow
 from llmlab_gui.notebook.start_question import StartQuestion
@@ -32,12 +32,12 @@ class PredictionDialog(StartQuestion):
         parent: QWidget | None = None,
         *,
         anchors: Anchors | None = None,
-        before: Sequence[Prediction] = (),
+        before: Sequence[Prediction | Unread] = (),
     ) -> None:
-        """anchors: looks up what to go by. before: what was stated already, and may be changed."""
+        """anchors: looks up what to go by. before: what was stated or typed already, and may be changed."""
         draws = expected is not None and any(quantity.answer == CURVE for quantity in quantities)
         shown = _shown(before, draws=draws)
-        self._kept = [prediction for prediction in before if prediction not in shown]
+        self._kept = [one for one in before if isinstance(one, Prediction) and one not in shown]
         also = f" Also stated: {'; '.join(map(str, self._kept))}." if self._kept else ""
         super().__init__(book, about, f"Leave it empty if you have no idea.{also}", parent, anchors=anchors)
         self._values = [quantity for quantity in quantities if quantity.answer in (NUMBER, CHOICE)]
@@ -90,14 +90,17 @@ class PredictionDialog(StartQuestion):
             found.append(self.curve.prediction())
         return found
 
-    def _fill(self, before: Sequence[Prediction]) -> None:
+    def left(self) -> list[Prediction | Unread]:
+        return [*self._kept, *super().left()]
+
+    def _fill(self, before: Sequence[Prediction | Unread]) -> None:
         values = [prediction for prediction in before if prediction.kind in (NUMBER, CHOICE)]
         for place, prediction in enumerate(values):
             if place >= len(self.rows):
                 self.add_row()
             self.rows[place].fill(prediction)
         for prediction in before:
-            if prediction.kind == TEXT:
+            if isinstance(prediction, Prediction) and prediction.kind == TEXT:
                 self.sentence.fill(prediction)
             elif prediction.kind == CURVE:
                 self.draw_button.setChecked(True)
@@ -119,13 +122,15 @@ class PredictionDialog(StartQuestion):
         self.check()
 
 
-def _shown(before: Sequence[Prediction], *, draws: bool) -> list[Prediction]:
+def _shown(before: Sequence[Prediction | Unread], *, draws: bool) -> list[Prediction | Unread]:
     """What the form can show: ranges, choices, one curve and one sentence, each with how sure one is."""
-    found: list[Prediction] = []
+    found: list[Prediction | Unread] = []
     for prediction in before:
         again = prediction.kind in (CURVE, TEXT) and any(other.kind == prediction.kind for other in found)
         if prediction.kind == CURVE:
             fits = draws
+        elif isinstance(prediction, Unread):
+            fits = True
         else:
             fits = prediction.confidence is not None and (prediction.kind != NUMBER or prediction.is_range)
         if fits and not again:

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QLineEdit, QSizePolicy, QSlid
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction, number_text, parse_prediction
 from llmlab.notebook.quantities import CHOICE, NUMBER, Quantity
+from llmlab_gui.lab.book import Unread
 from llmlab_gui.notebook.drawn_curve import DrawnCurve
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import QuietLabel, labelled
@@ -83,6 +84,10 @@ class AnswerRow(QWidget):
         """What it says; None when it is empty. UsageError when it cannot be."""
         raise NotImplementedError
 
+    def unread(self) -> Unread | None:
+        """What was typed, where that cannot be stated."""
+        return None
+
 
 class ValueRow(AnswerRow):
     """One quantity: a range, or one of several answers, and how sure one is."""
@@ -144,9 +149,19 @@ class ValueRow(AnswerRow):
             raise self._refusal(f"the range is one number, {low}.", why, "Move its ends apart.")
         return Prediction(about.name, NUMBER, self.sure.value / 100, low=start, high=end)
 
-    def fill(self, before: Prediction) -> None:
-        """Shows what was stated."""
+    def unread(self) -> Unread | None:
+        typed = (self.choice.currentText(),) if self.about.answer == CHOICE else (self.low.text(), self.high.text())
+        return Unread(self.about.name, typed, self.sure.value)
+
+    def fill(self, before: Prediction | Unread) -> None:
+        """Shows what was stated, or typed."""
         self.ask_for(before.quantity)
+        if isinstance(before, Unread):
+            for line, typed in zip((self.low, self.high), before.words, strict=False):
+                line.setText(typed)
+            self.choice.setCurrentText(before.words[0])
+            self.sure.set_value(before.sure)
+            return
         if before.kind == CHOICE:
             if self.choice.isEditable():
                 self.choice.setEditText(before.choice)
@@ -244,8 +259,17 @@ class CurveRow(AnswerRow):
         near = f"+-{within}@{self.sure.value}%" if within else ""
         return parse_prediction(f"loss_curve={words}{near}")
 
-    def fill(self, before: Prediction) -> None:
-        """Shows what was stated."""
+    def unread(self) -> Unread | None:
+        return Unread("loss_curve", (self.points.text(), self.within.text()), self.sure.value)
+
+    def fill(self, before: Prediction | Unread) -> None:
+        """Shows what was stated, or typed."""
+        if isinstance(before, Unread):
+            for line, typed in zip((self.points, self.within), before.words, strict=True):
+                line.setText(typed)
+            self.sure.set_value(before.sure)
+            self._written()
+            return
         self.points.setText(", ".join(f"{number_text(step)}:{number_text(loss)}" for step, loss in before.points))
         self.within.setText("" if before.tolerance is None else number_text(before.tolerance))
         self.sure.fill(before.confidence)

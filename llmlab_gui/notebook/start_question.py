@@ -9,7 +9,7 @@ from shiboken6 import isValid
 
 from llmlab.core.errors import UsageError
 from llmlab.notebook.predictions import Prediction
-from llmlab_gui.lab.book import Anchors, Book
+from llmlab_gui.lab.book import Anchors, Book, Unread
 from llmlab_gui.notebook.prediction_form import AnswerRow, SentenceRow
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, labelled, scrolled
@@ -28,7 +28,7 @@ class StartQuestion(QDialog):
     Nothing moves while one types: what is wrong is said when its row is left, in the place of a hint.
     """
 
-    put_aside = Signal(object)  # list[Prediction]: what the form said when it was gone back from
+    put_aside = Signal(object)  # list[Prediction | Unread]: what the form said when it was gone back from
 
     def __init__(
         self, book: Book, about: str, why: str, parent: QWidget | None = None, *, anchors: Anchors | None = None
@@ -72,6 +72,17 @@ class StartQuestion(QDialog):
         found = [*self.answers(), self.sentence.prediction()]
         return [prediction for prediction in found if prediction is not None]
 
+    def left(self) -> list[Prediction | Unread]:
+        """What the form says now, with what was typed where that cannot be stated."""
+        found: list[Prediction | Unread | None] = []
+        for row in self._rows:
+            if not row.isHidden():
+                try:
+                    found.append(row.prediction())
+                except UsageError:
+                    found.append(row.unread())
+        return [one for one in found if one is not None]
+
     def start(self) -> None:
         """Locks what was stated; when it cannot be, stays open, with the keyboard at what is wrong."""
         for row in self._rows:
@@ -91,8 +102,7 @@ class StartQuestion(QDialog):
 
     def reject(self) -> None:
         """Starts nothing."""
-        if not self._problem():
-            self.put_aside.emit(self.stated())
+        self.put_aside.emit(self.left())
         super().reject()
 
     def check(self) -> None:

@@ -63,8 +63,9 @@ def test_a_new_run_is_queued_and_remembers_what_was_asked(outputs: Path) -> None
     ],
 )
 def test_a_name_that_could_leave_its_folder_or_confuse_a_shell_is_refused(outputs: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="cannot be a run's name"):
+    with pytest.raises(UsageError, match="cannot be a run's name") as refused:
         create_run(outputs, quick_settings(), name=name)
+    assert len(max(str(refused.value).split(), key=len)) < 50  # a form would be as wide as one word
     assert list(outputs.iterdir()) == []
 
 

@@ -13,7 +13,7 @@ from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import NOT_SUPPORTED, SUPPORTED, VERDICTS, read_paper
 from llmlab.notebook.claims import claim_quantity, parse_check_prediction
-from llmlab.notebook.entries import OPEN, TO_LEARN, statements
+from llmlab.notebook.entries import DONE, OPEN, statements
 from llmlab.notebook.predictions import format_prediction, parse_prediction
 from llmlab.notebook.words import outcome_sentence
 from llmlab.studies.lab_notebook import lab_notebook
@@ -135,7 +135,7 @@ def test_an_entry_waits_for_the_end_of_its_check(outputs: Path) -> None:
     contents = book.refresh()
     assert contents.fresh == [entry.id]
     (entry,) = contents.entries
-    assert (entry.state, entry.result) == (TO_LEARN, "calibration supported; keys not supported.")
+    assert (entry.state, entry.result) == (DONE, "calibration supported; keys not supported.")
     assert [outcome_sentence(line) for line in entry.lines()] == [
         "You predicted calibration: supported, 70 % sure. It became supported: right.",
         "You predicted keys: not supported, 60 % sure. It became not supported: right.",

@@ -174,7 +174,7 @@ def test_calibration_counts_what_was_held_and_widths_what_was_useful(tmp_path: P
     assert (widths.wide, widths.count) == (1, 4)
     assert widths.over_time == pytest.approx((1.0, 3.0, 11 / 3))  # scores 1, 50 and 6, two of them too large
     assert "3.67" in widths.verdict
-    assert "1 of 4 was too wide" in widths.verdict
+    assert "1 of 4 intervals was too wide" in widths.verdict
     assert record.by_way()["know"].right == 2
     assert Record().widths().verdict == "No interval has a score yet."
     deck.add(question, Marked(False, ""), now=9 * DAY)  # "I don't know" states no interval

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import FakeRun
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication, QVBoxLayout, QWidget
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight
@@ -326,6 +327,30 @@ def test_in_a_low_place_the_table_is_a_page_of_its_own(dock: NotebookDock, qtbot
     dock.resize(420, 760)
     qtbot.waitUntil(lambda: dock.tabs.indexOf(dock.table) < 0, timeout=WAIT)
     assert dock.table.isVisible()
+
+
+def test_a_chart_takes_the_wheel_only_while_it_has_the_keyboard(dock: NotebookDock, qtbot: QtBot) -> None:
+    choose(dock, "expected", "val_loss")
+    chart, area = dock.detail.result_chart, dock.tabs.currentWidget()
+    assert isinstance(area, QScrollArea)
+    dock.resize(420, 380)
+    dock.show_page(RESULT)
+    QApplication.processEvents()
+
+    def turned() -> tuple[bool, bool]:
+        """Whether that scrolled, and zoomed."""
+        before = area.verticalScrollBar().value(), chart.getPlotItem().getViewBox().viewRange()
+        place = chart.mapTo(dock, chart.rect().center())
+        QTest.wheelEvent(dock.windowHandle(), place, QPoint(0, -120))
+        QApplication.processEvents()
+        after = area.verticalScrollBar().value(), chart.getPlotItem().getViewBox().viewRange()
+        return before[0] != after[0], before[1] != after[1]
+
+    dock.table.setFocus()
+    assert turned() == (True, False)
+    area.verticalScrollBar().setValue(0)
+    chart.setFocus()
+    assert turned() == (False, True)
 
 
 def test_the_question_is_switched_on_here(dock: NotebookDock) -> None:

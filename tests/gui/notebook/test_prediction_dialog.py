@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,12 @@ from llmlab.core.errors import Cancelled
 from llmlab.core.finetuning_settings import BaseSettings, FinetuneSettings
 from llmlab.core.progress import Progress, quiet
 from llmlab.data.dataset import load_dataset
-from llmlab.notebook.predictions import parse_prediction
+from llmlab.notebook.predictions import Prediction, parse_prediction
 from llmlab.notebook.quantities import find_quantity, quantities_of_runs
 from llmlab.store.events import Evaluated
 from llmlab.store.run_log import first_started
 from llmlab.studies.experiments.outcomes import Finding, write_results
-from llmlab_gui.lab.book import Asking, Book
+from llmlab_gui.lab.book import Asking, Book, Unread
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
@@ -461,6 +461,35 @@ def test_what_was_gone_back_from_is_there_again_for_the_same_run_alone(qtbot: Qt
         QTimer.singleShot(50, book, lambda low=low: act(low))
         assert ask(None, book, about, quantities_of_runs()) is None  # type: ignore[arg-type]
     assert seen == [[], [], ["val_loss=3.8..4.6@80%"]]
+
+
+def test_what_cannot_be_read_is_there_again_beside_what_can(qtbot: QtBot, book: Book) -> None:
+    def typed(dialog: PredictionDialog) -> list[str]:
+        assert dialog.curve is not None
+        lines = [line for row in dialog.rows for line in (row.low, row.high)]
+        lines += [dialog.curve.points, dialog.curve.within, dialog.sentence.words]
+        return [line.text() for line in lines]
+
+    def open_one(before: Sequence[Prediction | Unread] = ()) -> PredictionDialog:
+        dialog = PredictionDialog(book, "a run", quantities_of_runs(), Expected(100, 4.0), before=before)
+        qtbot.addWidget(dialog)
+        return dialog
+
+    first = open_one()
+    first.add_row()
+    first.draw_button.setChecked(True)
+    assert first.curve is not None
+    lines = [line for row in first.rows for line in (row.low, row.high)]
+    words = ["1.9", "2.2", "3,1", "3.1", "1:4.4, half", "0.2", "It falls at once"]
+    for line, text in zip((*lines, first.curve.points, first.curve.within, first.sentence.words), words, strict=True):
+        line.setText(text)
+    first.rows[1].sure.set_value(55)
+    with qtbot.waitSignal(first.put_aside, timeout=WAIT) as aside:
+        first.reject()
+    again = open_one(aside.args[0])
+    assert typed(again) == words
+    assert [row.about.name for row in again.rows] == [row.about.name for row in first.rows]
+    assert again.rows[1].sure.value == 55
 
 
 def test_both_kinds_of_runs_are_asked_about(qapp: QApplication) -> None:

@@ -134,7 +134,7 @@ def test_an_interval_that_is_too_wide_is_said_to_be(dock: PracticeDock, lab: Fak
     assert "2 nats would do" in dock.card.result.text()
     qtbot.waitUntil(lambda: dock.record.calibration().count == 1, timeout=WAIT)
     assert "1 of 1 came true" in dock.verdict.text()
-    assert "1 of 1 was too wide" in dock.verdict.text()
+    assert "1 of 1 interval was too wide" in dock.verdict.text()
     assert dock.scores.curves()["interval"].y.tolist() == [5.0]
 
 

@@ -29,7 +29,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab.studies import upkeep
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.host.messages import ModelAbout
-from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train import run_deletions
 from llmlab_gui.train import runs as runs_dock
@@ -39,7 +39,7 @@ from llmlab_gui.train.runs_table import COLUMNS, NAME, SHOW, STATE
 from llmlab_gui.widgets import question
 from llmlab_gui.widgets.numbers import created_text
 from llmlab_gui.widgets.question import LineQuestion
-from llmlab_gui.widgets.row_tables import KEY_ROLE
+from llmlab_gui.widgets.row_tables import KEY_ROLE, select_row
 from llmlab_gui.window.status_bar import StatusBar
 
 WAIT = 30_000
@@ -113,6 +113,15 @@ def test_a_silent_worker_is_told_with_since_when_in_its_row_and_in_the_status_ba
     assert (bar.speed.text(), bar.left.text()) == ("", "")  # they are from before
     tip = str(cell(dock, "third", "Name", Qt.ItemDataRole.ToolTipRole))
     assert "Its process is stopped, or it hangs" in tip
+
+
+def test_a_run_that_starts_counts_as_one_that_trains(outputs: Path) -> None:
+    fake = FakeRun(outputs, "new")
+    steps = (lambda: fake, fake.start, lambda: fake.advance(5).stop())
+    before, during, after = (RunRow(step().run, fake.run.info(), fake.run.status()) for step in steps)
+    assert before.trains_here
+    assert during.trains_here
+    assert not after.trains_here
 
 
 def test_another_run_that_trains_is_told_in_the_status_bar_and_a_click_away(
@@ -545,7 +554,9 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
         row = lab.row(f"pretraining/{name}")
         assert row is not None
         monkeypatch.setattr(dock, "ask_name", lambda _row, new=new: new)
-        dock.rename(row)
+        select_row(dock.table, row.id)
+        dock.table.setFocus()
+        qtbot.keyClick(dock.table, Qt.Key.Key_F2)
         qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None, timeout=WAIT)
     assert lab.shown() == ["pretraining/winner", "pretraining/loser"]
     assert renamed == [("pretraining/second", "pretraining/winner", 3), ("pretraining/first", "pretraining/loser", 3)]
