@@ -51,9 +51,26 @@ def not_collected_elsewhere() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.fixture(autouse=True)
-def collected_on_this_thread(not_collected_elsewhere: None) -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="module")
+def no_background_left(not_collected_elsewhere: None) -> Iterator[None]:
+    """A file whose background work goes on fails, and not a file after it that looks at all threads.
+
+    What tests do not shut down ends when it is collected: nothing may hold it then.
+    """
+    before = set(threading.enumerate())
     yield
+    left = [one for one in threading.enumerate() if one.name.startswith("background") and one not in before]
+    if left:
+        gc.collect()
+        for thread in left:
+            thread.join(10)
+    assert not [thread for thread in left if thread.is_alive()]
+
+
+@pytest.fixture(autouse=True)
+def collected_on_this_thread(not_collected_elsewhere: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    request.node.funcargs.clear()  # or what the file's last test had would outlive the file
     gc.collect(1)
 
 

@@ -90,7 +90,7 @@ class FakeLab(QObject):
         self._histories: dict[str, RunHistory] = {}
         self._taken: dict[str, int] = {}
         self._current = ""
-        self.error_raised.connect(self.errors.append)
+        self.error_raised.connect(self._keep)
 
     def add(self, fake: FakeRun) -> FakeRun:
         """A run appears, and becomes the current one."""
@@ -135,6 +135,11 @@ class FakeLab(QObject):
 
     def history(self, run_id: str) -> RunHistory:
         return self._histories.setdefault(run_id, RunHistory())
+
+    def _keep(self, error: Any) -> None:
+        # A method, which the connection holds weakly: one that held the list would never let go of a lab with an error,
+        # whose traceback leads to who asked, and from there to the lab.
+        self.errors.append(error)
 
     def _arrive(self, run_id: str, events: list[Event]) -> None:
         self.history(run_id).extend(events)
