@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
-from windows import MakeWindow, make_active
+from windows import MakeWindow, background_threads, make_active
 
 from llmlab_gui.lab import folder_poller, run_queue
 from llmlab_gui.lab.book import Asking
@@ -57,14 +57,13 @@ def no_background_left(not_collected_elsewhere: None) -> Iterator[None]:
 
     What tests do not shut down ends when it is collected: nothing may hold it then.
     """
-    before = set(threading.enumerate())
+    before = background_threads()
     yield
-    left = [one for one in threading.enumerate() if one.name.startswith("background") and one not in before]
-    if left:
+    if left := background_threads() - before:
         gc.collect()
         for thread in left:
             thread.join(10)
-    assert not [thread for thread in left if thread.is_alive()]
+    assert not background_threads() - before
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,11 @@ SMALL = {
     "samples.tokens": "8",
     "checkpoints.interval": "0",
 }
+
+
+def background_threads() -> set[threading.Thread]:
+    """Those of all background work."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("background")}
 
 
 @contextmanager
