@@ -146,7 +146,8 @@ def _runs(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
         parameters = about.get("parameters")
         size = f"{_count(parameters)} parameters, " if isinstance(parameters, int) else ""
         if about.get("base"):  # of a run that fine-tunes, those that learned are counted
-            size = f"{about.get('method', 'fine-tuned')} on {about['base']}, {size.replace('parameters', 'trained')}"
+            trained = size.replace("parameters", "parameters trained")
+            size = f"{about.get('method', 'fine-tuned')} on {about['base']}, {trained}"
         steps = ", ".join(f"{checkpoint.step:,}" for checkpoint in saved[-6:])
         at = f"step{'s' if len(saved) > 1 else ''} {'..., ' if len(saved) > 6 else ''}{steps}"
         yield AvailableModel(f"{name}@latest", name, "run", f"{size}saved at {at}")

@@ -265,6 +265,12 @@ class SamplesDock(LabDock):
             title, action = "No samples yet", "Sample now" if live else ""
             if row.status.step and self.lab.history(self._run_id).started is None:
                 title, when = "Reading the samples", "They appear here as soon as they are read."
+            elif self.lab.history(self._run_id).samples:  # that wrote nothing
+                title, action = "No prompt fits", ""
+                when = (
+                    "The vocabulary of this run lacks characters of each prompt: Log says which. "
+                    "Prompt it in Write, or set other prompts for the next run."
+                )
             elif not live:
                 when = "The run ended before its first sample. Prompt a checkpoint in Write instead."
             self.show_empty(title, when, action, self._sample_now)

@@ -119,6 +119,12 @@ class _Frame(QWidget):
         painter.drawRect(self.rect().adjusted(1, 1, -2, -2))
 
 
+def _copy(event: QDropEvent) -> None:
+    """Takes it, whatever is proposed: of what was moved, its program may delete the original."""
+    event.setDropAction(Qt.DropAction.CopyAction)
+    event.accept()
+
+
 class TakesDrops:
     """A widget that files and folders are dropped on: framed while it takes what is dragged over it.
 
@@ -138,7 +144,7 @@ class TakesDrops:
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if any(map(self.takes, local_paths(event.mimeData()))):
             self._show_frame(True)
-            event.acceptProposedAction()
+            _copy(event)
         else:
             event.ignore()
 
@@ -147,7 +153,7 @@ class TakesDrops:
 
     def dropEvent(self, event: QDropEvent) -> None:
         self._show_frame(False)
-        event.acceptProposedAction()
+        _copy(event)
         for path in local_paths(event.mimeData()):
             self.take(path)
 

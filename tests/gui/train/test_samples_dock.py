@@ -67,6 +67,15 @@ def test_what_is_not_read_yet_is_not_said_to_be_missing(lab: FakeLab, dock: Samp
     assert "ended before its first sample" in dock._empty.text
 
 
+def test_a_run_that_can_write_none_of_its_prompts_says_so(lab: FakeLab, dock: SamplesDock) -> None:
+    fake = lab.add(FakeRun(lab.outputs).start().advance(10, evaluate=False))
+    assert "No samples yet" in dock._empty.text
+    sampled(fake, 10)
+    lab.pump(fake)
+    dock._reload()
+    assert "lacks characters of each prompt" in dock._empty.text
+
+
 def test_the_first_and_the_newest_step_are_always_among_those_spread() -> None:
     assert spread([0, 5, 10, 15, 20, 25], 3) == [0, 10, 25]
     assert spread(list(range(1000)), 4) == [0, 333, 666, 999]
