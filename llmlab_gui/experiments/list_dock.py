@@ -43,6 +43,7 @@ class ExperimentsDock(LabDock):
         self.strip = ProgressStrip(self.deletions, noun="the deletion")
         self.model = ExperimentsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # a name made from a date ends with its kind
         self.study = StudyPanel(lab, desk, "experiment", TRIAL_COLUMNS, _colors)
         exports = export_button(
             Export(partial(self.write_table, self.study.trials), self._trials_name, what="The runs of this experiment"),

@@ -167,8 +167,8 @@ class RunsModel(RowsModel[RunRow]):
 class RunDelegate(QStyledItemDelegate):
     """Frames the row that the keyboard is at where that one is not selected: Ctrl+Down goes there, Space ticks it.
 
-    A name made by the lab, 20261130-081913-baby-shakespeare, that is too long leaves its date out first: the time of
-    day tells it from others.
+    A name made by the lab, 20261130-081913-baby-shakespeare, that is too long leaves its date out first, and then its
+    middle: the time of day tells it from others, and its end the trials of an experiment.
     """
 
     def __init__(self, table: QTableView) -> None:
@@ -181,7 +181,6 @@ class RunDelegate(QStyledItemDelegate):
             room = option.rect.width() - _PADDING
             if option.fontMetrics.horizontalAdvance(option.text) > room:
                 option.text = f"…{option.text[_DATE_LENGTH:]}"
-                option.textElideMode = Qt.TextElideMode.ElideRight
         elif index.column() == STATE:
             option.textElideMode = Qt.TextElideMode.ElideRight
 

@@ -104,7 +104,7 @@ def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Com
     for name in WORKSPACES:
         yield Command(name, partial(window.use_workspace, name), "Workspace")
     for choice in THEME_CHOICES:
-        yield Command(THEMES[choice], partial(window.use_theme, choice), "Theme", also="mode colours")
+        yield Command(THEMES[choice], partial(window.use_theme, choice), "Theme", also="mode colours make window")
 
 
 def _show_panel(window: MainWindow, dock_id: str) -> None:
