@@ -211,7 +211,8 @@ class CheckpointsDock(LabDock):
             settings = with_values(run.info.settings, overrides)
             predictions = ask_of_run(self, self.lab, settings, run.info.preset, branched=(run, one.step))
             if predictions is not None:
-                if run.id not in (beside := self.lab.overlaid()):
+                beside = [other for other in self.lab.overlaid() if other != self._lent]
+                if run.id not in beside:
                     self.lab.set_shown([run.id, *beside])  # what the branch goes on from
                     self._lent = run.id
                 self.lab.controller.branch(run.run, one.checkpoint, overrides, name or None, predictions)

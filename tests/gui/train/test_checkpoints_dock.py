@@ -287,10 +287,15 @@ def test_a_branch_asks_for_what_differs(
     assert asked[0].endswith(f"400 steps, of which 300 remain after the checkpoint; {changed}")
     assert shown == [["pretraining/fake"]]  # its curve is what the branch's goes on from
     lab.overlaid = lambda: ["pretraining/fake", "pretraining/chosen"]
-    colder = FakeRun(lab.outputs, "colder").start()
+    colder = saving(lab, 100, name="colder")
     colder.run.write_info(dataclasses.replace(colder.run.info(), parent={"run": "fake", "step": 100}))
     lab.add(colder)
     assert len(shown) == 1
+    shows(qtbot, dock, 100)
+    choose(dock, 100)
+    dock.actions_by_name["branch"].trigger()
+    assert shown[1:] == [["pretraining/colder", "pretraining/chosen"]]  # not beside a branch of its branch
+    lab.overlaid = lambda: ["pretraining/colder", "pretraining/chosen"]
     # The window is closed here, and opened on another run.
     settings = WindowSettings(lab.outputs / "settings.ini")
     dock.remember(settings)
@@ -303,7 +308,7 @@ def test_a_branch_asks_for_what_differs(
     assert shown == [["pretraining/chosen"]]  # it is no longer beside a run that has nothing to do with it
     again.shutdown()
     changes = {"train.steps": "400", "train.learning_rate": "0.0005", "data.batch_size": "24"}
-    assert lab.controller.branched == [("fake", "step-00000100", changes, "colder")]
+    assert lab.controller.branched[0] == ("fake", "step-00000100", changes, "colder")
 
 
 def test_a_branch_with_a_wrong_setting_cannot_be_started(qtbot: QtBot, lab: FakeLab) -> None:
