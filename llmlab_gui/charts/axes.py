@@ -124,16 +124,18 @@ class NumberAxis(pg.AxisItem):
         least = 1.0 if whole else 0.0
         if clock:
             steps = [*map(float, _CLOCK), 86_400.0 * math.ceil(wanted / 86_400)]
-            fitting = (step for step in steps if step >= max(wanted, self._room_for(step, minVal, maxVal, size)))
+            few = (step for step in steps if step >= wanted)
+            fitting = (step for step in few if step >= self._room_for(step, minVal, maxVal, size))
             step = next(fitting, steps[-1])
         else:
             step = max(round_step(wanted), least)
+            if self.kind == "seconds":
+                step = round_step(max(step, self._room_for(step, minVal, maxVal, size)))
         # A small chart has few: finer ones where they would be too few, as long as their texts do not touch.
         while True:
             finer = max((float(one) for one in _CLOCK if one < step), default=0.0) if clock else round_step(0.4 * step)
-            pixel = (maxVal - minVal) / size
             # A text that would stick out is not written, except for a little of those below a plot.
-            text = pixel * self._text_size(tick(max(abs(minVal), abs(maxVal)), finer or step, self.kind))
+            text = self._room_for(finer or step, minVal, maxVal, size)
             out = 0.0 if self.orientation == "bottom" else text / 2
             enough = math.floor((maxVal - out) / step) - math.ceil((minVal + out) / step) >= _LEAST_LABELS - 1
             if enough or finer < max(least, text):
@@ -142,9 +144,13 @@ class NumberAxis(pg.AxisItem):
         return [(step, 0.0), *([(step / 5, 0.0)] if step / 5 >= least and not clock else [])]
 
     def _room_for(self, step: float, low: float, high: float, size: float) -> float:
-        """What the text of the largest number takes along the axis, in the axis's units."""
-        text = tick(high // step * step, step, self.kind)
-        return self._text_size(text) * (high - low) / size
+        """What the text of the largest number takes along the axis, in its units; of times the widest text, since
+        a round one is shorter than others."""
+        values = [max(abs(low), abs(high))]
+        if self.kind == "seconds":
+            values += (np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step).tolist()
+        texts = (tick(value, step, self.kind) for value in values)
+        return max(map(self._text_size, texts)) * (high - low) / size
 
     def _text_size(self, text: str) -> float:
         """Pixels along the axis that a number takes, with room beside it."""
@@ -168,11 +174,11 @@ class NumberAxis(pg.AxisItem):
             low, high = 10.0**minVal, 10.0**maxVal
             if low >= high:  # so near one another that both are the same number
                 return []
-            least = 1.0 if self.kind == "count" else 0.0
+            least = 1.0 if self.kind == "count" or (self.kind == "seconds" and high >= 60) else 0.0
             step = max(round_step((high - low) / max(2.0, size / _LABEL_WIDTH)), least)
             while True:
                 values = np.arange(max(math.ceil(low / step), 1), math.floor(high / step) + 1) * step
-                text = self._text_size(_log_label(high, step, self.kind))
+                text = max(self._text_size(_log_label(value, step, self.kind)) for value in (*values.tolist(), high))
                 shown = _apart(np.log10(values), text * span / size)
                 finer = round_step(0.4 * step)
                 if len(shown) >= _LEAST_LABELS or finer < least or len(values) > size / text:

@@ -66,7 +66,9 @@ def duration(seconds: float, apart: float = math.inf) -> str:
     sign = "−" if seconds < 0 else ""
     seconds = abs(seconds)
     if seconds < 60:
-        return f"{sign}{seconds:.3g} s"
+        fine = 0 < apart < 0.1 and seconds > apart
+        digits = math.floor(math.log10(seconds)) - math.floor(math.log10(apart)) + 1 if fine else 0
+        return f"{sign}{seconds:.{max(3, digits)}g} s"
     whole = round(seconds)
     if whole >= 2 * 365 * 86_400:
         return f"{sign}{whole // (365 * 86_400)} years"

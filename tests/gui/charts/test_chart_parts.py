@@ -241,6 +241,9 @@ def test_a_narrow_chart_says_more_of_its_horizontal_axis_than_0(qtbot: QtBot, ki
         ("bottom", 90_000.0, 93_000.0, 600),
         ("bottom", 90_000.0, 90_040.0, 600),
         ("bottom", 3_600.0, 3_602.0, 600),
+        ("bottom", 201_521.0, 201_529.0, 600),
+        ("bottom", 10_746.0, 10_802.0, 200),
+        ("bottom", 10.56, 10.64, 600),
     ],
 )
 def test_finer_ticks_of_a_time_axis_are_not_written_alike(
@@ -256,12 +259,14 @@ def test_finer_ticks_of_a_time_axis_are_not_written_alike(
 
 
 @pytest.mark.parametrize("size", [120, 200, 300, 600])
-def test_times_below_a_logarithmic_axis_do_not_touch(qtbot: QtBot, size: int) -> None:
+def test_times_below_a_logarithmic_axis_neither_touch_nor_read_alike(qtbot: QtBot, size: int) -> None:
     axis = NumberAxis("bottom", "seconds")
     axis.setLogMode(x=True)
-    for low, high in ((0.0, 4.2), (1.0, 5.0), (2.5, 4.4), (-1.0, 6.0), (3.3, 4.1)):
+    near = (math.log10(1192.1), math.log10(1193.9)), (math.log10(251_943), math.log10(255_974))
+    for low, high in ((0.0, 4.2), (1.0, 5.0), (2.5, 4.4), (-1.0, 6.0), (3.3, 4.1), *near):
         (step, shown), *_ = axis.tickValues(low, high, size)
         texts = axis.tickStrings(shown, 1.0, step)
+        assert len(set(texts)) == len(texts)
         widths = [QFontMetrics(chart_font()).horizontalAdvance(text) for text in texts]
         places = np.array(shown) * size / (high - low)
         assert all(
