@@ -162,9 +162,12 @@ class CompareDock(AnswerDock):
         self.set_body(column(row, (numbers, 1), spacing=4), numbers)
 
     def _follow_runs(self) -> None:
-        """A run that trains deletes checkpoints: one that is gone, and that nothing in sight is about, is not kept."""
+        """A run that trains deletes checkpoints: one that is gone, and that nothing in sight is about, is not kept.
+        While a name is typed, what is there of it may name one that is gone, too."""
+        boxes = (self.a, self.b)
         idle = self.isVisible() and self.archive is None and not self.session.waits(self.asks)
-        if idle and any(is_gone(box.reference, self.lab.outputs) for box in (self.a, self.b)):
+        idle = idle and self.window().focusWidget() not in boxes
+        if idle and any(is_gone(box.reference, self.lab.outputs) for box in boxes):
             self._offer()
 
     def _offer(self) -> None:

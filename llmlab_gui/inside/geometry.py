@@ -115,7 +115,7 @@ class GeometryDock(AskingDock):
         ids, norms = archive["geometry/ids"].tolist(), archive["geometry/norm"].tolist()
         names = [visible(name) for name in archive.metadata.tokens]
         tips = [f"{name}  id {id}, norm {norm:.4g}" for name, id, norm in zip(names, ids, norms, strict=True)]
-        x, y = (f"component {n + 1} ({100 * explained[n]:.2g} %" for n in (first, second))
+        x, y = (f"component {n + 1} ({100 * explained[n]:.3g} %" for n in (first, second))
         self.scatter.show_points(points[:, [first, second]], names, tips, (f"{x} of the variance)", f"{y})"))
         self._list_neighbours(archive)
         self.note.setText(" ".join(archive.metadata.notes))

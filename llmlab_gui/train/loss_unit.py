@@ -9,7 +9,7 @@ from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.widgets.buttons import toggle_button
 
 BITS_TIP = (
-    "Bits per byte: loss / ln 2 / bytes per token of the validation text. \n"
+    "Bits per byte: loss / ln 2 / bytes per token of the validation text.\n"
     "They compare between runs whose tokens differ, and are switched on where such runs are shown together."
 )
 NO_BYTES = "bytes per token unknown"
