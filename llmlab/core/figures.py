@@ -54,6 +54,7 @@ def figure_of(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, folder: Path, name: str, title: str = "") -> list[Path]:
     """Writes `name`.png and `name`.svg into `folder`, which exists. title: above all. Raises OSError."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -63,7 +64,8 @@ def save_figure(figure: Figure, folder: Path, name: str, title: str = "") -> lis
     # `Figure.savefig` draws everything twice, the first time only to lay it out.
     FigureCanvasAgg(figure).print_png(png)
     figure.set_layout_engine("none")  # the second file is laid out as the first
-    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})  # without a date
+    with rc_context({"svg.hashsalt": ""}):  # ids that follow from what is drawn alone, and no date
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return [png, svg]
 
 

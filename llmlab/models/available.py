@@ -55,13 +55,23 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def folder_name(folder: Path) -> str:
-    """What a folder's model is called: by its settings where the folder's own name is a digest, as in caches."""
-    if re.fullmatch(r"[0-9a-f]{32,64}", folder.name):
+    """What a folder's model is called: by its settings, or its GGUF file, where its own name is a digest, as in caches.
+
+    Also of a file, which is called by its name.
+    """
+    if re.fullmatch(r"[0-9a-f]{32,64}", folder.name) and folder.is_dir():
         settings = read_json(folder / CONFIG_FILE) or {}
         for key in _NAMES:
             if isinstance(name := settings.get(key), str) and name.strip("/ "):
                 return name.rstrip("/").rpartition("/")[2]
+        if len(files := ggufs_in(folder)) == 1:
+            return files[0].name
     return folder.name
+
+
+def located(path: Path) -> Path:
+    """Absolute, without links on its way; a link to a file keeps its name, since caches call their files by digests."""
+    return path.parent.resolve() / path.name if path.is_file() else path.resolve()
 
 
 def ggufs_in(folder: Path) -> list[Path]:
@@ -120,7 +130,7 @@ def packaged_ggufs() -> list[Path]:
             for file in metadata.files(package) or ():
                 path = Path(str(file.locate()))
                 if path.suffix == GGUF_SUFFIX and path.is_file():
-                    found.append(path.resolve())
+                    found.append(located(path))
     return found
 
 
@@ -155,8 +165,8 @@ def _runs(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
 
 def _models(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
     taken, named = {run.id for run in list_runs(outputs)}, named_models(progress)
-    names = {path.resolve(): name for name, path in named.items() if name not in taken}
-    found = [path.resolve() for path in [*_openable(outputs, _DEPTH, progress), *named.values()]]
+    names = {located(path): name for name, path in named.items() if name not in taken}
+    found = [located(path) for path in [*_openable(outputs, _DEPTH, progress), *named.values()]]
     for path in dict.fromkeys(found):
         yield _described(path, names.get(path, str(path)))
     for name, folder in cached_models().items():

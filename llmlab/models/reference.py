@@ -28,7 +28,16 @@ from typing import TypeAlias
 from llmlab.core.errors import LabError, UsageError, did_you_mean
 from llmlab.core.files import kind_of_no_file, read_json
 from llmlab.core.kinds import MYSTERIES, PAPERS, fine_tunes
-from llmlab.models.available import ADAPTER_FILE, CONFIG_FILE, GGUF_SUFFIX, cached_models, ggufs_in, named_models
+from llmlab.models.available import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    GGUF_SUFFIX,
+    cached_models,
+    folder_name,
+    ggufs_in,
+    located,
+    named_models,
+)
 from llmlab.store.checkpoints import select
 from llmlab.store.registry import list_runs, runs_called
 from llmlab.store.run_folder import RunFolder
@@ -183,7 +192,7 @@ class _Search:
             yield SavedRun(run, self._named(run))
         if path is None:
             if text in (named := named_models()):
-                yield from self._at(named[text].resolve(), text)
+                yield from self._at(located(named[text]), text)
             elif text in cached_models():
                 yield HubModel(text)
 
@@ -323,7 +332,7 @@ def pinned_name(run: RunFolder) -> str:
 
 def without_folders(reference: str) -> str:
     """`words@40` of `/home/me/outputs/pretraining/words@40`: a reference without the folders before a name."""
-    return "+".join(Path(part).name if Path(part).is_absolute() else part for part in reference.split("+"))
+    return "+".join(folder_name(Path(part)) if Path(part).is_absolute() else part for part in reference.split("+"))
 
 
 def is_fine_tuned(run: RunFolder) -> bool:
@@ -350,7 +359,7 @@ def _existing(text: str) -> Path | None:
     with suppress(OSError, RuntimeError, ValueError):  # no text that a file could be named by
         path = Path(text).expanduser()
         if path.exists():
-            return path.resolve()
+            return located(path)
     return None
 
 

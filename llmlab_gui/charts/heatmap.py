@@ -134,7 +134,8 @@ class Heatmap(CellMap):
         if self.describe is not None:
             return self.describe(row, column)
         unit = f" {heat.unit}" if heat.unit else ""
-        return f"{heat.rows[row]}, {heat.columns[column]}: {read_out(self.value(row, column), heat.kind)}{unit}"
+        cell = ", ".join(name for name in (heat.rows[row], heat.columns[column]) if name)  # a single row may have none
+        return f"{cell}: {read_out(self.value(row, column), heat.kind)}{unit}"
 
     def table(self) -> Table:
         """Row, column and value of every cell, as CSV has it."""

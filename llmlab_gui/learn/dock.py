@@ -23,6 +23,7 @@ from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, REVEAL, Page, without_outcomes
 from llmlab_gui.pages.paths import is_explanation, path_of_page
 from llmlab_gui.pages.places import with_panels
+from llmlab_gui.pages.search import counts_of, words_of
 from llmlab_gui.practice.page_questions import PageQuestions, with_questions
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import ProblemLabel
@@ -203,11 +204,11 @@ class LearnDock(LabDock):
             self._show(*self._future.pop())
 
     def find_next(self) -> None:
-        """The next place on this page with the words of the search, from the start again after the last."""
-        wanted = self.search.text().strip()
-        if wanted and not self.browser.find(pattern_of(wanted)):
+        """The next place on this page with a word of the search, from the start again after the last."""
+        words = words_of(self.search.text())
+        if words and not self.browser.find(pattern_of(*words)):
             self.browser.moveCursor(QTextCursor.MoveOperation.Start)
-            self.browser.find(pattern_of(wanted))
+            self.browser.find(pattern_of(*words))
 
     def search_for(self, wanted: str) -> None:
         """Searches all pages, as if it had been typed."""
@@ -274,32 +275,31 @@ class LearnDock(LabDock):
 
     def _filter(self) -> None:
         """The pages that have all words; the words themselves are marked on the page that is shown."""
-        wanted = self.search.text().strip().lower()
-        words = wanted.split()
-        found = [page for page in self._pages if all(word in page.text.lower() for word in words)]
-        self.nothing.setText(f"No page has “{self.search.text().strip()}”.")
-        self.nothing.setVisible(not found and bool(self._pages))
-        counts = {page.name: sum(page.text.lower().count(word) for word in words) for page in found}
-        self.list.fill(found or self._pages, self.page_name, counts if words and found else None)
-        if words and found and self.page_name not in counts:
+        words = words_of(self.search.text())
+        counts = counts_of(self._pages, words) if words else {}
+        self.nothing.setText(f"No page has “{' '.join(words)}”.")
+        self.nothing.setVisible(bool(words and self._pages and not counts))
+        by_name = {page.name: page for page in self._pages}
+        found = [by_name[name] for name in counts]
+        self.list.fill(found or self._pages, self.page_name, counts)
+        if found and self.page_name not in counts:
             self.go(found[0].name)
-        elif wanted and self._hides:
+        elif words and self._hides:
             self._render()  # what is searched is not hidden
         self._mark_matches()
 
     def _mark_matches(self) -> None:
         marks: list[QTextEdit.ExtraSelection] = []
         color = faded(current_theme().warning, 0.4)
-        for word in self.search.text().split():
-            cursor = QTextCursor(self.browser.document())
-            while len(marks) < _MARKED_MATCHES:
-                cursor = self.browser.document().find(pattern_of(word), cursor)
-                if cursor.isNull():
-                    break
-                mark = QTextEdit.ExtraSelection()
-                mark.cursor = cursor
-                mark.format.setBackground(color)
-                marks.append(mark)
+        words, cursor = words_of(self.search.text()), QTextCursor(self.browser.document())
+        while words and len(marks) < _MARKED_MATCHES:
+            cursor = self.browser.document().find(pattern_of(*words), cursor)
+            if cursor.isNull():
+                break
+            mark = QTextEdit.ExtraSelection()
+            mark.cursor = cursor
+            mark.format.setBackground(color)
+            marks.append(mark)
         self.browser.setExtraSelections(marks)
 
     def _turn(self, distance: int) -> None:

@@ -15,7 +15,7 @@ from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import expected_vocab_size
 from llmlab.notebook.predictions import Prediction
 from llmlab.notebook.quantities import Quantity, quantities_of_runs
-from llmlab.studies.papers.checks import quantities_of_check
+from llmlab.studies.papers.checks import inconclusive_anyway, quantities_of_check
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.forms.field import value_text
 from llmlab_gui.lab.book import Anchors, Book
@@ -93,13 +93,15 @@ def _changes(run: RunRow, settings: RunSettings) -> str:
 
 
 def ask_of_check(parent: QWidget, lab: Lab, record: ExperimentRecord) -> list[Prediction] | None:
-    """What the learner expects of each claim that a check is about to test; the answers are as those of `ask`."""
-    if not lab.notebook.asks:
+    """What the learner expects of each claim that a check is about to decide; the answers are as those of `ask`."""
+    undecided = inconclusive_anyway(record)
+    open_claims = [claim for claim in quantities_of_check(record) if claim.label not in undecided]
+    if not (lab.notebook.asks and open_claims):
         return []
     from llmlab_gui.notebook.verdicts_dialog import VerdictsDialog
 
     anchors = partial(verdicts_before, record, lab.outputs)
-    return VerdictsDialog(lab.notebook, record.title, quantities_of_check(record), parent, anchors=anchors).ask()
+    return VerdictsDialog(lab.notebook, record.title, open_claims, parent, anchors=anchors).ask()
 
 
 def question_about(settings: RunSettings) -> tuple[str, list[Quantity], Expected]:

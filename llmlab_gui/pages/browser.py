@@ -33,6 +33,7 @@ from PySide6.QtWidgets import QApplication, QTextBrowser, QTextEdit, QWidget
 from llmlab_gui.pages.formulas import SIZE, draw, drawing_of, formulas_of, not_tried
 from llmlab_gui.pages.html import FORMULA, JOINER, UNSEEN, page_colors, page_html
 from llmlab_gui.pages.page import Page, figures_of
+from llmlab_gui.pages.search import BEGINNING
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.theme import LIGHT, current_theme
 
@@ -86,10 +87,12 @@ def chart(image: QImage) -> QImage:
     return turned
 
 
-def pattern_of(words: str) -> QRegularExpression:
-    """What finds these words in a page, small or large, whatever in them is not seen."""
-    pattern = QRegularExpression.escape(words).replace("-", f"-{JOINER}?")
-    return QRegularExpression(pattern, QRegularExpression.PatternOption.CaseInsensitiveOption)
+def pattern_of(*words: str) -> QRegularExpression:
+    """What finds these words, or beginnings of words, in a page: small or large, whatever in them is not seen."""
+    found = "|".join(QRegularExpression.escape(word).replace("-", f"-{JOINER}?") for word in words)
+    options = QRegularExpression.PatternOption
+    kinds = options.CaseInsensitiveOption | options.UseUnicodePropertiesOption
+    return QRegularExpression(f"{BEGINNING}(?:{found})", kinds)
 
 
 def _painted(svg: str, larger: float, widest: int | None = None) -> QImage:

@@ -70,7 +70,7 @@ def _terms() -> tuple[dict[str, str], re.Pattern[str]]:
     """The anchor of each term, and what finds them: of `counterfactual token` and `token` the longer one."""
     anchors = {term.lower(): anchor_of(term) for page in load_glossary() for term in page.terms}
     words = "|".join(re.escape(term) for term in sorted(anchors, key=len, reverse=True)) or "(?!)"
-    return anchors, re.compile(rf"(?<![\w-])({words})(s?)(?![\w-])", re.IGNORECASE)
+    return anchors, re.compile(rf"(?<![\w-])({words})(s?)(?![\w-]|\.\w)", re.IGNORECASE)
 
 
 def with_terms(text: str) -> str:

@@ -12,7 +12,8 @@ from PySide6.QtWidgets import QFrame, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.data.papers import SIZES
-from llmlab.studies.papers.checks import CheckRequest, plan_check
+from llmlab.studies.papers.agreement import SEEDS_AGREEING
+from llmlab.studies.papers.checks import CheckRequest, inconclusive_anyway, options_of, plan_check
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.report_dock import ReportDock
@@ -99,7 +100,11 @@ class CheckDock(LabDock):
         """Of the size that was in the form; by now another one may be, which is planned next."""
         self.form.show_sizes({size: plan_text(record) for size, record in plans.items()})
         record = plans[asked.size]
-        return record, f"<b>{plan_text(record).capitalize()}</b> here."
+        words = f"<b>{plan_text(record).capitalize()}</b> here."
+        if without := inconclusive_anyway(record):
+            every = "Every verdict" if len(without) == len(options_of(record).claims) else f"{', '.join(without)}: it"
+            words += f" {every} will be inconclusive: a verdict needs {SEEDS_AGREEING} seeds."
+        return record, words
 
     def _paper_changed(self) -> None:
         self.form.show_paper()

@@ -41,7 +41,9 @@ class CheckForm(StudyForm[CheckRequest]):
         self.seeds.setRange(0, 100)
         self.seeds.setSpecialValueText("as many as the size has")
         self.seeds.setAccessibleName("Seeds")
-        self.seeds.setToolTip("Runs that differ in their seed only: a verdict needs most of them to agree")
+        self.seeds.setToolTip(
+            "Runs that differ in their seed only: for a verdict, four must agree, and four of every five"
+        )
         self.model = ReferenceBox("Models to be tested")
         self.model.setToolTip(f"References, {_SEVERAL} between several; empty: the pretrained models that are here")
         line = self.model.lineEdit()

@@ -318,7 +318,8 @@ class WalkDock(AskingDock):
         session.tokens_changed.connect(self._new_prompt)
         session.tokens_changed.connect(self._ask)
         self.list.currentRowChanged.connect(self._show_stage)
-        self.list.installEventFilter(self)
+        for part in (self.list, self.view.words):
+            part.installEventFilter(self)
         for box in (self.layer, self.head, self.position):
             box.valueChanged.connect(self._select)
         self.direction.currentIndexChanged.connect(self._turn)

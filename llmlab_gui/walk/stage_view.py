@@ -61,6 +61,8 @@ class StageView(QWidget):
         changed = [value.name for value in stage.values if value.changed] if stage is not None else []
         if changed and kept not in changed:
             kept = changed[0]
+        if stage is None or self.stage is None or stage.name != self.stage.name:
+            self.picture.choose(-1, -1)  # a number of that one
         self.stage = stage
         self._say()
         with QSignalBlocker(self.value):
@@ -174,7 +176,8 @@ class StageView(QWidget):
         )
         row = beside(self.value, self.as_table, self.against, grows=self.value)
         drawn = column(row, (self._pages, 1), spacing=3)
-        self._halves = split((scrolled(words), 1), (drawn, 1), sizes=[230, 220])
+        self.words = scrolled(words)
+        self._halves = split((self.words, 1), (drawn, 1), sizes=[230, 220])
         column((self._halves, 1), into=self)
 
 

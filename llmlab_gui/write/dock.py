@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from PySide6.QtCore import Qt
@@ -10,6 +10,7 @@ from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeE
 from PySide6.QtWidgets import QCheckBox, QLabel, QPlainTextEdit, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
@@ -38,6 +39,8 @@ class Draft:
     """What Write was left with, as the settings keep it."""
 
     prompt: str
+    how: Generation = field(default_factory=Generation)
+    spaces: bool = False
 
 
 class WriteDock(LabDock):
@@ -95,11 +98,15 @@ class WriteDock(LabDock):
         if draft is not None:
             self.prompt.setPlainText(draft.prompt)
             self.prompt.moveCursor(QTextCursor.MoveOperation.End)
+            self.form.show_how(draft.how)
+            self.chat.setChecked(draft.how.chat)
+            self.spaces.setChecked(draft.spaces)
 
     def shutdown(self) -> None:
         """Ends the reading thread, and a process of its own if it was given one."""
         if self._settings is not None:
-            self._settings.save_choices("write/draft", Draft(self.prompt.toPlainText()))
+            draft = Draft(self.prompt.toPlainText(), self._sampling(), self.spaces.isChecked())
+            self._settings.save_choices("write/draft", draft)
         self._typing.stop()
         for writer in (self.writer, self.second.writer):
             writer.shutdown()
@@ -117,7 +124,7 @@ class WriteDock(LabDock):
             self.lab.error_raised.emit(error)
             return
         self.tabs.setCurrentIndex(TOKEN_TAB)
-        self._how = replace(self.form.how(), chat=self.chat.isChecked())
+        self._how = self._sampling()
         self._prompt_then = self.prompt.toPlainText()
         self.second.text.begin("")
         self.second.said.clear()
@@ -128,6 +135,9 @@ class WriteDock(LabDock):
         self._point(self.text, -1)
         self._mark_stale()
         self._update_buttons()
+
+    def _sampling(self) -> Generation:
+        return replace(self.form.how(), chat=self.chat.isChecked())
 
     def stop(self) -> None:
         """Ends the generation; what is written stays."""
@@ -257,7 +267,7 @@ class WriteDock(LabDock):
         prompt, chat = self.prompt.toPlainText(), self.chat.isChecked()
         other = "" if prompt == self._prompt_then else "of another prompt"
         saved_since = bool(self._asked_of[0]) and self._asked_of == self.picker.choice  # the same choice, a newer step
-        words = f"of {self._author}" if model != self._wrote and not saved_since else other
+        words = "of another model" if model != self._wrote and not saved_since else other  # its name is above it
         self._text_veil.say(words if self._wrote else "")
         self.said.setEnabled(not self._text_veil.words)
         self.second.mark_stale(other)

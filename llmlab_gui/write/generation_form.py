@@ -19,36 +19,26 @@ class GenerationForm(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        usual = Generation()
         self.tokens, self.top_k, self.seed = QSpinBox(minimum=1, maximum=4096), QSpinBox(), QSpinBox()
         self.temperature, self.top_p, self.min_p, self.penalty = (QDoubleSpinBox() for _ in range(4))
-        self.tokens.setValue(usual.tokens)
         self.tokens.setToolTip("Length of the text, in tokens")
         self.temperature.setRange(0.0, 10.0)
         self.temperature.setSingleStep(0.1)
-        self.temperature.setValue(usual.temperature)
         self.temperature.setToolTip(
             "0 always takes the most likely token; 1 samples from the model's distribution; higher is wilder"
         )
         self.top_k.setRange(0, 100_000)
-        self.top_k.setValue(usual.top_k)
         self.top_k.setSpecialValueText("all")
         self.top_k.setToolTip("Sample from this many of the most likely tokens")
-        for box, value, step in (
-            (self.top_p, usual.top_p, 0.05),
-            (self.min_p, usual.min_p, 0.01),
-            (self.penalty, usual.repetition_penalty, 0.1),
-        ):
+        for box, step in ((self.top_p, 0.05), (self.min_p, 0.01), (self.penalty, 0.1)):
             box.setRange(0.0, 1.0)
             box.setSingleStep(step)
-            box.setValue(value)
         self.top_p.setToolTip("Sample from the most likely tokens that have this probability together; 1 means all")
         self.min_p.setToolTip("Sample from the tokens that are at least this share as likely as the most likely")
         self.min_p.setSpecialValueText("all")
         self.penalty.setRange(0.1, 10.0)
         self.penalty.setToolTip("Above 1, tokens that the text holds already become less likely; 1 changes nothing")
         self.seed.setRange(0, 2**31 - 1)
-        self.seed.setValue(usual.seed)
         self.seed.setToolTip("With the same seed, model, prompt and settings generate the same text")
         self.new_seed = tool_button(
             "New", "Another seed, another text", slot=lambda: self.seed.setValue(random.randrange(100_000))
@@ -69,11 +59,22 @@ class GenerationForm(QWidget):
             line = beside(widget)
             row.addWidget(column(name, line, spacing=1))
         line.addWidget(self.new_seed)
+        self.show_how(Generation())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """A splitter asks for the smallest height alone, which depends on how many lines this width takes."""
         super().resizeEvent(event)
         self.setMinimumHeight(self._row.heightForWidth(event.size().width()))
+
+    def show_how(self, how: Generation) -> None:
+        """Sets all of it."""
+        self.tokens.setValue(how.tokens)
+        self.temperature.setValue(how.temperature)
+        self.top_k.setValue(how.top_k)
+        self.seed.setValue(how.seed)
+        self.top_p.setValue(how.top_p)
+        self.min_p.setValue(how.min_p)
+        self.penalty.setValue(how.repetition_penalty)
 
     def how(self) -> Generation:
         """What is set."""

@@ -24,6 +24,7 @@ from llmlab.models.reference import (
     Reference,
     SavedRun,
     parse,
+    without_folders,
 )
 from llmlab.store.run_folder import RunFolder
 
@@ -291,3 +292,12 @@ def test_a_folder_with_a_digest_for_a_name_is_called_as_its_settings_say(tmp_pat
             assert folder_name(folder) == expected
     (folder := tmp_path / ("ab" * 20)).mkdir()
     assert folder_name(folder) == folder.name
+
+
+def test_a_gguf_file_in_a_cache_keeps_its_name(outputs: Path, tmp_path: Path) -> None:
+    """As huggingface_hub keeps it: a link, in a folder named by a digest, to a file named by another one."""
+    (snapshot := tmp_path / "snapshots" / ("ab" * 20)).mkdir(parents=True)
+    (tmp_path / ("cd" * 32)).touch()
+    (file := snapshot / "tiny.gguf").symlink_to(tmp_path / ("cd" * 32))
+    assert parse(str(file), outputs) == parse(str(snapshot), outputs) == GgufFile(file)
+    assert without_folders(str(file)) == without_folders(str(snapshot)) == "tiny.gguf"

@@ -23,6 +23,7 @@ from llmlab.models.source import source_of
 from llmlab.notebook.claims import claim_quantity
 from llmlab.notebook.quantities import CLAIM, Quantity
 from llmlab.studies.experiments.plan import LONGEST_NAME
+from llmlab.studies.papers.agreement import SEEDS_AGREEING
 from llmlab.studies.papers.attention_sinks.plan import PLAN as ATTENTION_SINKS
 from llmlab.studies.papers.bayesian_geometry.plan import PLAN as BAYESIAN_GEOMETRY
 from llmlab.studies.papers.grokking.plan import PLAN as GROKKING
@@ -83,6 +84,14 @@ def quantities_of_check(record: ExperimentRecord) -> list[Quantity]:
     """The claims that a check tests, in the paper's order. LabError where its record is damaged."""
     asked = options_of(record)
     return [claim_quantity(f"{CLAIM}{asked.paper}/{id}") for id in asked.claims]
+
+
+def inconclusive_anyway(record: ExperimentRecord) -> list[str]:
+    """The claims that a check trains too few seeds for: whatever comes, their verdict is inconclusive."""
+    asked = options_of(record)
+    if not 0 < len(record.seeds) < SEEDS_AGREEING:
+        return []
+    return [claim for claim in asked.claims if claim not in PLANS[asked.paper].of_models]
 
 
 def plan_check(request: CheckRequest) -> ExperimentRecord:

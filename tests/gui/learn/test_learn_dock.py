@@ -346,6 +346,21 @@ def test_search_narrows_the_list_and_marks_the_words(qtbot: QtBot, dock: LearnDo
     assert not dock.nothing.isVisible()
 
 
+def test_a_question_in_plain_words_finds_what_readers_see(qtbot: QtBot, dock: LearnDock) -> None:
+    """Beginnings of words that count, in no link's target; first the pages that are called so."""
+    page = Page("anatomy", "Anatomy", "# Anatomy\n\nSee [here](glossary:loss-of-rank). A stylish page.\n")
+    dock._pages.append(page)
+    for typed in ("What is my loss?", "los"):
+        dock.search.setText(typed)
+        found = [title.partition("  (")[0] for title in dock.list.titles()]
+        assert "Anatomy" not in found
+        assert found[0] == "The loss"
+    dock.search.setText("styl")
+    assert dock.list.titles() == ["Anatomy  (1)"]
+    dock.search.setText("lish")  # inside a word
+    assert dock.nothing.isVisible()
+
+
 def test_a_narrow_dock_has_a_combo_box_instead_of_the_list(qtbot: QtBot, dock: LearnDock) -> None:
     assert dock.list.isVisible()
     assert not dock.combo.isVisible()

@@ -70,7 +70,9 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     for key in (Qt.Key.Key_Right, Qt.Key.Key_Down):
         qtbot.keyClick(dock.list, key)
     assert dock.view.stage is dock.stages[2]
-    qtbot.keyClick(dock.list, Qt.Key.Key_Left)
+    qtbot.mouseClick(dock.view.title, Qt.MouseButton.LeftButton)
+    assert dock.view.title.hasFocus()
+    qtbot.keyClick(dock.view.title, Qt.Key.Key_Left)
     view = dock.view
     assert (view.title.text(), view.formula.text(), view.numbers.text()) == ("Norm", "y = x / s", "1 / 2")
     assert "llmlab/gpt/model.py:154" in view.code.text()

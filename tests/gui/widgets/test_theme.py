@@ -35,6 +35,7 @@ from llmlab_gui.widgets.labels import PrimaryButton
 from llmlab_gui.widgets.layouts import beside
 from llmlab_gui.widgets.row_tables import tool_bar
 from llmlab_gui.widgets.theme import DARK, LIGHT, Theme, apply_theme, current_theme, mix, style_sheet, theme_notifier
+from llmlab_gui.widgets.veil import SHADE
 
 BOTH = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 STATES = ("queued", "running", "paused", "stopping", "stopped", "finished", "failed", "interrupted")
@@ -71,6 +72,11 @@ def test_text_can_be_read_on_tinted_grounds(theme: Theme) -> None:
     for color in (theme.warning, theme.good):
         ground = mix(theme.surface, color, 0.10).name()
         assert min(contrast(text, ground) for text in (theme.text, theme.accent, color)) >= 4.5
+
+
+@BOTH
+def test_text_under_a_veil_can_be_read(theme: Theme) -> None:
+    assert contrast(mix(theme.text, theme.surface, SHADE).name(), theme.surface) >= 4.5
 
 
 @BOTH

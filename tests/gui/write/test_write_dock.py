@@ -117,6 +117,17 @@ def test_the_distribution_before_and_after_each_setting_of_sampling_is_shown(
 def test_the_prompt_is_there_after_a_restart(qtbot: QtBot, lab: FakeLab, dock: WriteDock, tmp_path: Path) -> None:
     settings = WindowSettings(tmp_path / "window.ini")
     dock.remember(settings)
+    how = Generation(0.5, 3, 0.85, 0.02, 1.3, tokens=7, seed=11, chat=True)
+    for left, spaces in ((how, True), (Generation(), False)):  # and how it is continued
+        dock.form.show_how(left)
+        dock.chat.setChecked(left.chat)
+        dock.spaces.setChecked(spaces)
+        dock.shutdown()
+        dock.form.show_how(Generation(0.1, tokens=9))
+        dock.chat.setChecked(not left.chat)
+        dock.spaces.setChecked(not spaces)
+        dock.remember(settings)
+        assert (dock._sampling(), dock.spaces.isChecked()) == (left, spaces)
     first = dock.prompt.toPlainText()
     for left in (first, "Once\nupon a time", ""):
         dock.prompt.setPlainText(left)
@@ -194,11 +205,11 @@ def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab
     # Another checkpoint of the same run, and another run: at once, and also where its files cannot be read.
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("step-00000100"))
     dock.picker._choose_checkpoint()
-    assert veils[0].words == veils[2].words == "of alpha, step 200"
+    assert veils[0].words == veils[2].words == "of another model"
     broken = FakeRun(lab.outputs, "beta", steps=1000).start()
     lab.add(broken)
     dock.picker.select(broken.run.full_name, "latest")
-    assert veils[0].words == veils[2].words == "of alpha, step 200"
+    assert veils[0].words == veils[2].words == "of another model"
     assert veils[1].words in ("", "of alpha, step 200")
     assert not dock.next_list.pairs() or veils[1].words
     assert not dock.said.isEnabled()
