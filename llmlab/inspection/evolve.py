@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from llmlab.core.errors import LabError, UsageError
+from llmlab.core.memory import NoMemory
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, ArchiveWriter, Slot, read_archive
@@ -97,7 +98,7 @@ def _ask(
         told.begin(done)
         try:
             answerable = _inspect(f"{run}@{checkpoint.step}", outputs, asked, path, told)
-        except UsageError:
+        except (UsageError, NoMemory):
             raise
         except (LabError, OSError) as error:  # a run that trains deletes checkpoints while they are read
             notes.append(f"Step {checkpoint.step} is left out: {error}")

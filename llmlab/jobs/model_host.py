@@ -198,11 +198,18 @@ class Host:
         compare_opened(first, second, from_values(Compare, request["values"]), out, turn)
 
     def _evolve(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
+        """Its checkpoints are opened beside the model that is held, which is let go where memory has no room for it."""
         from llmlab.inspection.evolve import evolve
 
-        if not self._is_gone():
-            self._close()
-        evolve(str(request["run"]), self._outputs, dict(request["values"]), out, turn)
+        run, values = str(request["run"]), dict(request["values"])
+        try:
+            evolve(run, self._outputs, values, out, turn)
+            return
+        except NoMemory:
+            if self._held is None or self._is_gone():
+                raise
+        self._close()
+        evolve(run, self._outputs, values, out, turn)
 
     def _change(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
         """Reads files alone: the model that is open stays."""

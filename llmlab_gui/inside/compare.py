@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QCheckBox, QLabel, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
-from llmlab.models.reference import parse, without_folders
+from llmlab.models.reference import parse
 from llmlab.models.source import base_and_fine_tuned
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.layer_chart import LayerChart
@@ -103,8 +103,6 @@ class CompareDock(AnswerDock):
             return
         self._asked = (a, b)
         self._say_nothing_yet()  # what was refused before is about nothing here
-        self.note.setText(f"Comparing {without_folders(a)} with {without_folders(b)}…")
-        self.note.show()
         values = {"what": list(_WHAT), "align": self.align.isChecked()}
         self.session.compare(a, b, values, self._take, self._refuse)
 

@@ -144,7 +144,6 @@ class EvolutionDock(InspectionDock):
         if row is None:
             self._refuse(LabError("No run is chosen.", "", "Train one first: Set-up."))
             return
-        self.note.setText(f"Reading the checkpoints of {self.run_box.currentText()}, one after the other…")
         values = {"what": list(_WHAT), "every": self.stride.currentData()}
         self._reading = self.session.evolve(str(row.run.path), values, self._take, self._refuse)
 

@@ -32,7 +32,7 @@ from llmlab_gui.widgets.saving import Table
 _SETTLE_MS = 250
 _MOVED_TAB = 1
 _HINT = (
-    "Add an intervention above, or choose a head in another panel: the predictions before and after the change "
+    "{} an intervention, or choose a head in another panel: the predictions before and after the change "
     "appear here. The model itself stays as it is."
 )
 
@@ -168,6 +168,8 @@ class InterventionsDock(InspectionDock):
         shown = self.fields.isChecked()
         self._row.setVisible(shown)
         self.form.show_edits(shown and not self._sweeping)  # a sweep makes its own
+        if not self.session.edits:
+            self._say_nothing_yet()
         for page in (self._before_after, self.effect.moved, self.sweep):
             seen = page is self.tabs.currentWidget()
             height = QSizePolicy.Policy.Expanding if seen else QSizePolicy.Policy.Ignored
@@ -177,7 +179,8 @@ class InterventionsDock(InspectionDock):
         selection = self.session.selection
         head = ChosenIntervention("head", selection.layer, selection.head)
         words = f"Zero-ablate head {head.head} of layer {head.layer}"
-        self.empty.say("No intervention yet", _HINT, words, lambda: self._begin_with(head))
+        hint = _HINT.format("Add" if self.fields.isChecked() else "Press Fields to add")
+        self.empty.say("No intervention yet", hint, words, lambda: self._begin_with(head))
         self._show_empty_page()
 
     def _begin_with(self, head: ChosenIntervention) -> None:

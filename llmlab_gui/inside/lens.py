@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QPoint
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QCheckBox, QLabel, QWidget
 
 from llmlab.inspection.archive import Archive
@@ -35,6 +36,8 @@ _COLORINGS = (
     (ENTROPY, "Entropy"),
     (KL, "KL to the final"),
 )
+# Below this height, and where this width leaves room for both, the ranks go beside the table instead of under it.
+_LOW, _NARROW = 420, 420
 # More lines than these are a tangle, and the theme's colours run out.
 _MOST_PINS = 6
 
@@ -58,7 +61,8 @@ class LensDock(InspectionDock):
         self.cut_off = QLabel()
         self.again = tool_button(AGAIN, "Read the rows that are missing", slot=lambda: self.session.complete())
         self.controls.add(self.coloring, self.halves, self.unpin, self.cut_off, self.again)
-        self.set_body(split(self.grid, self.ranks, sizes=[320, 160], closes=True))
+        self._halves = split(self.grid, self.ranks, sizes=[320, 160], closes=True)
+        self.set_body(self._halves)
         self.caption(
             "Each cell: the token that the stream at this layer points to, through the model's own last norm and "
             "unembedding. Click one to see the rank of the correct token by layer.",
@@ -92,6 +96,11 @@ class LensDock(InspectionDock):
         if not same:
             self.pins = []
         self._redraw()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        across = event.size().height() < _LOW and event.size().width() > _NARROW
+        self._halves.setOrientation(Qt.Orientation.Horizontal if across else Qt.Orientation.Vertical)
 
     def shown(self) -> list[Archive | None]:
         return [self._archive]

@@ -32,6 +32,7 @@ from llmlab.inspection.archive import read_archive
 from llmlab.jobs import model_host as host_module
 from llmlab.jobs.launcher import request
 from llmlab.jobs.model_host import Host
+from llmlab.models import source
 from llmlab.models.about import about
 from llmlab.models.model import OpenModel
 from llmlab.models.source import open_model
@@ -173,7 +174,7 @@ def test_an_open_model_answers_on_after_a_comparison_and_an_evolution_although_i
     assert told(comparison, {"do": "evolve", "run": "bar"}, ask) == ["opened", *["answered"] * 4]
 
 
-def test_a_comparison_leaves_the_open_model_open_where_memory_has_room_for_both(
+def test_a_comparison_and_an_evolution_leave_the_open_model_open_where_memory_has_room_for_both(
     places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said, opened, room = io.StringIO(), [], 2
@@ -186,11 +187,13 @@ def test_a_comparison_leaves_the_open_model_open_where_memory_has_room_for_both(
         return open_model(str(reference), *how)
 
     monkeypatch.setattr(host_module, "open_model", opening)
+    monkeypatch.setattr(source, "open_model", opening)
     compare = {"id": 2, "do": "compare", "models": ["bar@5", "bar@10"], "values": {"text": TEXT}}
     compare["out"] = str(tmp_path / "out")
-    for room, again in ((2, []), (1, ["bar@10"])):
+    evolve = {"id": 2, "do": "evolve", "run": "bar", "values": {"text": TEXT, "every": 99}, "out": compare["out"]}
+    for asked, room, again in ((one, *how) for one in (compare, evolve) for how in ((2, []), (1, ["bar@10"]))):
         opened.clear()
-        host.listen([json.dumps({"id": 1, "do": "open", "model": "bar@5"}), json.dumps(compare)])
+        host.listen([json.dumps({"id": 1, "do": "open", "model": "bar@5"}), json.dumps(asked)])
         host.answer_all()
         assert json.loads(said.getvalue().splitlines()[-1])["event"] == "answered"
         assert opened[-1 - len(again) :] == ["bar@10", *again]
