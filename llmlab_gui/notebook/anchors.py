@@ -52,12 +52,16 @@ def anchors_of(
 
 
 def anchors_of_plan(record: ExperimentRecord, runs: Sequence[RunRow], outputs: Path, progress: Progress) -> str:
-    """Of the settings that an experiment's trials share. Raises Cancelled; UsageError for settings that are none."""
+    """What the last such experiment found, or run came to; then losses, of the settings that its trials share.
+
+    Raises Cancelled; UsageError for settings that are none.
+    """
     settings = settings_of(record)
     last = _last_experiment(record, settings, outputs, progress)
     if last is None:  # what one of its runs may come to
         last = _last_run(settings, record.preset, runs, rated=True)
-    return _sentence([*_guesses(settings, runs, outputs, progress), *last])
+    found = [f"{part[0].upper()}{part[1:]}." for part in last]
+    return " ".join([*found, _sentence(_guesses(settings, runs, outputs, progress))]).strip()
 
 
 def verdicts_before(record: ExperimentRecord, outputs: Path, progress: Progress) -> str:
@@ -137,8 +141,8 @@ def _last_run(
     of, about = last.info.settings, _short(last.name)
     if of.model != settings.model:
         what, about = "last run on the same data", f"{about} ({of.words.makes})"
-    rate = f" at a learning rate of {of.train.learning_rate:g}" if rated else ""
-    return [f"{what}, {about}: {last.status.val_loss:.2f} after {last.status.step:,} steps{rate}"]
+    rate = f"learning rate {of.train.learning_rate:g}, validation loss " if rated else ""
+    return [f"{what}, {about}: {rate}{last.status.val_loss:.2f} after {last.status.step:,} steps"]
 
 
 def _last_experiment(
@@ -154,8 +158,8 @@ def _last_experiment(
                 lowest = next(losses, None)
                 value = next((found.text for found in findings if found.name == "best"), "")
                 if lowest is not None:
-                    of = f" ({value})" if value else ""
-                    return [f"last such experiment, {_short(folder.id)}: lowest {lowest:.2f}{of}"]
+                    of = f"{value} had the " if value else ""
+                    return [f"last such experiment, {_short(folder.id)}: {of}lowest validation loss, {lowest:.2f}"]
     return None
 
 

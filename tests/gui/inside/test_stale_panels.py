@@ -359,7 +359,7 @@ def test_what_the_active_model_wrote_is_dimmed_as_soon_as_another_is_chosen(qtbo
     assert dock._text_veil.words == ""
     host.hold = {"open"}
     session.open("beta")
-    assert dock._text_veil.words == "of alpha"
+    assert dock._text_veil.words == "of another model"
     host.fail["open"] = REFUSAL
     host.release()
     qtbot.waitUntil(lambda: session.refused, timeout=WAIT)

@@ -388,8 +388,9 @@ def test_what_guessing_costs_comes_from_the_cache_where_no_run_tells(
     results = last.write_results()
     lowest = [Finding("best", "", 0.01, text="0.01"), Finding("best_loss", "", 3.1)]
     write_results(last.folder, replace(results, findings=results.findings + lowest))
-    said = f"{guesses} · last such experiment, {'n' * 39}…: lowest 3.10 (0.01)"
-    assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation losses to compare with: {said}."
+    said = f"Last such experiment, {'n' * 39}…: 0.01 had the lowest validation loss, 3.10."
+    losses = f"Validation losses to compare with: {guesses}."
+    assert anchors_of_plan(plan, [], outputs, quiet) == f"{said} {losses}"
     in_bits = [replace(one, unit="bits per byte") for one in lowest]  # no anchor of what is predicted in nats
     write_results(last.folder, replace(results, findings=results.findings + in_bits))
     assert anchors_of_plan(plan, [], outputs, quiet) == f"Validation losses to compare with: {guesses}."
