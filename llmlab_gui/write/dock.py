@@ -288,13 +288,14 @@ class WriteDock(LabDock):
     def _name_first(self) -> None:
         """Above the first text: who wrote it, whatever was chosen since; before there is one, who would.
 
-        Where the text stands alone, only while another model would answer now.
+        Where the text stands alone, only while another model would answer now, or to another prompt.
         """
         beside, now = self.beside.isChecked(), self._first_model()
         self.first_name.say(f"A  {self._author or now}" if beside else f"Written by {self._author}")
         level = self.second.box if beside else self.first_name  # as high as B's box: texts begin level
         self.first_name.setFixedHeight(level.sizeHint().height())
-        self.first_name.setVisible(beside or self._author not in ("", now))
+        other = self._author != now or bool(self._text_veil.words)
+        self.first_name.setVisible(beside or (bool(self._author) and other))
 
     def _update_note(self) -> None:
         row, checkpoint = self.picker.row, self.picker.checkpoint

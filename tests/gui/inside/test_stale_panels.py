@@ -359,11 +359,12 @@ def test_what_the_active_model_wrote_is_dimmed_as_soon_as_another_is_chosen(qtbo
     assert dock._text_veil.words == ""
     host.hold = {"open"}
     session.open("beta")
-    assert dock._text_veil.words == "of another model"
+    assert (dock._text_veil.words, dock.first_name.text()) == ("of another model", "Written by alpha")
+    assert not dock.first_name.isHidden()
     host.fail["open"] = REFUSAL
     host.release()
     qtbot.waitUntil(lambda: session.refused, timeout=WAIT)
-    assert dock._text_veil.words == "of alpha"
+    assert dock._text_veil.words == "of another model"
     dock._stay()  # whoever types or generates means the active one
     assert dock._text_veil.words == ""
     dock.shutdown()
