@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from llmlab.core.charts import FAINT, FIT, LINE, MEASURED, POINTS, Axis, Chart, Note, NotedChart, Series, have_order
-from llmlab.core.figures import chart_figure
+from llmlab.core.figures import chart_figure, save_figure
 from llmlab.store.events import NATS
 from llmlab.studies.experiments.outcomes import Chart as ExperimentChart
 from llmlab.studies.experiments.outcomes import Curve, Point
@@ -48,6 +49,13 @@ def test_a_chart_of_an_experiment_says_its_points_marks_and_limit() -> None:
     assert axes.get_ylim()[1] == pytest.approx(4.4)  # the run that diverged does not squeeze the others
     assert [text.get_text() for text in axes.texts] == ["two runs"]
     assert chart.drawn(start=None).top is None
+
+
+def test_a_figure_is_written_twice_as_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (
+        [path.read_bytes() for path in save_figure(chart_figure(of_kind(LINE)), tmp_path, "c")] for _ in "12"
+    )
+    assert first == second
 
 
 @pytest.mark.parametrize(("count", "hues"), [(4, "#0072b2"), (5, "#440154")])

@@ -300,6 +300,9 @@ def test_a_click_pins_a_token_and_draws_its_rank_by_layer(lab: InspectionLab, qt
     assert dock.ranks.isVisible()
     assert dock.ranks.lines[0].y.tolist() == archive["lens/rank"][:, 2].tolist()
     assert "to" in dock.ranks.lines[0].label
+    for height, table in ((640, 0.3), (324, 0.4)):  # of a panel as high, that of Look inside at 1366 x 768
+        dock.resize(570, height)
+        qtbot.waitUntil(lambda height=height, table=table: dock.grid.height() > table * height, timeout=WAIT)  # type: ignore[misc]
     dock.unpin.click()
     assert not dock.ranks.isVisible()
 

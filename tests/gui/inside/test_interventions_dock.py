@@ -284,6 +284,7 @@ def test_in_a_low_window_a_sweeps_map_is_in_sight_once_the_fields_are_hidden(
     map = dock.sweep.map
     qtbot.waitUntil(lambda: map.visibleRegion().boundingRect().height() > map.height() * 0.9, timeout=WAIT)
     assert map.visibleRegion().boundingRect().height() > seen
+    assert "Press Fields to add" in dock.empty._hint.text()
     dock.fields.click()
     dock.tabs.setCurrentIndex(0)
     assert dock._row.isVisible()

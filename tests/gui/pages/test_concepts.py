@@ -130,10 +130,10 @@ def test_the_glossary_has_the_words_of_the_field(term: str) -> None:
 
 
 def test_a_line_links_each_of_its_terms_once_and_the_longest_one() -> None:
-    linked = with_terms("A counterfactual token is a token; tokens, tokenless and re-token: Logits.")
+    linked = with_terms("A counterfactual token is a token; tokens, tokenless, token.json and re-token: Logits.")
     assert linked == (
         'A <a href="glossary:counterfactual-token">counterfactual token</a> is a <a href="glossary:token">token</a>; '
-        'tokens, tokenless and re-token: <a href="glossary:logit">Logits</a>.'
+        'tokens, tokenless, token.json and re-token: <a href="glossary:logit">Logits</a>.'
     )
 
 

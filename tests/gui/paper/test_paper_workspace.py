@@ -27,6 +27,7 @@ from llmlab.jobs.worker_process import launch
 from llmlab.studies import launcher
 from llmlab_gui.experiments import controller
 from llmlab_gui.lab.dock import is_seen
+from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number, statistic_text, value_text
@@ -218,6 +219,10 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
     qtbot.waitUntil(
         lambda: check_dock.setup.record is not None and len(check_dock.setup.record.trials) < both, timeout=WAIT
     )
+    estimate = check_dock.setup.estimate
+    assert "Every verdict will be inconclusive: a verdict needs 4 seeds" in estimate.text()
+    lab.notebook.set_asks(True)
+    assert ask_of_check(check_dock, lab, check_dock.setup.record) == []  # nothing is left to ask
     check_dock.copy_button.click()
     command = "llmlab-run paper run induction-heads --size minutes --claims two-layers,phase-change --seeds 2"
     assert QGuiApplication.clipboard().text() == command

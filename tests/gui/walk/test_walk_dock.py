@@ -17,6 +17,7 @@ from waits import WAIT
 
 from llmlab.core.errors import LabError
 from llmlab.walk.stage import Code, Stage, Value, marked, to_archive
+from llmlab_gui.charts.cell_map import NONE
 from llmlab_gui.walk.dock import WalkDock
 from llmlab_gui.widgets.focus_ring import _ROOM
 
@@ -70,6 +71,7 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     for key in (Qt.Key.Key_Right, Qt.Key.Key_Down):
         qtbot.keyClick(dock.list, key)
     assert dock.view.stage is dock.stages[2]
+    dock.view.picture.choose(0, 1)  # which another stage has not
     qtbot.mouseClick(dock.view.title, Qt.MouseButton.LeftButton)
     assert dock.view.title.hasFocus()
     qtbot.keyClick(dock.view.title, Qt.Key.Key_Left)
@@ -80,6 +82,8 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     assert view.picture.heat is not None
     assert view.picture.heat.values.shape == (1, 8)
     assert view.picture.heat.signed
+    assert view.picture.words(0, 1).startswith("1: ")  # its only row has no name
+    assert view.picture.chosen == NONE
     assert dock.pictures() == [view.picture]
     view.as_table.setChecked(True)
     assert dock.pictures() == []
