@@ -13,10 +13,11 @@ from llmlab.jobs.model_host import Host
 from llmlab.practice.kinds import all_kinds
 from llmlab.practice.question import INTERVAL, Question, mark
 from llmlab.practice.subject import subject_of
+from llmlab.store.checkpoints import select
 
 
 def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(tmp_path: Path) -> None:
-    train_here(new_run(tmp_path, model__n_head=2))
+    run = train_here(new_run(tmp_path, model__n_head=2))
     said = io.StringIO()
     host = Host(said, tmp_path)
     kinds = [name for name, kind in all_kinds().items() if kind.concept == "attention-patterns"]
@@ -36,7 +37,7 @@ def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(t
     assert sorted(asked) == sorted(kinds)
     live = {"id": 98, "do": "practice", "model": "run@live", "seed": 7, "concept": "attention-patterns", "without": []}
     host._answer_or_say_why(live)
-    assert json.loads(said.getvalue().splitlines()[-1])["question"]["model"] == "run@latest"
+    assert json.loads(said.getvalue().splitlines()[-1])["question"]["model"] == f"run@{select(run.checkpoints).step}"
     assert host._held is not None  # the panels and the questions share one model
     host._answer_or_say_why({"id": 99, "do": "practice", "model": "", "seed": 7, "concept": "tokens", "without": []})
     assert json.loads(said.getvalue().splitlines()[-1])["question"]["concept"] == "tokens"

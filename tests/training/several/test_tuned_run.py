@@ -115,6 +115,7 @@ def test_two_processes_follow_the_curve_of_one_and_save_the_same(
         event["tokens"] for event in events_of(alone, "step")
     ]
     assert events_of(pair, "started")[0]["processes"] == 2
+    assert len(events_of(pair, "shared")[-1]["busy"]) == 2
     assert open_model(f"{pair.id}@final", outputs).name
 
 
