@@ -58,6 +58,24 @@ class Asked:
     subject: str = ""
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What the form was left with, as the settings keep it. unticked: what is not compared. given: what differs from
+    the preset, by `section.field`."""
+
+    kind: str
+    track: str
+    grid: str
+    seeds: int
+    unticked: list[str]
+    option: str
+    subject: str
+    name: str
+    jobs: int
+    preset: str
+    given: dict[str, Any]
+
+
 class ExperimentForm(StudyForm[Asked]):
     """Everything that decides an experiment. `read()` gives what is in it, checked as far as a form can."""
 
@@ -143,26 +161,58 @@ class ExperimentForm(StudyForm[Asked]):
         )
         return Asked(replace(asked, command=command_line(asked, given)))
 
+    def draft(self) -> Draft:
+        """What it says now, as far as that can be read."""
+        return Draft(
+            self.kind.name,
+            self.track,
+            self.grid.text(),
+            self.seeds.value(),
+            [name for name, box in self.groups.items() if not box.isChecked()],
+            self.option.text(),
+            str(self.subject.currentData() or ""),
+            self.name.text(),
+            self.jobs.value(),
+            self.base.preset,
+            {key: value for key, value in self.base.readable().items() if key != "model.base" or self.model.named},
+        )
+
     def fill(self, record: ExperimentRecord) -> None:
         """Shows what an experiment was made from. UsageError when its settings are none any more."""
-        self.set_kind(record.kind)
-        kind = self.kind
-        self.tracks.setCurrentIndex(max(0, self.tracks.findData(record.track)))
-        self.option.setText(str(record.options.get(_OPTIONS[kind.name].name, "")) if kind.name in _OPTIONS else "")
-        if not kind.trains:
-            self.list_subjects()
-            self.subject.setCurrentIndex(max(0, self.subject.findData(record.subject)))
-            return
+        kind = KINDS[record.kind]
         values = {trial.varied[kind.setting] for trial in record.trials if kind.setting in trial.varied}
-        self.grid.setText(", ".join(f"{value:g}" for value in sorted(values)))
-        self.seeds.setValue(len(record.seeds))
         compared = {trial.group for trial in record.trials}
-        for name, box in self.groups.items():
-            box.setChecked(name in compared)
-        sections = record.base.items()
-        self.base.fill(
-            record.preset, {f"{section}.{key}": value for section, items in sections for key, value in items.items()}
+        draft = Draft(
+            record.kind,
+            record.track,
+            ", ".join(f"{value:g}" for value in sorted(values)),
+            len(record.seeds),
+            [name for name in kind.groups_of(record.track) if name not in compared],
+            str(record.options.get(_OPTIONS[kind.name].name, "")) if kind.name in _OPTIONS else "",
+            record.subject,
+            self.name.text(),
+            self.jobs.value(),
+            record.preset,
+            {f"{section}.{key}": value for section, items in record.base.items() for key, value in items.items()},
         )
+        self.take_up(draft)
+
+    def take_up(self, draft: Draft) -> None:
+        """Shows it. UsageError for settings that are none."""
+        self.set_kind(draft.kind)
+        self.tracks.setCurrentIndex(max(0, self.tracks.findData(draft.track)))
+        self.option.setText(draft.option)
+        self.name.setText(draft.name)
+        self.jobs.setValue(draft.jobs)
+        if not self.kind.trains:
+            self.list_subjects()
+            self.subject.setCurrentIndex(max(0, self.subject.findData(draft.subject)))
+            return
+        self.grid.setText(draft.grid)
+        self.seeds.setValue(draft.seeds)
+        for name, box in self.groups.items():
+            box.setChecked(name not in draft.unticked)
+        self.base.fill(draft.preset, draft.given)
 
     def list_offers(self) -> None:
         """Finds out anew which runs, models and examples are here."""

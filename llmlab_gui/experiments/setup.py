@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import partial
 
@@ -18,11 +19,12 @@ from llmlab.studies.experiments.plan import make_plan
 from llmlab.studies.experiments.results import value_text
 from llmlab.studies.records import ExperimentRecord, Trial
 from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.experiments.form import Asked, ExperimentForm
+from llmlab_gui.experiments.form import Asked, Draft, ExperimentForm
 from llmlab_gui.experiments.study_setup import Steps, StudySetup
 from llmlab_gui.experiments.tables import PLAN_COLUMNS, PlanModel
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.anchors import anchors_of_plan
 from llmlab_gui.notebook.asking import ask
 from llmlab_gui.widgets.labels import scrolled
@@ -36,6 +38,7 @@ class ExperimentDock(LabDock):
 
     def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiment", "Experiment", parent)
+        self._settings: WindowSettings | None = None
         self.form = ExperimentForm(lab)
         self.plan = PlanModel(self)
         self.plan_table = rows_table(self.plan, "Plan", PLAN_COLUMNS)
@@ -51,6 +54,22 @@ class ExperimentDock(LabDock):
         lab.runs_changed.connect(self._runs_changed)
         lab.experiment_requested.connect(self.fill)
         self._kind_changed()
+
+    def remember(self, settings: WindowSettings) -> None:
+        self._settings = settings
+        draft = settings.choices(self._draft_key, Draft)
+        if draft is not None and draft.kind in KINDS:
+            with contextlib.suppress(LabError):  # of a version with other settings
+                self.form.take_up(draft)
+
+    def shutdown(self) -> None:
+        if self._settings is not None:
+            self._settings.save_choices(self._draft_key, self.form.draft())
+        super().shutdown()
+
+    @property
+    def _draft_key(self) -> str:
+        return f"set-up/experiment{self.lab.outputs.resolve().as_posix()}"
 
     def fill(self, wanted: str | ExperimentRecord) -> None:
         """Shows a kind by its name, or what an experiment was made from; and comes to the front."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -9,6 +10,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QGridLayout, QWidget
 
 from llmlab.core.config import describe
+from llmlab.core.errors import LabError
 from llmlab.core.presets import Preset, default_preset, presets_of
 from llmlab.core.run_settings import RunSettings
 from llmlab_gui.forms.editors import Editor
@@ -68,6 +70,14 @@ class PresetForm(QWidget, Generic[S]):
     def given(self) -> dict[str, Any]:
         """The settings that differ from the preset, by their keys: what the learner said. UsageError as above."""
         return {field.info.key: field.parsed() for field in self.form.changed()}
+
+    def readable(self) -> dict[str, Any]:
+        """Those of them that can be read."""
+        found: dict[str, Any] = {}
+        for field in self.form.changed():
+            with contextlib.suppress(LabError):
+                found[field.info.key] = field.parsed()
+        return found
 
     def fill(self, preset: str, values: Mapping[str, Any]) -> None:
         """Shows a preset and what differs from it, by `section.field`. UsageError for what no setting can be."""

@@ -146,11 +146,7 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def given(self) -> dict[str, Any]:
         """What differs from the preset and can be read, by `section.field`."""
-        found: dict[str, Any] = {}
-        for field in self.form.changed():
-            with contextlib.suppress(LabError):
-                found[field.info.key] = field.parsed()
-        return found
+        return self.chosen.readable()
 
     # What it does ------------------------------------------------------------------------------------------------
 
