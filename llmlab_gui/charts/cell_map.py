@@ -16,6 +16,7 @@ from llmlab_gui.widgets.theme import theme_notifier
 
 PAD = 4.0
 NONE = (-1, -1)
+PICTURED = "pictured"  # a property: it is painted for a file, which nobody can point at
 _STEPS = {Qt.Key.Key_Up: (-1, 0), Qt.Key.Key_Down: (1, 0), Qt.Key.Key_Left: (0, -1), Qt.Key.Key_Right: (0, 1)}
 
 

@@ -25,7 +25,7 @@ from PySide6.QtGui import (
 )
 
 from llmlab.core.signs import minus
-from llmlab_gui.charts.cell_map import NONE, PAD, CellMap, indexed, picture_of, shrink
+from llmlab_gui.charts.cell_map import NONE, PAD, PICTURED, CellMap, indexed, picture_of, shrink
 from llmlab_gui.charts.color_scale import ColorScale, Values, from_ground, ink, two_sided
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.scale_bar import WIDTH as BAR_ROOM
@@ -264,6 +264,8 @@ class Heatmap(CellMap):
         """The cell under the pointer in words, else the chosen one."""
         theme, text = current_theme(), self.words(*(self.under if self.under[0] >= 0 else self.chosen))
         hint = "Point at a cell to read it. Wheel zooms, dragging moves, a double click shows everything."
+        if self.property(PICTURED):
+            hint = ""
         height = QFontMetricsF(self.font()).height() + PAD
         self.paint_line(painter, text or hint, theme.text if text else theme.quiet, height)
 

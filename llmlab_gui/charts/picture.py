@@ -1,6 +1,7 @@
 """Any widgets as a file or on the clipboard: a picture at twice the screen's resolution, or a drawing.
 
-Charts take a shape of their own, 16:9 under a title, whatever their dock's is; other widgets are drawn as they stand.
+Charts take a shape of their own, 16:9, whatever their dock's is; other widgets are drawn as they stand. Both have a
+title.
 The points of their curves are a table, copied while a run goes on.
 """
 
@@ -19,6 +20,7 @@ from PySide6.QtGui import QColor, QFont, QFontMetrics, QGuiApplication, QImage, 
 from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QGraphicsView, QWidget
 
+from llmlab_gui.charts.cell_map import PICTURED
 from llmlab_gui.charts.figure_chart import FigureChart
 from llmlab_gui.charts.line_chart import LineChart, align
 from llmlab_gui.widgets.saving import Table, quoted, save, save_csv
@@ -30,7 +32,7 @@ _TITLE_AIR = 8  # pixels around the title
 
 
 def image_of(widgets: Sequence[QWidget], title: str = "", note: str = "") -> QImage:
-    """The widgets below one another, on the panels' ground. title: of charts; their accessible name otherwise.
+    """The widgets below one another, on the panels' ground. title: above them; else the first one's name.
 
     note: what a reader of charts has to know, under their title.
     """
@@ -91,22 +93,31 @@ def _are_charts(widgets: Sequence[QWidget]) -> TypeGuard[Sequence[LineChart | Fi
 def _size(widgets: Sequence[QWidget]) -> QSize:
     if _are_charts(widgets):
         return _FIGURE
-    return QSize(max(widget.width() for widget in widgets), sum(widget.height() for widget in widgets))
+    height = sum(widget.height() for widget in widgets) + _title_height()
+    return QSize(max(widget.width() for widget in widgets), height)
+
+
+def _title_font() -> QFont:
+    font = QFont(QGuiApplication.font())
+    font.setBold(True)
+    return font
+
+
+def _title_height() -> int:
+    return QFontMetrics(_title_font()).height() + 2 * _TITLE_AIR
 
 
 def _paint(widgets: Sequence[QWidget], painter: QPainter, title: str, note: str) -> None:
-    if not _are_charts(widgets):
-        _paint_below(widgets, painter, 0)
-        return
-    font = QFont(QGuiApplication.font())
-    font.setBold(True)
-    metrics = QFontMetrics(font)
-    top = metrics.height() + 2 * _TITLE_AIR
-    place = QRect(_TITLE_AIR, 0, _FIGURE.width() - 2 * _TITLE_AIR, top)
-    words = metrics.elidedText(title or widgets[0].accessibleName(), Qt.TextElideMode.ElideRight, place.width())
+    font, top = _title_font(), _title_height()
+    place = QRect(_TITLE_AIR, 0, _size(widgets).width() - 2 * _TITLE_AIR, top)
+    words = title or widgets[0].accessibleName()
     painter.setFont(font)
     painter.setPen(QColor(current_theme().text))
+    words = QFontMetrics(font).elidedText(words, Qt.TextElideMode.ElideRight, place.width())
     painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, words)
+    if not _are_charts(widgets):
+        _paint_below(widgets, painter, top)
+        return
     if note:
         painter.setFont(QGuiApplication.font())
         place = QRect(_TITLE_AIR, top - _TITLE_AIR // 2, place.width(), _FIGURE.height())
@@ -158,7 +169,9 @@ def _paint_below(widgets: Sequence[QWidget], painter: QPainter, top: int) -> Non
             painter.fillRect(target, widget.backgroundBrush())
             widget.render(painter, target, widget.rect())
         else:
+            widget.setProperty(PICTURED, True)
             widget.render(painter, QPoint(0, top))
+            widget.setProperty(PICTURED, False)
         top += widget.height()
 
 

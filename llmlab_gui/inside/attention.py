@@ -115,6 +115,13 @@ class AttentionDock(InspectionDock):
             return (self.stages,)
         return (self._views[self.view].viewport() if self.view == ARCS else self._views[self.view],)  # type: ignore[attr-defined]
 
+    @property
+    def picture_title(self) -> str:
+        """With the layer and the head of a pattern."""
+        chosen = self.session.selection
+        head = f", layer {chosen.layer}, head {chosen.head}" if self.view != ROLLOUT else ""
+        return f"{super().picture_title}{head}"
+
     def table(self) -> Table | None:
         if self.view == STAGES and self.stages.archive is not None:
             return self._stages_table(self.stages.archive)

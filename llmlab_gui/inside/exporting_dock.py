@@ -55,7 +55,8 @@ class ExportingDock(LabDock):
         return f"{safe}-{self.objectName().removeprefix('dock.')}"
 
     @property
-    def _picture_title(self) -> str:
+    def picture_title(self) -> str:
+        """What stands above a picture."""
         about = self.session.about
         return f"{self.windowTitle()}: {about.name}" if about is not None else self.windowTitle()
 
@@ -73,7 +74,7 @@ class ExportingDock(LabDock):
     def copy_picture(self) -> None:
         """The picture to the clipboard."""
         if self.pictures():
-            copy_picture(self.pictures(), self._picture_title)
+            copy_picture(self.pictures(), self.picture_title)
             self.lab.said.emit("The picture was copied.")
 
     def copy_table(self) -> None:
@@ -95,7 +96,7 @@ class ExportingDock(LabDock):
             pictures = list(self.pictures())
             if not pictures:
                 raise nothing
-            save = save_picture(pictures, path, self._picture_title)
+            save = save_picture(pictures, path, self.picture_title)
             return lambda _: save()
         if path.suffix.lower() == ".safetensors":
             tensors = self.tensors()

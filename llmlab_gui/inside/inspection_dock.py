@@ -15,7 +15,7 @@ from llmlab_gui.host.progress_strip import ProgressStrip
 from llmlab_gui.inside.exporting_dock import ExportingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.veil import Veil
 
 AGAIN = "Inspect again"
@@ -271,15 +271,36 @@ class AskingDock(AnswerDock):
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(lab, dock_id, title, parent)
         self._asked: tuple[object, ...] = ()
+        self._cancelled: tuple[object, ...] = ()
+        self._refused: tuple[object, ...] = ()
+        self._rest = settling_timer(self, 0, self._note_cancelled)  # an answer is taken when nobody waits any more
+        self.session.working_changed.connect(self._rest.start)
         self.session.tokens_changed.connect(self._ask)
         self.session.about_changed.connect(self._forget)
         self.session.inspection_changed.connect(self._look_again)
 
+    def update_state(self) -> None:
+        """The answer, or that it was cancelled."""
+        super().update_state()
+        if self.session.about is not None and self._asked and self._asked == self._cancelled and self.archive is None:
+            self.show_empty(f"{self.windowTitle()} was cancelled", "", AGAIN, self._ask_again)
+
     def _come_to_sight(self) -> None:
         super()._come_to_sight()
         if self.archive is None and self.session.working is None:  # it was cancelled, perhaps
-            self._asked = ()
+            self._asked = self._cancelled = ()
         self._ask()
+
+    def _ask_again(self) -> None:
+        self._asked = self._cancelled = ()
+        self._ask()
+
+    def _note_cancelled(self) -> None:
+        """Nobody waits any more for what was asked, and it has not come."""
+        answered = self.archive is not None or self._asked in ((), self._refused)
+        if not answered and not self.session.waits(self.asks):
+            self._cancelled = self._asked
+            self.update_state()
 
     def _question(self) -> dict[str, object]:
         """The values of the question."""
@@ -291,12 +312,16 @@ class AskingDock(AnswerDock):
         asked = (about.reference, self.session.text, *question.values()) if about is not None else ()
         if asked and asked != self._asked and self._shown and self.session.tokens:
             self._asked = asked
-            self.session.ask(self.asks[0], question, self._take, self._refuse, self.asks[0])
+            self.session.ask(self.asks[0], question, self._take, self._take_refusal, self.asks[0])
 
     def _take(self, archive: Archive) -> None:
         self.archive = archive
         self.update_state()
         self._draw_answer(archive)
+
+    def _take_refusal(self, error: LabError) -> None:
+        self._refused = self._asked
+        self._refuse(error)
 
     def _draw_answer(self, archive: Archive) -> None:
         """Draws the answer."""
@@ -314,5 +339,4 @@ class AskingDock(AnswerDock):
         """A live model has learned since."""
         about = self.session.about
         if about is not None and about.live and self.session.inspection is not None:
-            self._asked = ()
-            self._ask()
+            self._ask_again()

@@ -22,8 +22,9 @@ from llmlab_gui.experiments.study_setup import Steps, StudySetup
 from llmlab_gui.experiments.tables import TRIAL_COLUMNS, TrialRow
 from llmlab_gui.forms.reference_box import offers
 from llmlab_gui.lab.dock import LabDock
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.asking import ask_of_check
-from llmlab_gui.paper.check_form import CheckForm
+from llmlab_gui.paper.check_form import CheckDraft, CheckForm
 from llmlab_gui.paper.claim_rows import check_options
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import scrolled
@@ -60,6 +61,8 @@ class CheckDock(LabDock):
             "Copy command", self.copy_command, tip="The same check as a command for a terminal"
         )
         self.setup.add_button(self.copy_button)
+        self._settings: WindowSettings | None = None
+        self._draft: CheckDraft | None = None  # of the last start, until a paper is read
         self._started = ""  # not in the list yet; its progress is brought into sight
         self.checks = choice_box("Which check", tip="Checks of this paper, newest first", least=12)
         self.study = study = StudyPanel(lab, desk.checks, "check", CHECK_TRIAL_COLUMNS)
@@ -78,6 +81,17 @@ class CheckDock(LabDock):
         desk.checks.controller.started.connect(self._await)
         self._paper_changed()
         self._refresh()
+
+    def remember(self, settings: WindowSettings) -> None:
+        super().remember(settings)
+        self._settings, self._draft = settings, settings.choices("check/draft", CheckDraft)
+        self._paper_changed()
+
+    def shutdown(self) -> None:
+        """Keeps what is in the form; what was left there before, where no paper was read."""
+        if self._settings is not None and self.desk.paper is not None:
+            self._settings.save_choices("check/draft", self.form.draft())
+        super().shutdown()
 
     def copy_command(self) -> None:
         """The command line of what is in the form, to the clipboard."""
@@ -108,6 +122,9 @@ class CheckDock(LabDock):
 
     def _paper_changed(self) -> None:
         self.form.show_paper()
+        if self._draft is not None and self.desk.paper is not None:
+            self.form.show_draft(self._draft)
+            self._draft = None
         if self.desk.paper is None:
             self.show_empty("No paper is open", "Choose one in Paper: its claims are tested here.")
         elif not self.desk.tested:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QSpinBox, QWidget
@@ -22,6 +22,19 @@ from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.layouts import choice_box
 
 _SEVERAL = ";"  # between references
+
+
+@dataclass(frozen=True)
+class CheckDraft:
+    """What the form was left with, as the settings keep it. claims: those that were ticked."""
+
+    paper: str
+    size: str
+    claims: list[str]
+    seeds: int
+    model: str
+    jobs: int
+    name: str
 
 
 class CheckForm(StudyForm[CheckRequest]):
@@ -128,6 +141,24 @@ class CheckForm(StudyForm[CheckRequest]):
             watched=True,
         )
         return replace(request, command=_command(request, list(self.claims)))
+
+    def draft(self) -> CheckDraft:
+        """All that is in it."""
+        claims = [id for id, box in self.claims.items() if box.isChecked()]
+        values = self.seeds.value(), self.model.reference, self.jobs.value(), self.name.text()
+        return CheckDraft(self._paper, self.chosen_size, claims, *values)
+
+    def show_draft(self, draft: CheckDraft) -> None:
+        """Puts it back, where it is of the paper that is read."""
+        if draft.paper != self._paper:
+            return
+        self.size_box.setCurrentIndex(max(0, self.size_box.findData(draft.size)))
+        for id, box in self.claims.items():
+            box.setChecked(id in draft.claims)
+        self.seeds.setValue(draft.seeds)
+        self.model.choose(draft.model)
+        self.jobs.setValue(draft.jobs)
+        self.name.setText(draft.name)
 
     def _ticked(self) -> None:
         self._show_models()

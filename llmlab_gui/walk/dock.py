@@ -112,7 +112,7 @@ class WalkDock(AskingDock):
         if asked != self._asked:
             self._asked = asked
             self.append.setEnabled(False)  # the token that is shown was drawn for what was asked before
-            session.ask(self.direction.currentData(), values, self._take, self._refuse, "walk")
+            session.ask(self.direction.currentData(), values, self._take, self._take_refusal, "walk")
 
     @property
     def _back(self) -> bool:
@@ -251,7 +251,8 @@ class WalkDock(AskingDock):
 
     def _turn(self) -> None:
         """The other direction: what was typed and appended was for the one before."""
-        self._appended = []
+        self._appended, self.archive, self.stages = [], None, []
+        self._fill()
         self.change.clear()
         self._change_label.setText("Weight" if self._back else "Change")
         self.change.setPlaceholderText(_WEIGHT_HINT if self._back else _CHANGE_HINT)

@@ -460,7 +460,13 @@ def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: Att
     text = QGuiApplication.clipboard().text()
     assert text.startswith("query,query text,key,key text,value\n0,When,0,When,1.0\n")
     dock.copy_picture()
-    assert not QGuiApplication.clipboard().image().isNull()
+    image, map = QGuiApplication.clipboard().image(), dock.heatmap
+    assert not image.isNull()
+    assert image.height() > 2 * map.height()  # with a title
+    assert dock.picture_title == "Attention: small, layer 0, head 0"
+    line = image.copy(0, image.height() - 30, image.width(), 24)
+    colors = {line.pixelColor(x, y).name() for x in range(line.width()) for y in range(0, line.height(), 4)}
+    assert len(colors) == 1  # no word of what one can point at
 
 
 def test_a_million_numbers_are_written_in_a_thread_and_the_export_cancelled(

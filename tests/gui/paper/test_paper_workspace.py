@@ -27,6 +27,7 @@ from llmlab.jobs.worker_process import launch
 from llmlab.studies import launcher
 from llmlab_gui.experiments import controller
 from llmlab_gui.lab.dock import is_seen
+from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
@@ -237,6 +238,24 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
     form.name.setText("a/b")
     qtbot.waitUntil(lambda: "a/b" in check_dock.setup.problem.text(), timeout=WAIT)
     assert not check_dock.copy_button.isEnabled()
+
+
+def test_what_is_in_the_form_of_a_check_is_there_after_a_restart(
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, tmp_path: Path
+) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    check_dock.remember(settings)
+    read(qtbot, lab)
+    form = check_dock.form
+    form.size_box.setCurrentIndex(form.size_box.findData("hour"))
+    form.claims["composition"].setChecked(False)
+    form.seeds.setValue(5)
+    left = form.draft()
+    check_dock.shutdown()
+    form.seeds.setValue(7)
+    form.claims["composition"].setChecked(True)
+    check_dock.remember(settings)
+    assert form.draft() == left
 
 
 def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(

@@ -96,6 +96,18 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     assert len(table[1]) == 8 + 9 + 1
 
 
+def test_a_walk_that_was_cancelled_says_so_and_is_offered_again(
+    dock: WalkDock, lab: InspectionLab, qtbot: QtBot
+) -> None:
+    lab.host.hold = {"walk_back"}
+    dock.walk_to("walk_back", "")
+    lab.inspection.cancel()
+    qtbot.waitUntil(lambda: dock._empty._title.text() == "Walk was cancelled" and dock._empty.isVisible(), timeout=WAIT)
+    lab.host.hold = set()
+    dock._empty._button.click()
+    qtbot.waitUntil(lambda: bool(dock.stages), timeout=WAIT)
+
+
 def test_layer_head_position_and_the_draw_are_asked_for(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
     assert (asked(lab)["layer"], asked(lab)["head"], asked(lab)["position"]) == (0, 0, 2)
     dock.layer.setValue(3)
