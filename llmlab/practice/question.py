@@ -134,6 +134,8 @@ def mark(question: Question, given: str) -> Marked:
         right = outside == 0 and (not question.useful or narrow)
         return Marked(right, f"{low:g}..{high:g}", outside / (high - low), outside == 0, score)
     value = number(text, question.unit)
+    if question.unit == "%" and text[-1:].isdigit() and question.low <= 100 * value <= question.high:
+        value *= 100  # a share that is written as one, 0.34, is the same number
     return Marked(question.low <= value <= question.high, f"{value:g}")
 
 

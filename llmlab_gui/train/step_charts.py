@@ -58,6 +58,10 @@ _CAPTION_OF_SPEEDS = (
     "For several processes: the tokens of all, the memory of the first and, dotted, how much the slowest waits. "
     "Shaded: the run was paused or interrupted."
 )
+_PEAKS_TIP = (
+    "MFU is the share of the peak of matrix products, which was measured \n"
+    "for the precision and the threads of each run: compare speeds instead."
+)
 _MIB = 2.0**20
 
 
@@ -92,7 +96,9 @@ class ThroughputDock(ChartDock):
             chart.show_curves(curves | (self._waiting(runs, axis) if chart is self.mfu_chart else {}))
             chart.set_spans(spans)
         self.speed_chart.set_legend(legend(runs, []) if len(runs) > 1 else [])  # a third of the width has no room
-        self.panel.set_note(_shared_words(runs[0], runs) if runs and runs[0].history.shares else "")
+        shared = _shared_words(runs[0], runs) if runs and runs[0].history.shares else ""
+        peaks = _peak_words(runs)
+        self.panel.set_note(" · ".join(filter(None, (shared, peaks))), _PEAKS_TIP if peaks else "")
 
     def _waiting(self, runs: list[ShownRun], axis: str) -> dict[str, StyledPoints]:
         """How long the slowest of several processes waits."""
@@ -103,6 +109,13 @@ class ThroughputDock(ChartDock):
                 style = CurveStyle(run.color, "waiting", run.name, dotted=True, z=-run.behind, minor=True)
                 curves[f"{run.id} waiting"] = (x, np.array([100 * share.waiting for share in shares]), style)
         return curves
+
+
+def _peak_words(runs: list[ShownRun]) -> str:
+    """Where runs are shown whose shares are of different peaks: these."""
+    began = [run.history.worker for run in runs]
+    peaks = {f"{one.peak_flops / 1e12:.3g} ({one.precision})" for one in began if one is not None and one.peak_flops}
+    return f"MFU of {', '.join(sorted(peaks))} TFLOP/s" if len(peaks) > 1 else ""
 
 
 def _shared_words(run: ShownRun, others: list[ShownRun]) -> str:

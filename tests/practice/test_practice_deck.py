@@ -114,6 +114,13 @@ def test_answers_are_marked_and_what_cannot_be_one_is_said() -> None:
     assert mark(choice, "2").right
     assert mark(choice, "b").right
     assert not mark(choice, "1").right
+    share = asked(low=32.0, high=36.0, unit="%")
+    assert [mark(share, given).right for given in ("34", "0.34", "0.34 %", "0.34 percent")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     head = asked(HEAD, right=("2.1", "0.0"))
     assert mark(head, "02.1").right
     assert not mark(head, "1.1").right

@@ -416,6 +416,21 @@ def test_panning_one_chart_moves_the_other(lab: FakeChartLab, qtbot: QtBot, tmp_
     assert not dock.norm_chart.follow
 
 
+def test_shares_of_different_peaks_are_told_apart(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
+    dock = ThroughputDock(lab)
+    _shown(dock, qtbot)
+    lab.add(FakeRun(tmp_path, "one").start().advance(10))
+    _wait(dock, qtbot)
+    assert dock.panel._note.text() == ""
+    other = FakeRun(tmp_path, "other").start().advance(10)
+    first = other.written[0]
+    assert isinstance(first, Started)
+    other.written[0] = replace(first, peak_flops=1.23e12, precision="bf16")
+    lab.add(other)
+    _wait(dock, qtbot)
+    assert dock.panel._note.text() == "MFU of 0.12 (fp32), 1.23 (bf16) TFLOP/s"
+
+
 def test_throughput_converts_units_and_shows_pauses(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path) -> None:
     dock = ThroughputDock(lab)
     _shown(dock, qtbot)
