@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,13 @@ def test_a_chart_of_an_experiment_says_its_points_marks_and_limit() -> None:
     assert chart.drawn(start=None).top is None
 
 
-def test_a_figure_is_written_twice_as_the_same_bytes(tmp_path: Path) -> None:
+def test_a_figure_is_written_twice_as_the_same_bytes_with_150_pixels_an_inch(tmp_path: Path) -> None:
     first, second = (
         [path.read_bytes() for path in save_figure(chart_figure(of_kind(LINE)), tmp_path, "c")] for _ in "12"
     )
     assert first == second
+    inches = chart_figure(of_kind(LINE)).get_size_inches()
+    assert struct.unpack(">II", first[0][16:24]) == tuple((150 * inches).round())  # a PNG's width and height in pixels
 
 
 @pytest.mark.parametrize(("count", "hues"), [(4, "#0072b2"), (5, "#440154")])
