@@ -16,9 +16,19 @@ from typing import TypeGuard
 
 import numpy as np
 from PySide6.QtCore import QBuffer, QByteArray, QCoreApplication, QIODevice, QPoint, QRect, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QFontMetrics, QGuiApplication, QImage, QImageWriter, QPainter, QResizeEvent
+from PySide6.QtGui import (
+    QColor,
+    QFont,
+    QFontMetrics,
+    QGuiApplication,
+    QImage,
+    QImageWriter,
+    QPainter,
+    QPicture,
+    QResizeEvent,
+)
 from PySide6.QtSvg import QSvgGenerator
-from PySide6.QtWidgets import QGraphicsView, QWidget
+from PySide6.QtWidgets import QGraphicsItem, QGraphicsView, QWidget
 
 from llmlab_gui.charts.cell_map import PICTURED
 from llmlab_gui.charts.figure_chart import FigureChart
@@ -58,6 +68,7 @@ def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "", note: 
         generator = QSvgGenerator(QSvgGenerator.SvgVersion.Svg11)  # SVG Tiny cannot clip
         generator.setOutputDevice(buffer)
         generator.setSize(size)
+        generator.setResolution(QPicture().logicalDpiX())  # axes are replayed, and shrink to the ratio of the two
         generator.setViewBox(QRect(0, 0, size.width(), size.height()))
         generator.setTitle(title or path.stem)
         painter = QPainter(generator)
@@ -167,12 +178,26 @@ def _paint_below(widgets: Sequence[QWidget], painter: QPainter, top: int) -> Non
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             target = QRectF(0, top, widget.width(), widget.height())
             painter.fillRect(target, widget.backgroundBrush())
-            widget.render(painter, target, widget.rect())
+            with _uncached(widget):
+                widget.render(painter, target, widget.rect())
         else:
             widget.setProperty(PICTURED, True)
             widget.render(painter, QPoint(0, top))
             widget.setProperty(PICTURED, False)
         top += widget.height()
+
+
+@contextmanager
+def _uncached(view: QGraphicsView) -> Iterator[None]:
+    """What is kept as pixels for the screen, axes for one, drawn as lines and text."""
+    cached = [(item, item.cacheMode()) for item in view.items() if item.cacheMode() != QGraphicsItem.CacheMode.NoCache]
+    for item, _ in cached:
+        item.setCacheMode(QGraphicsItem.CacheMode.NoCache)
+    try:
+        yield
+    finally:
+        for item, mode in cached:
+            item.setCacheMode(mode)
 
 
 @dataclass(frozen=True)
