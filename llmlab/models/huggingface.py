@@ -30,7 +30,7 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.data.hf_tokenizer import load_tokenizer
 from llmlab.models.available import CONFIG_FILE, GENERATION_FILE, folder_name
 from llmlab.models.gguf_cache import gguf_folder, is_whole, keep
-from llmlab.models.gguf_file import count_gguf_parameters
+from llmlab.models.gguf_file import count_gguf_parameters, quick_reader
 from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.weights import count_parameters
 
@@ -334,23 +334,26 @@ def _reported(progress: Progress) -> Iterator[None]:
 def _read_once(progress: Progress) -> Iterator[None]:
     """While it lasts, transformers' four readings of the file share one, and its bar is told to `progress`.
 
-    gguf's reader takes seconds to walk through a large vocabulary, and transformers makes a new one each time; and for
-    each of a model's modules anew the names that all of its tensors may have.
+    transformers makes a new one each time; and for each of a model's modules anew the names that all of its tensors
+    may have.
     """
     import gguf
-    from numpy import asarray
     from transformers import modeling_gguf_pytorch_utils as legacy
 
-    class Reader(gguf.GGUFReader):
-        # Without numpy.memmap's own class, whose slices, one for each token, cost three times as much.
-        data = property(lambda self: self._data, lambda self, mapped: setattr(self, "_data", asarray(mapped)))
+    parse = legacy._gguf_parse_value
+
+    def parsed(value: Any, kinds: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.decode()
+        return value if isinstance(value, (int, float)) else parse(value, kinds)
 
     def bar(iterable: Any, **options: Any) -> Bar:
         return Bar(progress, iterable, **options)
 
     once = functools.lru_cache(1)
     with (
-        _replaced(gguf, "GGUFReader", once(Reader)),
+        _replaced(gguf, "GGUFReader", once(quick_reader())),
+        _replaced(legacy, "_gguf_parse_value", parsed),
         _replaced(gguf, "get_tensor_name_map", once(gguf.get_tensor_name_map)),
         _replaced(legacy, "tqdm", bar),
     ):
