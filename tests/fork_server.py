@@ -418,6 +418,7 @@ def _import_all() -> None:
         if not module.name.endswith("__main__"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(module.name)
+    sys.modules["llmlab.data.gpt2_vocabulary"].gpt2_encoding()  # a quarter of a second
     # The model host and workers of runs take as many threads, which wait for busy ones by spinning.
     sys.modules["llmlab.core.device"].available_cores = lambda: 1  # type: ignore[attr-defined]
 

@@ -26,9 +26,9 @@ def gpt2_encoding() -> tiktoken.Encoding:
     """GPT-2's byte pair encoding: 50,256 tokens and the end of text. Takes about 0.2 s, once a process."""
     import tiktoken
 
-    byte_of = {symbol: byte for byte, symbol in byte_symbols().items()}
-    tokens = [*byte_of, *(first + second for first, second in gpt2_merges())]
-    ranks = {bytes(byte_of[symbol] for symbol in token): rank for rank, token in enumerate(tokens)}
+    tokens = [*byte_symbols().values(), *map("".join, gpt2_merges())]
+    as_bytes = {ord(symbol): byte for byte, symbol in byte_symbols().items()}
+    ranks = {token.translate(as_bytes).encode("latin-1"): rank for rank, token in enumerate(tokens)}
     return tiktoken.Encoding(
         name="gpt2",
         pat_str=SPLIT_PATTERN,
@@ -51,7 +51,7 @@ def gpt2_merges() -> tuple[tuple[str, str], ...]:
     if hashlib.sha256(text).hexdigest() != MERGES_SHA256:
         raise LabError("GPT-2's vocabulary is damaged.", f"{path} is not what it should be.", "Install the lab again.")
     lines = text.decode().split("\n")[1:]  # the first line is the format's version
-    return tuple((first, second) for first, _, second in (line.partition(" ") for line in lines if line))
+    return tuple((first, second) for first, second in map(str.split, filter(None, lines)))
 
 
 @lru_cache(maxsize=1)
