@@ -61,7 +61,8 @@ def make_gguf(path: Path) -> Path:
     return path
 
 
-RUN_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,12}", fullmatch=True)
+ASCII = st.characters(max_codepoint=127)  # of all characters, Hypothesis counts those that have an encoding for seconds
+RUN_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,12}", fullmatch=True, alphabet=ASCII)
 # What folders are called: also with the signs that references are made of.
 NAMES = st.text(st.sampled_from("ab1.-_+@ é日"), min_size=1, max_size=8).map(lambda name: f"n{name}")
 WHICH = st.sampled_from(["final", "best", "latest"]) | st.integers(0, 10**9).map(str)
@@ -76,9 +77,8 @@ def references(draw: st.DrawFn) -> tuple[Path, Reference]:
 
     def base(kind: str) -> Base:
         if kind == "hub":
-            return HubModel(
-                draw(st.from_regex(r"[a-z][a-z0-9]{0,4}(\.[a-z0-9]{1,4})?/[A-Z][a-z0-9_]{0,8}", fullmatch=True))
-            )
+            pattern = r"[a-z][a-z0-9]{0,4}(\.[a-z0-9]{1,4})?/[A-Z][a-z0-9_]{0,8}"
+            return HubModel(draw(st.from_regex(pattern, fullmatch=True, alphabet=ASCII)))
         if kind == "run":
             run = make_run(outputs, draw(RUN_NAMES.filter(lambda name: name != "other")))
             return SavedRun(run, run.id, draw(WHICH))
