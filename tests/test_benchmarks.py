@@ -31,14 +31,14 @@ SMALLEST = {
     "half_precision": "steps --cases baby --seconds 0.1",
     "inspection_cost": "--model MODEL --tokens 16 --rounds 1 --passes 1 --threads 1",
     "model_loads": "--loads 2 --inspect",
-    "mystery_tells": "--seeds 1 --faults frozen --steps 2 --threads 1",
+    "mystery_tells": "--seeds 1 --faults frozen --threads 1 --set train.steps=2 model.n_embd=24 samples.tokens=4",
     "pretrain_estimate": "--cases baby",
     "random_kills": "--kills 1 --steps 10 --longest 0.1",
     "shards": "--megabytes 1",
     "speedrun": "--peer PEER --seeds 1 --share 0.002 --threads 1",
     "spin_choice": "--neighbours 0 --rounds 1 --seconds 0.1 --spins 1000 --threads 1",
     "training_speed": "--configs baby --rounds 1 --seconds 0.1 --threads 1",
-    "writing_speed": "--model MODEL --length 32 --rounds 1 --tokens 4 --threads 1 --layers 1",
+    "writing_speed": "--model MODEL --length 32 --rounds 1 --tokens 4 --threads 1 --width 24",
 }
 
 

@@ -28,7 +28,7 @@ from llmlab.mysteries.readings import data_of, measures_of
 from llmlab.store.run_folder import RunFolder
 
 
-def trained(outputs: Path, fault: str, seed: int, changes: dict[str, int]) -> RunFolder:
+def trained(outputs: Path, fault: str, seed: int, changes: dict[str, object]) -> RunFolder:
     """The run of a fault and a seed, finished."""
     run = RunFolder(outputs / MysterySettings.track / f"{fault}-{seed}")
     if not run.run_json.exists():
@@ -54,12 +54,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--faults", nargs="+", default=[name for name in faults() if name != NOTHING])
     parser.add_argument("--threads", type=int, default=0, help="of a run; 0 means all")
-    parser.add_argument("--steps", type=int, default=MysterySettings().train.steps, help="fewer, to try it out")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of a run, to try it out")
     parser.add_argument("--train", action="store_true", help="train these faults, and read nothing")
     parser.add_argument("--write", type=Path, help="the table as Markdown")
     args = parser.parse_args()
     seeds, names = args.seeds, args.faults
-    changes = {"train.threads": args.threads, "train.steps": args.steps}
+    changes = {"train.threads": args.threads, **dict(words.split("=") for words in args.set)}
     if args.train:
         for name, seed in product(names, seeds):
             trained(args.outputs, name, seed, changes)

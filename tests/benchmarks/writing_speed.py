@@ -1,7 +1,7 @@
 """How fast the lab writes: with its cache and without, and beside transformers' own `generate` on the same weights.
 
     python tests/benchmarks/writing_speed.py [--model REF] [--threads 2] [--rounds 3] [--length 512] [--tokens 64]
-        [--layers 12]
+        [--width 768]
 
 Three tables, each from one run whose ways alternate round by round; ratios are medians over the rounds.
     cache       a GPT of GPT-2's size writes 512 tokens with the cache. Without it 512 passes would take minutes, so
@@ -49,11 +49,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--length", type=int, default=512, help="tokens of the first table")
     parser.add_argument("--tokens", type=int, default=64, help="that each way writes in a round of the second table")
-    parser.add_argument("--layers", type=int, default=12, help="of the model that is as wide as GPT-2")
+    parser.add_argument("--width", type=int, default=768, help="of the model that is as deep as GPT-2")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    gpt = GPT(ModelSettings(n_layer=arguments.layers, n_head=12, n_embd=768, block_size=1024), 50257).eval()
+    gpt = GPT(ModelSettings(n_layer=12, n_head=12, n_embd=arguments.width, block_size=1024), 50257).eval()
     prompt = torch.randint(50257, (32,)).tolist()
     _with_and_without(gpt, prompt[:1], arguments.length, arguments.rounds)
     print(f"\n{arguments.tokens} tokens after 32     lab     transformers   ratio (from   to)")
