@@ -120,10 +120,10 @@ def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs:
         "train.steps": 4,
         "train.threads": 1,
         "train.eval_interval": 4,
-        "train.eval_sequences": 2,
+        "train.eval_sequences": 1,
         "train.sample_interval": 0,
         "data.scored": 0,
-        "data.batch_size": 2,
+        "data.batch_size": 1,
         "data.max_examples": 20,
         "checkpoints.interval": 0,
     }
