@@ -214,12 +214,17 @@ def _value(value: object) -> str:
 
 # Checks --------------------------------------------------------------------------------------------------------------
 
+# Columns of a check's table that stay also where no verdict has anything in them: claim, verdict, statistic.
+_ALWAYS = 3
+
 
 def _check(record: ExperimentRecord, result: CheckResult, entry: Entry | None) -> Iterator[str]:
     paper, predicted = read_paper(result.paper), dict(_expected(entry))
     yield f"# {paper.title}: does it hold here?"
     columns = ("claim", "verdict", "statistic", "interval", "p", "the paper's own criterion")
-    yield _table(columns, map(_verdict, result.verdicts))
+    rows = [_verdict(one, paper.claim(one.claim).title) for one in result.verdicts]
+    said = [place for place in range(len(columns)) if place < _ALWAYS or any(row[place] != "-" for row in rows)]
+    yield _table([columns[place] for place in said], ([row[place] for place in said] for row in rows))
     if result.overall:
         yield result.overall
     if not result.verdicts:
@@ -264,10 +269,10 @@ def _expected(entry: Entry | None) -> Iterator[tuple[str, str]]:
             yield prediction.about.label, f"Predicted {when} it began: {said(prediction)}{sure}{altered}"
 
 
-def _verdict(verdict: Verdict) -> list[str]:
+def _verdict(verdict: Verdict, title: str) -> list[str]:
     statistic = verdict.statistic
     value = "-" if statistic.value is None else f"{statistic.value:.4g} {statistic.unit}".strip()
     interval = "-" if verdict.interval is None else f"{verdict.interval[0]:.4g} to {verdict.interval[1]:.4g}"
     p = "-" if verdict.p is None else f"{verdict.p:.2g}"
     passes = {True: "passes", False: "fails", None: "-"}[verdict.papers_criterion.passes]
-    return [verdict.claim, verdict.verdict, f"{statistic.name} {value}", interval, p, passes]
+    return [f"{title} ({verdict.claim})", verdict.verdict, f"{statistic.name} {value}", interval, p, passes]

@@ -17,21 +17,22 @@ _TARGET = re.compile(r"\]\([^)\s]*\)")  # where a link or a figure leads, which 
 
 
 def words_of(typed: str) -> list[str]:
-    """In lower case, each once; the small ones only where there are no others."""
-    words = list(dict.fromkeys(word.strip("?!.,;:") or word for word in typed.lower().split()))
-    return [word for word in words if not _SMALL.fullmatch(word)] or words
+    """In lower case, each once, without the small ones."""
+    words = dict.fromkeys(word.strip("?!.,;:") or word for word in typed.lower().split())
+    return [word for word in words if not _SMALL.fullmatch(word)]
 
 
 def counts_of(pages: Sequence[Page], words: Sequence[str]) -> dict[str, int]:
     """How often words of each page begin with these, by its name, for the pages that have all of them.
 
-    Pages whose title has them come first.
+    Pages come first whose title has most of them.
     """
     patterns = [re.compile(BEGINNING + re.escape(word)) for word in words]
-    found: list[tuple[bool, str, int]] = []
+    found: list[tuple[int, str, int]] = []
     for page in pages:
         seen = _TARGET.sub("]", page.text).lower()
         counts = [len(pattern.findall(seen)) for pattern in patterns]
         if all(counts):
-            found.append((all(pattern.search(page.title.lower()) for pattern in patterns), page.name, sum(counts)))
-    return {name: count for _, name, count in sorted(found, key=lambda one: not one[0])}
+            titled = sum(bool(pattern.search(page.title.lower())) for pattern in patterns)
+            found.append((titled, page.name, sum(counts)))
+    return {name: count for _, name, count in sorted(found, key=lambda one: -one[0])}

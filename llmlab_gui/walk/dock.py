@@ -74,7 +74,7 @@ class WalkDock(AskingDock):
         self._fill()
 
     def main_part(self) -> QWidget | None:
-        return self.list if self.stages and self.list.isVisible() else super().main_part()
+        return self.list if self.list.isVisible() else super().main_part()
 
     def update_state(self) -> None:
         """The walk, or why there is none."""
@@ -153,7 +153,6 @@ class WalkDock(AskingDock):
         return values
 
     def _take(self, archive: Archive) -> None:
-        begins = not self.stages
         self.archive, self._trouble = archive, None
         about, walked = self.session.about, archive.metadata.model
         live = about is not None and about.live
@@ -163,8 +162,6 @@ class WalkDock(AskingDock):
         self._show_choosers()
         self._fill()
         self._wanted = ""  # also where this walk has no such stage: a weight that Muon moves has no AdamW step
-        if begins and self.direction.hasFocus():  # from the button that opened the model, which is gone
-            self.list.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _refuse(self, error: LabError) -> None:
         if self.archive is None:

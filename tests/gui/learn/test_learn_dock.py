@@ -357,6 +357,8 @@ def test_a_question_in_plain_words_finds_what_readers_see(qtbot: QtBot, dock: Le
         assert found[0] == "The loss"
     dock.search.setText("styl")
     assert dock.list.titles() == ["Anatomy  (1)"]
+    dock.search.setText("What is it?")
+    assert len(dock.list.titles()) == len(dock._pages)
     dock.search.setText("lish")  # inside a word
     assert dock.nothing.isVisible()
 

@@ -88,6 +88,9 @@ def test_a_check_that_is_interrupted_goes_on_and_gives_a_verdict(
     assert {series.name for series in chart.series} >= {"seed 1", "knowing nothing", "filter, last 2 observations"}
     report = folder.report.read_text()
     assert "llmlab-run paper run bayesian-geometry" in report
+    title = read_paper("bayesian-geometry").claim(CALIBRATION).title
+    assert f"| {title} ({CALIBRATION}) | {INCONCLUSIVE} |" in report
+    assert "| interval |" not in report  # one seed has none
     assert all((folder.figures / f"{one.name}.{end}").is_file() for one in verdict.charts for end in ("png", "svg"))
 
     assert main(["paper", "verdict", "check", "--outputs", str(outputs)]) == 0
