@@ -32,7 +32,7 @@ from llmlab.gpt.estimate import (
 )
 from llmlab.gpt.estimate import estimate_pretraining as estimate
 from llmlab.gpt.model import GPT
-from llmlab.gpt.shapes import block_layers
+from llmlab.gpt.shapes import CHUNK_ROWS, block_layers
 from llmlab.jobs.launcher import create_run, start_worker
 from llmlab.training.optimizer import make_pretraining_optimizer
 
@@ -217,6 +217,16 @@ def test_a_worker_holds_about_what_was_estimated(tmp_path: Path, case: str) -> N
     assert run.status().state == "finished"
     # A fifth more than the benchmark allows (tests/benchmarks/pretrain_estimate.py): allocators differ.
     assert estimate(settings).memory_bytes == pytest.approx(measured, rel=0.2)
+
+
+def test_logits_take_the_memory_of_a_chunk_however_many_rows_there_are() -> None:
+    base = with_values(PretrainSettings(), {"data.tokenizer": "gpt2", "train.eval_interval": 0})
+    rows = (CHUNK_ROWS // 2, CHUNK_ROWS, 4 * CHUNK_ROWS)
+    of = [with_values(base, {"model.block_size": 64, "data.batch_size": count // 64}) for count in rows]
+    of += [with_values(of[1], {key: value}) for key, value in (("train.eval_interval", 1), ("train.grad_accum", 2))]
+    half, whole, many, evaluated, accumulated = (estimate(each, 50_257).memory.vocabulary for each in of)
+    assert half < whole == many < evaluated  # with a chunk's log-softmax
+    assert accumulated == whole + 4 * 50_257 * base.model.n_embd  # the gradient of the batch before
 
 
 def test_each_of_several_processes_holds_what_its_part_of_a_batch_takes() -> None:
