@@ -29,6 +29,7 @@ from llmlab.studies.experiments.plan import settings_of
 from llmlab.studies.papers.checks import options_of
 from llmlab.studies.papers.records import read_result
 from llmlab.studies.records import CheckFolder, ExperimentFolder, ExperimentRecord, list_plans
+from llmlab.training.kinds import kind_of
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.runs_poller import RunRow
@@ -47,6 +48,8 @@ def anchors_of(
     parent: RunRow | None = None,
 ) -> str:
     """Of a run with these settings. runs: newest first. parent: that it branches from. Raises Cancelled."""
+    with contextlib.suppress(LabError):  # a name that leads nowhere, which the run will say
+        settings = kind_of(settings).pinned(settings, outputs)  # as those of runs are: base@latest is base@300 there
     compared = _last_run(settings, preset, runs) if parent is None else _last_run(settings, preset, [parent], "parent")
     return _sentence([*_guesses(settings, runs, outputs, progress), *compared])
 

@@ -363,6 +363,12 @@ def test_losses_to_go_by_come_from_runs_that_read_the_same_tokens(outputs: Path)
     assert anchors_of(tuned, "", runs, outputs, quiet) == known.format(" 3.39")
     shorter = replace(tuned, data=replace(tuned.data, max_length=64))  # other examples
     assert "known after" in anchors_of(shorter, "", runs, outputs, quiet)
+    base = FakeRun(outputs, "base").start().advance(100).save_checkpoint().run
+    of_newest = FinetuneSettings(model=BaseSettings(base="base@latest"))
+    ended = FakeRun(outputs, "ended").start().advance(1000).finish().run
+    made = replace(ended.info(), settings=replace(of_newest, model=BaseSettings(base=f"{base.full_name}@100")))
+    told = anchors_of(of_newest, "", [RunRow(ended, made, ended.status())], outputs, quiet)
+    assert "last such run, ended" in told  # of the same step of the same base
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 0, **sizes}))
     assert anchors_of(tuned, "", runs, outputs, quiet) == ""  # damaged, which the run will say
 
