@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyqtgraph as pg
@@ -15,6 +16,7 @@ from llmlab_gui.widgets.theme import faded
 
 # Of the width: where a loss curve has fallen away from the lines above it; and where else, if one goes through there.
 _LABEL_PLACES = (0.25, 1.0, 0.5, 0.0)
+_SIDES = tuple((place, below) for below in (False, True) for place in _LABEL_PLACES)  # and below the line, if need be
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Span:
 
 
 class _Words(pg.InfLineLabel):
-    """What a line means, above it: further to the left where there is no room to its right, and elided to the width."""
+    """What a line means, above or below it: further left where there is no room to its right, elided to the width."""
 
     def __init__(self, line: pg.InfiniteLine, words: str) -> None:
         self._words = words
-        self._place = _LABEL_PLACES[0]
-        super().__init__(line, text=words, position=self._place, anchors=[(0, 1), (0, 1)])
+        self._side = _SIDES[0]
+        super().__init__(line, text=words, position=_LABEL_PLACES[0], anchors=[(0, 1), (0, 1)])
         self.setText(words)
 
     def valueChanged(self) -> None:
@@ -56,13 +58,13 @@ class _Words(pg.InfLineLabel):
             if words != self.textItem.toPlainText():
                 self.setText(words)
             free = 1 - (metrics.horizontalAdvance(words) + margin) / room
-            self.orthoPos = min(self._place, max(0.0, free))
+            self.orthoPos = min(self._side[0], max(0.0, free))
         super().updatePosition()
 
     def avoid(self, heights: Callable[[float, float], Iterable[np.ndarray]]) -> None:
-        """Stays where no curve goes through, or moves there; to its usual place where one does everywhere.
+        """Stays where nothing goes through, or moves there; to its usual place where something does everywhere.
 
-        heights: where each curve stands from one x to another, in the plot's coordinates.
+        heights: where each curve, and each other line, stands from one x to another, in the plot's coordinates.
         """
         view = self.line.getViewBox()
         if not self._words or not isinstance(view, pg.ViewBox) or min(view.width(), view.height()) <= 0:
@@ -70,17 +72,19 @@ class _Words(pg.InfLineLabel):
         (left, right), (low, high) = view.viewRange()
         metrics = QFontMetricsF(self.textItem.font())
         wide = min(1.0, metrics.horizontalAdvance(self._words) / view.width())
-        bottom = self.line.value()
-        top = bottom + metrics.height() / view.height() * (high - low)
+        tall = metrics.height() / view.height() * (high - low)
 
-        def is_free(place: float) -> bool:
+        def is_free(side: tuple[float, bool]) -> bool:
+            place, below = side
             begin = left + min(place, 1 - wide) * (right - left)
-            curves = (y[np.isfinite(y)] for y in heights(begin, begin + wide * (right - left)))
-            return not any(len(y) and y.min() < top and y.max() > bottom for y in curves)
+            bottom = self.line.value() - below * tall
+            lines = (y[np.isfinite(y)] for y in heights(begin, begin + wide * (right - left)))
+            return bottom >= low and not any(len(y) and y.min() < bottom + tall and y.max() > bottom for y in lines)
 
-        place = next(filter(is_free, (self._place, *_LABEL_PLACES)), _LABEL_PLACES[0])
-        if place != self._place:
-            self._place = place
+        side = next(filter(is_free, (self._side, *_SIDES)), _SIDES[0])
+        if side != self._side:
+            self._side = side
+            self.anchors = [(0, 0 if side[1] else 1)] * 2
             self.updatePosition()
 
 
@@ -120,7 +124,7 @@ class Marks:
         self._restyle()
 
     def make_way(self, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Words of lines move out of the way of these curves, each its x and y."""
+        """Words of lines move out of the way of other lines, and of these curves, each its x and y."""
 
         def heights(left: float, right: float) -> Iterator[np.ndarray]:
             ends = np.array([left, right])
@@ -133,7 +137,8 @@ class Marks:
                 yield drawn(np.concatenate((at_ends, y[first:last])), self._log_y)
 
         for _, item in self.lines:
-            item.label.avoid(heights)
+            others = [np.array([other.value()]) for _, other in self.lines if other is not item and other.isVisible()]
+            item.label.avoid(lambda left, right, others=others: chain(others, heights(left, right)))
 
     def heights(self) -> list[float]:
         """Where the lines stand in the plot; NaN for those that a logarithmic axis cannot show."""

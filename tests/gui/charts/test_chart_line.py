@@ -247,6 +247,28 @@ def test_a_spike_moves_the_words_of_a_reference_line_and_they_stay_while_nothing
     assert set(places[1:]) == {places[1]}
 
 
+@pytest.mark.parametrize("height", [200, 400])
+@pytest.mark.parametrize("lower", [2.25, 2.47])
+def test_words_of_reference_lines_that_lie_close_do_not_touch(drawing: Drawing, height: int, lower: float) -> None:
+    drawing.y = 2.7 / np.sqrt(X)
+    lines = [
+        ReferenceLine(2.48, "uniform 2.48: all 12 tokens equally likely"),
+        ReferenceLine(lower, f"unigram {lower}: only how frequent each token is"),
+    ]
+    drawing.chart.set_reference_lines(lines)
+    drawing._fill()
+    drawing.panel.resize(620, height)
+    drawing.settle()
+    heights = [line.mapRectToScene(line.boundingRect()).center().y() for _, line in drawing.chart.marks.lines]
+    letters = []
+    for _, line in drawing.chart.marks.lines:
+        words = line.label.mapRectToScene(line.label.boundingRect())
+        margin = line.label.textItem.document().documentMargin()
+        letters.append(words.adjusted(margin, margin, -margin, -margin))
+    assert not letters[0].intersects(letters[1])
+    assert not any(one.top() < place < one.bottom() for one in letters for place in heights)  # nor a line
+
+
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
     drawing.chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00"), ReferenceLine(-1.0, "below zero")])
     (_, uniform), (_, below) = drawing.chart.marks.lines
