@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QKeyEvent, QPaintEvent, QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QApplication, QMainWindow
+from PySide6.QtWidgets import QApplication, QMainWindow, QMenu
 
 from llmlab.core.errors import LabError
 from llmlab_gui.experiments.desk import ExperimentDesk
@@ -254,6 +254,10 @@ class MainWindow(drops.TakesDrops, QMainWindow):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self.covers.place()
+
+    def createPopupMenu(self) -> QMenu:
+        """Of a right click on a panel's title; Qt deletes it when it closes."""
+        return self.menus.panels()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """What nothing that has the keyboard took. Escape dismisses a message before it ends work that was long."""

@@ -97,6 +97,12 @@ class Menus(QObject):
             go_to[feature].addAction(action)
             self._dock_actions.append(action)
 
+    def panels(self) -> QMenu:
+        """The panels as the View menu groups them, in a menu of their own."""
+        menu = QMenu(self._window)
+        menu.addActions(self._panels.actions())
+        return menu
+
     def shortcuts(self) -> list[QAction]:
         """Every action with keys."""
         window = self._window

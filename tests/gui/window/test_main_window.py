@@ -99,6 +99,9 @@ def test_every_dock_is_there_under_its_name_and_in_the_view_menu(same_window: Ma
     groups = [action.menu().actions() for action in panels.actions()]
     assert all(any(dock.toggleViewAction() in group for group in groups) for dock in window.docks.values())
     assert all(len(group) <= 12 for group in groups)
+    at_a_title = window.createPopupMenu()  # of a right click there
+    assert at_a_title.actions() == panels.actions()
+    assert at_a_title.sizeHint().height() < 400
 
 
 def test_a_panel_is_scrolled_to_where_it_was_left_when_its_workspace_is_in_sight_again(
