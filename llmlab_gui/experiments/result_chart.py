@@ -155,29 +155,22 @@ class ResultChart(FigureChart):
         if not (math.isfinite(low) and math.isfinite(high)):
             return
         color = QColor(current_theme().warning)
+        pen = pg.mkPen(color, width=1.5, style=Qt.PenStyle.DotLine if high > low else Qt.PenStyle.DashLine)
         if high > low:
             region = pg.LinearRegionItem(
                 (low, high),
                 orientation="vertical" if expected.on_x else "horizontal",
                 movable=False,
                 brush=pg.mkBrush(faded(color, BAND_ALPHA / 2)),
-                pen=pg.mkPen(color, style=Qt.PenStyle.DotLine),
+                pen=pen,
             )
             region.setZValue(-15)
             self._add(region)
-        # Its name stands away from those of the marks.
-        options = {"position": 0.97 if expected.on_x else 0.03, "color": color, "movable": False}
-        options["anchors"] = [(0, 0), (1, 0)] if expected.on_x else [(0, 1), (0, 1)]
-        line = pg.InfiniteLine(
-            (low + high) / 2,
-            angle=90 if expected.on_x else 0,
-            movable=False,
-            pen=pg.mkPen(color, width=1.5, style=Qt.PenStyle.DashLine if high == low else Qt.PenStyle.NoPen),
-            label=expected.label,
-            labelOpts=options,
-        )
-        line.setZValue(-4)
-        self._add(line)
+        else:
+            line = pg.InfiniteLine(low, angle=90 if expected.on_x else 0, movable=False, pen=pen)
+            line.setZValue(-4)
+            self._add(line)
+        self._name(pg.PlotDataItem([], [], pen=pen), expected.label)
 
     def _tip(self, line: int, place: int) -> str:
         chart = self.chart

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyqtgraph as pg
 import pytest
 from fake_experiments import RATES, STEPS, FakeExperiment, rate_plan
 from PySide6.QtCore import QCoreApplication, QEvent, QSize, Qt, QUrl
@@ -499,6 +500,18 @@ def test_what_was_expected_is_drawn_where_the_chart_has_an_axis_for_it(outputs: 
     ]
     moved = replace(record, trials=[replace(trial, x=trial.x * 1e6) for trial in record.trials])
     assert [one.on_x for one in expectations(moved, predicted)] == [False]  # x is something else than what is varied
+
+
+def test_what_was_expected_is_named_in_the_legend_and_covers_no_curve(fake: FakeExperiment, qtbot: QtBot) -> None:
+    chart = ResultChart("result")
+    qtbot.addWidget(chart)
+    chart.resize(420, 180)
+    expected = [Expected(True, 0.01, 0.01, "you expected, 60 % sure"), Expected(False, 2.0, 3.0, "you expected, 80 %")]
+    chart.show_chart(replace(fake.write_results().charts[0], marks=[]), expected)
+    assert chart.legend.shown[-2:] == [one.label for one in expected]
+    _, (low, high) = chart.getPlotItem().getViewBox().viewRange()
+    assert low < 2.0 < 3.0 < high
+    assert not [item for item in chart.items() if isinstance(item, pg.InfLineLabel)]
 
 
 @pytest.mark.parametrize(
