@@ -172,6 +172,10 @@ def style_sheet(theme: Theme) -> str:
     QMenuBar::item:selected {{ background: {theme.accent}; color: {theme.on_accent}; }}
     QDockWidget {{ font-weight: 600; }}
     QDockWidget::title {{ background: {theme.background}; padding: 6px 8px; }}
+    QDockWidget::close-button, QDockWidget::float-button {{
+        subcontrol-origin: margin; subcontrol-position: top right; position: absolute; top: 5px; right: 1px;
+        bottom: 5px; width: 18px; }}
+    QDockWidget::float-button {{ right: 20px; }}
     QTabBar {{ qproperty-drawBase: 0; }}
     QTabBar::tab {{
         background: {theme.background}; color: {theme.quiet}; border: none; border-bottom: 2px solid transparent;
