@@ -17,7 +17,10 @@ class FlowRow(QLayout):
     def __init__(self, parent: QWidget | None = None, spacing: int = 6) -> None:
         super().__init__(parent)
         self._items: list[QLayoutItem] = []
-        self._heights: dict[int, int] = {}  # by width, until an item changes
+        # Until an item changes:
+        self._hints: dict[QLayoutItem, QSize] = {}
+        self._least: QSize | None = None
+        self._heights: dict[int, int] = {}  # by width
         self._placed: QRect | None = None
         self.setContentsMargins(0, 0, 0, 0)
         self.setSpacing(spacing)
@@ -52,7 +55,7 @@ class FlowRow(QLayout):
         return True
 
     def invalidate(self) -> None:
-        self._heights, self._placed = {}, None
+        self._hints, self._least, self._heights, self._placed = {}, None, {}, None
         super().invalidate()
 
     def heightForWidth(self, width: int) -> int:
@@ -61,14 +64,16 @@ class FlowRow(QLayout):
         return self._heights[width]
 
     def sizeHint(self) -> QSize:
-        sizes = [item.sizeHint() for item in self._shown()]
+        sizes = [self._hint(item) for item in self._shown()]
         width = sum(size.width() + self.spacing() for size in sizes)
         return QSize(width, max((size.height() for size in sizes), default=0)) + self._margins()
 
     def minimumSize(self) -> QSize:
-        sizes = [item.minimumSize() for item in self._shown()]
-        widest = max((size.width() for size in sizes), default=0)
-        return QSize(widest, max((size.height() for size in sizes), default=0)) + self._margins()
+        if self._least is None:
+            sizes = [item.minimumSize() for item in self._shown()]
+            widest = max((size.width() for size in sizes), default=0)
+            self._least = QSize(widest, max((size.height() for size in sizes), default=0)) + self._margins()
+        return self._least
 
     def setGeometry(self, rect: QRect) -> None:
         super().setGeometry(rect)
@@ -78,11 +83,15 @@ class FlowRow(QLayout):
 
     def _shown(self) -> list[QLayoutItem]:
         """What takes room: stretches, and visible widgets that are not empty."""
-        return [item for item in self._items if item.spacerItem() is not None or not self._is_nothing(item)]
+        return [item for item in self._items if isinstance(item, QSpacerItem) or not self._is_nothing(item)]
 
-    @staticmethod
-    def _is_nothing(item: QLayoutItem) -> bool:
-        return item.isEmpty() or item.sizeHint().width() == 0
+    def _is_nothing(self, item: QLayoutItem) -> bool:
+        return item.isEmpty() or self._hint(item).width() == 0
+
+    def _hint(self, item: QLayoutItem) -> QSize:
+        if (hint := self._hints.get(item)) is None:
+            hint = self._hints[item] = item.sizeHint()
+        return hint
 
     def _margins(self) -> QSize:
         margins = self.contentsMargins()
@@ -94,7 +103,7 @@ class FlowRow(QLayout):
         inside = rect.marginsRemoved(margins)
         top = inside.top()
         for line in self._lines(inside.width()):
-            height = max(item.sizeHint().height() for item in line)
+            height = max(self._hint(item).height() for item in line)
             if move:
                 self._place(line, QRect(inside.left(), top, inside.width(), height))
             top += height + _LINE_GAP
@@ -104,7 +113,7 @@ class FlowRow(QLayout):
         """What stands behind a stretch goes to the next line together, and still to the right of it."""
         groups: list[list[QLayoutItem]] = [[]]
         for item in self._shown():
-            if item.spacerItem() is not None:
+            if isinstance(item, QSpacerItem):
                 groups.append([item])
             else:
                 groups[-1].append(item)
@@ -130,24 +139,23 @@ class FlowRow(QLayout):
         return units
 
     def _width(self, line: list[QLayoutItem]) -> int:
-        solid = [item for item in line if item.spacerItem() is None]
-        return sum(item.sizeHint().width() for item in solid) + self.spacing() * max(0, len(solid) - 1)
+        solid = [self._hint(item).width() for item in line if not isinstance(item, QSpacerItem)]
+        return sum(solid) + self.spacing() * max(0, len(solid) - 1)
 
-    @staticmethod
-    def _grows(item: QLayoutItem) -> bool:
+    def _grows(self, item: QLayoutItem) -> bool:
         across = bool(item.expandingDirections() & Qt.Orientation.Horizontal)
-        return across and item.maximumSize().width() > item.sizeHint().width()
+        return across and item.maximumSize().width() > self._hint(item).width()
 
     def _place(self, line: list[QLayoutItem], area: QRect) -> None:
-        stretches = sum(item.spacerItem() is not None for item in line)
+        stretches = sum(isinstance(item, QSpacerItem) for item in line)
         free = max(0, area.width() - self._width(line))
         growing = [] if stretches else [item for item in line if self._grows(item)]
         left = area.left()
         for item in line:
-            if item.spacerItem() is not None:
+            if isinstance(item, QSpacerItem):
                 left += free // stretches
                 continue
-            size = item.sizeHint().boundedTo(QSize(area.width(), item.sizeHint().height()))
+            size = self._hint(item).boundedTo(QSize(area.width(), self._hint(item).height()))
             if item in growing:
                 size.setWidth(min(size.width() + free // len(growing), item.maximumSize().width()))
             item.setGeometry(QRect(QPoint(left, area.top() + (area.height() - size.height()) // 2), size))

@@ -460,8 +460,9 @@ def test_tab_goes_through_what_is_in_sight_from_the_top_down_with_its_ring_whole
             QApplication.processEvents()
             now = QApplication.focusWidget()
             where = (workspace, _dock_of(now), now)
-            drawn = next(ring for ring in window.findChildren(QWidget, "focusRing") if ring.isVisible())
-            qtbot.waitUntil(partial(whole, drawn), timeout=WAIT)
+            assert ring._ring is not None, where
+            assert ring._ring.isVisible(), where
+            qtbot.waitUntil(partial(whole, ring._ring), timeout=WAIT)
             if isinstance(now, QLabel):
                 assert now.hasSelectedText(), where  # a link of it
             else:
