@@ -24,7 +24,7 @@ from llmlab.gpt.model import GPT
 from llmlab.models.adapter_file import BASE_DIGEST, Factors, has_own_names, other_form, read_factors, read_settings
 from llmlab.models.adapter_patterns import require_quick
 from llmlab.models.file_sources import Source
-from llmlab.models.huggingface import translated
+from llmlab.models.huggingface import translated, without_compiler
 from llmlab.models.model import OpenModel, require_finite
 from llmlab.models.weights import count_parameters, weight_shapes
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, MODEL_FILE, Checkpoint, require_whole
@@ -176,7 +176,8 @@ def _is_gpt2(model: nn.Module) -> bool:
 
 
 def _merged(base: OpenModel, adapter: Path, name: str) -> nn.Module:
-    from peft import PeftModel, get_peft_model_state_dict
+    with without_compiler():
+        from peft import PeftModel, get_peft_model_state_dict
 
     settings = read_settings(adapter)
     start = settings.get("init_lora_weights")

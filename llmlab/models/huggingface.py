@@ -50,6 +50,18 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, or of an expert, in a w
 _FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
 
 
+@contextlib.contextmanager
+def without_compiler() -> Iterator[None]:
+    """Around the first import of bitsandbytes, by which peft begins: functions that the lab never calls would load
+    torch's compiler, for two seconds of a core."""
+    plain = torch.compile
+    torch.compile = lambda function=None, **_: function  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = plain
+
+
 def open_folder(
     folder: Path,
     reference: str,

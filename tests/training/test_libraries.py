@@ -11,7 +11,7 @@ import tiny_models
 
 import llmlab
 
-# Without torch's compiler, whose import takes seconds; then, a 4-bit base with adapters is made.
+# Without torch's compiler, whose import takes seconds; then, adapters are made, and a 4-bit base with them.
 _TRAINS = """
 import sys
 from pathlib import Path
@@ -36,8 +36,11 @@ assert "torch._dynamo" not in sys.modules
 assert not hasattr(torch.optim.Optimizer.zero_grad.__wrapped__, "__dynamo_disable")  # as others find it
 
 from llmlab.training.finetuning.backends import prepare
-settings = FinetuneSettings(model=BaseSettings(base=sys.argv[1], method="qlora"))
-prepare(settings, Path(), Device("cpu", "fp32"), quiet, 0)
+for method in ("lora", "qlora"):
+    settings = FinetuneSettings(model=BaseSettings(base=sys.argv[1], method=method))
+    prepare(settings, Path(), Device("cpu", "fp32"), quiet, 0)
+    assert "torch._inductor.compile_fx" not in sys.modules
+assert torch.compile.__module__ == "torch"
 """
 
 

@@ -30,7 +30,7 @@ from llmlab.gpt.model import GPT
 from llmlab.models.adapter_file import PEFT_PREFIX
 from llmlab.models.available import ADAPTER_FILE
 from llmlab.models.file_sources import Folder, Hub, Source
-from llmlab.models.huggingface import open_folder, translated
+from llmlab.models.huggingface import open_folder, translated, without_compiler
 from llmlab.models.model import OpenModel, context_of
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.head import Head, find_head
@@ -305,7 +305,8 @@ def _adapter_config(model: nn.Module, targets: list[str], lora: LoraSettings, ba
 
 def _with_peft(model: nn.Module, adapter_config: dict[str, Any], targets: list[str]) -> nn.Module:
     """LabError when PEFT would put adapters elsewhere: in some families it takes layers' names for their experts'."""
-    from peft import LoraConfig, get_peft_model
+    with without_compiler():
+        from peft import LoraConfig, get_peft_model
 
     values = {name: value for name, value in adapter_config.items() if name != "peft_type"}
     with warnings.catch_warnings():

@@ -23,7 +23,7 @@ from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.memory import give_back
 from llmlab.core.progress import Progress
-from llmlab.models.huggingface import open_folder  # also keeps libraries from fetching programs and from chatting
+from llmlab.models.huggingface import open_folder, without_compiler  # also keeps libraries from fetching and chatting
 from llmlab.models.model import OpenModel
 
 _KIND = "nf4"
@@ -141,7 +141,7 @@ def _keep_exact(module: nn.Module) -> None:
 
 
 def _bitsandbytes() -> Any:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_compiler():
         warnings.simplefilter("ignore")  # about devices that are not here
         import bitsandbytes
     return bitsandbytes
