@@ -46,7 +46,7 @@ from llmlab.training.run import TrainingRun
 
 # Of what is written alone: the weights learn as in a healthy run. (Dropout draws random numbers in evaluation, too.)
 _ONLY_SHOWN = {"wrong-tokenizer"}
-STEPS = 24
+STEPS = 12
 
 
 def small(fault: str, **changes: Any) -> MysterySettings:
