@@ -39,7 +39,7 @@ def test_random_weights_support_nothing_and_the_progress_is_that_of_all_parts() 
     told: list[float] = []
     subjects = Subjects(untrained(REPEATS), untrained(REPEATS, 5), untrained(HiddenMarkov(3, 3, 6)))
     found = list(
-        check_geometry(subjects, ALL, sequences=12, progress=lambda what, done, total: told.append(done / total))
+        check_geometry(subjects, ALL, sequences=6, progress=lambda what, done, total: told.append(done / total))
     )
     verdicts = {one.claim: one for one in found}
     assert sorted(verdicts) == sorted(ALL)

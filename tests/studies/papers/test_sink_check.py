@@ -26,18 +26,24 @@ SMALL = Size(tokens=16, texts=2, untrained=1, first=1)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny Llama with random weights."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
+def deep(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny Llama with random weights, and layers enough to tell how its norms grow."""
+    folder = tmp_path_factory.mktemp("models") / "deep"
     return str(tiny_models.save(tiny_models.llama(num_hidden_layers=8), folder))
 
 
 @pytest.fixture(scope="module")
-def measured(model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Verdict, ...]]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One with few layers, of which all else can be asked."""
+    return str(tiny_models.save(tiny_models.llama(), tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def measured(deep: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Verdict, ...]]:
     """What a whole check of it leaves in the folder of measurements, and its verdicts."""
     folder = tmp_path_factory.mktemp("measurements")
     with mock.patch.dict(SIZES, {"minutes": SMALL}):
-        return folder, tuple(judge.late(Check(list(TESTED), "minutes", [model], folder, folder)))
+        return folder, tuple(judge.late(Check(list(TESTED), "minutes", [deep], folder, folder)))
 
 
 @pytest.fixture
@@ -49,20 +55,20 @@ def check(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
 
 
 @pytest.fixture
-def measured_check(check: Check, measured: tuple[Path, tuple[Verdict, ...]]) -> Check:
-    """The same check, when all of it is measured."""
+def measured_check(check: Check, deep: str, measured: tuple[Path, tuple[Verdict, ...]]) -> Check:
+    """The same check of the deep one, when all of it is measured."""
+    check.models[:] = [deep]
     shutil.copytree(measured[0], check.measurements, dirs_exist_ok=True)
     return check
 
 
 def test_a_model_of_transformers_is_measured_for_all_claims(
-    check: Check, measured: tuple[Path, tuple[Verdict, ...]]
+    deep: str, measured: tuple[Path, tuple[Verdict, ...]]
 ) -> None:
     sink, position, norms = measured[1]
-    model = check.models[0]
     assert [one.claim for one in (sink, position, norms)] == list(TESTED)
     assert (sink.n, position.n, norms.n) == (10, 5, 10)
-    assert {one.evidence["outcomes"].keys() == {model} for one in (sink, position, norms)} == {True}
+    assert {one.evidence["outcomes"].keys() == {deep} for one in (sink, position, norms)} == {True}
     share = sink.charts[0].series[0]
     assert len(share.y) == 8
     assert np.all(np.array(share.low) <= share.y)
@@ -73,7 +79,7 @@ def test_a_model_of_transformers_is_measured_for_all_claims(
     assert position.charts[0].categories[0] == "the text's own"
     assert "beginning of text" in position.charts[0].categories
     assert len(norms.charts[0].series[0].y) == 9
-    assert [table.rows[0][0] for one in (sink, position, norms) for table in one.tables] == [model] * 4
+    assert [table.rows[0][0] for one in (sink, position, norms) for table in one.tables] == [deep] * 4
 
 
 def test_what_was_measured_is_not_measured_again(
