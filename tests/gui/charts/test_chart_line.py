@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyqtgraph as pg
 import pytest
-from PySide6.QtCore import QPoint, Qt
+from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QFont, QImage, QPainter
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -245,6 +245,18 @@ def test_a_spike_moves_the_words_of_a_reference_line_and_they_stay_while_nothing
     assert places[0] == 0.25
     assert places[1] not in (0.25, 0.0)
     assert set(places[1:]) == {places[1]}
+
+
+@pytest.mark.parametrize("log_x", [False, True])
+def test_the_first_marker_is_not_cut_by_the_frame(drawing: Drawing, log_x: bool) -> None:
+    first = 1.0 if log_x else 0.0
+    marked = CurveStyle(QColor("#0072b2"), "validation", "run-a", markers="o", marker_size=9)
+    drawing.chart.set_curve("validation", np.array([first, 250.0, 500.0]), np.array([4.0, 2.0, 1.0]), marked)
+    drawing.panel.set_log(x=log_x, y=False)
+    drawing.settle()
+    view = drawing.chart.getPlotItem().getViewBox()
+    at = view.mapViewToScene(QPointF(0.0, 4.0)).x()
+    assert 5.0 < at - view.sceneBoundingRect().left() < 7.0  # half of it, and of its pen
 
 
 @pytest.mark.parametrize("height", [200, 400])
