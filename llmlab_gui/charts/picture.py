@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 import numpy as np
+import pyqtgraph as pg
 from PySide6.QtCore import QBuffer, QByteArray, QCoreApplication, QIODevice, QPoint, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import (
     QColor,
@@ -189,15 +190,20 @@ def _paint_below(widgets: Sequence[QWidget], painter: QPainter, top: int) -> Non
 
 @contextmanager
 def _uncached(view: QGraphicsView) -> Iterator[None]:
-    """What is kept as pixels for the screen, axes for one, drawn as lines and text."""
+    """What is kept as pixels for the screen, axes and symbols, drawn as lines and text."""
     cached = [(item, item.cacheMode()) for item in view.items() if item.cacheMode() != QGraphicsItem.CacheMode.NoCache]
+    symbols = [item for item in view.items() if isinstance(item, pg.ScatterPlotItem)]
     for item, _ in cached:
         item.setCacheMode(QGraphicsItem.CacheMode.NoCache)
+    for item in symbols:
+        item.setExportMode(True)
     try:
         yield
     finally:
         for item, mode in cached:
             item.setCacheMode(mode)
+        for item in symbols:
+            item.setExportMode(False)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ Y = [5.0, 3.0, 2.0, 2.5, 1.0]
 
 def curves() -> LineChart:
     chart = LineChart("loss", "nats per token")
-    chart.set_curve("train", np.array(X), np.array(Y), CurveStyle(QColor(BLUE), "train", "run-a", width=2.0))
+    chart.set_curve(
+        "train", np.array(X), np.array(Y), CurveStyle(QColor(BLUE), "train", "run-a", width=2.0, markers="o")
+    )
     chart.draw()
     return chart
 
@@ -62,7 +64,7 @@ def test_the_curve_of_a_drawing_stands_at_the_numbers_of_its_axes(
             assert np.abs(places - point[axis]).min() < 1.0  # all its numbers are whole, and have a line
 
 
-def test_numbers_of_axes_that_the_screen_keeps_as_pixels_are_text_in_a_drawing(qtbot: QtBot, tmp_path: Path) -> None:
+def test_axes_and_symbols_that_the_screen_keeps_as_pixels_are_none_in_a_drawing(qtbot: QtBot, tmp_path: Path) -> None:
     chart = curves()
     qtbot.addWidget(chart)
     with qtbot.waitExposed(chart, timeout=WAIT):
