@@ -274,8 +274,8 @@ def test_the_terminal_asks_marks_and_keeps(
         "kinds": 1,
         "now_right": 1,
     }
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))  # one is given up, and the input ends
-    assert main(["practice", "--count", "2", "--concept", "attention", "--seed", "1"]) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))  # one is given up, and the input ends; none of them trains
+    assert main(["practice", "--count", "2", "--concept", "tokens", "--seed", "1"]) == 0
     assert [row.right for row in Deck(outputs).read().answers] == [True, False]
     for wrong in (["--kind", "no"], ["--concept", "no"], ["--kind", "without-a-head"], ["--count", "0"], ["nothing"]):
         assert main(["practice", *wrong]) == 2
