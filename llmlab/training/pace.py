@@ -25,6 +25,7 @@ class Pace:
         self._train, self._tokens_until = train, tokens_until
         self._recent: deque[float] = deque(maxlen=STEPS)
         self._queued: list[float] = []  # of steps that a GPU may not have computed yet
+        self.is_own = False  # the speed: after a resume it is the last worker's at first, which may have another device
         self._shared: float | None = None  # active seconds at which `shares_due` said so last
 
     @property
@@ -43,6 +44,7 @@ class Pace:
         # After a resume the speed of the last worker holds until this one has warmed up.
         if self.settled or progress.step_seconds == 0 or progress.step <= STEPS:
             progress.step_seconds = sum(self._recent) / len(self._recent)
+            self.is_own = True
 
     def shares_due(self, progress: Progress) -> bool:
         """Whether to tell how several processes share the work: after the first steps, then now and then."""

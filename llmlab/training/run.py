@@ -224,7 +224,7 @@ class TrainingRun(ABC):
             self._memory = self.device.memory_bytes()
         speed = self._pace.tokens_per_second(progress)
         flops = self.flops_per_token * speed
-        if flops > self.peak_flops:  # measured while others held the machine: it was no peak
+        if flops > self.peak_flops and self._pace.is_own:  # measured while others held the machine: it was no peak
             count = self.processes.size
             self.peak_flops = count * measured_peak(self.device, flops / count)
         event = partial(

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QLineEdit, QSizePo
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
-from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind
+from llmlab.studies.experiments.kinds import FINETUNING, KINDS, PRETRAINING, Kind, find_kind
 from llmlab.studies.experiments.plan import Request, lean
 from llmlab.studies.records import EXPERIMENTS, ExperimentRecord
 from llmlab_gui.experiments.study_setup import StudyForm
@@ -178,8 +178,8 @@ class ExperimentForm(StudyForm[Asked]):
         )
 
     def fill(self, record: ExperimentRecord) -> None:
-        """Shows what an experiment was made from. UsageError when its settings are none any more."""
-        kind = KINDS[record.kind]
+        """Shows what an experiment was made from. UsageError when its kind or settings are none any more."""
+        kind = find_kind(record.kind)
         values = {trial.varied[kind.setting] for trial in record.trials if kind.setting in trial.varied}
         compared = {trial.group for trial in record.trials}
         draft = Draft(

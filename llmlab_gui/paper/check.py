@@ -116,8 +116,9 @@ class CheckDock(LabDock):
         record = plans[asked.size]
         words = f"<b>{plan_text(record).capitalize()}</b> here."
         if without := inconclusive_anyway(record):
-            every = "Every verdict" if len(without) == len(options_of(record).claims) else f"{', '.join(without)}: it"
-            words += f" {every} will be inconclusive: a verdict needs {SEEDS_AGREEING} seeds."
+            every = len(without) == len(options_of(record).claims)
+            which = "Every verdict" if every else f"The verdict on {' and '.join(without)}"
+            words += f" {which} will be inconclusive: a verdict needs {SEEDS_AGREEING} seeds."
         return record, words
 
     def _paper_changed(self) -> None:

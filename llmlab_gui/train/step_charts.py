@@ -59,7 +59,7 @@ _CAPTION_OF_SPEEDS = (
     "Shaded: the run was paused or interrupted."
 )
 _PEAKS_TIP = (
-    "MFU is the share of the peak of matrix products, which was measured \n"
+    "MFU is the share of the peak of matrix products, which was measured\n"
     "for the precision and the threads of each run: compare speeds instead."
 )
 _MIB = 2.0**20

@@ -164,7 +164,8 @@ class WalkDock(AskingDock):
         self._wanted = ""  # also where this walk has no such stage: a weight that Muon moves has no AdamW step
 
     def _refuse(self, error: LabError) -> None:
-        if self.archive is None:
+        """In the place of the walk, unless what was chosen above it is refused, and has to be in reach."""
+        if self.archive is None and not (self._back or self.cache.isChecked()):
             self._trouble = error
             self.update_state()
         else:
@@ -248,7 +249,7 @@ class WalkDock(AskingDock):
 
     def _turn(self) -> None:
         """The other direction: what was typed and appended was for the one before."""
-        self._appended, self.archive, self.stages = [], None, []
+        self._appended, self.archive, self._trouble, self.stages = [], None, None, []
         self._fill()
         self.change.clear()
         self._change_label.setText("Weight" if self._back else "Change")

@@ -40,6 +40,7 @@ from llmlab.store.checkpoints import STATE_FILE, list_checkpoints, select
 from llmlab.training import loop
 from llmlab.training import run as training_run
 from llmlab.training.loop import FromScratch, Trainer
+from llmlab.training.pace import STEPS
 from llmlab.training.schedule import early_evaluations, evaluates, learning_rate
 from llmlab.training.state import Progress, load_state, moments, restore
 
@@ -198,6 +199,23 @@ def test_a_step_that_beats_the_peak_measures_it_anew(outputs: Path, monkeypatch:
     device = Device("cpu", events_of(run, "started")[0]["precision"])
     with mock.patch.object(device_module, "_measure", side_effect=AssertionError("the new peak is remembered")):
         assert peak_flops(device) > 1e6
+
+
+def test_a_resume_whose_speed_is_the_last_workers_leaves_the_peak(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have had a faster device; once this worker has warmed up, its own speed counts."""
+    monkeypatch.setenv("LLMLAB_CACHE", str(outputs / "cache"))
+    run = train_here(new_run(outputs, STEPS + 1))
+    prepare_resume(run, {"train.steps": str(2 * STEPS)})
+    with mock.patch.object(worker, "peak_flops", return_value=1.0):
+        worker.train_run(run)
+    shares = [event["mfu"] for event in events_of(run, "step")][STEPS + 1 :]
+    assert min(shares) > 1
+    prepare_resume(run, {"train.steps": str(3 * STEPS)})
+    with mock.patch.object(worker, "peak_flops", return_value=1.0):
+        worker.train_run(run)
+    assert events_of(run, "step")[-1]["mfu"] <= 1
 
 
 def test_the_status_says_how_the_run_ended(outputs: Path) -> None:

@@ -284,6 +284,17 @@ def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot
     assert "cannot be walked through" in dock._empty.text
 
 
+def test_a_direction_that_a_model_refuses_can_be_left_again(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
+    lab.host.fail["walk_back"] = LabError("bar cannot be walked backwards.", "Its weights are quantized.")
+    dock.direction.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: "quantized" in dock.problem.text(), timeout=WAIT)
+    assert dock.direction.isVisible()
+    assert not dock.stages
+    dock.direction.setCurrentIndex(0)
+    qtbot.waitUntil(lambda: bool(dock.stages), timeout=WAIT)
+    assert not dock.problem.text()
+
+
 def test_without_a_model_the_current_runs_is_offered(lab: InspectionLab, qtbot: QtBot) -> None:
     dock = WalkDock(lab)  # type: ignore[arg-type]
     qtbot.addWidget(dock)
