@@ -205,10 +205,13 @@ class Heatmap(CellMap):
         painter.drawRect(view.shown)
         if view.cell_width >= _ROOM_FOR_NUMBERS and view.cell_height >= 16:
             self._paint_numbers(painter)
-        self._paint_marks(painter)
-        rows, columns = self.under if self.under[0] >= 0 else self._lines
-        paint_rows(painter, view, heat.rows, {rows, self.chosen[0]} - {-1})
-        paint_columns(painter, view, heat.columns, {columns, self.chosen[1]} - {-1})
+        rows, columns = zip(self.under if self.under[0] >= 0 else self._lines, self.chosen, strict=True)
+        if self.property(PICTURED) and not self.words(*self.chosen):
+            rows = columns = NONE  # nothing in a file says what a frame is around
+        else:
+            self._paint_marks(painter)
+        paint_rows(painter, view, heat.rows, {*rows} - {-1})
+        paint_columns(painter, view, heat.columns, {*columns} - {-1})
         if self._bar_room():
             bar = QRectF(view.shown.right() + 2 * PAD, view.shown.top(), BAR_ROOM - 2 * PAD, view.shown.height())
             paint_scale(painter, bar, self.scale(), heat.unit, heat.kind, log=self.log and not heat.signed)

@@ -18,6 +18,7 @@ from llmlab_gui.charts.color_scale import ColorScale, from_ground, ground_table
 from llmlab_gui.charts.heat_view import HeatView
 from llmlab_gui.charts.heatmap import Heat, Heatmap
 from llmlab_gui.charts.mosaic import Mosaic, grid, resized
+from llmlab_gui.charts.picture import image_of
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme, current_theme
 
 
@@ -156,6 +157,20 @@ def test_the_row_that_is_chosen_is_framed_and_not_covered(qtbot: QtBot) -> None:
     assert inside
     assert [before.pixelColor(x, y) for y in inside] == [after.pixelColor(x, y) for y in inside]
     assert before != after
+
+
+def test_a_file_frames_a_cell_that_it_reads_and_no_row_that_nothing_is_said_of(qtbot: QtBot) -> None:
+    heatmap = shown(qtbot, pattern(8))
+
+    def framed() -> bool:
+        image = image_of([heatmap], "A pattern")
+        places = [(x, y) for x in range(0, image.width(), 2) for y in range(0, image.height(), 2)]
+        return QColor(current_theme().accent).rgb() in {image.pixel(*place) for place in places}
+
+    heatmap.choose(3, -1)
+    assert not framed()
+    heatmap.choose(3, 2)
+    assert framed()
 
 
 def test_arrow_keys_move_the_chosen_cell(qtbot: QtBot) -> None:
