@@ -40,6 +40,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies
 import pytest
 from processes import MARK
 
@@ -429,6 +430,8 @@ def _import_tests(folders: list[str]) -> None:
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
         pytest.main([*folders, "--collect-only", "-qq", "-n0", "-p", "no:cacheprovider"])
     sys.path[:] = paths
+    # Before its first example Hypothesis reads the constants of all these modules: 2 s where it has no cache of them.
+    hypothesis.settings(max_examples=1, database=None)(hypothesis.given(hypothesis.strategies.text())(lambda _: None))()
 
 
 def _forget() -> None:
