@@ -55,7 +55,8 @@ def without_compiler() -> Iterator[None]:
     """Around the first import of bitsandbytes, by which peft begins: functions that the lab never calls would load
     torch's compiler, for two seconds of a core."""
     plain = torch.compile
-    torch.compile = lambda function=None, **_: function  # type: ignore[assignment]
+    # As a decorator, also one with options, which is a call that names no function yet.
+    torch.compile = lambda model=None, **_: (lambda made: made) if model is None else model  # type: ignore[assignment]
     try:
         yield
     finally:

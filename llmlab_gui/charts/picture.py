@@ -1,8 +1,7 @@
 """Any widgets as a file or on the clipboard: a picture at twice the screen's resolution, or a drawing.
 
-Charts take a shape of their own, 16:9, whatever their dock's is; other widgets are drawn as they stand. Both have a
-title.
-The points of their curves are a table, copied while a run goes on.
+Under a title, charts take a shape of their own, 16:9, whatever their dock's is; other widgets are drawn as they stand.
+The points of curves are a table, copied while a run goes on.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+import torch
 
 import llmlab
+from llmlab.models.huggingface import without_compiler
 
 # Without torch's compiler, whose import takes seconds; then, adapters are made, and a 4-bit base with them.
 _TRAINS = """
@@ -54,3 +56,12 @@ def test_no_compiler_is_loaded_to_train_and_nobody_chats_or_looks_for_programs(t
     command = [sys.executable, "-c", f"{begins}\n{_TRAINS}", str(base)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_without_the_compiler_a_function_stays_what_it_is_with_options_too() -> None:
+    def twice(number: int) -> int:
+        return 2 * number
+
+    with without_compiler():
+        made = [torch.compile(twice), torch.compile(model=twice, dynamic=True), torch.compile(dynamic=False)(twice)]
+    assert made == [twice] * 3
