@@ -118,9 +118,8 @@ class AttentionDock(InspectionDock):
     @property
     def picture_title(self) -> str:
         """With the layer and the head of a pattern."""
-        chosen = self.session.selection
-        head = f", layer {chosen.layer}, head {chosen.head}" if self.view != ROLLOUT else ""
-        return f"{super().picture_title}{head}"
+        layer, head = self._head_in_sight()
+        return super().picture_title + (f", layer {layer}, head {head}" if self.view != ROLLOUT else "")
 
     def table(self) -> Table | None:
         if self.view == STAGES and self.stages.archive is not None:
@@ -251,12 +250,15 @@ class AttentionDock(InspectionDock):
 
     def _of_another_head(self) -> str:
         """Which one the view is of; "" for the chosen one. The rollout is of all."""
-        archive = self._viewed()
-        if archive is None or self.view == ROLLOUT or "head" not in archive.metadata.question:
-            return ""
-        asked, chosen = archive.metadata.question, self.session.selection
-        layer, head = int(asked["layer"]), int(asked["head"])
-        return "" if (layer, head) == (chosen.layer, chosen.head) else f"of layer {layer}, head {head}"
+        (layer, head), chosen = self._head_in_sight(), self.session.selection
+        other = self.view != ROLLOUT and (layer, head) != (chosen.layer, chosen.head)
+        return f"of layer {layer}, head {head}" if other else ""
+
+    def _head_in_sight(self) -> tuple[int, int]:
+        """Layer and head of the view: the chosen ones, as soon as the model has answered."""
+        archive, chosen = self._viewed(), self.session.selection
+        asked = archive.metadata.question if archive is not None else {}
+        return (int(asked["layer"]), int(asked["head"])) if "head" in asked else (chosen.layer, chosen.head)
 
     def _take_answer(self, archive: Archive) -> None:
         self._take_pattern(archive, "pattern", archive["pattern"])
