@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, QObject, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette
+from PySide6.QtCore import QEvent, QObject, QSize, Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QStyle, QStyleOption, QWidget
 
 from llmlab_gui.lab.lab import Lab, RunRow
@@ -15,10 +15,48 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 _SAID_MS = 8000
 # Of the bar's thousandths; a run may have more steps than the 32 bits that a QProgressBar counts in.
 _WHOLE = 1000
-_MOST_NAME, _MOST_ALONE = 260, 440  # pixels of a run's name, beside another run and without one
+_LEAST_NAME, _MOST_NAME = 100, 440  # pixels of a run's name
 _MOST_OTHER_NAME = 160  # and of that beside it
 _MIDDLE = Qt.TextElideMode.ElideMiddle
 _AROUND_MESSAGE = 6  # pixels at both ends of a message
+
+
+class StateLabel(QLabel):
+    """What a run is called and what it does: the name is cut in its middle where the bar has no room for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self._name = self._word = ""
+
+    def say(self, name: str, word: str) -> None:
+        """Replaces both. No name: there is no run."""
+        word = f" · {word}" if name else word
+        if (name, word) != (self._name, self._word):
+            self._name, self._word = name, word
+            self.setToolTip(name)
+            self.updateGeometry()
+            self._cut()
+
+    def sizeHint(self) -> QSize:
+        return self._size(_MOST_NAME)
+
+    def minimumSizeHint(self) -> QSize:
+        return self._size(_LEAST_NAME)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._cut()
+
+    def _size(self, most: int) -> QSize:
+        return QSize(min(most, self._advance(self._name)) + self._advance(self._word), super().sizeHint().height())
+
+    def _advance(self, text: str) -> int:
+        return self.fontMetrics().horizontalAdvance(text) + 1 if text else 0
+
+    def _cut(self) -> None:
+        room = max(_LEAST_NAME, self.width() - self._advance(self._word))
+        self.setText(self.fontMetrics().elidedText(self._name, _MIDDLE, room) + self._word)
 
 
 class StatusBar(QStatusBar):
@@ -28,7 +66,7 @@ class StatusBar(QStatusBar):
         super().__init__(parent)
         self._lab = lab
         self._sign = QLabel()
-        self.state, self.steps, self.speed, self.left = QLabel(), QLabel(), QLabel(), QLabel()
+        self.state, self.steps, self.speed, self.left = StateLabel(), QLabel(), QLabel(), QLabel()
         self.waiting = QLabel()
         self.other = tool_button("", "", self._go_to_other)
         self._other_id = ""
@@ -117,16 +155,14 @@ class StatusBar(QStatusBar):
             self.bar.hide()
             for label in (self._sign, self.steps, self.speed, self.left):
                 label.clear()
-            self.state.setText("No run is selected" if self._lab.looked else "")
+            self.state.say("", "No run is selected" if self._lab.looked else "")
             return
         status = row.status
         self._sign.setPixmap(state_icon(status.state).pixmap(16, 16))
         word = self._lab.controller.stopping_text(row.run) or status.doing
         if not word or status.silent_since is not None:
             word = status.words.capitalize()
-        most = _MOST_NAME if self.other.isVisibleTo(self) else _MOST_ALONE
-        self.state.setText(f"{self.state.fontMetrics().elidedText(row.name, _MIDDLE, most)} · {word}")
-        self.state.setToolTip(row.name)
+        self.state.say(row.name, word)
         palette = QPalette(self.state.palette())
         color = current_theme().text if status.state == "running" else state_color(status.state, current_theme())
         palette.setColor(QPalette.ColorRole.WindowText, QColor(color))
