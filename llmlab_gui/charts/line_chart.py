@@ -207,8 +207,8 @@ class LineChart(pg.PlotWidget):
         if self.follow:
             low, high = self.whole_x()
             room = (high - low) * _MARGIN_X
-            marker = max((curve.style.marker_size for curve in self._curves.values() if curve.style.markers), default=0)
-            low -= (high - low) * (marker / 2 + 1) / max(1.0, self._view.width())  # half of one, and of its pen
+            if markers := [curve.style.marker_size for curve in self._curves.values() if curve.style.markers]:
+                low -= (high - low) * (max(markers) / 2 + 1) / max(1.0, self._view.width())  # half, and of its pen
             self._fit(0, low, high, low, high + room)
         (low, high), _ = self._view.viewRange()
         if self.log_x:  # 10**300 is as good as infinity, and does not overflow
