@@ -76,7 +76,7 @@ class FigureChart(pg.PlotWidget):
         """The same of a chart as data; one with another name than before is another."""
         fresh = chart is not None and chart.name != self._drawn_name
         self._drawn_name = chart.name if chart is not None else ""
-        if chart is not None and fresh:
+        if chart is not None:
             self.setAccessibleDescription(chart.title)
         self.begin((chart.x_axis, chart.y_axis) if chart is not None else None, fresh=fresh)
 

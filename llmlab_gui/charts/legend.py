@@ -75,8 +75,12 @@ class Legend(pg.GraphicsWidget):
         words = [metrics.elidedText(name, Qt.TextElideMode.ElideMiddle, width - _SAMPLE - _GAP) for name in self._names]
         sizes = [_SAMPLE + _GAP + metrics.horizontalAdvance(text) + _BETWEEN for text in words]
         count = len(words)
-        while count and _rows([*sizes[:count], *self._rest(count, metrics)], width) > most:
+        while count > 1 and _rows([*sizes[:count], *self._rest(count, metrics)], width) > most:
             count -= 1
+        if count == 1 and _rows([*sizes[:1], *self._rest(1, metrics)], width) > most:  # the first is always named
+            room = width - sum(self._rest(1, metrics)) - _SAMPLE - _GAP
+            words[0] = metrics.elidedText(self._names[0], Qt.TextElideMode.ElideMiddle, room)
+            sizes[0] = _SAMPLE + _GAP + metrics.horizontalAdvance(words[0]) + _BETWEEN
         sizes = [*sizes[:count], *self._rest(count, metrics)]
         words = [*words[:count], *([self._more(count)] if count < len(words) else [])]
         x = y = 0.0

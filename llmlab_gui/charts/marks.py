@@ -8,7 +8,7 @@ from itertools import chain
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QFontMetricsF
 
 from llmlab_gui.charts.curve import drawn
@@ -16,7 +16,8 @@ from llmlab_gui.widgets.theme import faded
 
 # Of the width: where a loss curve has fallen away from the lines above it; and where else, if one goes through there.
 _LABEL_PLACES = (0.25, 1.0, 0.5, 0.0)
-_SIDES = tuple((place, below) for below in (False, True) for place in _LABEL_PLACES)  # and below the line, if need be
+# And in which row of words: on the line, below it or, if need be, further up.
+_SIDES = tuple((place, row) for row in (0, -1, 1, 2) for place in _LABEL_PLACES)
 
 
 @dataclass(frozen=True)
@@ -61,30 +62,43 @@ class _Words(pg.InfLineLabel):
             self.orthoPos = min(self._side[0], max(0.0, free))
         super().updatePosition()
 
-    def avoid(self, heights: Callable[[float, float], Iterable[np.ndarray]]) -> None:
-        """Stays where nothing goes through, or moves there; to its usual place where something does everywhere.
+    def avoid(self, heights: Callable[[float, float], Iterable[np.ndarray]], written: list[QRectF]) -> None:
+        """Stays where nothing goes through, or moves there; where curves do everywhere, still clear of other words.
 
         heights: where each curve, and each other line, stands from one x to another, in the plot's coordinates.
+        written: where the words of other lines are in them; these are added.
         """
         view = self.line.getViewBox()
         if not self._words or not isinstance(view, pg.ViewBox) or min(view.width(), view.height()) <= 0:
             return
         (left, right), (low, high) = view.viewRange()
-        metrics = QFontMetricsF(self.textItem.font())
+        metrics, margin = QFontMetricsF(self.textItem.font()), self.textItem.document().documentMargin()
         wide = min(1.0, metrics.horizontalAdvance(self._words) / view.width())
-        tall = metrics.height() / view.height() * (high - low)
+        pixel = (high - low) / view.height()
+        tall = metrics.height() * pixel
 
-        def is_free(side: tuple[float, bool]) -> bool:
-            place, below = side
+        def box(side: tuple[float, int]) -> QRectF:
+            place, row = side
             begin = left + min(place, 1 - wide) * (right - left)
-            bottom = self.line.value() - below * tall
-            lines = (y[np.isfinite(y)] for y in heights(begin, begin + wide * (right - left)))
-            return bottom >= low and not any(len(y) and y.min() < bottom + tall and y.max() > bottom for y in lines)
+            bottom = self.line.value() + (margin + row * (metrics.height() + 2 * margin)) * pixel
+            return QRectF(begin, bottom, wide * (right - left), tall)
 
-        side = next(filter(is_free, (self._side, *_SIDES)), _SIDES[0])
+        def is_apart(side: tuple[float, int]) -> bool:
+            letters = box(side)
+            fits = side[1] == 0 or (letters.top() >= low and letters.bottom() <= high)
+            return fits and not any(letters.intersects(other) for other in written)
+
+        def is_free(side: tuple[float, int]) -> bool:
+            letters = box(side)
+            lines = (y[np.isfinite(y)] for y in heights(letters.left(), letters.right()))
+            return not any(len(y) and y.min() < letters.bottom() and y.max() > letters.top() for y in lines)
+
+        apart = [side for side in (self._side, *_SIDES) if is_apart(side)]
+        side = next(filter(is_free, apart), apart[1] if len(apart) > 1 else _SIDES[0])
+        written.append(box(side))
         if side != self._side:
             self._side = side
-            self.anchors = [(0, 0 if side[1] else 1)] * 2
+            self.anchors = [(0, 1 + side[1])] * 2
             self.updatePosition()
 
 
@@ -126,6 +140,8 @@ class Marks:
     def make_way(self, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         """Words of lines move out of the way of other lines, and of these curves, each its x and y."""
 
+        shown = [item for _, item in self.lines if item.isVisible()]
+
         def heights(left: float, right: float) -> Iterator[np.ndarray]:
             ends = np.array([left, right])
             if self._log_x:
@@ -136,9 +152,10 @@ class Marks:
                 at_ends = np.interp(ends, x[near], y[near], left=np.nan, right=np.nan)
                 yield drawn(np.concatenate((at_ends, y[first:last])), self._log_y)
 
-        for _, item in self.lines:
-            others = [np.array([other.value()]) for _, other in self.lines if other is not item and other.isVisible()]
-            item.label.avoid(lambda left, right, others=others: chain(others, heights(left, right)))
+        written: list[QRectF] = []
+        for item in shown:
+            others = [np.array([other.value()]) for other in shown if other is not item]
+            item.label.avoid(lambda left, right, others=others: chain(others, heights(left, right)), written)
 
     def heights(self) -> list[float]:
         """Where the lines stand in the plot; NaN for those that a logarithmic axis cannot show."""

@@ -281,6 +281,26 @@ def test_words_of_reference_lines_that_lie_close_do_not_touch(drawing: Drawing, 
     assert not any(one.top() < place < one.bottom() for one in letters for place in heights)  # nor a line
 
 
+def test_words_of_reference_lines_a_pixel_apart_are_both_read_where_curves_leave_no_room_beside_them(
+    drawing: Drawing,
+) -> None:
+    drawing.y = 2.5 + 2.0 / np.sqrt(X)
+    words = ["uniform 2.48: all 12 tokens equally likely", "unigram 2.49: only how frequent each token is"]
+    drawing.chart.set_reference_lines([ReferenceLine(2.48, words[0]), ReferenceLine(2.49, words[1])])
+    drawing._fill()
+    for height in (180, 300):
+        drawing.panel.resize(470, height)
+        drawing.settle()
+        labels = [line.label for _, line in drawing.chart.marks.lines]
+        boxes = [label.mapRectToScene(label.boundingRect()) for label in labels]
+        margins = [label.textItem.document().documentMargin() for label in labels]
+        one, other = (box.adjusted(by, by, -by, -by) for box, by in zip(boxes, margins, strict=True))
+        assert not one.intersects(other)
+        view = drawing.chart.getPlotItem().getViewBox().sceneBoundingRect()
+        assert view.contains(one)
+        assert view.contains(other)
+
+
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
     drawing.chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00"), ReferenceLine(-1.0, "below zero")])
     (_, uniform), (_, below) = drawing.chart.marks.lines
@@ -411,13 +431,23 @@ def test_the_legend_lies_beside_the_curves_and_counts_what_has_no_room(drawing: 
         assert legend.names == [entry.label for entry in entries]
         assert not legend.sceneBoundingRect().intersects(view.sceneBoundingRect())
         assert legend.sceneBoundingRect().right() <= drawing.chart.width()
-        left_out = 8 - sum("a kind" in words for words in legend.shown)
+        left_out = 8 - sum(not words.startswith("+") for words in legend.shown)
         assert left_out == 0 or legend.shown[-1] == f"+ {left_out} more"
         assert left_out == 0 or entries[-1].label in legend.toolTip()
         assert view.height() > 0.4 * drawing.chart.height()
     assert left_out > 0
     drawing.chart.legend.clear()
     assert drawing.chart.legend.shown == []  # at once: what was shown may be gone before the next layout
+
+
+def test_the_first_entry_of_a_legend_is_named_where_there_is_no_room_for_all_of_it(drawing: Drawing) -> None:
+    drawing.panel.resize(200, 150)
+    drawing.chart.set_legend([CurveStyle(QColor("#0072b2"), f"20261201-{n}-a-run-with-a-long-name") for n in range(3)])
+    drawing.settle()
+    first, more = drawing.chart.legend.shown
+    assert more == "+ 2 more"
+    assert first.startswith("2")  # the run that all docks are about is named
+    assert first.endswith("e")
 
 
 def test_the_legend_fits_what_longer_or_shorter_numbers_leave_it_at_once(drawing: Drawing) -> None:
