@@ -35,7 +35,7 @@ class FigurePane(QWidget):
         """
         super().__init__()
         self._dock, self._chart, self._table = dock, chart, table
-        self.study = ""  # begins the names of exported files
+        self.study = ""  # begins the names and the titles of exported files
         self.charts = choice_box("Which chart", tip="Which chart of the results")
         self.charts.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.log_x = toggle_button("log x", "Logarithmic horizontal axis")
@@ -60,4 +60,5 @@ class FigurePane(QWidget):
 
     def export(self, path: Path) -> None:
         """Writes the chart that is shown to a .png, .svg or .csv file, in the background."""
-        self._dock.write_file(save_shown([self._chart], self._table, path, self.charts.currentText()), path)
+        title = f"{self.study}: {self._chart.accessibleDescription()}"
+        self._dock.write_file(save_shown([self._chart], self._table, path, title), path)

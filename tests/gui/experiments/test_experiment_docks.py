@@ -407,6 +407,8 @@ def test_the_result_shows_points_fit_band_and_marks_and_exports_them(
     assert measured == list(zip(RATES, (3.3, 3.1, 3.2), strict=True))
     assert [row["label"] for row in rows if row["kind"] == "mark"] == ["diverged"]
     assert QImage(str(tmp_path / "basin.png")).size() == QSize(1600, 900)
+    title = f"{dock.desk.outcome.id}: {dock.pane.charts.currentText()}"
+    assert f"<title>{title}</title>" in (tmp_path / "basin.svg").read_text(encoding="utf-8")
     dock.shutdown()
 
 

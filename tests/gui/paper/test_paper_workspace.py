@@ -139,6 +139,8 @@ def test_a_click_on_a_claim_shows_its_evidence_and_its_charts(
         evidence.pane.export(tmp_path / f"chart.{ending}")
     qtbot.waitUntil(lambda: (tmp_path / "chart.csv").is_file(), timeout=WAIT)
     assert not QImage(str(tmp_path / "chart.png")).isNull()
+    title = f"{evidence.desk.check.id}: {bar_chart().title}"  # without the choice's "2 of 2"
+    assert f"<title>{title}</title>" in (tmp_path / "chart.svg").read_text(encoding="utf-8")
     click(claims, qtbot, CLAIMS[1])
     assert evidence.badge.state == INCONCLUSIVE
     assert evidence.pane.charts.count() == 1
