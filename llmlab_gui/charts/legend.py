@@ -77,12 +77,15 @@ class Legend(pg.GraphicsWidget):
         count = len(words)
         while count > 1 and _rows([*sizes[:count], *self._rest(count, metrics)], width) > most:
             count -= 1
+        more = self._more(count)
         if count == 1 and _rows([*sizes[:1], *self._rest(1, metrics)], width) > most:  # the first is always named
-            room = width - sum(self._rest(1, metrics)) - _SAMPLE - _GAP
+            more = more.removesuffix(" more")
+            room = width - metrics.horizontalAdvance(more) - _BETWEEN - _SAMPLE - _GAP
             words[0] = metrics.elidedText(self._names[0], Qt.TextElideMode.ElideMiddle, room)
             sizes[0] = _SAMPLE + _GAP + metrics.horizontalAdvance(words[0]) + _BETWEEN
-        sizes = [*sizes[:count], *self._rest(count, metrics)]
-        words = [*words[:count], *([self._more(count)] if count < len(words) else [])]
+        if count < len(words):
+            sizes = [*sizes[:count], metrics.horizontalAdvance(more) + _BETWEEN]
+            words = [*words[:count], more]
         x = y = 0.0
         self._placed = []
         for number, (text, size) in enumerate(zip(words, sizes, strict=True)):
