@@ -24,7 +24,7 @@ from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.widgets.layouts import settling_timer, split
 from llmlab_gui.widgets.question import GONE_FOR_GOOD, ask_to_delete
-from llmlab_gui.widgets.row_tables import rows_table, select_row, selected_key
+from llmlab_gui.widgets.row_tables import DatedNames, rows_table, select_row, selected_key
 from llmlab_gui.widgets.saving import Export, export_button
 from llmlab_gui.widgets.theme import theme_notifier
 
@@ -44,6 +44,7 @@ class ExperimentsDock(LabDock):
         self.model = ExperimentsModel(self)
         self.table = rows_table(self.model, "Experiments", EXPERIMENT_COLUMNS)
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # a name made from a date ends with its kind
+        self.table.setItemDelegateForColumn(0, DatedNames(self.table))
         self.study = StudyPanel(lab, desk, "experiment", TRIAL_COLUMNS, _colors)
         exports = export_button(
             Export(partial(self.write_table, self.study.trials), self._trials_name, what="The runs of this experiment"),

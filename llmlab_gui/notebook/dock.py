@@ -28,7 +28,7 @@ from llmlab_gui.notebook.table import COLUMNS, MADE, SHOWN, NotebookFilter, Note
 from llmlab_gui.widgets.labels import QuietLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import column, flow, split
 from llmlab_gui.widgets.one_line import ChoiceBox
-from llmlab_gui.widgets.row_tables import KEY_ROLE, rows_table
+from llmlab_gui.widgets.row_tables import KEY_ROLE, DatedNames, rows_table
 from llmlab_gui.widgets.saving import OF_A_CHART, Export, export_button
 
 RESULT, CALIBRATION, SURPRISES, LIST = range(4)
@@ -56,6 +56,7 @@ class NotebookDock(LabDock):
         self.proxy = NotebookFilter(self.model, self)
         self.table = rows_table(self.proxy, "Predictions", COLUMNS, sort=(MADE, Qt.SortOrder.DescendingOrder))
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # a prediction ends with its range
+        self.table.setItemDelegateForColumn(0, DatedNames(self.table))
         self.filter, self.shown = labelled(QLineEdit(placeholderText="Filter"), "Filter the predictions"), ChoiceBox()
         self.ask = labelled(QCheckBox("Ask before every run"), tip="Before a run starts, ask for your prediction")
         self.detail = NotebookDetail()

@@ -84,14 +84,20 @@ class CheckDock(LabDock):
 
     def remember(self, settings: WindowSettings) -> None:
         super().remember(settings)
-        self._settings, self._draft = settings, settings.choices("check/draft", CheckDraft)
+        self._settings, self._draft = settings, settings.choices(self._draft_key, CheckDraft)
+        if self._draft is not None:
+            self.desk.set_paper(self._draft.paper)
         self._paper_changed()
 
     def shutdown(self) -> None:
         """Keeps what is in the form; what was left there before, where no paper was read."""
         if self._settings is not None and self.desk.paper is not None:
-            self._settings.save_choices("check/draft", self.form.draft())
+            self._settings.save_choices(self._draft_key, self.form.draft())
         super().shutdown()
+
+    @property
+    def _draft_key(self) -> str:
+        return f"set-up/check{self.lab.outputs.resolve().as_posix()}"
 
     def copy_command(self) -> None:
         """The command line of what is in the form, to the clipboard."""

@@ -62,7 +62,7 @@ class RunActions(QObject):
         asked = bool(row and self._lab.controller.stopping_text(row.run))
         self.pause.setEnabled(state == "running" and not asked)
         self.save.setEnabled(state in ("running", "paused") and not asked)
-        self.stop.setEnabled(state in ("queued", "running", "paused") and not asked)
+        self.stop.setEnabled(row is not None and self.can_stop(row))
         self.resume.setEnabled(row is not None and not asked and row.can_resume)
         if state == "finished":
             tip = "Train it longer, from its last checkpoint"
@@ -73,6 +73,15 @@ class RunActions(QObject):
         else:
             tip = "Resume after the pause"
         self._explain(self.resume, tip)
+
+    def can_stop(self, row: RunRow) -> bool:
+        """Whether it trains, is about to or waits, and was not asked to stop yet."""
+        return row.status.state in ("queued", "running", "paused") and not self._lab.controller.stopping_text(row.run)
+
+    def show_and_stop(self, row: RunRow) -> None:
+        """Selects a run and stops it."""
+        self._lab.set_current(row.id)
+        self._lab.controller.stop(row.run)
 
     def start(self, plan: Plan) -> None:
         """Starts a run that someone set up."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from PySide6.QtCore import QRect, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QPainter
-from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTableView
+from PySide6.QtWidgets import QStyle, QStyleOptionViewItem, QTableView
 
 from llmlab.store.run_folder import SILENT, SILENT_ELSEWHERE, RunStatus
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.widgets.numbers import count_text, created_text, stamp_text
-from llmlab_gui.widgets.row_tables import Column, Index, RowsModel, numbers
+from llmlab_gui.widgets.row_tables import Column, DatedNames, Index, RowsModel, numbers
 from llmlab_gui.widgets.theme import current_theme
 
 SHOW, NAME, STATE = 0, 1, 2
-_DATED = re.compile(r"\d{8}-\d{6}-")
-_DATE_LENGTH = len("20261130-")
-_PADDING = 8  # pixels beside a cell's text
 
 
 def _state(status: RunStatus) -> str:
@@ -164,12 +160,8 @@ class RunsModel(RowsModel[RunRow]):
         return current.id if current else ""
 
 
-class RunDelegate(QStyledItemDelegate):
-    """Frames the row that the keyboard is at where that one is not selected: Ctrl+Down goes there, Space ticks it.
-
-    A name made by the lab, 20261130-081913-baby-shakespeare, that is too long leaves its date out first, and then its
-    middle: the time of day tells it from others, and its end the trials of an experiment.
-    """
+class RunDelegate(DatedNames):
+    """Frames the row that the keyboard is at where that one is not selected: Ctrl+Down goes there, Space ticks it."""
 
     def __init__(self, table: QTableView) -> None:
         super().__init__(table)
@@ -177,11 +169,7 @@ class RunDelegate(QStyledItemDelegate):
 
     def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
         super().initStyleOption(option, index)
-        if index.column() == NAME and _DATED.match(option.text):
-            room = option.rect.width() - _PADDING
-            if option.fontMetrics.horizontalAdvance(option.text) > room:
-                option.text = f"…{option.text[_DATE_LENGTH:]}"
-        elif index.column() == STATE:
+        if index.column() == STATE:
             option.textElideMode = Qt.TextElideMode.ElideRight
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -17,7 +18,15 @@ from PySide6.QtCore import (
     Qt,
 )
 from PySide6.QtGui import QAction, QColor, QGuiApplication, QIcon, QKeyEvent, QKeySequence
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QToolBar, QToolButton
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QToolBar,
+    QToolButton,
+)
 
 from llmlab_gui.widgets.icons import state_color, state_icon, swatch
 from llmlab_gui.widgets.labels import labelled
@@ -30,6 +39,9 @@ _ROOT = QModelIndex()
 SORT_ROLE = int(Qt.ItemDataRole.UserRole)
 KEY_ROLE = SORT_ROLE + 1
 _LONG = 16  # characters that a narrow column may not have room for
+_DATED = re.compile(r"\d{8}-\d{6}-")
+_DATE_LENGTH = len("20261130-")
+_PADDING = 8  # pixels beside a cell's text
 _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
 
@@ -206,6 +218,18 @@ class CopyingTable(QTableView):
             self.copy_selection()
         else:
             super().keyPressEvent(event)
+
+
+class DatedNames(QStyledItemDelegate):
+    """A name made by the lab, 20261130-081913-baby-shakespeare, that is too long leaves its date out first, and then
+    its middle: the time of day tells it from others, and its end the trials of an experiment."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
+        super().initStyleOption(option, index)
+        if _DATED.match(option.text):
+            room = option.rect.width() - _PADDING
+            if option.fontMetrics.horizontalAdvance(option.text) > room:
+                option.text = f"…{option.text[_DATE_LENGTH:]}"
 
 
 def sorted_proxy(model: QAbstractTableModel, parent: QObject) -> QSortFilterProxyModel:

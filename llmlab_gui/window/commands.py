@@ -84,6 +84,11 @@ def _actions(window: MainWindow, actions: Iterable[QAction]) -> Iterator[Command
             name = action.text().replace("&", "").rstrip("…")
             text = window.setups.text() if action is window.run_actions.train else name
             yield Command(text, action.trigger, "Do", keys_text(action), _ALSO.get(name, ""))
+    current = window.lab.current()
+    for row in window.lab.runs():
+        if row != current and window.run_actions.can_stop(row):
+            stop = partial(window.run_actions.show_and_stop, row)
+            yield Command(f"Stop: {row.name}", stop, "Do", also=_ALSO["Stop"])
 
 
 def _panels(window: MainWindow, dock_actions: Iterable[QAction]) -> Iterator[Command]:

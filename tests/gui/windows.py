@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from PySide6.QtWidgets import QApplication, QWidget
+from PySide6.QtCore import QRect
+from PySide6.QtGui import QStandardItem, QStandardItemModel
+from PySide6.QtWidgets import QApplication, QStyleOptionViewItem, QTableView, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -54,6 +56,17 @@ def dock_in_sight(qtbot: QtBot, dock: Dock, width: int, height: int) -> Iterator
         yield dock
     finally:
         dock.shutdown()
+
+
+def first_cell(table: QTableView, text: str) -> str:
+    """What can be read of a text in the first column of a table."""
+    model = QStandardItemModel(1, 1)
+    model.setItem(0, 0, QStandardItem(text))
+    option = QStyleOptionViewItem()
+    option.initFrom(table)
+    option.rect = QRect(0, 0, table.columnWidth(0), 20)
+    (table.itemDelegateForColumn(0) or table.itemDelegate()).initStyleOption(option, model.index(0, 0))
+    return option.fontMetrics.elidedText(option.text, table.textElideMode(), option.rect.width() - 8)
 
 
 def make_active(window: QWidget, qtbot: QtBot) -> None:

@@ -20,6 +20,7 @@ from PySide6.QtWidgets import QApplication, QToolTip
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
+from windows import first_cell
 
 from llmlab.data.example_preview import BatchText
 from llmlab.notebook.locked import lock
@@ -93,6 +94,14 @@ def test_what_another_machine_runs_says_so_and_is_resumed_here_when_somebody_say
     dock.study.resume_button.click()
     assert fake.folder.status().state == "interrupted"
     assert asked == ["rates was last seen on dhcp-17."] * 2
+
+
+def test_names_of_two_experiments_of_one_kind_and_day_can_be_told_apart(qtbot: QtBot, lab: WholeLab) -> None:
+    dock = shown(ExperimentsDock(lab, lab.experiments), qtbot)
+    assert isinstance(dock, ExperimentsDock)
+    first, second = (first_cell(dock.table, f"20261201-{time}-learning-rate") for time in ("203915", "204214"))
+    assert first != second
+    assert first.endswith("rate")
 
 
 # Empty states -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QScrollArea, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import dock_in_sight
+from windows import dock_in_sight, first_cell
 
 from llmlab.data.papers import read_paper
 from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
@@ -98,6 +98,12 @@ def test_the_table_has_prediction_outcome_and_surprise(dock: NotebookDock) -> No
     assert by_words["“It works”"][2:7] == ["60 %", "", "", "", ""]
     assert found[0][7] == "waiting"
     assert found[1][4] == "outside"
+
+
+def test_names_of_two_entries_about_experiments_of_one_kind_and_day_can_be_told_apart(dock: NotebookDock) -> None:
+    first, second = (first_cell(dock.table, f"20261201-{time}-learning-rate") for time in ("203915", "204214"))
+    assert first != second
+    assert first.endswith("rate")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

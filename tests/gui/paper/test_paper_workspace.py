@@ -258,6 +258,13 @@ def test_what_is_in_the_form_of_a_check_is_there_after_a_restart(
     form.claims["composition"].setChecked(True)
     check_dock.remember(settings)
     assert form.draft() == left
+    for outputs in (lab.outputs, tmp_path / "others"):  # a new window, before it has read the papers
+        again = WholeLab(outputs)
+        with dock_in_sight(qtbot, CheckDock(again, again.papers), 480, 640) as opened:
+            opened.remember(settings)
+            qtbot.waitUntil(lambda papers=again.papers: papers.paper is not None, timeout=WAIT)
+            assert (opened.form.draft() == left) == (outputs == lab.outputs)
+        again.shutdown()
 
 
 def test_a_size_that_is_chosen_while_another_is_planned_is_planned_next(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from fakes import FakeRun
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QApplication
@@ -17,6 +19,7 @@ from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.host.selection import ChosenIntervention
+from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.places import LEARN, LOOK_INSIDE, TRAIN, WRITE
 from llmlab_gui.window.commands import _ALSO, search_pages
@@ -284,6 +287,25 @@ def test_resume_is_found_by_other_words_for_it(same_window: MainWindow) -> None:
             assert finder.find(wanted)[0].text == "Resume", wanted
     finally:
         same_window.run_actions.update()
+
+
+def test_stop_is_found_for_a_run_that_trains_while_another_is_selected(
+    same_window: MainWindow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lab, calls = same_window.lab, []
+    runs = [FakeRun(tmp_path, "here").start().run, FakeRun(tmp_path, "done").start().finish().run]
+    rows = [RunRow(run, run.info(), run.status()) for run in runs]
+    monkeypatch.setattr(lab, "runs", lambda: rows)
+    monkeypatch.setattr(lab, "set_current", calls.append)
+    monkeypatch.setattr(lab.controller, "stop", calls.append)
+    commands = same_window.menus.commands()
+    assert not any(command.text == "Stop: done" for command in commands)
+    first = Finder(commands).find("stop")[0]
+    assert (first.kind, first.text) == ("Do", "Stop: here")
+    first.run()
+    assert calls == ["pretraining/here", runs[0]]
+    monkeypatch.setattr(lab, "current", lambda: rows[0])  # the action Stop is about it
+    assert not any(command.text == "Stop: here" for command in same_window.menus.commands())
 
 
 def test_what_fine_tuning_changed_is_the_comparison_with_the_base_where_a_run_has_one(same_window: MainWindow) -> None:
