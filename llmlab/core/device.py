@@ -137,16 +137,17 @@ def measured_peak(device: Device, reached: float = 0.0) -> float:
     """The same, measured now and remembered: 0.2 s on a quiet machine, seconds on a busy one.
 
     The best of a few, since neighbours can only make it slower; for the same reason a higher one that was measured
-    before is kept. reached: FLOP/s of something that ran on the device, than which the peak is no lower.
+    before is kept, and returned. reached: FLOP/s of something that ran on the device, than which the peak is no lower.
     """
     found, file = reached, _peak_file(device)
     with contextlib.suppress(torch.OutOfMemoryError):  # beside a run that leaves no room
         found = max(found, _measure(device))
     before = (read_json(file) or {}).get("flops")
-    if not (isinstance(before, float) and found <= before < float("inf")):
-        with contextlib.suppress(OSError):  # a cache that cannot be written: the next start measures again
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {"of": _measured_on(device), "flops": found}, durable=False)
+    if isinstance(before, float) and found <= before < float("inf"):
+        return before
+    with contextlib.suppress(OSError):  # a cache that cannot be written: the next start measures again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"of": _measured_on(device), "flops": found}, durable=False)
     return found
 
 
