@@ -34,7 +34,7 @@ _TRAINED: WeakKeyDictionary[nn.Module, Trained] = WeakKeyDictionary()
 
 def write_walk(opened: OpenModel, question: Walk, out: Path, progress: Progress) -> None:
     """Writes the walk forwards."""
-    progress("Walking through the model", 0, 0)
+    progress("Walking forwards", 0, 0)
     tensors, texts = to_archive(walk(opened, question))
     write_archive(out, tensors, describe(opened, "walk", question.token_ids(opened), question, stages=texts))
 
@@ -43,7 +43,7 @@ def write_walk_back(reference: Reference, opened: OpenModel, question: WalkBack,
     """Writes the walk backwards. reference: what the model was opened from."""
     if (trained := _TRAINED.get(opened.model)) is None:
         trained = _TRAINED[opened.model] = training_of(reference, progress)
-    progress("Walking back through the model", 0, 0)
+    progress("Walking backwards", 0, 0)
     question, sequences = of_corpus(question, trained), str(len(trained.sequences))
     tensors, texts = to_archive(walk_back(opened, question, trained))
     ids = question.token_ids(opened)

@@ -282,7 +282,11 @@ class AskingDock(AnswerDock):
     def update_state(self) -> None:
         """The answer, or that it was cancelled."""
         super().update_state()
-        if self.session.about is not None and self._asked and self._asked == self._cancelled and self.archive is None:
+        waits_for_nothing = bool(self._asked) and self._asked == self._cancelled and self.archive is None
+        self._say_cancelled(self.session.about is not None and waits_for_nothing)
+
+    def _say_cancelled(self, cancelled: bool) -> None:
+        if cancelled:
             self.show_empty(f"{self.windowTitle()} was cancelled", "", AGAIN, self._ask_again)
 
     def _come_to_sight(self) -> None:
@@ -311,7 +315,7 @@ class AskingDock(AnswerDock):
         about, question = self.session.about, self._question()
         asked = (about.reference, self.session.text, *question.values()) if about is not None else ()
         if asked and asked != self._asked and self._shown and self.session.tokens:
-            self._asked = asked
+            self._asked, self._cancelled = asked, ()
             self.session.ask(self.asks[0], question, self._take, self._take_refusal, self.asks[0])
 
     def _take(self, archive: Archive) -> None:

@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 from PySide6.QtCore import QEvent, QObject, QSignalBlocker, Qt
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QLabel, QLineEdit, QListWidget, QPushButton, QSpinBox, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QListWidget, QPushButton, QSpinBox, QStackedWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.walk.stage import BY_KEY, Stage, from_archive
-from llmlab_gui.inside.inspection_dock import AskingDock
+from llmlab_gui.inside.inspection_dock import AGAIN, AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.walk.draw_row import DrawRow, add_named
 from llmlab_gui.walk.stage_view import StageView
 from llmlab_gui.widgets.alternatives import visible
 from llmlab_gui.widgets.buttons import toggle_button, tool_button
 from llmlab_gui.widgets.flow import FlowRow
-from llmlab_gui.widgets.labels import ProblemLabel, label_of
+from llmlab_gui.widgets.labels import EmptyState, ProblemLabel, label_of
 from llmlab_gui.widgets.layouts import beside, choice_box, column, settling_timer, split
 from llmlab_gui.widgets.saving import Cell, LazyRows, Table
+from llmlab_gui.widgets.tab_order import give_keyboard, main_part
 
 _CAPTION = (
     "One prompt on its way through the model. The arrow keys go from stage to stage, and each number is the model's."
@@ -63,6 +64,7 @@ class WalkDock(AskingDock):
         self._wanted = ""  # a stage that is to be shown as soon as it is there
         self._place = -1  # in a training sequence, which has no part in the prompt's selection
         self._trouble: LabError | None = None
+        self._pages, self._none = QStackedWidget(), EmptyState()
         self._lay_out()
         self.caption(_CAPTION, "attention")
         self._connect()
@@ -74,6 +76,8 @@ class WalkDock(AskingDock):
         self._fill()
 
     def main_part(self) -> QWidget | None:
+        if self._none.isVisible():
+            return main_part(self._none)
         return self.list if self.list.isVisible() else super().main_part()
 
     def update_state(self) -> None:
@@ -81,6 +85,14 @@ class WalkDock(AskingDock):
         super().update_state()
         if self._trouble is not None and self.archive is None and self.session.about is not None:
             self.show_empty(self._trouble.what, f"{self._trouble.why} {self._trouble.do}".strip())
+
+    def _say_cancelled(self, cancelled: bool) -> None:
+        """Below the choosers: the other direction stays in reach."""
+        if cancelled == (self._pages.currentWidget() is self._none):
+            return
+        self._pages.setCurrentIndex(int(cancelled))
+        if cancelled and self.isAncestorOf(self.window().focusWidget()) and (again := main_part(self._none)):
+            give_keyboard(again, Qt.FocusReason.OtherFocusReason)  # also from the Cancel that is gone
 
     def pictures(self) -> list[QWidget]:
         return [self.view.picture] if self.view.is_drawn() else []
@@ -110,7 +122,7 @@ class WalkDock(AskingDock):
         values = self._values()
         asked = (about.reference, session.text, session.beginning, self.direction.currentData(), repr(values))
         if asked != self._asked:
-            self._asked = asked
+            self._asked, self._cancelled = asked, ()
             self.append.setEnabled(False)  # the token that is shown was drawn for what was asked before
             session.ask(self.direction.currentData(), values, self._take, self._take_refusal, "walk")
 
@@ -375,7 +387,10 @@ class WalkDock(AskingDock):
         row_of_change = beside(self._change_label, self.change, self.undo, grows=self.change)
         stage = column(self.drawing, self._key_row, (self.view, 1), spacing=3)
         halves = split(self.list, (stage, 1), across=True, sizes=[230, 520])
-        numbers = column((halves, 1))
+        self._none.say("Walk was cancelled", "", AGAIN, self._ask_again)
+        for page in (halves, self._none):
+            self._pages.addWidget(page)
+        numbers = column((self._pages, 1))
         self.set_body(column((numbers, 1), row_of_change, self.problem, spacing=4), numbers)
 
 

@@ -159,6 +159,15 @@ def test_walks_come_back_from_their_archives_as_they_were(tmp_path: Path) -> Non
         assert [stage.as_dict() for stage in came] == [stage.as_dict() for stage in went]
 
 
+def test_a_walk_is_called_what_the_window_calls_it_before_it_begins(tmp_path: Path) -> None:
+    said: list[str] = []
+    for question in ("walk", "walk_back"):
+        tell = lambda what, *_: said.append(what)  # noqa: E731
+        more = walks_of(GgufFile(tmp_path))
+        answer_question(scratch(), question, {"text": TEXT}, tmp_path / "walk", tell, more=more)
+    assert said == ["Walking forwards", "Walking backwards"]
+
+
 def test_a_training_sequence_is_walked_back_and_the_next_one_is_measured() -> None:
     model = scratch()
     sequences = [TOKENIZER.encode(text) for text in ("the king of the ring", "the kings", "a ring of kings")]

@@ -103,10 +103,27 @@ def test_a_walk_that_was_cancelled_says_so_and_is_offered_again(
     dock.walk_to("walk_back", "")
     assert dock.main_part() is dock.list  # the keyboard does not turn the walk around while it is awaited
     lab.inspection.cancel()
-    qtbot.waitUntil(lambda: dock._empty._title.text() == "Walk was cancelled" and dock._empty.isVisible(), timeout=WAIT)
+    qtbot.waitUntil(dock._none.isVisible, timeout=WAIT)
+    assert dock._none.text == "Walk was cancelled"
+    assert dock.main_part() is dock._none._button
     lab.host.hold = set()
-    dock._empty._button.click()
+    dock._none._button.click()
     qtbot.waitUntil(lambda: bool(dock.stages), timeout=WAIT)
+    assert dock.main_part() is dock.list
+
+
+def test_after_a_walk_that_was_cancelled_either_direction_can_be_chosen(
+    dock: WalkDock, lab: InspectionLab, qtbot: QtBot
+) -> None:
+    lab.host.hold = {"walk_back"}
+    dock.walk_to("walk_back", "")
+    lab.inspection.cancel()
+    qtbot.waitUntil(dock._none.isVisible, timeout=WAIT)
+    assert dock.direction.isVisible()
+    dock.direction.setCurrentIndex(0)
+    qtbot.waitUntil(lambda: bool(dock.stages) and dock.list.isVisible(), timeout=WAIT)
+    dock.direction.setCurrentIndex(1)  # asks for what was cancelled
+    qtbot.waitUntil(lambda: dock.list.isVisible() and lab.inspection.waits(("walk",)), timeout=WAIT)
 
 
 def test_layer_head_position_and_the_draw_are_asked_for(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
