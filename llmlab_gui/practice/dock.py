@@ -32,6 +32,7 @@ from llmlab_gui.practice.asker import Asker
 from llmlab_gui.practice.card import QuestionCard
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel, scrolled
 from llmlab_gui.widgets.layouts import column, split
+from llmlab_gui.widgets.tab_order import give_keyboard, main_part
 
 if TYPE_CHECKING:
     from llmlab_gui.lab.lab import Lab
@@ -102,14 +103,14 @@ class PracticeDock(LabDock):
         """A new handful."""
         self._begun, self._done = True, []
         self.asker.begin()
-        self.go_on()
+        self._want()
 
     def go_on(self) -> None:
         """The next question, or what came of the handful."""
         if self._done and len(self._done) % HANDFUL == 0 and self.card.marked is not None:
             self._close()
-            return
-        self.asker.next()
+        else:
+            self._want()
 
     def show_record(self, record: Record) -> None:
         """What was answered so far."""
@@ -181,19 +182,38 @@ class PracticeDock(LabDock):
         self.card.next_button.setText("Next question")
         right, waiting = sum(self._done), [when for when in self.record.due.values() if when > time.time()]
         again = f"The next one comes back {when_words(min(waiting), time.time())}." if waiting else ""
-        self._say(why or f"{right} of {len(self._done)} right", again, "Five more", self._more)
+        self._end_with(why or f"{right} of {len(self._done)} right", again, "Five more", self._more)
 
     def _more(self) -> None:
         if self.asker.changed():
             self.begin()
         else:
             self._done = []
-            self.asker.next()
+            self._want()
+
+    def _skip(self) -> None:
+        self._put_keyboard_aside()
+        self.asker.skip()
+
+    def _want(self) -> None:
+        self._put_keyboard_aside()
+        self.asker.next()
+
+    def _put_keyboard_aside(self) -> None:
+        """Until the question is there: Enter is not to press Cancel, to which Qt would give the keyboard."""
+        if self._place.isAncestorOf(self.window().focusWidget()):
+            self._place.setFocus()
 
     def _say(self, title: str, hint: str, action: str = "", slot: Callable[[], object] | None = None) -> None:
         """Instead of a question: why there is none, and what to do."""
         self._words.say(title, hint, action, slot)
         self._place.setCurrentWidget(self._words)
+
+    def _end_with(self, title: str, hint: str, action: str, slot: Callable[[], object]) -> None:
+        """The same where no question is waited for any more: the keyboard that was put aside gets the button."""
+        self._say(title, hint, action, slot)
+        if self.window().focusWidget() is self._place and (button := main_part(self._words)) is not None:
+            give_keyboard(button, Qt.FocusReason.OtherFocusReason)
 
     def _offer(self) -> None:
         hint = (
@@ -207,7 +227,7 @@ class PracticeDock(LabDock):
         what = f"{news.what or 'Computing a question'}{share}"
         if news.what.startswith(TRAINING):
             hint = "The effect of a change is measured by training with and without it, on the text of your run."
-            self._say(what, hint, "Skip this question", self.asker.skip)
+            self._say(what, hint, "Skip this question", self._skip)
         else:
             self._say(what, "The answer is computed before you are asked.", "Cancel", self._cancel)
 
@@ -216,7 +236,7 @@ class PracticeDock(LabDock):
         self._offer()
 
     def _fail(self, error: LabError) -> None:
-        self._say(error.what, f"{error.why} {error.do}".strip(), "Try again", self.begin)
+        self._end_with(error.what, f"{error.why} {error.do}".strip(), "Try again", self.begin)
 
     def _other_model(self) -> None:
         """Another model is asked about from the next handful on; before the first, nothing has to change."""

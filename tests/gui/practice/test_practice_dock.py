@@ -146,6 +146,35 @@ def test_who_pressed_ask_me_can_type_the_answer(dock: PracticeDock, lab: FakeLab
     assert QApplication.focusWidget() is dock.card.line
 
 
+def test_a_key_pressed_while_a_question_is_computed_does_not_cancel_it(
+    dock: PracticeDock, lab: FakeLab, qtbot: QtBot
+) -> None:
+    dock.activateWindow()
+    qtbot.waitUntil(dock.isActiveWindow, timeout=WAIT)
+    host = Questions((question(VALUE), question(VALUE, 1), LabError("It is gone.")))
+    lab.inspection.host = host  # type: ignore[assignment]
+
+    def press() -> None:
+        """What presses a button without the window's own filter of keys, as Enter does with it."""
+        now = QApplication.focusWidget()
+        assert dock.isAncestorOf(now)
+        qtbot.keyClick(now, Qt.Key.Key_Space)
+
+    dock._words._button.setFocus()
+    for number in (0, 1):
+        dock._words._button.click() if number == 0 else dock.card.next_button.click()
+        assert dock._words._button.text() == "Cancel"
+        press()
+        host.say()
+        assert dock.card.question == question(VALUE, number)
+        assert QApplication.focusWidget() is dock.card.line
+        dock.card.give_up()
+    dock.card.next_button.click()
+    host.say()
+    assert "It is gone." in dock._words.text
+    assert QApplication.focusWidget() is dock._words._button  # Try again
+
+
 def test_a_head_is_answered_by_a_click_in_the_mosaic(dock: PracticeDock, lab: FakeLab, qtbot: QtBot) -> None:
     begin(dock, lab, question(HEAD))
     with qtbot.waitSignal(lab.dock_requested) as asked:
