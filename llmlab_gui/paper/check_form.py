@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QSpin
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import SIZES
+from llmlab.studies.papers.agreement import SEEDS_AGREEING, SHARE_OF_SEEDS
 from llmlab.studies.papers.checks import CheckRequest
 from llmlab_gui.experiments.study_setup import StudyForm
 from llmlab_gui.forms.reference_box import ReferenceBox
@@ -55,7 +56,8 @@ class CheckForm(StudyForm[CheckRequest]):
         self.seeds.setSpecialValueText("as many as the size has")
         self.seeds.setAccessibleName("Seeds")
         self.seeds.setToolTip(
-            "Runs that differ in their seed only: for a verdict, four must agree, and four of every five"
+            f"Runs that differ in their seed only: for a verdict, {SEEDS_AGREEING} of them must agree, and "
+            f"{100 * SHARE_OF_SEEDS:.0f} % of all"
         )
         self.model = ReferenceBox("Models to be tested")
         self.model.setToolTip(f"References, {_SEVERAL} between several; empty: the pretrained models that are here")

@@ -31,6 +31,7 @@ from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.asking import ask_of_check
 from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
+from llmlab_gui.paper.check_form import CheckForm
 from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number, statistic_text, value_text
 from llmlab_gui.paper.claims import VERDICT_COLUMN, ClaimsDock
 from llmlab_gui.paper.evidence import EvidenceDock
@@ -240,6 +241,16 @@ def test_the_form_says_what_each_size_takes_and_gives_the_command(
     form.name.setText("a/b")
     qtbot.waitUntil(lambda: "a/b" in check_dock.setup.problem.text(), timeout=WAIT)
     assert not check_dock.copy_button.isEnabled()
+
+
+def test_the_tip_of_seeds_names_how_many_must_agree(
+    qtbot: QtBot, lab: WholeLab, check_dock: CheckDock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "4 of them must agree, and 80 % of all" in check_dock.form.seeds.toolTip()
+    monkeypatch.setattr("llmlab_gui.paper.check_form.SEEDS_AGREEING", 5)
+    other = CheckForm(lab, check_dock.desk)
+    qtbot.addWidget(other)
+    assert "5 of them must agree" in other.seeds.toolTip()
 
 
 def test_what_is_in_the_form_of_a_check_is_there_after_a_restart(
