@@ -363,6 +363,15 @@ def test_a_question_in_plain_words_finds_what_readers_see(qtbot: QtBot, dock: Le
     assert dock.nothing.isVisible()
 
 
+def test_pages_come_first_whose_titles_have_most_of_the_words(dock: LearnDock) -> None:
+    text = "# A title\n\nThe batch size and the learning rate.\n"
+    for title in ("Speed", "Batches", "Batch size and learning rate", "Learning rate", "Memory"):
+        dock._pages.append(Page(title.lower(), title, text))
+    dock.search.setText("batch size learning rate")
+    found = [title.partition("  (")[0] for title in dock.list.titles()]
+    assert found == ["Batch size and learning rate", "Learning rate", "Batches", "Speed", "Memory"]
+
+
 def test_a_narrow_dock_has_a_combo_box_instead_of_the_list(qtbot: QtBot, dock: LearnDock) -> None:
     assert dock.list.isVisible()
     assert not dock.combo.isVisible()
