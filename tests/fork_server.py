@@ -68,8 +68,8 @@ _LIBRARIES = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.generation",
-    "peft",
     "safetensors.torch",
+    "datasets",
     "filelock",
     "rich.console",
     "pyarrow",
@@ -414,6 +414,8 @@ def _import_all() -> None:
     for name in (*_LIBRARIES, *SERVED):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    with importlib.import_module("llmlab.models.huggingface").without_compiler():  # as the lab imports it
+        importlib.import_module("peft")
     lab = importlib.import_module("llmlab")
     for module in pkgutil.walk_packages(lab.__path__, "llmlab."):
         if not module.name.endswith("__main__"):
