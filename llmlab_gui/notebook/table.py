@@ -22,7 +22,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         "About",
         lambda line: line.entry.about,
         "Run, experiment or check",
-        width=14,
+        width=11,
         order=lambda line: line.entry.about.lower(),
     ),
     Column(
