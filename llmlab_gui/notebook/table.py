@@ -22,13 +22,13 @@ COLUMNS: tuple[Column[Line], ...] = (
         "About",
         lambda line: line.entry.about,
         "Run, experiment or check",
-        width=11,
+        width=14,
         order=lambda line: line.entry.about.lower(),
     ),
     Column(
         "Predicted",
         lambda line: stated(line.locked.prediction, surely=False),
-        width=28,
+        width=25,
         value=lambda line: stated(line.locked.prediction),
     ),
     Column(
