@@ -32,13 +32,14 @@ from llmlab_gui.widgets.layouts import column, split
 from llmlab_gui.widgets.numbers import minutes_text
 from llmlab_gui.widgets.row_tables import rows_table
 
+_DRAFT = "set-up/experiment"
+
 
 class ExperimentDock(LabDock):
     """A form, the runs that follow from it with their times, and the button that starts them."""
 
     def __init__(self, lab: Lab, desk: ExperimentDesk[ExperimentResults], parent: QWidget | None = None) -> None:
         super().__init__(lab, "experiment", "Experiment", parent)
-        self._settings: WindowSettings | None = None
         self.form = ExperimentForm(lab)
         self.plan = PlanModel(self)
         self.plan_table = rows_table(self.plan, "Plan", PLAN_COLUMNS)
@@ -50,26 +51,21 @@ class ExperimentDock(LabDock):
         body.setMinimumWidth(300)
         self.set_body(body)
         self.caption("One thing varied, all else the same. Predict before you look.", "experiments")
+        self.form.edited.connect(self.keep_later)
         self.form.kind_changed.connect(self._kind_changed)
         lab.runs_changed.connect(self._runs_changed)
         lab.experiment_requested.connect(self.fill)
         self._kind_changed()
 
     def remember(self, settings: WindowSettings) -> None:
-        self._settings = settings
-        draft = settings.choices(self._draft_key, Draft)
+        super().remember(settings)
+        draft = self.draft_left(_DRAFT, Draft)
         if draft is not None and draft.kind in KINDS:
             with contextlib.suppress(LabError):  # of a version with other settings
                 self.form.take_up(draft)
 
-    def shutdown(self) -> None:
-        if self._settings is not None:
-            self._settings.save_choices(self._draft_key, self.form.draft())
-        super().shutdown()
-
-    @property
-    def _draft_key(self) -> str:
-        return f"set-up/experiment{self.lab.outputs.resolve().as_posix()}"
+    def keep(self) -> None:
+        self.save_draft(_DRAFT, self.form.draft())
 
     def fill(self, wanted: str | ExperimentRecord) -> None:
         """Shows a kind by its name, or what an experiment was made from; and comes to the front."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from PySide6.QtCore import QEvent, QPoint, QRect, QSize, QSortFilterProxyModel, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QResizeEvent
@@ -30,12 +30,18 @@ from llmlab_gui.pages.library import load_pages, with_terms
 from llmlab_gui.pages.places import pages_of
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.labels import EmptyState, QuietLabel
-from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.row_tables import RowsModel
 from llmlab_gui.widgets.saving import save_csv
 from llmlab_gui.widgets.tab_order import give_keyboard, main_part, move_on, stops
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+
 _MORE = "more:"
+_KEEP_MS = 2000  # after the last change, so that no file is written at each key
 # Pixels of content that a dock keeps. Two docks above each other, with their titles and tabs, then fit 640 of height.
 _LEAST = QSize(120, 64)
 
@@ -46,6 +52,8 @@ class LabDock(QDockWidget):
     def __init__(self, lab: Lab, dock_id: str, title: str, parent: QWidget | None = None) -> None:
         super().__init__(title, parent)
         self.lab = lab
+        self._settings: WindowSettings | None = None
+        self._keeping = settling_timer(self, _KEEP_MS, self.keep)
         self.setObjectName(f"dock.{dock_id}")
         self.setAccessibleName(title)
         self._background = Background(self)
@@ -186,6 +194,25 @@ class LabDock(QDockWidget):
 
     def remember(self, settings: WindowSettings) -> None:
         """Takes up what was chosen here at an earlier start, and keeps what is chosen from now on."""
+        self._settings = settings
+
+    def keep(self) -> None:
+        """Writes what `remember` takes up: when the window closes and, where `keep_later` is called, before."""
+
+    def keep_later(self, *_: object) -> None:
+        """Something was changed: that is kept as soon as nothing more is changed for a moment."""
+        self._keeping.start()
+
+    def save_draft(self, name: str, draft: DataclassInstance) -> None:
+        """Keeps what a form was left with, for this outputs folder; nothing before `remember`."""
+        if self._settings is not None:
+            self._settings.save_choices(self._settings.draft_key(name, self.lab.outputs), draft)
+
+    def draft_left(self, name: str, kind: type[T]) -> T | None:
+        """What `save_draft` kept; None where there is nothing that fits."""
+        if self._settings is None:
+            return None
+        return self._settings.choices(self._settings.draft_key(name, self.lab.outputs), kind)
 
     def write_file(self, work: Callable[[], object], path: Path) -> None:
         """Calls `work`, which writes the file, in the background; and says so."""
@@ -199,6 +226,8 @@ class LabDock(QDockWidget):
         """Ends what still works for this dock, and for anything in it, and waits for it. Called once, before the window
         goes.
         """
+        self._keeping.stop()
+        self.keep()
         for work in self.findChildren(Background):
             work.shutdown()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
-from PySide6.QtCore import QByteArray, QRect, QSettings
+from PySide6.QtCore import QByteArray, QLockFile, QRect, QSettings
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QMainWindow
 
@@ -57,6 +60,8 @@ class WindowSettings:
         """path: the INI file; the platform's place for settings when not given."""
         file = path or Path(platformdirs.user_config_dir("llmlab", appauthor=False)) / "window.ini"
         self._settings = QSettings(str(file), QSettings.Format.IniFormat)
+        self._lock: QLockFile | None = None
+        self._number = 1  # of the windows that are open on this outputs folder
         if self._settings.contains("window/state"):  # until version 0.4, one arrangement for all workspaces
             self._settings.setValue(f"workspaces/{TRAIN}", self._settings.value("window/state"))
             self._settings.remove("window/state")
@@ -131,7 +136,36 @@ class WindowSettings:
 
     def save_choices(self, name: str, choices: DataclassInstance) -> None:
         """Keeps a data class of plain values."""
-        self._settings.setValue(name, json.dumps(dataclasses.asdict(choices)))
+        text = json.dumps(dataclasses.asdict(choices))
+        if text != self._settings.value(name):  # each value that is set writes the whole file
+            self._settings.setValue(name, text)
+
+    def open_on(self, outputs: Path) -> bool:
+        """Drafts are of this window on an outputs folder until `leave`; False where another one is open on it.
+
+        The first window has the first window's drafts, the second the second's: what is typed into one is not
+        overwritten when the other closes.
+        """
+        of_folder = hashlib.sha256(outputs.resolve().as_posix().encode()).hexdigest()[:12]
+        with contextlib.suppress(OSError):
+            Path(self._settings.fileName()).parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            lock = QLockFile(f"{self._settings.fileName()}.{of_folder}.{number}.lock")
+            lock.setStaleLockTime(0)  # only a process that is gone leaves one behind
+            if lock.tryLock(0) or lock.error() != QLockFile.LockError.LockFailedError:  # a folder without room for one
+                self._lock, self._number = lock, number
+                break
+        return self._number == 1
+
+    def leave(self) -> None:
+        """The window closes: the next one has its drafts."""
+        if self._lock is not None:
+            self._lock.unlock()
+        self._lock, self._number = None, 1
+
+    def draft_key(self, name: str, outputs: Path) -> str:
+        """Where what a form was left with is kept."""
+        return f"{name}{outputs.resolve().as_posix()}" + (f" {self._number}" if self._number > 1 else "")
 
     @property
     def theme(self) -> str:

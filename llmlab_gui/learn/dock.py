@@ -79,7 +79,6 @@ class LearnDock(LabDock):
         self._pages: list[Page] = []
         self._page: Page | None = None
         self._first = ""  # the page to begin with, where there is one
-        self._settings: WindowSettings | None = None
         self._hides = False  # whether they are hidden on the page that is shown
         self._revealed: dict[str, set[int]] = {}  # of which questions of a page it is seen what came
         self._yours: dict[str, Yours] = {}  # what the reader's own runs show, by page
@@ -383,12 +382,14 @@ class LearnDock(LabDock):
 
     def remember(self, settings: WindowSettings) -> None:
         super().remember(settings)
-        self._settings, last = settings, settings.choices("learn/page", LastPage)
+        last = settings.choices("learn/page", LastPage)
         self._first = last.name if last is not None else ""
 
-    def shutdown(self) -> None:
+    def keep(self) -> None:
         if self._settings is not None and self._page is not None:
             self._settings.save_choices("learn/page", LastPage(self._page.name))
+
+    def shutdown(self) -> None:
         self.explain.save()
         self.questions.shutdown()
         super().shutdown()

@@ -46,6 +46,8 @@ _CAPTION = (
     "Runs of a check are runs like any other. An interrupted check can be resumed: finished runs stay as they are."
 )
 
+_DRAFT = "set-up/check"
+
 
 class CheckDock(LabDock):
     """Set-up above, the check that is looked at below."""
@@ -61,7 +63,6 @@ class CheckDock(LabDock):
             "Copy command", self.copy_command, tip="The same check as a command for a terminal"
         )
         self.setup.add_button(self.copy_button)
-        self._settings: WindowSettings | None = None
         self._draft: CheckDraft | None = None  # of the last start, until a paper is read
         self._started = ""  # not in the list yet; its progress is brought into sight
         self.checks = choice_box("Which check", tip="Checks of this paper, newest first", least=12)
@@ -73,6 +74,7 @@ class CheckDock(LabDock):
         )
         self._lay_out()
         self.caption(_CAPTION, "experiments")
+        self.form.edited.connect(self.keep_later)
         self.checks.activated.connect(lambda place: self.desk.checks.set_current(self.checks.itemData(place)))
         self.visibilityChanged.connect(self._seen)
         self.desk.paper_changed.connect(self._paper_changed)
@@ -84,20 +86,15 @@ class CheckDock(LabDock):
 
     def remember(self, settings: WindowSettings) -> None:
         super().remember(settings)
-        self._settings, self._draft = settings, settings.choices(self._draft_key, CheckDraft)
+        self._draft = self.draft_left(_DRAFT, CheckDraft)
         if self._draft is not None:
             self.desk.set_paper(self._draft.paper)
         self._paper_changed()
 
-    def shutdown(self) -> None:
-        """Keeps what is in the form; what was left there before, where no paper was read."""
-        if self._settings is not None and self.desk.paper is not None:
-            self._settings.save_choices(self._draft_key, self.form.draft())
-        super().shutdown()
-
-    @property
-    def _draft_key(self) -> str:
-        return f"set-up/check{self.lab.outputs.resolve().as_posix()}"
+    def keep(self) -> None:
+        """What is in the form; what was left there before, where no paper was read."""
+        if self.desk.paper is not None:
+            self.save_draft(_DRAFT, self.form.draft())
 
     def copy_command(self) -> None:
         """The command line of what is in the form, to the clipboard."""

@@ -49,6 +49,7 @@ class CheckForm(StudyForm[CheckRequest]):
         tip = "How much is trained, and for how long on this machine"
         self.size_box = choice_box("Size", [(size, size) for size in SIZES], tip=tip, least=16)
         self.claims: dict[str, QCheckBox] = {}
+        self._unticked: dict[str, set[str]] = {}  # claims, by the paper that was read
         self.claim_row = QWidget()
         self._claims = FlowRow(self.claim_row, spacing=10)
         self.seeds = QSpinBox()
@@ -78,11 +79,12 @@ class CheckForm(StudyForm[CheckRequest]):
         return str(self.size_box.currentData())
 
     def show_paper(self) -> None:
-        """The claims of the paper that is read, all of them ticked."""
+        """The claims of the paper that is read, ticked as they were left; all of them, the first time."""
         paper = self._desk.paper
         name = paper.name if paper is not None else ""
         if name == self._paper:
             return
+        self._unticked[self._paper] = {id for id, box in self.claims.items() if not box.isChecked()}
         self._paper = name
         for box in self.claims.values():
             self._claims.removeWidget(box)
@@ -93,7 +95,7 @@ class CheckForm(StudyForm[CheckRequest]):
         for claim in paper.claims if paper is not None else ():
             if claim.id in tested:
                 box = QCheckBox(claim.id)
-                box.setChecked(True)
+                box.setChecked(claim.id not in self._unticked.get(name, ()))
                 box.setToolTip(claim.title)
                 box.setAccessibleName(f"{claim.id}: {claim.title}")
                 box.toggled.connect(self._ticked)

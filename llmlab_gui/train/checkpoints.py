@@ -85,7 +85,6 @@ class CheckpointsDock(LabDock):
         self.exporter.done.connect(self._exported)
         self.exporter.failed.connect(self._failed)
         self._lent = ""  # id of the run that is drawn because another branches from it
-        self._settings: WindowSettings | None = None
         lab.current_changed.connect(self._take_back)
         lab.current_changed.connect(self._change_run)
         lab.events_arrived.connect(self._take)
@@ -125,16 +124,18 @@ class CheckpointsDock(LabDock):
 
     def remember(self, settings: WindowSettings) -> None:
         """The window may have been closed on a branch, and be opened on another run."""
-        self._settings = settings
+        super().remember(settings)
         lent = settings.choices(_LENT, Lent)
         if lent is not None and lent.run in self.lab.overlaid():
             self._lent = lent.run
             self._take_back(self._run_id)
 
-    def shutdown(self) -> None:
-        """Ends what still works for this dock."""
+    def keep(self) -> None:
         if self._settings is not None:
             self._settings.save_choices(_LENT, Lent(self._lent))
+
+    def shutdown(self) -> None:
+        """Ends what still works for this dock."""
         self._timer.stop()
         self.exporter.shutdown()
         super().shutdown()

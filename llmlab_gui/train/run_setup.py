@@ -104,7 +104,6 @@ class RunSetupDock(LabDock, Generic[S]):
         self._first_preset, self._track = default_preset(settings_type), settings_type.track
         self._costs: Costs | None = None
         self._predictions: tuple[Prediction, ...] = ()  # of the run that `fill` took out of the queue
-        self._settings: WindowSettings | None = None
         self.name = labelled(QLineEdit(placeholderText="made from date, preset and text"), "Name of the run")
         self.name.setToolTip("The run's folder: letters, digits and . _ + -")
         self.chosen = PresetForm(settings_type, essentials, name="Preset", titled=titled, also={"name": self.name})
@@ -151,21 +150,14 @@ class RunSetupDock(LabDock, Generic[S]):
     # What it does ------------------------------------------------------------------------------------------------
 
     def remember(self, settings: WindowSettings) -> None:
-        self._settings = settings
-        draft = settings.choices(self._draft_key, Draft)
+        super().remember(settings)
+        draft = self.draft_left(f"set-up/{self._track}", Draft)
         if draft is not None:
             with contextlib.suppress(LabError):  # of a version with other settings: the preset is shown
                 self._put(draft.preset, draft.name, draft.given)
 
-    def shutdown(self) -> None:
-        if self._settings is not None:
-            draft = Draft(self.chosen.preset, self.name.text(), self.given())
-            self._settings.save_choices(self._draft_key, draft)
-        super().shutdown()
-
-    @property
-    def _draft_key(self) -> str:
-        return f"set-up/{self._track}{self.lab.outputs.resolve().as_posix()}"
+    def keep(self) -> None:
+        self.save_draft(f"set-up/{self._track}", Draft(self.chosen.preset, self.name.text(), self.given()))
 
     def plan(self) -> Plan:
         """The run that the form describes. LabError when it cannot be."""
@@ -273,6 +265,7 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def _edited(self) -> None:
         """What was wrong may be right now, and its button is pressed next: that is found out at once."""
+        self.keep_later()
         if self.train_button.isEnabled():
             self._settle.start()
         else:

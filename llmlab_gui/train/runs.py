@@ -52,7 +52,6 @@ class RunsDock(LabDock):
 
     def __init__(self, lab: Lab, parent: QWidget | None = None) -> None:
         super().__init__(lab, "runs", "Runs", parent)
-        self._settings: WindowSettings | None = None
         self.model = RunsModel(lab)
         self.proxy = sorted_proxy(self.model, self)
         self.proxy.setFilterKeyColumn(-1)
@@ -81,7 +80,6 @@ class RunsDock(LabDock):
 
     def remember(self, settings: WindowSettings) -> None:
         super().remember(settings)
-        self._settings = settings
         ticked = settings.choices("runs/ticked", Ticked)
         if ticked is not None:
             self.lab.set_shown(ticked.runs)
@@ -89,12 +87,11 @@ class RunsDock(LabDock):
         if chosen is not None:
             self.lab.choose_again(chosen.run)
 
-    def shutdown(self) -> None:
+    def keep(self) -> None:
         if self._settings is not None:
             if self.lab.looked:
                 self._settings.save_choices(self._chosen_key, Chosen(self.lab.chosen()))
             self._settings.save_choices("runs/ticked", Ticked(self.lab.overlaid()))
-        super().shutdown()
 
     @property
     def _chosen_key(self) -> str:

@@ -55,6 +55,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         """later: the docks are made after the window was first painted, so that it is there at once."""
         super().__init__()
         self.settings = settings or WindowSettings()
+        self._is_first = self.settings.open_on(outputs)
         self.setWindowTitle("LLM Learning Lab")
         self.setWindowIcon(app_icon())
         self.setObjectName("window")
@@ -108,6 +109,8 @@ class MainWindow(drops.TakesDrops, QMainWindow):
         if self.isVisible():
             self._settle_docks()
         self.furnished.emit()
+        if not self._is_first:
+            self.lab.said.emit("Another window shows this folder too: each keeps what is typed into its own forms.")
 
     # What the menus and the palette call -----------------------------------------------------------------------
 
@@ -366,6 +369,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
             self.settings.save_geometry(self)
         for dock in self.docks.values():
             dock.shutdown()
+        self.settings.leave()
         self.covers.shutdown()
         self.notices.shutdown()
         self.papers.shutdown()

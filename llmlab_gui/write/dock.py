@@ -32,6 +32,7 @@ _TYPING_PAUSE_MS = 250
 # Below this width the alternatives go under the text instead of beside it.
 _NARROW = 600
 NEXT_TAB, TOKEN_TAB = 0, 1
+_DRAFT = "write/draft"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,6 @@ class WriteDock(LabDock):
         self.said.setWordWrap(True)
         self.writer = Writer(self.host, self.text, self)
         self.second = SecondAnswer(lab, self.host, self._background)
-        self._settings: WindowSettings | None = None
         self._how = self.form.how()  # of what is being written
         self._prompt_then = ""
         self._pointed_in = self.text
@@ -93,8 +93,8 @@ class WriteDock(LabDock):
         self._model_changed()
 
     def remember(self, settings: WindowSettings) -> None:
-        self._settings = settings
-        draft = settings.choices("write/draft", Draft)
+        super().remember(settings)
+        draft = self.draft_left(_DRAFT, Draft)
         if draft is not None:
             self.prompt.setPlainText(draft.prompt)
             self.prompt.moveCursor(QTextCursor.MoveOperation.End)
@@ -102,11 +102,11 @@ class WriteDock(LabDock):
             self.chat.setChecked(draft.how.chat)
             self.spaces.setChecked(draft.spaces)
 
+    def keep(self) -> None:
+        self.save_draft(_DRAFT, Draft(self.prompt.toPlainText(), self._sampling(), self.spaces.isChecked()))
+
     def shutdown(self) -> None:
         """Ends the reading thread, and a process of its own if it was given one."""
-        if self._settings is not None:
-            draft = Draft(self.prompt.toPlainText(), self._sampling(), self.spaces.isChecked())
-            self._settings.save_choices("write/draft", draft)
         self._typing.stop()
         for writer in (self.writer, self.second.writer):
             writer.shutdown()
@@ -224,6 +224,8 @@ class WriteDock(LabDock):
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(button.click)
             self._keys_of[shortcut] = button
+        for changed in (self.prompt.textChanged, self.chat.toggled, self.spaces.toggled, self.form.edited):
+            changed.connect(self.keep_later)
         lab.runs_changed.connect(self._update_note)
         lab.write_requested.connect(self.show_model)
 

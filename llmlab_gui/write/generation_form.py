@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from PySide6.QtCore import Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QDoubleSpinBox, QSpinBox, QWidget
 
@@ -16,6 +17,8 @@ from llmlab_gui.widgets.layouts import beside, column
 
 class GenerationForm(QWidget):
     """Tokens, what shapes the distribution in the order in which it does so, and the seed."""
+
+    edited = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,6 +58,7 @@ class GenerationForm(QWidget):
         ):
             name = label_of(label, widget)
             widget.setAccessibleName(label)
+            widget.valueChanged.connect(lambda _: self.edited.emit())
             widget.setMinimumWidth(62)  # less than its longest number asks for: the dock may be narrow
             line = beside(widget)
             row.addWidget(column(name, line, spacing=1))

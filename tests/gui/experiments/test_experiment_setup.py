@@ -114,7 +114,8 @@ def test_what_was_planned_is_there_again_after_a_restart(
     form.seeds.setValue(3)
     form.name.setText("mine")
     form.scratch.form.set_values({"train.steps": 300, "data.corpus": "tiny"})
-    dock.shutdown()
+    assert dock._keeping.isActive()
+    dock._keeping.timeout.emit()  # the window was killed some time after, and never closed
 
     def reopened() -> ExperimentDock:
         again = ExperimentDock(lab, lab.experiments)
@@ -125,7 +126,7 @@ def test_what_was_planned_is_there_again_after_a_restart(
     left = form.draft()
     assert (left.grid, left.given) == ("2, 4", {"train.steps": 300, "data.corpus": "tiny"})
     assert reopened().form.draft() == left
-    settings.save_choices(dock._draft_key, replace(left, kind="gone"))
+    dock.save_draft("set-up/experiment", replace(left, kind="gone"))
     assert reopened().form.kind == next(iter(KINDS.values()))
 
 

@@ -264,6 +264,10 @@ def test_what_is_in_the_form_of_a_check_is_there_after_a_restart(
     form.claims["composition"].setChecked(False)
     form.seeds.setValue(5)
     left = form.draft()
+    read(qtbot, lab, "grokking")
+    assert all(box.isChecked() for box in form.claims.values())
+    read(qtbot, lab)
+    assert form.draft() == left
     check_dock.shutdown()
     form.seeds.setValue(7)
     form.claims["composition"].setChecked(True)

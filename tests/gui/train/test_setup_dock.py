@@ -31,7 +31,7 @@ from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.train.run_setup import Draft, Plan
 from llmlab_gui.train.setup import SetupDock
 from llmlab_gui.widgets.numbers import bytes_text, unbroken
 
@@ -493,12 +493,13 @@ def test_what_the_form_was_left_with_is_there_after_a_restart(
     line(dock, "train.steps").setText("many")  # what is wrong is not kept
     with pytest.raises(LabError):
         dock.form.settings()
-    dock.shutdown()
+    assert dock._keeping.isActive()
+    dock._keeping.timeout.emit()  # the window was killed some time after, and never closed
     with dock_in_sight(qtbot, SetupDock(lab), 360, 800) as again:
         again.remember(settings)
         assert (again.chosen.preset, again.name.text()) == ("nano", "next-one")
         assert again.chosen.given() == {"train.seed": 7, "samples.prompts": ("one\ntwo", "three")}
-        settings._settings.setValue(again._draft_key, '{"preset": "gone", "name": "", "given": {"train.gone": 1}}')
+        again.save_draft("set-up/pretraining", Draft("gone", "", {"train.gone": 1}))
         again.remember(settings)
         assert again.chosen.given() == {}
 

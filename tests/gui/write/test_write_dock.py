@@ -114,6 +114,30 @@ def test_the_distribution_before_and_after_each_setting_of_sampling_is_shown(
     assert page.list.pairs()[1] == (" other", 0.3)
 
 
+def test_two_windows_on_one_folder_leave_each_its_own_prompt(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock, tmp_path: Path
+) -> None:
+    file = tmp_path / "window.ini"
+    first, second, elsewhere = (WindowSettings(file) for _ in range(3))
+    assert first.open_on(lab.outputs) and not second.open_on(lab.outputs) and elsewhere.open_on(tmp_path / "others")
+    for settings, prompt in ((first, "Of the first"), (second, "Of the second")):  # which closes last
+        dock.remember(settings)
+        dock.prompt.setPlainText(prompt)
+        dock.keep()
+    for settings in (first, second, elsewhere):
+        settings.leave()
+    first, second = WindowSettings(file), WindowSettings(file)
+    for settings, prompt in ((first, "Of the first"), (second, "Of the second")):
+        assert settings.open_on(lab.outputs) == (settings is first)
+        dock.remember(settings)
+        assert dock.prompt.toPlainText() == prompt
+    first.leave()
+    third = WindowSettings(file)
+    assert third.open_on(lab.outputs)  # the second is still open, and the first's drafts are free
+    third.leave()
+    second.leave()
+
+
 def test_the_prompt_is_there_after_a_restart(qtbot: QtBot, lab: FakeLab, dock: WriteDock, tmp_path: Path) -> None:
     settings = WindowSettings(tmp_path / "window.ini")
     dock.remember(settings)
@@ -131,7 +155,8 @@ def test_the_prompt_is_there_after_a_restart(qtbot: QtBot, lab: FakeLab, dock: W
     first = dock.prompt.toPlainText()
     for left in (first, "Once\nupon a time", ""):
         dock.prompt.setPlainText(left)
-        dock.shutdown()
+        assert dock._keeping.isActive()
+        dock._keeping.timeout.emit()  # the window was killed some time after, and never closed
         dock.prompt.setPlainText("another")
         dock.remember(settings)
         assert dock.prompt.toPlainText() == left
