@@ -114,6 +114,7 @@ class PageQuestions(QWidget):
             return
         self._asked = 0
         self.asker.begin(self._concept, about)
+        self._put_keyboard_aside()
         self.asker.next()
 
     def shutdown(self) -> None:
@@ -123,10 +124,20 @@ class PageQuestions(QWidget):
         if not self._waits:
             self.begin()
         elif self._trains:
+            self._put_keyboard_aside()
             self.asker.skip()
         else:
             self.asker.end()
             self._offer()
+
+    def _put_keyboard_aside(self) -> None:
+        """Until the question is there: Enter is not to press Cancel, as in Practice."""
+        if self._has_keyboard():
+            self.setFocus()
+
+    def _has_keyboard(self) -> bool:
+        keyboard = self.window().focusWidget()
+        return keyboard is self or (keyboard is not None and self.isAncestorOf(keyboard))
 
     def _about(self) -> str | None:
         """The run that a page of the first hour is about, or else the open model; None where neither is there yet.
@@ -159,6 +170,8 @@ class PageQuestions(QWidget):
         which = "the page to read for them" if other else "this page"
         where = "" if self._concept in OF_FIRST_HOUR else " if its questions fit it, else from the preset"
         self.words.setText(words or f"About {which}, computed from your own model{where}.")
+        if self.hasFocus():  # it was put aside for a question that does not come
+            self.button.setFocus()
 
     def _look_again(self) -> None:
         """The model of the first hour is there, or trains now, or another is open."""
@@ -166,16 +179,13 @@ class PageQuestions(QWidget):
             self._offer()
 
     def _button(self, text: str, *, waits: bool) -> None:
-        if waits and self.card.next_button.hasFocus():
-            self.button.show()
-            self.button.setFocus()
         self.card.next_button.setEnabled(not waits)
         self._waits = waits
         self.button.setText(text)
         self.button.show()
 
     def _take(self, question: Question | None) -> None:
-        keyboard = self.isAncestorOf(self.window().focusWidget()) if self.window().focusWidget() is not None else False
+        keyboard = self._has_keyboard()
         if question is None:
             nobody = self._concept != CHECK and not (self._about() or self.asker.about())
             hint = " Open a model, or train a run, for more." if nobody else ""
@@ -212,6 +222,7 @@ class PageQuestions(QWidget):
 
     def _go_on(self) -> None:
         if self._asked < COUNT:
+            self._put_keyboard_aside()
             self.asker.next()
         else:
             again = "" if self._concept in OF_FIRST_HOUR else " What you missed comes back in Practice."

@@ -447,8 +447,16 @@ def test_the_next_question_of_a_page_is_waited_for_in_sight(dock: LearnDock, lab
     host = Questions([question(CHOICE, 0), question(CHOICE, 1)])
     lab.inspection.host = host  # type: ignore[assignment]
     box = dock.questions
+    box.button.setFocus()
+    box.button.click()
+    assert box.button.text() == "Cancel"
+    assert not box.button.hasFocus()  # a second Enter does not cancel what the first one asked for
+    box.button.click()
+    assert box.button.text() == "Ask me"
+    assert box.button.hasFocus()
     box.button.click()
     host.say()
+    assert box.card.choices.hasFocus()
     box.card.give_up()
     assert "The page that explains it" not in box.card.result.text()  # it is the one that is read
     box.card.next_button.setFocus()
@@ -456,8 +464,9 @@ def test_the_next_question_of_a_page_is_waited_for_in_sight(dock: LearnDock, lab
     assert not box.card.next_button.isEnabled()
     assert box.words.text() == "Computing a question ..."
     assert box.button.text() == "Cancel"
-    assert box.button.hasFocus()
+    assert not box.button.hasFocus()
     host.say()
+    assert box.card.choices.hasFocus()
     assert box.card.next_button.isEnabled()
     assert box.card.question == question(CHOICE, 1)
 
