@@ -115,11 +115,10 @@ class AttentionDock(InspectionDock):
             return (self.stages,)
         return (self._views[self.view].viewport() if self.view == ARCS else self._views[self.view],)  # type: ignore[attr-defined]
 
-    @property
-    def picture_title(self) -> str:
-        """With the layer and the head of a pattern."""
+    def part_in_sight(self) -> str:
+        """The layer and the head of a pattern."""
         layer, head = self._head_in_sight()
-        return super().picture_title + (f", layer {layer}, head {head}" if self.view != ROLLOUT else "")
+        return f", layer {layer}, head {head}" if self.view != ROLLOUT else ""
 
     def table(self) -> Table | None:
         if self.view == STAGES and self.stages.archive is not None:
@@ -331,12 +330,13 @@ class AttentionDock(InspectionDock):
 
     def _stages_table(self, archive: Archive) -> Table:
         names = [name.removeprefix("stages/") for name in archive if archive[name].ndim == 2]
-        count = len(archive.metadata.tokens)
+        texts = [visible(text) for text in archive.metadata.tokens]
+        count = len(texts)
         shown = [name for name in names if archive.shape(f"stages/{name}") == (count, count)]
         columns = [np.asarray(archive[f"stages/{name}"]) for name in shown]
 
         def row(place: int) -> list[Cell]:
             query, key = divmod(place, count)
-            return [query, key, *(values[query, key] for values in columns)]
+            return [query, texts[query], key, texts[key], *(values[query, key] for values in columns)]
 
-        return ["query", "key", *shown], LazyRows(count * count, row)
+        return ["query", "query text", "key", "key text", *shown], LazyRows(count * count, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -19,6 +20,8 @@ from llmlab_gui.widgets.layouts import beside, column, settling_timer
 from llmlab_gui.widgets.veil import Veil
 
 AGAIN = "Inspect again"
+_WORD = re.compile(r"[^\W_]+")
+_FILE_WORDS = 4  # of a prompt, in the name of a file
 # Of numbers that were asked for with other fields than those in sight.
 BEFORE_CHANGE = "before the last change"
 
@@ -85,6 +88,26 @@ class InspectionDock(ExportingDock):
         """What that is about when it is not what is chosen: `of alpha, step 300`; "" when it is."""
         words = (self.session.stale(archive) for archive in self.shown() if archive is not None)
         return next((said for said in words if said), "")
+
+    def part_in_sight(self) -> str:
+        """What of the model is shown, for the title of a picture; "" for all that the panel's name says."""
+        return ""
+
+    @property
+    def picture_title(self) -> str:
+        """With the prompt that it is of."""
+        prompt = self._prompt_in_sight()
+        return f"{super().picture_title}{self.part_in_sight()}" + (f", of “{prompt}”" if prompt else "")
+
+    @property
+    def export_name(self) -> str:
+        """With the beginning of the prompt: what is saved of another one does not replace it."""
+        return "-".join([super().export_name, *_WORD.findall(self._prompt_in_sight())[:_FILE_WORDS]])
+
+    def _prompt_in_sight(self) -> str:
+        """Of what is shown, which may be another one than is typed by now; on one line."""
+        texts = ["".join(archive.metadata.tokens) for archive in self.shown() if archive is not None]
+        return " ".join(next((text for text in reversed(texts) if text), "").split())
 
     def ready(self) -> bool:
         """Whether there is something to show."""

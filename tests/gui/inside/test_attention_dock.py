@@ -448,6 +448,8 @@ def test_every_view_is_saved_as_picture_drawing_numbers_and_tensors(
     assert (tmp_path / "attention.svg").read_text().count("<") > 20
     lines = (tmp_path / "attention.csv").read_text().splitlines()
     assert len(lines) == 26
+    assert lines[0].startswith("query,query text,key,key text,")
+    assert lines[2].startswith("0,When,1,·Mary,")
     part = read_archive(tmp_path / "attention.safetensors")
     assert part.metadata.tokens == ["When", " Mary", " and", " John", " went"]
     assert not lab.errors
@@ -463,7 +465,8 @@ def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: Att
     image, map = QGuiApplication.clipboard().image(), dock.heatmap
     assert not image.isNull()
     assert image.height() > 2 * map.height()  # with a title
-    assert dock.picture_title == "Attention: small, layer 0, head 0"
+    assert dock.picture_title == "Attention: small, layer 0, head 0, of “When Mary and John went”"
+    assert dock.export_name == "small-attention-When-Mary-and-John"
     line = image.copy(0, image.height() - 30, image.width(), 24)
     colors = {line.pixelColor(x, y).name() for x in range(line.width()) for y in range(0, line.height(), 4)}
     assert len(colors) == 1  # no word of what one can point at

@@ -244,7 +244,7 @@ def test_numbers_of_another_token_head_or_question_are_dimmed_and_named_until_th
         dock.hide()
         dock.show()
     assert heads._head_veil.words == "of layer 2, head 1"
-    assert heads.picture_title.endswith(", layer 2, head 1")  # so does what is exported
+    assert heads.picture_title.startswith("Attention: alpha, layer 2, head 1, of “")  # so does what is exported
     host.hold = set()
     host.release()
     qtbot.waitUntil(lambda: not bars._veil.words and not heads._head_veil.words, timeout=WAIT)  # type: ignore[union-attr]
