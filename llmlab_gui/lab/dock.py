@@ -175,8 +175,11 @@ class LabDock(QDockWidget):
         give_keyboard(last or self.widget(), Qt.FocusReason.ShortcutFocusReason)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Escape, in a window that is the panel's own; else the window of all panels looks after it."""
-        if not (event.key() == Qt.Key.Key_Escape and self.isWindow() and self.cancel_work()):
+        """Escape is the window's, also from a panel that floats: a message is dismissed before work is ended."""
+        window = self.parentWidget()
+        if event.key() == Qt.Key.Key_Escape and self.isFloating() and window is not None:
+            QApplication.sendEvent(window, event)
+        else:
             super().keyPressEvent(event)
 
     def cancel_work(self) -> bool:

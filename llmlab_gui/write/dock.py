@@ -62,7 +62,6 @@ class WriteDock(LabDock):
         self.too_long = QuietLabel()  # below the prompt, so that the next key does not move what is typed
         self.too_long.hide()
         self.form = GenerationForm()
-        self._keys_of: dict[QShortcut, QPushButton] = {}
         self._build_buttons()
         self.text = TokenView()
         self.text.setAccessibleName("What the model wrote")
@@ -138,6 +137,12 @@ class WriteDock(LabDock):
 
     def _sampling(self) -> Generation:
         return replace(self.form.how(), chat=self.chat.isChecked())
+
+    def cancel_work(self) -> bool:
+        """The generation."""
+        busy = self._busy
+        self.stop()
+        return busy
 
     def stop(self) -> None:
         """Ends the generation; what is written stays."""
@@ -215,15 +220,10 @@ class WriteDock(LabDock):
         self.ahead.answered.connect(self._mark_stale)
         self.ahead.unread.connect(self._say_unread)
         self.token_list.picked.connect(self._branch_text)
-        for keys, button in (
-            ("Ctrl+Return", self.generate_button),
-            ("Ctrl+Enter", self.generate_button),
-            ("Escape", self.stop_button),
-        ):
+        for keys in ("Ctrl+Return", "Ctrl+Enter"):
             shortcut = QShortcut(QKeySequence(keys), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(button.click)
-            self._keys_of[shortcut] = button
+            shortcut.activated.connect(self.generate_button.click)
         for changed in (self.prompt.textChanged, self.chat.toggled, self.spaces.toggled, self.form.edited):
             changed.connect(self.keep_later)
         lab.runs_changed.connect(self._update_note)
@@ -336,8 +336,6 @@ class WriteDock(LabDock):
         self.stop_button.setEnabled(busy)
         if had:  # Qt moves the keyboard on to a box where the one that is disabled had it
             both[busy].setFocus(Qt.FocusReason.OtherFocusReason)
-        for shortcut, button in self._keys_of.items():
-            shortcut.setEnabled(button.isEnabled())  # else Escape is the window's, to dismiss a message
 
     # Generating --------------------------------------------------------------------------------------------------
 

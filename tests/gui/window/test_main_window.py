@@ -806,17 +806,23 @@ def test_resuming_a_finished_run_asks_for_more_steps(
 def test_escape_dismisses_a_message_before_it_ends_work(same_window: MainWindow, qtbot: QtBot) -> None:
     window, ended = same_window, list[bool]()
     window.show_dock("interventions")
-    strip = ProgressStrip(window.covers.looking, window.docks["interventions"].widget())
+    dock = window.docks["interventions"]
+    strip = ProgressStrip(window.covers.looking, dock.widget())
     strip.cancel_button.clicked.connect(lambda: ended.append(True))
     strip.show()
-    window.lab.error_raised.emit(LabError("Something else."))
-    for pressed in (0, 1):
-        holder = window.focusWidget()
-        assert holder is not None
-        qtbot.keyClick(holder, Qt.Key.Key_Escape)
-        assert window.covers.messages.isHidden()
-        assert len(ended) == pressed
+    for floats in (False, True):
+        dock.setFloating(floats)
+        window.show_dock("interventions")
+        qtbot.waitUntil(lambda: window.keyboard.holder() is dock, timeout=WAIT)
+        window.lab.error_raised.emit(LabError("Something else."))
+        for pressed in (0, 1):
+            holder = QApplication.focusWidget()
+            assert holder is not None
+            qtbot.keyClick(holder, Qt.Key.Key_Escape)
+            assert window.covers.messages.isHidden()
+            assert len(ended) == pressed + floats
     strip.setParent(None)
+    dock.setFloating(False)
 
 
 def test_errors_are_shown_one_at_a_time_and_can_be_waved_away(make_main_window: MakeWindow, qtbot: QtBot) -> None:

@@ -119,7 +119,9 @@ def test_two_windows_on_one_folder_leave_each_its_own_prompt(
 ) -> None:
     file = tmp_path / "window.ini"
     first, second, elsewhere = (WindowSettings(file) for _ in range(3))
-    assert first.open_on(lab.outputs) and not second.open_on(lab.outputs) and elsewhere.open_on(tmp_path / "others")
+    assert first.open_on(lab.outputs)
+    assert not second.open_on(lab.outputs)
+    assert elsewhere.open_on(tmp_path / "others")
     for settings, prompt in ((first, "Of the first"), (second, "Of the second")):  # which closes last
         dock.remember(settings)
         dock.prompt.setPlainText(prompt)
@@ -170,12 +172,12 @@ def test_esc_stops_and_keeps_what_is_written(qtbot: QtBot, lab: FakeLab, dock: W
     dock.prompt.setPlainText("endless")
     dock.generate()
     qtbot.waitUntil(lambda: len(dock.text.tokens) > 5, timeout=WAIT)
-    dock.prompt.setFocus()
-    qtbot.keyClick(dock.prompt, Qt.Key.Key_Escape)
+    assert dock.cancel_work()  # Escape, of which the window decides
     qtbot.waitUntil(lambda: "Stopped after" in dock.said.text(), timeout=WAIT)
     assert len(dock.text.tokens) > 5
     assert dock.generate_button.isEnabled()
     assert not dock.stop_button.isEnabled()
+    assert not dock.cancel_work()
 
 
 def test_the_keyboard_stays_at_what_ends_and_begins_a_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
