@@ -73,7 +73,7 @@ class _Words(pg.InfLineLabel):
             return
         (left, right), (low, high) = view.viewRange()
         metrics, margin = QFontMetricsF(self.textItem.font()), self.textItem.document().documentMargin()
-        wide = min(1.0, metrics.horizontalAdvance(self._words) / view.width())
+        wide = min(1.0, (metrics.horizontalAdvance(self._words) + 2 * margin) / view.width())
         pixel = (high - low) / view.height()
         tall = metrics.height() * pixel
 
@@ -93,8 +93,8 @@ class _Words(pg.InfLineLabel):
             lines = (y[np.isfinite(y)] for y in heights(letters.left(), letters.right()))
             return not any(len(y) and y.min() < letters.bottom() and y.max() > letters.top() for y in lines)
 
-        apart = [side for side in (self._side, *_SIDES) if is_apart(side)]
-        side = next(filter(is_free, apart), apart[1] if len(apart) > 1 else _SIDES[0])
+        apart = list(filter(is_apart, _SIDES)) or [_SIDES[0]]
+        side = self._side if self._side in apart and is_free(self._side) else next(filter(is_free, apart), apart[0])
         written.append(box(side))
         if side != self._side:
             self._side = side
@@ -139,7 +139,6 @@ class Marks:
 
     def make_way(self, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         """Words of lines move out of the way of other lines, and of these curves, each its x and y."""
-
         shown = [item for _, item in self.lines if item.isVisible()]
 
         def heights(left: float, right: float) -> Iterator[np.ndarray]:

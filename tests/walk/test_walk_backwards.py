@@ -162,9 +162,8 @@ def test_walks_come_back_from_their_archives_as_they_were(tmp_path: Path) -> Non
 def test_a_walk_is_called_what_the_window_calls_it_before_it_begins(tmp_path: Path) -> None:
     said: list[str] = []
     for question in ("walk", "walk_back"):
-        tell = lambda what, *_: said.append(what)  # noqa: E731
-        more = walks_of(GgufFile(tmp_path))
-        answer_question(scratch(), question, {"text": TEXT}, tmp_path / "walk", tell, more=more)
+        more, out = walks_of(GgufFile(tmp_path)), tmp_path / "walk"
+        answer_question(scratch(), question, {"text": TEXT}, out, lambda what, *_: said.append(what), more=more)
     assert said == ["Walking forwards", "Walking backwards"]
 
 

@@ -301,6 +301,21 @@ def test_words_of_reference_lines_a_pixel_apart_are_both_read_where_curves_leave
         assert view.contains(other)
 
 
+def test_words_of_reference_lines_beside_one_another_do_not_touch_whatever_their_length(drawing: Drawing) -> None:
+    drawing.y = np.where(X % 2, 2.3, 2.7)  # goes through everywhere
+    for length in range(10, 40):
+        words = ["uniform 2.50: all tokens equally likely", "x" * length]
+        drawing.chart.set_reference_lines([ReferenceLine(2.5, words[0]), ReferenceLine(2.505, words[1])])
+        drawing._fill()
+        drawing.settle()
+        labels = [line.label for _, line in drawing.chart.marks.lines]
+        one, other = (label.mapRectToScene(label.boundingRect()).adjusted(4, 4, -4, -4) for label in labels)
+        assert not one.intersects(other)
+        places = [label.pos() for label in labels]
+        drawing.chart.draw()
+        assert [label.pos() for label in labels] == places
+
+
 def test_reference_lines_stand_at_their_values_on_both_scales(drawing: Drawing) -> None:
     drawing.chart.set_reference_lines([ReferenceLine(4.0, "uniform 4.00"), ReferenceLine(-1.0, "below zero")])
     (_, uniform), (_, below) = drawing.chart.marks.lines
