@@ -36,6 +36,36 @@ def found_name(settings: Any, size: str) -> str | None:
     return next((name for name in NAMES[size] if read(name) is not None), None)
 
 
+def wrong_size(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide: bool = False) -> str:
+    """What is wrong with the sizes in a model's settings, in a sentence; empty where nothing is.
+
+    only_whole: of what is not a whole number nothing is said, since some families have lists there. must_divide: heads
+    have to divide the width, though they have a width of their own.
+    """
+    found: dict[str, int] = {}
+    for size in NAMES:
+        if (key := found_name(settings, size)) is None:
+            continue
+        value = settings[key]
+        if type(value) is not int:
+            if only_whole:
+                continue
+            return f"Its config.json says {key} = {value!r:.60}, which is not a whole number."
+        if not 1 <= value < 1 << 31:
+            return f"Its config.json says {key} = {value:,}, which no model has."
+        found[size] = value
+    width, heads, kv_heads = (
+        found.get(name, 0) for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")
+    )
+    if only_whole or not heads:
+        return ""
+    if width % heads and ("head_dim" not in found or must_divide):
+        return f"Its config.json says hidden_size {width} in {heads} heads, which do not divide it."
+    if kv_heads and heads % kv_heads:
+        return f"Its config.json says {heads} heads that share {kv_heads} keys and values, which do not divide them."
+    return ""
+
+
 def size_of(settings: Any, size: str) -> int:
     """A size of `NAMES`; 0 where the settings do not have it, or have a list (one for each layer)."""
     name = found_name(settings, size)

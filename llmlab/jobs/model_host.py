@@ -57,7 +57,7 @@ from llmlab.core.settings import Sampling
 from llmlab.data.tokenizers import TextTokenizer
 from llmlab.models.live import ask_live, still
 from llmlab.models.model import OpenModel
-from llmlab.models.reference import LiveRun, Reference, SavedRun, is_fine_tuned, parse
+from llmlab.models.reference import LiveRun, Reference, SavedRun, parse
 from llmlab.models.source import open_model, source_of
 from llmlab.store.checkpoints import list_checkpoints
 
@@ -166,7 +166,7 @@ class Host:
         """That of a run trained from scratch needs no weights; a live run that fine-tunes has that of its base."""
         from llmlab.models.scratch import read_tokenizer
 
-        if isinstance(reference, (LiveRun, SavedRun)) and not is_fine_tuned(reference.run):
+        if isinstance(reference, (LiveRun, SavedRun)) and not reference.run.tunes:
             return read_tokenizer(reference.run)
         if not isinstance(reference, LiveRun):
             return self._model(turn, reference).tokenizer

@@ -15,7 +15,7 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.models.base_shape import BaseShape
 from llmlab.models.file_sources import Folder
 from llmlab.models.model import OpenModel
-from llmlab.models.reference import LiveRun, is_fine_tuned, is_task
+from llmlab.models.reference import LiveRun
 from llmlab.models.replies import About
 from llmlab.models.source import source_of
 
@@ -53,7 +53,7 @@ def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
     Cancelled when `progress` says so.
     """
     run = reference.run
-    needs_tokenizer = not (is_fine_tuned(run) or is_task(run))
+    needs_tokenizer = not (run.tunes or run.on_task)
     while needs_tokenizer and not run.tokenizer_json.is_file():
         status = run.status()
         if not status.live:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmlab.anatomy.sizes import NAMES, found_name
+from llmlab.anatomy.sizes import wrong_size
 from llmlab.core.device import is_out_of_memory
 from llmlab.core.errors import Cancelled, LabError, brief
 from llmlab.core.files import read_json
@@ -42,9 +42,8 @@ sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # What a setting can be is known to transformers alone; huggingface_hub's strict data classes say which one is wrong.
 _FIELD = re.compile(r"Validation error for field '(\w+)'")
-_KV_HEADS = "num_key_value_heads"
 # Sizes that are 0 in some families: those without a feed-forward, or without keys and values of their own.
-_MAY_BE_NONE = ("intermediate_size", "n_inner", _KV_HEADS, "head_dim")
+_MAY_BE_NONE = ("intermediate_size", "n_inner", "num_key_value_heads", "head_dim")
 _OTHER_SETTINGS = f"Correct it, or take another copy of {CONFIG_FILE}."
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, or of an expert, in a weight's name
 _FLOAT = 4  # bytes of a weight: fp32, in which all numbers of the lab are computed on a CPU
@@ -213,7 +212,7 @@ def _blamed(folder: Path, name: str) -> Iterator[None]:
         why = (
             f"Its {CONFIG_FILE} says {field[1]} = {value!r:.60}, which it cannot be."
             if field
-            else _wrong(settings, must_divide="is not a multiple" in str(error))
+            else wrong_size(settings, must_divide="is not a multiple" in str(error))
         )
         if why:
             raise LabError(f"{name} cannot be opened.", why, _OTHER_SETTINGS) from error
@@ -222,41 +221,13 @@ def _blamed(folder: Path, name: str) -> Iterator[None]:
         raise
 
 
-def _wrong(settings: Mapping[str, Any], *, only_whole: bool = False, must_divide: bool = False) -> str:
-    """What is wrong with the sizes in a model's settings, in a sentence; empty where nothing is.
-
-    only_whole: of what is not a whole number nothing is said, since some families have lists there. must_divide: heads
-    have to divide the width, though they have a width of their own.
-    """
-    found: dict[str, int] = {}
-    for size in NAMES:
-        if (key := found_name(settings, size)) is None:
-            continue
-        value = settings[key]
-        if type(value) is not int:
-            if only_whole:
-                continue
-            return f"Its {CONFIG_FILE} says {key} = {value!r:.60}, which is not a whole number."
-        if not 1 <= value < 1 << 31:
-            return f"Its {CONFIG_FILE} says {key} = {value:,}, which no model has."
-        found[size] = value
-    width, heads, kv_heads = (found.get(name, 0) for name in ("hidden_size", "num_attention_heads", _KV_HEADS))
-    if only_whole or not heads:
-        return ""
-    if width % heads and ("head_dim" not in found or must_divide):
-        return f"Its {CONFIG_FILE} says hidden_size {width} in {heads} heads, which do not divide it."
-    if kv_heads and heads % kv_heads:
-        return f"Its {CONFIG_FILE} says {heads} heads that share {kv_heads} keys and values, which do not divide them."
-    return ""
-
-
 def _check_settings(folder: Path, name: str) -> None:
     settings = read_json(folder / CONFIG_FILE)
     if settings is None:
         raise LabError(f"{name} cannot be opened.", f"Its {CONFIG_FILE} is missing or damaged.")
     from transformers import CONFIG_MAPPING
 
-    if why := _wrong({key: value for key, value in settings.items() if key not in _MAY_BE_NONE}, only_whole=True):
+    if why := wrong_size({key: value for key, value in settings.items() if key not in _MAY_BE_NONE}, only_whole=True):
         raise LabError(f"{name} cannot be opened.", why, _OTHER_SETTINGS)
     family = settings.get("model_type")
     if not isinstance(family, str) or family not in CONFIG_MAPPING:

@@ -18,7 +18,7 @@ from typing import Any
 from llmlab.core.errors import LabError, UsageError, explained
 from llmlab.core.files import read_json
 from llmlab.core.progress import Every, Progress, quiet
-from llmlab.models.reference import LiveRun, Reference, SavedRun, is_sealed
+from llmlab.models.reference import LiveRun, Reference, SavedRun
 from llmlab.models.source import source_of
 from llmlab.store import requests
 from llmlab.store.checkpoints import list_checkpoints
@@ -109,7 +109,7 @@ def still(reference: Reference) -> Reference:
     always at the same. UsageError for a run that has saved none yet, and for every mystery, also one that was
     fine-tuned. LabError where its base is gone."""
     bottom = source_of(reference).bottom.reference
-    if isinstance(bottom, (LiveRun, SavedRun)) and is_sealed(bottom.run):
+    if isinstance(bottom, (LiveRun, SavedRun)) and bottom.run.sealed:
         raise UsageError(
             "A mystery is not walked through.",
             "A walk says of each step whether the model is built as it should be.",

@@ -27,7 +27,6 @@ from typing import TypeAlias
 
 from llmlab.core.errors import LabError, UsageError, did_you_mean
 from llmlab.core.files import kind_of_no_file, read_json
-from llmlab.core.kinds import MYSTERIES, PAPERS, fine_tunes
 from llmlab.models.available import (
     ADAPTER_FILE,
     CONFIG_FILE,
@@ -266,7 +265,7 @@ class _Search:
         named = [(text, LATEST), (name, which)] if at and name and _is_which(which) else [(text, LATEST)]
         for run_text, chosen in named:
             for run in self._runs_at(run_text):
-                if is_fine_tuned(run) and chosen != LIVE:
+                if run.tunes and chosen != LIVE:
                     yield self._adapter_of(run, chosen)
 
     def _adapter_of(self, run: RunFolder, which: str) -> Path:
@@ -333,21 +332,6 @@ def pinned_name(run: RunFolder) -> str:
 def without_folders(reference: str) -> str:
     """`words@40` of `/home/me/outputs/pretraining/words@40`: a reference without the folders before a name."""
     return "+".join(folder_name(Path(part)) if Path(part).is_absolute() else part for part in reference.split("+"))
-
-
-def is_fine_tuned(run: RunFolder) -> bool:
-    """Whether a run fine-tunes: its checkpoints stand on a base."""
-    return fine_tunes((read_json(run.run_json) or {}).get("track"))
-
-
-def is_task(run: RunFolder) -> bool:
-    """Whether a run learns a task of a paper: its tokens are no text's."""
-    return (read_json(run.run_json) or {}).get("track") == PAPERS
-
-
-def is_sealed(run: RunFolder) -> bool:
-    """Whether a run has a sealed fault: its model may be built in another way."""
-    return (read_json(run.run_json) or {}).get("track") == MYSTERIES
 
 
 def _is_which(word: str) -> bool:

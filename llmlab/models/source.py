@@ -31,9 +31,6 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
-    is_fine_tuned,
-    is_sealed,
-    is_task,
     parse,
 )
 from llmlab.models.weights import Weights, read_weights
@@ -49,9 +46,9 @@ def source_of(reference: Reference) -> Source:
     """The source of a model."""
     match reference:
         case SavedRun(run):
-            if is_sealed(run):
+            if run.sealed:
                 return SealedRun(reference)
-            kind = FineTunedRun if is_fine_tuned(run) else TaskRun if is_task(run) else PretrainedRun
+            kind = FineTunedRun if run.tunes else TaskRun if run.on_task else PretrainedRun
             return kind(reference)
         case LiveRun():
             return Live(reference)
@@ -217,7 +214,7 @@ class Live(Source):
 
     @cached_property
     def base(self) -> Source | None:
-        return source_of(_base_of(self.run)) if is_fine_tuned(self.run) else None
+        return source_of(_base_of(self.run)) if self.run.tunes else None
 
     def open(self, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
         raise UsageError(
@@ -240,7 +237,7 @@ class Live(Source):
         from llmlab.models.scratch import read_tokenizer
 
         info = self.run.info()
-        if is_task(self.run):
+        if self.run.on_task:
             return shape_of_task(info.settings_as(TaskSettings))
         return shape_of_gpt(info.settings_as(PretrainSettings).model, read_tokenizer(self.run).vocab_size)
 
@@ -255,7 +252,7 @@ def _base_of(run: RunFolder) -> Reference:
     while True:
         if isinstance(below, AdaptedModel):
             below = below.base
-        if not (isinstance(below, SavedRun) and is_fine_tuned(below.run)):
+        if not (isinstance(below, SavedRun) and below.run.tunes):
             return base
         if below.run.path.resolve() in seen:
             raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, is built on the run itself.")

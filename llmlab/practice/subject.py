@@ -22,8 +22,6 @@ from llmlab.models.reference import (
     ModelFolder,
     Reference,
     SavedRun,
-    is_fine_tuned,
-    is_task,
     parse,
     without_folders,
 )
@@ -86,7 +84,7 @@ class Subject:
     @property
     def _unreadable(self) -> bool:
         """A run that trains changes under the question; a task of a paper has no text."""
-        return isinstance(self.reference, LiveRun) or (self.run is not None and is_task(self.run))
+        return isinstance(self.reference, LiveRun) or (self.run is not None and self.run.on_task)
 
     @property
     def run(self) -> RunFolder | None:
@@ -95,9 +93,7 @@ class Subject:
     @property
     def own(self) -> bool:
         """Whether it is the lab's own GPT, trained from scratch: or the preset that stands for one."""
-        return self.reference is None or (
-            self.run is not None and not is_fine_tuned(self.run) and not is_task(self.run)
-        )
+        return self.reference is None or (self.run is not None and not self.run.tunes and not self.run.on_task)
 
     @cached_property
     def settings(self) -> PretrainSettings:
@@ -241,7 +237,7 @@ def subject_of(text: str, outputs: Path, progress: Progress = quiet) -> Subject:
     if text:
         return Subject(parse(text, outputs), outputs, progress)
     for run in sorted(list_runs(outputs), key=lambda run: _created(run), reverse=True):
-        if not is_task(run) and list_checkpoints(run.checkpoints):
+        if not run.on_task and list_checkpoints(run.checkpoints):
             return Subject(parse(f"{run.path}@{LATEST}", outputs), outputs, progress)
     return Subject(None, outputs, progress)
 

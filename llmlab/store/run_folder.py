@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from llmlab.core.config import from_mapping, to_mapping
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.files import locked, read_json, write_json
-from llmlab.core.kinds import KINDS, PRETRAINING, fine_tunes
+from llmlab.core.kinds import KINDS, MYSTERIES, PAPERS, PRETRAINING, fine_tunes
 from llmlab.core.processes import process_stopped
 from llmlab.core.records import from_plain, require_time
 from llmlab.core.run_settings import RunSettings
@@ -163,8 +163,22 @@ class RunFolder(WorkerFolder):
 
     @property
     def tunes(self) -> bool:
-        """Whether it fine-tunes, as its place says."""
-        return fine_tunes(self.path.parent.name)
+        """Whether it fine-tunes: its checkpoints stand on a base."""
+        return fine_tunes(self._track)
+
+    @property
+    def on_task(self) -> bool:
+        """Whether it learns a task of a paper: its tokens are no text's."""
+        return self._track == PAPERS
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it has a sealed fault: its model may be built in another way."""
+        return self._track == MYSTERIES
+
+    @property
+    def _track(self) -> object:
+        return (read_json(self.run_json) or {}).get("track")
 
     def info(self) -> RunInfo:
         """run.json. Raises LabError when it is missing, damaged, or from a newer version of the lab."""

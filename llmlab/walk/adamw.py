@@ -19,7 +19,7 @@ from llmlab.core.progress import Progress, quiet
 from llmlab.core.run_settings import TrainSettings
 from llmlab.core.settings import PretrainSettings, PretrainTrainSettings
 from llmlab.gpt.model import GPT
-from llmlab.models.reference import Reference, SavedRun, is_fine_tuned, is_task
+from llmlab.models.reference import Reference, SavedRun
 from llmlab.store.checkpoints import select
 from llmlab.training import loop
 from llmlab.training.batches import read_at, sequences_of
@@ -61,7 +61,7 @@ class Trained:
 
 def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
     """Of a run's checkpoint its own settings and means; of anything else a first step with the defaults."""
-    if not isinstance(reference, SavedRun) or is_fine_tuned(reference.run) or is_task(reference.run):
+    if not isinstance(reference, SavedRun) or reference.run.tunes or reference.run.on_task:
         return Trained()
     settings = reference.run.info().settings_as(PretrainSettings)
     checkpoint = select(reference.run.checkpoints, reference.which)

@@ -29,7 +29,7 @@ from llmlab.models.export.adapter import write_adapter
 from llmlab.models.export.chat_files import FINE_TUNED, set_ends, write_tokenizer
 from llmlab.models.file_sources import EXPORT_FILE, Source
 from llmlab.models.model import OpenModel
-from llmlab.models.reference import ModelFolder, Reference, SavedRun, is_task, parse
+from llmlab.models.reference import ModelFolder, Reference, SavedRun, parse
 from llmlab.models.source import Adapted, FineTunedRun, open_model, source_of
 from llmlab.models.weights import count_parameters
 from llmlab.store.checkpoints import ADAPTER_WEIGHTS_FILE, verify
@@ -160,5 +160,5 @@ def _adapter_of(named: Reference) -> tuple[Path, Source]:
 def _whole_model(named: Reference) -> str:
     """How to export a model that is no adapter, where that can be done."""
     own = source_of(named).own_settings()
-    task = isinstance(named, SavedRun) and is_task(named.run)
+    task = isinstance(named, SavedRun) and named.run.on_task
     return "" if task or (own is not None and refusal(own)) else "Use --to hf for the model."
