@@ -47,21 +47,24 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+from weakref import WeakKeyDictionary
 
 from llmlab.core.errors import Cancelled, LabError
-from llmlab.core.memory import NoMemory, give_back
 from llmlab.core.paths import outputs_dir
-from llmlab.core.progress import Every, Progress, TimeLeft
+from llmlab.core.progress import Every, TimeLeft
 from llmlab.core.records import from_plain
 from llmlab.core.settings import Sampling
 from llmlab.data.tokenizers import TextTokenizer
+from llmlab.models.held import HeldModel
 from llmlab.models.live import ask_live, still
 from llmlab.models.model import OpenModel
 from llmlab.models.reference import LiveRun, Reference, SavedRun, parse
-from llmlab.models.source import open_model, source_of
+from llmlab.models.source import source_of
 from llmlab.store.checkpoints import list_checkpoints
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from llmlab.inspection.answers import Questions
     from llmlab.models.bigrams import Bigrams
     from llmlab.training.batches import Batches
@@ -80,10 +83,8 @@ class Host:
         self._outputs = outputs or outputs_dir()
         self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.cancelled: set[int] = set()
-        self._held: OpenModel | None = None
-        self._opened_from: object = None
-        self._asked_as: list[Reference] = []  # the names that led to the model that is held
-        self._bigrams: tuple[OpenModel, Bigrams | str] | None = None  # of the model that was asked about last
+        self.held = HeldModel(self._outputs)
+        self._bigrams: WeakKeyDictionary[nn.Module, Bigrams | str] = WeakKeyDictionary()  # of the held model
         self._previewer: Previewer | None = None
         self._batches: tuple[object, Batches] | None = None  # of the run that was asked about last, by its workers
         self._live_tokenizer: tuple[Path, TextTokenizer] | None = None  # of a run that fine-tunes, by its folder
@@ -194,22 +195,14 @@ class Host:
         from llmlab.inspection.compare import Compare, compare_opened
         from llmlab.inspection.questions import from_values
 
-        first, second = (partial(self._beside, self._parse(model)) for model in request["models"])
+        first, second = (partial(self.held.beside, self._parse(model)) for model in request["models"])
         compare_opened(first, second, from_values(Compare, request["values"]), out, turn)
 
     def _evolve(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
-        """Its checkpoints are opened beside the model that is held, which is let go where memory has no room for it."""
         from llmlab.inspection.evolve import evolve
 
         run, values = str(request["run"]), dict(request["values"])
-        try:
-            evolve(run, self._outputs, values, out, turn)
-            return
-        except NoMemory:
-            if self._held is None or self._is_gone():
-                raise
-        self._close()
-        evolve(run, self._outputs, values, out, turn)
+        self.held.with_room(lambda: evolve(run, self._outputs, values, out, turn))
 
     def _change(self, turn: _Turn, request: dict[str, Any], out: Path) -> None:
         """Reads files alone: the model that is open stays."""
@@ -242,9 +235,9 @@ class Host:
 
         reference = self._parse(request["model"])
         opened = self._model(turn, reference, announce=True)
-        if self._bigrams is None or self._bigrams[0] is not opened:
-            self._bigrams = opened, bigrams_of(reference, opened)
-        bigrams, why = (None, known) if isinstance(known := self._bigrams[1], str) else (known, "")
+        if (known := self._bigrams.get(opened.model)) is None:
+            known = self._bigrams[opened.model] = bigrams_of(reference, opened)
+        bigrams, why = (None, known) if isinstance(known, str) else (known, "")
         prompt, chat = str(request["prompt"]), bool(request.get("chat"))
         found = next_tokens(opened, prompt, int(request["top"]), chat=chat, bigrams=bigrams, progress=turn)
         turn.send("next", **asdict(replace(found, no_bigrams=why)))
@@ -307,57 +300,7 @@ class Host:
 
     def _model(self, turn: _Turn, reference: Reference, *, announce: bool = False) -> OpenModel:
         """The model, opened unless it is. announce: say `loading` first, as `generate` and `next` do."""
-        if (held := self._held_as(reference)) is not None:
-            return held
-        wanted = source_of(reference).fingerprint()
-        if announce:
-            turn.send("loading")
-        self._close()
-        self._held = open_model(reference, self._outputs, turn)
-        self._opened_from, self._asked_as = wanted, [reference]
-        return self._held
-
-    def _beside(self, reference: Reference, turn: Progress) -> OpenModel:
-        """A model beside the one that is held, or that one. It is let go where there is no memory for both."""
-        if (held := self._held_as(reference)) is not None:
-            return held
-        try:
-            return open_model(reference, self._outputs, turn)
-        except NoMemory:
-            if self._held is None or self._is_gone():
-                raise
-        self._close()
-        return open_model(reference, self._outputs, turn)
-
-    def _held_as(self, reference: Reference) -> OpenModel | None:
-        """The model that is held, where a reference leads to it, or did before its files were deleted."""
-        try:
-            same = source_of(reference).fingerprint() == self._opened_from
-        except LabError:  # its files are gone
-            if reference not in self._asked_as:
-                raise
-            return self._held
-        if not same:
-            return None
-        if reference not in self._asked_as:
-            self._asked_as.append(reference)
-        return self._held
-
-    def _is_gone(self) -> bool:
-        """Whether a model is held that cannot be opened again."""
-        return self._held is not None and not any(map(self._leads_here, self._asked_as))
-
-    def _leads_here(self, reference: Reference) -> bool:
-        try:
-            return source_of(reference).fingerprint() == self._opened_from
-        except LabError:
-            return False
-
-    def _close(self) -> None:
-        if self._held is not None:
-            self._held = self._opened_from = self._bigrams = None
-            self._asked_as = []
-            give_back()
+        return self.held.model(reference, turn, partial(turn.send, "loading") if announce else None)
 
     def tell_texts(self) -> None:
         """Answers whoever waits to hear what tokens of the open model read like, before all others."""
@@ -370,10 +313,10 @@ class Host:
             self._answer_or_say_why(request)
 
     def _is_quick(self, request: dict[str, Any]) -> bool:
-        if self._held is None or request["do"] != "tokenize" or "ids" not in request:
+        if request["do"] != "tokenize" or "ids" not in request:
             return False
         try:
-            return self._leads_here(self._parse(request.get("model")))
+            return self.held.is_of(self._parse(request.get("model")))
         except (LabError, OSError):  # it is said when its turn comes
             return False
 

@@ -38,7 +38,7 @@ def test_questions_are_those_that_are_had_without_the_host_one_after_the_other(t
     live = {"id": 98, "do": "practice", "model": "run@live", "seed": 7, "concept": "attention-patterns", "without": []}
     host._answer_or_say_why(live)
     assert json.loads(said.getvalue().splitlines()[-1])["question"]["model"] == f"run@{select(run.checkpoints).step}"
-    assert host._held is not None  # the panels and the questions share one model
+    assert host.held.opened is not None  # the panels and the questions share one model
     host._answer_or_say_why({"id": 99, "do": "practice", "model": "", "seed": 7, "concept": "tokens", "without": []})
     assert json.loads(said.getvalue().splitlines()[-1])["question"]["concept"] == "tokens"
     host._answer_or_say_why({"id": 100, "do": "practice", "model": "", "seed": 7, "concept": "none", "without": []})

@@ -32,7 +32,7 @@ from llmlab.inspection.archive import read_archive
 from llmlab.jobs import model_host as host_module
 from llmlab.jobs.launcher import request
 from llmlab.jobs.model_host import Host
-from llmlab.models import source
+from llmlab.models import held, source
 from llmlab.models.about import about
 from llmlab.models.model import OpenModel
 from llmlab.models.source import open_model
@@ -150,7 +150,7 @@ def test_a_comparison_that_is_refused_leaves_the_open_model_open(places: dict[st
     host.listen([json.dumps({"id": 1, "do": "open", "model": "bar@5"}), json.dumps(compare | {"id": 2})])
     host.answer_all()
     assert json.loads(said.getvalue().splitlines()[-1])["event"] == "error"
-    assert host._held is not None
+    assert host.held.opened is not None
 
 
 def test_an_open_model_answers_on_after_a_comparison_and_an_evolution_although_its_checkpoint_is_gone(
@@ -182,11 +182,11 @@ def test_a_comparison_and_an_evolution_leave_the_open_model_open_where_memory_ha
 
     def opening(reference: object, *how: Any) -> OpenModel:
         opened.append(str(reference))
-        if (host._held is not None) + 1 > room:
+        if (host.held.opened is not None) + 1 > room:
             raise NoMemory("There is no room.")
         return open_model(str(reference), *how)
 
-    monkeypatch.setattr(host_module, "open_model", opening)
+    monkeypatch.setattr(held, "open_model", opening)
     monkeypatch.setattr(source, "open_model", opening)
     compare = {"id": 2, "do": "compare", "models": ["bar@5", "bar@10"], "values": {"text": TEXT}}
     compare["out"] = str(tmp_path / "out")
@@ -197,7 +197,7 @@ def test_a_comparison_and_an_evolution_leave_the_open_model_open_where_memory_ha
         host.answer_all()
         assert json.loads(said.getvalue().splitlines()[-1])["event"] == "answered"
         assert opened[-1 - len(again) :] == ["bar@10", *again]
-        assert (host._held is None) == (room == 1)
+        assert (host.held.opened is None) == (room == 1)
 
 
 def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:
