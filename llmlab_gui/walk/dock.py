@@ -292,10 +292,6 @@ class WalkDock(AskingDock):
         self._appended = []
         self._ask()
 
-    def _new_prompt(self) -> None:
-        """Tokens that were appended belong to the text before."""
-        self._appended = []
-
     def _undo(self) -> None:
         self.change.clear()
         self._ask()
@@ -326,8 +322,7 @@ class WalkDock(AskingDock):
         session = self.session
         session.selection_changed.connect(self._ask)
         session.tokens_changed.disconnect(self._ask)  # what was appended goes first
-        session.tokens_changed.connect(self._new_prompt)
-        session.tokens_changed.connect(self._ask)
+        session.tokens_changed.connect(self._take_back)
         self.list.currentRowChanged.connect(self._show_stage)
         for part in (self.list, self.view.words):
             part.installEventFilter(self)

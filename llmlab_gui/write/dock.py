@@ -80,9 +80,7 @@ class WriteDock(LabDock):
         self._prompt_then = ""
         self._pointed_in = self.text
         self.ahead = NextTokens(self.host)
-        self.next_list, self.next_words = self.ahead.list, self.ahead.words
         self.at_token = TokenAlternatives()
-        self.token_list, self.token_words = self.at_token.list, self.at_token.words
         self._text_veil = Veil(self.text)
         self._lay_out()
         self.caption("A model gives every possible next token a probability; the text is sampled from them.", "loss")
@@ -156,7 +154,7 @@ class WriteDock(LabDock):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        if not self.next_list.pairs():
+        if not self.ahead.list.pairs():
             self._typing.start()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -216,10 +214,10 @@ class WriteDock(LabDock):
         self.chat.toggled.connect(self._mark_stale)
         for changed in (self.lab.inspection.about_changed, self.lab.inspection.chosen_changed):
             changed.connect(self._mark_stale)
-        self.next_list.picked.connect(self._append_to_prompt)
+        self.ahead.list.picked.connect(self._append_to_prompt)
         self.ahead.answered.connect(self._mark_stale)
         self.ahead.unread.connect(self._say_unread)
-        self.token_list.picked.connect(self._branch_text)
+        self.at_token.list.picked.connect(self._branch_text)
         for keys in ("Ctrl+Return", "Ctrl+Enter"):
             shortcut = QShortcut(QKeySequence(keys), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
@@ -243,19 +241,16 @@ class WriteDock(LabDock):
         self.ahead.clear()
         self._mark_stale()
         self._typing.start()
-        if self.beside.isChecked():
-            self._propose()
+        self._propose()
 
     def _show_second(self, shown: bool) -> None:
         self.second.setVisible(shown)
-        self._name_first()
-        if shown:
-            self._propose()
+        self._propose()
 
     def _propose(self) -> None:
-        """A second model that suits the first."""
+        """A second model that suits the first, where two answer."""
         self._name_first()
-        if self.picker.answers:
+        if self.beside.isChecked() and self.picker.answers:
             self.second.propose(self.picker.reference())
 
     def _mark_stale(self) -> None:
@@ -280,7 +275,7 @@ class WriteDock(LabDock):
     def _mark_pointed(self) -> None:
         """What else could have come is about what its text is about."""
         of = self._text_veil if self._pointed_in is self.text else self.second.veil
-        self._token_veil.say(of.words if self._pointed_in.current >= 0 or self.token_list.pairs() else "")
+        self._token_veil.say(of.words if self._pointed_in.current >= 0 or self.at_token.list.pairs() else "")
 
     def _first_model(self) -> str:
         about, checkpoint = self.lab.inspection.about, self.picker.checkpoint
@@ -322,12 +317,8 @@ class WriteDock(LabDock):
         self._update_buttons()
 
     def _save_now(self) -> None:
-        row = self.picker.row
-        if row is not None:
-            try:
-                self.lab.controller.save(row.run)
-            except LabError as error:
-                self.lab.error_raised.emit(error)
+        if (row := self.picker.row) is not None:
+            self.lab.controller.save(row.run)
 
     def _update_buttons(self) -> None:
         busy, both = self._busy, (self.generate_button, self.stop_button)

@@ -55,7 +55,7 @@ def _processes() -> set[int]:
 def _use(qtbot: QtBot, dock: LabDock) -> None:
     """Starts what a dock only starts when it is used."""
     if isinstance(dock, WriteDock):
-        qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=WAIT)
+        qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3, timeout=WAIT)
     if isinstance(dock, DataDock):
         dock.choose("tasks", "mine@300")
         qtbot.waitUntil(lambda: dock.view.preview is not None, timeout=WAIT)

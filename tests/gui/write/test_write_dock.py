@@ -196,8 +196,8 @@ def test_the_next_token_follows_the_typing_with_its_entropy(qtbot: QtBot, lab: F
     trained(qtbot, lab, dock)
     dock.prompt.clear()
     qtbot.keyClicks(dock.prompt, "abc")
-    qtbot.waitUntil(lambda: (" 3", 0.25) in dock.next_list.pairs(), timeout=WAIT)
-    assert "Entropy 1.04 nats = 1.50 bits" in dock.next_words.text()
+    qtbot.waitUntil(lambda: (" 3", 0.25) in dock.ahead.list.pairs(), timeout=WAIT)
+    assert "Entropy 1.04 nats = 1.50 bits" in dock.ahead.words.text()
     assert dock.tabs.currentIndex() == NEXT_TAB
 
 
@@ -238,7 +238,7 @@ def test_what_another_model_or_prompt_gave_is_dimmed_and_named(qtbot: QtBot, lab
     dock.picker.select(broken.run.full_name, "latest")
     assert veils[0].words == veils[2].words == "of another model"
     assert veils[1].words in ("", "of alpha, step 200")
-    assert not dock.next_list.pairs() or veils[1].words
+    assert not dock.ahead.list.pairs() or veils[1].words
     assert not dock.said.isEnabled()
 
     # Its own text is at full strength.
@@ -269,14 +269,14 @@ def test_the_next_token_of_an_earlier_model_is_not_shown(qtbot: QtBot, lab: Fake
         with qtbot.waitSignal(dock.picker.changed, timeout=WAIT):
             lab.write_requested.emit("pretraining/fake", "step-00000100")
         earlier.end(earlier.answered, Expected((("a", 1.0),), 0.0))
-        assert (dock.next_words.text(), dock.next_list.pairs()) == ("", [])
+        assert (dock.ahead.words.text(), dock.ahead.list.pairs()) == ("", [])
 
 
 def test_a_prompt_beyond_the_models_context_says_how_much_of_it_is_not_read(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
     trained(qtbot, lab, dock)
-    qtbot.waitUntil(lambda: bool(dock.next_list.pairs()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.ahead.list.pairs()), timeout=WAIT)
     assert dock.too_long.isHidden()
     dock.prompt.setPlainText("a" * 3500)
     qtbot.waitUntil(dock.too_long.isVisible, timeout=WAIT)
@@ -291,13 +291,13 @@ def test_bigrams_of_its_text_are_a_second_column_where_the_model_has_one(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
     trained(qtbot, lab, dock)
-    qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3, timeout=WAIT)
     assert dock.ahead.heading.isHidden()
     dock.prompt.setPlainText("bigrams")
     qtbot.waitUntil(lambda: not dock.ahead.heading.isHidden(), timeout=WAIT)
     assert dock.ahead.heading.text() == "Bigrams after “e” in its text: 62 % overlap"
     assert "“e” 4,213 times in the training text, most often “·the” (75 %), “r” (12 %)." in dock.ahead.heading.toolTip()
-    rows = dock.next_list.model()
+    rows = dock.ahead.list.model()
     said = [rows.index(row, 0).data() for row in range(rows.rowCount())]
     assert said == ["·the  50 %  75 %", "⏎  25 %  0 %", "·7  25 %  12 %"]
     dock.prompt.setPlainText("mixture")
@@ -340,12 +340,12 @@ def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
     qtbot: QtBot, lab: FakeLab, dock: WriteDock
 ) -> None:
     trained(qtbot, lab, dock)
-    qtbot.waitUntil(lambda: len(dock.next_list.pairs()) == 3, timeout=WAIT)
-    view = dock.next_list
+    qtbot.waitUntil(lambda: len(dock.ahead.list.pairs()) == 3, timeout=WAIT)
+    view = dock.ahead.list
     place = view.visualRect(view.model().index(0, 0)).center()
     qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
     assert dock.prompt.toPlainText() == "The king the"
-    qtbot.waitUntil(lambda: (" 12", 0.25) in dock.next_list.pairs(), timeout=WAIT)
+    qtbot.waitUntil(lambda: (" 12", 0.25) in dock.ahead.list.pairs(), timeout=WAIT)
     view.setCurrentIndex(view.model().index(1, 0))
     qtbot.keyClick(view, Qt.Key.Key_Return)
     assert dock.prompt.toPlainText() == "The king the\n"
@@ -365,9 +365,9 @@ def test_arrow_keys_show_what_else_could_have_come_and_a_click_branches_the_text
     qtbot.keyClick(dock.text, Qt.Key.Key_Right)
     assert dock.text.current == 1
     assert dock.tabs.currentIndex() == TOKEN_TAB
-    assert dock.token_list.pairs()[1] == (" other", 0.3)
+    assert dock.at_token.list.pairs()[1] == (" other", 0.3)
     before = "The king" + dock.text.tokens[0].text
-    dock.token_list.picked.emit(" other")
+    dock.at_token.list.picked.emit(" other")
     assert dock.prompt.toPlainText() == before + " other"
 
 
@@ -477,7 +477,7 @@ def test_what_failed_is_told_as_text_beside_the_button_too(qtbot: QtBot, lab: Fa
             ask()
             assert host.asked is not None
             host.asked.end(host.asked.failed, error)
-        for label in (dock.next_words, dock.said):
+        for label in (dock.ahead.words, dock.said):
             assert (label.text(), label.textFormat()) == (error.what, Qt.TextFormat.PlainText)
 
 
@@ -487,7 +487,7 @@ def test_a_hostile_token_is_text(qtbot: QtBot, lab: FakeLab, dock: WriteDock) ->
     dock.text.append_tokens([WrittenToken("<b>the</b>", 0.5, (("<b>the</b>", 0.5), ("<img src=x>", 0.5)))])
     dock.text.choose(0)
     assert dock.text.toPlainText() == "<b>the</b>"
-    assert "&lt;b&gt;" in dock.token_words.text()
+    assert "&lt;b&gt;" in dock.at_token.words.text()
 
 
 def test_a_live_run_says_which_step_answers_and_offers_to_save(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
@@ -530,13 +530,13 @@ def test_a_run_without_a_checkpoint_cannot_be_asked(qtbot: QtBot, lab: FakeLab, 
 
 
 def test_the_list_names_what_its_rows_leave(qtbot: QtBot, dock: WriteDock) -> None:
-    dock.token_list.show_pairs([("a", 0.5), ("b", 0.2)], "a")
-    model = dock.token_list.model()
+    dock.at_token.list.show_pairs([("a", 0.5), ("b", 0.2)], "a")
+    model = dock.at_token.list.model()
     assert model.index(2, 0).data() == "all others  30 %"
-    assert len(dock.token_list.pairs()) == 2
-    assert math.isclose(sum(p for _, p in dock.token_list.pairs()), 0.7)
+    assert len(dock.at_token.list.pairs()) == 2
+    assert math.isclose(sum(p for _, p in dock.at_token.list.pairs()), 0.7)
     for before, share in (((), "< 0.1 %"), ((0.6, 0.4), "out")):  # without a setting nothing is ruled out
-        dock.token_list.show_pairs([("a", 1.0), ("b", 0.0)], before=before)
+        dock.at_token.list.show_pairs([("a", 1.0), ("b", 0.0)], before=before)
         assert model.index(1, 0).data() == f"b  {share}"
 
 

@@ -155,9 +155,9 @@ def test_a_token_of_the_second_text_shows_its_alternatives_and_leads_on(
     view = dock.second.text
     view.choose(2)
     view.chosen.emit(2)
-    assert dock.token_list.pairs()[0] == (view.tokens[2].text, 0.6)
+    assert dock.at_token.list.pairs()[0] == (view.tokens[2].text, 0.6)
     before = view.text_before(2)
-    dock.token_list.picked.emit(" other")
+    dock.at_token.list.picked.emit(" other")
     assert dock.prompt.toPlainText() == f"{before} other"
 
 
@@ -166,10 +166,10 @@ def test_in_a_chat_the_prompt_is_a_turn_and_no_token_is_appended_to_it(
 ) -> None:
     chosen(qtbot, lab, dock, tuned_run(lab.outputs))
     dock.tabs.setCurrentIndex(NEXT_TAB)
-    qtbot.waitUntil(lambda: bool(dock.next_list.pairs()), timeout=WAIT)
+    qtbot.waitUntil(lambda: bool(dock.ahead.list.pairs()), timeout=WAIT)
     dock.chat.setChecked(True)
-    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would start" in dock.next_words.text(), timeout=WAIT)
-    dock.next_list.picked.emit(" the")
+    qtbot.waitUntil(lambda: host.asked_next[-1] and "The answer would start" in dock.ahead.words.text(), timeout=WAIT)
+    dock.ahead.list.picked.emit(" the")
     assert dock.prompt.toPlainText() == "The king"
     dock.generate()
     idle(qtbot, dock)
@@ -177,5 +177,5 @@ def test_in_a_chat_the_prompt_is_a_turn_and_no_token_is_appended_to_it(
     assert dock.text.text().startswith("The king\n")
     dock.text.choose(1)
     dock.text.chosen.emit(1)
-    dock.token_list.picked.emit(" other")
+    dock.at_token.list.picked.emit(" other")
     assert dock.prompt.toPlainText() == "The king"
