@@ -172,13 +172,18 @@ def from_mapping(settings_type: type[T], values: Mapping[str, Any], base: T | No
 
     Unknown sections and fields are refused with the nearest name.
     """
-    flat: dict[str, Any] = {}
+    return with_values(base if base is not None else settings_type(), flat(values))
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings by `section.field` keys; what is in no section keeps its name."""
+    found: dict[str, Any] = {}
     for section, fields in values.items():
         if isinstance(fields, Mapping):
-            flat.update({f"{section}.{name}": value for name, value in fields.items()})
+            found.update({f"{section}.{name}": value for name, value in fields.items()})
         else:
-            flat[section] = fields
-    return with_values(base if base is not None else settings_type(), flat)
+            found[section] = fields
+    return found
 
 
 def key_now(key: str) -> str:

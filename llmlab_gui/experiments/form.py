@@ -11,6 +11,7 @@ from typing import Any
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QCheckBox, QGridLayout, QLabel, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
+from llmlab.core.config import flat
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.settings import PretrainSettings
@@ -193,7 +194,7 @@ class ExperimentForm(StudyForm[Asked]):
             self.name.text(),
             self.jobs.value(),
             record.preset,
-            {f"{section}.{key}": value for section, items in record.base.items() for key, value in items.items()},
+            flat(record.base),
         )
         self.take_up(draft)
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QColor
 
-from llmlab.core.config import to_mapping
+from llmlab.core.config import flat, to_mapping
 from llmlab.core.errors import LabError
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
@@ -268,8 +268,7 @@ class Lab(QObject):
         self, settings: RunSettings, preset: str, name: str | None = None, predictions: Sequence[Prediction] = ()
     ) -> None:
         """Puts a run's settings into the set-up panel of its kind; name and predictions of one that was not made."""
-        sections = to_mapping(settings).items()
-        values = {f"{section}.{name}": value for section, fields in sections for name, value in fields.items()}
+        values = flat(to_mapping(settings))
         for key in ("mystery.token", "pieces.yours"):  # a run that is set up by hand has nothing sealed, and no pieces
             values.pop(key, None)
         scratch = isinstance(settings, PretrainSettings)

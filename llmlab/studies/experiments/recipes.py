@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from llmlab.core.config import to_mapping, with_values
+from llmlab.core.config import flat, to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.presets import DEFAULT_PRESET, load_preset
 from llmlab.core.settings import PretrainSettings
@@ -57,7 +57,7 @@ def recipes(base: PretrainSettings, parts: Collection[str]) -> list[Recipe]:
     goal = load_preset(RECORD_PRESET).settings
     share = goal.train.steps / load_preset(DEFAULT_PRESET).settings.train.steps
     fewer = _in_steps(base, share)
-    wanted, here = _flat(goal), _flat(with_values(base, fewer))
+    wanted, here = flat(to_mapping(goal)), flat(to_mapping(with_values(base, fewer)))
     grown = fewer["train.steps"] / goal.train.steps
     wanted |= {key: round(grown * wanted[key]) for key in _STEPS}
     levers = {
@@ -85,12 +85,6 @@ def recipes(base: PretrainSettings, parts: Collection[str]) -> list[Recipe]:
 
 def _in_steps(base: PretrainSettings, share: float) -> dict[str, Any]:
     """What makes a run shorter: its steps, and all that is counted in them."""
-    here = _flat(base)
+    here = flat(to_mapping(base))
     keys = ("train.steps", "train.eval_interval", "checkpoints.interval", *_STEPS)
     return {key: max(1, round(share * here[key])) for key in keys if here[key]}
-
-
-def _flat(settings: PretrainSettings) -> dict[str, Any]:
-    return {
-        f"{section}.{name}": value for section, part in to_mapping(settings).items() for name, value in part.items()
-    }
