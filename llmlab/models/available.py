@@ -166,11 +166,14 @@ def _runs(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
 def _models(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
     taken, named = {run.id for run in list_runs(outputs)}, named_models(progress)
     names = {located(path): name for name, path in named.items() if name not in taken}
-    found = [located(path) for path in [*_openable(outputs, _DEPTH, progress), *named.values()]]
-    for path in dict.fromkeys(found):
-        yield _described(path, names.get(path, str(path)))
+    listed = set()  # without links: a file or a folder that was linked twice, or into the cache, is one model
+    for path in [*_openable(outputs, _DEPTH, progress), *named.values()]:
+        if (real := path.resolve()) not in listed:
+            listed.add(real)
+            yield _described(located(path), names.get(located(path), str(located(path))))
     for name, folder in cached_models().items():
-        yield _described(folder, name)
+        if folder.resolve() not in listed:
+            yield _described(folder, name)
 
 
 def _openable(folder: Path, depth: int, progress: Progress) -> list[Path]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmlab.core.errors import LabError, UsageError
-from llmlab.models.available import folder_name
+from llmlab.models.available import available_models, folder_name
 from llmlab.models.reference import (
     AdaptedModel,
     Base,
@@ -238,6 +238,17 @@ def test_models_of_the_models_folder_and_of_the_cache_have_names(
     assert parse("gpt2", outputs) == HubModel("gpt2")
     assert parse(f"tiny+{make_adapter(models / 'lora')}", outputs) == AdaptedModel(ModelFolder(folder), models / "lora")
     assert parse("tiny+lora", outputs) == AdaptedModel(ModelFolder(folder), models / "lora")
+
+    def offered() -> list[str]:
+        found = available_models(outputs)
+        return sorted(model.name for model in found if "SmolLM2" not in model.name and model.kind != "run")
+
+    assert offered() == ["gpt2", "lora", "small", "tiny"]
+    (models / "again").symlink_to(models / "maker" / ".." / "maker" / "tiny")
+    (models / "small-again.gguf").symlink_to(file)
+    (models / "of-the-cache").symlink_to(snapshot)
+    assert [name.partition("-")[0] for name in offered()] == ["lora", "of", "small", "tiny"]  # each once
+    (models / "of-the-cache").unlink()
     make_run(outputs, "gpt2")
     with pytest.raises(UsageError, match=r"the run in .*; gpt2 of the Hugging Face hub"):
         parse("gpt2", outputs)
