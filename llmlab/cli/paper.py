@@ -16,9 +16,18 @@ from llmlab.core.kinds import PAPERS
 from llmlab.data.papers import SIZES, Paper, list_papers, read_paper
 from llmlab.notebook.claims import parse_check_prediction
 from llmlab.notebook.locked import read_locked
+from llmlab.notebook.quantities import CLAIM
 from llmlab.notebook.words import stated
 from llmlab.studies.experiments.plan import settings_of
-from llmlab.studies.papers.checks import CheckRequest, claims_tested, options_of, plan_check
+from llmlab.studies.papers.agreement import SEEDS_AGREEING
+from llmlab.studies.papers.checks import (
+    CheckRequest,
+    claims_tested,
+    inconclusive_anyway,
+    inconclusive_words,
+    options_of,
+    plan_check,
+)
 from llmlab.studies.papers.own import CLAIMS_FILE, NOTES_FILE, OwnPaper, find_own_paper, own_papers
 from llmlab.studies.papers.own_answers import new_paper
 from llmlab.studies.papers.records import CheckResult, read_result
@@ -191,8 +200,12 @@ def _run(args: argparse.Namespace) -> int:
         CheckRequest(paper, args.size, outputs, claims, args.seeds, args.model, args.name, command_of(args))
     )
     tested = options_of(record).claims
-    predictions = [parse_check_prediction(line, paper, tested).as_dict() for line in args.predictions]
-    planned = replace(record, predictions=predictions)
+    predictions = [parse_check_prediction(line, paper, tested) for line in args.predictions]
+    undecided = {f"{CLAIM}{paper.name}/{id}" for id in inconclusive_anyway(record)}
+    if undecided & {prediction.quantity for prediction in predictions}:
+        do = f"Ask for as many with --seeds {SEEDS_AGREEING}, or leave out that --predict."
+        raise UsageError("What is predicted cannot come true or fail.", inconclusive_words(record), do)
+    planned = replace(record, predictions=[prediction.as_dict() for prediction in predictions])
     folder = CheckFolder(outputs / PAPERS / record.id)
 
     def is_same(before: ExperimentRecord) -> bool:
@@ -215,6 +228,8 @@ def _plan_lines(record: ExperimentRecord) -> Iterator[str]:
     parts = [text.counted(len(record.trials), "run")] * bool(record.trials) + asked.models
     about = f"about {text.duration(record.estimated_seconds)}"
     yield f"{record.id}: {', '.join(asked.claims)}; {', '.join(parts)}, {about}"
+    if words := inconclusive_words(record):
+        yield f"  {words}"
     for values in record.predictions:
         locked = read_locked(values)
         yield f"  you expect  {'something that is damaged' if locked is None else stated(locked.prediction)}"

@@ -12,8 +12,7 @@ from PySide6.QtWidgets import QFrame, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.data.papers import SIZES
-from llmlab.studies.papers.agreement import SEEDS_AGREEING
-from llmlab.studies.papers.checks import CheckRequest, inconclusive_anyway, options_of, plan_check
+from llmlab.studies.papers.checks import CheckRequest, inconclusive_words, plan_check
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.poller import ExperimentRow
 from llmlab_gui.experiments.report_dock import ReportDock
@@ -118,11 +117,7 @@ class CheckDock(LabDock):
         self.form.show_sizes({size: plan_text(record) for size, record in plans.items()})
         record = plans[asked.size]
         words = f"<b>{plan_text(record).capitalize()}</b> here."
-        if without := inconclusive_anyway(record):
-            every = len(without) == len(options_of(record).claims)
-            which = "Every verdict" if every else f"The verdict on {' and '.join(without)}"
-            words += f" {which} will be inconclusive: a verdict needs {SEEDS_AGREEING} seeds."
-        return record, words
+        return record, f"{words} {inconclusive_words(record)}".strip()
 
     def _paper_changed(self) -> None:
         self.form.show_paper()

@@ -94,6 +94,16 @@ def inconclusive_anyway(record: ExperimentRecord) -> list[str]:
     return [claim for claim in asked.claims if claim not in PLANS[asked.paper].of_models]
 
 
+def inconclusive_words(record: ExperimentRecord) -> str:
+    """The same in a sentence; "" where there are none."""
+    without = inconclusive_anyway(record)
+    if not without:
+        return ""
+    every = len(without) == len(options_of(record).claims)
+    which = "Every verdict" if every else f"The verdict on {' and '.join(without)}"
+    return f"{which} will be inconclusive: a verdict needs {SEEDS_AGREEING} seeds."
+
+
 def plan_check(request: CheckRequest) -> ExperimentRecord:
     """The runs and their time, with nothing written yet. UsageError for what has no test, or no model to test."""
     paper, size = request.paper, request.size

@@ -16,6 +16,7 @@ from llmlab.cli.main import main
 from llmlab.core.task_settings import BIJECTION
 from llmlab.notebook.locked import read_locked
 from llmlab.studies.lab_notebook import lab_notebook
+from llmlab.studies.papers import checks
 from llmlab.studies.papers.bayesian_geometry import plan
 from llmlab.studies.papers.records import read_result
 from llmlab.studies.records import CheckFolder, find_plan
@@ -29,9 +30,11 @@ PREDICTED = ("--predict", "calibration=supported@70%", "--predict", "text=It fai
 
 @pytest.fixture(autouse=True)
 def tiny(no_figures: None) -> Iterator[None]:
-    """One run of two steps, and nobody who follows a worker."""
+    """One run of two steps, as if its seed were enough, and nobody who follows a worker."""
     size = replace(plan.SIZES["minutes"], seeds=1, tasks={BIJECTION: _TINY}, sequences=20)
-    with mock.patch.dict(plan.SIZES, minutes=size), mock.patch.object(experiment_follow, "follow", return_value=0):
+    enough = mock.patch.object(checks, "SEEDS_AGREEING", 1)
+    alone = mock.patch.object(experiment_follow, "follow", return_value=0)
+    with mock.patch.dict(plan.SIZES, minutes=size), enough, alone:
         yield
 
 
@@ -58,6 +61,15 @@ def test_what_is_predicted_comes_before_the_start(outputs: Path, capsys: pytest.
     assert "resume takes no --predict" in capsys.readouterr().err
     begun(outputs)  # going on without any is fine
     assert find_plan("tunnel", outputs, CheckFolder).record().predictions == []
+
+
+def test_what_can_only_be_inconclusive_is_not_predicted(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with mock.patch.object(checks, "SEEDS_AGREEING", 2):
+        assert main([*WORDS, *PREDICTED, "--outputs", str(outputs)]) == 2
+        assert "Every verdict will be inconclusive: a verdict needs 2 seeds." in capsys.readouterr().err
+        assert not list(outputs.iterdir())
+        assert main([*WORDS, "--plan", *PREDICTED[2:], "--outputs", str(outputs)]) == 0  # a sentence of one's own
+        assert "Every verdict will be inconclusive" in capsys.readouterr().out
 
 
 def test_an_unknown_claim_begins_no_check(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
