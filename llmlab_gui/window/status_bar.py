@@ -137,15 +137,18 @@ class StatusBar(QStatusBar):
         others = [row for row in self._lab.runs() if row.status.state == "running" and row != current]
         self.other.setVisible(bool(others))
         if others:
-            row, self._other_id = others[0], others[0].id
+            row = min(others, key=lambda other: other.status.silent_since is not None)
+            self._other_id = row.id
             name = self.fontMetrics().elidedText(row.name, _MIDDLE, _MOST_OTHER_NAME)
             left = row.status.eta_seconds
-            parts = [f"{name} trains"]
-            parts += [f"{time_left_text(left)} left"] if left is not None else []
+            silent = row.status.silent_since is not None
+            parts = [f"{name}: {row.status.words.removeprefix('running, ')}" if silent else f"{name} trains"]
+            parts += [f"{time_left_text(left)} left"] if left is not None and not silent else []
             parts += [f"{len(others) - 1} more"] if len(others) > 1 else []
             self.other.setText(", ".join(parts).replace("&", "&&"))
             self.other.setIcon(state_icon("running"))
-            done = f"{row.name} trains: step {row.status.step:,} of {row.status.steps:,}."
+            does = f"is {row.status.words}" if silent else "trains"
+            done = f"{row.name} {does}: step {row.status.step:,} of {row.status.steps:,}."
             self.other.setToolTip(f"{done} Shows it, with its Pause and Stop.")
 
     def _draw(self) -> None:

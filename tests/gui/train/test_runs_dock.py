@@ -113,6 +113,9 @@ def test_a_silent_worker_is_told_with_since_when_in_its_row_and_in_the_status_ba
     assert (bar.speed.text(), bar.left.text()) == ("", "")  # they are from before
     tip = str(cell(dock, "third", "Name", Qt.ItemDataRole.ToolTipRole))
     assert "Its process is stopped, or it hangs" in tip
+    lab.set_current("pretraining/first")
+    assert bar.other.text() == f"third: silent since {since}"  # beside another that is looked at: not that it trains
+    assert bar.other.toolTip().startswith(f"third is running, silent since {since}: step 40 of 1,000.")
 
 
 def test_a_run_that_starts_counts_as_one_that_trains(outputs: Path) -> None:
