@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from llmlab_gui.pages.page import Page
 
@@ -25,14 +26,21 @@ def words_of(typed: str) -> list[str]:
 def counts_of(pages: Sequence[Page], words: Sequence[str]) -> dict[str, int]:
     """How often words of each page begin with these, by its name, for the pages that have all of them.
 
-    Pages come first whose title has most of them.
+    Pages come first whose title has most of them, then those that most often have the word that they have least: what
+    every page has says little.
     """
-    patterns = [re.compile(BEGINNING + re.escape(word)) for word in words]
-    found: list[tuple[int, str, int]] = []
+    # As `BEGINNING` would find them, in a tenth of the time: what is looked for first is a plain string.
+    patterns = [re.compile(rf"{(one := re.escape(word))}(?<![^\W_]{one})") for word in words]
+    found: list[tuple[int, int, int, str]] = []
     for page in pages:
-        seen = _TARGET.sub("]", page.text).lower()
-        counts = [len(pattern.findall(seen)) for pattern in patterns]
+        counts = [len(pattern.findall(_seen(page.text))) for pattern in patterns]
         if all(counts):
             titled = sum(bool(pattern.search(page.title.lower())) for pattern in patterns)
-            found.append((titled, page.name, sum(counts)))
-    return {name: count for _, name, count in sorted(found, key=lambda one: -one[0])}
+            found.append((titled, min(counts), sum(counts), page.name))
+    return {name: count for *_, count, name in sorted(found, key=lambda one: one[:3], reverse=True)}
+
+
+@cache
+def _seen(text: str) -> str:
+    """What a reader sees of it, in lower case: each key that is typed searches it."""
+    return _TARGET.sub("]", text).lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Qt
@@ -19,8 +20,9 @@ from llmlab.studies.experiments.kinds import KINDS
 from llmlab_gui.pages.library import load_all
 from llmlab_gui.pages.page import GLOSSARY, PAPERS, Page, anchor_of
 from llmlab_gui.pages.places import LOOK_INSIDE, WALK, WORKSPACES, WRITE
+from llmlab_gui.pages.search import counts_of, words_of
 from llmlab_gui.widgets.theme import THEME_CHOICES
-from llmlab_gui.window.palette import Command, meant
+from llmlab_gui.window.palette import Command
 
 if TYPE_CHECKING:
     from llmlab_gui.window.main_window import MainWindow
@@ -50,15 +52,13 @@ def keys_text(action: QAction) -> str:
 
 
 def search_pages(window: MainWindow, wanted: str) -> list[Command]:
-    """The pages that have all of these words, those that have them most often first, and the way to all of them."""
+    """The first of the pages that have all words that count, and the way to all of them."""
     from llmlab_gui.learn.dock import LearnDock  # it comes with the docks
 
-    words = meant(wanted.lower().split())
+    words = words_of(wanted)
     if not words:
         return []
-    counts = [
-        (sum(text.count(word) for word in words), page) for page, text in _texts() if all(w in text for w in words)
-    ]
+    counts, titles = counts_of(_all_pages(), words), {page.name: page.title for page in _all_pages()}
     learn = window.docks.get("learn")
     assert learn is None or isinstance(learn, LearnDock)
 
@@ -70,10 +70,9 @@ def search_pages(window: MainWindow, wanted: str) -> list[Command]:
         if learn is not None:
             learn.search_for(wanted)
 
-    most = sorted(counts, key=lambda pair: -pair[0])[:_MOST_PAGES]
     found = [
-        Command(page.title, partial(show, page.name), "Page", f"{count} {'times' if count > 1 else 'time'}")
-        for count, page in most
+        Command(titles[name], partial(show, name), "Page", f"{count} {'times' if count > 1 else 'time'}")
+        for name, count in islice(counts.items(), _MOST_PAGES)
     ]
     return [*found, Command(f"Search pages for “{wanted.strip()}”", partial(show, ""), "Learn")]
 
@@ -268,9 +267,3 @@ def _runs(window: MainWindow) -> Iterator[Command]:
 @cache
 def _all_pages() -> list[Page]:
     return load_all()
-
-
-@cache
-def _texts() -> list[tuple[Page, str]]:
-    """Each page with its text in small letters."""
-    return [(page, page.text.lower()) for page in _all_pages()]
