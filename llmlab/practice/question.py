@@ -171,6 +171,10 @@ def number(text: str, unit: str = "") -> float:
     UsageError when it is none, or in another unit than one that can be converted.
     """
     parts = _FRACTION.fullmatch(text.strip())
+    if parts is not None and parts[3].strip() in _FACTORS.keys() - {""} and unit not in ("kB", "MB", "GB"):
+        over, letter = f"{parts[1]}/{parts[2]}", parts[3].strip()
+        two = f"As {over} of 1{letter}, or as {parts[1]} over {parts[2]}{letter}."
+        raise UsageError(f"{text.strip()!r} can be read in two ways.", two, "Write the thousands or millions out.")
     if parts is not None and float(parts[2]):
         whole = 100.0 if unit == "%" and not parts[3].strip() else 1.0
         return whole * number(f"{parts[1]}{parts[3]}", unit) / float(parts[2])

@@ -83,6 +83,8 @@ def answer(kind: str, right: bool, day: float, **changes: object) -> Answer:
         ("14/41", "%", 1400 / 41),
         ("14/41 %", "%", 14 / 41),
         ("-3 / 2 steps", "steps", -1.5),
+        ("1/2 million", "", 5e5),
+        ("1/2 G", "MB", 500),
     ],
 )
 def test_numbers_are_read_as_people_write_them(text: str, unit: str, value: float) -> None:
@@ -96,6 +98,8 @@ def test_numbers_are_read_as_people_write_them(text: str, unit: str, value: floa
         ("1 234", ""),
         ("2..5", ""),
         ("1/0", ""),
+        ("1/128k", ""),
+        ("1/2 M", "steps"),
         ("1/2/3", ""),
         ("40 %", "MB"),
         ("3 apples", "steps"),
