@@ -73,6 +73,21 @@ class Prepared:
     patched: bool = False
     head: Head | None = None
 
+    def flops_per_token(self) -> float:
+        """FLOP of forward and backward for one token: of each weight that multiplies 2 forward, 2 for the gradient of
+        what it multiplied, and 2 for its own where it learns (Kaplan et al. 2020, section 2.1).
+
+        Attention's own products, which `llmlab.gpt.estimate.flops_per_token` adds, depend on how long each row is, and
+        are left out.
+        """
+        modules = list(self.model.modules())
+        multiply = {p for module in modules if not isinstance(module, nn.Embedding) for p in module.parameters(False)}
+        looked_up = {module.weight for module in modules if isinstance(module, nn.Embedding)} - multiply
+        if isinstance(self.model, GPT):
+            looked_up.discard(self.model.unembedding)
+        total = self.total - sum(number_count(p) for p in looked_up)
+        return 4.0 * total + 2.0 * (self.trainable - sum(p.numel() for p in looked_up if p.requires_grad))
+
     def logits(self, batch: Batch) -> Tensor:
         """[B, T] tokens -> [B, T, V]; a row's examples (packing) do not see each other."""
         device = next(self.model.parameters()).device

@@ -72,8 +72,7 @@ class Finetuner(Loop):
         super().__init__(place, settings, self.data.key)
         self.optimizer = make_optimizer(self.model, settings.train)
         self.scaler = torch.amp.GradScaler(place.device.kind, enabled=False)
-        # Forward 2 FLOPs a parameter, backward 2 through all and 2 for those that learn (Kaplan et al. 2020, 2.1).
-        self.flops_per_token = 4.0 * self.prepared.total + 2.0 * self.prepared.trainable
+        self.flops_per_token = self.prepared.flops_per_token()
         self._base_sha256 = source_of(parse(self.prepared.base, place.run.outputs)).digest()
         self._asked: dict[str, Example] = {}
         self._loss_of: Loss = self._mean_of_rows

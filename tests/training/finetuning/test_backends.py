@@ -18,6 +18,7 @@ import transformers
 from bases import CPU, KINDS, learn, loss_of, prepared, settings_for, shaken, some_batch
 from fakes import CancelAfter
 from peft import PeftModel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from llmlab.core.errors import Cancelled, LabError, UsageError
@@ -58,6 +59,19 @@ def test_in_full_everything_learns_by_the_bases_own_names(bases: dict[str, str],
     assert what.trainable == what.total
     opened = open_model(bases[kind], outputs).model
     assert what.trained_weights().keys() == dict(opened.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_takes_the_products_of_its_forward_pass_as_often_as_they_are_needed(
+    bases: dict[str, str], outputs: Path, kind: str
+) -> None:
+    full, adapted = prepared(bases[kind], outputs, "full"), prepared(bases[kind], outputs)
+    one = torch.ones(1, 1, dtype=torch.long)  # attention over one position: next to nothing
+    with FlopCounterMode(display=False) as counted:
+        full.logits(Batch(one, one, one))
+    forward = counted.get_total_flops()
+    assert 3 * forward == pytest.approx(full.flops_per_token(), rel=0.03)  # norms and biases count as weights
+    assert 2 * forward + 6 * adapted.trainable == pytest.approx(adapted.flops_per_token(), rel=0.03)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])  # qlora: test_quantise.py
