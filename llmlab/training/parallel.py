@@ -68,8 +68,11 @@ class Several(Connected):
             yield
 
     def _seed(self, seed: int, index: int) -> None:
-        """For the masks of dropout."""
-        torch.manual_seed(hash((seed, index, self.rank)) & (2**63 - 1))  # of integers: the same in every process
+        """For the masks of dropout. torch.manual_seed would note the stack for each kind of device that is not here."""
+        drawn = hash((seed, index, self.rank)) & (2**63 - 1)  # of integers: the same in every process
+        torch.default_generator.manual_seed(drawn)
+        if self._device.kind == "cuda":
+            torch.cuda.manual_seed(drawn)
 
     def mean(self, loss: Tensor) -> Tensor:
         wall, worked = time.perf_counter() - self._begun, time.thread_time() - self._worked

@@ -13,10 +13,12 @@ from kills import differences, events_of
 from ranks import BOUND, SETTINGS, be_killed, in_step, losses, ranks, train_by
 from small_runs import names_of_events, new_run, quick_settings, train_here
 
+from llmlab.core.device import Device
 from llmlab.core.errors import UsageError
 from llmlab.jobs.launcher import prepare_resume, request
 from llmlab.store.checkpoints import select
 from llmlab.store.run_folder import RunFolder
+from llmlab.training.parallel import Several
 from llmlab.training.state import load_state
 
 STEPS = 22  # two more than are measured before it is told how the work was shared
@@ -44,36 +46,47 @@ def test_parts_of_a_model_are_gathered_in_bf16_as_the_whole_is_multiplied(output
     assert both[0] == pytest.approx(both[1], rel=BOUND)
 
 
+def test_each_process_draws_its_own_numbers_for_a_batch_and_the_same_ones_again() -> None:
+    drawn = []
+    for rank in (0, 1, 0):
+        processes = object.__new__(Several)
+        processes.rank, processes._device = rank, Device("cpu", "fp32")
+        processes._seed(1, 2)
+        drawn.append(torch.rand(4))
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_a_run_killed_and_resumed_on_as_many_processes_is_bitwise_the_same(outputs: Path, strategy: str) -> None:
     """With dropout, whose masks each process draws for itself."""
     count = 3 if strategy == "ddp" else 2  # of two numbers the sum has only one order
-    settings = SETTINGS | {"model__dropout": 0.1, "train__grad_accum": 2, "train__sample_interval": 6}
-    settings |= {"checkpoints__interval": 3, "distributed__strategy": strategy}
-    alone = train_by(new_run(outputs, 6, "alone", **settings), count)
-    run = new_run(outputs, 6, "run", **settings)
-    with in_step(5, 0, be_killed), ranks(run, count) as forks:
+    settings = SETTINGS | {"model__dropout": 0.1, "train__grad_accum": 2, "train__sample_interval": 4}
+    settings |= {"checkpoints__interval": 2, "distributed__strategy": strategy}
+    alone = train_by(new_run(outputs, 4, "alone", **settings), count)
+    run = new_run(outputs, 4, "run", **settings)
+    with in_step(4, 0, be_killed), ranks(run, count) as forks:
         assert forks[0].wait() == -signal.SIGKILL
         assert [fork.wait() for fork in forks[1:]] == [1] * (count - 1)  # they hear of it at once
     assert run.status().state == "interrupted"
     train_by(run, count)
     assert differences(alone, run) == []
-    assert [event["step"] for event in events_of(run, "started")] == [0, 3]
+    assert [event["step"] for event in events_of(run, "started")] == [0, 2]
 
 
 @pytest.mark.slow
 def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the_bound(
-    outputs: Path, alone: RunFolder
+    outputs: Path,
 ) -> None:
     """Its losses are those of one process whoever computed them, also while most of three have no sequence."""
-    run = new_run(outputs, STEPS, "run", **SETTINGS)
-    for strategy, count, step in (("fsdp2", 3, 12), ("ddp", 2, 22)):
+    alone, run = (new_run(outputs, 7, name, **SETTINGS | {"checkpoints__interval": 3}) for name in ("alone", "run"))
+    for strategy, count, step in (("fsdp2", 3, 4), ("ddp", 2, 7)):
         prepare_resume(run, {"distributed.strategy": strategy})
         with in_step(step, 0, be_killed), ranks(run, count) as forks:
             assert forks[0].wait() == -signal.SIGKILL
     train_here(run)
-    assert losses(run) == pytest.approx(losses(alone), rel=BOUND)
-    assert [event["step"] for event in events_of(run, "step")] == list(range(1, STEPS + 1))
+    assert losses(run) == pytest.approx(losses(train_here(alone)), rel=BOUND)
+    assert [event["step"] for event in events_of(run, "step")] == list(range(1, 8))
     told = [sentence for event in events_of(run, "started") for sentence in event["changed"]]
     assert [sentence.partition(";")[0] for sentence in told] == [
         "distributed.strategy: fsdp2 -> ddp",
@@ -84,15 +97,15 @@ def test_a_run_is_resumed_on_another_number_of_processes_and_strategy_within_the
 
 @pytest.mark.slow
 def test_muon_and_averaged_weights_go_on_with_another_number_of_processes(outputs: Path) -> None:
-    settings = SETTINGS | {"train__optimizer": "muon", "train__ema_decay": 0.9}
-    alone = train_here(new_run(outputs, STEPS, "alone", **settings))
-    run = new_run(outputs, STEPS, **settings)
-    for count, step in ((2, 12), (3, 22)):
+    settings = SETTINGS | {"train__optimizer": "muon", "train__ema_decay": 0.9, "checkpoints__interval": 3}
+    alone = train_here(new_run(outputs, 7, "alone", **settings))
+    run = new_run(outputs, 7, **settings)
+    for count, step in ((2, 4), (3, 7)):
         with in_step(step, 0, be_killed), ranks(run, count) as forks:
             assert forks[0].wait() == -signal.SIGKILL
     train_here(run)
-    assert [event["step"] for event in events_of(run, "step")] == list(range(1, STEPS + 1))
-    assert [event["step"] for event in events_of(run, "started")] == [0, 10, 20]
+    assert [event["step"] for event in events_of(run, "step")] == list(range(1, 8))
+    assert [event["step"] for event in events_of(run, "started")] == [0, 3, 6]
     assert losses(run) == pytest.approx(losses(alone), rel=BOUND)
     ended = [load_state(select(each.checkpoints, "final").path) for each in (alone, run)]
     for (name, mine), theirs in zip(ended[0].weights.items(), ended[1].weights.values(), strict=True):
