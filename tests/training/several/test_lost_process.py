@@ -148,8 +148,8 @@ def test_rank_0_is_killed_as_it_saves_or_finds_a_full_disk_and_nothing_saved_is_
 
 @pytest.mark.slow
 def test_a_process_that_is_slow_to_read_a_checkpoint_keeps_no_step_waiting(outputs: Path) -> None:
-    run = train_by(new_run(outputs, 5, **SETTINGS | {"distributed__strategy": "fsdp2"}), 2)
-    prepare_resume(run, {"train.steps": 7, "distributed.timeout": 3})
+    run = train_here(new_run(outputs, 5, **SETTINGS | {"distributed__strategy": "none"}))
+    prepare_resume(run, {"train.steps": 7, "distributed.strategy": "fsdp2", "distributed.timeout": 3})
     plain = worker.load_state
 
     def load_state(folder: Path) -> Any:
