@@ -78,9 +78,9 @@ def story_readings(text: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def surprises() -> np.ndarray:
-    """-ln p of 3,000 stories; each must have exactly one reading."""
+    """-ln p of 1,500 stories; each must have exactly one reading."""
     source = random.Random(7)
-    found = [story_readings(tell(source)) for _ in range(3000)]
+    found = [story_readings(tell(source)) for _ in range(1500)]
     assert all(len(readings) == 1 for readings in found)
     return np.array([readings[0] for readings in found])
 
@@ -89,7 +89,7 @@ def surprises() -> np.ndarray:
 def test_the_mean_surprise_of_stories_is_the_computed_entropy(surprises: np.ndarray) -> None:
     error = surprises.std() / math.sqrt(len(surprises))
     assert abs(surprises.mean() - story_entropy()) < 4 * error
-    assert error < 0.01 * story_entropy()
+    assert error < 0.015 * story_entropy()
 
 
 def test_entropy_of_a_miniature_model_by_enumeration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,8 @@ def test_the_size_that_the_registry_states_is_right() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "char"])
-def test_the_floor_is_the_entropy_shared_among_a_storys_tokens(kind: str) -> None:
+def test_the_floor_is_the_entropy_shared_among_a_storys_tokens(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stories, "STORIES", 1000)
     data = DataSettings(corpus="stories", tokenizer=kind)
     dataset = load_dataset(data, 64, quiet)
     total = len(dataset.train) + len(dataset.val)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import resource
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from fakes import CancelAfter
 from filelock import FileLock
-from waits import SECONDS
+from forks import Fork
 
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.progress import quiet
@@ -197,48 +196,31 @@ def test_the_second_process_says_that_it_waits_and_can_be_cancelled(cache_folder
     assert said == ["Waiting for another run that prepares the same text"]
 
 
-BUILD = """
-import json
-from llmlab.data.dataset import load_dataset
-from llmlab.core.settings import DataSettings
-said = []
-dataset = load_dataset(DataSettings(corpus="austen"), 64, lambda what, done, total: said.append(what))
-print(json.dumps({"key": dataset.key, "built": any("Tokenizing" in what for what in said)}))
-"""
-
-
-def child(script: str, cache: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "LLMLAB_CACHE": str(cache), "PYTHONPATH": str(Path(module.__file__).parents[2])}
-    return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.slow
-def test_two_processes_building_one_cache_agree(cache_folder: Path) -> None:
-    children = [child(BUILD, cache_folder.parent) for _ in range(2)]
-    answers = [json.loads(each.communicate(timeout=SECONDS)[0]) for each in children]
+def test_two_processes_building_one_cache_agree(cache_folder: Path, tmp_path: Path) -> None:
+    def told() -> int:
+        said: list[str] = []
+        dataset = load_dataset(DataSettings(corpus="austen"), 64, lambda what, done, total: said.append(what))
+        built = any("Tokenizing" in what for what in said)
+        (tmp_path / f"{os.getpid()}.json").write_text(json.dumps({"key": dataset.key, "built": built}))
+        return 0
+
+    children = [Fork(told) for _ in range(2)]
+    assert [each.wait() for each in children] == [0, 0]
+    answers = [json.loads((tmp_path / f"{each.pid}.json").read_text()) for each in children]
     assert answers[0]["key"] == answers[1]["key"]
     assert sorted(answer["built"] for answer in answers) == [False, True]
     assert len(entries(cache_folder)) == 1
 
 
-FULL_DISK = """
-import resource
-from llmlab.core.progress import quiet
-from llmlab.data.dataset import load_dataset
-from llmlab.core.errors import LabError
-from llmlab.core.settings import DataSettings
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-try:
-    load_dataset(DataSettings(corpus="austen"), 64, quiet)
-except LabError as error:
-    print(error.what, "|", error.do)
-"""
+def test_a_full_disk_is_said_and_leaves_nothing_behind(cache_folder: Path, tmp_path: Path) -> None:
+    def work() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        with pytest.raises(LabError, match="The cache could not be written") as raised:
+            load_dataset(DataSettings(corpus="austen"), 64, quiet)
+        return 0 if raised.value.do.startswith("Make room") else 1
 
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
-def test_a_full_disk_is_said_and_leaves_nothing_behind(cache_folder: Path) -> None:
-    said = child(FULL_DISK, cache_folder.parent).communicate(timeout=SECONDS)[0]
-    assert said.startswith("The cache could not be written. | Make room")
+    assert Fork(work).wait() == 0
     assert entries(cache_folder) == []
 
 
