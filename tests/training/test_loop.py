@@ -475,19 +475,19 @@ def test_early_stopping_ends_after_so_many_measurements_without_a_better_one(out
 
 @pytest.mark.slow
 def test_early_measurements_do_not_change_when_early_stopping_ends_a_run(outputs: Path) -> None:
-    # Step 10 is lower than all that follows; steps 20, 40, 60 fall, as they would without it, and 80, 100 do not.
-    known = {0: 3.0, 10: 2.0, 20: 2.8, 40: 2.7, 60: 2.6, 80: 2.65, 100: 2.61, 120: 1.0}
-    often = {"train__eval_interval": 20, "train__early_stop": 2, "checkpoints__interval": 0}
+    # Step 10 is lower than all that follows; steps 11, 22, 33 fall, as they would without it, and 44, 55 do not.
+    known = {0: 3.0, 10: 2.0, 11: 2.8, 22: 2.7, 33: 2.6, 44: 2.65, 55: 2.61, 66: 1.0}
+    often = {"train__eval_interval": 11, "train__early_stop": 2, "checkpoints__interval": 0}
     ended = []
     for early in (True, False):
         losses = [loss for step, loss in known.items() if early or step != 10]
-        run = new_run(outputs, 120, name=f"early-{early}", train__eval_early=early, **often)
+        run = new_run(outputs, 66, name=f"early-{early}", train__eval_early=early, **often)
         values = itertools.chain.from_iterable((loss + 1, loss) for loss in losses)
         with mock.patch.object(loop, "mean_loss", side_effect=values):
             train_here(run)
         ended.append(all_events(run)[-1])
-    assert [(event["reason"], event["step"]) for event in ended] == [("early_stop", 100)] * 2
-    assert [(event["best_step"], event["best_val_loss"]) for event in ended] == [(10, 2.0), (60, 2.6)]
+    assert [(event["reason"], event["step"]) for event in ended] == [("early_stop", 55)] * 2
+    assert [(event["best_step"], event["best_val_loss"]) for event in ended] == [(10, 2.0), (33, 2.6)]
 
 
 def test_early_stopping_of_a_run_of_version_0_5_goes_on_from_its_best_loss() -> None:
