@@ -21,20 +21,17 @@ SMALLEST = {
     "event_cost": "--seconds 0.3",
     "exercise_mistakes": "softmax",
     "family_folders": "--families llama",
-    "finetune_estimate": "--cases scratch-lora --steps 3 --rows 1",
-    "gui_first_token": "--model MODEL --rounds 1",
-    "gui_inspection": "--tokens 80 --rounds 1",
-    "gui_long_run": "--lines 3000",
-    "gui_palette": "--runs 10",
-    "gui_redraw": "--points 1000 --rounds 1",
-    "gui_responsiveness": "--seconds 0.2",
+    "finetune_estimate": "--model MODEL --cases scratch-lora --steps 3 --rows 1",
+    "gui_all": "gui_first_token --model MODEL --rounds 1 gui_inspection --tokens 80 --rounds 1 "
+    "gui_long_run --lines 3000 gui_palette --runs 10 gui_redraw --points 1000 --rounds 1 "
+    "gui_responsiveness --seconds 0.2",
     "half_precision": "steps --cases baby --seconds 0.1",
     "inspection_cost": "--model MODEL --tokens 16 --rounds 1 --passes 1 --threads 1",
     "model_loads": "--loads 2 --inspect",
     "mystery_tells": "--seeds 1 --faults frozen --threads 1 --set train.steps=2 model.n_embd=24 samples.tokens=4",
     "pretrain_estimate": "--cases baby",
     "random_kills": "--kills 1 --steps 10 --longest 0.1",
-    "shards": "--megabytes 1",
+    "shards": "--megabytes 0.1",
     "speedrun": "--peer PEER --seeds 1 --share 0.002 --threads 1",
     "spin_choice": "--neighbours 0 --rounds 1 --seconds 0.1 --spins 1000 --threads 1",
     "training_speed": "--configs baby --rounds 1 --seconds 0.1 --threads 1",
@@ -42,10 +39,11 @@ SMALLEST = {
 }
 
 
+PROGRAMS = [path for path in sorted(BENCHMARKS.glob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
+
+
 @pytest.mark.parametrize(
-    "path",
-    [path for path in sorted(BENCHMARKS.glob("*.py")) if "__main__" in path.read_text(encoding="utf-8")],
-    ids=lambda path: path.stem,
+    "path", [path for path in PROGRAMS if path.stem not in SMALLEST["gui_all"].split()], ids=lambda path: path.stem
 )
 def test_a_benchmark_runs_to_its_end(path: Path, tmp_path: Path, outputs: Path) -> None:
     assert path.stem in SMALLEST, "Say here with which arguments it takes a few seconds at most."

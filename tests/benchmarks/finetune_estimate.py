@@ -73,6 +73,7 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rows", type=int, help="of a batch, whatever the case has")
+    parser.add_argument("--model", help="a reference, in place of the cases' models")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     missed = 0
@@ -85,7 +86,7 @@ def main() -> int:
         for name in arguments.cases:
             case = CASES[name]
             if case.model not in made:
-                made[case.model] = bases[case.model](folder)
+                made[case.model] = arguments.model or bases[case.model](folder)
             missed += row(name, case, made[case.model], folder, arguments)
     return int(missed > 0)
 

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=LONG)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    app = QApplication([])
+    app = QApplication.instance() or QApplication([])
     apply_theme(app, "light")
     # Of the short prompt's time at most: what is painted depends on the view and hardly on the prompt, but zooming
     # looks at every cell in sight for the strongest of each pixel.

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=5_000_000)
     arguments = parser.parse_args()
-    _application = QApplication([])  # without one, an event loop spins
+    _application = QApplication.instance() or QApplication([])  # without one, an event loop spins
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as elsewhere:
         fake = FakeRun(Path(elsewhere), "week", steps=arguments.lines).start()
         fake.write_lines(arguments.lines, eval_every=1000, spikes={SPIKE_STEP: SPIKE})

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -41,12 +41,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one stretch")
     parser.add_argument("--rounds", type=int, default=3, help="stretches of each kind, with --run-live")
     parser.add_argument("--workspace", default=TRAIN, help=f"one of {', '.join(WORKSPACES)}")
-    parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)  # the process that writes the fake run
     arguments = parser.parse_args()
-    if arguments.stream:
-        _stream(arguments.stream, arguments.seconds)
-        return
-    _application = QApplication([])  # without one, an event loop spins
+    _application = QApplication.instance() or QApplication([])  # without one, an event loop spins
     with tempfile.TemporaryDirectory() as folder:
         if arguments.run_live:
             _live(Path(folder), arguments)
@@ -56,26 +52,27 @@ def main() -> None:
 
 def _fake(outputs: Path, arguments: argparse.Namespace) -> None:
     seconds = arguments.seconds
-    command = [sys.executable, __file__, "--stream", str(outputs), "--seconds", str(seconds + 20)]
-    with subprocess.Popen(command) as writer:
-        while not (outputs / "pretraining" / "stream" / "events.jsonl").exists():
-            time.sleep(0.05)
-        empty = LoopWatch()
-        empty.start()
-        _spend(min(5.0, seconds))
-        empty.stop()
-        print(f"no window, the machine as it is: {empty.line()}")
-        window = Window(outputs, outputs / "window.ini", arguments.workspace)
-        window.show_run(RunFolder(outputs / "pretraining" / "stream"))
-        _spend(min(3.0, 5 * seconds))  # the window's first drawing is not what is measured
-        watch, busy = LoopWatch(), time.process_time()
-        watch.start()
-        _spend(seconds)
-        watch.stop()
-        print(f"fake run, 50 steps a second, workspace {arguments.workspace}: {watch.line()}")
-        print(f"  the window's process used {(time.process_time() - busy) / seconds:.0%} of one core")
-        window.close()
-        writer.terminate()
+    writer = multiprocessing.Process(target=_stream, args=(outputs, seconds + 20))
+    writer.start()
+    while not (outputs / "pretraining" / "stream" / "events.jsonl").exists():
+        time.sleep(0.05)
+    empty = LoopWatch()
+    empty.start()
+    _spend(min(5.0, seconds))
+    empty.stop()
+    print(f"no window, the machine as it is: {empty.line()}")
+    window = Window(outputs, outputs / "window.ini", arguments.workspace)
+    window.show_run(RunFolder(outputs / "pretraining" / "stream"))
+    _spend(min(3.0, 5 * seconds))  # the window's first drawing is not what is measured
+    watch, busy = LoopWatch(), time.process_time()
+    watch.start()
+    _spend(seconds)
+    watch.stop()
+    print(f"fake run, 50 steps a second, workspace {arguments.workspace}: {watch.line()}")
+    print(f"  the window's process used {(time.process_time() - busy) / seconds:.0%} of one core")
+    window.close()
+    writer.terminate()
+    writer.join()
 
 
 def _stream(outputs: Path, seconds: float) -> None:

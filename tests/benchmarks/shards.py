@@ -1,6 +1,6 @@
 """How fast a large text becomes shards, what share of the machine that is, and in how much memory.
 
-    python tests/benchmarks/shards.py [--megabytes 100 1000] [--folder DIR]        (--megabytes 3: in seconds)
+    python tests/benchmarks/shards.py [--megabytes 100 1000] [--folder DIR]        (--megabytes 0.1: in seconds)
 
 The text: paragraphs of the novels and plays that come with the lab, in a random order, documents of about 3 kB, in one
 .jsonl file. `one core` is tiktoken's encode_ordinary_batch with one thread on the first of these documents, before and
@@ -156,11 +156,11 @@ def passing(most: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[100, 1000])
     parser.add_argument("--folder", type=Path, help="for text and shards, which are deleted (default: a temporary one)")
     parser.add_argument("--keep-text", action="store_true", help="use the text that an earlier call left in --folder")
     asked = parser.parse_args()
-    cores, largest = available_cores(), max(asked.megabytes) * 10**6
+    cores, largest = available_cores(), round(max(asked.megabytes) * 1e6)
     print(f"{cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory")
     columns = (
         "text MB",
@@ -178,16 +178,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         os.environ["LLMLAB_CACHE"] = folder
         for size in asked.megabytes:
-            path = (asked.folder if asked.keep_text else Path(folder)) / f"text-{size}.jsonl"
+            path = (asked.folder if asked.keep_text else Path(folder)) / f"text-{size:g}.jsonl"
             if not path.exists():
-                write(path, size * 10**6)
+                write(path, round(size * 1e6))
             before = one_core(largest)
-            built = build(path, f"text-{size}")
+            built = build(path, f"text-{size:g}")
             core, of_processor = ((one + other) / 2 for one, other in zip(before, one_core(largest), strict=True))
-            checked = build(path, f"text-{size}").seconds
+            checked = build(path, f"text-{size:g}").seconds
             rate = built.tokens / built.seconds
             row = (
-                f"{size:,}",
+                f"{size:,g}",
                 f"{built.tokens / 1e6:.1f} M",
                 f"{built.seconds:.1f}",
                 f"{rate / 1e6:.2f} M",
@@ -196,7 +196,7 @@ def main() -> None:
                 f"{built.tokens / of_processor / built.processor:.0%}",
                 f"{built.peak / 1e6:.0f}",
                 f"{checked:.1f}",
-                f"{read_rate(f'text-{size}') / 1e6:.1f} M/s",
+                f"{read_rate(f'text-{size:g}') / 1e6:.1f} M/s",
             )
             print("".join(f"{cell:>13}" for cell in row), flush=True)
             if not asked.keep_text:

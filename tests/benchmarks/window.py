@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PySide6.QtCore import QEvent
 from PySide6.QtWidgets import QApplication
 
 from llmlab.store.history import RunHistory
@@ -44,4 +45,5 @@ class Window:
     def close(self) -> None:
         self.window.close_quietly()
         self.window.deleteLater()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # without an event loop it would stay
         self._garbage.stop()
