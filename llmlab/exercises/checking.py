@@ -13,6 +13,7 @@ edges     large numbers, one position, nothing to do
 from __future__ import annotations
 
 import errno
+import functools
 import inspect
 import linecache
 import sys
@@ -106,16 +107,38 @@ def take(step: Step, parts: Sequence[Part], functions: dict[str, Callable[..., A
 
 def recognised(part: Part, function: Callable[..., Any]) -> Mistake | None:
     """The listed mistake that computes what the function does, where that is not right."""
-    hard = [case.args for case in part.edges]
+    sets = [_random_args(part), [case.args for case in part.edges]]
+
+    @functools.cache
+    def tried(which: int, right: bool) -> list[Any]:
+        return [_tried(part, part.right if right else function, args) for args in sets[which]]
+
     for mistake in part.mistakes:
-        for cases in (_random_args(part), hard):
-            told = [args for args in cases if not _same(part, mistake.function, part.right, args)]
+        for which, cases in enumerate(sets):
             # Where it is right on random cases, so is what is taken for it: one hard case may fit by chance.
-            if not all(_same(part, function, mistake.function, args) for args in told or cases):
-                break
-            if told:
+            fits = _fits(part, mistake, cases, tried(which, True), tried(which, False))
+            if fits:
                 return mistake
+            if fits is False:
+                break
     return None
+
+
+def _fits(
+    part: Part, mistake: Mistake, cases: Sequence[tuple[Any, ...]], right: Sequence[Any], given: Sequence[Any]
+) -> bool | None:
+    """Whether what was given is what the mistake computes in each case where that is wrong; None where it is right in
+    all of them, and so is what was given."""
+    told, same = False, True
+    for args, want, got in zip(cases, right, given, strict=True):
+        wrong = _tried(part, mistake.function, args)
+        if _alike(part, wrong, want):
+            same = same and _alike(part, got, wrong)
+        elif _alike(part, got, wrong):
+            told = True
+        else:
+            return False
+    return True if told else None if same else False
 
 
 def said(error: BaseException, file: Path) -> str:
@@ -176,9 +199,19 @@ def _names(part: Part) -> list[str]:
     return list(inspect.signature(part.right if direct else part.call).parameters)[0 if direct else 1 :]
 
 
-def _same(part: Part, one: Callable[..., Any], other: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+def _tried(part: Part, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """What is compared of a call, or the error that came instead, which is like nothing."""
     try:
-        return agrees(_computed(part, one, args), _computed(part, other, args), part.tolerance)
+        return _computed(part, function, args)
+    except Exception as error:
+        return error
+
+
+def _alike(part: Part, got: Any, want: Any) -> bool:
+    if isinstance(got, Exception) or isinstance(want, Exception):
+        return False
+    try:
+        return agrees(got, want, part.tolerance)
     except Exception:
         return False
 
