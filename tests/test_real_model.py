@@ -117,9 +117,11 @@ def test_smollm2_is_trained_on_its_answers_token_by_token() -> None:
 def test_qlora_on_smollm2_lowers_the_loss_and_opens_as_base_and_adapter(outputs: Path) -> None:
     base = smollm2()
     overrides = {
-        "train.steps": 4,
+        "train.steps": 2,
+        "train.learning_rate": 3e-3,
+        "train.warmup_steps": 0,
         "train.threads": 1,
-        "train.eval_interval": 4,
+        "train.eval_interval": 2,
         "train.eval_sequences": 1,
         "train.sample_interval": 0,
         "data.scored": 0,

@@ -336,16 +336,16 @@ def _read_once(progress: Progress) -> Iterator[None]:
 
     once = functools.lru_cache(1)
     with (
-        _replaced(gguf, "GGUFReader", once(quick_reader())),
-        _replaced(legacy, "_gguf_parse_value", parsed),
-        _replaced(gguf, "get_tensor_name_map", once(gguf.get_tensor_name_map)),
-        _replaced(legacy, "tqdm", bar),
+        replaced(gguf, "GGUFReader", once(quick_reader())),
+        replaced(legacy, "_gguf_parse_value", parsed),
+        replaced(gguf, "get_tensor_name_map", once(gguf.get_tensor_name_map)),
+        replaced(legacy, "tqdm", bar),
     ):
         yield
 
 
 @contextlib.contextmanager
-def _replaced(module: ModuleType, name: str, by: Any) -> Iterator[None]:
+def replaced(module: ModuleType, name: str, by: Any) -> Iterator[None]:
     """While it lasts, a module's `name` is another; nothing happens where a version has no such name."""
     plain = getattr(module, name, None)
     if plain is None:

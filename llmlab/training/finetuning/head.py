@@ -85,15 +85,14 @@ def find_head(model: nn.Module, logits: Callable[[Tensor], Tensor]) -> Head | No
     try:
         model.eval()
         whole = logits(ids)[places]
-        if not _same(head._logits(lambda: logits(ids), places), whole):
-            return None
-        stream = head._inputs(lambda: logits(ids), places)
+        if type(layer) is nn.Linear and layer.bias is None:
+            stream = head._inputs(lambda: logits(ids), places)
+            exact = weight.dtype == stream.dtype == torch.float32
+            if exact and _same(capped(F.linear(stream, weight), softcap), whole):
+                return Head(layer, softcap)
+        return head if _same(head._logits(lambda: logits(ids), places), whole) else None
     except Exception:  # a model may do anything with logits of another shape than it expects
         return None
-    linear = type(layer) is nn.Linear and layer.bias is None and weight.dtype == stream.dtype == torch.float32
-    if linear and _same(capped(F.linear(stream, weight), softcap), whole):
-        return Head(layer, softcap)
-    return head
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:

@@ -8,10 +8,12 @@ after turning the weights back, in the precision of the run; gradients pass thro
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ from llmlab.core.device import Device
 from llmlab.core.errors import LabError
 from llmlab.core.memory import give_back
 from llmlab.core.progress import Progress
-from llmlab.models.huggingface import open_folder, without_compiler  # also keeps libraries from fetching and chatting
+from llmlab.models.huggingface import open_folder, replaced, without_compiler  # also keeps libraries from fetching
 from llmlab.models.model import OpenModel
 
 _KIND = "nf4"
+_PIECE = 1 << 18  # numbers that are placed at a time: what is made of them besides stays in the cache
+_UNKNOWN = 255
 
 
 def require_four_bits(device: Device) -> None:
@@ -58,7 +62,8 @@ def open_quantised(folder: Path, reference: str, name: str, device: Device, prog
         bnb_4bit_compute_dtype=_compute_type(device),
     )
     loading = {"quantization_config": settings, "device_map": {"": device.kind}}
-    opened = open_folder(folder, reference, progress, name=name, loading=loading)
+    with _placed_quickly():
+        opened = open_folder(folder, reference, progress, name=name, loading=loading)
     for module in opened.model.modules():
         _keep_exact(module)
     return opened
@@ -93,7 +98,8 @@ def quantise(layer: nn.Module, device: Device) -> nn.Module:
     )
     if isinstance(bias, Tensor):
         quantised.bias = nn.Parameter(bias.detach(), requires_grad=False)
-    quantised = quantised.to(device.kind)  # this is when it is quantised
+    with _placed_quickly():
+        quantised = quantised.to(device.kind)  # this is when it is quantised
     _keep_exact(quantised)
     assert isinstance(quantised, nn.Module)
     return quantised
@@ -138,6 +144,31 @@ def _keep_exact(module: nn.Module) -> None:
     of a model in eval mode, and compute in bf16."""
     if hasattr(module, "support_avx512bf16_for_cpu"):
         module.__dict__["support_avx512bf16_for_cpu"] = False
+
+
+def _placed_quickly() -> AbstractContextManager[None]:
+    """While it lasts, bitsandbytes' search for the nearest of NF4's values, most of its time on a CPU, is `place`."""
+    return replaced(torch, "bucketize", functools.partial(place, torch.bucketize))
+
+
+def place(plain: Callable[..., Tensor], values: Tensor, bounds: Tensor, **options: Any) -> Tensor:
+    """What `plain`, torch.bucketize, gives; of many values in fp32 on a CPU in a third of its time.
+
+    The upper 16 of a number's 32 bits tell where it belongs, unless a bound lies among the numbers that share them.
+    """
+    given = values.device.type, values.dtype, options
+    if given != ("cpu", torch.float32, {"out_int32": True}) or values.numel() < _PIECE or len(bounds) >= _UNKNOWN:
+        return plain(values, bounds, **options)
+    bits = torch.arange(1 << 16, dtype=torch.int32) << 16
+    first, last = (plain(ends.view(torch.float32), bounds) for ends in (bits, bits | 0xFFFF))
+    places = torch.where(first == last, first, _UNKNOWN).to(torch.uint8)
+    found = torch.empty(values.shape, dtype=torch.int32)
+    for some, into in zip(values.view(-1).split(_PIECE), found.view(-1).split(_PIECE), strict=True):
+        placed = places.index_select(0, (some.view(torch.int32) >> 16) & 0xFFFF)
+        into.copy_(placed)
+        unknown = (placed == _UNKNOWN).nonzero().squeeze(1)
+        into[unknown] = plain(some[unknown], bounds, **options)
+    return found
 
 
 def _bitsandbytes() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from llmlab.training.finetuning import quantise as module
 from llmlab.training.finetuning.backends import prepare
 from llmlab.training.finetuning.estimate import NF4_BYTES
 from llmlab.training.finetuning.loop import hollow
-from llmlab.training.finetuning.quantise import full_weight, is_quantised, quantise, quantise_layers
+from llmlab.training.finetuning.quantise import full_weight, is_quantised, place, quantise, quantise_layers
 from llmlab.training.finetuning.targets import ALL, target_layers
 
 # The 16 values of NF4 (Dettmers et al. 2023, appendix E), rounded to four places.
@@ -46,6 +47,15 @@ def test_a_weight_is_the_nearest_of_sixteen_values_times_the_largest_of_its_bloc
     nearest = NF4[(blocks[:, :, None] / scale[:, :, None] - NF4).abs().argmin(-1)] * scale
     # The scales are themselves in 8 bits: within 1 % of the largest of them.
     torch.testing.assert_close(found, nearest.view_as(found), rtol=0.0, atol=0.01 * scale.max().item())
+
+
+def test_numbers_are_placed_where_torch_places_them() -> None:
+    bounds = (NF4[1:] + NF4[:-1]) / 2
+    odd = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40])
+    close = [torch.nextafter(bounds, torch.full_like(bounds, way)) for way in (-1.0, 1.0)]
+    values = torch.cat((bounds, *close, odd, torch.randn(1 << 19, generator=torch.Generator().manual_seed(0)) / 2))
+    found = place(torch.bucketize, values, bounds, out_int32=True)
+    assert torch.equal(found, torch.bucketize(values, bounds, out_int32=True))
 
 
 def test_the_error_of_normal_weights_is_what_the_page_says() -> None:
