@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from llmlab.anatomy.anatomy import Anatomy, anatomy_of
+
 VOCAB = 43
 TIME = 12
 _TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": VOCAB}
@@ -220,6 +222,12 @@ def family_model(name: str) -> nn.Module:
     """The model of a `KINDS` entry; tests share it and must leave it as it was."""
     kind = KINDS[name]
     return new_model(kind.model_type, kind.settings)
+
+
+@functools.cache
+def family_anatomy(name: str) -> Anatomy:
+    """What the lab knows of that model, probed once."""
+    return anatomy_of(family_model(name))
 
 
 def some_ids(seed: int = 1, time: int = TIME) -> Tensor:

@@ -10,6 +10,7 @@ be equal; a cryptographic digest would take longer than the probe itself.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import sys
@@ -67,9 +68,8 @@ def _fingerprint(model: nn.Module, anatomy: Anatomy) -> str:
     written = {Path(code) for code in codes if code is not None and Path(code).is_file()}
     for path in sorted(written.union(Path(__file__).parent.glob("*.py"))):
         digest.update(path.read_bytes())
-    versions = [metadata.version(name) for name in _LIBRARIES]
     config = getattr(base_model(model), "config", None)
-    digest.update(f"{versions} {anatomy.family} {config} {getattr(model, 'peft_config', None)}\n".encode())
+    digest.update(f"{_versions()} {anatomy.family} {config} {getattr(model, 'peft_config', None)}\n".encode())
     for name, module in model.named_modules():
         kind = type(module)
         digest.update(f"{name} {kind.__module__}.{kind.__qualname__} {module.extra_repr()}\n".encode())
@@ -77,6 +77,12 @@ def _fingerprint(model: nn.Module, anatomy: Anatomy) -> str:
         about = f"{name} {tuple(weight.shape)} {weight.dtype} {weight.device.type}"
         digest.update(f"{about} {_sum_of_bits(weight)}\n".encode())
     return digest.hexdigest()[:32]
+
+
+@functools.cache
+def _versions() -> list[str]:
+    """To look for one in all installed packages takes milliseconds."""
+    return [metadata.version(name) for name in _LIBRARIES]
 
 
 def _sum_of_bits(weight: Tensor) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cases import each
-from family_models import KINDS, TIME, enliven, family_model, new_model, some_ids
+from family_models import KINDS, TIME, enliven, family_anatomy, family_model, new_model, some_ids
 from plain_models import plain_logits, unchanged
 from small_models import COMBINATIONS, VOCAB, lively, shape
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ def test_the_probe_refuses_contributions_that_are_not_what_is_added(
     family: str, mistake: Callable[[BlockAnatomy], BlockAnatomy], measure: str
 ) -> None:
     model = family_model(family)
-    wrong = replace(with_blocks(anatomy_of(model), mistake), refusals=Refusals())
+    wrong = replace(with_blocks(family_anatomy(family), mistake), refusals=Refusals())
     with unchanged(model):
         refusals = probe(model, wrong).refusals
     assert refusals.contributions is not None
@@ -113,7 +113,7 @@ def test_the_probe_refuses_a_readout_that_does_not_give_the_logits(
     family: str, mistake: Callable[[Anatomy], Anatomy]
 ) -> None:
     model = family_model(family)
-    refusals = probe(model, mistake(anatomy_of(model))).refusals
+    refusals = probe(model, mistake(family_anatomy(family))).refusals
     assert refusals.attribution is not None
     assert "differs from its logits by" in refusals.attribution
     assert refusals.attention is None
@@ -126,15 +126,15 @@ def test_the_probe_refuses_heads_that_do_not_add_up() -> None:
         ("llama", lambda b: replace(b, projection=b.block.get_submodule("self_attn.v_proj"))),
     ):
         model = family_model(family)
-        refusals = probe(model, with_blocks(anatomy_of(model), change)).refusals
+        refusals = probe(model, with_blocks(family_anatomy(family), change)).refusals
         assert refusals.heads is not None
         assert refusals.contributions is None
         assert refusals.attention is None
 
 
 def test_heads_behind_a_gate_are_not_their_patterns_times_values() -> None:
-    model = family_model("qwen3_next")
-    refusals = probe(model, with_blocks(anatomy_of(model), lambda b: replace(b, gated=False))).refusals
+    anatomy = family_anatomy("qwen3_next")
+    refusals = probe(family_model("qwen3_next"), with_blocks(anatomy, lambda b: replace(b, gated=False))).refusals
     assert refusals.attention is None
     assert refusals.heads is not None
     assert "not what is projected" in refusals.heads
@@ -142,18 +142,17 @@ def test_heads_behind_a_gate_are_not_their_patterns_times_values() -> None:
 
 def test_the_probe_refuses_patterns_beyond_a_window_and_rows_that_do_not_sum_to_one() -> None:
     model = family_model("mistral")
-    refused = probe(model, with_blocks(anatomy_of(model), lambda b: replace(b, window=2))).refusals.attention
+    refused = probe(model, with_blocks(family_anatomy("mistral"), lambda b: replace(b, window=2))).refusals.attention
     assert refused is not None
     assert "beyond its window of 2 tokens" in refused
     model = family_model("gpt_oss")
-    refused = probe(model, replace(anatomy_of(model), sinks=False)).refusals.attention
+    refused = probe(model, replace(family_anatomy("gpt_oss"), sinks=False)).refusals.attention
     assert refused is not None
     assert "do not sum to 1" in refused
 
 
 def test_heads_are_counted_in_the_pass() -> None:
-    model = family_model("llama")
-    right = anatomy_of(model)
+    model, right = family_model("llama"), family_anatomy("llama")
     assert probe(model, replace(right, n_kv_head=1, head_dim=3)) == right
     refusals = probe(model, replace(right, n_head=2)).refusals
     assert refusals.attention == refusals.heads == "Layer 0 has 4 patterns, for 2 heads."
@@ -222,8 +221,7 @@ _TOO_STRANGE = {"opt", "bloom", "mpt", "qwen3_next", "qwen3_5", "lfm2"}
 @pytest.mark.slow
 @each("family", KINDS)
 def test_an_unknown_family_is_described_rightly_or_refused(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = family_model(family)
-    known = anatomy_of(model)
+    model, known = family_model(family), family_anatomy(family)
     with monkeypatch.context() as unknown:
         unknown.delitem(families.FAMILIES, KINDS[family].model_type)
         if family in _TOO_STRANGE:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from cases import each
-from family_models import KINDS, TIME, family_model, some_ids
+from family_models import KINDS, TIME, family_anatomy, family_model, some_ids
 from plain_models import NAMES, around_block, layers_of, plain_logits, told, unchanged, without_feed_forward
 from torch import Tensor, nn
 from transformers.models.llama import modeling_llama
@@ -58,8 +58,8 @@ class Watched:
 @functools.cache
 def watched(name: str) -> Watched:
     model = family_model(name)
+    anatomy, seen = family_anatomy(name), Watcher()
     with unchanged(model):
-        anatomy, seen = anatomy_of(model), Watcher()
         logits = run(model, anatomy, some_ids(), [seen])[0]
     return Watched(model, anatomy, seen, logits)
 

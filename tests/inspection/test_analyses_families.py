@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cases import each
-from family_models import KINDS, TIME, family_model, new_model, some_ids
+from family_models import KINDS, TIME, family_anatomy, family_model, new_model, some_ids
 from torch import Tensor, nn
 from watched_models import Everything, watch_all
 
@@ -45,7 +45,7 @@ class Watched:
 @functools.cache
 def watched(name: str) -> Watched:
     model = adapter() if name == "adapter" else family_model(name)
-    anatomy = anatomy_of(model)
+    anatomy = anatomy_of(model) if name == "adapter" else family_anatomy(name)
     with torch.no_grad():
         logits = model(input_ids=some_ids()[None]).logits[0]
     return Watched(model, anatomy, watch_all(model, anatomy, some_ids())[0], logits)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import each
-from family_models import KINDS, TIME, family_model, some_ids
+from family_models import KINDS, TIME, family_anatomy, family_model, some_ids
 from torch import Tensor, nn
 from watched_models import Everything
 
@@ -18,7 +18,6 @@ from llmlab.anatomy.anatomy import Anatomy
 from llmlab.anatomy.capture import run
 from llmlab.inspection.archive import read_archive
 from llmlab.inspection.intervening import EDITABLE, Interventions, Recorder, Sources, parse_intervention
-from llmlab.inspection.interventions import Intervene, intervene
 from llmlab.inspection.sweep import PatchingSweep, patching_sweep, row_bytes
 from llmlab.models.model import OpenModel
 
@@ -48,8 +47,10 @@ class Numbers:
 
 @functools.cache
 def opened(name: str) -> OpenModel:
-    """A family's model; the tests share what its probe found."""
-    return OpenModel(name, name, "huggingface", family_model(name), Numbers())
+    """A family's model."""
+    model = OpenModel(name, name, "huggingface", family_model(name), Numbers())
+    vars(model)["anatomy"] = family_anatomy(name)
+    return model
 
 
 def logits(model: nn.Module, anatomy: Anatomy, *edits: str, sources: Sources | None = None) -> Tensor:
@@ -156,12 +157,14 @@ def test_a_batch_of_changed_prompts_is_each_of_them_alone(name: str, tmp_path: P
     heads, point = heads_of(model.anatomy) is not None and not flat, "mlp_out" if flat else "pre_attn"
     aim = {"ids": prompt, "source_ids": source, "answer": "3", "against": "40"}
     question = PatchingSweep(**aim, over="layer,head" if heads else "layer,position", point=point)  # type: ignore[arg-type]
-    patching_sweep(model, question, tmp_path / "sweep", budget=5 * row_bytes(model.anatomy, TIME))
+    patching_sweep(model, question, tmp_path / "sweep", budget=7 * row_bytes(model.anatomy, TIME))
     grid = read_archive(tmp_path / "sweep")["sweep/logit_difference"]
-    for layer, index in ((0, 0), (1, 2), (2, 3)):
-        if heads and model.anatomy.blocks[layer].projection is None:
-            assert grid[layer, index] != grid[layer, index]  # NaN: nothing to change
-            continue
-        edit = f"patch head:{layer}.{index}" if heads else f"patch residual:{layer}.{point}@{index}"
-        intervene(model, Intervene(**aim, edits=(edit,)), tmp_path / "one")  # type: ignore[arg-type]
-        assert grid[layer, index] == pytest.approx(read_archive(tmp_path / "one")["target/after"][0], abs=3e-5)
+    part = "head:{}.{}" if heads else f"residual:{{}}.{point}@{{}}"
+    edits = {at: f"patch {part.format(*at)}" for at in ((0, 0), (1, 2), (2, 3))}
+    for at in [at for at in edits if heads and model.anatomy.blocks[at[0]].projection is None]:
+        assert grid[at] != grid[at]  # NaN: nothing to change
+        del edits[at]
+    sources = patched_from(model.model, model.anatomy, SOURCE, *edits.values())
+    for at, edit in edits.items():
+        alone = logits(model.model, model.anatomy, edit, sources=sources)[-1].double()
+        assert grid[at] == pytest.approx(float(alone[3] - alone[40]), abs=3e-5)
