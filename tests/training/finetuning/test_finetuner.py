@@ -47,7 +47,7 @@ from llmlab.training.finetuning.loop import Finetuner
 from llmlab.training.schedule import learning_rate
 
 pytestmark = pytest.mark.long
-STEPS = 12
+STEPS = 8
 WORDS = ("the", "king", "queen", "sea", "sky", "old", "new", "red")
 
 
@@ -105,7 +105,7 @@ def settings_of(base: str, examples: str, **overrides: Any) -> FinetuneSettings:
         "train.eval_sequences": 8,
         "train.sample_interval": 6,
         "train.threads": 1,
-        "samples.tokens": 4,
+        "samples.tokens": 2,
         "checkpoints.interval": 5,
     }
     return resolve_finetune_settings(
@@ -134,7 +134,9 @@ def _asking(run: RunFolder, name: Any, step: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_every_method_learns_the_answers(outputs: Path, llama: str, examples: str, method: str) -> None:
-    run = train_here(tuning_run(outputs, llama, examples, "learns", model__method=method, data__batch_size=8))
+    run = train_here(
+        tuning_run(outputs, llama, examples, "learns", model__method=method, train__steps=12, data__batch_size=8)
+    )
     losses = [event["val_loss"] for event in events_of(run, "evaluated")]
     assert losses[-1] < 0.8 * losses[0]
     names = names_of_events(run)
