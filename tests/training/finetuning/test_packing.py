@@ -15,7 +15,7 @@ import torch
 from bases import CPU, prepared, settings_for
 from cases import each
 from fakes import CancelAfter
-from family_models import KINDS, VOCAB, new_model, some_ids
+from family_models import KINDS, VOCAB, family_model, new_model, some_ids
 from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import train_here
@@ -115,8 +115,7 @@ def ready(model: Any) -> Prepared:
 @each("name", KINDS)
 def test_which_families_read_a_row_as_one_text_is_known(name: str) -> None:
     first, other, example = examples(1, 2, 3)
-    kind = KINDS[name]
-    model = ready(new_model(kind.model_type, kind.settings))
+    kind, model = KINDS[name], ready(family_model(name))
     moved = influence(model, first, example, 0)
     if kind.model_type in MIXED:
         assert moved > 0.5
