@@ -222,13 +222,14 @@ class InspectionDock(ExportingDock):
         if self._veil is None:
             return ""
         words = self.stale()
-        if words and self.session.refused:
-            self._veil.say(words, "Stay with it", self.session.stay)
-        else:
-            self._veil.say(words)
+        self._veil.say(words, *(self._way_out() if words else ()))
         for strip in (self.strip, self._exports_strip):
             strip.raise_()  # its progress and its Cancel are current
         return words
+
+    def _way_out(self) -> tuple[()] | tuple[str, Callable[[], object]]:
+        """The words and the work of a button beside what is stale, where there is one."""
+        return ("Stay with it", self.session.stay) if self.session.refused else ()
 
     def shortening(self) -> tuple[str, Callable[[], object] | None]:
         """The words and the work of a button, where the active model cannot read the whole prompt."""
@@ -295,6 +296,7 @@ class AskingDock(AnswerDock):
         super().__init__(lab, dock_id, title, parent)
         self._asked: tuple[object, ...] = ()
         self._cancelled: tuple[object, ...] = ()
+        self._answered: tuple[object, ...] = ()  # what the archive is about
         self._refused: tuple[object, ...] = ()
         self._rest = settling_timer(self, 0, self._note_cancelled)  # an answer is taken when nobody waits any more
         self.session.working_changed.connect(self._rest.start)
@@ -305,8 +307,18 @@ class AskingDock(AnswerDock):
     def update_state(self) -> None:
         """The answer, or that it was cancelled."""
         super().update_state()
-        waits_for_nothing = bool(self._asked) and self._asked == self._cancelled and self.archive is None
-        self._say_cancelled(self.session.about is not None and waits_for_nothing)
+        self._say_cancelled(self._is_cancelled and self.archive is None)
+
+    def stale(self) -> str:
+        """Of another model or prompt; or of other fields, where the question about those in sight was cancelled."""
+        return super().stale() or (BEFORE_CHANGE if self._is_cancelled else "")
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self.session.about is not None and bool(self._asked) and self._asked == self._cancelled
+
+    def _way_out(self) -> tuple[()] | tuple[str, Callable[[], object]]:
+        return super()._way_out() or ((AGAIN, self._ask_again) if self._is_cancelled else ())
 
     def _say_cancelled(self, cancelled: bool) -> None:
         if cancelled:
@@ -324,7 +336,7 @@ class AskingDock(AnswerDock):
 
     def _note_cancelled(self) -> None:
         """Nobody waits any more for what was asked, and it has not come."""
-        answered = self.archive is not None or self._asked in ((), self._refused)
+        answered = self._asked in ((), self._refused) or (self.archive is not None and self._asked == self._answered)
         if not answered and not self.session.waits(self.asks):
             self._cancelled = self._asked
             self.update_state()
@@ -342,7 +354,7 @@ class AskingDock(AnswerDock):
             self.session.ask(self.asks[0], question, self._take, self._take_refusal, self.asks[0])
 
     def _take(self, archive: Archive) -> None:
-        self.archive = archive
+        self.archive, self._answered = archive, self._asked
         self.update_state()
         self._draw_answer(archive)
 

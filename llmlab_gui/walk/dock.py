@@ -165,7 +165,7 @@ class WalkDock(AskingDock):
         return values
 
     def _take(self, archive: Archive) -> None:
-        self.archive, self._trouble = archive, None
+        self.archive, self._answered, self._trouble = archive, self._asked, None
         about, walked = self.session.about, archive.metadata.model
         live = about is not None and about.live
         self.problem.say(f"The run is training: this is {walked}, its newest checkpoint." if live else "", wrong=False)

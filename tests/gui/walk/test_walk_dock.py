@@ -126,6 +126,25 @@ def test_after_a_walk_that_was_cancelled_either_direction_can_be_chosen(
     qtbot.waitUntil(lambda: dock.list.isVisible() and lab.inspection.waits(("walk",)), timeout=WAIT)
 
 
+def test_a_walk_that_stays_when_the_next_one_is_cancelled_is_dimmed_and_the_next_one_is_offered_again(
+    dock: WalkDock, lab: InspectionLab, qtbot: QtBot
+) -> None:
+    lab.host.hold = {"walk"}
+    dock.layer.setValue(1)
+    qtbot.waitUntil(lambda: lab.inspection.waits(("walk",)), timeout=WAIT)
+    assert not dock.stale()
+    lab.inspection.cancel()
+    qtbot.waitUntil(lambda: dock.stale() == "before the last change", timeout=WAIT)
+    assert dock.list.isVisible()
+    assert not dock.export_button.isEnabled()
+    lab.host.hold, before = set(), len(lab.host.asked)
+    dock._veil._button.click()
+    qtbot.waitUntil(lambda: not dock.stale() and not lab.inspection.waits(("walk",)), timeout=WAIT)
+    assert len(lab.host.asked) == before + 1
+    assert asked(lab)["layer"] == 1
+    assert dock.export_button.isEnabled()
+
+
 def test_layer_head_position_and_the_draw_are_asked_for(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
     assert (asked(lab)["layer"], asked(lab)["head"], asked(lab)["position"]) == (0, 0, 2)
     dock.layer.setValue(3)
