@@ -70,8 +70,9 @@ class Curve:
         self.item.setZValue(style.z)
 
     def set_points(self, x: np.ndarray, y: np.ndarray) -> None:
-        """x ascends. Arrays are kept, not copied."""
-        self.x, self.y = x, y
+        """x ascends; points whose x is not known yet (NaN: of a run without steps) are left out. Not copied."""
+        known = np.isfinite(x)
+        self.x, self.y = (x, y) if known.all() else (x[known], y[known])
 
     def draw(self, low: float, high: float, pixels: int, log_x: bool, log_y: bool) -> tuple[float, float]:
         """Hands what is visible to the item; returns the smallest and largest y drawn (NaN when none)."""

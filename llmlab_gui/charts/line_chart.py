@@ -21,7 +21,6 @@ from llmlab_gui.widgets.theme import Theme, current_theme, faded
 
 # Room around the curves, as a share of what they take: above and below, and to the right for what comes next.
 _MARGIN_Y, _MARGIN_X = 0.07, 0.03
-_LINE_LABEL_HEIGHT = 22  # pixels: what a reference line's words need above it
 _RIGHT_EDGE = 12  # pixels of a plot beside its curves
 _LEAST_PLOT = 64.0  # pixels of height, within the axes
 _FILLED = 0.8  # of the view: with less, it is fitted anew
@@ -256,10 +255,10 @@ class LineChart(pg.PlotWidget):
         return (low, high) if high > low else (low, low + 1.0)
 
     def _whole_y(self, extents: list[tuple[float, float]]) -> tuple[float, float, float, float]:
-        """Smallest and largest value, and the view that shows them with some room."""
+        """From where to where must be in sight, and the view that shows it with some room."""
         values = [value for pair in extents for value in pair]
-        values += self.marks.heights() if self.follow else []  # a closer look is at the curves
-        values = [value for value in values if math.isfinite(value)]
+        marks = self.marks.heights() if self.follow else []  # a closer look is at the curves
+        values = [value for value in [*values, *marks] if math.isfinite(value)]
         if self._from_zero and not self.log_y:
             high = max([*values, 0.0]) or 1.0
             return 0.0, high, 0.0, high * (1 + _MARGIN_Y)
@@ -268,11 +267,14 @@ class LineChart(pg.PlotWidget):
             values = [min(value, top) for value in values]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         span = high - low or abs(high) or 1.0
-        over = _MARGIN_Y
-        if any(line.label for line, _ in self.marks.lines):  # of the whole view, its words take so many pixels
-            below = max(1.0, self._view.height() - _LINE_LABEL_HEIGHT)
-            over = min(max(over, (1 + _MARGIN_Y) * _LINE_LABEL_HEIGHT / below), 1.0)
-        return low, high, low - _MARGIN_Y * span, high + over * span
+        over, top = _MARGIN_Y, high
+        if words := self.marks.words_height:  # pixels of the view, above a line
+            below = max(1.0, self._view.height() - words)
+            over = min(max(over, (1 + _MARGIN_Y) * words / below), 1.0)
+            uppermost = max((height for height in marks if height <= high), default=low)
+            now_low, now_high = self._view.viewRange()[1]
+            top = max(high, uppermost + (words - 1) * (now_high - now_low) / max(1.0, self._view.height()))
+        return low, top, low - _MARGIN_Y * span, high + over * span
 
     def _moved_by_hand(self) -> None:
         self.follow = self._fits_y = False

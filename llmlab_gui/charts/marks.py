@@ -37,10 +37,13 @@ class Span:
 
 
 class _Words(pg.InfLineLabel):
-    """What a line means, above or below it: further left where there is no room to its right, elided to the width."""
+    """What a line means, above or below it: further left where there is no room to its right, elided to the width.
+
+    Where all of it would be struck through, only what stands before its colon.
+    """
 
     def __init__(self, line: pg.InfiniteLine, words: str) -> None:
-        self._words = words
+        self._whole = self._words = words
         self._side = _SIDES[0]
         super().__init__(line, text=words, position=_LABEL_PLACES[0], anchors=[(0, 1), (0, 1)])
         self.setText(words)
@@ -62,42 +65,52 @@ class _Words(pg.InfLineLabel):
             self.orthoPos = min(self._side[0], max(0.0, free))
         super().updatePosition()
 
-    def avoid(self, heights: Callable[[float, float], Iterable[np.ndarray]], written: list[QRectF]) -> None:
-        """Stays where nothing goes through, or moves there; where curves do everywhere, still clear of other words.
+    def avoid(
+        self, lines: Sequence[float], curves: Callable[[float, float], Iterable[np.ndarray]], written: list[QRectF]
+    ) -> None:
+        """Stays where nothing goes through, or moves there; where curves do everywhere, still clear of other lines.
 
-        heights: where each curve, and each other line, stands from one x to another, in the plot's coordinates.
+        lines: where the other lines stand, in the plot's coordinates. curves: where each stands from one x to another.
         written: where the words of other lines are in them; these are added.
         """
         view = self.line.getViewBox()
-        if not self._words or not isinstance(view, pg.ViewBox) or min(view.width(), view.height()) <= 0:
+        if not self._whole or not isinstance(view, pg.ViewBox) or min(view.width(), view.height()) <= 0:
             return
         (left, right), (low, high) = view.viewRange()
         metrics, margin = QFontMetricsF(self.textItem.font()), self.textItem.document().documentMargin()
-        wide = min(1.0, (metrics.horizontalAdvance(self._words) + 2 * margin) / view.width())
         pixel = (high - low) / view.height()
         tall = metrics.height() * pixel
 
-        def box(side: tuple[float, int]) -> QRectF:
+        def box(words: str, side: tuple[float, int]) -> QRectF:
+            wide = min(1.0, (metrics.horizontalAdvance(words) + 2 * margin) / view.width())
             place, row = side
             begin = left + min(place, 1 - wide) * (right - left)
             bottom = self.line.value() + (margin + row * (metrics.height() + 2 * margin)) * pixel
             return QRectF(begin, bottom, wide * (right - left), tall)
 
-        def is_apart(side: tuple[float, int]) -> bool:
-            letters = box(side)
+        def is_apart(words: str, side: tuple[float, int]) -> bool:
+            letters = box(words, side)
             fits = side[1] == 0 or (letters.top() >= low and letters.bottom() <= high)
             return fits and not any(letters.intersects(other) for other in written)
 
-        def is_free(side: tuple[float, int]) -> bool:
-            letters = box(side)
-            lines = (y[np.isfinite(y)] for y in heights(letters.left(), letters.right()))
-            return not any(len(y) and y.min() < letters.bottom() and y.max() > letters.top() for y in lines)
+        def is_clear(words: str, side: tuple[float, int]) -> bool:
+            letters = box(words, side)
+            return not any(letters.top() < line < letters.bottom() for line in lines)
 
-        apart = list(filter(is_apart, _SIDES)) or [_SIDES[0]]
-        side = self._side if self._side in apart and is_free(self._side) else next(filter(is_free, apart), apart[0])
-        written.append(box(side))
-        if side != self._side:
-            self._side = side
+        def is_free(words: str, side: tuple[float, int]) -> bool:
+            letters = box(words, side)
+            heights = (y[np.isfinite(y)] for y in curves(letters.left(), letters.right()))
+            return not any(len(y) and y.min() < letters.bottom() and y.max() > letters.top() for y in heights)
+
+        ways = [(words, side) for words in (self._whole, self._whole.partition(":")[0]) for side in _SIDES]
+        apart = [way for way in ways if is_apart(*way)]
+        clear = [way for way in apart if is_clear(*way)]
+        stays_first = sorted(clear, key=lambda way: (way[0] != self._whole, way[1] != self._side))
+        free = (way for way in stays_first if is_free(*way))
+        words, side = next(chain(free, clear, apart), (self._whole, _SIDES[0]))
+        written.append(box(words, side))
+        if (words, side) != (self._words, self._side):
+            self._words, self._side = words, side
             self.anchors = [(0, 1 + side[1])] * 2
             self.updatePosition()
 
@@ -153,8 +166,13 @@ class Marks:
 
         written: list[QRectF] = []
         for item in shown:
-            others = [np.array([other.value()]) for other in shown if other is not item]
-            item.label.avoid(lambda left, right, others=others: chain(others, heights(left, right)), written)
+            item.label.avoid([other.value() for other in shown if other is not item], heights, written)
+
+    @property
+    def words_height(self) -> float:
+        """Pixels that the words of a line take above it; 0 where no line has any."""
+        words = (item.label.textItem.boundingRect() for line, item in self.lines if line.label)
+        return max((box.height() for box in words), default=0.0)
 
     def heights(self) -> list[float]:
         """Where the lines stand in the plot; NaN for those that a logarithmic axis cannot show."""

@@ -82,6 +82,21 @@ def test_the_plot_holds_exactly_the_numbers(drawing: Drawing) -> None:
     assert np.array_equal(y, Y)
 
 
+@pytest.mark.parametrize("log_x", [False, True])
+def test_a_curve_whose_places_are_not_known_yet_leaves_the_others_in_sight(drawing: Drawing, log_x: bool) -> None:
+    drawing.chart.keep_only([])
+    drawing.chart.set_curve("starting", np.array([math.nan]), np.array([9.0]), STYLE)  # the first, as Loss makes it
+    drawing._fill()
+    drawing.panel.set_log(x=log_x, y=False)
+    drawing.settle()
+    low, high = drawing.view()[0]
+    first, last = np.log10(X[[0, -1]]) if log_x else X[[0, -1]]
+    assert low <= first < last <= high < 1.1 * last
+    drawing.panel._point(123.3)
+    assert "nan" not in drawing.chart.cross_hair.box.text()
+    assert drawing.view()[1][1] < 9.0
+
+
 def test_new_points_appear_at_the_next_redraw(drawing: Drawing, qtbot: QtBot) -> None:
     drawing.x, drawing.y = np.append(X, 501.0), np.append(Y, 7.5)
     drawing.panel.mark_dirty()
@@ -279,6 +294,42 @@ def test_words_of_reference_lines_that_lie_close_do_not_touch(drawing: Drawing, 
         letters.append(words.adjusted(margin, margin, -margin, -margin))
     assert not letters[0].intersects(letters[1])
     assert not any(one.top() < place < one.bottom() for one in letters for place in heights)  # nor a line
+
+
+def test_words_of_lines_that_come_to_a_view_with_little_room_above_are_not_cut(drawing: Drawing) -> None:
+    drawing.panel.resize(620, 220)
+    drawing.y = 4.0 / np.sqrt(X)
+    drawing._fill()
+    drawing.settle()
+    for font_size in (9, 14):
+        drawing.chart.set_reference_lines([])
+        drawing.settle()
+        drawing.chart.set_reference_lines([ReferenceLine(3.98, f"uniform 3.98: all {font_size} tokens alike")])
+        ((_, line),) = drawing.chart.marks.lines
+        line.label.setFont(QFont(drawing.panel.font().family(), font_size))
+        drawing.settle()
+        words = line.label.mapRectToScene(line.label.boundingRect())
+        margin = line.label.textItem.document().documentMargin()
+        assert drawing.chart.getPlotItem().getViewBox().sceneBoundingRect().top() <= words.top() + margin + 1
+
+
+def test_no_line_strikes_through_words_in_a_low_chart_full_of_curves(drawing: Drawing) -> None:
+    lines = [
+        ReferenceLine(4.43, "uniform 4.43: all 84 tokens equally likely"),
+        ReferenceLine(3.33, "unigram 3.33: only how frequent each token is"),
+    ]
+    drawing.x = np.arange(0.0, 401.0)
+    drawing.y = np.where(drawing.x < 150, 2.6 + 1.8 * np.exp(-drawing.x / 10), 2.6 / (1 + (drawing.x / 200) ** 8))
+    drawing.chart.set_reference_lines(lines)
+    for height in (175, 190, 220, 300):
+        drawing.panel.resize(430, height)
+        drawing._fill()
+        drawing.settle()
+        heights = [line.mapRectToScene(line.boundingRect()).center().y() for _, line in drawing.chart.marks.lines]
+        for _, line in drawing.chart.marks.lines:
+            words = line.label.mapRectToScene(line.label.boundingRect())
+            margin = line.label.textItem.document().documentMargin()
+            assert not any(words.top() + margin < place < words.bottom() - margin for place in heights), height
 
 
 def test_words_of_reference_lines_a_pixel_apart_are_both_read_where_curves_leave_no_room_beside_them(
