@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 
 # Distances between ticks that read well on a clock, in seconds.
 _CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
+# What a logarithmic scale of a minute and more is divided into: seconds, how many of each, and which have a text if
+# there is room for several.
+_DAY, _YEAR = 86_400.0, 365 * 86_400.0
+_PARTS: list[tuple[float, int, tuple[int, ...]]] = [
+    *((1.0, 9, (1, 2, 5)), (10.0, 5, (1, 3)), (60.0, 9, (1, 2, 5)), (600.0, 5, (1, 3)), (3600.0, 9, (1, 2, 5))),
+    *((36_000.0, 2, (1,)), (_DAY, 9, (1, 2, 5)), (10 * _DAY, 9, (1, 2, 5)), (100 * _DAY, 3, (1,))),
+]
 
 # Pixels that one tick's text takes, with room beside it.
 _LABEL_WIDTH, _LABEL_HEIGHT = 80, 40
 _LEAST_LABELS = 3  # fewer do not say how an axis is scaled
+_FEW_DECADES = 3.5  # between whose ends there may be more texts than one for each
 _LOG_LABEL_WIDTH, _LOG_LABEL_HEIGHT = 46, 18  # of the shorter texts on a logarithmic scale: 0.002, 500k
 
 # pyqtgraph's: between numbers and axis, and by how much a name lies outside of its axis.
@@ -186,26 +194,46 @@ class NumberAxis(pg.AxisItem):
                 step = finer
             self._log_step = step
             return [(step, shown)]
-        label = float(_LOG_LABEL_WIDTH if self.orientation == "bottom" else _LOG_LABEL_HEIGHT)
-        if self.kind == "seconds" and self.orientation == "bottom":
-            written = _within((decades[:, None] + np.log10((1.0, 2.0, 5.0))[None, :]).ravel(), minVal, maxVal)
-            label = max([label, *(self._text_size(text) for text in self.tickStrings(written, 1.0, 1.0))])
-        crowded = math.log10(2) * size / span < label
-        labelled = (1.0,) if span > 3.5 or crowded else (1.0, 2.0, 5.0)
-        every = max(math.ceil(span / 8) if span > 12 else 1, math.ceil(label * span / max(size, 1.0)))
-        if every > 1:
-            inside = decades[(decades >= minVal) & (decades <= maxVal)]
-            thinned = inside[inside % every == 0]
-            decades = thinned if len(thinned) else inside[:1]
-        major = (decades[:, None] + np.log10(labelled)[None, :]).ravel()
-        minor = (decades[:, None] + np.log10(np.arange(1, 10))[None, :]).ravel() if span <= 12 else np.empty(0)
-        shown = _within(major, minVal, maxVal)
-        if len(shown) < _LEAST_LABELS and every == 1:  # others between them, where there is room
+        if self.kind == "seconds":
+            shown, minor, label = self._clock_marks(minVal, maxVal, size)
+        else:
+            shown, minor, label = self._decade_marks(decades, minVal, maxVal, size)
+        if len(shown) < _LEAST_LABELS:  # others between them, where there is room
             for value in _within(np.sort(minor)[::-1], minVal, maxVal):
                 if all(abs(value - other) * size >= label * span for other in shown):
                     shown.append(value)
         minor = minor[~np.isin(minor.round(9), np.round(shown, 9))]
         return [(1.0, sorted(shown)), (0.1, _within(minor, minVal, maxVal))]
+
+    def _decade_marks(
+        self, decades: np.ndarray, low: float, high: float, size: float
+    ) -> tuple[list[float], np.ndarray, float]:
+        """Places with a text (1-2-5, or powers of ten), all places, and the pixels that one more text would need."""
+        span = high - low
+        label = float(_LOG_LABEL_WIDTH if self.orientation == "bottom" else _LOG_LABEL_HEIGHT)
+        labelled = (1.0,) if span > _FEW_DECADES or math.log10(2) * size / span < label else (1.0, 2.0, 5.0)
+        every = max(math.ceil(span / 8) if span > 12 else 1, math.ceil(label * span / max(size, 1.0)))
+        if every > 1:
+            inside = decades[(decades >= low) & (decades <= high)]
+            thinned = inside[inside % every == 0]
+            decades = thinned if len(thinned) else inside[:1]
+        major = (decades[:, None] + np.log10(labelled)[None, :]).ravel()
+        minor = (decades[:, None] + np.log10(np.arange(1, 10))[None, :]).ravel() if span <= 12 else np.empty(0)
+        return _within(major, low, high), minor, label if every == 1 else math.inf
+
+    def _clock_marks(self, low: float, high: float, size: float) -> tuple[list[float], np.ndarray, float]:
+        """The same for times: 10 s, 1 min, 10 min, 1 h, not the powers of ten of a second."""
+        powers = (10.0 ** np.arange(math.floor(low), math.ceil(high) + 1)).tolist()
+        parts = [*((power, 9, (1, 2, 5)) for power in powers if power < 0.5), *_PARTS]
+        parts += [(power * _YEAR, 9, (1, 2, 5)) for power in powers if power > 0.5]
+        minor = np.log10([unit * count for unit, most, _ in parts for count in range(1, most + 1)])
+        label = max(map(self._text_size, self.tickStrings(_within(minor, low, high), 1.0, 1.0)))
+        for most in (3, 1) if high - low <= _FEW_DECADES else (1,):
+            values = _within(np.log10([unit * one for unit, _, ones in parts for one in ones[:most]]), low, high)
+            shown = _apart(np.array(values), label * (high - low) / max(size, 1.0))
+            if len(shown) == len(values):
+                break
+        return shown, minor, label
 
 
 def bare_plot(widget: pg.PlotWidget, name: str) -> pg.ViewBox:

@@ -275,6 +275,15 @@ def test_times_below_a_logarithmic_axis_neither_touch_nor_read_alike(qtbot: QtBo
         ), (low, high, texts)
 
 
+def test_a_logarithmic_axis_of_time_is_divided_as_a_clock_is(qtbot: QtBot) -> None:
+    axis = NumberAxis("bottom", "seconds")
+    axis.setLogMode(x=True)
+    (step, shown), *_ = axis.tickValues(math.log10(2.5), math.log10(110_000), 920)
+    assert axis.tickStrings(shown, 1.0, step) == ["10 s", "1 min", "10 min", "1 h", "10 h", "1 d"]
+    (step, shown), *_ = axis.tickValues(math.log10(0.08), math.log10(70), 920)
+    assert axis.tickStrings(shown, 1.0, step)[:5] == ["0.1 s", "0.2 s", "0.5 s", "1 s", "2 s"]
+
+
 def test_a_logarithmic_axis_between_ends_that_are_the_same_number_has_no_ticks(qtbot: QtBot) -> None:
     axis = NumberAxis("bottom")
     axis.setLogMode(x=True)
