@@ -130,7 +130,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
 
     @property
     def _wants_unsloth(self) -> bool:
-        return bool(self.form.fields["model.backend"].editor.value() == "unsloth")
+        return bool(self.form.fields["model.backend"].value() == "unsloth")
 
     def _probe(self) -> None:
         """Tries Unsloth in a process of its own, once."""

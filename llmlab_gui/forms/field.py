@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from PySide6.QtCore import QEvent, QObject, QSignalBlocker, QSize, Signal
 from PySide6.QtGui import QColor, QPalette
@@ -22,22 +22,33 @@ class Field(QObject):
     edited = Signal()
     entered = Signal(object)  # this field: the mouse or the keyboard is on it
 
-    def __init__(self, info: SettingInfo, editor: Editor | None = None, parent: QObject | None = None) -> None:
-        """editor: another than the usual one for such a setting."""
+    def __init__(self, info: SettingInfo, editor: Editor | None = None, parent: QWidget | None = None) -> None:
+        """editor: another than the usual one for such a setting. parent: its editor is made in it."""
         super().__init__(parent)
         self.info = info
         self.baseline: Any = info.default
         self._complaint = ""  # of what it does not fit together with
         self._marked = (False, False)  # changed, wrong: as the widgets say now
         self._colored = False  # its text has a colour of its own, from when it was first wrong on
+        self._is_shown = self._is_enabled = True
+        self._value: Any = info.default  # until there is an editor
         self._row: _Row | None = None
-        self.editor = editor or make_editor(info)
-        self._target.setAccessibleName(info.name.replace("_", " "))
-        self._target.setAccessibleDescription(f"{info.help} {info.range_text}")
-        for widget in {self.editor, self._target}:
-            widget.installEventFilter(self)
-        self.editor.edited.connect(self._edited)
-        theme_notifier.changed.connect(self._restyle)
+        self._editor = editor
+        if editor is not None:
+            self._watch(editor)
+
+    @property
+    def editor(self) -> Editor:
+        """Made when it is first asked for: most fields of a window are in parts of forms that stay folded."""
+        if self._editor is None:
+            self._editor = editor = make_editor(self.info)
+            editor.set_value(self._value)
+            editor.setParent(cast("QWidget", self.parent()))
+            editor.setEnabled(self._is_enabled)
+            if not self._is_shown:
+                editor.hide()
+            self._watch(editor)
+        return self._editor
 
     @property
     def row(self) -> _Row:
@@ -71,7 +82,11 @@ class Field(QObject):
 
     def parsed(self) -> Any:
         """The value, checked against the setting's own range. UsageError."""
-        return parse_value(self.info, self.editor.value())
+        return parse_value(self.info, self.value())
+
+    def value(self) -> Any:
+        """What is in it now, unchecked."""
+        return self._value if self._editor is None else self._editor.value()
 
     def short_text(self) -> str:
         """The value for people; `?` where it cannot be read."""
@@ -82,10 +97,13 @@ class Field(QObject):
 
     def set_value(self, value: Any) -> None:
         """Shows a checked value."""
-        before = self.editor.value()
-        with QSignalBlocker(self.editor):
-            self.editor.set_value(value)
-        if self.editor.value() == before:
+        before = self.value()
+        if self._editor is None:
+            self._value = value
+        else:
+            with QSignalBlocker(self._editor):
+                self._editor.set_value(value)
+        if self.value() == before:
             self._update()
         else:
             self._edited()
@@ -110,13 +128,21 @@ class Field(QObject):
 
     def set_visible(self, visible: bool) -> None:
         """Shows or hides all of it."""
-        self.editor.setVisible(visible)
+        self._is_shown = visible
+        if self._editor is not None:
+            self._editor.setVisible(visible)
         if self._row is not None:
             self._row.name.setVisible(visible)
             self._row.unit.setVisible(visible and bool(self.info.unit))
             self._row.reset.setVisible(visible and self.changed)
             self._row.keep_room(visible)
             self._say_problem()
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Whether it can be changed."""
+        self._is_enabled = enabled
+        if self._editor is not None:
+            self._editor.setEnabled(enabled)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         kind = event.type()
@@ -130,6 +156,15 @@ class Field(QObject):
     def _target(self) -> QWidget:
         """What is typed into."""
         return self.editor.focusProxy() or self.editor
+
+    def _watch(self, editor: Editor) -> None:
+        self._target.setAccessibleName(self.info.name.replace("_", " "))
+        self._target.setAccessibleDescription(f"{self.info.help} {self.info.range_text}")
+        for widget in {editor, self._target}:
+            widget.installEventFilter(self)
+        editor.edited.connect(self._edited)
+        theme_notifier.changed.connect(self._restyle)
+        self._explain()
 
     def _edited(self) -> None:
         self._update()
@@ -151,7 +186,9 @@ class Field(QObject):
 
     def _explain(self) -> None:
         """As tool tips: what it is, and where the way back leads."""
-        widgets = {self.editor, self._target}
+        if self._editor is None:
+            return
+        widgets = {self._editor, self._target}
         if self._row is not None:
             widgets |= {self._row.name, self._row.unit}
             self._row.reset.setToolTip(f"Back to the preset's value: {value_text(self.baseline)}")
@@ -195,10 +232,7 @@ class Field(QObject):
 
 
 class _Row:
-    """Left and right of an editor its name, its unit and the way back; under it what is wrong.
-
-    Most fields of a window are in parts of forms that stay folded: they do without.
-    """
+    """Left and right of an editor its name, its unit and the way back; under it what is wrong."""
 
     def __init__(self, info: SettingInfo, parent: QWidget | None) -> None:
         self.name = QLabel(info.name.replace("_", "_\u200b"), wordWrap=True)  # may break where a narrow form needs it

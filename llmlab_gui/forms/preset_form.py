@@ -95,9 +95,9 @@ class PresetForm(QWidget, Generic[S]):
         preset = self._presets[self.preset]
         self.about.setText(preset.description)
         base = self.essentials.get("model.base")
-        chosen = base.editor.value() if base is not None else ""
+        chosen = base.value() if base is not None else ""
         self.form.set_baseline(preset.settings)
-        if base is not None and chosen and not base.editor.value():
+        if base is not None and chosen and not base.value():
             base.set_value(chosen)
 
 

@@ -48,7 +48,7 @@ class Section(QWidget):
         self.more = QPushButton(self.content, flat=True)
         self.more.setCheckable(True)
         for field in fields:
-            field.editor.setParent(self.content)
+            field.setParent(self.content)
         column(beside(self.header, self.summary, 0, grows=self.summary), self.content, into=self, spacing=2)
         self.header.toggled.connect(self._fold)
         self.more.toggled.connect(self._show_more)

@@ -42,7 +42,7 @@ class SettingsForm(QWidget, Generic[T]):
         self.fields: dict[str, Field] = {}
         grouped: dict[str, list[Field]] = {}
         for info in describe(settings_type):
-            field = own.get(info.key) or Field(info, parent=self)
+            field = own.get(info.key) or Field(info)
             self.fields[info.key] = field
             if info.key not in own:
                 grouped.setdefault(info.section, []).append(field)
@@ -65,7 +65,7 @@ class SettingsForm(QWidget, Generic[T]):
 
     def settings(self) -> T:
         """What is in the form. UsageError naming the first thing that is wrong."""
-        return with_values(self._base, {key: field.editor.value() for key, field in self.fields.items()})
+        return with_values(self._base, {key: field.value() for key, field in self.fields.items()})
 
     def problem(self) -> tuple[UsageError, Field | None] | None:
         """What is wrong, and the field that it is about where that is clear."""

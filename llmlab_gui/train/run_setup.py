@@ -233,9 +233,9 @@ class RunSetupDock(LabDock, Generic[S]):
 
     def update_all(self) -> None:
         """Says what is wrong, or else what the run will need."""
-        several = self.form.fields["distributed.strategy"].editor.value() != "none"
+        several = self.form.fields["distributed.strategy"].value() != "none"
         for name in ("processes", "timeout"):
-            self.form.fields[f"distributed.{name}"].editor.setEnabled(several)
+            self.form.fields[f"distributed.{name}"].set_enabled(several)
         self.reset_button.setEnabled(len(self.form.changed()) > 0)
         self.form.complain()
         try:
