@@ -111,12 +111,15 @@ def page_html(page: Page, colors: PageColors, *, room: int = 0) -> str:
     return f"<html><head><style>{_style(colors, between)}</style></head><body>{body}</body></html>"
 
 
+@lru_cache(maxsize=1024)  # about the blocks of all pages: the same page is shown again in another width or theme
+def _rendered(text: str) -> str:
+    return markdown().render(text)
+
+
 def _block(block: Block, colors: PageColors, narrow: int) -> str:
     if block.kind == "code":
         return _code(block.text, colors, narrow)
-    content = _TERM.sub(
-        lambda term: f'<p><a name="{anchor_of(term[1])}"></a>{term[0][3:]}', markdown().render(block.text)
-    )
+    content = _TERM.sub(lambda term: f'<p><a name="{anchor_of(term[1])}"></a>{term[0][3:]}', _rendered(block.text))
     content = content.replace("<p><img", '<p style="line-height:100%"><img')  # not 140 % of a figure's height
     content = _INLINE.sub(_unbroken, content)
     if block.kind == "question":

@@ -199,6 +199,8 @@ class Workspaces(QObject):
 
     def use(self, name: str) -> None:
         """Brings a workspace into sight. KeyError for what is none."""
+        if name == self.current and not self._lent:
+            return
         self.keep()
         self.current = name
         self.place()
