@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import forks_for_qt
 import pytest
@@ -29,6 +30,8 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.theme import LIGHT, apply_theme, current_theme, style_sheet
 from llmlab_gui.window.main_window import MainWindow
+
+_CLOCKS = (QThread, QTimer)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -119,8 +122,9 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     app = QApplication.instance()
     assert isinstance(app, QApplication)
     _light(app)
-    before, threads = _clocks(), set(threading.enumerate())  # also what rests: the file's window may start it any time
-    others = [thing for thing in gc.get_objects() if type(thing) is Background]  # of the file's window, if it has one
+    threads = set(threading.enumerate())
+    before = _alive(*_CLOCKS, Background)  # also what rests: the file's window may start it any time
+    others = [thing for thing in before if isinstance(thing, Background)]  # of the file's window, if it has one
     windows: list[MainWindow] = []
 
     def make(*, show: bool = True, asks: bool = False, docks: bool = True) -> MainWindow:
@@ -137,7 +141,7 @@ def make_main_window(qtbot: QtBot, tmp_path: Path, outputs: Path) -> Iterator[Ma
     windows.clear()
     gc.collect()
     delete_now()
-    left = [thing for thing in _clocks() if _runs(thing) and id(thing) not in {id(other) for other in before}]
+    left = [thing for thing in _alive(*_CLOCKS) if _runs(thing) and id(thing) not in {id(other) for other in before}]
     assert not left, f"still running after the window closed: {left}"
     alive = set(threading.enumerate()) - threads
     for other in others:  # their threads begin with the first work there is for them
@@ -161,7 +165,7 @@ def window_of_the_file(qapp: QApplication, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def same_window(window_of_the_file: MainWindow, qapp: QApplication, qtbot: QtBot) -> MainWindow:
     """The file's window, in Train as at the first start: for tests that start nothing and leave no choice made."""
-    window = window_of_the_file
+    window, kept = window_of_the_file, {"workspaces", "sizes", "guests"}
     qtbot.waitUntil(lambda: window.lab.looked, timeout=WAIT)
     window.setWindowState(Qt.WindowState.WindowNoState)
     window.show()
@@ -175,14 +179,17 @@ def same_window(window_of_the_file: MainWindow, qapp: QApplication, qtbot: QtBot
     while window.covers.messages.messages:
         window.covers.messages.dismiss()
     before = window.workspaces.current
-    for workspace in WORKSPACES:
-        window.settings.forget_docks(workspace)
-    if before == TRAIN:
-        window.reset_layout()
-    else:  # with nothing kept of Train, it is arranged as at first
-        window.use_workspace(TRAIN)
-        window.settings.forget_docks(before)
+    as_it_was = before == TRAIN and window.saveState() == window.property("as at first")
+    if not as_it_was or kept & set(window.settings._settings.childGroups()):
+        for workspace in WORKSPACES:
+            window.settings.forget_docks(workspace)
+        if before == TRAIN:
+            window.reset_layout()
+        else:  # with nothing kept of Train, it is arranged as at first
+            window.use_workspace(TRAIN)
+            window.settings.forget_docks(before)
     make_active(window, qtbot)
+    window.setProperty("as at first", window.saveState())
     return window
 
 
@@ -208,16 +215,21 @@ def delete_now() -> None:
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
-def _clocks() -> list[QThread | QTimer]:
-    """Threads and timers."""  # isinstance would wake the deprecated proxies of other packages
-    return [one for one in gc.get_objects() if issubclass(type(one), (QThread, QTimer)) and shiboken6.isValid(one)]
+def _alive(*kinds: type) -> list[Any]:
+    """All objects of some classes. Classes first: isinstance of each would wake other packages' deprecated proxies."""
+    objects = gc.get_objects()
+    wanted = {kind for kind in set(map(type, objects)) if issubclass(kind, kinds)}
+    return [one for one in objects if type(one) in wanted]
 
 
 def _runs(one: QThread | QTimer) -> bool:
+    if not shiboken6.isValid(one):
+        return False
     return one.isActive() if isinstance(one, QTimer) else one.isRunning() and one is not QThread.currentThread()
 
 
 def _counts(widget: QWidget) -> bool:
-    """Qt keeps tool tips and drag images of its own for later; pyqtgraph's plots have menus without a parent."""
-    kinds = ("QTipLabel", "QShapedPixmapWidget", "QMenu")
+    """Qt keeps tool tips and drag images of its own for later, and the list of a box as long as the box; pyqtgraph's
+    plots have menus without a parent."""
+    kinds = ("QTipLabel", "QShapedPixmapWidget", "QComboBoxPrivateContainer", "QMenu")
     return shiboken6.isValid(widget) and widget.metaObject().className() not in kinds

@@ -9,7 +9,7 @@ from itertools import cycle
 
 import pytest
 from formula_pages import picture
-from PySide6.QtGui import QFont, QFontMetricsF, QGuiApplication, QTextDocument, QTextTable
+from PySide6.QtGui import QFont, QFontMetricsF, QGuiApplication, QImage, QImageReader, QTextDocument, QTextTable
 from pytestqt.qtbot import QtBot
 
 from llmlab.core.paths import resources_dir
@@ -23,6 +23,7 @@ from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.theme import DARK, LIGHT
 
 _ROUNDED = 2  # pixels by which Qt makes a table of many columns wider than its page
+_SMALLER = 10  # pixels of a figure in one of its blank picture
 _DRAWINGS = sorted((resources_dir() / "concepts" / "figures").glob("*.svg"))
 
 
@@ -38,6 +39,16 @@ def page_browser(qtbot: QtBot) -> Iterator[learn._LearnBrowser]:
 
 @pytest.mark.slow
 def test_no_page_scrolls_sideways(page_browser: learn._LearnBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures have their sizes, and nothing in them: to draw them takes a third of the time."""
+
+    def figure(shown: learn._LearnBrowser, name: str) -> QImage:
+        path = shown._page.folder / name
+        size, ratio = QImageReader(str(path)).size(), browser._SHOWN_LARGER / browser._FIGURE_SHARE
+        blank = QImage(size / _SMALLER, QImage.Format.Format_RGB32)
+        blank.setDevicePixelRatio((1 / ratio if path.suffix == ".svg" else 1) / _SMALLER)
+        return blank
+
+    monkeypatch.setattr(learn._LearnBrowser, "figure", figure)
     pages = [*load_all(), *(Page(piece.name, piece.title, piece.page) for piece in all_pieces())]
     wide = []
     for width, themes in ((360, (DARK, LIGHT)), (900, (LIGHT, DARK))):

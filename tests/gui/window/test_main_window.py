@@ -745,8 +745,8 @@ def test_pause_and_resume_of_the_toolbar_reach_the_run(
 
 
 @pytest.mark.slow
-def test_a_second_run_at_once_is_asked_about(
-    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_second_run_at_once_is_asked_about_and_a_text_and_a_run_are_opened_by_a_drop(
+    make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a window of its own: a run that is done is a base for fine-tuning, whose data a panel then reads."""
     fake = FakeRun(outputs, steps=10).start().advance(5)
@@ -779,6 +779,20 @@ def test_a_second_run_at_once_is_asked_about(
     assert starts == ["baby"]
     assert requests.take(fake.run.requests) == []
     assert errors == []
+
+    text = tmp_path / "mine.txt"
+    text.write_text("It was a dark and stormy night. " * 500)
+    _drop(window, text)
+    setup = window.setups.scratch
+    qtbot.waitUntil(lambda: setup.corpus.value() == str(text), timeout=WAIT)
+    qtbot.waitUntil(lambda: setup.corpus.corpus is not None, timeout=WAIT)
+    assert setup.plan().settings.data.corpus == str(text)
+    guest = FakeRun(tmp_path / "elsewhere", "guest").start().advance(40).save_checkpoint().finish()
+    _drop(window, guest.run.path)
+    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/guest").step_columns) == 40, timeout=WAIT)
+    with qtbot.waitSignal(window.lab.write_requested, timeout=WAIT) as asked:
+        _drop(window, guest.run.checkpoints / "step-00000040")
+    assert asked.args == ["pretraining/guest", "step-00000040"]
 
 
 @pytest.mark.parametrize(("steps", "resumed"), [(1500, [{"train.steps": 1500}]), (None, [])])
@@ -883,26 +897,6 @@ def test_the_window_refuses_a_picture_while_it_is_dragged_and_frames_itself_for_
     QApplication.sendEvent(window, QDragLeaveEvent())
     assert frame is not None
     assert not frame.isVisible()
-
-
-def test_a_dropped_text_becomes_the_corpus_and_a_run_folder_is_opened(
-    make_main_window: MakeWindow, qtbot: QtBot, tmp_path: Path
-) -> None:
-    text = tmp_path / "mine.txt"
-    text.write_text("It was a dark and stormy night. " * 500)
-    window = settled(qtbot, make_main_window())
-    _drop(window, text)
-    setup = window.setups.scratch
-    qtbot.waitUntil(lambda: setup.corpus.value() == str(text), timeout=WAIT)
-    qtbot.waitUntil(lambda: setup.corpus.corpus is not None, timeout=WAIT)
-    assert setup.plan().settings.data.corpus == str(text)
-
-    fake = FakeRun(tmp_path / "elsewhere", "guest").start().advance(40).save_checkpoint().finish()
-    _drop(window, fake.run.path)
-    qtbot.waitUntil(lambda: len(window.lab.history("pretraining/guest").step_columns) == 40, timeout=WAIT)
-    with qtbot.waitSignal(window.lab.write_requested, timeout=WAIT) as asked:
-        _drop(window, fake.run.checkpoints / "step-00000040")
-    assert asked.args == ["pretraining/guest", "step-00000040"]
 
 
 def test_closing_says_of_a_paused_run_that_it_is_paused(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

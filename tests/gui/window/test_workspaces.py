@@ -55,34 +55,40 @@ def make_window(qtbot: QtBot, tmp_path: Path) -> Callable[[], BareWindow]:
 
 
 @pytest.mark.slow
-def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(make_main_window: MakeWindow) -> None:
+def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(
+    make_window: Callable[[], BareWindow], make_main_window: MakeWindow, tmp_path: Path
+) -> None:
     """Whatever the tour showed of them meanwhile, also where the window is closed in its midst."""
+    before = make_window()
+    before.docks["log"].hide()
+    before.workspaces.use(WRITE)
+    before.docks["samples"].hide()
+    before.workspaces.use(TRAIN)
+    before.workspaces.keep()
     window = make_main_window(docks=False)
     window.use_theme("dark")  # before there are docks to be styled anew
     window.furnish()
-    window.docks["log"].hide()
-    window.use_workspace("Write")
-    window.docks["samples"].hide()
-    window.use_workspace("Train")
     assert window.docks["log"].isHidden()
     assert not window.docks["samples"].isHidden()
+    window.use_workspace(WRITE)
+    assert window.docks["samples"].isHidden()
+    assert not window.docks["write"].isHidden()
     window.covers.start_tour()
     assert not window.docks["log"].isHidden()
     window.findChild(Tour).skip_button.click()
     assert window.docks["log"].isHidden()
     window.covers.start_tour()
     window.close_quietly()
-    again = make_main_window()
+    again = make_window()
     assert again.docks["log"].isHidden()
-    again.use_workspace("Write")
+    again.workspaces.use(WRITE)
     assert again.docks["samples"].isHidden()
-    assert not again.docks["write"].isHidden()
-    again.reset_layout()
+    again.workspaces.reset()
     assert not again.docks["samples"].isHidden()
-    again.use_workspace("Train")
+    again.workspaces.use(TRAIN)
     assert again.docks["log"].isHidden()
     assert not again.docks["loss"].isHidden()
-    assert again.settings.theme == "dark"
+    assert WindowSettings(tmp_path / "window.ini").theme == "dark"
 
 
 def test_the_one_arrangement_of_version_0_4_is_that_of_train_and_a_damaged_one_the_default(
