@@ -194,9 +194,7 @@ class TrainingRun(ABC):
         step, last = progress.step, progress.step == train.steps
         reported = step == 1 or step % train.log_interval == 0 or last
         intervals = (train.sample_interval, self.settings.checkpoints.interval)
-        waits = (
-            evaluates(step, train) or any(self._due(step, interval) for interval in intervals) or step in self._spaced
-        )
+        waits = evaluates(step, train) or step in self._spaced or any(map(self._due, intervals))
         if not self.device.reads_late or progress.step_seconds == 0:  # its first report needs a speed to tell
             waits |= reported
         done = waits or self._unwritten is not None  # then all but this step, which is as long as the others
@@ -211,7 +209,7 @@ class TrainingRun(ABC):
         if self.processes.busy and (self._pace.shares_due(progress) or last):
             self.record(Shared(step, time.time(), [round(share, 4) for share in self.processes.busy]))
         better = evaluates(step, train) and self.evaluate()
-        if self._due(step, train.sample_interval):
+        if self._due(train.sample_interval):
             self.sample(self._prompts)
         labels = self._labels(better)
         if labels and not last and not self._early_stop_due():
@@ -298,15 +296,8 @@ class TrainingRun(ABC):
 
         def write_files(folder: Path) -> None:
             self.save_weights(folder)
-            state.save_state(
-                folder,
-                self.whole_moments(),
-                self.scaler,
-                progress,
-                self.origin,
-                self.recorder.bytes,
-                None if self.averaged is None else self.model,
-            )
+            moments, trained = self.whole_moments(), None if self.averaged is None else self.model
+            state.save_state(folder, moments, self.scaler, progress, self.origin, self.recorder.bytes, trained)
 
         # The validation loss belongs to this checkpoint only where it was measured at this very step.
         # One that a worker before this one saved has it in its manifest.
@@ -375,14 +366,15 @@ class TrainingRun(ABC):
     def _labels(self, better: bool) -> set[str]:
         """Why a checkpoint is due at this step, if it is."""
         wanted = self.settings.checkpoints
-        labels = {"periodic"} if self._due(self.progress.step, wanted.interval) else set()
+        labels = {"periodic"} if self._due(wanted.interval) else set()
         return labels | self._spaced_label() | ({"best"} if better and wanted.best else set())
 
     def _spaced_label(self) -> set[str]:
         return {"spaced"} if self.progress.step in self._spaced else set()
 
-    def _due(self, step: int, interval: int) -> bool:
+    def _due(self, interval: int) -> bool:
         """Whether something that happens every `interval` steps, and at the last one, happens now; 0 means never."""
+        step = self.progress.step
         return interval > 0 and (step % interval == 0 or step == self.settings.train.steps)
 
     def _early_stop_due(self) -> bool:
