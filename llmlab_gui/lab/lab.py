@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -87,7 +87,7 @@ class Lab(QObject):
         self._by_hand = False  # the learner chose the current run: do not switch away from it
         self._chosen_before = ""  # at an earlier start: taken up with the first list
         self._overlaid: list[str] = []
-        self._colors = RunColors()
+        self.colors = RunColors()
         self._ends = RunEnds(self.controller.killed, self.inspection, self.row_called, self)
         self._ends.raised.connect(self.error_raised)
         self._ends.over.connect(self.error_over)
@@ -198,8 +198,14 @@ class Lab(QObject):
         return self._followed.history(run_id)
 
     def color(self, run_id: str) -> QColor:
-        """The colour of a run in charts and lists, which it keeps as long as the window is open."""
-        return self._colors.color(run_id)
+        """The colour of a run in charts and lists."""
+        return self.colors.color(run_id)
+
+    def take_up_colors(self, slots: Mapping[str, int]) -> None:
+        """Those that `colors.slots` were at an earlier start."""
+        self.colors.slots = dict(slots)
+        self._follow_shown()
+        self.shown_changed.emit()
 
     def open_run(self, run: RunFolder) -> None:
         """Shows a run, also one that lies elsewhere than in the outputs folder."""
@@ -249,7 +255,7 @@ class Lab(QObject):
         about = self.inspection.about
         name, _, which = about.reference.rpartition("@") if about is not None else ("", "", "")
         opened = self.row_called(name) if name else None
-        self._colors.rename(run_id, renamed)
+        self.colors.rename(run_id, renamed)
         self._ends.rename(run_id, renamed)
         self.run_renamed.emit(run_id, renamed)
         row = RunRow(run, run.info(), run.status())
@@ -389,7 +395,7 @@ class Lab(QObject):
     def _follow_shown(self) -> None:
         """Each shown run is followed, and has a colour of its own."""
         shown = [run_id for run_id in self.shown() if run_id in self._rows]
-        self._colors.give(shown, list(self._rows)[::-1])
+        self.colors.give(shown, list(self._rows)[::-1])
         self._followed.follow(self._rows[run_id] for run_id in shown)
 
     def _take_events(self, run_id: str, events: list[Event]) -> None:

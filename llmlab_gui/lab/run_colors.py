@@ -1,4 +1,4 @@
-"""The colours of runs in charts and lists: each keeps its own as long as the window is open."""
+"""The colours of runs in charts and lists: each keeps its own in one outputs folder, where its slot is kept."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class RunColors:
     """A slot for each run: a hue, and behind them all the same hues in a second shade, and so on in turn."""
 
     def __init__(self) -> None:
-        self._slots: dict[str, int] = {}
+        self.slots: dict[str, int] = {}  # by the runs' ids in the window
 
     def color(self, run_id: str) -> QColor:
         """The colour of a run, by its id in the window; the first of all for one that has none yet."""
         theme = current_theme()
-        turn, hue = divmod(self._slots.get(run_id, 0), len(theme.series))
+        turn, hue = divmod(self.slots.get(run_id, 0), len(theme.series))
         return mix(theme.series[hue], theme.text, _SECOND_SHADE) if turn % 2 else QColor(theme.series[hue])
 
     def rename(self, run_id: str, new_id: str) -> None:
         """The same run has another id now."""
-        if run_id in self._slots:
-            self._slots[new_id] = self._slots.pop(run_id)
+        if run_id in self.slots:
+            self.slots[new_id] = self.slots.pop(run_id)
 
     def give(self, shown: Sequence[str], by_age: Sequence[str]) -> None:
         """Colours for those shown that have none. by_age: all runs, the oldest first.
@@ -36,12 +36,12 @@ class RunColors:
         """
         hues = len(current_theme().series)
         for run_id in shown:
-            if run_id in self._slots:
+            if run_id in self.slots:
                 continue
-            beside = {self._slots[other] % hues for other in shown if other in self._slots}
+            beside = {self.slots[other] % hues for other in shown if other in self.slots}
             age = by_age.index(run_id)
             wanted = [(age + number) % hues for number in range(hues)]
             slot = next((hue for hue in wanted if hue not in beside), wanted[0])
-            while slot in self._slots.values():
+            while slot in self.slots.values():
                 slot += hues
-            self._slots[run_id] = slot
+            self.slots[run_id] = slot

@@ -47,6 +47,13 @@ class Chosen:
     run: str
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Which colours the runs of an outputs folder have, by their ids in the window; as the settings keep it."""
+
+    of: dict[str, int]
+
+
 class RunsDock(LabDock):
     """Choosing a row makes that run the current one; ticks overlay others in the charts."""
 
@@ -76,26 +83,32 @@ class RunsDock(LabDock):
         lab.runs_changed.connect(self._refresh)
         lab.current_changed.connect(self._select_current)
         lab.shown_changed.connect(self.model.repaint_all)
+        lab.shown_changed.connect(self.keep_later)
         self._refresh()
 
     def remember(self, settings: WindowSettings) -> None:
         super().remember(settings)
+        slots = settings.choices(f"colors/{self._outputs}", Slots)
+        if slots is not None:
+            self.lab.take_up_colors(slots.of)
         ticked = settings.choices("runs/ticked", Ticked)
         if ticked is not None:
             self.lab.set_shown(ticked.runs)
-        chosen = settings.choices(self._chosen_key, Chosen)
+        chosen = settings.choices(f"chosen/{self._outputs}", Chosen)
         if chosen is not None:
             self.lab.choose_again(chosen.run)
 
     def keep(self) -> None:
         if self._settings is not None:
             if self.lab.looked:
-                self._settings.save_choices(self._chosen_key, Chosen(self.lab.chosen()))
+                self._settings.save_choices(f"chosen/{self._outputs}", Chosen(self.lab.chosen()))
+                slots = {run_id: slot for run_id, slot in self.lab.colors.slots.items() if self.lab.row(run_id)}
+                self._settings.save_choices(f"colors/{self._outputs}", Slots(slots))
             self._settings.save_choices("runs/ticked", Ticked(self.lab.overlaid()))
 
     @property
-    def _chosen_key(self) -> str:
-        return f"chosen/{self.lab.outputs.resolve().as_posix()}"
+    def _outputs(self) -> str:
+        return self.lab.outputs.resolve().as_posix()
 
     def chosen(self) -> list[RunRow]:
         """The selected runs, as the table is sorted."""

@@ -205,6 +205,32 @@ def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtB
     assert "pretraining/elsewhere" in lab.overlaid()
 
 
+def test_a_run_has_the_colour_that_it_had_before_a_restart(
+    qtbot: QtBot, outputs: Path, runs: dict[str, FakeRun]
+) -> None:
+    settings, ids = WindowSettings(outputs / "window.ini"), [f"pretraining/{name}" for name in runs]
+
+    def colors(shown: list[str]) -> list[str]:
+        """At a start, as the runs are shown one after the other."""
+        lab = Lab(outputs)
+        qtbot.waitUntil(lambda: lab.looked, timeout=WAIT)
+        dock = RunsDock(lab)
+        qtbot.addWidget(dock)
+        dock.remember(settings)
+        for number in range(len(shown)):
+            lab.set_shown(shown[: number + 1])
+        assert dock._keeping.isActive()
+        dock._keeping.timeout.emit()  # the window is killed later
+        found = [lab.color(run_id).name() for run_id in ids]
+        lab.shutdown()
+        return found
+
+    before = colors(ids)
+    assert len(set(before)) == len(ids)
+    FakeRun(outputs, "older", created=1.0)  # every place by age is another one now
+    assert colors(ids[::-1]) == before
+
+
 def test_the_run_that_was_chosen_is_chosen_again_at_the_next_start_where_none_is_at_work(
     qtbot: QtBot, outputs: Path, runs: dict[str, FakeRun]
 ) -> None:
