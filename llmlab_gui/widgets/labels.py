@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
@@ -13,6 +14,7 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 W = TypeVar("W", bound=QWidget)
 Slot: TypeAlias = Callable[..., object] | SignalInstance
+_LONG_WORD = re.compile(r"\S{24}(?=\S{8})")  # signs, and those that follow: a narrow form has room for 40
 
 
 def labelled(widget: W, name: str = "", tip: str = "") -> W:
@@ -187,8 +189,13 @@ class ProblemLabel(_ThemeLabel):
         """Shows it; nothing with an empty text. Not `wrong`: in the colour of text."""
         self._wrong = wrong
         self._restyle()
-        self.setText(text)
+        # A name or a path may be wider than the form, which is not to grow: Qt breaks it where it may, unseen.
+        self.setText(_LONG_WORD.sub("\\g<0>\u200b", text))
         self.setVisible(bool(text))
+
+    def text(self) -> str:
+        """As it was said."""
+        return super().text().replace("\u200b", "")
 
     def _restyle(self) -> None:
         palette = QPalette(self.palette())

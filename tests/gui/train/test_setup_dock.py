@@ -288,9 +288,12 @@ def test_a_name_that_cannot_be_a_folder_is_refused(dock: SetupDock, name: str) -
 
 
 def test_a_name_that_is_taken_is_refused(dock: SetupDock, qtbot: QtBot, outputs: Path) -> None:
-    FakeRun(outputs, "taken")
-    dock.name.setText("taken")
-    qtbot.waitUntil(lambda: "already there" in dock.problem.text(), timeout=WAIT)
+    for name in ("taken", "x" * 100):
+        FakeRun(outputs, name)
+        dock.name.setText(name)
+        qtbot.waitUntil(lambda name=name: f"named '{name}' is already there" in dock.problem.text(), timeout=WAIT)
+        assert dock.problem.minimumSizeHint().width() < dock.widget().minimumSizeHint().width()
+    assert str(outputs) in dock.problem.text()
 
 
 @pytest.mark.qt_log_ignore("This plugin does not support")
