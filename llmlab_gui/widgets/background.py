@@ -77,7 +77,9 @@ class Background(QObject):
         except Cancelled:
             return
         except LabError as error:
-            answer = (failed, error)
+            # As long as it is on screen, its frames would keep what the function held: the arrays of an archive.
+            error.__cause__ = error.__context__ = None
+            answer = (failed, error.with_traceback(None))
         except Exception as error:
             sys.excepthook(*sys.exc_info())
             answer = (failed, as_lab_error(error))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytestqt.qtbot import QtBot
@@ -44,6 +47,24 @@ def test_long_work_is_named_by_what_is_under_way(qtbot: QtBot) -> None:
     gates["beta"].set()
     qtbot.waitUntil(lambda: work.working is None, timeout=WAIT)
     work.shutdown()
+
+
+def test_an_error_on_screen_keeps_nothing_of_the_function_that_met_it(
+    qtbot: QtBot, background: Background, tmp_path: Path
+) -> None:
+    errors: list[LabError] = []
+    held: list[weakref.ref[Background]] = []
+
+    def fail() -> None:
+        large = Background()  # what can be referred to weakly
+        held.append(weakref.ref(large))
+        (tmp_path / "gone").read_bytes()
+
+    background.run(fail, print, errors.append)
+    qtbot.waitUntil(lambda: len(errors) == 1, timeout=WAIT)
+    gc.collect()
+    assert held[0]() is None
+    assert "No such file" in errors[0].why
 
 
 def test_errors_arrive_as_lab_errors(qtbot: QtBot, background: Background) -> None:
