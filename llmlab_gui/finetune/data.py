@@ -188,8 +188,8 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         self._asked = question
         self._stale = False
         self.view.set_waiting(True)
-        if self._pages.currentWidget() is self.nothing:
-            self.nothing.say("Reading the examples…", "The model's tokenizer turns each of them into tokens.")
+        if self._pages.currentWidget() is self.nothing:  # in a low panel, the strip covers what would stand here
+            self.nothing.say("", "")
         self.previews.ask(question)
 
     def _ask_again(self) -> None:

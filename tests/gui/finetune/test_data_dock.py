@@ -250,6 +250,7 @@ def test_reading_can_be_cancelled_and_begun_again(qtbot: QtBot, dock: DataDock) 
     dock.choose("slow.jsonl", "mine@300")
     qtbot.waitUntil(dock.strip.isVisible, timeout=WAIT)
     qtbot.waitUntil(lambda: dock.strip.what.text() == "Reading layers", timeout=WAIT)
+    assert dock.nothing.text == ""  # which the strip would cover
     qtbot.mouseClick(dock.strip.cancel_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "was cancelled" in dock.nothing.text, timeout=WAIT)
     assert not dock.strip.isVisible()
