@@ -178,7 +178,7 @@ def seconds_left(record: ExperimentRecord, trials: Mapping[str, TrialStatus], jo
             left = trial.estimated_seconds * ratio * share * (1 - done)
             if status.eta_seconds is not None and _taken(status) is not None:
                 left = status.eta_seconds
-            elif status.state == "running":  # it starts: its time is running, too
+            elif status.state == "running" and not status.active_seconds:  # it starts: its time is running, too
                 left = max(left - status.wall_seconds, left / 10)
             heapq.heapreplace(free, free[0] + left)
     return max(free)
@@ -190,6 +190,9 @@ def _taken(status: TrialStatus) -> float | None:
         return status.wall_seconds
     if status.state not in ("running", "stopped") or status.step <= _PACED * status.steps:
         return None
-    if status.state == "stopped":
-        return status.wall_seconds + status.active_seconds * (status.steps / status.step - 1) or None
-    return None if status.eta_seconds is None else status.wall_seconds + status.eta_seconds
+    if status.state == "running" and status.eta_seconds is not None:
+        return status.wall_seconds + status.eta_seconds
+    if status.state == "running" and not status.active_seconds:
+        return None
+    # Stopped; or resumed, and starting again: its pace is that of before.
+    return status.wall_seconds + status.active_seconds * (status.steps / status.step - 1) or None

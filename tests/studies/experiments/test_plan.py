@@ -279,6 +279,9 @@ def test_a_trial_that_trains_says_itself_how_long_it_takes_and_how_long_the_othe
     assert seconds_left(record, {first.name: running}) == pytest.approx(3 * taken + others)
     stopped = replace(running, state="stopped", eta_seconds=None, active_seconds=taken)
     assert seconds_left(record, {first.name: stopped}) == pytest.approx(3 * taken + others)  # the same as before
+    resumed = replace(stopped, state="running", wall_seconds=1.1 * taken)  # it starts again, with the pace of before
+    of_it, of_others = 0.75 * 4.1 * taken, 4.1 * others / 4
+    assert seconds_left(record, {first.name: resumed}) == pytest.approx(of_it + of_others)
     half = replace(stopped, active_seconds=taken / 2)  # the other half was its start, which does not grow with steps
     assert seconds_left(record, {first.name: half}) == pytest.approx(1.875 * taken + 2.5 * others / 4)
     begun = replace(running, step=1)  # its pace says nothing yet
