@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -198,6 +199,17 @@ def test_a_comparison_and_an_evolution_leave_the_open_model_open_where_memory_ha
         assert json.loads(said.getvalue().splitlines()[-1])["event"] == "answered"
         assert opened[-1 - len(again) :] == ["bar@10", *again]
         assert (host.held.opened is None) == (room == 1)
+
+
+def test_nothing_keeps_the_model_before_when_another_one_is_opened(places: dict[str, Path]) -> None:
+    host = Host(io.StringIO(), places["outputs"])
+    host._answer_or_say_why({"id": 1, "do": "next", "model": "bar@5", "prompt": TEXT, "top": 3})
+    assert host.held.opened is not None
+    assert len(host._bigrams) == 1
+    before = weakref.ref(host.held.opened.model)
+    host._answer_or_say_why({"id": 2, "do": "open", "model": "bar@10"})
+    assert before() is None
+    assert not host._bigrams
 
 
 def test_tokenize_cuts_as_the_model_does(host: Conversation, places: dict[str, Path]) -> None:
