@@ -35,7 +35,7 @@ OWN = ("char", "bpe", "compact", "gpt2")
 # No template, one of each kind of option that the lab gives a template, and one whose turns have an end of their own.
 TEMPLATES = {"llama": None, "qwen2": None, "chatml": make.CHATML, "llama3": make.LLAMA3, "thinking": make.THINKING}
 OFTEN = ("bpe", "llama", "chatml")  # the others are slow, and rarely break where these do not
-TOKENS = 12
+TOKENS = 8
 LIKELY = 2.0  # how much longer than others the row of the token that ends answers is: the model stops now and then
 
 

@@ -84,7 +84,8 @@ def test_the_loss_falls(bases: dict[str, str], outputs: Path, kind: str, method:
 
 @pytest.mark.parametrize("kind", ["scratch", "llama"])
 def test_equal_seeds_give_equal_adapters(bases: dict[str, str], outputs: Path, kind: str) -> None:
-    one, same, other = (prepared(bases[kind], outputs, seed=seed).trained_weights() for seed in (1, 1, 2))
+    settings = settings_for(bases[kind])
+    one, same, other = (prepare(settings, outputs, CPU, quiet, seed).trained_weights() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
