@@ -63,11 +63,11 @@ def test_settings_alone_tell_the_sizes_of_a_family(family: str, tmp_path: Path) 
     assert (found.n_embd, found.n_layer, found.vocab_size) == (32, 2, 99)
 
 
-@pytest.mark.parametrize("family", family_models.KINDS)
+@each("family", family_models.KINDS)
 def test_a_folder_of_any_family_that_the_lab_opens_says_its_sizes(family: str, tmp_path: Path) -> None:
     model: Any = family_models.family_model(family)
-    model.save_pretrained(tmp_path)
-    config, shape = model.config.get_text_config(), shape_of_folder(tmp_path, family)
+    model.save_pretrained(tmp_path / family)
+    config, shape = model.config.get_text_config(), shape_of_folder(tmp_path / family, family)
     wanted = (config.num_hidden_layers, config.hidden_size, context_length(config))
     assert (shape.n_layer, shape.n_embd, shape.context) == wanted
     learned = sum(parameter.numel() for parameter in model.parameters())
