@@ -21,7 +21,8 @@ _OF_RUNS = ("scratch", "finetuned", "live")  # kinds of models
 
 
 class ModelPicker(QWidget):
-    """Two combo boxes. It follows the current run and the active model. `changed`: another model would answer now."""
+    """Two combo boxes. It follows the current run and the active model; what was chosen stays when the queue starts the
+    next run. `changed`: another model would answer now."""
 
     changed = Signal()
 
@@ -31,7 +32,7 @@ class ModelPicker(QWidget):
         self._checkpoints: list[Checkpoint] = []
         self._wanted = LATEST  # kept while the list of checkpoints is read
         self._answering: tuple[str, str | None] = ("", None)
-        self._reads = False
+        self._reads = self._by_hand = False  # by_hand: what answers was chosen
         self.runs = labelled(OneLineBox(), "Run whose model answers")
         self.which = labelled(OneLineBox(), "Checkpoint that answers")
         for combo in (self.runs, self.which):
@@ -48,7 +49,7 @@ class ModelPicker(QWidget):
         self._list_runs()
         current = lab.current()
         if current is not None:
-            self.select(current.id, LATEST)
+            self._set(current.id, LATEST)
 
     @property
     def run_id(self) -> str:
@@ -94,15 +95,8 @@ class ModelPicker(QWidget):
 
     def select(self, run_id: str, which: str) -> None:
         """Chooses a run and `latest`, `best`, `final` or a checkpoint's folder name."""
-        place = self.runs.findData(run_id)
-        if place < 0:
-            self._list_runs()
-            place = self.runs.findData(run_id)
-        self.runs.setCurrentIndex(place)
-        self._wanted = which
-        self._checkpoints = []
-        self._fill()
-        self.reload()
+        self._by_hand = True
+        self._set(run_id, which)
 
     def reference(self) -> str:
         """What to ask the model host for. LabError when there is nothing to ask."""
@@ -129,6 +123,17 @@ class ModelPicker(QWidget):
         self._background.run(
             lambda: list_checkpoints(folder), lambda found: self._show(run_id, found), self._lab.error_raised.emit
         )
+
+    def _set(self, run_id: str, which: str) -> None:
+        place = self.runs.findData(run_id)
+        if place < 0:
+            self._list_runs()
+            place = self.runs.findData(run_id)
+        self.runs.setCurrentIndex(place)
+        self._wanted = which
+        self._checkpoints = []
+        self._fill()
+        self.reload()
 
     def _show(self, run_id: str, found: list[Checkpoint]) -> None:
         if run_id != self.run_id:
@@ -175,8 +180,10 @@ class ModelPicker(QWidget):
             self.reload()
 
     def _follow(self, run_id: str) -> None:
-        if run_id and run_id != self.run_id:
-            self.select(run_id, LATEST)
+        stays = self._by_hand and self.runs.currentData() and not self._lab.chosen()
+        if run_id and run_id != self.run_id and not stays:
+            self._by_hand = False
+            self._set(run_id, LATEST)
 
     def _follow_active(self) -> None:
         """The active model answers here, too."""

@@ -26,6 +26,7 @@ from llmlab_gui.widgets.theme import current_theme, mix, theme_notifier
 _TINT = "#e69f00"
 # A token of one in a thousand has the full tint; the scale is logarithmic, since surprise is.
 _FULL_TINT_DECADES = 3.0
+_AT_END = 4  # pixels from the end that are as good as there
 # Signs at which QTextDocument begins a paragraph or a frame.
 _BLOCK_ENDS = "\u2029\ufdd0\ufdd1"
 
@@ -66,6 +67,10 @@ class TokenView(QTextEdit):
         self._raw: list[str] = []  # for each position of the document, the text that it stands for
         self._show_spaces = False
         self._pointed = self._chosen = -1
+        self._at_end = True  # stays there as the text grows, and as Qt lays out more of a long one
+        bar = self.verticalScrollBar()
+        bar.valueChanged.connect(self._moved)
+        bar.rangeChanged.connect(self._stay_at_end)
         theme_notifier.changed.connect(self._redraw)
 
     @property
@@ -94,12 +99,11 @@ class TokenView(QTextEdit):
         self._prompt, self._tokens = prompt, []
         self._pointed = self._chosen = -1
         self._redraw()
-        self.verticalScrollBar().setValue(self.verticalScrollBar().maximum())
+        self._at_end = True
+        self._stay_at_end()
 
     def append_tokens(self, tokens: Sequence[WrittenToken]) -> None:
         """Adds tokens at the end; the view stays at the bottom if it was there."""
-        bar = self.verticalScrollBar()
-        at_end = bar.value() >= bar.maximum() - 4
         cursor = QTextCursor(self.document())
         cursor.beginEditBlock()
         cursor.movePosition(QTextCursor.MoveOperation.End)
@@ -107,8 +111,6 @@ class TokenView(QTextEdit):
         for token in tokens:
             self._insert_token(cursor, token)
         cursor.endEditBlock()
-        if at_end:
-            bar.setValue(bar.maximum())
 
     def set_show_spaces(self, show: bool) -> None:
         """Spaces drawn as `·` and tabs as `⇥`; line breaks always have their sign."""
@@ -171,6 +173,13 @@ class TokenView(QTextEdit):
         mime.clear()
         mime.setText("".join(self._raw[cursor.selectionStart() : cursor.selectionEnd()]))
         return mime
+
+    def _moved(self, value: int) -> None:
+        self._at_end = value >= self.verticalScrollBar().maximum() - _AT_END
+
+    def _stay_at_end(self) -> None:
+        if self._at_end:
+            self.verticalScrollBar().setValue(self.verticalScrollBar().maximum())
 
     def _redraw(self) -> None:
         self.clear()

@@ -89,14 +89,14 @@ class FakeLab(QObject):
         self._fakes: dict[str, FakeRun] = {}
         self._histories: dict[str, RunHistory] = {}
         self._taken: dict[str, int] = {}
-        self._current = ""
+        self._current, self._by_hand = "", False
         self.error_raised.connect(self._keep)
 
-    def add(self, fake: FakeRun) -> FakeRun:
-        """A run appears, and becomes the current one."""
+    def add(self, fake: FakeRun, *, in_turn: bool = False) -> FakeRun:
+        """A run appears, and becomes the current one. in_turn: started by the queue, and not by the learner."""
         self._fakes[fake.run.full_name] = fake
         self.runs_changed.emit()
-        self.set_current(fake.run.full_name)
+        self._make_current(fake.run.full_name, by_hand=not in_turn)
         self.pump(fake)
         return fake
 
@@ -130,11 +130,17 @@ class FakeLab(QObject):
         return self.row(self._current)
 
     def set_current(self, run_id: str) -> None:
-        self._current = run_id
-        self.current_changed.emit(run_id)
+        self._make_current(run_id, by_hand=True)
+
+    def chosen(self) -> str:
+        return self._current if self._by_hand else ""
 
     def history(self, run_id: str) -> RunHistory:
         return self._histories.setdefault(run_id, RunHistory())
+
+    def _make_current(self, run_id: str, *, by_hand: bool) -> None:
+        self._current, self._by_hand = run_id, by_hand
+        self.current_changed.emit(run_id)
 
     def _keep(self, error: Any) -> None:
         # A method, which the connection holds weakly: one that held the list would never let go of a lab with an error,

@@ -394,16 +394,30 @@ def test_pointing_and_clicking_find_the_token_under_the_mouse(qtbot: QtBot) -> N
     assert view.token_at(view.cursorRect(cursor).center()) == -1  # the prompt is nobody's token
 
 
-def test_what_is_written_after_a_long_prompt_is_in_sight(qtbot: QtBot) -> None:
+@pytest.mark.parametrize("times", [200, 2000])  # Qt lays out as much of the longer one at once as it has time for
+def test_what_is_written_after_a_long_prompt_is_in_sight(qtbot: QtBot, times: int) -> None:
     view = TokenView()
     qtbot.addWidget(view)
     view.resize(300, 100)
     with qtbot.waitExposed(view, timeout=WAIT):
         view.show()
-    view.begin("The king said to the cat. " * 200)
-    view.append_tokens([WrittenToken(" And", 0.5)])
     bar = view.verticalScrollBar()
-    assert (bar.value(), bar.maximum() > 0) == (bar.maximum(), True)
+    view.begin("The king said to the cat. " * times)
+    view.append_tokens([WrittenToken(" And", 0.5)])
+    qtbot.waitUntil(lambda: bar.maximum() > 2 * times and bar.value() == bar.maximum(), timeout=WAIT)
+    view.resize(200, 60)  # as what is written above it takes more room
+    view.append_tokens([WrittenToken(" what\n", 0.5)] * 9)
+    qtbot.waitUntil(lambda: bar.value() == bar.maximum(), timeout=WAIT)
+    assert view.viewport().rect().contains(view.cursorRect(_at_end(view)).center())
+    bar.setValue(100)  # who reads what stands above stays there
+    view.append_tokens([WrittenToken(" or\n", 0.5)] * 9)
+    assert bar.value() == 100
+
+
+def _at_end(view: TokenView) -> QTextCursor:
+    cursor = QTextCursor(view.document())
+    cursor.movePosition(QTextCursor.MoveOperation.End)
+    return cursor
 
 
 def test_copying_gives_the_text_without_signs(qtbot: QtBot) -> None:
@@ -511,6 +525,20 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("best"))
     dock.picker.which.activated.emit(dock.picker.which.currentIndex())
     assert dock.picker.reference().endswith("first@200")
+
+
+def test_the_run_that_was_chosen_stays_when_the_queue_starts_another(
+    qtbot: QtBot, lab: FakeLab, dock: WriteDock
+) -> None:
+    lab.add(FakeRun(lab.outputs, "first").start().advance(10), in_turn=True)
+    lab.add(FakeRun(lab.outputs, "second").start().advance(10), in_turn=True)
+    assert dock.picker.run_id == "pretraining/second"  # nobody has chosen
+    dock.picker.runs.setCurrentIndex(dock.picker.runs.findData("pretraining/first"))
+    dock.picker.runs.activated.emit(dock.picker.runs.currentIndex())
+    lab.add(FakeRun(lab.outputs, "third").start(), in_turn=True)
+    assert dock.picker.run_id == "pretraining/first"
+    lab.set_current("pretraining/third")  # by the learner
+    assert dock.picker.run_id == "pretraining/third"
 
 
 def test_a_run_without_a_checkpoint_cannot_be_asked(qtbot: QtBot, lab: FakeLab, dock: WriteDock) -> None:
