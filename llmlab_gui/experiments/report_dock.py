@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import QUrl
@@ -25,6 +26,8 @@ from llmlab_gui.widgets.labels import QuietLabel, labelled
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.saving import Export, export_button, open_outside
 from llmlab_gui.widgets.theme import theme_notifier
+
+Nothing: TypeAlias = tuple[str, str, str, str]  # a title, a hint, a button, and the dock that it opens
 
 
 class ReportBrowser(PageBrowser):
@@ -53,11 +56,10 @@ class ReportDock(LabDock):
         dock_id: str,
         title: str,
         look: Callable[[], tuple[ExperimentRow | None, Report | None]],
-        nothing: tuple[str, str, str, str],
+        nothing: Callable[[], Nothing],
         parent: QWidget | None = None,
     ) -> None:
-        """look: the experiment or check that is looked at, and its report. nothing: what is said while there is none:
-        a title, a hint, a button, and the dock that it opens."""
+        """look: the experiment or check looked at, and its report. nothing: what is said while there is none."""
         super().__init__(lab, dock_id, title, parent)
         self._look, self._nothing = look, nothing
         self._drawn: Report | None = None
@@ -133,7 +135,7 @@ class ReportDock(LabDock):
         row, report = self._look()
         self.where.setText(f"{row.record.title}: {row.id}" if row is not None else "")
         if row is None:
-            title, hint, action, dock = self._nothing
+            title, hint, action, dock = self._nothing()
             self.show_empty(title, hint, action, partial(self.lab.dock_requested.emit, dock))
         elif report is None:
             self.show_empty("No report yet", "It is written at the end, or when it is stopped before.")
@@ -154,7 +156,7 @@ def experiment_report(lab: Lab, desk: ExperimentDesk[ExperimentResults], parent:
     hint = "Set one up, or choose one in Experiments: its report appears here."
     nothing = ("No experiment is selected", hint, "Set one up", "experiment")
     dock = ReportDock(
-        lab, "experiment_report", "Report", lambda: (desk.current(), desk.outcome.report), nothing, parent
+        lab, "experiment_report", "Report", lambda: (desk.current(), desk.outcome.report), lambda: nothing, parent
     )
     dock.caption("Written by the experiment from what its runs recorded.", "experiments")
     desk.outcome_changed.connect(dock.refresh)

@@ -15,7 +15,7 @@ from llmlab.data.papers import SIZES
 from llmlab.studies.papers.checks import CheckRequest, inconclusive_words, plan_check
 from llmlab.studies.records import ExperimentRecord
 from llmlab_gui.experiments.poller import ExperimentRow
-from llmlab_gui.experiments.report_dock import ReportDock
+from llmlab_gui.experiments.report_dock import Nothing, ReportDock
 from llmlab_gui.experiments.study_panel import StudyPanel
 from llmlab_gui.experiments.study_setup import Steps, StudySetup
 from llmlab_gui.experiments.tables import TRIAL_COLUMNS, TrialRow
@@ -43,6 +43,18 @@ CHECK_TRIAL_COLUMNS: tuple[Column[TrialRow], ...] = (
 )
 _CAPTION = (
     "Runs of a check are runs like any other. An interrupted check can be resumed: finished runs stay as they are."
+)
+_UNTESTED: Nothing = (
+    "No check tests this paper",
+    "Evidence shows what each of its claims would need. An experiment of your own can test one.",
+    "Set up an experiment",
+    "experiment",
+)
+_UNCHOSEN: Nothing = (
+    "No check is selected",
+    "Run or choose one in Check: its report is shown here.",
+    "Set one up",
+    "check",
 )
 
 _DRAFT = "set-up/check"
@@ -127,9 +139,8 @@ class CheckDock(LabDock):
         if self.desk.paper is None:
             self.show_empty("No paper is open", "Choose one in Paper: its claims are tested here.")
         elif not self.desk.tested:
-            hint = "Evidence shows what each of its claims would need. An experiment of your own can test one."
-            set_up = partial(self.lab.dock_requested.emit, "experiment")
-            self.show_empty("No check tests this paper", hint, "Set up an experiment", set_up)
+            title, hint, action, dock = _UNTESTED
+            self.show_empty(title, hint, action, partial(self.lab.dock_requested.emit, dock))
         else:
             self.show_body()
         self._fill_wanted()
@@ -181,13 +192,16 @@ class CheckDock(LabDock):
 
 def check_report(lab: Lab, desk: PaperDesk, parent: QWidget | None = None) -> ReportDock:
     """The Check report dock: all verdicts of the check that is looked at, figures, and how to repeat it."""
-    hint = "Run or choose one in Check: its report is shown here."
-    nothing = ("No check is selected", hint, "Set one up", "check")
+
+    def nothing() -> Nothing:
+        return _UNCHOSEN if desk.tested or desk.paper is None else _UNTESTED
+
     dock = ReportDock(lab, "check_report", "Check report", lambda: (desk.check, desk.report), nothing, parent)
     caption = "Written by the check from what it measured; every number in it is also in verdict.json."
     dock.caption(caption, "statistics-of-claims")
     dock.visibilityChanged.connect(lambda seen: desk.need() if seen else None)
     desk.check_changed.connect(dock.refresh)
+    desk.paper_changed.connect(dock.refresh)
     dock.refresh()
     return dock
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QDialog, QLabel, QPlainTextEdit, QPushButton, QWidget
 
 from llmlab.core.errors import LabError
-from llmlab.studies.papers.own import CLAIM_QUESTIONS, PAPER_QUESTIONS, OwnPaper
-from llmlab.studies.papers.own_answers import add_claim, answer_of, write_answer
+from llmlab.data.papers import Claim
+from llmlab.studies.papers.own import CLAIM_QUESTIONS, NOTES_QUESTIONS, PAPER_QUESTIONS, OwnPaper, note_parts
+from llmlab.studies.papers.own_answers import add_claim, answer_of, write_answer, write_note
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.question import LineQuestion, ask
 
+PAPER, CLAIM, NOTE = "paper", "claim", "note"
 _WIDTH, _LINES = 64, 5  # characters, and lines of an answer in sight
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question. place: of its claim, or of its heading among the notes. of: the claim's id, "" for none."""
+
+    kind: str
+    place: int
+    of: str
+    field: str
+    question: str
+    words: str  # the answer so far
 
 
 class _Answer(QPlainTextEdit):
@@ -35,23 +51,27 @@ class _Answer(QPlainTextEdit):
 
 
 class PaperQuestions(QDialog):
-    """Asks question after question, and keeps each answer in claims.toml as soon as the next is asked.
+    """Asks question after question: of the paper, of the notes on it, of each claim. Each answer is kept in the paper's
+    files as soon as the next is asked.
 
     It begins with the first that is open, can be left at any time, and goes on there when it is opened again.
     """
 
     def __init__(self, own: OwnPaper, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._folder = own.folder
-        # The claim's place, its id or the paper's name, the field, and the answer so far.
-        self._asked: list[tuple[int | None, str, str, str]] = [
-            (None, own.paper.name, field, answer_of(own.paper, field)) for field in PAPER_QUESTIONS
+        self._folder, paper = own.folder, own.paper
+        self._name = paper.name
+        parts = note_parts(paper.notes)
+        notes = [(part.question, part.words) for part in parts] or [(NOTES_QUESTIONS[0], "")]
+        self._asked = [
+            _Asked(PAPER, 0, "", field, question, answer_of(paper, field))
+            for field, question in PAPER_QUESTIONS.items()
         ]
-        for place, claim in enumerate(own.paper.claims):
-            self._asked += [(place, claim.id, field, answer_of(claim, field)) for field in CLAIM_QUESTIONS]
-        open_ones = {(one.claim, one.field) for one in own.missing}
-        keys = [("" if place is None else id, field) for place, id, field, _ in self._asked]
-        self._at = next((n for n, key in enumerate(keys) if key in open_ones), 0)
+        self._asked += [_Asked(NOTE, place, "", "", *note) for place, note in enumerate(notes)]
+        for place, claim in enumerate(paper.claims):
+            self._ask_of_claim(place, claim.id, claim)
+        open_ones = {(one.claim, one.question) for one in own.missing}
+        self._at = next((n for n, one in enumerate(self._asked) if (one.of, one.question) in open_ones), 0)
         self.setWindowTitle(own.paper.title)
         self.where, self.question, self.problem = QuietLabel(), QLabel(), ProblemLabel()
         self.question.setWordWrap(True)
@@ -74,13 +94,12 @@ class PaperQuestions(QDialog):
         self._show()
 
     def _show(self) -> None:
-        place, id, field, words = self._asked[self._at]
-        about = "The paper" if place is None else f"Claim {id[:_WIDTH]}"
-        question = (PAPER_QUESTIONS if place is None else CLAIM_QUESTIONS)[field]
-        self.where.setText(f"{about}: question {self._at + 1} of {len(self._asked)}")
-        self.question.setText(question)
-        self.answer.setAccessibleName(question)
-        self.answer.setPlainText(words)
+        asked = self._asked[self._at]
+        about = {PAPER: "The paper", NOTE: "Your notes", CLAIM: f"Claim “{asked.of[:_WIDTH]}”"}[asked.kind]
+        self.where.setText(f"{about} · question {self._at + 1} of {len(self._asked)}")
+        self.question.setText(asked.question)
+        self.answer.setAccessibleName(asked.question)
+        self.answer.setPlainText(asked.words)
         self.answer.selectAll()
         self.answer.setFocus(Qt.FocusReason.OtherFocusReason)
         self.back_button.setEnabled(self._at > 0)
@@ -89,17 +108,22 @@ class PaperQuestions(QDialog):
 
     def _keep(self) -> bool:
         """Writes the answer where it changed; False where it cannot be, which is said."""
-        place, id, field, before = self._asked[self._at]
+        asked = self._asked[self._at]
         words = self.answer.toPlainText().strip()
-        if words == before:
+        if words == asked.words:
             return True
         try:
-            words = write_answer(self._folder, place, field, words, (id, before))
+            if asked.kind == NOTE:
+                words = write_note(self._folder, asked.place, words, (asked.question, asked.words))
+            else:
+                place = asked.place if asked.kind == CLAIM else None
+                seen = (asked.of or self._name, asked.words)
+                words = write_answer(self._folder, place, asked.field, words, seen)
         except LabError as error:
             self.problem.say(str(error))
             self.answer.setFocus(Qt.FocusReason.OtherFocusReason)
             return False
-        self._asked[self._at] = (place, id, field, words)
+        self._asked[self._at] = replace(asked, words=words)
         return True
 
     def _go(self, distance: int) -> None:
@@ -131,5 +155,10 @@ class PaperQuestions(QDialog):
     def _add(self, id: str) -> None:
         place = add_claim(self._folder, id)
         self._at = len(self._asked)
-        self._asked += [(place, id, field, "") for field in CLAIM_QUESTIONS]
+        self._ask_of_claim(place, id)
         self._show()
+
+    def _ask_of_claim(self, place: int, id: str, claim: Claim | None = None) -> None:
+        for field, question in CLAIM_QUESTIONS.items():
+            words = answer_of(claim, field) if claim is not None else ""
+            self._asked.append(_Asked(CLAIM, place, id, field, question, words))

@@ -21,7 +21,7 @@ def test_a_paper_is_begun_listed_shown_and_asked_what_it_lacks(
     assert run("new", "mine", "--title", "On Mirrors", "--link", "https://example.org/a")[0] == 0
     code, said, _ = run("missing", "mine")
     assert code == 1
-    assert "control of first has no answer. Against which control?" in " ".join(said.split())
+    assert "control of claim-1 has no answer. Against which control?" in " ".join(said.split())
     code, said, _ = run("missing", "mine", "--json")
     value = json.loads(said)
     assert (code, value["complete"]) == (1, False)

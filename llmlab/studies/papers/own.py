@@ -213,17 +213,35 @@ def _lacks(row: dict[str, Any], field: str) -> str:
 
 
 def _missing_notes(notes: str) -> Iterator[Missing]:
-    """Headings with nothing under them, up to the next; smaller ones belong to what is under them."""
-    lines = [*notes.splitlines(), "# end"]
-    heads = [n for n, line in enumerate(lines) if re.match(r"#{1,2} ", line)]
-    written = False
-    for start, end in pairwise(heads):
-        empty = _is_empty("".join(lines[start + 1 : end]).strip())
-        written |= not empty
-        if empty and lines[start].startswith("## "):
-            yield Missing(NOTES_FILE, start + 1, "", "this heading", "has nothing under it", lines[start][3:].strip())
-    if not written and not any(lines[n].startswith("## ") for n in heads[:-1]):
+    """Headings with nothing under them; of notes without any, that nothing is written."""
+    parts = note_parts(notes)
+    for part in parts:
+        if _is_empty(part.words):
+            yield Missing(NOTES_FILE, part.start + 1, "", "this heading", "has nothing under it", part.question)
+    body = [line for line in notes.split("\n") if not line.startswith("# ")]
+    if not parts and _is_empty("".join(body).strip()):
         yield Missing(NOTES_FILE, 0, "", "it", "has no notes", NOTES_QUESTIONS[0])
+
+
+@dataclass(frozen=True)
+class NotePart:
+    """A heading of notes.md, and what stands under it. start, end: its line, and the one behind its part, from 0."""
+
+    question: str
+    start: int
+    end: int
+    words: str
+
+
+def note_parts(notes: str) -> list[NotePart]:
+    """Of the second level, up to the next; smaller ones belong to what is under them."""
+    lines = [*notes.split("\n"), "# end"]
+    heads = [n for n, line in enumerate(lines) if re.match(r"#{1,2} ", line)]
+    return [
+        NotePart(lines[start][3:].strip(), start, end, "\n".join(lines[start + 1 : end]).strip())
+        for start, end in pairwise(heads)
+        if lines[start].startswith("## ")
+    ]
 
 
 def _is_empty(words: str) -> bool:

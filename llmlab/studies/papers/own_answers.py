@@ -22,10 +22,12 @@ from llmlab.studies.papers.own import (
     block_of,
     end_of,
     is_field,
+    note_parts,
     read_files,
     text_of,
 )
 
+_FIRST_CLAIM = "claim-1"
 _OF_ONE_LINE = ("title", "authors", "year", "links")
 
 
@@ -42,7 +44,7 @@ def new_paper(name: str, outputs: Path, title: str = "", link: str = "") -> Path
         raise UsageError(f"{name!r} is already there.", f"It is in {folder}.", "Choose another name.")
     title = " ".join(title.split())
     notes = "".join(f"\n## {question}\n\n" for question in NOTES_QUESTIONS)
-    claims = f"{_paper_block(name, title, link)}\n{_claim_block('first')}"
+    claims = f"{_paper_block(name, title, link)}\n{_claim_block(_FIRST_CLAIM)}"
     with explained(f"{folder} could not be written."), new_folder(folder) as staging:
         write_atomic(staging / NOTES_FILE, f"# {title or name}\n{notes}".encode())
         write_atomic(staging / CLAIMS_FILE, claims.encode())
@@ -74,6 +76,37 @@ def write_answer(folder: Path, place: int | None, field: str, words: str, seen: 
     else:
         changed[first : end_of(lines, first, end)] = [new]
     _write(folder, text, "\n".join(changed) + "\n", place, field)
+    return words
+
+
+def write_note(folder: Path, place: int, words: str, seen: tuple[str, str]) -> str:
+    """Puts what is written under a heading into notes.md, at its end under one that it has not. -> as it is kept.
+
+    place: of the heading, from 0. seen: the heading and what stood under it when this was asked.
+    UsageError for what cannot be written there, or where something else stands there than what was seen. LabError
+    where nothing can be written.
+    """
+    path, words = folder / NOTES_FILE, words.strip()
+    if not is_unicode(words):
+        raise UsageError("This answer cannot be written.", "It has half a character in it.", "Type it again.")
+    notes = text_of(path)
+    parts, lines = note_parts(notes), notes.rstrip().split("\n")
+    new = ["", *words.split("\n"), ""] if words else [""]
+    if place < len(parts):
+        part = parts[place]
+        if (part.question, part.words) != seen:
+            why = f"What stands under {seen[0]!r} in {path} is another now than when it was asked."
+            raise UsageError("Another program changed this answer.", why, "Close the questions, and open them again.")
+        lines[part.start + 1 : part.end] = new
+    else:
+        lines += ["", f"## {seen[0]}", *new]
+    text = "\n".join(lines).rstrip() + "\n"
+    wanted = [(part.question, part.words) for part in parts]
+    wanted[place : place + 1] = [(seen[0], words)]
+    if [(part.question, part.words) for part in note_parts(text)] != wanted:
+        why = "One of its lines begins with #, which makes it a heading of the notes."
+        raise UsageError("This answer cannot be kept.", why, "Begin that line with another character.")
+    _store(path, text)
     return words
 
 

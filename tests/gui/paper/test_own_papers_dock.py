@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QApplication, QDialog
@@ -12,8 +14,9 @@ from windows import dock_in_sight
 
 from llmlab.studies.papers.own import CLAIM_QUESTIONS, NOTES_QUESTIONS, OwnPaper, find_own_paper
 from llmlab.studies.papers.own_answers import new_paper, write_answer
+from llmlab_gui.experiments.report_dock import ReportDock
 from llmlab_gui.paper import questions
-from llmlab_gui.paper.check import CheckDock
+from llmlab_gui.paper.check import CheckDock, check_report
 from llmlab_gui.paper.claim_rows import UNTESTED
 from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.notes import PaperDock
@@ -68,9 +71,9 @@ def test_a_paper_is_begun_answered_by_keyboard_left_and_gone_on_with(
         paper = own_of(lab).paper
         assert (paper.title, paper.authors, paper.year) == ("On Mirrors", "A. Reader", 2020)
         assert paper.links == ("https://example.org/a",)
-        qtbot.waitUntil(lambda: "control of first has no answer" in dock.browser.toPlainText(), timeout=WAIT)
+        qtbot.waitUntil(lambda: "control of claim-1 has no answer" in dock.browser.toPlainText(), timeout=WAIT)
         assert [row.state for row in claims.model.rows] == [UNTESTED]
-        assert claims.model.table()[1][0][:2] == ["first", UNTESTED]
+        assert claims.model.table()[1][0][:2] == ["claim-1", UNTESTED]
         assert "answers missing" in claims.standing.text()
 
 
@@ -81,7 +84,7 @@ def test_the_questions_go_on_where_they_were_left_and_end(qtbot: QtBot, lab: Who
         dialog = PaperQuestions(own_of(lab))
         qtbot.addWidget(dialog)
         dialog.show()
-        for _ in range(6):
+        for _ in range(8):
             asked.append(dialog.question.text())
             field = dialog.answer.accessibleName()
             assert field == dialog.question.text()
@@ -90,8 +93,8 @@ def test_the_questions_go_on_where_they_were_left_and_end(qtbot: QtBot, lab: Who
             if dialog.result():
                 break
         dialog.leave_button.click()
-    assert len(set(asked)) == len(asked) == 3 + len(CLAIM_QUESTIONS)
-    assert [one.question for one in own_of(lab).missing] == list(NOTES_QUESTIONS)
+    assert len(set(asked)) == len(asked) == 3 + len(NOTES_QUESTIONS) + len(CLAIM_QUESTIONS)
+    assert own_of(lab).standing == "complete"
 
 
 def test_another_claim_is_asked_for_and_a_file_changed_by_hand_is_told_of(
@@ -102,7 +105,7 @@ def test_another_claim_is_asked_for_and_a_file_changed_by_hand_is_told_of(
     qtbot.addWidget(dialog)
     dialog.show()
     dialog._add("second")
-    assert "Claim second" in dialog.where.text()
+    assert "Claim “second”" in dialog.where.text()
     (folder / "claims.toml").write_text("no toml", encoding="utf-8")
     type_answer(qtbot, dialog, "A title of some words")
     assert "line 1" in dialog.problem.text()
@@ -171,13 +174,15 @@ def test_what_is_written_in_an_editor_is_seen_when_the_window_is_in_front_again(
         assert changes == ["changed"]
 
 
-def test_check_says_of_a_paper_without_tests_what_one_can_do(qtbot: QtBot, lab: WholeLab) -> None:
+@pytest.mark.parametrize("dock_of", [CheckDock, check_report])
+def test_check_and_its_report_say_of_a_paper_without_tests_what_one_can_do(
+    qtbot: QtBot, lab: WholeLab, dock_of: Callable[..., CheckDock | ReportDock]
+) -> None:
     new_paper("mine", lab.outputs)
-    with dock_in_sight(qtbot, CheckDock(lab, lab.papers), 480, 600) as dock:
+    with dock_in_sight(qtbot, dock_of(lab, lab.papers), 480, 600) as dock:
         lab.papers.show("mine")
         qtbot.waitUntil(lambda: "An experiment of your own" in dock._empty.text, timeout=WAIT)
-        assert not dock.form.isVisible()
-        assert not dock.setup.problem.isVisible()
+        assert isinstance(dock, ReportDock) or not (dock.form.isVisible() or dock.setup.problem.isVisible())
         with qtbot.waitSignal(lab.dock_requested, timeout=WAIT) as asked:
             dock._empty._button.click()
         assert asked.args == ["experiment"]

@@ -15,9 +15,10 @@ from llmlab.studies.papers.own import (
     PAPER_QUESTIONS,
     OwnPaper,
     find_own_paper,
+    note_parts,
     own_papers,
 )
-from llmlab.studies.papers.own_answers import add_claim, new_paper, write_answer
+from llmlab.studies.papers.own_answers import add_claim, new_paper, write_answer, write_note
 
 # As somebody types it: quotes, a backslash, lines, a header that is none.
 HARD = 'It says "0.3 nats", and C:\\x.\n[[claims]]\ntest = "no"\n\tin all of 5 seeds \x7f'
@@ -45,7 +46,7 @@ def test_a_new_paper_asks_every_question_and_misses_every_answer(tmp_path: Path)
     folder = new_paper("mine", tmp_path)
     own = found(tmp_path)
     asked = [(one.claim, one.field) for one in own.missing if one.file == "claims.toml"]
-    assert asked == [("", field) for field in PAPER_QUESTIONS] + [("first", field) for field in CLAIM_QUESTIONS]
+    assert asked == [("", field) for field in PAPER_QUESTIONS] + [("claim-1", field) for field in CLAIM_QUESTIONS]
     assert [one.question for one in own.missing if one.file == "notes.md"] == list(NOTES_QUESTIONS)
     for one in own.missing:  # each where it says
         line = (folder / one.file).read_text().splitlines()[one.line - 1]
@@ -108,6 +109,30 @@ def test_an_answer_is_read_back_as_it_was_written_and_leaves_all_else_alone(tmp_
     assert [line for line in path.read_text().splitlines() if line.startswith("#")] == kept
 
 
+def test_notes_are_read_back_as_they_were_written_and_leave_all_else_alone(tmp_path: Path) -> None:
+    folder = new_paper("mine", tmp_path)
+    path = folder / "notes.md"
+    path.write_text(path.read_text() + "\n## Mine\n\nAs it was.\n### Smaller\nstill its own\n")
+    for place, words in ((1, "Two lines,\n\nand a #hash"), (0, "An idea."), (2, "Nothing."), (1, "Other words")):
+        before = {one.question: one.words for one in note_parts(path.read_text())}
+        question = NOTES_QUESTIONS[place]
+        assert write_note(folder, place, f" {words}\n", (question, before[question])) == words
+        after = {one.question: one.words for one in note_parts(path.read_text())}
+        assert after == before | {question: words}
+    assert after["Mine"] == "As it was.\n### Smaller\nstill its own"
+    assert {one.file for one in found(tmp_path).missing} == {"claims.toml"}
+    kept = path.read_text()
+    for heading in ("# another", "words\n## and one more"):
+        with pytest.raises(UsageError, match="heading"):
+            write_note(folder, 0, heading, (NOTES_QUESTIONS[0], "An idea."))
+    with pytest.raises(UsageError, match="Another program"):
+        write_note(folder, 0, "something else", (NOTES_QUESTIONS[0], "not what stands there"))
+    assert path.read_text() == kept
+    path.write_text("# Only a title\n")
+    write_note(folder, 0, "An idea.", (NOTES_QUESTIONS[0], ""))
+    assert path.read_text() == f"# Only a title\n\n## {NOTES_QUESTIONS[0]}\n\nAn idea.\n"
+
+
 def test_an_answer_whose_place_is_in_doubt_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     folder = new_paper("mine", tmp_path)
     path = folder / "claims.toml"
@@ -126,12 +151,12 @@ def test_an_answer_whose_place_is_in_doubt_is_refused_and_nothing_is_written(tmp
 def test_two_claims_of_one_id_are_told_apart_and_told_of(tmp_path: Path) -> None:
     folder = new_paper("mine", tmp_path)
     with pytest.raises(UsageError, match="already"):
-        add_claim(folder, "first")
+        add_claim(folder, "claim-1")
     add_claim(folder, "second")
     path = folder / "claims.toml"
-    path.write_text(path.read_text().replace('"second"', '"first"'))
+    path.write_text(path.read_text().replace('"second"', '"claim-1"'))
     own = found(tmp_path)
-    assert [claim.id for claim in own.paper.claims] == ["first", "claim-2"]
+    assert [claim.id for claim in own.paper.claims] == ["claim-1", "claim-2"]
     assert [one.claim for one in own.missing if one.field == "id"] == ["claim-2"]
 
 
@@ -202,11 +227,11 @@ def test_an_answer_that_another_program_changed_is_not_written_over(tmp_path: Pa
     assert write_answer(folder, None, "authors", "B. Reader", ("mine", kept)) == "B. Reader"
     path.write_text(path.read_text().replace("[[claims]]", '[[claims]]\nid = "before"\n\n[[claims]]'))
     before = path.read_text()
-    for place, seen in ((None, ("mine", kept)), (0, ("first", "")), (7, ("first", ""))):
+    for place, seen in ((None, ("mine", kept)), (0, ("claim-1", "")), (7, ("claim-1", ""))):
         with pytest.raises(UsageError, match="Another program"):
             write_answer(folder, place, "authors" if place is None else "test", "this and that", seen)
     assert path.read_text() == before
-    write_answer(folder, 1, "test", "this and that", ("first", ""))
+    write_answer(folder, 1, "test", "this and that", ("claim-1", ""))
 
 
 def test_year_and_links_can_be_emptied_and_a_year_begins_with_no_zero(tmp_path: Path) -> None:
