@@ -79,7 +79,8 @@ def _trains(words: str) -> str:
         return words
     if "--model" in words:  # it fine-tunes
         return words + " --set data.scored=4"
-    return words + _SMALL + " --set model.n_layer=3" * ("model.n_layer" not in words)
+    words += _SMALL + " --set model.n_layer=3" * ("model.n_layer" not in words)
+    return words + " --set data.tokenizer=bpe" * ("--preset nano" in words)  # 2,048 tokens, and not GPT-2's 50,257
 
 
 def _experiment(words: str) -> str:
