@@ -333,6 +333,10 @@ def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: st
         if dock.isFloating():  # first: Qt does not take down what has left the window
             dock.setFloating(False)
         window.removeDockWidget(dock)
+    layout = window.layout()
+    assert layout is not None
+    layout.activate()  # Qt takes down the tabs of the docks that were removed
+    layout.setEnabled(False)  # or it would give all docks their places each time that one of them is shown
     window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, docks[_first(tree)])
     _place(window, docks, tree)
     shown = _names(tree)
@@ -340,9 +344,13 @@ def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: st
         if name not in shown:  # it has a place all the same, for when someone asks for it
             window.tabifyDockWidget(docks[shown[-1]], dock)
         dock.setVisible(name in shown)
+    layout.setEnabled(True)
+    layout.activate()
     _resize(window, docks, tree, window.width(), window.height())
     for front in _fronts(tree):
         docks[front].raise_()
+    for bar in window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+        bar.setVisible(bar.count() > 1)  # Qt would when a dock has moved to its place
 
 
 def _place(window: QMainWindow, docks: Mapping[str, QDockWidget], node: Node) -> None:
