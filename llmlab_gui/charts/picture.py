@@ -33,6 +33,7 @@ from PySide6.QtWidgets import QGraphicsItem, QGraphicsView, QWidget
 from llmlab_gui.charts.cell_map import PICTURED
 from llmlab_gui.charts.figure_chart import FigureChart
 from llmlab_gui.charts.line_chart import LineChart, align
+from llmlab_gui.widgets.labels import breakable
 from llmlab_gui.widgets.saving import Table, quoted, save, save_csv
 from llmlab_gui.widgets.theme import current_theme
 
@@ -46,7 +47,8 @@ def image_of(widgets: Sequence[QWidget], title: str = "", note: str = "") -> QIm
 
     note: what a reader of charts has to know, under their title.
     """
-    image = QImage(_size(widgets) * _SCALE, QImage.Format.Format_RGB32)
+    title = breakable(title or widgets[0].accessibleName())
+    image = QImage(_size(widgets, title) * _SCALE, QImage.Format.Format_RGB32)
     image.fill(QColor(current_theme().surface))
     image.setDevicePixelRatio(_SCALE)
     painter = QPainter(image)
@@ -64,7 +66,8 @@ def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "", note: 
     """Paints a .png or .svg now; calling what is returned writes the file, in any thread. It raises LabError."""
     buffer = QBuffer()
     if path.suffix.lower() == ".svg":
-        size = _size(widgets)
+        words = breakable(title or widgets[0].accessibleName())
+        size = _size(widgets, words)
         generator = QSvgGenerator(QSvgGenerator.SvgVersion.Svg11)  # SVG Tiny cannot clip
         generator.setOutputDevice(buffer)
         generator.setSize(size)
@@ -73,7 +76,7 @@ def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "", note: 
         generator.setTitle(title or path.stem)
         painter = QPainter(generator)
         painter.fillRect(QRect(QPoint(0, 0), size), QColor(current_theme().surface))
-        _paint(widgets, painter, title, note)
+        _paint(widgets, painter, words, note)
         painter.end()
     else:
         buffer.open(QIODevice.OpenModeFlag.WriteOnly)
@@ -101,11 +104,11 @@ def _are_charts(widgets: Sequence[QWidget]) -> TypeGuard[Sequence[LineChart | Fi
     return all(isinstance(widget, (LineChart, FigureChart)) for widget in widgets)
 
 
-def _size(widgets: Sequence[QWidget]) -> QSize:
+def _size(widgets: Sequence[QWidget], words: str) -> QSize:
     if _are_charts(widgets):
         return _FIGURE
-    height = sum(widget.height() for widget in widgets) + _title_height()
-    return QSize(max(widget.width() for widget in widgets), height)
+    width = max(widget.width() for widget in widgets)
+    return QSize(width, sum(widget.height() for widget in widgets) + _title_height(words, width))
 
 
 def _title_font() -> QFont:
@@ -114,18 +117,19 @@ def _title_font() -> QFont:
     return font
 
 
-def _title_height() -> int:
-    return QFontMetrics(_title_font()).height() + 2 * _TITLE_AIR
+def _title_height(words: str, width: int) -> int:
+    """Of as many lines as it takes."""
+    room = QRect(0, 0, width - 2 * _TITLE_AIR, _FIGURE.height())
+    return QFontMetrics(_title_font()).boundingRect(room, Qt.TextFlag.TextWordWrap, words).height() + 2 * _TITLE_AIR
 
 
 def _paint(widgets: Sequence[QWidget], painter: QPainter, title: str, note: str) -> None:
-    font, top = _title_font(), _title_height()
-    place = QRect(_TITLE_AIR, 0, _size(widgets).width() - 2 * _TITLE_AIR, top)
-    words = title or widgets[0].accessibleName()
-    painter.setFont(font)
+    width = _size(widgets, title).width()
+    top = _title_height(title, width)
+    painter.setFont(_title_font())
     painter.setPen(QColor(current_theme().text))
-    words = QFontMetrics(font).elidedText(words, Qt.TextElideMode.ElideRight, place.width())
-    painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, words)
+    place = QRect(_TITLE_AIR, 0, width - 2 * _TITLE_AIR, top)
+    painter.drawText(place, Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextWordWrap, title)
     if not _are_charts(widgets):
         _paint_below(widgets, painter, top)
         return

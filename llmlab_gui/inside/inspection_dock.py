@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -22,6 +23,7 @@ from llmlab_gui.widgets.veil import Veil
 AGAIN = "Inspect again"
 _WORD = re.compile(r"[^\W_]+")
 _FILE_WORDS = 4  # of a prompt, in the name of a file
+_LONGEST_PROMPT = 200  # characters, above a picture
 # Of numbers that were asked for with other fields than those in sight.
 BEFORE_CHANGE = "before the last change"
 
@@ -96,7 +98,7 @@ class InspectionDock(ExportingDock):
     @property
     def picture_title(self) -> str:
         """With the prompt that it is of."""
-        prompt = self._prompt_in_sight()
+        prompt = textwrap.shorten(self._prompt_in_sight(), _LONGEST_PROMPT, placeholder=" …")
         return f"{super().picture_title}{self.part_in_sight()}" + (f", of “{prompt}”" if prompt else "")
 
     @property

@@ -14,7 +14,7 @@ from llmlab_gui.widgets.theme import current_theme, theme_notifier
 
 W = TypeVar("W", bound=QWidget)
 Slot: TypeAlias = Callable[..., object] | SignalInstance
-_LONG_WORD = re.compile(r"\S{24}(?=\S{8})")  # signs, and those that follow: a narrow form has room for 40
+_LONG_WORD = re.compile(r"\S{32,}")  # a narrow form has room for 40 signs
 
 
 def labelled(widget: W, name: str = "", tip: str = "") -> W:
@@ -31,6 +31,11 @@ def label_of(text: str, field: QWidget) -> QLabel:
     label = QLabel(text)
     label.setBuddy(field)
     return label
+
+
+def breakable(text: str) -> str:
+    """With places, unseen, where lines may break within a long name or path: it makes nothing wider then."""
+    return _LONG_WORD.sub(lambda found: "\u200b".join(found[0]), text)
 
 
 def demi_bold(widget: W, larger: float = 1.0) -> W:
@@ -189,8 +194,7 @@ class ProblemLabel(_ThemeLabel):
         """Shows it; nothing with an empty text. Not `wrong`: in the colour of text."""
         self._wrong = wrong
         self._restyle()
-        # A name or a path may be wider than the form, which is not to grow: Qt breaks it where it may, unseen.
-        self.setText(_LONG_WORD.sub("\\g<0>\u200b", text))
+        self.setText(breakable(text))
         self.setVisible(bool(text))
 
     def text(self) -> str:
