@@ -97,15 +97,15 @@ def test_bars_sum_to_the_logit_and_split_by_head(name: str) -> None:
 @each("name", ALL)
 def test_neurons_sum_to_the_feed_forwards_bar(name: str) -> None:
     about = watched(name)
-    whole = AttributionAt(about.anatomy, POSITION)
-    run(about.model, about.anatomy, some_ids(), [whole])
+    whole, watchers = AttributionAt(about.anatomy, POSITION), dict[int, NeuronsAt]()
     for layer, block in enumerate(about.anatomy.blocks):
         if block.neurons is None:
             with pytest.raises(LabError, match="mixture of experts"):
                 NeuronsAt(about.anatomy, layer, POSITION)
-            continue
-        watcher = NeuronsAt(about.anatomy, layer, POSITION)
-        run(about.model, about.anatomy, some_ids(), [watcher])
+        else:
+            watchers[layer] = NeuronsAt(about.anatomy, layer, POSITION)
+    run(about.model, about.anatomy, some_ids(), [whole, *watchers.values()])
+    for layer, watcher in watchers.items():
         found = watcher.results(3, 40, top=1000)
         bar = whole.results(3, 40)["attribution/feed_forward"][layer]
         assert torch.allclose(found["neurons/attribution"].sum() + found["neurons/bias"], bar, atol=1e-5)
@@ -167,14 +167,16 @@ def scattered(results: dict[str, Tensor], row: int, vocab: int) -> Tensor:
 
 @each("name", ALL)
 def test_stages_lead_to_the_pattern(name: str) -> None:
-    about = watched(name)
+    about, watchers = watched(name), dict[int, StagesOf]()
     for layer, block in enumerate(about.anatomy.blocks):
         if block.attention is None:
             with pytest.raises(LabError, match="no attention pattern"):
                 StagesOf(about.anatomy, layer, 0)
-            continue
-        watcher = StagesOf(about.anatomy, layer, 3)
-        run(about.model, about.anatomy, some_ids(), [watcher])
+        else:
+            watchers[layer] = StagesOf(about.anatomy, layer, 3)
+    run(about.model, about.anatomy, some_ids(), list(watchers.values()))
+    for layer, watcher in watchers.items():
+        block = about.anatomy.blocks[layer]
         stages = watcher.result()
         assert torch.equal(stages.pattern, about.seen.whole_pattern(layer)[3])
         window = block.window or TIME
