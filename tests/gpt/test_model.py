@@ -17,7 +17,7 @@ from llmlab.gpt.shapes import padded_vocab_size, parameter_count
 
 @each("options", COMBINATIONS)
 def test_a_later_token_changes_no_earlier_logit(options: dict[str, Any]) -> None:
-    settings = shape(**options)
+    settings = shape(**options, block_size=6)
     model = lively(settings)
     ids = some_ids(2, settings.block_size)
     with torch.no_grad():

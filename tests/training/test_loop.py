@@ -71,8 +71,8 @@ def test_a_measurement_of_the_whole_held_out_text_predicts_each_of_its_tokens_on
 
 def test_150_steps_on_tiny_lower_the_validation_loss_far_below_letter_frequencies(outputs: Path) -> None:
     shape = {"model__n_layer": 2, "model__n_head": 4, "model__n_embd": 64, "model__block_size": 32}
-    data = {"data__batch_size": 16, "train__grad_accum": 1, "model__dropout": 0.0, "train__warmup_steps": 20}
-    rates = {"train__learning_rate": 2e-3, "train__eval_sequences": 64, "train__eval_interval": 50}
+    data = {"data__batch_size": 8, "train__grad_accum": 1, "model__dropout": 0.0, "train__warmup_steps": 20}
+    rates = {"train__learning_rate": 2e-3, "train__eval_sequences": 32, "train__eval_interval": 50}
     run = train_here(new_run(outputs, 150, **shape, **data, **rates))
     started, measured = events_of(run, "started")[0], [event["val_loss"] for event in events_of(run, "evaluated")]
     assert measured[0] == pytest.approx(started["uniform_loss"], abs=0.1)

@@ -152,70 +152,46 @@ def test_a_pause_holds_in_place_and_loses_nothing(run: RunFolder, alone: RunFold
     assert events_of(run, "finished")[0]["active_seconds"] < all_events(run)[-1]["time"] - all_events(run)[0]["time"]
 
 
-def test_a_resume_without_a_pause_changes_nothing(run: RunFolder, alone: RunFolder) -> None:
-    with _asking(run, resume=5):
+def test_a_save_at_once_keeps_that_step_and_changes_nothing_nor_does_a_resume_without_a_pause(
+    run: RunFolder, alone: RunFolder
+) -> None:
+    with _asking(run, resume=5, save=7):
         train_here(run)
+    assert select(run.checkpoints, "7").labels == ("requested",)
     assert differences(alone, run) == []
     assert events_of(run, "resumed") == []
 
 
-def test_a_stop_saves_and_the_rest_ends_as_one_left_alone(run: RunFolder, alone: RunFolder) -> None:
-    with _asking(run, stop=13):
-        train_here(run)
-    stopped = all_events(run)[-1]
-    assert (stopped["event"], stopped["step"], stopped["checkpoint"]) == ("stopped", 13, "step-00000013")
-    assert (run.status().state, run.status().step) == ("stopped", 13)
+def test_a_stop_or_sigterm_while_paused_saves_where_it_stands(run: RunFolder, alone: RunFolder) -> None:
+    for step in (6, 11):
+        with _asking(run, pause=step), forked(run) as worker:
+            wait_until(lambda: run.status().state == "paused")
+            worker.terminate() if step == 6 else request(run, "stop")
+            assert worker.wait() == 0
+        assert (run.status().state, select(run.checkpoints).step) == ("stopped", step)
+    train_here(run)
+    assert differences(alone, run) == []
+
+
+def test_each_stop_saves_once_and_the_rest_ends_as_one_left_alone(run: RunFolder, alone: RunFolder) -> None:
+    requests.send(run.requests, "stop")  # before the first step
+    train_here(run)
+    assert (run.status().state, select(run.checkpoints).step) == ("stopped", 0)
+    for step in (10, 13):  # the first of them is saved already
+        with _asking(run, stop=step):
+            train_here(run)
+        stopped = all_events(run)[-1]
+        assert (stopped["event"], stopped["step"], stopped["checkpoint"]) == ("stopped", step, f"step-{step:08}")
+        assert (run.status().state, run.status().step) == ("stopped", step)
+        assert [event["step"] for event in events_of(run, "checkpoint_saved")].count(step) == 1
     assert select(run.checkpoints).labels == ("stopped",)
     train_here(run)
     assert differences(alone, run) == []
-    assert events_of(run, "started")[1]["changed"] == []
-
-
-def test_a_stop_at_a_step_that_is_saved_already_saves_it_once(run: RunFolder) -> None:
-    with _asking(run, stop=10):
-        train_here(run)
-    assert [event["step"] for event in events_of(run, "checkpoint_saved")].count(10) == 1
-    assert events_of(run, "stopped")[0]["checkpoint"] == "step-00000010"
-
-
-def test_a_stop_while_paused_saves_where_it_stands(run: RunFolder, alone: RunFolder) -> None:
-    with _asking(run, pause=11), forked(run) as worker:
-        wait_until(lambda: run.status().state == "paused")
-        request(run, "stop")
-        assert worker.wait() == 0
-    assert (run.status().state, select(run.checkpoints).step) == ("stopped", 11)
-    train_here(run)
-    assert differences(alone, run) == []
-
-
-def test_a_stop_before_the_first_step_saves_step_zero_and_measures_it_once(run: RunFolder, alone: RunFolder) -> None:
-    requests.send(run.requests, "stop")
-    train_here(run)
-    assert (run.status().state, select(run.checkpoints).step) == ("stopped", 0)
-    train_here(run)
-    assert differences(alone, run) == []
+    assert [event["changed"] for event in events_of(run, "started")] == [[]] * 4
     assert [event["step"] for event in events_of(run, "evaluated")] == [0, 4, 8, 12, 16, 20, 24]
     progress = [load_state(select(ended.checkpoints, "final").path).progress for ended in (alone, run)]
     assert progress[0].evaluations_without_better == progress[1].evaluations_without_better
     assert (progress[0].best_val_loss, progress[0].best_step) == (progress[1].best_val_loss, progress[1].best_step)
-
-
-def test_sigterm_stops_and_saves(run: RunFolder, alone: RunFolder) -> None:
-    with _asking(run, pause=6), forked(run) as worker:
-        wait_until(lambda: run.status().state == "paused")
-        worker.terminate()
-        assert worker.wait() == 0
-    assert (run.status().state, select(run.checkpoints).step) == ("stopped", 6)
-    train_here(run)
-    assert differences(alone, run) == []
-
-
-def test_save_now_saves_that_step_keeps_it_and_changes_nothing(run: RunFolder, alone: RunFolder) -> None:
-    with _asking(run, save=7):
-        train_here(run)
-    saved = select(run.checkpoints, "7")
-    assert saved.labels == ("requested",)
-    assert differences(alone, run) == []
 
 
 @pytest.mark.parametrize("interrupted", [1, 17])
@@ -461,13 +437,20 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train_here(new_run(tmp_path_factory.mktemp("parent"), STEPS, "parent", checkpoints__keep_last=99))
 
 
-def test_a_branch_with_the_same_settings_ends_as_its_parent_did(parent: RunFolder, outputs: Path) -> None:
-    begin = select(parent.checkpoints, "10")
-    branch = create_run(outputs, parent.info().settings, name="branch", parent=(parent, begin))
+def test_a_branch_with_the_same_settings_ends_as_its_parent_did_also_without_it(
+    parent: RunFolder, outputs: Path
+) -> None:
+    mortal = RunFolder(Path(shutil.copytree(parent.path, outputs / "pretraining" / "mortal")))
+    begin = select(mortal.checkpoints, "10")
+    branch = create_run(outputs, mortal.info().settings, name="branch", parent=(mortal, begin))
     origin = branch.info().parent
     assert origin is not None
-    assert (origin["run"], origin["checkpoint"], origin["step"]) == ("parent", "step-00000010", 10)
+    assert (origin["run"], origin["checkpoint"], origin["step"]) == ("mortal", "step-00000010", 10)
     assert select(branch.checkpoints).labels == ("branch",)
+    opened, original = open_checkpoint(branch, select(branch.checkpoints)), open_checkpoint(mortal, begin)
+    assert opened.tokenizer.to_json() == original.tokenizer.to_json()
+    assert same_weights(parent, branch, "10")
+    shutil.rmtree(mortal.path)
     train_here(branch)
     assert same_weights(parent, branch)
     assert _steps(branch) == list(range(11, STEPS + 1))
@@ -477,25 +460,6 @@ def test_a_branch_with_the_same_settings_ends_as_its_parent_did(parent: RunFolde
         event["loss"] for event in events_of(parent, "step")[10:]
     ]
     assert select(branch.checkpoints, "10").labels == ("branch",)
-
-
-def test_a_branch_can_be_opened_before_its_first_worker_ran(parent: RunFolder, outputs: Path) -> None:
-    begin = select(parent.checkpoints, "10")
-    branch = create_run(outputs, parent.info().settings, name="branch", parent=(parent, begin))
-    opened, original = open_checkpoint(branch, select(branch.checkpoints)), open_checkpoint(parent, begin)
-    assert opened.tokenizer.to_json() == original.tokenizer.to_json()
-    assert same_weights(parent, branch, "10")
-
-
-def test_a_branch_outlives_its_parent(parent: RunFolder, outputs: Path) -> None:
-    mortal = RunFolder(Path(shutil.copytree(parent.path, outputs / "pretraining" / "mortal")))
-    branch = create_run(
-        outputs, mortal.info().settings, name="branch", parent=(mortal, select(mortal.checkpoints, "10"))
-    )
-    shutil.rmtree(mortal.path)
-    train_here(branch)
-    assert branch.status().state == "finished"
-    assert same_weights(parent, branch)
 
 
 def test_a_killed_branch_resumes_without_a_step_twice(parent: RunFolder, outputs: Path) -> None:
@@ -561,21 +525,16 @@ def test_a_branch_may_take_up_such_a_setting_or_leave_it(parent: RunFolder, outp
     assert events_of(back, "step")[0]["loss"] == events_of(branch, "step")[10]["loss"]
 
 
-def test_two_workers_in_a_row_count_attempts(run: RunFolder) -> None:
-    with _asking(run, stop=4):
-        train_here(run)
-    train_here(run)
-    assert [event["attempt"] for event in events_of(run, "started")] == [1, 2]
-    assert run.recorded_status().attempt == 2
-
-
-def test_requests_left_by_an_earlier_worker_are_not_answered_by_the_next(run: RunFolder) -> None:
+def test_the_next_worker_counts_as_an_attempt_and_answers_no_request_that_an_earlier_one_left(run: RunFolder) -> None:
     with _asking(run, stop=4):
         train_here(run)
     requests.send(run.requests, "stop")
     with mock.patch("subprocess.Popen", return_value=mock.Mock(pid=os.getpid())):
         start_worker(run)
     assert requests.take(run.requests) == []
+    train_here(run)
+    assert [event["attempt"] for event in events_of(run, "started")] == [1, 2]
+    assert run.recorded_status().attempt == 2
 
 
 def test_a_fork_that_fails_says_so() -> None:
