@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ SMALLEST = {
     "gui_all": "gui_first_token --model MODEL --rounds 1 gui_inspection --tokens 80 --rounds 1 "
     "gui_long_run --lines 3000 gui_palette --runs 10 gui_redraw --points 1000 --rounds 1 "
     "gui_responsiveness --seconds 0.2",
-    "half_precision": "steps --cases baby --seconds 0.1",
+    "half_precision": "steps --cases 'baby, batch 1' --seconds 0.1",
     "inspection_cost": "--model MODEL --tokens 16 --rounds 1 --passes 1 --threads 1",
     "model_loads": "--loads 2 --inspect",
     "mystery_tells": "--seeds 1 --faults frozen --threads 1 --set train.steps=2 model.n_embd=24 samples.tokens=4",
@@ -47,7 +48,7 @@ PROGRAMS = [path for path in sorted(BENCHMARKS.glob("*.py")) if "__main__" in pa
 )
 def test_a_benchmark_runs_to_its_end(path: Path, tmp_path: Path, outputs: Path) -> None:
     assert path.stem in SMALLEST, "Say here with which arguments it takes a few seconds at most."
-    words = SMALLEST[path.stem].split()
+    words = shlex.split(SMALLEST[path.stem])
     if "PEER" in words:
         if "NANOGPT" not in os.environ:
             pytest.skip("NANOGPT names no folder with nanoGPT's model.py")
