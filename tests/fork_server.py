@@ -283,7 +283,7 @@ def _become(request: dict[str, Any], files: list[int], link: socket.socket) -> N
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    if request["starts_others"]:
+    if request["starts_others"] and not _trains_alone(request["command"]):
         _have_template()
     _open_standard_files(request["unbuffered"])
     random.seed()
@@ -311,6 +311,15 @@ def _become(request: dict[str, Any], files: list[int], link: socket.socket) -> N
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(code & 0xFF)
+
+
+def _trains_alone(command: list[str]) -> bool:
+    """Whether it is the worker of a run that one process trains: it starts no other."""
+    if module_of(command) != "llmlab.jobs.worker":
+        return False
+    with contextlib.suppress(Exception):  # the worker will say what is wrong with the run
+        return sys.modules["llmlab.store.run_folder"].RunFolder(Path(command[3])).info().settings.distributed.count == 1
+    return False
 
 
 def _have_template() -> None:
