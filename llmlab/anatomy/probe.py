@@ -259,14 +259,14 @@ def _wrong_pattern(pattern: Tensor, block: BlockAnatomy, sinks: bool) -> str | N
     off = (sums.clamp(min=0) if sinks else sums.abs()).max().item()  # a sink takes its part of each row
     # In half precision each of T weights is rounded.
     if not off <= 1e-5 + torch.finfo(pattern.dtype).eps:
-        return f"the rows of the pattern do not sum to 1: they are off by {off:.1e}"
+        return f"the rows of the pattern do not sum to 1: they are off by {off:.2g}"
     ahead = pattern.triu(1).abs().max().item()
     if ahead != 0.0:
-        return f"the pattern looks {ahead:.1e} ahead"
+        return f"the pattern looks ahead: a later position gets {ahead:.2g}"
     if block.window is not None and block.window < time:
         beyond = pattern.tril(-block.window).abs().max().item()
         if beyond != 0.0:
-            return f"the pattern looks {beyond:.1e} beyond its window of {block.window} tokens"
+            return f"the pattern looks beyond its window of {block.window} tokens: a position there gets {beyond:.2g}"
     return None
 
 

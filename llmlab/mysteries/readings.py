@@ -33,16 +33,18 @@ _FIRST_ROW = 8
 
 @dataclass(frozen=True)
 class Measures:
-    """Of the final checkpoint and the earliest one, in eval mode. Losses in nats.
+    """Of the latest checkpoint and the earliest one, in eval mode. Losses in nats per token.
 
-    same: validation loss on the sequences that the run measured, as it measures. other: on other held-out ones. asked:
-    loss when asked for the token read, the next one, the one after it. parameters, expected: counted, and as the
-    settings give them. moved: change of all weights since the earliest checkpoint, in lengths of them; by_block the
-    same. norms: mean size of the norm weights; at_one: share of them that is exactly 1. bf16: share of all weights that
-    is a number of bf16. uneven: relative standard deviation of the pattern's rows after the earliest checkpoint's step.
-    refused: why panels are withheld, by panel.
+    step, early: of the two. same: validation loss on the sequences that the run measured, as it measures. other: on
+    other held-out ones. asked: loss against the token read, the next one, the one after it. parameters, expected:
+    counted, and as the settings give them. moved: change of all weights since the earliest checkpoint, in lengths of
+    them; by_block the same. norms: mean size of the norm weights; at_one: share of them that is exactly 1. bf16: share
+    of all weights that is a number of bf16. uneven: relative standard deviation of the pattern's rows after the
+    earliest checkpoint's step. refused: why panels are withheld, by panel.
     """
 
+    step: int
+    early: int
     same: float
     other: float
     asked: list[float]
@@ -63,15 +65,18 @@ class Measures:
         """For people."""
         read, next_one, after = self.asked
         blocks = ", ".join(f"{100 * moved:.3g} %" for moved in self.by_block)
+        early = f"step {self.early:,}"
         return [
-            f"validation loss, measured again: {self.same:.3f}; on other held-out text: {self.other:.3f}",
-            f"asked for the token read: {read:.3f}; for the next one: {next_one:.3f}; for the one after: {after:.3f}",
-            f"parameters: {self.parameters:,}; by the settings: {self.expected:,}",
-            f"weights moved since the first checkpoint: {100 * self.moved:.3g} %; by block: {blocks}",
-            f"norm weights: {self.norms:.3f} on average, {100 * self.at_one:.0f} % are exactly 1",
-            f"weights that are numbers of bf16: {100 * self.bf16:.0f} %",
-            f"patterns after the first checkpoint's step: rows are uneven by {100 * self.uneven:.2g} %",
-            *(f"{panel} is withheld: {why}" for panel, why in self.refused.items()),
+            f"Checkpoint of step {self.step:,}, compared with that of {early}; losses in nats per token.",
+            f"Validation loss, measured again: {self.same:.3f}; on other held-out text: {self.other:.3f}",
+            f"Predictions scored against the token just read: {read:.3f}; the next one: {next_one:.3f}; the one after: "
+            f"{after:.3f}",
+            f"Parameters: {self.parameters:,}; by the settings: {self.expected:,}",
+            f"Change of the weights since {early}: {100 * self.moved:.3g} % of their length; by block: {blocks}",
+            f"Normalisation weights: {self.norms:.3f} on average; {100 * self.at_one:.0f} % are exactly 1",
+            f"Weights that bf16 can hold exactly: {100 * self.bf16:.0f} %",
+            f"Attention at {early}: the weights of a position differ by {100 * self.uneven:.2g} % of their mean",
+            *(f"{panel.capitalize()} is withheld. {why}" for panel, why in self.refused.items()),
         ]
 
 
@@ -98,6 +103,8 @@ def measures_of(run: RunFolder, data: Dataset, progress: Progress = quiet) -> Me
     ]
     refusals = late.anatomy.refusals
     return Measures(
+        step=saved[-1].step,
+        early=saved[0].step,
         same=losses[0],
         other=losses[1],
         asked=asked,

@@ -208,8 +208,7 @@ class DiagnoseDock(LabDock):
         row = self.lab.row(self.run.full_name)
         status = "" if row is None else f", {row.status.words}, step {row.status.step:,} of {row.status.steps:,}"
         current = self.lab.current()
-        own = f"{self.run.full_name}-"  # its experiments' names begin so
-        other = current is not None and not f"{current.id}-".startswith(own)
+        other = current is not None and current.id != self.run.full_name
         shown = f". The panels show {current.name}" if current is not None and other else ""
         self.bring_button.setVisible(other)
         self.standing.setText(f"{self.run.id}: level {self.case.level}, {_LEVELS[self.case.level]}{status}{shown}")

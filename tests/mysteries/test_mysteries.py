@@ -183,7 +183,13 @@ def test_the_tell_tales_of_wrong_building_show_at_once_and_in_no_healthy_run(rea
         read, among = readings[name], candidates(faults()[name].level)
         assert name in showing(read, healthy, among), name
         assert solve(read, healthy, among)[name] > 1 / len(among), name
-    assert "ahead" in readings["no-mask"].measures.refused["attention"]
+    assert re.search(r"ahead: a later position gets 0\.\d+\.$", readings["no-mask"].measures.refused["attention"])
+
+
+def test_what_is_measured_names_its_steps_and_its_units(readings: dict[str, Readings]) -> None:
+    first, *_, last = readings["no-mask"].measures.lines()
+    assert first == f"Checkpoint of step {STEPS}, compared with that of step 1; losses in nats per token."
+    assert last.startswith("Attention is withheld. In layer 0")
 
 
 @pytest.mark.parametrize("fault", ["untied", "bf16", "repeated", "no-warmup"])
