@@ -54,7 +54,7 @@ class HuggingFaceTokenizer:
             return str(self.inner.decode([int(id) for id in ids], **whole))
 
     def token_text(self, id: int) -> str:
-        """One token with its spaces; bytes that are no character as U+FFFD; `<id>` for a row without a token."""
+        r"""One token with its spaces; bytes that are no whole character as \xNN; `<id>` for a row without a token."""
         text = self._texts.get(id)
         if text is None:
             text = self._texts[id] = self._text_of(int(id))
@@ -242,7 +242,7 @@ def _byte_level(piece: str, id: int) -> str:
     """GPT-2's way: every byte is written as a visible character."""
     if any(character not in _BYTE_OF for character in piece):
         return piece
-    return bytes(_BYTE_OF[character] for character in piece).decode(errors="replace")
+    return bytes(_BYTE_OF[character] for character in piece).decode(errors="backslashreplace")
 
 
 def _as_written(piece: str, id: int) -> str:
@@ -251,9 +251,9 @@ def _as_written(piece: str, id: int) -> str:
 
 
 def _sentencepiece(piece: str, id: int) -> str:
-    """Spaces as U+2581, bytes that are no whole character as <0xNN>."""
+    r"""Spaces as U+2581, bytes as <0xNN>: read as \xNN where they are no whole character."""
     byte = _byte_of(piece)
-    return piece.replace(_SPACE, " ") if byte is None else bytes([byte]).decode(errors="replace")
+    return piece.replace(_SPACE, " ") if byte is None else bytes([byte]).decode(errors="backslashreplace")
 
 
 def _byte_of(piece: str) -> int | None:

@@ -30,7 +30,7 @@ class TextTokenizer(Protocol):
         """Ids -> text."""
 
     def token_text(self, id: int) -> str:
-        """One token as people read it: its spaces kept, bytes that are no character as U+FFFD."""
+        r"""One token as people read it: its spaces kept, bytes that are no whole character as \xNN."""
 
     @property
     def beginning(self) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.questions import ASPECTS, REFUSED_BY
+from llmlab_gui.host.character_parts import BYTE
 from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.widgets.numbers import bytes_text
 
@@ -52,9 +53,9 @@ def refusal_of(about: ModelAbout, aspect: str) -> str | None:
 def first_tokens(text: str, texts: Sequence[str]) -> str:
     """The part of a text that its first tokens are, by their own texts; always shorter than a text that has more.
 
-    Where these do not spell the text (half a letter is written as a sign of its own), as many characters.
+    Where these do not spell the text (some are bytes of a letter), a character for each byte.
     """
-    spelled = "".join(texts)
+    spelled = BYTE.sub("?", "".join(texts))
     if not text.startswith(" "):
         spelled = spelled.removeprefix(" ")  # that a tokenizer put there
     return text[: min(len(spelled), max(len(text) - 1, 0))]

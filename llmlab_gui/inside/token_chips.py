@@ -11,6 +11,7 @@ from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QPainter, QP
 from PySide6.QtWidgets import QToolTip
 
 from llmlab_gui.charts.token_area import TokenArea
+from llmlab_gui.host.character_parts import character_parts
 from llmlab_gui.host.selection import PromptToken
 from llmlab_gui.widgets.alternatives import plain_tip, visible
 from llmlab_gui.widgets.theme import current_theme, mix
@@ -25,12 +26,14 @@ class TokenChips(TokenArea):
     def __init__(self) -> None:
         super().__init__("Tokens of the prompt")
         self.tokens: Sequence[PromptToken] = ()
+        self._parts: list[str] = []  # which bytes of a character they are
         self._places: list[QRectF] = []
         self._tops: list[float] = []
 
     def show_tokens(self, tokens: Sequence[PromptToken]) -> None:
         """Replaces all of them."""
         self.tokens = list(tokens)
+        self._parts = character_parts([token.text for token in self.tokens])
         self.under = -1
         self._lay_out()
 
@@ -112,8 +115,9 @@ class TokenChips(TokenArea):
 
     def words(self, token: int) -> str:
         """What the tool tip says."""
-        cut = self.tokens[token]
-        return f"Token {token} of {len(self.tokens)}: id {cut.id:,}, text “{visible(cut.text)}”"
+        cut, part = self.tokens[token], self._parts[token]
+        said = f", {part}" if part else ""
+        return f"Token {token} of {len(self.tokens)}: id {cut.id:,}, text “{visible(cut.text)}”{said}"
 
     def _line(self) -> float:
         return QFontMetricsF(self.font()).height() + _INNER

@@ -79,7 +79,7 @@ def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceToken
 
 def test_byte_level_pieces_keep_their_spaces(byte_tokenizer: HuggingFaceTokenizer) -> None:
     assert texts(byte_tokenizer, "the king  the\n") == ["the", " king", " ", " the", "\n"]
-    assert texts(byte_tokenizer, "é") == ["\ufffd", "\ufffd"]
+    assert texts(byte_tokenizer, "é") == [r"\xc3", r"\xa9"]  # as the lab's own say it
     assert "".join(texts(byte_tokenizer, TEXT)) == TEXT
 
 
@@ -101,7 +101,7 @@ def test_sentencepiece_spaces_are_spaces(unigram: bool) -> None:
 
 def test_sentencepiece_bytes_are_characters_only_where_they_are_whole() -> None:
     tokenizer = sentencepiece(unigram=False)
-    assert texts(tokenizer, "Zé") == [" ", "Z", "\ufffd", "\ufffd"]
+    assert texts(tokenizer, "Zé") == [" ", "Z", r"\xc3", r"\xa9"]
     assert tokenizer.decode(tokenizer.encode("Zé")) == "Zé"
 
 
