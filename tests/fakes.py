@@ -122,10 +122,10 @@ class FakeRun:
     def advance(self, steps: int, *, evaluate: bool = True) -> FakeRun:
         """Appends so many steps, with evaluations, samples and checkpoints at the settings' intervals."""
         events: list[Event] = []
-        for step in range(self.step + 1, self.step + steps + 1):
-            events.append(self.step_event(step))
+        for event in self._step_events(np.arange(self.step + 1, self.step + steps + 1)):
+            events.append(event)
             if evaluate:
-                events += self._between(step)
+                events += self._between(event.step)
         self.step += steps
         self.append(*events)
         self._write_status("running")
@@ -224,9 +224,7 @@ class FakeRun:
 
     def step_event(self, step: int) -> StepEvent:
         """The event of one step; the same numbers each time."""
-        columns = [column.tolist()[0] for column in self._columns(np.array([step]))]
-        at, number, loss, lr, grad_norm, tokens, speed, active, eta, memory, mfu = columns
-        return StepEvent(number, at, loss, lr, grad_norm, tokens, speed, active, eta, memory, mfu)
+        return self._step_events(np.array([step]))[0]
 
     def losses_of(self, step: int) -> tuple[float, float]:
         """Train and validation loss that an evaluation at `step` measures; they part as the run overfits."""
@@ -297,6 +295,10 @@ class FakeRun:
         """Noise-free training loss: from ln(vocabulary) down to a third of it, fast at first."""
         uniform = math.log(self.vocab_size)
         return uniform / 3 + uniform * 2 / 3 * (1 + steps / (self.steps / 60)) ** -0.5
+
+    def _step_events(self, steps: np.ndarray) -> list[StepEvent]:
+        columns = [column.tolist() for column in self._columns(steps)]
+        return [StepEvent(step, when, *rest) for when, step, *rest in zip(*columns, strict=True)]
 
     def _columns(self, steps: np.ndarray) -> tuple[np.ndarray, ...]:
         """Columns in the order of a `step` line, for int64 `steps`."""
