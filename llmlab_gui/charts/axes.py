@@ -75,6 +75,9 @@ class NumberAxis(pg.AxisItem):
         self.setStyle(maxTextLevel=0, autoReduceTextSpace=False, autoExpandTextSpace=False)
         self.setTickFont(chart_font())
 
+    def updateAutoSIPrefix(self) -> None:
+        """There is none; pyqtgraph would write the name anew."""
+
     def boundingRect(self) -> QRectF:
         rect: QRectF = super().boundingRect()  # numbers outside of it are left out
         return rect.adjusted(-_STICK_OUT, 0, _STICK_OUT, 0) if self.orientation == "bottom" else rect
@@ -241,6 +244,8 @@ def bare_plot(widget: pg.PlotWidget, name: str) -> pg.ViewBox:
     widget.setAccessibleName(name)
     plot = widget.getPlotItem()
     plot.hideButtons()
+    for side in ("top", "right"):  # they are hidden, and would be written anew with each range
+        plot.getAxis(side).unlinkFromView()
     plot.setContentsMargins(0, TOP, 10, 0)
     return plot.getViewBox()
 

@@ -79,7 +79,6 @@ class LineChart(pg.PlotWidget):
         self.scene().sigMouseClicked.connect(self._clicked)
         self._mouse = pg.SignalProxy(self.scene().sigMouseMoved, rateLimit=60, slot=self._mouse_moved)
         self.apply_theme(current_theme())
-        self._name_axes()
 
     # What is shown ---------------------------------------------------------------------------------------------
 
