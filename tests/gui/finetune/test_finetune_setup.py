@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from small_runs import new_run, train_here
 from waits import WAIT
-from windows import MakeWindow, dock_in_sight
+from windows import dock_in_sight
 
 from llmlab.core.config import describe, differences
 from llmlab.core.errors import LabError
@@ -404,31 +403,3 @@ def test_what_may_land_is_framed_while_it_is_dragged_and_all_else_is_refused(
 
 
 # In the window -------------------------------------------------------------------------------------------------------
-
-
-def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dropped(
-    make_main_window: MakeWindow, qtbot: QtBot, base: str, tmp_path: Path
-) -> None:
-    window = make_main_window()
-    window.use_workspace("Train")
-    qtbot.waitUntil(lambda: window.setups.shown is window.docks["setup"], timeout=WAIT)
-    window.use_workspace("Fine-tune")
-    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
-    window.use_workspace("Train")
-    window.lab.finetune_requested.emit({"preset": "scratch"})  # beside Set-up, which stays in sight
-    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
-
-    table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
-    table.write_text("prompt,completion\n1+1,2\n")
-    lines.write_text('{"prompt": "1+1", "completion": "2"}\n')
-    tuning: Any = window.docks["finetune_setup"]
-    window.use_workspace("Train")
-    window.reset_layout()
-    window.open_path(lines)
-    assert window.setups.scratch.corpus.value() == str(lines)  # a text, where texts are chosen
-    window.open_path(table)
-    assert tuning.examples.value() == str(table)
-    window.use_workspace("Fine-tune")
-    qtbot.waitUntil(lambda: window.setups.shown is tuning, timeout=WAIT)
-    window.open_path(lines)
-    assert tuning.examples.value() == str(lines)

@@ -7,7 +7,6 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,6 @@ from llmlab.store.events import Evaluated
 from llmlab.store.run_log import first_started
 from llmlab.studies.experiments.outcomes import Finding, write_results
 from llmlab_gui.lab.book import Asking, Book, Unread
-from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.anchors import anchors_of, anchors_of_plan
@@ -508,31 +506,3 @@ def test_both_kinds_of_runs_are_asked_about(qapp: QApplication) -> None:
     assert "LoRA" in about
     assert {"score", "loss_curve"} <= {quantity.name for quantity in quantities}
     assert expected.steps == FinetuneSettings().train.steps
-
-
-def test_train_asks_first(make_main_window: MakeWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
-    window = make_main_window(asks=True)
-    qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
-    started: list[list[str]] = []
-    monkeypatch.setattr(
-        window.lab.controller, "start", lambda *given: started.append([str(prediction) for prediction in given[3]])
-    )
-
-    def act(answer: str) -> None:
-        asked = QApplication.activeModalWidget()
-        if not isinstance(asked, PredictionDialog):  # it is about to come
-            QTimer.singleShot(10, window, partial(act, answer))
-        elif answer == "fill":
-            asked.rows[0].low.setText("1.9")
-            asked.rows[0].high.setText("2.2")
-            asked.start_button.click()
-        else:
-            (asked.skip_button if answer == "skip" else asked.back_button).click()
-
-    for answer, wanted in (("fill", [["val_loss=1.9..2.2@80%"]]), ("skip", [[]]), ("cancel", [])):
-        started.clear()
-        window.setups.scratch.raise_()
-        qtbot.waitUntil(lambda: is_seen(window.setups.scratch), timeout=WAIT)
-        QTimer.singleShot(0, window, partial(act, answer))
-        window.run_actions.train.trigger()
-        assert started == wanted, answer

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QDockWidget, QMainWindow
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
-from windows import MakeWindow, dock_in_sight
+from windows import dock_in_sight
 
 from llmlab.core.charts import Axis, Chart, Series
 from llmlab.core.errors import LabError
@@ -29,11 +29,10 @@ from llmlab_gui.experiments import controller
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.notebook.asking import ask_of_check
-from llmlab_gui.pages.places import PAPER as WORKSPACE
 from llmlab_gui.paper.check import CheckDock
 from llmlab_gui.paper.check_form import CheckForm
 from llmlab_gui.paper.claim_rows import NO_TEST, NOT_ASKED, number, statistic_text, value_text
-from llmlab_gui.paper.claims import VERDICT_COLUMN, ClaimsDock
+from llmlab_gui.paper.claims import ClaimsDock
 from llmlab_gui.paper.evidence import EvidenceDock
 from llmlab_gui.paper.notes import PaperDock
 from llmlab_gui.widgets.theme import theme_notifier
@@ -597,31 +596,6 @@ def test_layers_have_whole_ticks_and_names_lie_beside_the_curves(qtbot: QtBot, e
 
 
 # The window ----------------------------------------------------------------------------------------------------
-
-
-def test_a_link_to_a_claim_brings_the_workspace_with_it(
-    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path
-) -> None:
-    FakeCheck(outputs).run(0)  # it runs on when the window closes
-    window = make_main_window()
-    qtbot.waitUntil(lambda: window.lab.looked, timeout=WAIT)
-    window.lab.paper_requested.emit(PAPER, "composition")
-    qtbot.waitUntil(lambda: window.papers.claim is not None, timeout=WAIT)
-    assert window.docks["claims"].isVisible()
-    evidence = window.docks["evidence"]
-    assert isinstance(evidence, EvidenceDock)
-    qtbot.waitUntil(lambda: evidence.badge.state == NOT_ASKED, timeout=WAIT)
-    kinds = {command.kind for command in window.menus.commands()}
-    assert {"Paper", "Workspace"} <= kinds
-    assert WORKSPACE in {command.text for command in window.menus.commands()}
-    assert claims_column_is_badged(window.docks["claims"])
-    window.close_quietly()
-    assert not window.isVisible()
-
-
-def claims_column_is_badged(dock: object) -> bool:
-    assert isinstance(dock, ClaimsDock)
-    return dock.table.itemDelegateForColumn(VERDICT_COLUMN) is not None
 
 
 def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:

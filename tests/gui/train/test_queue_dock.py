@@ -214,22 +214,6 @@ def test_edit_takes_a_run_out_and_puts_its_settings_back_into_their_panel(
 # In the window -------------------------------------------------------------------------------------------------------
 
 
-def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
-    make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    FakeRun(outputs, "live").start().advance(5)
-    window = make_main_window()
-    qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
-    monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
-    qtbot.waitUntil(window.setups.shown.queue_button.isEnabled, timeout=WAIT)
-    window.setups.shown.queue_button.click()
-    qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1, timeout=WAIT)
-    (queued,) = window.lab.queue.state.items
-    assert queued.preset == "baby"
-    assert queued.seconds
-    assert window.status.waiting.text() == "1 in the queue"
-
-
 def test_a_second_run_can_wait_instead(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch, started: list[str]
 ) -> None:

@@ -1,26 +1,71 @@
-"""The whole way, with a real worker: press Train, see the charts move, pause, resume, save, stop, close."""
+"""The whole way, with a real worker: train, pause, resume, save, stop, close, fine-tune, wait in the queue.
+And what the window adds to the panels of training, predictions and papers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import pytest
+from fake_checks import PAPER, FakeCheck
+from fakes import FakeRun
 from preset_settings import resolve_settings
+from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
+from small_runs import new_run, train_here
 from waits import WAIT
 from windows import SMALL, MakeWindow, press_train, state_of
 
 from llmlab.core.errors import LabError
+from llmlab.core.kinds import FINETUNING
 from llmlab.jobs import launcher
 from llmlab.jobs.queue import RunQueue
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.checkpoints import final_of, list_checkpoints
 from llmlab.store.run_folder import RunFolder
+from llmlab_gui.finetune.setup import FinetuneSetupDock
+from llmlab_gui.lab.dock import is_seen
+from llmlab_gui.notebook.prediction_dialog import PredictionDialog
+from llmlab_gui.pages.places import FINE_TUNE, TRAIN
+from llmlab_gui.pages.places import PAPER as WORKSPACE
+from llmlab_gui.paper.claim_rows import NOT_ASKED
+from llmlab_gui.paper.claims import VERDICT_COLUMN, ClaimsDock
+from llmlab_gui.paper.evidence import EvidenceDock
+from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.loss import LossDock
+from llmlab_gui.train.samples import COMPARE, SCORED, SamplesDock
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
 from llmlab_gui.window.main_window import MainWindow
 
 STEPS = 1000  # two or three seconds: long enough to be paused on the way
+
+TUNED_STEPS = 12
+TUNED = {
+    "preset": "scratch",
+    "lora.rank": "2",
+    "data.max_examples": "40",
+    "data.batch_size": "4",
+    "data.scored": "4",
+    "train.warmup_steps": "2",
+    "train.eval_interval": "6",
+    "train.eval_sequences": "4",
+    "train.sample_interval": "6",
+    "train.threads": "1",
+    "samples.tokens": "4",
+    "checkpoints.interval": "0",
+}
+
+
+@pytest.fixture
+def same_window(same_window: MainWindow) -> Iterator[MainWindow]:
+    """At the end without the process that the examples of a fine-tuning are asked of."""
+    yield same_window
+    same_window.use_workspace(TRAIN)
+    same_window.lab.inspection.host.shutdown()
 
 
 @pytest.fixture
@@ -120,13 +165,12 @@ def test_a_stopped_run_goes_on_where_it_was(same_window: MainWindow, qtbot: QtBo
 
 
 @pytest.mark.slow
-def test_closing_with_a_live_run_can_be_cancelled_or_stops_it(
-    window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+def test_closing_with_a_live_run_can_be_cancelled_leaves_it_to_be_found_again_or_stops_it(
+    make_main_window: MakeWindow, window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it is left training: the next test."""
     run = endless_run(window, qtbot, "live")
     asked: list[list[str]] = []
-    answers = iter([CloseChoice.CANCEL, CloseChoice.STOP])
+    answers = iter([CloseChoice.CANCEL, CloseChoice.KEEP, CloseChoice.STOP])
 
     def ask(_parent: QWidget, rows: list, *_: object) -> CloseChoice:  # type: ignore[type-arg]
         asked.append([row.run.id for row in rows])
@@ -135,25 +179,168 @@ def test_closing_with_a_live_run_can_be_cancelled_or_stops_it(
     monkeypatch.setattr(closing, "ask", ask)
     assert not window.close()
     assert window.isVisible()
+    assert window.close()
+    again = make_main_window(docks=False)
     before = run.recorded_status().step
     qtbot.waitUntil(lambda: run.recorded_status().step > before, timeout=WAIT)
-    window.close()
-    qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
-    assert asked == [["live"]] * 2
+    qtbot.waitUntil(lambda: len(again.lab.history("pretraining/live").step_columns) > 5, timeout=WAIT)
+    QApplication.processEvents()
+    assert state_of(again, "live") == "running"
+    again.close()
+    qtbot.waitUntil(lambda: not again.isVisible(), timeout=WAIT)
+    assert asked == [["live"]] * 3
     assert run.status().state == "stopped"
     assert list_checkpoints(run.checkpoints)
 
 
+# Fine-tuning ----------------------------------------------------------------------------------------------------------
+
+
+def fill(window: MainWindow, qtbot: QtBot, name: str) -> FinetuneSetupDock:
+    """Describes a small run and waits until it can be started."""
+    setup = window.docks["finetune_setup"]
+    assert isinstance(setup, FinetuneSetupDock)
+    window.lab.finetune_requested.emit(TUNED | {"train.steps": str(TUNED_STEPS), "model.base": "base@latest"})
+    setup.name.setText(name)
+    qtbot.waitUntil(lambda: setup.train_button.isEnabled() and "of memory" in setup.estimate.text(), timeout=WAIT)
+    return setup
+
+
 @pytest.mark.slow
-def test_a_run_left_in_the_background_is_found_again(
-    make_main_window: MakeWindow, window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
+    same_window: MainWindow, qtbot: QtBot
 ) -> None:
-    run = endless_run(window, qtbot, "kept")
-    monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.KEEP)
-    assert window.close()
-    again = make_main_window(docks=False)
-    qtbot.waitUntil(lambda: len(again.lab.history("pretraining/kept").step_columns) > 5, timeout=WAIT)
-    QApplication.processEvents()
-    assert state_of(again, "kept") == "running"
-    again.run_actions.stop.trigger()
-    qtbot.waitUntil(lambda: run.status().state == "stopped", timeout=WAIT)
+    window = same_window
+
+    def state(name: str) -> str:
+        row = window.lab.row_called(name)
+        return row.status.state if row else ""
+
+    train_here(new_run(window.lab.outputs, steps=4, name="base", model__block_size=128, data__tokenizer="bpe"))
+    qtbot.waitUntil(lambda: window.lab.row("pretraining/base") is not None, timeout=WAIT)
+    window.use_workspace(FINE_TUNE)
+    fill(window, qtbot, "first")
+    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
+    window.run_actions.train.trigger()
+    qtbot.waitUntil(lambda: state("first") in ("queued", "running"), timeout=WAIT)
+    fill(window, qtbot, "second").queue_button.click()
+    qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1, timeout=WAIT)
+    qtbot.waitUntil(lambda: state("first") == "finished", timeout=WAIT)
+    run = RunFolder(window.lab.outputs / FINETUNING / "first")
+    assert final_of(list_checkpoints(run.checkpoints)) is not None
+    # The queue's run takes its place, also on the screen; what the first one did is still there.
+    qtbot.waitUntil(lambda: state("second") == "finished", timeout=WAIT)
+    assert not window.lab.queue.state.items
+
+    window.lab.set_current("finetuning/first")
+    loss, samples, checkpoints = window.docks["loss"], window.docks["samples"], window.docks["checkpoints"]
+    assert isinstance(loss, LossDock)
+    assert isinstance(samples, SamplesDock)
+    assert isinstance(checkpoints, CheckpointsDock)
+    qtbot.waitUntil(lambda: "finetuning/first/train" in loss.chart.curves(), timeout=WAIT)
+    qtbot.waitUntil(lambda: len(loss.chart.curves()["finetuning/first/train"].x) == TUNED_STEPS, timeout=WAIT)
+    qtbot.waitUntil(lambda: samples.view.samples.steps == [0, TUNED_STEPS], timeout=WAIT)
+    assert samples.choice.currentData() == COMPARE
+    assert samples.score.text().endswith(f"of 4 at step {TUNED_STEPS}.")
+    samples.choice.setCurrentIndex(samples.choice.findData(SCORED))
+    assert samples.answers_view.answers.rowCount() == 4
+    qtbot.waitUntil(lambda: bool(checkpoints.model.rows), timeout=WAIT)
+    assert [row.step for row in checkpoints.model.rows][-1] == TUNED_STEPS
+
+
+def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dropped(
+    same_window: MainWindow, qtbot: QtBot, tmp_path: Path
+) -> None:
+    window = same_window
+    qtbot.waitUntil(lambda: window.setups.shown is window.docks["setup"], timeout=WAIT)
+    window.use_workspace("Fine-tune")
+    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
+    window.use_workspace("Train")
+    window.lab.finetune_requested.emit({"preset": "scratch"})  # beside Set-up, which stays in sight
+    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
+
+    table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
+    table.write_text("prompt,completion\n1+1,2\n")
+    lines.write_text('{"prompt": "1+1", "completion": "2"}\n')
+    tuning: Any = window.docks["finetune_setup"]
+    window.use_workspace("Train")
+    window.reset_layout()
+    window.open_path(lines)
+    assert window.setups.scratch.corpus.value() == str(lines)  # a text, where texts are chosen
+    window.open_path(table)
+    assert tuning.examples.value() == str(table)
+    window.use_workspace("Fine-tune")
+    qtbot.waitUntil(lambda: window.setups.shown is tuning, timeout=WAIT)
+    window.open_path(lines)
+    assert tuning.examples.value() == str(lines)
+
+
+# The queue, predictions, papers ---------------------------------------------------------------------------------------
+
+
+def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
+    same_window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = same_window
+    live = FakeRun(window.lab.outputs, "at work").start().advance(5)
+    qtbot.waitUntil(lambda: bool(window.lab.queue.live), timeout=WAIT)
+    window.lab.setup_requested.emit(SMALL)
+    monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
+    qtbot.waitUntil(window.setups.shown.queue_button.isEnabled, timeout=WAIT)
+    window.setups.shown.queue_button.click()
+    qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1, timeout=WAIT)
+    (queued,) = window.lab.queue.state.items
+    assert queued.preset == "baby"
+    assert queued.seconds
+    assert window.status.waiting.text() == "1 in the queue"
+    window.lab.queue.remove([queued.id])
+    qtbot.waitUntil(lambda: not window.lab.queue.state.items, timeout=WAIT)
+    live.finish()
+    qtbot.waitUntil(lambda: not window.lab.queue.live, timeout=WAIT)
+
+
+def test_train_asks_first(same_window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = same_window
+    window.book.set_asks(True)
+    window.lab.setup_requested.emit(SMALL)
+    qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        window.lab.controller, "start", lambda *given: started.append([str(prediction) for prediction in given[3]])
+    )
+
+    def act(answer: str) -> None:
+        asked = QApplication.activeModalWidget()
+        if not isinstance(asked, PredictionDialog):  # it is about to come
+            QTimer.singleShot(10, window, partial(act, answer))
+        elif answer == "fill":
+            asked.rows[0].low.setText("1.9")
+            asked.rows[0].high.setText("2.2")
+            asked.start_button.click()
+        else:
+            (asked.skip_button if answer == "skip" else asked.back_button).click()
+
+    for answer, wanted in (("fill", [["val_loss=1.9..2.2@80%"]]), ("skip", [[]]), ("cancel", [])):
+        started.clear()
+        window.setups.scratch.raise_()
+        qtbot.waitUntil(lambda: is_seen(window.setups.scratch), timeout=WAIT)
+        QTimer.singleShot(0, window, partial(act, answer))
+        window.run_actions.train.trigger()
+        assert started == wanted, answer
+    window.book.set_asks(False)
+
+
+def test_a_link_to_a_claim_brings_the_workspace_with_it(same_window: MainWindow, qtbot: QtBot) -> None:
+    window = same_window
+    FakeCheck(window.lab.outputs).finish()
+    window.lab.paper_requested.emit(PAPER, "composition")
+    qtbot.waitUntil(lambda: window.papers.claim is not None, timeout=WAIT)
+    claims, evidence = window.docks["claims"], window.docks["evidence"]
+    assert isinstance(claims, ClaimsDock)
+    assert isinstance(evidence, EvidenceDock)
+    assert claims.isVisible()
+    qtbot.waitUntil(lambda: evidence.badge.state == NOT_ASKED, timeout=WAIT)
+    kinds = {command.kind for command in window.menus.commands()}
+    assert {"Paper", "Workspace"} <= kinds
+    assert WORKSPACE in {command.text for command in window.menus.commands()}
+    assert claims.table.itemDelegateForColumn(VERDICT_COLUMN) is not None
