@@ -22,7 +22,7 @@ from fake_answers import (
 )
 from fake_model import FakeModelHost
 from fakes import FakeRun
-from inspection_lab import InspectionLab
+from inspection_lab import PROMPT, InspectionLab
 from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QWidget
 from pytestqt.qtbot import QtBot
@@ -100,61 +100,38 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
 
 
 @pytest.mark.parametrize("make", DOCKS)
-def test_without_a_model_a_dock_says_what_to_do(
-    qtbot: QtBot, tmp_path: Path, make: Callable[[InspectionLab], InspectionDock]
-) -> None:
-    lab = InspectionLab(tmp_path)
-    dock = make(lab)
-    qtbot.addWidget(dock)
-    dock.resize(500, 400)
-    dock.show()
-    assert dock._stack.currentWidget() is dock._empty
-    assert not dock.export_button.isEnabled()
-    for export in (dock.table, dock.tensors):
-        assert export() is None
-    dock.shutdown()
-    lab.close()
-
-
-@pytest.mark.parametrize("make", [make for make in DOCKS if make is not AdapterDock])  # it needs none
-def test_without_a_prompt_a_dock_says_so(
-    qtbot: QtBot, tmp_path: Path, host: FakeModelHost, make: Callable[[InspectionLab], InspectionDock]
-) -> None:
-    lab = InspectionLab(tmp_path, host)
-    dock = make(lab)
-    qtbot.addWidget(dock)
-    dock.show()
-    lab.inspection.open("bar@150")
-    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.working is None, timeout=WAIT)
-    assert "The prompt is empty" in dock._empty.text
-    assert dock._stack.currentWidget() is dock._empty
-    lab.inspection.set_prompt("the king", False, at_once=True)
-    qtbot.waitUntil(lambda: dock._stack.currentWidget() is not dock._empty, timeout=WAIT)
-    dock.shutdown()
-    lab.close()
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("make", DOCKS)
-def test_a_dock_paints_in_the_themes_colours(
+def test_a_dock_says_what_it_waits_for_and_then_paints_in_the_themes_colours(
     qapp: QApplication,
     qtbot: QtBot,
     tmp_path: Path,
     host: FakeModelHost,
     make: Callable[[InspectionLab], InspectionDock],
-    theme: str,
 ) -> None:
-    apply_theme(qapp, theme)
     lab = InspectionLab(tmp_path, host)
     dock = make(lab)
-    lab.open(qtbot, dock)
+    qtbot.addWidget(dock)
+    dock.resize(760, 560)
+    dock.show()
+    assert dock._stack.currentWidget() is dock._empty
+    assert not dock.export_button.isEnabled()
+    for export in (dock.table, dock.tensors):
+        assert export() is None
+    lab.inspection.open("bar@150")
+    qtbot.waitUntil(lambda: lab.inspection.about is not None and lab.inspection.working is None, timeout=WAIT)
+    if not isinstance(dock, AdapterDock):  # it needs no prompt
+        assert "The prompt is empty" in dock._empty.text
+        assert dock._stack.currentWidget() is dock._empty
+    lab.inspection.set_prompt(PROMPT, False, at_once=True)
+    qtbot.waitUntil(lambda: dock._stack.currentWidget() is not dock._empty, timeout=WAIT)
     qtbot.waitUntil(lambda: lab.inspection.working is None, timeout=WAIT)
-    image = dock.grab().toImage()
-    light = np.mean([image.pixelColor(x, y).lightnessF() for x in range(4, 700, 40) for y in range(60, 500, 40)])
-    assert (light > 0.6) == (theme == "light")
+    for theme in ("dark", "light"):
+        apply_theme(qapp, theme)
+        QApplication.processEvents()
+        image = dock.grab().toImage()
+        light = np.mean([image.pixelColor(x, y).lightnessF() for x in range(4, 700, 40) for y in range(60, 500, 40)])
+        assert (light > 0.6) == (theme == "light")
     dock.shutdown()
     lab.close()
-    apply_theme(qapp, "light")
 
 
 def filled(qtbot: QtBot, lab: InspectionLab, dock: InspectionDock) -> None:

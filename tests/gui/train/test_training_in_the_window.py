@@ -301,7 +301,7 @@ def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
 
 def test_train_asks_first(same_window: MainWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
     window = same_window
-    window.book.set_asks(True)
+    window.lab.notebook.set_asks(True)
     window.lab.setup_requested.emit(SMALL)
     qtbot.waitUntil(window.setups.scratch.train_button.isEnabled, timeout=WAIT)
     started: list[list[str]] = []
@@ -327,7 +327,7 @@ def test_train_asks_first(same_window: MainWindow, qtbot: QtBot, monkeypatch: py
         QTimer.singleShot(0, window, partial(act, answer))
         window.run_actions.train.trigger()
         assert started == wanted, answer
-    window.book.set_asks(False)
+    window.lab.notebook.set_asks(False)
 
 
 def test_a_link_to_a_claim_brings_the_workspace_with_it(same_window: MainWindow, qtbot: QtBot) -> None:
