@@ -1,4 +1,4 @@
-"""The whole way, with a real worker: train, pause, resume, save, stop, close, fine-tune, wait in the queue.
+"""The whole way, with a real worker: train, pause, resume, save, stop, close.
 And what the window adds to the panels of training, predictions and papers."""
 
 from __future__ import annotations
@@ -15,49 +15,28 @@ from preset_settings import resolve_settings
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
-from small_runs import new_run, train_here
 from waits import WAIT
 from windows import SMALL, MakeWindow, press_train, state_of
 
 from llmlab.core.errors import LabError
-from llmlab.core.kinds import FINETUNING
 from llmlab.jobs import launcher
 from llmlab.jobs.queue import RunQueue
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.checkpoints import final_of, list_checkpoints
 from llmlab.store.run_folder import RunFolder
-from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.notebook.prediction_dialog import PredictionDialog
-from llmlab_gui.pages.places import FINE_TUNE, TRAIN
 from llmlab_gui.pages.places import PAPER as WORKSPACE
+from llmlab_gui.pages.places import TRAIN
 from llmlab_gui.paper.claim_rows import NOT_ASKED
 from llmlab_gui.paper.claims import VERDICT_COLUMN, ClaimsDock
 from llmlab_gui.paper.evidence import EvidenceDock
-from llmlab_gui.train.checkpoints import CheckpointsDock
 from llmlab_gui.train.loss import LossDock
-from llmlab_gui.train.samples import COMPARE, SCORED, SamplesDock
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
 from llmlab_gui.window.main_window import MainWindow
 
 STEPS = 1000  # two or three seconds: long enough to be paused on the way
-
-TUNED_STEPS = 12
-TUNED = {
-    "preset": "scratch",
-    "lora.rank": "2",
-    "data.max_examples": "40",
-    "data.batch_size": "4",
-    "data.scored": "4",
-    "train.warmup_steps": "2",
-    "train.eval_interval": "6",
-    "train.eval_sequences": "4",
-    "train.sample_interval": "6",
-    "train.threads": "1",
-    "samples.tokens": "4",
-    "checkpoints.interval": "0",
-}
 
 
 @pytest.fixture
@@ -193,59 +172,7 @@ def test_closing_with_a_live_run_can_be_cancelled_leaves_it_to_be_found_again_or
     assert list_checkpoints(run.checkpoints)
 
 
-# Fine-tuning ----------------------------------------------------------------------------------------------------------
-
-
-def fill(window: MainWindow, qtbot: QtBot, name: str) -> FinetuneSetupDock:
-    """Describes a small run and waits until it can be started."""
-    setup = window.docks["finetune_setup"]
-    assert isinstance(setup, FinetuneSetupDock)
-    window.lab.finetune_requested.emit(TUNED | {"train.steps": str(TUNED_STEPS), "model.base": "base@latest"})
-    setup.name.setText(name)
-    qtbot.waitUntil(lambda: setup.train_button.isEnabled() and "of memory" in setup.estimate.text(), timeout=WAIT)
-    return setup
-
-
-@pytest.mark.slow
-def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
-    same_window: MainWindow, qtbot: QtBot
-) -> None:
-    window = same_window
-
-    def state(name: str) -> str:
-        row = window.lab.row_called(name)
-        return row.status.state if row else ""
-
-    train_here(new_run(window.lab.outputs, steps=4, name="base", model__block_size=128, data__tokenizer="bpe"))
-    qtbot.waitUntil(lambda: window.lab.row("pretraining/base") is not None, timeout=WAIT)
-    window.use_workspace(FINE_TUNE)
-    fill(window, qtbot, "first")
-    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
-    window.run_actions.train.trigger()
-    qtbot.waitUntil(lambda: state("first") in ("queued", "running"), timeout=WAIT)
-    fill(window, qtbot, "second").queue_button.click()
-    qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1, timeout=WAIT)
-    qtbot.waitUntil(lambda: state("first") == "finished", timeout=WAIT)
-    run = RunFolder(window.lab.outputs / FINETUNING / "first")
-    assert final_of(list_checkpoints(run.checkpoints)) is not None
-    # The queue's run takes its place, also on the screen; what the first one did is still there.
-    qtbot.waitUntil(lambda: state("second") == "finished", timeout=WAIT)
-    assert not window.lab.queue.state.items
-
-    window.lab.set_current("finetuning/first")
-    loss, samples, checkpoints = window.docks["loss"], window.docks["samples"], window.docks["checkpoints"]
-    assert isinstance(loss, LossDock)
-    assert isinstance(samples, SamplesDock)
-    assert isinstance(checkpoints, CheckpointsDock)
-    qtbot.waitUntil(lambda: "finetuning/first/train" in loss.chart.curves(), timeout=WAIT)
-    qtbot.waitUntil(lambda: len(loss.chart.curves()["finetuning/first/train"].x) == TUNED_STEPS, timeout=WAIT)
-    qtbot.waitUntil(lambda: samples.view.samples.steps == [0, TUNED_STEPS], timeout=WAIT)
-    assert samples.choice.currentData() == COMPARE
-    assert samples.score.text().endswith(f"of 4 at step {TUNED_STEPS}.")
-    samples.choice.setCurrentIndex(samples.choice.findData(SCORED))
-    assert samples.answers_view.answers.rowCount() == 4
-    qtbot.waitUntil(lambda: bool(checkpoints.model.rows), timeout=WAIT)
-    assert [row.step for row in checkpoints.model.rows][-1] == TUNED_STEPS
+# What is set up, predictions, papers ----------------------------------------------------------------------------------
 
 
 def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dropped(
@@ -273,9 +200,6 @@ def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dro
     qtbot.waitUntil(lambda: window.setups.shown is tuning, timeout=WAIT)
     window.open_path(lines)
     assert tuning.examples.value() == str(lines)
-
-
-# The queue, predictions, papers ---------------------------------------------------------------------------------------
 
 
 def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
