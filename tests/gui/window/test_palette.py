@@ -113,6 +113,7 @@ def test_the_palette_offers_panels_runs_presets_pages_and_actions(same_window: M
 
 
 ASKED = {  # what people type, and what must be among the first rows
+    "setup": {("Show", "Set-up")},
     "kv cache": {("Term", "key-value cache"), ("Setting", "n kv head")},
     "adamw": {("Term", "AdamW"), ("Learn", "Optimisation"), ("Setting", "weight decay")},
     "bigram": {("Term", "bigram")},
