@@ -41,7 +41,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         value=lambda line: _sure(line),
         in_file="Confidence",
     ),
-    Column("Outcome", lambda line: _became(line), "The result", width=9),
+    Column("Outcome", lambda line: _became(line), "The result", width=14),
     Column(
         "Verdict",
         verdict,
@@ -67,7 +67,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         order=lambda line: -1.0 if line.surprise is None else line.surprise,
     ),
     Column("State", lambda line: state_words(line.entry), width=18),
-    Column("Learned", lambda line: line.entry.learned, "One sentence, yours", width=30),
+    Column("Learned", lambda line: line.entry.learned, "One sentence, yours", width=25),
     Column(
         "Made",
         lambda line: created_text(line.entry.created),

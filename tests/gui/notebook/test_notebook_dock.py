@@ -20,7 +20,7 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import dock_in_sight, first_cell
 
-from llmlab.data.papers import read_paper
+from llmlab.data.papers import VERDICTS, read_paper
 from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
@@ -98,6 +98,12 @@ def test_the_table_has_prediction_outcome_and_surprise(dock: NotebookDock) -> No
     assert by_words["“It works”"][2:7] == ["60 %", "", "", "", ""]
     assert found[0][7] == "waiting"
     assert found[1][4] == "outside"
+
+
+def test_the_outcome_of_a_check_is_read_whole(dock: NotebookDock) -> None:
+    widths = [dock.table.fontMetrics().horizontalAdvance(word) for word in VERDICTS]
+    outcome = [column.title for column in COLUMNS].index("Outcome")
+    assert max(widths) + 10 <= dock.table.columnWidth(outcome)  # with the edges of a cell
 
 
 def test_names_of_two_entries_about_experiments_of_one_kind_and_day_can_be_told_apart(dock: NotebookDock) -> None:
