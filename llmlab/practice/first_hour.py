@@ -132,11 +132,12 @@ def first_check_layers(subject: Subject, random: Random) -> Found:
 
 def first_check_bound(subject: Subject, random: Random) -> Found:
     verdict = _sink(subject)
-    (low, high), mean = verdict["interval"], 100 * verdict["statistic"]["value"]
-    right = f"{100 * low:.2f} %, the lower end of its interval"
+    scale = 1 if verdict["statistic"]["unit"] == "%" else 100
+    low, high, mean = (scale * value for value in (*verdict["interval"], verdict["statistic"]["value"]))
+    right = f"{low:.2f} %, the lower end of its interval"
     wrong = (
         f"{mean:.2f} %, the mean",
-        f"{100 * high:.2f} %, the upper end of its interval",
+        f"{high:.2f} %, the upper end of its interval",
         f"{100 * verdict['evidence']['uniform']:.2f} %, what uniform attention gives",
     )
     facts: Facts = {"mean": mean, "n": verdict["n"], "verdict": verdict["verdict"], "threshold": verdict["threshold"]}

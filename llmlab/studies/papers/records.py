@@ -25,7 +25,7 @@ _PER_CENT = re.compile(r"(?<=\d)%")
 
 @dataclass
 class Statistic:
-    """The number that a verdict rests on most. value: None where it could not be computed. unit: "" for a share."""
+    """The number that a verdict rests on most. value: None where it could not be computed. unit: "" for a ratio."""
 
     name: str
     value: float | None

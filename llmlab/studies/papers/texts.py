@@ -45,21 +45,24 @@ class PaperTexts:
         evidence: Mapping[str, Any] | None = None,
         after: str = "",
     ) -> Verdict:
-        """value: of the statistic. said, after: sentences before and behind the one on how seeds or models are divided.
+        """value: of the statistic, and interval: shares where its unit is %, and written in per cent.
 
-        criterion: where the paper's own can be applied. facts: numbers of its texts. The others as `Verdict` has them.
+        said, after: sentences before and behind the one on how seeds or models are divided. criterion: where the
+        paper's own can be applied. facts: numbers of its texts. The others as `Verdict` has them.
         """
         texts, named = self._texts["claims"][claim], {**self._bounds, **(facts or {})}
+        unit = texts.get("unit", "").format(**named)
+        scale = 100.0 if unit == "%" else 1.0
         return Verdict(
             claim=claim,
             verdict=agreed.word,
-            statistic=Statistic(texts["statistic"].format(**named), value, texts.get("unit", "").format(**named)),
+            statistic=Statistic(texts["statistic"].format(**named), None if value is None else scale * value, unit),
             threshold=texts["threshold"].format(**named),
             n=n,
             seeds=agreed.seeds,
             papers_criterion=criterion or PapersCriterion(None, texts["paper"].format(**named)),
             reason=" ".join(part for part in (*said, agreed.sentence, after) if part),
-            interval=interval,
+            interval=None if interval is None else (scale * interval[0], scale * interval[1]),
             p=p,
             charts=list(charts),
             tables=list(tables),

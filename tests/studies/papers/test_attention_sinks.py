@@ -305,7 +305,9 @@ def test_the_verdict_says_which_models_say_what() -> None:
     assert found.verdict == INCONCLUSIVE
     assert "Supported in deep; not supported in shallow." in found.reason
     assert "gone was left out: It is not here." in found.reason
-    assert found.statistic.value == pytest.approx(0.5, abs=1e-6)
+    assert found.statistic.value == pytest.approx(50, abs=1e-4)
+    assert found.statistic.unit == "%"
+    assert f"{found.statistic.value:.1f} %" in found.reason  # as its sentences say it
     assert found.evidence["outcomes"] == {"deep": SUPPORTED, "shallow": NOT_SUPPORTED}
     assert [series.kind for series in found.charts[0].series] == ["line", "line", "dashed", "dashed", "dashed"]
     assert sink_verdict([], {"gone": "It is not here."}).verdict == INCONCLUSIVE

@@ -101,9 +101,10 @@ def test_the_verdict_is_that_of_the_models_and_shows_their_lines() -> None:
     deep = Found("deep", 10, reading(noisy(2.0 * np.exp(0.045 * np.arange(31)))))
     found = norms_verdict([deep], {})
     assert found.verdict == SUPPORTED
-    assert found.statistic.value == pytest.approx(np.exp(0.045) - 1, rel=0.02)
+    growth = 100 * (np.exp(0.045) - 1)
+    assert (found.statistic.value, found.statistic.unit) == (pytest.approx(growth, rel=0.02), "%")
     assert found.interval is not None
-    assert found.interval[0] < np.exp(0.045) - 1 < found.interval[1]
+    assert found.interval[0] < growth < found.interval[1]
     assert "7.4 times (deep)" in found.reason  # e^2
     assert [series.kind for series in found.charts[0].series] == ["line", "dashed"]
     assert "With random weights" not in found.reason

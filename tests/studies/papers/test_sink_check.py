@@ -73,7 +73,7 @@ def test_a_model_of_transformers_is_measured_for_all_claims(
     assert len(share.y) == 8
     assert np.all(np.array(share.low) <= share.y)
     assert np.all(np.array(share.y) <= share.high)
-    assert 0 < sink.statistic.value < 0.3  # type: ignore[operator]  # random weights have no sink
+    assert 0 < sink.statistic.value < 30  # type: ignore[operator]  # random weights have no sink
     assert position.verdict == INCONCLUSIVE
     assert "no sink to ask about" in position.reason
     assert position.charts[0].categories[0] == "the text's own"
