@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 # The time left is a guess; sooner than this it is none worth saying.
 _GUESS_AFTER_SECONDS = 0.5
+_PACED = 0.1  # the share of all the work after which its own pace is believed: opening a file is no pace
 
 
 class Progress(Protocol):
@@ -20,6 +22,15 @@ class Progress(Protocol):
 
 def quiet(what: str, done: float, total: float) -> None:
     """Nobody watches and nobody cancels."""
+
+
+def parts(counts: Sequence[float], progress: Progress) -> list[Progress]:
+    """The progress of each part of the work. counts: how long each takes, in any unit, as prompts read."""
+
+    def of_part(before: float, count: float) -> Progress:
+        return lambda what, done, total: progress(what, before + count * (done / total if total else 0), sum(counts))
+
+    return [of_part(sum(counts[:number]), count) for number, count in enumerate(counts)]
 
 
 class Every:
@@ -63,19 +74,20 @@ class Work:
     def __init__(self, expected: float) -> None:
         """expected: seconds."""
         self._began = time.monotonic()
-        self._end, self._step, self._parts = self._began + expected, TimeLeft(), TimeLeft()
+        self._end, self._end_by_all = self._began + expected, 0.0
+        self._step, self._all = TimeLeft(), TimeLeft()
 
     def tell(self, what: str, done: float, total: float) -> None:
         """News of a step, as a `Progress`: one that takes longer than was expected of all moves the end."""
-        self._later(self._step.seconds(what, done, total))
-
-    def tell_parts(self, what: str, done: float, total: float) -> None:
-        """The same of the parts of all of it, as models that are asked one after the other."""
-        self._later(self._parts.seconds(what, done, total))
-
-    def _later(self, left: float | None) -> None:
+        left = self._step.seconds(what, done, total)
         if left is not None:
             self._end = max(self._end, time.monotonic() + left)
+
+    def tell_all(self, what: str, done: float, total: float) -> None:
+        """News of all of it. A pace that was slow at first, and no longer is, moves the end back as well."""
+        left = self._all.seconds("", done, total)
+        if left is not None and done >= _PACED * total:
+            self._end_by_all = time.monotonic() + left
 
     @property
     def spent(self) -> float:
@@ -83,4 +95,4 @@ class Work:
 
     @property
     def left(self) -> float:
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, max(self._end, self._end_by_all) - time.monotonic())

@@ -356,7 +356,7 @@ class CheckWorker(ExperimentWorker):
             outputs=self.folder.outputs,
             measurements=self.folder.measurements,
             progress=self._tell,
-            asked=self._tell_asked,
+            asked=self._tell_all,
         )
         for trial in self.record.trials:
             values = read_json(check.measurements / f"{trial.name}.json")
@@ -364,9 +364,9 @@ class CheckWorker(ExperimentWorker):
                 check.finished.append(Measured(trial, self.folder.run_of(trial, self.record.track), values))
         return check
 
-    def _tell_asked(self, what: str, done: float, total: float) -> None:
+    def _tell_all(self, what: str, done: float, total: float) -> None:
         if self._work is not None:
-            self._work.tell_parts(what, done, total)
+            self._work.tell_all(what, done, total)
 
     def _tell(self, what: str, done: float, total: float) -> None:
         self._require_go()

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from llmlab.core.errors import LabError
 from llmlab.core.files import read_json, write_json
 from llmlab.core.memory import give_back
-from llmlab.core.progress import Progress, quiet
+from llmlab.core.progress import Progress, parts, quiet
 from llmlab.core.task_settings import TaskSettings
 from llmlab.store.run_folder import RunFolder
 from llmlab.studies.papers.records import Verdict
@@ -80,7 +80,7 @@ class Check:
     claims: asked for, in the paper's order. size: of records.SIZES. models: references, for claims about models that
     are there. outputs: where references are looked up. finished: the runs that have ended, in the plan's order.
     measurements: the folder of what was measured. progress: raises the worker's Stop when the check is to stop. asked:
-    is told how many of the models were asked.
+    is told how much of all that is asked of the models is known.
     """
 
     claims: list[str]
@@ -95,6 +95,15 @@ class Check:
     def measured(self, group: str = "") -> list[Measured]:
         """The finished runs of a group, or all."""
         return [one for one in self.finished if group in ("", one.trial.group)]
+
+    def telling(self, what: str, of_all: Progress) -> Progress:
+        """Of one step, by its own name: to those who watch it, and how much of all is done by it."""
+
+        def tell(_: str, done: float, total: float) -> None:
+            of_all(what, done, total)
+            self.progress(what, done, total)
+
+        return tell
 
     def kept(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """What was measured before under this name, or what `make` finds now: plain values, finite numbers.
@@ -118,19 +127,18 @@ Questions: TypeAlias = Mapping[tuple[str, ...], Callable[[], T]]
 
 
 def ask_models(
-    check: Check, questions: Callable[[str], Questions[T]]
+    check: Check, questions: Callable[[str, Progress], Questions[T]]
 ) -> tuple[dict[str, list[T]], dict[str, dict[str, str]]]:
     """What each model of a check gives, by claim, and why one could not be asked, by claim and model.
 
-    questions: of a model by its reference. What cannot be asked for one claim, as where random weights do not fit into
-    memory, leaves the others alone.
+    questions: of a model by its reference; they tell how much of what is asked of it is known. What cannot be asked for
+    one claim, as where random weights do not fit into memory, leaves the others alone.
     """
     found: dict[str, list[T]] = {claim: [] for claim in check.claims}
     refused: dict[str, dict[str, str]] = {claim: {} for claim in check.claims}
     models = [*dict.fromkeys(check.models)]  # one that is named twice says no more
-    for done, reference in enumerate(models):
-        check.asked("models", done, len(models))
-        _ask(reference, questions(reference), found, refused)
+    for reference, asked in zip(models, parts([1] * len(models), check.asked), strict=True):
+        _ask(reference, questions(reference, asked), found, refused)
         give_back()  # the model itself, which nothing holds any more
     return found, refused
 

@@ -13,7 +13,7 @@ import pytest
 from llmlab.cli.main import main
 from llmlab.core.errors import UsageError
 from llmlab.core.kinds import PAPERS
-from llmlab.core.progress import Work
+from llmlab.core.progress import Work, parts
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM
 from llmlab.data.papers import INCONCLUSIVE, SIZES, list_papers, read_paper
 from llmlab.studies.launcher import make_folder
@@ -153,6 +153,20 @@ def test_work_that_takes_longer_than_expected_says_so_by_its_own_pace(monkeypatc
     assert work.left == 27.0
     now[0] = 200.0
     assert work.left == 0.0  # nothing is known of it any more
+
+
+def test_the_time_left_of_a_part_counts_the_parts_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    work = Work(20.0)
+    first, second = parts([20, 80], work.tell_all)
+    for done in range(6):  # ten seconds for a fifth of the first part: two for each hundredth of all
+        work.tell("Reading", done, 5)
+        first("Reading", done, 5)
+        now[0] += 10.0 * (done < 5)
+    assert work.left == 50.0 * 80 / 20
+    second("Asking", 1, 2)
+    assert work.left == pytest.approx(50.0 * 40 / 60)  # the second part is faster, which brings the end nearer
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from llmlab.core.errors import LabError
-from llmlab.core.progress import Progress
+from llmlab.core.progress import Progress, parts
 from llmlab.core.records import from_plain
 from llmlab.models.model import OpenModel, untrained_like
 from llmlab.models.source import open_model
@@ -40,7 +40,7 @@ def early(check: Check) -> list[Verdict]:
 
 def late(check: Check) -> Iterator[Verdict]:
     """Each model is measured once, for all claims; then they are judged."""
-    found, refused = ask_models(check, lambda reference: _Model(check, reference).questions)
+    found, refused = ask_models(check, lambda reference, asked: _Model(check, reference, asked).questions)
     for claim, judge in {SINK: sink_verdict, POSITION: position_verdict, NORMS: norms_verdict}.items():
         if claim in check.claims:
             yield judge(found[claim], refused[claim])
@@ -49,9 +49,11 @@ def late(check: Check) -> Iterator[Verdict]:
 class _Model:
     """One model of a check: opened when the first thing about it is not known yet."""
 
-    def __init__(self, check: Check, reference: str) -> None:
+    def __init__(self, check: Check, reference: str, asked: Progress) -> None:
+        """asked: is told how much of all that is asked of it is known."""
         self._check, self._reference = check, reference
         self._size: Size = SIZES[check.size]
+        self._parts = parts(self._size.seconds(check.claims), asked)  # opening, texts, random weights, first tokens
 
     @property
     def questions(self) -> Questions[Found]:
@@ -77,20 +79,20 @@ class _Model:
 
     @cached_property
     def _opened(self) -> OpenModel:
-        return open_model(self._reference, self._check.outputs, self._progress("opening"))
+        return open_model(self._reference, self._check.outputs, self._progress("opening", 0))
 
     def _text(self) -> dict[str, Any]:
-        return asdict(read(self._opened.model, self._prompts(self._size.texts), self._progress("reading prompts")))
+        return asdict(read(self._opened.model, self._prompts(self._size.texts), self._progress("reading prompts", 1)))
 
     def _untrained(self, seed: int) -> dict[str, Any]:
-        say = self._progress(f"random weights, {seed + 1} of {UNTRAINED_MODELS}")
+        say = self._progress(f"random weights, {seed + 1} of {UNTRAINED_MODELS}", 2 + seed)
         say("", 0, 0)
         fresh = untrained_like(self._opened.model, seed)
         return asdict(read(fresh, self._prompts(self._size.untrained), say))
 
     def _first(self) -> dict[str, Any]:
         tokens, prompts = candidates(self._opened.tokenizer), self._prompts(self._size.first)
-        return asdict(put_first(self._opened.model, prompts, tokens, self._progress("other first tokens")))
+        return asdict(put_first(self._opened.model, prompts, tokens, self._progress("other first tokens", -1)))
 
     def _prompts(self, each: int) -> Prompts:
         """As long as the size says, or as the model can read."""
@@ -102,5 +104,5 @@ class _Model:
     def _kept(self, part: str, make: Any) -> dict[str, Any]:
         return self._check.kept(f"{self._reference} {part}", make)
 
-    def _progress(self, what: str) -> Progress:
-        return lambda _, done, total: self._check.progress(f"{self._reference}: {what}", done, total)
+    def _progress(self, what: str, part: int) -> Progress:
+        return self._check.telling(f"{self._reference}: {what}", self._parts[part])

@@ -25,10 +25,17 @@ class Size:
     untrained: int
     first: int
 
-    def passes(self, claims: Collection[str]) -> int:
-        """How many prompts a model reads for these claims, those with random weights included."""
-        reading = (self.texts + UNTRAINED_MODELS * self.untrained) * bool({SINK, NORMS} & {*claims})
-        return _DOMAINS * (reading + 2 * _WORDS * self.first * (POSITION in claims))
+    def passes(self, claims: Collection[str]) -> list[int]:
+        """How many prompts are read for these claims: texts, by each model with random weights, other first tokens."""
+        texts = bool({SINK, NORMS} & {*claims})
+        each = [self.texts * texts, *[self.untrained * texts] * UNTRAINED_MODELS]
+        return [_DOMAINS * count for count in (*each, 2 * _WORDS * self.first * (POSITION in claims))]
+
+    def seconds(self, claims: Collection[str]) -> list[float]:
+        """Of a model of 135 million parameters on two cores: opening it, then as in `passes`."""
+        opening = _OPEN_SECONDS / (1 + UNTRAINED_MODELS)  # or drawing random weights
+        text, *untrained, first = (_PASS_SECONDS * self.tokens / 64 * count for count in self.passes(claims))
+        return [opening, text, *(one and one + opening for one in untrained), first]
 
 
 # 64 tokens as in Gu et al. 2024.
@@ -37,14 +44,13 @@ SIZES = {
     "hour": Size(tokens=128, texts=40, untrained=4, first=10),
     "paper": Size(tokens=128, texts=100, untrained=10, first=25),
 }
-# A model of 135 million parameters on two cores: a pass over 64 tokens; opening it and drawing random weights.
+# A model of 135 million parameters on two cores: a pass over 64 tokens; opening it and drawing all random weights.
 _PASS_SECONDS = 0.4
 _OPEN_SECONDS = 40.0
 
 
 def _judging_seconds(size: str, claims: Collection[str], models: float) -> float:
-    chosen = SIZES[size]
-    return models * (_OPEN_SECONDS + _PASS_SECONDS * chosen.tokens / 64 * chosen.passes(claims))
+    return models * sum(SIZES[size].seconds(claims))
 
 
 PLAN = PaperPlan(

@@ -25,14 +25,14 @@ from llmlab.anatomy.anatomy import anatomy_of, require
 from llmlab.anatomy.capture import Observer, run
 from llmlab.core.charts import DASHED, Chart, Series, Table
 from llmlab.core.errors import LabError
-from llmlab.core.progress import Progress, quiet
+from llmlab.core.progress import Progress, parts, quiet
 from llmlab.data.papers import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from llmlab.models.model import OpenModel, untrained_like
 from llmlab.studies.papers.agreement import interval_sentence, of_models
 from llmlab.studies.papers.bayesian_geometry import thresholds as bounds
 from llmlab.studies.papers.bayesian_geometry.manifold import random_bound
 from llmlab.studies.papers.bayesian_geometry.plan import FOCUSING
-from llmlab.studies.papers.bayesian_geometry.pretrained import TOKENS, Keep, at_once, parts, text_prompts
+from llmlab.studies.papers.bayesian_geometry.pretrained import TOKENS, Keep, at_once, text_prompts
 from llmlab.studies.papers.bayesian_geometry.thresholds import TEXTS
 from llmlab.studies.papers.charting import numbered, table
 from llmlab.studies.papers.prompts import draw_prompts

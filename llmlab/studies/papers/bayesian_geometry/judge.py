@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmlab.core.progress import Progress, quiet
+from llmlab.core.progress import Progress, parts, quiet
 from llmlab.core.records import from_plain
 from llmlab.core.task_settings import BIJECTION, DUPLICATES, HMM, TaskSettings
 from llmlab.data.synthetic.metrics import Calibration
@@ -32,8 +32,7 @@ from llmlab.studies.papers.bayesian_geometry.geometry import (
     samples_of,
 )
 from llmlab.studies.papers.bayesian_geometry.manifold import keys_verdict, manifold_tests, manifold_verdict
-from llmlab.studies.papers.bayesian_geometry.pretrained import parts
-from llmlab.studies.papers.interface import Check, Measured, ask_models
+from llmlab.studies.papers.interface import Check, Measured, Questions, ask_models
 from llmlab.studies.papers.records import Verdict
 from llmlab.studies.records import Trial
 from llmlab.training.task_run import measure as calibration_of
@@ -222,25 +221,28 @@ def _random(models: Models) -> Iterator[nn.Module]:
 
 def check_models(check: Check, claims: Collection[str]) -> Iterator[Verdict]:
     """Verdicts on `claims`, of FOCUSING and REAL_MODELS. A model that cannot be asked is named with the reason."""
-    found, refused = ask_models(
-        check, lambda reference: {(claim,): partial(_measured_on, check, claim, reference) for claim in claims}
-    )
+
+    def questions(reference: str, asked: Progress) -> Questions[dict[str, Any]]:
+        told = parts([plan.MODEL_SECONDS[claim] for claim in claims], asked)
+        each = zip(claims, told, strict=True)
+        return {(claim,): partial(_measured_on, check, claim, reference, by_claim) for claim, by_claim in each}
+
+    found, refused = ask_models(check, questions)
     if plan.FOCUSING in claims:
         yield focusing_verdict(found[plan.FOCUSING], refused[plan.FOCUSING])
     if plan.REAL_MODELS in claims:
         yield real_models_verdict(found[plan.REAL_MODELS], refused[plan.REAL_MODELS])
 
 
-def _measured_on(check: Check, claim: str, reference: str) -> dict[str, Any]:
+def _measured_on(check: Check, claim: str, reference: str, asked: Progress) -> dict[str, Any]:
     """What a claim asks of one model, which is opened only where a part is not known yet."""
-
-    def say(what: str) -> Progress:
-        return lambda _, done, total: check.progress(f"{reference}: {what}", done, total)
 
     def keep(part: str, make: Any) -> dict[str, Any]:
         return check.kept(f"{reference} {claim} {part}", make)
 
-    opened = cache(partial(open_model, reference, check.outputs, say("opening")))
+    opened = cache(partial(open_model, reference, check.outputs, check.telling(f"{reference}: opening", quiet)))
     if claim == plan.FOCUSING:
-        return focusing.of_model(opened, focusing.SIZES[check.size], 0, say("patterns"), keep)
-    return real_models.of_model(opened, real_models.SIZES[check.size], 0, say("evidence and texts"), keep)
+        say = check.telling(f"{reference}: patterns", asked)
+        return focusing.of_model(opened, focusing.SIZES[check.size], 0, say, keep)
+    say = check.telling(f"{reference}: evidence and texts", asked)
+    return real_models.of_model(opened, real_models.SIZES[check.size], 0, say, keep)

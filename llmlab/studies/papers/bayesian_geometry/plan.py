@@ -32,7 +32,7 @@ FIRST_SEED = 1
 _SHAPE_SECONDS, _QUERY_SECONDS, _CHANGE_SECONDS = 1.5, 1.0, 2.0
 # Of a pretrained model of 135 million parameters, on two cores; larger ones take longer in proportion. How much more
 # the other sizes read.
-_MODEL_SECONDS = {FOCUSING: 100.0, REAL_MODELS: 350.0}
+MODEL_SECONDS = {FOCUSING: 100.0, REAL_MODELS: 350.0}
 _TIMES = {"minutes": 1.0, "hour": 3.0, "paper": 6.0}
 DEEP = "duplicates-deep"  # the bijection with repeats, learned by more layers
 
@@ -143,7 +143,7 @@ def _judging_seconds(size: str, claims: Collection[str], models: float) -> float
     if {MANIFOLD, KEYS} & {*claims}:  # the HMM's are there when calibration is asked for
         seconds += _SHAPE_SECONDS * (seeds + random) * (1 + (CALIBRATION in claims))
     seconds += _QUERY_SECONDS * (few + random) * (ALIGNMENT in claims)
-    seconds += models * sum(_MODEL_SECONDS[claim] for claim in OF_MODELS if claim in claims) * _TIMES[size]
+    seconds += models * sum(MODEL_SECONDS[claim] for claim in OF_MODELS if claim in claims) * _TIMES[size]
     return seconds + _CHANGE_SECONDS * (seeds * (CAUSAL in claims) + few * (LAYERS in claims))
 
 

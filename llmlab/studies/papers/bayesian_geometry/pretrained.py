@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,15 +22,6 @@ Keep: TypeAlias = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 def at_once(_name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Remembers nothing."""
     return make()
-
-
-def parts(counts: Sequence[int], progress: Progress) -> list[Progress]:
-    """The progress of each part of the work, in prompts read."""
-
-    def of_part(before: int, count: int) -> Progress:
-        return lambda what, done, total: progress(what, before + count * (done / total if total else 0), sum(counts))
-
-    return [of_part(sum(counts[:number]), count) for number, count in enumerate(counts)]
 
 
 # Ordinary texts -------------------------------------------------------------------------------------------------------

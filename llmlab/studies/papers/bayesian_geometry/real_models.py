@@ -21,7 +21,7 @@ from torch import Tensor
 
 from llmlab.anatomy.anatomy import Anatomy, anatomy_of
 from llmlab.core.errors import LabError
-from llmlab.core.progress import Progress, quiet
+from llmlab.core.progress import Progress, parts, quiet
 from llmlab.data.synthetic.metrics import divergence, entropy
 from llmlab.models.model import OpenModel, untrained_like
 from llmlab.studies.papers import statistics
@@ -35,7 +35,7 @@ from llmlab.studies.papers.bayesian_geometry.evidence_prompts import (
     evidence_prompts,
 )
 from llmlab.studies.papers.bayesian_geometry.geometry import Activations, Manifold, Samples, manifold, take
-from llmlab.studies.papers.bayesian_geometry.pretrained import TOKENS, Keep, at_once, parts, text_prompts
+from llmlab.studies.papers.bayesian_geometry.pretrained import TOKENS, Keep, at_once, text_prompts
 
 Array = np.ndarray
 _ROWS = 64  # last tokens whose logits over the whole vocabulary are held at once
