@@ -16,10 +16,12 @@ from llmlab.core.config import SettingInfo, describe, to_mapping, with_values
 from llmlab.core.errors import UsageError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.core.kinds import FINETUNING, PRETRAINING
+from llmlab.core.paths import outputs_dir
 from llmlab.core.presets import DEFAULT_PRESET, FINETUNE_PRESET, Preset, of_preset, preset_names, presets_of
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.gpt.estimate import estimate_pretraining
+from llmlab.training.kinds import kind_of
 
 if TYPE_CHECKING:
     from llmlab.data.corpus import Corpus
@@ -75,10 +77,15 @@ def presets(args: argparse.Namespace) -> int:
     every, fine_tuned = presets_of(PretrainSettings), presets_of(FinetuneSettings)
     values = []
     for preset in every:
-        needed = estimate_pretraining(preset.settings)
-        values.append(_preset_dict(preset, PRETRAINING, needed.minutes) | {"estimate": asdict(needed)})
+        needed, minutes = estimate_pretraining(preset.settings), _whole_minutes(preset.settings)
+        values.append(_preset_dict(preset, PRETRAINING, minutes) | {"estimate": asdict(needed)})
     values += [_preset_dict(preset, FINETUNING, preset.minutes) for preset in fine_tuned]
     return print_answer(args, values, _preset_lines(every, fine_tuned))
+
+
+def _whole_minutes(settings: PretrainSettings) -> float:
+    """Of a run, as the window says: its start, steps and evaluations."""
+    return kind_of(settings).seconds(settings, outputs_dir()) / 60
 
 
 def _preset_lines(every: list[Preset[PretrainSettings]], fine_tuned: list[Preset[FinetuneSettings]]) -> Iterator[str]:
@@ -86,7 +93,8 @@ def _preset_lines(every: list[Preset[PretrainSettings]], fine_tuned: list[Preset
     for preset in every:
         needed, model = estimate_pretraining(preset.settings), preset.settings.model
         shape = f"{model.n_layer} x {model.n_embd}, {model.n_head} heads, context {model.block_size}"
-        numbers = (text.count(needed.parameters), shape, text.size(needed.memory_bytes), _minutes(needed.minutes))
+        time = _minutes(_whole_minutes(preset.settings))
+        numbers = (text.count(needed.parameters), shape, text.size(needed.memory_bytes), time)
         rows.append((preset.name, *numbers, preset.description))
     yield from text.table(("preset", "parameters", "shape", "memory", "time", "what it is"), rows, right=(1, 3, 4))
     yield ""

@@ -25,6 +25,7 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 FIELDS = ("text", "content")
 _BLOCK_BYTES = 1 << 18
 _PARQUET_ROWS = 256
+_TRIED = 20  # files whose beginning is read when a folder is chosen: a tenth of a second with cold files
 # Files up to this size together are recognised by their content, larger ones by name, size and time of change.
 _HASH_BYTES = 64 << 20
 
@@ -48,7 +49,7 @@ class OwnCorpus(Corpus):
 
 def own_corpus(path: Path, progress: Progress = quiet) -> OwnCorpus:
     """The text at `path`, a file or folder that exists. UsageError when it is of a kind that the lab cannot read,
-    LabError when nothing is in it."""
+    LabError when nothing is in it, or when one of the first files is no text from its beginning on."""
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"{path} is not a text that the lab can read.",
@@ -59,6 +60,9 @@ def own_corpus(path: Path, progress: Progress = quiet) -> OwnCorpus:
     files = text_files(path, progress=progress)
     if all(_is_empty(file) for file in files):
         raise LabError(f"{path.name} is empty.", "It holds no text.", "Choose another data.corpus.")
+    for file in files[:_TRIED]:
+        progress(f"Looking into {path.name}", 0, 0)
+        next(file_pieces(file), None)
     return OwnCorpus(
         name=str(path),
         title=path.name,

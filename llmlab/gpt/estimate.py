@@ -106,7 +106,6 @@ class Estimate:
     checkpoint_bytes: int
     flops_per_step: float
     seconds_per_step: float
-    minutes: float  # all steps, smaller ones of a warm-up as their tokens are; evaluations and samples left out
 
 
 def estimate_pretraining(settings: PretrainSettings, vocab_size: int | None = None) -> Estimate:
@@ -135,7 +134,6 @@ def estimate_pretraining(settings: PretrainSettings, vocab_size: int | None = No
         checkpoint_bytes=FLOAT * (parameters + _kept(settings, parameters)),
         flops_per_step=flops,
         seconds_per_step=seconds,
-        minutes=settings.full_steps * seconds / 60,
     )
 
 

@@ -99,11 +99,14 @@ def create_run(
 
 def require_name(name: str, what: str, longest: int) -> None:
     """UsageError when `what` ("a run") cannot be called so: the name is a folder's, too."""
-    if len(name) > longest or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+    wrong = re.search(r"[^A-Za-z0-9._+-]|^[._+-]", name)
+    if wrong or not 0 < len(name) <= longest:
         said = name if len(name) <= _LONGEST_SAID else f"{name[:_LONGEST_SAID]}…"
+        place = " at the start" if wrong and wrong[0] in "._+-" else ""
+        which = f"{wrong[0]!r} is not allowed{place}: use" if wrong else "Use"
         raise UsageError(
             f"{said!r} cannot be {what}'s name.",
-            f"Letters, digits and . _ + - are allowed, at most {longest} of them, the first a letter or a digit.",
+            f"{which} a to z, A to Z, digits and . _ + -, at most {longest} of them, the first a letter or a digit.",
         )
 
 

@@ -38,7 +38,7 @@ class StudyForm(QWidget, Generic[A]):
     def __init__(self, noun: str, name_hint: str) -> None:
         super().__init__()
         self.name = labelled(QLineEdit(maxLength=LONGEST_NAME, placeholderText=name_hint), f"Name of the {noun}")
-        self.name.setToolTip(f"The {noun}'s folder: letters, digits and . _ + -")
+        self.name.setToolTip(f"The {noun}'s folder: a to z, A to Z, digits and . _ + -")
         self.name.textChanged.connect(lambda _: self.edited.emit())
         self.jobs = labelled(QSpinBox(minimum=1, maximum=available_cores()), "Runs at once")
         self.jobs.setToolTip(

@@ -356,7 +356,9 @@ class LearnDock(LabDock):
             self._render()
 
     def _tell_outcome(self, said: str) -> None:
-        self.outcome.say(said, wrong=False)
+        """Over pages that runs are started from; the others are about something else."""
+        if self._page is not None and self._page.group in (CONCEPTS, FIRST_HOUR):
+            self.outcome.say(said, wrong=False)
 
     def _look_at_runs(self, _ended: str = "") -> None:
         """What the reader's runs show on this page, as they stand now."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import psutil
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QLineEdit, QScrollArea, QVBoxLayout, QWidget
 
@@ -105,7 +105,8 @@ class RunSetupDock(LabDock, Generic[S]):
         self._costs: Costs | None = None
         self._predictions: tuple[Prediction, ...] = ()  # of the run that `fill` took out of the queue
         self.name = labelled(QLineEdit(placeholderText="made from date, preset and text"), "Name of the run")
-        self.name.setToolTip("The run's folder: letters, digits and . _ + -")
+        self.name.setToolTip("The run's folder: a to z, A to Z, digits and . _ + -")
+        self.name.installEventFilter(self)
         self.chosen = PresetForm(settings_type, essentials, name="Preset", titled=titled, also={"name": self.name})
         self.presets, self.form = self.chosen.presets, self.chosen.form
         self.estimate = labelled(WholeLabel(), "Estimate")
@@ -364,6 +365,12 @@ class RunSetupDock(LabDock, Generic[S]):
         named = f" {self.name.text()}" if self.name.text() else ""
         said = html.escape(" · ".join([self.chosen.title, *given]))
         self.help.setText(f"<b>Set up{html.escape(named)}:</b> {said}.")
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """The name is explained as a setting is."""
+        if watched is self.name and event.type() in (QEvent.Type.Enter, QEvent.Type.FocusIn):
+            self.help.setText(f"<b>name</b><br>{self.name.toolTip()}.")
+        return super().eventFilter(watched, event)
 
     def _show_help(self, field: Field) -> None:
         self.help.setText(field.help_text())

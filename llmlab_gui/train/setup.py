@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 from PySide6.QtWidgets import QWidget
 
 from llmlab.core.presets import Preset
 from llmlab.core.settings import PretrainSettings
 from llmlab.data.build_tokenizer import cut_anew
 from llmlab.gpt.estimate import estimate_pretraining, follows_from_text
-from llmlab.training.kinds import as_watched
+from llmlab.training.kinds import as_watched, kind_of
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
 from llmlab_gui.widgets.numbers import count_text, minutes_text
 
 
-def _titled(preset: Preset[PretrainSettings]) -> str:
+def _seconds(settings: PretrainSettings, outputs: Path) -> float:
+    """Of the whole run, as experiments count it: its start, steps and evaluations."""
+    return kind_of(settings).seconds(as_watched(settings), outputs)
+
+
+def _titled(preset: Preset[PretrainSettings], outputs: Path) -> str:
     """With what decides the time, beside the model's size."""
     settings = preset.settings
     tokens = count_text(settings.tokens_until(settings.train.steps))
-    return f"{preset.title} · {tokens} tokens · {minutes_text(estimate_pretraining(as_watched(settings)).minutes)}"
+    return f"{preset.title} · {tokens} tokens · {minutes_text(_seconds(settings, outputs) / 60)}"
 
 
 class SetupDock(RunSetupDock[PretrainSettings]):
@@ -33,7 +41,7 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             "Set-up",
             settings_type=PretrainSettings,
             essentials={"data.corpus": self.corpus, "train.steps": None, "train.seed": None},
-            titled=_titled,
+            titled=partial(_titled, outputs=lab.outputs),
             parent=parent,
         )
         self.caption("Settings of the run. Bold ones differ from the preset.", "optimisation")
@@ -56,9 +64,10 @@ class SetupDock(RunSetupDock[PretrainSettings]):
 
     def work_out(self, settings: PretrainSettings) -> None:
         needed = estimate_pretraining(as_watched(settings))
+        seconds = _seconds(settings, self.lab.outputs)
         about = "about " if follows_from_text(settings.data) else ""
         parts = [
-            time_text(settings, needed.minutes),
+            time_text(settings, seconds / 60),
             f"{count_text(needed.parameters)} parameters "
             f"({about}{count_text(needed.embedding_parameters)} in embeddings)",
             memory_text(needed.memory),
@@ -72,4 +81,4 @@ class SetupDock(RunSetupDock[PretrainSettings]):
             f"tokenizes its text again, into {data.tokenizer} tokens."
             for one in (cut_anew(data, corpus) if corpus is not None else ())
         ]
-        self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, 60 * needed.minutes, remarks))
+        self.show_costs(Costs(settings, parts, needed.memory_bytes, disk, seconds, remarks))

@@ -85,6 +85,17 @@ def test_a_text_without_a_byte_is_refused_where_it_is_named(tmp_path: Path) -> N
     assert documents(tmp_path / "texts")[-1] == "b"
 
 
+@pytest.mark.parametrize("name", ["mine.txt", "mine.jsonl", "mine.parquet", "texts/b.txt"])
+def test_what_is_no_text_from_its_beginning_is_refused_where_it_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "a.txt").write_text("one", encoding="utf-8")
+    path.write_bytes(bytes(range(255, -1, -1)) * 200)
+    with pytest.raises(LabError) as refused:
+        find_corpus(str(path if path.parent == tmp_path else path.parent))
+    assert path.name in str(refused.value)
+
+
 def test_each_line_of_a_jsonl_is_a_document(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     rows = [{"text": "öne\ntwo"}, {"content": "three"}, {"text": ""}, {"text": "four", "content": "no"}]

@@ -14,7 +14,7 @@ from small_runs import new_run, quick_settings, train_here
 
 from llmlab.core.config import with_values
 from llmlab.core.errors import LabError, UsageError
-from llmlab.jobs.launcher import create_run, prepare_resume, request, start_worker
+from llmlab.jobs.launcher import create_run, prepare_resume, request, require_name, start_worker
 from llmlab.store.checkpoints import MODEL_FILE, list_checkpoints, select
 from llmlab.store.registry import list_runs, resolve_run
 from llmlab.store.run_folder import RunFolder
@@ -67,6 +67,22 @@ def test_a_name_that_could_leave_its_folder_or_confuse_a_shell_is_refused(output
         create_run(outputs, quick_settings(), name=name)
     assert len(max(str(refused.value).split(), key=len)) < 50  # a form would be as wide as one word
     assert list(outputs.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("née", "'é' is not allowed: use a to z"),
+        ("a b", "' ' is not allowed: use"),
+        ("-a", "'-' is not allowed at the start: use"),
+        ("", "Use a to z"),
+        ("x" * 101, "Use a to z, A to Z, digits and . _ + -, at most 100 of them"),
+    ],
+)
+def test_a_refused_name_says_which_character_is_wrong(name: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        require_name(name, "a run", 100)
+    assert refused.value.why.startswith(said)
 
 
 @pytest.mark.parametrize("name", ["a", "7", "My.run_2+x-y", "x" * 100])

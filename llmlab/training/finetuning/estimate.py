@@ -26,6 +26,7 @@ from llmlab.gpt.shapes import CHUNK_ROWS, FEW_LOGITS
 from llmlab.models.base_shape import BaseShape
 from llmlab.models.source import base_named
 from llmlab.training.finetuning.packing import packing_refusal
+from llmlab.training.kinds import steps_and_evaluations
 
 # Bytes of a weight in NF4: 4 bits, 8 bits a block of 64, 32 bits for 256 of these (`quantise` beside this).
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
@@ -41,12 +42,16 @@ _NF4_SECONDS = 4e-9
 _ANSWERS = 0.5
 
 
+# A worker's start with transformers, PEFT and a small base. Processor time measured on two cores.
+_START_SECONDS = 10.0
+
+
 @dataclass(frozen=True)
 class FinetuneEstimate:
     """What a run is expected to need on this machine's processor.
 
-    row_tokens: how long rows were taken to be. step_seconds: one optimizer step; seconds: all of them, evaluations,
-    samples and scoring left out.
+    row_tokens: how long rows were taken to be. step_seconds: one optimizer step; seconds: the start, all steps and
+    evaluations; samples and scoring are left out.
     """
 
     trainable: int
@@ -107,7 +112,7 @@ def estimate_for(base: BaseShape, settings: FinetuneSettings, row_tokens: int = 
         checkpoint_bytes=3 * FLOAT * trainable,  # weights and AdamW's two moments
         row_tokens=row,
         step_seconds=seconds,
-        seconds=train.steps * seconds,
+        seconds=_START_SECONDS + seconds * steps_and_evaluations(settings),
     )
 
 

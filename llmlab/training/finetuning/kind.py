@@ -16,14 +16,12 @@ from llmlab.models.reference import AdaptedModel, ModelFolder, SavedRun, parse, 
 from llmlab.models.weights import weight_shapes
 from llmlab.store.checkpoints import select
 from llmlab.training.finetuning.estimate import estimate_finetuning
-from llmlab.training.kinds import Levers, TrainingKind, smaller_batch, steps_and_evaluations
+from llmlab.training.kinds import Levers, TrainingKind, smaller_batch
 
 if TYPE_CHECKING:
     from llmlab.training.finetuning.loop import Finetuner
     from llmlab.training.workplace import Workplace
 
-# A worker's start with transformers, PEFT and a small base. Processor time measured on two cores.
-_START_SECONDS = 10.0
 # A row that has hardly any activations: how long the examples are is known once they are read.
 _FEW_TOKENS = 16
 # What decides the shapes and the meaning of a run's weights.
@@ -76,7 +74,7 @@ class Finetuning(TrainingKind[FinetuneSettings]):
         return changed.key not in _ADAPTER
 
     def seconds(self, settings: FinetuneSettings, outputs: Path) -> float:
-        return _START_SECONDS + estimate_finetuning(settings, outputs).step_seconds * steps_and_evaluations(settings)
+        return estimate_finetuning(settings, outputs).seconds
 
     def memory(self, settings: FinetuneSettings, outputs: Path, *, read: bool = False) -> Memory:
         """read: rows are full, for all that is known; not read: they may be short."""

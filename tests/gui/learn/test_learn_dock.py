@@ -658,12 +658,14 @@ def _below(browser: PageBrowser, widget: QWidget) -> int:
     return widget.mapTo(browser.viewport(), widget.rect().bottomLeft()).y() + 1
 
 
-def test_what_became_of_a_prediction_is_said_over_the_page(dock: LearnDock, lab: FakeLab) -> None:
+def test_what_became_of_a_prediction_is_said_over_pages_that_start_runs(dock: LearnDock, lab: FakeLab) -> None:
     dock.go("attention")
     lab.notebook.said.emit("You said 2; it was 3.")
     assert dock.outcome.isVisible()
     assert dock.outcome.text() == "You said 2; it was 3."
-    dock.go("loss")
+    dock.go("results/loss")
+    assert not dock.outcome.isVisible()
+    lab.notebook.said.emit("You said 2; it was 3.")
     assert not dock.outcome.isVisible()
 
 

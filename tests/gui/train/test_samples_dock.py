@@ -17,6 +17,7 @@ from waits import WAIT
 from llmlab.core.errors import LabError
 from llmlab.jobs.launcher import request
 from llmlab.store import requests
+from llmlab.store.checkpoints import commit
 from llmlab.store.events import Evaluated, Sampled
 from llmlab_gui.train.samples import CHOSEN, COMPARE, NEWEST, SamplesDock
 from llmlab_gui.train.samples_data import spread
@@ -65,6 +66,17 @@ def test_what_is_not_read_yet_is_not_said_to_be_missing(lab: FakeLab, dock: Samp
     assert "Reading the samples" in dock._empty.text
     lab._arrive(fake.run.full_name, [event for event in fake.written if not isinstance(event, (Evaluated, Sampled))])
     assert "ended before its first sample" in dock._empty.text
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_checkpoint_is_offered_to_be_prompted_only_where_there_is_one(
+    lab: FakeLab, dock: SamplesDock, saved: bool
+) -> None:
+    fake = FakeRun(lab.outputs, steps=3000).start().advance(1500, evaluate=False).stop()
+    if saved:
+        commit(fake.run.checkpoints, 1500, lambda _: None, labels=("final",), val_loss=None, about={})
+    lab.add(fake)
+    assert dock._empty.text.endswith("before its first sample." + " Prompt a checkpoint in Write instead." * saved)
 
 
 def test_a_run_that_can_write_none_of_its_prompts_says_so(lab: FakeLab, dock: SamplesDock) -> None:

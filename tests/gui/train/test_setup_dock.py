@@ -27,6 +27,8 @@ from llmlab.data.shard_sources import shard_source
 from llmlab.data.tokenizers import Gpt2Tokenizer
 from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.notebook.predictions import parse_prediction
+from llmlab.studies.experiments.kinds import find_kind
+from llmlab.studies.experiments.plan import Request, make_plan
 from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab.lab import Lab
@@ -65,6 +67,15 @@ def test_every_setting_has_a_field_with_its_help_and_range(dock: SetupDock) -> N
         assert field.info.help in field.editor.toolTip()
         assert field.info.range_text in field.editor.toolTip()
         assert (field.editor.focusProxy() or field.editor).accessibleName()
+
+
+def test_the_time_of_a_run_is_that_of_a_trial(dock: SetupDock) -> None:
+    dock.form.set_values({"train.steps": 60})
+    dock.update_all()
+    settings = dock.form.settings()
+    grid = [settings.model.n_embd, 2 * settings.model.n_embd]
+    asked = Request(find_kind("width"), settings, dock.lab.outputs, grid=grid, seeds=1, watched=True)
+    assert dock.plan().seconds == make_plan(asked).trials[0].estimated_seconds
 
 
 def test_a_presets_time_is_its_estimate(dock: SetupDock) -> None:

@@ -219,7 +219,7 @@ def test_memory_grows_with_what_it_is_made_of(bases: dict[str, str], outputs: Pa
     short = estimate_finetuning(plain, outputs, row_tokens=16)
     assert short.row_tokens == 16
     assert short.memory_bytes < lora.memory_bytes
-    assert lora.seconds == pytest.approx(plain.train.steps * lora.step_seconds)
+    assert lora.seconds > plain.train.steps * lora.step_seconds  # the start and the evaluations, too
 
 
 def test_weights_in_4_bits_are_turned_back_in_every_pass(bases: dict[str, str], outputs: Path) -> None:
