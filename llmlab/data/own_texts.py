@@ -25,7 +25,7 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 FIELDS = ("text", "content")
 _BLOCK_BYTES = 1 << 18
 _PARQUET_ROWS = 256
-_TRIED = 20  # files whose beginning is read when a folder is chosen: a tenth of a second with cold files
+_TRIED = 20  # files of a folder whose beginning is read when it is chosen: 0.04 s of processor time
 # Files up to this size together are recognised by their content, larger ones by name, size and time of change.
 _HASH_BYTES = 64 << 20
 

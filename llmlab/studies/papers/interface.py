@@ -96,12 +96,12 @@ class Check:
         """The finished runs of a group, or all."""
         return [one for one in self.finished if group in ("", one.trial.group)]
 
-    def telling(self, what: str, of_all: Progress) -> Progress:
+    def telling(self, step: str, of_all: Progress) -> Progress:
         """Of one step, by its own name: to those who watch it, and how much of all is done by it."""
 
-        def tell(_: str, done: float, total: float) -> None:
+        def tell(what: str, done: float, total: float) -> None:
             of_all(what, done, total)
-            self.progress(what, done, total)
+            self.progress(step, done, total)
 
         return tell
 
