@@ -206,5 +206,5 @@ class ModelPicker(QWidget):
         self.select(self.runs.currentData() or "", LATEST)
 
     def _choose_checkpoint(self) -> None:
-        self._wanted = self.which.currentData()
+        self._by_hand, self._wanted = True, self.which.currentData()
         self._show(self.run_id, self._checkpoints)

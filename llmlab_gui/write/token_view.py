@@ -182,6 +182,8 @@ class TokenView(QTextEdit):
             self.verticalScrollBar().setValue(self.verticalScrollBar().maximum())
 
     def _redraw(self) -> None:
+        bar, at_end = self.verticalScrollBar(), self._at_end
+        before = bar.value()
         self.clear()
         self._starts, self._raw = [], []
         self.setExtraSelections([])
@@ -194,6 +196,10 @@ class TokenView(QTextEdit):
             self._insert_token(cursor, token)
         cursor.endEditBlock()
         self._mark()
+        if not at_end:
+            self.document().size()  # Qt lays out all of it
+            bar.setValue(before)
+        self._at_end = at_end
 
     def _insert_token(self, cursor: QTextCursor, token: WrittenToken) -> None:
         style = QTextCharFormat()

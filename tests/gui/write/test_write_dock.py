@@ -411,6 +411,9 @@ def test_what_is_written_after_a_long_prompt_is_in_sight(qtbot: QtBot, times: in
     assert view.viewport().rect().contains(view.cursorRect(_at_end(view)).center())
     bar.setValue(100)  # who reads what stands above stays there
     view.append_tokens([WrittenToken(" or\n", 0.5)] * 9)
+    view.set_show_spaces(True)
+    assert bar.value() == 100
+    view.append_tokens([WrittenToken(" else\n", 0.5)] * 9)
     assert bar.value() == 100
 
 
@@ -538,6 +541,10 @@ def test_the_run_that_was_chosen_stays_when_the_queue_starts_another(
     lab.add(FakeRun(lab.outputs, "third").start(), in_turn=True)
     assert dock.picker.run_id == "pretraining/first"
     lab.set_current("pretraining/third")  # by the learner
+    assert dock.picker.run_id == "pretraining/third"
+    lab.set_current("")
+    dock.picker.which.activated.emit(0)  # a checkpoint of it
+    lab.add(FakeRun(lab.outputs, "fourth").start(), in_turn=True)
     assert dock.picker.run_id == "pretraining/third"
 
 
