@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from llmlab.core.errors import LabError, UsageError
 from llmlab.core.progress import Progress, quiet
+from llmlab.data.tokenizers import BROKEN
 from llmlab.inspection.archive import Array, write_archive
 from llmlab.inspection.inspect import describe
 from llmlab.inspection.questions import Prompt, token_of
@@ -170,7 +171,7 @@ def _shown(
 def readable(text: str) -> bool:
     """Whether a token's text is a label: something printable, with no broken character in it, and no <|control|>."""
     shown = text.strip()
-    broken = "\ufffd" in shown or shown.startswith("\\x") or re.fullmatch(r"<[^<>]+>", shown)
+    broken = "\ufffd" in shown or BROKEN.search(shown) or re.fullmatch(r"<[^<>]+>", shown)
     return bool(shown) and shown.isprintable() and not broken
 
 

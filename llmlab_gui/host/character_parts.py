@@ -6,20 +6,25 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 
-BYTE = re.compile(r"\\x[0-9a-f]{2}")  # how tokenizers write a byte that is no whole character
+from llmlab.data.tokenizers import BROKEN
 
 
 def character_parts(texts: Sequence[str]) -> list[str]:
     """Of each token of a text that has only some bytes of a character: `byte 2 of 3 of 你`; of the others ""."""
     parts: list[str] = []
-    for broken, run in groupby(texts, lambda text: BYTE.search(text) is not None):
+    for broken, run in groupby(texts, lambda text: BROKEN.search(text) is not None):
         tokens = list(run)
         parts += _parts([_bytes(text) for text in tokens]) if broken else [""] * len(tokens)
     return parts
 
 
+def spelled(texts: Sequence[str]) -> str:
+    """What tokens spell together; bytes that are no whole character even so are left out."""
+    return b"".join(map(_bytes, texts)).decode(errors="ignore")
+
+
 def _bytes(text: str) -> bytes:
-    return re.sub(BYTE.pattern.encode(), lambda found: bytes.fromhex(found[0][2:].decode()), text.encode())
+    return re.sub(BROKEN.pattern.encode(), lambda found: bytes.fromhex(found[0][2:].decode()), text.encode())
 
 
 def _parts(tokens: list[bytes]) -> list[str]:

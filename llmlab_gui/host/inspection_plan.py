@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.questions import ASPECTS, REFUSED_BY
-from llmlab_gui.host.character_parts import BYTE
+from llmlab_gui.host.character_parts import spelled
 from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.widgets.numbers import bytes_text
 
@@ -51,14 +51,11 @@ def refusal_of(about: ModelAbout, aspect: str) -> str | None:
 
 
 def first_tokens(text: str, texts: Sequence[str]) -> str:
-    """The part of a text that its first tokens are, by their own texts; always shorter than a text that has more.
-
-    Where these do not spell the text (some are bytes of a letter), a character for each byte.
-    """
-    spelled = BYTE.sub("?", "".join(texts))
+    """The part of a text that its first tokens are, by their own texts; always shorter than a text that has more."""
+    part = spelled(texts)
     if not text.startswith(" "):
-        spelled = spelled.removeprefix(" ")  # that a tokenizer put there
-    return text[: min(len(spelled), max(len(text) - 1, 0))]
+        part = part.removeprefix(" ")  # that a tokenizer put there
+    return text[: min(len(part), max(len(text) - 1, 0))]
 
 
 def too_long(about: ModelAbout, tokens: int) -> LabError:

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
+from llmlab_gui.host.character_parts import spelled
 from llmlab_gui.host.findings import sources
 from llmlab_gui.host.inspection_plan import refusal_of, too_long
 from llmlab_gui.host.progress_strip import ProgressStrip
@@ -108,7 +109,7 @@ class InspectionDock(ExportingDock):
 
     def _prompt_in_sight(self) -> str:
         """Of what is shown, which may be another one than is typed by now; on one line."""
-        texts = ["".join(archive.metadata.tokens) for archive in self.shown() if archive is not None]
+        texts = [spelled(archive.metadata.tokens) for archive in self.shown() if archive is not None]
         return " ".join(next((text for text in reversed(texts) if text), "").split())
 
     def ready(self) -> bool:

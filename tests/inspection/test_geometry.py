@@ -146,6 +146,7 @@ def test_iteration_finds_what_the_exact_way_finds(monkeypatch: pytest.MonkeyPatc
         (" ", False),
         ("\ufffd", False),
         ("\\xc3", False),
+        (".\\xe2\\x80", False),
         ("<|im_end|>", False),
         ("<", True),
     ],

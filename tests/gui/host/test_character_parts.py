@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmlab.data.tokenizers import BpeTokenizer
-from llmlab_gui.host.character_parts import character_parts
+from llmlab_gui.host.character_parts import character_parts, spelled
 
 TOKENIZER = BpeTokenizer([])  # the 256 bytes
 
@@ -14,7 +14,9 @@ TOKENIZER = BpeTokenizer([])  # the 256 bytes
 @settings(max_examples=60)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\\"), max_size=12))
 def test_every_byte_of_a_character_is_named_in_turn(text: str) -> None:
-    parts = character_parts([TOKENIZER.token_text(id) for id in TOKENIZER.encode(text)])
+    tokens = [TOKENIZER.token_text(id) for id in TOKENIZER.encode(text)]
+    parts = character_parts(tokens)
+    assert spelled(tokens) == text
     wanted = []
     for character in text:
         size = len(character.encode())
@@ -36,4 +38,6 @@ def test_tokens_of_several_bytes_name_them_and_what_spells_no_character_names_no
         == "bytes 2 to 3 of 3 of 你 and bytes 1 to 2 of 3 of 好"
     )
     assert character_parts([r"\xe4\xbd"]) == [""]  # cut within
+    assert spelled(["a", r"\xe4\xbd"]) == "a"
+    assert spelled(["\\", "x", "41"]) == r"\x41"  # as it was written, in tokens of whole characters
     assert character_parts(["\\", "x", "41", "x"]) == [""] * 4
