@@ -69,6 +69,13 @@ def test_every_setting_has_a_field_with_its_help_and_range(dock: SetupDock) -> N
         assert (field.editor.focusProxy() or field.editor).accessibleName()
 
 
+def test_help_is_of_the_name_while_that_is_written(qtbot: QtBot, dock: SetupDock) -> None:
+    dock.form.fields["train.steps"].editor.setFocus()
+    qtbot.waitUntil(lambda: "train.steps" in dock.help.text(), timeout=WAIT)
+    dock.name.setFocus()
+    qtbot.waitUntil(lambda: dock.help.text().startswith("<b>name</b>"), timeout=WAIT)
+
+
 def test_the_time_of_a_run_is_that_of_a_trial(dock: SetupDock) -> None:
     dock.form.set_values({"train.steps": 60})
     dock.update_all()
