@@ -10,6 +10,7 @@ from PySide6.QtGui import QFontDatabase, QGuiApplication, QKeySequence, QResizeE
 from PySide6.QtWidgets import QCheckBox, QLabel, QPlainTextEdit, QPushButton, QTabWidget, QWidget
 
 from llmlab.core.errors import LabError
+from llmlab.data.tokenizers import BROKEN
 from llmlab_gui.host.messages import Generation
 from llmlab_gui.host.process import ModelHost
 from llmlab_gui.lab.dock import LabDock
@@ -359,18 +360,22 @@ class WriteDock(LabDock):
         """The prompt becomes the text up to the chosen token, then the alternative; no answer of a chat is a prompt."""
         index = self._pointed_in.current
         if index >= 0 and not self._how.chat:
-            self._set_prompt(self._pointed_in.text_before(index) + text)
+            self._write_on(self._pointed_in.text_before(index), text)
 
     # The next token ----------------------------------------------------------------------------------------------
 
     def _append_to_prompt(self, text: str) -> None:
         if not self.chat.isChecked():  # there it is the answer's first token
-            self._set_prompt(self.prompt.toPlainText() + text)
+            self._write_on(self.prompt.toPlainText(), text)
 
-    def _set_prompt(self, text: str) -> None:
+    def _write_on(self, before: str, token: str) -> None:
+        """A token that is only some bytes of a character is no text."""
+        if BROKEN.search(token):
+            self.lab.said.emit(f"{token} is only a part of a character, so no prompt can end with it.")
+            return
         cursor = self.prompt.textCursor()
         cursor.select(cursor.SelectionType.Document)
-        cursor.insertText(text)  # so that Ctrl+Z takes it back
+        cursor.insertText(before + token)  # so that Ctrl+Z takes it back
         self.prompt.setTextCursor(cursor)
         self.prompt.ensureCursorVisible()
         self.tabs.setCurrentIndex(NEXT_TAB)

@@ -351,6 +351,10 @@ def test_a_click_on_an_alternative_appends_it_and_undo_takes_it_back(
     assert dock.prompt.toPlainText() == "The king the\n"
     dock.prompt.undo()
     assert dock.prompt.toPlainText() == "The king the"
+    with qtbot.waitSignal(lab.said, timeout=WAIT) as said:
+        view.picked.emit(r"\xe4\xbd")
+    assert "part of a character" in said.args[0]
+    assert dock.prompt.toPlainText() == "The king the"
 
 
 def test_arrow_keys_show_what_else_could_have_come_and_a_click_branches_the_text(
