@@ -163,7 +163,7 @@ def place(plain: Callable[..., Tensor], values: Tensor, bounds: Tensor, **option
     first, last = (plain(ends.view(torch.float32), bounds) for ends in (bits, bits | 0xFFFF))
     places = torch.where(first == last, first, _UNKNOWN).to(torch.uint8)
     found = torch.empty(values.shape, dtype=torch.int32)
-    for some, into in zip(values.view(-1).split(_PIECE), found.view(-1).split(_PIECE), strict=True):
+    for some, into in zip(values.reshape(-1).split(_PIECE), found.view(-1).split(_PIECE), strict=True):
         placed = places.index_select(0, (some.view(torch.int32) >> 16) & 0xFFFF)
         into.copy_(placed)
         unknown = (placed == _UNKNOWN).nonzero().squeeze(1)
