@@ -13,7 +13,6 @@ from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QSlider, QWi
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
 from llmlab.jobs.launcher import request
-from llmlab.store.checkpoints import list_checkpoints
 from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
@@ -273,7 +272,7 @@ class SamplesDock(LabDock):
                     "Prompt it in Write, or set other prompts for the next run."
                 )
             elif not live:
-                instead = " Prompt a checkpoint in Write instead." if list_checkpoints(row.run.checkpoints) else ""
+                instead = " Prompt a checkpoint in Write instead." if self.lab.current_model(live=False) else ""
                 when = f"The run ended before its first sample.{instead}"
             self.show_empty(title, when, action, self._sample_now)
         else:
