@@ -174,6 +174,13 @@ def test_an_open_model_answers_on_after_a_comparison_and_an_evolution_although_i
     comparison = {"do": "compare", "models": ["bar@5", "bar@10"]}
     assert told(comparison, {"do": "evolve", "run": "bar"}, ask) == ["opened", *["answered"] * 4]
 
+    def no_room() -> None:
+        raise NoMemory("There is no room.")
+
+    with pytest.raises(NoMemory):  # and it stays where there is no room beside it: nothing could open it again
+        host.held.with_room(no_room)
+    assert host.held.opened is not None
+
 
 def test_a_comparison_and_an_evolution_leave_the_open_model_open_where_memory_has_room_for_both(
     places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
