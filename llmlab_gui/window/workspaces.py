@@ -293,7 +293,7 @@ class Workspaces(QObject):
     def _size(self, dock: QDockWidget) -> QSize:
         """What it takes of the window, with the tabs of what is behind it."""
         behind = any(not other.isHidden() for other in self._window.tabifiedDockWidgets(dock))
-        bars = self._window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly)
+        bars = _tab_bars(self._window)
         tabs = max((bar.height() for bar in bars if bar.isVisible()), default=0) if behind else 0
         return QSize(dock.width(), dock.height() + tabs)
 
@@ -322,7 +322,7 @@ class Workspaces(QObject):
 
     def _hide_bars(self) -> None:
         """The tabs of the workspace before: Qt takes them down only when the window has nothing else to do."""
-        for bar in self._window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+        for bar in _tab_bars(self._window):
             bar.hide()
 
 
@@ -336,6 +336,9 @@ def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: st
     layout = window.layout()
     assert layout is not None
     layout.activate()  # Qt takes down the tabs of the docks that were removed
+    for bar in _tab_bars(window):  # but not those from before another state was restored
+        while bar.count():
+            bar.removeTab(0)
     layout.setEnabled(False)  # or it would give all docks their places each time that one of them is shown
     window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, docks[_first(tree)])
     _place(window, docks, tree)
@@ -349,8 +352,13 @@ def arrange(window: QMainWindow, docks: Mapping[str, QDockWidget], workspace: st
     _resize(window, docks, tree, window.width(), window.height())
     for front in _fronts(tree):
         docks[front].raise_()
-    for bar in window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+    for bar in _tab_bars(window):
         bar.setVisible(bar.count() > 1)  # Qt would when a dock has moved to its place
+
+
+def _tab_bars(window: QMainWindow) -> list[QTabBar]:
+    """Those of docks, also of such as are no longer there."""
+    return window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly)
 
 
 def _place(window: QMainWindow, docks: Mapping[str, QDockWidget], node: Node) -> None:
