@@ -165,12 +165,12 @@ def _runs(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
 
 def _models(outputs: Path, progress: Progress) -> Iterator[AvailableModel]:
     taken, named = {run.id for run in list_runs(outputs)}, named_models(progress)
-    names = {path.resolve(): name for name, path in named.items() if name not in taken}
+    names = {located(path): name for name, path in named.items() if name not in taken}
     listed = set()  # without links: a file or a folder that was linked twice, or into the cache, is one model
     for path in [*_openable(outputs, _DEPTH, progress), *named.values()]:
         if (real := path.resolve()) not in listed:
             listed.add(real)
-            yield _described(located(path), names.get(real, str(located(path))))
+            yield _described(located(path), names.get(located(path), str(located(path))))
     for name, folder in cached_models().items():
         if folder.resolve() not in listed:
             yield _described(folder, name)
