@@ -8,8 +8,10 @@ What comes is a process as it was asked for: its own id, environment, folder, fi
 the one that asked, and it runs the very code of the command. Only the start of the interpreter is shared.
 Whatever else is asked for, and tests marked `real_start`, get what they would get without this.
 
-A template is a child of the one that asks, and so is what it forks (CLONE_PARENT of clone). Each process that may
-start others has a template of its own, forked from the same, before it ran anything.
+A template forks twice for each, and the one between ends at once, so that the kernel hands the process to the one
+that asked, which for that moment takes orphans (PR_SET_CHILD_SUBREAPER). One clone with CLONE_PARENT would do, but
+runs nothing of what libraries registered for after a fork: tokenizers then waits for threads that are not there. Each
+process that may start others has a template of its own, forked from the same, before it ran anything.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import io
 import json
 import os
 import pkgutil
-import platform
 import random
 import re
 import runpy
@@ -83,8 +84,7 @@ _READ_AT_START = re.compile(
 )
 _UNBUFFERED, _ENCODING = "PYTHONUNBUFFERED", "PYTHONIOENCODING"
 _MODULE = re.compile(r"run_module\('([\w.]+)', run_name='__main__', alter_sys=True\)$")
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-_CLONE, _CLONE_PARENT = {"x86_64": 56, "aarch64": 220}.get(platform.machine()), 0x8000  # its call's number, and a flag
+_DEATH_SIGNAL, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER of linux/prctl.h
 _COLLAPSE, _HUGE_PAGE = 25, 2 << 20  # MADV_COLLAPSE of linux/mman.h, and bytes
 _LENGTH = 8  # bytes before a request
 
@@ -111,9 +111,13 @@ class Template:
     def fork(self, request: dict[str, Any], files: tuple[int, int, int]) -> int:
         """The id of a new child of this process."""
         message = json.dumps(request).encode()
-        socket.send_fds(self._link, [len(message).to_bytes(_LENGTH, "big")], files)
-        self._link.sendall(message)
-        answer = _exactly(self._link, _LENGTH)
+        _prctl(_SUBREAPER, 1)
+        try:
+            socket.send_fds(self._link, [len(message).to_bytes(_LENGTH, "big")], files)
+            self._link.sendall(message)
+            answer = _exactly(self._link, _LENGTH)
+        finally:
+            _prctl(_SUBREAPER, 0)
         if not answer:
             raise OSError("the process that forks has ended")
         return int.from_bytes(answer, "big")
@@ -129,7 +133,7 @@ def install(tested: Iterable[str] = ()) -> None:
     """Serves this process from now on; the template is started when first asked. tested: folders of the tests that
     processes of pytest-xdist will run."""
     _tested[:] = tested
-    if sys.platform == "linux" and _CLONE:
+    if sys.platform == "linux":
         subprocess.Popen._execute_child = _start  # type: ignore[attr-defined]
 
 
@@ -241,29 +245,25 @@ def _serve(link: socket.socket) -> None:
         message = _exactly(link, int.from_bytes(head, "big")) if len(head) == _LENGTH else b""
         if not message:
             os._exit(0)
-        pid = _fork_sibling()
-        if pid == 0:
+        told, tell = os.pipe()  # the id, from the process between
+        held, go = os.pipe()  # the new process waits until it is whose it shall be
+        between = os.fork()
+        if between == 0:
+            child = os.fork()
+            if child:
+                os.write(tell, child.to_bytes(_LENGTH, "big"))
+                os._exit(0)
             try:
+                os.close(go)
+                os.read(held, 1)
                 _become(json.loads(message), files, link)
             finally:
                 os._exit(70)  # only after an error of this module
-        for descriptor in files:
+        os.waitpid(between, 0)
+        pid = os.read(told, _LENGTH)
+        for descriptor in (*files, told, tell, held, go):
             os.close(descriptor)
-        link.sendall(pid.to_bytes(_LENGTH, "big"))
-
-
-def _fork_sibling() -> int:
-    """As os.fork, but the new process is a child of this one's parent."""
-    python, system = ctypes.pythonapi, ctypes.PyDLL(None)  # which both keep the interpreter's lock
-    python.PyOS_BeforeFork()
-    pid = system.syscall(*map(ctypes.c_long, (_CLONE, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)))
-    if pid == 0:
-        python.PyOS_AfterFork_Child()
-    else:
-        python.PyOS_AfterFork_Parent()
-    if pid < 0:
-        raise OSError("clone failed")
-    return pid
+        link.sendall(pid)
 
 
 def _become(request: dict[str, Any], files: list[int], link: socket.socket) -> None:
