@@ -83,7 +83,9 @@ class Loop(TrainingRun):
             loss += part
         loss = self.processes.mean(loss)
         self.scaler.unscale_(self.optimizer)
-        grad_norm = self.processes.clip(self.model.parameters(), train.grad_clip or math.inf)
+        limit = train.grad_clip or math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True)
+        grad_norm = self.processes.norm(grad_norm)
         result = StepResult(self.progress.step + 1, loss, grad_norm, lr, tokens, self.device)
         if not self.device.queues:  # elsewhere see `report` and `save`
             self.require_finite(result)

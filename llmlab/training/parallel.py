@@ -128,15 +128,8 @@ class Sharded(Several):
         gathered = ((name, _gathered(tensor)) for name, tensor in tensors.items())  # one at a time
         return {name: tensor.cpu() for name, tensor in gathered if self.rank == 0}
 
-    @torch.no_grad()
-    def clip(self, weights: Iterable[nn.Parameter], limit: float) -> Tensor:
-        """On each rank's parts: DTensor's own operations on lists would take as long as a small model's step."""
-        parts = [weight.grad.to_local() for weight in weights if weight.grad is not None]  # type: ignore[attr-defined]
-        squared = torch.nn.utils.get_total_norm(parts, foreach=True).square()
-        dist.all_reduce(squared, group=self._group)
-        norm = squared.sqrt()
-        torch._foreach_mul_(parts, (limit / (norm + 1e-6)).clamp(max=1.0))  # as clip_grad_norm_ does
-        return norm
+    def norm(self, found: Tensor) -> Tensor:
+        return _gathered(found)
 
 
 def _gathered(tensor: Tensor) -> Tensor:

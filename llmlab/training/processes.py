@@ -93,9 +93,9 @@ class Processes:
         """The sum over ranks of each."""
         return numbers
 
-    def clip(self, weights: Iterable[nn.Parameter], limit: float) -> Tensor:
-        """Shortens their gradient to a norm of `limit` at most. Its norm before: a scalar, the same on every rank."""
-        return torch.nn.utils.clip_grad_norm_(weights, limit, foreach=True)
+    def norm(self, found: Tensor) -> Tensor:
+        """The gradient's norm as a plain number."""
+        return found
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of which each rank may hold a part, whole; where they were in parts: in main memory, on rank 0."""
