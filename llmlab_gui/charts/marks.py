@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -69,6 +70,7 @@ class _Words(pg.InfLineLabel):
         self, lines: Sequence[float], curves: Callable[[float, float], Iterable[np.ndarray]], written: list[QRectF]
     ) -> None:
         """Stays where nothing goes through, or moves there; where curves do everywhere, still clear of other lines.
+        Never nearer another line, whose name it would seem to be.
 
         lines: where the other lines stand, in the plot's coordinates. curves: where each stands from one x to another.
         written: where the words of other lines are in them; these are added.
@@ -90,8 +92,12 @@ class _Words(pg.InfLineLabel):
 
         def is_apart(words: str, side: tuple[float, int]) -> bool:
             letters = box(words, side)
-            fits = side[1] == 0 or (letters.top() >= low and letters.bottom() <= high)
+            fits = side[1] == 0 or (letters.top() >= low and letters.bottom() <= high and is_its_own(letters))
             return fits and not any(letters.intersects(other) for other in written)
+
+        def is_its_own(letters: QRectF) -> bool:
+            away = [max(letters.top() - line, line - letters.bottom(), 0.0) for line in (self.line.value(), *lines)]
+            return away[0] < min(away[1:], default=math.inf) + 2 * pixel  # two lines that are one to the eye
 
         def is_clear(words: str, side: tuple[float, int]) -> bool:
             letters = box(words, side)

@@ -332,6 +332,24 @@ def test_no_line_strikes_through_words_in_a_low_chart_full_of_curves(drawing: Dr
             assert not any(words.top() + margin < place < words.bottom() - margin for place in heights), height
 
 
+def test_words_of_a_reference_line_that_have_moved_are_nearest_to_it(drawing: Drawing) -> None:
+    lines = [ReferenceLine(3.91, "uniform 3.91: all tokens alike"), ReferenceLine(2.72, "unigram 2.72: how frequent")]
+    drawing.x = np.arange(0.0, 301.0)
+    drawing.y = np.where(drawing.x % 2, 2.75, 4.3)  # goes through all words that are beside their line
+    drawing.y[0] = 7.0
+    drawing.chart.set_reference_lines(lines)
+    for height in range(170, 300, 10):
+        drawing.panel.resize(900, height)
+        drawing._fill()
+        drawing.settle()
+        items = [line for _, line in drawing.chart.marks.lines]
+        heights = [line.mapRectToScene(line.boundingRect()).center().y() for line in items]
+        for line, own in zip(items, heights, strict=True):
+            words = line.label.mapRectToScene(line.label.boundingRect())
+            away = {place: max(words.top() - place, place - words.bottom(), 0.0) for place in heights}
+            assert words.bottom() == pytest.approx(own, abs=2) or away[own] <= min(away.values()) + 2, height
+
+
 def test_words_of_reference_lines_a_pixel_apart_are_both_read_where_curves_leave_no_room_beside_them(
     drawing: Drawing,
 ) -> None:
@@ -354,7 +372,7 @@ def test_words_of_reference_lines_a_pixel_apart_are_both_read_where_curves_leave
 
 def test_words_of_reference_lines_beside_one_another_do_not_touch_whatever_their_length(drawing: Drawing) -> None:
     drawing.y = np.where(X % 2, 2.3, 2.7)  # goes through everywhere
-    for length in range(10, 40):
+    for length in range(10, 40, 6):
         words = ["uniform 2.50: all tokens equally likely", "x" * length]
         drawing.chart.set_reference_lines([ReferenceLine(2.5, words[0]), ReferenceLine(2.505, words[1])])
         drawing._fill()
