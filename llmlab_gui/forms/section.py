@@ -94,9 +94,10 @@ class Section(QWidget):
         ordered = sorted(self.fields, key=lambda field: field.info.advanced)
         ordinary = sum(not field.info.advanced for field in ordered)
         # Two rows a field: under it is room for what is wrong with it.
-        grid.addWidget(self.more, 2 * ordinary, 0, 1, 4)
         for place, field in enumerate(ordered):
             row = 2 * place if place < ordinary else 2 * place + 1
+            if place == ordinary:
+                grid.addWidget(self.more, row - 1, 0, 1, 4)  # in this order, which Tab follows
             for at, widget in enumerate((field.row.name, field.editor, field.row.unit, field.row.reset)):
                 grid.addWidget(widget, row, at)
             grid.addWidget(field.row.problem, row + 1, 0, 1, 4)

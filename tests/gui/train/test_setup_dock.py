@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cases import each
 from fakes import FakeRun
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QApplication, QLineEdit
 from pytestqt.qtbot import QtBot
 from waits import WAIT
@@ -225,6 +225,20 @@ def test_settings_fold_by_arrow_keys_and_advanced_ones_are_told_when_changed(doc
     assert section.more.text().endswith("1 changed")
     section.more.click()
     assert beta.editor.isVisible()
+
+
+def test_tab_goes_down_a_part_that_was_just_unfolded(dock: SetupDock, qtbot: QtBot) -> None:
+    section = dock.form.sections["train"]
+    section.header.setFocus()
+    section.set_open(True)
+    section.more.setChecked(True)
+    QApplication.processEvents()
+    tops = []
+    while (now := dock.window().focusWidget()) and section.isAncestorOf(now):
+        tops.append(now.mapTo(section, QPoint()).y())
+        qtbot.keyClick(now, Qt.Key.Key_Tab)
+    assert len(tops) > len(section.fields)
+    assert tops == sorted(tops)
 
 
 def test_the_costs_are_told_before_the_start(dock: SetupDock, qtbot: QtBot) -> None:
