@@ -31,6 +31,7 @@ COLUMNS: tuple[Column[Line], ...] = (
         width=25,
         value=lambda line: stated(line.locked.prediction),
     ),
+    Column("Outcome", lambda line: _became(line), "The result", width=14),
     Column(
         "Sure",
         lambda line: "" if (sure := _sure(line)) is None else f"{100 * sure:.3g} %",
@@ -41,7 +42,6 @@ COLUMNS: tuple[Column[Line], ...] = (
         value=lambda line: _sure(line),
         in_file="Confidence",
     ),
-    Column("Outcome", lambda line: _became(line), "The result", width=14),
     Column(
         "Verdict",
         verdict,

@@ -94,8 +94,8 @@ def test_the_table_has_prediction_outcome_and_surprise(dock: NotebookDock) -> No
     assert [row[0] for row in found] == ["live", "surprising", *["expected"] * 4]  # newest first
     by_words = {row[1]: row for row in found if row[0] == "expected"}
     row = by_words["final validation loss: 1.9 to 2.2"]
-    assert row[2:7] == ["80 %", "2.05", "inside", "0.04", "0.0 bits"]
-    assert by_words["“It works”"][2:7] == ["60 %", "", "", "", ""]
+    assert row[2:7] == ["2.05", "80 %", "inside", "0.04", "0.0 bits"]
+    assert by_words["“It works”"][2:7] == ["", "60 %", "", "", ""]
     assert found[0][7] == "waiting"
     assert found[1][4] == "outside"
 
@@ -131,8 +131,8 @@ def test_what_was_altered_is_said_in_the_table_and_the_detail(
     assert cell.data(Qt.ItemDataRole.ForegroundRole) == QColor(current_theme().bad)
     assert rows(dock)[row][1:7] == [
         "final validation loss: 1 to 1.2",
-        "90 %",
         "2.2",
+        "90 %",
         "altered",
         "",
         "",
@@ -311,7 +311,7 @@ def test_everything_can_be_exported(dock: NotebookDock, lab: Lab, qtbot: QtBot, 
     export(dock.export_table, tmp_path / "all.csv")
     table = list(csv.reader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert len(table) == 7
-    assert table[0][:4] == ["About", "Predicted", "Confidence", "Outcome"]
+    assert table[0][:4] == ["About", "Predicted", "Outcome", "Confidence"]
     choose(dock, "expected", "val_loss")
     for kind in ("png", "svg", "csv"):
         target = tmp_path / f"chart.{kind}"

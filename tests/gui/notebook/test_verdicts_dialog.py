@@ -122,5 +122,5 @@ def test_what_is_stated_of_a_check_is_sealed_with_it_and_shown_in_the_notebook(
     model = NotebookModel()
     model.show([line])
     shown = [model.index(0, column).data() for column in range(len(COLUMNS))]
-    assert shown[:4] == ["heads", f"{CLAIMS[1]}: not supported", "70 %", ""]
+    assert shown[:4] == ["heads", f"{CLAIMS[1]}: not supported", "", "70 %"]
     assert shown[7] == "waiting"
