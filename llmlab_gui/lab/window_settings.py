@@ -88,11 +88,14 @@ class WindowSettings:
         """The one that was in sight last; "" before there was one."""
         return str(self._settings.value("window/workspace", ""))
 
+    @workspace.setter
+    def workspace(self, name: str) -> None:
+        self._settings.setValue("window/workspace", name)
+
     def save_docks(
         self, window: QMainWindow, workspace: str, sizes: DockSizes | None, guests: Guests | None = None
     ) -> None:
         """Remembers where the docks of the workspace in sight are. sizes: what their shares of a window come from."""
-        self._settings.setValue("window/workspace", workspace)
         for name, kept in (("sizes", sizes), ("guests", guests)):
             self._settings.remove(f"{name}/{workspace}")
             if kept is not None:

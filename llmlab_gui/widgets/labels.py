@@ -128,12 +128,12 @@ class EmptyState(QWidget):
     @property
     def text(self) -> str:
         """What it says."""
-        return f"{self._title.text()} {self._hint.text()}".strip()
+        return f"{self._title.text()} {self._hint.text()}".strip().replace("\u200b", "")
 
     def say(self, title: str, hint: str, action_text: str = "", slot: Callable[[], object] | None = None) -> None:
         """Replaces all of it."""
-        self._title.setText(title)
-        self._hint.setText(hint)
+        self._title.setText(breakable(title))
+        self._hint.setText(breakable(hint))
         self._button.setText(action_text)
         self._button.setVisible(bool(action_text) and slot is not None)
         self._slot = slot

@@ -202,7 +202,7 @@ class Workspaces(QObject):
         if name == self.current and not self._lent:
             return
         self.keep()
-        self.current = name
+        self.current = self._settings.workspace = name  # at once: where the window is killed it comes back to this one
         self.place()
 
     def place(self) -> None:

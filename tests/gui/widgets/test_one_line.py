@@ -1,4 +1,4 @@
-"""Names of any length in boxes of choices."""
+"""Names of any length in boxes of choices and in words."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 import llmlab_gui
+from llmlab_gui.widgets.labels import EmptyState
 from llmlab_gui.widgets.layouts import choice_box
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
+
+
+def test_a_long_path_does_not_widen_what_says_why_a_panel_is_empty(qtbot: QtBot) -> None:
+    empty = EmptyState()
+    qtbot.addWidget(empty)
+    path = f"/{'folder' * 20}"
+    empty.say(f"There is no model {path}", path)
+    assert empty.minimumSizeHint().width() < 200
+    assert empty.text == f"There is no model {path} {path}"
 
 
 @pytest.mark.qt_log_ignore("This plugin does not support", extend=True)  # windows of lists

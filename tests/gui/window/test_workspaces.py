@@ -62,6 +62,7 @@ def test_each_workspace_and_the_theme_come_back_as_they_were_left_until_a_reset(
     before = make_window()
     before.docks["log"].hide()
     before.workspaces.use(WRITE)
+    assert WindowSettings(tmp_path / "window.ini").workspace == WRITE  # also where the window is killed now
     before.docks["samples"].hide()
     before.workspaces.use(TRAIN)
     before.workspaces.keep()
