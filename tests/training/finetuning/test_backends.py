@@ -339,11 +339,11 @@ def test_unsloth_is_refused_in_a_sentence_where_it_is_absent(bases: dict[str, st
 
 def test_the_trial_of_unsloth_can_be_cancelled_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unsloth.importlib.util, "find_spec", lambda _: True)
-    before = psutil.Process().children()
+    before = psutil.Process().children()  # of which one may end meanwhile
     monkeypatch.setattr(unsloth, "_PROBE", "import time; time.sleep(600)")
     with pytest.raises(Cancelled):
         probe_unsloth(CancelAfter(2))
-    assert psutil.Process().children() == before
+    assert not set(psutil.Process().children()) - set(before)
     monkeypatch.setattr(unsloth, "_PROBE", "raise SystemExit('There is no CUDA device here.')")
     assert probe_unsloth() == "There is no CUDA device here."
     monkeypatch.setattr(unsloth, "_PROBE", "")
