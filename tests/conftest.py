@@ -48,6 +48,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if option.numprocesses and option.dist == "no":
         option.dist, option.loadscopereorder = "loadfile", False  # in the order of the tests
     if option.numprocesses:
+        # xdist 3.8 hands on the files that a process had done when it crashed, and then waits for ever.
+        option.maxworkerrestart = option.maxworkerrestart or "0"
         fork_server.install(config.args)  # what takes long to import is imported once for all processes that test
 
 
