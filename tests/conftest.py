@@ -99,6 +99,7 @@ def old_objects_left_alone() -> None:
     """Collections, and tests that look at all objects, pass over those made before: torch alone makes a million."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

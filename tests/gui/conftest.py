@@ -47,11 +47,10 @@ def forked_for_qt() -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def not_collected_elsewhere() -> Iterator[None]:
-    """As in the application: a collection in another thread would free Qt objects there, which can end the process."""
+def not_collected_elsewhere() -> None:
+    """As in the application: a collection in another thread would free Qt objects there, which can end the process.
+    The next file's begin collects on this thread, and then lets all threads collect again."""
     gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")
