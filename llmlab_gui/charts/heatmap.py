@@ -244,7 +244,7 @@ class Heatmap(CellMap):
                     continue
                 place = np.log10(value) if self.log and not heat.signed and value > 0 else value
                 painter.setPen(ink(scale.color(float(place))))
-                painter.drawText(view.rect(row, column), Qt.AlignmentFlag.AlignCenter, short(value))
+                painter.drawText(view.rect(row, column), Qt.AlignmentFlag.AlignCenter, short(value, heat.kind))
 
     def _paint_marks(self, painter: QPainter) -> None:
         theme, view = current_theme(), self._view
@@ -321,8 +321,8 @@ class Heatmap(CellMap):
         self.update()
 
 
-def short(value: float) -> str:
-    """A number for a small cell: two digits."""
-    if abs(value) >= 100:
+def short(value: float, kind: str) -> str:
+    """A number for a small cell: two digits, or all of a whole number."""
+    if kind == "count" or abs(value) >= 100:
         return minus(f"{value:.0f}")
     return minus(f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}")

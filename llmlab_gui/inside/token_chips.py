@@ -117,7 +117,7 @@ class TokenChips(TokenArea):
         """What the tool tip says."""
         cut, part = self.tokens[token], self._parts[token]
         said = f", {part}" if part else ""
-        return f"Token {token} of {len(self.tokens)}: id {cut.id:,}, text “{visible(cut.text)}”{said}"
+        return f"Position {token}: id {cut.id:,}, text “{visible(cut.text)}”{said}"
 
     def _line(self) -> float:
         return QFontMetricsF(self.font()).height() + _INNER

@@ -194,8 +194,9 @@ def _heat(value: Value, array: Array, rows: list[str]) -> Heat:
     columns = labels or [str(place) for place in range(flat.shape[1])]
     finite = flat[np.isfinite(flat)]
     signed = bool(finite.size and finite.min() < _POSITIVE)
+    whole = bool(np.array_equal(finite, finite.round()))  # ids, counts, one-hot vectors
     first = value.axes[0] if value.array.ndim == 2 else ""
-    return Heat(flat, rows, columns, first, value.axes[-1], signed)
+    return Heat(flat, rows, columns, first, value.axes[-1], signed, kind="count" if whole else "value")
 
 
 _Index = QModelIndex | QPersistentModelIndex

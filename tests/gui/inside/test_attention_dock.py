@@ -159,7 +159,7 @@ def test_no_row_of_tokens_is_cut_whatever_the_height_and_the_chosen_one_is_in_si
     qtbot.addWidget(chips)
     chips.show()
     chips.show_tokens([PromptToken(7, r"\xe4\xbd"), PromptToken(8, r"\xa0")])
-    assert chips.words(1) == r"Token 1 of 2: id 8, text “\xa0”, byte 3 of 3 of 你"
+    assert chips.words(1) == r"Position 1: id 8, text “\xa0”, byte 3 of 3 of 你"
     chips.show_tokens([PromptToken(id, f" word{id}") for id in range(60)])
     for height in range(40, 130, 7):
         chips.resize(200, height)

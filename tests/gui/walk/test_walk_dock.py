@@ -18,7 +18,9 @@ from waits import WAIT
 from llmlab.core.errors import LabError
 from llmlab.walk.stage import Code, Stage, Value, marked, to_archive
 from llmlab_gui.charts.cell_map import NONE
+from llmlab_gui.charts.heatmap import short
 from llmlab_gui.walk.dock import WalkDock
+from llmlab_gui.walk.stage_view import _heat
 from llmlab_gui.widgets.focus_ring import _ROOM
 
 
@@ -94,6 +96,14 @@ def test_arrow_keys_go_through_the_stages_and_each_is_shown(dock: WalkDock, qtbo
     table = dock.table()
     assert table is not None
     assert len(table[1]) == 8 + 9 + 1
+
+
+def test_whole_numbers_as_ids_are_drawn_without_decimals() -> None:
+    kinds = [
+        _heat(Value("ids", ("position",), numbers), numbers, [""]).kind for numbers in (np.ones(9), np.full(9, 0.5))
+    ]
+    assert kinds == ["count", "value"]
+    assert [short(68.0, kind) for kind in kinds] == ["68", "68.0"]
 
 
 def test_a_walk_that_was_cancelled_says_so_and_is_offered_again(
