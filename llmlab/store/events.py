@@ -38,8 +38,9 @@ class Event:
 class Started(Event, name="started"):
     """A worker begins. `step` is 0, or the checkpoint's step when it resumes: later steps are void.
 
-    uniform_loss: ln(vocabulary), what knowing nothing costs. unigram_loss: validation cross-entropy of the
-    training split's token frequencies. floor_loss: entropy a token of the generator, where the corpus has one.
+    uniform_loss: ln(vocabulary), of a task ln(its possible answers): what knowing nothing costs. unigram_loss:
+    validation cross-entropy of the training split's token frequencies. floor_loss: entropy a token of the generator,
+    where the corpus has one.
     preparation: seconds by what the worker did before that, from its start on; empty in runs of earlier versions.
     All losses are in nats per token. bytes_per_token: of the validation text, in fine-tuning of those tokens in it
     whose loss counts; a loss in bits per byte is loss / ln 2 / bytes_per_token. None where there is no such text, and

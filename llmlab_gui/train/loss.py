@@ -140,12 +140,12 @@ def reference_lines(history: RunHistory, scale: float = 1.0) -> list[ReferenceLi
     if started is None or not started.reached_training:
         return []
     meanings = (
-        (started.uniform_loss, f"uniform {{:.2f}}: all {started.vocab_size or 0:,} tokens equally likely"),
+        (started.uniform_loss, "uniform {:.2f}: all {:,.0f} tokens equally likely"),
         (started.unigram_loss, "unigram {:.2f}: only how frequent each token is"),
         (started.floor_loss, "floor {:.2f}: the entropy of the text itself"),
     )
     return [
-        ReferenceLine(value * scale, text.format(value * scale))
+        ReferenceLine(value * scale, text.format(value * scale, np.exp(value)))
         for value, text in meanings
         if value is not None and np.isfinite(value)
     ]

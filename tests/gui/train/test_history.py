@@ -77,6 +77,14 @@ def test_a_worker_that_ended_before_it_trained_changes_nothing_that_is_known(tmp
     assert next(told.text for told in history_sentences(alone, 10)) == "Attempt 2 began to read the text."
 
 
+def test_a_tasks_uniform_line_counts_its_answers_and_not_all_of_its_tokens(tmp_path: Path) -> None:
+    first = FakeRun(tmp_path).start().written[0]
+    assert isinstance(first, Started)
+    history = RunHistory()
+    history.extend([replace(first, vocab_size=7, uniform_loss=math.log(3))])
+    assert reference_lines(history)[0].label == "uniform 1.10: all 3 tokens equally likely"
+
+
 def test_a_long_history_is_thinned_and_keeps_its_spikes(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, steps=10_000)
     events = [fake.step_event(step) for step in range(1, 10_001)]
