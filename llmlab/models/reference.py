@@ -362,7 +362,8 @@ def _described(reference: Reference) -> str:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= 120 else f"{text[:120]}...")
+    """A long one keeps its end: a path's last folders tell it from others."""
+    return repr(text if len(text) <= 120 else f"{text[:40]}…{text[-80:]}")
 
 
 def _not_a_model(path: Path) -> LabError:
