@@ -171,7 +171,7 @@ class PlainReport(Report):
                 self._print(f"step {event.step}   {losses}{f' ({each})' if each else ''}{best}")
             case Sampled():
                 for sample in event.samples:
-                    for line in _answer(sample) if self._run.tunes else _sample(sample):
+                    for line in _answer(sample) if self._run.fine_tunes else _sample(sample):
                         self._print(line, "dim")
             case Scored():
                 self._doing = ""  # is said again, of those at the end
@@ -291,7 +291,7 @@ def _summary(run: RunFolder, last: Event | None, losses: list[str]) -> list[str]
     else:
         how = _stopped(last)
         commands.insert(0, (f"llmlab-run resume {name}", "continue it"))
-    if last.step and run.tunes:
+    if last.step and run.fine_tunes:
         commands.insert(0, (f"llmlab-run adapter {name}@latest", "what it changed, layer by layer"))
         commands.insert(0, (f'llmlab-run generate {name} --chat --prompt "Repeat: red sea"', "ask it"))
     elif last.step:

@@ -85,7 +85,7 @@ class FinetuningData:
 
     @property
     def padding(self) -> float:
-        """Share of the places in the batches of the first epoch that hold no token."""
+        """Share of the positions in the batches of the first epoch that hold no token."""
         filled = width = 0
         for index in range(self.batches_per_epoch):
             lengths = [sum(len(self.train[place].ids) for place in self.rows[row]) for row in self._row_numbers(index)]
@@ -260,7 +260,7 @@ def padded(rows: Sequence[Sequence[Encoded]], pad_id: int, *, positions: bool = 
     width = max(sum(len(encoded.ids) for encoded in row) for row in rows)
     shape = (len(rows), width)
     ids, labels = torch.full(shape, pad_id), torch.full(shape, NOT_IN_LOSS)
-    mask, places = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    mask, position_ids = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
     for number, row in enumerate(rows):
         begin = 0
         for encoded in row:
@@ -269,10 +269,10 @@ def padded(rows: Sequence[Sequence[Encoded]], pad_id: int, *, positions: bool = 
             trained = torch.tensor(encoded.trained)
             labels[number, begin:end] = torch.where(trained, ids[number, begin:end], NOT_IN_LOSS)
             mask[number, begin:end] = 1
-            places[number, begin:end] = torch.arange(end - begin)
+            position_ids[number, begin:end] = torch.arange(end - begin)
             begin = end
-        places[number, begin:] = torch.arange(width - begin)  # the padding is an example of its own
-    return Batch(ids, labels, mask, places if positions else None)
+        position_ids[number, begin:] = torch.arange(width - begin)  # the padding is an example of its own
+    return Batch(ids, labels, mask, position_ids if positions else None)
 
 
 def packed(lengths: Sequence[int], room: int, progress: Progress) -> list[tuple[int, ...]]:

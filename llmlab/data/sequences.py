@@ -42,7 +42,7 @@ class Sequences:
         self.order = order
         self.stride = stride or block_size
         self.seed = seed
-        starts = len(tokens) - block_size  # places where a sequence and the token after it fit
+        starts = len(tokens) - block_size  # positions where a sequence and the token after it fit
         if order == "sliding":
             self.sequences = 1 + (starts - 1) // self.stride
             self.batches_per_epoch = max(1, self.sequences // batch_size)
@@ -103,11 +103,11 @@ def fixed_sequences(tokens: Tokens, block_size: int, count: int, seed: int = 0) 
         shares = np.bincount(sources, minlength=len(tokens.sources)).tolist()
         parts = [part for part in zip(tokens.firsts, tokens.sources, shares, strict=True) if part[-1]]
         return np.concatenate([first + fixed_sequences(part, block_size, share, seed) for first, part, share in parts])
-    places = len(tokens) - block_size
-    if places < 1:
+    starts = len(tokens) - block_size
+    if starts < 1:
         raise ValueError(f"{len(tokens)} tokens hold no sequence of {block_size} + 1")
-    count = min(count, places)
-    edges = np.arange(count + 1) * places // count
+    count = min(count, starts)
+    edges = np.arange(count + 1) * starts // count
     return np.random.default_rng(seed).integers(edges[:-1], edges[1:])
 
 

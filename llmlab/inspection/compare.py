@@ -53,7 +53,7 @@ def compare(
 ) -> None:
     """Opens, inspects and closes A, then B, and writes their comparison. values: of `Compare`.
 
-    UsageError when the models cut the prompt into different tokens and no alignment was asked for; LabError when
+    UsageError when the models read the prompt as different tokens and no alignment was asked for; LabError when
     one cannot be opened or the disk has no room; Cancelled when `progress` says so, with nothing left behind.
     """
     from llmlab.models.source import open_model

@@ -95,8 +95,8 @@ def _largest(x: Tensor, dim: int, first: int, time: int, side: int) -> tuple[int
         starts = torch.tensor([max(cell * time // side - first, 0) for cell in cells], device=x.device)
         ends = torch.tensor([min((cell + 1) * time // side - first, count) for cell in cells], device=x.device)
         steps = torch.arange(width, device=x.device)
-        places = torch.minimum(starts[:, None] + steps, ends[:, None] - 1)  # a shorter cell reads its last token again
-        x = x.index_select(dim, places.flatten())
+        tokens = torch.minimum(starts[:, None] + steps, ends[:, None] - 1)  # a shorter cell reads its last token again
+        x = x.index_select(dim, tokens.flatten())
     return begin, x.unflatten(dim, (-1, width)).amax(dim + 1)
 
 

@@ -115,7 +115,7 @@ class Lens(Observer):
             if last == time:
                 targets = torch.cat((targets, final[-1].argmax()[None]))
             for row in rows:
-                progress("Reading the stream at every layer", done, time * self.rows)
+                progress("Reading the residual stream at every layer", done, time * self.rows)
                 done += last - first
                 logs, entropy = final, last_entropy
                 if row < self.rows - 1:

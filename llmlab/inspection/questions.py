@@ -101,7 +101,7 @@ class Stages(Prompt):
 
 @dataclass(frozen=True, kw_only=True)
 class Neurons(Target):
-    """The neurons of one feed-forward that speak most for (and against) the answer."""
+    """The neurons of one feed-forward with the largest logit attribution, either sign."""
 
     layer: int
     top: int = 20

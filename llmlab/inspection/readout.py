@@ -106,7 +106,7 @@ def divergence(before: Readout, after: Readout) -> Tensor:
 
 
 def text_of(tokenizer: TextTokenizer, id: int) -> str:
-    """One token as text; `[id]` where only padding of the vocabulary has this id, which no text is cut into."""
+    """One token as text; `[id]` where only padding of the vocabulary has this id, which no text has."""
     try:
         return tokenizer.token_text(id)
     except (LookupError, ValueError, OverflowError):

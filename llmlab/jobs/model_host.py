@@ -167,7 +167,7 @@ class Host:
         """That of a run trained from scratch needs no weights; a live run that fine-tunes has that of its base."""
         from llmlab.models.scratch import read_tokenizer
 
-        if isinstance(reference, (LiveRun, SavedRun)) and not reference.run.tunes:
+        if isinstance(reference, (LiveRun, SavedRun)) and not reference.run.fine_tunes:
             return read_tokenizer(reference.run)
         if not isinstance(reference, LiveRun):
             return self._model(turn, reference).tokenizer

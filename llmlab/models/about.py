@@ -53,7 +53,7 @@ def about_live(reference: LiveRun, progress: Progress = quiet) -> About:
     Cancelled when `progress` says so.
     """
     run = reference.run
-    needs_tokenizer = not (run.tunes or run.on_task)
+    needs_tokenizer = not (run.fine_tunes or run.on_task)
     while needs_tokenizer and not run.tokenizer_json.is_file():
         status = run.status()
         if not status.live:

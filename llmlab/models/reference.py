@@ -265,7 +265,7 @@ class _Search:
         named = [(text, LATEST), (name, which)] if at and name and _is_which(which) else [(text, LATEST)]
         for run_text, chosen in named:
             for run in self._runs_at(run_text):
-                if run.tunes and chosen != LIVE:
+                if run.fine_tunes and chosen != LIVE:
                     yield self._adapter_of(run, chosen)
 
     def _adapter_of(self, run: RunFolder, which: str) -> Path:

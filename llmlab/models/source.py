@@ -48,7 +48,7 @@ def source_of(reference: Reference) -> Source:
         case SavedRun(run):
             if run.sealed:
                 return SealedRun(reference)
-            kind = FineTunedRun if run.tunes else TaskRun if run.on_task else PretrainedRun
+            kind = FineTunedRun if run.fine_tunes else TaskRun if run.on_task else PretrainedRun
             return kind(reference)
         case LiveRun():
             return Live(reference)
@@ -214,7 +214,7 @@ class Live(Source):
 
     @cached_property
     def base(self) -> Source | None:
-        return source_of(_base_of(self.run)) if self.run.tunes else None
+        return source_of(_base_of(self.run)) if self.run.fine_tunes else None
 
     def open(self, progress: Progress = quiet, *, with_bytes: int = 0) -> OpenModel:
         raise UsageError(
@@ -252,7 +252,7 @@ def _base_of(run: RunFolder) -> Reference:
     while True:
         if isinstance(below, AdaptedModel):
             below = below.base
-        if not (isinstance(below, SavedRun) and below.run.tunes):
+        if not (isinstance(below, SavedRun) and below.run.fine_tunes):
             return base
         if below.run.path.resolve() in seen:
             raise LabError(f"{run.id} cannot be opened.", f"Its base, {base}, is built on the run itself.")

@@ -93,7 +93,7 @@ class Subject:
     @property
     def own(self) -> bool:
         """Whether it is the lab's own GPT, trained from scratch: or the preset that stands for one."""
-        return self.reference is None or (self.run is not None and not self.run.tunes and not self.run.on_task)
+        return self.reference is None or (self.run is not None and not self.run.fine_tunes and not self.run.on_task)
 
     @cached_property
     def settings(self) -> PretrainSettings:

@@ -108,24 +108,24 @@ class Started(Event, name="started"):
 def tokens_differ(runs: Iterable[Started]) -> bool:
     """Whether the losses of these runs are per different tokens, as far as that is known: then they do not compare.
 
-    Compact cuts a text as GPT-2 does. Of vocabularies learned from a text, as long as each other, the bytes tell. A
-    fine-tuning, which names its template, cuts as its base does: where a run from scratch has as long a vocabulary, as
-    that does.
+    Compact tokenizes a text as GPT-2 does. Of vocabularies learned from a text, as long as each other, the bytes tell.
+    A fine-tuning, which names its template, tokenizes as its base does: where a run from scratch has as long a
+    vocabulary, as that does.
     """
     cuts: set[tuple[str, int | None]] = set()
     sizes: set[int | None] = set()  # of the vocabularies of runs from scratch
-    tuned: set[tuple[str, int | None]] = set()
+    fine_tuned: set[tuple[str, int | None]] = set()
     learned: set[float] = set()
     for run in runs:
         if "base" in run.settings.get("model", {}):
-            tuned.add((run.tokenizer, run.vocab_size))
+            fine_tuned.add((run.tokenizer, run.vocab_size))
             continue
         same = run.tokenizer in ("char", "gpt2", "compact")  # whatever the size of the vocabulary
         cuts.add((run.tokenizer.replace("compact", "gpt2"), None if same else run.vocab_size))
         sizes.add(run.vocab_size)
         if run.tokenizer == "bpe" and run.bytes_per_token is not None:
             learned.add(run.bytes_per_token)
-    cuts |= {(template, size) for template, size in tuned if size not in sizes}
+    cuts |= {(template, size) for template, size in fine_tuned if size not in sizes}
     return len(cuts) > 1 or len(learned) > 1
 
 

@@ -162,8 +162,8 @@ class RunFolder(WorkerFolder):
     pieces = Inside("pieces")
 
     @property
-    def tunes(self) -> bool:
-        """Whether it fine-tunes: its checkpoints stand on a base."""
+    def fine_tunes(self) -> bool:
+        """Whether it changes a model that exists: its checkpoints stand on a base."""
         return fine_tunes(self._track)
 
     @property

@@ -54,13 +54,13 @@ def what_rests_on(runs: Sequence[RunFolder]) -> list[list[str]]:
 
 def _resting(run: RunFolder, around: _Around, gone: Set[Path]) -> Iterator[str]:
     for other, info in around.runs:
-        branch, tuned = _is_parent(other, info, run), _mentions(info.settings.base, run)
-        if not (branch or tuned) or other.path in gone:
+        branch, fine_tuned = _is_parent(other, info, run), _mentions(info.settings.base, run)
+        if not (branch or fine_tuned) or other.path in gone:
             continue
         name = short_name(other, run.outputs)
         if branch:
             yield f"{name} is a branch of it; what it began from was copied and stays."
-        if tuned:
+        if fine_tuned:
             yield f"{name} cannot be opened without it: it is its base."
     for folder in _owners(run, around.plans):
         yield f"It belongs to the {folder.subject} {folder.id}."

@@ -61,7 +61,7 @@ class Trained:
 
 def training_of(reference: Reference, progress: Progress = quiet) -> Trained:
     """Of a run's checkpoint its own settings and means; of anything else a first step with the defaults."""
-    if not isinstance(reference, SavedRun) or reference.run.tunes or reference.run.on_task:
+    if not isinstance(reference, SavedRun) or reference.run.fine_tunes or reference.run.on_task:
         return Trained()
     settings = reference.run.info().settings_as(PretrainSettings)
     checkpoint = select(reference.run.checkpoints, reference.which)

@@ -128,7 +128,9 @@ class PreviewView(QWidget):
         if what == BAD_LINES:
             return ("line", "why"), [list(line) for line in self.lines.rows]
         tokens = zip(self.chips.tokens, self.chips.states, strict=True)
-        rows: list[list[Cell]] = [[place, cut.id, cut.text, state] for place, (cut, state) in enumerate(tokens)]
+        rows: list[list[Cell]] = [
+            [position, token.id, token.text, state] for position, (token, state) in enumerate(tokens)
+        ]
         return ("position", "id", "text", "state"), rows
 
     def picture(self, what: str) -> QWidget:

@@ -1,4 +1,4 @@
-"""Which bytes of which character a token is: tokens of bytes cut what people read as one letter into several."""
+"""Which bytes of which character a token is: what people read as one letter may be several tokens of bytes."""
 
 from __future__ import annotations
 

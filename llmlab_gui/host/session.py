@@ -35,7 +35,7 @@ class InspectionSession(PointedAt):
 
     about_changed = Signal()  # another active model, or none
     chosen_changed = Signal()  # another model was chosen, which is not open yet; or it could not be opened
-    tokens_changed = Signal()  # the prompt as it is cut
+    tokens_changed = Signal()  # the tokens of the prompt
     inspection_changed = Signal()  # the latest answer to `inspect`, or none
     working_changed = Signal()
     trouble_changed = Signal()  # why there is no inspection
@@ -74,7 +74,7 @@ class InspectionSession(PointedAt):
         self._requests.working_changed.connect(self._working_changed)
         self._needs: dict[str, tuple[str, ...]] = {}
         self._findings = Findings()
-        self._cut = False  # whether `tokens` are those of the prompt
+        self._tokenized = False  # whether `tokens` are those of the prompt
         self._again = False  # the next look is one of many at a live model: nobody is told
         self._typing = settling_timer(self, _TYPING_PAUSE_MS, self._tokenize_prompt)
         self._look = settling_timer(self, 0, self._inspect_if_needed)  # several panels that open at once ask once
@@ -126,7 +126,7 @@ class InspectionSession(PointedAt):
         if (text, beginning) == (self.text, self.beginning):
             return
         self.text, self.beginning = text, beginning
-        self._cut = False
+        self._tokenized = False
         self._drop_bound()
         self._typing.start(0 if at_once else _TYPING_PAUSE_MS)
         self.prompt_changed.emit()
@@ -139,7 +139,7 @@ class InspectionSession(PointedAt):
 
     def shorten(self) -> None:
         """Cuts the prompt where the last token ends that the model reads."""
-        if not self._cut:  # it has just been cut
+        if not self._tokenized:  # it has just been shortened
             return
         own = 1 if self.tokens and self.beginning and self.tokens[0].id == self.bos_id else 0
         texts = [token.text for token in self.tokens[own : self.readable]]
@@ -150,7 +150,7 @@ class InspectionSession(PointedAt):
         self.stay()
         self._set_trouble(None)
         self._findings.clear()
-        if self._cut:
+        if self._tokenized:
             self._look.start()
         else:
             self._tokenize_prompt()
@@ -328,7 +328,7 @@ class InspectionSession(PointedAt):
 
     def _working_changed(self) -> None:
         self.working_changed.emit()
-        if self.working is None and self._cut:
+        if self.working is None and self._tokenized:
             self._look.start()
 
     def _prompt(self) -> dict[str, Any]:
@@ -376,7 +376,7 @@ class InspectionSession(PointedAt):
 
     def _forget(self) -> None:
         """What was found in another model."""
-        self._cut, self.bos_id = False, None
+        self._tokenized, self.bos_id = False, None
         self._findings.clear()
         self._set_trouble(None)
         self._set_inspection(None)
@@ -396,16 +396,16 @@ class InspectionSession(PointedAt):
         pending = Pending("Tokenizing", key="tokenize", quiet=True)
         self._requests.wait(request, pending, self._take_tokens, self._take_trouble)
 
-    def _take_tokens(self, cut: TokenizedPrompt) -> None:
-        known, self.bos_id = self.bos_id, cut.beginning
-        if self.beginning and cut.beginning is None:  # a model that knows none
+    def _take_tokens(self, prompt: TokenizedPrompt) -> None:
+        known, self.bos_id = self.bos_id, prompt.beginning
+        if self.beginning and prompt.beginning is None:  # a model that knows none
             self.beginning = False
             self.prompt_changed.emit()
         elif self.beginning and known is None:
             self._tokenize_prompt()
             return
-        self._cut = True
-        self.tokens = list(cut.tokens)
+        self._tokenized = True
+        self.tokens = list(prompt.tokens)
         if self.about is not None:
             self._tokens_about = Subject(self.about.reference, self.text, self.beginning)
         self.hover(-1)
@@ -415,7 +415,7 @@ class InspectionSession(PointedAt):
     def _inspect_if_needed(self) -> None:
         """Asks for what the panels in sight need and nobody has found yet."""
         about = self.about
-        if about is None or not self._cut or self.trouble is not None:
+        if about is None or not self._tokenized or self.trouble is not None:
             return
         if not self.tokens:
             self._set_inspection(None)

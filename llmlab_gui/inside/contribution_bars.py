@@ -60,7 +60,7 @@ def head_bars(archive: Inspected, mode: str, layer: int, token: int, target: Tar
 
 
 def neuron_bars(archive: Inspected, layer: int, target: Target | None = None) -> Bars:
-    """The neurons of one feed-forward that speak most for or against the answer, strongest first."""
+    """The neurons of one feed-forward with the largest logit attribution, either sign, the largest first."""
     rows = zip(
         archive["neurons/index"].tolist(),
         archive["neurons/attribution"].tolist(),

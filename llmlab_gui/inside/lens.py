@@ -64,8 +64,8 @@ class LensDock(InspectionDock):
         self._halves = split(self.grid, self.ranks, sizes=[320, 160], closes=True)
         self.set_body(self._halves)
         self.caption(
-            "Each cell: the token that the stream at this layer points to, through the model's own last norm and "
-            "unembedding. Click one to see the rank of the correct token by layer.",
+            "Each cell: the token that the residual stream at this layer points to, through the model's own last norm "
+            "and unembedding. Click one to see the rank of the correct token by layer.",
             "logit-lens",
         )
         self._texts = texts_of(self.session)

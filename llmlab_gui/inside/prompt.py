@@ -83,7 +83,7 @@ class PromptDock(InspectionDock):
 
     def table(self) -> Table | None:
         tokens = self.session.tokens
-        return ("position", "id", "text"), [(place, cut.id, cut.text) for place, cut in enumerate(tokens)]
+        return ("position", "id", "text"), [(position, token.id, token.text) for position, token in enumerate(tokens)]
 
     def ready(self) -> bool:
         return bool(self.session.tokens)

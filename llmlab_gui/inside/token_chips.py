@@ -115,9 +115,9 @@ class TokenChips(TokenArea):
 
     def words(self, token: int) -> str:
         """What the tool tip says."""
-        cut, part = self.tokens[token], self._parts[token]
+        pointed, part = self.tokens[token], self._parts[token]
         said = f", {part}" if part else ""
-        return f"Position {token}: id {cut.id:,}, text “{visible(cut.text)}”{said}"
+        return f"Position {token}: id {pointed.id:,}, text “{visible(pointed.text)}”{said}"
 
     def _line(self) -> float:
         return QFontMetricsF(self.font()).height() + _INNER
@@ -141,15 +141,15 @@ class TokenChips(TokenArea):
         width = max(1.0, self.viewport().width() - 2 * _EDGE)
         left, top, widths = _EDGE, _EDGE, {}
         self._places = []
-        for cut in self.tokens:
-            text = visible(cut.text)
+        for token in self.tokens:
+            text = visible(token.text)
             if text not in widths:
                 widths[text] = min(metrics.horizontalAdvance(text) + 2 * _INNER, width)
             if left + widths[text] > width + _EDGE and left > _EDGE:
                 left, top = _EDGE, top + self._pitch
             self._places.append(QRectF(left, top, widths[text], line))
             left += widths[text] + _GAP
-            if cut.text.endswith("\n"):
+            if token.text.endswith("\n"):
                 left, top = _EDGE, top + self._pitch
         self._tops = [place.top() for place in self._places]
         height, room = (self._places[-1].bottom() if self._places else 0) + _EDGE, self.viewport().height()

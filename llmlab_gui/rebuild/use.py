@@ -149,13 +149,13 @@ class UsePanel(QWidget):
         self._reader.failed.connect(self._refused)
 
     def _label(self) -> None:
-        tunes = self._name == LORA
+        fine_tunes = self._name == LORA
         self._on.setVisible(not self._scratch)
         self._runs.setVisible(self._name != LENS)
-        self.train.setText("Fine-tune with mine" if tunes else "Train with mine")
-        self.ours.setText("Fine-tune ours" if tunes else "Train ours")
+        self.train.setText("Fine-tune with mine" if fine_tunes else "Train with mine")
+        self.ours.setText("Fine-tune ours" if fine_tunes else "Train ours")
         scratch = "The smallest preset, with all pieces of yours that have passed"
-        self.train.setToolTip("The model above, with your LoRA" if tunes else scratch)
+        self.train.setToolTip("The model above, with your LoRA" if fine_tunes else scratch)
         self.ours.setToolTip("The lab's own run of the same settings and seed, to compare with yours")
 
     def _offer(self) -> None:

@@ -358,7 +358,7 @@ class CheckpointsDock(LabDock):
             ("write", "Generate with it", "Prompt the model of this step", self.write, ""),
             ("pin", "Pin", "A pinned checkpoint is kept until you unpin it", self.pin, "P"),
             ("branch", "Branch…", "A new run that starts here", self.branch, ""),
-            ("tune", "Fine-tune…", "Fine-tune the model of this step", self.fine_tune, ""),
+            ("fine_tune", "Fine-tune…", "Fine-tune the model of this step", self.fine_tune, ""),
             ("export", "Export…", "As a Hugging Face folder", self.export, ""),
             ("verify", "Verify", "Compare every byte with the hashes of its manifest", self.verify, ""),
             ("folder", "Open folder", "In the file manager", self.open_folder, ""),
@@ -375,7 +375,7 @@ class CheckpointsDock(LabDock):
         readable = [row for row in chosen if row.checkpoint is not None]
         one_sound = one is not None and one.damage is None
         actions = self.actions_by_name
-        for name in ("write", "branch", "tune"):
+        for name in ("write", "branch", "fine_tune"):
             actions[name].setEnabled(one_sound)
         actions["export"].setEnabled(one_sound and not self.exporter.busy)
         actions["pin"].setEnabled(bool(readable))

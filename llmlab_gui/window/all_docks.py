@@ -52,18 +52,18 @@ from llmlab_gui.write.dock import WriteDock
 
 def connect_docks(docks: Mapping[str, LabDock], lab: Lab) -> None:
     """What one dock asks of another: Data shows what Fine-tune set-up describes, and the other way round."""
-    tuning, data = docks["finetune_setup"], docks["data"]
-    assert isinstance(tuning, FinetuneSetupDock)
+    setup, data = docks["finetune_setup"], docks["data"]
+    assert isinstance(setup, FinetuneSetupDock)
     assert isinstance(data, DataDock)
 
     def use(source: str, model: str) -> None:
         lab.dock_requested.emit("finetune_setup")
         if model:
-            tuning.set_base(model)
+            setup.set_base(model)
         if source:
-            tuning.set_examples(source)
+            setup.set_examples(source)
 
-    tuning.settings_changed.connect(data.plan)
+    setup.settings_changed.connect(data.plan)
     data.use_wanted.connect(use)
 
 

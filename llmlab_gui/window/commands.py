@@ -214,9 +214,9 @@ def _setups(window: MainWindow) -> Iterator[Command]:
     for preset in presets_of(PretrainSettings):
         asked = partial(lab.setup_requested.emit, {"preset": preset.name})
         yield Command(preset.title, asked, "Set up", about=preset.description)
-    for tuning in presets_of(FinetuneSettings):
-        asked = partial(lab.finetune_requested.emit, {"preset": tuning.name})
-        yield Command(tuning.title, asked, "Fine-tune", about=tuning.description)
+    for fine_tuning in presets_of(FinetuneSettings):
+        asked = partial(lab.finetune_requested.emit, {"preset": fine_tuning.name})
+        yield Command(fine_tuning.title, asked, "Fine-tune", about=fine_tuning.description)
     for kind in KINDS.values():
         yield Command(kind.title, partial(lab.experiment_requested.emit, kind.name), "Experiment")
 

@@ -171,9 +171,9 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def open_path(self, path: Path) -> None:
         """A run, a checkpoint, a text or examples, by its file or folder."""
-        if drops.holds_examples(path, asked_for=self.setups.shown is self.setups.tuning):
+        if drops.holds_examples(path, asked_for=self.setups.shown is self.setups.fine_tuning):
             self.show_dock("finetune_setup")
-            self.setups.tuning.take(path)
+            self.setups.fine_tuning.take(path)
             return
         found = drops.meaning_at_once(path)
         if found is not None:

@@ -20,12 +20,12 @@ class Setups:
 
     def __init__(self, window: MainWindow) -> None:
         self._window = window
-        self._tunes = False  # the panel that was brought into sight last is that of fine-tuning
+        self._fine_tunes = False  # the panel that was brought into sight last is that of fine-tuning
 
     def watch(self) -> None:
         """The docks are there."""
-        for dock, tunes in ((self.scratch, False), (self.tuning, True)):
-            dock.visibilityChanged.connect(partial(self._seen, tunes))
+        for dock, fine_tunes in ((self.scratch, False), (self.fine_tuning, True)):
+            dock.visibilityChanged.connect(partial(self._seen, fine_tunes))
 
     @property
     def scratch(self) -> SetupDock:
@@ -34,7 +34,7 @@ class Setups:
         return cast("SetupDock", self._window.docks["setup"])
 
     @property
-    def tuning(self) -> FinetuneSetupDock:
+    def fine_tuning(self) -> FinetuneSetupDock:
         """Of fine-tuning runs."""
         self._window.furnish()
         return cast("FinetuneSetupDock", self._window.docks["finetune_setup"])
@@ -42,10 +42,10 @@ class Setups:
     @property
     def shown(self) -> SetupDock | FinetuneSetupDock:
         """The panel that is in sight; of both, or of none, the one that was brought there last."""
-        tuning, scratch = self.tuning, self.scratch
-        if is_seen(tuning) == is_seen(scratch):
-            return tuning if self._tunes else scratch
-        return tuning if is_seen(tuning) else scratch
+        fine_tuning, scratch = self.fine_tuning, self.scratch
+        if is_seen(fine_tuning) == is_seen(scratch):
+            return fine_tuning if self._fine_tunes else scratch
+        return fine_tuning if is_seen(fine_tuning) else scratch
 
     def train(self) -> None:
         """Trains what the panel in sight describes; where none is, brings one there instead."""
@@ -76,11 +76,11 @@ class Setups:
         if is_seen(setup):
             return True
         if setup.isHidden():  # not in this workspace, which stays as it is
-            window.use_workspace(FINE_TUNE if setup is self.tuning else TRAIN)
+            window.use_workspace(FINE_TUNE if setup is self.fine_tuning else TRAIN)
         window.show_dock(setup.objectName().removeprefix("dock."))
         window.lab.said.emit(f"{setup.windowTitle()} shows what would start. Start it from there.")
         return False
 
-    def _seen(self, tunes: bool, seen: bool) -> None:
+    def _seen(self, fine_tunes: bool, seen: bool) -> None:
         if seen:
-            self._tunes = tunes
+            self._fine_tunes = fine_tunes

@@ -294,9 +294,9 @@ def checkpoints(qtbot: QtBot, lab: FakeLab) -> Iterator[CheckpointsDock]:
 
 def test_a_checkpoint_can_be_fine_tuned(qtbot: QtBot, lab: FakeLab, checkpoints: CheckpointsDock) -> None:
     lab.add(FakeRun(lab.outputs, "gpt").start().advance(100, evaluate=False).save_checkpoint())
-    qtbot.waitUntil(checkpoints.actions_by_name["tune"].isEnabled, timeout=WAIT)
+    qtbot.waitUntil(checkpoints.actions_by_name["fine_tune"].isEnabled, timeout=WAIT)
     with qtbot.waitSignal(lab.finetune_requested, timeout=WAIT) as asked:
-        checkpoints.actions_by_name["tune"].trigger()
+        checkpoints.actions_by_name["fine_tune"].trigger()
     assert asked.args == [{"model.base": "gpt@100"}]
 
 
