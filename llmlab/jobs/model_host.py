@@ -165,10 +165,10 @@ class Host:
 
     def _tokenizer(self, turn: _Turn, reference: Reference) -> TextTokenizer:
         """That of a run trained from scratch needs no weights; a live run that fine-tunes has that of its base."""
-        from llmlab.models.scratch import read_tokenizer
+        from llmlab.models.scratch import text_tokenizer
 
         if isinstance(reference, (LiveRun, SavedRun)) and not reference.run.fine_tunes:
-            return read_tokenizer(reference.run)
+            return text_tokenizer(reference.run)
         if not isinstance(reference, LiveRun):
             return self._model(turn, reference).tokenizer
         if self._live_tokenizer is None or self._live_tokenizer[0] != reference.run.path:

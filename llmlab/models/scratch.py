@@ -69,6 +69,11 @@ def read_tokenizer(run: RunFolder) -> Tokenizer:
     return tokenizer_from_json(values)
 
 
+def text_tokenizer(run: RunFolder) -> TextTokenizer:
+    """What a run from scratch reads text with: its own tokenizer, or its task's words. LabError as `read_tokenizer`."""
+    return TaskTokenizer(task_of(run.info().settings_as(TaskSettings).data)) if run.on_task else read_tokenizer(run)
+
+
 def open_task_checkpoint(run: RunFolder, checkpoint: Checkpoint, named: str) -> OpenModel:
     """The same of a run that learns a task; its tokenizer reads the task's own words. LabError as `open_checkpoint`."""
     model, task = open_task(run, checkpoint)

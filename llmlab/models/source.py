@@ -137,9 +137,9 @@ class PretrainedRun(_SavedRun):
         return open_checkpoint(self.run, self.checkpoint, self.reference.named, progress, with_bytes=with_bytes)
 
     def tokenizer(self) -> TextTokenizer:
-        from llmlab.models.scratch import read_tokenizer
+        from llmlab.models.scratch import text_tokenizer
 
-        return read_tokenizer(self.run)
+        return text_tokenizer(self.run)
 
     def shape(self) -> BaseShape:
         return shape_of_gpt(*described_model(self.run, self.checkpoint))
@@ -227,9 +227,9 @@ class Live(Source):
         raise LabError(f"{self} trains.", "Its weights change from step to step.", "Name a checkpoint.")
 
     def tokenizer(self) -> TextTokenizer:
-        from llmlab.models.scratch import read_tokenizer
+        from llmlab.models.scratch import text_tokenizer
 
-        return read_tokenizer(self.run) if self.base is None else self.base.tokenizer()
+        return text_tokenizer(self.run) if self.base is None else self.base.tokenizer()
 
     def shape(self) -> BaseShape:
         if self.base is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -27,6 +28,7 @@ from llmlab.core.task_settings import (
 from llmlab.data.synthetic.tasks import TRAIN, held_out, task_of
 from llmlab.inspection.answers import answer_question
 from llmlab.jobs.launcher import create_run, prepare_resume
+from llmlab.jobs.model_host import Host
 from llmlab.models.reference import parse
 from llmlab.models.scratch import open_task
 from llmlab.models.source import open_model, source_of
@@ -152,3 +154,7 @@ def test_a_tasks_checkpoint_opens_as_any_model_does_and_reads_its_own_tokens(out
     assert (outputs / "seen.safetensors").is_file()
     with pytest.raises(LabError, match="not a token of this task"):
         opened.tokenizer.encode("king")
+    said = io.StringIO()  # as the window asks
+    Host(said, outputs)._answer_or_say_why({"id": 1, "do": "tokenize", "model": "opened@final", "text": "k1 v2 k0"})
+    assert json.loads(said.getvalue())["ids"] == ids
+    assert source_of(parse("opened", outputs)).tokenizer().encode("k1 v2 k0") == ids
