@@ -23,14 +23,12 @@ class LongWork(QObject):
     """One piece after the other. `working` is what a ProgressStrip shows of it; `cancel` ends the one under way."""
 
     working_changed = Signal()
-    _told = Signal(object)  # Working, from the thread
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.working: Working | None = None
         self._background = Background(self)
         self._begun: list[tuple[threading.Event, str]] = []  # what is under way, then what waits: its cancel, its name
-        self._told.connect(self._show)
 
     def run(
         self,
@@ -53,7 +51,7 @@ class LongWork(QObject):
                 raise Cancelled
             if time.monotonic() - told > _TELL_SECONDS:
                 told = time.monotonic()
-                self._told.emit(Working(what, done / total if total else None))
+                self._background.tell(self._show, Working(what, done / total if total else None))
 
         def work() -> Callable[[], object]:
             try:

@@ -6,8 +6,10 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
+import shiboken6
 from PySide6.QtCore import QObject, Signal
 
 from llmlab.core.errors import Cancelled, LabError, explained
@@ -35,16 +37,14 @@ class Background(QObject):
     """Runs functions one after the other in a thread of its own; results arrive on the window's thread.
 
     The functions must not touch Qt. `shutdown()` drops what has not begun and waits for what has: a function that may
-    take more than a moment calls `check` on its way, which ends it then.
+    take more than a moment calls `check` on its way, which ends it then, and where Qt has deleted the object.
     """
-
-    _finished = Signal(object, object)  # the callback, and what it is called with
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._pool: ThreadPoolExecutor | None = None
         self._stopped = threading.Event()
-        self._finished.connect(self._deliver)
+        self._post = _post()
 
     def run(self, function: Callable[[], Any], then: Then, failed: Callable[[LabError], None]) -> None:
         """Calls `then(result)`, or `failed(error)` when it raised anything; neither after `shutdown`.
@@ -60,8 +60,17 @@ class Background(QObject):
 
     def check(self, what: str = "", done: float = 0, total: float = 0) -> None:
         """A Progress for the functions: raises Cancelled once nobody waits for them any more. From their thread."""
-        if self._stopped.is_set():
+        if self.is_over:
             raise Cancelled
+
+    def tell(self, then: Then, value: Any) -> None:
+        """Calls `then(value)` on the window's thread, unless it is over by then. For the functions, from theirs."""
+        self._post.news.emit(self, then, value)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is delivered any more."""
+        return self._stopped.is_set() or not shiboken6.isValid(self)
 
     def shutdown(self) -> None:
         """Ends the thread. Nothing is delivered any more."""
@@ -83,9 +92,23 @@ class Background(QObject):
         except Exception as error:
             sys.excepthook(*sys.exc_info())
             answer = (failed, as_lab_error(error))
-        if not self._stopped.is_set():
-            self._finished.emit(*answer)
+        self.tell(*answer)
 
-    def _deliver(self, callback: Callable[..., None], value: Any) -> None:
-        if not self._stopped.is_set():
-            callback(value)
+
+class _Post(QObject):
+    """Carries what threads tell. It is never deleted: Qt crashes where an object is while a thread emits its signal."""
+
+    news = Signal(object, object, object)  # a Background, the callback, and what it is called with
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.news.connect(self._deliver)
+
+    def _deliver(self, background: Background, then: Then, value: Any) -> None:
+        if not background.is_over:
+            then(value)
+
+
+@cache
+def _post() -> _Post:
+    return _Post()

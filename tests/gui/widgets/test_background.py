@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import shiboken6
+from PySide6.QtCore import QObject
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
@@ -53,10 +55,10 @@ def test_an_error_on_screen_keeps_nothing_of_the_function_that_met_it(
     qtbot: QtBot, background: Background, tmp_path: Path
 ) -> None:
     errors: list[LabError] = []
-    held: list[weakref.ref[Background]] = []
+    held: list[weakref.ref[threading.Event]] = []
 
     def fail() -> None:
-        large = Background()  # what can be referred to weakly
+        large = threading.Event()  # what can be referred to weakly
         held.append(weakref.ref(large))
         (tmp_path / "gone").read_bytes()
 
@@ -111,8 +113,11 @@ def test_a_mistake_is_told_as_uncaught_ones_are_and_what_follows_is_done(
     assert [error.what for error in errors] == ["The window hit an unexpected error."]  # whoever asked has an answer
 
 
-def test_shutdown_ends_work_that_looks_whether_anyone_waits(qtbot: QtBot) -> None:
-    background = Background()
+@pytest.mark.parametrize("deleted", [False, True])
+def test_shutdown_or_the_end_of_its_owner_ends_work_that_looks_whether_anyone_waits(
+    qtbot: QtBot, deleted: bool
+) -> None:
+    background = Background(owner := QObject())
     begun, ended = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -125,8 +130,27 @@ def test_shutdown_ends_work_that_looks_whether_anyone_waits(qtbot: QtBot) -> Non
 
     background.run(work, print, print)
     assert begun.wait(5)
+    if deleted:
+        shiboken6.delete(owner)
+        ended.wait(5)
+    all_ended = ended.is_set()
     background.shutdown()
+    assert all_ended or not deleted
     assert ended.is_set()
+
+
+def test_what_is_found_for_an_owner_that_qt_has_deleted_is_dropped(qtbot: QtBot) -> None:
+    background, delivered = Background(owner := QObject()), list[object]()
+    go_on = threading.Event()
+    background.run(lambda: go_on.wait(5), delivered.append, delivered.append)
+    assert background._pool is not None
+    told = background._pool.submit(background.tell, delivered.append, "told")
+    shiboken6.delete(owner)
+    go_on.set()
+    told.result(5)  # no error in the thread either: nothing touches what is gone
+    qtbot.wait(20)
+    assert delivered == []
+    background.shutdown()
 
 
 def test_a_poller_that_met_a_mistake_looks_again_and_tells_it_once(
