@@ -87,7 +87,6 @@ def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: 
     dock.form.grid.setText("1e-3, 0.01;0.1")
     dock.form.seeds.setValue(2)
     dock.form.scratch.form.set_values({"train.steps": 300, "data.corpus": "tiny", "train.seed": 5})
-    qtbot.wait(10)
     record = planned(dock, qtbot)
     assert [(trial.x, trial.seed) for trial in record.trials] == [(x, s) for s in (5, 6) for x in (1e-3, 1e-2, 1e-1)]
     settings = settings_of(record, record.trials[1])
@@ -99,7 +98,6 @@ def test_the_plan_is_the_grid_times_the_seeds_on_the_settings_of_the_form(dock: 
     assert record.estimated_seconds == pytest.approx(sum(trial.estimated_seconds for trial in record.trials))
     assert "6 runs, 3 values with 2 seeds each" in dock.setup.estimate.text()
     dock.form.scratch.form.set_values({"train.sample_interval": 50})
-    qtbot.wait(10)
     settings = settings_of(planned(dock, qtbot))
     assert settings.train.sample_interval == 50  # unless the learner says so
 
@@ -261,7 +259,6 @@ def test_a_start_right_after_an_edit_starts_what_was_edited(
 
 def test_the_question_offers_the_answers_that_the_plan_has(dock: ExperimentDock, qtbot: QtBot) -> None:
     dock.form.grid.setText("0.001, 0.01")
-    qtbot.wait(10)
     asked = {quantity.name: quantity for quantity in questions(planned(dock, qtbot))}
     assert list(asked)[:2] == ["best_lr", "best_loss"]
     assert asked["best_lr"].choices == ("0.001", "0.01")
@@ -328,7 +325,6 @@ def test_the_command_makes_the_same_plan_in_a_terminal(
     dock.form.scratch.form.set_values(
         {"train.steps": 300, "data.corpus": "tiny", "model.bias": True, "samples.prompts": ("a b", "c")}
     )
-    qtbot.wait(10)
     record = planned(dock, qtbot)
     words = shlex.split(record.command)
     assert words[0] == "llmlab-run"
@@ -350,7 +346,6 @@ def test_of_a_speedrun_its_parts_are_chosen_and_no_values(
     for part in ("added", "without"):
         dock.form.groups[part].setChecked(False)
     dock.form.seeds.setValue(2)
-    qtbot.wait(10)
     record = planned(dock, qtbot)
     assert [trial.group for trial in record.trials] == ["baseline", "record"] * 2
     assert main([*shlex.split(record.command)[1:], "--plan", "--json"]) == 0
@@ -363,7 +358,6 @@ def test_another_like_it_has_the_same_plan_under_another_name(
 ) -> None:
     fake = FakeExperiment(outputs, "first", seeds=2)
     dock.form.set_kind("width")
-    qtbot.wait(10)
     planned(dock, qtbot)
     base = fake.record.base
     earlier = {name.replace("eval_sequences", "eval_windows"): value for name, value in base["train"].items()}

@@ -174,8 +174,9 @@ def test_a_damaged_experiment_is_said_once_and_the_others_are_shown(
     broken.experiment_json.write_text("{", encoding="utf-8")
     desk.refresh()
     qtbot.waitUntil(lambda: bool(errors) and desk.row("good") is not None, timeout=WAIT)
-    desk.refresh()
-    qtbot.wait(300)  # other looks
+    for _ in range(2):
+        with qtbot.waitSignal(desk._poller._looked_at, timeout=WAIT):
+            desk.refresh()
     assert len(errors) == 1
     assert "broken" in str(errors[0])
     assert [row.id for row in desk.rows()] == ["good"]

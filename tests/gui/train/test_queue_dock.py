@@ -75,6 +75,12 @@ def raises(error: LabError) -> None:
     raise error
 
 
+def _look(qtbot: QtBot, lab: Lab) -> None:
+    """Two looks of the queue's own."""
+    for _ in range(2):
+        qtbot.waitSignal(lab.queue._timer.timeout, timeout=WAIT).wait()
+
+
 def names(dock: QueueDock) -> list[str]:
     return [dock.model.index(row, NAME).data() for row in range(dock.model.rowCount())]
 
@@ -85,7 +91,7 @@ def test_each_run_starts_when_the_one_before_has_ended(
     live = FakeRun(outputs, "live").start().advance(5)
     qtbot.waitUntil(lambda: len(lab.runs()) == 1, timeout=WAIT)
     add(qtbot, lab, "first", "second")
-    qtbot.wait(300)  # looks of the queue's own
+    _look(qtbot, lab)
     assert started == []
     live.finish()
     qtbot.waitUntil(lambda: started == ["first"], timeout=WAIT)
@@ -111,7 +117,7 @@ def test_a_paused_queue_starts_nothing_until_it_goes_on(qtbot: QtBot, lab: Lab, 
     lab.queue.set_paused(True)
     qtbot.waitUntil(lambda: lab.queue.state.paused, timeout=WAIT)
     add(qtbot, lab, "waits")
-    qtbot.wait(300)
+    _look(qtbot, lab)
     assert started == []
     lab.queue.toggle_paused()
     qtbot.waitUntil(lambda: started == ["waits"], timeout=WAIT)
