@@ -150,6 +150,10 @@ def test_a_watched_run_waits_on_a_full_disk_and_goes_on_when_there_is_room(
         _intact(run, [5, 6])
         assert worker.poll() is None
         filler.unlink()
+        for name in ("resume", "pause"):
+            request(run, name)
+        wait_until(lambda: len(events_of(run, "paused")) == 3)
+        assert (run.path / ".reserve").stat().st_size > 0  # for its words on the next full disk
         request(run, "resume")
         assert worker.wait() == 0
     assert differences(alone, run) == []
