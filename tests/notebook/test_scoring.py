@@ -110,6 +110,7 @@ def test_what_did_not_come_in_time_refutes_only_what_was_to_come_by_then() -> No
     never = scored("steps_to_2.5=100..200@80%", NotBefore(300.0))
     assert (never.outcome, never.right, never.brier) == ("not within 300 steps", False, pytest.approx(0.64))
     assert never.surprise == scored("steps_to_2.5=100..200@80%", 300.0).surprise  # at least so much
+    assert scored("steps_to_2.5=100..300@80%", NotBefore(300.0)).right is False  # it was not there at the last step
     assert score(parse_prediction("steps_to_2.5=100..400@80%"), NotBefore(300.0)) is None
 
 

@@ -532,6 +532,12 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
     dock.picker.which.setCurrentIndex(dock.picker.which.findData("best"))
     dock.picker.which.activated.emit(dock.picker.which.currentIndex())
     assert dock.picker.reference().endswith("first@200")
+    told: list[str] = []
+    dock.picker.changed.connect(lambda: told.append(dock.picker.reference()))
+    for name in ("second", "first"):  # and back, before the first answer is there
+        dock.picker.select(f"pretraining/{name}", "latest")
+    qtbot.waitUntil(lambda: not dock.picker.reading, timeout=WAIT)
+    assert told == []
 
 
 def test_the_run_that_was_chosen_stays_when_the_queue_starts_another(
