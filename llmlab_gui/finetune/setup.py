@@ -17,7 +17,8 @@ from llmlab.training.finetuning.unsloth import probe_unsloth
 from llmlab.training.kinds import as_watched
 from llmlab_gui.forms.model_editor import ModelEditor
 from llmlab_gui.forms.named_editor import ExamplesEditor
-from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
+from llmlab_gui.train.run_costs import Costs, checkpoints_text, memory_text, time_text
+from llmlab_gui.train.run_setup import RunSetupDock
 from llmlab_gui.widgets import drops
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.widgets.layouts import settling_timer

@@ -65,7 +65,7 @@ class Lab(QObject):
     paper_requested = Signal(str, str)  # a paper's name, and the id of a claim or ""
     check_requested = Signal(str, str, str)  # to be set up: a paper, its one claim, the model
     experiment_requested = Signal(object)  # to be set up: a kind's name, or the ExperimentRecord of one like it
-    start_requested = Signal(object)  # llmlab_gui.train.run_setup.Plan
+    start_requested = Signal(object)  # llmlab_gui.train.run_setup.PlannedRun
     queue_requested = Signal(object)  # the same, to start when its turn comes
     plan_taken = Signal(object)  # the same: it starts, or it waits now
     resume_requested = Signal(str)  # run id; a finished one asks for more steps first

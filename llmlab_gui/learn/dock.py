@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl
 from PySide6.QtGui import QImage, QKeySequence, QResizeEvent, QShortcut, QShowEvent, QTextCursor
-from PySide6.QtWidgets import QBoxLayout, QLabel, QLineEdit, QSplitter, QTextEdit, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QBoxLayout, QLabel, QLineEdit, QSplitter, QTextEdit, QVBoxLayout, QWidget
 
 from llmlab.core.errors import LabError
 from llmlab.core.paths import resources_dir
@@ -26,6 +26,7 @@ from llmlab_gui.pages.places import with_panels
 from llmlab_gui.pages.search import counts_of, words_of
 from llmlab_gui.practice.page_questions import PageQuestions, with_questions
 from llmlab_gui.widgets.background import Background
+from llmlab_gui.widgets.buttons import flat_button
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import beside, column
 from llmlab_gui.widgets.one_line import ChoiceBox
@@ -86,10 +87,10 @@ class LearnDock(LabDock):
         self._past: list[tuple[str, Place]] = []  # page and place on it
         self._future: list[tuple[str, Place]] = []
 
-        self.back_button = self._button("◀", "Back (Alt+Left)", self.back)
-        self.forward_button = self._button("▶", "Forward (Alt+Right)", self.forward)
-        self.previous_button = self._button("‹ Previous", "Previous page", lambda: self._turn(-1))
-        self.next_button = self._button("Next ›", "Next page", lambda: self._turn(1))
+        self.back_button = flat_button("◀", "Back (Alt+Left)", self.back)
+        self.forward_button = flat_button("▶", "Forward (Alt+Right)", self.forward)
+        self.previous_button = flat_button("‹ Previous", "Previous page", lambda: self._turn(-1))
+        self.next_button = flat_button("Next ›", "Next page", lambda: self._turn(1))
         self.combo = ChoiceBox()
         self.combo.setAccessibleName("Pages")
         self.combo.setSizeAdjustPolicy(ChoiceBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -251,15 +252,6 @@ class LearnDock(LabDock):
         directions = QBoxLayout.Direction
         low = event.size().width() < self.fontMetrics().averageCharWidth() * _ONE_ROW
         self._top.setDirection(directions.TopToBottom if low else directions.LeftToRight)
-
-    def _button(self, text: str, tip: str, slot) -> QToolButton:  # type: ignore[no-untyped-def]
-        button = QToolButton()
-        button.setText(text)
-        button.setToolTip(tip)
-        button.setAccessibleName(tip)
-        button.setAutoRaise(True)
-        button.clicked.connect(slot)
-        return button
 
     def _load(self) -> None:
         """Reads the pages when they are first needed: the window opens without them."""

@@ -169,8 +169,7 @@ class CheckpointsDock(LabDock):
 
     def delete(self) -> None:
         """Deletes the chosen checkpoints after a confirmation; says which stay, and why."""
-        run = self.row
-        chosen = self.selected()
+        run, chosen = self.row, self.selected()
         if run is None or not chosen:
             return
         plan = plan_deletion(chosen, self.model.rows, run.status.live)

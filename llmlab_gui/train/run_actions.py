@@ -16,7 +16,8 @@ from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
-from llmlab_gui.train.run_setup import Plan, short_of_disk
+from llmlab_gui.train.run_costs import short_of_disk
+from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.icons import icon
 from llmlab_gui.widgets.question import ask, ask_where_to_resume
 from llmlab_gui.widgets.theme import current_theme, theme_notifier
@@ -83,7 +84,7 @@ class RunActions(QObject):
         self._lab.set_current(row.id)
         self._lab.controller.stop(row.run)
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: PlannedRun) -> None:
         """Starts a run that someone set up."""
         others = self._others("")
         answer = self.ask_about_others(others, may_wait=True) if others else "both"
@@ -98,17 +99,17 @@ class RunActions(QObject):
         taken = partial(self._lab.plan_taken.emit, plan)
         self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions, taken)
 
-    def enqueue(self, plan: Plan) -> None:
+    def enqueue(self, plan: PlannedRun) -> None:
         """Puts a run that someone set up behind those that wait."""
         predictions = self.ask_prediction(plan)
         if predictions is not None:
             self._enqueue(plan, predictions)
 
-    def ask_prediction(self, plan: Plan) -> list[Prediction] | None:
+    def ask_prediction(self, plan: PlannedRun) -> list[Prediction] | None:
         """What the learner expects of it; empty for nothing, None when it is not to start after all."""
         return ask_of_run(self._window, self._lab, plan.settings, plan.preset, plan.predictions)
 
-    def _enqueue(self, plan: Plan, predictions: list[Prediction]) -> None:
+    def _enqueue(self, plan: PlannedRun, predictions: list[Prediction]) -> None:
         queue = self._lab.queue
         before = len(queue.waiting())
         stated = [prediction.as_dict() for prediction in predictions]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import html
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import psutil
@@ -19,7 +17,6 @@ from llmlab.core.errors import LabError
 from llmlab.core.memory import available_bytes
 from llmlab.core.presets import Preset, default_preset
 from llmlab.core.run_settings import RunSettings
-from llmlab.gpt.estimate import Memory
 from llmlab.jobs.launcher import require_free, require_name
 from llmlab.notebook.predictions import Prediction
 from llmlab.store.run_folder import RunFolder
@@ -32,6 +29,7 @@ from llmlab_gui.forms.preset_form import PresetForm
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
+from llmlab_gui.train.run_costs import Costs, short_of_disk
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, WholeLabel, labelled, scrolled
 from llmlab_gui.widgets.layouts import column, flow, settling_timer
@@ -47,7 +45,7 @@ _AGAIN_MS = 2000  # until what does not fit into memory is looked at again: othe
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedRun:
     """A run as a form describes it.
 
     seconds: how long it will take, as far as that is known. predictions: stated when it was set up before.
@@ -67,21 +65,6 @@ class Draft:
     preset: str
     name: str
     given: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What these settings will need. parts: in words, the first in bold. Memory and disk in bytes, time in seconds.
-
-    remarks: sentences on what nobody would expect of them.
-    """
-
-    settings: RunSettings
-    parts: Sequence[str]
-    memory: int
-    disk: int  # of all checkpoints that are kept at once
-    seconds: float
-    remarks: Sequence[str] = ()
 
 
 class RunSetupDock(LabDock, Generic[S]):
@@ -160,12 +143,12 @@ class RunSetupDock(LabDock, Generic[S]):
     def keep(self) -> None:
         self.save_draft(f"set-up/{self._track}", Draft(self.chosen.preset, self.name.text(), self.given()))
 
-    def plan(self) -> Plan:
+    def plan(self) -> PlannedRun:
         """The run that the form describes. LabError when it cannot be."""
         self.check()
         settings = self.form.settings()
         seconds = self._costs.seconds if self._costs is not None else None
-        return Plan(settings, self._named(), self.presets.currentData(), seconds, self._predictions)
+        return PlannedRun(settings, self._named(), self.presets.currentData(), seconds, self._predictions)
 
     def in_words(self) -> str:
         """What `train` would start: `Baby on Shakespeare, about 1 min`; "" where nothing can be."""
@@ -277,7 +260,7 @@ class RunSetupDock(LabDock, Generic[S]):
             self._again.stop()
             self.update_all()
 
-    def _planned(self) -> Plan | None:
+    def _planned(self) -> PlannedRun | None:
         if self._settle.isActive():  # the costs are of what was there before
             self._settle.stop()
             self.update_all()
@@ -324,7 +307,7 @@ class RunSetupDock(LabDock, Generic[S]):
         require_free(RunFolder(self.lab.outputs / self._track / name))
         return name
 
-    def _plan_taken(self, plan: Plan) -> None:
+    def _plan_taken(self, plan: PlannedRun) -> None:
         """It starts, or waits: its name and what was stated of it belong to no other run."""
         if plan.settings.track != self._track:
             return
@@ -383,46 +366,3 @@ def _scroll_to(widget: QWidget) -> None:
         if isinstance(area, QScrollArea):
             area.ensureWidgetVisible(widget)
         area = area.parentWidget()
-
-
-def time_text(settings: RunSettings, minutes: float) -> str:
-    """How long a run takes, which is estimated for this machine's processor alone."""
-    on_gpu = settings.train.device in ("cuda", "mps")
-    return f"About {minutes_text(minutes)} " + ("on the processor; a GPU takes less" if on_gpu else "here")
-
-
-def memory_text(need: Memory) -> str:
-    """What a run holds at its peak, and what each of several processes does."""
-    count, text = need.processes, f"{bytes_text(need.total)} of memory"
-    if count == 1:
-        return text
-    rest = bytes_text(need.total - count * need.of_one)  # torchrun, and what the first collects to save
-    return f"{text} ({bytes_text(need.of_one)} in each of {count} processes, {rest} beside them)"
-
-
-def checkpoints_text(settings: RunSettings, each: int) -> str:
-    """What the checkpoints take on the disk, of `each` bytes; and to keep every periodic one, where not all are."""
-    wanted, steps = settings.checkpoints, settings.train.steps
-    kept = wanted.at_once(steps)
-    text = f"{bytes_text(each)} a checkpoint, {bytes_text(kept * each)} for the {kept} kept at most"
-    dropped = wanted.periodic(steps) - wanted.keep_last
-    if dropped > 0:
-        text += f" (one every {wanted.interval:,} steps, all kept: {bytes_text((kept + dropped) * each)})"
-    return text
-
-
-def short_of_disk(folder: Path, checkpoints: int) -> str:
-    """A warning where less is free in `folder` than so many bytes of checkpoints; "" where they fit."""
-    space = _free_space(folder)
-    if space is None or checkpoints <= space:
-        return ""
-    return f"Only {bytes_text(space)} of disk are free for up to {bytes_text(checkpoints)} of checkpoints."
-
-
-def _free_space(folder: Path) -> int | None:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None

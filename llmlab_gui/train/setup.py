@@ -14,7 +14,8 @@ from llmlab.gpt.estimate import estimate_pretraining, follows_from_text
 from llmlab.training.kinds import as_watched, kind_of
 from llmlab_gui.forms.corpus_editor import CorpusEditor
 from llmlab_gui.lab.lab import Lab
-from llmlab_gui.train.run_setup import Costs, RunSetupDock, checkpoints_text, memory_text, time_text
+from llmlab_gui.train.run_costs import Costs, checkpoints_text, memory_text, time_text
+from llmlab_gui.train.run_setup import RunSetupDock
 from llmlab_gui.widgets.numbers import count_text, minutes_text
 
 

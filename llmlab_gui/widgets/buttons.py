@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QFileDialog, QMenu, QPushButton, QToolButton
 
@@ -23,6 +25,14 @@ def tool_button(text: str, tip: str = "", slot: Slot | None = None) -> QToolButt
     button.setText(text)
     if slot is not None:
         button.clicked.connect(slot)
+    return button
+
+
+def flat_button(sign: str, name: str, slot: Callable[[], object], tip: str = "") -> QToolButton:
+    """One that shows its frame under the mouse alone. name: for screen readers, and its tip unless there is another."""
+    button = labelled(tool_button(sign, tip or name), name)
+    button.setAutoRaise(True)
+    button.clicked.connect(lambda: slot())
     return button
 
 

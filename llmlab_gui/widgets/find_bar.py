@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent, QKeySequence, QShortcut, QTextCursor, QTextDocument
-from PySide6.QtWidgets import QLabel, QLineEdit, QPlainTextEdit, QTextEdit, QToolButton, QWidget
+from PySide6.QtWidgets import QLabel, QLineEdit, QPlainTextEdit, QTextEdit, QWidget
 
-from llmlab_gui.widgets.buttons import tool_button
+from llmlab_gui.widgets.buttons import flat_button
 from llmlab_gui.widgets.labels import labelled
 from llmlab_gui.widgets.layouts import beside
 
@@ -25,9 +23,9 @@ class FindBar(QWidget):
         self.field.textEdited.connect(lambda: self.search(from_start=True))
         self.field.installEventFilter(self)
         self._said = QLabel(self)
-        back = _button("▲", "Find previous (Shift+Enter)", lambda: self.search(backward=True))
-        on = _button("▼", "Find next", self.search)
-        close = _button("✕", "Close the search", self.close_bar, "Close (Esc)")
+        back = flat_button("▲", "Find previous (Shift+Enter)", lambda: self.search(backward=True))
+        on = flat_button("▼", "Find next", self.search)
+        close = flat_button("✕", "Close the search", self.close_bar, "Close (Esc)")
         beside(self.field, self._said, back, on, close, grows=self.field, into=self)
         shortcut = QShortcut(QKeySequence.StandardKey.Find, owner)
         shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
@@ -84,10 +82,3 @@ class FindBar(QWidget):
                 self.close_bar()
                 return True
         return super().eventFilter(watched, event)
-
-
-def _button(sign: str, name: str, slot: Callable[[], object], tip: str = "") -> QToolButton:
-    button = labelled(tool_button(sign, tip or name), name)
-    button.setAutoRaise(True)
-    button.clicked.connect(lambda: slot())
-    return button

@@ -64,17 +64,15 @@ class WriteDock(LabDock):
         self.too_long.hide()
         self.form = GenerationForm()
         self._build_buttons()
-        self.text = TokenView()
-        self.text.setAccessibleName("What the model wrote")
+        self.text = labelled(TokenView(), "What the model wrote")
         self.text.setPlaceholderText("Press Generate. Point at a token to see its alternatives.")
         self.first_name = OneLine(elide=Qt.TextElideMode.ElideMiddle)  # its end is the step
         self.first_name.hide()
         self._author = ""  # the model that wrote what is shown
         self._wrote = ""  # its reference
         self._asked_of = ("", "")  # what was chosen for it: a run, and which of its checkpoints, in a word
-        self.said = QLabel()
+        self.said = QLabel(wordWrap=True)
         self.said.setTextFormat(Qt.TextFormat.PlainText)  # words of a model's template, too
-        self.said.setWordWrap(True)
         self.writer = Writer(self.host, self.text, self)
         self.second = SecondAnswer(lab, self.host, self._background)
         self._how = self.form.how()  # of what is being written
@@ -164,19 +162,16 @@ class WriteDock(LabDock):
         self._sides.setOrientation(Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal)
 
     def _build_buttons(self) -> None:
-        self.generate_button, self.stop_button = PrimaryButton("Generate"), QPushButton("Stop")
-        self.generate_button.setToolTip("Continue the prompt (Ctrl+Enter)")
-        self.stop_button.setToolTip("Stop generating (Esc)")
+        self.generate_button = labelled(PrimaryButton("Generate"), tip="Continue the prompt (Ctrl+Enter)")
+        self.stop_button = labelled(QPushButton("Stop"), tip="Stop generating (Esc)")
         self.spaces = labelled(QCheckBox("Show spaces"), tip="Show spaces as · and tabs as ⇥")
-        self.chat = QCheckBox("Chat")
-        self.chat.setToolTip(
+        tip = (
             "The prompt is what a user says, in the model's chat template (the lab's own where it has none); "
             "the text ends where the answer does"
         )
-        self.beside = QCheckBox("Side by side")
-        self.beside.setToolTip(
-            "A second model answers the same prompt after the first: for a fine-tuned model, its base"
-        )
+        self.chat = labelled(QCheckBox("Chat"), tip=tip)
+        tip = "A second model answers the same prompt after the first: for a fine-tuned model, its base"
+        self.beside = labelled(QCheckBox("Side by side"), tip=tip)
         self.copy_button = push_button("Copy text", lambda: QGuiApplication.clipboard().setText(self.text.text()))
 
     def _lay_out(self) -> None:

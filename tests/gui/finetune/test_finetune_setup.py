@@ -31,7 +31,7 @@ from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.forms.editors import NumberEditor
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.theme import current_theme
 
 
@@ -136,7 +136,7 @@ def test_start_and_queue_ask_for_exactly_what_the_form_says(
     for signal, button in ((lab.start_requested, dock.train_button), (lab.queue_requested, dock.queue_button)):
         with qtbot.waitSignal(signal, timeout=WAIT) as asked:
             button.click()
-        plan: Plan = asked.args[0]
+        plan: PlannedRun = asked.args[0]
         assert isinstance(plan.settings, FinetuneSettings)
         scratch = of_preset(FinetuneSettings, "scratch")
         changed = {info.key: new for info, _, new in differences(scratch, plan.settings)}

@@ -24,7 +24,7 @@ from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.train.queue import BEGINS, NAME, QueueDock, waits
-from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.background import Background
 from llmlab_gui.window import closing
 from llmlab_gui.window.closing import CloseChoice
@@ -230,9 +230,9 @@ def test_a_second_run_can_wait_instead(
     answers = ["cancel", "queue"]
     monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: asked.append(plan.name) or [])
     monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: answers.pop(0))
-    window.run_actions.start(Plan(item("a").settings, "a", "nano", 5.0))
+    window.run_actions.start(PlannedRun(item("a").settings, "a", "nano", 5.0))
     assert asked == []  # nobody states what is then lost
-    window.run_actions.start(Plan(item("a").settings, "a", "nano", 5.0))
+    window.run_actions.start(PlannedRun(item("a").settings, "a", "nano", 5.0))
     assert asked == ["a"]
     qtbot.waitUntil(lambda: [one.name for one in window.lab.queue.state.items] == ["a"], timeout=WAIT)
     assert started == []

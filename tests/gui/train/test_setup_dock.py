@@ -33,7 +33,7 @@ from llmlab_gui.forms import corpus_editor
 from llmlab_gui.forms.editors import NumberEditor, number_text
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.train.run_setup import Draft, Plan
+from llmlab_gui.train.run_setup import Draft, PlannedRun
 from llmlab_gui.train.setup import SetupDock
 from llmlab_gui.widgets.numbers import bytes_text, unbroken
 
@@ -306,7 +306,7 @@ def test_train_asks_for_exactly_what_the_form_says(dock: SetupDock, qtbot: QtBot
     qtbot.waitUntil(lambda: dock.corpus.corpus is not None, timeout=WAIT)
     with qtbot.waitSignal(lab.start_requested, timeout=WAIT) as asked:
         dock.train_button.click()
-    plan: Plan = asked.args[0]
+    plan: PlannedRun = asked.args[0]
     changed = {info.key: new for info, _, new in differences(load_preset("nano").settings, plan.settings)}
     assert changed == {"train.steps": 150, "data.corpus": "tiny"}
     assert (plan.name, plan.preset) == ("my-run", "nano")

@@ -54,7 +54,7 @@ from llmlab_gui.lab.dock import is_seen
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.pages.places import DOCK_IDS, EXPERIMENTS, LEARN, LOOK_INSIDE, PAPER, PRACTICE, TRAIN, WORKSPACES
 from llmlab_gui.train import run_actions
-from llmlab_gui.train.run_setup import Plan
+from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.focus_ring import FocusRing
 from llmlab_gui.widgets.labels import QuietLabel, Scrolled
 from llmlab_gui.widgets.tab_order import stops
@@ -768,7 +768,7 @@ def test_a_second_run_at_once_is_asked_about_and_a_text_and_a_run_are_opened_by_
     errors: list[LabError] = []
     window.lab.error_raised.connect(errors.append)
 
-    def predict(_: Plan) -> list[Prediction]:
+    def predict(_: PlannedRun) -> list[Prediction]:
         fake.advance(10).finish()
         qtbot.waitUntil(lambda: not window.lab.row(fake.run.full_name).status.live, timeout=WAIT)
         return []
