@@ -278,7 +278,7 @@ def test_a_changed_token_and_a_changed_weight_are_those_of_another_model() -> No
     assert np.array_equal(array(changed, "logits", 1), array(other, "logits", 1))
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
     weight = "blocks.0.attention.out.weight"
-    changed = walk(model, Walk(text=TEXT, changes=(f"weight:{weight}[2,5]=3",)))
+    changed = walk(model, Walk(text=TEXT, changes=(f"weight:{weight}[2,5]=7", f"weight:{weight}[2,5]=3")))
     assert all(torch.equal(one, before[key]) for key, one in model.model.state_dict().items())
     model.model.get_parameter(weight)[2, 5] = 3.0
     assert np.array_equal(array(changed, "logits", 1), array(walk(model, Walk(text=TEXT)), "logits", 1))

@@ -13,6 +13,7 @@ from PySide6.QtGui import QFontMetrics, QGuiApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
+from llmlab_gui.charts import smoothing
 from llmlab_gui.charts.axes import NumberAxis, chart_font
 from llmlab_gui.charts.color_scale import curve_colors, sequence_colors
 from llmlab_gui.charts.curve import drawn, envelope
@@ -66,6 +67,14 @@ def test_smoothing_leaves_a_ramp_where_it_is_up_to_both_ends(reach: int) -> None
     every, means = steps[6::7], ramp[: len(steps) // 7 * 7].reshape(-1, 7).mean(axis=1)
     found = smooth(every, means, max(reach, 20), counts=np.full(len(every), 7.0))
     np.testing.assert_allclose(found[3:], ramp[6::7][3:], rtol=1e-10)
+
+
+def test_a_smoothed_history_does_not_hang_on_how_many_rows_are_fitted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = np.arange(7.0, 2000.0, 7.0)  # downsampled: a mean may reach into the rows before the next block
+    means, counts = np.random.default_rng(0).normal(size=len(steps)), np.full(len(steps), 7.0)
+    whole = smooth(steps, means, 20, counts=counts)
+    monkeypatch.setattr(smoothing, "_BLOCK_ROWS", 50)
+    np.testing.assert_allclose(smooth(steps, means, 20, counts=counts), whole, rtol=1e-9)
 
 
 def test_smoothing_shifts_a_parabola_by_a_bounded_amount() -> None:

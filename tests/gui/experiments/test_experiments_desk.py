@@ -19,7 +19,7 @@ from llmlab.store.events import Evaluated, StepEvent
 from llmlab.studies.records import ExperimentFolder
 from llmlab_gui.experiments import controller
 from llmlab_gui.experiments.desk import ExperimentDesk
-from llmlab_gui.experiments.poller import EXPERIMENTS
+from llmlab_gui.experiments.poller import EXPERIMENTS, ExperimentsPoller
 from llmlab_gui.experiments.study_panel import standing_text
 
 
@@ -196,6 +196,18 @@ def test_a_deleted_experiment_goes_and_another_takes_its_place(
     current = desk.current()
     assert current is not None
     assert current.id == "stays"
+
+
+def test_an_experiment_made_anew_under_its_name_between_two_looks_is_followed_anew(outputs: Path) -> None:
+    poller, found = ExperimentsPoller(outputs, EXPERIMENTS), list[set[str]]()
+    poller.curves_found.connect(lambda _, curves: found.append(set(curves)))
+    poller.choose("rates")
+    for created, grid in ((1.70e9, (1e-3, 1e-2)), (1.71e9, (2e-3, 2e-2))):
+        shutil.rmtree(outputs / "experiments", ignore_errors=True)
+        fake = FakeExperiment(outputs, created=created, grid=grid)
+        fake.begin(0, 20)
+        poller._look_closely(poller.look())
+        assert found[-1] == set(fake.runs)
 
 
 def test_a_name_that_is_taken_is_said_and_nothing_is_started(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
