@@ -84,7 +84,7 @@ def presets(args: argparse.Namespace) -> int:
 
 
 def _whole_minutes(settings: PretrainSettings) -> float:
-    """Of a run, as the window says: its start, steps and evaluations."""
+    """Of a run as a command trains it, on all cores: its start, steps and evaluations."""
     return kind_of(settings).seconds(settings, outputs_dir()) / 60
 
 

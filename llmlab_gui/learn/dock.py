@@ -20,7 +20,7 @@ from llmlab_gui.learn.stations import ReadToEnd, StationFoot, Stations
 from llmlab_gui.learn.yours import Yours, with_yours, yours
 from llmlab_gui.pages.browser import TOP, PageBrowser, Place, chart, drawing, pattern_of
 from llmlab_gui.pages.library import load_all
-from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, REVEAL, Page, without_outcomes
+from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, PATHS, READINGS, REVEAL, Page, without_outcomes
 from llmlab_gui.pages.paths import is_explanation, path_of_page
 from llmlab_gui.pages.places import with_panels
 from llmlab_gui.pages.search import counts_of, words_of
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _NARROW = 620
 _MARKED_MATCHES = 500
 _LEAST_WIDTH, _ONE_ROW = 40, 56  # characters: with the buttons in two rows, and in one
+_OF_RUNS = (FIRST_HOUR, CONCEPTS, READINGS)  # groups with pages that runs are started from
 
 
 @dataclass(frozen=True)
@@ -348,8 +349,8 @@ class LearnDock(LabDock):
             self._render()
 
     def _tell_outcome(self, said: str) -> None:
-        """Over pages that runs are started from; the others are about something else."""
-        if self._page is not None and self._page.group in (CONCEPTS, FIRST_HOUR):
+        """Over pages of groups that runs are started from; the others are about something else."""
+        if self._page is not None and self._page.group in _OF_RUNS:
             self.outcome.say(said, wrong=False)
 
     def _look_at_runs(self, _ended: str = "") -> None:

@@ -32,7 +32,7 @@ from llmlab_gui.learn.yours import Yours, with_yours
 from llmlab_gui.pages import browser as page_browser
 from llmlab_gui.pages.browser import PageBrowser
 from llmlab_gui.pages.html import page_colors, page_html
-from llmlab_gui.pages.library import load_glossary, load_pages, load_tree
+from llmlab_gui.pages.library import load_all, load_glossary, load_pages, load_tree
 from llmlab_gui.pages.page import FIRST_HOUR, RESULTS, Page, without_outcomes
 from llmlab_gui.widgets.labels import QuietLabel
 from llmlab_gui.widgets.theme import DARK, LIGHT, theme_notifier
@@ -667,6 +667,7 @@ def test_what_became_of_a_prediction_is_said_over_pages_that_start_runs(dock: Le
     assert not dock.outcome.isVisible()
     lab.notebook.said.emit("You said 2; it was 3.")
     assert not dock.outcome.isVisible()
+    assert {page.group for page in load_all() if "](lab:" in page.text} == set(learn._OF_RUNS)
 
 
 def test_what_came_of_a_question_is_seen_when_it_is_asked_for_or_searched(dock: LearnDock) -> None:
