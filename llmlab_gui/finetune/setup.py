@@ -60,6 +60,7 @@ class FinetuneSetupDock(drops.TakesModelsAndExamples, RunSetupDock[FinetuneSetti
         lab.finetune_requested.connect(self.fill)
         lab.runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._suggest)
+        lab.inspection.about_changed.connect(self._suggest)
         self._offered: set[str] = set()
         self.update_all()
 

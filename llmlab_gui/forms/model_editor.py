@@ -63,14 +63,18 @@ class ModelEditor(NamedEditor):
         super().set_value(value)
 
     def suggest(self) -> None:
-        """Where none was named, the current run if it has been pretrained, else the newest such run: most learners mean
-        that one. The same one stays the suggestion when others are trained, as long as it is there."""
+        """Where none was named, the current run if it has been pretrained, else that of the active model, else the
+        newest such run. The same one stays the suggestion when others are trained, as long as it is there."""
         if self.named:
             return
         rows = [row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished"]
-        offered, current = {row.id: f"{row.name}@latest" for row in rows}, self._lab.current()
-        if current is not None and current.id in offered:
-            self._suggested = offered[current.id]
+        offered = {row.name: f"{row.name}@latest" for row in rows}
+        current, about = self._lab.current(), self._lab.inspection.about
+        active = about.reference.partition("@")[0] if about is not None else ""
+        if current is not None and current.name in offered:
+            self._suggested = offered[current.name]
+        elif active in offered:
+            self._suggested = offered[active]
         elif self._suggested not in offered.values():
             self._suggested = next(iter(offered.values()), "")
         if self._suggested != self.value():

@@ -224,7 +224,7 @@ class EvolutionDock(InspectionDock):
         self.empty.setVisible(not film.frames)
         self.strip_of_steps.setVisible(bool(film.frames))
         self.update_state()
-        self._redraw()
+        self._show_view()
 
     def _redraw(self) -> None:
         """This step's view and the line over all steps."""

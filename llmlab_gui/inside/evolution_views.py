@@ -52,8 +52,8 @@ def highest(film: Film, score: str, unit: str) -> str:
         return ""
     layer, head = np.unravel_index(np.nanargmax(last), last.shape)
     return (
-        f"Highest: head {layer}.{head}, {minus(f'{first[layer, head]:.2f}')} at step {frames[0].step:,} and "
-        f"{minus(f'{last[layer, head]:.2f}')} at step {frames[-1].step:,} ({unit or '1 is all weight'})."
+        f"Highest: head {layer}.{head}, {minus(f'{first[layer, head]:.3g}')} at step {frames[0].step:,} and "
+        f"{minus(f'{last[layer, head]:.3g}')} at step {frames[-1].step:,} ({unit or '1 is all weight'})."
     )
 
 

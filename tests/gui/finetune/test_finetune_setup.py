@@ -29,6 +29,7 @@ from llmlab.store.run_folder import RunFolder
 from llmlab_gui.finetune import setup as finetune_setup
 from llmlab_gui.finetune.setup import FinetuneSetupDock
 from llmlab_gui.forms.editors import NumberEditor
+from llmlab_gui.host.messages import ModelAbout
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.window_settings import WindowSettings
 from llmlab_gui.train.run_setup import PlannedRun
@@ -279,7 +280,7 @@ def test_a_preset_without_a_model_keeps_the_chosen_one(qtbot: QtBot, base: str, 
     assert dock.model.value() == base
 
 
-def test_the_base_in_sight_stays_when_a_newer_model_was_trained(
+def test_the_base_in_sight_stays_when_a_newer_model_was_trained_until_one_is_opened(
     qtbot: QtBot, lab: Lab, base: str, dock: FinetuneSetupDock
 ) -> None:
     qtbot.waitUntil(lambda: dock.model.value() == base, timeout=WAIT)
@@ -292,6 +293,10 @@ def test_the_base_in_sight_stays_when_a_newer_model_was_trained(
     assert dock.model.value() == base
     line = dock.model.box.lineEdit()
     assert line is not None
+    lab.set_current("")
+    lab.inspection.about = ModelAbout("newer@10", "newer, step 10", "run")
+    lab.inspection.about_changed.emit()
+    assert dock.model.value() == "newer@latest"  # it is the active model
     line.selectAll()
     qtbot.keyClick(line, Qt.Key.Key_Delete)
     dock.model.suggest()

@@ -227,7 +227,7 @@ def test_the_slider_shows_the_right_step(lab: InspectionLab, qtbot: QtBot, film:
     assert film.map.scale().high == pytest.approx(archive["heads/induction"].max(), rel=1e-6)
     first, *_, last = archive["heads/induction"]
     layer, head = np.unravel_index(last.argmax(), last.shape)
-    told = f"head {layer}.{head}, {first[layer, head]:.2f} at step {STEPS[0]} and {last.max():.2f} at step {STEPS[-1]} "
+    told = f"head {layer}.{head}, {first[layer, head]:.3g} at step {STEPS[0]} and {last.max():.3g} at step {STEPS[-1]} "
     assert told in film._caption.text.accessibleName()
 
 
@@ -390,3 +390,4 @@ def test_another_prompt_is_another_film(lab: InspectionLab, qtbot: QtBot, film: 
     lab.inspection.set_prompt("something else", False, at_once=True)
     qtbot.waitUntil(lambda: not film.ready(), timeout=WAIT)
     assert not film.strip_of_steps.isVisible()
+    assert "Highest" not in film._caption.text.accessibleName()  # of the film that is gone
