@@ -196,6 +196,14 @@ def test_a_hang_up_is_left_ignored_under_nohup() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_signal_before_there_is_a_worker_is_passed_on_as_soon_as_there_is_one() -> None:
+    asked: list[int] = []
+    with follow.Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        interrupts.answer_first_with(asked.append)
+    assert asked == [signal.SIGTERM]
+
+
 def test_json_has_the_events_exactly_as_the_file_has_them(
     behave: Behave, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

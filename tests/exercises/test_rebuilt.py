@@ -216,11 +216,14 @@ def test_a_text_encoded_by_the_learners_merges_is_the_labs(
 
 def test_tokens_of_a_word_that_is_cut_in_two_stay(functions: dict[str, Callable[..., Any]]) -> None:
     """Within a character, or where the rest alone would be other words: `'l` of `she'll`."""
-    tokenizer = BpeTokenizer([("f", "Ã"), ("c", "a"), ("'", "l")])
+    tokenizer = BpeTokenizer([("f", "Ã"), ("c", "a"), ("'", "l"), ("l", "a")])
     for text, lost in (("one x café", "\\xa9"), ("she'll", "l")):
         *ids, last = tokenizer.encode(text)
         assert tokenizer.token_text(last) == lost
         assert OwnEncoding(tokenizer, functions["encode"]).again(np.array(ids)).tolist() == ids
+    rest = tokenizer.encode("she'lland x")[4:]
+    assert tokenizer.decode(rest) == "land x"  # of the words `'ll` and `and`
+    assert OwnEncoding(tokenizer, functions["encode"]).again(np.array(rest)).tolist() == rest
 
 
 def test_a_run_reads_the_text_as_the_learner_encodes_it(outputs: Path) -> None:

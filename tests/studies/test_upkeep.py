@@ -200,8 +200,10 @@ def test_a_base_stays_the_same_when_another_run_gets_its_name(bar: RunFolder, ou
     twin = tuned_on(outputs, "pretraining/bar@5", "bar")
     assert [run.path for run in _bases_of(tuned)] == [bar.path]
     assert what_rests_on([twin, bar]) == [[], ["tuned cannot be opened without it: it is its base."]]
+    branch = create_run(outputs, twin.info().settings, name="branch", parent=(twin, select(twin.checkpoints)))
     renamed = rename_run(bar, "beer")
     assert [run.path for run in _bases_of(tuned)] == [renamed.path]
+    assert (branch.info().parent or {})["run"] == "bar"  # of the other track
 
 
 def _bases_of(run: RunFolder) -> list[RunFolder]:
