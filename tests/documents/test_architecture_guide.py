@@ -13,7 +13,7 @@ from small_runs import new_run, train_here
 from llmlab.cli.main import main
 from llmlab.core.paths import resources_dir
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (resources_dir() / "guides" / "architecture.md").read_text(encoding="utf-8")
 
 

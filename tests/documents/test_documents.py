@@ -32,7 +32,7 @@ from llmlab_gui.pages.links import read_link
 from llmlab_gui.pages.page import CONCEPTS, FIRST_HOUR, HOW_TO, HOW_TO_READ, PAPERS, figures_of, links_of, markdown
 from llmlab_gui.pages.places import DOCK_IDS, DOCK_PAGES, panels_of, with_panels
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHECKS = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 ALL_PAGES = load_all()
