@@ -164,6 +164,9 @@ def test_without_an_active_model_the_fine_tuned_one_is_opened_and_then_compared(
     assert lab.inspection.about is not None
     assert lab.inspection.about.reference == "mine@100"
     assert (compare.a.reference, compare.b.reference) == ("small@final", "mine@100")
+    with qtbot.waitSignal(lab.inspection.tokens_changed, timeout=WAIT):
+        lab.inspection.set_prompt(f"{PROMPT} and", False, at_once=True)
+    assert [asked[0] for asked in lab.host.asked].count("compare") == 1  # of another prompt only when asked again
     compare.shutdown()
 
 

@@ -381,6 +381,22 @@ def test_without_a_trash_a_run_is_only_deleted_after_a_second_question(
     assert (lab.row("pretraining/second") is None) is agreed
 
 
+def test_where_the_trash_takes_one_run_of_two_a_later_run_of_its_name_can_be_deleted_too(
+    dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "move_to_trash", lambda path: path.name == "first" and not shutil.rmtree(path))
+    monkeypatch.setattr(dock.deletions, "confirm", lambda rows, for_good, rests=(): True)
+    dock.deletions.delete([row for row in lab.runs() if not row.status.live])
+    qtbot.waitUntil(lambda: [row.name for row in lab.runs()] == ["third"], timeout=WAIT)
+    again = FakeRun(lab.outputs, "first").start().finish()
+    lab.refresh()
+    qtbot.waitUntil(lambda: lab.row("pretraining/first") is not None, timeout=WAIT)
+    row = lab.row("pretraining/first")
+    assert row is not None
+    dock.deletions.delete([row])
+    qtbot.waitUntil(lambda: not again.run.path.exists(), timeout=WAIT)
+
+
 def test_a_long_deletion_leaves_the_window_free_and_can_be_cancelled(
     dock: RunsDock, qtbot: QtBot, lab: Lab, runs: dict[str, FakeRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
