@@ -77,13 +77,12 @@ class Arcs(TokenArea):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
-        painter = QPainter(self.viewport())
-        painter.fillRect(self.viewport().rect(), QColor(theme.surface))
-        if self._pattern is not None:
-            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-            self._paint_arcs(painter)
-            self._paint_names(painter)
-        painter.end()
+        with QPainter(self.viewport()) as painter:
+            painter.fillRect(self.viewport().rect(), QColor(theme.surface))
+            if self._pattern is not None:
+                painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+                self._paint_arcs(painter)
+                self._paint_names(painter)
 
     def _paint_arcs(self, painter: QPainter) -> None:
         theme = current_theme()

@@ -243,9 +243,8 @@ class BarChart(QWidget):
         return low - (room if low < 0 else 0.0), high + (room if high > 0 else 0.0)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        self.paint(painter)
-        painter.end()
+        with QPainter(self) as painter:
+            self.paint(painter)
 
     def paint(self, painter: QPainter) -> None:
         """All of it, on any device."""

@@ -188,11 +188,10 @@ class Heatmap(CellMap):
     # Painting ----------------------------------------------------------------------------------------------------
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.fillRect(self.rect(), QColor(current_theme().surface))
-        if self.heat is not None and self.heat.values.size:
-            self._paint(painter)
-        painter.end()
+        with QPainter(self) as painter:
+            painter.fillRect(self.rect(), QColor(current_theme().surface))
+            if self.heat is not None and self.heat.values.size:
+                self._paint(painter)
 
     def _paint(self, painter: QPainter) -> None:
         theme, heat, view = current_theme(), self.heat, self._view

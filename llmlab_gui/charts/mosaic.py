@@ -98,17 +98,16 @@ class Mosaic(CellMap):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
-        painter = QPainter(self)
-        painter.fillRect(QRectF(0, 0, self.width(), self.height()), QColor(theme.surface))
-        if self._thumbs is not None and self._thumbs.size:
-            if self._image is None:
-                self._image = self._compose()
-            painter.drawImage(self._corner, self._image)
-            self._paint_dimmed(painter)
-            self._paint_labels(painter)
-            self._paint_marks(painter)
-            self._paint_line(painter)
-        painter.end()
+        with QPainter(self) as painter:
+            painter.fillRect(QRectF(0, 0, self.width(), self.height()), QColor(theme.surface))
+            if self._thumbs is not None and self._thumbs.size:
+                if self._image is None:
+                    self._image = self._compose()
+                painter.drawImage(self._corner, self._image)
+                self._paint_dimmed(painter)
+                self._paint_labels(painter)
+                self._paint_marks(painter)
+                self._paint_line(painter)
 
     def _compose(self) -> QImage:
         """One image of all thumbnails, a pixel of it a pixel of the screen."""

@@ -51,9 +51,8 @@ def image_of(widgets: Sequence[QWidget], title: str = "", note: str = "") -> QIm
     image = QImage(_size(widgets, title) * _SCALE, QImage.Format.Format_RGB32)
     image.fill(QColor(current_theme().surface))
     image.setDevicePixelRatio(_SCALE)
-    painter = QPainter(image)
-    _paint(widgets, painter, title, note)
-    painter.end()
+    with QPainter(image) as painter:
+        _paint(widgets, painter, title, note)
     return image
 
 
@@ -74,10 +73,9 @@ def save_picture(widgets: Sequence[QWidget], path: Path, title: str = "", note: 
         generator.setResolution(QPicture().logicalDpiX())  # axes are replayed, and shrink to the ratio of the two
         generator.setViewBox(QRect(0, 0, size.width(), size.height()))
         generator.setTitle(title or path.stem)
-        painter = QPainter(generator)
-        painter.fillRect(QRect(QPoint(0, 0), size), QColor(current_theme().surface))
-        _paint(widgets, painter, words, note)
-        painter.end()
+        with QPainter(generator) as painter:
+            painter.fillRect(QRect(QPoint(0, 0), size), QColor(current_theme().surface))
+            _paint(widgets, painter, words, note)
     else:
         buffer.open(QIODevice.OpenModeFlag.WriteOnly)
         QImageWriter(buffer, QByteArray(b"png")).write(image_of(widgets, title, note))

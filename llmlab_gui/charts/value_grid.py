@@ -302,8 +302,7 @@ class _Table(QTableView):
         ends = ((shown[0], span.left()), (shown[-1], span.right()))
         first, last = (self.visualRect(self.cells.index(*end)) for end in ends)
         whole = first.united(last)
-        painter = QPainter(self.viewport())
-        for color, width in ((QColor(theme.surface), 4.0), (QColor(theme.accent), 2.0)):  # seen on every colour
-            painter.setPen(QPen(color, width))
-            painter.drawRect(whole.adjusted(1, 1, -2, -2))
-        painter.end()
+        with QPainter(self.viewport()) as painter:
+            for color, width in ((QColor(theme.surface), 4.0), (QColor(theme.accent), 2.0)):  # seen on every colour
+                painter.setPen(QPen(color, width))
+                painter.drawRect(whole.adjusted(1, 1, -2, -2))

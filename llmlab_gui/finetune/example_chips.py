@@ -86,19 +86,18 @@ class StateLegend(QWidget):
         return QSize(width, metrics.height() + 6)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        metrics, left = self.fontMetrics(), 0
-        for state, words in _SHORT_WORDS.items():
-            ground, text = state_colors(state, 1)
-            width = metrics.horizontalAdvance(words) + 12
-            painter.setPen(Qt.PenStyle.NoPen)
-            painter.setBrush(ground)
-            painter.drawRoundedRect(left, 1, width, self.height() - 2, 4, 4)
-            font = QFont(self.font())
-            font.setStrikeOut(state == TRUNCATED)
-            painter.setFont(font)
-            painter.setPen(text)
-            painter.drawText(left, 0, width, self.height(), Qt.AlignmentFlag.AlignCenter, words)
-            left += width + 6
-        painter.end()
+        with QPainter(self) as painter:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            metrics, left = self.fontMetrics(), 0
+            for state, words in _SHORT_WORDS.items():
+                ground, text = state_colors(state, 1)
+                width = metrics.horizontalAdvance(words) + 12
+                painter.setPen(Qt.PenStyle.NoPen)
+                painter.setBrush(ground)
+                painter.drawRoundedRect(left, 1, width, self.height() - 2, 4, 4)
+                font = QFont(self.font())
+                font.setStrikeOut(state == TRUNCATED)
+                painter.setFont(font)
+                painter.setPen(text)
+                painter.drawText(left, 0, width, self.height(), Qt.AlignmentFlag.AlignCenter, words)
+                left += width + 6

@@ -95,11 +95,11 @@ class _Line(QLineEdit):
         if self.hasFocus() or shown in ("", self.text()):
             super().paintEvent(event)
             return
-        option, painter = QStyleOptionFrame(), QStylePainter(self)
-        self.initStyleOption(option)
-        painter.drawPrimitive(QStyle.PrimitiveElement.PE_PanelLineEdit, option)
-        painter.drawText(room, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, shown)
-        painter.end()
+        option = QStyleOptionFrame()
+        with (painter := QStylePainter(self)):
+            self.initStyleOption(option)
+            painter.drawPrimitive(QStyle.PrimitiveElement.PE_PanelLineEdit, option)
+            painter.drawText(room, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft, shown)
 
 
 # Of the runs in sight; the checkpoints of others can be typed.

@@ -74,18 +74,19 @@ class RankedTokens(QWidget):
         return super().event(event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        theme, height, width = current_theme(), self._row_height(), self._width()
-        painter.fillRect(self.rect(), QColor(theme.surface))
-        for number, column in enumerate(self.columns):
-            left = number * (width + _GAP)
-            painter.setFont(self.font())
-            painter.setPen(QColor(theme.quiet))
-            title = self.fontMetrics().elidedText(column.title, Qt.TextElideMode.ElideMiddle, int(width) - 8)
-            painter.drawText(QRectF(left + 6, _TOP, width - 8, height), _LEFT, title)
-            for row, (text, chance) in enumerate(column.pairs):
-                self._paint_row(painter, QRectF(left, _TOP + (row + 1) * height, width, height), column, text, chance)
-        painter.end()
+        with QPainter(self) as painter:
+            theme, height, width = current_theme(), self._row_height(), self._width()
+            painter.fillRect(self.rect(), QColor(theme.surface))
+            for number, column in enumerate(self.columns):
+                left = number * (width + _GAP)
+                painter.setFont(self.font())
+                painter.setPen(QColor(theme.quiet))
+                title = self.fontMetrics().elidedText(column.title, Qt.TextElideMode.ElideMiddle, int(width) - 8)
+                painter.drawText(QRectF(left + 6, _TOP, width - 8, height), _LEFT, title)
+                for row, (text, chance) in enumerate(column.pairs):
+                    self._paint_row(
+                        painter, QRectF(left, _TOP + (row + 1) * height, width, height), column, text, chance
+                    )
 
     def _paint_row(self, painter: QPainter, area: QRectF, column: Ranked, text: str, chance: float) -> None:
         theme = current_theme()

@@ -82,17 +82,16 @@ class TokenChips(TokenArea):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
-        painter = QPainter(self.viewport())
-        painter.fillRect(self.viewport().rect(), QColor(theme.surface))
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        metrics = QFontMetricsF(self.font())
-        begin = bisect.bisect_left(self._tops, self.verticalScrollBar().value() - self._line())
-        for token in range(begin, len(self.tokens)):
-            place = self.place_of(token)
-            if self._is_cut(place):
-                break
-            self._paint_chip(painter, token, place, metrics)
-        painter.end()
+        with QPainter(self.viewport()) as painter:
+            painter.fillRect(self.viewport().rect(), QColor(theme.surface))
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            metrics = QFontMetricsF(self.font())
+            begin = bisect.bisect_left(self._tops, self.verticalScrollBar().value() - self._line())
+            for token in range(begin, len(self.tokens)):
+                place = self.place_of(token)
+                if self._is_cut(place):
+                    break
+                self._paint_chip(painter, token, place, metrics)
 
     def viewportEvent(self, event: QEvent) -> bool:
         if isinstance(event, QHelpEvent):

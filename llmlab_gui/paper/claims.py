@@ -249,6 +249,6 @@ class Badge(QWidget):
         return QSize(metrics.horizontalAdvance(badge_text(self._state)) + wide + 2, metrics.height() + 2 * _UP + 2)
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setFont(self.font())
-        paint_badge(painter, QRectF(self.rect()), self._state)
+        with QPainter(self) as painter:
+            painter.setFont(self.font())
+            paint_badge(painter, QRectF(self.rect()), self._state)

@@ -112,11 +112,11 @@ class _Frame(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         accent = QColor(current_theme().accent)
-        painter = QPainter(self)
-        painter.setPen(QPen(accent, _FRAME))
-        accent.setAlpha(_TINT)
-        painter.setBrush(accent)
-        painter.drawRect(self.rect().adjusted(1, 1, -2, -2))
+        with QPainter(self) as painter:
+            painter.setPen(QPen(accent, _FRAME))
+            accent.setAlpha(_TINT)
+            painter.setBrush(accent)
+            painter.drawRect(self.rect().adjusted(1, 1, -2, -2))
 
 
 def _copy(event: QDropEvent) -> None:

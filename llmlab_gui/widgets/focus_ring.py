@@ -112,12 +112,12 @@ class _Ring(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        # The line within tells it from what has the accent colour itself.
-        for inset, width, color in ((_WIDTH / 2, _WIDTH, theme.accent), (_WIDTH + 0.5, 1.0, theme.surface)):
-            painter.setPen(QPen(QColor(color), width))
-            painter.drawRoundedRect(QRectF(self.rect()).adjusted(inset, inset, -inset, -inset), 3.0, 3.0)
+        with QPainter(self) as painter:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            # The line within tells it from what has the accent colour itself.
+            for inset, width, color in ((_WIDTH / 2, _WIDTH, theme.accent), (_WIDTH + 0.5, 1.0, theme.surface)):
+                painter.setPen(QPen(QColor(color), width))
+                painter.drawRoundedRect(QRectF(self.rect()).adjusted(inset, inset, -inset, -inset), 3.0, 3.0)
 
 
 def _way_out(widget: QWidget) -> list[QWidget]:

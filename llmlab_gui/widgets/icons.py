@@ -48,10 +48,9 @@ def _icon(name: str, color: str, quiet: str) -> QIcon:
         for size in _SIZES:
             pixmap = QPixmap(QSize(size, size))
             pixmap.fill(Qt.GlobalColor.transparent)
-            painter = QPainter(pixmap)
-            painter.setOpacity(opacity)
-            renderer.render(painter, QRectF(0, 0, size, size))
-            painter.end()
+            with QPainter(pixmap) as painter:
+                painter.setOpacity(opacity)
+                renderer.render(painter, QRectF(0, 0, size, size))
             made.addPixmap(pixmap, mode)
     return made
 
@@ -61,12 +60,11 @@ def swatch(color: QColor, size: int = 12) -> QIcon:
     pixmap = QPixmap(2 * size, 2 * size)  # sharp on screens of twice the density, too
     pixmap.setDevicePixelRatio(2)
     pixmap.fill(Qt.GlobalColor.transparent)
-    painter = QPainter(pixmap)
-    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    painter.setPen(Qt.PenStyle.NoPen)
-    painter.setBrush(color)
-    painter.drawRoundedRect(QRectF(0, 0, size, size), 3, 3)
-    painter.end()
+    with QPainter(pixmap) as painter:
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(color)
+        painter.drawRoundedRect(QRectF(0, 0, size, size), 3, 3)
     made = QIcon(pixmap)
     made.addPixmap(pixmap, QIcon.Mode.Selected)  # which Qt would tint
     return made

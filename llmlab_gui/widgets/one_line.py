@@ -85,12 +85,12 @@ class OneLineBox(ChoiceBox):
         return super().event(event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter, option = QStylePainter(self), QStyleOptionComboBox()
-        self.initStyleOption(option)
-        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
-        option.currentText = self._cut() or self.placeholderText()
-        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
-        painter.end()
+        option = QStyleOptionComboBox()
+        with (painter := QStylePainter(self)):
+            self.initStyleOption(option)
+            painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+            option.currentText = self._cut() or self.placeholderText()
+            painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
     def _cut(self) -> str:
         option = QStyleOptionComboBox()
@@ -144,9 +144,8 @@ class OneLine(QLabel):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
-        painter = QPainter(self)
-        color = faded(theme.quiet if self._quiet else theme.text, 1.0 if self.isEnabled() else _FAINT)
-        painter.setPen(color)
-        shown = self.fontMetrics().elidedText(self.text(), self._elide, self.width())
-        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
-        painter.end()
+        with QPainter(self) as painter:
+            color = faded(theme.quiet if self._quiet else theme.text, 1.0 if self.isEnabled() else _FAINT)
+            painter.setPen(color)
+            shown = self.fontMetrics().elidedText(self.text(), self._elide, self.width())
+            painter.drawText(self.rect(), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)

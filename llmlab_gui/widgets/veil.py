@@ -60,9 +60,8 @@ class Veil(QWidget):
         return super().eventFilter(watched, event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.fillRect(self.rect(), faded(current_theme().surface, SHADE))
-        painter.end()
+        with QPainter(self) as painter:
+            painter.fillRect(self.rect(), faded(current_theme().surface, SHADE))
 
     def _place(self) -> None:
         """All over the content; the words in its middle, as many as have room."""

@@ -99,9 +99,9 @@ class MessageBar(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
-        painter = QPainter(self)
-        painter.fillRect(self.rect(), mix(theme.surface, theme.bad, 0.12))
-        painter.fillRect(0, 0, 4, self.height(), QColor(theme.bad))
+        with QPainter(self) as painter:
+            painter.fillRect(self.rect(), mix(theme.surface, theme.bad, 0.12))
+            painter.fillRect(0, 0, 4, self.height(), QColor(theme.bad))
 
     def _draw(self) -> None:
         if self._messages:

@@ -111,11 +111,14 @@ class StatusBar(QStatusBar):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """The message, which Qt would cut within a letter."""
-        painter, option = QPainter(self), QStyleOption()
-        option.initFrom(self)
-        self.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelStatusBar, option, painter, self)
-        painter.setPen(self.palette().color(QPalette.ColorRole.WindowText))
-        painter.drawText(_AROUND_MESSAGE, 0, self.width(), self.height(), Qt.AlignmentFlag.AlignVCenter, self.seen())
+        option = QStyleOption()
+        with QPainter(self) as painter:
+            option.initFrom(self)
+            self.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelStatusBar, option, painter, self)
+            painter.setPen(self.palette().color(QPalette.ColorRole.WindowText))
+            painter.drawText(
+                _AROUND_MESSAGE, 0, self.width(), self.height(), Qt.AlignmentFlag.AlignVCenter, self.seen()
+            )
 
     def seen(self) -> str:
         """The message as far as it has room, left of what is always there."""

@@ -109,10 +109,10 @@ class Tour(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         if self._target is None:
             return
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(QColor(current_theme().accent), 3))
-        painter.drawRoundedRect(self._outline(), 6, 6)
+        with QPainter(self) as painter:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            painter.setPen(QPen(QColor(current_theme().accent), 3))
+            painter.drawRoundedRect(self._outline(), 6, 6)
 
     def _go(self, place: int) -> None:
         if place >= len(self._stops):

@@ -73,21 +73,21 @@ class _LossSketch(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        area = QRectF(self.rect()).adjusted(10, 6, -10, -10)
-        painter.setPen(QPen(QColor(theme.grid), 1.2))
-        for share in (0.0, 0.33, 0.66, 1.0):
-            height = area.top() + share * area.height()
-            painter.drawLine(QPointF(area.left(), height), QPointF(area.right(), height))
-        curve = QPainterPath()
-        for number in range(101):
-            share = number / 100
-            fallen = 1 - (1 + share * 18) ** -0.6
-            point = (area.left() + share * area.width(), area.top() + (0.06 + 0.94 * fallen) * area.height())
-            if number:
-                curve.lineTo(*point)
-            else:
-                curve.moveTo(*point)
-        painter.setPen(QPen(QColor(theme.accent), 3, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
-        painter.drawPath(curve)
+        with QPainter(self) as painter:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            area = QRectF(self.rect()).adjusted(10, 6, -10, -10)
+            painter.setPen(QPen(QColor(theme.grid), 1.2))
+            for share in (0.0, 0.33, 0.66, 1.0):
+                height = area.top() + share * area.height()
+                painter.drawLine(QPointF(area.left(), height), QPointF(area.right(), height))
+            curve = QPainterPath()
+            for number in range(101):
+                share = number / 100
+                fallen = 1 - (1 + share * 18) ** -0.6
+                point = (area.left() + share * area.width(), area.top() + (0.06 + 0.94 * fallen) * area.height())
+                if number:
+                    curve.lineTo(*point)
+                else:
+                    curve.moveTo(*point)
+            painter.setPen(QPen(QColor(theme.accent), 3, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
+            painter.drawPath(curve)

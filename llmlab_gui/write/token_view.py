@@ -277,24 +277,24 @@ class TintLegend(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
-        painter = QPainter(self)
-        painter.setPen(QColor(theme.quiet))
-        metrics = self.fontMetrics()
-        left = 0.0
-        cell_width = metrics.horizontalAdvance("< 0.1 %") + 14
-        height = metrics.height() + 4
-        for probability, label in ((1.0, "100 %"), (0.1, "10 %"), (0.01, "1 %"), (0.001, "< 0.1 %")):
-            cell = QRectF(left, 1, cell_width, height)
-            shade = QLinearGradient(cell.topLeft(), cell.topRight())
-            shade.setColorAt(0, tint(min(1.0, probability * 3)))
-            shade.setColorAt(1, tint(probability / 3))
-            painter.fillRect(cell, shade)
-            painter.setPen(QColor(theme.text))
-            painter.drawText(cell, Qt.AlignmentFlag.AlignCenter, label)
-            left += cell_width
-        painter.setPen(QColor(theme.quiet))
-        painter.drawText(
-            QRectF(left + 8, 1, self.width() - left - 8, height),
-            Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft,
-            "how likely each was",
-        )
+        with QPainter(self) as painter:
+            painter.setPen(QColor(theme.quiet))
+            metrics = self.fontMetrics()
+            left = 0.0
+            cell_width = metrics.horizontalAdvance("< 0.1 %") + 14
+            height = metrics.height() + 4
+            for probability, label in ((1.0, "100 %"), (0.1, "10 %"), (0.01, "1 %"), (0.001, "< 0.1 %")):
+                cell = QRectF(left, 1, cell_width, height)
+                shade = QLinearGradient(cell.topLeft(), cell.topRight())
+                shade.setColorAt(0, tint(min(1.0, probability * 3)))
+                shade.setColorAt(1, tint(probability / 3))
+                painter.fillRect(cell, shade)
+                painter.setPen(QColor(theme.text))
+                painter.drawText(cell, Qt.AlignmentFlag.AlignCenter, label)
+                left += cell_width
+            painter.setPen(QColor(theme.quiet))
+            painter.drawText(
+                QRectF(left + 8, 1, self.width() - left - 8, height),
+                Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft,
+                "how likely each was",
+            )

@@ -1,4 +1,4 @@
-"""The two rules of the house: the window's process never imports torch, and the core never imports Qt."""
+"""Rules of the house: the window's process never imports torch, the core never imports Qt, painters are closed."""
 
 from __future__ import annotations
 
@@ -76,4 +76,11 @@ def test_the_help_imports_nothing_that_takes_long_and_a_command_no_others() -> N
 def test_no_line_of_the_core_imports_qt() -> None:
     imports = re.compile(rf"^\s*(?:from|import) .*\b(?:{'|'.join(QT)})\b(?=[\s.,]|$)", re.MULTILINE)
     found = [path for path in (ROOT / "llmlab").rglob("*.py") if imports.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_every_painter_of_the_window_is_closed_where_painting_fails() -> None:
+    """By `with`: one that is open when what it paints on goes ends the process, and the error is never told."""
+    left_open = re.compile(r"^(?!\s*with ).*\bQ(?:Style)?Painter\(", re.MULTILINE)
+    found = [path for path in (ROOT / "llmlab_gui").rglob("*.py") if left_open.search(path.read_text(encoding="utf-8"))]
     assert found == []

@@ -10,12 +10,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pyqtgraph as pg
 import pytest
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QPaintDevice, QPainter
 from PySide6.QtWidgets import QGraphicsItem
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.charts import Axis, Chart, Series
+from llmlab_gui.charts import picture
 from llmlab_gui.charts.curve import CurveStyle
 from llmlab_gui.charts.line_chart import LineChart
 from llmlab_gui.charts.picture import save_picture
@@ -62,6 +63,25 @@ def test_the_curve_of_a_drawing_stands_at_the_numbers_of_its_axes(
         places = np.array([(a + b)[axis] / 2 for a, b in grid if abs(a - b)[axis] < 0.1 and abs(a - b)[other] > 50])
         for point in curve:
             assert np.abs(places - point[axis]).min() < 1.0  # all its numbers are whole, and have a line
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_picture_whose_painting_fails_leaves_no_painter_at_work(
+    qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """One that is at work when what it paints on goes ends the process."""
+    held: list[tuple[QPainter, QPaintDevice]] = []
+
+    def fail(_widgets: object, painter: QPainter, *_: object) -> None:
+        held.append((painter, painter.device()))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(picture, "_paint", fail)
+    qtbot.addWidget(chart := curves())
+    with pytest.raises(ZeroDivisionError):
+        save_picture([chart], tmp_path / f"chart{suffix}")
+    ((painter, _),) = held
+    assert not painter.isActive()
 
 
 def test_axes_and_symbols_that_the_screen_keeps_as_pixels_are_none_in_a_drawing(qtbot: QtBot, tmp_path: Path) -> None:
