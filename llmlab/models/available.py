@@ -86,13 +86,10 @@ def models_folder() -> Path | None:
 
 
 def hub_folder() -> Path:
-    """The cache that huggingface_hub shares among all programs (its documentation, "Environment variables")."""
-    if named := os.environ.get("HF_HUB_CACHE"):
-        return expanded(named)
-    home = os.environ.get("HF_HOME")
-    if home is None:
-        home = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface")
-    return expanded(home) / "hub"
+    """The cache that huggingface_hub shares among all programs."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def cached_models() -> dict[str, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -24,9 +23,11 @@ def hub_snapshot(name: str, progress: Progress = quiet) -> Path:
     Where refs/main names a revision without weights, those are fetched; another one that is here whole is opened where
     that cannot be. LabError when it is not cached and cannot be downloaded.
     """
+    from huggingface_hub import constants
+
     cached = cached_models().get(name)
     here = cached if cached is not None and _is_complete(cached, name) else None
-    if here is not None and (_offline() or other_revision(here) is None):
+    if here is not None and (constants.HF_HUB_OFFLINE or other_revision(here) is None):
         return here
     try:
         return _downloaded(name, _WANTED, progress)
@@ -53,11 +54,11 @@ def hub_settings(name: str) -> Path:
 
 def _downloaded(name: str, wanted: tuple[str, ...], progress: Progress) -> Path:
     """The newest files of the hub with these endings, one by one. LabError when they cannot be had."""
-    if _offline():
+    from huggingface_hub import HfApi, constants, hf_hub_download
+
+    if constants.HF_HUB_OFFLINE:
         raise _not_here(name, "The hub is not asked, since HF_HUB_OFFLINE is set.")
     progress(f"Asking the hub for {name}", 0, 0)
-    from huggingface_hub import HfApi, hf_hub_download
-
     try:
         about = HfApi().model_info(name, files_metadata=True, timeout=_SECONDS)
         files = [file for file in about.siblings or () if "/" not in file.rfilename]
@@ -99,14 +100,6 @@ def _is_complete(folder: Path, name: str) -> bool:
         return count_parameters(folder, name) > 0
     except LabError:
         return False
-
-
-def _offline() -> bool:
-    """As huggingface_hub reads it."""
-    return any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )
 
 
 def _not_here(name: str, why: str) -> LabError:

@@ -30,8 +30,7 @@ def _adapter(folder: Path, base: str) -> Path:
 def world(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs, folders, files, a cache."""
     monkeypatch.setenv("LLMLAB_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setattr(available, "packaged_ggufs", list)  # whatever is installed beside the lab
     FakeRun(outputs, "done", steps=10).start().advance(10).save_checkpoint()
     base = _model(tmp_path / "models" / "maker" / "small")
@@ -98,8 +97,7 @@ def test_nothing_here_is_a_sentence(
     outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("LLMLAB_MODELS", raising=False)
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
     monkeypatch.setattr(available, "packaged_ggufs", list)  # whatever is installed beside the lab
     assert main(["models"]) == 0
     assert capsys.readouterr().out.startswith("There are no models here yet.")

@@ -164,8 +164,7 @@ def test_no_network_is_a_sentence_within_seconds(tmp_path: Path) -> None:
 
 
 def test_offline_the_hub_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(LabError, match=r"The hub is not asked, since HF_HUB_OFFLINE is set\."):
         open_model(NAME, tmp_path)
 
@@ -188,8 +187,7 @@ def test_weights_of_another_revision_than_main_are_opened_and_said(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
-    monkeypatch.setenv("HF_HOME", str(home))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
     files = [file.name for file in folder.iterdir() if file.suffix in (".json", ".safetensors")]
     settings = [name for name in files if name.endswith(".json")]
     first, whole, newest = ("1" * 40, "2" * 40, "3" * 40)

@@ -31,9 +31,8 @@ from llmlab.store.run_folder import RunFolder
 
 @pytest.fixture(autouse=True)
 def _no_other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "no-cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no-cache"))
     monkeypatch.delenv("LLMLAB_MODELS", raising=False)
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
 
 
 def make_run(outputs: Path, name: str, track: str = "pretraining") -> RunFolder:
@@ -227,7 +226,7 @@ def test_models_of_the_models_folder_and_of_the_cache_have_names(
 ) -> None:
     models = tmp_path / "models"
     monkeypatch.setenv("LLMLAB_MODELS", str(models))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     folder = make_model(models / "maker" / "tiny")
     (folder / "model.safetensors").touch()
     file = make_gguf(models / "small.gguf")

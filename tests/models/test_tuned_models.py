@@ -203,7 +203,7 @@ def test_a_live_run_is_described_by_its_base_and_reads_as_it(made: Made) -> None
 def test_a_live_run_is_described_once_its_base_is_downloaded(
     llama: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     told: list[str] = []
 
     def hub_snapshot(name: str, progress: Progress) -> Path:

@@ -15,7 +15,7 @@ from llmlab.studies.papers.checks import CheckRequest, models_here, plan_check
 def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With no models around but those that a test makes."""
     monkeypatch.setattr("llmlab.models.available._PACKAGES", ())
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("LLMLAB_MODELS", str(tmp_path / "models"))
     return tmp_path / "outputs"
 

@@ -273,7 +273,7 @@ def test_what_is_not_here_is_not_guessed(outputs: Path) -> None:
 
 
 def test_settings_of_the_hub_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--maker--tiny" / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     tiny_models.llama().config.save_pretrained(snapshot)
