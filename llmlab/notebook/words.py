@@ -55,7 +55,7 @@ def verdict(line: Line) -> str:
 
 
 def outcome_sentence(line: Line) -> str:
-    """`You predicted final validation loss: 1.9 to 2.2, 80 % sure. It became 2.053: inside.`, or what was altered."""
+    """`You predicted val_loss: 1.9 to 2.2, 80 % sure. The outcome was 2.053: inside.`, or what was altered."""
     prediction, score = line.locked.prediction, line.score
     words, judged = f"You predicted {stated(prediction)}.", verdict(line)
     if score is None:
@@ -63,7 +63,7 @@ def outcome_sentence(line: Line) -> str:
     elif prediction.kind == TEXT:
         words += f" You judged it {score.outcome if line.altered else judged}."
     else:
-        words += f" It {'lay' if prediction.kind == CURVE else 'became'} {outcome_text(prediction, score)}"
+        words += f" {'It lay' if prediction.kind == CURVE else 'The outcome was'} {outcome_text(prediction, score)}"
         words += f": {judged}." if judged and not line.altered else "."
     return f"{words} {altered_sentence(line)}".rstrip()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from PySide6.QtCore import QEvent, QObject, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QStyle, QStyleOption, QWidget
@@ -67,12 +69,13 @@ class StatusBar(QStatusBar):
         self._lab = lab
         self._sign = QLabel()
         self.state, self.steps, self.speed, self.left = StateLabel(), QLabel(), QLabel(), QLabel()
-        self.waiting = QLabel()
+        self.waiting = tool_button("", "Show the queue", partial(lab.dock_requested.emit, "queue"))
         self.other = tool_button("", "", self._go_to_other)
         self._other_id = ""
-        self.other.setAutoRaise(True)
         self.other.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.other.setMaximumHeight(self.state.sizeHint().height())  # the bar stays as low as it is without
+        for button in (self.waiting, self.other):
+            button.setAutoRaise(True)
+            button.setMaximumHeight(self.state.sizeHint().height())  # the bar stays as low as it is without
         self.other.hide()
         self.bar = QProgressBar()
         self.bar.setRange(0, _WHOLE)

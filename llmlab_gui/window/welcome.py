@@ -36,7 +36,7 @@ class WelcomePanel(QWidget):
         words = QuietLabel(_WORDS)
         words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         words.setMaximumWidth(560)
-        self.train_button = PrimaryButton("Train a small GPT (about a minute)", self.train_wanted)
+        self.train_button = PrimaryButton("Train a small GPT (a minute or two)", self.train_wanted)
         self.train_button.setMinimumHeight(40)
         self.setup_button = push_button("Choose the settings first", self.setup_wanted)
         self.tour_button = push_button("Take the tour", self.tour_wanted)

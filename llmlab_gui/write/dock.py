@@ -293,7 +293,7 @@ class WriteDock(LabDock):
     def _update_note(self) -> None:
         row, checkpoint = self.picker.row, self.picker.checkpoint
         if row is None and not self.picker.active:
-            hint = "Train one in Set-up: the default is done in about a minute. Or choose a model in the tool bar."
+            hint = "Train one in Set-up: the default is done in a minute or two. Or choose a model in the tool bar."
             self.show_no_run(hint, "There is no model yet")
         else:
             self.show_body()

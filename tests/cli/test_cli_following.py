@@ -76,7 +76,7 @@ def test_a_finished_run_says_what_became_of_its_prediction(
     assert main([*PRETRAIN, *stated, *(["--json"] if as_json else [])]) == 0
     output = capsys.readouterr()
     told = output.err if as_json else output.out
-    assert "You predicted final validation loss: 1 to 1.4, 80 % sure. It became 1.5: outside." in told
+    assert "You predicted final validation loss: 1 to 1.4, 80 % sure. The outcome was 1.5: outside." in told
     assert "Only you can say what came of it." in told
     assert "notebook learned run-bar" in told
     if as_json:  # stdout is the events alone

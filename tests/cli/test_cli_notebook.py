@@ -41,7 +41,7 @@ def test_the_list_shows_prediction_and_outcome(bar: FakeRun, capsys: pytest.Capt
 def test_an_entry_goes_from_a_judgement_to_a_sentence_to_the_calibration(
     bar: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert "It became 2.05: inside" in said(capsys, "score")
+    assert "The outcome was 2.05: inside" in said(capsys, "score")
     assert "to judge" in said(capsys, "show", "bar")
     assert "You judged it wrong" in said(capsys, "score", "bar", "2=wrong")
     assert "Losses fall slowly." in said(capsys, "learned", "bar", "Losses fall slowly.")

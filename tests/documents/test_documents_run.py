@@ -152,7 +152,7 @@ QUOTES = {
             "from 34.69 % to 30.05 %", "intervene", ("Before: ' you' 34.69 %", "After: ' you' 30.05 %"), trained=True
         ),
     ),
-    "first-hour/3-predict.md": (Quote("it ended at 4.324", "pretrain", ("It became 4.324: outside.",), trained=True),),
+    "first-hour/3-predict.md": (Quote("it ended at 4.324", "pretrain", ("was 4.324: outside.",), trained=True),),
     "first-hour/4-fine-tune.md": (
         Quote("Thirty-two other questions", "finetune", ("held-out items answered right",)),
         Quote("and I have a man of the world To be a crop of the crost", "finetune", trained=True),

@@ -137,8 +137,8 @@ def test_an_entry_waits_for_the_end_of_its_check(outputs: Path) -> None:
     (entry,) = contents.entries
     assert (entry.state, entry.result) == (DONE, "calibration supported; keys not supported.")
     assert [outcome_sentence(line) for line in entry.lines()] == [
-        "You predicted calibration: supported, 70 % sure. It became supported: right.",
-        "You predicted keys: not supported, 60 % sure. It became not supported: right.",
+        "You predicted calibration: supported, 70 % sure. The outcome was supported: right.",
+        "You predicted keys: not supported, 60 % sure. The outcome was not supported: right.",
     ]
     judged(folder, calibration=NOT_SUPPORTED, keys=SUPPORTED)  # what was scored stays
     assert book.refresh().entries == [entry]

@@ -53,12 +53,13 @@ def test_a_prediction_is_locked_scored_and_learned_from(outputs: Path) -> None:
     assert entry.state == TO_JUDGE
     first, second = entry.lines()
     assert (
-        outcome_sentence(first) == "You predicted final validation loss: 1.9 to 2.2, 80 % sure. It became 2.05: inside."
+        outcome_sentence(first)
+        == "You predicted final validation loss: 1.9 to 2.2, 80 % sure. The outcome was 2.05: inside."
     )
     assert first.score is not None
     share = replace(first.locked, prediction=parse_prediction("score=10..40@80%"))
     share_line = replace(first, locked=share, score=replace(first.score, outcome=34.375))
-    percent = "You predicted right answers after training: 10 to 40 %, 80 % sure. It became 34.38 %: inside."
+    percent = "You predicted right answers after training: 10 to 40 %, 80 % sure. The outcome was 34.38 %: inside."
     assert outcome_sentence(share_line) == percent
     assert first.score.brier == pytest.approx(0.04)
     assert second.score is None

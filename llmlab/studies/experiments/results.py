@@ -272,7 +272,7 @@ def _common(gathered: Gathered) -> list[outcomes.Finding]:
     """What every experiment can say: the best trial, its loss, the spread, how many diverged."""
     finished = gathered.finished()
     diverged = sum(trial.state == "diverged" for trial in gathered.trials)
-    count = outcomes.Finding("diverged", "runs that diverged", float(diverged), unit="runs")
+    count = outcomes.Finding("diverged", "runs that diverged", float(diverged), unit="run" if diverged == 1 else "runs")
     if not finished:
         return [count]
     record = gathered.record

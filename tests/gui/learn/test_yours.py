@@ -96,7 +96,7 @@ def test_the_fifth_page_quotes_the_verdict_on_the_readers_model_and_the_predicti
     assert told.startswith(
         "The verdict is **not supported**. The first gets 4.7 %. You predicted sink: supported, 60 %"
     )
-    assert "It became not supported: wrong. 2.3 bits: a surprise" in told
+    assert "The outcome was not supported: wrong. 2.3 bits: a surprise" in told
 
 
 def test_pages_that_quote_runs_have_a_place_for_the_readers(pages: dict[str, Page]) -> None:

@@ -170,7 +170,7 @@ def test_a_range_is_a_band_over_the_loss(dock: NotebookDock) -> None:
     assert set(curves["low"].y.tolist()) == {1.9}
     assert set(curves["high"].y.tolist()) == {2.2}
     assert (curves["outcome"].x.tolist(), curves["outcome"].y.tolist()) == ([20.0], [2.05])
-    assert "It became 2.05: inside." in dock.detail.sentence.text()
+    assert "The outcome was 2.05: inside." in dock.detail.sentence.text()
 
 
 def test_a_curve_lies_over_the_loss_with_its_tolerance(dock: NotebookDock) -> None:
@@ -219,7 +219,7 @@ def test_a_claim_is_shown_by_its_title_with_the_verdict_that_came(qtbot: QtBot) 
     entry = replace(entry, scores=[asdict(score)], scored_at=2.0, result="keys not supported.")
     detail.show_line(entry.lines()[0], [], stopped=False)
     assert detail.no_chart.text == f"{claim} You expected: supported. The check says: not supported."
-    assert "became not supported: wrong." in detail.sentence.text()
+    assert "outcome was not supported: wrong." in detail.sentence.text()
     assert "surprise 2.7 bits" in detail.scores.text()
     assert detail.chart() is None
 
@@ -264,7 +264,7 @@ def test_a_run_that_finishes_is_scored_and_told(dock: NotebookDock, lab: Lab, li
     live.losses_of = lambda step: (1.8, 2.5)  # type: ignore[method-assign]
     live.advance(15, evaluate=False).append(Evaluated(20, 1.0, 1.8, 2.5, True, 0.1))
     live.finish()
-    told = "You predicted final validation loss: 1.9 to 2.2, 80 % sure. It became 2.5: outside."
+    told = "You predicted final validation loss: 1.9 to 2.2, 80 % sure. The outcome was 2.5: outside."
     qtbot.waitUntil(lambda: told in said, timeout=WAIT)
     assert rows(dock)[0][4] == "outside"
     shutil.copytree(live.run.path, live.run.path.with_name("copy"))
@@ -335,7 +335,7 @@ def test_in_a_low_place_the_table_is_a_page_of_its_own(dock: NotebookDock, qtbot
     choose(dock, "expected", "val_loss")
     qtbot.keyClick(dock.table, Qt.Key.Key_Return)
     assert dock.page == RESULT
-    assert "became 2.05" in dock.detail.sentence.text()
+    assert "outcome was 2.05" in dock.detail.sentence.text()
     dock.resize(420, 760)
     qtbot.waitUntil(lambda: dock.tabs.indexOf(dock.table) < 0, timeout=WAIT)
     assert dock.table.isVisible()

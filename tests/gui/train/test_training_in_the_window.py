@@ -217,6 +217,8 @@ def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
     assert queued.preset == "baby"
     assert queued.seconds
     assert window.status.waiting.text() == "1 in the queue"
+    window.status.waiting.click()
+    assert is_seen(window.docks["queue"])
     window.lab.queue.remove([queued.id])
     qtbot.waitUntil(lambda: not window.lab.queue.state.items, timeout=WAIT)
     live.finish()

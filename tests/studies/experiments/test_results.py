@@ -365,7 +365,7 @@ def test_a_prediction_is_told_with_what_came_and_what_was_learned_is_asked(outpu
     finish_all(folder, minimum)
     results = built(folder)
     text = write_report(folder, folder.record(), results).read_text()
-    assert "learning rate of the lowest loss: 0.001 to 0.005, 80 % sure. It became 0.003: inside." in text
+    assert "learning rate of the lowest loss: 0.001 to 0.005, 80 % sure. The outcome was 0.003: inside." in text
     assert "bits: little surprise" in text
     assert "Not written yet: `llmlab-run notebook learned x" in text
     book = lab_notebook(outputs)

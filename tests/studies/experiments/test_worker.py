@@ -443,6 +443,7 @@ def test_a_run_that_diverges_is_cut_and_stays_cut(outputs: Path) -> None:
     assert results.trials[0].diverged_at == 5
     assert "Stopped at step 5" in results.trials[0].note
     assert results.value("diverged") == 1
+    assert [found.unit for found in results.findings if found.name == "diverged"] == ["run"]
     before = bytes_of(run)
     worker.ExperimentWorker(folder).run()
     assert bytes_of(run) == before

@@ -98,7 +98,7 @@ def test_a_check_is_scored_when_it_has_ended_and_not_when_it_was_interrupted(
     assert second.score is None
     assert main(["notebook", "show", "tunnel", "--outputs", str(outputs)]) == 0
     out = capsys.readouterr().out
-    assert "calibration: supported, 70 % sure. It became inconclusive: wrong." in out
+    assert "calibration: supported, 70 % sure. The outcome was inconclusive: wrong." in out
     assert "2.7 bits: a surprise" in out
     assert "- Predicted before it began: supported, 70 % sure" in folder.report.read_text()
 
