@@ -18,13 +18,14 @@ from llmlab.store.events import Scored
 from llmlab.studies.papers.records import CheckResult, PapersCriterion, Statistic, Verdict, write_result
 
 
-def _check(outputs: Path, name: str, *, model: str, shares: list[float], age: int) -> None:
+def _check(outputs: Path, name: str, *, model: str, shares: list[float], age: int, unit: str = "%") -> None:
+    scale = 100 if unit == "%" else 1  # "" until version 0.4
     chart = Chart(
         "share", "Share", Axis("layer"), Axis("share"), [Series(model, [*map(float, range(len(shares)))], shares)]
     )
     verdict = Verdict(
-        "sink", NOT_SUPPORTED, Statistic("share", 0.0471), "the interval lies above 30 %", 60, [],
-        PapersCriterion(None, ""), "", [0.0444, 0.0498], charts=[chart], evidence={"uniform": 0.0594},
+        "sink", NOT_SUPPORTED, Statistic("share", scale * 0.0471, unit), "the interval lies above 30 %", 60, [],
+        PapersCriterion(None, ""), "", [scale * 0.0444, scale * 0.0498], charts=[chart], evidence={"uniform": 0.0594},
     )  # fmt: skip
     path = outputs / PAPERS / name / "verdict.json"
     path.parent.mkdir(parents=True)
@@ -75,3 +76,5 @@ def test_the_check_that_is_asked_about_is_the_newest_of_the_first_hours_model(tm
     assert layers.how.startswith("2 of 4. Layer by layer: 6.0 %, 6.0 %, 5.0 %, 5.0 %.")
     assert bound.right[0].startswith("4.44 %, the lower end")
     assert {choice[:6] for choice in bound.choices} == {"4.44 %", "4.71 %", "4.98 %", "5.94 %"}
+    _check(tmp_path, "old", model="first-gpt@final", shares=[0.06], age=-1, unit="")
+    assert ask(subject, "first-check-bound").right == bound.right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,12 @@ def test_models_are_measured_once_part_by_part_and_judged(check: Check, tmp_path
         if done / (total or 1) > 0.93 and "evidence" in what:
             raise Cancelled
 
-    stopping = Check(check.claims, check.size, check.models, check.outputs, check.measurements, progress=interrupt)
+    shares: list[float] = []
+    stopping = replace(check, progress=interrupt, asked=lambda _, done, all: shares.append(done / all))
     with pytest.raises(Cancelled):
         list(judge.late(stopping))
+    assert shares == sorted(shares)  # of what is asked of both models, whatever claim it is for
+    assert shares[0] < 0.1 < 0.4 < shares[-1] < 0.5
     kept = {path: path.stat().st_mtime_ns for path in check.measurements.iterdir()}
     # All of focusing; evidence, texts, and some models with random weights.
     assert len(kept) > 1 + thresholds.RANDOM_MODELS + 2
