@@ -348,6 +348,17 @@ def test_only_visible_charts_that_are_out_of_date_redraw(qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: charts[2].redraws == 1, timeout=WAIT)
 
 
+def test_charts_that_are_always_out_of_date_redraw_in_turns(qtbot: QtBot) -> None:
+    timer, charts = RedrawTimer(), [FakeChart(True), FakeChart(True)]
+    for chart in charts:
+        timer.register(chart)
+    for _ in range(4):
+        for chart in charts:
+            chart.dirty = True
+        timer._tick()
+    assert [chart.redraws for chart in charts] == [2, 2]
+
+
 def test_a_chart_that_is_gone_is_forgotten(qtbot: QtBot) -> None:
     timer = RedrawTimer()
     chart = FakeChart(True)
