@@ -17,7 +17,7 @@ from waits import WAIT
 
 from llmlab.store.events import Evaluated, StepEvent
 from llmlab.studies.records import ExperimentFolder
-from llmlab_gui.experiments import controller
+from llmlab_gui.experiments import controller, poller
 from llmlab_gui.experiments.desk import ExperimentDesk
 from llmlab_gui.experiments.poller import EXPERIMENTS, ExperimentsPoller
 from llmlab_gui.experiments.study_panel import standing_text
@@ -110,6 +110,22 @@ def test_results_and_report_appear_when_they_are_written(qtbot: QtBot, outputs: 
     assert set(desk.outcome.report.images) == {"figures/basin.png"}  # nothing beyond the experiment's own folder
 
 
+def test_of_a_reports_pictures_those_are_read_for_which_together_there_is_room(
+    qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeExperiment(outputs)
+    fake.write_report()
+    picture = fake.folder.path / "figures" / "basin.png"
+    shutil.copy(picture, picture.with_name("again.png"))
+    with fake.folder.report.open("a", encoding="utf-8") as report:
+        report.write("![x](figures/again.png)\n")
+    for short, read in ((0, {"figures/basin.png", "figures/again.png"}), (1, {"figures/basin.png"})):
+        monkeypatch.setattr(poller, "_MOST_BYTES", 2 * picture.stat().st_size - short)
+        shown = poller._read_report(fake.folder)
+        assert shown is not None
+        assert set(shown.images) == read
+
+
 def test_choosing_back_and_forth_shows_each_ones_own(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
     one, two = FakeExperiment(outputs, "one", created=1.7e9), FakeExperiment(outputs, "two", created=1.71e9)
     one.begin(0, 20)
@@ -199,14 +215,14 @@ def test_a_deleted_experiment_goes_and_another_takes_its_place(
 
 
 def test_an_experiment_made_anew_under_its_name_between_two_looks_is_followed_anew(outputs: Path) -> None:
-    poller, found = ExperimentsPoller(outputs, EXPERIMENTS), list[set[str]]()
-    poller.curves_found.connect(lambda _, curves: found.append(set(curves)))
-    poller.choose("rates")
+    looks, found = ExperimentsPoller(outputs, EXPERIMENTS), list[set[str]]()
+    looks.curves_found.connect(lambda _, curves: found.append(set(curves)))
+    looks.choose("rates")
     for created, grid in ((1.70e9, (1e-3, 1e-2)), (1.71e9, (2e-3, 2e-2))):
         shutil.rmtree(outputs / "experiments", ignore_errors=True)
         fake = FakeExperiment(outputs, created=created, grid=grid)
         fake.begin(0, 20)
-        poller._look_closely(poller.look())
+        looks._look_closely(looks.look())
         assert found[-1] == set(fake.runs)
 
 
