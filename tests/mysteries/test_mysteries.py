@@ -300,6 +300,10 @@ def test_further_experiments_cost_until_the_answer_and_never_twice(outputs: Path
     mysteries.give_up(run)
     assert mysteries.ask(run, "measure") is None
     assert mysteries.case_of(run).left == 1
+    slower = mysteries.ask(run, "rate")
+    assert slower is not None
+    whole, third = (each.info().settings.train for each in (run, slower))
+    assert (third.learning_rate, third.min_learning_rate) == (whole.learning_rate / 3, whole.min_learning_rate / 3)
     assert [found.id for found in mysteries.cases(outputs)] == [run.id]
 
 
