@@ -226,7 +226,7 @@ class NumberAxis(pg.AxisItem):
 
     def _clock_marks(self, low: float, high: float, size: float) -> tuple[list[float], np.ndarray, float]:
         """The same for times: 10 s, 1 min, 10 min, 1 h, not the powers of ten of a second."""
-        powers = (10.0 ** np.arange(math.floor(low), math.ceil(high) + 1)).tolist()
+        powers = (10.0 ** np.arange(min(math.floor(low), 0), math.ceil(high) + 1)).tolist()
         parts = [*((power, 9, (1, 2, 5)) for power in powers if power < 0.5), *_PARTS]
         parts += [(power * _YEAR, 9, (1, 2, 5)) for power in powers if power > 0.5]
         minor = np.log10([unit * count for unit, most, _ in parts for count in range(1, most + 1)])

@@ -291,6 +291,8 @@ def test_a_logarithmic_axis_of_time_is_divided_as_a_clock_is(qtbot: QtBot) -> No
     assert axis.tickStrings(shown, 1.0, step) == ["10 s", "1 min", "10 min", "1 h", "10 h", "1 d"]
     (step, shown), *_ = axis.tickValues(math.log10(0.08), math.log10(70), 920)
     assert axis.tickStrings(shown, 1.0, step)[:5] == ["0.1 s", "0.2 s", "0.5 s", "1 s", "2 s"]
+    for low in range(8, 12):  # years, as where a clock was set in between
+        assert axis.tickValues(low + 0.4, low + 1.4, 920)[0][1]
 
 
 def test_a_logarithmic_axis_between_ends_that_are_the_same_number_has_no_ticks(qtbot: QtBot) -> None:

@@ -470,6 +470,9 @@ def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: Att
     assert image.height() > 2 * map.height()  # with a title
     assert dock.picture_title == "Attention: small, layer 0, head 0, of “When Mary and John went”"
     assert dock.export_name == "small-attention-When-Mary-and-John"
+    *_, shown = (archive for archive in dock.shown() if archive is not None)
+    shown.metadata.tokens[:2] = [r"\xe4\xbd", r"\xa0"]  # the bytes of one character
+    assert "of “你 and John went”" in dock.picture_title
     line = image.copy(0, image.height() - 30, image.width(), 24)
     colors = {line.pixelColor(x, y).name() for x in range(line.width()) for y in range(0, line.height(), 4)}
     assert len(colors) == 1  # no word of what one can point at
