@@ -104,6 +104,7 @@ class LabDock(QDockWidget):
     def show_body(self) -> None:
         """Shows the content again after `show_empty`."""
         if self._body is not None:
+            self._leave_empty()
             self._stack.setCurrentWidget(self._body)
             self._hand_on()
 
@@ -111,12 +112,17 @@ class LabDock(QDockWidget):
         self, title: str, hint: str, action_text: str = "", slot: Callable[[], object] | None = None
     ) -> None:
         """Shows, instead of the content, why there is none and what to do; with a button when there is a `slot`."""
-        if not action_text and self._empty.isAncestorOf(self.window().focusWidget()):
-            self._stack.setFocus()  # else Qt gives what its button has to the next stop of Tab
+        if not action_text:
+            self._leave_empty()
         self._empty.say(title, hint, action_text, slot)
         self._stack.setCurrentWidget(self._empty)
         if action_text:
             self._hand_on()
+
+    def _leave_empty(self) -> None:
+        """Takes the keyboard from a button that goes, which Qt would give to the next stop of Tab."""
+        if self._empty.isAncestorOf(self.window().focusWidget()):
+            self._stack.setFocus()
 
     def _hand_on(self) -> None:
         """The keyboard to what has come, where the button that was pressed for it had it, and nobody has moved it; as

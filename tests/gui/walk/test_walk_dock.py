@@ -350,8 +350,12 @@ def test_without_a_model_the_current_runs_is_offered(lab: InspectionLab, qtbot: 
     run.save_checkpoint()
     lab.add(run)
     assert dock._empty._button.text() == "Open the current run's model"
+    dock._empty._button.setFocus()
     dock._empty._button.click()
     qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    lab.inspection.set_prompt("w1 w2 w3", False, at_once=True)
+    qtbot.waitUntil(lambda: bool(dock.stages), timeout=WAIT)
+    assert dock.window().focusWidget() is dock.list  # and the arrow keys go from stage to stage
 
 
 def test_the_words_of_a_stage_have_room_for_the_ring_of_the_keyboard_around_them(dock: WalkDock) -> None:
