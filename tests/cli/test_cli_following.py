@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fakes import FakeRun
@@ -19,6 +20,7 @@ from llmlab.cli import follow
 from llmlab.cli.main import main
 from llmlab.cli.progress import JsonReport
 from llmlab.store import requests
+from llmlab.store.events import Stopped
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder
 
@@ -182,6 +184,14 @@ def test_the_signals_of_the_program_are_as_before_afterwards(behave: Behave) -> 
     behave("stops")
     main(PRETRAIN)
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_the_last_words_of_a_worker_that_ends_between_two_looks_are_read(outputs: Path) -> None:
+    run, report = FakeRun(outputs).run, mock.Mock()
+    last = Stopped(3, 0.0, 1.0, None)
+    follower = mock.Mock(**{"poll.side_effect": [[], [last]]})
+    worker = mock.Mock(returncode=0, poll=lambda: 0 if follower.poll.called else None)  # it ends after the first look
+    assert follow._Following(run, worker, follower, report, follow.Interrupts(), None).to_the_end() is last
 
 
 def test_a_hang_up_is_left_ignored_under_nohup() -> None:

@@ -19,8 +19,9 @@ from llmlab.jobs.launcher import request
 from llmlab.store import requests
 from llmlab.store.checkpoints import commit
 from llmlab.store.events import Evaluated, Sampled
+from llmlab.store.history import RunHistory
 from llmlab_gui.train.samples import CHOSEN, COMPARE, NEWEST, SamplesDock
-from llmlab_gui.train.samples_data import spread
+from llmlab_gui.train.samples_data import loss_at, spread
 from llmlab_gui.train.samples_view import SHOWN_CHARACTERS
 
 
@@ -93,6 +94,12 @@ def test_the_first_and_the_newest_step_are_always_among_those_spread() -> None:
     assert spread(list(range(1000)), 4) == [0, 333, 666, 999]
     assert spread([3, 4], 5) == [3, 4]
     assert spread([3, 4], 1) == [4]
+
+
+def test_a_step_that_was_not_evaluated_has_its_own_training_loss(tmp_path: Path) -> None:
+    fake, history = FakeRun(tmp_path).start().advance(30, evaluate=False), RunHistory()
+    history.extend(fake.written)
+    assert loss_at(history, 20) == (fake.step_event(20).loss, "training")
 
 
 def test_the_slider_compares_any_step_with_the_newest(qtbot: QtBot, lab: FakeLab, dock: SamplesDock) -> None:

@@ -536,6 +536,7 @@ def test_any_checkpoint_of_any_run_can_be_chosen(qtbot: QtBot, lab: FakeLab, doc
     dock.picker.changed.connect(lambda: told.append(dock.picker.reference()))
     for name in ("second", "first"):  # and back, before the first answer is there
         dock.picker.select(f"pretraining/{name}", "latest")
+        assert dock.picker.checkpoint is None  # and none of the run before
     qtbot.waitUntil(lambda: not dock.picker.reading, timeout=WAIT)
     assert told == []
 
