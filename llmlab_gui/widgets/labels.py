@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
+from unicodedata import category
 
 from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, SignalInstance
 from PySide6.QtGui import QColor, QFocusEvent, QFont, QPalette, QResizeEvent, QShowEvent
@@ -34,8 +35,14 @@ def label_of(text: str, field: QWidget) -> QLabel:
 
 
 def breakable(text: str) -> str:
-    """With places, unseen, where lines may break within a long name or path: it makes nothing wider then."""
-    return _LONG_WORD.sub(lambda found: "\u200b".join(found[0]), text)
+    """With places, unseen, where lines may break within a long name or path: it makes nothing wider then. Marks stay at
+    their letter, as those of Thai, which has no spaces."""
+
+    def apart(word: re.Match[str]) -> str:
+        parts = (sign if category(sign)[0] in "MC" else f"\u200b{sign}" for sign in word[0])
+        return "".join(parts).removeprefix("\u200b")
+
+    return _LONG_WORD.sub(apart, text)
 
 
 def demi_bold(widget: W, larger: float = 1.0) -> W:

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 import llmlab_gui
-from llmlab_gui.widgets.labels import EmptyState
+from llmlab_gui.widgets.labels import EmptyState, breakable
 from llmlab_gui.widgets.layouts import choice_box
 from llmlab_gui.widgets.theme import DARK, LIGHT, apply_theme
 
@@ -22,6 +22,8 @@ def test_a_long_path_does_not_widen_what_says_why_a_panel_is_empty(qtbot: QtBot)
     empty.say(f"There is no model {path}", path)
     assert empty.minimumSizeHint().width() < 200
     assert empty.text == f"There is no model {path} {path}"
+    thai = "\u0e17\u0e35\u0e48" * 12  # a letter with two marks, which are above it
+    assert breakable(thai) == "\u200b".join(["\u0e17\u0e35\u0e48"] * 12)
 
 
 @pytest.mark.qt_log_ignore("This plugin does not support", extend=True)  # windows of lists
