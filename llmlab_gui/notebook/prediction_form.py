@@ -238,9 +238,10 @@ class CurveRow(AnswerRow):
         self.points = labelled(QLineEdit(), "Points of the curve")
         self.points.setPlaceholderText("or write it: step:loss, for example 1:4.4, 100:3, 500:2.1")
         self.clear_button = push_button("Clear", self.chart.clear_drawing, tip="Clear the drawing")
-        self.within = labelled(QLineEdit(placeholderText="0.2"), "Average tolerance")
+        self.within = labelled(QLineEdit(placeholderText="nats"), "Average tolerance, in nats per token")
         self.within.setMaximumWidth(self.fontMetrics().averageCharWidth() * 9)
         self.sure = ConfidenceSlider(70)
+        self.sure.keep_place()
         self.setFocusProxy(self.points)
         top = beside(self.points, self.clear_button, grows=self.points)
         bottom = beside(QLabel("on average within ±"), self.within, self.sure, grows=self.sure)
@@ -276,7 +277,7 @@ class CurveRow(AnswerRow):
         self._written()
 
     def _within_typed(self) -> None:
-        self.sure.setEnabled(bool(self.within.text().strip()))  # sure of what, else
+        self.sure.setVisible(bool(self.within.text().strip()))  # sure of what, else
         self.changed.emit()
 
     def _drawn(self) -> None:

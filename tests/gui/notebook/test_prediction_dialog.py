@@ -288,9 +288,9 @@ def test_a_drawn_curve_is_stated_with_its_tolerance(qtbot: QtBot, dialog: Predic
     qtbot.waitUntil(lambda: dialog.frameGeometry().bottom() <= room.bottom(), timeout=WAIT)
     draw(curve.chart, [(1, 4.4), (500, 2.0)])
     assert dialog.start_button.isEnabled()
-    assert not curve.sure.isEnabled()
+    assert curve.sure.isHidden()
     curve.within.setText("0.2")
-    assert curve.sure.isEnabled()
+    assert not curve.sure.isHidden()
     dialog.start_button.click()
     (prediction,) = dialog.predictions or []
     assert (prediction.quantity, prediction.tolerance, prediction.confidence) == ("loss_curve", 0.2, 0.7)
