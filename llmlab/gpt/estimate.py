@@ -96,7 +96,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PretrainEstimate:
     """What a run is expected to need on this machine's processor."""
 
     parameters: int
@@ -108,7 +108,7 @@ class Estimate:
     seconds_per_step: float
 
 
-def estimate_pretraining(settings: PretrainSettings, vocab_size: int | None = None) -> Estimate:
+def estimate_pretraining(settings: PretrainSettings, vocab_size: int | None = None) -> PretrainEstimate:
     """Estimates a run; vocab_size as the tokenizer gives it, or a guess from the settings."""
     model, data, train = settings.model, settings.data, settings.train
     vocab = vocab_size or expected_vocab_size(data)
@@ -126,7 +126,7 @@ def estimate_pretraining(settings: PretrainSettings, vocab_size: int | None = No
     slower = muon * (_speed(settings) - 1)  # it computes in fp32, and is counted as what takes that long in bf16
     seconds = seconds_of_step(settings, flops + slower, tokens * numbers, parameters, parameters, model.n_layer)
     memory = _memory(settings, vocab, parameters)
-    return Estimate(
+    return PretrainEstimate(
         parameters=parameters,
         embedding_parameters=embedding_parameters(model, vocab),
         memory=memory,

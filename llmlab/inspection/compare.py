@@ -28,7 +28,7 @@ from llmlab.core.errors import UsageError
 from llmlab.core.progress import Progress, quiet
 from llmlab.inspection.answers import answer_question
 from llmlab.inspection.archive import Archive, ArchiveWriter, Array, Metadata, Slot, read_archive
-from llmlab.inspection.differences import Pairs, about, paired, plan_of, slots_of, write_differences
+from llmlab.inspection.differences import Pairs, about, comparable_of, paired, slots_of, write_differences
 from llmlab.inspection.questions import Prompt, from_values, to_values
 from llmlab.inspection.readout import predictions, read, text_of
 from llmlab.models.model import OpenModel
@@ -76,14 +76,14 @@ def compare_opened(open_a: Opener, open_b: Opener, question: Compare, out: Path,
         a = _capture(open_a, question, Path(folder, "a"), None, progress)
         b = _capture(open_b, question, Path(folder, "b"), a, progress)
         pairs = paired(a.seen.metadata, b.seen.metadata, (a.ends, b.ends) if question.align else None)
-        plan = plan_of(a.seen, b.seen, pairs)
-        vocabulary = _shared_vocabulary(a, b, plan.notes)
-        slots = slots_of(plan, len(pairs.a)) | _prediction_slots(a, b, len(pairs.a), vocabulary)
-        metadata = about(a.seen.metadata, b.seen.metadata, pairs, plan)
+        shared = comparable_of(a.seen, b.seen, pairs)
+        vocabulary = _shared_vocabulary(a, b, shared.notes)
+        slots = slots_of(shared, len(pairs.a)) | _prediction_slots(a, b, len(pairs.a), vocabulary)
+        metadata = about(a.seen.metadata, b.seen.metadata, pairs, shared)
         more = metadata.more | {"texts": a.texts(pairs.a), "texts_b": b.texts(pairs.b)}
         metadata = replace(metadata, question=to_values(question), more=more)
         with ArchiveWriter(out, slots, metadata) as writer:
-            write_differences(writer, plan, a.seen, b.seen, pairs, progress)
+            write_differences(writer, shared, a.seen, b.seen, pairs, progress)
             _write_predictions(writer, a, b, pairs, vocabulary)
 
 

@@ -58,7 +58,7 @@ class Pairs:
 
 
 @dataclass
-class Plan:
+class Comparable:
     """What can be compared of two archives: names with their axes, common sizes, and what is left out and why."""
 
     names: dict[str, str]
@@ -83,11 +83,11 @@ def compare_archives(a: Path, b: Path, out: Path, progress: Progress = quiet, *,
             raise LabError(f"{archive.path.name} is damaged.", "Its tokens and their ids differ in number or kind.")
     ends = ends_of_both(first.metadata, second.metadata) if align else None
     pairs = paired(first.metadata, second.metadata, ends)
-    plan = plan_of(first, second, pairs)
+    shared = comparable_of(first, second, pairs)
     with ArchiveWriter(
-        out, slots_of(plan, len(pairs.a)), about(first.metadata, second.metadata, pairs, plan)
+        out, slots_of(shared, len(pairs.a)), about(first.metadata, second.metadata, pairs, shared)
     ) as writer:
-        write_differences(writer, plan, first, second, pairs, progress)
+        write_differences(writer, shared, first, second, pairs, progress)
 
 
 # Which tokens belong together ------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def axes_of(name: str) -> str | None:
     return next((axes for pattern, axes in _AXES if re.fullmatch(pattern, name)), None)
 
 
-def plan_of(a: Archive, b: Archive, pairs: Pairs) -> Plan:
+def comparable_of(a: Archive, b: Archive, pairs: Pairs) -> Comparable:
     """What both archives have. LabError when that is nothing."""
     sizes: dict[str, set[int]] = {}
     layers = [max((_layer(name) + 1 for name in archive), default=0) for archive in (a, b)]
@@ -192,7 +192,7 @@ def plan_of(a: Archive, b: Archive, pairs: Pairs) -> Plan:
         raise LabError("The two inspections share nothing that can be compared.", "", "Inspect both for equal parts.")
     if len(widths) > 1:
         least["C"] = 0  # no difference, no cosine
-    return Plan(names, least, notes)
+    return Comparable(names, least, notes)
 
 
 def _fits(archive: Archive, name: str) -> bool:
@@ -203,11 +203,11 @@ def _fits(archive: Archive, name: str) -> bool:
     return all(size == len(archive.metadata.token_ids) for axis, size in zip(axes, shape, strict=True) if axis == "T")
 
 
-def slots_of(plan: Plan, time: int) -> dict[str, Slot]:
+def slots_of(shared: Comparable, time: int) -> dict[str, Slot]:
     """Dtype and shape of everything that `write_differences` writes."""
-    sizes = plan.sizes | {"T": time}
+    sizes = shared.sizes | {"T": time}
     slots: dict[str, Slot] = {}
-    for name, axes in plan.names.items():
+    for name, axes in shared.names.items():
         shape = tuple(sizes[axis] for axis in axes)
         if not ("C" in axes and sizes["C"] == 0):
             slots[f"difference/{name}"] = (np.float32, shape)
@@ -218,7 +218,7 @@ def slots_of(plan: Plan, time: int) -> dict[str, Slot]:
     return slots
 
 
-def about(a: Metadata, b: Metadata, pairs: Pairs, plan: Plan) -> Metadata:
+def about(a: Metadata, b: Metadata, pairs: Pairs, shared: Comparable) -> Metadata:
     """The comparison's metadata: A's, with B's beside it."""
     more = {"model_b": b.model, "weights_sha256_b": b.weights_sha256, "dtype_b": b.dtype}
     if not pairs.all_equal or a.token_ids != b.token_ids:
@@ -230,7 +230,7 @@ def about(a: Metadata, b: Metadata, pairs: Pairs, plan: Plan) -> Metadata:
         kind="comparison",
         token_ids=[a.token_ids[position] for position in pairs.a],
         tokens=[a.tokens[position] for position in pairs.a],
-        notes=[*dict.fromkeys([*a.notes, *b.notes]), *plan.notes],
+        notes=[*dict.fromkeys([*a.notes, *b.notes]), *shared.notes],
         more=more,
     )
 
@@ -245,40 +245,40 @@ def _layer(name: str) -> int:
 
 
 def write_differences(
-    writer: ArchiveWriter, plan: Plan, a: Archive, b: Archive, pairs: Pairs, progress: Progress
+    writer: ArchiveWriter, shared: Comparable, a: Archive, b: Archive, pairs: Pairs, progress: Progress
 ) -> None:
     """Writes every difference, cosine and CKA; about one layer of both is in memory."""
-    for done, (name, axes) in enumerate(plan.names.items()):
-        progress("Comparing", done, len(plan.names))
-        for index, x, y in _pieces(name, axes, plan, a, b, pairs):
+    for done, (name, axes) in enumerate(shared.names.items()):
+        progress("Comparing", done, len(shared.names))
+        for index, x, y in _pieces(name, axes, shared, a, b, pairs):
             if "C" in axes:
                 writer.write(
                     f"cka/{name.removeprefix('residual/')}", [linear_cka(x, y)], first_row=index[0] if index else 0
                 )
-                if plan.sizes["C"] == 0:
+                if shared.sizes["C"] == 0:
                     continue
                 writer.write(f"cosine/{name}", cosine(x, y), *index)
             writer.write(f"difference/{name}", x - y, *index)
-    progress("Comparing", len(plan.names), len(plan.names))
+    progress("Comparing", len(shared.names), len(shared.names))
 
 
 def _pieces(
-    name: str, axes: str, plan: Plan, a: Archive, b: Archive, pairs: Pairs
+    name: str, axes: str, shared: Comparable, a: Archive, b: Archive, pairs: Pairs
 ) -> Iterator[tuple[tuple[int, ...], Array, Array]]:
     """Both tensors without their first axis where they have three or more; with its index."""
     x, y = a[name], b[name]
     if len(axes) < 3:
-        yield (), _cut(x, axes, plan, pairs.a), _cut(y, axes, plan, pairs.b)
+        yield (), _cut(x, axes, shared, pairs.a), _cut(y, axes, shared, pairs.b)
         return
-    for index in range(plan.sizes[axes[0]]):
-        yield (index,), _cut(x[index], axes[1:], plan, pairs.a), _cut(y[index], axes[1:], plan, pairs.b)
+    for index in range(shared.sizes[axes[0]]):
+        yield (index,), _cut(x[index], axes[1:], shared, pairs.a), _cut(y[index], axes[1:], shared, pairs.b)
 
 
-def _cut(x: Array, axes: str, plan: Plan, positions: Sequence[int]) -> Array:
+def _cut(x: Array, axes: str, shared: Comparable, positions: Sequence[int]) -> Array:
     """The part that both have: the first layers and heads, the paired tokens."""
     for number, axis in enumerate(axes):
         if axis in "LH":
-            x = x.take(range(plan.sizes[axis]), axis=number) if x.shape[number] > plan.sizes[axis] else x
+            x = x.take(range(shared.sizes[axis]), axis=number) if x.shape[number] > shared.sizes[axis] else x
         elif axis == "T" and list(positions) != list(range(x.shape[number])):
             x = x.take(positions, axis=number)
     return np.asarray(x)

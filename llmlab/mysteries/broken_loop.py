@@ -244,7 +244,7 @@ class WrongTokenizer(Sealed):
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
         assert isinstance(self.data.tokenizer, CharTokenizer)
         other = OtherVocabulary(self.data.tokenizer.characters)
-        return write_samples(self.shown, other, self.settings.samples, prompts, seed)
+        return write_samples(self.model_or_average, other, self.settings.samples, prompts, seed)
 
 
 _LOOPS: dict[str, type[Sealed]] = {

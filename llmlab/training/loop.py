@@ -135,7 +135,7 @@ class FromScratch(Loop):
         return self.settings.train.grad_accum, self.tokens_per_step
 
     @property
-    def shown(self) -> nn.Module:
+    def model_or_average(self) -> nn.Module:
         """What is measured, sampled, inspected and saved: the model, or its average where one is kept."""
         return self.model if self.averaged is None else self.averaged
 
@@ -146,7 +146,7 @@ class FromScratch(Loop):
         """Of the model that is shown."""
         if self.processes.sharded:
             self.processes.order("weights", self.progress.step)
-        return self.processes.whole(self.shown.state_dict())
+        return self.processes.whole(self.model_or_average.state_dict())
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         load_weights(checkpoint.path, self.model)
@@ -158,7 +158,7 @@ class FromScratch(Loop):
         if self.averaged is not None:
             for mean, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
                 mean.grad = weight.grad
-        return self.shown
+        return self.model_or_average
 
     def _parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -205,7 +205,7 @@ class Trainer(FromScratch):
         return model
 
     @property
-    def shown(self) -> GPT:
+    def model_or_average(self) -> GPT:
         return self.model if self.averaged is None else self.averaged
 
     def optimizer_step(self) -> StepResult:
@@ -260,18 +260,18 @@ class Trainer(FromScratch):
     def _losses_on(self, train: Tokens, val: Tokens, count: int) -> tuple[float, float]:
         """Means over `count` fixed sequences of each; 0 for all of `val`."""
         size, block, found = self.settings.data.batch_size, self.settings.model.block_size, []
-        whole = sequences_end_to_end(val, block)
+        model, whole = self.model_or_average, sequences_end_to_end(val, block)
         for tokens in (train, val):
             starts = fixed_sequences(tokens, block, count or len(whole))
             if not count and tokens is val:
                 starts = whole
             batches = (gather(tokens, starts[i : i + size], block) for i in range(0, len(starts), size))
             compiled = self._compiled if self.averaged is None else None  # it computes with the weights that train
-            found.append(mean_loss(self.shown, batches, self.device, self.processes, compiled or self.shown.loss))
+            found.append(mean_loss(model, batches, self.device, self.processes, compiled or model.loss))
         return found[0], found[1]
 
     def continuations(self, prompts: Sequence[str], seed: int) -> list[dict[str, str]]:
-        model = self._whole() if self.processes.sharded else self.shown
+        model = self._whole() if self.processes.sharded else self.model_or_average
         return write_samples(model, self.data.tokenizer, self.settings.samples, prompts, seed)
 
     def about(self) -> dict[str, Any]:

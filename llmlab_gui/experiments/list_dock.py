@@ -79,7 +79,7 @@ class ExperimentsDock(LabDock):
         if row is not None:
             runs = [run.full_name for run in row.folder.runs_of(row.record)]
             ids = [run for run in runs if self.lab.row(run) is not None]
-            self.lab.set_shown(ids)
+            self.lab.set_shown_runs(ids)
             self.lab.said.emit(f"{len(ids)} runs of {row.id} are overlaid in the charts.")
 
     def set_up_again(self) -> None:

@@ -80,7 +80,7 @@ class DataDock(drops.TakesModelsAndExamples, LabDock):
         lab.inspection.about_changed.connect(self._suggest)
         self._show_nothing()
 
-    def plan(self, settings: FinetuneSettings) -> None:
+    def show_setup(self, settings: FinetuneSettings) -> None:
         """What the set-up describes now."""
         self._planned = settings
         self._follow_plan()

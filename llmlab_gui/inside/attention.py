@@ -95,7 +95,7 @@ class AttentionDock(InspectionDock):
         self._key = -1
         self._follow_selection()
 
-    def shown(self) -> Sequence[Archive | None]:
+    def shown_archives(self) -> Sequence[Archive | None]:
         return self._heads_of, self._viewed()
 
     def stale(self) -> str:

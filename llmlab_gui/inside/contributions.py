@@ -74,7 +74,7 @@ class ContributionsDock(InspectionDock):
         self._redraw()
         self._ask()
 
-    def shown(self) -> list[Archive | None]:
+    def shown_archives(self) -> list[Archive | None]:
         upper = self.attribution if self._mode == LOGIT else self._inspected
         return [upper, self._neurons if self._detail_asks() else None]
 

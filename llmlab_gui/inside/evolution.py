@@ -95,7 +95,7 @@ class EvolutionDock(InspectionDock):
     def ready(self) -> bool:
         return bool(self.film.frames)
 
-    def shown(self) -> list[Archive | None]:
+    def shown_archives(self) -> list[Archive | None]:
         return list(self._archives)
 
     def stale(self) -> str:

@@ -36,7 +36,7 @@ class InspectionDock(ExportingDock):
       fields of `llmlab.anatomy.anatomy.Refusals` that forbid the panel beside those that speak about its aspects,
     - call `set_body(widget)` once, and put their controls into `self.controls` before or after,
     - write `draw(archive)`: called with the inspection when there is one to show, and again when it changes,
-    - write `shown()`: what is in sight was drawn from these archives. As soon as another model or prompt is chosen, it
+    - write `shown_archives()`: what is in sight was drawn from these. As soon as another model or prompt is chosen, it
       is dimmed and named; `update_state()` looks again,
     - set `asks`: the keys of the questions that they put to the session,
     - write `pictures()`, `table()` and `tensors()` for export and copy.
@@ -83,13 +83,13 @@ class InspectionDock(ExportingDock):
         """Shows what was found. archive.metadata.tokens are the tokens that it is about."""
         raise NotImplementedError
 
-    def shown(self) -> Sequence[Archive | None]:
+    def shown_archives(self) -> Sequence[Archive | None]:
         """The archives that what is in sight was drawn from."""
         raise NotImplementedError
 
     def stale(self) -> str:
         """What that is about when it is not what is chosen: `of alpha, step 300`; "" when it is."""
-        words = (self.session.stale(archive) for archive in self.shown() if archive is not None)
+        words = (self.session.stale(archive) for archive in self.shown_archives() if archive is not None)
         return next((said for said in words if said), "")
 
     def part_in_sight(self) -> str:
@@ -109,7 +109,7 @@ class InspectionDock(ExportingDock):
 
     def _prompt_in_sight(self) -> str:
         """Of what is shown, which may be another one than is typed by now; on one line."""
-        texts = [spelled(archive.metadata.tokens) for archive in self.shown() if archive is not None]
+        texts = [spelled(archive.metadata.tokens) for archive in self.shown_archives() if archive is not None]
         return " ".join(next((text for text in reversed(texts) if text), "").split())
 
     def ready(self) -> bool:
@@ -276,7 +276,7 @@ class AnswerDock(InspectionDock):
     needs_inspection = False
     archive: Archive | None = None
 
-    def shown(self) -> list[Archive | None]:
+    def shown_archives(self) -> list[Archive | None]:
         return [self.archive]
 
     def ready(self) -> bool:

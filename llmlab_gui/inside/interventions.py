@@ -85,7 +85,7 @@ class InterventionsDock(InspectionDock):
     def ready(self) -> bool:
         return (self.sweep.archive if self._sweeping else self.effect.archive) is not None
 
-    def shown(self) -> list[Archive | None]:
+    def shown_archives(self) -> list[Archive | None]:
         return [self.sweep.archive if self._sweeping else self.effect.archive]
 
     def stale(self) -> str:

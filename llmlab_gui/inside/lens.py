@@ -102,7 +102,7 @@ class LensDock(InspectionDock):
         across = event.size().height() < _LOW and event.size().width() > _NARROW
         self._halves.setOrientation(Qt.Orientation.Horizontal if across else Qt.Orientation.Vertical)
 
-    def shown(self) -> list[Archive | None]:
+    def shown_archives(self) -> list[Archive | None]:
         return [self._archive]
 
     def pictures(self) -> list[QWidget]:

@@ -68,7 +68,7 @@ class PromptDock(InspectionDock):
         else:
             turn(self._halves, across=False, sizes=_SIZES, shares=(0, 1))
 
-    def shown(self) -> Sequence[Archive | None]:
+    def shown_archives(self) -> Sequence[Archive | None]:
         return ()
 
     def stale(self) -> str:

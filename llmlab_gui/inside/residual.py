@@ -66,7 +66,7 @@ class ResidualDock(InspectionDock):
         self.note.setVisible(bool(note))
         self._redraw()
 
-    def shown(self) -> list[Archive | None]:
+    def shown_archives(self) -> list[Archive | None]:
         return [self._archive]
 
     def pictures(self) -> list[QWidget]:

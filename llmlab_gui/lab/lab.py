@@ -44,7 +44,7 @@ class Lab(QObject):
 
     runs_changed = Signal()  # the list, or some run's status
     current_changed = Signal(str)  # id, "" for none
-    shown_changed = Signal()
+    shown_runs_changed = Signal()
     events_arrived = Signal(str, list)  # run id, list[Event] in order
     history_reset = Signal(str)  # what was there was cut back or read anew
     error_raised = Signal(object)  # LabError
@@ -176,7 +176,7 @@ class Lab(QObject):
         elif run_id in self._rows and not self._by_hand and not any(row.status.live for row in self.runs()):
             self.set_current(run_id)
 
-    def shown(self) -> list[str]:
+    def shown_runs(self) -> list[str]:
         """Ids of the runs in the charts, the current one first."""
         rest = [run_id for run_id in self.overlaid() if run_id in self._rows]
         return [self._current, *rest] if self._current else rest
@@ -185,13 +185,13 @@ class Lab(QObject):
         """Ids of the runs beside the current one, also of those that are not found yet."""
         return [run_id for run_id in self._overlaid if run_id != self._current]
 
-    def set_shown(self, ids: Iterable[str]) -> None:
+    def set_shown_runs(self, ids: Iterable[str]) -> None:
         """Overlays these runs; the current one is always shown."""
         wanted = list(dict.fromkeys(ids))
         if wanted != self._overlaid:
             self._overlaid = wanted
             self._follow_shown()
-            self.shown_changed.emit()
+            self.shown_runs_changed.emit()
 
     def history(self, run_id: str) -> RunHistory:
         """What happened in a run so far; filled while it is shown."""
@@ -205,7 +205,7 @@ class Lab(QObject):
         """Those that `colors.slots` were at an earlier start."""
         self.colors.slots = dict(slots)
         self._follow_shown()
-        self.shown_changed.emit()
+        self.shown_runs_changed.emit()
 
     def open_run(self, run: RunFolder) -> None:
         """Shows a run, also one that lies elsewhere than in the outputs folder."""
@@ -234,7 +234,7 @@ class Lab(QObject):
     def forget(self, run_id: str) -> None:
         """Lets go of a run that was deleted."""
         self._take_rows([row for row in self.runs() if row.id != run_id])
-        self.set_shown([shown for shown in self._overlaid if shown != run_id])
+        self.set_shown_runs([shown for shown in self._overlaid if shown != run_id])
 
     def begin_renaming(self, run_id: str, new_id: str) -> None:
         """A run is being given another name; until `take_renamed` or `end_renaming` it keeps its row, as does one that
@@ -261,7 +261,7 @@ class Lab(QObject):
         row = RunRow(run, run.info(), run.status())
         # One that came to nothing gave up the name; a look in between may have found it taken, and the old name gone.
         self._take_rows(newest_first([row, *(other for other in self.runs() if other.id not in (run_id, renamed))]))
-        self.set_shown(shown)
+        self.set_shown_runs(shown)
         if current == run_id:
             self.set_current(renamed)
         if opened is not None and opened.id == run_id:
@@ -390,11 +390,11 @@ class Lab(QObject):
         self._current = run_id
         self._follow_shown()
         self.current_changed.emit(run_id)
-        self.shown_changed.emit()
+        self.shown_runs_changed.emit()
 
     def _follow_shown(self) -> None:
         """Each shown run is followed, and has a colour of its own."""
-        shown = [run_id for run_id in self.shown() if run_id in self._rows]
+        shown = [run_id for run_id in self.shown_runs() if run_id in self._rows]
         self.colors.give(shown, list(self._rows)[::-1])
         self._followed.follow(self._rows[run_id] for run_id in shown)
 

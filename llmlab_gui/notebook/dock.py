@@ -229,7 +229,7 @@ class NotebookDock(LabDock):
     def _actual(self, line: Line) -> list[list[float]]:
         """[step, validation loss] of the run: as it was scored, or as far as it is, when the charts show it."""
         entry = line.entry
-        if entry.state != OPEN or entry.subject != RUN or entry.full_name not in self.lab.shown():
+        if entry.state != OPEN or entry.subject != RUN or entry.full_name not in self.lab.shown_runs():
             return entry.curve
         evaluations = self.lab.history(entry.full_name).evaluations
         finite = np.isfinite(evaluations["val_loss"])

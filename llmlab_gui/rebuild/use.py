@@ -224,7 +224,7 @@ class UsePanel(QWidget):
         yours, ours = self._pair()
         if url.toString() == _BOTH and yours is not None and ours is not None:
             self._lab.set_current(yours.id)
-            self._lab.set_shown([yours.id, ours.id])
+            self._lab.set_shown_runs([yours.id, ours.id])
             self._lab.dock_requested.emit("loss")
 
     # What is done ------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class UsePanel(QWidget):
             self._lab.controller.train_made(run)
             if yours is not None:
                 self._made[run.full_name] = yours.id
-                self._lab.set_shown([yours.id, run.full_name])
+                self._lab.set_shown_runs([yours.id, run.full_name])
             self._lab.refresh()
 
         def failed(error: LabError) -> None:

@@ -115,7 +115,7 @@ class ChartDock(PanelDock):
         super().__init__(lab, *what, **more)
         lab.events_arrived.connect(self._history_grew)
         lab.history_reset.connect(self._history_read)
-        lab.shown_changed.connect(self._runs_changed)
+        lab.shown_runs_changed.connect(self._runs_changed)
         lab.current_changed.connect(self._runs_changed)
         lab.runs_changed.connect(self._status_changed)
         self._runs_changed()
@@ -126,7 +126,7 @@ class ChartDock(PanelDock):
 
     def shown_runs(self) -> list[ShownRun]:
         """The runs to draw, current first; those that were deleted are left out."""
-        rows = [row for run_id in self.lab.shown() if (row := self.lab.row(run_id)) is not None]
+        rows = [row for run_id in self.lab.shown_runs() if (row := self.lab.row(run_id)) is not None]
         return [
             ShownRun(
                 row.id,
@@ -169,7 +169,7 @@ class ChartDock(PanelDock):
         self._smoothed = {run.id: self._smoothed[run.id] for run in runs if run.id in self._smoothed}
 
     def _history_grew(self, run_id: str, _events: Sequence[object] = ()) -> None:
-        if run_id in self.lab.shown():
+        if run_id in self.lab.shown_runs():
             self._update_empty()
             self.panel.mark_dirty()
 
@@ -178,7 +178,7 @@ class ChartDock(PanelDock):
         since all docks hear of a long run at once."""
         if self.panel.isVisible():
             self._history_grew(run_id)
-        elif run_id in self.lab.shown():
+        elif run_id in self.lab.shown_runs():
             self.panel.mark_dirty()
             if is_seen(self):
                 self.lab.redraw.once(self._fill)  # which makes the curves, and is done in no time when it comes again
@@ -191,7 +191,7 @@ class ChartDock(PanelDock):
 
     def _runs_changed(self) -> None:
         self.panel.export_name = (
-            f"{PurePath((self.lab.shown() or ['chart'])[0]).name}-{self.objectName().removeprefix('dock.')}"
+            f"{PurePath((self.lab.shown_runs() or ['chart'])[0]).name}-{self.objectName().removeprefix('dock.')}"
         )
         names = ", ".join(run.name for run in self.shown_runs())
         self.panel.export_title = f"{self.windowTitle().replace('&&', '&')}: {names}"

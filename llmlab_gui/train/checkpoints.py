@@ -213,7 +213,7 @@ class CheckpointsDock(LabDock):
             if predictions is not None:
                 beside = [other for other in self.lab.overlaid() if other != self._lent]
                 if run.id not in beside:
-                    self.lab.set_shown([run.id, *beside])  # what the branch goes on from
+                    self.lab.set_shown_runs([run.id, *beside])  # what the branch goes on from
                     self._lent = run.id
                 self.lab.controller.branch(run.run, one.checkpoint, overrides, name or None, predictions)
         except LabError as error:
@@ -279,7 +279,7 @@ class CheckpointsDock(LabDock):
         if not self._lent or row is None or self._lent in (run_id, f"{row.info.track}/{parent}"):
             return
         lent, self._lent = self._lent, ""
-        self.lab.set_shown([other for other in self.lab.overlaid() if other != lent])
+        self.lab.set_shown_runs([other for other in self.lab.overlaid() if other != lent])
 
     def _change_run(self, run_id: str) -> None:
         self._run_id = run_id if run_id and self.lab.row(run_id) else ""

@@ -82,8 +82,8 @@ class RunsDock(LabDock):
         self.model.overlay_toggled.connect(self._toggle_overlay)
         lab.runs_changed.connect(self._refresh)
         lab.current_changed.connect(self._select_current)
-        lab.shown_changed.connect(self.model.repaint_all)
-        lab.shown_changed.connect(self.keep_later)
+        lab.shown_runs_changed.connect(self.model.repaint_all)
+        lab.shown_runs_changed.connect(self.keep_later)
         self._refresh()
 
     def remember(self, settings: WindowSettings) -> None:
@@ -93,7 +93,7 @@ class RunsDock(LabDock):
             self.lab.take_up_colors(slots.of)
         ticked = settings.choices("runs/ticked", Ticked)
         if ticked is not None:
-            self.lab.set_shown(ticked.runs)
+            self.lab.set_shown_runs(ticked.runs)
         chosen = settings.choices(f"chosen/{self._outputs}", Chosen)
         if chosen is not None:
             self.lab.choose_again(chosen.run)
@@ -262,19 +262,19 @@ class RunsDock(LabDock):
             )
             return
         others = [shown for shown in self._ticked() if shown != run_id]
-        self.lab.set_shown([*others, run_id] if on else others)
+        self.lab.set_shown_runs([*others, run_id] if on else others)
 
     def _ticked(self) -> list[str]:
         """The current run and those overlaid, also those that are not found here, as in another outputs folder."""
-        return [*self.lab.shown(), *self.lab.overlaid()]
+        return [*self.lab.shown_runs(), *self.lab.overlaid()]
 
     def _toggle_chosen(self) -> None:
         ids = [row.id for row in self.chosen()]
         shown = self._ticked()
         if all(run_id in shown for run_id in ids):
-            self.lab.set_shown([run_id for run_id in shown if run_id not in ids])
+            self.lab.set_shown_runs([run_id for run_id in shown if run_id not in ids])
         else:
-            self.lab.set_shown([*shown, *ids])
+            self.lab.set_shown_runs([*shown, *ids])
 
     def _open_menu(self, point: QPoint) -> None:
         at = self.table.indexAt(point)
@@ -299,7 +299,7 @@ class RunsDock(LabDock):
         actions["stop"].setEnabled(state in ("queued", "running", "paused"))
         actions["rename"].setEnabled(one is not None and not one.status.live)
         actions["delete"].setEnabled(not any(row.status.live for row in rows))
-        shown = self.lab.shown()
+        shown = self.lab.shown_runs()
         all_shown = all(row.id in shown for row in rows)
         actions["overlay"].setText("Take out of the charts" if all_shown else "Overlay in the charts")
         actions["overlay"].setEnabled(one is None or one is not self.lab.current())  # which is always there

@@ -126,7 +126,7 @@ class RunsModel(RowsModel[RunRow]):
         return _tip(row)
 
     def mark(self, row: RunRow) -> QColor:
-        return self._lab.color(row.id) if row.id in self._lab.shown() else QColor(0, 0, 0, 0)
+        return self._lab.color(row.id) if row.id in self._lab.shown_runs() else QColor(0, 0, 0, 0)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row = self.rows[index.row()]
@@ -135,7 +135,7 @@ class RunsModel(RowsModel[RunRow]):
             font.setBold(True)
             return font
         if index.column() == SHOW and role in (Qt.ItemDataRole.CheckStateRole, Qt.ItemDataRole.AccessibleTextRole):
-            shown = row.id in self._lab.shown()
+            shown = row.id in self._lab.shown_runs()
             if role == Qt.ItemDataRole.AccessibleTextRole:
                 return f"{row.name}: {'shown' if shown else 'not shown'} in the charts"
             return Qt.CheckState.Checked if shown else Qt.CheckState.Unchecked

@@ -63,7 +63,7 @@ def connect_docks(docks: Mapping[str, LabDock], lab: Lab) -> None:
         if source:
             setup.set_examples(source)
 
-    setup.settings_changed.connect(data.plan)
+    setup.settings_changed.connect(data.show_setup)
     data.use_wanted.connect(use)
 
 

@@ -244,7 +244,7 @@ def _settings(window: MainWindow) -> Iterator[Command]:
     )
     # Those of the form that Train would use come first.
     for dock_id, where, task, settings in sorted(
-        kinds, key=lambda kind: window.docks.get(kind[0]) is not window.setups.shown
+        kinds, key=lambda kind: window.docks.get(kind[0]) is not window.setups.shown_setup
     ):
         for info in describe(settings):
             also = f"{info.section} {' '.join(info.choices)} {_ALSO.get(info.key, '')} {task}"

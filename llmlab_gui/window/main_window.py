@@ -171,7 +171,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def open_path(self, path: Path) -> None:
         """A run, a checkpoint, a text or examples, by its file or folder."""
-        if drops.holds_examples(path, asked_for=self.setups.shown is self.setups.fine_tuning):
+        if drops.holds_examples(path, asked_for=self.setups.shown_setup is self.setups.fine_tuning):
             self.show_dock("finetune_setup")
             self.setups.fine_tuning.take(path)
             return

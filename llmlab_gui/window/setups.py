@@ -40,7 +40,7 @@ class Setups:
         return cast("FinetuneSetupDock", self._window.docks["finetune_setup"])
 
     @property
-    def shown(self) -> SetupDock | FinetuneSetupDock:
+    def shown_setup(self) -> SetupDock | FinetuneSetupDock:
         """The panel that is in sight; of both, or of none, the one that was brought there last."""
         fine_tuning, scratch = self.fine_tuning, self.scratch
         if is_seen(fine_tuning) == is_seen(scratch):
@@ -50,16 +50,16 @@ class Setups:
     def train(self) -> None:
         """Trains what the panel in sight describes; where none is, brings one there instead."""
         if self._sees_one():
-            self.shown.train()
+            self.shown_setup.train()
 
     def queue(self) -> None:
         """Puts what the panel in sight describes behind the runs that wait; the same."""
         if self._sees_one():
-            self.shown.queue()
+            self.shown_setup.queue()
 
     def text(self) -> str:
         """What `train` would do."""
-        setup = self.shown
+        setup = self.shown_setup
         verb = setup.train_button.text()
         if not is_seen(setup):
             return f"{verb}: first shows {setup.windowTitle()}"
@@ -72,7 +72,7 @@ class Setups:
 
     def _sees_one(self) -> bool:
         """Whether a panel is in sight. Nothing is started from a form that nobody sees."""
-        setup, window = self.shown, self._window
+        setup, window = self.shown_setup, self._window
         if is_seen(setup):
             return True
         if setup.isHidden():  # not in this workspace, which stays as it is

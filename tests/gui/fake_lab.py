@@ -58,7 +58,7 @@ class FakeLab(QObject):
     runs_changed = Signal()
     run_renamed = Signal(str, str)
     current_changed = Signal(str)
-    shown_changed = Signal()
+    shown_runs_changed = Signal()
     events_arrived = Signal(str, list)
     history_reset = Signal(str)
     run_ended = Signal(str)

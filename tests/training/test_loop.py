@@ -665,7 +665,7 @@ def test_what_is_measured_and_saved_is_the_average_over_the_steps(outputs: Path)
             expected[name] = keep * expected[name] + (1 - keep) * weight.double()
         saved = weights_of(run, str(step))
         assert all(torch.allclose(saved[name].double(), expected[name], atol=1e-6) for name in expected)
-        trainer.shown.load_state_dict(saved)
+        trainer.model_or_average.load_state_dict(saved)
         assert trainer.losses()[1] == event["val_loss"] == select(run.checkpoints, str(step)).val_loss
     assert select(run.checkpoints, "final").about["ema_decay"] == 0.8
 

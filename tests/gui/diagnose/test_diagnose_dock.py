@@ -123,7 +123,7 @@ def test_further_experiments_are_made_paid_for_and_shown_beside(
     dock.evidence.questions["seed"].click()
     qtbot.waitUntil(lambda: "1 of 4" in dock.evidence.budget.text(), timeout=WAIT)
     assert not dock.evidence.questions["measure"].isEnabled()
-    qtbot.waitUntil(lambda: lab.shown() == [run.full_name, f"{run.full_name}-seed"], timeout=WAIT)
+    qtbot.waitUntil(lambda: lab.shown_runs() == [run.full_name, f"{run.full_name}-seed"], timeout=WAIT)
     assert trained == [run.id, f"{run.id}-healthy", f"{run.id}-seed"]
     assert [row.id for row in dock.rows()] == [run.full_name]
     errors: list[object] = []

@@ -271,7 +271,7 @@ def test_all_runs_can_be_overlaid_in_the_other_charts(lab: WholeLab, qtbot: QtBo
     found(lab, qtbot)
     qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
     dock.overlay()
-    assert set(lab.shown()) == {run.run.full_name for run in fake.runs.values()}
+    assert set(lab.shown_runs()) == {run.run.full_name for run in fake.runs.values()}
     dock.shutdown()
 
 

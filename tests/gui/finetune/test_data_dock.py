@@ -81,18 +81,18 @@ def test_a_run_that_trains_is_not_suggested_as_the_model(dock: DataDock, lab: Fa
 
 
 def test_it_shows_what_the_set_up_describes_and_follows_it(qtbot: QtBot, dock: DataDock) -> None:
-    dock.plan(settings())
+    dock.show_setup(settings())
     shown(qtbot, dock, "tasks")
     assert dock.view.template.text() == "Template: made up, for mine@300"
     assert dock.follow.isChecked()
-    dock.plan(settings(max_length=9))
+    dock.show_setup(settings(max_length=9))
     qtbot.waitUntil(lambda: dock.view.preview is not None and dock.view.preview.max_length == 9, timeout=WAIT)
     assert [token.text for token in dock.view.chips.tokens][-1] == " answer"
     assert dock.view.chips.states.count(TRUNCATED) == len(dock.view.chips.states) - 9
 
 
 def test_each_token_is_coloured_by_what_becomes_of_it(qtbot: QtBot, dock: DataDock) -> None:
-    dock.plan(settings())
+    dock.show_setup(settings())
     shown(qtbot, dock, "tasks")
     chips = dock.view.chips
     assert chips.states == [MASKED] * (len(chips.tokens) - 3) + [IN_LOSS] * 3
@@ -109,7 +109,7 @@ def test_each_token_is_coloured_by_what_becomes_of_it(qtbot: QtBot, dock: DataDo
 def test_in_a_short_panel_the_example_is_a_tab_and_in_a_tall_one_above_the_lengths(
     qtbot: QtBot, dock: DataDock
 ) -> None:
-    dock.plan(settings())
+    dock.show_setup(settings())
     shown(qtbot, dock, "tasks")
     view = dock.view
     for height, tabs in ((700, 2), (420, 3), (700, 2), (420, 3)):
@@ -121,7 +121,7 @@ def test_in_a_short_panel_the_example_is_a_tab_and_in_a_tall_one_above_the_lengt
 
 def test_what_is_trained_on_is_in_sight_however_small_the_panel_is(qtbot: QtBot, dock: DataDock) -> None:
     dock.resize(260, 480)
-    dock.plan(settings())
+    dock.show_setup(settings())
     shown(qtbot, dock, "tasks")
     chips = dock.view.chips
     assert chips.viewport().rect().contains(chips.place_of(chips.states.index(IN_LOSS)).toRect())
@@ -138,7 +138,7 @@ def test_states_differ_in_both_themes(theme: object) -> None:
 
 
 def test_next_previous_and_a_number_lead_through_the_examples(qtbot: QtBot, dock: DataDock) -> None:
-    dock.plan(settings())
+    dock.show_setup(settings())
     shown(qtbot, dock, "tasks")
     view = dock.view
     assert not view.previous_button.isEnabled()
@@ -156,13 +156,13 @@ def test_next_previous_and_a_number_lead_through_the_examples(qtbot: QtBot, dock
 
 
 def test_what_is_chosen_here_stays_until_the_set_up_is_followed_again(qtbot: QtBot, dock: DataDock) -> None:
-    dock.plan(settings())
+    dock.show_setup(settings())
     shown(qtbot, dock, "tasks")
     assert not dock.use_button.isEnabled()
     dock.choose(source="mine.jsonl")
     shown(qtbot, dock, "mine.jsonl")
     assert not dock.follow.isChecked()
-    dock.plan(settings(model="other@5"))
+    dock.show_setup(settings(model="other@5"))
     assert dock.examples.value() == "mine.jsonl"
     with qtbot.waitSignal(dock.use_wanted, timeout=WAIT) as wanted:
         qtbot.mouseClick(dock.use_button, Qt.MouseButton.LeftButton)
@@ -175,7 +175,7 @@ def test_what_is_chosen_here_stays_until_the_set_up_is_followed_again(qtbot: QtB
 def test_a_file_that_is_dropped_is_read(qtbot: QtBot, dock: DataDock, tmp_path: Path) -> None:
     path = tmp_path / "dropped.jsonl"
     path.write_text('{"text": "a"}\n', encoding="utf-8")
-    dock.plan(settings())
+    dock.show_setup(settings())
     shown(qtbot, dock, "tasks")
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(path))])
@@ -198,7 +198,7 @@ def test_a_text_that_is_dropped_is_refused_in_a_sentence(dock: DataDock, lab: Fa
 
 
 def test_lengths_are_a_histogram_with_the_place_of_the_cut(qtbot: QtBot, dock: DataDock) -> None:
-    dock.plan(settings(max_length=12))
+    dock.show_setup(settings(max_length=12))
     shown(qtbot, dock, "tasks")
     lengths = dock.view.lengths
     assert lengths.cut_words == "1 is longer"
@@ -275,7 +275,7 @@ def test_an_older_question_is_no_longer_wanted(qtbot: QtBot, dock: DataDock) -> 
 
 def test_nothing_is_asked_while_nobody_looks(qtbot: QtBot, dock: DataDock) -> None:
     dock.hide()
-    dock.plan(settings())
+    dock.show_setup(settings())
     dock._settle.timeout.emit()
     assert not dock.previews._host.busy
     assert dock.view.preview is None

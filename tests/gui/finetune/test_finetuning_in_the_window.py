@@ -67,7 +67,7 @@ def test_from_set_up_to_answers_before_and_after_and_then_the_next_of_the_queue(
     window: MainWindow, qtbot: QtBot, outputs: Path
 ) -> None:
     fill(window, qtbot, "first")
-    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
     window.run_actions.train.trigger()
     qtbot.waitUntil(lambda: state_of(window, "first") in ("queued", "running"), timeout=WAIT)
     fill(window, qtbot, "second").queue_button.click()

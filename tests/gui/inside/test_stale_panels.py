@@ -343,7 +343,7 @@ def test_every_panel_that_cannot_ask_for_a_long_prompt_offers_to_shorten_it(qtbo
 
 def shows(dock: InspectionDock, model: str) -> bool:
     """Whether a model's numbers are in sight."""
-    models = [archive.metadata.model for archive in dock.shown() if archive is not None]
+    models = [archive.metadata.model for archive in dock.shown_archives() if archive is not None]
     return dock._stack.currentWidget() is not dock._empty and any(model in models_of.split("|") for models_of in models)
 
 

@@ -78,15 +78,15 @@ def test_shown_runs_are_followed_and_hidden_ones_let_go(qtbot: QtBot, lab: Lab, 
         FakeRun(outputs, name, created=1.7e9 + number).start().advance(30 + number)
     wait_for_runs(qtbot, lab, 3)
     lab.set_current("pretraining/c")
-    lab.set_shown(["pretraining/a", "pretraining/b"])
-    assert lab.shown() == ["pretraining/c", "pretraining/a", "pretraining/b"]
+    lab.set_shown_runs(["pretraining/a", "pretraining/b"])
+    assert lab.shown_runs() == ["pretraining/c", "pretraining/a", "pretraining/b"]
     qtbot.waitUntil(
         lambda: [len(lab.history(f"pretraining/{name}").step_columns) for name in "abc"] == [30, 31, 32], timeout=WAIT
     )
     assert len({lab.color(f"pretraining/{name}").name() for name in "abc"}) == 3
     before = lab.color("pretraining/c").name()
-    lab.set_shown(["pretraining/a"])
-    assert lab.shown() == ["pretraining/c", "pretraining/a"]
+    lab.set_shown_runs(["pretraining/a"])
+    assert lab.shown_runs() == ["pretraining/c", "pretraining/a"]
     assert len(lab.history("pretraining/b").step_columns) == 0
     assert lab.color("pretraining/c").name() == before
     lab.forget("pretraining/a")  # it is deleted: another of that name is not chosen by that
@@ -101,8 +101,8 @@ def test_a_run_keeps_its_colour_whatever_is_chosen_beside_it(qtbot: QtBot, lab: 
     first: dict[str, str] = {}
     for current, others in [(9, ()), (1, ()), (0, ()), (9, (0, 1)), (2, (1, 9)), (10, (3, 4, 5)), (1, (0, 2, 10))]:
         lab.set_current(ids[current])
-        lab.set_shown([ids[other] for other in others])
-        shown = {run_id: lab.color(run_id).name() for run_id in lab.shown()}
+        lab.set_shown_runs([ids[other] for other in others])
+        shown = {run_id: lab.color(run_id).name() for run_id in lab.shown_runs()}
         assert len(set(shown.values())) == len(shown)
         assert {run_id: first.setdefault(run_id, color) for run_id, color in shown.items()} == shown
 

@@ -248,7 +248,7 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     assert ours.id == ours_name
     assert ours.info().settings == plain_settings(yours.info())
     lab.open_run(ours)
-    qtbot.waitUntil(lambda: set(lab.shown()) == {yours.full_name, ours.full_name}, timeout=WAIT)  # both curves
+    qtbot.waitUntil(lambda: set(lab.shown_runs()) == {yours.full_name, ours.full_name}, timeout=WAIT)  # both curves
     stopped: list[RunFolder] = []
     monkeypatch.setattr(lab.controller, "stop", stopped.append)
     here = {"state": "running", "pid": os.getpid(), "pid_start": process_start(os.getpid()), "heartbeat": time.time()}
@@ -278,9 +278,9 @@ def test_what_passed_is_trained_with_and_ours_beside_it(
     dock.use._background.run(lambda: None, ended.append, lab.error_raised.emit)
     qtbot.waitUntil(lambda: bool(ended), timeout=WAIT)
     assert read in ([yours, ours], [yours, ours] * 2)  # the lab's own list of runs may come in between
-    lab.set_shown([])
+    lab.set_shown_runs([])
     dock.use.outcome.anchorClicked.emit(QUrl("runs:both"))
-    assert lab.shown() == [yours.full_name, ours.full_name]
+    assert lab.shown_runs() == [yours.full_name, ours.full_name]
 
 
 def test_lens_and_lora_are_used_on_a_model(

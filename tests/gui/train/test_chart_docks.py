@@ -50,7 +50,7 @@ class FakeChartLab(FakeLab):
         super().__init__(outputs)
         self.redraw = RedrawTimer(self)
 
-    def shown(self) -> list[str]:
+    def shown_runs(self) -> list[str]:
         others = [row.id for row in self.runs() if row.id != self._current]
         return ([self._current] if self._current else []) + others
 
@@ -109,7 +109,7 @@ def test_loss_shows_exactly_what_the_events_say(lab: FakeChartLab, qtbot: QtBot,
 def test_the_first_steps_of_a_run_never_come_with_the_curves_of_the_run_before(
     lab: FakeChartLab, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "shown", lambda: [lab._current] if lab._current else [])
+    monkeypatch.setattr(lab, "shown_runs", lambda: [lab._current] if lab._current else [])
     dock = LossDock(lab)
     _shown(dock, qtbot)
     lab.add(FakeRun(tmp_path, "before", steps=200).start().advance(100))
@@ -141,7 +141,7 @@ def test_losses_of_different_tokens_are_shown_in_bits_per_byte(lab: FakeChartLab
         loss = lab.history(f"pretraining/{name}").step_columns["loss"]
         np.testing.assert_allclose(_points(dock.chart, f"pretraining/{name}/train")[1], loss / math.log(2) / size)
     uniform = dock.chart.marks.lines[0][0]
-    assert uniform.value == pytest.approx(math.log2(lab.history(lab.shown()[0]).started.vocab_size) / 2.7)  # type: ignore[union-attr]
+    assert uniform.value == pytest.approx(math.log2(lab.history(lab.shown_runs()[0]).started.vocab_size) / 2.7)  # type: ignore[union-attr]
     dock.unit.button.click()  # by hand: nats again, as long as these are shown
     _wait(dock, qtbot)
     assert dock.chart.y_unit == "nats per token"
@@ -296,8 +296,8 @@ def test_runs_are_overlaid_in_their_colours_and_leave_when_deselected(
         style = curves[f"pretraining/second/{key}"].style
         assert widths[style.label] == (style.width, 0.0)
         assert curves[f"pretraining/first/{key}"].style.edge > 0
-    monkeypatch.setattr(lab, "shown", lambda: ["pretraining/second"])
-    lab.shown_changed.emit()
+    monkeypatch.setattr(lab, "shown_runs", lambda: ["pretraining/second"])
+    lab.shown_runs_changed.emit()
     _wait(dock, qtbot)
     assert {key.rpartition("/")[0] for key in dock.chart.curves()} == {"pretraining/second"}
 
@@ -498,7 +498,7 @@ def test_without_a_run_or_a_step_it_says_what_to_do(
     assert "Resume lets it take its first step" in dock._empty.text
     lab.pump(fake.unpause())
     fake.advance(1)
-    lab.shown_changed.emit()
+    lab.shown_runs_changed.emit()
     assert "Reading the steps" in dock._empty.text  # it has taken one, which is not read yet
     lab.pump(fake)
     assert dock.panel.isVisible()

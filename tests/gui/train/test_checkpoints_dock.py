@@ -278,7 +278,7 @@ def test_a_branch_asks_for_what_differs(
 
     monkeypatch.setattr(BranchDialog, "exec", fill)
     lab.overlaid, shown = list, list[list[str]]()
-    lab.set_shown = shown.append
+    lab.set_shown_runs = shown.append
     lab.notebook.set_asks(True)
     asked: list[str] = []
     monkeypatch.setattr(asking, "ask", lambda _parent, _book, about, *_, **__: asked.append(about) or [])

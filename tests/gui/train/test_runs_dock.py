@@ -179,18 +179,18 @@ def test_a_run_of_another_machine_is_resumed_here_when_somebody_says_that_it_is_
 def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtBot, lab: Lab) -> None:
     place = shown_ids(dock).index("second")
     index = dock.proxy.index(place, SHOW)
-    with qtbot.waitSignal(lab.shown_changed, timeout=WAIT):
+    with qtbot.waitSignal(lab.shown_runs_changed, timeout=WAIT):
         dock.proxy.setData(index, Qt.CheckState.Checked, Qt.ItemDataRole.CheckStateRole)
-    assert lab.shown() == ["pretraining/third", "pretraining/second"]
+    assert lab.shown_runs() == ["pretraining/third", "pretraining/second"]
     assert lab.color("pretraining/third") != lab.color("pretraining/second")
     qtbot.waitUntil(lambda: len(lab.history("pretraining/second").step_columns) == 300, timeout=WAIT)
     settings = WindowSettings(lab.outputs / "window.ini")
     dock.remember(settings)
     dock.shutdown()
     dock.proxy.setData(index, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
-    assert lab.shown() == ["pretraining/third"]
+    assert lab.shown_runs() == ["pretraining/third"]
     dock.remember(settings)  # as after a restart
-    assert lab.shown() == ["pretraining/third", "pretraining/second"]
+    assert lab.shown_runs() == ["pretraining/third", "pretraining/second"]
     elsewhere = Lab(lab.outputs / "elsewhere")  # a window that has not found its runs yet, or has others
     other = RunsDock(elsewhere)
     qtbot.addWidget(other)
@@ -198,7 +198,7 @@ def test_a_tick_overlays_a_run_in_a_colour_of_its_own(dock: RunsDock, qtbot: QtB
     other.shutdown()
     elsewhere.shutdown()
     assert settings.choices("runs/ticked", Ticked) == Ticked(["pretraining/second"])
-    lab.set_shown(["pretraining/second", "pretraining/elsewhere"])  # the latter is in another outputs folder
+    lab.set_shown_runs(["pretraining/second", "pretraining/elsewhere"])  # the latter is in another outputs folder
     dock.proxy.setData(index, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
     assert lab.overlaid() == ["pretraining/elsewhere"]
     dock._toggle_chosen()
@@ -218,7 +218,7 @@ def test_a_run_has_the_colour_that_it_had_before_a_restart(
         qtbot.addWidget(dock)
         dock.remember(settings)
         for number in range(len(shown)):
-            lab.set_shown(shown[: number + 1])
+            lab.set_shown_runs(shown[: number + 1])
         assert dock._keeping.isActive()
         dock._keeping.timeout.emit()  # the window is killed later
         found = [lab.color(run_id).name() for run_id in ids]
@@ -275,7 +275,7 @@ def test_a_row_that_the_keyboard_is_at_is_framed_and_ticked_without_being_opened
     qtbot.keyClick(dock.table, Qt.Key.Key_Down, Qt.KeyboardModifier.ControlModifier)
     assert dock.table.viewport().grab().toImage().pixelColor(edge) != before
     qtbot.keyClick(dock.table, Qt.Key.Key_Space)
-    assert lab.shown() == ["pretraining/third", "pretraining/second"]
+    assert lab.shown_runs() == ["pretraining/third", "pretraining/second"]
 
 
 def test_of_a_long_name_made_from_a_date_the_time_of_day_is_in_sight_and_of_a_state_its_beginning(
@@ -466,7 +466,7 @@ def test_two_runs_of_one_name_are_two_rows_and_each_is_itself(
     names = [dock.proxy.index(place, NAME).data() for place in range(2)]
     assert names == ["finetuning/bar", "pretraining/bar"]
     lab.set_current("pretraining/bar")
-    lab.set_shown(["finetuning/bar"])
+    lab.set_shown_runs(["finetuning/bar"])
     ids = ("pretraining/bar", "finetuning/bar")
     qtbot.waitUntil(lambda: [len(lab.history(name).step_columns) for name in ids] == [30, 70], timeout=WAIT)
     assert len({lab.color(name).name() for name in ids}) == 2
@@ -508,13 +508,13 @@ def test_of_two_runs_of_one_name_the_one_that_is_meant_is_renamed(
     qtbot.addWidget(dock)
     qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
     lab.set_current("pretraining/bar")
-    lab.set_shown(["finetuning/bar"])
+    lab.set_shown_runs(["finetuning/bar"])
     row = lab.row("finetuning/bar")
     assert row is not None
     monkeypatch.setattr(dock, "ask_name", lambda _row: "foo")
     dock.rename(row)
     qtbot.waitUntil(lambda: lab.row("finetuning/foo") is not None, timeout=WAIT)
-    assert lab.shown() == ["pretraining/bar", "finetuning/foo"]
+    assert lab.shown_runs() == ["pretraining/bar", "finetuning/foo"]
     assert (outputs / "pretraining" / "bar" / "run.json").is_file()
     dock.shutdown()
     lab.shutdown()
@@ -591,7 +591,7 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
     dock: RunsDock, qtbot: QtBot, lab: Lab, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab.set_current("pretraining/second")
-    lab.set_shown(["pretraining/first"])
+    lab.set_shown_runs(["pretraining/first"])
     renamed: list[tuple[str, str, int]] = []
     lab.run_renamed.connect(lambda old, new: renamed.append((old, new, len(lab.runs()))))
     counts: list[int] = []
@@ -604,7 +604,7 @@ def test_a_run_that_is_renamed_stays_current_and_in_the_charts(
         dock.table.setFocus()
         qtbot.keyClick(dock.table, Qt.Key.Key_F2)
         qtbot.waitUntil(lambda new=new: lab.row(f"pretraining/{new}") is not None, timeout=WAIT)
-    assert lab.shown() == ["pretraining/winner", "pretraining/loser"]
+    assert lab.shown_runs() == ["pretraining/winner", "pretraining/loser"]
     assert renamed == [("pretraining/second", "pretraining/winner", 3), ("pretraining/first", "pretraining/loser", 3)]
     assert set(counts) == {3}  # whoever lists the runs never misses it
     assert {run.id for run in list_runs(outputs)} == {"winner", "loser", "third"}
@@ -619,7 +619,7 @@ def test_a_run_that_takes_the_name_of_one_that_came_to_nothing_is_there_once(
 ) -> None:
     FakeRun(outputs, "winner", created=1.69e9).start().fail("There was not enough memory.")
     qtbot.waitUntil(lambda: lab.row("pretraining/winner") is not None, timeout=WAIT)
-    lab.set_shown(["pretraining/winner"])
+    lab.set_shown_runs(["pretraining/winner"])
     qtbot.waitUntil(lambda: lab.history("pretraining/winner").ended is not None, timeout=WAIT)
     row = lab.row("pretraining/second")
     assert row is not None

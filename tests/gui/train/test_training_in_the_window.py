@@ -179,12 +179,12 @@ def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dro
     same_window: MainWindow, qtbot: QtBot, tmp_path: Path
 ) -> None:
     window = same_window
-    qtbot.waitUntil(lambda: window.setups.shown is window.docks["setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["setup"], timeout=WAIT)
     window.use_workspace("Fine-tune")
-    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
     window.use_workspace("Train")
     window.lab.finetune_requested.emit({"preset": "scratch"})  # beside Set-up, which stays in sight
-    qtbot.waitUntil(lambda: window.setups.shown is window.docks["finetune_setup"], timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is window.docks["finetune_setup"], timeout=WAIT)
 
     table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
     table.write_text("prompt,completion\n1+1,2\n")
@@ -197,7 +197,7 @@ def test_train_means_the_set_up_that_is_in_sight_and_so_do_examples_that_are_dro
     window.open_path(table)
     assert tuning.examples.value() == str(table)
     window.use_workspace("Fine-tune")
-    qtbot.waitUntil(lambda: window.setups.shown is tuning, timeout=WAIT)
+    qtbot.waitUntil(lambda: window.setups.shown_setup is tuning, timeout=WAIT)
     window.open_path(lines)
     assert tuning.examples.value() == str(lines)
 
@@ -210,8 +210,8 @@ def test_what_set_up_describes_goes_into_the_queue_with_its_estimate(
     qtbot.waitUntil(lambda: bool(window.lab.queue.live), timeout=WAIT)
     window.lab.setup_requested.emit(SMALL)
     monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: [])
-    qtbot.waitUntil(window.setups.shown.queue_button.isEnabled, timeout=WAIT)
-    window.setups.shown.queue_button.click()
+    qtbot.waitUntil(window.setups.shown_setup.queue_button.isEnabled, timeout=WAIT)
+    window.setups.shown_setup.queue_button.click()
     qtbot.waitUntil(lambda: len(window.lab.queue.state.items) == 1, timeout=WAIT)
     (queued,) = window.lab.queue.state.items
     assert queued.preset == "baby"

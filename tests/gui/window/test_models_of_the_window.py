@@ -85,7 +85,7 @@ def test_a_dropped_folder_is_searched_in_a_thread_and_the_search_cancelled(
 
     monkeypatch.setattr(drops, "meaning", endless)
     window = make_main_window(docks=False)
-    monkeypatch.setattr(Setups, "shown", property(lambda _: None))
+    monkeypatch.setattr(Setups, "shown_setup", property(lambda _: None))
     monkeypatch.setattr(Setups, "fine_tuning", property(lambda _: object()))
     window.open_path(tmp_path)
     strip = window.covers.looking_strip
