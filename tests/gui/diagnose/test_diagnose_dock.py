@@ -187,7 +187,8 @@ def test_a_mystery_is_shown_without_what_another_had(
     dock._choose(second.full_name)
     qtbot.waitUntil(lambda: dock.evidence.marks.count() == 1, timeout=WAIT)
     assert dock.evidence.marks.item(0).text() == "loss@50  yours"
-    with qtbot.waitSignal(dock._measuring._finished, timeout=WAIT):
+    post, measuring = dock._measuring._post, dock._measuring
+    with qtbot.waitSignal(post.news, timeout=WAIT, check_params_cb=lambda told_by, *_: told_by is measuring):
         go.set()
     assert not dock.evidence.measures.text()
     damaged = mysteries.start(outputs, 1)
