@@ -470,7 +470,7 @@ def test_numbers_and_picture_are_copied(qtbot: QtBot, lab: LookingLab, dock: Att
     assert image.height() > 2 * map.height()  # with a title
     assert dock.picture_title == "Attention: small, layer 0, head 0, of “When Mary and John went”"
     assert dock.export_name == "small-attention-When-Mary-and-John"
-    *_, shown = (archive for archive in dock.shown() if archive is not None)
+    *_, shown = (archive for archive in dock.shown_archives() if archive is not None)
     shown.metadata.tokens[:2] = [r"\xe4\xbd", r"\xa0"]  # the bytes of one character
     assert "of “你 and John went”" in dock.picture_title
     line = image.copy(0, image.height() - 30, image.width(), 24)
