@@ -15,7 +15,7 @@ from llmlab.core.kinds import MYSTERIES
 from llmlab.core.paths import module_command
 from llmlab.mysteries import case as mysteries
 from llmlab.mysteries.case import CASE, HEALTHY, MEASURE, Case
-from llmlab.mysteries.faults import LEVELS
+from llmlab.mysteries.faults import LEVELS, NOTHING
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.diagnose.causes import CausesForm
 from llmlab_gui.diagnose.evidence import EvidenceForm
@@ -212,6 +212,7 @@ class DiagnoseDock(LabDock):
         shown = f". The panels show {current.name}" if current is not None and other else ""
         self.bring_button.setVisible(other)
         self.standing.setText(f"{self.run.id}: level {self.case.level}, {_LEVELS[self.case.level]}{status}{shown}")
+        self.healthy_button.setVisible(self.case.cause != NOTHING)  # a run that is healthy itself has no other
         healthy = self.lab.row(f"{MYSTERIES}/{self.run.id}-{HEALTHY}")
         self.healthy_button.setText(
             "Train a healthy run of the same seed" if healthy is None else "Show the healthy run"

@@ -19,7 +19,7 @@ from llmlab.core.mystery_settings import MysterySettings
 from llmlab.core.settings import PretrainSettings
 from llmlab.jobs.launcher import create_run
 from llmlab.mysteries import case as mysteries
-from llmlab.mysteries.faults import fault_of
+from llmlab.mysteries.faults import NOTHING, fault_of
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.diagnose import dock as diagnose
 from llmlab_gui.diagnose.dock import REVEAL, DiagnoseDock
@@ -92,6 +92,7 @@ def test_a_mystery_goes_from_its_start_to_its_reveal_by_keyboard(
     fault = mysteries.revealed(run)
     assert f"It was: {fault.title}" in words
     assert "60 %" in words
+    assert dock.healthy_button.isHidden() == (cause == NOTHING)
     if fault.right:
         assert all(" ".join(lines.split()) in " ".join(words.split()) for lines in fault.lines())
     assert not any(field.isEnabled() for field in causes.fields.values())
