@@ -11,7 +11,18 @@ import numpy as np
 from fakes import FakeRun
 
 from llmlab.store.columns import STEP_FIELDS
-from llmlab.store.events import CheckpointSaved, Evaluated, Finished, Sampled, Started, StepEvent, Stopped
+from llmlab.store.events import (
+    CheckpointSaved,
+    Evaluated,
+    Finished,
+    Paused,
+    Sampled,
+    Scored,
+    Shared,
+    Started,
+    StepEvent,
+    Stopped,
+)
 from llmlab.store.history import RunHistory
 from llmlab.store.overview import read_overview
 from llmlab_gui.train.event_sentences import history_sentences
@@ -38,6 +49,8 @@ def test_columns_hold_exactly_what_the_events_say(tmp_path: Path) -> None:
 
 def test_a_restart_drops_all_that_is_later_than_its_step(tmp_path: Path) -> None:
     fake = FakeRun(tmp_path, steps=2000).start().advance(600).warn("late")
+    at = 600, fake.time_of(600)
+    fake.append(Shared(*at, [0.5, 0.4]), Scored(*at, 1, 2, [], 0.1), Paused(*at, "requested"))
     history = RunHistory()
     history.extend(fake.written)
     version = history.version
@@ -48,7 +61,8 @@ def test_a_restart_drops_all_that_is_later_than_its_step(tmp_path: Path) -> None
     assert history.version != version
     assert history.step_columns["step"][-1] == 300
     assert history.evaluations["step"].tolist() == [250]
-    assert history.samples == history.warnings == []
+    assert history.samples == history.warnings == history.shares == history.scores == []
+    assert [one.reason for one in history.interruptions] == ["restarted"]
     fake.advance(50)
     assert not history.extend(_steps(fake)[300:])
     again = RunHistory()
