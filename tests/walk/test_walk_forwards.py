@@ -29,7 +29,7 @@ from llmlab.models.generation import continued
 from llmlab.models.model import OpenModel
 from llmlab.walk.forwards import Walk, next_token, walk
 from llmlab.walk.stage import CHANGEABLE, Stage, StageText
-from llmlab.walk.sums import number
+from llmlab.walk.sums import dot, number
 
 TEXT = "the king of the kings"
 IDS = (5, 17, 3, 40, 22, 5, 8)
@@ -368,6 +368,13 @@ def test_the_formula_of_a_querys_norm_takes_the_mean_away_where_the_norm_does() 
     q, before = (value.array for value in stage.values)
     assert f"q[0] = ({before[0]:.4g} \u2212 ".replace("-", "\u2212") in stage.numbers
     assert stage.numbers.endswith(f"= {q[0]:.4g}".replace("-", "\u2212"))
+
+
+def test_a_product_written_out_gives_its_result_with_each_negative_number_in_brackets() -> None:
+    a, b = torch.tensor([0.5, -2.0]), torch.tensor([-3.0, 0.25])
+    assert dot(a, b, float(a @ b) - 1, bias=-1.0) == "0.5·(−3) + (−2)·0.25 + (−1) = −3"
+    long = torch.arange(1.0, 7.0)
+    assert dot(long, long, float(long @ long)) == "1·1 + 2·2 + 3·3 + … + 6·6 = 91"
 
 
 def test_what_a_formula_takes_for_granted_is_noted() -> None:
