@@ -64,19 +64,17 @@ class ModelEditor(NamedEditor):
 
     def suggest(self) -> None:
         """Where none was named, the current run if it has been pretrained, else that of the active model, else the
-        newest such run. The same one stays the suggestion when others are trained, as long as it is there."""
+        newest such run. The same one stays the suggestion when others are trained, as long as it is there. Trials of
+        most experiments keep no checkpoint, and are not suggested."""
         if self.named:
             return
         rows = [row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished"]
-        offered = {row.name: f"{row.name}@latest" for row in rows}
         current, about = self._lab.current(), self._lab.inspection.about
         active = about.reference.partition("@")[0] if about is not None else ""
-        if current is not None and current.name in offered:
-            self._suggested = offered[current.name]
-        elif active in offered:
-            self._suggested = offered[active]
-        elif self._suggested not in offered.values():
-            self._suggested = next(iter(offered.values()), "")
+        first = (current.name if current is not None else "", active, self._suggested.partition("@")[0])
+        wanted = [*(row for name in first for row in rows if row.name == name), *rows]
+        saved = (f"{row.name}@latest" for row in wanted if any(row.run.checkpoints.glob("step-*")))
+        self._suggested = next(saved, "")
         if self._suggested != self.value():
             self.set_value(self._suggested)
 

@@ -284,13 +284,16 @@ def test_the_base_in_sight_stays_when_a_newer_model_was_trained_until_one_is_ope
     qtbot: QtBot, lab: Lab, base: str, dock: FinetuneSetupDock
 ) -> None:
     qtbot.waitUntil(lambda: dock.model.value() == base, timeout=WAIT)
-    FakeRun(lab.outputs, "newer", created=2e9).start().advance(10).finish()
+    FakeRun(lab.outputs, "newer", created=2e9).start().advance(10).save_checkpoint().finish()
+    FakeRun(lab.outputs, "trial", created=3e9).start().advance(10).finish()  # without a checkpoint: it is no base
     lab.refresh()
-    qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
+    qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
     assert dock.model.value() == base
-    dock.model.set_value("")  # by the way back beside it
-    dock.model.suggest()
-    assert dock.model.value() == base
+    for current in ("", "pretraining/trial"):
+        lab.set_current(current)
+        dock.model.set_value("")  # by the way back beside it
+        dock.model.suggest()
+        assert dock.model.value() == base
     line = dock.model.box.lineEdit()
     assert line is not None
     lab.set_current("")
@@ -306,7 +309,7 @@ def test_the_base_in_sight_stays_when_a_newer_model_was_trained_until_one_is_ope
 def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_after_a_restart(
     qtbot: QtBot, lab: Lab, base: str, dock: FinetuneSetupDock, tmp_path: Path
 ) -> None:
-    FakeRun(lab.outputs, "newer", created=2e9).start().advance(10).finish()
+    FakeRun(lab.outputs, "newer", created=2e9).start().advance(10).save_checkpoint().finish()
     lab.refresh()
     qtbot.waitUntil(lambda: len(lab.runs()) == 2, timeout=WAIT)
     settings = WindowSettings(tmp_path / "window.ini")
@@ -314,7 +317,7 @@ def test_the_base_is_the_current_run_until_a_person_names_one_which_is_there_aft
     for name in ("newer", "gpt"):
         lab.set_current(f"pretraining/{name}")
         assert dock.model.value() == f"{name}@latest"
-    FakeRun(lab.outputs, "gone", created=3e9).start().advance(10).finish()
+    FakeRun(lab.outputs, "gone", created=3e9).start().advance(10).save_checkpoint().finish()
     lab.refresh()
     qtbot.waitUntil(lambda: len(lab.runs()) == 3, timeout=WAIT)
     lab.set_current("pretraining/gone")
