@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 # Raised when docks or toolbars are added, renamed or removed: an older arrangement is then not loaded.
 LAYOUT_VERSION = 3
+# A lock whose process is gone is nobody's; of another machine's process nobody here knows: after two weeks it is.
+_STALE_MS = 14 * 86_400_000
 _WIDEST = 32_767  # pixels: window systems count them in 16 bits with a sign
 
 
@@ -154,7 +156,7 @@ class WindowSettings:
             Path(self._settings.fileName()).parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
             lock = QLockFile(f"{self._settings.fileName()}.{of_folder}.{number}.lock")
-            lock.setStaleLockTime(0)  # only a process that is gone leaves one behind
+            lock.setStaleLockTime(_STALE_MS)
             if lock.tryLock(0) or lock.error() != QLockFile.LockError.LockFailedError:  # a folder without room for one
                 self._lock, self._number = lock, number
                 break

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QLabel, QLineEdit, QListWidget, QPushButton, QSpin
 from llmlab.core.errors import LabError
 from llmlab.inspection.archive import Archive
 from llmlab.walk.stage import BY_KEY, Stage, from_archive
+from llmlab_gui.host.character_parts import spelled
 from llmlab_gui.inside.inspection_dock import AGAIN, AskingDock
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.walk.draw_row import DrawRow, add_named
@@ -244,8 +245,8 @@ class WalkDock(AskingDock):
             self.key.setMaximum(len(tokens) - 1)
             self.key.setSpecialValueText(_key_words(asked.get("changes", ())))
         self.token.setText(visible(tokens[self.position.value()]))
-        appended = visible("".join(tokens[len(tokens) - len(self._appended) :]))
-        self.take_back.setText(f"Take back {appended[-_APPENDED:]}")
+        appended = tokens[len(tokens) - len(self._appended) :]
+        self.take_back.setText(f"Take back {visible(spelled(appended) or ''.join(appended))[-_APPENDED:]}")
         self.take_back.setVisible(bool(self._appended))
         self.append.setEnabled(not self._back and self.position.value() == len(tokens) - 1)
 

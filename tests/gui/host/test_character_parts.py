@@ -40,4 +40,5 @@ def test_tokens_of_several_bytes_name_them_and_what_spells_no_character_names_no
     assert character_parts([r"\xe4\xbd"]) == [""]  # cut within
     assert spelled(["a", r"\xe4\xbd"]) == "a"
     assert spelled(["\\", "x", "41"]) == r"\x41"  # as it was written, in tokens of whole characters
+    assert spelled([r"\x41"]) == r"\x41"  # and in one: a byte below 128 is a character itself
     assert character_parts(["\\", "x", "41", "x"]) == [""] * 4

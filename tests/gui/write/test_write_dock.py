@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,6 +140,21 @@ def test_two_windows_on_one_folder_leave_each_its_own_prompt(
     assert third.open_on(lab.outputs)  # the second is still open, and the first's drafts are free
     third.leave()
     second.leave()
+
+
+@pytest.mark.parametrize(("days", "is_free"), [(1, False), (20, True)])
+def test_drafts_that_a_window_of_another_machine_left_locked_are_free_after_two_weeks(
+    tmp_path: Path, days: int, is_free: bool
+) -> None:
+    settings = WindowSettings(tmp_path / "window.ini")
+    assert settings.open_on(tmp_path)
+    lock = next(tmp_path.glob("*.lock"))
+    settings.leave()
+    lock.write_text("123\nllmlab-gui\nelsewhere\n")
+    begun = time.time() - days * 86_400
+    os.utime(lock, (begun, begun))
+    assert settings.open_on(tmp_path) == is_free
+    settings.leave()
 
 
 def test_the_prompt_is_there_after_a_restart(qtbot: QtBot, lab: FakeLab, dock: WriteDock, tmp_path: Path) -> None:
