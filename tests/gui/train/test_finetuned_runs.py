@@ -11,7 +11,7 @@ import pytest
 from fake_lab import FakeLab
 from fakes import FakeRun
 from preset_settings import resolve_finetune_settings
-from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtCore import QEvent, QModelIndex, QPoint, QPointF, Qt
 from PySide6.QtGui import QGuiApplication, QMouseEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -149,6 +149,7 @@ def test_five_checked_answers_are_in_sight_on_a_laptop_and_the_chosen_one_is_who
     table = samples.answers_view
     qtbot.waitUntil(lambda: table.isVisible() and table.model().rowCount() == 8, timeout=WAIT)
     QApplication.processEvents()
+    table.setCurrentIndex(QModelIndex())  # the keyboard, which came to the table, chose the first
     line = table.verticalHeader().defaultSectionSize()
     assert table.viewport().height() / line >= 5
     assert table.columnViewportPosition(3) + table.columnWidth(3) <= table.viewport().width()
