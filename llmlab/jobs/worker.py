@@ -33,7 +33,7 @@ from llmlab.data.tokenizers import Tokenizer
 from llmlab.gpt.estimate import precision_of
 from llmlab.jobs.earlier_attempts import changes_since, failures_before, load_newest, set_aside
 from llmlab.jobs.ranks import follow_rank_0, run_ranks, say_now_and_then, say_where, started_by_torchrun, tell_torchrun
-from llmlab.jobs.worker_process import listen_to_sigterm, log, work_as
+from llmlab.jobs.worker_process import listen_to_signals, log, work_as
 from llmlab.store import checkpoints
 from llmlab.store.events import Failed, Started, Stopped, Warned
 from llmlab.store.recorder import Recorder
@@ -98,8 +98,8 @@ def _lead(run: RunFolder, count: int) -> None:
 def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
     """Trains `run` in this process until it is finished, stopped or failed; all of it is in its folder.
 
-    handle_signals: SIGTERM asks for a stop that saves, and ends this process when a step does not end in time (only
-    possible in a process's main thread).
+    handle_signals: SIGTERM or Ctrl-C asks for a stop that saves, and ends this process when a step does not end in
+    time (only possible in a process's main thread).
     Raises filelock.Timeout when another worker holds the run, and LabError with what was recorded as `failed`.
     """
     info = run.info()
@@ -111,7 +111,7 @@ def train_run(run: RunFolder, *, handle_signals: bool = False) -> None:
             recorder = Recorder(run)
             control = Control(run, recorder, watched=info.watched)
             if handle_signals:
-                _listen_to_sigterm(run, recorder, control)
+                _listen_to_signals(run, recorder, control)
             _train_or_fail(run, info, recorder, control)
     except filelock.Timeout:
         raise
@@ -125,8 +125,8 @@ def _follow(run: RunFolder) -> None:
 
     info = run.info()
     settings = info.settings
-    # The system asks all processes at once, and this one is needed for the step at whose end rank 0 stops.
-    listen_to_sigterm(lambda: None, lambda: False, lambda: None, SIGTERM_SECONDS + _FOLLOWING_SECONDS)
+    # A signal comes to all processes at once, and this one is needed for the step at whose end rank 0 stops.
+    listen_to_signals(lambda: None, lambda: False, lambda: None, SIGTERM_SECONDS + _FOLLOWING_SECONDS)
     processes: Processes | None = None
     try:
         device = _device(info)
@@ -160,12 +160,12 @@ def _follow(run: RunFolder) -> None:
         raise failure from error
 
 
-def _listen_to_sigterm(run: RunFolder, recorder: Recorder, control: Control) -> None:
+def _listen_to_signals(run: RunFolder, recorder: Recorder, control: Control) -> None:
     def ask() -> None:
         control.stop_signal.set()
         recorder.stopping()
 
-    listen_to_sigterm(
+    listen_to_signals(
         ask,
         lambda: control.stop_heard.is_set() or control.saving,
         lambda: _give_up(run, recorder, control),
@@ -190,7 +190,7 @@ def _give_up(run: RunFolder, recorder: Recorder, control: Control) -> None:
             if newest is None or newest.step < step:
                 lost = "what it learned" if newest is None else f"what it learned after step {newest.step}"
                 recorder.record(
-                    Warned(step, time.time(), f"It was ended (SIGTERM) in the middle of a step: {lost} is not saved.")
+                    Warned(step, time.time(), f"It was ended by a signal in the middle of a step: {lost} is not saved.")
                 )
             recorder.record(Stopped(step, time.time(), seconds, newest.name if newest else None))
         recorder.update(state="stopped", doing="")

@@ -32,6 +32,8 @@ from llmlab.store.worker_folder import WorkerFolder
 # How often a process that was told to end is looked at, and what it gets after a save to hear of it.
 _LISTEN_SECONDS = 0.1
 _AFTER_SECONDS = 1.0
+# What comes so soon after the first signal is the same request: a terminal's Ctrl-C, and torchrun's word of it.
+_SAME_SECONDS = 0.5
 # Until `work_as`: the 170,000 objects of torch's modules stay, and looking through them is a tenth of its import.
 _NO_GARBAGE = "import gc; gc.disable()"
 # What torchrun tells its processes. Where a shell has it, it is of another job, in which this process has no place.
@@ -115,10 +117,10 @@ def work_as(module: str, what: str, work: Callable[[Path], None], argv: Sequence
     return 0
 
 
-def listen_to_sigterm(
+def listen_to_signals(
     first: Callable[[], None], waits: Callable[[], bool], give_up: Callable[[], None], seconds: float
 ) -> None:
-    """Makes SIGTERM end this process in time; to be called in its main thread, by which it then ends.
+    """Makes SIGTERM and Ctrl-C end this process in time; to be called in its main thread, by which it then ends.
 
     The first calls `first`. After `seconds`, and not while `waits` says so, or when a second comes, `give_up` is called
     and the process ends, whatever its main thread is doing: all three run in a thread of their own, since Python's own
@@ -127,19 +129,22 @@ def listen_to_sigterm(
     heard, pipe = socket.socketpair()  # Windows can wait for sockets only
     pipe.setblocking(False)
     signal.set_wakeup_fd(pipe.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    numbers = {signal.SIGTERM, signal.SIGINT}
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
 
     def comes_within(timeout: float | None) -> bool:
         readable, _, _ = select.select([heard], [], [], timeout)
-        return bool(readable) and signal.SIGTERM in heard.recv(64)
+        return bool(readable) and not numbers.isdisjoint(heard.recv(64))
 
     def listen() -> None:
         with heard, pipe:  # which live as long as this thread
             while not comes_within(None):
                 pass
             first()
-            end = time.monotonic() + seconds
-            while not comes_within(_LISTEN_SECONDS):
+            began = time.monotonic()
+            end = began + seconds
+            while not comes_within(_LISTEN_SECONDS) or time.monotonic() < began + _SAME_SECONDS:
                 if waits():
                     end = max(end, time.monotonic() + _AFTER_SECONDS)
                 if time.monotonic() >= end:
@@ -147,7 +152,7 @@ def listen_to_sigterm(
             give_up()
             os._exit(0)
 
-    threading.Thread(target=listen, name="SIGTERM", daemon=True).start()
+    threading.Thread(target=listen, name="signals", daemon=True).start()
 
 
 def log(text: str) -> None:

@@ -1,9 +1,11 @@
-"""SIGTERM ends a worker within a bounded time, however long its step takes, and what it says then is true."""
+"""SIGTERM or Ctrl-C ends a worker within a bounded time, however long its step takes, and what it says then is true."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,11 +78,19 @@ def test_a_step_that_does_not_end_is_not_waited_for_and_what_is_lost_is_said(
     assert differences(alone, run) == []
 
 
-def test_a_step_that_ends_in_time_is_saved(run: RunFolder, alone: RunFolder) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_step_that_ends_in_time_is_saved_though_torchrun_tells_the_signal_again(
+    run: RunFolder, alone: RunFolder, number: int
+) -> None:
     go = run.path / "go"
-    with _in_a_long_step(run, lambda: wait_until(go.exists), patience=600) as fork:
-        fork.terminate()
+    with (
+        mock.patch.object(worker_process, "_SAME_SECONDS", 600.0),
+        _in_a_long_step(run, lambda: wait_until(go.exists), patience=600) as fork,
+    ):
+        os.kill(fork.pid, number)
         wait_until(lambda: run.status().state == "stopping")
+        os.kill(fork.pid, number)
+        time.sleep(3 * worker_process._LISTEN_SECONDS)
         go.touch()
         assert fork.wait() == 0
     assert (run.status().state, select(run.checkpoints).step) == ("stopped", LONG)
@@ -89,11 +99,15 @@ def test_a_step_that_ends_in_time_is_saved(run: RunFolder, alone: RunFolder) -> 
     assert differences(alone, run) == []
 
 
-def test_a_second_sigterm_ends_it_at_once(run: RunFolder) -> None:
-    with _in_a_long_step(run, _hang_in_c, patience=600) as fork:
-        fork.terminate()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(run: RunFolder, number: int) -> None:
+    with (
+        mock.patch.object(worker_process, "_SAME_SECONDS", 0.0),
+        _in_a_long_step(run, _hang_in_c, patience=600) as fork,
+    ):
+        os.kill(fork.pid, number)
         wait_until(lambda: run.status().state == "stopping")
-        fork.terminate()
+        os.kill(fork.pid, number)
         assert fork.wait() == 0
     assert run.status().state == "stopped"
     assert all_events(run)[-1]["event"] == "stopped"
