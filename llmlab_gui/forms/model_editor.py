@@ -9,7 +9,6 @@ from typing import Any
 from PySide6.QtCore import Qt
 
 from llmlab.core.errors import LabError
-from llmlab.core.kinds import PRETRAINING
 from llmlab.models.available import AvailableModel, available_models
 from llmlab.models.source import base_named
 from llmlab_gui.forms.model_dialog import ModelDialog
@@ -64,17 +63,15 @@ class ModelEditor(NamedEditor):
 
     def suggest(self) -> None:
         """Where none was named, the current run if it has been pretrained, else that of the active model, else the
-        newest such run. The same one stays the suggestion when others are trained, as long as it is there. Trials of
-        most experiments keep no checkpoint, and are not suggested."""
+        newest such run. The same one stays the suggestion when others are trained, as long as it is there."""
         if self.named:
             return
-        rows = [row for row in self._lab.runs() if row.info.track == PRETRAINING and row.status.state == "finished"]
+        rows = self._lab.runs()
         current, about = self._lab.current(), self._lab.inspection.about
         active = about.reference.partition("@")[0] if about is not None else ""
         first = (current.name if current is not None else "", active, self._suggested.partition("@")[0])
         wanted = [*(row for name in first for row in rows if row.name == name), *rows]
-        saved = (f"{row.name}@latest" for row in wanted if any(row.run.checkpoints.glob("step-*")))
-        self._suggested = next(saved, "")
+        self._suggested = next((f"{row.name}@latest" for row in wanted if row.pretrained), "")
         if self._suggested != self.value():
             self.set_value(self._suggested)
 

@@ -157,8 +157,7 @@ class Lab(QObject):
         row = self.current()
         if live and row is not None and row.status.live:
             return f"{row.run.path}@live"
-        there = row is not None and any(row.run.checkpoints.glob("step-*"))  # none is read: panels ask often
-        return f"{row.run.path}@latest" if row is not None and there else ""
+        return f"{row.run.path}@latest" if row is not None and row.saved else ""
 
     def set_current(self, run_id: str) -> None:
         """Makes a run the one that the docks are about; "" for none."""

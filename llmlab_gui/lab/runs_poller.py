@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
+from llmlab.core.kinds import PRETRAINING
 from llmlab.store.registry import list_runs
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab.store.run_log import first_started
@@ -34,6 +35,16 @@ class RunRow:
     def name(self) -> str:
         """How people read it, and references name it: with its track only where two tracks hold that id."""
         return self.id if self.shares_name else self.run.id
+
+    @property
+    def saved(self) -> bool:
+        """Whether it has a checkpoint; none is read, since panels ask often. Most trials of experiments keep none."""
+        return any(self.run.checkpoints.glob("step-*"))
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it was trained from scratch to its end and saved: a model to start from where none was named."""
+        return self.info.track == PRETRAINING and self.status.state == "finished" and self.saved
 
     @property
     def trains_here(self) -> bool:

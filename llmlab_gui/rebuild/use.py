@@ -13,7 +13,6 @@ from PySide6.QtWidgets import QLineEdit, QPushButton, QSpinBox, QWidget
 from llmlab.core.config import with_values
 from llmlab.core.errors import Cancelled, LabError
 from llmlab.core.finetuning_settings import FULL, FinetuneSettings
-from llmlab.core.kinds import PRETRAINING
 from llmlab.core.presets import default_preset, of_preset
 from llmlab.core.rebuilt_settings import RebuiltSettings, RetunedSettings
 from llmlab.core.settings import PretrainSettings
@@ -171,9 +170,8 @@ class UsePanel(QWidget):
     def _take_offers(self, found: list[tuple[str, str]]) -> None:
         self.model.offer(found)
         if not self.model.reference:
-            about, rows = self._lab.inspection.about, self._lab.runs()
-            trained = (row for row in rows if row.info.track == PRETRAINING and row.status.state == "finished")
-            newest = next((f"{row.name}@latest" for row in trained), "")
+            about = self._lab.inspection.about
+            newest = next((f"{row.name}@latest" for row in self._lab.runs() if row.pretrained), "")
             self.model.choose(about.reference if about is not None and not about.live else newest)
 
     def _pair(self) -> tuple[RunRow | None, RunRow | None]:

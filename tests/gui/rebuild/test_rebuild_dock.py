@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from fakes import FakeRun
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
 from pytestqt.qtbot import QtBot
@@ -291,6 +292,10 @@ def test_lens_and_lora_are_used_on_a_model(
     monkeypatch.setattr(use, "ask_of_run", lambda *_: [])
     base = create_run(lab.outputs, PretrainSettings(), name="bar")
     commit(base.checkpoints, 5, lambda folder: None, labels=("final",), val_loss=1.0, about={})
+    base.write_status(replace(base.recorded_status(), state="finished"))
+    FakeRun(lab.outputs, "trial", created=3e9).start().advance(1).finish()  # newer, but without a checkpoint
+    lab.refresh()
+    qtbot.waitUntil(lambda: lab.row_called("trial") is not None, timeout=WAIT)
     pieces = [find_piece("logit-lens"), find_piece("lora")]
     workbook = Workbook(lab.outputs)
     for piece in pieces:
@@ -300,6 +305,7 @@ def test_lens_and_lora_are_used_on_a_model(
     dock.list.setCurrentRow(15)
     panel = dock.use
     assert not panel.train.isVisible()
+    qtbot.waitUntil(lambda: panel.model.reference == "bar@latest", timeout=WAIT)
     panel.model.choose("bar@final")
     panel.prompt.setText("-right")  # which is no option
     panel.read.click()
