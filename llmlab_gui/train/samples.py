@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QLabel, QListWidget, QListWidgetItem, QSlider, QWi
 
 from llmlab.core.errors import LabError
 from llmlab.core.finetuning_settings import FinetuneSettings
+from llmlab.core.task_settings import TaskSettings
 from llmlab.jobs.launcher import request
 from llmlab.store.events import Evaluated, Event, Sampled, Scored
 from llmlab_gui.lab.dock import LabDock
@@ -252,9 +253,12 @@ class SamplesDock(LabDock):
     def _update_state(self) -> None:
         row = self.lab.row(self._run_id) if self._run_id else None
         live = row is not None and row.status.live
-        self.ask_button.setEnabled(live)
+        writes = row is not None and not isinstance(row.info.settings, TaskSettings)
+        self.ask_button.setEnabled(live and writes)
         if row is None:
             self.show_no_run("Start one in Set-up, or choose one in Runs.")
+        elif not writes:
+            self.show_empty("A task writes no samples", "Its sequences are numbers, and no prompt continues them.")
         elif not self._table.texts and not self._answers:
             never = row.info.settings.train.sample_interval == 0
             when = (

@@ -17,7 +17,7 @@ from llmlab.store.history import RunHistory
 from llmlab.store.run_folder import RunFolder, RunInfo, RunStatus
 from llmlab_gui.host.session import InspectionSession
 from llmlab_gui.lab.book import Book
-from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.lab import Lab, RunRow
 
 
 @dataclass
@@ -25,6 +25,7 @@ class FakeRow:
     run: RunFolder
     info: RunInfo
     status: RunStatus
+    saved = RunRow.saved
 
     @property
     def id(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from pytestqt.qtbot import QtBot
 from waits import WAIT
 
 from llmlab.core.errors import LabError
+from llmlab.core.kinds import PAPERS
+from llmlab.core.task_settings import TaskSettings
 from llmlab.jobs.launcher import request
 from llmlab.store import requests
 from llmlab.store.checkpoints import commit
@@ -67,6 +70,16 @@ def test_what_is_not_read_yet_is_not_said_to_be_missing(lab: FakeLab, dock: Samp
     assert "Reading the samples" in dock._empty.text
     lab._arrive(fake.run.full_name, [event for event in fake.written if not isinstance(event, (Evaluated, Sampled))])
     assert "ended before its first sample" in dock._empty.text
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_of_a_task_no_sample_is_promised_or_asked_for(lab: FakeLab, dock: SamplesDock, live: bool) -> None:
+    fake = FakeRun(lab.outputs).start().advance(5, evaluate=False)
+    fake.run.write_info(replace(fake.run.info(), track=PAPERS, settings=TaskSettings()))
+    lab.add(fake if live else fake.stop())
+    assert dock._empty.text.startswith("A task writes no samples")
+    assert not dock._empty._button.isVisible()
+    assert not dock.ask_button.isEnabled()
 
 
 @pytest.mark.parametrize("saved", [False, True])
