@@ -139,7 +139,7 @@ class ExperimentDesk(PlansDesk, Generic[R]):
             self.outcome_changed.emit()
 
     def _take_curves(self, experiment_id: str, curves: dict[str, RunHistory]) -> None:
-        if experiment_id == self._current and not self._ended:
+        if experiment_id == self._current and not self._ended and (curves or self._curves):
             self._curves = curves
             self.curves_changed.emit()
 

@@ -135,6 +135,7 @@ class ExperimentsPoller(FolderPoller):
         key = (*chosen, row.record.created)
         if self._closely is None or self._closely.key != key:
             self._closely = _Closely(row, key, self._source)
+            self.curves_found.emit(row.id, {})  # none of an earlier one of this name
         closely = self._closely
         if closely.look():
             self.outcome_found.emit(closely.outcome)

@@ -226,6 +226,18 @@ def test_an_experiment_made_anew_under_its_name_between_two_looks_is_followed_an
         assert found[-1] == set(fake.runs)
 
 
+def test_one_made_anew_under_the_name_of_the_current_one_has_none_of_its_curves(
+    qtbot: QtBot, outputs: Path, desk: ExperimentDesk
+) -> None:
+    FakeExperiment(outputs, created=1.70e9).begin(0, 20)
+    desk.refresh()
+    qtbot.waitUntil(lambda: bool(desk.curves), timeout=WAIT)
+    shutil.rmtree(outputs / "experiments")
+    FakeExperiment(outputs, created=1.71e9, grid=(2e-3, 2e-2))
+    desk.refresh()
+    qtbot.waitUntil(lambda: desk.curves == {}, timeout=WAIT)
+
+
 def test_a_name_that_is_taken_is_said_and_nothing_is_started(qtbot: QtBot, outputs: Path, desk: ExperimentDesk) -> None:
     fake = FakeExperiment(outputs)
     with qtbot.waitSignal(desk.failed, timeout=WAIT) as told:
