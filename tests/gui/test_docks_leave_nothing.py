@@ -118,6 +118,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     dock.shutdown()
     gone = weakref.ref(dock)
     dock.deleteLater()
+    QCoreApplication.sendPostedEvents()  # also what its work in the background had told
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     del dock
     gc.collect()

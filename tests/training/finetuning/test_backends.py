@@ -26,7 +26,6 @@ from llmlab.core.finetuning_settings import ALL, ATTENTION, FEED_FORWARD, BaseSe
 from llmlab.core.progress import quiet
 from llmlab.data.finetuning_data import Batch
 from llmlab.gpt.model import GPT
-from llmlab.models import hub
 from llmlab.models.source import open_model
 from llmlab.training.finetuning import unsloth
 from llmlab.training.finetuning.backends import Prepared, prepare
@@ -298,7 +297,7 @@ def test_a_hub_model_that_is_not_here(outputs: Path) -> None:
 
 def test_a_download_without_room(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = SimpleNamespace(rfilename="model.safetensors", size=10**18)
-    monkeypatch.setattr(hub, "_offline", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(
         huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=[file], sha="0" * 40)
     )
