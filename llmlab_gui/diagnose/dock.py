@@ -258,7 +258,7 @@ class DiagnoseDock(LabDock):
     def _beside(self, run: RunFolder, experiment: RunFolder) -> None:
         if run == self.run:
             self._read()
-            self.lab.set_shown_runs([run.full_name, experiment.full_name])
+            self.lab.set_shown_runs([*self.lab.overlaid(), run.full_name, experiment.full_name])
 
     def _measured(self, run: RunFolder, lines: list[str]) -> None:
         if run == self.run:

@@ -255,7 +255,7 @@ class UsePanel(QWidget):
             self._lab.controller.train_made(run)
             if yours is not None:
                 self._made[run.full_name] = yours.id
-                self._lab.set_shown_runs([yours.id, run.full_name])
+                self._lab.set_shown_runs([*self._lab.overlaid(), yours.id, run.full_name])
             self._lab.refresh()
 
         def failed(error: LabError) -> None:

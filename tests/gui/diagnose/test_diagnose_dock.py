@@ -112,7 +112,7 @@ def test_a_double_click_starts_one_mystery(qtbot: QtBot, dock: DiagnoseDock, tra
     qtbot.waitUntil(dock.start_button.isEnabled, timeout=WAIT)
 
 
-def test_further_experiments_are_made_paid_for_and_shown_beside(
+def test_further_experiments_are_made_paid_for_and_shown_beside_each_other(
     qtbot: QtBot, dock: DiagnoseDock, lab: WholeLab, trained: list[str]
 ) -> None:
     run = _started(qtbot, dock)
@@ -124,7 +124,8 @@ def test_further_experiments_are_made_paid_for_and_shown_beside(
     dock.evidence.questions["seed"].click()
     qtbot.waitUntil(lambda: "1 of 4" in dock.evidence.budget.text(), timeout=WAIT)
     assert not dock.evidence.questions["measure"].isEnabled()
-    qtbot.waitUntil(lambda: lab.shown_runs() == [run.full_name, f"{run.full_name}-seed"], timeout=WAIT)
+    shown = [run.full_name, f"{run.full_name}-healthy", f"{run.full_name}-seed"]
+    qtbot.waitUntil(lambda: lab.shown_runs() == shown, timeout=WAIT)
     assert trained == [run.id, f"{run.id}-healthy", f"{run.id}-seed"]
     assert [row.id for row in dock.rows()] == [run.full_name]
     errors: list[object] = []
