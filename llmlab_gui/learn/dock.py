@@ -87,6 +87,7 @@ class LearnDock(LabDock):
         self._stale = False  # it was drawn in the colours of another theme
         self._past: list[tuple[str, Place]] = []  # page and place on it
         self._future: list[tuple[str, Place]] = []
+        self._led = ""  # the page that the search led to
 
         self.back_button = flat_button("◀", "Back (Alt+Left)", self.back)
         self.forward_button = flat_button("▶", "Forward (Alt+Right)", self.forward)
@@ -275,9 +276,12 @@ class LearnDock(LabDock):
         found = [by_name[name] for name in counts]
         self.list.fill(found or self._pages, self.page_name, counts)
         if found and self.page_name not in counts:
-            self.go(found[0].name)
+            self.outcome.say("")
+            (self._show if self.page_name == self._led else self.go)(found[0].name)  # one step for Back a search
+            self._led = found[0].name
         elif words and self._hides:
             self._render()  # what is searched is not hidden
+        self._led = self._led if words else ""
         self._mark_matches()
 
     def _mark_matches(self) -> None:

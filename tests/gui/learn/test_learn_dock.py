@@ -372,6 +372,21 @@ def test_pages_come_first_whose_titles_have_most_of_the_words(dock: LearnDock) -
     assert found == ["Batch size and learning rate", "Learning rate", "Batches", "Speed", "Memory"]
 
 
+def test_a_search_is_one_step_for_back(dock: LearnDock) -> None:
+    dock._pages += [Page(name, name.title(), f"# {name.title()}\n\nText.\n") for name in ("zebra", "zinc", "zone")]
+    before = dock.page_name
+    for typed, page in (("ze", "zebra"), ("zi", "zinc"), ("zo", "zone")):
+        dock.search.setText(typed)
+        assert dock.page_name == page
+    dock.back()
+    assert dock.page_name == before
+    assert not dock.back_button.isEnabled()
+    dock.go("zinc")  # not by the search: a step of its own
+    dock.search.setText("ze")
+    dock.back()
+    assert dock.page_name == "zinc"
+
+
 def test_a_narrow_dock_has_a_combo_box_instead_of_the_list(qtbot: QtBot, dock: LearnDock) -> None:
     assert dock.list.isVisible()
     assert not dock.combo.isVisible()
