@@ -162,6 +162,7 @@ class NotebookDock(LabDock):
         self.ask.toggled.connect(self.book.set_asks)
         self.book.asking_changed.connect(self.ask.setChecked)
         self.book.changed.connect(self._fill)
+        self.lab.queue.changed.connect(self._queue_changed)
         self.table.selectionModel().selectionChanged.connect(lambda *_: self._show_chosen())
         self.detail.learned.connect(self.book.learn)
         self.detail.judged.connect(self.book.judge)
@@ -184,6 +185,9 @@ class NotebookDock(LabDock):
                 "Before a run starts, you are asked for your prediction. Write a range and how sure you are: "
                 "afterwards it is compared with the outcome."
             )
+            if queued := sum(len(item.predictions) for item in self.lab.queue.state.items):
+                waits = f"{queued} predictions wait" if queued > 1 else "1 prediction waits"
+                hint = f"{waits} with the queue, and appear{'' if queued > 1 else 's'} here when the run starts. {hint}"
             self.show_empty("No predictions yet", hint, "Set up a run", lambda: self._open_setup())
             return
         chosen = self.chosen()
@@ -199,6 +203,10 @@ class NotebookDock(LabDock):
         self.brier.show_means([moment.brier for moment in found.over_time])
         self.verdict.setText(found.verdict)
         self._fill_surprises()
+
+    def _queue_changed(self) -> None:
+        if not self.book.entries:
+            self._fill()
 
     def _open_setup(self) -> None:
         self.book.set_asks(True)

@@ -21,6 +21,7 @@ from waits import WAIT
 from windows import dock_in_sight, first_cell
 
 from llmlab.data.papers import VERDICTS, read_paper
+from llmlab.jobs.queue import QueuedRun, QueueState
 from llmlab.notebook.entries import OPEN, TO_JUDGE, Entry
 from llmlab.notebook.locked import lock
 from llmlab.notebook.predictions import parse_prediction
@@ -379,6 +380,9 @@ def test_an_empty_notebook_says_what_to_do(qtbot: QtBot, outputs: Path) -> None:
     qtbot.addWidget(dock)
     assert "Reading the notebook" in dock._empty.text
     qtbot.waitUntil(lambda: "No predictions yet" in dock._empty.text, timeout=WAIT)
+    lab.queue.state = QueueState((QueuedRun(FakeRun(outputs, "other").settings, predictions=[{}]),))
+    lab.queue.changed.emit()
+    assert "1 prediction waits with the queue" in dock._empty.text
     wanted: list[str] = []
     lab.dock_requested.connect(wanted.append)
     dock._empty._button.click()
