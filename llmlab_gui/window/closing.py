@@ -41,7 +41,7 @@ def plans_to_ask_about(desks: Sequence[ExperimentDesk[Any]]) -> list[ExperimentR
 
 
 def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0, plans: Sequence[ExperimentRow] = ()) -> CloseChoice:
-    """Asks what becomes of the live runs or, where there are none, of the plans. waiting: how many runs are queued."""
+    """Asks what becomes of the live runs and plans. waiting: how many runs are queued."""
     names = [row.name for row in rows] or [plan.id for plan in plans]
     if len(names) > 1:
         text = f"{len(names)} {'runs' if rows else 'experiments and checks'} have not ended: {', '.join(names)}."
@@ -49,6 +49,8 @@ def ask(parent: QWidget, rows: Sequence[RunRow], waiting: int = 0, plans: Sequen
         text = f"{names[0]} is {'paused' if rows[0].status.state == 'paused' else 'still training'}."
     else:
         text = f"{names[0]} has not ended."
+    if rows:
+        text += "".join(f" {plan.id} has not ended either, and may start more runs." for plan in plans)
     more = (
         f"Stopping saves {'a checkpoint first' if rows else 'what is finished'}, to resume from. "
         "What is kept in the background stays as it is, and the window shows it again the next time it opens."

@@ -899,7 +899,9 @@ def test_the_window_refuses_a_picture_while_it_is_dragged_and_frames_itself_for_
     assert not frame.isVisible()
 
 
-def test_closing_says_of_a_paused_run_that_it_is_paused(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_says_which_runs_are_paused_and_what_would_start_more(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = []
     for name, paused in (("one", True), ("two", False)):
         fake = FakeRun(outputs, name).start().advance(10)
@@ -914,6 +916,8 @@ def test_closing_says_of_a_paused_run_that_it_is_paused(outputs: Path, monkeypat
     monkeypatch.setattr(closing.question, "ask", ask)
     for chosen in (rows[:1], rows[1:], rows):
         assert closing.ask(QWidget(), chosen) is CloseChoice.KEEP
+    closing.ask(QWidget(), rows[1:], 0, [SimpleNamespace(id="rates")])  # type: ignore[list-item]
+    assert said.pop() == "two is still training. rates has not ended either, and may start more runs."
     assert said == ["one is paused.", "two is still training.", "2 runs have not ended: one, two."]
 
 
