@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QResizeEvent
+from PySide6.QtGui import QMoveEvent, QResizeEvent
 from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QLabel, QStackedWidget, QStyle, QWidget
 from shiboken6 import isValid
 
@@ -13,13 +13,14 @@ from llmlab_gui.lab.book import Anchors, Book, Unread
 from llmlab_gui.notebook.prediction_form import AnswerRow, SentenceRow
 from llmlab_gui.widgets.buttons import push_button
 from llmlab_gui.widgets.labels import PrimaryButton, ProblemLabel, QuietLabel, labelled, scrolled
-from llmlab_gui.widgets.layouts import beside, column
+from llmlab_gui.widgets.layouts import beside, column, settling_timer
 
 _TALLEST = 460  # pixels of what is asked; more is scrolled
 _AROUND = 330  # pixels of the dialog around that, and of its frame
 _MARGINS = 24  # pixels beside it
 _PROBLEM_LINES = 2  # of the longest problem
 _ANCHOR_LINES = 2
+_SETTLE_MS = 200  # of a window manager, to place a window
 
 
 class StartQuestion(QDialog):
@@ -62,6 +63,7 @@ class StartQuestion(QDialog):
         app = QApplication.instance()
         assert isinstance(app, QApplication)
         app.focusChanged.connect(self._focus_moved)
+        self._settle = settling_timer(self, _SETTLE_MS, self._come_into_sight)
 
     def answers(self) -> list[Prediction | None]:
         """What is stated beside the sentence. UsageError when it cannot be."""
@@ -130,6 +132,19 @@ class StartQuestion(QDialog):
         frame, room = self.frameGeometry(), self.screen().availableGeometry()
         if self.isVisible() and frame.bottom() > room.bottom():
             self.move(frame.left(), max(room.top(), room.bottom() + 1 - frame.height()))
+        self._settle.start()
+
+    def moveEvent(self, event: QMoveEvent) -> None:
+        super().moveEvent(event)
+        self._settle.start()
+
+    def _come_into_sight(self) -> None:
+        """Centred where its title is above the screen: so a busy machine left it that changed its size before the
+        window manager had placed it."""
+        frame, parent = self.frameGeometry(), self.parentWidget()
+        if self.isVisible() and frame.top() < self.screen().availableGeometry().top():
+            frame.moveCenter((parent.window() if parent is not None else self.screen()).geometry().center())
+            self.move(frame.topLeft())
 
     def lay_out(self, content: QWidget, width: int) -> None:
         """The question, what is asked, scrolled where it is high, the sentence, and the buttons."""
