@@ -153,8 +153,7 @@ class InspectionDock(ExportingDock):
         elif not self.needs_inspection and not (self.needs_prompt and self._no_prompt):
             self.show_body()
         elif self.needs_inspection and session.trouble is not None:
-            trouble = session.trouble
-            self.show_empty(trouble.what, f"{trouble.why} {trouble.do}".strip(), AGAIN, session.refresh)
+            self.show_trouble(session.trouble, AGAIN, session.refresh)
         elif self._no_prompt:
             show = partial(self.lab.dock_requested.emit, "prompt")
             self.show_empty("The prompt is empty", "Type one in Prompt, or take an example there.", "Prompt", show)
@@ -167,6 +166,10 @@ class InspectionDock(ExportingDock):
         else:
             self.show_body()
             self._draw_if_seen()
+
+    def show_trouble(self, trouble: LabError, action_text: str = "", slot: Callable[[], object] | None = None) -> None:
+        """In place of the content."""
+        self.show_empty(trouble.what, f"{trouble.why} {trouble.do}".strip(), action_text, slot)
 
     def shutdown(self) -> None:
         self.session.need(self.objectName(), ())
@@ -308,8 +311,11 @@ class AskingDock(AnswerDock):
         self.session.inspection_changed.connect(self._look_again)
 
     def update_state(self) -> None:
-        """The answer, or that it was cancelled."""
+        """The answer, or that it was cancelled, or why the prompt cannot be read."""
         super().update_state()
+        session = self.session
+        if session.about is not None and session.trouble is not None and not session.tokens and self.archive is None:
+            self.show_trouble(session.trouble, AGAIN, session.refresh)
         self._say_cancelled(self._is_cancelled and self.archive is None)
 
     def stale(self) -> str:

@@ -85,7 +85,7 @@ class WalkDock(AskingDock):
         """The walk, or why there is none."""
         super().update_state()
         if self._trouble is not None and self.archive is None and self.session.about is not None:
-            self.show_empty(self._trouble.what, f"{self._trouble.why} {self._trouble.do}".strip())
+            self.show_trouble(self._trouble)
 
     def _say_cancelled(self, cancelled: bool) -> None:
         """Below the choosers: the other direction stays in reach."""

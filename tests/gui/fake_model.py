@@ -56,7 +56,14 @@ class FakeModelHost:
 
     def tokenize(self, model: str, text: str, beginning: bool) -> Request:
         cuts = tuple(PromptToken(id, self.vocabulary[id]) for id in self.ids_of(text))
-        return self._later("tokenize", lambda request: request.end(request.answered, TokenizedPrompt(cuts)))
+
+        def go(request: Request) -> None:
+            if "tokenize" in self.fail:
+                request.end(request.failed, self.fail["tokenize"])
+            else:
+                request.end(request.answered, TokenizedPrompt(cuts))
+
+        return self._later("tokenize", go)
 
     def texts(self, model: str, ids: Sequence[int]) -> Request:
         cuts = tuple(PromptToken(id, self.vocabulary[id]) for id in ids)

@@ -330,6 +330,21 @@ def test_a_model_that_cannot_be_walked_says_why(lab: InspectionLab, qtbot: QtBot
     assert "cannot be walked through" in dock._empty.text
 
 
+def test_a_prompt_that_the_model_cannot_read_is_said_in_place_of_a_walk(lab: InspectionLab, qtbot: QtBot) -> None:
+    lab.host.fail["tokenize"] = LabError("This vocabulary of 2 characters lacks 'T'.")
+    dock = WalkDock(lab)  # type: ignore[arg-type]
+    qtbot.addWidget(dock)
+    dock.show()
+    lab.inspection.open("bar@150")
+    qtbot.waitUntil(lambda: lab.inspection.about is not None, timeout=WAIT)
+    lab.inspection.set_prompt("The", False, at_once=True)
+    qtbot.waitUntil(lambda: "lacks 'T'" in dock._empty.text, timeout=WAIT)
+    assert dock._empty.isVisible()
+    del lab.host.fail["tokenize"]
+    lab.inspection.refresh()
+    qtbot.waitUntil(lambda: bool(dock.stages) and dock.list.isVisible(), timeout=WAIT)
+
+
 def test_a_direction_that_a_model_refuses_can_be_left_again(dock: WalkDock, lab: InspectionLab, qtbot: QtBot) -> None:
     lab.host.fail["walk_back"] = LabError("bar cannot be walked backwards.", "Its weights are quantized.")
     dock.direction.setCurrentIndex(1)
