@@ -141,10 +141,10 @@ class StartQuestion(QDialog):
     def _come_into_sight(self) -> None:
         """Centred where its title is above the screen: so a busy machine left it that changed its size before the
         window manager had placed it."""
-        frame, parent = self.frameGeometry(), self.parentWidget()
-        if self.isVisible() and frame.top() < self.screen().availableGeometry().top():
+        frame, top, parent = self.frameGeometry(), self.screen().availableGeometry().top(), self.parentWidget()
+        if self.isVisible() and frame.top() < top:
             frame.moveCenter((parent.window() if parent is not None else self.screen()).geometry().center())
-            self.move(frame.topLeft())
+            self.move(frame.left(), max(top, frame.top()))
 
     def lay_out(self, content: QWidget, width: int) -> None:
         """The question, what is asked, scrolled where it is high, the sentence, and the buttons."""
