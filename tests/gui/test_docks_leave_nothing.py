@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import weakref
@@ -18,7 +17,7 @@ from fakes import FakeRun
 from PySide6.QtCore import QCoreApplication, QEvent
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import FAKE_HOST, background_threads
+from windows import FAKE_HOST, background_threads, wait_until_freed
 
 from llmlab_gui.finetune import setup as finetune_setup
 from llmlab_gui.finetune.data import DataDock
@@ -121,11 +120,10 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     QCoreApplication.sendPostedEvents()  # also what its work in the background had told
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     del dock
-    gc.collect()
+    wait_until_freed(qtbot, gone)
     # What still arrives must meet nobody.
     lab.pump(fake.advance(100))
     lab.set_current("")
     theme_notifier.changed.emit()
-    assert gone() is None
     assert _processes() == processes
     assert background_threads() <= threads

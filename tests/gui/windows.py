@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PySide6.QtCore import QRect
 from PySide6.QtGui import QStandardItem, QStandardItemModel
@@ -56,6 +58,16 @@ def dock_in_sight(qtbot: QtBot, dock: Dock, width: int, height: int) -> Iterator
         yield dock
     finally:
         dock.shutdown()
+
+
+def wait_until_freed(qtbot: QtBot, gone: weakref.ref[Any]) -> None:
+    """Collects garbage until nothing holds an object: work in another thread may, until it ends."""
+
+    def freed() -> bool:
+        gc.collect()
+        return gone() is None
+
+    qtbot.waitUntil(freed, timeout=WAIT)
 
 
 def first_cell(table: QTableView, text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gc
 import math
 import time
 import weakref
@@ -20,7 +19,7 @@ from PySide6.QtWidgets import QApplication, QToolTip
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from whole_lab import WholeLab
-from windows import first_cell
+from windows import first_cell, wait_until_freed
 
 from llmlab.data.example_preview import BatchText
 from llmlab.notebook.locked import lock
@@ -601,9 +600,8 @@ def test_a_dock_that_goes_leaves_nothing(
     dock.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     del dock
-    gc.collect()
+    wait_until_freed(qtbot, gone)
     fake.status(eta_seconds=5.0)
     lab.experiments.refresh()
     lab.experiments.set_current("")
     theme_notifier.changed.emit()
-    assert gone() is None

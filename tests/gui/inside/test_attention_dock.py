@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QAbstractScrollArea, QApplication
 from pytestqt.qtbot import QtBot
 from waits import WAIT
-from windows import FAKE_HOST, dock_in_sight
+from windows import FAKE_HOST, dock_in_sight, wait_until_freed
 
 from llmlab.inspection.archive import read_archive, write_archive
 from llmlab_gui.charts.heatmap import Heat
@@ -533,9 +532,8 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     dock.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     del dock
-    gc.collect()
+    wait_until_freed(qtbot, gone)
     # What still arrives must meet nobody.
     lab.inspection.select(layer=1)
     lab.inspection.hover(2)
     theme_notifier.changed.emit()
-    assert gone() is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtWidgets import QApplication, QComboBox, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from windows import wait_until_freed
 
 from llmlab.inspection.archive import read_archive
 from llmlab_gui.charts.arcs import Arcs
@@ -87,7 +87,7 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     dock.deleteLater()
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     del dock
-    gc.collect()
+    wait_until_freed(qtbot, gone)
     # What still arrives must meet nobody.
     lab.inspection.select(layer=2, token=1)
     lab.inspection.hover(1)
@@ -95,7 +95,6 @@ def test_a_dock_that_was_used_and_closed_leaves_nothing(
     lab.inspection.set_prompt("another one", False, at_once=True)
     qtbot.waitUntil(lambda: len(lab.inspection.tokens) == 2, timeout=WAIT)
     theme_notifier.changed.emit()
-    assert gone() is None
     lab.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 import weakref
@@ -20,6 +19,7 @@ from PySide6.QtGui import QColor, QImage
 from PySide6.QtWidgets import QApplication, QMainWindow, QScrollArea, QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
+from windows import wait_until_freed
 
 from llmlab.core.errors import LabError
 from llmlab.core.signs import minus
@@ -579,12 +579,7 @@ def test_a_closed_dock_is_freed(lab: FakeChartLab, qtbot: QtBot, tmp_path: Path)
     del dock
     lab.events_arrived.emit("pretraining/fake", [])
     theme_notifier.changed.emit()
-
-    def freed() -> bool:
-        gc.collect()
-        return panel() is None
-
-    qtbot.waitUntil(freed, timeout=WAIT)
+    wait_until_freed(qtbot, panel)
 
 
 def test_with_several_runs_the_read_out_keeps_to_the_main_curves(
