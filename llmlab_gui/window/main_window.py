@@ -282,7 +282,7 @@ class MainWindow(drops.TakesDrops, QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         rows = [] if self._may_close else closing.runs_to_ask_about(self.lab)
-        plans = [] if self._may_close or rows else closing.plans_to_ask_about(self._desks)
+        plans = [] if self._may_close else closing.plans_to_ask_about(self._desks)
         waiting = len(self.lab.queue.waiting())
         choice = closing.ask(self, rows, waiting, plans) if rows or plans else CloseChoice.KEEP
         if choice is CloseChoice.KEEP:

@@ -14,7 +14,7 @@ from windows import MakeWindow
 
 from llmlab.jobs.queue import QueuedRun
 from llmlab_gui.window import closing
-from llmlab_gui.window.closing import CloseChoice
+from llmlab_gui.window.closing import CloseChoice, StoppingDialog
 
 
 def test_the_queue_waits_between_two_runs_of_an_experiment(
@@ -34,7 +34,7 @@ def test_the_queue_waits_between_two_runs_of_an_experiment(
     qtbot.waitUntil(lambda: len(started) == 1, timeout=WAIT)
 
 
-def test_closing_with_stop_also_stops_the_experiment(
+def test_closing_with_stop_also_stops_the_experiment_and_waits_for_it(
     make_main_window: MakeWindow, qtbot: QtBot, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeExperiment(outputs)
@@ -42,11 +42,17 @@ def test_closing_with_stop_also_stops_the_experiment(
     window = make_main_window(docks=False)
     qtbot.waitUntil(lambda: bool(window.experiments.live()) and bool(window.lab.runs()), timeout=WAIT)
     monkeypatch.setattr(closing, "runs_to_ask_about", lambda lab: lab.runs())
-    monkeypatch.setattr(closing, "ask", lambda *_: CloseChoice.STOP)
+    said: list[str] = []
+    monkeypatch.setattr(closing.question, "ask", lambda *texts, **_: (said.append(texts[2]), "stop")[1])
     window.close()
+    name = window.lab.runs()[0].name
+    assert said == [f"{name} is still training. {fake.folder.id} has not ended either, and may start more runs."]
     qtbot.waitUntil(lambda: bool(list(fake.folder.requests.glob("*.json"))), timeout=WAIT)
     assert list(run.run.requests.glob("*.json"))
     run.stop()
+    dialog = window.findChild(StoppingDialog)
+    qtbot.waitUntil(lambda: dialog.text.text() == f"Stopping…\n{fake.folder.id}: stopping", timeout=WAIT)
+    assert window.isVisible()
     fake.status(state="stopped")
     qtbot.waitUntil(lambda: not window.isVisible(), timeout=WAIT)
 
