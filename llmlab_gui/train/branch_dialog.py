@@ -1,6 +1,8 @@
-"""The dialog for a branch's settings."""
+"""What is asked before a branch starts: its settings, what becomes of the runs that train now, and a prediction."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
@@ -19,10 +21,44 @@ from llmlab.core.config import parse_assignments, with_values
 from llmlab.core.errors import LabError
 from llmlab.core.run_settings import RunSettings
 from llmlab.core.settings import PretrainTrainSettings
+from llmlab.notebook.predictions import Prediction
+from llmlab_gui.lab.lab import Lab
+from llmlab_gui.lab.runs_poller import RunRow
+from llmlab_gui.notebook.asking import ask_of_run
+from llmlab_gui.train.beside import Beside
 from llmlab_gui.widgets.labels import ProblemLabel
 from llmlab_gui.widgets.layouts import column
 
 _PROBLEM_LINES = 2  # that nothing moves for; more make the dialog higher
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch as a person wants it. overrides: what differs from the parent's settings, by `section.field`."""
+
+    name: str | None
+    overrides: dict[str, str]
+    predictions: list[Prediction]
+
+
+def ask_branch(parent: QWidget, lab: Lab, run: RunRow, step: int) -> Branch | None:
+    """What a branch of a run after a step is to be; None where it is not to start. The runs that train now pause if the
+    person wants them to."""
+    dialog = BranchDialog(run.info.settings, run.name, step, parent)
+    accepted = dialog.exec()
+    name, overrides = dialog.name.text().strip(), dialog.overrides() if accepted else {}
+    dialog.deleteLater()
+    beside = Beside(lab)
+    answer = beside.ask(parent, "Branch") if accepted else "cancel"
+    if answer == "cancel":
+        return None
+    settings = with_values(run.info.settings, overrides)
+    predictions = ask_of_run(parent, lab, settings, run.info.preset, branched=(run, step))
+    if predictions is None:
+        return None
+    if answer == "pause":
+        beside.pause()
+    return Branch(name or None, overrides, predictions)
 
 
 class BranchDialog(QDialog):

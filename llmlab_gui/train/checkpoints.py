@@ -10,15 +10,13 @@ from PySide6.QtCore import QItemSelectionModel, Qt, QTimer
 from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QHeaderView, QLabel, QWidget
 
-from llmlab.core.config import with_values
 from llmlab.core.errors import LabError
 from llmlab.store.checkpoints import set_pinned
 from llmlab.store.events import CheckpointSaved, Event
 from llmlab_gui.lab.dock import LabDock
 from llmlab_gui.lab.lab import Lab, RunRow
 from llmlab_gui.lab.window_settings import WindowSettings
-from llmlab_gui.notebook.asking import ask_of_run
-from llmlab_gui.train.branch_dialog import BranchDialog
+from llmlab_gui.train.branch_dialog import ask_branch
 from llmlab_gui.train.checkpoint_rows import (
     CheckpointRow,
     delete_rows,
@@ -201,23 +199,17 @@ class CheckpointsDock(LabDock):
         run, one = self.row, self._one
         if run is None or one is None or one.checkpoint is None:
             return
-        dialog = BranchDialog(run.info.settings, run.name, one.step, self)
-        accepted = dialog.exec()
-        name, overrides = dialog.name.text().strip(), dialog.overrides() if accepted else {}
-        dialog.deleteLater()
-        if not accepted:
-            return
         try:
-            settings = with_values(run.info.settings, overrides)
-            predictions = ask_of_run(self, self.lab, settings, run.info.preset, branched=(run, one.step))
-            if predictions is not None:
-                beside = [other for other in self.lab.overlaid() if other != self._lent]
-                if run.id not in beside:
-                    self.lab.set_shown_runs([run.id, *beside])  # what the branch goes on from
-                    self._lent = run.id
-                self.lab.controller.branch(run.run, one.checkpoint, overrides, name or None, predictions)
+            asked = ask_branch(self, self.lab, run, one.step)
         except LabError as error:
             self._failed(error)
+            return
+        if asked is not None:
+            beside = [other for other in self.lab.overlaid() if other != self._lent]
+            if run.id not in beside:
+                self.lab.set_shown_runs([run.id, *beside])  # what the branch goes on from
+                self._lent = run.id
+            self.lab.controller.branch(run.run, one.checkpoint, asked.overrides, asked.name, asked.predictions)
 
     def fine_tune(self) -> None:
         """Sets up a fine-tuning run that begins from the chosen checkpoint."""

@@ -9,6 +9,7 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QInputDialog, QWidget
 
+from llmlab.core.kinds import fine_tunes
 from llmlab.core.presets import DEFAULT_PRESET, load_preset
 from llmlab.gpt.estimate import estimate_pretraining
 from llmlab.jobs.queue import QueuedRun
@@ -16,6 +17,7 @@ from llmlab.notebook.predictions import Prediction
 from llmlab_gui.lab.lab import Lab
 from llmlab_gui.lab.runs_poller import RunRow
 from llmlab_gui.notebook.asking import ask_of_run
+from llmlab_gui.train.beside import Beside
 from llmlab_gui.train.run_costs import short_of_disk
 from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.icons import icon
@@ -86,8 +88,9 @@ class RunActions(QObject):
 
     def start(self, plan: PlannedRun) -> None:
         """Starts a run that someone set up."""
-        others = self._others("")
-        answer = self.ask_about_others(others, may_wait=True) if others else "both"
+        beside = Beside(self._lab)
+        doing = "Fine-tune" if fine_tunes(plan.settings.track) else "Train"
+        answer = beside.ask(self._window, doing, may_wait=True)
         predictions = self.ask_prediction(plan) if answer != "cancel" else None  # last, so that no answer is lost
         if predictions is None:
             return
@@ -95,7 +98,7 @@ class RunActions(QObject):
             self._enqueue(plan, predictions)
             return
         if answer == "pause":
-            self._pause(others)
+            beside.pause()
         taken = partial(self._lab.plan_taken.emit, plan)
         self._lab.controller.start(plan.settings, plan.name, plan.preset, predictions, taken)
 
@@ -151,10 +154,10 @@ class RunActions(QObject):
             if steps is None:
                 return
             overrides["train.steps"] = steps
-        others = self._others(run_id)
-        answer = self.ask_about_others(others) if others else "both"
+        beside = Beside(self._lab, run_id)
+        answer = beside.ask(self._window, "Resume")
         if answer == "pause":
-            self._pause(others)
+            beside.pause()
         if answer != "cancel":
             self._lab.controller.resume(row.run, overrides, take_over=elsewhere)
 
@@ -170,27 +173,6 @@ class RunActions(QObject):
             _MOST_STEPS,
         )
         return steps if agreed else None
-
-    def ask_about_others(self, others: list[RunRow], *, may_wait: bool = False) -> str:
-        """`pause` the runs that train now, train `both` at once, `queue` the new one (if it may wait), or `cancel`."""
-        answers = {"queue": "Add to the queue"} if may_wait else {}
-        answers |= {"pause": "Pause it and start", "both": "Train both"}
-        names = " and ".join(row.name for row in others)
-        text = f"{names} {'is' if len(others) == 1 else 'are'} training now."
-        more = "Two runs on one processor slow each other down several times over."
-        default = next(iter(answers))
-        return ask(self._window, "Train", text, more, answers, default=default, harmful="both") or "cancel"
-
-    def _others(self, for_run: str) -> list[RunRow]:
-        """What trains now on this machine beside a run."""
-        return [row for row in self._lab.runs() if row.trains_here and row.id != for_run]
-
-    def _pause(self, rows: list[RunRow]) -> None:
-        """Those that still train: some may have ended while a question was answered."""
-        training = {row.id for row in self._others("")}
-        for row in rows:
-            if row.id in training:
-                self._lab.controller.pause(row.run)
 
     def _with_current(self, act: Callable[..., object]) -> None:
         row = self._lab.current()

@@ -25,7 +25,7 @@ class FakeRow:
     run: RunFolder
     info: RunInfo
     status: RunStatus
-    saved = RunRow.saved
+    saved, trains_here = RunRow.saved, RunRow.trains_here
 
     @property
     def id(self) -> str:
@@ -39,10 +39,14 @@ class FakeRow:
 class FakeController:
     def __init__(self) -> None:
         self.saved: list[str] = []
+        self.paused: list[str] = []
         self.branched: list[tuple[str, str, Mapping[str, Any], str | None]] = []
 
     def save(self, run: RunFolder) -> None:
         self.saved.append(run.id)
+
+    def pause(self, run: RunFolder) -> None:
+        self.paused.append(run.id)
 
     def branch(
         self,

@@ -282,7 +282,13 @@ def test_a_branch_asks_for_what_differs(
     lab.notebook.set_asks(True)
     asked: list[str] = []
     monkeypatch.setattr(asking, "ask", lambda _parent, _book, about, *_, **__: asked.append(about) or [])
+    said = answer_box(monkeypatch, "Cancel")
     dock.actions_by_name["branch"].trigger()
+    assert said == ["fake is training now. Two runs on one processor slow each other down several times over."]
+    assert lab.controller.branched == asked == []
+    answer_box(monkeypatch, "Pause it and start")
+    dock.actions_by_name["branch"].trigger()
+    assert lab.controller.paused == ["fake"]
     changed = "batch size 24 instead of 12, learning rate 0.0005 instead of 0.001"
     assert asked[0].endswith(f"400 steps, of which 300 remain after the checkpoint; {changed}")
     assert shown == [["pretraining/fake"]]  # its curve is what the branch's goes on from
@@ -293,7 +299,9 @@ def test_a_branch_asks_for_what_differs(
     assert len(shown) == 1
     shows(qtbot, dock, 100)
     choose(dock, 100)
+    answer_box(monkeypatch, "Train all")
     dock.actions_by_name["branch"].trigger()
+    assert lab.controller.paused == ["fake"]
     assert shown[1:] == [["pretraining/colder", "pretraining/chosen"]]  # not beside a branch of its branch
     lab.overlaid = lambda: ["pretraining/colder", "pretraining/chosen"]
     # The window is closed here, and opened on another run.

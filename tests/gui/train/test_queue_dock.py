@@ -11,6 +11,7 @@ from fakes import FakeRun
 from preset_settings import resolve_settings
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence
+from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 from waits import WAIT
 from windows import MakeWindow, dock_in_sight
@@ -23,6 +24,7 @@ from llmlab.jobs.queue import QueuedRun, RunQueue
 from llmlab.notebook.predictions import parse_prediction
 from llmlab.store.run_folder import RunFolder
 from llmlab_gui.lab.lab import Lab
+from llmlab_gui.train.beside import Beside
 from llmlab_gui.train.queue import BEGINS, NAME, QueueDock, waits
 from llmlab_gui.train.run_setup import PlannedRun
 from llmlab_gui.widgets.background import Background
@@ -227,13 +229,20 @@ def test_a_second_run_can_wait_instead(
     window = make_main_window(docks=False)
     qtbot.waitUntil(lambda: len(window.lab.runs()) == 1, timeout=WAIT)
     asked: list[str] = []
-    answers = ["cancel", "queue"]
+    answers, titles = ["cancel", "cancel", "queue"], list[str]()
+
+    def ask(_: Beside, __: QWidget, title: str, **___: bool) -> str:
+        titles.append(title)
+        return answers.pop(0)
+
     monkeypatch.setattr(window.run_actions, "ask_prediction", lambda plan: asked.append(plan.name) or [])
-    monkeypatch.setattr(window.run_actions, "ask_about_others", lambda others, may_wait: answers.pop(0))
+    monkeypatch.setattr(Beside, "ask", ask)
+    window.run_actions.start(PlannedRun(FinetuneSettings(), "tuned", "full"))
     window.run_actions.start(PlannedRun(item("a").settings, "a", "nano", 5.0))
     assert asked == []  # nobody states what is then lost
     window.run_actions.start(PlannedRun(item("a").settings, "a", "nano", 5.0))
     assert asked == ["a"]
+    assert titles == ["Fine-tune", "Train", "Train"]
     qtbot.waitUntil(lambda: [one.name for one in window.lab.queue.state.items] == ["a"], timeout=WAIT)
     assert started == []
 
